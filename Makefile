@@ -1,0 +1,71 @@
+# Everything from a bare machine: git, make, ca-certificates, python3 (3.11 or newer) and python3-venv. `make` alone explains.
+
+PYTHON ?= python3
+# The installer, pinned; it lives in a folder of its own inside .venv, so the locked set never touches it.
+UV_VERSION := 0.13.8
+UV := .venv/.uv/bin/uv
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Jars and put-together model weights: shared by all work trees, fetched once.
+CONCORD_CACHE ?= $(HOME)/.cache/concord
+
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test test-faults bench bench-reconcile check format clean
+
+help:  ## this text
+	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+	    printf '  make %-16s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo 'First time: `make demo` (installs, starts real Kafka and PostgreSQL, transcribes a recording, needs no key).'
+
+install: $(STAMP)  ## the locked environment in .venv, Kafka's jars and the checked model weights; no-op when nothing changed
+
+$(STAMP): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo 'concord needs Python 3.11 or newer as `$(PYTHON)`: install it, or say `make PYTHON=/path/to/python3.11 ...`' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo '$(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv) and run make again' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
+	@test "$$($(UV) --version 2>/dev/null | cut -d' ' -f2)" = '$(UV_VERSION)' || \
+	    { $(PYTHON) -m venv --clear .venv/.uv && .venv/.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	$(UV) sync --locked --extra local --group dev
+	$(BIN)/python -m agents.embedded.kafka --cache '$(CONCORD_CACHE)'
+	$(BIN)/python -m agents.embedded.weights --cache '$(CONCORD_CACHE)'
+	@touch $@
+
+demo: install  ## the whole fleet on one recording: make demo AUDIO=call.mp3 (without AUDIO it speaks one itself)
+	$(BIN)/concord demo $(AUDIO)
+
+up: install  ## the whole fleet on this machine, until Ctrl-C
+	$(BIN)/concord up
+
+test: install  ## every test, with the real servers it needs: make test ARGS='-k kafka'
+	$(BIN)/pytest $(ARGS)
+
+test-faults: install  ## minutes of random faults; a failure prints its seed: make test-faults ARGS='--seed 7'
+	$(BIN)/pytest -m faults $(ARGS)
+
+bench: install  ## how fast, on this machine, each figure beside a bare relay
+	$(BIN)/python -m bench $(ARGS)
+
+bench-reconcile: install  ## how right: word error rate of each recognizer, and of the reconciled text
+	$(BIN)/python -m bench.reconcile $(ARGS)
+
+check: install  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## put the code in its layout
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and caches of this work tree; data and the shared cache stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

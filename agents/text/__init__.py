@@ -1,0 +1,1 @@
+"""Pure functions over words: normalise, align, decide, redact. No I/O, no clock."""

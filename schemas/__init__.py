@@ -1,0 +1,1 @@
+"""What is said: events, topics, the job's state machine, words and errors. No I/O."""

@@ -1,0 +1,113 @@
+"""What recognizers heard and what Concord decided: words with times in milliseconds from the start of the recording."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word as a recognizer wrote it, punctuation and case included. `None` means the recognizer does not say."""
+
+    text: str
+    start_ms: int | None = None
+    end_ms: int | None = None
+    #: The recognizer's own confidence, 0 to 1.
+    confidence: float | None = None
+    speaker: str | None = None
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One recognizer's transcript of one recording."""
+
+    provider: str
+    words: tuple[Word, ...]
+    #: BCP 47, detected or asked for; None if unknown.
+    language: str | None = None
+    #: Length of the audio the recognizer heard.
+    duration_ms: int | None = None
+    #: The recognizer's confidence in the whole, 0 to 1.
+    confidence: float | None = None
+    model: str | None = None
+    #: Whatever else the provider said that is worth keeping.
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one or more recognizers heard in a slot of the word network; `text` None means: nothing was said here."""
+
+    text: str | None
+    providers: tuple[str, ...]
+    #: Calibrated probability that this reading is right, given everything heard.
+    probability: float
+    start_ms: int | None = None
+    end_ms: int | None = None
+    #: Highest confidence among its recognizers.
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One slot of the network, decided. A chosen reading of None leaves no word in the transcript."""
+
+    chosen: Reading
+    others: tuple[Reading, ...] = ()
+    #: Which rule chose: "unanimous", "calibrated", "single", or a judge's name with its prompt version.
+    rule: str = "unanimous"
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What can be said of a transcript without a reference."""
+
+    #: Mean calibrated probability of the words in the transcript, 0 to 1; None for an empty one.
+    confidence: float | None
+    #: Share of slots in which all recognizers agree, 0 to 1.
+    agreement: float | None
+    disputed_spans_per_1000_words: float
+    expected_word_errors: float
+    #: Per recognizer: confidence, words, coverage (share of the decided words it heard), agreement with the result.
+    recognizers: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    #: Stretches of over 5 s in which only one recognizer heard words: (start_ms, end_ms, provider).
+    gaps: tuple[tuple[int, int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """The reconciled transcript with its apparatus: every slot, what was chosen and what else was heard."""
+
+    decisions: tuple[Decision, ...]
+    #: "calibrated", "gemini" (with calibrated) or "single".
+    method: str
+    quality: Quality
+    providers: tuple[str, ...]
+    language: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The transcript: the chosen words in order."""
+        return tuple(
+            Word(d.chosen.text, d.chosen.start_ms, d.chosen.end_ms, d.chosen.probability, d.speaker)
+            for d in self.decisions
+            if d.chosen.text is not None
+        )
+
+    @property
+    def text(self) -> str:
+        """The transcript as a line of text."""
+        return " ".join(word.text for word in self.words)
+
+
+@cache
+def adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """The JSON codec of one of these types: `adapter(Hypothesis).validate_json(data)`, `.dump_json(value)`."""
+    return TypeAdapter(kind)
