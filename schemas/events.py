@@ -1,0 +1,169 @@
+"""The events on the stream: one frozen pydantic model per topic, which is also what the published schemas are made from."""
+
+from __future__ import annotations
+
+import posixpath
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from schemas.ids import Name
+
+
+def _plain_filename(name: str) -> str:
+    """The last part of whatever path was sent, without control characters: a label, never a path."""
+    base = posixpath.basename(name.replace("\\", "/"))
+    clean = "".join(c for c in base if c.isprintable())[:255]
+    return clean if clean.strip(". ") else "audio"
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain NUL characters")
+    return text
+
+
+Filename = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_plain_filename)]
+Text = Annotated[str, AfterValidator(_no_nul)]
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")]
+Language = Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+#: A run's number; every reprocessing makes the next.
+Run = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Data(BaseModel):
+    """Base of every event's data. Fields we do not know are ignored, so that producers may be newer than we are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
+
+
+class Event(Data):
+    """Data of an event that belongs to one run of one tenant's job."""
+
+    tenant_id: Name
+    job_id: Name
+    run: Run = 1
+
+
+class Options(Data):
+    """What an upload may ask for."""
+
+    diarize: bool = False
+    redact_pii: bool = False
+    enrich: bool = True
+
+
+class AudioUploaded(Data):
+    """A recording is there to be transcribed. The only event that strangers must know how to write."""
+
+    tenant_id: Name
+    audio_uri: Uri
+    filename: Filename
+    job_id: Name | None = Field(None, description="yours; derived from tenant and event id when absent")
+    content_type: Annotated[str, StringConstraints(max_length=255)] | None = None
+    language: Language = "auto"
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    options: Options = Options()
+    metadata: dict[Text, Any] = Field(default_factory=dict, max_length=64)
+
+
+class JobReprocess(Event):
+    """Ask for a new run of a job whose last run has ended; `run` is the run to begin."""
+
+    reason: Text = ""
+
+
+class AudioFetch(AudioUploaded):
+    """Internal: look again at a recording that is being fetched outside its event."""
+
+    job_id: Name
+    run: Run = 1
+
+
+class AsrRequest(Event):
+    """Internal: what a recognizer is to submit, or which request to poll."""
+
+    provider: Name
+    audio_uri: Uri
+    language: Language = "auto"
+    content_type: str = "application/octet-stream"
+    duration_ms: int | None = None
+    options: Options = Options()
+
+
+class AsrResult(Event):
+    """A recognizer has answered, finally: with a hypothesis, or with why there is none."""
+
+    provider: Name
+    status: Literal["ok", "failed"]
+    hypothesis_uri: Uri | None = None
+    confidence: Share | None = None
+    word_count: int | None = None
+    duration_ms: int | None = None
+    language: str | None = None
+    error: Text | None = None
+    remaining: Annotated[int, Field(ge=0)] = Field(0, description="recognizers of this run that have not answered yet")
+
+
+class AsrDeadline(Event):
+    """Internal: a run has waited long enough for its recognizers and goes on with those that answered."""
+
+
+class Reconciled(Event):
+    """The recognizers' transcripts have become one."""
+
+    raw_uri: Uri
+    method: Literal["calibrated", "gemini", "single"]
+    confidence: Share | None = None
+    agreement: Share | None = None
+
+
+class Persisted(Event):
+    """Terminal: the transcript is stored, in object storage and in PostgreSQL. Once per (job, run)."""
+
+    status: Literal["completed"] = "completed"
+    raw_transcript_uri: Uri
+    agent_optimized_uri: Uri
+    confidence: Share | None = None
+    word_count: int
+    duration_seconds: float
+    completed_at: datetime
+
+
+class JobFailed(Event):
+    """Terminal: there will be no transcript of this run, and why. Once per (job, run)."""
+
+    stage: str
+    error: Text
+    attempts: int
+
+
+class RunSweep(Event):
+    """Internal: delete what a failed run left in storage."""
+
+
+class StepState(Data):
+    """How far one stage is with one run."""
+
+    state: Literal["waiting", "running", "retrying", "done", "failed"]
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempts: int = 0
+    progress: Share | None = None
+    error: Text | None = None
+
+
+class JobStatus(Event):
+    """Where a job stands. Compacted; the highest version is the truth, whatever the order of arrival."""
+
+    status: Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
+    version: Annotated[int, Field(ge=1)]
+    filename: str
+    steps: dict[str, StepState]
+    progress: Share = 0.0
+    reason: Text | None = None
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None = None

@@ -1,0 +1,422 @@
+"""The job's state machine, pure: what a stage asks for (`Outcome`), what a job's rows are, and how one turns the other (`advance`).
+
+A database, real or double, locks the rows that a step concerns, calls `advance` and writes what comes back. So the rules
+(versions only rise, a run ends once, only the claim's holder may write a request) stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from schemas import ids, topics
+from schemas.events import AsrDeadline, AsrResult, Data, JobStatus, Persisted, StepState
+from schemas.messages import Envelope, Message, message
+
+Status = Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
+
+#: Statuses in the order a run goes through them; "failed" may follow any of the first four.
+ORDER: Final = ("uploaded", "transcribing", "reconciling", "persisting", "completed")
+TERMINAL: Final = frozenset({"completed", "failed"})
+
+RequestState = Literal["waiting", "intended", "submitted", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job's row: the truth about its current run."""
+
+    tenant_id: str
+    job_id: str
+    run: int = 1
+    status: Status = "uploaded"
+    #: Rises with every change, over all runs.
+    version: int = 1
+    filename: str
+    audio_uri: str
+    #: Where Concord keeps the original; None until it is fetched.
+    original_uri: str | None = None
+    content_type: str | None = None
+    duration_ms: int | None = None
+    language: str = "auto"
+    priority: int = 5
+    options: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    steps: dict[str, StepState] = field(default_factory=dict)
+    reason: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has had its terminal event."""
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRequest:
+    """The row that makes sure a recording is paid for once: one per (job, run, provider)."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    provider: str
+    state: RequestState = "waiting"
+    #: What the provider echoes, see `agents.providers.Request.marker`.
+    marker: str = ""
+    #: The provider's own id, known from "submitted" on.
+    provider_id: str | None = None
+    #: Fencing token: rises with every claim; a write with an older one is refused.
+    token: int = 0
+    hypothesis_uri: str | None = None
+    confidence: float | None = None
+    word_count: int | None = None
+    language: str | None = None
+    error: str | None = None
+    submitted_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the recognizer has answered, one way or the other."""
+        return self.state in ("done", "failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """The row that people read."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    text: str
+    words: int
+    speakers: list[str]
+    segments: list[dict[str, Any]]
+    language: str | None
+    confidence: float | None
+    agreement: float | None
+    method: str
+    provider_confidences: dict[str, float | None]
+    reconciliation_notes: list[str]
+    quality: dict[str, Any]
+    raw_transcript_uri: str
+    agent_optimized_uri: str
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One blob of a job, as storage confirmed it."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    kind: str
+    uri: str
+    size_bytes: int
+    content_type: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An event to be published: now, or after `seconds`."""
+
+    topic: str
+    data: Data
+    seconds: float = 0.0
+    #: CloudEvents type where it differs from the topic's name.
+    kind: str | None = None
+    #: Distinguishes several events of one type from one cause; part of the derived id.
+    index: int | str = 0
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A change of a job's row by one stage; refused when the run is another or has ended."""
+
+    run: int
+    status: Status | None = None
+    step: StepState | None = None
+    #: Name of the stage whose step state this is.
+    stage: str = ""
+    reason: str | None = None
+    #: Other columns, by name.
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestChange:
+    """A change of a provider request's row, refused when `token` is not the newest claim's."""
+
+    run: int
+    provider: str
+    token: int | None
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What handling one event came to. Nothing of it has happened until the database has committed it, whole."""
+
+    tenant_id: str | None = None
+    job_id: str | None = None
+    #: A job that begins; if it exists already, the whole outcome is a repeat and changes nothing.
+    create: Job | None = None
+    #: A new run of a job that has ended; refused unless the last run is `begin.run - 1` and ended.
+    begin: Job | None = None
+    progress: Progress | None = None
+    request: RequestChange | None = None
+    new_requests: tuple[ProviderRequest, ...] = ()
+    #: Every request of this run that has not ended fails with this reason.
+    give_up: str | None = None
+    transcript: Transcript | None = None
+    files: tuple[File, ...] = ()
+    later: tuple[Later, ...] = ()
+    #: Messages as they are: retries and dead letters. Published even when the rest is refused as a repeat.
+    raw: tuple[tuple[Message, float], ...] = ()
+    #: Published instead of everything else when the job id belongs to another tenant.
+    taken: Message | None = None
+    #: What the audit log says: started, completed, failed, retried, repeated, refused.
+    audit: str = "completed"
+    error: str | None = None
+
+
+NOTHING: Final = Outcome(audit="")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One handled event on its way into the database."""
+
+    stage: str
+    event_id: UUID
+    outcome: Outcome
+    envelope: Envelope | None = None
+    #: Seconds the handler took.
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Rows:
+    """What a step may see and change of one job, locked: its row and its run's provider requests by recognizer."""
+
+    job: Job | None
+    requests: dict[str, ProviderRequest]
+
+
+@dataclass(slots=True)
+class Written:
+    """What one step writes, besides the rows it advanced. `applied` is False for a repeat or a late-comer."""
+
+    applied: bool = True
+    transcript: Transcript | None = None
+    files: tuple[File, ...] = ()
+    #: (message, seconds until it is due)
+    messages: list[tuple[Message, float]] = field(default_factory=list)
+    #: Ids of scheduled events that have lost their purpose.
+    cancelled: list[UUID] = field(default_factory=list)
+
+
+def deadline_id(tenant_id: str, job_id: str, run: int) -> UUID:
+    """The id of the event that ends a run's wait for its recognizers, so that it can be taken back."""
+    return ids.ingress_id(tenant_id, "deadline", f"{job_id}/{run}")
+
+
+def advance(step: Step, rows: Rows, now: datetime) -> Written:
+    """Apply one step to the rows of its job (in place) and say what else it writes.
+
+    A step whose guard does not hold is not an error: someone else did the work, or the run is over. It writes nothing
+    but what must not be lost (dead letters and retries).
+    """
+    outcome = step.outcome
+    written = Written(messages=list(outcome.raw))
+    if outcome.job_id is None:
+        _publish(step, written, now)
+        return written
+    before = rows.job
+    if not _guards_hold(outcome, rows):
+        written.applied = False
+        if outcome.taken is not None and before is not None and before.tenant_id != outcome.tenant_id:
+            written.messages.append((outcome.taken, 0.0))
+        return written
+    _change_job(outcome, rows, now)
+    results = _change_requests(outcome, rows, now)
+    _publish(step, written, now)
+    _announce_results(step, rows, results, written, now)
+    written.transcript, written.files = outcome.transcript, outcome.files
+    if rows.job is not None and rows.job != before:
+        rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
+        written.messages.append((_status_message(step, rows.job, now), 0.0))
+        if rows.job.ended:
+            written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
+    return written
+
+
+def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
+    job = rows.job
+    if outcome.create is not None:
+        return job is None
+    if job is None or job.tenant_id != outcome.tenant_id:
+        return False
+    if outcome.begin is not None:
+        return job.ended and job.run + 1 == outcome.begin.run
+    return _progress_allowed(outcome.progress, job) and _request_allowed(outcome, job, rows)
+
+
+def _progress_allowed(progress: Progress | None, job: Job) -> bool:
+    if progress is None:
+        return True
+    if job.run != progress.run or job.ended:
+        return False
+    forward = progress.status in (None, "failed") or ORDER.index(progress.status or "") >= ORDER.index(job.status)
+    return forward
+
+
+def _request_allowed(outcome: Outcome, job: Job, rows: Rows) -> bool:
+    change = outcome.request
+    if change is None:
+        return True
+    row = rows.requests.get(change.provider)
+    if row is None or row.run != change.run or row.ended or job.run != change.run or job.ended:
+        return False
+    return change.token is None or change.token == row.token
+
+
+def _change_job(outcome: Outcome, rows: Rows, now: datetime) -> None:
+    begun = outcome.create or outcome.begin
+    if begun is not None:
+        rows.job = replace(
+            begun,
+            version=rows.job.version if rows.job else 1,
+            created_at=rows.job.created_at if rows.job else now,
+            completed_at=now if begun.ended else None,
+        )
+        if outcome.begin is not None:
+            rows.requests.clear()
+    for request in outcome.new_requests:
+        rows.requests[request.provider] = request
+    progress, job = outcome.progress, rows.job
+    if progress is None or job is None:
+        return
+    columns = dict(progress.columns)
+    if progress.status is not None:
+        columns["status"] = progress.status
+        if progress.status in TERMINAL:
+            columns["completed_at"] = now
+    if progress.step is not None:
+        columns["steps"] = job.steps | {progress.stage: _merged(job.steps.get(progress.stage), progress.step, now)}
+    if progress.reason is not None:
+        columns["reason"] = progress.reason
+    rows.job = replace(job, **columns)
+
+
+def _merged(old: StepState | None, new: StepState, now: datetime) -> StepState:
+    ended = new.state in ("done", "failed")
+    return new.model_copy(
+        update={
+            "started_at": (old.started_at if old else None) or new.started_at or now,
+            "finished_at": now if ended else None,
+            "attempts": max(new.attempts, old.attempts if old else 0),
+        }
+    )
+
+
+def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[ProviderRequest]:
+    """Apply the changes of provider requests; the ones that ended by it."""
+    ended = []
+    if outcome.request is not None:
+        row = replace(rows.requests[outcome.request.provider], **outcome.request.columns)
+        row = replace(row, finished_at=now) if row.ended else row
+        rows.requests[row.provider] = row
+        ended += [row] if row.ended else []
+    if outcome.give_up is not None:
+        for row in [r for r in rows.requests.values() if not r.ended]:
+            row = replace(row, state="failed", error=outcome.give_up, finished_at=now)
+            rows.requests[row.provider] = row
+            ended.append(row)
+    return ended
+
+
+def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], written: Written, now: datetime) -> None:
+    """`asr.results` for every request that ended; with the last of a run, the job goes on to be reconciled."""
+    if not results or rows.job is None:
+        return
+    waiting = sum(not r.ended for r in rows.requests.values())
+    for index, row in enumerate(results):
+        remaining = waiting + len(results) - 1 - index
+        data = _result(row, rows.job, remaining)
+        written.messages.append((_message(step, Later(topics.RESULTS.name, data, index=row.provider), now), 0.0))
+        stage = f"transcribe.{row.provider}"
+        state = StepState(state="done" if row.state == "done" else "failed", error=row.error, progress=1.0 if row.state == "done" else None)
+        steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now)}
+        rows.job = replace(rows.job, steps=steps)
+    if not waiting:
+        rows.job = replace(rows.job, status="reconciling")
+        written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
+
+
+def _result(row: ProviderRequest, job: Job, remaining: int) -> AsrResult:
+    return AsrResult(
+        tenant_id=row.tenant_id,
+        job_id=row.job_id,
+        run=row.run,
+        provider=row.provider,
+        status="ok" if row.state == "done" else "failed",
+        hypothesis_uri=row.hypothesis_uri,
+        confidence=row.confidence,
+        word_count=row.word_count,
+        duration_ms=job.duration_ms,
+        language=row.language,
+        error=row.error,
+        remaining=remaining,
+    )
+
+
+def _publish(step: Step, written: Written, now: datetime) -> None:
+    written.messages += [(_message(step, later, now), later.seconds) for later in step.outcome.later]
+
+
+def _message(step: Step, later: Later, now: datetime) -> Message:
+    if isinstance(later.data, Persisted):
+        later = replace(later, data=later.data.model_copy(update={"completed_at": now}))
+    if isinstance(later.data, AsrDeadline):
+        id = deadline_id(later.data.tenant_id, later.data.job_id, later.data.run)
+    else:
+        id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
+    return message(later.topic, later.data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
+
+
+def _status_message(step: Step, job: Job, now: datetime) -> Message:
+    return _message(step, Later(topics.STATUS.name, status_of(job), index=job.version), now)
+
+
+#: Share of the way that a job in each status has gone.
+_SHARE: Final = {"uploaded": 0.05, "transcribing": 0.1, "reconciling": 0.8, "persisting": 0.9, "completed": 1.0, "failed": 1.0}
+
+
+def status_of(job: Job) -> JobStatus:
+    """The published view of a job's row."""
+    share = _SHARE[job.status]
+    heard = [s.progress or 0.0 for name, s in job.steps.items() if name.startswith("transcribe.")]
+    if job.status == "transcribing" and heard:
+        share += 0.7 * sum(heard) / len(heard)
+    return JobStatus(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        run=job.run,
+        status=job.status,
+        version=job.version,
+        filename=job.filename,
+        steps=job.steps,
+        progress=round(share, 3),
+        reason=job.reason,
+        created_at=job.created_at or job.updated_at or datetime.min,
+        updated_at=job.updated_at or datetime.min,
+        completed_at=job.completed_at,
+    )

@@ -1,0 +1,239 @@
+"""Events as Kafka records and back: JSON values, CloudEvents 1.0 headers in binary mode, W3C trace context.
+
+Sources: CloudEvents Kafka protocol binding 1.0.2 (headers `ce_*`, `content-type`), W3C Trace Context level 1.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from schemas import ids
+from schemas.errors import MalformedEvent
+from schemas.events import Data
+from schemas.topics import INGRESS, Topic
+
+Headers = tuple[tuple[str, bytes], ...]
+
+#: Largest value accepted from a stranger, in bytes.
+MAX_VALUE_BYTES = 900_000
+
+SOURCE = "/concord"
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+_ORIGIN = "concord-origin"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as Kafka delivered it, undecoded."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_ms: int = 0
+
+    def header(self, name: str) -> str | None:
+        """The last header of that name as text, or None."""
+        for key, value in reversed(self.headers):
+            if key == name:
+                return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+        return None
+
+    @property
+    def origin(self) -> tuple[str, int, int]:
+        """Topic, partition and offset at which the event first entered: a retry remembers them.
+
+        Where strangers write, only the record's own place counts: the header could be anything.
+        """
+        if self.topic in INGRESS:
+            return self.topic, self.partition, self.offset
+        match (self.header(_ORIGIN) or "").rsplit("/", 2):
+            case [topic, partition, offset] if partition.isdigit() and offset.isdigit():
+                return topic, int(partition), int(offset)
+        return self.topic, self.partition, self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A decoded event: its data with what its headers say."""
+
+    #: Identity for the inbox: the same event, delivered again or retried by Kafka, has the same.
+    id: UUID
+    type: str
+    data: Data
+    record: Record
+    #: Earlier tries of this event.
+    attempt: int = 0
+    traceparent: str | None = None
+    #: How often an operator put it back from the dead letters.
+    replay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record to be published: what an outbox row holds."""
+
+    id: UUID
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
+    """The event in a record of one of these topics (by name).
+
+    Raises:
+        MalformedEvent: saying which field is wrong, never repeating more of the value than that.
+    """
+    topic = topics[record.topic]
+    kind = record.header("ce_type") or next(iter(topic.models))
+    model = topic.models.get(kind)
+    if model is None:
+        raise MalformedEvent(f"ce_type {kind[:100]!r} does not belong on {topic.name}; expected {', '.join(topic.models)}")
+    data = _validate(record.value, model)
+    return Envelope(
+        id=identity(record, data),
+        type=kind,
+        data=data,
+        record=record,
+        attempt=_count(record, "ce_attempt"),
+        traceparent=record.header("traceparent"),
+        replay=_count(record, "ce_replay"),
+    )
+
+
+def _validate(value: bytes | None, model: type[Data]) -> Data:
+    if value is None:
+        raise MalformedEvent("the value is empty; expected a JSON object")
+    if len(value) > MAX_VALUE_BYTES:
+        raise MalformedEvent(f"the value has {len(value)} bytes; at most {MAX_VALUE_BYTES} are accepted")
+    try:
+        return model.model_validate_json(value)
+    except ValidationError as exc:
+        raise MalformedEvent("; ".join(_complaint(e["loc"], e["msg"]) for e in exc.errors(include_input=False)[:8])) from None
+    except (ValueError, RecursionError) as exc:
+        raise MalformedEvent(f"not a JSON object: {type(exc).__name__}") from None
+
+
+def _complaint(where: tuple[int | str, ...], what: str) -> str:
+    path = ".".join(str(part)[:60] for part in where)
+    return f"{path}: {what}" if path else what
+
+
+def _count(record: Record, header: str) -> int:
+    text = record.header(header) or "0"
+    return int(text) if text.isdecimal() and len(text) < 7 else 0
+
+
+def identity(record: Record, data: Data | None = None) -> UUID:
+    """What makes a record the same event as another; see `schemas.ids`."""
+    ce_id = record.header("ce_id")
+    source = record.header("ce_source") or ""
+    if ce_id and source == SOURCE and record.topic not in INGRESS:
+        known = _uuid(ce_id)
+    elif ce_id and data is not None:
+        known = ids.ingress_id(getattr(data, "tenant_id", ""), source, ce_id)
+    else:
+        known = None
+    found = known or ids.record_id(*record.origin)
+    replay = _count(record, "ce_replay")
+    return ids.event_id(found, "replay", replay) if replay else found
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def message(
+    topic: str, data: Data, *, id: UUID, now: datetime, cause: Envelope | None = None, kind: str | None = None, attempt: int = 0
+) -> Message:
+    """An event of ours, ready to publish. Its key is the job id, its trace the one of its cause."""
+    key = str(getattr(data, "job_id", "") or "").encode() or None
+    headers = [
+        ("content-type", b"application/json"),
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(id).encode()),
+        ("ce_source", SOURCE.encode()),
+        ("ce_type", (kind or topic).encode()),
+        ("ce_time", now.isoformat().encode()),
+        ("ce_subject", key or b""),
+        ("traceparent", traceparent(cause.traceparent if cause else None, id).encode()),
+    ]
+    if attempt:
+        headers.append(("ce_attempt", str(attempt).encode()))
+    return Message(id, topic, key, data.model_dump_json(exclude_none=True).encode(), tuple(headers))
+
+
+def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int) -> Message:
+    """The same event once more on `topic`: value and key untouched, its attempt counted, its origin remembered."""
+    record = envelope.record
+    ours = {
+        "ce_id": str(id).encode(),
+        "ce_source": SOURCE.encode(),
+        "ce_type": envelope.type.encode(),
+        "ce_attempt": str(attempt).encode(),
+        _ORIGIN: "/".join(map(str, record.origin)).encode(),
+        "traceparent": traceparent(envelope.traceparent, id).encode(),
+    }
+    kept = tuple((k, v) for k, v in record.headers if k not in ours and k != "ce_replay")
+    return Message(id, topic, record.key, record.value, kept + tuple(ours.items()))
+
+
+def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: int) -> Message:
+    """The record as it came, byte for byte, with why and where it was given up."""
+    topic, partition, offset = record.origin
+    why = {
+        "dlq-reason": reason[:2000],
+        "dlq-stage": stage,
+        "dlq-attempts": str(attempts),
+        "dlq-topic": topic,
+        "dlq-partition": str(partition),
+        "dlq-offset": str(offset),
+    }
+    kept = tuple((k, v) for k, v in record.headers if not k.startswith("dlq-"))
+    return Message(id, f"{topic}.dlq", record.key, record.value, kept + tuple((k, v.encode()) for k, v in why.items()))
+
+
+def traceparent(of_cause: str | None, id: UUID) -> str:
+    """The trace context of event `id`: its cause's trace, continued; a new trace where there is none.
+
+    Derived, not random, so that a replay makes the same bytes.
+    """
+    span = hashlib.blake2b(id.bytes, digest_size=8).hexdigest()
+    match = _TRACEPARENT.fullmatch(of_cause or "")
+    trace, flags = match.groups() if match else (id.hex, "01")
+    return f"00-{trace}-{span}-{flags}"
+
+
+def dump_headers(headers: Headers) -> bytes:
+    """Headers as JSON bytes for the outbox: text where it is text, else {"b64": ...}."""
+    return orjson.dumps([[key, _text_or_b64(value)] for key, value in headers])
+
+
+def load_headers(dumped: bytes) -> list[tuple[str, bytes]]:
+    """The inverse of `dump_headers`, as aiokafka wants them."""
+    return [
+        (key, value.encode() if isinstance(value, str) else base64.b64decode(value["b64"])) for key, value in orjson.loads(dumped)
+    ]
+
+
+def _text_or_b64(value: bytes) -> str | dict[str, str]:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(value).decode()}

@@ -1,0 +1,80 @@
+"""The topic table: which topics exist, what is on them and how Kafka is to keep them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas import events
+from schemas.events import Data
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One Kafka topic, named for the event on it."""
+
+    name: str
+    #: Data models by CloudEvents type; the first is what a record without a `ce_type` holds.
+    models: dict[str, type[Data]]
+    #: Strangers may write here; everything on it is checked and answered.
+    ingress: bool = False
+    #: Part of the published contract; the others may change without notice.
+    public: bool = True
+    compacted: bool = False
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic that keeps what could not be handled, byte for byte."""
+        return f"{self.name}.dlq"
+
+
+def _topic(name: str, model: type[Data], **more: bool) -> Topic:
+    return Topic(name, {name: model}, **more)
+
+
+UPLOADED = _topic("audio.uploaded", events.AudioUploaded, ingress=True)
+RESULTS = _topic("asr.results", events.AsrResult)
+RECONCILED = _topic("reconciled", events.Reconciled)
+PERSISTED = _topic("persisted", events.Persisted)
+FAILED = _topic("job.failed", events.JobFailed)
+STATUS = _topic("job.status", events.JobStatus, compacted=True)
+
+#: Names of the topics on which strangers write.
+INGRESS = frozenset({UPLOADED.name})
+
+REQUEST_TYPE = "asr.request"
+
+
+def requests(recognizer: str) -> Topic:
+    """The topic of one recognizer's requests; its lag is what that recognizer's workers scale on."""
+    return Topic(f"asr.requests.{recognizer}", {REQUEST_TYPE: events.AsrRequest}, public=False)
+
+
+def due(stage: str, *inputs: Topic, **internal: type[Data]) -> Topic:
+    """What comes back to a stage later: its inputs again as retries, and internal events by CloudEvents type."""
+    models = {kind: model for topic in inputs for kind, model in topic.models.items()}
+    models |= {kind.replace("_", "."): model for kind, model in internal.items()}
+    return Topic(f"{stage}.due", models, public=False)
+
+
+INTAKE_DUE = due("intake", UPLOADED, audio_fetch=events.AudioFetch, job_reprocess=events.JobReprocess)
+RECONCILE_DUE = due("reconcile", RESULTS, asr_deadline=events.AsrDeadline)
+PERSIST_DUE = due("persist", RECONCILED, run_sweep=events.RunSweep)
+
+#: Batch numbers of the relay are committed as offsets of this topic, a partition per shard; no record is ever written to it.
+RELAY_POSITION = "relay.position"
+
+
+def all_topics(recognizers: tuple[str, ...]) -> tuple[Topic, ...]:
+    """Every topic of a fleet with these recognizers, without the dead letter topics."""
+    return (
+        UPLOADED,
+        INTAKE_DUE,
+        *(requests(r) for r in recognizers),
+        RESULTS,
+        RECONCILE_DUE,
+        RECONCILED,
+        PERSIST_DUE,
+        PERSISTED,
+        FAILED,
+        STATUS,
+    )

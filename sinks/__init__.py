@@ -1,0 +1,102 @@
+"""Where results rest: what Concord asks of a database and of a blob store. Implementations stand beside this file, doubles too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from schemas.jobs import Job, ProviderRequest, Step, Written
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored object, as the store confirmed it."""
+
+    uri: str
+    size_bytes: int
+    #: Hex digest of the content.
+    sha256: str
+    content_type: str
+
+
+class Store(Protocol):
+    """Blobs by name (`tenant/job/raw_transcript.json`). Names are checked: no `..`, no absolute path, no control characters.
+
+    Raises `Unavailable` when the store cannot be reached, `NotFound` for a blob that is not there, `InvalidInput` for a name
+    or URI that is not this store's.
+    """
+
+    async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
+        """Store durably and atomically: a reader sees the whole blob or none. Writing again replaces it."""
+
+    async def get(self, uri: str) -> bytes:
+        """The whole blob; for small ones (JSON)."""
+
+    def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The blob in pieces, optionally only bytes `start` to `end` (exclusive)."""
+
+    async def stat(self, uri: str) -> Blob | None:
+        """What is stored there, or None."""
+
+    def local_path(self, uri: str) -> AbstractAsyncContextManager[Path]:
+        """The blob as a file for as long as the context lasts; the file must not be changed."""
+
+    async def presigned_url(self, uri: str, expires_s: int) -> str | None:
+        """A URL that gives read access for `expires_s` seconds, or None if this store has no such thing."""
+
+    async def delete(self, uri: str) -> None:
+        """Remove it; no error if it is gone already."""
+
+    def list(self, prefix: str) -> AsyncIterator[str]:
+        """URIs of all blobs whose name begins with `prefix`."""
+
+    def uri(self, name: str) -> str:
+        """The URI a blob of this name has or would have."""
+
+    async def check(self) -> None:
+        """Write, read and delete a probe; raises with what is wrong."""
+
+    async def close(self) -> None:
+        """Release connections. Safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to submit one provider request, until it runs out."""
+
+    request: ProviderRequest
+    #: An earlier holder may have submitted already: ask the provider before submitting.
+    resumed: bool
+
+
+class Database(Protocol):
+    """The truth about jobs. Raises `Unavailable` when it cannot be reached; nothing is then written, or all of it is."""
+
+    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+        """All steps in one transaction; None for a step whose event was committed before."""
+
+    async def seen(self, events: Sequence[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
+        """Those of (stage, event id) that have been committed."""
+
+    async def job(self, job_id: str) -> Job | None:
+        """The job's row, whoever's it is."""
+
+    async def requests(self, job_id: str, run: int) -> list[ProviderRequest]:
+        """The run's provider requests, by name of the provider."""
+
+    async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
+        """Commit the intention to submit. The request's row instead if it is past submission or claimed by another; None if unknown."""
+
+    async def lease(self, key: str, holder: str, seconds: float) -> bool:
+        """Take or renew the exclusive right to a piece of work; False while another holds it."""
+
+    async def release(self, key: str, holder: str) -> None:
+        """Give a lease back early; no error if it is lost already."""
+
+    async def now(self) -> datetime:
+        """The clock that counts."""
