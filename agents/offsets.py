@@ -1,0 +1,146 @@
+"""Offsets are kept here, not by Faust: what is committed never passes an event that is still being handled.
+
+Stock faust-streaming 0.15.3 commits past events in flight: on the first commit of a group, when a handler finishes out of order
+after one, and on every topic that a transactional producer writes, because the record after a transaction marker is counted
+as a gap and thereby as done (upstream issue 606). A kill -9 then loses the event. `Offsets` is the arithmetic that
+replaces it, `KeepingConsumer` puts it into Faust's consumer. This is the most dangerous file of the repository: a mistake here
+loses recordings silently, and shows only when a worker dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any
+
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+log = logging.getLogger(__name__)
+
+#: Longest wait, in seconds, for handlers in flight when partitions move or the worker stops. What is not done by then stays
+#: uncommitted and is delivered again.
+WAIT_EMPTY_S = 8.0
+
+
+class Offsets:
+    """Per partition: which offsets were received and are not acked yet, and so how far it is safe to commit."""
+
+    def __init__(self) -> None:
+        self._pending: dict[Hashable, dict[int, None]] = {}
+        self._next: dict[Hashable, int] = {}
+
+    def received(self, partition: Hashable, offset: int) -> None:
+        """An event was delivered to us; until it is acked, nothing at or above it may be committed."""
+        self._pending.setdefault(partition, {})[offset] = None
+        self._next[partition] = max(offset + 1, self._next.get(partition, 0))
+
+    def acked(self, partition: Hashable, offset: int) -> None:
+        """The work of an event is durable. Unknown offsets (from before a rebalance) are ignored."""
+        self._pending.get(partition, {}).pop(offset, None)
+
+    def committable(self, partition: Hashable) -> int | None:
+        """The offset to commit (that of the next event to read), or None while there is none to commit.
+
+        The lowest pending offset; with nothing pending, the one after the last received. Never 0: to Kafka that says no
+        more than having committed nothing, and Faust takes it for that.
+        """
+        pending = self._pending.get(partition)
+        lowest = min(pending) if pending else self._next.get(partition)
+        return lowest or None
+
+    def forget(self, partitions: Iterable[Hashable]) -> None:
+        """These partitions are another's now, or will be read again from what is committed."""
+        for partition in list(partitions):
+            self._pending.pop(partition, None)
+            self._next.pop(partition, None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._next))
+
+
+class _ReadCommitted(driver.AIOKafkaConsumerThread):
+    """Reads only what its producer has committed: a relay's aborted batch never reaches a stage."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust offers no setting for this outside exactly_once; the attribute is read when the consumer starts.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class KeepingConsumer(driver.Consumer):
+    """Faust's consumer with the offsets kept by `Offsets`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.offsets = Offsets()
+        self._deliver = self.callback
+        self.callback = self._receive
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ReadCommitted(self, loop=self.loop, beacon=self.beacon)
+
+    async def _receive(self, message: Any) -> None:
+        if self.app.topics.acks_enabled_for(message.topic):
+            self.offsets.received(message.tp, message.offset)
+        await self._deliver(message)
+
+    def ack(self, message: Any) -> bool:
+        """Mark the message as done; True the first time."""
+        if message.acked:
+            return False
+        message.acked = True
+        self._unacked_messages.discard(message)
+        self.offsets.acked(message.tp, message.offset)
+        waiting = self._waiting_for_ack
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        return True
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in self.offsets if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.offsets.committable(tp)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Gaps (transaction markers, compaction) need no account: only what was received is waited for."""
+
+    async def perform_seek(self) -> None:
+        """Read on from what is committed; from the beginning where nothing is.
+
+        aiokafka's `seek_to_committed` passes over partitions without a committed offset, and Faust takes 0 for none: after a
+        rebalance they would be read on from where the last reading stopped.
+        """
+        self.offsets.forget(self.offsets)
+        await super().perform_seek()
+        fresh = [tp for tp in self.assignment() if self._is_fresh(tp)]
+        if fresh:
+            await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
+            self._read_offset.update(dict.fromkeys(map(driver.ensure_TP, fresh)))
+
+    def _is_fresh(self, tp: Any) -> bool:
+        return self.app.topics.acks_enabled_for(tp.topic) and not self._committed_offset.get(driver.ensure_TP(tp))
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Commit what is done, then let go of the partitions."""
+        await super().on_partitions_revoked(revoked)
+        self.offsets.forget(revoked)
+
+    async def wait_empty(self) -> None:
+        """Wait for handlers in flight, but never so long that the group gives us up: the rest is delivered again."""
+        give_up = time.monotonic() + WAIT_EMPTY_S
+        while not self.should_stop and self._unacked_messages and time.monotonic() < give_up:
+            await self.commit()
+            await self._wait_for_ack(timeout=1)
+            self._clean_unacked_messages()
+        await self.commit_and_end_transactions()
+
+
+class Transport(driver.Transport):
+    """Faust's aiokafka transport with `KeepingConsumer` in it."""
+
+    Consumer = KeepingConsumer

@@ -1,0 +1,236 @@
+"""Several token sequences aligned into one grid: rows in order, one column a sequence, equal tokens in one row.
+
+Two steps. Myers' bit-parallel Levenshtein (RapidFuzz) finds where all sequences say the same; those runs are anchors. What lies
+between two anchors is small, and aligned by how alike the tokens are written and when they were said, one sequence after the
+other (progressive alignment, as in NIST's ROVER: Fiscus 1997), all regions of like size at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rapidfuzz.distance import JaroWinkler, Levenshtein
+from rapidfuzz.process import cpdist
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float32]
+
+#: Cost of a token that stands alone in its row; two of them cost more than any substitution.
+GAP = 0.62
+#: Cost of a substitution by a token that is written alike in no way; one that is nearly the same costs nearly `NEAR`.
+FAR, NEAR = 1.0, 0.25
+#: Two tokens this far apart in time, or further, cost `LATE` more, ms.
+LATE_MS, LATE = 2000.0, 0.5
+#: Longest side of a region that is aligned as a whole, tokens; a longer one is cut in pieces of this length.
+LONGEST = 48
+#: With more sequences than this not every pair is compared to find the one to start from.
+MANY = 6
+#: Table cells handled at once: bounds memory.
+CELLS = 400_000
+
+
+def align(sequences: Sequence[Ints], names: Sequence[str], times: Sequence[Floats] | None = None) -> Ints:
+    """The grid (rows, sequences) of positions in each sequence, -1 where it has no token in the row.
+
+    `sequences` hold indices into `names`; `times` the middle of each token in ms, NaN if unknown. Every position occurs
+    once, in order. Earlier sequences lead; give them in an order that does not depend on who they are.
+    """
+    pairs = itertools.combinations(range(len(sequences)), 2)
+    if len(sequences) > MANY:
+        pairs = ((0, k) for k in range(1, len(sequences)))
+    found = {(i, j): matches(sequences[i], sequences[j]) for i, j in pairs}
+    columns = _leader(sequences, found)
+    anchors = _anchors(sequences, columns[0], found)[:, columns]
+    ordered = [sequences[k] for k in columns]
+    starts = np.vstack([np.full((1, len(columns)), -1), anchors]) + 1
+    ends = np.vstack([anchors, [len(sequence) for sequence in ordered]])
+    starts, ends, origin = _cut(starts, ends)
+    rows, region = _fill(ordered, names, [times[k] for k in columns] if times else None, starts, ends)
+    key = np.concatenate([np.arange(len(anchors)) * 2 + 1, origin[region] * 2])
+    grid = np.vstack([anchors, rows])[np.argsort(key, kind="stable")]
+    return grid[:, np.argsort(columns)]
+
+
+def matches(a: Ints, b: Ints) -> tuple[Ints, Ints]:
+    """Positions of the equal tokens in a minimal edit script from `a` to `b`."""
+    blocks = [
+        (op.src_start, op.dest_start, op.src_end - op.src_start)
+        for op in Levenshtein.opcodes(array("q", a.tolist()), array("q", b.tolist()))
+        if op.tag == "equal"
+    ]
+    starts = np.array(blocks, dtype=np.int64).reshape(-1, 3)
+    offset = _ramp(starts[:, 2])
+    return np.repeat(starts[:, 0], starts[:, 2]) + offset, np.repeat(starts[:, 1], starts[:, 2]) + offset
+
+
+def _leader(sequences: Sequence[Ints], found: dict[tuple[int, int], tuple[Ints, Ints]]) -> list[int]:
+    """Column numbers, the one that agrees most with the others first."""
+    agreed = [sum(len(left) for ij, (left, _) in found.items() if k in ij) for k in range(len(sequences))]
+    return sorted(range(len(sequences)), key=lambda k: -agreed[k])
+
+
+def _anchors(sequences: Sequence[Ints], centre: int, found: dict[tuple[int, int], tuple[Ints, Ints]]) -> Ints:
+    """Rows in which all sequences have the same token, without the single ones in the middle of a dispute."""
+    table = np.full((len(sequences[centre]), len(sequences)), -1, dtype=np.int64)
+    table[:, centre] = np.arange(len(sequences[centre]))
+    for (i, j), (left, right) in found.items():
+        if i == centre:
+            table[left, j] = right
+        elif j == centre:
+            table[right, i] = left
+    anchors = table[(table >= 0).all(axis=1)]
+    return anchors[_strong(anchors, [len(sequence) for sequence in sequences])]
+
+
+def _strong(anchors: Ints, lengths: list[int]) -> NDArray[np.bool_]:
+    """Anchors next to another one; a single one may be a chance meeting, unless its region would get too long without."""
+    if not len(anchors):
+        return np.zeros(0, dtype=bool)
+    joined = (np.diff(anchors, axis=0) == 1).all(axis=1)
+    strong = np.concatenate([[False], joined]) | np.concatenate([joined, [False]])
+    fence = np.vstack([[-1] * anchors.shape[1], anchors[strong], lengths])
+    wide = (np.diff(fence, axis=0) > LONGEST // 2).any(axis=1)
+    strong |= wide[np.searchsorted(fence[:, 0], anchors[:, 0], side="right") - 1]
+    return strong
+
+
+def _cut(starts: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
+    """Non-empty regions, the long ones cut in proportion; and for each the number of the region it came from."""
+    sizes = ends - starts
+    keep = sizes.max(axis=1) > 0
+    origin = np.flatnonzero(keep)
+    starts, sizes = starts[keep], sizes[keep]
+    pieces = np.where((sizes > 0).sum(axis=1) > 1, -(-sizes.max(axis=1) // LONGEST), 1)
+    if (pieces == 1).all():
+        return starts, starts + sizes, origin
+    repeat = np.repeat(np.arange(len(pieces)), pieces)
+    part, parts = _ramp(pieces)[:, None], pieces[repeat][:, None]
+    first = starts[repeat] + sizes[repeat] * part // parts
+    last = starts[repeat] + sizes[repeat] * (part + 1) // parts
+    return first, last, origin[repeat]
+
+
+def _fill(
+    sequences: Sequence[Ints], names: Sequence[str], times: Sequence[Floats] | None, starts: Ints, ends: Ints
+) -> tuple[Ints, Ints]:
+    """The rows of all regions in order, and the region of each."""
+    width = len(sequences)
+    sizes = ends - starts
+    region = np.repeat(np.arange(len(starts)), sizes[:, 0])
+    rows = np.full((len(region), width), -1, dtype=np.int64)
+    rows[:, 0] = starts[region, 0] + _ramp(sizes[:, 0])
+    for column in range(1, width):
+        rows, region = _add(rows, region, column, sequences, names, times, starts[:, column], sizes[:, column])
+    return rows, region
+
+
+def _add(
+    rows: Ints, region: Ints, column: int, sequences: Sequence[Ints], names: Sequence[str],
+    times: Sequence[Floats] | None, start: Ints, size: Ints,
+) -> tuple[Ints, Ints]:  # fmt: skip
+    """Align one more sequence to the rows of every region."""
+    have = np.bincount(region, minlength=len(size)).astype(np.int64)
+    first_row = np.cumsum(have) - have
+    new_row, new_token, new_region = [], [], []
+
+    alone = np.flatnonzero((have == 0) | (size == 0))
+    for count, first, target, other in ((have, first_row, new_row, new_token), (size, start, new_token, new_row)):
+        owner = np.repeat(alone, count[alone])
+        target.append(first[owner] + _ramp(count[alone]))
+        other.append(np.full(len(owner), -1, dtype=np.int64))
+        new_region.append(owner)
+
+    both = np.flatnonzero((have > 0) & (size > 0))
+    level = np.ceil(np.log2(np.maximum(have[both], size[both]))).astype(np.int64)
+    for bucket in np.unique(level).tolist():
+        members = both[level == bucket]
+        batch = max(1, CELLS >> (2 * bucket))
+        for part in range(0, len(members), batch):
+            some = members[part : part + batch]
+            cost = _costs(rows, column, sequences, names, times, first_row[some], have[some], start[some], size[some])
+            owner, row, token = _trace(cost, have[some], size[some])
+            new_row.append(np.where(row >= 0, first_row[some][owner] + row, -1))
+            new_token.append(np.where(token >= 0, start[some][owner] + token, -1))
+            new_region.append(some[owner])
+
+    row, token, owner = np.concatenate(new_row), np.concatenate(new_token), np.concatenate(new_region)
+    order = np.argsort(owner, kind="stable")
+    row, token, owner = row[order], token[order], owner[order]
+    grown = np.where((row >= 0)[:, None], rows[row], -1) if len(rows) else np.full((len(row), rows.shape[1]), -1)
+    grown[:, column] = token
+    return grown, owner
+
+
+def _costs(
+    rows: Ints, column: int, sequences: Sequence[Ints], names: Sequence[str], times: Sequence[Floats] | None,
+    first_row: Ints, have: Ints, start: Ints, size: Ints,
+) -> Floats:  # fmt: skip
+    """Cost (regions, rows, tokens) of putting a token in a row: of the likest token already there. Padding costs nothing."""
+    side_a, side_b = int(have.max()), int(size.max())
+    cost = np.zeros((len(have), side_a, side_b), dtype=np.float32)
+    r, i, j = np.nonzero((np.arange(side_a) < have[:, None])[:, :, None] & (np.arange(side_b) < size[:, None])[:, None])
+    row, token = first_row[r] + i, start[r] + j
+    best = np.full(len(r), np.inf, dtype=np.float32)
+    for before in range(column):
+        at = rows[row, before]
+        there = np.flatnonzero(at >= 0)
+        price = _distance(sequences[before][at[there]], sequences[column][token[there]], names)
+        if times is not None:
+            late = np.abs(times[before][at[there]] - times[column][token[there]])
+            price = price + LATE * np.nan_to_num(np.minimum(late / LATE_MS, 1.0))
+        best[there] = np.minimum(best[there], price)
+    cost[r, i, j] = best
+    return cost
+
+
+def _distance(a: Ints, b: Ints, names: Sequence[str]) -> Floats:
+    """0 for equal tokens, else `NEAR` to `FAR` by how alike they are written."""
+    pairs, back = np.unique(np.minimum(a, b) * len(names) + np.maximum(a, b), return_inverse=True)
+    left, right = pairs // len(names), pairs % len(names)
+    alike = cpdist([names[k] for k in left], [names[k] for k in right], scorer=JaroWinkler.normalized_similarity)
+    price = np.where(left == right, 0.0, FAR - (FAR - NEAR) * alike).astype(np.float32)
+    return price[back.ravel()]
+
+
+def _trace(cost: Floats, have: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:
+    """Cheapest paths through all tables at once: (region, row or -1, token or -1) of every step, in order."""
+    count, side_a, side_b = cost.shape
+    total = np.empty((count, side_a + 1, side_b + 1), dtype=np.float32)
+    total[:, :, 0] = np.arange(side_a + 1) * GAP
+    total[:, 0, :] = np.arange(side_b + 1) * GAP
+    for diagonal in range(2, side_a + side_b + 1):
+        i = np.arange(max(1, diagonal - side_b), min(side_a, diagonal - 1) + 1)
+        j = diagonal - i
+        aside = np.minimum(total[:, i - 1, j], total[:, i, j - 1]) + np.float32(GAP)
+        total[:, i, j] = np.minimum(total[:, i - 1, j - 1] + cost[:, i - 1, j - 1], aside)
+
+    every = np.arange(count)
+    i, j = have.copy(), size.copy()
+    steps = []
+    while every.size:
+        both = (i > 0) & (j > 0)
+        here = total[every, i, j]
+        diagonal_cost = total[every, i - both, j - both] + cost[every, np.maximum(i - 1, 0), np.maximum(j - 1, 0)]
+        diagonal_step = both & (here >= diagonal_cost - 1e-4)
+        up = ~diagonal_step & (i > 0) & ((j == 0) | (here >= total[every, i - (i > 0), j] + GAP - 1e-4))
+        move_i, move_j = diagonal_step | up, diagonal_step | ~up
+        i, j = i - move_i, j - move_j
+        steps.append(np.stack([every, np.where(move_i, i, -1), np.where(move_j, j, -1)]))
+        going = (i > 0) | (j > 0)
+        every, i, j = every[going], i[going], j[going]
+    path = np.concatenate(steps[::-1], axis=1)
+    path = path[:, np.argsort(path[0], kind="stable")]
+    return path[0], path[1], path[2]
+
+
+def _ramp(counts: Ints) -> Ints:
+    """0..n-1 for each n, one after the other."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)

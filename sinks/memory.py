@@ -1,0 +1,115 @@
+"""The database's double: the same rules over dictionaries. Everything goes through JSON, so what cannot be stored fails here too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from schemas.jobs import File, Job, ProviderRequest, Rows, Step, Transcript, Written, advance
+from schemas.messages import Message
+from sinks import Claim
+
+_JOB = TypeAdapter(Job)
+_REQUEST = TypeAdapter(ProviderRequest)
+
+
+@dataclass
+class MemoryDatabase:
+    """`sinks.Database` in this process. `clock` is its now; `outbox` is what a relay would publish, with due times."""
+
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    outbox: list[tuple[datetime, Message]] = field(default_factory=list)
+    transcripts: dict[tuple[str, int], Transcript] = field(default_factory=dict)
+    files: dict[tuple[str, int, str], File] = field(default_factory=dict)
+    audit: list[tuple[str, str, str, str | None]] = field(default_factory=list)
+    _inbox: set[tuple[str, UUID]] = field(default_factory=set)
+    _jobs: dict[str, bytes] = field(default_factory=dict)
+    _requests: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
+    _claimed: dict[tuple[str, int, str], datetime] = field(default_factory=dict)
+    _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+
+    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+        """All steps at once."""
+        return [self._commit(step) for step in steps]
+
+    def _commit(self, step: Step) -> Written | None:
+        if (step.stage, step.event_id) in self._inbox:
+            return None
+        self._inbox.add((step.stage, step.event_id))
+        id = step.outcome.job_id or ""
+        job = self._load(id)
+        rows = Rows(job, self._of_run(id, job.run) if job else {})
+        written = advance(step, rows, self.clock())
+        if rows.job is not None and id:
+            self._jobs[id] = _JOB.dump_json(rows.job)
+            stored = {p: _REQUEST.dump_json(r) for p, r in rows.requests.items()}
+            self._requests.setdefault((id, rows.job.run), {}).update(stored)
+        self._keep(step, written, rows.job)
+        return written
+
+    def _keep(self, step: Step, written: Written, job: Job | None) -> None:
+        if written.transcript is not None:
+            self.transcripts.setdefault((written.transcript.job_id, written.transcript.run), written.transcript)
+        self.files.update({(f.job_id, f.run, f.kind): f for f in written.files})
+        self.outbox = [(due, m) for due, m in self.outbox if m.id not in written.cancelled]
+        self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
+        if job is not None and step.outcome.audit:
+            what = step.outcome.audit if written.applied else "repeated"
+            self.audit.append((job.job_id, step.stage, what, step.outcome.error))
+
+    async def seen(self, events: Sequence[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
+        """Those events that were handled before."""
+        return self._inbox & set(events)
+
+    async def job(self, job_id: str) -> Job | None:
+        """The job's row."""
+        return self._load(job_id)
+
+    async def requests(self, job_id: str, run: int) -> list[ProviderRequest]:
+        """The run's provider requests."""
+        return [row for _, row in sorted(self._of_run(job_id, run).items())]
+
+    async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
+        """Commit the intention to submit; see `sinks.Database`."""
+        row = self._of_run(job_id, run).get(provider)
+        if row is None:
+            return None
+        now, key = self.clock(), (job_id, run, provider)
+        if row.state not in ("waiting", "intended") or self._claimed.get(key, now) > now:
+            return row
+        claimed = replace(row, state="intended", token=row.token + 1)
+        self._claimed[key] = now + timedelta(seconds=seconds)
+        self._requests[job_id, run][provider] = _REQUEST.dump_json(claimed)
+        return Claim(claimed, resumed=row.state == "intended")
+
+    async def lease(self, key: str, holder: str, seconds: float) -> bool:
+        """Take or renew a lease."""
+        other, until = self._leases.get(key, (holder, self.clock()))
+        if other != holder and until > self.clock():
+            return False
+        self._leases[key] = (holder, self.clock() + timedelta(seconds=seconds))
+        return True
+
+    async def release(self, key: str, holder: str) -> None:
+        """Give a lease back."""
+        if self._leases.get(key, ("", None))[0] == holder:
+            del self._leases[key]
+
+    async def now(self) -> datetime:
+        """The clock."""
+        return self.clock()
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def _load(self, job_id: str) -> Job | None:
+        data = self._jobs.get(job_id)
+        return _JOB.validate_json(data) if data else None
+
+    def _of_run(self, job_id: str, run: int) -> dict[str, Any]:
+        return {p: _REQUEST.validate_json(data) for p, data in self._requests.get((job_id, run), {}).items()}

@@ -1,0 +1,279 @@
+"""The database on PostgreSQL: many steps a transaction, rows locked, rules applied by `schemas.jobs.advance`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from schemas.errors import Unavailable
+from schemas.events import StepState
+from schemas.jobs import Job, ProviderRequest, Rows, Step, Written, advance
+from schemas.messages import Message, dump_headers
+from sinks import Claim, queries
+
+SQL = queries.load("steps", "work", "relay")
+
+#: Seconds that any one statement may take before it counts as an outage.
+STATEMENT_S = 15.0
+
+#: What asyncpg raises when the server is away, restarting or was cut off. `InternalClientError` is in no family of its own
+#: ("cannot switch to state 12" after a kill -9 of the server).
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+)
+
+_REQUEST_COLUMNS = tuple(f.name for f in fields(ProviderRequest))
+_JOB_COLUMNS = tuple(f.name for f in fields(Job))
+
+
+@contextlib.contextmanager
+def unavailable() -> Iterator[None]:
+    """Turn everything that says "the server is away" into `Unavailable`."""
+    try:
+        yield
+    except AWAY as exc:
+        raise Unavailable(f"PostgreSQL does not answer ({type(exc).__name__}); the work waits for it") from exc
+
+
+async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8) -> asyncpg.Pool[asyncpg.Record]:
+    """A pool whose connections act as `role`, and speak JSON."""
+    with unavailable():
+        return await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=10,
+            command_timeout=STATEMENT_S,
+            init=_prepare,
+            server_settings={"role": role, "application_name": "concord", "timezone": "UTC", "jit": "off"},
+        )
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        decoder=lambda data: orjson.loads(data[1:]),
+        schema="pg_catalog",
+        format="binary",
+    )
+
+
+def shard_of(key: bytes | None, shards: int) -> int:
+    """The relay shard of a message: all of one job's go through the same, in order."""
+    return zlib.crc32(key or b"") % shards
+
+
+#: The current run's provider requests, by job and provider.
+_Requests = defaultdict[str, dict[str, ProviderRequest]]
+
+
+class Postgres:
+    """`sinks.Database` on a pool."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, shards: int = 1) -> None:
+        self._pool = pool
+        self._shards = shards
+
+    async def close(self) -> None:
+        """End the pool, by force after some seconds."""
+        try:
+            async with asyncio.timeout(3):
+                await self._pool.close()
+        except AWAY:
+            self._pool.terminate()
+
+    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+        """All steps in one transaction; see `sinks.Database`."""
+        with unavailable():
+            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
+                return await self._commit(connection, steps)
+
+    async def _commit(self, db: Any, steps: Sequence[Step]) -> list[Written | None]:
+        new = {
+            tuple(row)
+            for row in await db.fetch(SQL["insert_inbox"], [s.stage for s in steps], [s.event_id for s in steps])
+        }
+        jobs, requests, now = await self._lock(db, steps)
+        before = dict(jobs), {row for rows in requests.values() for row in rows.values()}
+        done: list[Written | None] = []
+        for step in steps:
+            identity = (step.stage, step.event_id)
+            fresh = identity in new
+            new.discard(identity)
+            done.append(_advance(step, jobs, requests, now) if fresh else None)
+        await self._write_rows(db, jobs, requests, *before)
+        await self._write_rest(db, [(s, w) for s, w in zip(steps, done, strict=True) if w is not None], jobs)
+        return done
+
+    async def _lock(self, db: Any, steps: Sequence[Step]) -> tuple[dict[str, Job], _Requests, datetime]:
+        ids = sorted({s.outcome.job_id for s in steps if s.outcome.job_id is not None})
+        rows = await db.fetch(SQL["lock_jobs"], ids) if ids else []
+        jobs = {row["job_id"]: _job(row) for row in rows}
+        now = max((row["db_now"] for row in rows), default=None) or await db.fetchval(SQL["now"])
+        requests: _Requests = defaultdict(dict)
+        for row in await db.fetch(SQL["lock_requests"], list(jobs)) if jobs else []:
+            requests[row["job_id"]][row["provider"]] = _request(row)
+        return jobs, requests, now
+
+    async def _write_rows(
+        self, db: Any, jobs: dict[str, Job], requests: _Requests, old_jobs: dict[str, Job], old: set[ProviderRequest]
+    ) -> None:
+        changed = [job for id, job in jobs.items() if old_jobs.get(id) is not job]
+        if changed:
+            written = await db.fetch(SQL["upsert_jobs"], *_columns(changed, _JOB_ORDER))
+            if len(written) != len(changed):
+                # Two workers created the same job at this moment and the other was first. Nothing of this batch happened yet.
+                raise asyncpg.SerializationError("a job appeared between lock and write")
+        asked = [row for rows in requests.values() for row in rows.values() if row not in old]
+        if asked:
+            await db.execute(SQL["upsert_requests"], *_columns(asked, _REQUEST_ORDER))
+
+    async def _write_rest(self, db: Any, applied: list[tuple[Step, Written]], jobs: dict[str, Job]) -> None:
+        transcripts = [w.transcript for _, w in applied if w.transcript is not None]
+        if transcripts:
+            rows = zip(*_columns(transcripts, _TRANSCRIPT_ORDER), strict=True)
+            await db.executemany(SQL["insert_transcript"], list(rows))
+        files = {(f.job_id, f.run, f.kind): f for _, w in applied for f in w.files}
+        if files:
+            await db.execute(SQL["upsert_files"], *_columns(files.values(), _FILE_ORDER))
+        audits = [row for s, w in applied for row in _audit(s, w, jobs)]
+        if audits:
+            await db.execute(SQL["insert_audit"], *map(list, zip(*audits, strict=True)))
+        await self._emit(db, applied)
+
+    async def _emit(self, db: Any, applied: list[tuple[Step, Written]]) -> None:
+        cancelled = [id for _, w in applied for id in w.cancelled]
+        if cancelled:
+            await db.execute(SQL["cancel_scheduled"], cancelled)
+        messages = [m for _, w in applied for m in w.messages]
+        if messages:
+            rows = [_outbox_row(m, s, self._shards) for m, s in messages]
+            await db.execute(SQL["insert_outbox"], *map(list, zip(*rows, strict=True)))
+            await db.execute(SQL["wake_relays"], sorted({row[0] for row in rows}))
+
+    async def seen(self, events: Sequence[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
+        """Those events that were handled before."""
+        rows = await self._fetch("seen", [stage for stage, _ in events], [id for _, id in events])
+        return {(row["stage"], row["event_id"]) for row in rows}
+
+    async def job(self, job_id: str) -> Job | None:
+        """The job's row."""
+        rows = await self._fetch("job", job_id)
+        return _job(rows[0]) if rows else None
+
+    async def requests(self, job_id: str, run: int) -> list[ProviderRequest]:
+        """The run's provider requests."""
+        return [_request(row) for row in await self._fetch("requests", job_id, run)]
+
+    async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
+        """Commit the intention to submit; see `sinks.Database`."""
+        rows = await self._fetch("claim", job_id, run, provider, seconds)
+        if rows:
+            return Claim(_request(rows[0]), resumed=rows[0]["resumed"])
+        rows = await self._fetch("request", job_id, run, provider)
+        return _request(rows[0]) if rows else None
+
+    async def lease(self, key: str, holder: str, seconds: float) -> bool:
+        """Take or renew a lease."""
+        return bool(await self._fetch("lease", key, holder, seconds))
+
+    async def release(self, key: str, holder: str) -> None:
+        """Give a lease back."""
+        await self._fetch("release", key, holder)
+
+    async def now(self) -> datetime:
+        """The database's clock."""
+        now: datetime = (await self._fetch("now"))[0][0]
+        return now
+
+    async def sweep(self, days: float) -> None:
+        """Forget handled events older than `days` and leases long run out."""
+        await self._fetch("sweep_inbox", days)
+        await self._fetch("sweep_leases")
+
+    async def outbox_depth(self) -> list[Any]:
+        """Per shard: rows due, rows waiting, age of the oldest due one in seconds."""
+        return await self._fetch("outbox_depth")
+
+    async def _fetch(self, name: str, *arguments: Any) -> list[Any]:
+        with unavailable():
+            async with self._pool.acquire(timeout=10) as connection:
+                return await connection.fetch(SQL[name], *arguments)
+
+
+def _advance(step: Step, jobs: dict[str, Job], requests: _Requests, now: datetime) -> Written:
+    id = step.outcome.job_id or ""
+    rows = Rows(jobs.get(id), requests[id])
+    written = advance(step, rows, now)
+    if rows.job is not None and id:
+        jobs[id] = rows.job
+    return written
+
+
+def _audit(step: Step, written: Written, jobs: dict[str, Job]) -> Iterable[tuple[Any, ...]]:
+    outcome = step.outcome
+    job = jobs.get(outcome.job_id or "")
+    if job is None or not outcome.audit or job.tenant_id != outcome.tenant_id:
+        return
+    what = outcome.audit if written.applied else "repeated"
+    attempt = step.envelope.attempt if step.envelope else 0
+    yield (job.tenant_id, job.job_id, job.run, step.stage, what, step.seconds * 1000, attempt, outcome.error)
+
+
+def _outbox_row(message: Message, seconds: float, shards: int) -> tuple[Any, ...]:
+    headers = dump_headers(message.headers)
+    return (shard_of(message.key, shards), seconds, message.id, message.topic, message.key, message.value, headers)
+
+
+_JOB_ORDER = (
+    "job_id tenant_id run status version filename audio_uri original_uri content_type duration_ms language priority options "
+    "metadata steps reason created_at updated_at completed_at"
+).split()
+_REQUEST_ORDER = (
+    "job_id run provider tenant_id state marker provider_id token hypothesis_uri confidence word_count language error "
+    "submitted_at finished_at"
+).split()
+_TRANSCRIPT_ORDER = (
+    "job_id run tenant_id text words speakers segments language confidence agreement method provider_confidences "
+    "reconciliation_notes quality raw_transcript_uri agent_optimized_uri duration_ms"
+).split()
+_FILE_ORDER = "job_id run kind tenant_id uri size_bytes content_type sha256".split()
+
+
+def _columns(rows: Iterable[Any], names: list[str]) -> list[list[Any]]:
+    """Rows as one list per column, for unnest."""
+    return [[_value(getattr(row, name)) for row in rows] for name in names]
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict) and any(isinstance(v, StepState) for v in value.values()):
+        return {name: step.model_dump(mode="json", exclude_none=True) for name, step in value.items()}
+    return value
+
+
+def _job(row: Any) -> Job:
+    values = {name: row[name] for name in _JOB_COLUMNS}
+    values["steps"] = {name: StepState.model_validate(step) for name, step in values["steps"].items()}
+    return Job(**values)
+
+
+def _request(row: Any) -> ProviderRequest:
+    return ProviderRequest(**{name: row[name] for name in _REQUEST_COLUMNS})

@@ -1,0 +1,77 @@
+-- name: insert_inbox
+-- Remember handled events; returns those that are new.
+INSERT INTO inbox (stage, event_id)
+SELECT * FROM unnest($1::text[], $2::uuid[]) AS e (stage, event_id)
+ORDER BY stage, event_id
+ON CONFLICT DO NOTHING
+RETURNING stage, event_id;
+
+-- name: seen
+-- Which of these events were handled before.
+SELECT stage, event_id FROM inbox
+JOIN unnest($1::text[], $2::uuid[]) AS e (stage, event_id) USING (stage, event_id);
+
+-- name: lock_jobs
+-- The rows of these jobs, locked in an order that every transaction shares.
+SELECT *, clock_timestamp() AS db_now FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY job_id FOR UPDATE;
+
+-- name: lock_requests
+-- The provider requests of the current runs of these jobs. Their jobs' rows are locked already.
+SELECT p.* FROM provider_requests p JOIN jobs j USING (job_id, run) WHERE job_id = ANY($1::text[]) ORDER BY job_id, provider;
+
+-- name: upsert_jobs
+INSERT INTO jobs (job_id, tenant_id, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms,
+                  language, priority, options, metadata, steps, reason, created_at, updated_at, completed_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[],
+                     $9::text[], $10::bigint[], $11::text[], $12::smallint[], $13::jsonb[], $14::jsonb[], $15::jsonb[],
+                     $16::text[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[])
+ON CONFLICT (job_id) DO UPDATE SET
+    run = excluded.run, status = excluded.status, version = excluded.version, original_uri = excluded.original_uri,
+    content_type = excluded.content_type, duration_ms = excluded.duration_ms, language = excluded.language,
+    options = excluded.options, steps = excluded.steps, reason = excluded.reason, updated_at = excluded.updated_at,
+    completed_at = excluded.completed_at
+WHERE jobs.version < excluded.version AND jobs.tenant_id = excluded.tenant_id
+RETURNING job_id;
+
+-- name: upsert_requests
+INSERT INTO provider_requests (job_id, run, provider, tenant_id, state, marker, provider_id, token, hypothesis_uri,
+                               confidence, word_count, language, error, submitted_at, finished_at)
+SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+                     $9::text[], $10::float8[], $11::int[], $12::text[], $13::text[], $14::timestamptz[],
+                     $15::timestamptz[])
+ON CONFLICT (job_id, run, provider) DO UPDATE SET
+    state = excluded.state, provider_id = excluded.provider_id, hypothesis_uri = excluded.hypothesis_uri,
+    confidence = excluded.confidence, word_count = excluded.word_count, language = excluded.language,
+    error = excluded.error, submitted_at = excluded.submitted_at, finished_at = excluded.finished_at;
+
+-- name: insert_transcript
+INSERT INTO transcripts (job_id, run, tenant_id, text, words, speakers, segments, language, confidence, agreement, method,
+                         provider_confidences, reconciliation_notes, quality, raw_transcript_uri, agent_optimized_uri,
+                         duration_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+ON CONFLICT (job_id, run) DO NOTHING;
+
+-- name: upsert_files
+INSERT INTO files (job_id, run, kind, tenant_id, uri, size_bytes, content_type, sha256)
+SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
+ON CONFLICT (job_id, run, kind) DO UPDATE SET
+    uri = excluded.uri, size_bytes = excluded.size_bytes, content_type = excluded.content_type, sha256 = excluded.sha256;
+
+-- name: insert_audit
+INSERT INTO audit_log (tenant_id, job_id, run, step, what, duration_ms, attempt, error)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::float8[], $7::int[], $8::text[]);
+
+-- name: insert_outbox
+-- Due times count from the database's clock at this statement, after the job's row was locked: for one job they never go back.
+INSERT INTO outbox (shard, due_at, event_id, topic, key, value, headers)
+SELECT shard, clock_timestamp() + seconds * interval '1 second', event_id, topic, key, value, headers
+FROM unnest($1::smallint[], $2::float8[], $3::uuid[], $4::text[], $5::bytea[], $6::bytea[], $7::bytea[])
+    WITH ORDINALITY AS m (shard, seconds, event_id, topic, key, value, headers, position)
+ORDER BY position;
+
+-- name: cancel_scheduled
+-- Take back events that lost their purpose before they were due. One that is on its way will find nothing to do.
+DELETE FROM outbox WHERE event_id = ANY($1::uuid[]);
+
+-- name: wake_relays
+SELECT pg_notify('outbox_' || shard, '') FROM unnest($1::smallint[]) AS s (shard);

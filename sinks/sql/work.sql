@@ -1,0 +1,43 @@
+-- name: job
+SELECT * FROM jobs WHERE job_id = $1;
+
+-- name: requests
+SELECT * FROM provider_requests WHERE job_id = $1 AND run = $2 ORDER BY provider;
+
+-- name: claim
+-- The right to submit: from nobody, or from a holder whose time ran out. Says what the request was before.
+WITH before AS (
+    SELECT job_id, run, provider, state FROM provider_requests
+    WHERE job_id = $1 AND run = $2 AND provider = $3 AND state IN ('waiting', 'intended')
+      AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
+    FOR UPDATE
+)
+UPDATE provider_requests p
+SET state = 'intended', token = p.token + 1, claimed_until = clock_timestamp() + $4 * interval '1 second'
+FROM before
+WHERE p.job_id = before.job_id AND p.run = before.run AND p.provider = before.provider
+RETURNING p.*, before.state = 'intended' AS resumed;
+
+-- name: request
+SELECT * FROM provider_requests WHERE job_id = $1 AND run = $2 AND provider = $3;
+
+-- name: lease
+-- Take a lease that is free or ran out, or renew one's own.
+INSERT INTO leases (key, holder, until) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')
+ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = excluded.until
+WHERE leases.holder = excluded.holder OR leases.until < clock_timestamp()
+RETURNING key;
+
+-- name: release
+DELETE FROM leases WHERE key = $1 AND holder = $2;
+
+-- name: now
+SELECT clock_timestamp();
+
+-- name: sweep_inbox
+-- Forget events that Kafka itself has forgotten, in slices.
+DELETE FROM inbox WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM inbox WHERE at < now() - $1 * interval '1 day' LIMIT 20000));
+
+-- name: sweep_leases
+DELETE FROM leases WHERE until < now() - interval '1 day';
