@@ -16,26 +16,26 @@ COPY schemas schemas
 COPY sinks sinks
 COPY web web
 COPY agents agents
-# The root file system is read-only in Kubernetes: whatever is written once, bytecode and joined weights, is written here.
+# What is written once, bytecode and put-together weights, is written here: Kubernetes mounts the root file system read-only.
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --locked --no-dev ${EXTRAS:+--extra "${EXTRAS}"} \
     && .venv/bin/python -m compileall -q schemas sinks web agents \
-    && mkdir -p /opt/concord \
-    && if [ -n "${EXTRAS}" ]; then .venv/bin/python -m agents.embedded.weights --cache /opt/concord; fi
+    && mkdir /home/concord \
+    && if [ -n "${EXTRAS}" ]; then HOME=/home/concord .venv/bin/python -m agents.embedded.weights; fi
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="Concord" \
       org.opencontainers.image.description="Call recordings in; reconciled, searchable transcripts out, announced exactly once." \
       org.opencontainers.image.licenses="Apache-2.0"
 # A number, because Kubernetes' runAsNonRoot cannot check a name.
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data concord \
+RUN useradd --uid 10001 --user-group concord \
     && install --directory --owner concord --group concord /data
-COPY --from=build /opt/concord /opt/concord
+COPY --from=build /home/concord /home/concord
 COPY --from=build /app /app
 WORKDIR /app
 ENV PATH="/app/.venv/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
-    CONCORD_CACHE=/opt/concord \
+    HOME=/home/concord \
     CONCORD_DATA=/data \
     CONCORD_HTTP=0.0.0.0:8080
 USER 10001:10001

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
-from uuid import UUID
 
 from schemas.jobs import Job, ProviderRequest, Step, Written
 
@@ -80,9 +79,6 @@ class Database(Protocol):
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
         """All steps in one transaction; None for a step whose event was committed before."""
 
-    async def seen(self, events: Sequence[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
-        """Those of (stage, event id) that have been committed."""
-
     async def job(self, job_id: str) -> Job | None:
         """The job's row, whoever's it is."""
 
@@ -91,6 +87,9 @@ class Database(Protocol):
 
     async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
         """Commit the intention to submit. The request's row instead if it is past submission or claimed by another; None if unknown."""
+
+    async def unclaim(self, request: ProviderRequest) -> None:
+        """Give a claim back early, after a call that is known to have ended without an id."""
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew the exclusive right to a piece of work; False while another holds it."""

@@ -62,10 +62,6 @@ class MemoryDatabase:
             what = step.outcome.audit if written.applied else "repeated"
             self.audit.append((job.job_id, step.stage, what, step.outcome.error))
 
-    async def seen(self, events: Sequence[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
-        """Those events that were handled before."""
-        return self._inbox & set(events)
-
     async def job(self, job_id: str) -> Job | None:
         """The job's row."""
         return self._load(job_id)
@@ -86,6 +82,12 @@ class MemoryDatabase:
         self._claimed[key] = now + timedelta(seconds=seconds)
         self._requests[job_id, run][provider] = _REQUEST.dump_json(claimed)
         return Claim(claimed, resumed=row.state == "intended")
+
+    async def unclaim(self, request: ProviderRequest) -> None:
+        """Give a claim back."""
+        stored = self._of_run(request.job_id, request.run).get(request.provider)
+        if stored is not None and stored.token == request.token:
+            self._claimed.pop((request.job_id, request.run, request.provider), None)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease."""

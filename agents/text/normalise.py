@@ -98,6 +98,11 @@ def normalised(text: str, language: str | None = None) -> list[str]:
     return tokenise(text.split(), language).keys
 
 
+def is_silent(token: str) -> bool:
+    """Whether a token is a filler, a mark or a note in brackets: kept in the transcript, not counted in scores."""
+    return token in FILLERS or token[0] in "<[(" or not any(c.isalnum() for c in token)
+
+
 def _add_numbers(
     run: list[tuple[str, ...]], end: int, keys: list[str], group: list[int], first_word: list[int]
 ) -> None:

@@ -6,11 +6,6 @@ ORDER BY stage, event_id
 ON CONFLICT DO NOTHING
 RETURNING stage, event_id;
 
--- name: seen
--- Which of these events were handled before.
-SELECT stage, event_id FROM inbox
-JOIN unnest($1::text[], $2::uuid[]) AS e (stage, event_id) USING (stage, event_id);
-
 -- name: lock_jobs
 -- The rows of these jobs, locked in an order that every transaction shares.
 SELECT *, clock_timestamp() AS db_now FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY job_id FOR UPDATE;

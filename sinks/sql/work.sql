@@ -18,6 +18,10 @@ FROM before
 WHERE p.job_id = before.job_id AND p.run = before.run AND p.provider = before.provider
 RETURNING p.*, before.state = 'intended' AS resumed;
 
+-- name: unclaim
+UPDATE provider_requests SET claimed_until = NULL
+WHERE job_id = $1 AND run = $2 AND provider = $3 AND token = $4 AND state = 'intended';
+
 -- name: request
 SELECT * FROM provider_requests WHERE job_id = $1 AND run = $2 AND provider = $3;
 

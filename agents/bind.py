@@ -1,0 +1,185 @@
+"""Stages on Faust: one app, and so one consumer group, each. With `app.py` the only file that knows Faust."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from yarl import URL
+
+from agents import track
+from agents.committer import Committer
+from agents.failpoints import passing
+from agents.kafka import Kafka
+from agents.metrics import Metrics
+from agents.offsets import Transport
+from agents.stage import Stage, backoff_s, step, undeliverable
+from schemas import topics
+from schemas.errors import MalformedEvent, Unavailable
+from schemas.jobs import Step
+from schemas.messages import Record
+
+log = logging.getLogger(__name__)
+
+
+def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
+    """An app that loses nothing: settings that survived faults, our consumer, no autodiscovery, no web server of Faust's own."""
+    _refuse_slow_streams()
+    app = faust.App(
+        f"concord.{name}",
+        broker=[URL(f"aiokafka://{server}") for server in kafka.bootstrap_servers.split(",")],
+        broker_credentials=kafka.faust_credentials(),
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        processing_guarantee="at_least_once",
+        # Both bounded by KeepingConsumer.wait_empty.
+        stream_wait_empty=True,
+        broker_rebalance_timeout=60,
+        # After a kill -9 the group waits this long for the dead member.
+        broker_session_timeout=6,
+        broker_heartbeat_interval=1,
+        broker_request_timeout=30,
+        # A worker without partitions, or with all of them full, must not be put out of the group.
+        broker_max_poll_interval=31_536_000,
+        broker_commit_interval=1,
+        # At most a tenth of the buffer, or one full queue blocks the app's only fetch loop.
+        broker_max_poll_records=200,
+        stream_buffer_maxsize=2048,
+        consumer_auto_offset_reset="earliest",
+        producer_linger=0.005,
+        datadir=str(data / "tables" / name),
+        loghandlers=[],
+        **more,
+    )
+    app.transport = Transport(app.conf.broker_consumer, app)
+    return app
+
+
+def _refuse_slow_streams() -> None:
+    """Faust's pure Python streams ack stale events that they skip; only the compiled ones do not."""
+    from faust._cython.streams import StreamIterator  # noqa: F401, PLC0415 - an ImportError here is the refusal
+
+
+def record_of(message: Any) -> Record:
+    """Faust's message as a record."""
+    headers = message.headers or ()
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.key,
+        message.value,
+        tuple(pairs),
+        int((message.timestamp or 0) * 1000),
+    )
+
+
+class Driver:
+    """Runs one stage on its app: many events at once, each acked when its step is committed, and not before."""
+
+    def __init__(self, stage: Stage, committer: Committer, metrics: Metrics) -> None:
+        self._stage = stage
+        self._committer = committer
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(stage.concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._kind = stage.name.partition(".")[0]
+
+    def attach(self, app: faust.App) -> None:
+        """Make the stage the app's agent."""
+        topic = app.topic(*self._stage.topics, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+
+        @app.agent(topic, name=self._stage.name)
+        async def drive(stream: Any) -> None:
+            manual = stream.noack()
+            async for event in manual.events():
+                await self.take(record_of(event.message), lambda event=event: manual.ack(event))
+
+    async def take(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
+        """Begin one event; waits while too many are in flight."""
+        await self._slots.acquire()
+        task = asyncio.create_task(self._work(record, ack))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            done = await self._step(record)
+            passing(f"{self._kind}.before-commit") if self._kind != "track" else None
+            await self._committer.commit(done)
+            passing(f"{self._kind}.after-commit") if self._kind != "track" else None
+            await ack()
+            self._metrics.handled(done)
+        except asyncio.CancelledError:
+            raise  # not acked: it comes again
+        finally:
+            self._slots.release()
+
+    async def _step(self, record: Record) -> Step:
+        """The step, however long our own servers are away."""
+        tries = 0
+        while True:
+            try:
+                return await step(self._stage, record)
+            except Unavailable as exc:
+                log.warning("%s waits: %s", self._stage.name, exc)
+                await asyncio.sleep(min(backoff_s(tries), 5.0))
+                tries += 1
+
+    async def close(self) -> None:
+        """Let go of what is in flight; it is uncommitted and comes again elsewhere."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def track_app(kafka: Kafka, data: Path, committer: Committer, metrics: Metrics, seen: Callable[[Any], None]) -> tuple[faust.App, Any]:
+    """The app that owns the table `jobs`, and the table. `seen` is called with every newer `JobStatus`."""
+    app = faust_app("track", kafka, data, store="rocksdb://", table_standby_replicas=0)
+    # No value_type: with one, the changelog cannot be decoded and the table comes up empty.
+    table = app.Table(track.TABLE, partitions=kafka.partitions, key_type=str)
+    topic = app.topic(topics.STATUS.name, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+
+    @app.agent(topic, name="track")
+    async def follow(stream: Any) -> None:
+        async for event in stream.events():
+            record = record_of(event.message)
+            try:
+                status = track.newest(table.get((record.key or b"").decode("utf-8", "replace")), record)
+            except MalformedEvent as exc:
+                await committer.commit(undeliverable("track", record, str(exc)))
+                continue
+            if status is not None:
+                table[status.job_id] = status.model_dump(mode="json")
+                seen(status)
+            metrics.tracked()
+
+    return app, table
+
+
+async def run_apps(apps: Sequence[faust.App]) -> None:
+    """Start all apps; several live well in one event loop."""
+    await asyncio.gather(*(app.start() for app in apps))
+
+
+async def stop_apps(apps: Sequence[faust.App], limit_s: float) -> None:
+    """Stop all apps, each for at most `limit_s`: what they had in flight is not acked."""
+    async def stop(app: faust.App) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await app.stop()
+
+    await asyncio.gather(*(stop(app) for app in apps), return_exceptions=True)
+
+
+#: Kept for type checkers: the driver whose consumer agents/offsets.py replaces.
+STOCK_CONSUMER = driver.Consumer

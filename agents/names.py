@@ -1,0 +1,33 @@
+"""The names of blobs: derived from job, run and content, so that a second write lands on the first."""
+
+from __future__ import annotations
+
+
+def folder(tenant_id: str, job_id: str, run: int) -> str:
+    """Where a run's blobs are; the first run's are the job's own."""
+    return f"{tenant_id}/{job_id}" if run == 1 else f"{tenant_id}/{job_id}/runs/{run}"
+
+
+def original(tenant_id: str, job_id: str, extension: str) -> str:
+    """The recording as uploaded; all runs share it."""
+    return f"{tenant_id}/{job_id}/original.{extension}"
+
+
+def hypothesis(tenant_id: str, job_id: str, run: int, provider: str) -> str:
+    """One recognizer's transcript."""
+    return f"{folder(tenant_id, job_id, run)}/hypotheses/{provider}.json"
+
+
+def raw_transcript(tenant_id: str, job_id: str, run: int) -> str:
+    """Every word with what each recognizer heard there."""
+    return f"{folder(tenant_id, job_id, run)}/raw_transcript.json"
+
+
+def agent_optimized(tenant_id: str, job_id: str, run: int) -> str:
+    """The transcript in the form that downstream services read."""
+    return f"{folder(tenant_id, job_id, run)}/agent_optimized.json"
+
+
+def metadata(tenant_id: str, job_id: str, run: int) -> str:
+    """What is known about the run."""
+    return f"{folder(tenant_id, job_id, run)}/metadata.json"

@@ -1,0 +1,182 @@
+"""The stage that ends a run: the transcript into both stores, then the one terminal event."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import orjson
+
+from agents import names
+from agents.failpoints import passing
+from agents.stage import Stage, belonging, failed_job
+from agents.text.segments import segments, speakers
+from schemas import topics
+from schemas.events import Persisted, Reconciled, RunSweep, StepState
+from schemas.jobs import NOTHING, File, Job, Later, Outcome, Progress, Transcript
+from schemas.messages import Envelope
+from schemas.words import Reconciliation, adapter
+from sinks import Blob, Database, Store
+
+_JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Persist:
+    """What persist needs from outside."""
+
+    database: Database
+    store: Store
+
+    async def handle(self, envelope: Envelope) -> Outcome:
+        """A reconciled transcript, or the sweep after a failed run."""
+        if isinstance(envelope.data, RunSweep):
+            return await self._sweep(envelope.data)
+        data = cast("Reconciled", envelope.data)
+        job = await self.database.job(data.job_id)
+        if job is None or job.run != data.run or job.ended:
+            return NOTHING
+        decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
+        optimized = await self._put(names.agent_optimized(job.tenant_id, job.job_id, job.run), agent_optimized(job, decided))
+        passing("persist.half-stored")
+        known = await self._put(names.metadata(job.tenant_id, job.job_id, job.run), _metadata(job, data, decided))
+        passing("persist.stored")
+        return self._ended(envelope, job, data, decided, optimized, known)
+
+    def _ended(
+        self, envelope: Envelope, job: Job, data: Reconciled, decided: Reconciliation, optimized: Blob, known: Blob
+    ) -> Outcome:
+        words = len(decided.words)
+        done = Persisted(
+            tenant_id=job.tenant_id,
+            job_id=job.job_id,
+            run=job.run,
+            raw_transcript_uri=data.raw_uri,
+            agent_optimized_uri=optimized.uri,
+            confidence=decided.quality.confidence,
+            word_count=words,
+            duration_seconds=(job.duration_ms or 0) / 1000,
+            completed_at=datetime.now(UTC),  # the database puts its own time here when it commits
+        )
+        return Outcome(
+            **belonging(envelope),
+            progress=Progress(
+                run=job.run,
+                status="completed",
+                stage="persist",
+                step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
+            ),
+            transcript=_row(job, data, decided, optimized),
+            files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", known)),
+            later=(Later(topics.PERSISTED.name, done),),
+        )
+
+    async def _put(self, name: str, content: dict[str, Any]) -> Blob:
+        return await self.store.put(name, orjson.dumps(content), _JSON)
+
+    async def _sweep(self, data: RunSweep) -> Outcome:
+        """Delete the results of a failed run. The original and what recognizers were paid for stay, for a reprocessing."""
+        job = await self.database.job(data.job_id)
+        if job is not None and job.run == data.run and job.status == "failed":
+            for name in (names.raw_transcript, names.agent_optimized, names.metadata):
+                await self.store.delete(self.store.uri(name(data.tenant_id, data.job_id, data.run)))
+        return NOTHING
+
+    def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+        """The run fails; a sweep that fails is only kept in the dead letters."""
+        if isinstance(envelope.data, RunSweep):
+            return NOTHING
+        return failed_job("persist", envelope, reason, attempts)
+
+
+def stage(persist: Persist) -> Stage:
+    """Persist as a stage."""
+    return Stage("persist", (topics.RECONCILED,), topics.PERSIST_DUE, persist.handle, persist.give_up)
+
+
+def agent_optimized(job: Job, decided: Reconciliation) -> dict[str, Any]:
+    """The transcript as machines like to read it: text, speakers, segments, and how far to trust it."""
+    return {
+        "job_id": job.job_id,
+        "tenant_id": job.tenant_id,
+        "transcript": {"text": decided.text, "speakers": speakers(decided.words), "segments": segments(decided.words)},
+        "metadata": {
+            "run": job.run,
+            "filename": job.filename,
+            "duration": (job.duration_ms or 0) / 1000,
+            "language": decided.language,
+            "confidence": decided.quality.confidence,
+            "method": decided.method,
+            "recognizers": list(decided.providers),
+            "reconciliation_notes": notes(decided),
+            "quality": asdict(decided.quality),
+            "custom": job.metadata,
+        },
+    }
+
+
+def notes(decided: Reconciliation) -> list[str]:
+    """What a reader should know about how the transcript came to be, in sentences."""
+    said = list(decided.notes)
+    if not decided.words:
+        said.append("No speech was heard in this recording; the transcript is empty.")
+    if decided.method == "single":
+        said.append(f"Only one recognizer answered ({', '.join(decided.providers)}); nothing could be compared.")
+    return said
+
+
+def _metadata(job: Job, data: Reconciled, decided: Reconciliation) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "tenant_id": job.tenant_id,
+        "run": job.run,
+        "filename": job.filename,
+        "content_type": job.content_type,
+        "duration_ms": job.duration_ms,
+        "language": decided.language,
+        "audio_uri": job.audio_uri,
+        "original_uri": job.original_uri,
+        "raw_transcript_uri": data.raw_uri,
+        "recognizers": list(decided.providers),
+        "method": decided.method,
+        "quality": asdict(decided.quality),
+        "metadata": job.metadata,
+        "options": job.options,
+        "created_at": job.created_at,
+    }
+
+
+def _row(job: Job, data: Reconciled, decided: Reconciliation, optimized: Blob) -> Transcript:
+    return Transcript(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        run=job.run,
+        text=decided.text.replace("\x00", ""),
+        words=len(decided.words),
+        speakers=speakers(decided.words),
+        segments=segments(decided.words),
+        language=decided.language,
+        confidence=decided.quality.confidence,
+        agreement=decided.quality.agreement,
+        method=decided.method,
+        provider_confidences={name: said.get("confidence") for name, said in decided.quality.recognizers.items()},
+        reconciliation_notes=notes(decided),
+        quality=asdict(decided.quality),
+        raw_transcript_uri=data.raw_uri,
+        agent_optimized_uri=optimized.uri,
+        duration_ms=job.duration_ms,
+    )
+
+
+def _file(job: Job, kind: str, blob: Blob) -> File:
+    return File(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        run=job.run,
+        kind=kind,
+        uri=blob.uri,
+        size_bytes=blob.size_bytes,
+        content_type=blob.content_type,
+        sha256=blob.sha256,
+    )

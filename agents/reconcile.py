@@ -1,0 +1,89 @@
+"""The stage that decides what was said: it waits for the recognizers, or their deadline, and makes one transcript of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, cast
+
+from agents import names
+from agents.failpoints import passing
+from agents.stage import Stage, belonging, failed_job
+from agents.text.reconcile import reconcile
+from schemas import topics
+from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
+from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest
+from schemas.messages import Envelope
+from schemas.words import Hypothesis, Reconciliation, adapter
+from sinks import Database, Store
+
+#: Words above which deciding leaves the event loop for a thread.
+MANY_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """What reconcile needs from outside."""
+
+    database: Database
+    store: Store
+
+    async def handle(self, envelope: Envelope) -> Outcome:
+        """The last recognizer's result, or the end of waiting for it."""
+        if isinstance(envelope.data, AsrDeadline):
+            return Outcome(**belonging(envelope), give_up="no answer before the deadline", audit="retried")
+        result = cast("AsrResult", envelope.data)
+        if result.remaining:
+            return NOTHING
+        requests = await self.database.requests(result.job_id, result.run)
+        answered = [r for r in requests if r.state == "done" and r.hypothesis_uri]
+        if not answered:
+            reasons = "; ".join(f"{r.provider}: {r.error}" for r in requests)
+            return failed_job("reconcile", envelope, f"no recognizer has heard it ({reasons})", envelope.attempt + 1)
+        return await self._decide(envelope, result, answered)
+
+    async def _decide(self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest]) -> Outcome:
+        heard = await asyncio.gather(*(self._load(r.hypothesis_uri or "") for r in answered))
+        decided = await _reconciled(heard)
+        name = names.raw_transcript(result.tenant_id, result.job_id, result.run)
+        blob = await self.store.put(name, adapter(Reconciliation).dump_json(decided), "application/json")
+        passing("reconcile.stored")
+        return Outcome(
+            **belonging(envelope),
+            progress=Progress(
+                run=result.run,
+                status="persisting",
+                stage="reconcile",
+                step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
+            ),
+            later=(Later(topics.RECONCILED.name, _announced(result, decided, blob.uri)),),
+        )
+
+    async def _load(self, uri: str) -> Hypothesis:
+        return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri)))
+
+    def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+        """The run fails."""
+        return failed_job("reconcile", envelope, reason, attempts)
+
+
+def stage(reconcile: Reconcile) -> Stage:
+    """Reconcile as a stage."""
+    return Stage("reconcile", (topics.RESULTS,), topics.RECONCILE_DUE, reconcile.handle, reconcile.give_up)
+
+
+async def _reconciled(heard: list[Hypothesis]) -> Reconciliation:
+    if sum(len(h.words) for h in heard) < MANY_WORDS:
+        return reconcile(heard)
+    return await asyncio.to_thread(reconcile, heard)
+
+
+def _announced(result: AsrResult, decided: Reconciliation, uri: str) -> Reconciled:
+    whose: dict[str, Any] = {"tenant_id": result.tenant_id, "job_id": result.job_id, "run": result.run}
+    return Reconciled(
+        **whose,
+        raw_uri=uri,
+        method=decided.method,
+        confidence=decided.quality.confidence,
+        agreement=decided.quality.agreement,
+    )

@@ -1,0 +1,128 @@
+"""The environment, read once and checked whole: one error lists everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from schemas.errors import SettingsError
+from schemas.ids import Name
+
+#: Recognizers that stand ready without a key.
+LOCAL_RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
+
+
+class Settings(BaseModel):
+    """Everything that may be configured. The alias is the environment variable; what is not set has the laptop's default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    kafka_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS", description="host:port,...; absent: an embedded Kafka")
+    kafka_security: str = Field("PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    kafka_mechanism: str | None = Field(None, alias="KAFKA_SASL_MECHANISM", description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+    kafka_username: str | None = Field(None, alias="KAFKA_SASL_USERNAME")
+    kafka_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
+    kafka_cafile: str | None = Field(None, alias="KAFKA_SSL_CAFILE", description="PEM file of the brokers' CA")
+    kafka_partitions: int = Field(4, alias="KAFKA_PARTITIONS", ge=1, le=512, description="of topics that Concord creates")
+    kafka_replication: int | None = Field(None, alias="KAFKA_REPLICATION", ge=1, le=9, description="default: 3, or fewer brokers")
+    database_url: SecretStr | None = Field(None, alias="DATABASE_URL", description="postgresql://...; absent: an embedded PostgreSQL")
+    storage_root: Path | None = Field(None, alias="STORAGE_ROOT", description="folder for blobs; default: CONCORD_DATA/storage")
+    s3_bucket: str | None = Field(None, alias="S3_BUCKET_NAME", min_length=3, description="blobs go to S3 when this is set")
+    s3_region: str | None = Field(None, alias="S3_REGION")
+    s3_endpoint: str | None = Field(None, alias="S3_ENDPOINT_URL", description="an S3-compatible server")
+    aws_key: str | None = Field(None, alias="AWS_ACCESS_KEY_ID")
+    aws_secret: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY")
+    aws_token: SecretStr | None = Field(None, alias="AWS_SESSION_TOKEN")
+    recognizers: tuple[Name, ...] = Field(LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one")
+    whisper_dir: Path | None = Field(None, alias="WHISPER_MODEL_DIR", description="folder with one folder per Whisper model")
+    scripted_url: str | None = Field(None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)")
+    data: Path = Field(Path("~/.local/share/concord"), alias="CONCORD_DATA", description="where embedded servers and tables live")
+    cache: Path = Field(Path("~/.cache/concord"), alias="CONCORD_CACHE", description="where downloaded jars and weights are kept")
+    http: str = Field("127.0.0.1:8080", alias="CONCORD_HTTP", pattern=r"^[^:\s]*:\d{1,5}$", description="host:port; port 0: any free")
+    advertise: str | None = Field(None, alias="CONCORD_ADVERTISE", description="http://host:port at which other workers reach this one")
+    audio_roots: tuple[Path, ...] = Field((), alias="CONCORD_AUDIO_ROOTS", description="folders file:// may be read from, colon list")
+    allow_hosts: frozenset[str] = Field(frozenset(), alias="CONCORD_ALLOW_HOSTS", description="private hosts that may be fetched from")
+    max_upload_mb: int = Field(100, alias="MAX_UPLOAD_SIZE_MB", ge=1, description="largest upload over HTTP")
+    max_audio_mb: int = Field(2048, alias="CONCORD_MAX_AUDIO_MB", ge=1, description="largest recording by URI")
+    max_audio_hours: float = Field(10.0, alias="CONCORD_MAX_AUDIO_HOURS", gt=0)
+    deadline_s: float = Field(3600.0, alias="CONCORD_DEADLINE_S", gt=0, description="wait for recognizers, plus half the recording")
+    relay_shards: int = Field(1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="the same for every worker of a fleet")
+    instance: str | None = Field(None, alias="CONCORD_INSTANCE", description="stable name of this worker, for static membership")
+    api_keys: SecretStr | None = Field(None, alias="CONCORD_API_KEYS", description="tenant=key,...; '*=key' for an operator")
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field("INFO", alias="CONCORD_LOG_LEVEL")
+    failpoint: str = Field("", alias="CONCORD_FAILPOINT", description="tests only: die at a named point")
+
+    @field_validator("recognizers", "allow_hosts", mode="before")
+    @classmethod
+    def _comma_list(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("audio_roots", mode="before")
+    @classmethod
+    def _colon_list(cls, value: Any) -> Any:
+        return tuple(Path(part).expanduser().resolve() for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("data", "cache", "storage_root", "whisper_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
+            raise ValueError("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
+        if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
+            raise ValueError("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+        if bool(self.aws_key) != bool(self.aws_secret):
+            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
+        return self
+
+    @property
+    def storage(self) -> Path:
+        """The folder of the local store."""
+        return self.storage_root or self.data / "storage"
+
+    @property
+    def http_host(self) -> str:
+        """Host part of CONCORD_HTTP."""
+        return self.http.rpartition(":")[0] or "0.0.0.0"  # noqa: S104 - ":8080" asks for all interfaces
+
+    @property
+    def http_port(self) -> int:
+        """Port part of CONCORD_HTTP."""
+        return int(self.http.rpartition(":")[2])
+
+
+#: Variables of ours that start like this and are in no field are typing errors, and said to be.
+_PREFIX = "CONCORD_"
+
+
+def from_env(environ: Mapping[str, str]) -> Settings:
+    """The settings in an environment. Empty variables count as absent.
+
+    Raises:
+        SettingsError: one line for everything that is wrong; never with a secret's value in it.
+    """
+    known = {field.alias for field in Settings.model_fields.values() if field.alias}
+    given = {name: value for name, value in environ.items() if value and (name in known or name.startswith(_PREFIX))}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as exc:
+        lines = [_line(error) for error in exc.errors(include_input=False, include_url=False)]
+        raise SettingsError("the environment cannot be used:\n  " + "\n  ".join(lines)) from None
+
+
+def _line(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such variable (`concord doctor` lists them all)"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
+
+
+def variables() -> list[tuple[str, str]]:
+    """(environment variable, what it is for), for `--help` and the README."""
+    return [(field.alias or name, field.description or "") for name, field in Settings.model_fields.items()]

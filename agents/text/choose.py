@@ -1,0 +1,179 @@
+"""The most probable path through a word network, as decisions with everything that was heard beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from schemas.words import Decision, Reading, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from agents.text.network import Network
+    from schemas.words import Hypothesis
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+
+def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints]:
+    """Decisions in order, and per slot the column whose reading was chosen.
+
+    `chance` (slots, columns) is the probability that what a column has in a slot is right. Words are never cut: where
+    recognizers put word boundaries differently, one of them is followed for the whole segment.
+    """
+    writer = _Writer(network, chance)
+    segment = network.segment
+    first = np.flatnonzero(np.diff(segment, prepend=-1))
+    size = np.diff(first, append=len(segment))
+    plain = network.plain[first] & (size == 1)
+    for start, length, simple in zip(first.tolist(), size.tolist(), plain.tolist(), strict=True):
+        if simple:
+            writer.slot(start)
+        else:
+            writer.span(start, start + length)
+    return tuple(writer.decisions), np.array(writer.chosen, dtype=np.int64)
+
+
+def best_written(hypothesis: Hypothesis) -> float:
+    """How well a transcript is punctuated and cased, 0 to 1: both, in the measure that people use them."""
+    words = [word.text for word in hypothesis.words if word.text]
+    if not words:
+        return 0.0
+    points = sum(text[-1] in ".,?!;:" for text in words) / len(words)
+    capitals = sum(text[0].isupper() for text in words) / len(words)
+    shouting = sum(text.isupper() for text in words) / len(words) > 0.5
+    return 0.0 if shouting else min(points / 0.12, 1) * min(capitals / 0.1, 1)
+
+
+class _Writer:
+    """Writes decisions; holds everything about the network as plain lists, which is what a loop over words is fast on."""
+
+    def __init__(self, network: Network, chance: Floats) -> None:
+        self.network = network
+        columns = network.columns
+        self.decisions: list[Decision] = []
+        self.chosen: list[int] = []
+        self.names = [column.hypothesis.provider for column in columns]
+        self.everyone = tuple(sorted(self.names))
+        #: Columns, the best written first.
+        self.order = sorted(range(len(columns)), key=lambda k: -best_written(columns[k].hypothesis))
+        self.words = [column.words for column in columns]
+        self.first = [column.first.tolist() for column in columns]
+        self.grid: list[list[int]] = network.grid.tolist()
+        self.key: list[list[int]] = network.key.tolist()
+        self.chance: list[list[float]] = np.round(chance, 4).tolist()
+        self.unanimous: list[bool] = network.unanimous.tolist()
+        self.rule = "single" if len(columns) == 1 else "unanimous"
+        self.times = _slot_times(network, self.order)
+        self.speakers = _slot_speakers(network)
+
+    def slot(self, slot: int) -> None:
+        """Decide one slot in which everybody has one whole word, or nothing."""
+        at, chance = self.grid[slot], self.chance[slot]
+        if self.unanimous[slot]:
+            best = self.order[0]
+            cells = [self.words[k][self.first[k][at[k]]] for k in self.order]
+            self._write(self._reading(cells, self.everyone, chance[best], slot), (), self.rule, slot, [best])
+            return
+        groups: dict[int, list[int]] = {}
+        for k in self.order:
+            groups.setdefault(self.key[slot][k], []).append(k)
+        ranked = sorted(groups.values(), key=lambda group: -chance[group[0]])
+        readings = []
+        for group in ranked:
+            cells = [self.words[k][self.first[k][at[k]]] for k in group if at[k] >= 0]
+            readings.append(self._reading(cells, self._who(group), chance[group[0]], slot))
+        self._write(readings[0], tuple(readings[1:]), "calibrated", slot, [ranked[0][0]])
+
+    def span(self, first: int, end: int) -> None:
+        """Decide several slots, or several words in one, for one of the recognizers."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for k in self.order:
+            groups.setdefault(tuple(self.key[s][k] for s in range(first, end) if self.key[s][k] >= 0), []).append(k)
+        slots = range(first, end)
+        ranked = sorted(groups.values(), key=lambda group: -sum(self.chance[s][group[0]] for s in slots))
+        said = [self._span_cells(group, slots) for group in ranked]
+        chances = [min(self.chance[s][group[0]] for s in slots) for group in ranked]
+        rule = "calibrated" if len(ranked) > 1 else self.rule
+        for row in range(max(len(rows) for rows in said)):
+            readings = [
+                self._reading(rows[row] if row < len(rows) else (), self._who(group), chance, min(first + row, end - 1))
+                for group, rows, chance in zip(ranked, said, chances, strict=True)
+            ]
+            others = tuple(reading for reading in readings[1:] if reading.text != readings[0].text)
+            self._write(readings[0], others, rule, first, [])
+        self.chosen.extend([ranked[0][0]] * len(slots))
+
+    def _span_cells(self, group: Sequence[int], slots: range) -> list[tuple[Word, ...]]:
+        """The words of the first column of a group in some slots; beside each, those of others that cut it alike."""
+        said = [self._span_words(k, slots) for k in group]
+        return list(zip(*(words for words in said if len(words) == len(said[0])), strict=True))
+
+    def _span_words(self, k: int, slots: range) -> Sequence[Word]:
+        column = self.network.columns[k]
+        at = [self.grid[s][k] for s in slots if self.grid[s][k] >= 0]
+        return column.words[column.first[at[0]] : column.last[at[-1]] + 1] if at else ()
+
+    def _who(self, group: Sequence[int]) -> tuple[str, ...]:
+        return tuple(sorted(self.names[k] for k in group))
+
+    def _reading(self, cells: Sequence[Word], who: tuple[str, ...], chance: float, slot: int) -> Reading:
+        """One reading: written as by the first of the words, timed by the first that has times, else by the slot."""
+        if not cells:
+            return Reading(None, who, chance)
+        word = cells[0]
+        if word.start_ms is None or word.end_ms is None:
+            timed = next((cell for cell in cells if cell.start_ms is not None and cell.end_ms is not None), None)
+            start, end = (timed.start_ms, timed.end_ms) if timed else self.times[slot] if self.times else (None, None)
+        else:
+            start, end = word.start_ms, word.end_ms
+        sure = [cell.confidence for cell in cells if cell.confidence is not None]
+        return Reading(word.text, who, chance, start, end, max(sure) if sure else None)
+
+    def _write(self, chosen: Reading, others: tuple[Reading, ...], rule: str, slot: int, columns: Iterable[int]) -> None:
+        speaker = self.speakers[slot] if self.speakers else None
+        self.decisions.append(Decision(chosen, others, rule, speaker))
+        self.chosen.extend(columns)
+
+
+def _slot_times(network: Network, order: Sequence[int]) -> list[tuple[int, int]] | None:
+    """When each slot was said, by whoever knows, else between its neighbours; None if nobody has times."""
+    known = np.full((len(network.grid), 2), np.nan)
+    for k in reversed(order):
+        there = network.grid[:, k] >= 0
+        at = network.grid[there, k]
+        column = np.stack([network.columns[k].start[at], network.columns[k].end[at]], axis=1)
+        known[there] = np.where(np.isnan(column).any(axis=1, keepdims=True), known[there], column)
+    timed = np.flatnonzero(~np.isnan(known[:, 0]))
+    if not timed.size or timed.size == len(known):
+        return None if not timed.size else [(int(a), int(b)) for a, b in known.tolist()]
+    slots = np.arange(len(known))
+    start, end = (np.interp(slots, timed, known[timed, side]) for side in (0, 1))
+    return list(zip(start.astype(int).tolist(), np.maximum(start, end).astype(int).tolist(), strict=True))
+
+
+def _slot_speakers(network: Network) -> list[str | None] | None:
+    """Who spoke in each slot, by the one recognizer that labelled the most words; labels of two cannot be mixed."""
+    labels = [[_speaker(word) for word in column.words] for column in network.columns]
+    rank = [(len(set(said) - {None}) > 1, sum(label is not None for label in said)) for said in labels]
+    best = max(range(len(rank)), key=lambda k: (*rank[k], -k))
+    if not rank[best][1]:
+        return None
+    first = network.columns[best].first.tolist()
+    spoken: list[str | None] = []
+    last = next((label for label in labels[best] if label), None)
+    for at in network.grid[:, best].tolist():
+        if at >= 0:
+            last = labels[best][first[at]] or last
+        spoken.append(last)
+    return spoken
+
+
+def _speaker(word: Word) -> str | None:
+    """The speaker, or the channel where a recording has one speaker on each."""
+    return word.speaker or (None if word.channel is None else f"channel {word.channel}")

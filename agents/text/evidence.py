@@ -1,0 +1,357 @@
+"""What speaks for and against each reading of a disputed slot, as numbers: no reference needed, no recognizer required to be known.
+
+One row per candidate (a slot and a distinct reading of it, which may be "nothing"), built from a table of facts per slot and
+column: facts of the candidate's supporters, of its strongest rival's supporters, their difference, and of the place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rapidfuzz.distance import JaroWinkler, Levenshtein
+from rapidfuzz.process import cpdist
+
+from agents.text.normalise import is_silent
+from agents.text.sound import sound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from agents.text.network import Column, Network
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float32]
+    Flags = NDArray[np.bool_]
+
+#: Kinds of dispute, seen from a reading: another word stands against it; nothing does; it is nothing itself.
+SUBSTITUTION, INSERTION, DELETION = "s", "i", "d"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What was learned before this recording. Anything may be missing."""
+
+    #: Word to Zipf frequency (log10 of occurrences in 10^9 words).
+    frequency: Mapping[str, float] = field(default_factory=dict)
+    #: "previous word" to log10 probability of the word after the previous one, in general English.
+    bigrams: Mapping[str, float] = field(default_factory=dict)
+    #: The same counted in transcripts: how often one, two or three words in a row.
+    domain: Mapping[str, float] = field(default_factory=dict)
+    #: "kind word" or "kind word|other word" to the share of disputes in which that reading was right, as (log odds, evidence).
+    words: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    #: "recognizer", then "kind", "kind class" or "kind word" to the log odds of being right in a dispute.
+    record: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Rows about candidates: `rows[c]` is about the reading that column `column[c]` has in slot `slot[c]`."""
+
+    rows: Floats
+    slot: Ints
+    column: Ints
+
+
+def silent_names(network: Network) -> Flags:
+    """Per name of the network: a filler, mark or note. One more at the end, for "nothing"."""
+    return np.array([*map(is_silent, network.names), True])
+
+
+def evidence(network: Network, knowledge: Knowledge) -> Evidence:
+    """Evidence for every reading of every disputed slot."""
+    slots = np.flatnonzero(~network.unanimous)
+    facts = _Facts(network, knowledge, slots)
+    same = facts.key[:, :, None] == facts.key[:, None, :]
+    votes = same.sum(axis=2)
+    first = ~np.tril(same, -1).any(axis=2)
+    rival = _rivals(facts, same, votes)
+    row, column = np.nonzero(first)
+    against = rival[row, column]
+    mine = same[row, column].astype(np.float32)
+    theirs = same[row, against].astype(np.float32)
+    own = facts.per_column(row, column, against, mine)
+    other = facts.per_column(row, against, column, theirs)
+    place = facts.per_slot(row)
+    pair = facts.per_pair(row, column, against)
+    count = np.stack([votes[row, column], votes[row, against], np.full(len(row), same.shape[1])], axis=1)
+    rows = np.concatenate([count, own, other, own - other, pair, place], axis=1, dtype=np.float32)
+    return Evidence(rows, slots[row], column)
+
+
+def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
+    """(slots, columns): the column with the strongest reading that differs: most votes, then likeliest in its sentence."""
+    strength = votes + np.clip(facts.path / 100, -0.4, 0.0)
+    contest = np.where(same, -np.inf, strength[:, None, :])
+    rivals: Ints = contest.argmax(axis=2)
+    return rivals
+
+
+class _Facts:
+    """Facts per disputed slot (rows) and column."""
+
+    def __init__(self, network: Network, knowledge: Knowledge, slots: Ints) -> None:
+        self.network, self.knowledge, self.slots = network, knowledge, slots
+        self.names = network.names
+        self.key = network.key[slots]
+        self.at = network.grid[slots]
+        self.there = self.at >= 0
+        #: Position of the token that follows in each column.
+        self.next = np.cumsum(network.grid >= 0, axis=0)[slots]
+        self.zipf = np.array([*(knowledge.frequency.get(name, 0.0) for name in self.names), np.nan], dtype=np.float32)
+        self.length = np.array([*map(len, self.names), 0], dtype=np.float32)
+        self.silent = silent_names(network)
+        self.agreed = network.key[network.unanimous, 0]
+        self.agreed_count = np.bincount(self.agreed[self.agreed >= 0], minlength=len(self.names) + 1)
+        self.runs = _Runs(network, slots)
+        self.table = self._table()
+
+    def _table(self) -> Floats:
+        """(slots, columns, facts) that need no rival."""
+        general = self._paths(self._bigram_scores, 1)
+        domain = self._paths(self._domain_scores, 2)
+        call = self._paths(self._call_scores, 1)
+        self.path = general
+        key = self.key
+        everywhere = np.stack([np.bincount(c.key, minlength=len(self.names) + 1) for c in self.network.columns], axis=1)
+        counted = everywhere[key]  # slots, columns, columns
+        own = np.take_along_axis(counted, np.arange(key.shape[1])[None, :, None], axis=2)[..., 0]
+        traits = np.broadcast_to(self._traits(), (*key.shape, 3))
+        surface = self._surface()
+        parts = [
+            self.there, self.zipf[key], self.length[key], self.silent[key], general, domain, call,
+            np.log1p(self.agreed_count[key]), np.log1p(counted.sum(axis=2) - own), np.log1p(own),
+            self._repeats(), self._speed(), self.runs.own,
+        ]  # fmt: skip
+        table = np.concatenate([np.stack(parts, axis=2), surface, traits], axis=2, dtype=np.float32)
+        return np.where(self.there[:, :, None] | self._of_nothing(table.shape[2]), table, np.nan)
+
+    def _of_nothing(self, width: int) -> Flags:
+        """Which facts also mean something for "nothing"."""
+        meant = np.ones(width, dtype=bool)
+        meant[[1, 2, 3, 7, 8, 9]] = False
+        meant[13:17] = False
+        return meant
+
+    def _paths(self, scores: Callable[[Column, Ints], Floats], reach: int) -> Floats:
+        """(slots, columns): how well a reading follows and is followed, the sum over it and the next `reach` tokens."""
+        result = np.zeros(self.key.shape, dtype=np.float32)
+        for k, column in enumerate(self.network.columns):
+            first = np.where(self.there[:, k], self.at[:, k], self.next[:, k])
+            last = np.where(self.there[:, k], self.at[:, k] + reach, self.next[:, k] + reach - 1)
+            needed = np.unique(np.concatenate([first + step for step in range(reach + 1)]))
+            needed = needed[(needed >= 0) & (needed < len(column.key))]
+            score = np.zeros(len(column.key) + reach + 2, dtype=np.float32)
+            score[needed] = scores(column, needed)
+            total = np.concatenate([[0.0], np.cumsum(score)])
+            result[:, k] = total[np.minimum(last + 1, len(score))] - total[first]
+        return result
+
+    def _bigram_scores(self, column: Column, at: Ints) -> Floats:
+        """log10 P(token | token before), backing off to frequency."""
+        before = np.where(at > 0, column.key[at - 1], -1)
+        pairs, back = np.unique(before * (len(self.names) + 1) + column.key[at], return_inverse=True)
+        known, names = self.knowledge.bigrams, self.names
+        values = []
+        for pair in pairs.tolist():
+            left, right = divmod(pair, len(names) + 1)
+            value = known.get(f"{names[left]} {names[right]}") if left >= 0 else None
+            values.append(max(self.zipf[right], 1.0) - 9.5 if value is None else value)
+        return np.array(values, dtype=np.float32)[back.ravel()]
+
+    def _domain_scores(self, column: Column, at: Ints) -> Floats:
+        """log10 P(token | two tokens before) in transcripts: absolute discounting (Ney et al. 1994) down to frequency."""
+        names, known, size = self.names, self.knowledge.domain, len(column.key)
+        total = known.get("", 0.0)
+        if not total:
+            return np.zeros(len(at), dtype=np.float32)
+        keys = column.key
+        values = []
+        for t in at.tolist():
+            c = names[keys[t]]
+            b = names[keys[t - 1]] if t > 0 else "."
+            a = names[keys[t - 2]] if t > 1 else "."
+            p = 0.7 * known.get(c, 0.0) / total + 0.3 * 10.0 ** (max(float(self.zipf[keys[t]]), 1.0) - 9)
+            n = known.get(b, 0.0)
+            if n:
+                hit = known.get(f"{b} {c}", 0.0)
+                weight = n / (n + 20.0)
+                p = weight * max(hit - 0.5, 0.0) / n + (1 - weight * max(1 - 0.5 * 0.6, 0.0)) * p if hit else (1 - 0.7 * weight) * p
+            n = known.get(f"{a} {b}", 0.0)
+            if n:
+                hit = known.get(f"{a} {b} {c}", 0.0)
+                weight = n / (n + 5.0)
+                p = weight * max(hit - 0.5, 0.0) / n + (1 - 0.7 * weight) * p
+            values.append(p)
+        del size
+        return np.log10(np.maximum(np.array(values, dtype=np.float32), 1e-9))
+
+    def _call_scores(self, column: Column, at: Ints) -> Floats:
+        """How often a token follows the one before where all agree in this recording, log(1 + n)."""
+        width = len(self.names) + 1
+        agreed = self.network.key[:, 0]
+        sure = self.network.unanimous
+        together = sure[1:] & sure[:-1]
+        seen, count = np.unique(agreed[:-1][together] * width + agreed[1:][together], return_counts=True)
+        before = np.where(at > 0, column.key[at - 1], 0)
+        wanted = before * width + column.key[at]
+        if not len(seen):
+            return np.zeros(len(at), dtype=np.float32)
+        where = np.minimum(np.searchsorted(seen, wanted), len(seen) - 1)
+        return np.log1p(np.where(seen[where] == wanted, count[where], 0)).astype(np.float32)
+
+    def _repeats(self) -> Floats:
+        """1 if a token repeats the one before or after it in its column, or two before."""
+        result = np.zeros(self.key.shape, dtype=np.float32)
+        for k, column in enumerate(self.network.columns):
+            if not len(column.key):
+                continue
+            padded = np.concatenate([[-2, -2], column.key, [-2, -2]])
+            at = np.where(self.there[:, k], self.at[:, k], self.next[:, k]) + 2
+            mine = np.where(self.there[:, k], column.key[np.minimum(self.at[:, k], len(column.key) - 1)], -9)
+            near = (padded[at - 1] == mine) | (padded[np.minimum(at + 1, len(padded) - 1)] == mine)
+            result[:, k] = np.where(near, 2, (padded[at - 2] == mine) | (padded[np.minimum(at + 2, len(padded) - 1)] == mine))
+        return result
+
+    def _speed(self) -> Floats:
+        """ms a letter: of a token, or for "nothing" the ms between its neighbours; NaN without times."""
+        result = np.full(self.key.shape, np.nan, dtype=np.float32)
+        for k, column in enumerate(self.network.columns):
+            if len(column.key) < 2:
+                continue
+            there, at = self.there[:, k], np.clip(self.at[:, k], 0, len(column.key) - 1)
+            after = np.clip(self.next[:, k], 1, len(column.key) - 1)
+            spoken = (column.end[at] - column.start[at]) / np.maximum(self.length[column.key[at]], 1)
+            gap = column.start[after] - column.end[after - 1]
+            result[:, k] = np.where(there, spoken, gap)
+        return result
+
+    def _surface(self) -> Floats:
+        """(slots, columns, 4): digit, capital inside a sentence, mark after it, mark before it."""
+        result = np.zeros((*self.key.shape, 4), dtype=np.float32)
+        for k, column in enumerate(self.network.columns):
+            words = column.words
+            first = column.first
+            for row in np.flatnonzero(self.there[:, k]).tolist():
+                at = first[self.at[row, k]]
+                text = words[at].text
+                ended = at == 0 or words[at - 1].text[-1] in ".?!"
+                result[row, k] = (
+                    any(map(str.isdigit, text)), text[0].isupper() and not ended, text[-1] in ".,?!", ended,
+                )  # fmt: skip
+        return result
+
+    def _traits(self) -> Floats:
+        """(columns, 3): how a recognizer stands to the others in this recording: agreement, tokens alone, tokens missed."""
+        key = self.network.key
+        if not len(key):
+            return np.zeros((key.shape[1], 3), dtype=np.float32)
+        others = max(key.shape[1] - 1, 1)
+        agree = ((key[:, :, None] == key[:, None, :]).sum(axis=2) - 1).mean(axis=0) / others
+        present = key >= 0
+        alone = (present & (present.sum(axis=1, keepdims=True) == 1)).mean(axis=0)
+        missed = (~present & (present.sum(axis=1, keepdims=True) == others)).mean(axis=0)
+        return np.stack([agree, alone, missed], axis=1).astype(np.float32)
+
+    def per_column(self, row: Ints, column: Ints, against: Ints, members: Floats) -> Floats:
+        """Facts of candidates: the mean over the columns that support them; then what is known about words and recognizers."""
+        table = self.table[row]
+        known = ~np.isnan(table)
+        weight = members[:, :, None] * known
+        total = weight.sum(axis=1)
+        mean = np.where(total > 0, (np.where(known, table, 0) * weight).sum(axis=1) / np.maximum(total, 1e-9), np.nan)
+        learned = self._learned(row, column, against, members)
+        return np.concatenate([mean, learned], axis=1, dtype=np.float32)
+
+    def _learned(self, row: Ints, column: Ints, against: Ints, members: Floats) -> Floats:
+        """(candidates, 5): what is known of the word in such a dispute, twice with its weight, and of its supporters' record."""
+        result = np.full((len(row), 6), np.nan, dtype=np.float32)
+        words, record = self.knowledge.words, self.knowledge.record
+        mine, theirs = self.key[row, column].tolist(), self.key[row, against].tolist()
+        records = [record.get(c.hypothesis.provider) for c in self.network.columns]
+        names = [*self.names, ""]
+        supporters = members.astype(bool).tolist()
+        cache: dict[tuple[int, int], tuple[float, ...]] = {}
+        nothing = (np.nan, 0.0)
+        for n, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            kind = SUBSTITUTION if a >= 0 and b >= 0 else INSERTION if a >= 0 else DELETION
+            known = cache.get((a, b))
+            if known is None:
+                word = names[a] if a >= 0 else names[b]
+                known = (*words.get(f"{kind} {word}", nothing), *words.get(f"{kind} {names[a]}|{names[b]}", nothing))
+                cache[a, b] = known
+            result[n, :4] = known
+            word = names[a] if a >= 0 else names[b]
+            general, special, count = 0.0, 0.0, 0
+            for k, supports in enumerate(supporters[n]):
+                past = records[k] if supports else None
+                if past is not None:
+                    rate = past[kind]
+                    general += rate
+                    special += past.get(f"{kind} {word}", rate)
+                    count += 1
+            if count:
+                result[n, 4:] = general / count, special / count
+        return result
+
+    def per_pair(self, row: Ints, column: Ints, against: Ints) -> Floats:
+        """(candidates, 5): how alike the two readings are, and how far apart in time."""
+        result = np.full((len(row), 4), np.nan, dtype=np.float32)
+        mine, theirs = self.key[row, column], self.key[row, against]
+        both = np.flatnonzero((mine >= 0) & (theirs >= 0))
+        width = len(self.names)
+        pairs, back = np.unique(mine[both] * width + theirs[both], return_inverse=True)
+        left, right = [self.names[k] for k in pairs // width], [self.names[k] for k in pairs % width]
+        if len(pairs):
+            written = cpdist(left, right, scorer=JaroWinkler.normalized_similarity)
+            heard = cpdist([*map(sound, left)], [*map(sound, right)], scorer=Levenshtein.normalized_similarity)
+            extends = [float(a.startswith(b)) - float(b.startswith(a)) for a, b in zip(left, right, strict=True)]
+            result[both, :3] = np.stack([written, heard, extends], axis=1)[back.ravel()]
+        result[:, 3] = self._late(row, column, against)
+        return result
+
+    def _late(self, row: Ints, column: Ints, against: Ints) -> Floats:
+        """ms from the middle of the rival's token to that of the candidate's; NaN if unknown."""
+        middle = np.full(self.key.shape, np.nan, dtype=np.float32)
+        for k, source in enumerate(self.network.columns):
+            there = self.there[:, k]
+            at = self.at[there, k]
+            middle[there, k] = (source.start[at] + source.end[at]) / 2
+        return middle[row, column] - middle[row, against]
+
+    def per_slot(self, row: Ints) -> Floats:
+        return self.runs.place[row]
+
+
+class _Runs:
+    """Disputed slots in a row: how long, how many tokens each column has in it, and how much is disputed around."""
+
+    def __init__(self, network: Network, slots: Ints) -> None:
+        disputed = (~network.unanimous).astype(np.int64)
+        edge = np.flatnonzero(np.diff(disputed, prepend=0, append=0))
+        first, end = edge[::2], edge[1::2]
+        run = np.searchsorted(first, slots, side="right") - 1
+        tokens = np.vstack([np.zeros((1, network.grid.shape[1])), np.cumsum(network.grid >= 0, axis=0)])
+        within = (tokens[end] - tokens[first])[run] if len(run) else np.zeros((0, network.grid.shape[1]))
+        #: (slots, columns): tokens of a column in the run, less the average of all.
+        self.own = within - within.mean(axis=1, keepdims=True)
+        length = (end - first)[run]
+        disputes = np.concatenate([[0], np.cumsum(disputed)])
+        around = [
+            (disputes[np.minimum(slots + reach + 1, len(disputed))] - disputes[np.maximum(slots - reach, 0)] - length)
+            / (2 * reach)
+            for reach in (6, 25)
+        ]
+        key = np.concatenate([[-1], network.key[:, 0], [-1]])
+        before, after = key[first[run]], key[np.minimum(end[run] + 1, len(key) - 1)]
+        self.neighbours = before, after
+        share = disputed.mean() if len(disputed) else 0.0
+        segment = np.bincount(network.segment)[network.segment[slots]] if len(slots) else np.zeros(0)
+        self.place = np.stack(
+            [length, slots - first[run], within.mean(axis=1), *around, np.full(len(slots), share), segment,
+             slots / max(len(disputed), 1)],
+            axis=1,
+        ).astype(np.float32)  # fmt: skip

@@ -1,0 +1,102 @@
+"""Several transcripts of one recording into one, word by word, with the evidence kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agents.text.calibrate import probabilities
+from agents.text.choose import choose
+from agents.text.network import build
+from schemas.words import Quality, Reconciliation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from agents.text.network import Column, Network
+    from schemas.words import Decision, Hypothesis
+
+#: A stretch in which only one recognizer heard words is reported as a gap when it is longer than this, ms.
+GAP_MS = 5000
+
+
+def reconcile(hypotheses: Sequence[Hypothesis]) -> Reconciliation:
+    """The most probable transcript of one recording, with every slot's readings. At least one hypothesis.
+
+    The order of the hypotheses does not matter. Every word comes from one of them, as it was written there; what all of
+    them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.1 s.
+    """
+    if not hypotheses:
+        raise ValueError("nothing to reconcile: no hypothesis was given")
+    network = build(hypotheses)
+    decisions, chosen = choose(network, probabilities(network))
+    return Reconciliation(
+        decisions=decisions,
+        method="single" if len(hypotheses) == 1 else "calibrated",
+        quality=_quality(network, decisions, chosen),
+        providers=tuple(sorted(h.provider for h in hypotheses)),
+        language=_language(hypotheses),
+    )
+
+
+def _language(hypotheses: Sequence[Hypothesis]) -> str | None:
+    """What most recognizers detected."""
+    said = sorted(h.language for h in hypotheses if h.language)
+    return max(said, key=said.count) if said else None
+
+
+def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np.int64]) -> Quality:
+    sure = [decision.chosen.probability for decision in decisions if decision.chosen.text is not None]
+    slots = len(network.grid)
+    disputed = np.flatnonzero(np.diff(~network.unanimous, prepend=False, append=False)).size // 2
+    return Quality(
+        confidence=round(sum(sure) / len(sure), 4) if sure else None,
+        agreement=round(float(network.unanimous.mean()), 4) if slots else None,
+        disputed_spans_per_1000_words=round(1000 * disputed / max(len(sure), 1), 2),
+        expected_word_errors=round(sum(1 - decision.chosen.probability for decision in decisions), 2),
+        recognizers=_recognizers(network, chosen),
+        gaps=_gaps(network),
+    )
+
+
+def _recognizers(network: Network, chosen: NDArray[np.int64]) -> dict[str, dict[str, float | None]]:
+    """What each recognizer was worth in this recording."""
+    key = network.key
+    result = key[np.arange(len(key)), chosen][:, None]
+    heard = key[result[:, 0] >= 0] >= 0
+    right = key == result
+    return {
+        column.hypothesis.provider: {
+            "confidence": _confidence(column),
+            "words": float(len(column.words)),
+            "coverage": round(float(heard[:, k].mean()), 4) if len(heard) else None,
+            "agreement": round(float(right[:, k].mean()), 4) if len(right) else None,
+        }
+        for k, column in sorted(enumerate(network.columns), key=lambda item: item[1].hypothesis.provider)
+    }
+
+
+def _confidence(column: Column) -> float | None:
+    said = [word.confidence for word in column.words if word.confidence is not None]
+    return round(sum(said) / len(said), 4) if said else column.hypothesis.confidence
+
+
+def _gaps(network: Network) -> tuple[tuple[int, int, str], ...]:
+    """Long stretches of slots in which the same single recognizer of several heard something."""
+    there = network.grid >= 0
+    if there.shape[1] < 2 or not len(there):
+        return ()
+    alone = np.where(there.sum(axis=1) == 1, there.argmax(axis=1), -1)
+    first = np.flatnonzero(np.diff(alone, prepend=-2))
+    gaps = []
+    for start, end in zip(first.tolist(), [*first[1:].tolist(), len(alone)], strict=True):
+        if alone[start] < 0:
+            continue
+        column = network.columns[alone[start]]
+        begin, finish = column.start[network.grid[start, alone[start]]], column.end[network.grid[end - 1, alone[start]]]
+        if finish - begin > GAP_MS:
+            gaps.append((int(begin), int(finish), column.hypothesis.provider))
+    return tuple(gaps)

@@ -1,0 +1,52 @@
+"""A transcript's words as segments that people and prompts can read: a speaker's turn, or a stretch between pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from schemas.words import Word
+
+#: A pause, in ms, that ends a segment, and the number of words after which the next sentence end does.
+PAUSE_MS, MANY_WORDS = 1200, 40
+
+
+def segments(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """[{start_ms, end_ms, speaker, text, confidence}], in order; confidence is the mean of its words'."""
+    return [_segment(group) for group in _groups(words)]
+
+
+def speakers(words: Sequence[Word]) -> list[str]:
+    """Who speaks, in order of first words."""
+    return list(dict.fromkeys(word.speaker for word in words if word.speaker is not None))
+
+
+def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
+    group: list[Word] = []
+    for word in words:
+        if group and _ends(group, word):
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
+
+
+def _ends(group: list[Word], following: Word) -> bool:
+    last = group[-1]
+    if following.speaker != last.speaker:
+        return True
+    if last.end_ms is not None and following.start_ms is not None and following.start_ms - last.end_ms > PAUSE_MS:
+        return True
+    return len(group) >= MANY_WORDS and last.text.endswith((".", "?", "!"))
+
+
+def _segment(group: list[Word]) -> dict[str, Any]:
+    sure = [word.confidence for word in group if word.confidence is not None]
+    return {
+        "start_ms": next((w.start_ms for w in group if w.start_ms is not None), None),
+        "end_ms": next((w.end_ms for w in reversed(group) if w.end_ms is not None), None),
+        "speaker": group[0].speaker,
+        "text": " ".join(word.text for word in group),
+        "confidence": round(sum(sure) / len(sure), 4) if sure else None,
+    }

@@ -1,0 +1,214 @@
+"""One stage per recognizer: submit once, then look again whenever a poll is due; the answer is stored before it is announced."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from agents import names
+from agents.failpoints import passing
+from agents.providers import LocalRecognizer, Pending, Recognizer, RemoteRecognizer, Request
+from agents.stage import Stage, backoff_s, belonging
+from agents.work import LongWork
+from schemas import topics
+from schemas.errors import ProviderError, Transient
+from schemas.events import AsrRequest, StepState
+from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest, RequestChange
+from schemas.messages import Envelope
+from schemas.words import Hypothesis, adapter
+from sinks import Claim, Database, Store
+
+#: Seconds for which a claim gives the right to submit. Every submission ends earlier or is not begun.
+CLAIM_S = 15.0
+
+#: Seconds for which a presigned URL of the audio lets the provider fetch it.
+URL_S = 6 * 3600
+
+#: Seconds for which an event waits for local work, and until the next look.
+LOOK_S, NEXT_LOOK_S = 2.0, 1.0
+
+
+@dataclass(frozen=True)
+class Transcribe:
+    """What one recognizer's stage needs from outside."""
+
+    recognizer: Recognizer
+    database: Database
+    store: Store
+    work: LongWork
+
+    async def handle(self, envelope: Envelope) -> Outcome:
+        """Submit, or look at what was submitted."""
+        asked = cast("AsrRequest", envelope.data)
+        if isinstance(self.recognizer, LocalRecognizer):
+            return await self._local(self.recognizer, envelope, asked)
+        return await self._remote(self.recognizer, envelope, asked)
+
+    async def _remote(self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
+        began = time.monotonic()
+        match await self.database.claim(asked.job_id, asked.run, asked.provider, CLAIM_S):
+            case Claim() as claim:
+                passing("transcribe.claimed")
+                return await self._submit(recognizer, envelope, asked, claim, began + CLAIM_S - 1)
+            case ProviderRequest(state="submitted", provider_id=str(provider_id)) as row:
+                return await self._poll(recognizer, envelope, asked, row, provider_id)
+            case ProviderRequest(state="waiting" | "intended"):
+                return self._later(envelope, asked, CLAIM_S / 3)
+            case _:
+                return NOTHING
+
+    async def _submit(
+        self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, claim: Claim, until: float
+    ) -> Outcome:
+        row = claim.request
+        request = self._request(asked, row.marker)
+        try:
+            answer: str | Hypothesis | None = None
+            if claim.resumed:
+                answer = await _before(until, lambda: recognizer.find(request))
+            if answer is None:
+                answer = await _before(until, lambda: recognizer.submit(request, _Stored(self.store, asked.audio_uri)))
+        except (Transient, ProviderError):
+            # Our call has ended; should it have been accepted all the same, the next claim finds it before it submits.
+            await self.database.unclaim(row)
+            raise
+        passing("transcribe.submitted")
+        if isinstance(answer, Hypothesis):
+            return await self._done(asked, answer, row.token)
+        return Outcome(
+            **belonging(envelope),
+            request=self._change(asked, row.token, state="submitted", provider_id=answer, submitted_at=await self.database.now()),
+            progress=self._progress(asked, StepState(state="running", attempts=envelope.attempt + 1)),
+            later=self._later(envelope, asked, NEXT_LOOK_S).later,
+            audit="started",
+        )
+
+    async def _poll(
+        self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, provider_id: str
+    ) -> Outcome:
+        try:
+            answer = await recognizer.poll(provider_id)
+        except Transient as exc:
+            # The request is paid for: it is asked about until the run's deadline, however long the provider is away.
+            return self._later(envelope, asked, backoff_s(envelope.attempt, exc.retry_after), attempt=envelope.attempt + 1)
+        if isinstance(answer, Pending):
+            return self._later(envelope, asked, answer.seconds, progress=answer.progress)
+        return await self._done(asked, answer, row.token)
+
+    async def _local(self, recognizer: LocalRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
+        rows = await self.database.requests(asked.job_id, asked.run)
+        row = next((r for r in rows if r.provider == asked.provider), None)
+        if row is None or row.ended:
+            return NOTHING
+        key = f"transcribe/{asked.job_id}/{asked.run}/{asked.provider}"
+        found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row.marker, tell), LOOK_S)
+        if found is None:
+            return self._later(envelope, asked, NEXT_LOOK_S, progress=self.work.progress(key))
+        return await self._done(asked, cast("Hypothesis", found), row.token, stored=True)
+
+    async def _recognize(
+        self, recognizer: LocalRecognizer, asked: AsrRequest, marker: str, tell: Callable[[float], None]
+    ) -> Hypothesis:
+        name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
+        if await self.store.stat(self.store.uri(name)) is not None:  # another worker finished it and lost the event
+            return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(self.store.uri(name))))
+        async with self.store.local_path(asked.audio_uri) as path:
+            heard = await recognizer.transcribe(path, self._request(asked, marker), tell)
+        await self._store(asked, heard)
+        return heard
+
+    async def _store(self, asked: AsrRequest, heard: Hypothesis) -> str:
+        name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
+        blob = await self.store.put(name, adapter(Hypothesis).dump_json(heard), "application/json")
+        passing("transcribe.stored")
+        return blob.uri
+
+    async def _done(self, asked: AsrRequest, heard: Hypothesis, token: int, *, stored: bool = False) -> Outcome:
+        name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
+        uri = self.store.uri(name) if stored else await self._store(asked, heard)
+        return Outcome(
+            tenant_id=asked.tenant_id,
+            job_id=asked.job_id,
+            request=self._change(
+                asked,
+                token,
+                state="done",
+                hypothesis_uri=uri,
+                confidence=heard.confidence,
+                word_count=len(heard.words),
+                language=heard.language,
+            ),
+        )
+
+    def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+        """This recognizer has failed; the job goes on with the others."""
+        del attempts  # in the dead letter and in the audit log
+        asked = cast("AsrRequest", envelope.data)
+        return Outcome(**belonging(envelope), request=self._change(asked, None, state="failed", error=reason))
+
+    def _later(
+        self, envelope: Envelope, asked: AsrRequest, seconds: float, *, attempt: int = 0, progress: float | None = None
+    ) -> Outcome:
+        topic = topics.requests(asked.provider).name
+        poll = Later(topic, asked, seconds=seconds, kind=topics.REQUEST_TYPE, index="poll", attempt=attempt)
+        told = self._progress(asked, StepState(state="running", progress=round(progress, 2))) if progress else None
+        return Outcome(**belonging(envelope), progress=told, later=(poll,), audit="")
+
+    def _progress(self, asked: AsrRequest, state: StepState) -> Progress:
+        return Progress(run=asked.run, stage=f"transcribe.{asked.provider}", step=state)
+
+    @staticmethod
+    def _change(asked: AsrRequest, token: int | None, **columns: object) -> RequestChange:
+        return RequestChange(run=asked.run, provider=asked.provider, token=token, columns=columns)
+
+    @staticmethod
+    def _request(asked: AsrRequest, marker: str) -> Request:
+        return Request(
+            tenant_id=asked.tenant_id,
+            job_id=asked.job_id,
+            run=asked.run,
+            marker=marker,
+            language=asked.language,
+            diarize=asked.options.diarize,
+            redact_pii=asked.options.redact_pii,
+            content_type=asked.content_type,
+            duration_ms=asked.duration_ms,
+        )
+
+
+def stage(transcribe: Transcribe) -> Stage:
+    """One recognizer's stage."""
+    topic = topics.requests(transcribe.recognizer.name)
+    return Stage(f"transcribe.{transcribe.recognizer.name}", (topic,), topic, transcribe.handle, transcribe.give_up)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The stored original, as `agents.providers.Audio`."""
+
+    store: Store
+    uri: str
+
+    def stream(self) -> AsyncIterator[bytes]:
+        return self.store.stream(self.uri)
+
+    async def url(self) -> str | None:
+        return await self.store.presigned_url(self.uri, URL_S)
+
+
+async def _before(until: float, call: Callable[[], Awaitable[Any]]) -> Any:
+    """The call's answer, if it comes while the claim is good. A call is not begun after that: another worker may hold the claim.
+
+    (A process that was stopped for a while finds out here, before it sends anything.)
+    """
+    left = until - time.monotonic()
+    if left <= 0:
+        raise Transient("the claim ran out before the request was sent")
+    try:
+        async with asyncio.timeout(left):
+            return await call()
+    except TimeoutError as exc:
+        raise Transient("the provider did not answer in time") from exc

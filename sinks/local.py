@@ -1,0 +1,392 @@
+"""Blobs as plain files under one folder: the default store, and the fallback when S3 is away."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar, TypeVarTuple
+from urllib.parse import quote, unquote
+from uuid import uuid4
+
+from schemas.errors import ConcordError, InvalidInput, NotFound, SettingsError, Unavailable
+from sinks import Blob, blobs
+from sinks.threads import Threads
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+#: Where blobs are written before they are renamed into place. Names cannot begin with a dot, so no blob is ever in there, and
+#: what a killed process left is found at once, however many million blobs there are.
+PARTS: Final = ".parts"
+
+#: Seconds without a write after which a part is what a killed process left.
+PART_AGE: Final = 3600.0
+
+#: The extended attribute with what the bytes do not tell. It is on the file before the rename, so as atomic as the bytes are.
+ATTRIBUTE: Final = "user.concord.blob"
+
+#: Recordings are private: the group may read them, strangers on this machine may not.
+_FILE_MODE: Final = 0o640
+_FOLDER_MODE: Final = 0o750
+
+#: Names a listing fetches at once.
+_LISTED: Final = 500
+
+#: How often a put makes its folder again when deletes keep removing it.
+_RACES: Final = 100
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_UNSUPPORTED: Final = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP})
+#: What opening says of a symbolic link that it must not follow, or of a file that should be a folder.
+_NO_FOLDER: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
+
+_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: O_NONBLOCK: a pipe that somebody left among the blobs must not hold a thread.
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_URI = re.compile(r"file://(?:localhost)?(/[^?#]*)")
+
+
+class LocalStore:
+    """A folder; URIs are `file://` and the percent-encoded absolute path. Several processes may share it.
+
+    A blob is written to a part, synced, renamed, and its folder synced. `durable=False` leaves out the syncs: still atomic, and
+    safe when the process is killed, but a power cut may take what was acknowledged seconds before.
+    Every path is walked segment by segment from the root; a symbolic link on the way is refused.
+    """
+
+    def __init__(self, root: Path, *, durable: bool = True, threads: int = 8) -> None:
+        # Links in the root itself are not resolved: it may well be a link to another disk, and URIs say what the settings say.
+        self.root = Path(os.path.abspath(root))  # noqa: PTH100 -- Path.absolute keeps `..`
+        self._base = os.path.join(self.root, "")  # noqa: PTH118 -- with its slash at the end, also if it is `/`
+        self._durable = durable
+        self._rooted = self._swept = False
+        self._threads = Threads(threads)
+
+    async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
+        blobs.check_name(name)
+        blobs.check_content_type(content_type)
+        if isinstance(content, bytes):
+            return await self._hop(self._put_whole, name, content, content_type)
+        part = await self._hop(self._begin, undo=_Part.discard)
+        try:
+            async for piece in blobs.gathered(content):
+                await self._hop(part.write, piece)
+            return await self._hop(self._finish, part, name, content_type)
+        finally:
+            part.discard()
+
+    async def get(self, uri: str) -> bytes:
+        return await self._hop(self._read_whole, self._name(uri))
+
+    async def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        blobs.check_range(start, end)
+        # One descriptor from the first byte to the last: a blob replaced meanwhile is still read as it was.
+        file = await self._hop(self._open, self._name(uri), undo=os.close)
+        try:
+            while piece := await self._hop(_read, file, start, end):
+                yield piece
+                start += len(piece)
+        finally:
+            os.close(file)
+
+    async def stat(self, uri: str) -> Blob | None:
+        try:
+            return await self._hop(self._stat, self._name(uri))
+        except NotFound:
+            return None
+
+    @asynccontextmanager
+    async def local_path(self, uri: str) -> AsyncIterator[Path]:
+        name = self._name(uri)
+        os.close(await self._hop(self._open, name, undo=os.close))  # it is there, and no link leads to it
+        yield self.root / name
+
+    async def presigned_url(self, uri: str, expires_s: int) -> str | None:
+        blobs.check_expiry(expires_s)
+        self._name(uri)
+        return None
+
+    async def delete(self, uri: str) -> None:
+        await self._hop(self._delete, self._name(uri))
+
+    async def list(self, prefix: str) -> AsyncIterator[str]:
+        names = self._walk(blobs.check_prefix(prefix).split("/")[:-1])
+        while some := await self._hop(lambda: [*islice(names, _LISTED)]):
+            for name in some:
+                yield self.uri(name)
+
+    def uri(self, name: str) -> str:
+        return f"file://{quote(self._base)}{quote(blobs.check_name(name))}"
+
+    async def check(self) -> None:
+        content = uuid4().hex.encode()
+        blob = await self.put(f"_check/{uuid4().hex}", content, "text/plain")
+        read, seen = await self.get(blob.uri), await self.stat(blob.uri)
+        await self.delete(blob.uri)
+        if read != content or seen != blob:
+            raise Unavailable(f"{self.root} did not give back what was written to it: check its disk")
+
+    async def close(self) -> None:
+        await self._threads.close()
+
+    def _name(self, uri: str) -> str:
+        match = _URI.fullmatch(uri)
+        try:
+            path = unquote(match[1], errors="strict") if match else ""
+        except UnicodeDecodeError:
+            path = ""
+        if not path.startswith(self._base):
+            raise InvalidInput(f"{uri!r} is not in this store ({self.uri('...')[:-3]}...)")
+        return blobs.check_name(path.removeprefix(self._base))
+
+    async def _hop(self, work: Callable[[*Ts], T], *args: *Ts, undo: Callable[[T], object] | None = None) -> T:
+        try:
+            return await self._threads.run(work, *args, undo=undo)
+        except OSError as exc:
+            raise self._meaning(exc) from exc
+
+    def _meaning(self, exc: OSError) -> ConcordError:
+        if exc.errno in _FULL:
+            return Unavailable(f"no room left under {self.root} ({exc.strerror}): free some space, or raise the quota")
+        if exc.errno in _FORBIDDEN:
+            return SettingsError(f"{self.root} cannot be used by user {os.geteuid()} ({exc}): it must be readable and writable")
+        return Unavailable(f"{self.root} cannot be used now: {exc}")
+
+    # What follows runs in a thread, a whole put of small content in one go.
+
+    def _put_whole(self, name: str, content: bytes, content_type: str) -> Blob:
+        part = self._begin()
+        try:
+            part.write(content)
+            return self._finish(part, name, content_type)
+        finally:
+            part.discard()
+
+    def _begin(self) -> _Part:
+        folder = self.root / PARTS
+        if not self._swept:
+            os.close(self._open_root())
+            folder.mkdir(_FOLDER_MODE, exist_ok=True)
+            _sweep(folder)
+            self._swept = True
+        return _Part(folder / f"{uuid4().hex}.part")
+
+    def _finish(self, part: _Part, name: str, content_type: str) -> Blob:
+        """Give the part its name. Whatever deletes do meanwhile, its folder is there or is made again."""
+        sha256 = part.seal(content_type, durable=self._durable)
+        *folders, leaf = name.split("/")
+        for _ in range(_RACES):
+            with suppress(FileNotFoundError), self._folder(folders, create=True) as folder:
+                self._place(part, leaf, folder, name)
+                return Blob(self.uri(name), part.size, sha256, content_type)
+        raise Unavailable(f"{name}: its folder under {self.root}, or its part in {PARTS}, is removed by somebody all the time")
+
+    def _place(self, part: _Part, leaf: str, folder: int, name: str) -> None:
+        try:
+            os.rename(part.path, leaf, dst_dir_fd=folder)
+        except IsADirectoryError:
+            raise InvalidInput(f"blob name {name!r}: there are blobs inside it already, and one cannot lie inside another") from None
+        self._sync(folder)
+
+    def _sync(self, folder: int) -> None:
+        if self._durable:
+            os.fsync(folder)
+
+    def _open_root(self) -> int:
+        """The root, made if it is not there when first used. Later it is not: what is gone then is a disk."""
+        if not self._rooted:
+            self.root.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+            self._rooted = True
+        try:
+            return os.open(self.root, _OPEN_FOLDER)
+        except FileNotFoundError:
+            raise Unavailable(f"{self.root} is gone: is its disk mounted?") from None
+
+    @contextmanager
+    def _folder(self, names: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        """The descriptor of a folder. What is done relative to it stays in it, whatever is renamed or linked meanwhile."""
+        here = self._open_root()
+        try:
+            for name in names:
+                inner = self._enter(here, name, create=create)
+                os.close(here)
+                here = inner
+            yield here
+        finally:
+            os.close(here)
+
+    def _enter(self, here: int, name: str, *, create: bool) -> int:
+        flags = _OPEN_FOLDER | os.O_NOFOLLOW
+        try:
+            return os.open(name, flags, dir_fd=here)
+        except FileNotFoundError:
+            if not create:
+                raise
+        except OSError as exc:
+            if exc.errno in _NO_FOLDER:
+                raise _no_folder(here, name, create=create) from None
+            raise
+        with suppress(FileExistsError):
+            os.mkdir(name, _FOLDER_MODE, dir_fd=here)
+            self._sync(here)
+        return os.open(name, flags, dir_fd=here)
+
+    def _open(self, name: str) -> int:
+        """The descriptor of a blob; NotFound if there is none."""
+        *folders, leaf = name.split("/")
+        try:
+            with self._folder(folders) as folder:
+                file = os.open(leaf, _OPEN_FILE, dir_fd=folder)
+        except FileNotFoundError:
+            raise NotFound(f"there is no blob {self.uri(name)}") from None
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                raise InvalidInput(f"{self.root / name} is a symbolic link: not followed") from None
+            raise
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise NotFound(f"there is no blob {self.uri(name)}")
+        return file
+
+    def _read_whole(self, name: str) -> bytes:
+        with open(self._open(name), "rb") as file:  # noqa: PTH123 -- a descriptor
+            return file.read()
+
+    def _stat(self, name: str) -> Blob:
+        with open(self._open(name), "rb") as file:  # noqa: PTH123 -- a descriptor
+            size = os.fstat(file.fileno()).st_size
+            described = _described(file.fileno())
+            if described is None:  # copied here without its attribute, or changed by hand
+                described = hashlib.file_digest(file, "sha256").hexdigest(), blobs.guess_content_type(name)
+        return Blob(self.uri(name), size, *described)
+
+    def _delete(self, name: str) -> None:
+        *folders, leaf = name.split("/")
+        with suppress(FileNotFoundError, IsADirectoryError):
+            with self._folder(folders) as folder:
+                os.unlink(leaf, dir_fd=folder)
+                self._sync(folder)
+            self._prune(folders)
+
+    def _prune(self, folders: Sequence[str]) -> None:
+        """Remove the folders that are empty now, innermost first. rmdir refuses others, so no blob can go with its folder."""
+        with suppress(OSError):
+            while folders:
+                *folders, last = folders
+                with self._folder(folders) as folder:
+                    os.rmdir(last, dir_fd=folder)
+
+    def _walk(self, folders: Sequence[str]) -> Iterator[str]:
+        """The names of all blobs in a folder and those inside it, in no order; what others left there is passed over."""
+        with suppress(FileNotFoundError), self._folder(folders):  # as it must not be behind a link
+            waiting = ["/".join(folders)]
+            while waiting:
+                inside = waiting.pop()
+                for name, is_folder in _entries(self.root, inside):
+                    if is_folder:
+                        waiting.append(name)
+                    else:
+                        yield name
+
+
+class _Part:
+    """A blob that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        #: Bytes so far.
+        self.size = 0
+        self._digest = hashlib.sha256()
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+
+    def write(self, piece: bytes) -> None:
+        assert self._file is not None
+        self._digest.update(piece)
+        self.size += len(piece)
+        left = memoryview(piece)
+        while left:
+            left = left[os.write(self._file, left) :]
+
+    def seal(self, content_type: str, *, durable: bool) -> str:
+        """End writing; its sha256."""
+        assert self._file is not None
+        sha256 = self._digest.hexdigest()
+        _describe(self._file, sha256, content_type)
+        if durable:
+            os.fsync(self._file)
+        os.close(self._file)
+        self._file = None
+        return sha256
+
+    def discard(self) -> None:
+        """Remove it, unless it has become a blob. Safe to call twice."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self.path.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    for part in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if time.time() - part.stat().st_mtime > PART_AGE:
+                part.unlink()
+
+
+def _read(file: int, start: int, end: int | None) -> bytes:
+    return os.pread(file, blobs.PIECE if end is None else min(blobs.PIECE, end - start), start)
+
+
+def _no_folder(here: int, name: str, *, create: bool) -> OSError | InvalidInput:
+    """Why a segment on the way to a blob cannot be entered."""
+    if stat.S_ISLNK(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
+        return InvalidInput(f"{name!r} is a symbolic link: not followed, as blobs lie in the store's own folder")
+    if create:
+        return InvalidInput(f"{name!r} is a blob: no other blob can lie inside it")
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def _entries(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
+    """Name and whether it is a folder, for all that may be ours; none if the folder is gone by now."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root / folder) as entries:
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if blobs.is_name(name) and (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
+                yield name, entry.is_dir(follow_symlinks=False)
+
+
+def _describe(file: int, sha256: str, content_type: str) -> None:
+    """Keep digest and content type with the file, where the file system can; else `stat` reads the blob and guesses the type."""
+    if sys.platform != "linux":  # Python has no extended attributes elsewhere
+        return
+    facts = {"sha256": sha256, "content_type": content_type, "mtime_ns": os.fstat(file).st_mtime_ns}
+    try:
+        os.setxattr(file, ATTRIBUTE, json.dumps(facts).encode())
+    except OSError as exc:
+        if exc.errno not in _UNSUPPORTED:
+            raise
+
+
+def _described(file: int) -> tuple[str, str] | None:
+    """Digest and content type; None if they were not kept, or the file was written to since."""
+    if sys.platform != "linux":
+        return None
+    try:
+        facts = json.loads(os.getxattr(file, ATTRIBUTE))
+        if facts["mtime_ns"] == os.fstat(file).st_mtime_ns:
+            return facts["sha256"], facts["content_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None

@@ -1,0 +1,321 @@
+"""Blobs in a bucket: Amazon S3, or anything that speaks its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+from base64 import b64encode
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from tempfile import SpooledTemporaryFile, TemporaryDirectory, gettempdir
+from typing import IO, TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from schemas.errors import NotFound, SettingsError, Unavailable
+from sinks import Blob, blobs
+from sinks.s3_errors import PastEnd, Place, explain, failures
+from sinks.threads import Threads, settled
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+log = logging.getLogger(__name__)
+
+#: Bytes in a part of a multipart upload, and the largest blob that goes up in one request. One part is in memory at a time.
+PART: Final = 16 << 20
+
+#: Parts a multipart upload may have, by S3's rules.
+_PARTS: Final = 10_000
+
+#: Bytes a second below which a transfer counts as hanging.
+_SLOWEST: Final = 1 << 20
+
+#: Seconds for cleaning up after a cancellation. What is left then is the bucket's lifecycle rule's.
+_CLEANUP_S: Final = 5.0
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Keys for one store. Without them the standard AWS chain decides: environment, profile, role of the pod or machine."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+class S3Store:
+    """A bucket, or what is below `prefix` in it; URIs are `s3://bucket/key`, the key as it is (not percent-encoded).
+
+    `sse` is a value of x-amz-server-side-encryption ("AES256", "aws:kms"), or the ARN of a KMS key. `timeout` is the seconds a
+    request may take, retries included, before it is `Unavailable`; a body adds its size at 1 MiB/s. Connects when first used.
+
+    The sha256 goes into the object's metadata, which S3 takes before the content: so streamed content is first spooled, in
+    memory up to 16 MiB, else in a nameless file in `spool` (a kill leaves nothing), then sent with its checksums.
+    A kill in the middle of a multipart upload leaves parts nobody sees but pays for: have the bucket's lifecycle rules
+    remove them (AbortIncompleteMultipartUpload). In a bucket with versions, `delete` leaves the older ones to such a rule too.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        credentials: Credentials | None = None,
+        sse: str | None = None,
+        timeout: float = 15.0,
+        connections: int = 50,
+        spool: Path | None = None,
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = f"{blobs.check_name(prefix.strip('/'))}/" if prefix.strip("/") else ""
+        self._region = region
+        self._endpoint = endpoint_url
+        self._credentials = credentials
+        self._encryption = _encryption(sse)
+        self._timeout = timeout
+        self._connections = connections
+        self._spool = spool
+        self._base = f"s3://{bucket}/{self._prefix}"
+        self._place = Place(bucket, self._prefix, endpoint_url or "Amazon S3")
+        self._threads = Threads(4)
+        self._opening = asyncio.Lock()
+        self._open = AsyncExitStack()
+        self._client: Any = None
+
+    async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
+        uri, key = self.uri(name), self._prefix + name
+        blobs.check_content_type(content_type)
+        async with self._body(content) as (body, size, sha256):
+            about = {"ContentType": content_type, "Metadata": {"sha256": sha256}, **self._encryption}
+            if size <= PART:
+                digest = b64encode(bytes.fromhex(sha256)).decode()
+                await self._call("put_object", size, Key=key, Body=body.read(), ChecksumSHA256=digest, **about)
+            else:
+                await self._upload(key, body, size, about)
+        return Blob(uri, size, sha256, content_type)
+
+    async def get(self, uri: str) -> bytes:
+        return b"".join([piece async for piece in self.stream(uri)])
+
+    async def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        blobs.check_range(start, end)
+        key = self._key(uri)
+        if start == end:  # HTTP has no empty range
+            await self._call("head_object", Key=key)
+            return
+        wanted = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        try:
+            answer = await self._call("get_object", Key=key, **wanted)
+        except PastEnd:
+            return
+        async with answer["Body"] as body:
+            while piece := await self._read(body):
+                yield piece
+
+    async def stat(self, uri: str) -> Blob | None:
+        try:
+            head = await self._call("head_object", Key=self._key(uri))
+            sha256 = head["Metadata"].get("sha256") or await self._digest(uri)
+        except NotFound:
+            return None
+        return Blob(uri, head["ContentLength"], sha256, head["ContentType"])
+
+    @asynccontextmanager
+    async def local_path(self, uri: str) -> AsyncIterator[Path]:
+        with TemporaryDirectory(prefix="concord-", dir=self._spool) as folder:
+            path = Path(folder, uri.rpartition("/")[2])
+            await self._download(uri, path)
+            yield path
+
+    async def presigned_url(self, uri: str, expires_s: int) -> str | None:
+        blobs.check_expiry(expires_s)
+        where = {"Bucket": self._bucket, "Key": self._key(uri)}
+        with self._explained("get_object"):
+            client = await self._connected()
+            url: str = await client.generate_presigned_url("get_object", Params=where, ExpiresIn=expires_s)
+        return url
+
+    async def delete(self, uri: str) -> None:
+        with suppress(NotFound):
+            await self._call("delete_object", Key=self._key(uri))
+
+    async def list(self, prefix: str) -> AsyncIterator[str]:
+        more: dict[str, str] = {"Prefix": self._prefix + blobs.check_prefix(prefix)}
+        while True:
+            page = await self._call("list_objects_v2", **more)
+            for item in page.get("Contents", ()):
+                name = item["Key"].removeprefix(self._prefix)
+                if blobs.is_name(name):  # not a console's folder marker, say
+                    yield self.uri(name)
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def uri(self, name: str) -> str:
+        return self._base + blobs.check_name(name)
+
+    async def check(self) -> None:
+        """Write, read, list and delete a probe; raises with what is wrong: the key, the bucket, a permission, the way there."""
+        content = uuid4().hex.encode()
+        blob = await self.put(f"_check/{uuid4().hex}", content, "text/plain")
+        try:
+            read, seen = await self.get(blob.uri), await self.stat(blob.uri)
+            listed = [uri async for uri in self.list("_check/")]
+        finally:
+            await self.delete(blob.uri)
+        left = await self.stat(blob.uri)
+        if read != content or seen != blob or blob.uri not in listed or left is not None:
+            raise SettingsError(f"{self._place} does not give back what is written to it: is it an S3 server?")
+
+    async def close(self) -> None:
+        self._client = None
+        await self._open.aclose()
+        await self._threads.close()
+
+    # Requests.
+
+    async def _connected(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                self._client = await self._connect()
+        return self._client
+
+    async def _connect(self) -> Any:
+        create, config = await self._threads.run(_sdk)  # half a second of imports, and more on a busy machine
+        keys = self._credentials
+        context = create(
+            "s3",
+            region_name=self._region,
+            endpoint_url=self._endpoint,
+            aws_access_key_id=keys and keys.access_key_id,
+            aws_secret_access_key=keys and keys.secret_access_key,
+            aws_session_token=keys and keys.session_token,
+            config=config(
+                connect_timeout=min(5.0, self._timeout),
+                read_timeout=60,  # how long a large upload may be put together; `_call` is stricter with all else
+                retries={"mode": "standard", "max_attempts": 3},
+                max_pool_connections=self._connections,
+                signature_version="s3v4",  # else some regions would presign with the one before it
+                s3={"addressing_style": "path" if self._endpoint else "auto"},
+            ),
+        )
+        return await self._open.enter_async_context(context)
+
+    async def _call(self, operation: str, size: int = 0, **parameters: Any) -> Any:
+        with self._explained(operation, parameters.get("Key", "")):
+            client = await self._connected()
+            async with asyncio.timeout(self._timeout + size / _SLOWEST):
+                return await getattr(client, operation)(Bucket=self._bucket, **parameters)
+
+    async def _read(self, body: Any) -> bytes:
+        with self._explained("get_object"):
+            async with asyncio.timeout(self._timeout):
+                piece: bytes = await body.read(blobs.PIECE)
+                return piece
+
+    @contextmanager
+    def _explained(self, operation: str, key: str = "") -> Iterator[None]:
+        try:
+            yield
+        except failures() as exc:
+            raise explain(exc, operation, self._place, key) from exc
+
+    def _key(self, uri: str) -> str:
+        return self._prefix + blobs.name_in(self._base, uri)
+
+    # Content, on its way up and down.
+
+    @asynccontextmanager
+    async def _body(self, content: bytes | AsyncIterator[bytes]) -> AsyncIterator[tuple[IO[bytes], int, str]]:
+        """The content as a file at its beginning, its bytes, and its sha256."""
+        if isinstance(content, bytes):
+            digest = await self._threads.run(hashlib.sha256, content)
+            yield BytesIO(content), len(content), digest.hexdigest()
+            return
+        digest = hashlib.sha256()
+        with SpooledTemporaryFile(PART, dir=self._spool) as file:
+            with self._disk():
+                async for piece in blobs.gathered(content):
+                    await self._threads.run(digest.update, piece)
+                    await self._threads.run(file.write, piece)
+            size = file.tell()
+            file.seek(0)
+            yield file, size, digest.hexdigest()
+
+    async def _upload(self, key: str, body: IO[bytes], size: int, about: dict[str, Any]) -> None:
+        upload = await self._begin(key, about)
+        try:
+            length = max(PART, math.ceil(size / _PARTS))
+            numbers = range(1, math.ceil(size / length) + 1)
+            parts = [await self._part(upload, number, await self._threads.run(body.read, length)) for number in numbers]
+            await self._call("complete_multipart_upload", size, MultipartUpload={"Parts": parts}, **upload)
+        except BaseException:
+            await self._abort(upload)
+            raise
+
+    async def _begin(self, key: str, about: dict[str, Any]) -> dict[str, str]:
+        """Key and id of a new multipart upload. Cancelled meanwhile, it waits for the id, to abort what has that id."""
+        asking = asyncio.create_task(self._call("create_multipart_upload", Key=key, ChecksumAlgorithm="SHA256", **about))
+        try:
+            answer = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            if await settled(asking, _CLEANUP_S) and asking.exception() is None:
+                await self._abort({"Key": key, "UploadId": asking.result()["UploadId"]})
+            asking.cancel()
+            raise
+        return {"Key": key, "UploadId": answer["UploadId"]}
+
+    async def _part(self, upload: dict[str, str], number: int, content: bytes) -> dict[str, Any]:
+        digest = b64encode((await self._threads.run(hashlib.sha256, content)).digest()).decode()
+        part = {"PartNumber": number, "ChecksumSHA256": digest}
+        answer = await self._call("upload_part", len(content), Body=content, **part, **upload)
+        return {**part, "ETag": answer["ETag"]}
+
+    async def _abort(self, upload: dict[str, str]) -> None:
+        """Remove the parts, also when we are being cancelled. What fails here must not hide why we are here."""
+        aborting = asyncio.create_task(self._call("abort_multipart_upload", **upload))
+        if not await settled(aborting, _CLEANUP_S):
+            aborting.cancel()
+        elif aborting.exception() is None:
+            return
+        log.warning("parts of %s stay in bucket %s until a lifecycle rule removes them", upload["Key"], self._bucket)
+
+    async def _download(self, uri: str, path: Path) -> None:
+        with self._disk():
+            with path.open("wb") as file:
+                async for piece in blobs.gathered(self.stream(uri)):
+                    await self._threads.run(file.write, piece)
+
+    async def _digest(self, uri: str) -> str:
+        """The sha256 of an object that another program stored, without saying it."""
+        digest = hashlib.sha256()
+        async for piece in blobs.gathered(self.stream(uri)):
+            await self._threads.run(digest.update, piece)
+        return digest.hexdigest()
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise Unavailable(f"the folder for temporary files ({self._spool or gettempdir()}) cannot be used: {exc}") from exc
+
+
+def _sdk() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    from aiobotocore.config import AioConfig
+    from aiobotocore.session import get_session
+
+    return get_session().create_client, AioConfig
+
+
+def _encryption(sse: str | None) -> dict[str, str]:
+    if sse is None:
+        return {}
+    if sse.startswith("arn:"):
+        return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": sse}
+    return {"ServerSideEncryption": sse}

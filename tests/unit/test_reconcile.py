@@ -1,0 +1,193 @@
+"""Reconciliation: what must hold for any input, and the rules that can be seen in a line."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.text.align import align
+from agents.text.reconcile import reconcile
+from schemas.words import Hypothesis, Word
+
+VOCABULARY = "a the cat cats sat can't can not twenty two 22 e-mail e mail um -".split()
+
+
+def heard(provider, text, *, step=None, **more):
+    """A transcript of a line; `step` gives it times, in ms a word."""
+    words = (
+        Word(word, None if step is None else i * step, None if step is None else (i + 1) * step)
+        for i, word in enumerate(text.split())
+    )
+    return Hypothesis(provider, tuple(words), **more)
+
+
+texts = st.lists(st.sampled_from(VOCABULARY) | st.text(min_size=1, max_size=5), max_size=25).map(" ".join)
+hypotheses = st.lists(texts, min_size=1, max_size=4).map(
+    lambda lines: [heard(f"r{i}", line, step=None if i % 2 else 200) for i, line in enumerate(lines)]
+)
+
+
+@settings(deadline=None)
+@given(hypotheses)
+def test_every_word_was_heard_by_someone_who_is_named(given_):
+    result = reconcile(given_)
+
+    by_name = {h.provider: {word.text for word in h.words} for h in given_}
+    for decision in result.decisions:
+        for reading in (decision.chosen, *decision.others):
+            assert reading.providers
+            assert 0 <= reading.probability <= 1
+            assert reading.text is None or any(reading.text in by_name[name] for name in reading.providers)
+
+
+@settings(deadline=None, max_examples=50)
+@given(hypotheses)
+def test_the_order_of_recognizers_does_not_matter(given_):
+    expected = reconcile(given_)
+
+    assert all(reconcile(list(order)) == expected for order in itertools.islice(itertools.permutations(given_), 6))
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 4))
+def test_one_transcript_several_times_is_that_transcript(line, times):
+    result = reconcile([heard(f"r{i}", line, step=100) for i in range(times)])
+
+    assert [(word.text, word.start_ms, word.end_ms) for word in result.words] == [
+        (word, i * 100, (i + 1) * 100) for i, word in enumerate(line.split())
+    ]
+    assert result.method == ("single" if times == 1 else "calibrated")
+    assert all(not decision.others for decision in result.decisions)
+
+
+@settings(deadline=None)
+@given(hypotheses)
+def test_what_all_heard_is_kept_and_nothing_is_lost_from_the_apparatus(given_):
+    result = reconcile(given_)
+
+    for decision in result.decisions:
+        names = [name for reading in (decision.chosen, *decision.others) for name in reading.providers]
+        if len(decision.chosen.providers) == len(given_):
+            assert decision.rule in {"unanimous", "single"} or decision.others == ()
+        assert len(names) == len(set(names))
+
+
+@settings(deadline=None)
+@given(st.lists(texts, min_size=2, max_size=4))
+def test_a_grid_holds_every_token_once_and_in_order(lines):
+    vocabulary = {}
+    sequences = [np.array([vocabulary.setdefault(w, len(vocabulary)) for w in line.split()], dtype=int) for line in lines]
+
+    grid = align(sequences, list(vocabulary))
+
+    for k, sequence in enumerate(sequences):
+        assert [at for at in grid[:, k] if at >= 0] == list(range(len(sequence)))
+    assert (grid >= 0).any(axis=1).all()
+
+
+def test_nothing_to_reconcile_is_an_error():
+    with pytest.raises(ValueError, match="no hypothesis"):
+        reconcile([])
+
+
+def test_silence_is_an_empty_transcript():
+    result = reconcile([heard("a", ""), heard("b", "")])
+
+    assert result.words == ()
+    assert result.quality.confidence is None
+    assert result.quality.agreement is None
+
+
+def test_one_word_beside_silence_is_decided():
+    result = reconcile([heard("a", "hello"), heard("b", "")])
+
+    (decision,) = result.decisions
+    assert {decision.chosen.text, *(other.text for other in decision.others)} == {"hello", None}
+
+
+def test_two_of_three_win():
+    result = reconcile([heard("a", "the cat sat down"), heard("b", "the hat sat down"), heard("c", "the cat sat down")])
+
+    assert result.text == "the cat sat down"
+    (decision,) = [d for d in result.decisions if d.others]
+    assert decision.chosen.providers == ("a", "c")
+    assert decision.others[0].providers == ("b",)
+    assert decision.chosen.probability > decision.others[0].probability
+
+
+def test_spelling_differences_are_no_dispute():
+    result = reconcile([
+        heard("a", "we can not take listen-only calls in 2020"),
+        heard("b", "we can't take listen only calls in twenty twenty"),
+    ])
+
+    assert not any(decision.others for decision in result.decisions)
+    assert result.quality.agreement == 1
+
+
+def test_punctuation_and_case_come_from_the_recognizer_that_has_them():
+    result = reconcile([heard("a", "hello there how are you"), heard("b", "Hello there. How are you?")])
+
+    assert result.text == "Hello there. How are you?"
+
+
+def test_speakers_come_from_the_recognizer_that_tells_them_apart():
+    speakers = Hypothesis("a", (Word("yes", speaker="A"), Word("no", speaker="B")))
+    constant = Hypothesis("b", (Word("yes", speaker="1"), Word("no", speaker="1")))
+
+    assert [word.speaker for word in reconcile([speakers, constant]).words] == ["A", "B"]
+
+
+def test_times_come_from_whoever_has_them_and_are_filled_between():
+    result = reconcile([heard("a", "these are my words"), heard("b", "these are my words", step=300)])
+
+    assert [(word.start_ms, word.end_ms) for word in result.words] == [(0, 300), (300, 600), (600, 900), (900, 1200)]
+
+
+def test_a_sure_recognizer_is_believed_more():
+    def said(provider, word, confidence):
+        return Hypothesis(provider, (Word("the"), Word(word, confidence=confidence), Word("sat")))
+
+    sure = reconcile([said("a", "cat", 0.99), said("b", "hat", 0.2)])
+    unsure = reconcile([said("a", "cat", 0.2), said("b", "hat", 0.99)])
+
+    assert (sure.text, unsure.text) == ("the cat sat", "the hat sat")
+
+
+def test_a_stretch_only_one_heard_is_reported_as_a_gap():
+    words = "we talk about the weather for quite a long time until everybody falls asleep and then it ends"
+    result = reconcile([heard("a", words, step=1000), heard("b", "we talk about then it ends")])
+
+    assert result.quality.gaps == ((3000, 15000, "a"),)
+
+
+def test_quality_tells_what_each_recognizer_was_worth():
+    quality = reconcile([heard("a", "that cat sat"), heard("b", "that hat sat"), heard("c", "that cat sat")]).quality
+
+    assert quality.recognizers["a"]["agreement"] == 1
+    assert quality.recognizers["b"]["agreement"] == pytest.approx(2 / 3, abs=1e-3)
+    assert quality.recognizers["b"]["coverage"] == 1
+    assert quality.expected_word_errors > 0
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [
+        [["word"] * 100_000, ["word"] * 90_000],
+        [[f"a{i}" for i in range(20_000)], [f"b{i}" for i in range(20_000)]],
+        [[f"w{i % 5000}" for i in range(100_000)], [f"w{i % 5000}" for i in range(100_000)]],
+        [["one"] * 50_000, []],
+        [[f"w{i % period}" for i in range(20_000)] for period in (7, 11, 13)],
+    ],
+    ids=["one word repeated", "no agreement at all", "100,000 words", "only numbers beside silence", "false friends"],
+)
+def test_hostile_and_huge_inputs_end_soon(sides):
+    started = time.perf_counter()
+
+    result = reconcile([Hypothesis(f"r{k}", tuple(map(Word, side))) for k, side in enumerate(sides)])
+
+    assert len(result.decisions) >= max(map(len, sides))
+    assert time.perf_counter() - started < 30
