@@ -20,22 +20,22 @@ COPY agents agents
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --locked --no-dev ${EXTRAS:+--extra "${EXTRAS}"} \
     && .venv/bin/python -m compileall -q schemas sinks web agents \
-    && mkdir /home/concord \
-    && if [ -n "${EXTRAS}" ]; then HOME=/home/concord .venv/bin/python -m agents.embedded.weights; fi
+    && mkdir /opt/concord \
+    && if [ -n "${EXTRAS}" ]; then .venv/bin/python -m agents.embedded.weights --cache /opt/concord; fi
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="Concord" \
       org.opencontainers.image.description="Call recordings in; reconciled, searchable transcripts out, announced exactly once." \
       org.opencontainers.image.licenses="Apache-2.0"
 # A number, because Kubernetes' runAsNonRoot cannot check a name.
-RUN useradd --uid 10001 --user-group concord \
+RUN useradd --uid 10001 --user-group --home-dir /data concord \
     && install --directory --owner concord --group concord /data
-COPY --from=build /home/concord /home/concord
+COPY --from=build /opt/concord /opt/concord
 COPY --from=build /app /app
 WORKDIR /app
 ENV PATH="/app/.venv/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
-    HOME=/home/concord \
+    CONCORD_CACHE=/opt/concord \
     CONCORD_DATA=/data \
     CONCORD_HTTP=0.0.0.0:8080
 USER 10001:10001

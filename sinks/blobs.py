@@ -1,14 +1,16 @@
-"""What every blob store decides alike: which names, ranges and content types there are. Pure, so that no store has its own idea."""
+"""What every blob store decides alike: which names, ranges and content types there are. Pure."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import AsyncIterator
 from mimetypes import MimeTypes
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from schemas.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 #: Bytes of UTF-8 in a name. S3 keys end at 1024; the rest is room for a store's own prefix.
 NAME_LIMIT: Final = 900
@@ -19,7 +21,7 @@ SEGMENT_LIMIT: Final = 255
 #: Bytes that are read, hashed or written in one go.
 PIECE: Final = 1 << 20
 
-#: Other control characters, lone surrogates, line and paragraph separators: none can be seen, some cannot even be encoded.
+#: Control characters, lone surrogates, line and paragraph separators: unseen in a log, some not even encodable.
 _UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 _CONTENT_TYPE = re.compile(r"[\w.+!#$&^-]+/[\w.+!#$&^-]+(\s*;[\x20-\x7e]*)?", re.ASCII)
@@ -32,12 +34,12 @@ _types.add_type("text/markdown", ".md")
 def check_name(name: str) -> str:
     """The name, if it may be a blob's; else InvalidInput saying why not.
 
-    Segments divided by `/`; none empty or beginning with a dot (so no `..`, no absolute path, and whatever begins with a dot
-    is the store's own), no backslash, no control characters, within the limits above. Any other Unicode is fine.
+    Segments divided by `/`; none empty or beginning with a dot (so no `..`, no absolute path, and what begins with a
+    dot is the store's own), no backslash, no control characters, within the limits above. Other Unicode is fine.
     """
     for segment in name.split("/"):
         if not segment or segment.startswith("."):
-            raise InvalidInput(f"blob name {name!r}: {segment!r} between slashes; it may be neither empty nor begin with a dot")
+            raise InvalidInput(f"blob name {name!r}: {segment!r} may be neither empty nor begin with a dot")
         if "\\" in segment or any(unicodedata.category(character) in _UNPRINTABLE for character in segment):
             raise InvalidInput(f"blob name {name!r}: no backslashes, control characters or lone surrogates")
         if len(segment.encode()) > SEGMENT_LIMIT:
@@ -48,11 +50,11 @@ def check_name(name: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """The prefix, if it is empty or whole segments ending in `/`. So `acme/` can be listed, but `acme`, also `acme2`'s, cannot."""
+    """The prefix, if it is empty or whole segments ending in `/`: `acme` would list what is `acme2`'s."""
     if prefix:
         check_name(prefix.removesuffix("/"))
         if not prefix.endswith("/"):
-            raise InvalidInput(f"prefix {prefix!r} must end in '/': without it, it would match other tenants and jobs too")
+            raise InvalidInput(f"prefix {prefix!r} must end in '/', or it would match other tenants and jobs")
     return prefix
 
 
@@ -75,13 +77,13 @@ def name_in(base: str, uri: str) -> str:
 def check_range(start: int, end: int | None) -> None:
     """Refuse a range that runs backwards or begins before the first byte."""
     if start < 0 or (end is not None and end < start):
-        raise InvalidInput(f"bytes {start} to {end} are no range: start at 0 or later, and end (exclusive) not before it")
+        raise InvalidInput(f"bytes {start} to {end} are no range: start at 0 or later, and end (exclusive) after it")
 
 
 def check_content_type(content_type: str) -> str:
     """The content type, if it can be a header's value as it stands."""
     if len(content_type) > 255 or not _CONTENT_TYPE.fullmatch(content_type):
-        raise InvalidInput(f"{content_type!r} is not a content type such as 'audio/mpeg' or 'text/plain; charset=utf-8'")
+        raise InvalidInput(f"{content_type!r} is not a content type such as 'audio/mpeg'")
     return content_type
 
 

@@ -10,11 +10,10 @@ import re
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
@@ -22,17 +21,20 @@ from schemas.errors import ConcordError, InvalidInput, NotFound, SettingsError, 
 from sinks import Blob, blobs
 from sinks.threads import Threads
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: Where blobs are written before they are renamed into place. Names cannot begin with a dot, so no blob is ever in there, and
-#: what a killed process left is found at once, however many million blobs there are.
+#: Where blobs are written before they are renamed into place. One folder for all (names cannot begin with a dot, so no
+#: blob lies in it): what a killed process left is found at once, however many million blobs there are.
 PARTS: Final = ".parts"
 
 #: Seconds without a write after which a part is what a killed process left.
 PART_AGE: Final = 3600.0
 
-#: The extended attribute with what the bytes do not tell. It is on the file before the rename, so as atomic as the bytes are.
+#: The extended attribute with what the bytes do not tell. Set before the rename, so as atomic as the bytes are.
 ATTRIBUTE: Final = "user.concord.blob"
 
 #: Recordings are private: the group may read them, strangers on this machine may not.
@@ -61,13 +63,13 @@ _URI = re.compile(r"file://(?:localhost)?(/[^?#]*)")
 class LocalStore:
     """A folder; URIs are `file://` and the percent-encoded absolute path. Several processes may share it.
 
-    A blob is written to a part, synced, renamed, and its folder synced. `durable=False` leaves out the syncs: still atomic, and
-    safe when the process is killed, but a power cut may take what was acknowledged seconds before.
+    A blob is written to a part, synced, renamed, and its folder synced. `durable=False` leaves out the syncs: still
+    atomic, and safe when the process is killed, but a power cut may take what was acknowledged seconds before.
     Every path is walked segment by segment from the root; a symbolic link on the way is refused.
     """
 
     def __init__(self, root: Path, *, durable: bool = True, threads: int = 8) -> None:
-        # Links in the root itself are not resolved: it may well be a link to another disk, and URIs say what the settings say.
+        # Links in the root itself are not resolved: it may be a link to another disk, and URIs say what settings say.
         self.root = Path(os.path.abspath(root))  # noqa: PTH100 -- Path.absolute keeps `..`
         self._base = os.path.join(self.root, "")  # noqa: PTH118 -- with its slash at the end, also if it is `/`
         self._durable = durable
@@ -161,7 +163,7 @@ class LocalStore:
         if exc.errno in _FULL:
             return Unavailable(f"no room left under {self.root} ({exc.strerror}): free some space, or raise the quota")
         if exc.errno in _FORBIDDEN:
-            return SettingsError(f"{self.root} cannot be used by user {os.geteuid()} ({exc}): it must be readable and writable")
+            return SettingsError(f"{self.root} must be readable and writable for user {os.geteuid()}: {exc}")
         return Unavailable(f"{self.root} cannot be used now: {exc}")
 
     # What follows runs in a thread, a whole put of small content in one go.
@@ -191,13 +193,15 @@ class LocalStore:
             with suppress(FileNotFoundError), self._folder(folders, create=True) as folder:
                 self._place(part, leaf, folder, name)
                 return Blob(self.uri(name), part.size, sha256, content_type)
-        raise Unavailable(f"{name}: its folder under {self.root}, or its part in {PARTS}, is removed by somebody all the time")
+        raise Unavailable(f"{name}: somebody keeps removing its folder, or its part in {PARTS}, under {self.root}")
 
     def _place(self, part: _Part, leaf: str, folder: int, name: str) -> None:
         try:
             os.rename(part.path, leaf, dst_dir_fd=folder)
         except IsADirectoryError:
-            raise InvalidInput(f"blob name {name!r}: there are blobs inside it already, and one cannot lie inside another") from None
+            raise InvalidInput(
+                f"blob name {name!r}: there are blobs inside it, and one cannot lie in another"
+            ) from None
         self._sync(folder)
 
     def _sync(self, folder: int) -> None:
@@ -205,7 +209,7 @@ class LocalStore:
             os.fsync(folder)
 
     def _open_root(self) -> int:
-        """The root, made if it is not there when first used. Later it is not: what is gone then is a disk."""
+        """The root, made if it is not there when first used. Not later: what is gone then is a disk."""
         if not self._rooted:
             self.root.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
             self._rooted = True
@@ -216,7 +220,7 @@ class LocalStore:
 
     @contextmanager
     def _folder(self, names: Sequence[str], *, create: bool = False) -> Iterator[int]:
-        """The descriptor of a folder. What is done relative to it stays in it, whatever is renamed or linked meanwhile."""
+        """The descriptor of a folder. What is done relative to it stays in it, whatever is linked meanwhile."""
         here = self._open_root()
         try:
             for name in names:
@@ -281,7 +285,7 @@ class LocalStore:
             self._prune(folders)
 
     def _prune(self, folders: Sequence[str]) -> None:
-        """Remove the folders that are empty now, innermost first. rmdir refuses others, so no blob can go with its folder."""
+        """Remove the folders that are empty now, innermost first. rmdir refuses others: no blob goes with its folder."""
         with suppress(OSError):
             while folders:
                 *folders, last = folders
@@ -289,16 +293,16 @@ class LocalStore:
                     os.rmdir(last, dir_fd=folder)
 
     def _walk(self, folders: Sequence[str]) -> Iterator[str]:
-        """The names of all blobs in a folder and those inside it, in no order; what others left there is passed over."""
-        with suppress(FileNotFoundError), self._folder(folders):  # as it must not be behind a link
-            waiting = ["/".join(folders)]
-            while waiting:
-                inside = waiting.pop()
-                for name, is_folder in _entries(self.root, inside):
-                    if is_folder:
-                        waiting.append(name)
-                    else:
-                        yield name
+        """The names of all blobs below a folder, in no order; what others left there is passed over."""
+        with suppress(FileNotFoundError), self._folder(folders):
+            pass  # no link leads there
+        waiting = ["/".join(folders)]
+        while waiting:
+            for name, is_folder in _entries(self.root, waiting.pop()):
+                if is_folder:
+                    waiting.append(name)
+                else:
+                    yield name
 
 
 class _Part:
@@ -309,10 +313,10 @@ class _Part:
         #: Bytes so far.
         self.size = 0
         self._digest = hashlib.sha256()
-        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        self._open = True
 
     def write(self, piece: bytes) -> None:
-        assert self._file is not None
         self._digest.update(piece)
         self.size += len(piece)
         left = memoryview(piece)
@@ -321,21 +325,22 @@ class _Part:
 
     def seal(self, content_type: str, *, durable: bool) -> str:
         """End writing; its sha256."""
-        assert self._file is not None
         sha256 = self._digest.hexdigest()
         _describe(self._file, sha256, content_type)
         if durable:
             os.fsync(self._file)
-        os.close(self._file)
-        self._file = None
+        self._close()
         return sha256
 
     def discard(self) -> None:
         """Remove it, unless it has become a blob. Safe to call twice."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._close()
         self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._file)
 
 
 def _sweep(folder: Path) -> None:
@@ -368,7 +373,7 @@ def _entries(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _describe(file: int, sha256: str, content_type: str) -> None:
-    """Keep digest and content type with the file, where the file system can; else `stat` reads the blob and guesses the type."""
+    """Keep digest and content type with the file, where the file system can; else `stat` computes or guesses."""
     if sys.platform != "linux":  # Python has no extended attributes elsewhere
         return
     facts = {"sha256": sha256, "content_type": content_type, "mtime_ns": os.fstat(file).st_mtime_ns}

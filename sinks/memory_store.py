@@ -1,18 +1,20 @@
-"""A blob store without a disk, for tests and fleets in memory. As strict as the real ones: it passes the same contract suite."""
+"""A blob store without a disk, for tests and fleets in memory. It passes the same contract suite as the real ones."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from schemas.errors import InvalidInput, NotFound
 from sinks import Blob
 from sinks.blobs import PIECE, check_content_type, check_expiry, check_name, check_prefix, check_range, name_in
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
 
 BASE: Final = "memory://"
 

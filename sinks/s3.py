@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Bytes in a part of a multipart upload, and the largest blob that goes up in one request. One part is in memory at a time.
+#: Bytes in a part of a multipart upload, and the most that goes up in one request. One part is in memory at a time.
 PART: Final = 16 << 20
+
+#: Bytes of UTF-8 in a key, by S3's rules.
+KEY_LIMIT: Final = 1024
 
 #: Parts a multipart upload may have, by S3's rules.
 _PARTS: Final = 10_000
@@ -37,9 +40,10 @@ _SLOWEST: Final = 1 << 20
 #: Seconds for cleaning up after a cancellation. What is left then is the bucket's lifecycle rule's.
 _CLEANUP_S: Final = 5.0
 
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys for one store. Without them the standard AWS chain decides: environment, profile, role of the pod or machine."""
+    """Keys for one store. Without them the AWS chain decides: environment, profile, role of the pod or machine."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -49,13 +53,14 @@ class Credentials:
 class S3Store:
     """A bucket, or what is below `prefix` in it; URIs are `s3://bucket/key`, the key as it is (not percent-encoded).
 
-    `sse` is a value of x-amz-server-side-encryption ("AES256", "aws:kms"), or the ARN of a KMS key. `timeout` is the seconds a
-    request may take, retries included, before it is `Unavailable`; a body adds its size at 1 MiB/s. Connects when first used.
+    `sse` is a value of x-amz-server-side-encryption ("AES256", "aws:kms"), or the ARN of a KMS key. `timeout` is the
+    seconds a request may take, retries included, before it is `Unavailable`; a body adds its size at 1 MiB/s.
+    It connects when first used.
 
-    The sha256 goes into the object's metadata, which S3 takes before the content: so streamed content is first spooled, in
-    memory up to 16 MiB, else in a nameless file in `spool` (a kill leaves nothing), then sent with its checksums.
-    A kill in the middle of a multipart upload leaves parts nobody sees but pays for: have the bucket's lifecycle rules
-    remove them (AbortIncompleteMultipartUpload). In a bucket with versions, `delete` leaves the older ones to such a rule too.
+    The sha256 goes into the object's metadata, which S3 takes before the content: so streamed content is first spooled,
+    in memory up to 16 MiB, else in a nameless file in `spool` (a kill leaves nothing), then sent with its checksums.
+    A kill in the middle of a multipart upload leaves parts that nobody sees and somebody pays for: let a lifecycle rule
+    of the bucket remove them (AbortIncompleteMultipartUpload). In a bucket with versions, `delete` needs a rule too.
     """
 
     def __init__(
@@ -72,14 +77,14 @@ class S3Store:
         spool: Path | None = None,
     ) -> None:
         self._bucket = bucket
-        self._prefix = f"{blobs.check_name(prefix.strip('/'))}/" if prefix.strip("/") else ""
+        self._prefix = _folder(prefix)
         self._region = region
         self._endpoint = endpoint_url
         self._credentials = credentials
         self._encryption = _encryption(sse)
         self._timeout = timeout
         self._connections = connections
-        self._spool = spool
+        self._spool = str(spool or gettempdir())
         self._base = f"s3://{bucket}/{self._prefix}"
         self._place = Place(bucket, self._prefix, endpoint_url or "Amazon S3")
         self._threads = Threads(4)
@@ -94,7 +99,7 @@ class S3Store:
             about = {"ContentType": content_type, "Metadata": {"sha256": sha256}, **self._encryption}
             if size <= PART:
                 digest = b64encode(bytes.fromhex(sha256)).decode()
-                await self._call("put_object", size, Key=key, Body=body.read(), ChecksumSHA256=digest, **about)
+                await self._call("put_object", moved=size, Key=key, Body=body, ChecksumSHA256=digest, **about)
             else:
                 await self._upload(key, body, size, about)
         return Blob(uri, size, sha256, content_type)
@@ -108,7 +113,9 @@ class S3Store:
         if start == end:  # HTTP has no empty range
             await self._call("head_object", Key=key)
             return
-        wanted = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        wanted: dict[str, Any] = (
+            {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        )
         try:
             answer = await self._call("get_object", Key=key, **wanted)
         except PastEnd:
@@ -127,8 +134,10 @@ class S3Store:
 
     @asynccontextmanager
     async def local_path(self, uri: str) -> AsyncIterator[Path]:
-        with TemporaryDirectory(prefix="concord-", dir=self._spool) as folder:
-            path = Path(folder, uri.rpartition("/")[2])
+        with self._disk():
+            folder = TemporaryDirectory(prefix="concord-", dir=self._spool)
+        with folder:
+            path = Path(folder.name, uri.rpartition("/")[2])
             await self._download(uri, path)
             yield path
 
@@ -145,7 +154,7 @@ class S3Store:
             await self._call("delete_object", Key=self._key(uri))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
-        more: dict[str, str] = {"Prefix": self._prefix + blobs.check_prefix(prefix)}
+        more: dict[str, Any] = {"Prefix": self._prefix + blobs.check_prefix(prefix)}
         while True:
             page = await self._call("list_objects_v2", **more)
             for item in page.get("Contents", ()):
@@ -160,7 +169,7 @@ class S3Store:
         return self._base + blobs.check_name(name)
 
     async def check(self) -> None:
-        """Write, read, list and delete a probe; raises with what is wrong: the key, the bucket, a permission, the way there."""
+        """Write, read, list and delete a probe; raises with what is wrong: key, bucket, permission or the way there."""
         content = uuid4().hex.encode()
         blob = await self.put(f"_check/{uuid4().hex}", content, "text/plain")
         try:
@@ -206,10 +215,11 @@ class S3Store:
         )
         return await self._open.enter_async_context(context)
 
-    async def _call(self, operation: str, size: int = 0, **parameters: Any) -> Any:
+    async def _call(self, operation: str, *, moved: int = 0, **parameters: Any) -> Any:
+        """One request. It gets the time that `moved` bytes take at the slowest, and the store's timeout on top."""
         with self._explained(operation, parameters.get("Key", "")):
             client = await self._connected()
-            async with asyncio.timeout(self._timeout + size / _SLOWEST):
+            async with asyncio.timeout(self._timeout + moved / _SLOWEST):
                 return await getattr(client, operation)(Bucket=self._bucket, **parameters)
 
     async def _read(self, body: Any) -> bytes:
@@ -239,28 +249,29 @@ class S3Store:
             return
         digest = hashlib.sha256()
         with SpooledTemporaryFile(PART, dir=self._spool) as file:
-            with self._disk():
-                async for piece in blobs.gathered(content):
-                    await self._threads.run(digest.update, piece)
-                    await self._threads.run(file.write, piece)
+            async for piece in blobs.gathered(content):
+                await self._threads.run(digest.update, piece)
+                await self._write(file, piece)
             size = file.tell()
             file.seek(0)
             yield file, size, digest.hexdigest()
 
     async def _upload(self, key: str, body: IO[bytes], size: int, about: dict[str, Any]) -> None:
+        """In parts, one after the other; S3 shows none of it before the last step."""
         upload = await self._begin(key, about)
         try:
             length = max(PART, math.ceil(size / _PARTS))
             numbers = range(1, math.ceil(size / length) + 1)
             parts = [await self._part(upload, number, await self._threads.run(body.read, length)) for number in numbers]
-            await self._call("complete_multipart_upload", size, MultipartUpload={"Parts": parts}, **upload)
+            await self._call("complete_multipart_upload", moved=size, MultipartUpload={"Parts": parts}, **upload)
         except BaseException:
             await self._abort(upload)
             raise
 
-    async def _begin(self, key: str, about: dict[str, Any]) -> dict[str, str]:
+    async def _begin(self, key: str, about: dict[str, Any]) -> dict[str, Any]:
         """Key and id of a new multipart upload. Cancelled meanwhile, it waits for the id, to abort what has that id."""
-        asking = asyncio.create_task(self._call("create_multipart_upload", Key=key, ChecksumAlgorithm="SHA256", **about))
+        about = {"ChecksumAlgorithm": "SHA256", **about}
+        asking = asyncio.create_task(self._call("create_multipart_upload", Key=key, **about))
         try:
             answer = await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -270,13 +281,14 @@ class S3Store:
             raise
         return {"Key": key, "UploadId": answer["UploadId"]}
 
-    async def _part(self, upload: dict[str, str], number: int, content: bytes) -> dict[str, Any]:
+    async def _part(self, upload: dict[str, Any], number: int, content: bytes) -> dict[str, Any]:
         digest = b64encode((await self._threads.run(hashlib.sha256, content)).digest()).decode()
         part = {"PartNumber": number, "ChecksumSHA256": digest}
-        answer = await self._call("upload_part", len(content), Body=content, **part, **upload)
+        # As a file, since aiohttp holds up the event loop for a megabyte of plain bytes (and warns).
+        answer = await self._call("upload_part", moved=len(content), Body=BytesIO(content), **part, **upload)
         return {**part, "ETag": answer["ETag"]}
 
-    async def _abort(self, upload: dict[str, str]) -> None:
+    async def _abort(self, upload: dict[str, Any]) -> None:
         """Remove the parts, also when we are being cancelled. What fails here must not hide why we are here."""
         aborting = asyncio.create_task(self._call("abort_multipart_upload", **upload))
         if not await settled(aborting, _CLEANUP_S):
@@ -287,9 +299,14 @@ class S3Store:
 
     async def _download(self, uri: str, path: Path) -> None:
         with self._disk():
-            with path.open("wb") as file:
-                async for piece in blobs.gathered(self.stream(uri)):
-                    await self._threads.run(file.write, piece)
+            file = path.open("wb")
+        with file:
+            async for piece in blobs.gathered(self.stream(uri)):
+                await self._write(file, piece)
+
+    async def _write(self, file: IO[bytes], piece: bytes) -> None:
+        with self._disk():
+            await self._threads.run(file.write, piece)
 
     async def _digest(self, uri: str) -> str:
         """The sha256 of an object that another program stored, without saying it."""
@@ -303,7 +320,7 @@ class S3Store:
         try:
             yield
         except OSError as exc:
-            raise Unavailable(f"the folder for temporary files ({self._spool or gettempdir()}) cannot be used: {exc}") from exc
+            raise Unavailable(f"no temporary file can be written in {self._spool}: {exc}. Make room there") from exc
 
 
 def _sdk() -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -311,6 +328,14 @@ def _sdk() -> tuple[Callable[..., Any], Callable[..., Any]]:
     from aiobotocore.session import get_session
 
     return get_session().create_client, AioConfig
+
+
+def _folder(prefix: str) -> str:
+    """The prefix with one slash at its end; empty for the whole bucket."""
+    name = prefix.strip("/")
+    if len(name.encode()) > KEY_LIMIT - blobs.NAME_LIMIT - 1:
+        raise SettingsError(f"the prefix {prefix!r} leaves too little of the {KEY_LIMIT} bytes that S3 gives a key")
+    return f"{blobs.check_name(name)}/" if name else ""
 
 
 def _encryption(sse: str | None) -> dict[str, str]:

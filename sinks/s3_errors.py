@@ -1,4 +1,4 @@
-"""What S3's refusals and silences mean to Concord: what to wait for, what is not there, and what the operator has to mend."""
+"""What S3's refusals and silences mean: what to wait for, what is not there, and what the operator has to mend."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def explain(exc: Exception, operation: str, place: Place, key: str) -> ConcordEr
         return _refusal(exc.response, operation, place, key)
     if isinstance(exc, (sdk.NoCredentialsError, sdk.PartialCredentialsError)):
         return SettingsError(
-            f"no keys for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine or pod a role ({exc})"
+            f"no keys for {place} ({exc}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
         )
     if isinstance(exc, (sdk.ParamValidationError, sdk.ProfileNotFound, sdk.NoRegionError, sdk.InvalidConfigError)):
         return SettingsError(f"{place} cannot be asked: {exc}. Check S3_BUCKET_NAME, S3_REGION and AWS_PROFILE.")

@@ -163,30 +163,22 @@ class _Facts:
         return np.array(values, dtype=np.float32)[back.ravel()]
 
     def _domain_scores(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | two tokens before) in transcripts: absolute discounting (Ney et al. 1994) down to frequency."""
-        names, known, size = self.names, self.knowledge.domain, len(column.key)
+        """log10 P(token | two tokens before) in transcripts, interpolated (Jelinek and Mercer 1980) down to frequency."""
+        names, known, keys = self.names, self.knowledge.domain, column.key
         total = known.get("", 0.0)
         if not total:
             return np.zeros(len(at), dtype=np.float32)
-        keys = column.key
         values = []
         for t in at.tolist():
             c = names[keys[t]]
             b = names[keys[t - 1]] if t > 0 else "."
-            a = names[keys[t - 2]] if t > 1 else "."
-            p = 0.7 * known.get(c, 0.0) / total + 0.3 * 10.0 ** (max(float(self.zipf[keys[t]]), 1.0) - 9)
+            ab = f"{names[keys[t - 2]]} {b}" if t > 1 else "."
+            p = 0.8 * known.get(c, 0.0) / total + 0.2 * 10.0 ** (max(float(self.zipf[keys[t]]), 1.0) - 9)
             n = known.get(b, 0.0)
-            if n:
-                hit = known.get(f"{b} {c}", 0.0)
-                weight = n / (n + 20.0)
-                p = weight * max(hit - 0.5, 0.0) / n + (1 - weight * max(1 - 0.5 * 0.6, 0.0)) * p if hit else (1 - 0.7 * weight) * p
-            n = known.get(f"{a} {b}", 0.0)
-            if n:
-                hit = known.get(f"{a} {b} {c}", 0.0)
-                weight = n / (n + 5.0)
-                p = weight * max(hit - 0.5, 0.0) / n + (1 - 0.7 * weight) * p
+            p = (known.get(f"{b} {c}", 0.0) + 20.0 * p) / (n + 20.0)
+            n = known.get(ab, 0.0)
+            p = (known.get(f"{ab} {c}", 0.0) + 4.0 * p) / (n + 4.0)
             values.append(p)
-        del size
         return np.log10(np.maximum(np.array(values, dtype=np.float32), 1e-9))
 
     def _call_scores(self, column: Column, at: Ints) -> Floats:

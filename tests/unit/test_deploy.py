@@ -15,6 +15,8 @@ import promql_parser
 import pytest
 import yaml
 
+from agents.metrics import Metrics
+from agents.settings import variables
 from schemas import topics
 
 ROOT = Path(__file__).parents[2]
@@ -31,33 +33,10 @@ ROLES = {
     "relay": (),
 }
 
-#: What an operator may set.
-ENVIRONMENT = set(
-    re.findall(
-        r"\w+",
-        """
-        KAFKA_BOOTSTRAP_SERVERS KAFKA_SECURITY_PROTOCOL DATABASE_URL S3_BUCKET_NAME S3_REGION S3_ENDPOINT_URL
-        AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY STORAGE_ROOT STORAGE_FALLBACK ASSEMBLYAI_API_KEY
-        GOOGLE_APPLICATION_CREDENTIALS GOOGLE_CLOUD_PROJECT GEMINI_API_KEY OPENAI_API_KEY OPENAI_MODEL
-        ELEVENLABS_API_KEY WEBHOOK_SECRET MAX_UPLOAD_SIZE_MB WHISPER_MODEL_DIR CONCORD_RECOGNIZERS CONCORD_DATA
-        CONCORD_HTTP CONCORD_ALLOW_HOSTS
-        """,
-    )
-)
+ENVIRONMENT = {name for name, _ in variables()}
 
-#: Metric to its labels.
-METRICS = {
-    "concord_events_total": {"stage", "outcome"},
-    "concord_step_seconds": {"stage", "le"},
-    "concord_outbox_rows": {"shard", "state"},
-    "concord_outbox_oldest_due_seconds": {"shard"},
-    "concord_retries_total": {"stage"},
-    "concord_dead_letters_total": {"topic"},
-    "concord_relay_batches_total": {"shard"},
-    "concord_consumer_lag": {"stage", "topic", "partition"},
-    "concord_jobs": {"status"},
-    "concord_provider_requests_total": {"provider", "state"},
-}
+#: Metric, as a query names it, to its labels.
+METRICS = {name: {*collector._labelnames, "le"} for name, collector in Metrics().registry._names_to_collectors.items()}
 
 
 def closed(required: str, **properties):
@@ -142,6 +121,7 @@ def generated(kustomization, folder: Path, generator: str) -> dict[str, str]:
         for one in kustomization.get(generator, ())
         for name in one["envs"]
         for line in (folder / name).read_text().splitlines()
+        if not line.startswith("#")
     ]
     return dict(line.split("=", 1) for line in lines)
 
@@ -275,14 +255,15 @@ def test_what_is_scaled_follows_the_lag_of_its_own_group_and_topics():
         target = WORKERS[spec["scaleTargetRef"]["name"]]
         assert container(target)["args"] == ["worker", role]
         assert "replicas" not in target["spec"], "each apply would undo what KEDA has set"
+        assert spec["minReplicaCount"] < spec["maxReplicaCount"] <= int(VARIABLES["KAFKA_PARTITIONS"])
 
 
 def test_recognizers_and_topics_are_those_of_the_fleet():
     names = {topic.name for waits in ROLES.values() for topic in waits}
 
     assert names <= {topic.name for topic in topics.all_topics(RECOGNIZERS)}
-    for variables in (VARIABLES, COMPOSE["x-concord"]["environment"]):
-        assert variables["CONCORD_RECOGNIZERS"] == ",".join(RECOGNIZERS)
+    for given in (VARIABLES, COMPOSE["x-concord"]["environment"]):
+        assert given["CONCORD_RECOGNIZERS"] == ",".join(RECOGNIZERS)
 
 
 def test_the_example_has_no_real_secret():
@@ -311,7 +292,10 @@ def test_every_role_runs_in_compose_after_the_migration():
 def test_only_known_variables_are_set():
     dockerfile = re.findall(r"\b(CONCORD_\w+)=", (ROOT / "Dockerfile").read_text())
 
+    fields = {variable["name"] for item in PODS.values() for variable in container(item).get("env", ())}
+
     assert VARIABLES.keys() <= ENVIRONMENT
+    assert fields <= ENVIRONMENT | {"POD_IP"}
     assert COMPOSE["x-concord"]["environment"].keys() <= ENVIRONMENT
     assert set(dockerfile) <= ENVIRONMENT
 
@@ -347,7 +331,7 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 
 def metrics_of(expression: str) -> set[str]:
-    return {name.removesuffix("_bucket") for name in re.findall(r"\bconcord_\w+", expression)}
+    return set(re.findall(r"\bconcord_\w+", expression))
 
 
 @pytest.mark.parametrize("expression", [*QUERIES, *(rule["expr"] for rule in RULES)])
@@ -365,7 +349,9 @@ def test_a_query_parses_and_asks_only_for_what_is_measured(expression):
 
 
 def test_every_metric_is_on_the_dashboard():
-    assert set().union(*map(metrics_of, QUERIES)) == METRICS.keys()
+    shown = {name.removesuffix("_total").removesuffix("_bucket") for query in QUERIES for name in metrics_of(query)}
+
+    assert shown == {metric.name for metric in Metrics().registry.collect()}
 
 
 def test_panels_do_not_overlap():

@@ -1,0 +1,68 @@
+"""`concord`: the command line. `concord COMMAND --help` explains each command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import sys
+
+from agents import settings as configuration
+from agents.failpoints import arm
+from schemas.errors import ConcordError
+
+#: Files of agents/commands, in the order in which `--help` shows what they add.
+COMMANDS = ("demo", "serve", "publish", "status", "dlq", "schema", "migrate", "doctor", "reconcile")
+
+DESCRIPTION = """Concord turns uploaded call recordings into reconciled transcripts: several speech recognizers hear each
+recording, Concord decides word by word what was said, stores it and announces it exactly once."""
+
+EPILOG = """First steps:
+  concord demo                      watch one recording travel through a fleet of its own
+  concord up                        run a fleet on this machine
+  concord publish call.wav --wait   transcribe a recording
+
+Everything is configured by environment variables; `concord doctor` lists and checks them."""
+
+
+def main() -> None:
+    """Entry point of the `concord` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; its exit status."""
+    parser = argparse.ArgumentParser("concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"agents.commands.{name}").add(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        settings = configuration.from_env(os.environ)
+        arm(settings.failpoint)
+        _log(settings.log_level)
+        return _loop(arguments.run(arguments, settings))
+    except (ConcordError, ValueError) as exc:
+        print(f"concord: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _loop(coroutine: object) -> int:
+    import uvloop  # noqa: PLC0415 - seconds saved for --help
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(coroutine)  # type: ignore[arg-type]
+
+
+def _log(level: str) -> None:
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
+    for chatty in ("aiokafka", "faust", "mode", "botocore", "asyncio", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING if level != "DEBUG" else logging.INFO)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""`concord up`, `concord worker` and `concord servers`: everything that stays and serves until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from agents import app
+from agents.embedded import address
+from agents.settings import Settings
+from schemas.errors import ServerError, SettingsError, Unavailable
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at whether everything still runs.
+LOOK_S = 0.5
+
+
+def add(commands: Any) -> None:
+    """The three commands."""
+    up = commands.add_parser("up", help="run the whole fleet in this process", description=UP, formatter_class=_Raw)
+    up.add_argument("--once", action="store_true", help="work off what is there, then exit")
+    up.add_argument("--job", metavar="ID", help="run until this job has ended, then exit")
+    up.set_defaults(run=run_up)
+    worker = commands.add_parser("worker", help="run some stages, any number of copies", description=WORKER, formatter_class=_Raw)
+    worker.add_argument("stage", nargs="+", metavar="STAGE", help="intake, transcribe.<recognizer>, reconcile, persist, track, relay")
+    worker.set_defaults(run=run_worker)
+    servers = commands.add_parser("servers", help="run only the embedded Kafka and PostgreSQL", description=SERVERS)
+    servers.set_defaults(run=run_servers)
+
+
+class _Raw(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of descriptions."""
+
+
+UP = """Runs every stage, the relay and the HTTP service in one process.
+
+Without KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL it starts a real Apache Kafka and a real PostgreSQL under CONCORD_DATA
+first, and stops them at the end; what they hold stays. Ctrl-C finishes or hands back what is in flight."""
+
+WORKER = """Runs the named stages, each as its own consumer group; start as many copies as there are partitions.
+
+  concord worker intake
+  concord worker transcribe.whisper-base
+  concord worker reconcile persist
+  concord worker track            (serves HTTP on CONCORD_HTTP)
+  concord worker relay            (several may run; one per shard is active)"""
+
+SERVERS = "Starts the embedded Kafka and PostgreSQL and prints the environment that workers need to use them."
+
+
+async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
+    """All of it, until a signal comes or the work is done."""
+    stop = _on_signals()
+    async with servers(settings) as complete:
+        return await _serve(complete, app.roles(complete.recognizers), stop, once=arguments.once, job=arguments.job)
+
+
+async def run_worker(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Some of it, until a signal comes."""
+    return await _serve(with_addresses(settings), arguments.stage, _on_signals())
+
+
+async def run_servers(_: argparse.Namespace, settings: Settings) -> int:
+    """The servers alone."""
+    stop = _on_signals()
+    async with servers(settings) as complete:
+        print(f"KAFKA_BOOTSTRAP_SERVERS={complete.kafka_servers}\n# DATABASE_URL is in {settings.data / address.FILE}", flush=True)
+        await stop.wait()
+    return 0
+
+
+def with_addresses(settings: Settings) -> Settings:
+    """The settings with the addresses of a running `concord up`, where the environment names no servers."""
+    return _filled(settings, address.read(settings.data))
+
+
+def _filled(settings: Settings, found: dict[str, str]) -> Settings:
+    given = settings.model_dump(by_alias=True, exclude_unset=True)
+    return Settings.model_validate({k: v for k, v in found.items() if k in _ALIASES} | given)
+
+
+_ALIASES = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"}
+
+
+@contextlib.asynccontextmanager
+async def servers(settings: Settings) -> AsyncIterator[Settings]:
+    """Start the embedded servers that the settings leave open; the settings with their addresses."""
+    found: dict[str, str] = {}
+    settings.data.mkdir(parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        started = [await stack.enter_async_context(server) for server in _missing(settings)]
+        for server in started:
+            found |= {"DATABASE_URL": server.dsn} if hasattr(server, "dsn") else {"KAFKA_BOOTSTRAP_SERVERS": server.bootstrap_servers}
+        if found:
+            address.write(settings.data, found)
+            stack.callback(address.clear, settings.data)
+            watch = asyncio.create_task(_keep_alive(started))
+            stack.callback(watch.cancel)
+        yield _filled(settings, found)
+
+
+def _missing(settings: Settings) -> list[Any]:
+    servers: list[Any] = []
+    if settings.database_url is None:
+        from agents.embedded.postgres import EmbeddedPostgres  # noqa: PLC0415 - not installed in production
+
+        servers.append(EmbeddedPostgres(settings.data))
+    if settings.kafka_servers is None:
+        from agents.embedded.kafka import EmbeddedKafka  # noqa: PLC0415
+
+        servers.append(EmbeddedKafka(settings.data, cache=settings.cache))
+    return servers
+
+
+async def _keep_alive(started: Sequence[Any]) -> None:
+    """Start a server again that died; the fleet waits for it meanwhile."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        for server in started:
+            if not server.alive:
+                log.warning("%s died; starting it again", type(server).__name__)
+                try:
+                    await server.start()
+                except ServerError as exc:
+                    log.error("%s", exc)
+
+
+def _on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _serve(settings: Settings, roles: Sequence[str], stop: asyncio.Event, *, once: bool = False, job: str | None = None) -> int:
+    """Run the roles; after a failure of a part, all of them anew. 0 when told to stop or done."""
+    wait_s = 1.0
+    while not stop.is_set():
+        try:
+            async with app.running(settings, roles) as fleet:
+                log.info("running: %s", ", ".join(roles))
+                wait_s = 1.0
+                if await _watch(fleet, stop, once=once, job=job):
+                    return 0
+        except SettingsError:
+            raise
+        except (Unavailable, OSError) as exc:
+            log.warning("not started: %s", exc)
+        except Exception:
+            log.exception("the fleet stopped")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await stop.wait()
+        wait_s = min(wait_s * 2, 15.0)
+    return 0
+
+
+async def _watch(fleet: app.Fleet, stop: asyncio.Event, *, once: bool, job: str | None) -> bool:
+    """True when told to stop or done; False when a part failed and all should begin anew."""
+    while not stop.is_set():
+        failure = fleet.failure()
+        if failure is not None:
+            log.error("%s; starting again", failure)
+            return False
+        if job is not None and await _ended(fleet, job):
+            return True
+        if once and await _drained(fleet):
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await stop.wait()
+    return True
+
+
+async def _ended(fleet: app.Fleet, job_id: str) -> bool:
+    row = await fleet.database.job(job_id)
+    return row is not None and row.ended
+
+
+async def _drained(fleet: app.Fleet) -> bool:
+    """Nothing is in flight: every topic read to its end, no job open, nothing due."""
+    return all(fleet.ready.values()) and await fleet.drained()
