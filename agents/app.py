@@ -121,6 +121,18 @@ class Fleet:
                 return f"the relay stopped: {task.exception()!r}" if not task.cancelled() else "the relay was cancelled"
         return None
 
+    async def drained(self) -> bool:
+        """Whether every topic is read to its end, nothing is in flight, no run is open and nothing is due soon."""
+        for app in self.apps.values():
+            consumer = app.consumer
+            if not consumer.offsets.idle:
+                return False
+            for tp in [tp for tp in consumer.assignment() if app.topics.acks_enabled_for(tp.topic)]:
+                position = await consumer.position(tp)
+                if position is None or position < consumer.highwater(tp):
+                    return False
+        return await self.database.idle()
+
     @property
     def ready(self) -> dict[str, bool]:
         """Which stages have their partitions and take events."""

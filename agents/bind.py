@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
     """An app that loses nothing: settings that survived faults, our consumer, no autodiscovery, no web server of Faust's own."""
     _refuse_slow_streams()
+    folder = data / "tables" / name
+    folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         f"concord.{name}",
         broker=[URL(f"aiokafka://{server}") for server in kafka.bootstrap_servers.split(",")],
@@ -55,7 +57,7 @@ def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
         stream_buffer_maxsize=2048,
         consumer_auto_offset_reset="earliest",
         producer_linger=0.005,
-        datadir=str(data / "tables" / name),
+        datadir=str(folder),
         loghandlers=[],
         **more,
     )
@@ -114,9 +116,9 @@ class Driver:
     async def _work(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
         try:
             done = await self._step(record)
-            passing(f"{self._kind}.before-commit") if self._kind != "track" else None
+            passing(f"{self._kind}.before-commit")
             await self._committer.commit(done)
-            passing(f"{self._kind}.after-commit") if self._kind != "track" else None
+            passing(f"{self._kind}.after-commit")
             await ack()
             self._metrics.handled(done)
         except asyncio.CancelledError:
@@ -151,16 +153,19 @@ def track_app(kafka: Kafka, data: Path, committer: Committer, metrics: Metrics, 
 
     @app.agent(topic, name="track")
     async def follow(stream: Any) -> None:
-        async for event in stream.events():
+        # Acked by hand: the compiled stream's own acks go past the consumer's `ack`, and so past our offsets.
+        manual = stream.noack()
+        async for event in manual.events():
             record = record_of(event.message)
             try:
                 status = track.newest(table.get((record.key or b"").decode("utf-8", "replace")), record)
             except MalformedEvent as exc:
                 await committer.commit(undeliverable("track", record, str(exc)))
-                continue
+                status = None
             if status is not None:
                 table[status.job_id] = status.model_dump(mode="json")
                 seen(status)
+            await manual.ack(event)
             metrics.tracked()
 
     return app, table

@@ -94,7 +94,7 @@ class Locations:
 
     def _as_file(self, data: AudioFetch) -> contextlib.AbstractAsyncContextManager[Path]:
         uri = data.audio_uri
-        if uri.startswith(self.store.uri("")):
+        if uri.startswith(self._prefix("")):
             return self._ours(data)
         match urlsplit(uri).scheme.lower():
             case "file":
@@ -104,9 +104,13 @@ class Locations:
             case scheme:
                 raise RefusedLocation(f"audio_uri: {scheme}:// is not read here; use https://, file:// or this installation's storage")
 
+    def _prefix(self, folder: str) -> str:
+        """What the URIs of everything in a folder of our storage begin with."""
+        return self.store.uri(f"{folder}x")[:-1]
+
     @contextlib.asynccontextmanager
     async def _ours(self, data: AudioFetch) -> AsyncIterator[Path]:
-        if not data.audio_uri.startswith(self.store.uri(f"{data.tenant_id}/")) or ".." in unquote(data.audio_uri):
+        if not data.audio_uri.startswith(self._prefix(f"{data.tenant_id}/")) or ".." in unquote(data.audio_uri):
             raise RefusedLocation("audio_uri: this part of the storage is not the tenant's")
         try:
             async with self.store.local_path(data.audio_uri) as path:

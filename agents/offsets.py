@@ -15,6 +15,7 @@ import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
+from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -50,6 +51,11 @@ class Offsets:
         pending = self._pending.get(partition)
         lowest = min(pending) if pending else self._next.get(partition)
         return lowest or None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that was received is still being handled."""
+        return not any(self._pending.values())
 
     def forget(self, partitions: Iterable[Hashable]) -> None:
         """These partitions are another's now, or will be read again from what is committed."""
@@ -120,10 +126,10 @@ class KeepingConsumer(driver.Consumer):
         fresh = [tp for tp in self.assignment() if self._is_fresh(tp)]
         if fresh:
             await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
-            self._read_offset.update(dict.fromkeys(map(driver.ensure_TP, fresh)))
+            self._read_offset.update(dict.fromkeys(map(ensure_TP, fresh)))
 
     def _is_fresh(self, tp: Any) -> bool:
-        return self.app.topics.acks_enabled_for(tp.topic) and not self._committed_offset.get(driver.ensure_TP(tp))
+        return self.app.topics.acks_enabled_for(tp.topic) and not self._committed_offset.get(ensure_TP(tp))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commit what is done, then let go of the partitions."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from schemas.jobs import Job, ProviderRequest, Step, Written
+from schemas.jobs import File, Job, ProviderRequest, Status, Step, Transcript, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +99,45 @@ class Database(Protocol):
 
     async def now(self) -> datetime:
         """The clock that counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last job of a page: the next page begins behind it, however many jobs have come meanwhile."""
+
+    created_at: datetime
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a tenant's jobs, newest first, and where to go on (None at the end)."""
+
+    jobs: list[Job]
+    following: Cursor | None
+
+
+class Reads(Protocol):
+    """What people may ask of the database. `tenant` is who asks and sees only its own; None is an operator, who sees all.
+
+    What belongs to another tenant is answered exactly like what does not exist. Raises `Unavailable` when the database
+    cannot be reached.
+    """
+
+    async def job(self, tenant: str | None, job_id: str) -> Job | None:
+        """The job's row."""
+
+    async def jobs(self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None) -> Page:
+        """At most `limit` of a tenant's jobs, newest first, those behind `before` if it is given."""
+
+    async def transcript(self, tenant: str | None, job_id: str, run: int | None = None) -> Transcript | None:
+        """The transcript of a run; by default of the newest run that has one."""
+
+    async def files(self, tenant: str | None, job_id: str) -> list[File]:
+        """Every blob of the job, by run and kind."""
+
+    async def tenants(self, limit: int = 1000) -> list[str]:
+        """For operators: who has jobs, in order, at most `limit` of them."""
+
+    async def counts(self) -> dict[str, int]:
+        """For operators: how many jobs have not ended, by status; zeros included."""

@@ -202,6 +202,10 @@ class Postgres:
         now: datetime = (await self._fetch("now"))[0][0]
         return now
 
+    async def idle(self) -> bool:
+        """Whether no run is open and nothing is due within seconds."""
+        return bool((await self._fetch("idle"))[0][0])
+
     async def sweep(self, days: float) -> None:
         """Forget handled events older than `days` and leases long run out."""
         await self._fetch("sweep_inbox", days)

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks import Blob, blobs
-from sinks.s3_errors import PastEnd, Place, explain, failures
+from sinks.s3_errors import IsFolder, PastEnd, Place, explain, failures
 from sinks.threads import Threads, settled
 
 if TYPE_CHECKING:
@@ -97,11 +97,12 @@ class S3Store:
         blobs.check_content_type(content_type)
         async with self._body(content) as (body, size, sha256):
             about = {"ContentType": content_type, "Metadata": {"sha256": sha256}, **self._encryption}
-            if size <= PART:
-                digest = b64encode(bytes.fromhex(sha256)).decode()
-                await self._call("put_object", moved=size, Key=key, Body=body, ChecksumSHA256=digest, **about)
-            else:
-                await self._upload(key, body, size, about)
+            async with self._folder_races(name):
+                if size <= PART:
+                    digest = b64encode(bytes.fromhex(sha256)).decode()
+                    await self._call("put_object", moved=size, Key=key, Body=body, ChecksumSHA256=digest, **about)
+                else:
+                    await self._upload(key, body, size, about)
         return Blob(uri, size, sha256, content_type)
 
     async def get(self, uri: str) -> bytes:
@@ -134,6 +135,7 @@ class S3Store:
 
     @asynccontextmanager
     async def local_path(self, uri: str) -> AsyncIterator[Path]:
+        self._key(uri)
         with self._disk():
             folder = TemporaryDirectory(prefix="concord-", dir=self._spool)
         with folder:
@@ -256,13 +258,25 @@ class S3Store:
             file.seek(0)
             yield file, size, digest.hexdigest()
 
+    @asynccontextmanager
+    async def _folder_races(self, name: str) -> AsyncIterator[None]:
+        """Gateways over a file system say "is a folder", too, when a delete takes a put's folder away (versitygw#1988)."""
+        try:
+            yield
+        except IsFolder:
+            async for _ in self.list(f"{name}/"):
+                raise
+            raise Unavailable(f"{self._place}: the folder of {name} was removed while it was written") from None
+
     async def _upload(self, key: str, body: IO[bytes], size: int, about: dict[str, Any]) -> None:
         """In parts, one after the other; S3 shows none of it before the last step."""
         upload = await self._begin(key, about)
         try:
             length = max(PART, math.ceil(size / _PARTS))
             numbers = range(1, math.ceil(size / length) + 1)
-            parts = [await self._part(upload, number, await self._threads.run(body.read, length)) for number in numbers]
+            parts = [
+                await self._part(upload, number, *await self._threads.run(_cut, body, length)) for number in numbers
+            ]
             await self._call("complete_multipart_upload", moved=size, MultipartUpload={"Parts": parts}, **upload)
         except BaseException:
             await self._abort(upload)
@@ -281,11 +295,9 @@ class S3Store:
             raise
         return {"Key": key, "UploadId": answer["UploadId"]}
 
-    async def _part(self, upload: dict[str, Any], number: int, content: bytes) -> dict[str, Any]:
-        digest = b64encode((await self._threads.run(hashlib.sha256, content)).digest()).decode()
-        part = {"PartNumber": number, "ChecksumSHA256": digest}
-        # As a file, since aiohttp holds up the event loop for a megabyte of plain bytes (and warns).
-        answer = await self._call("upload_part", moved=len(content), Body=BytesIO(content), **part, **upload)
+    async def _part(self, upload: dict[str, Any], number: int, content: BytesIO, sha256: bytes) -> dict[str, Any]:
+        part = {"PartNumber": number, "ChecksumSHA256": b64encode(sha256).decode()}
+        answer = await self._call("upload_part", moved=content.getbuffer().nbytes, Body=content, **part, **upload)
         return {**part, "ETag": answer["ETag"]}
 
     async def _abort(self, upload: dict[str, Any]) -> None:
@@ -328,6 +340,19 @@ def _sdk() -> tuple[Callable[..., Any], Callable[..., Any]]:
     from aiobotocore.session import get_session
 
     return get_session().create_client, AioConfig
+
+
+def _cut(body: IO[bytes], length: int) -> tuple[BytesIO, bytes]:
+    """The next `length` bytes and their sha256. As a file: plain bytes aiohttp sends in one go, holding up the event loop.
+
+    Copied piece by piece, for aiohttp would copy a file made of one bytes object as a whole.
+    """
+    part, digest = BytesIO(), hashlib.sha256()
+    while piece := body.read(min(blobs.PIECE, length - part.tell())):
+        part.write(piece)
+        digest.update(piece)
+    part.seek(0)
+    return part, digest.digest()
 
 
 def _folder(prefix: str) -> str:

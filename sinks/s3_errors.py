@@ -58,12 +58,13 @@ _PASSING: Final = frozenset(
     }
 )
 
-#: What a gateway over a file system says of a blob inside a blob.
-_NESTED: Final = frozenset({"ObjectParentIsFile", "ExistingObjectIsDirectory"})
-
 
 class PastEnd(InvalidInput):
     """A range that begins after the last byte."""
+
+
+class IsFolder(InvalidInput):
+    """A blob by the name of a folder, as a gateway over a file system sees it."""
 
 
 class Place(NamedTuple):
@@ -112,8 +113,10 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
         return SettingsError(f"{place}: {_OPERATOR[code]} ({code}: {text})")
     if code in _PASSING or status >= 500 or status == 429:
         return Unavailable(f"{place} refused {operation} for now ({code or status}: {text})")
-    if code in _NESTED:
-        return InvalidInput(f"blob name {key!r}: one blob cannot lie inside another here ({code})")
+    if code == "ExistingObjectIsDirectory":
+        return IsFolder(f"blob name {key!r}: there are blobs inside it, and {place} cannot have one lie in another")
+    if code == "ObjectParentIsFile":
+        return InvalidInput(f"blob name {key!r}: it lies inside a blob, which {place} cannot have")
     if status == 404:
         return NotFound(f"there is no blob s3://{place.bucket}/{key}")
     if status == 416:

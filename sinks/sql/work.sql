@@ -45,3 +45,7 @@ DELETE FROM inbox WHERE ctid = ANY(ARRAY(
 
 -- name: sweep_leases
 DELETE FROM leases WHERE until < now() - interval '1 day';
+
+-- name: idle
+SELECT NOT EXISTS (SELECT FROM jobs WHERE status NOT IN ('completed', 'failed'))
+   AND NOT EXISTS (SELECT FROM outbox WHERE due_at < now() + interval '5 seconds');

@@ -258,9 +258,12 @@ def test_what_is_scaled_follows_the_lag_of_its_own_group_and_topics():
         assert spec["minReplicaCount"] < spec["maxReplicaCount"] <= int(VARIABLES["KAFKA_PARTITIONS"])
 
 
-def test_recognizers_and_topics_are_those_of_the_fleet():
+def test_roles_recognizers_and_topics_are_those_of_the_fleet():
+    from agents.app import roles  # imports Faust: seconds that only this test needs
+
     names = {topic.name for waits in ROLES.values() for topic in waits}
 
+    assert sorted(ROLES) == sorted(roles(RECOGNIZERS))
     assert names <= {topic.name for topic in topics.all_topics(RECOGNIZERS)}
     for given in (VARIABLES, COMPOSE["x-concord"]["environment"]):
         assert given["CONCORD_RECOGNIZERS"] == ",".join(RECOGNIZERS)

@@ -1,0 +1,99 @@
+"""What people ask of PostgreSQL, read under row-level security: a query that forgets whose it is finds nothing foreign."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from typing import Any, Final
+
+import asyncpg
+
+from schemas.errors import InvalidInput
+from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
+from sinks import Cursor, Page, queries
+from sinks.postgres import _job, unavailable
+
+SQL = queries.load("reads")
+
+#: Seconds to wait for a free connection, and for an answer. People ask again; they do not wait as long as stages do.
+ACQUIRE_S, ANSWER_S = 3.0, 5.0
+
+_OPEN: Final = tuple(status for status in ORDER if status not in TERMINAL)
+_TRANSCRIPT_COLUMNS = tuple(f.name for f in fields(Transcript))
+_FILE_COLUMNS = tuple(f.name for f in fields(File))
+
+#: One round trip into a read-only transaction as a tenant, for nobody longer than it lasts. The name travels as hexadecimal
+#: digits, so nothing in it can be SQL: a simple query takes no parameters, and only a simple query takes three statements.
+_AS_TENANT: Final = (
+    "BEGIN READ ONLY; SET LOCAL ROLE concord_tenant; "
+    "SELECT set_config('concord.tenant', convert_from('\\x{name}'::bytea, 'UTF8'), true)"
+)
+
+
+class Reader:
+    """`sinks.Reads` on a pool of `sinks.postgres.connect_pool`, whose own role is the operator's."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    async def job(self, tenant: str | None, job_id: str) -> Job | None:
+        """The job's row."""
+        rows = await self._read(tenant, "read_job", job_id)
+        return _job(rows[0]) if rows else None
+
+    async def jobs(self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None) -> Page:
+        """A page of a tenant's jobs; as that tenant, whoever asks."""
+        behind = (before.created_at, before.job_id) if before else (None, "")
+        # One more than asked for tells whether there is a next page.
+        if status is None:
+            rows = await self._read(tenant, "read_jobs", *behind, limit + 1)
+        else:
+            rows = await self._read(tenant, "read_jobs_in_status", *behind, limit + 1, status)
+        jobs = [_job(row) for row in rows[:limit]]
+        more = len(rows) > limit
+        return Page(jobs, Cursor(rows[limit - 1]["created_at"], jobs[-1].job_id) if more else None)
+
+    async def transcript(self, tenant: str | None, job_id: str, run: int | None = None) -> Transcript | None:
+        """The transcript of a run; by default of the newest run that has one."""
+        rows = await self._read(tenant, "read_transcript", job_id, run)
+        return Transcript(**{name: rows[0][name] for name in _TRANSCRIPT_COLUMNS}) if rows else None
+
+    async def files(self, tenant: str | None, job_id: str) -> list[File]:
+        """Every blob of the job."""
+        rows = await self._read(tenant, "read_files", job_id)
+        return [File(**{name: row[name] for name in _FILE_COLUMNS}) for row in rows]
+
+    async def tenants(self, limit: int = 1000) -> list[str]:
+        """Who has jobs."""
+        return [row["tenant_id"] for row in await self._read(None, "read_tenants", limit)]
+
+    async def counts(self) -> dict[str, int]:
+        """How many jobs have not ended, by status."""
+        found = {row["status"]: row["jobs"] for row in await self._read(None, "count_open_jobs")}
+        return {status: found.get(status, 0) for status in _OPEN}
+
+    async def _read(self, tenant: str | None, name: str, *arguments: Any) -> list[Any]:
+        with unavailable():
+            async with self._acting_as(tenant) as connection:
+                return await connection.fetch(SQL[name], *arguments, timeout=ANSWER_S)
+
+    @contextlib.asynccontextmanager
+    async def _acting_as(self, tenant: str | None) -> AsyncIterator[Any]:
+        """A connection that sees what `tenant` may see, and cannot write."""
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            if tenant is None:
+                yield connection
+                return
+            try:
+                await connection.execute(_AS_TENANT.format(name=_hex(tenant)), timeout=ANSWER_S)
+                yield connection
+            finally:
+                if connection.is_in_transaction():  # not when the server has gone
+                    await connection.execute("ROLLBACK", timeout=ANSWER_S)
+
+
+def _hex(tenant: str) -> str:
+    if not tenant or not tenant.isprintable():
+        raise InvalidInput(f"{tenant!r} cannot be a tenant's name")
+    return tenant.encode().hex()

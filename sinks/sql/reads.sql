@@ -1,0 +1,40 @@
+-- What people ask. Each runs as concord_tenant, where row-level security adds the tenant's condition (and with it the index that
+-- begins with tenant_id), or as concord_worker, which sees all.
+
+-- name: read_job
+SELECT * FROM jobs WHERE job_id = $1;
+
+-- name: read_jobs
+-- A page of a tenant's jobs behind ($1, $2), or from the newest. Only ever asked as a tenant.
+SELECT * FROM jobs
+WHERE created_at <= coalesce($1::timestamptz, 'infinity')
+  AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
+ORDER BY created_at DESC, job_id LIMIT $3;
+
+-- name: read_jobs_in_status
+-- The same for jobs in status $4. A query of its own: a condition that may be switched off could use no index.
+SELECT * FROM jobs
+WHERE status = $4 AND created_at <= coalesce($1::timestamptz, 'infinity')
+  AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
+ORDER BY created_at DESC, job_id LIMIT $3;
+
+-- name: read_transcript
+-- Of run $2, or of the newest run that has one.
+SELECT * FROM transcripts WHERE job_id = $1 AND run = coalesce($2::int, run) ORDER BY run DESC LIMIT 1;
+
+-- name: read_files
+SELECT * FROM files WHERE job_id = $1 ORDER BY run, kind;
+
+-- name: read_tenants
+-- From one tenant to the next by the index: as many steps as there are tenants, however many jobs they have.
+WITH RECURSIVE found AS (
+    (SELECT tenant_id FROM jobs ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT jobs.tenant_id FROM jobs WHERE jobs.tenant_id > found.tenant_id ORDER BY jobs.tenant_id LIMIT 1)
+    FROM found WHERE found.tenant_id IS NOT NULL
+)
+SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT $1;
+
+-- name: count_open_jobs
+-- The condition is that of the partial index jobs_open: as many steps as there are jobs that have not ended.
+SELECT status, count(*) AS jobs FROM jobs WHERE status NOT IN ('completed', 'failed') GROUP BY status;

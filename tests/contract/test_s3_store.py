@@ -1,0 +1,401 @@
+"""What only S3 can get wrong: keys, permissions, regions, silence, parts left behind, and a server that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from schemas.errors import NotFound, SettingsError, Unavailable
+from sinks.s3 import PART, Credentials, S3Store
+from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, s3_server, server_in  # noqa: F401 -- a fixture
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits until versitygw is built
+
+MB = 1 << 20
+
+
+@contextlib.asynccontextmanager
+async def store_at(endpoint, bucket=BUCKET, **settings):
+    settings = {"region": REGION, "credentials": OWNER, "prefix": uuid4().hex, **settings}
+    store = S3Store(bucket, endpoint_url=endpoint, **settings)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def pieces(*content):
+    for piece in content:
+        yield piece
+
+
+@contextlib.contextmanager
+def looking_at(server):
+    client = server.client()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextlib.asynccontextmanager
+async def scripted(answer):
+    """The endpoint of a server that reads one request a connection and does what `answer(method, path, writer)` does."""
+    asked = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            asked.append(head.split(" ")[0])
+            await answer(writer)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+
+
+def refusing(status, code, extra=""):
+    body = f"<Error><Code>{code}</Code><Message>scripted</Message>{extra}</Error>".encode()
+
+    async def answer(writer):
+        writer.write(f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+
+    return answer
+
+
+# What `check` says is wrong.
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (Credentials("nobody", "x"), "AWS_ACCESS_KEY_ID"),
+        (Credentials(OWNER.access_key_id, "wrong"), "AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+async def test_a_wrong_key_and_a_wrong_secret_are_told_apart(s3_server, keys, message):
+    s3_server.genuine("signatures")
+    async with store_at(s3_server.endpoint, credentials=keys) as store:
+        with pytest.raises(SettingsError, match=message):
+            await store.check()
+
+
+async def test_a_missing_bucket_is_named(s3_server):
+    async with store_at(s3_server.endpoint, "no-such-bucket") as store:
+        with pytest.raises(SettingsError, match=r"no-such-bucket .*S3_BUCKET_NAME"):
+            await store.check()
+
+
+async def test_a_name_that_no_bucket_can_have_is_the_operators_to_mend(s3_server):
+    async with store_at(s3_server.endpoint, "no bucket!") as store:
+        with pytest.raises(SettingsError, match="S3_BUCKET_NAME"):
+            await store.check()
+
+
+ALL = {"s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:DeleteObject"}
+
+
+@pytest.mark.parametrize("missing", sorted(ALL))
+async def test_a_missing_permission_is_named(s3_server, missing):
+    s3_server.genuine("bucket policies")
+    bucket = f"guest-{uuid4().hex}"
+    allowed = {
+        "Effect": "Allow",
+        "Principal": {"AWS": [GUEST.access_key_id]},
+        "Action": sorted(ALL - {missing}),
+        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+    }
+    if missing == "s3:ListBucket":
+        allowed["Resource"] = [f"arn:aws:s3:::{bucket}/*"]
+    with looking_at(s3_server) as owner:
+        owner.create_bucket(Bucket=bucket)
+        owner.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}))
+
+    async with store_at(s3_server.endpoint, bucket, credentials=GUEST) as store:
+        with pytest.raises(SettingsError, match=missing):
+            await store.check()
+
+
+async def test_an_endpoint_where_nobody_listens_is_unavailable_and_named():
+    async with store_at("http://127.0.0.1:1") as store:
+        with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1"):
+            await store.check()
+
+
+async def test_no_keys_at_all_is_the_operators_to_mend(s3_server, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    async with store_at(s3_server.endpoint, credentials=None) as store:
+        with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID"):
+            await store.check()
+        with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID"):
+            await store.presigned_url(store.uri("acme/file"), 60)
+
+
+async def test_keys_come_from_the_usual_aws_environment(s3_server, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OWNER.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OWNER.secret_access_key)
+
+    async with store_at(s3_server.endpoint, credentials=None) as store:
+        await store.check()
+
+
+def test_secrets_are_not_shown():
+    assert "secret" not in repr(Credentials("id", "secret", "secret"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (503, "SlowDown", Unavailable),
+        (500, "InternalError", Unavailable),
+        (502, "", Unavailable),
+        (429, "TooManyRequests", Unavailable),
+        (400, "RequestTimeout", Unavailable),
+        (409, "OperationAborted", Unavailable),
+        (404, "NoSuchKey", NotFound),
+        (404, "NoSuchBucket", SettingsError),
+        (403, "AccessDenied", SettingsError),
+        (403, "RequestTimeTooSkewed", SettingsError),
+        (400, "ExpiredToken", SettingsError),
+        (400, "AuthorizationHeaderMalformed", SettingsError),
+        (400, "SomethingNew", SettingsError),
+    ],
+)
+async def test_what_s3_answers_decides_who_has_to_act(status, code, expected):
+    async with scripted(refusing(status, code)) as (endpoint, _), store_at(endpoint) as store:
+        with pytest.raises(expected) as raised:
+            await store.get(store.uri("acme/file"))
+        assert type(raised.value) is expected
+        assert BUCKET in str(raised.value)
+
+
+async def test_a_busy_server_is_asked_again_before_giving_up():
+    async with scripted(refusing(503, "SlowDown")) as (endpoint, asked), store_at(endpoint) as store:
+        with pytest.raises(Unavailable, match="SlowDown"):
+            await store.put("acme/file", b"x", "text/plain")
+
+    assert asked == ["PUT"] * 3
+
+
+async def test_a_server_that_never_answers_is_given_up_on_in_time():
+    async def silence(_writer):
+        await asyncio.sleep(30)
+
+    async with scripted(silence) as (endpoint, _), store_at(endpoint, timeout=0.5) as store:
+        await store._connected()  # connecting means half a second of imports, not of network
+        for work in (
+            store.get(store.uri("a")),
+            store.put("a", b"x", "a/b"),
+            store.delete(store.uri("a")),
+            store.stat(store.uri("a")),
+        ):
+            async with asyncio.timeout(2):
+                with pytest.raises(Unavailable, match="in time"):
+                    await work
+
+
+async def test_a_body_that_stops_half_way_is_unavailable_and_not_a_short_blob():
+    async def half(writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nContent-Type: a/b\r\n\r\n" + b"x" * 400)
+
+    async def stalled(writer):
+        await half(writer)
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    for answer in (half, stalled):
+        async with scripted(answer) as (endpoint, _), store_at(endpoint, timeout=0.5) as store:
+            with pytest.raises(Unavailable):
+                await store.get(store.uri("acme/file"))
+
+
+async def test_something_else_than_s3_is_not_mistaken_for_it():
+    async def web_page(writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nContent-Type: text/html\r\n\r\n<html></html>")
+
+    async with scripted(web_page) as (endpoint, _), store_at(endpoint) as store:
+        with pytest.raises((SettingsError, Unavailable, NotFound)):
+            await store.check()
+
+
+# Content.
+
+
+async def test_a_long_blob_goes_up_in_parts_and_comes_back_whole(s3_server):
+    content = [bytes([number]) * MB for number in range(37)]
+    async with store_at(s3_server.endpoint) as store:
+        blob = await store.put("acme/long", pieces(*content), "audio/wav")
+
+        assert blob.sha256 == hashlib.sha256(b"".join(content)).hexdigest()
+        assert await store.stat(blob.uri) == blob
+        assert await store.get(blob.uri) == b"".join(content)
+        assert (await store.put("acme/long", b"".join(content), "audio/wav")).sha256 == blob.sha256
+        with looking_at(s3_server) as owner:
+            head = owner.head_object(Bucket=BUCKET, Key=blob.uri.removeprefix(f"s3://{BUCKET}/"))
+        assert head["ETag"].strip('"').endswith("-3")  # three parts
+
+
+@pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART])
+async def test_nothing_is_lost_where_one_request_becomes_several(s3_server, size):
+    async with store_at(s3_server.endpoint) as store:
+        blob = await store.put("acme/edge", pieces(b"a" * (size - 1), b"z"), "audio/wav")
+
+        assert await store.stat(blob.uri) == blob
+        assert blob.size_bytes == size
+        assert [piece async for piece in store.stream(blob.uri, size - 2)] == [b"az"]
+
+
+async def test_a_cancelled_upload_leaves_no_parts_behind(s3_server):
+    async with store_at(s3_server.endpoint) as store:
+        await store.check()
+        seen_uploading = 0
+        for after in (0.0, 0.01, 0.02, 0.04, 0.08, 0.12, 0.2):
+            upload = asyncio.create_task(store.put("acme/long", b"x" * 5 * PART, "audio/wav"))
+            await asyncio.sleep(0.05 + after)
+            with looking_at(s3_server) as owner:
+                seen_uploading += len(uploads(owner, store))
+            upload.cancel()
+            await asyncio.wait({upload})
+            with looking_at(s3_server) as owner:
+                assert uploads(owner, store) == []
+        assert seen_uploading, "no cancellation hit the middle of an upload: the test checked nothing"
+
+
+def uploads(owner, store):
+    prefix = store.uri("a").removeprefix(f"s3://{BUCKET}/")[:-1]
+    return [
+        upload
+        for upload in owner.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())
+        if upload["Key"].startswith(prefix)
+    ]
+
+
+async def test_a_signed_url_reads_one_blob_and_nothing_else(s3_server):
+    s3_server.genuine("signatures")
+    async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:
+        blob = await store.put("acme/Gespräch №7 + 100%.mp3", b"ID3", "audio/mpeg")
+        url = await store.presigned_url(blob.uri, 60)
+
+        async with stranger.get(url) as answer:
+            assert (answer.status, await answer.read(), answer.content_type) == (200, b"ID3", "audio/mpeg")
+        async with stranger.get(url, headers={"Range": "bytes=1-1"}) as answer:
+            assert (answer.status, await answer.read()) == (206, b"D")
+        async with stranger.get(url.replace("acme/", "acme2/")) as answer:
+            assert answer.status == 403
+        async with stranger.put(url, data=b"mine") as answer:
+            assert answer.status == 403
+
+
+async def test_a_signed_url_ends(s3_server):
+    s3_server.genuine("signatures")
+    async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:
+        blob = await store.put("acme/file", b"x", "text/plain")
+        url = await store.presigned_url(blob.uri, 1)
+        await asyncio.sleep(2.1)
+
+        async with stranger.get(url) as answer:
+            assert answer.status == 403
+
+
+async def test_another_programs_object_is_described_by_reading_it(s3_server):
+    async with store_at(s3_server.endpoint) as store:
+        uri = store.uri("acme/theirs.txt")
+        with looking_at(s3_server) as owner:
+            owner.put_object(
+                Bucket=BUCKET, Key=uri.removeprefix(f"s3://{BUCKET}/"), Body=b"theirs", ContentType="text/plain"
+            )
+            owner.put_object(
+                Bucket=BUCKET, Key=store.uri("acme").removeprefix(f"s3://{BUCKET}/") + "/folder/", Body=b""
+            )
+
+        assert (await store.stat(uri)).sha256 == hashlib.sha256(b"theirs").hexdigest()
+        assert [found async for found in store.list("")] == [uri]  # a console's folder marker is no blob
+
+
+async def test_a_file_of_a_blob_is_removed_afterwards(s3_server, tmp_path):
+    async with store_at(s3_server.endpoint, spool=tmp_path) as store:
+        blob = await store.put("acme/original.mp3", b"ID3", "audio/mpeg")
+
+        with pytest.raises(RuntimeError, match="decoder"):
+            async with store.local_path(blob.uri) as path:
+                assert path.is_relative_to(tmp_path)
+                raise RuntimeError("the decoder failed")
+        with pytest.raises(NotFound):
+            async with store.local_path(store.uri("acme/nothing")):
+                pass
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_no_folder_for_temporary_files_is_said_plainly(s3_server, tmp_path):
+    async with store_at(s3_server.endpoint, spool=tmp_path / "gone") as store:
+        blob = await store.put("acme/small", b"x", "text/plain")
+
+        with pytest.raises(Unavailable, match="temporary file"):
+            await store.put("acme/long", pieces(*[b"x" * MB] * 20), "audio/wav")
+        with pytest.raises(Unavailable, match="temporary file"):
+            async with store.local_path(blob.uri):
+                pass
+
+
+async def test_encryption_at_rest_is_asked_for(s3_server):
+    if not s3_server.why_moto:
+        pytest.skip("versitygw keeps no encryption settings: tested on moto")
+
+
+def test_a_prefix_that_leaves_no_room_for_names_is_refused():
+    with pytest.raises(SettingsError, match="prefix"):
+        S3Store(BUCKET, prefix="x" * 200)
+
+
+# Killed.
+
+
+async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path):
+    server = server_in(tmp_path)
+    server.genuine("disk")
+    server.start()
+    with looking_at(server) as owner:
+        owner.create_bucket(Bucket=BUCKET)
+    acked = {}
+    async with store_at(server.endpoint, timeout=3) as store:
+        await store.check()
+
+        async def write(worker):
+            for turn in range(10_000):
+                size = 20 * MB if turn % 10 == 9 else 1 + turn * 1000
+                content = hashlib.sha256(f"{worker}-{turn}".encode()).digest() * (size // 32 + 1)
+                blob = await store.put(f"acme/{worker}/{turn}", content, "text/plain")
+                acked[blob.uri] = blob
+
+        for _ in range(3):
+            before = len(acked)
+            writers = [asyncio.create_task(write(f"{before}-{worker}")) for worker in range(4)]
+            while len(acked) < before + 60:
+                await asyncio.sleep(0.01)
+            server.kill()
+            ends = await asyncio.gather(*writers, return_exceptions=True)
+            assert [type(end) for end in ends] == [Unavailable] * 4
+            server.start()
+
+            listed = {uri async for uri in store.list("")}
+            assert set(acked) <= listed
+            for uri in listed:  # what was not acknowledged may be there, but only whole
+                blob = await store.stat(uri)
+                assert blob.sha256 == hashlib.sha256(await store.get(uri)).hexdigest()
+                assert acked.get(uri, blob) == blob
+    server.kill()

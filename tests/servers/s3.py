@@ -1,0 +1,155 @@
+"""A real S3 server for tests: versitygw (Go, Apache-2.0), built once into the shared cache; moto where there is no Go.
+
+`python -m tests.servers.s3` builds it ahead of time (two minutes when Go has nothing cached).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import SystemRandom
+
+import pytest
+
+from agents.embedded.process import DEFAULT_CACHE, PORT_RANGE, dies_with_parent, port_is_free, tail
+from sinks.s3 import Credentials
+from tests.conftest import need
+
+VERSION = "v1.8.0"
+MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
+
+#: The only region of the server, and the bucket that is there from the start.
+REGION = "us-east-1"
+BUCKET = "concord-test"
+
+OWNER = Credentials("owner-key", "owner-secret")
+#: May do nothing but what a bucket policy allows it.
+GUEST = Credentials("guest-key", "guest-secret")
+
+
+def versitygw() -> Path:
+    """The executable, built if it is not there yet. Raises FileNotFoundError where there is no Go to build it with."""
+    cache = Path(os.environ.get("CONCORD_CACHE", DEFAULT_CACHE)).expanduser() / "bin"
+    built = cache / f"versitygw-{VERSION}"
+    if built.exists():
+        return built
+    go = shutil.which("go")
+    if go is None:
+        raise FileNotFoundError(f"versitygw needs Go once, to be built: install it, or put the executable at {built}")
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "versitygw.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test sessions side by side build it once
+        if not built.exists():
+            _build(go, built)
+    return built
+
+
+def _build(go: str, target: Path) -> None:
+    folder = target.parent / "building"
+    command = ["nice", "-n", "10", go, "install", "-ldflags=-s -w", MODULE]
+    done = subprocess.run(
+        command, env={**os.environ, "GOBIN": str(folder)}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise FileNotFoundError(f"versitygw could not be built (go install {MODULE}): {done.stderr[-2000:]}")
+    (folder / "versitygw").rename(target)
+    folder.rmdir()
+
+
+@dataclass
+class S3Server:
+    """A server process with one bucket. Killed and started again, it has the same port and the same data (moto: no data)."""
+
+    folder: Path
+    command: list[str]
+    #: Why this is not a real server; empty if it is one.
+    why_moto: str = ""
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [part.replace("{port}", str(self.port)) for part in self.command],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={"ROOT_ACCESS_KEY": OWNER.access_key_id, "ROOT_SECRET_KEY": OWNER.secret_access_key, "PATH": ""},
+                preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- see there
+            )
+        deadline = time.monotonic() + 30
+        while port_is_free(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.command[0]} did not start:\n{tail(self.folder / 'log')}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def client(self):
+        """botocore's own, synchronous client: what tests look with, and what makes buckets and policies."""
+        from botocore.config import Config
+        from botocore.session import Session
+
+        return Session().create_client(
+            "s3",
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=OWNER.access_key_id,
+            aws_secret_access_key=OWNER.secret_access_key,
+            config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard", "max_attempts": 5}),
+        )
+
+    def genuine(self, what: str) -> None:
+        """Skip a test of `what` on moto, which does not have it."""
+        if self.why_moto:
+            pytest.skip(f"moto has no {what}. {self.why_moto}")
+
+
+def server_in(folder: Path) -> S3Server:
+    """A server that keeps its data in this folder: versitygw, or else moto; not started yet."""
+    port = next(port for port in SystemRandom().sample(PORT_RANGE, 500) if port_is_free(port))
+    try:
+        executable = versitygw()
+    except FileNotFoundError as exc:
+        need("moto", "flask")
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]
+        return S3Server(folder, command, why_moto=str(exc), port=port)
+    data, users = folder / "data", folder / "users"
+    data.mkdir()
+    users.mkdir()
+    guest = {"access": GUEST.access_key_id, "secret": GUEST.secret_access_key, "role": "user"}
+    (users / "users.json").write_text(json.dumps({"accessAccounts": {GUEST.access_key_id: guest}}))
+    flags = ["--port", "127.0.0.1:{port}", "--region", REGION, "--iam-dir", str(users), "--quiet"]
+    return S3Server(folder, [str(executable), *flags, "posix", str(data)], port=port)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """The session's S3 server, with `BUCKET` in it: use a prefix of your own."""
+    server = server_in(tmp_path_factory.mktemp("s3"))
+    server.start()
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+    yield server
+    server.kill()
+
+
+if __name__ == "__main__":
+    print(versitygw())  # noqa: T201

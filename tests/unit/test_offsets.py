@@ -1,0 +1,91 @@
+"""The offsets that are committed: the table of cases in which stock Faust loses an event, and what must hold for any order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.offsets import Offsets
+
+P = ("topic", 0)
+
+
+def offsets(received: list[int], acked: list[int]) -> Offsets:
+    kept = Offsets()
+    for offset in received:
+        kept.received(P, offset)
+    for offset in acked:
+        kept.acked(P, offset)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("received", "acked", "commit"),
+    [
+        ([], [], None),
+        ([0], [], None),
+        ([0, 1], [1], None),  # stock: 2
+        ([0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7], None),  # stock: 8
+        ([0, 1, 2, 3, 4], [3, 4], None),  # stock: 5
+        ([10, 11], [11], 10),  # stock: 12
+        ([10, 11, 12, 13, 14, 16, 17], [10, 11, 12, 13, 14, 17], 16),  # 15 is a transaction marker; stock: 18
+        ([0], [0], 1),
+        ([10, 11, 12], [10, 11, 12], 13),
+        ([10, 12, 14], [10, 12, 14], 15),
+        ([10, 11, 12], [12, 10], 11),
+    ],
+)
+def test_what_is_committed_never_passes_an_event_in_flight(received, acked, commit):
+    assert offsets(received, acked).committable(P) == commit
+
+
+def test_a_partition_that_moved_away_is_forgotten():
+    kept = offsets([5, 6], [5])
+    kept.forget([P])
+
+    assert kept.committable(P) is None
+    assert list(kept) == []
+
+
+def test_an_ack_from_before_a_rebalance_changes_nothing():
+    kept = offsets([5, 6], [])
+    kept.forget([P])
+    kept.acked(P, 5)
+    kept.received(P, 7)
+
+    assert kept.committable(P) == 7
+
+
+def test_partitions_are_counted_apart():
+    kept = offsets([5], [5])
+    kept.received(("topic", 1), 90)
+
+    assert kept.committable(P) == 6
+    assert kept.committable(("topic", 1)) == 90
+
+
+@given(st.lists(st.integers(0, 500), unique=True, min_size=1), st.data())
+def test_whatever_the_order_of_acks_the_lowest_unfinished_event_is_read_again(numbers, data):
+    received = sorted(numbers)
+    acked = data.draw(st.lists(st.sampled_from(received), unique=True))
+    pending = set(received) - set(acked)
+
+    commit = offsets(received, acked).committable(P)
+
+    if pending:
+        assert commit == (min(pending) or None)
+    else:
+        assert commit == received[-1] + 1
+
+
+@given(st.permutations(list(range(100, 130))))
+def test_commits_only_rise(order):
+    kept = offsets(list(range(100, 130)), [])
+    seen = []
+    for offset in order:
+        kept.acked(P, offset)
+        seen.append(kept.committable(P))
+
+    assert seen == sorted(seen)
+    assert seen[-1] == 130
