@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from schemas.events import StepState
 from schemas.jobs import Job, ProviderRequest, Rows, Step, Written, advance
 from schemas.messages import Message, dump_headers
 from sinks import Claim, queries
+from sinks.coalesce import Coalesce
 
 SQL = queries.load("steps", "work", "relay")
 
@@ -61,6 +62,7 @@ async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8)
             timeout=10,
             command_timeout=STATEMENT_S,
             init=_prepare,
+            reset=_nothing_to_reset,
             server_settings={"role": role, "application_name": "concord", "timezone": "UTC", "jit": "off"},
         )
 
@@ -73,6 +75,10 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         schema="pg_catalog",
         format="binary",
     )
+
+
+async def _nothing_to_reset(_: object) -> None:
+    """Only transactions change settings here, and they take them back: asyncpg's own reset would be a round trip for nothing."""
 
 
 def shard_of(key: bytes | None, shards: int) -> int:
@@ -90,6 +96,8 @@ class Postgres:
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, shards: int = 1) -> None:
         self._pool = pool
         self._shards = shards
+        self.job: Callable[[str], Awaitable[Job | None]] = Coalesce(self._jobs)
+        self._requests_of = Coalesce(self._many_requests)
 
     async def close(self) -> None:
         """End the pool, by force after some seconds."""
@@ -168,14 +176,19 @@ class Postgres:
             await db.execute(SQL["insert_outbox"], *map(list, zip(*rows, strict=True)))
             await db.execute(SQL["wake_relays"], sorted({row[0] for row in rows}))
 
-    async def job(self, job_id: str) -> Job | None:
-        """The job's row."""
-        rows = await self._fetch("job", job_id)
-        return _job(rows[0]) if rows else None
+    async def _jobs(self, ids: Sequence[str]) -> list[Job | None]:
+        found = {row["job_id"]: _job(row) for row in await self._fetch("jobs", list(ids))}
+        return [found.get(id) for id in ids]
 
     async def requests(self, job_id: str, run: int) -> list[ProviderRequest]:
         """The run's provider requests."""
-        return [_request(row) for row in await self._fetch("requests", job_id, run)]
+        return await self._requests_of((job_id, run))
+
+    async def _many_requests(self, runs: Sequence[tuple[str, int]]) -> list[list[ProviderRequest]]:
+        found: dict[tuple[str, int], list[ProviderRequest]] = {run: [] for run in runs}
+        for row in await self._fetch("requests", [job for job, _ in runs], [run for _, run in runs]):
+            found[row["job_id"], row["run"]].append(_request(row))
+        return [found[run] for run in runs]
 
     async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
         """Commit the intention to submit; see `sinks.Database`."""

@@ -54,8 +54,8 @@ class S3Store:
     """A bucket, or what is below `prefix` in it; URIs are `s3://bucket/key`, the key as it is (not percent-encoded).
 
     `sse` is a value of x-amz-server-side-encryption ("AES256", "aws:kms"), or the ARN of a KMS key. `timeout` is the
-    seconds a request may take, retries included, before it is `Unavailable`; a body adds its size at 1 MiB/s.
-    It connects when first used.
+    seconds a request may take, up to `attempts` in all, before it is `Unavailable`; a body adds its size at 1 MiB/s.
+    It connects when first used; `check` does, so call that at the start.
 
     The sha256 goes into the object's metadata, which S3 takes before the content: so streamed content is first spooled,
     in memory up to 16 MiB, else in a nameless file in `spool` (a kill leaves nothing), then sent with its checksums.
@@ -73,6 +73,7 @@ class S3Store:
         credentials: Credentials | None = None,
         sse: str | None = None,
         timeout: float = 15.0,
+        attempts: int = 3,
         connections: int = 50,
         spool: Path | None = None,
     ) -> None:
@@ -83,6 +84,7 @@ class S3Store:
         self._credentials = credentials
         self._encryption = _encryption(sse)
         self._timeout = timeout
+        self._attempts = attempts
         self._connections = connections
         self._spool = str(spool or gettempdir())
         self._base = f"s3://{bucket}/{self._prefix}"
@@ -209,7 +211,7 @@ class S3Store:
             config=config(
                 connect_timeout=min(5.0, self._timeout),
                 read_timeout=60,  # how long a large upload may be put together; `_call` is stricter with all else
-                retries={"mode": "standard", "max_attempts": 3},
+                retries={"mode": "standard", "total_max_attempts": self._attempts},
                 max_pool_connections=self._connections,
                 signature_version="s3v4",  # else some regions would presign with the one before it
                 s3={"addressing_style": "path" if self._endpoint else "auto"},

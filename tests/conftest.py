@@ -23,7 +23,7 @@ def need(*modules: str) -> None:
     reason = f"needs {', '.join(missing)}: run `make install`"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture

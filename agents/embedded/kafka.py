@@ -160,17 +160,18 @@ class EmbeddedKafka:
             self._ports = keep_ports(self._folder / "ports.json", names, self._fixed)
 
     async def start(self) -> None:
-        """Start all nodes and wait until each answers; after `stop` and `kill` too.
+        """Start every node that does not run, and wait until each answers; after `stop` and `kill` too.
 
         Raises ServerError with the end of the log and what to do.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         try:
-            await asyncio.gather(*(node.child.end_leftover() for node in self._nodes))
+            dead = [node for node in self._nodes if not node.child.alive]
+            await asyncio.gather(*(node.child.end_leftover() for node in dead))
             self.reserve()
-            await asyncio.gather(*(self._launch(node) for node in self._nodes))
-            await asyncio.gather(*(self._wait_ready(node) for node in self._nodes))
+            await asyncio.gather(*(self._launch(node) for node in dead))
+            await asyncio.gather(*(self._wait_ready(node) for node in dead))
         except BaseException:
             self.kill()
             raise
@@ -198,7 +199,8 @@ class EmbeddedKafka:
     async def start_node(self, number: int) -> None:
         """Start a killed node again, and wait until it answers and the cluster has it back."""
         node = self._nodes[number - 1]
-        await self._launch(node)
+        if not node.child.alive:
+            await self._launch(node)
         await self._wait_ready(node)
 
     def pid(self, number: int = 1) -> int | None:

@@ -117,6 +117,8 @@ class EmbeddedPostgres:
 
         Raises ServerError with the end of the log and what to do.
         """
+        if self.alive:
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         try:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Flags = NDArray[np.bool_]
 
+#: A token that another column has this many slots away, or fewer, may be the same one in another order.
+NEARBY = 12
+
 #: Kinds of dispute, seen from a reading: another word stands against it; nothing does; it is nothing itself.
 SUBSTITUTION, INSERTION, DELETION = "s", "i", "d"
 
@@ -78,7 +81,7 @@ def evidence(network: Network, knowledge: Knowledge) -> Evidence:
     place = facts.per_slot(row)
     pair = facts.per_pair(row, column, against)
     count = np.stack([votes[row, column], votes[row, against], np.full(len(row), same.shape[1])], axis=1)
-    rows = np.concatenate([count, own, other, own - other, pair, place], axis=1, dtype=np.float32)
+    rows = np.concatenate([count, own, other, (own - other)[:, DIFFERENCES], pair, place], axis=1, dtype=np.float32)
     return Evidence(rows, slots[row], column)
 
 
@@ -88,6 +91,10 @@ def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
     contest = np.where(same, -np.inf, strength[:, None, :])
     rivals: Ints = contest.argmax(axis=2)
     return rivals
+
+
+#: Facts per column whose difference between candidate and rival is given as well.
+DIFFERENCES = [1, 4, 5, 6, 7, 8, 20, 21, 22, 23, 25, 27, 28]
 
 
 class _Facts:
@@ -124,7 +131,7 @@ class _Facts:
         parts = [
             self.there, self.zipf[key], self.length[key], self.silent[key], general, domain, call,
             np.log1p(self.agreed_count[key]), np.log1p(counted.sum(axis=2) - own), np.log1p(own),
-            self._repeats(), self._speed(), self.runs.own,
+            self._repeats(), self._speed(), self.runs.own, self._moved(), *self._beside(),
         ]  # fmt: skip
         table = np.concatenate([np.stack(parts, axis=2), surface, traits], axis=2, dtype=np.float32)
         return np.where(self.there[:, :, None] | self._of_nothing(table.shape[2]), table, np.nan)
@@ -132,8 +139,8 @@ class _Facts:
     def _of_nothing(self, width: int) -> Flags:
         """Which facts also mean something for "nothing"."""
         meant = np.ones(width, dtype=bool)
-        meant[[1, 2, 3, 7, 8, 9]] = False
-        meant[13:17] = False
+        meant[[1, 2, 3, 7, 8, 9, 13]] = False
+        meant[16:20] = False
         return meant
 
     def _paths(self, scores: Callable[[Column, Ints], Floats], reach: int) -> Floats:
@@ -207,6 +214,29 @@ class _Facts:
             near = (padded[at - 1] == mine) | (padded[np.minimum(at + 1, len(padded) - 1)] == mine)
             result[:, k] = np.where(near, 2, (padded[at - 2] == mine) | (padded[np.minimum(at + 2, len(padded) - 1)] == mine))
         return result
+
+    def _moved(self) -> Floats:
+        """How many other columns have the same token close by in another disputed slot, where the order may differ."""
+        row, column = np.nonzero(self.there)
+        entries = self.key[row, column]
+        order = np.lexsort((self.slots[row], entries))
+        row, column, entries = row[order], column[order], entries[order]
+        result = np.zeros(self.key.shape, dtype=np.float32)
+        place = self.slots[row]
+        for step in (1, 2, 3):
+            near = (entries[step:] == entries[:-step]) & (column[step:] != column[:-step])
+            near &= (place[step:] != place[:-step]) & (place[step:] - place[:-step] <= NEARBY)
+            result[row[step:][near], column[step:][near]] += 1
+            result[row[:-step][near], column[:-step][near]] += 1
+        return result
+
+    def _beside(self) -> tuple[Floats, Floats]:
+        """With how many other columns a column agrees in the slot before and the slot after; -1: it has nothing there."""
+        key = self.network.key
+        agree = ((key[:, :, None] == key[:, None, :]).sum(axis=2) - 1) / max(key.shape[1] - 1, 1)
+        agree = np.where(key >= 0, agree, agree - 2)
+        agree = np.vstack([np.ones(key.shape[1]), agree, np.ones(key.shape[1])])
+        return agree[self.slots].astype(np.float32), agree[self.slots + 2].astype(np.float32)
 
     def _speed(self) -> Floats:
         """ms a letter: of a token, or for "nothing" the ms between its neighbours; NaN without times."""

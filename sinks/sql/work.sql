@@ -1,8 +1,9 @@
--- name: job
-SELECT * FROM jobs WHERE job_id = $1;
+-- name: jobs
+SELECT * FROM jobs WHERE job_id = ANY($1::text[]);
 
 -- name: requests
-SELECT * FROM provider_requests WHERE job_id = $1 AND run = $2 ORDER BY provider;
+SELECT p.* FROM provider_requests p
+JOIN unnest($1::text[], $2::int[]) AS r (job_id, run) USING (job_id, run) ORDER BY job_id, run, provider;
 
 -- name: claim
 -- The right to submit: from nobody, or from a holder whose time ran out. Says what the request was before.

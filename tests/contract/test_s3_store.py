@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ import pytest
 
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks.s3 import PART, Credentials, S3Store
-from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, s3_server, server_in  # noqa: F401 -- a fixture
+from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, moto_in, server_in
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits until versitygw is built
 
@@ -46,22 +47,28 @@ def looking_at(server):
 
 @contextlib.asynccontextmanager
 async def scripted(answer):
-    """The endpoint of a server that reads one request a connection and does what `answer(method, path, writer)` does."""
-    asked = []
+    """The endpoint of a server that answers one request a connection with `answer`, and the methods it was asked."""
+    asked, open_ = [], set()
 
     async def serve(reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        open_.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             asked.append(head.split(" ")[0])
             await answer(writer)
             await writer.drain()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
     finally:
         server.close()
+        for task in open_:
+            task.cancel()
+        await asyncio.gather(*open_)
 
 
 def refusing(status, code, extra=""):
@@ -127,7 +134,7 @@ async def test_a_missing_permission_is_named(s3_server, missing):
 
 
 async def test_an_endpoint_where_nobody_listens_is_unavailable_and_named():
-    async with store_at("http://127.0.0.1:1") as store:
+    async with store_at("http://127.0.0.1:1", attempts=1) as store:
         with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1"):
             await store.check()
 
@@ -177,7 +184,7 @@ def test_secrets_are_not_shown():
     ],
 )
 async def test_what_s3_answers_decides_who_has_to_act(status, code, expected):
-    async with scripted(refusing(status, code)) as (endpoint, _), store_at(endpoint) as store:
+    async with scripted(refusing(status, code)) as (endpoint, _), store_at(endpoint, attempts=1) as store:
         with pytest.raises(expected) as raised:
             await store.get(store.uri("acme/file"))
         assert type(raised.value) is expected
@@ -228,7 +235,7 @@ async def test_something_else_than_s3_is_not_mistaken_for_it():
     async def web_page(writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nContent-Type: text/html\r\n\r\n<html></html>")
 
-    async with scripted(web_page) as (endpoint, _), store_at(endpoint) as store:
+    async with scripted(web_page) as (endpoint, _), store_at(endpoint, attempts=1) as store:
         with pytest.raises((SettingsError, Unavailable, NotFound)):
             await store.check()
 
@@ -331,10 +338,13 @@ async def test_a_file_of_a_blob_is_removed_afterwards(s3_server, tmp_path):
     async with store_at(s3_server.endpoint, spool=tmp_path) as store:
         blob = await store.put("acme/original.mp3", b"ID3", "audio/mpeg")
 
-        with pytest.raises(RuntimeError, match="decoder"):
+        async def decode():
             async with store.local_path(blob.uri) as path:
                 assert path.is_relative_to(tmp_path)
                 raise RuntimeError("the decoder failed")
+
+        with pytest.raises(RuntimeError, match="decoder"):
+            await decode()
         with pytest.raises(NotFound):
             async with store.local_path(store.uri("acme/nothing")):
                 pass
@@ -352,9 +362,36 @@ async def test_no_folder_for_temporary_files_is_said_plainly(s3_server, tmp_path
                 pass
 
 
-async def test_encryption_at_rest_is_asked_for(s3_server):
-    if not s3_server.why_moto:
-        pytest.skip("versitygw keeps no encryption settings: tested on moto")
+@pytest.mark.parametrize(
+    ("sse", "algorithm", "key"),
+    [
+        ("AES256", "AES256", None),
+        ("aws:kms", "aws:kms", None),
+        ("arn:aws:kms:us-east-1:123456789012:key/abc", "aws:kms", "arn:aws:kms:us-east-1:123456789012:key/abc"),
+    ],
+)
+async def test_encryption_at_rest_is_asked_for(moto, sse, algorithm, key):
+    async with store_at(moto.endpoint, sse=sse) as store:
+        for content in (b"x", b"x" * (PART + 1)):
+            blob = await store.put("acme/file", content, "text/plain")
+            with looking_at(moto) as owner:
+                head = owner.head_object(Bucket=BUCKET, Key=blob.uri.removeprefix(f"s3://{BUCKET}/"))
+
+            assert (head["ServerSideEncryption"], head.get("SSEKMSKeyId", key)) == (
+                algorithm,
+                key or head.get("SSEKMSKeyId"),
+            )
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory):
+    """Versitygw keeps no encryption settings."""
+    server = moto_in(tmp_path_factory.mktemp("moto"), why="asked for")
+    server.start()
+    with looking_at(server) as owner:
+        owner.create_bucket(Bucket=BUCKET)
+    yield server
+    server.kill()
 
 
 def test_a_prefix_that_leaves_no_room_for_names_is_refused():
@@ -374,28 +411,29 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path):
     acked = {}
     async with store_at(server.endpoint, timeout=3) as store:
         await store.check()
-
-        async def write(worker):
-            for turn in range(10_000):
-                size = 20 * MB if turn % 10 == 9 else 1 + turn * 1000
-                content = hashlib.sha256(f"{worker}-{turn}".encode()).digest() * (size // 32 + 1)
-                blob = await store.put(f"acme/{worker}/{turn}", content, "text/plain")
-                acked[blob.uri] = blob
-
-        for _ in range(3):
-            before = len(acked)
-            writers = [asyncio.create_task(write(f"{before}-{worker}")) for worker in range(4)]
-            while len(acked) < before + 60:
-                await asyncio.sleep(0.01)
+        for number in range(3):
+            writers = [asyncio.create_task(write_on(store, f"acme/{number}-{writer}", acked)) for writer in range(4)]
+            while len(acked) < 40 * (number + 1):
+                await asyncio.sleep(0.01)  # noqa: ASYNC110 -- killed at no particular moment
             server.kill()
             ends = await asyncio.gather(*writers, return_exceptions=True)
             assert [type(end) for end in ends] == [Unavailable] * 4
             server.start()
 
-            listed = {uri async for uri in store.list("")}
-            assert set(acked) <= listed
-            for uri in listed:  # what was not acknowledged may be there, but only whole
-                blob = await store.stat(uri)
-                assert blob.sha256 == hashlib.sha256(await store.get(uri)).hexdigest()
-                assert acked.get(uri, blob) == blob
+        listed = [uri async for uri in store.list("")]
+        assert set(acked) <= set(listed)
+        for uri in listed:  # what was not acknowledged may be there, but only whole
+            blob, content = await asyncio.gather(store.stat(uri), store.get(uri))
+            assert blob.sha256 == hashlib.sha256(content).hexdigest()
+            assert acked.get(uri, blob) == blob
     server.kill()
+
+
+async def write_on(store, folder, acked):
+    """Blobs of all sizes, some of them in parts, until one is not taken any more."""
+    for turn in itertools.count():
+        size = PART + MB if turn % 20 == 7 else turn * 1000
+        blob = await store.put(
+            f"{folder}/{turn}", hashlib.sha256(folder.encode()).digest() * (size // 32), "text/plain"
+        )
+        acked[blob.uri] = blob

@@ -14,7 +14,7 @@ from sinks import Blob
 from sinks.local import LocalStore
 from sinks.memory_store import MemoryStore
 from sinks.s3 import S3Store
-from tests.servers.s3 import BUCKET, OWNER, REGION, s3_server  # noqa: F401 -- a fixture
+from tests.servers.s3 import BUCKET, OWNER, REGION
 
 MB = 1 << 20
 

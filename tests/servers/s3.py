@@ -66,7 +66,7 @@ def _build(go: str, target: Path) -> None:
 
 @dataclass
 class S3Server:
-    """A server process with one bucket. Killed and started again, it has the same port and the same data (moto: no data)."""
+    """A server process. Killed and started again, it has the same port and the same data (moto: no data)."""
 
     folder: Path
     command: list[str]
@@ -96,13 +96,13 @@ class S3Server:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """By `kill -9`, and wait until it is gone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def client(self):
-        """botocore's own, synchronous client: what tests look with, and what makes buckets and policies."""
+        """Botocore's own, synchronous client: what tests look with, and what makes buckets and policies."""
         from botocore.config import Config
         from botocore.session import Session
 
@@ -123,20 +123,28 @@ class S3Server:
 
 def server_in(folder: Path) -> S3Server:
     """A server that keeps its data in this folder: versitygw, or else moto; not started yet."""
-    port = next(port for port in SystemRandom().sample(PORT_RANGE, 500) if port_is_free(port))
     try:
         executable = versitygw()
     except FileNotFoundError as exc:
-        need("moto", "flask")
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]
-        return S3Server(folder, command, why_moto=str(exc), port=port)
+        return moto_in(folder, why=str(exc))
     data, users = folder / "data", folder / "users"
     data.mkdir()
     users.mkdir()
     guest = {"access": GUEST.access_key_id, "secret": GUEST.secret_access_key, "role": "user"}
     (users / "users.json").write_text(json.dumps({"accessAccounts": {GUEST.access_key_id: guest}}))
     flags = ["--port", "127.0.0.1:{port}", "--region", REGION, "--iam-dir", str(users), "--quiet"]
-    return S3Server(folder, [str(executable), *flags, "posix", str(data)], port=port)
+    return S3Server(folder, [str(executable), *flags, "posix", str(data)], port=_free_port())
+
+
+def moto_in(folder: Path, why: str) -> S3Server:
+    """Moto's server, which checks no signature, keeps nothing, but knows all of S3's settings; not started yet."""
+    need("moto", "flask")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]
+    return S3Server(folder, command, why_moto=why, port=_free_port())
+
+
+def _free_port() -> int:
+    return next(port for port in SystemRandom().sample(PORT_RANGE, 500) if port_is_free(port))
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,15 @@ async def test_kafka_restarts_in_order_on_its_data(server_data):
         assert await read_all(bootstrap, "t") == [b"kept"]
 
 
+@pytest.mark.parametrize("server", [EmbeddedKafka, EmbeddedPostgres])
+async def test_a_second_start_changes_nothing(server, server_data):
+    async with server(server_data) as running_server:
+        pid = running_server.pid() if server is EmbeddedKafka else running_server.pid
+        await running_server.start()
+
+        assert pid == (running_server.pid() if server is EmbeddedKafka else running_server.pid)
+
+
 async def test_kafka_makes_no_topic_by_itself(kafka):
     async with started(AIOKafkaAdminClient(bootstrap_servers=kafka)) as admin:
         await admin.describe_topics(["never-created"])

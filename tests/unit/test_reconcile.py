@@ -79,7 +79,9 @@ def test_what_all_heard_is_kept_and_nothing_is_lost_from_the_apparatus(given_):
 @given(st.lists(texts, min_size=2, max_size=4))
 def test_a_grid_holds_every_token_once_and_in_order(lines):
     vocabulary = {}
-    sequences = [np.array([vocabulary.setdefault(w, len(vocabulary)) for w in line.split()], dtype=int) for line in lines]
+    sequences = [
+        np.array([vocabulary.setdefault(w, len(vocabulary)) for w in line.split()], dtype=int) for line in lines
+    ]
 
     grid = align(sequences, list(vocabulary))
 
@@ -119,10 +121,12 @@ def test_two_of_three_win():
 
 
 def test_spelling_differences_are_no_dispute():
-    result = reconcile([
-        heard("a", "we can not take listen-only calls in 2020"),
-        heard("b", "we can't take listen only calls in twenty twenty"),
-    ])
+    result = reconcile(
+        [
+            heard("a", "we can not take listen-only calls in 2020"),
+            heard("b", "we can't take listen only calls in twenty twenty"),
+        ]
+    )
 
     assert not any(decision.others for decision in result.decisions)
     assert result.quality.agreement == 1

@@ -1,0 +1,221 @@
+"""Following jobs while they go through the fleet, and showing where they are: pure lines, a board that redraws them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+from aiokafka import TopicPartition
+
+from agents import kafka as clients
+from agents.commands import reach
+from agents.track import newest
+from schemas import topics
+from schemas.errors import MalformedEvent
+from schemas.jobs import TERMINAL, status_of
+from schemas.messages import Record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+
+    from agents.kafka import Kafka
+    from schemas.events import JobStatus, StepState
+    from schemas.jobs import Job
+
+    #: Asks for a job's row, by its id.
+    Ask = Callable[[str], Awaitable[Job | None]]
+
+#: Seconds between redraws of the board, and between questions to the database.
+REDRAW_S, ASK_S = 0.25, 1.0
+
+#: Stages of a run in their order; the recognizers stand between the first two.
+_STAGES = ("intake", "reconcile", "persist")
+
+_MARKS = {"done": "✓", "failed": "✗", "retrying": "↻", "running": "…", "waiting": "·"}
+_BLOCKS = " ▏▎▍▌▋▊▉"
+
+
+def bar(share: float, width: int = 20) -> str:
+    """A bar of `width` characters, `share` of it full."""
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(width)
+
+
+def seconds(step: StepState, now: datetime) -> float | None:
+    """How long a step took, or has taken until now."""
+    if step.started_at is None:
+        return None
+    return max(0.0, ((step.finished_at or now) - step.started_at).total_seconds())
+
+
+def steps_of(status: JobStatus) -> list[tuple[str, StepState]]:
+    """The steps that have begun, in the order of the pipeline."""
+    heard = sorted(name for name in status.steps if name not in _STAGES)
+    order = [_STAGES[0], *heard, *_STAGES[1:]]
+    return [(name, status.steps[name]) for name in order if name in status.steps]
+
+
+def short_step(name: str, step: StepState, now: datetime) -> str:
+    """One step in a few characters: "whisper-base 45 % 2.1 s"."""
+    parts = [name.removeprefix("transcribe."), _MARKS[step.state]]
+    if step.state == "running" and step.progress is not None:
+        parts.append(f"{step.progress:.0%}")
+    took = seconds(step, now)
+    if took is not None:
+        parts.append(f"{took:.1f} s")
+    return " ".join(parts)
+
+
+def line(label: str, status: JobStatus | None, now: datetime) -> str:
+    """One job in one line."""
+    if status is None:
+        return f"{label}  ▕{bar(0)}▏   0 %  waiting for intake"
+    steps = "   ".join(short_step(name, step, now) for name, step in steps_of(status))
+    said = f"{label}  ▕{bar(status.progress)}▏ {status.progress:4.0%}  {status.status:<12}  {steps}"
+    return f"{said}   {status.reason}" if status.reason else said
+
+
+def table(status: JobStatus, now: datetime) -> str:
+    """One job in full: what, where, how far, each step with its time and attempts, and why it failed."""
+    rows = [f"{status.filename}  (job {status.job_id}, tenant {status.tenant_id}, run {status.run})"]
+    rows.append(f"{status.status}  ▕{bar(status.progress)}▏ {status.progress:.0%}")
+    rows.append(f"since {_time(status.created_at)}, last change {_time(status.updated_at)}")
+    rows += ["", f"  {'step':<28} {'state':<10} {'started':<20} {'seconds':>8} {'tries':>6}"]
+    rows += [_step_row(name, step, now) for name, step in steps_of(status)]
+    if status.reason:
+        rows += ["", f"failed: {status.reason}", "`concord dlq list` shows what was given up, `concord dlq replay` tries it again."]
+    return "\n".join(rows)
+
+
+def _step_row(name: str, step: StepState, now: datetime) -> str:
+    took = seconds(step, now)
+    shown = f"{took:8.1f}" if took is not None else " " * 8
+    share = f" {step.progress:.0%}" if step.state == "running" and step.progress is not None else ""
+    row = f"{_MARKS[step.state]} {name:<28} {step.state + share:<10} {_time(step.started_at):<20} {shown} {step.attempts or '':>6}"
+    return f"{row}  {step.error}" if step.error else row
+
+
+def _time(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+
+
+class Board:
+    """Where some jobs are: on a terminal a line each, redrawn in place; elsewhere a line per change."""
+
+    def __init__(self, labels: Mapping[str, str], out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        width = max((len(label) for label in labels.values()), default=0)
+        self._labels = {job_id: label.ljust(width) for job_id, label in labels.items()}
+        self._known: dict[str, JobStatus] = {}
+        self._drawn = 0
+        self._live = self._out.isatty()
+
+    def update(self, status: JobStatus) -> None:
+        """Show a newer status of one of the jobs."""
+        self._known[status.job_id] = status
+        if not self._live:
+            print(f"{datetime.now():%H:%M:%S}  {self._line(status.job_id)}", file=self._out, flush=True)  # noqa: DTZ005 - for people
+
+    @contextlib.asynccontextmanager
+    async def shown(self) -> AsyncIterator[Board]:
+        """Keep the lines on the terminal fresh for as long as the context lasts."""
+        drawing = asyncio.create_task(self._redraw()) if self._live else None
+        try:
+            yield self
+        finally:
+            if drawing is not None:
+                drawing.cancel()
+                self.draw()
+
+    async def _redraw(self) -> None:
+        while True:
+            self.draw()
+            await asyncio.sleep(REDRAW_S)
+
+    def draw(self) -> None:
+        """Write all lines over the ones before."""
+        width, height = shutil.get_terminal_size()
+        lines = [self._line(job_id)[: width - 1] for job_id in self._labels]
+        if len(lines) >= height:
+            lines = [self._summary()]
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        self._out.write(up + "".join(f"\x1b[2K{text}\n" for text in lines))
+        self._out.flush()
+        self._drawn = len(lines)
+
+    def _line(self, job_id: str) -> str:
+        return line(self._labels[job_id], self._known.get(job_id), datetime.now(UTC))
+
+    def _summary(self) -> str:
+        ended = [status.status for status in self._known.values()]
+        share = sum(status.progress for status in self._known.values()) / len(self._labels)
+        done, failed = ended.count("completed"), ended.count("failed")
+        return f"{len(self._labels)} recordings  ▕{bar(share)}▏ {share:4.0%}  {done} completed, {failed} failed"
+
+
+class Follower:
+    """Statuses of jobs from a moment on: what `job.status` says, and what the database says where the topic is silent."""
+
+    def __init__(self, consumer: Any = None, ask: Ask | None = None) -> None:
+        self._consumer = consumer
+        self._ask = ask
+        self._known: dict[str, dict[str, Any]] = {}
+
+    async def until_ended(self, job_ids: Collection[str]) -> AsyncIterator[JobStatus]:
+        """Every newer status of these jobs, until the run of each has ended."""
+        waiting, asked_at = set(job_ids), time.monotonic()
+        while waiting:
+            statuses = await self._read(waiting)
+            if self._ask is not None and time.monotonic() - asked_at > ASK_S:
+                statuses += await self._look(self._ask, waiting)
+                asked_at = time.monotonic()
+            for status in statuses:
+                yield status
+                if status.status in TERMINAL:
+                    waiting.discard(status.job_id)
+
+    async def _read(self, wanted: Collection[str]) -> list[JobStatus]:
+        if self._consumer is None:
+            await asyncio.sleep(REDRAW_S)
+            return []
+        batch = await self._consumer.getmany(timeout_ms=int(REDRAW_S * 1000))
+        found = [self._newer(record, wanted) for records in batch.values() for record in records]
+        return [status for status in found if status is not None]
+
+    def _newer(self, record: Any, wanted: Collection[str]) -> JobStatus | None:
+        job_id = (record.key or b"").decode("utf-8", "replace")
+        if job_id not in wanted:
+            return None
+        with contextlib.suppress(MalformedEvent):  # the fleet's `track` keeps it in the dead letters
+            read = Record(record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers))
+            return self._remembered(newest(self._known.get(job_id), read))
+        return None
+
+    async def _look(self, ask: Ask, wanted: Collection[str]) -> list[JobStatus]:
+        jobs = [await ask(job_id) for job_id in sorted(wanted)]
+        newer = [job for job in jobs if job is not None and job.version > self._known.get(job.job_id, {"version": 0})["version"]]
+        return [status for status in (self._remembered(status_of(job)) for job in newer) if status is not None]
+
+    def _remembered(self, status: JobStatus | None) -> JobStatus | None:
+        if status is not None:
+            self._known[status.job_id] = {"version": status.version}
+        return status
+
+
+@contextlib.asynccontextmanager
+async def following(where: Kafka, ask: Ask | None = None) -> AsyncIterator[Follower]:
+    """A follower of everything that is said on `job.status` from now on."""
+    partitions = [TopicPartition(topics.STATUS.name, number) for number in await reach.partitions_of(where, topics.STATUS.name)]
+    async with reach.started(where, clients.consumer(where)) as consumer:
+        consumer.assign(partitions)
+        await consumer.seek_to_end(*partitions)
+        # The seek is lazy: only a position fixes where "now" is.
+        for partition in partitions:
+            await consumer.position(partition)
+        yield Follower(consumer, ask)

@@ -1,0 +1,125 @@
+"""How commands reach the fleet's servers, and what they say when one cannot be reached."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from agents.app import dsn_of, kafka_of, open_store
+from agents.commands.serve import with_addresses
+from schemas.errors import NotFound, SettingsError, Unavailable
+from sinks.postgres import Postgres, connect_pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from agents.kafka import Kafka
+    from agents.settings import Settings
+    from sinks import Store
+
+#: What to do about a server that does not answer.
+ADVICE = "`concord up` starts a fleet on this machine; `concord doctor` says what is wrong with a configured one."
+
+
+def addressed(settings: Settings) -> Settings:
+    """The settings with the servers of a `concord up` that runs here; this command's logging down to what matters to people."""
+    if "log_level" not in settings.model_fields_set:
+        logging.getLogger().setLevel(logging.WARNING)
+        # It logs every refused connection; the command says it once, in a sentence.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return with_addresses(settings)
+
+
+def kafka(settings: Settings) -> Kafka:
+    """Where Kafka is, or what to do when there is none."""
+    if settings.kafka_servers is None:
+        raise SettingsError(f"there is no Kafka: KAFKA_BOOTSTRAP_SERVERS is not set. {ADVICE}")
+    return kafka_of(settings)
+
+
+@contextlib.contextmanager
+def kafka_explained(where: Kafka) -> Iterator[None]:
+    """Turn what aiokafka raises into a sentence that says where and what to do."""
+    try:
+        yield
+    except (KafkaError, TimeoutError) as exc:
+        raise Unavailable(f"Kafka at {where.bootstrap_servers} does not do it ({_said(exc)}). {ADVICE}") from exc
+
+
+def _said(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"[:200] if str(exc) else type(exc).__name__
+
+
+@contextlib.asynccontextmanager
+async def started(where: Kafka, client: Any) -> AsyncIterator[Any]:
+    """A producer or consumer for as long as the context lasts."""
+    with kafka_explained(where):
+        try:
+            await client.start()
+            yield client
+        finally:
+            await client.stop()
+
+
+async def partitions(where: Kafka) -> dict[str, list[int]]:
+    """Every topic that Kafka shows us, with its partitions."""
+    client = AIOKafkaClient(**where.client(), request_timeout_ms=10_000)
+    with kafka_explained(where):
+        try:
+            await client.bootstrap()
+            cluster = await client.fetch_all_metadata()
+            return {name: sorted(cluster.partitions_for_topic(name) or ()) for name in sorted(cluster.topics())}
+        finally:
+            await client.close()
+
+
+async def partitions_of(where: Kafka, topic: str) -> list[int]:
+    """The partitions of one topic that must be there."""
+    found = (await partitions(where)).get(topic)
+    if not found:
+        raise NotFound(f"Kafka at {where.bootstrap_servers} has no topic {topic!r}: the first worker makes it. {ADVICE}")
+    return found
+
+
+@contextlib.contextmanager
+def postgres_explained() -> Iterator[None]:
+    """Turn what asyncpg raises for a wrong configuration into a sentence; outages are `Unavailable` already."""
+    try:
+        yield
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as exc:
+        raise SettingsError(f"PostgreSQL refuses the login in DATABASE_URL: {exc}") from exc
+    except asyncpg.InvalidCatalogNameError as exc:
+        raise SettingsError(f"DATABASE_URL names a database that is not there: {exc}") from exc
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as exc:
+        raise SettingsError(f"the database knows nothing of Concord ({exc}): run `concord migrate`") from exc
+    except Unavailable as exc:
+        raise Unavailable(f"{str(exc).partition(';')[0]}. {ADVICE}") from exc
+
+
+@contextlib.asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Postgres]:
+    """The truth about jobs, for as long as the context lasts."""
+    if settings.database_url is None:
+        raise SettingsError(f"there is no PostgreSQL: DATABASE_URL is not set. {ADVICE}")
+    with postgres_explained():
+        pool = await connect_pool(dsn_of(settings), size=2)
+        connected = Postgres(pool)
+        try:
+            yield connected
+        finally:
+            await connected.close()
+
+
+@contextlib.asynccontextmanager
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    """The blob store, for as long as the context lasts."""
+    opened = open_store(settings)
+    try:
+        yield opened
+    finally:
+        await opened.close()

@@ -1,0 +1,5 @@
+"""The servers that contract tests share."""
+
+from tests.servers.s3 import s3_server
+
+__all__ = ["s3_server"]

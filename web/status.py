@@ -1,0 +1,104 @@
+"""The status of a job, from whoever knows best: this worker's table, the table of the worker that has the row, PostgreSQL.
+
+The table is quick and may lag or be moving; PostgreSQL is the truth. Of two answers the newer wins, and this worker never
+answers with an older one than it did before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from schemas.errors import NotFound, Unavailable
+from schemas.jobs import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from schemas.events import JobStatus
+    from sinks import Reads
+    from web.auth import Caller
+    from web.owners import Owners
+    from web.ports import LiveJobs
+
+Source = Literal["table", "owner", "database"]
+
+#: Jobs whose newest answered version is remembered: some 20 MB.
+REMEMBERED = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status, and who said so."""
+
+    status: JobStatus
+    source: Source
+
+
+def standing(status: JobStatus) -> tuple[datetime, int]:
+    """What makes one status newer than another. Versions start anew when a job is deleted and its id used again."""
+    return status.created_at, status.version
+
+
+class Seen:
+    """The newest version shown of each job, for the jobs asked for last."""
+
+    def __init__(self, size: int = REMEMBERED) -> None:
+        self._size = size
+        self._newest: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
+
+    def allows(self, status: JobStatus) -> bool:
+        """Whether showing this would not be a step back."""
+        known = self._newest.get(status.job_id)
+        return known is None or standing(status) >= known
+
+    def note(self, status: JobStatus) -> None:
+        """This is being shown."""
+        if self.allows(status):
+            self._newest[status.job_id] = standing(status)
+            self._newest.move_to_end(status.job_id)
+            if len(self._newest) > self._size:
+                self._newest.popitem(last=False)
+
+
+class Statuses:
+    """Answers for jobs' statuses; everything that shows one elsewhere (lists, events) notes it in `seen`."""
+
+    def __init__(self, live: LiveJobs, reads: Reads, owners: Owners, seen: Seen | None = None) -> None:
+        self._live, self._reads, self._owners = live, reads, owners
+        self.seen = seen or Seen()
+
+    async def newest(self, caller: Caller, job_id: str, passport: Mapping[str, str] | None) -> Answer:
+        """The job's status. `passport` is what the request may be passed on with; None if it may not.
+
+        Raises `NotFound` also for what is another tenant's, after the same look into PostgreSQL as for an unknown job, so
+        that not even the time it takes tells them apart; `Unavailable` when only a step back could be answered.
+        """
+        live = await self._live_answer(job_id, passport)
+        if live is not None and not caller.sees(live.status.tenant_id):
+            live = None
+        if live is not None and self.seen.allows(live.status):
+            return self._shown(live)
+        job = await self._reads.job(caller.tenant, job_id)
+        if job is None:
+            raise NotFound("there is no such job")
+        stored = Answer(status_of(job), "database")
+        newest = live if live and standing(live.status) > standing(stored.status) else stored
+        if not self.seen.allows(newest.status):
+            raise Unavailable(f"PostgreSQL's row of {job_id} is older than what was answered: a lagging or restored server?")
+        return self._shown(newest)
+
+    async def _live_answer(self, job_id: str, passport: Mapping[str, str] | None) -> Answer | None:
+        """From a table. Where the row lives elsewhere, a copy here (a standby, a partition just lost) would lag: not asked."""
+        owner = self._live.owner(job_id)
+        if owner is None:
+            status = self._live.get(job_id)
+            return Answer(status, "table") if status else None
+        status = await self._owners.status(owner, job_id, passport) if passport else None
+        return Answer(status, "owner") if status else None
+
+    def _shown(self, answer: Answer) -> Answer:
+        self.seen.note(answer.status)
+        return answer

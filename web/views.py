@@ -1,0 +1,207 @@
+"""What HTTP shows of a job, as documents: pure functions from what is stored. The models are also the published schemas."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+
+from schemas.errors import InvalidInput, NotFound
+from schemas.events import Data, JobStatus, StepState
+from schemas.ids import Name
+from schemas.jobs import ORDER, TERMINAL, Status, Transcript, status_of
+from sinks import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sinks import Page
+
+#: Jobs on a page, unless asked otherwise, and at most.
+PAGE, MAX_PAGE = 50, 500
+
+#: Stages in the order a run goes through them; recognizers share one place.
+_PIPELINE: Final = ("intake", "transcribe", "reconcile", "persist")
+#: Which stage has the job in which status.
+_AT_WORK: Final = dict(zip(ORDER, _PIPELINE, strict=False))
+
+_STATUSES: Final = get_args(Status)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class JobView(JobStatus):
+    """Where a job stands."""
+
+    stage: str | None = Field(description="the stage that has the job, or in which it failed; null when completed")
+    links: dict[str, str] = Field(description="what else there is of this job, by kind")
+
+
+class JobPage(Data):
+    """Some of a tenant's jobs, newest first."""
+
+    jobs: list[JobView]
+    next: str | None = Field(description="cursor of the next page; null on the last")
+
+
+class TranscriptView(Data):
+    """What was said, for people; what each recognizer heard is behind `links.raw`."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    text: str
+    words: int
+    speakers: list[str]
+    segments: list[dict[str, Any]] = Field(description="start_ms, end_ms, speaker, text, confidence of each, in order")
+    language: str | None
+    confidence: float | None
+    agreement: float | None
+    method: str
+    provider_confidences: dict[str, float | None]
+    reconciliation_notes: list[str]
+    quality: dict[str, Any]
+    duration_ms: int | None
+    links: dict[str, str]
+
+
+class Tenants(Data):
+    """Whose jobs the caller may see."""
+
+    tenants: list[str]
+    operator: bool
+
+
+class HealthView(Data):
+    """What a probe is told."""
+
+    alive: bool
+    ready: bool
+    details: dict[str, str]
+
+
+class ProblemView(Data):
+    """An error (RFC 9457)."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str
+
+
+def job_view(status: JobStatus) -> JobView:
+    """A status with its steps in the order of the pipeline, those ahead included, and where to go from here."""
+    known = {name: getattr(status, name) for name in JobStatus.model_fields}
+    known |= {"steps": _steps(status), "stage": stage_of(status), "links": _links(status)}
+    return JobView.model_construct(**known)
+
+
+def stage_of(status: JobStatus) -> str | None:
+    """The stage that has the job, or in which it failed; None when it is completed, or nobody knows."""
+    if status.status == "failed":
+        failed = [(step.finished_at or status.updated_at, name) for name, step in status.steps.items() if step.state == "failed"]
+        return max(failed)[1] if failed else None
+    return _AT_WORK.get(status.status)
+
+
+def _steps(status: JobStatus) -> dict[str, StepState]:
+    """PostgreSQL's jsonb and a merged table keep no order; a page and its reader need one."""
+    steps = dict(status.steps)
+    if status.status not in TERMINAL:
+        begun = {name.partition(".")[0] for name in steps}
+        steps |= {name: StepState(state="waiting") for name in _PIPELINE if name not in begun}
+    return dict(sorted(steps.items(), key=lambda item: (_place(item[0]), item[0])))
+
+
+def _place(step: str) -> int:
+    stage = step.partition(".")[0]
+    return _PIPELINE.index(stage) if stage in _PIPELINE else len(_PIPELINE)
+
+
+def _links(status: JobStatus) -> dict[str, str]:
+    job = f"/jobs/{status.job_id}"
+    links = {"status": f"{job}/status", "events": f"{job}/events", "audio": f"{job}/audio"}
+    if status.status == "completed" or status.run > 1:
+        links |= {"transcript": f"{job}/transcript", "raw": f"{job}/transcript/raw"}
+    return links
+
+
+def page_view(page: Page) -> JobPage:
+    """A page with its cursor as text."""
+    jobs = [job_view(status_of(job)) for job in page.jobs]
+    return JobPage.model_construct(jobs=jobs, next=encode_cursor(page.following) if page.following else None)
+
+
+def transcript_view(transcript: Transcript) -> TranscriptView:
+    """The row without what is ours: where its blobs lie."""
+    job, run = f"/jobs/{transcript.job_id}", f"?run={transcript.run}"
+    known = {name: getattr(transcript, name) for name in TranscriptView.model_fields if name != "links"}
+    links = {"status": f"{job}/status", "raw": f"{job}/transcript/raw{run}", "audio": f"{job}/audio"}
+    return TranscriptView.model_construct(**known, links=links)
+
+
+def encode_cursor(cursor: Cursor) -> str:
+    """A cursor as one word for a URL."""
+    return base64.urlsafe_b64encode(orjson.dumps([cursor.created_at, cursor.job_id])).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> Cursor:
+    """The inverse. Nothing secret is in it, and row-level security decides what lies behind it: it needs no signature."""
+    try:
+        at, job_id = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        created_at = datetime.fromisoformat(at)
+        if created_at.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return Cursor(created_at.astimezone(UTC), _NAME.validate_python(job_id, strict=True))
+    except (ValueError, TypeError, OverflowError, binascii.Error, ValidationError):
+        raise InvalidInput("cursor: use `next` of an earlier answer as it stands, or leave it out to begin at the newest") from None
+
+
+def job_name(text: str) -> str:
+    """A job id as it may exist; one that cannot exist is as unknown as any other."""
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        raise NotFound("there is no such job") from None
+
+
+def wanted_status(text: str | None) -> Status | None:
+    """The `status` a list is to be narrowed to."""
+    if text and text not in _STATUSES:
+        raise InvalidInput(f"status: use one of {', '.join(_STATUSES)}, or leave it out")
+    return text or None  # type: ignore[return-value]  # one of them, as just checked
+
+
+def wanted_number(query: Mapping[str, str], name: str, highest: int, otherwise: int | None) -> int | None:
+    """A whole number from 1 to `highest`, or `otherwise` when it is not given."""
+    text = query.get(name, "")
+    if not text:
+        return otherwise
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= highest):
+        raise InvalidInput(f"{name}: a whole number from 1 to {highest}, please")
+    return int(text)
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """First byte and end (exclusive) that a Range header asks for; None for all of it.
+
+    What is not understood, several ranges included, is ignored as RFC 9110 has it. A range behind the last byte gives an
+    empty one, to be answered with 416.
+    """
+    unit, _, spec = (header or "").replace(" ", "").partition("=")
+    first, dash, last = spec.partition("-")
+    if unit.lower() != "bytes" or not dash or not _digits(first, last):
+        return None
+    if not first:
+        return (max(size - int(last), 0), size) if int(last) else (size, size)
+    start, end = int(first), min(int(last) + 1, size) if last else size
+    if last and int(last) < start:
+        return None
+    return (start, end) if start < size else (size, size)
+
+
+def _digits(*texts: str) -> bool:
+    return any(texts) and all(not text or (text.isascii() and text.isdigit() and len(text) < 20) for text in texts)
