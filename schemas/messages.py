@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -227,12 +228,18 @@ def dump_headers(headers: Headers) -> bytes:
 
 def load_headers(dumped: bytes) -> list[tuple[str, bytes]]:
     """The inverse of `dump_headers`, as aiokafka wants them."""
-    return [
-        (key, value.encode() if isinstance(value, str) else base64.b64decode(value["b64"])) for key, value in orjson.loads(dumped)
-    ]
+    return [(key, _from_text_or_b64(value)) for key, value in orjson.loads(dumped)]
 
 
-def _text_or_b64(value: bytes) -> str | dict[str, str]:
+def _from_text_or_b64(value: Any) -> Any:
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return value.encode() if isinstance(value, str) else None
+
+
+def _text_or_b64(value: bytes | None) -> str | dict[str, str] | None:
+    if value is None:  # Kafka knows headers without a value
+        return None
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
-from schemas.errors import ConcordError, InvalidInput, NotFound, SettingsError, Unavailable
+from schemas.errors import ConcordError, InvalidInput, NotFound, Unavailable
 from sinks import Blob, blobs
+from sinks.blobs import Misconfigured
 from sinks.threads import Threads
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class LocalStore:
         if exc.errno in _FULL:
             return Unavailable(f"no room left under {self.root} ({exc.strerror}): free some space, or raise the quota")
         if exc.errno in _FORBIDDEN:
-            return SettingsError(f"{self.root} must be readable and writable for user {os.geteuid()}: {exc}")
+            return Misconfigured(f"{self.root} must be readable and writable for user {os.geteuid()}: {exc}")
         return Unavailable(f"{self.root} cannot be used now: {exc}")
 
     # What follows runs in a thread, a whole put of small content in one go.
@@ -285,7 +286,7 @@ class LocalStore:
             self._prune(folders)
 
     def _prune(self, folders: Sequence[str]) -> None:
-        """Remove the folders that are empty now, innermost first. rmdir refuses others: no blob goes with its folder."""
+        """Remove the folders that are empty now, innermost first. rmdir refuses others: no blob goes along."""
         with suppress(OSError):
             while folders:
                 *folders, last = folders
@@ -373,7 +374,7 @@ def _entries(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _describe(file: int, sha256: str, content_type: str) -> None:
-    """Keep digest and content type with the file, where the file system can; else `stat` computes or guesses."""
+    """Keep digest and content type with the file, where the file system can; else `stat` finds out or guesses."""
     if sys.platform != "linux":  # Python has no extended attributes elsewhere
         return
     facts = {"sha256": sha256, "content_type": content_type, "mtime_ns": os.fstat(file).st_mtime_ns}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
 from sinks import Cursor, Page
-from sinks.memory import MemoryDatabase
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sinks.memory import MemoryDatabase
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,9 @@ class MemoryReader:
         job = await self.database.job(job_id)
         return job if job is not None and tenant in (None, job.tenant_id) else None
 
-    async def jobs(self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None) -> Page:
+    async def jobs(
+        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+    ) -> Page:
         """A page of a tenant's jobs."""
         mine = [job for job in await self._all() if job.tenant_id == tenant and status in (None, job.status)]
         mine.sort(key=lambda job: job.job_id)
@@ -52,12 +58,13 @@ class MemoryReader:
         return {status: statuses.count(status) for status in ORDER if status not in TERMINAL}
 
     async def _all(self) -> list[Job]:
-        ids = list(self.database._jobs)  # noqa: SLF001 -- two halves of one double
-        return [job for id in ids if (job := await self.database.job(id)) is not None]
+        known = list(self.database._jobs)  # noqa: SLF001 -- two halves of one double
+        return [job for job_id in known if (job := await self.database.job(job_id)) is not None]
 
 
 def _created(job: Job) -> datetime:
-    assert job.created_at is not None  # every stored job has one
+    if job.created_at is None:
+        raise ValueError("every stored job was created at some time")
     return job.created_at
 
 

@@ -1,18 +1,20 @@
-"""What people ask of PostgreSQL, read under row-level security: a query that forgets whose it is finds nothing foreign."""
+"""What people ask of PostgreSQL, under row-level security: a query that forgets whose it is finds nothing foreign."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import fields
-from typing import Any, Final
-
-import asyncpg
+from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
 from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
 from sinks import Cursor, Page, queries
 from sinks.postgres import _job, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
 
 SQL = queries.load("reads")
 
@@ -23,8 +25,8 @@ _OPEN: Final = tuple(status for status in ORDER if status not in TERMINAL)
 _TRANSCRIPT_COLUMNS = tuple(f.name for f in fields(Transcript))
 _FILE_COLUMNS = tuple(f.name for f in fields(File))
 
-#: One round trip into a read-only transaction as a tenant, for nobody longer than it lasts. The name travels as hexadecimal
-#: digits, so nothing in it can be SQL: a simple query takes no parameters, and only a simple query takes three statements.
+#: One round trip into a read-only transaction as a tenant, until the transaction ends. Several statements at once take
+#: no parameters; the name therefore goes as hexadecimal digits, so that nothing in it can be SQL.
 _AS_TENANT: Final = (
     "BEGIN READ ONLY; SET LOCAL ROLE concord_tenant; "
     "SELECT set_config('concord.tenant', convert_from('\\x{name}'::bytea, 'UTF8'), true)"
@@ -42,7 +44,9 @@ class Reader:
         rows = await self._read(tenant, "read_job", job_id)
         return _job(rows[0]) if rows else None
 
-    async def jobs(self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None) -> Page:
+    async def jobs(
+        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+    ) -> Page:
         """A page of a tenant's jobs; as that tenant, whoever asks."""
         behind = (before.created_at, before.job_id) if before else (None, "")
         # One more than asked for tells whether there is a next page.
@@ -76,7 +80,8 @@ class Reader:
     async def _read(self, tenant: str | None, name: str, *arguments: Any) -> list[Any]:
         with unavailable():
             async with self._acting_as(tenant) as connection:
-                return await connection.fetch(SQL[name], *arguments, timeout=ANSWER_S)
+                rows: list[Any] = await connection.fetch(SQL[name], *arguments, timeout=ANSWER_S)
+                return rows
 
     @contextlib.asynccontextmanager
     async def _acting_as(self, tenant: str | None) -> AsyncIterator[Any]:

@@ -8,7 +8,6 @@ import logging
 import math
 from base64 import b64encode
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile, TemporaryDirectory, gettempdir
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks import Blob, blobs
+from sinks.blobs import Misconfigured
 from sinks.s3_errors import IsFolder, PastEnd, Place, explain, failures
 from sinks.threads import Threads, settled
 
@@ -41,18 +41,10 @@ _SLOWEST: Final = 1 << 20
 _CLEANUP_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Keys for one store. Without them the AWS chain decides: environment, profile, role of the pod or machine."""
-
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
-    session_token: str | None = field(default=None, repr=False)
-
-
 class S3Store:
     """A bucket, or what is below `prefix` in it; URIs are `s3://bucket/key`, the key as it is (not percent-encoded).
 
+    Without keys the standard AWS chain finds some: environment, profile, the role of the pod or machine.
     `sse` is a value of x-amz-server-side-encryption ("AES256", "aws:kms"), or the ARN of a KMS key. `timeout` is the
     seconds a request may take, up to `attempts` in all, before it is `Unavailable`; a body adds its size at 1 MiB/s.
     It connects when first used; `check` does, so call that at the start.
@@ -70,7 +62,9 @@ class S3Store:
         prefix: str = "",
         region: str | None = None,
         endpoint_url: str | None = None,
-        credentials: Credentials | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        session_token: str | None = None,
         sse: str | None = None,
         timeout: float = 15.0,
         attempts: int = 3,
@@ -81,7 +75,7 @@ class S3Store:
         self._prefix = _folder(prefix)
         self._region = region
         self._endpoint = endpoint_url
-        self._credentials = credentials
+        self._keys = access_key, secret_key, session_token
         self._encryption = _encryption(sse)
         self._timeout = timeout
         self._attempts = attempts
@@ -183,7 +177,7 @@ class S3Store:
             await self.delete(blob.uri)
         left = await self.stat(blob.uri)
         if read != content or seen != blob or blob.uri not in listed or left is not None:
-            raise SettingsError(f"{self._place} does not give back what is written to it: is it an S3 server?")
+            raise Misconfigured(f"{self._place} does not give back what is written to it: is it an S3 server?")
 
     async def close(self) -> None:
         self._client = None
@@ -200,14 +194,14 @@ class S3Store:
 
     async def _connect(self) -> Any:
         create, config = await self._threads.run(_sdk)  # half a second of imports, and more on a busy machine
-        keys = self._credentials
+        access_key, secret_key, session_token = self._keys
         context = create(
             "s3",
             region_name=self._region,
             endpoint_url=self._endpoint,
-            aws_access_key_id=keys and keys.access_key_id,
-            aws_secret_access_key=keys and keys.secret_access_key,
-            aws_session_token=keys and keys.session_token,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            aws_session_token=session_token,
             config=config(
                 connect_timeout=min(5.0, self._timeout),
                 read_timeout=60,  # how long a large upload may be put together; `_call` is stricter with all else
@@ -262,7 +256,7 @@ class S3Store:
 
     @asynccontextmanager
     async def _folder_races(self, name: str) -> AsyncIterator[None]:
-        """Gateways over a file system say "is a folder", too, when a delete takes a put's folder away (versitygw#1988)."""
+        """Gateways over files say "is a folder" also when a delete takes a put's folder away (versitygw#1988): look."""
         try:
             yield
         except IsFolder:
@@ -345,9 +339,10 @@ def _sdk() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _cut(body: IO[bytes], length: int) -> tuple[BytesIO, bytes]:
-    """The next `length` bytes and their sha256. As a file: plain bytes aiohttp sends in one go, holding up the event loop.
+    """The next `length` bytes and their sha256.
 
-    Copied piece by piece, for aiohttp would copy a file made of one bytes object as a whole.
+    As a file, for plain bytes aiohttp sends in one go, holding up the event loop. Written piece by piece, for a file made
+    of one bytes object it would copy.
     """
     part, digest = BytesIO(), hashlib.sha256()
     while piece := body.read(min(blobs.PIECE, length - part.tell())):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from schemas.errors import ConcordError, InvalidInput, NotFound, SettingsError, Unavailable
+from schemas.errors import ConcordError, InvalidInput, NotFound, Unavailable
+from sinks.blobs import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,11 +96,11 @@ def explain(exc: Exception, operation: str, place: Place, key: str) -> ConcordEr
     if isinstance(exc, sdk.ClientError):
         return _refusal(exc.response, operation, place, key)
     if isinstance(exc, (sdk.NoCredentialsError, sdk.PartialCredentialsError)):
-        return SettingsError(
+        return Misconfigured(
             f"no keys for {place} ({exc}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
         )
     if isinstance(exc, (sdk.ParamValidationError, sdk.ProfileNotFound, sdk.NoRegionError, sdk.InvalidConfigError)):
-        return SettingsError(f"{place} cannot be asked: {exc}. Check S3_BUCKET_NAME, S3_REGION and AWS_PROFILE.")
+        return Misconfigured(f"{place} cannot be asked: {exc}. Check S3_BUCKET_NAME, S3_REGION and AWS_PROFILE.")
     if isinstance(exc, TimeoutError):
         return Unavailable(f"{place} did not answer {operation} in time")
     return Unavailable(f"{place} does not answer {operation}: {exc}")
@@ -110,7 +111,7 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
     code, text = error.get("Code", ""), error.get("Message", "")
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _OPERATOR:
-        return SettingsError(f"{place}: {_OPERATOR[code]} ({code}: {text})")
+        return Misconfigured(f"{place}: {_OPERATOR[code]} ({code}: {text})")
     if code in _PASSING or status >= 500 or status == 429:
         return Unavailable(f"{place} refused {operation} for now ({code or status}: {text})")
     if code == "ExistingObjectIsDirectory":
@@ -123,5 +124,5 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
         return PastEnd(f"s3://{place.bucket}/{key} ends before that byte")
     if status == 403:
         permission = _PERMISSIONS.get(operation, operation)
-        return SettingsError(f"{place}: this key needs {permission} on {place.bucket}/{place.prefix}* ({code}: {text})")
-    return SettingsError(f"{place} does not take {operation}: {code or status}: {text}")
+        return Misconfigured(f"{place}: this key needs {permission} on {place.bucket}/{place.prefix}* ({code}: {text})")
+    return Misconfigured(f"{place} does not take {operation}: {code or status}: {text}")

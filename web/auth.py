@@ -25,7 +25,7 @@ _PROXIED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-I
 
 _ASK: Final = "send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
 _NO_KEYS: Final = (
-    "this installation has no API keys, so it answers only who asks from its own machine, by an address or as localhost; "
+    "this installation has no API keys, so it answers only who asks from its own machine, by address or as localhost; "
     "set CONCORD_API_KEYS (tenant=key,... with *=key for an operator) and " + _ASK
 )
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -115,7 +115,7 @@ def _unauthorized(detail: str) -> web.HTTPUnauthorized:
 
 
 def _is_neighbour(request: web.Request) -> bool:
-    """Whether a program on this machine asks for this machine: no proxy's guest, no web page that had its name rebound."""
+    """Whether a program on this machine asks for it: no proxy's guest, no web page whose name was rebound to it."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if not isinstance(peer, tuple) or not _is_loopback(str(peer[0])):
         return False

@@ -1,4 +1,4 @@
-"""From whoever learns of newer statuses to whoever watches a job: a small publish and subscribe inside one event loop."""
+"""From whoever learns of newer statuses to whoever watches a job: publish and subscribe inside one event loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAITING: Final = 64
 #: Watchers of one worker.
 WATCHERS: Final = 2_000
 
-#: Seconds without news after which a watcher looks for itself. Only a table here tells at once, and only if it publishes.
+#: Seconds without news after which a watcher looks for itself. Only a table here can tell at once, if it publishes.
 _LOOK_S: Final[dict[Source, float]] = {"table": 0.15, "owner": 0.2, "database": 1.0}
 _PUBLISHED_LOOK_S: Final = 2.0
 

@@ -17,7 +17,6 @@ from web.auth import CREDENTIALS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from aiohttp import web
 
 log = logging.getLogger(__name__)
 

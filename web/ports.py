@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from schemas.events import JobStatus
+if TYPE_CHECKING:
+    from schemas.events import JobStatus
 
 
 class LiveJobs(Protocol):

@@ -38,7 +38,7 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
 
 @web.middleware
 async def as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error a handler raises, as a problem. What is raised after a response has begun is the handler's own to end."""
+    """Every error a handler raises, as a problem. Errors after a response has begun are the handler's own matter."""
     try:
         return await handler(request)
     except web.HTTPException as exc:
@@ -51,12 +51,12 @@ async def as_problems(request: web.Request, handler: Handler) -> web.StreamRespo
         return problem(400, str(exc))
     except (Unavailable, Transient) as exc:
         return _away(request, exc)
-    except Exception:  # the edge of the process: aiohttp's own answer would be no problem+json, with a traceback in debug mode
+    except Exception:  # noqa: BLE001 -- the edge of the process; in debug mode aiohttp would answer with a traceback
         return _bug(request)
 
 
 def _of_http(request: web.Request, exc: web.HTTPException) -> web.Response:
-    """What aiohttp found: no such route, another method, too large a body; or what we raised as such, with our own text."""
+    """What aiohttp found: no such route, another method, too large a body; or what we raised ourselves, with a text."""
     ours = exc.text if exc.text and not exc.text.startswith(f"{exc.status}:") else None
     match exc.status:
         case 404:
@@ -78,5 +78,5 @@ def _away(request: web.Request, exc: Unavailable | Transient) -> web.Response:
 
 def _bug(request: web.Request) -> web.Response:
     incident = uuid4().hex[:12]
-    log.exception("incident %s at %s", incident, request.path)
+    log.error("incident %s at %s", incident, request.path)
     return problem(500, f"this is a fault of ours, in the log as incident {incident}", incident=incident)

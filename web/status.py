@@ -1,7 +1,7 @@
-"""The status of a job, from whoever knows best: this worker's table, the table of the worker that has the row, PostgreSQL.
+"""The status of a job, from whoever knows best: this worker's table, that of the worker with the row, PostgreSQL.
 
-The table is quick and may lag or be moving; PostgreSQL is the truth. Of two answers the newer wins, and this worker never
-answers with an older one than it did before.
+A table is quick, and may lag or be moving; PostgreSQL is the truth. Of two answers the newer wins, and this worker
+never answers with an older one than it did before.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import NotFound, Unavailable
 from schemas.jobs import status_of
+from web.views import NO_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,8 +74,8 @@ class Statuses:
     async def newest(self, caller: Caller, job_id: str, passport: Mapping[str, str] | None) -> Answer:
         """The job's status. `passport` is what the request may be passed on with; None if it may not.
 
-        Raises `NotFound` also for what is another tenant's, after the same look into PostgreSQL as for an unknown job, so
-        that not even the time it takes tells them apart; `Unavailable` when only a step back could be answered.
+        Raises `NotFound` also for what is another tenant's, after the same look into PostgreSQL as for an unknown job,
+        so that not even the time it takes tells them apart; `Unavailable` when only a step back could be answered.
         """
         live = await self._live_answer(job_id, passport)
         if live is not None and not caller.sees(live.status.tenant_id):
@@ -83,15 +84,17 @@ class Statuses:
             return self._shown(live)
         job = await self._reads.job(caller.tenant, job_id)
         if job is None:
-            raise NotFound("there is no such job")
+            raise NotFound(NO_JOB)
         stored = Answer(status_of(job), "database")
         newest = live if live and standing(live.status) > standing(stored.status) else stored
         if not self.seen.allows(newest.status):
-            raise Unavailable(f"PostgreSQL's row of {job_id} is older than what was answered: a lagging or restored server?")
+            raise Unavailable(
+                f"PostgreSQL's row of {job_id} is older than what was answered: a lagging or restored server?"
+            )
         return self._shown(newest)
 
     async def _live_answer(self, job_id: str, passport: Mapping[str, str] | None) -> Answer | None:
-        """From a table. Where the row lives elsewhere, a copy here (a standby, a partition just lost) would lag: not asked."""
+        """From a table. A copy here of a row that lives elsewhere (a standby, a partition just lost) may lag."""
         owner = self._live.owner(job_id)
         if owner is None:
             status = self._live.get(job_id)

@@ -1,4 +1,4 @@
-"""What HTTP shows of a job, as documents: pure functions from what is stored. The models are also the published schemas."""
+"""What HTTP shows, as documents: pure functions from what is stored. The models are also the published schemas."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ from pydantic import Field, TypeAdapter, ValidationError
 from schemas.errors import InvalidInput, NotFound
 from schemas.events import Data, JobStatus, StepState
 from schemas.ids import Name
-from schemas.jobs import ORDER, TERMINAL, Status, Transcript, status_of
+from schemas.jobs import ORDER, TERMINAL, Job, Status, Transcript, status_of
 from sinks import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sinks import Page
+    from web.ports import Health
 
 #: Jobs on a page, unless asked otherwise, and at most.
 PAGE, MAX_PAGE = 50, 500
+
+#: The highest run there can be, see `schemas.events.Run`.
+RUNS: Final = 1_000_000
+
+#: What is said of a job that is not there, or not the caller's: the same.
+NO_JOB: Final = "there is no such job"
+NO_TENANT: Final = "there is no such tenant"
 
 #: Stages in the order a run goes through them; recognizers share one place.
 _PIPELINE: Final = ("intake", "transcribe", "reconcile", "persist")
 #: Which stage has the job in which status.
 _AT_WORK: Final = dict(zip(ORDER, _PIPELINE, strict=False))
 
-_STATUSES: Final = get_args(Status)
+STATUSES: Final[tuple[str, ...]] = get_args(Status)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -102,7 +110,11 @@ def job_view(status: JobStatus) -> JobView:
 def stage_of(status: JobStatus) -> str | None:
     """The stage that has the job, or in which it failed; None when it is completed, or nobody knows."""
     if status.status == "failed":
-        failed = [(step.finished_at or status.updated_at, name) for name, step in status.steps.items() if step.state == "failed"]
+        failed = [
+            (step.finished_at or status.updated_at, name)
+            for name, step in status.steps.items()
+            if step.state == "failed"
+        ]
         return max(failed)[1] if failed else None
     return _AT_WORK.get(status.status)
 
@@ -143,13 +155,34 @@ def transcript_view(transcript: Transcript) -> TranscriptView:
     return TranscriptView.model_construct(**known, links=links)
 
 
+def health_view(health: Health) -> HealthView:
+    """A check's result."""
+    return HealthView(alive=health.alive, ready=health.ready, details=health.details)
+
+
+def event(status: JobStatus | None) -> bytes:
+    """A status as a server-sent event; None as a comment that keeps the connection open."""
+    if status is None:
+        return b": still here\n\n"
+    return b"id: %d\nevent: status\ndata: %b\n\n" % (status.version, job_view(status).model_dump_json().encode())
+
+
+def no_transcript(job: Job, run: int | None) -> str:
+    """Why a job of the caller's own has none."""
+    if run is not None and run > job.run:
+        return f"the job has {job.run} runs"
+    if job.status == "failed" and run in (None, job.run):
+        return "there is no transcript: the run failed, see the job's status"
+    return f"there is no transcript {'of this run' if run else 'yet'}: the job is {job.status}"
+
+
 def encode_cursor(cursor: Cursor) -> str:
     """A cursor as one word for a URL."""
     return base64.urlsafe_b64encode(orjson.dumps([cursor.created_at, cursor.job_id])).decode().rstrip("=")
 
 
 def decode_cursor(text: str) -> Cursor:
-    """The inverse. Nothing secret is in it, and row-level security decides what lies behind it: it needs no signature."""
+    """The inverse. No signature: nothing secret is in it, and row-level security decides what lies behind it."""
     try:
         at, job_id = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         created_at = datetime.fromisoformat(at)
@@ -157,7 +190,9 @@ def decode_cursor(text: str) -> Cursor:
             raise ValueError("a time without a zone")
         return Cursor(created_at.astimezone(UTC), _NAME.validate_python(job_id, strict=True))
     except (ValueError, TypeError, OverflowError, binascii.Error, ValidationError):
-        raise InvalidInput("cursor: use `next` of an earlier answer as it stands, or leave it out to begin at the newest") from None
+        raise InvalidInput(
+            "cursor: use `next` of an earlier answer as it stands, or leave it out to begin at the newest"
+        ) from None
 
 
 def job_name(text: str) -> str:
@@ -165,13 +200,30 @@ def job_name(text: str) -> str:
     try:
         return _NAME.validate_python(text)
     except ValidationError:
-        raise NotFound("there is no such job") from None
+        raise NotFound(NO_JOB) from None
+
+
+def tenant_name(text: str) -> str:
+    """A tenant as it may exist."""
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        raise NotFound(NO_TENANT) from None
+
+
+def wanted_page(query: Mapping[str, str]) -> dict[str, Any]:
+    """Which page of a list is asked for, as `sinks.Reads.jobs` takes it."""
+    return {
+        "status": wanted_status(query.get("status")),
+        "limit": wanted_number(query, "limit", MAX_PAGE, PAGE),
+        "before": decode_cursor(query["cursor"]) if query.get("cursor") else None,
+    }
 
 
 def wanted_status(text: str | None) -> Status | None:
     """The `status` a list is to be narrowed to."""
-    if text and text not in _STATUSES:
-        raise InvalidInput(f"status: use one of {', '.join(_STATUSES)}, or leave it out")
+    if text and text not in STATUSES:
+        raise InvalidInput(f"status: use one of {', '.join(STATUSES)}, or leave it out")
     return text or None  # type: ignore[return-value]  # one of them, as just checked
 
 
@@ -188,8 +240,8 @@ def wanted_number(query: Mapping[str, str], name: str, highest: int, otherwise: 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """First byte and end (exclusive) that a Range header asks for; None for all of it.
 
-    What is not understood, several ranges included, is ignored as RFC 9110 has it. A range behind the last byte gives an
-    empty one, to be answered with 416.
+    What is not understood, several ranges included, is ignored as RFC 9110 has it. A range behind the last byte gives
+    an empty one, to be answered with 416.
     """
     unit, _, spec = (header or "").replace(" ", "").partition("=")
     first, dash, last = spec.partition("-")

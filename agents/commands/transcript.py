@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from agents.text.score import words
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from schemas.words import Decision, Reconciliation
 
-#: A pause, in ms, and a number of words, after which a new paragraph begins.
+#: A pause, in ms, after which a new paragraph begins, and a number of words after which one does at the next good place.
 PAUSE_MS, MANY_WORDS = 1500, 80
 
 #: Shown where recognizers heard a word and the decision was that none was said.
@@ -56,15 +58,20 @@ def _groups(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
         yield group
 
 
+def _disputed(decision: Decision) -> bool:
+    """Whether others heard something else, and it is more than a filler."""
+    return bool(decision.others) and any(words(reading.text or "") for reading in (decision.chosen, *decision.others))
+
+
 def _parted(last: Decision, following: Decision) -> bool:
-    if bool(last.others) != bool(following.others) or last.speaker != following.speaker:
+    if _disputed(last) != _disputed(following) or last.speaker != following.speaker:
         return True
     ended, begun = last.chosen.end_ms, following.chosen.start_ms
     return ended is not None and begun is not None and begun - ended > PAUSE_MS
 
 
 def _span(group: list[Decision], providers: Sequence[str]) -> Span:
-    disputed = bool(group[0].others)
+    disputed = _disputed(group[0])
     return Span(
         text=_joined(decision.chosen.text for decision in group),
         disputed=disputed,
@@ -96,18 +103,21 @@ def _joined(words: Iterator[str | None]) -> str:
 def paragraphs(marked: Sequence[Span]) -> list[list[Span]]:
     """Spans in paragraphs: one for each turn of a speaker, each pause, and no longer than is read with ease."""
     found: list[list[Span]] = []
-    words = 0
+    length = 0
     for span in marked:
-        if not found or span.speaker != found[-1][-1].speaker or _breaks(found[-1][-1], span) or words > MANY_WORDS:
+        if not found or _breaks(found[-1][-1], span, length):
             found.append([])
-            words = 0
+            length = 0
         found[-1].append(span)
-        words += len(span.text.split())
+        length += len(span.text.split())
     return found
 
 
-def _breaks(last: Span, following: Span) -> bool:
-    return not last.disputed and not following.disputed
+def _breaks(last: Span, following: Span, length: int) -> bool:
+    """Two agreed spans in a row have a pause between them."""
+    if following.speaker != last.speaker or not (last.disputed or following.disputed):
+        return True
+    return length > MANY_WORDS * (1 if last.text.endswith((".", "?", "!")) else 2)
 
 
 def plain(decided: Reconciliation, *, color: bool = False, width: int = 100) -> str:
@@ -130,8 +140,7 @@ def _paragraph(paragraph: Sequence[Span], *, color: bool, width: int) -> str:
 
 
 def _disputes(disputes: Sequence[Span], decided: Reconciliation) -> str:
-    words = len(decided.words)
-    rows = [f"Disputed: {len(disputes)} places in {words} words (probability of what was chosen; who heard what)"]
+    rows = [f"Disputed: {len(disputes)} places in {len(decided.words)} words (probability of what was chosen; who heard what)"]
     for span in disputes:
         readings = "  |  ".join(f"{text or NOTHING} ({', '.join(who) or 'nobody whole'})" for text, who in span.heard)
         rows.append(f"  {clock(span.start_ms):>8}  {span.probability:4.0%}  {readings}")

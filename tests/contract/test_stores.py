@@ -25,7 +25,7 @@ def make(kind, request, prefix):
     if kind == "local":
         return LocalStore(request.getfixturevalue("tmp_path") / prefix)
     server = request.getfixturevalue("s3_server")
-    return S3Store(BUCKET, prefix=prefix, region=REGION, endpoint_url=server.endpoint, credentials=OWNER)
+    return S3Store(BUCKET, prefix=prefix, region=REGION, endpoint_url=server.endpoint, **OWNER)
 
 
 # The first test on S3 waits until versitygw is built, two minutes where nothing is cached.

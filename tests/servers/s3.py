@@ -20,7 +20,6 @@ from random import SystemRandom
 import pytest
 
 from agents.embedded.process import DEFAULT_CACHE, PORT_RANGE, dies_with_parent, port_is_free, tail
-from sinks.s3 import Credentials
 from tests.conftest import need
 
 VERSION = "v1.8.0"
@@ -30,9 +29,9 @@ MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
 REGION = "us-east-1"
 BUCKET = "concord-test"
 
-OWNER = Credentials("owner-key", "owner-secret")
+OWNER = {"access_key": "owner-key", "secret_key": "owner-secret"}
 #: May do nothing but what a bucket policy allows it.
-GUEST = Credentials("guest-key", "guest-secret")
+GUEST = {"access_key": "guest-key", "secret_key": "guest-secret"}
 
 
 def versitygw() -> Path:
@@ -86,7 +85,7 @@ class S3Server:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env={"ROOT_ACCESS_KEY": OWNER.access_key_id, "ROOT_SECRET_KEY": OWNER.secret_access_key, "PATH": ""},
+                env={"ROOT_ACCESS_KEY": OWNER["access_key"], "ROOT_SECRET_KEY": OWNER["secret_key"], "PATH": ""},
                 preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- see there
             )
         deadline = time.monotonic() + 30
@@ -110,8 +109,8 @@ class S3Server:
             "s3",
             region_name=REGION,
             endpoint_url=self.endpoint,
-            aws_access_key_id=OWNER.access_key_id,
-            aws_secret_access_key=OWNER.secret_access_key,
+            aws_access_key_id=OWNER["access_key"],
+            aws_secret_access_key=OWNER["secret_key"],
             config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard", "max_attempts": 5}),
         )
 
@@ -130,8 +129,8 @@ def server_in(folder: Path) -> S3Server:
     data, users = folder / "data", folder / "users"
     data.mkdir()
     users.mkdir()
-    guest = {"access": GUEST.access_key_id, "secret": GUEST.secret_access_key, "role": "user"}
-    (users / "users.json").write_text(json.dumps({"accessAccounts": {GUEST.access_key_id: guest}}))
+    guest = {"access": GUEST["access_key"], "secret": GUEST["secret_key"], "role": "user"}
+    (users / "users.json").write_text(json.dumps({"accessAccounts": {GUEST["access_key"]: guest}}))
     flags = ["--port", "127.0.0.1:{port}", "--region", REGION, "--iam-dir", str(users), "--quiet"]
     return S3Server(folder, [str(executable), *flags, "posix", str(data)], port=_free_port())
 

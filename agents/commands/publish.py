@@ -1,0 +1,251 @@
+"""`concord publish`: recordings into the store, `audio.uploaded` onto the stream, and with `--wait` the transcript back."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import mimetypes
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import orjson
+from pydantic import ValidationError
+
+from agents import kafka as clients
+from agents import names
+from agents.commands import reach
+from agents.commands.progress import Board, following
+from schemas import topics
+from schemas.errors import ConcordError, InvalidInput, NotFound
+from schemas.events import AudioUploaded, JobStatus, Options
+from schemas.messages import Message, message
+from sinks.blobs import PIECE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from agents.kafka import Kafka
+    from agents.settings import Settings
+    from sinks import Store
+
+#: Where the events of this command come from, in CloudEvents' sense. Not "/concord": to the fleet we are strangers.
+SOURCE = "/concord/cli"
+
+DESCRIPTION = """Puts recordings into the store and announces each on the topic `audio.uploaded`; prints the job ids.
+
+  concord publish call.wav
+  concord publish calls/*.flac --tenant acme --diarize --metadata campaign=spring --wait
+  concord publish call.mp3 --job-id order-1234     (safe to repeat: a job id is transcribed once)
+
+With --wait: follows the jobs, prints the transcripts and where everything is; ends with 0 when all were completed, else 1.
+Any other client can do the same: `concord schema asyncapi` describes the events."""
+
+
+def add(commands: Any) -> None:
+    """The command."""
+    raw = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser("publish", help="have recordings transcribed", description=DESCRIPTION, formatter_class=raw)
+    command.add_argument("audio", nargs="+", metavar="AUDIO", type=Path, help="audio files")
+    command.add_argument("--tenant", default="demo", help="whose recordings these are (default: demo)")
+    command.add_argument("--job-id", metavar="ID", help="the job's id, for one file (default: a new one)")
+    command.add_argument("--language", default="auto", help="en, de-CH, ... (default: recognized)")
+    command.add_argument("--priority", type=int, default=5, metavar="0-9", help="default: 5")
+    command.add_argument("--diarize", action="store_true", help="tell speakers apart, where a recognizer can")
+    command.add_argument("--metadata", action="append", default=[], metavar="KEY=VALUE", help="kept with the job; repeatable")
+    command.add_argument("--wait", action="store_true", help="follow the jobs until they have ended")
+    command.add_argument("--json", action="store_true", help="a JSON object per job instead of text")
+    command.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A file on its way into the store."""
+
+    path: Path
+    event: AudioUploaded
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, which this command always chooses itself: it names the blob."""
+        return self.event.job_id or ""
+
+    @property
+    def name(self) -> str:
+        """The blob's name."""
+        return blob_name(self.path, self.event.tenant_id, self.job_id)
+
+
+async def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Check everything, upload, publish, and perhaps wait."""
+    settings = reach.addressed(settings)
+    where = reach.kafka(settings)
+    async with reach.store(settings) as store:
+        recordings = planned(arguments, store)
+        await _not_taken(recordings, store, arguments.job_id)
+        if not arguments.wait:
+            await publish(recordings, where, store)
+            for recording in recordings:
+                print(_announced(recording, as_json=arguments.json), flush=True)
+            return 0
+        async with following(where) as follower:
+            await publish(recordings, where, store)
+            ended = await watched(recordings, follower.until_ended([r.job_id for r in recordings]), silent=arguments.json)
+        for recording in recordings:
+            print(await _result(recording, ended[recording.job_id], store, as_json=arguments.json), flush=True)
+    return int(any(status.status == "failed" for status in ended.values()))
+
+
+def planned(arguments: argparse.Namespace, store: Store) -> list[Recording]:
+    """What is to be published. Raises `InvalidInput` listing everything that is wrong, before anything has happened."""
+    if arguments.job_id is not None and len(arguments.audio) > 1:
+        raise InvalidInput(f"--job-id is for one recording, {len(arguments.audio)} were given")
+    wrong = [problem for path in arguments.audio if (problem := unreadable(path)) is not None]
+    if wrong:
+        raise InvalidInput("nothing was published:\n  " + "\n  ".join(wrong))
+    options = Options(diarize=arguments.diarize)
+    more = {"language": arguments.language, "priority": arguments.priority, "options": options, "metadata": pairs(arguments.metadata)}
+    return [recording(path, store, arguments.tenant, arguments.job_id, **more) for path in arguments.audio]
+
+
+def unreadable(path: Path) -> str | None:
+    """Why a file cannot be uploaded, or None."""
+    if path.is_dir():
+        return f"{path}: is a folder; name the files, e.g. {path}/*.wav"
+    if not path.exists():
+        return f"{path}: there is no such file"
+    if not path.is_file():
+        return f"{path}: is not a regular file"
+    try:
+        with path.open("rb"):
+            return None
+    except OSError as exc:
+        return f"{path}: cannot be read ({exc.strerror})"
+
+
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """KEY=VALUE arguments as a mapping."""
+    wrong = [pair for pair in given if "=" not in pair or pair.startswith("=")]
+    if wrong:
+        raise InvalidInput(f"--metadata {wrong[0]!r}: write KEY=VALUE")
+    return {key: value for key, _, value in (pair.partition("=") for pair in given)}
+
+
+def recording(path: Path, store: Store, tenant: str, job_id: str | None = None, **more: Any) -> Recording:
+    """A file with its event, checked against the event's schema."""
+    job_id = job_id or str(uuid4())
+    try:
+        # Tenant and job id are checked before they become part of a name and a URI.
+        AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri="check://names", filename=path.name, **more)
+        uri = store.uri(blob_name(path, tenant, job_id))
+        return Recording(path, AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri=uri, filename=path.name, **more))
+    except ValidationError as exc:
+        raise InvalidInput("; ".join(_complaint(error) for error in exc.errors(include_input=False))) from None
+
+
+def _complaint(error: Any) -> str:
+    option = str(error["loc"][0]).removesuffix("_id" if error["loc"][0] == "tenant_id" else "").replace("_", "-")
+    return f"--{option}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def blob_name(path: Path, tenant: str, job_id: str) -> str:
+    """Where the fleet would keep the original itself, so that it need not copy it."""
+    extension = path.suffix[1:].lower()
+    return names.original(tenant, job_id, extension if re.fullmatch(r"[a-z0-9]{1,8}", extension) else "audio")
+
+
+async def _not_taken(recordings: Sequence[Recording], store: Store, chosen: str | None) -> None:
+    """With a job id of the user's own: refuse to write over another recording of that job."""
+    if chosen is None:
+        return
+    one = recordings[0]
+    async for uri in store.list(f"{one.event.tenant_id}/{chosen}/"):
+        if uri.rpartition("/")[2].startswith("original.") and not await _same(uri, one, store):
+            raise InvalidInput(f"job {chosen} has another recording already ({readable(uri)}); choose another --job-id")
+
+
+async def _same(uri: str, one: Recording, store: Store) -> bool:
+    there = await store.stat(uri)
+    return there is not None and uri == one.event.audio_uri and there.size_bytes == one.path.stat().st_size
+
+
+async def publish(recordings: Sequence[Recording], where: Kafka, store: Store) -> None:
+    """Upload all files, then announce each: an event never names a blob that is not there."""
+    await reach.partitions_of(where, topics.UPLOADED.name)
+    for one in recordings:
+        kind = mimetypes.guess_type(one.path.name)[0] or "application/octet-stream"
+        await store.put(one.name, _pieces(one.path), kind)
+    async with reach.started(where, clients.producer(where)) as producer:
+        sent = [await producer.send(**record(one)) for one in recordings]
+        await asyncio.gather(*sent)
+
+
+def record(one: Recording) -> dict[str, Any]:
+    """The event as the producer takes it."""
+    event: Message = message(topics.UPLOADED.name, one.event, id=uuid4(), now=datetime.now(UTC))
+    headers = [(name, SOURCE.encode() if name == "ce_source" else value) for name, value in event.headers]
+    return {"topic": event.topic, "key": event.key, "value": event.value, "headers": headers}
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE):
+            yield piece
+
+
+async def watched(
+    recordings: Sequence[Recording], statuses: AsyncIterator[JobStatus], *, silent: bool = False
+) -> dict[str, JobStatus]:
+    """Show the jobs until each has ended; how each ended."""
+    board = Board({one.job_id: one.event.filename for one in recordings})
+    ended: dict[str, JobStatus] = {}
+    if silent:
+        async for status in statuses:
+            ended[status.job_id] = status
+        return ended
+    async with board.shown():
+        async for status in statuses:
+            board.update(status)
+            ended[status.job_id] = status
+    return ended
+
+
+def _announced(one: Recording, *, as_json: bool) -> str:
+    if not as_json:
+        return one.job_id
+    return orjson.dumps({"job_id": one.job_id, "tenant_id": one.event.tenant_id, "file": str(one.path)}).decode()
+
+
+async def stored(tenant_id: str, job_id: str, store: Store) -> list[str]:
+    """Where everything of a job is."""
+    return sorted([uri async for uri in store.list(f"{tenant_id}/{job_id}/")])
+
+
+async def _result(one: Recording, status: JobStatus, store: Store, *, as_json: bool) -> str:
+    places = await stored(one.event.tenant_id, one.job_id, store)
+    text = await _text(one, status, store) if status.status == "completed" else None
+    if as_json:
+        found = {"job_id": one.job_id, "file": str(one.path), "status": status.status, "reason": status.reason}
+        return orjson.dumps(found | {"text": text, "stored": places}).decode()
+    head = f"\n{one.event.filename}: {status.status} (job {one.job_id})"
+    body = status.reason if text is None else text or "(no speech was heard)"
+    return "\n".join([head, "", f"{body}", "", *(f"  {readable(uri)}" for uri in places)])
+
+
+async def _text(one: Recording, status: JobStatus, store: Store) -> str:
+    uri = store.uri(names.agent_optimized(one.event.tenant_id, one.job_id, status.run))
+    try:
+        found = orjson.loads(await store.get(uri))
+    except NotFound as exc:
+        raise ConcordError(f"{readable(uri)} is not there: does the fleet use another STORAGE_ROOT or bucket than you?") from exc
+    return str(found["transcript"]["text"])
+
+
+def readable(uri: str) -> str:
+    """A file's path where the URI is one, else the URI."""
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.scheme == "file" else uri

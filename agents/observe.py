@@ -1,0 +1,58 @@
+"""Looks at the fleet every few seconds: gauges for operators, and the sweeping of what nobody needs any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from schemas.errors import Unavailable
+
+if TYPE_CHECKING:
+    from agents.app import Fleet
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks, and between sweeps; days for which handled events are remembered (longer than Kafka keeps them).
+LOOK_S, SWEEP_S, INBOX_DAYS = 5.0, 600.0, 14.0
+
+
+async def observe(fleet: Fleet) -> None:
+    """Never returns by itself. A look that finds a server away is only missed."""
+    swept = time.monotonic()
+    while True:
+        try:
+            _lag(fleet)
+            if "relay" in fleet.roles:
+                await _outbox(fleet)
+                if time.monotonic() - swept > SWEEP_S:
+                    await fleet.database.sweep(INBOX_DAYS)
+                    swept = time.monotonic()
+        except Unavailable:
+            log.debug("a look was missed: the database is away")
+        await asyncio.sleep(LOOK_S)
+
+
+def _lag(fleet: Fleet) -> None:
+    """Of the partitions that this worker has; cleared first, so that what moved away does not stay."""
+    gauge = fleet.metrics.lag
+    gauge.clear()
+    for name, app in fleet.apps.items():
+        consumer = app.consumer
+        for tp in consumer.offsets:
+            behind = max(0, (consumer.highwater(tp) or 0) - (consumer.offsets.committable(tp) or 0))
+            gauge.labels(name, tp.topic, str(tp.partition)).set(behind)
+
+
+async def _outbox(fleet: Fleet) -> None:
+    rows, oldest = fleet.metrics.outbox, fleet.metrics.oldest
+    rows.clear()
+    oldest.clear()
+    for row in await fleet.database.outbox_depth():
+        rows.labels(str(row["shard"]), "due").set(row["due"])
+        rows.labels(str(row["shard"]), "waiting").set(row["waiting"])
+        oldest.labels(str(row["shard"])).set(row["oldest_s"])
+    fleet.metrics.jobs.clear()
+    for status, count in (await fleet.database.open_jobs()).items():
+        fleet.metrics.jobs.labels(status).set(count)

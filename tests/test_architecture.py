@@ -1,0 +1,126 @@
+"""The shape of the code, held: who imports whom, where Faust, the environment and broad excepts may be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import agents
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("agents", "schemas", "sinks", "web")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+#: Folder or file to the first parts of our modules that it may import; the first match counts.
+MAY_IMPORT = {
+    "schemas/": {"schemas"},
+    "agents/text/": {"schemas", "agents.text"},
+    "agents/providers/": {"schemas", "agents.providers", "agents.audio", "agents.processes"},
+    "agents/embedded/": {"schemas", "agents.embedded"},
+    "sinks/": {"schemas", "sinks"},
+    "web/": {"schemas", "sinks", "web"},
+}
+
+STAGES = ("intake", "transcribe", "reconcile", "persist", "track")
+FORBIDDEN_TO_STAGES = {"faust", "aiokafka", "asyncpg", "agents.settings", "agents.bind", "agents.app", "web"}
+
+FAUST = {"agents/bind.py", "agents/app.py", "agents/offsets.py", "agents/kafka.py"}
+ENVIRONMENT = {"agents/__main__.py", "agents/embedded/address.py", "agents/embedded/kafka.py", "agents/embedded/postgres.py"}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported(path: Path, *, top_level: bool = False) -> set[str]:
+    """Every module that a file imports; type-checking blocks left out."""
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(module: str) -> bool:
+    return module.split(".")[0] in PACKAGES
+
+
+def within(module: str, allowed: set[str]) -> bool:
+    return any(module == a or module.startswith(f"{a}.") for a in allowed) or any(a.startswith(f"{module}.") for a in allowed)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_arrows_point_one_way(path):
+    allowed = next((may for folder, may in MAY_IMPORT.items() if name(path).startswith(folder)), None)
+    if allowed is not None:
+        assert [m for m in sorted(imported(path)) if ours(m) and not within(m, allowed)] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_know_neither_faust_nor_settings_nor_drivers(stage):
+    found = imported(ROOT / "agents" / f"{stage}.py")
+
+    assert [m for m in sorted(found) if any(m == f or m.startswith(f"{f}.") for f in FORBIDDEN_TO_STAGES)] == []
+
+
+def test_faust_is_imported_where_stages_are_bound_and_nowhere_else():
+    users = {name(path) for path in SOURCES if any(m.split(".")[0] == "faust" for m in imported(path))}
+
+    assert users <= FAUST
+
+
+def test_the_environment_is_read_at_the_edge_only():
+    readers = {name(path) for path in SOURCES if "os.environ" in path.read_text() or "os.getenv" in path.read_text()}
+
+    assert readers <= ENVIRONMENT
+
+
+def test_no_module_imports_itself_in_a_circle():
+    modules = {name(p)[:-3].replace("/", ".").removesuffix(".__init__"): p for p in SOURCES}
+    graph = {m: {i for i in imported(p, top_level=True) if i in modules and i != m} for m, p in modules.items()}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above, module))
+        if module not in done:
+            for other in graph[module]:
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in modules:
+        visit(module, ())
+
+
+def test_agents_is_ours():
+    """Other distributions install a package of that name, too."""
+    assert Path(agents.__file__).is_relative_to(ROOT)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_every_module_says_why_it_exists(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{name(path)} has no docstring"
+
+
+def test_nothing_is_opened_or_connected_at_import():
+    bad = []
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            value = getattr(node, "value", None)
+            if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] in {"App", "open", "connect", "create_pool"}:
+                bad.append(f"{name(path)}:{node.lineno}")
+
+    assert bad == []

@@ -1,0 +1,169 @@
+"""Records to events and back: what strangers send, what we promise about ids, and what the dead letters keep."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import topics
+from schemas.errors import MalformedEvent
+from schemas.events import AudioUploaded, JobFailed
+from schemas.messages import Record, again, dead_letter, decode, dump_headers, identity, load_headers, message, traceparent
+
+UPLOAD = {"tenant_id": "t", "audio_uri": "https://example.com/a.wav", "filename": "a.wav"}
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+TOPICS = {t.name: t for t in (*topics.all_topics(("a",)),)}
+
+
+def upload(headers=(), **fields) -> Record:
+    return Record("audio.uploaded", 2, 41, b"any key", orjson.dumps(UPLOAD | fields), tuple(headers))
+
+
+def test_plain_json_without_headers_is_an_upload():
+    event = decode(upload(), TOPICS)
+
+    assert isinstance(event.data, AudioUploaded)
+    assert (event.type, event.attempt, event.replay) == ("audio.uploaded", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "empty"),
+        (b"", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b"[]", "object"),
+        (b'{"tenant_id": "t"', "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b'{"a": "' + b"x" * 1_000_000 + b'"}', "bytes"),
+        (orjson.dumps({"tenant_id": "t"}), "audio_uri"),
+        (orjson.dumps(UPLOAD | {"tenant_id": "../other"}), "tenant_id"),
+        (orjson.dumps(UPLOAD | {"tenant_id": "a..b"}), "tenant_id"),
+        (orjson.dumps(UPLOAD | {"tenant_id": "a/b"}), "tenant_id"),
+        (orjson.dumps(UPLOAD | {"job_id": ""}), "job_id"),
+        (orjson.dumps(UPLOAD | {"job_id": "a\u0000b"}), "job_id"),
+        (orjson.dumps(UPLOAD | {"job_id": "j" * 129}), "job_id"),
+        (orjson.dumps(UPLOAD | {"audio_uri": "/etc/passwd"}), "audio_uri"),
+        (orjson.dumps(UPLOAD | {"priority": 10}), "priority"),
+        (orjson.dumps(UPLOAD | {"language": "english please"}), "language"),
+        (orjson.dumps(UPLOAD | {"metadata": {str(n): n for n in range(65)}}), "metadata"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_what_to_mend(value, says):
+    with pytest.raises(MalformedEvent, match=says):
+        decode(Record("audio.uploaded", 0, 0, None, value), TOPICS)
+
+
+def test_a_refusal_does_not_repeat_the_value():
+    with pytest.raises(MalformedEvent) as refused:
+        decode(upload(tenant_id="my secret/"), TOPICS)
+
+    assert "my secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("a.wav", "a.wav"), ("../../etc/passwd", "passwd"), ("C:\\calls\\a.wav", "a.wav"), ("..", "audio"), ("a\nb.wav", "ab.wav")],
+)
+def test_a_filename_is_a_label_and_never_a_path(sent, kept):
+    assert decode(upload(filename=sent), TOPICS).data.filename == kept
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_do_more_than_being_refused(value):
+    try:
+        decode(Record("audio.uploaded", 0, 0, None, value), TOPICS)
+    except MalformedEvent:
+        return
+
+
+def test_a_type_that_does_not_belong_on_the_topic_is_refused():
+    with pytest.raises(MalformedEvent, match="ce_type"):
+        decode(upload([("ce_type", b"persisted")]), TOPICS)
+
+
+def test_the_same_event_has_the_same_identity_wherever_it_stands():
+    headers = [("ce_id", b"42"), ("ce_source", b"/crm")]
+    here = decode(upload(headers), TOPICS).id
+    there = decode(Record("audio.uploaded", 0, 7, None, orjson.dumps(UPLOAD), tuple(headers)), TOPICS).id
+
+    assert here == there
+
+
+def test_one_tenants_event_id_says_nothing_about_anothers():
+    headers = [("ce_id", b"42"), ("ce_source", b"/crm")]
+
+    assert decode(upload(headers), TOPICS).id != decode(upload(headers, tenant_id="other"), TOPICS).id
+
+
+def test_a_stranger_cannot_pass_for_us_nor_choose_where_a_dead_letter_goes():
+    id = uuid4()
+    record = upload([("ce_id", str(id).encode()), ("ce_source", b"/concord"), ("concord-origin", b"persisted/0/1")])
+
+    assert decode(record, TOPICS).id != id
+    assert record.origin == ("audio.uploaded", 2, 41)
+
+
+def test_an_event_without_id_is_identified_by_its_place():
+    assert decode(upload(), TOPICS).id == identity(Record("audio.uploaded", 2, 41, None, b"other bytes"))
+
+
+def test_a_replayed_event_is_another_event():
+    headers = [("ce_id", b"42"), ("ce_source", b"/crm")]
+
+    assert decode(upload(headers), TOPICS).id != decode(upload([*headers, ("ce_replay", b"1")]), TOPICS).id
+
+
+def test_our_events_are_cloudevents_in_binary_mode():
+    id = UUID(int=7)
+    data = JobFailed(tenant_id="t", job_id="j", stage="intake", error="no", attempts=1)
+    sent = message("job.failed", data, id=id, now=NOW)
+    headers = dict(sent.headers)
+
+    assert sent.key == b"j"
+    assert headers["content-type"] == b"application/json"
+    assert headers["ce_specversion"] == b"1.0"
+    assert (headers["ce_id"], headers["ce_type"], headers["ce_source"]) == (str(id).encode(), b"job.failed", b"/concord")
+    assert [k for k, _ in sent.headers].count("traceparent") == 1
+
+
+def test_a_trace_is_continued_with_a_span_of_its_own():
+    cause = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    id = uuid4()
+
+    assert traceparent(cause, id).startswith("00-0af7651916cd43dd8448eb211c80319c-")
+    assert traceparent(cause, id) != cause
+    assert traceparent(cause, id) == traceparent(cause, id)
+    assert traceparent("nonsense", id).startswith(f"00-{id.hex}-")
+
+
+def test_a_retry_is_the_same_bytes_with_its_attempt_and_origin():
+    record = upload([("ce_id", b"42"), ("ce_source", b"/crm"), ("mine", b"\xff\x00")])
+    sent = again(decode(record, TOPICS), "intake.due", id=uuid4(), attempt=2)
+    back = decode(Record("intake.due", 0, 9, sent.key, sent.value, sent.headers), TOPICS)
+
+    assert (sent.key, sent.value) == (record.key, record.value)
+    assert (back.attempt, back.type) == (2, "audio.uploaded")
+    assert back.record.origin == ("audio.uploaded", 2, 41)
+    assert ("mine", b"\xff\x00") in sent.headers
+
+
+def test_a_dead_letter_is_the_record_as_it_came_and_why():
+    record = Record("audio.uploaded", 2, 41, b"\xff", b"\x00not json", (("h", b"\xfe"),))
+    letter = dead_letter(record, id=uuid4(), stage="intake", reason="bad", attempts=1)
+    headers = dict(letter.headers)
+
+    assert (letter.topic, letter.key, letter.value) == ("audio.uploaded.dlq", b"\xff", b"\x00not json")
+    assert headers["h"] == b"\xfe"
+    assert (headers["dlq-topic"], headers["dlq-partition"], headers["dlq-offset"]) == (b"audio.uploaded", b"2", b"41")
+    assert headers["dlq-reason"] == b"bad"
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), st.none() | st.binary(max_size=40))))
+def test_any_headers_survive_the_outbox(headers):
+    assert load_headers(dump_headers(tuple(headers))) == headers

@@ -1,0 +1,157 @@
+"""The HTTP service: which requests are answered, by what. Everything it needs is handed to `make_app`."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from aiohttp import web
+
+from schemas.words import Reconciliation
+from web import views
+from web.changes import Changes
+from web.openapi import Route, document
+from web.owners import Owners
+from web.problems import as_problems
+from web.site import Site
+from web.status import Statuses
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sinks import Reads, Store
+    from web.auth import ApiKeys
+    from web.ports import Health, LiveJobs
+
+_CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_STATIC: Final = {"console.js": "text/javascript", "console.css": "text/css", "icon.svg": "image/svg+xml"}
+
+
+def make_app(
+    *,
+    live: LiveJobs,
+    reader: Reads,
+    store: Store,
+    metrics: Callable[[], bytes | Awaitable[bytes]],
+    health: Callable[[], Awaitable[Health]],
+    keys: ApiKeys,
+    forward_timeout_s: float = 2.0,
+    changes: Changes | None = None,
+) -> web.Application:
+    """The service, to be run by an aiohttp runner.
+
+    `changes` is where the owner of `live` publishes every newer status, in the service's event loop; without it,
+    watchers look often. `health` and `metrics` are open to all: nothing secret may be in them.
+    """
+    owners = Owners(forward_timeout_s)
+    site = Site(
+        Statuses(live, reader, owners), reader, store, metrics, health, changes or Changes(), changes is not None
+    )
+    app = web.Application(middlewares=[as_problems])
+    table = [*_routes(site), Route("/openapi.json", "This interface, as OpenAPI 3.1", opened=_openapi)]
+    app[_DOCUMENT] = orjson.dumps(document(table))
+    for route in table:
+        app.router.add_get(route.path, _guarded(route, keys), allow_head=not route.path.endswith("/events"))
+    _add_console(app)
+    app.on_response_prepare.append(_harden)
+    app.on_shutdown.append(_end_watches(site.changes))
+    app.cleanup_ctx.append(partial(_opened, owners))
+    return app
+
+
+_DOCUMENT: Final = web.AppKey("openapi", bytes)
+
+
+def _routes(site: Site) -> list[Route]:
+    """The table of everything but the console."""
+    run: dict[str, dict[str, object]] = {
+        "run": {"type": "integer", "minimum": 1, "maximum": views.RUNS, "description": "default: the newest"}
+    }
+    page: dict[str, dict[str, object]] = {
+        "status": {"enum": list(views.STATUSES)},
+        "limit": {"type": "integer", "minimum": 1, "maximum": views.MAX_PAGE, "default": views.PAGE},
+        "cursor": {"type": "string", "description": "`next` of the page before"},
+    }
+    partly = {
+        "206": "the range asked for",
+        "302": "where it is, for some minutes",
+        "304": "you have it",
+        "416": "no such range",
+    }
+    direct = {"direct": {"enum": ["no"], "description": "`no`: from here, even where object storage could be asked"}}
+    return [
+        Route("/jobs/{id}/status", "Where a job stands", site.status, answer=views.JobView),
+        Route(
+            "/jobs/{id}/events",
+            "A job's statuses as they come, until its run ends",
+            site.events,
+            media="text/event-stream",
+        ),
+        Route("/jobs/{id}/transcript", "What was said", site.transcript, answer=views.TranscriptView, query=run),
+        Route("/jobs/{id}/transcript/raw", "What each recognizer heard", site.raw, answer=Reconciliation, query=run),
+        Route("/jobs/{id}/audio", "The recording", site.audio, media="audio/*", query=direct, also=partly),
+        Route("/tenants", "Whose jobs you may see", site.tenants, answer=views.Tenants),
+        Route("/tenants/{tenant}/jobs", "A tenant's jobs, newest first", site.jobs, answer=views.JobPage, query=page),
+        Route("/healthz", "Whether this worker is alive", opened=site.alive, answer=views.HealthView),
+        Route("/readyz", "Whether this worker takes requests", opened=site.ready, answer=views.HealthView),
+        Route("/metrics", "What operators watch, for Prometheus", opened=site.measured, media="text/plain"),
+    ]
+
+
+def _guarded(route: Route, keys: ApiKeys) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler as the router calls it; one that is not open gets to know who asks, or is not called."""
+    if route.handler is None:
+        if route.opened is None:
+            raise ValueError(f"{route.path} has no handler")
+        return route.opened
+    handler = route.handler
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(request, keys.caller(request))
+
+    return handle
+
+
+async def _openapi(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=request.app[_DOCUMENT], content_type="application/json")
+
+
+def _add_console(app: web.Application) -> None:
+    folder = files("web").joinpath("static")
+    page = folder.joinpath("console.html").read_bytes()
+    app.router.add_get("/", _fixed(page, "text/html", {"Content-Security-Policy": _CSP}))
+    for name, kind in _STATIC.items():
+        app.router.add_get(f"/static/{name}", _fixed(folder.joinpath(name).read_bytes(), kind, {}))
+
+
+def _fixed(body: bytes, kind: str, headers: dict[str, str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=body, content_type=kind, charset="utf-8", headers=headers | {"Cache-Control": "no-cache"}
+        )
+
+    return handle
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    """What no answer is without: taken for nothing else, kept nowhere, told to nobody."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _end_watches(changes: Changes) -> Callable[[web.Application], Awaitable[None]]:
+    async def end(_: web.Application) -> None:
+        changes.close()
+
+    return end
+
+
+async def _opened(owners: Owners, _: web.Application) -> AsyncIterator[None]:
+    async with owners.opened():
+        yield

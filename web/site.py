@@ -1,0 +1,179 @@
+"""The handlers: each takes a request, and who asks, and answers from the statuses, the database or the store."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from schemas.errors import NotFound
+from schemas.jobs import TERMINAL
+from sinks import Blob
+from web import views
+from web.changes import Changes, Watch
+from web.files import cut, from_store, send
+from web.owners import passport
+from web.ports import Health
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from schemas.jobs import Job, Transcript
+    from sinks import Reads, Store
+    from web.auth import Caller
+    from web.status import Answer, Statuses
+
+#: Seconds for which a link to a recording in object storage is good.
+LINK_S: Final = 900
+
+#: Seconds after which a probe is told that the check did not finish.
+PROBE_S: Final = 3.0
+
+#: Seconds that one watcher may take to read what it is sent.
+WATCHER_S: Final = 30.0
+
+_JSON: Final = "application/json"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The handlers, and what they answer from."""
+
+    statuses: Statuses
+    reads: Reads
+    store: Store
+    metrics: Callable[[], bytes | Awaitable[bytes]]
+    health: Callable[[], Awaitable[Health]]
+    changes: Changes
+    published: bool
+
+    async def status(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Where a job stands."""
+        answer = await self._newest(request, caller)
+        return _status_response(answer)
+
+    async def events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Server-sent events: a status whenever there is a newer one."""
+        job_id = views.job_name(request.match_info["id"])
+        seen = request.headers.get("Last-Event-ID", "")
+        after = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else None
+        with self.changes.following(job_id) as news:
+            # Looked up after news are followed, so that nothing falls between.
+            first = await self._newest(request, caller)
+            if first.status.version == after and first.status.status in TERMINAL:
+                return web.Response(status=204)  # to an EventSource: do not come again
+            watch = Watch(caller, partial(self._newest, request, caller), news, self.published)
+            return await self._tell(request, watch, first, after)
+
+    async def _tell(self, request: web.Request, watch: Watch, first: Answer, after: int | None) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        await response.prepare(request)
+        try:
+            async for status in watch.statuses(first, after):
+                if status is not None:
+                    self.statuses.seen.note(status)
+                async with asyncio.timeout(WATCHER_S):
+                    await response.write(views.event(status))
+        except NotFound:
+            await response.write(b"event: gone\ndata: {}\n\n")
+        except ConnectionError:
+            pass  # the watcher is gone
+        except TimeoutError:
+            cut(request)  # it is there, but has stopped reading
+        return response
+
+    async def _newest(self, request: web.Request, caller: Caller) -> Answer:
+        return await self.statuses.newest(caller, views.job_name(request.match_info["id"]), passport(request.headers))
+
+    async def transcript(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """What was said."""
+        found = await self._transcript(request, caller)
+        return web.Response(body=views.transcript_view(found).model_dump_json().encode(), content_type=_JSON)
+
+    async def raw(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """The whole apparatus, as reconcile stored it."""
+        found = await self._transcript(request, caller)
+        with from_store("the raw transcript"):
+            blob = await self.store.stat(found.raw_transcript_uri)
+            if blob is None:
+                raise NotFound(found.raw_transcript_uri)
+        return await send(request, self.store, blob, f"{found.job_id}.json")
+
+    async def _transcript(self, request: web.Request, caller: Caller) -> Transcript:
+        job_id = views.job_name(request.match_info["id"])
+        run = views.wanted_number(request.query, "run", views.RUNS, None)
+        found = await self.reads.transcript(caller.tenant, job_id, run)
+        if found is None:
+            raise NotFound(views.no_transcript(await self._job(caller, job_id), run))
+        return found
+
+    async def _job(self, caller: Caller, job_id: str) -> Job:
+        job = await self.reads.job(caller.tenant, job_id)
+        if job is None:
+            raise NotFound(views.NO_JOB)
+        return job
+
+    async def audio(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """The recording: where object storage has it, or from here."""
+        job = await self._job(caller, views.job_name(request.match_info["id"]))
+        stored = await self.reads.files(caller.tenant, job.job_id)
+        original = next((file for file in reversed(stored) if file.kind == "original"), None)
+        if original is None:
+            raise NotFound(f"the recording is not stored yet; the job is {job.status}")
+        with from_store("the recording"):
+            url = None if request.query.get("direct") == "no" else await self.store.presigned_url(original.uri, LINK_S)
+        if url is not None:
+            raise web.HTTPFound(url, headers={"Cache-Control": "no-store"})
+        blob = Blob(original.uri, original.size_bytes, original.sha256, original.content_type)
+        return await send(request, self.store, blob, job.filename)
+
+    async def tenants(self, _: web.Request, caller: Caller) -> web.StreamResponse:
+        """Whose jobs the caller may see."""
+        found = await self.reads.tenants() if caller.tenant is None else [caller.tenant]
+        return web.json_response(views.Tenants(tenants=found, operator=caller.tenant is None).model_dump())
+
+    async def jobs(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """A page of a tenant's jobs."""
+        tenant = views.tenant_name(request.match_info["tenant"])
+        if not caller.sees(tenant):
+            raise NotFound(views.NO_TENANT)
+        page = await self.reads.jobs(tenant, **views.wanted_page(request.query))
+        view = views.page_view(page)
+        for status in view.jobs:
+            self.statuses.seen.note(status)
+        return web.Response(body=view.model_dump_json().encode(), content_type=_JSON)
+
+    async def alive(self, _: web.Request) -> web.StreamResponse:
+        """The liveness probe."""
+        found = await self._checked()
+        return web.json_response(views.health_view(found).model_dump(), status=200 if found.alive else 503)
+
+    async def ready(self, _: web.Request) -> web.StreamResponse:
+        """The readiness probe."""
+        found = await self._checked()
+        return web.json_response(views.health_view(found).model_dump(), status=200 if found.ready else 503)
+
+    async def _checked(self) -> Health:
+        """A check that hangs says nothing against the worker itself: its loop answers, a restart would not help."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                return await self.health()
+        except TimeoutError:
+            return Health(
+                alive=True, ready=False, details={"health": f"the check did not finish within {PROBE_S:.0f} s"}
+            )
+
+    async def measured(self, _: web.Request) -> web.StreamResponse:
+        """Prometheus' text format."""
+        text = self.metrics()
+        body = await text if inspect.isawaitable(text) else text
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _status_response(answer: Answer) -> web.Response:
+    body = views.job_view(answer.status).model_dump_json().encode()
+    return web.Response(body=body, content_type=_JSON, headers={"X-Concord-Source": answer.source})
