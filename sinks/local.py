@@ -135,7 +135,7 @@ class LocalStore:
 
     async def check(self) -> None:
         content = uuid4().hex.encode()
-        blob = await self.put(f"_check/{uuid4().hex}", content, "text/plain")
+        blob = await self.put(f"_check/{uuid4().hex}.txt", content, "text/plain")
         read, seen = await self.get(blob.uri), await self.stat(blob.uri)
         await self.delete(blob.uri)
         if read != content or seen != blob:
@@ -179,7 +179,7 @@ class LocalStore:
 
     def _begin(self) -> _Part:
         folder = self.root / PARTS
-        if not self._swept:
+        if not self._swept or not folder.is_dir():
             os.close(self._open_root())
             folder.mkdir(_FOLDER_MODE, exist_ok=True)
             _sweep(folder)

@@ -169,7 +169,7 @@ class S3Store:
     async def check(self) -> None:
         """Write, read, list and delete a probe; raises with what is wrong: key, bucket, permission or the way there."""
         content = uuid4().hex.encode()
-        blob = await self.put(f"_check/{uuid4().hex}", content, "text/plain")
+        blob = await self.put(f"_check/{uuid4().hex}.txt", content, "text/plain")
         try:
             read, seen = await self.get(blob.uri), await self.stat(blob.uri)
             listed = [uri async for uri in self.list("_check/")]
@@ -341,8 +341,8 @@ def _sdk() -> tuple[Callable[..., Any], Callable[..., Any]]:
 def _cut(body: IO[bytes], length: int) -> tuple[BytesIO, bytes]:
     """The next `length` bytes and their sha256.
 
-    As a file, for plain bytes aiohttp sends in one go, holding up the event loop. Written piece by piece, for a file made
-    of one bytes object it would copy.
+    As a file, for plain bytes aiohttp sends in one go, holding up the event loop. Written piece by piece, for a file
+    made of one bytes object it would copy.
     """
     part, digest = BytesIO(), hashlib.sha256()
     while piece := body.read(min(blobs.PIECE, length - part.tell())):

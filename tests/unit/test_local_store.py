@@ -1,4 +1,4 @@
-"""What only a folder can get wrong: links, foreign files, full and forbidden disks, parts left behind, and being killed."""
+"""What only a folder can get wrong: links, foreign files, full and forbidden disks, parts left behind, kills."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -280,13 +279,13 @@ async def test_no_descriptor_is_left_open_whatever_is_cancelled(store):
             await store.stat(blob.uri)
         await store.put("acme/other", pieces(b"x" * 2_000_000), "text/plain")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     for turn in range(120):
         task = asyncio.create_task(use())
         await asyncio.sleep(turn / 20_000)
         task.cancel()
         await asyncio.wait({task})
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len([*Path("/proc/self/fd").iterdir()]) <= before
 
 
 async def test_a_thread_is_waited_for_however_often_its_caller_is_cancelled():
@@ -338,23 +337,23 @@ WRITER = """
 """
 
 
-async def test_a_kill_in_the_middle_of_writing_leaves_no_torn_blob_and_loses_none(tmp_path):
-    for round_ in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        acked = [child.stdout.readline() for _ in range(20)]
-        time.sleep(0.03 * round_)
-        child.send_signal(signal.SIGKILL)
-        acked += child.stdout.readlines()
-        child.wait()
-        child.stdout.close()
+def write_and_kill(folder, after_s):
+    """What a writer had acknowledged when it was killed: worker, turn and sha256, in order."""
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        lines = [child.stdout.readline() for _ in range(20)]
+        time.sleep(after_s)
+        child.kill()
+        lines += child.stdout.readlines()
+    return [line.split() for line in lines if line.endswith("\n")]
 
+
+async def test_a_kill_in_the_middle_of_writing_leaves_no_torn_blob_and_loses_none(tmp_path):
+    for number in range(4):
+        acked = write_and_kill(tmp_path, after_s=0.03 * number)
         newest = {}
-        for line in acked:
-            if line.endswith("\n"):
-                worker, turn, sha256 = line.split()
-                newest[f"acme/{worker}/{int(turn) % 5}"] = (int(turn), sha256)
+        for worker, turn, sha256 in acked:
+            newest[f"acme/{worker}/{int(turn) % 5}"] = (int(turn), sha256)
         assert newest
         store = LocalStore(tmp_path)
         for name, (turn, sha256) in newest.items():
