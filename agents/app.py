@@ -8,10 +8,12 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import faust
+from aiohttp import web
+from prometheus_client import generate_latest
 
 from agents import bind, intake, persist, reconcile, transcribe
 from agents.audio import Prober
@@ -19,15 +21,21 @@ from agents.committer import Committer
 from agents.kafka import Kafka, ensure_topics
 from agents.locations import Locations
 from agents.metrics import Metrics
+from agents.observe import observe
 from agents.providers import Recognizer
 from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
 from agents.work import LongWork
-from schemas.errors import SettingsError
+from schemas.errors import SettingsError, Unavailable
 from sinks import Store
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
+from sinks.reader import Reader
+from web.app import make_app
+from web.auth import ApiKeys
+from web.changes import Changes
+from web.ports import Health, LiveJobs
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +105,16 @@ def open_recognizer(name: str, settings: Settings) -> Recognizer:
     raise SettingsError(f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; there are whisper-tiny.en, whisper-base and scripted-*")
 
 
+class NoTable:
+    """`LiveJobs` of a worker that does not track: every status comes from PostgreSQL."""
+
+    def get(self, job_id: str) -> None:
+        """Nothing is known here."""
+
+    def owner(self, job_id: str) -> None:
+        """Nobody is asked."""
+
+
 @dataclass
 class Fleet:
     """The parts of a fleet that run in this process."""
@@ -106,19 +124,22 @@ class Fleet:
     metrics: Metrics
     database: Postgres
     store: Store
-    apps: dict[str, faust.App]
-    drivers: list[bind.Driver]
-    relays: list[asyncio.Task[None]]
-    table: Any = None
+    reader: Reader
+    url: str
+    apps: dict[str, faust.App] = field(default_factory=dict)
+    drivers: list[bind.Driver] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    table: LiveJobs = field(default_factory=NoTable)
+    changes: Changes = field(default_factory=Changes)
 
     def failure(self) -> str | None:
         """What has stopped although it should run, or None."""
         for name, app in self.apps.items():
             if app.crashed or app.should_stop:
                 return f"{name} stopped: {app.crash_reason!r}"
-        for task in self.relays:
+        for task in self.tasks:
             if task.done():
-                return f"the relay stopped: {task.exception()!r}" if not task.cancelled() else "the relay was cancelled"
+                return f"{task.get_name()} stopped: {None if task.cancelled() else task.exception()!r}"
         return None
 
     async def drained(self) -> bool:
@@ -135,8 +156,21 @@ class Fleet:
 
     @property
     def ready(self) -> dict[str, bool]:
-        """Which stages have their partitions and take events."""
-        return {name: bool(app.started and not app.rebalancing and not app.unassigned) for name, app in self.apps.items()}
+        """Which stages have joined their groups and take events. (A spare worker without partitions is ready, too.)"""
+        return {name: bool(app.started and not app.rebalancing and not app.in_recovery) for name, app in self.apps.items()}
+
+    async def health(self) -> Health:
+        """What probes are told."""
+        failure = self.failure()
+        details = {name: "ready" if ready else "joining" for name, ready in self.ready.items()}
+        try:
+            async with asyncio.timeout(2):
+                await self.database.now()
+            details["postgresql"] = "ready"
+        except (Unavailable, TimeoutError):
+            details["postgresql"] = "away"
+        ready = failure is None and all(state == "ready" for state in details.values())
+        return Health(failure is None, ready, details | ({"failure": failure} if failure else {}))
 
 
 @contextlib.asynccontextmanager
@@ -147,6 +181,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         raise SettingsError(f"no role {', '.join(unknown)}; there are {', '.join(roles(settings.recognizers))}")
     kafka, dsn = kafka_of(settings), dsn_of(settings)
     async with contextlib.AsyncExitStack() as stack:
+        listening = stack.enter_context(_listen(settings, must="track" in wanted))
         await migrate(dsn)
         created = await ensure_topics(kafka, settings.recognizers)
         if created:
@@ -156,37 +191,81 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         stack.push_async_callback(database.close)
         store = open_store(settings)
         stack.push_async_callback(store.close)
-        fleet = Fleet(settings, tuple(wanted), Metrics(), database, store, {}, [], [])
+        fleet = Fleet(settings, tuple(wanted), Metrics(), database, store, Reader(pool), _url(settings, listening))
         committer = Committer(database)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)
         stack.push_async_callback(_stop, fleet)
+        await _serve(fleet, listening, stack)
         await bind.run_apps(list(fleet.apps.values()))
-        if "relay" in wanted:
-            fleet.relays += [
-                asyncio.create_task(Relay(dsn, kafka, shard, fleet.metrics).run(), name=f"relay.{shard}")
-                for shard in range(settings.relay_shards)
-            ]
+        await _add_tasks(fleet, kafka, dsn)
         yield fleet
+
+
+def _listen(settings: Settings, *, must: bool) -> socket.socket:
+    """The HTTP socket, bound first: its port goes into what other workers are told. Workers that serve no API take any port."""
+    address = (settings.http_host, settings.http_port)
+    try:
+        return socket.create_server(address, reuse_port=False)
+    except OSError as exc:
+        if must:
+            hint = "set CONCORD_HTTP=host:port (port 0: any that is free)"
+            raise SettingsError(f"CONCORD_HTTP: cannot listen on {settings.http} ({exc.strerror}); {hint}") from exc
+        return socket.create_server((settings.http_host, 0))
+
+
+def _url(settings: Settings, listening: socket.socket) -> str:
+    host = settings.http_host if settings.http_host != "0.0.0.0" else socket.gethostname()  # noqa: S104 - a comparison
+    return settings.advertise or f"http://{host}:{listening.getsockname()[1]}"
+
+
+async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
+    """HTTP: health and metrics on every worker, and the API, which a `track` worker answers from its table."""
+    secret = fleet.settings.api_keys
+    service = make_app(
+        live=fleet.table,
+        reader=fleet.reader,
+        store=fleet.store,
+        metrics=lambda: generate_latest(fleet.metrics.registry),
+        health=fleet.health,
+        keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
+        changes=fleet.changes,
+    )
+    runner = web.AppRunner(service, access_log=None, shutdown_timeout=2)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listening).start()
+    log.info("HTTP on %s", fleet.url)
+
+
+async def _add_tasks(fleet: Fleet, kafka: Kafka, dsn: str) -> None:
+    fleet.tasks.append(asyncio.create_task(observe(fleet), name="observing"))
+    if "relay" in fleet.roles:
+        # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
+        shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
+        relays = (Relay(dsn, kafka, shard, fleet.metrics) for shard in range(shards))
+        fleet.tasks += [asyncio.create_task(relay.run(), name=f"relay {n}") for n, relay in enumerate(relays)]
 
 
 async def _stop(fleet: Fleet) -> None:
     await bind.stop_apps(list(fleet.apps.values()), STOP_S)
     for driver in fleet.drivers:
         await driver.close()
-    for task in fleet.relays:
+    for task in fleet.tasks:
         task.cancel()
-    await asyncio.gather(*fleet.relays, return_exceptions=True)
+    await asyncio.gather(*fleet.tasks, return_exceptions=True)
 
 
 async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: contextlib.AsyncExitStack) -> None:
+    data = fleet.settings.data
     for role in fleet.roles:
+        more = _membership(role, fleet.settings)
         if role == "track":
-            fleet.apps[role], fleet.table = bind.track_app(kafka, fleet.settings.data, committer, fleet.metrics, lambda _: None)
+            changed = fleet.changes.publish
+            fleet.apps[role], fleet.table = bind.track_app(kafka, data, fleet.url, committer, fleet.metrics, changed, **more)
         elif role != "relay":
-            stage = await _stage(role, fleet, stack)
-            driver = bind.Driver(stage, committer, fleet.metrics)
-            fleet.apps[role] = bind.faust_app(role, kafka, fleet.settings.data, **_membership(role, fleet.settings))
+            driver = bind.Driver(await _stage(role, fleet, stack), committer, fleet.metrics)
+            fleet.apps[role] = bind.faust_app(role, kafka, data, **more)
             driver.attach(fleet.apps[role])
             fleet.drivers.append(driver)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from faust.transport.drivers import aiokafka as driver
 from yarl import URL
 
 from agents import track
@@ -22,6 +21,7 @@ from agents.offsets import Transport
 from agents.stage import Stage, backoff_s, step, undeliverable
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
+from schemas.events import JobStatus
 from schemas.jobs import Step
 from schemas.messages import Record
 
@@ -144,9 +144,37 @@ class Driver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def track_app(kafka: Kafka, data: Path, committer: Committer, metrics: Metrics, seen: Callable[[Any], None]) -> tuple[faust.App, Any]:
-    """The app that owns the table `jobs`, and the table. `seen` is called with every newer `JobStatus`."""
-    app = faust_app("track", kafka, data, store="rocksdb://", table_standby_replicas=0)
+class FaustTable:
+    """`web.ports.LiveJobs` on the table of a `track` app."""
+
+    def __init__(self, app: faust.App, table: Any) -> None:
+        self._app = app
+        self._table = table
+
+    def _settled(self) -> bool:
+        return bool(self._app.started and not self._app.rebalancing and not self._app.in_recovery)
+
+    def get(self, job_id: str) -> JobStatus | None:
+        """This worker's row; None while partitions move or the table is read back."""
+        row = self._table.get(job_id) if self._settled() else None
+        return JobStatus.model_validate(row) if row else None
+
+    def owner(self, job_id: str) -> str | None:
+        """Base URL of the other worker that has the row."""
+        if not self._settled():
+            return None
+        try:
+            url = self._app.router.key_store(track.TABLE, job_id)
+        except KeyError:
+            return None
+        return None if url == self._app.conf.canonical_url else str(url)
+
+
+def track_app(
+    kafka: Kafka, data: Path, url: str, committer: Committer, metrics: Metrics, changed: Callable[[JobStatus], None], **more: Any
+) -> tuple[faust.App, FaustTable]:
+    """The app that owns the table `jobs`, and the table. `url` is where other workers ask for our rows."""
+    app = faust_app("track", kafka, data, store="rocksdb://", table_standby_replicas=0, canonical_url=url, **more)
     # No value_type: with one, the changelog cannot be decoded and the table comes up empty.
     table = app.Table(track.TABLE, partitions=kafka.partitions, key_type=str)
     topic = app.topic(topics.STATUS.name, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
@@ -164,11 +192,11 @@ def track_app(kafka: Kafka, data: Path, committer: Committer, metrics: Metrics, 
                 status = None
             if status is not None:
                 table[status.job_id] = status.model_dump(mode="json")
-                seen(status)
+                changed(status)
             await manual.ack(event)
             metrics.tracked()
 
-    return app, table
+    return app, FaustTable(app, table)
 
 
 async def run_apps(apps: Sequence[faust.App]) -> None:
@@ -184,7 +212,3 @@ async def stop_apps(apps: Sequence[faust.App], limit_s: float) -> None:
                 await app.stop()
 
     await asyncio.gather(*(stop(app) for app in apps), return_exceptions=True)
-
-
-#: Kept for type checkers: the driver whose consumer agents/offsets.py replaces.
-STOCK_CONSUMER = driver.Consumer

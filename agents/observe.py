@@ -54,5 +54,5 @@ async def _outbox(fleet: Fleet) -> None:
         rows.labels(str(row["shard"]), "waiting").set(row["waiting"])
         oldest.labels(str(row["shard"])).set(row["oldest_s"])
     fleet.metrics.jobs.clear()
-    for status, count in (await fleet.database.open_jobs()).items():
+    for status, count in (await fleet.reader.counts()).items():
         fleet.metrics.jobs.labels(status).set(count)

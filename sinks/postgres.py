@@ -215,6 +215,10 @@ class Postgres:
         now: datetime = (await self._fetch("now"))[0][0]
         return now
 
+    async def highest_shard(self) -> int:
+        """The highest shard with rows in the outbox, or -1."""
+        return int((await self._fetch("highest_shard"))[0][0])
+
     async def idle(self) -> bool:
         """Whether no run is open and nothing is due within seconds."""
         return bool((await self._fetch("idle"))[0][0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ from agents import kafka as clients
 from agents.commands import reach
 from agents.track import newest
 from schemas import topics
-from schemas.errors import MalformedEvent
+from schemas.errors import MalformedEvent, Unavailable
 from schemas.jobs import TERMINAL, status_of
 from schemas.messages import Record
 
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     Ask = Callable[[str], Awaitable[Job | None]]
 
 #: Seconds between redraws of the board, and between questions to the database.
-REDRAW_S, ASK_S = 0.25, 1.0
+REDRAW_S, ASK_S = 0.25, 0.5
+
+#: Seconds for which a database that does not answer is put up with.
+PATIENCE_S = 30.0
 
 #: Stages of a run in their order; the recognizers stand between the first two.
 _STAGES = ("intake", "reconcile", "persist")
@@ -166,16 +170,13 @@ class Follower:
         self._consumer = consumer
         self._ask = ask
         self._known: dict[str, dict[str, Any]] = {}
+        self._asked_at = self._answered_at = -math.inf
 
     async def until_ended(self, job_ids: Collection[str]) -> AsyncIterator[JobStatus]:
         """Every newer status of these jobs, until the run of each has ended."""
-        waiting, asked_at = set(job_ids), time.monotonic()
+        waiting, self._answered_at = set(job_ids), time.monotonic()
         while waiting:
-            statuses = await self._read(waiting)
-            if self._ask is not None and time.monotonic() - asked_at > ASK_S:
-                statuses += await self._look(self._ask, waiting)
-                asked_at = time.monotonic()
-            for status in statuses:
+            for status in [*await self._read(waiting), *await self._look(waiting)]:
                 yield status
                 if status.status in TERMINAL:
                     waiting.discard(status.job_id)
@@ -197,8 +198,17 @@ class Follower:
             return self._remembered(newest(self._known.get(job_id), read))
         return None
 
-    async def _look(self, ask: Ask, wanted: Collection[str]) -> list[JobStatus]:
-        jobs = [await ask(job_id) for job_id in sorted(wanted)]
+    async def _look(self, wanted: Collection[str]) -> list[JobStatus]:
+        if self._ask is None or time.monotonic() - self._asked_at < ASK_S:
+            return []
+        self._asked_at = time.monotonic()
+        try:
+            jobs = [await self._ask(job_id) for job_id in sorted(wanted)]
+        except Unavailable:
+            if time.monotonic() - self._answered_at > PATIENCE_S:
+                raise
+            return []
+        self._answered_at = time.monotonic()
         newer = [job for job in jobs if job is not None and job.version > self._known.get(job.job_id, {"version": 0})["version"]]
         return [status for status in (self._remembered(status_of(job)) for job in newer) if status is not None]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import mimetypes
 import re
 from dataclasses import dataclass
@@ -87,16 +88,25 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     async with reach.store(settings) as store:
         recordings = planned(arguments, store)
         await _not_taken(recordings, store, arguments.job_id)
-        if not arguments.wait:
-            await publish(recordings, where, store)
-            for recording in recordings:
-                print(_announced(recording, as_json=arguments.json), flush=True)
-            return 0
-        async with following(where) as follower:
-            await publish(recordings, where, store)
-            ended = await watched(recordings, follower.until_ended([r.job_id for r in recordings]), silent=arguments.json)
-        for recording in recordings:
-            print(await _result(recording, ended[recording.job_id], store, as_json=arguments.json), flush=True)
+        if arguments.wait:
+            return await _waited(recordings, where, store, settings, as_json=arguments.json)
+        await publish(recordings, where, store)
+        for one in recordings:
+            print(_announced(one, as_json=arguments.json), flush=True)
+    return 0
+
+
+async def _waited(recordings: Sequence[Recording], where: Kafka, store: Store, settings: Settings, *, as_json: bool) -> int:
+    """Publish, follow and show what came out."""
+    async with contextlib.AsyncExitStack() as stack:
+        # The topic says what happens from now on. A repeated job id may have ended long ago: that only the database knows.
+        known = settings.database_url is not None
+        ask = (await stack.enter_async_context(reach.database(settings))).job if known else None
+        follower = await stack.enter_async_context(following(where, ask))
+        await publish(recordings, where, store)
+        ended = await watched(recordings, follower.until_ended([one.job_id for one in recordings]), silent=as_json)
+    for one in recordings:
+        print(await _result(one, ended[one.job_id], store, as_json=as_json), flush=True)
     return int(any(status.status == "failed" for status in ended.values()))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float32]
+    Flags = NDArray[np.bool_]
 
 #: Cost of a token that stands alone in its row; two of them cost more than any substitution.
 GAP = 0.62
@@ -37,11 +38,16 @@ MANY = 6
 CELLS = 400_000
 
 
-def align(sequences: Sequence[Ints], names: Sequence[str], times: Sequence[Floats] | None = None) -> Ints:
+def align(
+    sequences: Sequence[Ints],
+    names: Sequence[str],
+    times: Sequence[Floats] | None = None,
+    apart: Flags | None = None,
+) -> Ints:
     """The grid (rows, sequences) of positions in each sequence, -1 where it has no token in the row.
 
-    `sequences` hold indices into `names`; `times` the middle of each token in ms, NaN if unknown. Every position occurs
-    once, in order. Earlier sequences lead; give them in an order that does not depend on who they are.
+    `sequences` hold indices into `names`; `times` the middle of each token in ms, NaN if unknown; `apart` says which names
+    never share a row with the others (fillers and marks). Every position occurs once, in order. Earlier sequences lead; give them in an order that does not depend on who they are.
     """
     pairs = itertools.combinations(range(len(sequences)), 2)
     if len(sequences) > MANY:
@@ -53,7 +59,8 @@ def align(sequences: Sequence[Ints], names: Sequence[str], times: Sequence[Float
     starts = np.vstack([np.full((1, len(columns)), -1), anchors]) + 1
     ends = np.vstack([anchors, [len(sequence) for sequence in ordered]])
     starts, ends, origin = _cut(starts, ends)
-    rows, region = _fill(ordered, names, [times[k] for k in columns] if times else None, starts, ends)
+    price = _Price(names, np.zeros(len(names), dtype=bool) if apart is None else apart)
+    rows, region = _fill(ordered, price, [times[k] for k in columns] if times else None, starts, ends)
     key = np.concatenate([np.arange(len(anchors)) * 2 + 1, origin[region] * 2])
     grid = np.vstack([anchors, rows])[np.argsort(key, kind="stable")]
     return grid[:, np.argsort(columns)]
@@ -119,7 +126,7 @@ def _cut(starts: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def _fill(
-    sequences: Sequence[Ints], names: Sequence[str], times: Sequence[Floats] | None, starts: Ints, ends: Ints
+    sequences: Sequence[Ints], price: _Price, times: Sequence[Floats] | None, starts: Ints, ends: Ints
 ) -> tuple[Ints, Ints]:
     """The rows of all regions in order, and the region of each."""
     width = len(sequences)
@@ -128,12 +135,12 @@ def _fill(
     rows = np.full((len(region), width), -1, dtype=np.int64)
     rows[:, 0] = starts[region, 0] + _ramp(sizes[:, 0])
     for column in range(1, width):
-        rows, region = _add(rows, region, column, sequences, names, times, starts[:, column], sizes[:, column])
+        rows, region = _add(rows, region, column, sequences, price, times, starts[:, column], sizes[:, column])
     return rows, region
 
 
 def _add(
-    rows: Ints, region: Ints, column: int, sequences: Sequence[Ints], names: Sequence[str],
+    rows: Ints, region: Ints, column: int, sequences: Sequence[Ints], price: _Price,
     times: Sequence[Floats] | None, start: Ints, size: Ints,
 ) -> tuple[Ints, Ints]:  # fmt: skip
     """Align one more sequence to the rows of every region."""
@@ -155,7 +162,7 @@ def _add(
         batch = max(1, CELLS >> (2 * bucket))
         for part in range(0, len(members), batch):
             some = members[part : part + batch]
-            cost = _costs(rows, column, sequences, names, times, first_row[some], have[some], start[some], size[some])
+            cost = _costs(rows, column, sequences, price, times, first_row[some], have[some], start[some], size[some])
             owner, row, token = _trace(cost, have[some], size[some])
             new_row.append(np.where(row >= 0, first_row[some][owner] + row, -1))
             new_token.append(np.where(token >= 0, start[some][owner] + token, -1))
@@ -170,7 +177,7 @@ def _add(
 
 
 def _costs(
-    rows: Ints, column: int, sequences: Sequence[Ints], names: Sequence[str], times: Sequence[Floats] | None,
+    rows: Ints, column: int, sequences: Sequence[Ints], price: _Price, times: Sequence[Floats] | None,
     first_row: Ints, have: Ints, start: Ints, size: Ints,
 ) -> Floats:  # fmt: skip
     """Cost (regions, rows, tokens) of putting a token in a row: of the likest token already there. Padding costs nothing."""
@@ -182,22 +189,31 @@ def _costs(
     for before in range(column):
         at = rows[row, before]
         there = np.flatnonzero(at >= 0)
-        price = _distance(sequences[before][at[there]], sequences[column][token[there]], names)
+        paid = price(sequences[before][at[there]], sequences[column][token[there]])
         if times is not None:
             late = np.abs(times[before][at[there]] - times[column][token[there]])
-            price = price + LATE * np.nan_to_num(np.minimum(late / LATE_MS, 1.0))
-        best[there] = np.minimum(best[there], price)
+            paid = paid + LATE * np.nan_to_num(np.minimum(late / LATE_MS, 1.0))
+        best[there] = np.minimum(best[there], paid)
     cost[r, i, j] = best
     return cost
 
 
-def _distance(a: Ints, b: Ints, names: Sequence[str]) -> Floats:
-    """0 for equal tokens, else `NEAR` to `FAR` by how alike they are written."""
-    pairs, back = np.unique(np.minimum(a, b) * len(names) + np.maximum(a, b), return_inverse=True)
-    left, right = pairs // len(names), pairs % len(names)
-    alike = cpdist([names[k] for k in left], [names[k] for k in right], scorer=JaroWinkler.normalized_similarity)
-    price = np.where(left == right, 0.0, FAR - (FAR - NEAR) * alike).astype(np.float32)
-    return price[back.ravel()]
+class _Price:
+    """What it costs to put one token in the row of another."""
+
+    def __init__(self, names: Sequence[str], apart: Flags) -> None:
+        self.names, self.apart = names, apart
+
+    def __call__(self, a: Ints, b: Ints) -> Floats:
+        """0 for equal tokens, else `NEAR` to `FAR` by how alike they are written, or more than two gaps."""
+        size = len(self.names)
+        pairs, back = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_inverse=True)
+        left, right = pairs // size, pairs % size
+        written = [self.names[k] for k in left.tolist()], [self.names[k] for k in right.tolist()]
+        alike = cpdist(*written, scorer=JaroWinkler.normalized_similarity)
+        price = np.where(left == right, 0.0, FAR - (FAR - NEAR) * alike)
+        price[self.apart[left] != self.apart[right]] = 3 * GAP
+        return price.astype(np.float32)[back.ravel()]
 
 
 def _trace(cost: Floats, have: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:

@@ -13,7 +13,7 @@ import numpy as np
 from rapidfuzz.distance import JaroWinkler, Levenshtein
 from rapidfuzz.process import cpdist
 
-from agents.text.normalise import is_silent
+from agents.text.network import spoken
 from agents.text.sound import sound
 
 if TYPE_CHECKING:
@@ -59,13 +59,9 @@ class Evidence:
     column: Ints
 
 
-def silent_names(network: Network) -> Flags:
-    """Per name of the network: a filler, mark or note. One more at the end, for "nothing"."""
-    return np.array([*map(is_silent, network.names), True])
-
-
 def evidence(network: Network, knowledge: Knowledge) -> Evidence:
-    """Evidence for every reading of every disputed slot."""
+    """Evidence for every reading of every disputed slot, other than those of fillers and marks."""
+    network, place = spoken(network)
     slots = np.flatnonzero(~network.unanimous)
     facts = _Facts(network, knowledge, slots)
     same = facts.key[:, :, None] == facts.key[:, None, :]
@@ -78,11 +74,12 @@ def evidence(network: Network, knowledge: Knowledge) -> Evidence:
     theirs = same[row, against].astype(np.float32)
     own = facts.per_column(row, column, against, mine)
     other = facts.per_column(row, against, column, theirs)
-    place = facts.per_slot(row)
     pair = facts.per_pair(row, column, against)
     count = np.stack([votes[row, column], votes[row, against], np.full(len(row), same.shape[1])], axis=1)
-    rows = np.concatenate([count, own, other, (own - other)[:, DIFFERENCES], pair, place], axis=1, dtype=np.float32)
-    return Evidence(rows, slots[row], column)
+    rows = np.concatenate(
+        [count, own, other, (own - other)[:, DIFFERENCES], pair, facts.runs.place[row]], axis=1, dtype=np.float32
+    )
+    return Evidence(rows, place[slots[row]], column)
 
 
 def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
@@ -94,7 +91,7 @@ def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
 
 
 #: Facts per column whose difference between candidate and rival is given as well.
-DIFFERENCES = [1, 4, 5, 6, 7, 8, 20, 21, 22, 23, 25, 27, 28]
+DIFFERENCES = [1, 3, 4, 5, 6, 7, 19, 20, 21, 22, 24, 26, 27]
 
 
 class _Facts:
@@ -110,7 +107,6 @@ class _Facts:
         self.next = np.cumsum(network.grid >= 0, axis=0)[slots]
         self.zipf = np.array([*(knowledge.frequency.get(name, 0.0) for name in self.names), np.nan], dtype=np.float32)
         self.length = np.array([*map(len, self.names), 0], dtype=np.float32)
-        self.silent = silent_names(network)
         self.agreed = network.key[network.unanimous, 0]
         self.agreed_count = np.bincount(self.agreed[self.agreed >= 0], minlength=len(self.names) + 1)
         self.runs = _Runs(network, slots)
@@ -129,7 +125,7 @@ class _Facts:
         traits = np.broadcast_to(self._traits(), (*key.shape, 3))
         surface = self._surface()
         parts = [
-            self.there, self.zipf[key], self.length[key], self.silent[key], general, domain, call,
+            self.there, self.zipf[key], self.length[key], general, domain, call,
             np.log1p(self.agreed_count[key]), np.log1p(counted.sum(axis=2) - own), np.log1p(own),
             self._repeats(), self._speed(), self.runs.own, self._moved(), *self._beside(),
         ]  # fmt: skip
@@ -139,8 +135,8 @@ class _Facts:
     def _of_nothing(self, width: int) -> Flags:
         """Which facts also mean something for "nothing"."""
         meant = np.ones(width, dtype=bool)
-        meant[[1, 2, 3, 7, 8, 9, 13]] = False
-        meant[16:20] = False
+        meant[[1, 2, 6, 7, 8, 12]] = False
+        meant[15:19] = False
         return meant
 
     def _paths(self, scores: Callable[[Column, Ints], Floats], reach: int) -> Floats:
@@ -343,10 +339,6 @@ class _Facts:
             at = self.at[there, k]
             middle[there, k] = (source.start[at] + source.end[at]) / 2
         return middle[row, column] - middle[row, against]
-
-    def per_slot(self, row: Ints) -> Floats:
-        return self.runs.place[row]
-
 
 class _Runs:
     """Disputed slots in a row: how long, how many tokens each column has in it, and how much is disputed around."""

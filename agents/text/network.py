@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agents.text.align import align
-from agents.text.normalise import Tokens, tokenise
+from agents.text.normalise import Tokens, is_silent, tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,8 @@ class Network:
 
     columns: tuple[Column, ...]
     names: list[str]
+    #: Per name: a filler, mark or note, which is not counted in scores.
+    silent: NDArray[np.bool_]
     grid: Ints
 
     @cached_property
@@ -94,7 +97,22 @@ def build(hypotheses: Sequence[Hypothesis]) -> Network:
     columns = tuple(_column(h, names) for h in sorted(hypotheses, key=_rank))
     keys = list(names)
     times = [(column.start + column.end) / 2 for column in columns]
-    return Network(columns, keys, align([column.key for column in columns], keys, times))
+    silent = np.array([is_silent(name) for name in keys], dtype=bool)
+    return Network(columns, keys, silent, align([column.key for column in columns], keys, times, silent))
+
+
+def spoken(network: Network) -> tuple[Network, Ints]:
+    """The network without fillers and marks, which never share a slot with words; and the slots that are left."""
+    keep = [~network.silent[column.key] for column in network.columns]
+    columns = tuple(
+        dataclasses.replace(
+            column, **{name: getattr(column, name)[kept] for name in ("key", "group", "first", "last", "start", "end")}
+        )
+        for column, kept in zip(network.columns, keep, strict=True)
+    )
+    place = network.pick([np.where(kept, np.cumsum(kept) - 1, -1) for kept in keep], -1)
+    slots = np.flatnonzero((place >= 0).any(axis=1))
+    return Network(columns, network.names, network.silent, place[slots]), slots
 
 
 def _rank(hypothesis: Hypothesis) -> tuple[object, ...]:

@@ -1,0 +1,368 @@
+"""`concord dlq`: look at the dead letters and put them back."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiokafka import TopicPartition
+
+from agents import kafka as clients
+from agents.commands import reach
+from schemas import ids, topics
+from schemas.errors import InvalidInput, MalformedEvent, NotFound
+from schemas.events import AudioUploaded, JobReprocess
+from schemas.messages import Headers, Message, Record, decode, message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from agents.kafka import Kafka
+    from agents.settings import Settings
+    from schemas.jobs import Job
+    from sinks.postgres import Postgres
+
+#: How dead letter topics are named.
+SUFFIX = ".dlq"
+
+#: Bytes of a value that `show` prints.
+SHOWN_BYTES = 16_384
+
+#: Seconds without a record after which a topic counts as read, should its end never be reached.
+QUIET_S = 5.0
+
+#: Headers that a replay begins anew: why it was given up, and how often it had been tried.
+_NOT_REPLAYED = ("dlq-", "ce_attempt", "ce_replay")
+
+DESCRIPTION = """What could not be handled is kept, byte for byte, on `<topic>.dlq`, with why.
+
+  concord dlq list                                 the newest of every dead letter topic
+  concord dlq show audio.uploaded 17               one of them, whole
+  concord dlq replay audio.uploaded 17 18          put two back
+  concord dlq replay intake.due --all              put all back whose job has not been completed meanwhile"""
+
+REPLAY = """Puts dead letters back: key, value and headers as they came, onto the topic they came from.
+
+A record of a job that has failed for good is not put back; that job is run again instead (a new run, on `intake.due`).
+Safe to repeat: the same dead letter replayed twice is handled once.
+
+  concord dlq replay audio.uploaded 17
+  concord dlq replay asr.results --all --dry-run"""
+
+
+def add(commands: Any) -> None:
+    """The command and its three verbs."""
+    raw = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser("dlq", help="dead letters: list, show, replay", description=DESCRIPTION, formatter_class=raw)
+    verbs = command.add_subparsers(metavar="VERB", required=True)
+    listed = verbs.add_parser("list", help="the newest dead letters", description=DESCRIPTION, formatter_class=raw)
+    listed.add_argument("--topic", metavar="T", help="only those of this topic")
+    listed.add_argument("--limit", type=_positive, default=20, help="how many of each topic, newest last (default: 20)")
+    listed.add_argument("--json", action="store_true", help="a JSON object per dead letter")
+    listed.set_defaults(run=run_list)
+    shown = verbs.add_parser("show", help="one dead letter, whole", description=DESCRIPTION, formatter_class=raw)
+    shown.add_argument("topic", metavar="TOPIC", help="e.g. audio.uploaded (or audio.uploaded.dlq)")
+    shown.add_argument("offset", metavar="OFFSET", type=place, help="as `list` says it")
+    shown.add_argument("--json", action="store_true", help="as JSON, the value in base64")
+    shown.set_defaults(run=run_show)
+    replay = verbs.add_parser("replay", help="put dead letters back", description=REPLAY, formatter_class=raw)
+    replay.add_argument("topic", metavar="TOPIC", help="e.g. audio.uploaded (or audio.uploaded.dlq)")
+    replay.add_argument("offset", metavar="OFFSET", nargs="*", type=place, help="as `list` says them")
+    replay.add_argument("--all", action="store_true", help="all whose job has not been completed meanwhile")
+    replay.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    replay.set_defaults(run=run_replay)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def place(text: str) -> tuple[int, int]:
+    """OFFSET or PARTITION/OFFSET; Concord makes dead letter topics with one partition, operators may have more."""
+    match = re.fullmatch(r"(?:(\d+)/)?(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no offset; `concord dlq list` shows them")
+    return int(match[1] or 0), int(match[2])
+
+
+async def run_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    """The newest of each topic."""
+    where = reach.kafka(reach.addressed(settings))
+    found = 0
+    async with opened(where) as box:
+        for topic in [box.named(arguments.topic)] if arguments.topic else box.topics:
+            letters = await box.newest(topic, arguments.limit)
+            found += len(letters)
+            if letters:
+                print("\n".join(_listed(topic, letters, as_json=arguments.json)), flush=True)
+    if not found and not arguments.json:
+        print("no dead letters")
+    return 0
+
+
+async def run_show(arguments: argparse.Namespace, settings: Settings) -> int:
+    """One, whole."""
+    where = reach.kafka(reach.addressed(settings))
+    async with opened(where) as box:
+        record = await box.at(box.named(arguments.topic), *arguments.offset)
+    print(orjson.dumps(_as_json(record, whole=True), option=orjson.OPT_INDENT_2).decode() if arguments.json else told(record))
+    return 0
+
+
+async def run_replay(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Put some back."""
+    if bool(arguments.offset) == arguments.all:
+        raise InvalidInput("say which: offsets as `concord dlq list` shows them, or --all")
+    settings = reach.addressed(settings)
+    where = reach.kafka(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        database = await stack.enter_async_context(reach.database(settings))
+        box = await stack.enter_async_context(opened(where))
+        topic = box.named(arguments.topic)
+        records = [await box.at(topic, *spot) for spot in arguments.offset] if arguments.offset else await box.everything(topic)
+        plans = [plan(record, await _job(record, database), skip_completed=arguments.all) for record in records]
+        if not arguments.dry_run:
+            await _send([made.message for made in plans if made.message is not None], where)
+    for record, made in zip(records, plans, strict=True):
+        print(f"{record.topic} {spot_of(record)}: {made.said}{' (dry run)' if arguments.dry_run else ''}")
+    if not records:
+        print(f"{topic} is empty")
+    return 0
+
+
+async def _send(messages: Sequence[Message], where: Kafka) -> None:
+    async with reach.started(where, clients.producer(where)) as producer:
+        for one in messages:
+            await producer.send_and_wait(one.topic, value=one.value, key=one.key, headers=list(one.headers))
+
+
+async def _job(record: Record, database: Postgres) -> Job | None:
+    job_id = job_of(record)
+    return await database.job(job_id) if job_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What replaying one dead letter comes to."""
+
+    message: Message | None
+    said: str
+
+
+def plan(record: Record, job: Job | None, *, skip_completed: bool = False) -> Plan:
+    """What to publish for a dead letter, given the job it is about."""
+    topic = came_from(record)
+    if skip_completed and job is not None and job.status == "completed":
+        return Plan(None, f"skipped, job {job.job_id} has been completed meanwhile")
+    if topic not in topics.INGRESS and job is not None and job.status == "failed":
+        # The record belongs to a run that has ended: put back, it would be refused as a late-comer.
+        return Plan(reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for on {topics.INTAKE_DUE.name}")
+    return Plan(restored(record), f"put back on {topic}")
+
+
+def reprocess(record: Record, job: Job) -> Message:
+    """The wish for a new run; the same dead letter and run always make the same event."""
+    wish = JobReprocess(tenant_id=job.tenant_id, job_id=job.job_id, run=job.run + 1, reason="replayed from the dead letters")
+    id = ids.event_id(ids.record_id(record.topic, record.partition, record.offset), "dlq.replay", job.run + 1)
+    return message(topics.INTAKE_DUE.name, wish, id=id, now=datetime.now(UTC), kind="job.reprocess")
+
+
+def restored(record: Record) -> Message:
+    """The record as it came, for the topic it came from: key and value untouched, its replays counted."""
+    kept = tuple((name, value) for name, value in record.headers if not name.startswith(_NOT_REPLAYED))
+    count = record.header("ce_replay") or "0"
+    again = (int(count) if count.isdecimal() and len(count) < 7 else 0) + 1
+    headers: Headers = (*kept, ("ce_replay", str(again).encode()))
+    id = ids.record_id(record.topic, record.partition, record.offset)
+    return Message(id, came_from(record), record.key, record.value, headers)
+
+
+def came_from(record: Record) -> str:
+    """The topic on which the record was given up."""
+    return record.header("dlq-topic") or record.topic.removesuffix(SUFFIX)
+
+
+def job_of(record: Record) -> str | None:
+    """The id of the job that a dead letter is about, if it can be told."""
+    if came_from(record) not in topics.INGRESS:
+        return (record.key or b"").decode("utf-8", "replace") or None
+    with contextlib.suppress(MalformedEvent, ValueError):
+        envelope = decode(original(record), {topics.UPLOADED.name: topics.UPLOADED})
+        if isinstance(envelope.data, AudioUploaded):
+            derived = ids.job_id(envelope.data.tenant_id, ids.event_id(envelope.id, "intake", 0))
+            return envelope.data.job_id or derived
+    return None
+
+
+def original(record: Record) -> Record:
+    """The record as and where it was before it was given up."""
+    headers = tuple((name, value) for name, value in record.headers if not name.startswith("dlq-"))
+    partition, offset = (int(record.header(f"dlq-{name}") or 0) for name in ("partition", "offset"))
+    return replace(record, topic=came_from(record), partition=partition, offset=offset, headers=headers)
+
+
+def spot_of(record: Record) -> str:
+    """Where it is, as `place` reads it."""
+    return f"{record.partition}/{record.offset}" if record.partition else str(record.offset)
+
+
+def _listed(topic: str, letters: Sequence[Record], *, as_json: bool) -> list[str]:
+    if as_json:
+        return [orjson.dumps(_as_json(record)).decode() for record in letters]
+    rows = [f"{topic}", f"  {'offset':>8}  {'when':<19}  {'stage':<24} {'tries':>5}  {'job':<36}  reason"]
+    return rows + [_row(record) for record in letters]
+
+
+def _row(record: Record) -> str:
+    stage, tries = record.header("dlq-stage") or "", record.header("dlq-attempts") or ""
+    job, reason = job_of(record) or "", (record.header("dlq-reason") or "").replace("\n", " ")
+    return f"  {spot_of(record):>8}  {_when(record):<19}  {stage:<24} {tries:>5}  {job[:36]:<36}  {reason[:200]}"
+
+
+def _when(record: Record) -> str:
+    return f"{datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _as_json(record: Record, *, whole: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "time": _when(record),
+        "job_id": job_of(record),
+        "headers": {name: _bytes(value) for name, value in record.headers},
+    }
+    if whole:
+        found["key"] = None if record.key is None else base64.b64encode(record.key).decode()
+        found["value"] = None if record.value is None else base64.b64encode(record.value).decode()
+    return found
+
+
+def told(record: Record) -> str:
+    """A dead letter for people: why, headers, key, and the value as readable as it is."""
+    rows = [f"{record.topic} {spot_of(record)}  ({_when(record)})", f"reason: {record.header('dlq-reason') or 'not said'}", ""]
+    rows += [f"  {name}: {_bytes(value)}" for name, value in record.headers]
+    rows += ["", f"key: {_bytes(record.key)}", "value:", pretty(record.value)]
+    return "\n".join(rows)
+
+
+def _bytes(data: bytes | None) -> str:
+    return "none" if data is None else data.decode("utf-8", "backslashreplace")
+
+
+def pretty(value: bytes | None) -> str:
+    """JSON indented, other text as it is, anything else in hex; never more than `SHOWN_BYTES`."""
+    if value is None:
+        return "  none"
+    try:
+        text = orjson.dumps(orjson.loads(value), option=orjson.OPT_INDENT_2).decode()
+    except ValueError:
+        text = _text(value[:SHOWN_BYTES]) or _hex(value[: SHOWN_BYTES // 4])
+        shown = SHOWN_BYTES if _text(value[:SHOWN_BYTES]) else SHOWN_BYTES // 4
+        return text if len(value) <= shown else f"{text}\n... {len(value)} bytes in all"
+    return text if len(text) <= SHOWN_BYTES else f"{text[:SHOWN_BYTES]}\n... {len(value)} bytes in all"
+
+
+def _text(value: bytes) -> str | None:
+    # Cut in the middle of a character: its last bytes are not counted against it.
+    text = value.decode("utf-8", "ignore")
+    return text if len(text.encode()) > len(value) - 4 and all(c.isprintable() or c in "\r\n\t" for c in text) else None
+
+
+def _hex(value: bytes) -> str:
+    rows = (value[i : i + 16] for i in range(0, len(value), 16))
+    return "\n".join(
+        f"  {16 * i:06x}  {row.hex(' '):<47}  {''.join(chr(b) if 32 <= b < 127 else '.' for b in row)}" for i, row in enumerate(rows)
+    )
+
+
+class Box:
+    """Dead letter topics, read without a group: nothing is remembered of what was looked at."""
+
+    def __init__(self, consumer: Any, partitions: dict[str, list[int]]) -> None:
+        self._consumer = consumer
+        self._partitions = partitions
+
+    @property
+    def topics(self) -> list[str]:
+        """Every dead letter topic there is."""
+        return list(self._partitions)
+
+    def named(self, topic: str) -> str:
+        """The dead letter topic that is meant."""
+        name = topic if topic.endswith(SUFFIX) else topic + SUFFIX
+        if name not in self._partitions:
+            raise NotFound(f"there is no topic {name}; there are {', '.join(self._partitions) or 'none (did a worker ever run?)'}")
+        return name
+
+    async def at(self, topic: str, partition: int, offset: int) -> Record:
+        """One dead letter."""
+        if partition in self._partitions[topic]:
+            tp = TopicPartition(topic, partition)
+            begin, end = await self._bounds(tp)
+            found = await self._read(tp, offset, offset + 1) if begin <= offset < end else []
+            if found:
+                return found[0]
+        raise NotFound(f"{topic} has no dead letter {offset} in partition {partition}; `concord dlq list --topic {topic}` shows them")
+
+    async def newest(self, topic: str, limit: int) -> list[Record]:
+        """The last ones, oldest first."""
+        found = [record for number in self._partitions[topic] for record in await self._last(TopicPartition(topic, number), limit)]
+        return sorted(found, key=lambda record: (record.timestamp_ms, record.partition, record.offset))[-limit:]
+
+    async def everything(self, topic: str) -> list[Record]:
+        """All of them."""
+        found = []
+        for number in self._partitions[topic]:
+            tp = TopicPartition(topic, number)
+            found += await self._read(tp, *await self._bounds(tp))
+        return found
+
+    async def _last(self, tp: TopicPartition, limit: int) -> list[Record]:
+        """Windows from the end: some of the offsets belong to the ends of transactions, and hold nothing."""
+        begin, end = await self._bounds(tp)
+        found: list[Record] = []
+        span = 2 * limit + 10
+        while end > begin and len(found) < limit:
+            start = max(begin, end - span)
+            found = await self._read(tp, start, end) + found
+            end, span = start, 2 * span
+        return found[-limit:]
+
+    async def _bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        begin = await self._consumer.beginning_offsets([tp])
+        end = await self._consumer.end_offsets([tp])
+        return begin[tp], end[tp]
+
+    async def _read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
+        """The records from `start` to before `end`."""
+        self._consumer.assign([tp])
+        self._consumer.seek(tp, start)
+        found: list[Record] = []
+        while await self._consumer.position(tp) < end:
+            batch = await self._consumer.getmany(tp, timeout_ms=int(QUIET_S * 1000), max_records=500)
+            if not batch:
+                break
+            found += [_record(raw) for raw in batch[tp]]
+        return [record for record in found if record.offset < end]
+
+
+def _record(raw: Any) -> Record:
+    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp)
+
+
+@contextlib.asynccontextmanager
+async def opened(where: Kafka) -> AsyncIterator[Box]:
+    """The dead letters of a Kafka."""
+    found = {name: numbers for name, numbers in (await reach.partitions(where)).items() if name.endswith(SUFFIX)}
+    async with reach.started(where, clients.consumer(where)) as consumer:
+        yield Box(consumer, found)

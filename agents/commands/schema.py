@@ -1,0 +1,266 @@
+"""`concord schema`: the published contract, generated from the models that the fleet itself reads and writes with."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pydantic.json_schema import models_json_schema
+
+from agents.settings import Settings
+from schemas import topics
+from schemas.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from schemas.events import Data
+    from schemas.topics import Topic
+
+#: 3.0.0 and not 3.1: what generators and viewers read today.
+ASYNCAPI = "3.0.0"
+
+#: Version of the Kafka bindings.
+BINDING = "0.5.0"
+
+#: Milliseconds that dead letters are kept, and bytes a record may have: as agents/kafka.py makes the topics.
+DEAD_LETTER_MS, MAX_BYTES = 30 * 86_400_000, 4 << 20
+
+DESCRIPTION = """Prints the contract of the stream: which topics there are, what is on them, keyed and headed how.
+
+  concord schema asyncapi > asyncapi.json           an AsyncAPI 3 document, for viewers and code generators
+  concord schema json                               the JSON Schema of every event, by name
+  concord schema json --output schemas.d/           the same, one file each
+
+It is generated from the models that the fleet validates with, and the same every time."""
+
+_ABOUT = """Upload a recording, get one reconciled transcript announced exactly once.
+
+Publish `audio.uploaded` with any Kafka client; plain JSON is enough, CloudEvents headers are welcome. Subscribe to `persisted` and
+`job.failed` with `isolation.level=read_committed`: there is exactly one of them for each (job_id, run). Records of one job share
+its key and keep their order. What cannot be handled is kept on `<topic>.dlq`."""
+
+_EXAMPLE = {
+    "name": "smallest",
+    "summary": "All that a producer must say.",
+    "payload": {"tenant_id": "acme", "audio_uri": "https://calls.example.com/2026/11/21/17.flac", "filename": "17.flac"},
+}
+
+
+def add(commands: Any) -> None:
+    """The command."""
+    raw = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser("schema", help="AsyncAPI document and JSON Schemas", description=DESCRIPTION, formatter_class=raw)
+    command.add_argument("what", choices=("asyncapi", "json"), help="the AsyncAPI document, or JSON Schemas")
+    command.add_argument("--output", metavar="DIR", type=Path, help="write files into this folder instead of printing")
+    command.set_defaults(run=run)
+
+
+async def run(arguments: argparse.Namespace, _: Settings) -> int:
+    """Print or write."""
+    schemas = json_schemas()
+    documents = {f"{name}.schema.json": schema for name, schema in schemas.items()}
+    if arguments.what == "asyncapi":
+        documents = {"asyncapi.json": asyncapi()}
+    if arguments.output is None:
+        print(_dumped(documents["asyncapi.json"] if arguments.what == "asyncapi" else schemas))
+        return 0
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        for name, document in documents.items():
+            (arguments.output / name).write_text(_dumped(document) + "\n")
+            print(arguments.output / name)
+    except OSError as exc:
+        raise InvalidInput(f"--output {arguments.output}: cannot be written to ({exc.strerror})") from exc
+    return 0
+
+
+def _dumped(document: Any) -> str:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+
+
+def published() -> tuple[Topic, ...]:
+    """The topics that others may count on."""
+    return tuple(topic for topic in topics.all_topics(()) if topic.public)
+
+
+def _events() -> dict[str, type[Data]]:
+    return {kind: model for topic in published() for kind, model in topic.models.items()}
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of every published event's data, by CloudEvents type."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {
+        kind: {"$schema": dialect, "$id": f"urn:concord:{kind}"} | model.model_json_schema() for kind, model in _events().items()
+    }
+
+
+def asyncapi() -> dict[str, Any]:
+    """The AsyncAPI document, from Concord's point of view: it receives uploads and sends the rest."""
+    return {
+        "asyncapi": ASYNCAPI,
+        "info": {
+            "title": "Concord",
+            "version": importlib.metadata.version("concord"),
+            "description": _ABOUT,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"kafka": _server()},
+        "channels": {topic.name: _channel(topic) for topic in published()} | {"dead-letters": _dead_letters()},
+        "operations": {f"{_verb(topic)}.{topic.name}": _operation(topic) for topic in published()} | {"send.dead-letters": _kept()},
+        "components": _components(),
+    }
+
+
+def _server() -> dict[str, Any]:
+    where = {"default": "localhost:9092", "description": "KAFKA_BOOTSTRAP_SERVERS; any one of the brokers"}
+    return {"host": "{bootstrapServer}", "protocol": "kafka", "variables": {"bootstrapServer": where}}
+
+
+def _channel(topic: Topic) -> dict[str, Any]:
+    policy = "compact" if topic.compacted else "delete"
+    return {
+        "address": topic.name,
+        "summary": _summary(topic),
+        "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in topic.models},
+        "bindings": {"kafka": _topic_binding(topic.name, _partitions(), {"cleanup.policy": [policy]})},
+    }
+
+
+def _partitions() -> int:
+    partitions: int = Settings.model_fields["kafka_partitions"].default
+    return partitions
+
+
+def _topic_binding(name: str | None, partitions: int, configuration: dict[str, Any]) -> dict[str, Any]:
+    named = {"topic": name} if name else {}
+    return named | {"partitions": partitions, "topicConfiguration": configuration, "bindingVersion": BINDING}
+
+
+def _summary(topic: Topic) -> str:
+    return _sentence(next(iter(topic.models.values())))
+
+
+def _sentence(model: type[Data]) -> str:
+    return (model.__doc__ or "").strip()
+
+
+def _verb(topic: Topic) -> str:
+    return "receive" if topic.ingress else "send"
+
+
+def _operation(topic: Topic) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "action": _verb(topic),
+        "channel": {"$ref": f"#/channels/{topic.name}"},
+        "summary": _summary(topic),
+        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{kind}"} for kind in topic.models],
+    }
+    if topic.ingress:
+        operation["bindings"] = {"kafka": {"groupId": {"type": "string", "const": "concord.intake"}, "bindingVersion": BINDING}}
+    return operation
+
+
+def _dead_letters() -> dict[str, Any]:
+    about = "the topic on which the record could not be handled, e.g. audio.uploaded"
+    configuration = {"cleanup.policy": ["delete"], "retention.ms": DEAD_LETTER_MS, "max.message.bytes": MAX_BYTES}
+    return {
+        "address": "{topic}.dlq",
+        "summary": "Records that could not be handled: key, value and headers byte for byte, and why.",
+        "parameters": {"topic": {"description": about, "examples": [topic.name for topic in published()]}},
+        "messages": {"dead.letter": {"$ref": "#/components/messages/dead.letter"}},
+        "bindings": {"kafka": _topic_binding(None, 1, configuration)},
+    }
+
+
+def _kept() -> dict[str, Any]:
+    return {
+        "action": "send",
+        "channel": {"$ref": "#/channels/dead-letters"},
+        "summary": "Keep a record that could not be handled; `concord dlq replay` puts it back.",
+        "messages": [{"$ref": "#/channels/dead-letters/messages/dead.letter"}],
+    }
+
+
+def _components() -> dict[str, Any]:
+    models = list(_events().values())
+    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template="#/components/schemas/{model}")
+    messages = {kind: _message(kind, model, topic) for topic in published() for kind, model in topic.models.items()}
+    return {
+        "messages": messages | {"dead.letter": _dead_letter()},
+        "schemas": dict(sorted(definitions["$defs"].items())) | {"CloudEvent": _cloud_event(), "DeadLetter": _dead_letter_headers()},
+    }
+
+
+def _message(kind: str, model: type[Data], topic: Topic) -> dict[str, Any]:
+    key = "any; records of one job keep their order when it is the job's id" if topic.ingress else "the job's id"
+    said: dict[str, Any] = {
+        "name": kind,
+        "title": model.__name__,
+        "summary": _sentence(model),
+        "contentType": "application/json",
+        "headers": _headers(kind, required=not topic.ingress),
+        "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
+        "bindings": {"kafka": {"key": {"type": "string", "description": key}, "bindingVersion": BINDING}},
+    }
+    return said | ({"examples": [_EXAMPLE]} if kind == topics.UPLOADED.name else {})
+
+
+def _headers(kind: str, *, required: bool) -> dict[str, Any]:
+    """CloudEvents in binary mode: Concord always writes them, producers may leave them out."""
+    must = ["ce_id", "ce_source", "ce_specversion", "ce_time", "ce_type", "content-type", "traceparent"] if required else []
+    return {
+        "type": "object",
+        "allOf": [{"$ref": "#/components/schemas/CloudEvent"}],
+        "properties": {"ce_type": {"type": "string", "const": kind}},
+    } | ({"required": must} if must else {})
+
+
+def _cloud_event() -> dict[str, Any]:
+    return {
+        "title": "CloudEvent",
+        "description": "CloudEvents 1.0, Kafka protocol binding, binary mode; UTF-8. With W3C trace context.",
+        "type": "object",
+        "properties": {
+            "ce_specversion": {"type": "string", "const": "1.0"},
+            "ce_id": {"type": "string", "minLength": 1, "description": "with ce_source: the event's identity; a repeat changes nothing"},
+            "ce_source": {"type": "string", "minLength": 1, "description": "a URI reference; Concord's own is /concord"},
+            "ce_type": {"type": "string", "description": "the event's name"},
+            "ce_time": {"type": "string", "format": "date-time"},
+            "ce_subject": {"type": "string", "description": "the job's id"},
+            "ce_replay": {"type": "string", "pattern": "^[0-9]+$", "description": "how often it was put back from the dead letters"},
+            "content-type": {"type": "string", "const": "application/json"},
+            "traceparent": {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+        },
+    }
+
+
+def _dead_letter() -> dict[str, Any]:
+    return {
+        "name": "dead.letter",
+        "title": "DeadLetter",
+        "summary": "A record as it came, with why and where it was given up.",
+        "contentType": "application/octet-stream",
+        "headers": {"$ref": "#/components/schemas/DeadLetter"},
+        "payload": {"description": "The original value, byte for byte; it need not be JSON."},
+        "bindings": {"kafka": {"key": {"type": "string", "description": "the original key"}, "bindingVersion": BINDING}},
+    }
+
+
+def _dead_letter_headers() -> dict[str, Any]:
+    number = {"type": "string", "pattern": "^[0-9]+$"}
+    properties: dict[str, Any] = {
+        "dlq-reason": {"type": "string", "maxLength": 2000},
+        "dlq-stage": {"type": "string", "description": "who gave it up"},
+        "dlq-attempts": number,
+        "dlq-topic": {"type": "string", "description": "where it stood"},
+        "dlq-partition": number,
+        "dlq-offset": number,
+    }
+    about = "The original headers, and these."
+    return {
+        "title": "DeadLetter", "description": about, "type": "object", "properties": properties, "required": list(properties),
+    }  # fmt: skip
