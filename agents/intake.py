@@ -95,7 +95,7 @@ class Intake:
 
     async def _fetched(self, data: AudioFetch, wait_s: float, *, eager: bool = False) -> Fetched | None:
         async def make(_: object) -> Fetched:
-            found = await self.locations.fetch(data)
+            found = await self.locations.fetch(data, again=not eager)
             passing("intake.stored")
             return found
 

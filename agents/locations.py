@@ -74,15 +74,22 @@ class Locations:
     allow_hosts: frozenset[str] = frozenset()
     max_bytes: int = 2 << 30
 
-    async def fetch(self, data: AudioFetch) -> Fetched:
+    async def fetch(self, data: AudioFetch, *, again: bool = False) -> Fetched:
         """The recording behind `data.audio_uri`, probed and stored under the job's name.
 
-        Raises `RefusedLocation`, `RefusedMedia`, or `Transient` when a host does not answer.
+        `again` says that another worker may have stored it already, and only its answer was lost. Raises `RefusedLocation`,
+        `RefusedMedia`, or `Transient` when a host does not answer.
         """
-        async with self._as_file(data) as path:
+        stored = await self._stored_earlier(data) if again else None
+        async with self._as_file(data.model_copy(update={"audio_uri": stored}) if stored else data) as path:
             probe: Probe = await self.prober.probe(path, data.filename, data.content_type)
             blob = await self._stored(data, path, probe)
         return Fetched(blob, probe.duration_ms, probe.content_type)
+
+    async def _stored_earlier(self, data: AudioFetch) -> str | None:
+        async for uri in self.store.list(names.original(data.tenant_id, data.job_id, "")):
+            return uri
+        return None
 
     async def _stored(self, data: AudioFetch, path: Path, probe: Probe) -> Blob:
         name = names.original(data.tenant_id, data.job_id, probe.extension)

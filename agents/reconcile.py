@@ -31,7 +31,8 @@ class Reconcile:
     async def handle(self, envelope: Envelope) -> Outcome:
         """The last recognizer's result, or the end of waiting for it."""
         if isinstance(envelope.data, AsrDeadline):
-            return Outcome(**belonging(envelope), give_up="no answer before the deadline", audit="retried")
+            late = "no answer before the deadline"
+            return Outcome(**belonging(envelope), run=envelope.data.run, give_up=late, audit="failed", error=late)
         result = cast("AsrResult", envelope.data)
         if result.remaining:
             return NOTHING

@@ -90,10 +90,12 @@ class Transcribe:
         self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, provider_id: str
     ) -> Outcome:
         try:
-            answer = await recognizer.poll(provider_id)
-        except Transient as exc:
+            async with asyncio.timeout(CLAIM_S):
+                answer = await recognizer.poll(provider_id)
+        except (Transient, TimeoutError) as exc:
             # The request is paid for: it is asked about until the run's deadline, however long the provider is away.
-            return self._later(envelope, asked, backoff_s(envelope.attempt, exc.retry_after), attempt=envelope.attempt + 1)
+            wait_s = backoff_s(envelope.attempt, getattr(exc, "retry_after", None))
+            return self._later(envelope, asked, wait_s, attempt=envelope.attempt + 1)
         if isinstance(answer, Pending):
             return self._later(envelope, asked, answer.seconds, progress=answer.progress)
         return await self._done(asked, answer, row.token)

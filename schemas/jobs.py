@@ -166,6 +166,8 @@ class Outcome:
 
     tenant_id: str | None = None
     job_id: str | None = None
+    #: The run that this is about, if it is to be refused when the job is past it.
+    run: int | None = None
     #: A job that begins; if it exists already, the whole outcome is a repeat and changes nothing.
     create: Job | None = None
     #: A new run of a job that has ended; refused unless the last run is `begin.run - 1` and ended.
@@ -266,6 +268,8 @@ def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
         return False
     if outcome.begin is not None:
         return job.ended and job.run + 1 == outcome.begin.run
+    if outcome.run is not None and (job.run != outcome.run or job.ended):
+        return False
     return _progress_allowed(outcome.progress, job) and _request_allowed(outcome, job, rows)
 
 

@@ -24,44 +24,61 @@ class Blob:
 
 
 class Store(Protocol):
-    """Blobs by name (`tenant/job/raw_transcript.json`). Names are checked: no `..`, no absolute path, no control characters.
+    """Blobs by name (`tenant/job/raw_transcript.json`); a blob is found by the URI that `put` and `uri` give.
 
-    Raises `Unavailable` when the store cannot be reached, `NotFound` for a blob that is not there, `InvalidInput` for a name
-    or URI that is not this store's.
+    Names are segments divided by `/`, none empty or beginning with a dot (so no `..`, no absolute path), without backslashes
+    and control characters, at most 255 bytes each and 900 in all (`blobs.check_name`). One blob should not lie inside another
+    (`a` and `a/b`): S3 takes that, a folder refuses it.
+
+    Raises `Unavailable` when the store cannot be reached or is full, its subclass `blobs.Misconfigured` (a `SettingsError`
+    too) when only an operator can mend that, `NotFound` for a blob that is not there, `InvalidInput` for a name or URI that
+    is not this store's. An error that `content` raises passes through as it is.
     """
 
     async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
-        """Store durably and atomically: a reader sees the whole blob or none. Writing again replaces it."""
+        """Store durably and atomically: a reader sees the whole blob or none. Writing again replaces it.
+
+        Pieces may have any size; memory stays bounded. Cancelled or failed, it leaves what was there before, or the whole blob.
+        """
 
     async def get(self, uri: str) -> bytes:
         """The whole blob; for small ones (JSON)."""
 
     def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """The blob in pieces, optionally only bytes `start` to `end` (exclusive)."""
+        """The blob in pieces, optionally only bytes `start` to `end` (exclusive); what lies past its end is left out.
+
+        All pieces are of one version, also if the blob is replaced meanwhile. Raises when the first piece is asked for.
+        """
 
     async def stat(self, uri: str) -> Blob | None:
-        """What is stored there, or None."""
+        """What is stored there, or None. For a file that another program put there it may have to read it all."""
 
     def local_path(self, uri: str) -> AbstractAsyncContextManager[Path]:
-        """The blob as a file for as long as the context lasts; the file must not be changed."""
+        """The blob as a file for as long as the context lasts; the file must not be changed.
+
+        Of a blob in a folder it is the blob itself: who replaces or deletes that meanwhile does so to the reader, too.
+        """
 
     async def presigned_url(self, uri: str, expires_s: int) -> str | None:
-        """A URL that gives read access for `expires_s` seconds, or None if this store has no such thing."""
+        """A URL that gives read access for `expires_s` seconds (a week at most), or None if this store has no such thing."""
 
     async def delete(self, uri: str) -> None:
         """Remove it; no error if it is gone already."""
 
     def list(self, prefix: str) -> AsyncIterator[str]:
-        """URIs of all blobs whose name begins with `prefix`."""
+        """URIs of all blobs whose name begins with `prefix`, in no order; deleting them meanwhile is fine.
+
+        The prefix is empty or ends in `/`: `acme` would be `acme2`'s, too, and is refused.
+        """
 
     def uri(self, name: str) -> str:
         """The URI a blob of this name has or would have."""
 
     async def check(self) -> None:
-        """Write, read and delete a probe; raises with what is wrong."""
+        """Write, read and delete a probe; raises with what is wrong and what to do about it."""
 
     async def close(self) -> None:
-        """Release connections. Safe to call twice."""
+        """Release connections and threads; the store is of no use afterwards. Safe to call twice."""
 
 
 @dataclass(frozen=True, slots=True)

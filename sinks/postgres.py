@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import zlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -96,8 +96,9 @@ class Postgres:
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, shards: int = 1) -> None:
         self._pool = pool
         self._shards = shards
-        self.job: Callable[[str], Awaitable[Job | None]] = Coalesce(self._jobs)
+        self._job = Coalesce(self._jobs)
         self._requests_of = Coalesce(self._many_requests)
+        self._claims = Coalesce(self._claim)
 
     async def close(self) -> None:
         """End the pool, by force after some seconds."""
@@ -151,6 +152,7 @@ class Postgres:
                 raise asyncpg.SerializationError("a job appeared between lock and write")
         asked = [row for rows in requests.values() for row in rows.values() if row not in old]
         if asked:
+            asked.sort(key=lambda row: (row.job_id, row.provider))
             await db.execute(SQL["upsert_requests"], *_columns(asked, _REQUEST_ORDER))
 
     async def _write_rest(self, db: Any, applied: list[tuple[Step, Written]], jobs: dict[str, Job]) -> None:
@@ -176,6 +178,10 @@ class Postgres:
             await db.execute(SQL["insert_outbox"], *map(list, zip(*rows, strict=True)))
             await db.execute(SQL["wake_relays"], sorted({row[0] for row in rows}))
 
+    async def job(self, job_id: str) -> Job | None:
+        """The job's row."""
+        return await self._job(job_id)
+
     async def _jobs(self, ids: Sequence[str]) -> list[Job | None]:
         found = {row["job_id"]: _job(row) for row in await self._fetch("jobs", list(ids))}
         return [found.get(id) for id in ids]
@@ -192,10 +198,18 @@ class Postgres:
 
     async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
         """Commit the intention to submit; see `sinks.Database`."""
-        rows = await self._fetch("claim", job_id, run, provider, seconds)
-        if rows:
-            return Claim(_request(rows[0]), resumed=rows[0]["resumed"])
-        rows = await self._fetch("request", job_id, run, provider)
+        claim = await self._claims((job_id, run, provider, seconds))
+        # Two askers of one batch share its answer, but only one may submit.
+        return claim.pop() if claim else await self._request(job_id, run, provider)
+
+    async def _claim(self, wanted: Sequence[tuple[str, int, str, float]]) -> list[list[Claim]]:
+        names = [list(column) for column in zip(*wanted, strict=True)]
+        rows = await self._fetch("claim", *names[:3], max(names[3]))
+        claims = {(r["job_id"], r["run"], r["provider"]): [Claim(_request(r), resumed=r["resumed"])] for r in rows}
+        return [claims.get(key[:3], []) for key in wanted]
+
+    async def _request(self, job_id: str, run: int, provider: str) -> ProviderRequest | None:
+        rows = await self._fetch("requests_by_name", [job_id], [run], [provider])
         return _request(rows[0]) if rows else None
 
     async def unclaim(self, request: ProviderRequest) -> None:

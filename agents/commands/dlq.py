@@ -59,7 +59,9 @@ Safe to repeat: the same dead letter replayed twice is handled once.
 def add(commands: Any) -> None:
     """The command and its three verbs."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser("dlq", help="dead letters: list, show, replay", description=DESCRIPTION, formatter_class=raw)
+    command = commands.add_parser(
+        "dlq", help="dead letters: list, show, replay", description=DESCRIPTION, formatter_class=raw
+    )
     verbs = command.add_subparsers(metavar="VERB", required=True)
     listed = verbs.add_parser("list", help="the newest dead letters", description=DESCRIPTION, formatter_class=raw)
     listed.add_argument("--topic", metavar="T", help="only those of this topic")
@@ -114,7 +116,11 @@ async def run_show(arguments: argparse.Namespace, settings: Settings) -> int:
     where = reach.kafka(reach.addressed(settings))
     async with opened(where) as box:
         record = await box.at(box.named(arguments.topic), *arguments.offset)
-    print(orjson.dumps(_as_json(record, whole=True), option=orjson.OPT_INDENT_2).decode() if arguments.json else told(record))
+    print(
+        orjson.dumps(_as_json(record, whole=True), option=orjson.OPT_INDENT_2).decode()
+        if arguments.json
+        else told(record)
+    )
     return 0
 
 
@@ -128,7 +134,11 @@ async def run_replay(arguments: argparse.Namespace, settings: Settings) -> int:
         database = await stack.enter_async_context(reach.database(settings))
         box = await stack.enter_async_context(opened(where))
         topic = box.named(arguments.topic)
-        records = [await box.at(topic, *spot) for spot in arguments.offset] if arguments.offset else await box.everything(topic)
+        records = (
+            [await box.at(topic, *spot) for spot in arguments.offset]
+            if arguments.offset
+            else await box.everything(topic)
+        )
         plans = [plan(record, await _job(record, database), skip_completed=arguments.all) for record in records]
         if not arguments.dry_run:
             await _send([made.message for made in plans if made.message is not None], where)
@@ -165,15 +175,19 @@ def plan(record: Record, job: Job | None, *, skip_completed: bool = False) -> Pl
         return Plan(None, f"skipped, job {job.job_id} has been completed meanwhile")
     if topic not in topics.INGRESS and job is not None and job.status == "failed":
         # The record belongs to a run that has ended: put back, it would be refused as a late-comer.
-        return Plan(reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for on {topics.INTAKE_DUE.name}")
+        return Plan(
+            reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for on {topics.INTAKE_DUE.name}"
+        )
     return Plan(restored(record), f"put back on {topic}")
 
 
 def reprocess(record: Record, job: Job) -> Message:
     """The wish for a new run; the same dead letter and run always make the same event."""
-    wish = JobReprocess(tenant_id=job.tenant_id, job_id=job.job_id, run=job.run + 1, reason="replayed from the dead letters")
-    id = ids.event_id(ids.record_id(record.topic, record.partition, record.offset), "dlq.replay", job.run + 1)
-    return message(topics.INTAKE_DUE.name, wish, id=id, now=datetime.now(UTC), kind="job.reprocess")
+    wish = JobReprocess(
+        tenant_id=job.tenant_id, job_id=job.job_id, run=job.run + 1, reason="replayed from the dead letters"
+    )
+    cause = ids.event_id(ids.record_id(record.topic, record.partition, record.offset), "dlq.replay", job.run + 1)
+    return message(topics.INTAKE_DUE.name, wish, id=cause, now=datetime.now(UTC), kind="job.reprocess")
 
 
 def restored(record: Record) -> Message:
@@ -182,8 +196,8 @@ def restored(record: Record) -> Message:
     count = record.header("ce_replay") or "0"
     again = (int(count) if count.isdecimal() and len(count) < 7 else 0) + 1
     headers: Headers = (*kept, ("ce_replay", str(again).encode()))
-    id = ids.record_id(record.topic, record.partition, record.offset)
-    return Message(id, came_from(record), record.key, record.value, headers)
+    letter = ids.record_id(record.topic, record.partition, record.offset)
+    return Message(letter, came_from(record), record.key, record.value, headers)
 
 
 def came_from(record: Record) -> str:
@@ -249,7 +263,11 @@ def _as_json(record: Record, *, whole: bool = False) -> dict[str, Any]:
 
 def told(record: Record) -> str:
     """A dead letter for people: why, headers, key, and the value as readable as it is."""
-    rows = [f"{record.topic} {spot_of(record)}  ({_when(record)})", f"reason: {record.header('dlq-reason') or 'not said'}", ""]
+    rows = [
+        f"{record.topic} {spot_of(record)}  ({_when(record)})",
+        f"reason: {record.header('dlq-reason') or 'not said'}",
+        "",
+    ]
     rows += [f"  {name}: {_bytes(value)}" for name, value in record.headers]
     rows += ["", f"key: {_bytes(record.key)}", "value:", pretty(record.value)]
     return "\n".join(rows)
@@ -281,7 +299,8 @@ def _text(value: bytes) -> str | None:
 def _hex(value: bytes) -> str:
     rows = (value[i : i + 16] for i in range(0, len(value), 16))
     return "\n".join(
-        f"  {16 * i:06x}  {row.hex(' '):<47}  {''.join(chr(b) if 32 <= b < 127 else '.' for b in row)}" for i, row in enumerate(rows)
+        f"  {16 * i:06x}  {row.hex(' '):<47}  {''.join(chr(b) if 32 <= b < 127 else '.' for b in row)}"
+        for i, row in enumerate(rows)
     )
 
 
@@ -301,7 +320,9 @@ class Box:
         """The dead letter topic that is meant."""
         name = topic if topic.endswith(SUFFIX) else topic + SUFFIX
         if name not in self._partitions:
-            raise NotFound(f"there is no topic {name}; there are {', '.join(self._partitions) or 'none (did a worker ever run?)'}")
+            raise NotFound(
+                f"there is no topic {name}; there are {', '.join(self._partitions) or 'none (did a worker ever run?)'}"
+            )
         return name
 
     async def at(self, topic: str, partition: int, offset: int) -> Record:
@@ -312,11 +333,17 @@ class Box:
             found = await self._read(tp, offset, offset + 1) if begin <= offset < end else []
             if found:
                 return found[0]
-        raise NotFound(f"{topic} has no dead letter {offset} in partition {partition}; `concord dlq list --topic {topic}` shows them")
+        raise NotFound(
+            f"{topic} has no dead letter {offset} in partition {partition}; `concord dlq list --topic {topic}` shows them"
+        )
 
     async def newest(self, topic: str, limit: int) -> list[Record]:
         """The last ones, oldest first."""
-        found = [record for number in self._partitions[topic] for record in await self._last(TopicPartition(topic, number), limit)]
+        found = [
+            record
+            for number in self._partitions[topic]
+            for record in await self._last(TopicPartition(topic, number), limit)
+        ]
         return sorted(found, key=lambda record: (record.timestamp_ms, record.partition, record.offset))[-limit:]
 
     async def everything(self, topic: str) -> list[Record]:

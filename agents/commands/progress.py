@@ -93,7 +93,11 @@ def table(status: JobStatus, now: datetime) -> str:
     rows += ["", f"  {'step':<28} {'state':<10} {'started':<20} {'seconds':>8} {'tries':>6}"]
     rows += [_step_row(name, step, now) for name, step in steps_of(status)]
     if status.reason:
-        rows += ["", f"failed: {status.reason}", "`concord dlq list` shows what was given up, `concord dlq replay` tries it again."]
+        rows += [
+            "",
+            f"failed: {status.reason}",
+            "`concord dlq list` shows what was given up, `concord dlq replay` tries it again.",
+        ]
     return "\n".join(rows)
 
 
@@ -194,7 +198,9 @@ class Follower:
         if job_id not in wanted:
             return None
         with contextlib.suppress(MalformedEvent):  # the fleet's `track` keeps it in the dead letters
-            read = Record(record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers))
+            read = Record(
+                record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers)
+            )
             return self._remembered(newest(self._known.get(job_id), read))
         return None
 
@@ -209,7 +215,11 @@ class Follower:
                 raise
             return []
         self._answered_at = time.monotonic()
-        newer = [job for job in jobs if job is not None and job.version > self._known.get(job.job_id, {"version": 0})["version"]]
+        newer = [
+            job
+            for job in jobs
+            if job is not None and job.version > self._known.get(job.job_id, {"version": 0})["version"]
+        ]
         return [status for status in (self._remembered(status_of(job)) for job in newer) if status is not None]
 
     def _remembered(self, status: JobStatus | None) -> JobStatus | None:
@@ -221,7 +231,9 @@ class Follower:
 @contextlib.asynccontextmanager
 async def following(where: Kafka, ask: Ask | None = None) -> AsyncIterator[Follower]:
     """A follower of everything that is said on `job.status` from now on."""
-    partitions = [TopicPartition(topics.STATUS.name, number) for number in await reach.partitions_of(where, topics.STATUS.name)]
+    partitions = [
+        TopicPartition(topics.STATUS.name, number) for number in await reach.partitions_of(where, topics.STATUS.name)
+    ]
     async with reach.started(where, clients.consumer(where)) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_end(*partitions)

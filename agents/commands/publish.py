@@ -50,14 +50,18 @@ Any other client can do the same: `concord schema asyncapi` describes the events
 def add(commands: Any) -> None:
     """The command."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser("publish", help="have recordings transcribed", description=DESCRIPTION, formatter_class=raw)
+    command = commands.add_parser(
+        "publish", help="have recordings transcribed", description=DESCRIPTION, formatter_class=raw
+    )
     command.add_argument("audio", nargs="+", metavar="AUDIO", type=Path, help="audio files")
     command.add_argument("--tenant", default="demo", help="whose recordings these are (default: demo)")
     command.add_argument("--job-id", metavar="ID", help="the job's id, for one file (default: a new one)")
     command.add_argument("--language", default="auto", help="en, de-CH, ... (default: recognized)")
     command.add_argument("--priority", type=int, default=5, metavar="0-9", help="default: 5")
     command.add_argument("--diarize", action="store_true", help="tell speakers apart, where a recognizer can")
-    command.add_argument("--metadata", action="append", default=[], metavar="KEY=VALUE", help="kept with the job; repeatable")
+    command.add_argument(
+        "--metadata", action="append", default=[], metavar="KEY=VALUE", help="kept with the job; repeatable"
+    )
     command.add_argument("--wait", action="store_true", help="follow the jobs until they have ended")
     command.add_argument("--json", action="store_true", help="a JSON object per job instead of text")
     command.set_defaults(run=run)
@@ -96,7 +100,9 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _waited(recordings: Sequence[Recording], where: Kafka, store: Store, settings: Settings, *, as_json: bool) -> int:
+async def _waited(
+    recordings: Sequence[Recording], where: Kafka, store: Store, settings: Settings, *, as_json: bool
+) -> int:
     """Publish, follow and show what came out."""
     async with contextlib.AsyncExitStack() as stack:
         # The topic says what happens from now on. A repeated job id may have ended long ago: that only the database knows.
@@ -118,7 +124,12 @@ def planned(arguments: argparse.Namespace, store: Store) -> list[Recording]:
     if wrong:
         raise InvalidInput("nothing was published:\n  " + "\n  ".join(wrong))
     options = Options(diarize=arguments.diarize)
-    more = {"language": arguments.language, "priority": arguments.priority, "options": options, "metadata": pairs(arguments.metadata)}
+    more = {
+        "language": arguments.language,
+        "priority": arguments.priority,
+        "options": options,
+        "metadata": pairs(arguments.metadata),
+    }
     return [recording(path, store, arguments.tenant, arguments.job_id, **more) for path in arguments.audio]
 
 
@@ -152,7 +163,9 @@ def recording(path: Path, store: Store, tenant: str, job_id: str | None = None, 
         # Tenant and job id are checked before they become part of a name and a URI.
         AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri="check://names", filename=path.name, **more)
         uri = store.uri(blob_name(path, tenant, job_id))
-        return Recording(path, AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri=uri, filename=path.name, **more))
+        return Recording(
+            path, AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri=uri, filename=path.name, **more)
+        )
     except ValidationError as exc:
         raise InvalidInput("; ".join(_complaint(error) for error in exc.errors(include_input=False))) from None
 
@@ -251,7 +264,9 @@ async def _text(one: Recording, status: JobStatus, store: Store) -> str:
     try:
         found = orjson.loads(await store.get(uri))
     except NotFound as exc:
-        raise ConcordError(f"{readable(uri)} is not there: does the fleet use another STORAGE_ROOT or bucket than you?") from exc
+        raise ConcordError(
+            f"{readable(uri)} is not there: does the fleet use another STORAGE_ROOT or bucket than you?"
+        ) from exc
     return str(found["transcript"]["text"])
 
 

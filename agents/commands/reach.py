@@ -82,7 +82,9 @@ async def partitions_of(where: Kafka, topic: str) -> list[int]:
     """The partitions of one topic that must be there."""
     found = (await partitions(where)).get(topic)
     if not found:
-        raise NotFound(f"Kafka at {where.bootstrap_servers} has no topic {topic!r}: the first worker makes it. {ADVICE}")
+        raise NotFound(
+            f"Kafka at {where.bootstrap_servers} has no topic {topic!r}: the first worker makes it. {ADVICE}"
+        )
     return found
 
 

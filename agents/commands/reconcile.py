@@ -49,14 +49,24 @@ Word error rates on Whisper's English normalisation, pooled over the calls, with
 def add(commands: Any) -> None:
     """The two commands."""
     raw = argparse.RawDescriptionHelpFormatter
-    one = commands.add_parser("reconcile", help="make one transcript of several, from files", description=RECONCILE, formatter_class=raw)
-    one.add_argument("files", nargs="+", metavar="FILE", type=Path, help="a call, hypotheses of one recording, or a job's folder")
+    one = commands.add_parser(
+        "reconcile", help="make one transcript of several, from files", description=RECONCILE, formatter_class=raw
+    )
+    one.add_argument(
+        "files", nargs="+", metavar="FILE", type=Path, help="a call, hypotheses of one recording, or a job's folder"
+    )
     one.add_argument("--recognizers", metavar="A,B", type=_names, help="only these (default: all)")
-    one.add_argument("--format", choices=("text", "json", "html"), default="text", help="text (default), the apparatus, or a page")
+    one.add_argument(
+        "--format", choices=("text", "json", "html"), default="text", help="text (default), the apparatus, or a page"
+    )
     one.set_defaults(run=run)
-    many = commands.add_parser("score", help="word error rates against what was said", description=SCORE, formatter_class=raw)
+    many = commands.add_parser(
+        "score", help="word error rates against what was said", description=SCORE, formatter_class=raw
+    )
     many.add_argument("files", nargs="+", metavar="FILE", type=Path, help="calls, or folders of calls")
-    many.add_argument("--recognizers", metavar="A,B", type=_names, help="only these (default: all that heard every call)")
+    many.add_argument(
+        "--recognizers", metavar="A,B", type=_names, help="only these (default: all that heard every call)"
+    )
     many.add_argument("--reference", metavar="TEXT", type=Path, help="what was said, for files that do not hold it")
     many.add_argument("--json", action="store_true", help="the figures as JSON")
     many.set_defaults(run=run_score)
@@ -99,7 +109,9 @@ async def run(arguments: argparse.Namespace, _: Settings) -> int:
     call = one_call(arguments.files).only(arguments.recognizers)
     decided = await asyncio.to_thread(call.result)
     if arguments.format == "json":
-        print(orjson.dumps(adapter(Reconciliation).dump_python(decided, mode="json"), option=orjson.OPT_INDENT_2).decode())
+        print(
+            orjson.dumps(adapter(Reconciliation).dump_python(decided, mode="json"), option=orjson.OPT_INDENT_2).decode()
+        )
     elif arguments.format == "html":
         print(transcript.page(decided, call.name))
     else:
@@ -133,7 +145,9 @@ def _merged(calls: Sequence[Call]) -> Call:
     if len(calls) == 1:
         return calls[0]
     if any(len(call.hypotheses) != 1 for call in calls):
-        raise InvalidInput(f"these are {len(calls)} calls; give one, or hypotheses of one recording (`concord score` takes many)")
+        raise InvalidInput(
+            f"these are {len(calls)} calls; give one, or hypotheses of one recording (`concord score` takes many)"
+        )
     heard = tuple(h for call in calls for h in call.hypotheses)
     names = [h.provider for h in heard]
     if len(set(names)) != len(names):
@@ -155,12 +169,16 @@ def load(path: Path) -> list[Call]:
     try:
         return [_call(path, data)]
     except (ValidationError, TypeError, KeyError, ValueError) as exc:
-        raise InvalidInput(f"{path}: neither a call, a hypothesis nor a raw transcript: see `concord reconcile --help`") from exc
+        raise InvalidInput(
+            f"{path}: neither a call, a hypothesis nor a raw transcript: see `concord reconcile --help`"
+        ) from exc
 
 
 def _load_folder(path: Path) -> list[Call]:
     folder = path / "hypotheses"
-    inside = sorted(file for file in (folder if folder.is_dir() else path).iterdir() if file.name.endswith((".json", ".json.gz")))
+    inside = sorted(
+        file for file in (folder if folder.is_dir() else path).iterdir() if file.name.endswith((".json", ".json.gz"))
+    )
     if not inside:
         raise InvalidInput(f"{path}: no .json or .json.gz file in this folder")
     calls = [call for file in inside for call in load(file)]

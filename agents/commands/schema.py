@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic.json_schema import models_json_schema
 
+from agents.kafka import MAX_RECORD_BYTES
 from agents.settings import Settings
 from schemas import topics
 from schemas.errors import InvalidInput
@@ -24,8 +25,8 @@ ASYNCAPI = "3.0.0"
 #: Version of the Kafka bindings.
 BINDING = "0.5.0"
 
-#: Milliseconds that dead letters are kept, and bytes a record may have: as agents/kafka.py makes the topics.
-DEAD_LETTER_MS, MAX_BYTES = 30 * 86_400_000, 4 << 20
+#: Milliseconds that dead letters are kept, as agents/kafka.py makes their topics.
+DEAD_LETTER_MS = 30 * 86_400_000
 
 DESCRIPTION = """Prints the contract of the stream: which topics there are, what is on them, keyed and headed how.
 
@@ -44,14 +45,20 @@ its key and keep their order. What cannot be handled is kept on `<topic>.dlq`.""
 _EXAMPLE = {
     "name": "smallest",
     "summary": "All that a producer must say.",
-    "payload": {"tenant_id": "acme", "audio_uri": "https://calls.example.com/2026/11/21/17.flac", "filename": "17.flac"},
+    "payload": {
+        "tenant_id": "acme",
+        "audio_uri": "https://calls.example.com/2026/11/21/17.flac",
+        "filename": "17.flac",
+    },
 }
 
 
 def add(commands: Any) -> None:
     """The command."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser("schema", help="AsyncAPI document and JSON Schemas", description=DESCRIPTION, formatter_class=raw)
+    command = commands.add_parser(
+        "schema", help="AsyncAPI document and JSON Schemas", description=DESCRIPTION, formatter_class=raw
+    )
     command.add_argument("what", choices=("asyncapi", "json"), help="the AsyncAPI document, or JSON Schemas")
     command.add_argument("--output", metavar="DIR", type=Path, help="write files into this folder instead of printing")
     command.set_defaults(run=run)
@@ -93,7 +100,8 @@ def json_schemas() -> dict[str, dict[str, Any]]:
     """The JSON Schema of every published event's data, by CloudEvents type."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {
-        kind: {"$schema": dialect, "$id": f"urn:concord:{kind}"} | model.model_json_schema() for kind, model in _events().items()
+        kind: {"$schema": dialect, "$id": f"urn:concord:{kind}"} | model.model_json_schema()
+        for kind, model in _events().items()
     }
 
 
@@ -110,7 +118,8 @@ def asyncapi() -> dict[str, Any]:
         "defaultContentType": "application/json",
         "servers": {"kafka": _server()},
         "channels": {topic.name: _channel(topic) for topic in published()} | {"dead-letters": _dead_letters()},
-        "operations": {f"{_verb(topic)}.{topic.name}": _operation(topic) for topic in published()} | {"send.dead-letters": _kept()},
+        "operations": {f"{_verb(topic)}.{topic.name}": _operation(topic) for topic in published()}
+        | {"send.dead-letters": _kept()},
         "components": _components(),
     }
 
@@ -160,13 +169,19 @@ def _operation(topic: Topic) -> dict[str, Any]:
         "messages": [{"$ref": f"#/channels/{topic.name}/messages/{kind}"} for kind in topic.models],
     }
     if topic.ingress:
-        operation["bindings"] = {"kafka": {"groupId": {"type": "string", "const": "concord.intake"}, "bindingVersion": BINDING}}
+        operation["bindings"] = {
+            "kafka": {"groupId": {"type": "string", "const": "concord.intake"}, "bindingVersion": BINDING}
+        }
     return operation
 
 
 def _dead_letters() -> dict[str, Any]:
     about = "the topic on which the record could not be handled, e.g. audio.uploaded"
-    configuration = {"cleanup.policy": ["delete"], "retention.ms": DEAD_LETTER_MS, "max.message.bytes": MAX_BYTES}
+    configuration = {
+        "cleanup.policy": ["delete"],
+        "retention.ms": DEAD_LETTER_MS,
+        "max.message.bytes": MAX_RECORD_BYTES,
+    }
     return {
         "address": "{topic}.dlq",
         "summary": "Records that could not be handled: key, value and headers byte for byte, and why.",
@@ -187,11 +202,14 @@ def _kept() -> dict[str, Any]:
 
 def _components() -> dict[str, Any]:
     models = list(_events().values())
-    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template="#/components/schemas/{model}")
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
     messages = {kind: _message(kind, model, topic) for topic in published() for kind, model in topic.models.items()}
     return {
         "messages": messages | {"dead.letter": _dead_letter()},
-        "schemas": dict(sorted(definitions["$defs"].items())) | {"CloudEvent": _cloud_event(), "DeadLetter": _dead_letter_headers()},
+        "schemas": dict(sorted(definitions["$defs"].items()))
+        | {"CloudEvent": _cloud_event(), "DeadLetter": _dead_letter_headers()},
     }
 
 
@@ -211,7 +229,11 @@ def _message(kind: str, model: type[Data], topic: Topic) -> dict[str, Any]:
 
 def _headers(kind: str, *, required: bool) -> dict[str, Any]:
     """CloudEvents in binary mode: Concord always writes them, producers may leave them out."""
-    must = ["ce_id", "ce_source", "ce_specversion", "ce_time", "ce_type", "content-type", "traceparent"] if required else []
+    must = (
+        ["ce_id", "ce_source", "ce_specversion", "ce_time", "ce_type", "content-type", "traceparent"]
+        if required
+        else []
+    )
     return {
         "type": "object",
         "allOf": [{"$ref": "#/components/schemas/CloudEvent"}],
@@ -226,12 +248,24 @@ def _cloud_event() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "ce_specversion": {"type": "string", "const": "1.0"},
-            "ce_id": {"type": "string", "minLength": 1, "description": "with ce_source: the event's identity; a repeat changes nothing"},
-            "ce_source": {"type": "string", "minLength": 1, "description": "a URI reference; Concord's own is /concord"},
+            "ce_id": {
+                "type": "string",
+                "minLength": 1,
+                "description": "with ce_source: the event's identity; a repeat changes nothing",
+            },
+            "ce_source": {
+                "type": "string",
+                "minLength": 1,
+                "description": "a URI reference; Concord's own is /concord",
+            },
             "ce_type": {"type": "string", "description": "the event's name"},
             "ce_time": {"type": "string", "format": "date-time"},
             "ce_subject": {"type": "string", "description": "the job's id"},
-            "ce_replay": {"type": "string", "pattern": "^[0-9]+$", "description": "how often it was put back from the dead letters"},
+            "ce_replay": {
+                "type": "string",
+                "pattern": "^[0-9]+$",
+                "description": "how often it was put back from the dead letters",
+            },
             "content-type": {"type": "string", "const": "application/json"},
             "traceparent": {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
         },
@@ -246,7 +280,9 @@ def _dead_letter() -> dict[str, Any]:
         "contentType": "application/octet-stream",
         "headers": {"$ref": "#/components/schemas/DeadLetter"},
         "payload": {"description": "The original value, byte for byte; it need not be JSON."},
-        "bindings": {"kafka": {"key": {"type": "string", "description": "the original key"}, "bindingVersion": BINDING}},
+        "bindings": {
+            "kafka": {"key": {"type": "string", "description": "the original key"}, "bindingVersion": BINDING}
+        },
     }
 
 

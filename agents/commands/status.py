@@ -62,7 +62,11 @@ async def run_status(arguments: argparse.Namespace, settings: Settings) -> int:
 async def _told(job: Job, database: Postgres) -> str:
     told = table(status_of(job), datetime.now(UTC))
     requests = await database.requests(job.job_id, job.run)
-    heard = [f"  {r.provider:<28} {r.word_count or 0} words, confidence {r.confidence or 0:.0%}" for r in requests if r.state == "done"]
+    heard = [
+        f"  {r.provider:<28} {r.word_count or 0} words, confidence {r.confidence or 0:.0%}"
+        for r in requests
+        if r.state == "done"
+    ]
     return "\n".join([told, *(["", "heard:", *heard] if heard else [])])
 
 

@@ -140,7 +140,9 @@ def _paragraph(paragraph: Sequence[Span], *, color: bool, width: int) -> str:
 
 
 def _disputes(disputes: Sequence[Span], decided: Reconciliation) -> str:
-    rows = [f"Disputed: {len(disputes)} places in {len(decided.words)} words (probability of what was chosen; who heard what)"]
+    rows = [
+        f"Disputed: {len(disputes)} places in {len(decided.words)} words (probability of what was chosen; who heard what)"
+    ]
     for span in disputes:
         readings = "  |  ".join(f"{text or NOTHING} ({', '.join(who) or 'nobody whole'})" for text, who in span.heard)
         rows.append(f"  {clock(span.start_ms):>8}  {span.probability:4.0%}  {readings}")
@@ -194,7 +196,8 @@ def _html_span(span: Span) -> str:
     if not span.disputed:
         return html.escape(span.text)
     readings = "".join(
-        f"<span class=reading>{html.escape(text or NOTHING)} <i>{html.escape(', '.join(who))}</i></span>" for text, who in span.heard
+        f"<span class=reading>{html.escape(text or NOTHING)} <i>{html.escape(', '.join(who))}</i></span>"
+        for text, who in span.heard
     )
     # Three shades: what a reviewer should look at first is the darkest.
     shade = 1 if span.probability >= 0.8 else 2 if span.probability >= 0.5 else 3

@@ -6,12 +6,14 @@ SELECT p.* FROM provider_requests p
 JOIN unnest($1::text[], $2::int[]) AS r (job_id, run) USING (job_id, run) ORDER BY job_id, run, provider;
 
 -- name: claim
--- The right to submit: from nobody, or from a holder whose time ran out. Says what the request was before.
+-- The right to submit each of these: from nobody, or from a holder whose time ran out. Says what each request was before. Rows are
+-- locked in the order in which steps write them.
 WITH before AS (
-    SELECT job_id, run, provider, state FROM provider_requests
-    WHERE job_id = $1 AND run = $2 AND provider = $3 AND state IN ('waiting', 'intended')
-      AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
-    FOR UPDATE
+    SELECT p.job_id, p.run, p.provider, p.state FROM provider_requests p
+    JOIN unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider) USING (job_id, run, provider)
+    WHERE state IN ('waiting', 'intended') AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
+    ORDER BY job_id, provider
+    FOR UPDATE OF p
 )
 UPDATE provider_requests p
 SET state = 'intended', token = p.token + 1, claimed_until = clock_timestamp() + $4 * interval '1 second'
@@ -23,8 +25,9 @@ RETURNING p.*, before.state = 'intended' AS resumed;
 UPDATE provider_requests SET claimed_until = NULL
 WHERE job_id = $1 AND run = $2 AND provider = $3 AND token = $4 AND state = 'intended';
 
--- name: request
-SELECT * FROM provider_requests WHERE job_id = $1 AND run = $2 AND provider = $3;
+-- name: requests_by_name
+SELECT p.* FROM provider_requests p
+JOIN unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider) USING (job_id, run, provider);
 
 -- name: lease
 -- Take a lease that is free or ran out, or renew one's own.

@@ -189,6 +189,16 @@ async def test_a_claim_is_held_by_one_and_says_when_it_was_held_before(under_tes
     assert (third.request.token, third.resumed) == (2, True)
 
 
+async def test_of_two_who_claim_at_the_same_moment_one_holds_it(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a", "b")])
+    asked = [database.claim("j", 1, provider, 30) for provider in ("a", "a", "b", "a")]
+    answers = await asyncio.gather(*asked)
+
+    assert [isinstance(answer, Claim) for answer in answers].count(True) == 2
+    assert all(isinstance(answer, Claim | ProviderRequest) for answer in answers)
+
+
 async def test_a_claim_given_back_may_be_taken_at_once(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])
@@ -257,6 +267,17 @@ async def test_giving_up_ends_the_requests_that_have_not_answered(under_test):
         ("failed", "too late"),
     ]
     assert not late[0].applied
+
+
+async def test_the_deadline_of_an_earlier_run_ends_nothing(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="failed"), "a")])
+    begin = Outcome(tenant_id="t", job_id="j", begin=job(run=2, status="transcribing"), new_requests=requests(job(run=2), "a"))
+    await database.commit([Step("intake", uuid4(), begin)])
+    written = await database.commit([Step("reconcile", uuid4(), Outcome(tenant_id="t", job_id="j", run=1, give_up="late"))])
+
+    assert not written[0].applied
+    assert (await database.requests("j", 2))[0].state == "waiting"
 
 
 async def test_the_deadline_is_taken_back_when_all_have_answered(under_test):

@@ -1,4 +1,4 @@
-"""What people may read of the database: one suite for PostgreSQL and its double, then what only row-level security proves."""
+"""What people may read of the database: one suite for PostgreSQL and its double, then what only the real one proves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from schemas.errors import InvalidInput, Unavailable
 from schemas.events import StepState
-from schemas.jobs import File, Job, Outcome, Progress, Step, Transcript
+from schemas.jobs import File, Job, Outcome, Progress, ProviderRequest, Step, Transcript
 from sinks import Cursor
 from sinks.memory import MemoryDatabase
 from sinks.memory_reader import MemoryReader
@@ -33,9 +33,9 @@ def step(outcome, stage="intake"):
     return Step(stage, uuid4(), outcome)
 
 
-def created(job_id, tenant="acme", **more):
+def created(job_id, tenant="acme", asked=(), **more):
     job = Job(tenant_id=tenant, job_id=job_id, filename=f"{job_id}.wav", audio_uri="s3://b/a.wav", **more)
-    return step(Outcome(tenant_id=tenant, job_id=job_id, create=job, files=(file(job_id, tenant),)))
+    return step(Outcome(tenant_id=tenant, job_id=job_id, create=job, new_requests=asked, files=(file(job_id, tenant),)))
 
 
 def begun(job_id, run, tenant="acme"):
@@ -242,26 +242,27 @@ async def test_open_jobs_are_counted_by_status(stored):
 # What only PostgreSQL proves
 
 
-@pytest.mark.parametrize("table", TENANT_TABLES)
-async def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(one_connection, table):
+async def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(one_connection):
     postgres = Postgres(one_connection._pool)
-    await postgres.commit([completed("a1"), completed("b1", "bolt")])
-    async with one_connection._acting_as(None) as connection:
-        everyones = await connection.fetch(f"SELECT tenant_id FROM {table}")
+    asked = ProviderRequest(tenant_id="bolt", job_id="b3", run=1, provider="one")
+    await postgres.commit([completed("a1"), completed("b1", "bolt"), created("b3", "bolt", asked=(asked,))])
+    seen = {}
+    for tenant in (None, "acme"):
+        async with one_connection._acting_as(tenant) as connection:
+            for table in TENANT_TABLES:
+                rows = await connection.fetch(f"SELECT DISTINCT tenant_id FROM {table}")
+                seen[tenant, table] = {row["tenant_id"] for row in rows}
 
-    async with one_connection._acting_as("acme") as connection:
-        found = await connection.fetch(f"SELECT tenant_id FROM {table}")
-
-    if table != "provider_requests":  # none were made here; see the next test
-        assert {row["tenant_id"] for row in everyones} == {"acme", "bolt"}
-        assert {row["tenant_id"] for row in found} == {"acme"}
-    assert not any(row["tenant_id"] == "bolt" for row in found)
+    assert all("bolt" in seen[None, table] for table in TENANT_TABLES)
+    assert [seen["acme", table] - {"acme"} for table in TENANT_TABLES] == [set()] * 5
 
 
 async def test_not_even_a_join_a_count_or_a_guess_finds_anything_foreign(one_connection):
     async with one_connection._acting_as("acme") as connection:
         counted = await connection.fetchval("SELECT count(*) FROM jobs WHERE tenant_id = 'bolt' OR true")
-        joined = await connection.fetchval("SELECT count(*) FROM jobs j JOIN files f USING (job_id) WHERE f.tenant_id = 'bolt'")
+        joined = await connection.fetchval(
+            "SELECT count(*) FROM jobs j JOIN files f USING (job_id) WHERE f.tenant_id = 'bolt'"
+        )
         guessed = await connection.fetchval("SELECT count(*) FROM jobs WHERE job_id = 'b1'")
 
     assert (counted, joined, guessed) == (2, 0, 0)
@@ -274,11 +275,11 @@ async def test_without_a_tenant_the_tenants_role_sees_nothing(one_connection):
         assert await connection.fetch("SELECT * FROM jobs") == []
 
 
-@pytest.mark.parametrize("table", OTHER_TABLES)
-async def test_a_tenant_cannot_look_into_the_machinery(one_connection, table):
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+async def test_a_tenant_cannot_look_into_the_machinery(one_connection):
+    for table in OTHER_TABLES:
         async with one_connection._acting_as("acme") as connection:
-            await connection.fetch(f"SELECT * FROM {table}")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch(f"SELECT * FROM {table}")
 
 
 WRITES = [
@@ -293,22 +294,28 @@ WRITES = [
 ]
 
 
-@pytest.mark.parametrize("write", WRITES)
-async def test_a_tenant_cannot_write(one_connection, write):
+async def test_a_tenant_cannot_write(one_connection):
     """Twice refused: the transaction is read-only, and the role may not even where one is not."""
     refused = (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)
-    with pytest.raises(refused):
+    for write in WRITES:
         async with one_connection._acting_as("acme") as connection:
-            await connection.execute(write)
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        async with one_connection._pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT set_config('concord.tenant', 'acme', true)")
-            await connection.execute("SET LOCAL ROLE concord_tenant")
-            await connection.execute(write)
+            with pytest.raises(refused):
+                await connection.execute(write)
+
+
+async def test_the_tenants_role_may_not_write_even_outside_a_read_only_transaction(one_connection):
+    for write in WRITES:
+        async with one_connection._pool.acquire() as connection:
+            await connection.execute("BEGIN; SET LOCAL ROLE concord_tenant; SET LOCAL concord.tenant = 'acme'")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(write)
+            await connection.execute("ROLLBACK")
+
+    assert len((await one_connection.jobs("acme")).jobs) == 2
 
 
 async def test_nobody_stays_who_they_were(one_connection):
-    """The pool's only connection: after a tenant's question it is the operator's again, and the next tenant's after that."""
+    """The pool's only connection: after a tenant's question it is the operator's again, and then the next tenant's."""
     assert len((await one_connection.jobs("acme")).jobs) == 2
     assert (await one_connection.job(None, "b1")).tenant_id == "bolt"
     assert await one_connection.job("bolt", "a1") is None
@@ -320,22 +327,23 @@ async def test_nobody_stays_who_they_were(one_connection):
 HOSTILE = ["acme'; DROP TABLE jobs; --", "' OR '1'='1", "\\x61", "acme\\", "%", "*", "ACME", "acme ", "{name}", "Ωmega"]
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_a_tenants_name_is_never_sql(one_connection, name):
-    assert (await one_connection.jobs(name)).jobs == []
-    assert await one_connection.job(name, "a1") is None
+async def test_a_tenants_name_is_never_sql(one_connection):
+    for name in HOSTILE:
+        assert (await one_connection.jobs(name)).jobs == []
+        assert await one_connection.job(name, "a1") is None
+
     assert len((await one_connection.jobs("acme")).jobs) == 2
 
 
-@pytest.mark.parametrize("name", ["", "a\x00b", "\ud800", "a\nb"])
-async def test_what_cannot_be_a_tenant_is_refused(one_connection, name):
-    with pytest.raises(InvalidInput, match="cannot be a tenant's name"):
-        await one_connection.job(name, "a1")
+async def test_what_cannot_be_a_tenant_is_refused(one_connection):
+    for name in ("", "a\x00b", "\ud800", "a\nb"):
+        with pytest.raises(InvalidInput, match="cannot be a tenant's name"):
+            await one_connection.job(name, "a1")
 
 
 async def test_a_question_that_fails_leaves_its_connection_usable(one_connection):
-    with pytest.raises(asyncpg.DivisionByZeroError):
-        async with one_connection._acting_as("acme") as connection:
+    async with one_connection._acting_as("acme") as connection:
+        with pytest.raises(asyncpg.DivisionByZeroError):
             await connection.fetch("SELECT 1 / 0")
 
     assert (await one_connection.job("bolt", "b1")).tenant_id == "bolt"
