@@ -34,7 +34,9 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command; its exit status."""
-    parser = argparse.ArgumentParser("concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"agents.commands.{name}").add(commands)
@@ -52,7 +54,7 @@ def run(argv: list[str]) -> int:
 
 
 def _loop(coroutine: object) -> int:
-    import uvloop  # noqa: PLC0415 - seconds saved for --help
+    import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(coroutine)  # type: ignore[arg-type]

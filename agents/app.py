@@ -1,4 +1,6 @@
-"""The composition root: from settings to a running fleet. Everything is built here, handed in, and closed in reverse."""
+"""The composition root: from settings to a running fleet. Everything is built here, handed in, and closed in
+reverse.
+"""
 
 from __future__ import annotations
 
@@ -75,10 +77,10 @@ def dsn_of(settings: Settings) -> str:
 def open_store(settings: Settings) -> Store:
     """The blob store that the settings ask for."""
     if settings.s3_bucket is None:
-        from sinks.local import LocalStore  # noqa: PLC0415 - only the one that is used
+        from sinks.local import LocalStore
 
         return LocalStore(settings.storage)
-    from sinks.s3 import S3Store  # noqa: PLC0415
+    from sinks.s3 import S3Store
 
     return S3Store(
         settings.s3_bucket,
@@ -93,16 +95,18 @@ def open_store(settings: Settings) -> Store:
 def open_recognizer(name: str, settings: Settings) -> Recognizer:
     """The recognizer of that name."""
     if name.startswith("whisper-"):
-        from agents.embedded.weights import model_path  # noqa: PLC0415
-        from agents.providers.whisper import Whisper  # noqa: PLC0415
+        from agents.embedded.weights import model_path
+        from agents.providers.whisper import Whisper
 
         model = name.removeprefix("whisper-")
         return Whisper(name, lambda: model_path(model, settings.whisper_dir, settings.cache))
     if name.startswith("scripted"):
-        from agents.providers.scripted import Scripted  # noqa: PLC0415
+        from agents.providers.scripted import Scripted
 
         return Scripted(name, settings.scripted_url)
-    raise SettingsError(f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; there are whisper-tiny.en, whisper-base and scripted-*")
+    raise SettingsError(
+        f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; there are whisper-tiny.en, whisper-base and scripted-*"
+    )
 
 
 class NoTable:
@@ -157,7 +161,9 @@ class Fleet:
     @property
     def ready(self) -> dict[str, bool]:
         """Which stages have joined their groups and take events. (A spare worker without partitions is ready, too.)"""
-        return {name: bool(app.started and not app.rebalancing and not app.in_recovery) for name, app in self.apps.items()}
+        return {
+            name: bool(app.started and not app.rebalancing and not app.in_recovery) for name, app in self.apps.items()
+        }
 
     async def health(self) -> Health:
         """What probes are told."""
@@ -203,7 +209,9 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
 
 
 def _listen(settings: Settings, *, must: bool) -> socket.socket:
-    """The HTTP socket, bound first: its port goes into what other workers are told. Workers that serve no API take any port."""
+    """The HTTP socket, bound first: its port goes into what other workers are told. Workers that serve no API take any
+    port.
+    """
     address = (settings.http_host, settings.http_port)
     try:
         return socket.create_server(address, reuse_port=False)
@@ -262,7 +270,9 @@ async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: c
         more = _membership(role, fleet.settings)
         if role == "track":
             changed = fleet.changes.publish
-            fleet.apps[role], fleet.table = bind.track_app(kafka, data, fleet.url, committer, fleet.metrics, changed, **more)
+            fleet.apps[role], fleet.table = bind.track_app(
+                kafka, data, fleet.url, committer, fleet.metrics, changed, **more
+            )
         elif role != "relay":
             driver = bind.Driver(await _stage(role, fleet, stack), committer, fleet.metrics)
             fleet.apps[role] = bind.faust_app(role, kafka, data, **more)
@@ -277,7 +287,9 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
     stack.push_async_callback(work.close)
     match role.partition("."):
         case ("intake", _, _):
-            return intake.stage(intake.Intake(database, await _locations(fleet, stack), work, settings.recognizers, settings.deadline_s))
+            return intake.stage(
+                intake.Intake(database, await _locations(fleet, stack), work, settings.recognizers, settings.deadline_s)
+            )
         case ("transcribe", _, name):
             recognizer = open_recognizer(name, settings)
             stack.push_async_callback(recognizer.close)
@@ -296,5 +308,7 @@ async def _locations(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Location
 
 
 def _membership(role: str, settings: Settings) -> dict[str, Any]:
-    """Static membership lets a restarted worker take its place back at once; it needs a name that no other worker has."""
+    """Static membership lets a restarted worker take its place back at once; it needs a name that no other worker
+    has.
+    """
     return {"consumer_group_instance_id": f"{settings.instance}.{role}"} if settings.instance else {}

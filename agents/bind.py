@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ log = logging.getLogger(__name__)
 
 
 def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
-    """An app that loses nothing: settings that survived faults, our consumer, no autodiscovery, no web server of Faust's own."""
+    """An app that loses nothing: settings that survived faults, our consumer, no autodiscovery, no web server of
+    Faust's own.
+    """
     _refuse_slow_streams()
     folder = data / "tables" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
 
 def _refuse_slow_streams() -> None:
     """Faust's pure Python streams ack stale events that they skip; only the compiled ones do not."""
-    from faust._cython.streams import StreamIterator  # noqa: F401, PLC0415 - an ImportError here is the refusal
+    from faust._cython.streams import StreamIterator  # noqa: F401 - an ImportError here is the refusal
 
 
 def record_of(message: Any) -> Record:
@@ -98,13 +101,15 @@ class Driver:
 
     def attach(self, app: faust.App) -> None:
         """Make the stage the app's agent."""
-        topic = app.topic(*self._stage.topics, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+        topic = app.topic(
+            *self._stage.topics, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes
+        )
 
         @app.agent(topic, name=self._stage.name)
         async def drive(stream: Any) -> None:
             manual = stream.noack()
             async for event in manual.events():
-                await self.take(record_of(event.message), lambda event=event: manual.ack(event))
+                await self.take(record_of(event.message), partial(manual.ack, event))
 
     async def take(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
         """Begin one event; waits while too many are in flight."""
@@ -171,13 +176,21 @@ class FaustTable:
 
 
 def track_app(
-    kafka: Kafka, data: Path, url: str, committer: Committer, metrics: Metrics, changed: Callable[[JobStatus], None], **more: Any
+    kafka: Kafka,
+    data: Path,
+    url: str,
+    committer: Committer,
+    metrics: Metrics,
+    changed: Callable[[JobStatus], None],
+    **more: Any,
 ) -> tuple[faust.App, FaustTable]:
     """The app that owns the table `jobs`, and the table. `url` is where other workers ask for our rows."""
     app = faust_app("track", kafka, data, store="rocksdb://", table_standby_replicas=0, canonical_url=url, **more)
     # No value_type: with one, the changelog cannot be decoded and the table comes up empty.
     table = app.Table(track.TABLE, partitions=kafka.partitions, key_type=str)
-    topic = app.topic(topics.STATUS.name, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+    topic = app.topic(
+        topics.STATUS.name, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes
+    )
 
     @app.agent(topic, name="track")
     async def follow(stream: Any) -> None:
@@ -206,6 +219,7 @@ async def run_apps(apps: Sequence[faust.App]) -> None:
 
 async def stop_apps(apps: Sequence[faust.App], limit_s: float) -> None:
     """Stop all apps, each for at most `limit_s`: what they had in flight is not acked."""
+
     async def stop(app: faust.App) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):

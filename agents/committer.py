@@ -1,4 +1,6 @@
-"""Group commit: steps that finish together share a transaction, so that the cost of the guarantee is per batch, not per event."""
+"""Group commit: steps that finish together share a transaction, so that the cost of the guarantee is per batch, not per
+event.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Named places between two durable steps at which a test may kill the process, the way a power cut would.
 
-Armed by `CONCORD_FAILPOINT=name[:n]` (the n-th time it is passed, 1 by default); `concord worker --help` does not mention it.
+Armed by `CONCORD_FAILPOINT=name[:n]` (the n-th time it is passed, 1 by default); `concord worker --help` does not
+mention it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""The stage that meets strangers: it validates, recognizes repeats, fetches and probes the audio, stores it and creates the job."""
+"""The stage that meets strangers: it validates, recognizes repeats, fetches and probes the audio, stores it and creates
+the job.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from agents.failpoints import passing
 from agents.locations import Fetched, Locations
@@ -31,7 +33,8 @@ class Intake:
     locations: Locations
     work: LongWork
     recognizers: tuple[str, ...]
-    #: Seconds, for a recording of this many ms, after which a run goes on without the recognizers that have not answered.
+    #: Seconds, for a recording of this many ms, after which a run goes on without the recognizers that have not
+    #: answered.
     deadline_s: float
 
     async def handle(self, envelope: Envelope) -> Outcome:
@@ -162,7 +165,12 @@ class Intake:
             return NOTHING
         earlier = {r.provider: r for r in await self.database.requests(job.job_id, job.run) if r.state == "done"}
         begun = replace(
-            job, run=data.run, steps={"intake": StepState(state="done")}, reason=None, completed_at=None, status="transcribing"
+            job,
+            run=data.run,
+            steps={"intake": StepState(state="done")},
+            reason=None,
+            completed_at=None,
+            status="transcribing",
         )
         if job.original_uri is None:
             return self._fetch_again(begun)
@@ -195,7 +203,9 @@ class Intake:
         return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")
 
     def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
-        """There will be no transcript; a job that was not created yet is created as failed, so that whoever asks is told."""
+        """There will be no transcript; a job that was not created yet is created as failed, so that whoever asks is
+        told.
+        """
         data = envelope.data
         if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
             return failed_job("intake", envelope, reason, attempts)
@@ -205,7 +215,9 @@ class Intake:
         assert created.create is not None  # _created always sets it
         step = StepState(state="failed", attempts=attempts, error=reason)
         job = replace(created.create, status="failed", reason=reason, steps={"intake": step})
-        return replace(created, create=job, later=failure_events(replace(envelope, data=fetch), "intake", reason, attempts))
+        return replace(
+            created, create=job, later=failure_events(replace(envelope, data=fetch), "intake", reason, attempts)
+        )
 
 
 def stage(intake: Intake) -> Stage:
@@ -231,7 +243,7 @@ def _reused(request: ProviderRequest, earlier: ProviderRequest | None) -> Provid
     return replace(earlier, run=request.run, marker=request.marker) if earlier else request
 
 
-def _audio_columns(fetched: Fetched) -> dict[str, object]:
+def _audio_columns(fetched: Fetched) -> dict[str, Any]:
     return {
         "original_uri": fetched.blob.uri,
         "content_type": fetched.content_type,
@@ -260,4 +272,3 @@ def _taken_letter(envelope: Envelope) -> Message:
     id = ids.event_id(envelope.id, "intake", "taken")
     reason = "job_id: is taken already; leave it out to get a new one"
     return dead_letter(envelope.record, id=id, stage="intake", reason=reason, attempts=1)
-

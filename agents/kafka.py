@@ -50,7 +50,7 @@ class Kafka:
 
     def faust_credentials(self) -> Any:
         """The same for Faust."""
-        from faust.auth import SASLCredentials, SSLCredentials  # noqa: PLC0415 - seconds to import, needed by workers only
+        from faust.auth import SASLCredentials, SSLCredentials
 
         if self.sasl_mechanism:
             return SASLCredentials(
@@ -110,5 +110,9 @@ def producer(kafka: Kafka, **more: Any) -> aiokafka.AIOKafkaProducer:
 
 def consumer(kafka: Kafka, *names: str, **more: Any) -> aiokafka.AIOKafkaConsumer:
     """A consumer that reads what was committed, from the beginning unless told otherwise."""
-    arguments: dict[str, Any] = {"isolation_level": "read_committed", "auto_offset_reset": "earliest", "enable_auto_commit": False}
+    arguments: dict[str, Any] = {
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "earliest",
+        "enable_auto_commit": False,
+    }
     return aiokafka.AIOKafkaConsumer(*names, **kafka.client(), **(arguments | more))

@@ -1,4 +1,6 @@
-"""Where audio may come from, and how it gets into our storage: the guard between a stranger's URI and our files and network."""
+"""Where audio may come from, and how it gets into our storage: the guard between a stranger's URI and our files and
+network.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Fetched:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves public hosts only. The check is on the addresses that will be connected to, so a second answer cannot differ."""
+    """Resolves public hosts only. The check is on the addresses that will be connected to, so a second answer cannot
+    differ.
+    """
 
     def __init__(self, allow_hosts: frozenset[str]) -> None:
         self._allow = allow_hosts
@@ -56,11 +60,15 @@ class GuardedResolver(AbstractResolver):
 
 
 def check_address(host: str, address: str, allow_hosts: frozenset[str]) -> None:
-    """Refuse private, loopback, link-local, multicast and other special addresses, unless the host is named as allowed."""
-    ip = ipaddress.ip_address(address.split("%")[0])
+    """Refuse private, loopback, link-local, multicast and other special addresses, unless the host is named as
+    allowed.
+    """
+    ip = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
     ip = getattr(ip, "ipv4_mapped", None) or ip
     if host not in allow_hosts and (not ip.is_global or ip.is_multicast):
-        raise RefusedLocation(f"audio_uri: the host {host} is not a public one; an operator may name it in CONCORD_ALLOW_HOSTS")
+        raise RefusedLocation(
+            f"audio_uri: the host {host} is not a public one; an operator may name it in CONCORD_ALLOW_HOSTS"
+        )
 
 
 @dataclass
@@ -77,8 +85,8 @@ class Locations:
     async def fetch(self, data: AudioFetch, *, again: bool = False) -> Fetched:
         """The recording behind `data.audio_uri`, probed and stored under the job's name.
 
-        `again` says that another worker may have stored it already, and only its answer was lost. Raises `RefusedLocation`,
-        `RefusedMedia`, or `Transient` when a host does not answer.
+        `again` says that another worker may have stored it already, and only its answer was lost. Raises
+        `RefusedLocation`, `RefusedMedia`, or `Transient` when a host does not answer.
         """
         stored = await self._stored_earlier(data) if again else None
         async with self._as_file(data.model_copy(update={"audio_uri": stored}) if stored else data) as path:
@@ -109,7 +117,9 @@ class Locations:
             case "https" | "http":
                 return self._downloaded(uri)
             case scheme:
-                raise RefusedLocation(f"audio_uri: {scheme}:// is not read here; use https://, file:// or this installation's storage")
+                raise RefusedLocation(
+                    f"audio_uri: {scheme}:// is not read here; use https://, file:// or this installation's storage"
+                )
 
     def _prefix(self, folder: str) -> str:
         """What the URIs of everything in a folder of our storage begin with."""
@@ -182,7 +192,9 @@ class Locations:
         if answer.status != 200:
             raise RefusedLocation(f"audio_uri: {answer.url.host} answered {answer.status}")
         if (answer.content_length or 0) > self.max_bytes:
-            raise RefusedMedia(f"the recording has {answer.content_length} bytes; at most {self.max_bytes} are accepted")
+            raise RefusedMedia(
+                f"the recording has {answer.content_length} bytes; at most {self.max_bytes} are accepted"
+            )
 
     async def _save(self, answer: aiohttp.ClientResponse, path: Path) -> None:
         size = 0

@@ -1,7 +1,8 @@
-"""The whole fleet in one process without Kafka, for tests: every stage, every event through bytes and JSON, and a clock of its own.
+"""The whole fleet in one process without Kafka, for tests: every stage, every event through bytes and JSON, and a clock
+of its own.
 
-Time stands still while there is work, then jumps to the moment at which the next outbox row is due. So hours of backoff and polling
-take milliseconds, and a story always goes the same way.
+Time stands still while there is work, then jumps to the moment at which the next outbox row is due. So hours of backoff
+and polling take milliseconds, and a story always goes the same way.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from agents.stage import Stage, step
 from schemas import topics
 from schemas.errors import ConcordError
 from schemas.events import Data, JobStatus
-from schemas.messages import Headers, Record, load_headers
-from schemas.messages import dump_headers
+from schemas.messages import Headers, Record, dump_headers, load_headers
 from sinks.memory import MemoryDatabase
 
 
@@ -49,7 +49,9 @@ class MemoryFleet:
     table: dict[str, bytes] = field(default_factory=dict)
     _queues: dict[str, deque[Record]] = field(default_factory=lambda: defaultdict(deque))
 
-    def publish(self, topic: str, value: bytes | None | Data, key: bytes | None = None, headers: Headers = ()) -> Record:
+    def publish(
+        self, topic: str, value: bytes | Data | None, key: bytes | None = None, headers: Headers = ()
+    ) -> Record:
         """Put a record on a topic, as a stranger or as the relay."""
         raw = value.model_dump_json().encode() if isinstance(value, Data) else value
         wire = tuple(load_headers(dump_headers(headers)))

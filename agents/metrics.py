@@ -16,16 +16,24 @@ class Metrics:
         self.registry = CollectorRegistry()
         new = self.registry
         self.events = Counter("concord_events", "Events handled", ["stage", "outcome"], registry=new)
-        self.seconds = Histogram("concord_step_seconds", "Time to handle an event", ["stage"], buckets=_SECONDS, registry=new)
+        self.seconds = Histogram(
+            "concord_step_seconds", "Time to handle an event", ["stage"], buckets=_SECONDS, registry=new
+        )
         self.retries = Counter("concord_retries", "Events that come again after an error", ["stage"], registry=new)
         self.dead_letters = Counter("concord_dead_letters", "Records given up", ["topic"], registry=new)
         self.batches = Counter("concord_relay_batches", "Outbox batches published", ["shard"], registry=new)
         self.relayed_rows = Counter("concord_relay_rows", "Outbox rows published", ["shard"], registry=new)
         self.outbox = Gauge("concord_outbox_rows", "Rows in the outbox", ["shard", "state"], registry=new)
-        self.oldest = Gauge("concord_outbox_oldest_due_seconds", "Age of the oldest row that is due", ["shard"], registry=new)
-        self.lag = Gauge("concord_consumer_lag", "Records not yet committed", ["stage", "topic", "partition"], registry=new)
+        self.oldest = Gauge(
+            "concord_outbox_oldest_due_seconds", "Age of the oldest row that is due", ["shard"], registry=new
+        )
+        self.lag = Gauge(
+            "concord_consumer_lag", "Records not yet committed", ["stage", "topic", "partition"], registry=new
+        )
         self.jobs = Gauge("concord_jobs", "Jobs whose runs have not ended, by status", ["status"], registry=new)
-        self.requests = Counter("concord_provider_requests", "Provider requests ended", ["provider", "state"], registry=new)
+        self.requests = Counter(
+            "concord_provider_requests", "Provider requests ended", ["provider", "state"], registry=new
+        )
         self.confidence = Histogram(
             "concord_recognizer_confidence",
             "A recognizer's own confidence per recording",

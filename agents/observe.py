@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks, and between sweeps; days for which handled events are remembered (longer than Kafka keeps them).
+#: Seconds between looks, and between sweeps; days for which handled events are remembered (longer than Kafka keeps
+#: them).
 LOOK_S, SWEEP_S, INBOX_DAYS = 5.0, 600.0, 14.0
 
 

@@ -1,18 +1,17 @@
 """Offsets are kept here, not by Faust: what is committed never passes an event that is still being handled.
 
-Stock faust-streaming 0.15.3 commits past events in flight: on the first commit of a group, when a handler finishes out of order
-after one, and on every topic that a transactional producer writes, because the record after a transaction marker is counted
-as a gap and thereby as done (upstream issue 606). A kill -9 then loses the event. `Offsets` is the arithmetic that
-replaces it, `KeepingConsumer` puts it into Faust's consumer. This is the most dangerous file of the repository: a mistake here
-loses recordings silently, and shows only when a worker dies.
+Stock faust-streaming 0.15.3 commits past events in flight: on the first commit of a group, when a handler finishes out
+of order after one, and on every topic that a transactional producer writes, because the record after a transaction
+marker is counted as a gap and thereby as done (upstream issue 606). A kill -9 then loses the event. `Offsets` is the
+arithmetic that replaces it, `KeepingConsumer` puts it into Faust's consumer. This is the most dangerous file of the
+repository: a mistake here loses recordings silently, and shows only when a worker dies.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 from faust.transport.consumer import ensure_TP
@@ -21,7 +20,8 @@ from faust.types import TP
 
 log = logging.getLogger(__name__)
 
-#: Longest wait, in seconds, for handlers in flight when partitions move or the worker stops. What is not done by then stays
+#: Longest wait, in seconds, for handlers in flight when partitions move or the worker stops. What is not done by then
+#: stays
 #: uncommitted and is delivered again.
 WAIT_EMPTY_S = 8.0
 
@@ -83,8 +83,8 @@ class KeepingConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.offsets = Offsets()
-        self._deliver = self.callback
-        self.callback = self._receive
+        self._deliver: Callable[[Any], Awaitable[None]] = self.callback
+        self.callback: Callable[[Any], Awaitable[None]] = self._receive
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ReadCommitted(self, loop=self.loop, beacon=self.beacon)
@@ -118,8 +118,8 @@ class KeepingConsumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Read on from what is committed; from the beginning where nothing is.
 
-        aiokafka's `seek_to_committed` passes over partitions without a committed offset, and Faust takes 0 for none: after a
-        rebalance they would be read on from where the last reading stopped.
+        aiokafka's `seek_to_committed` passes over partitions without a committed offset, and Faust takes 0 for none:
+        after a rebalance they would be read on from where the last reading stopped.
         """
         self.offsets.forget(self.offsets)
         await super().perform_seek()

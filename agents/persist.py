@@ -38,7 +38,9 @@ class Persist:
         if job is None or job.run != data.run or job.ended:
             return NOTHING
         decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
-        optimized = await self._put(names.agent_optimized(job.tenant_id, job.job_id, job.run), agent_optimized(job, decided))
+        optimized = await self._put(
+            names.agent_optimized(job.tenant_id, job.job_id, job.run), agent_optimized(job, decided)
+        )
         passing("persist.half-stored")
         known = await self._put(names.metadata(job.tenant_id, job.job_id, job.run), _metadata(job, data, decided))
         passing("persist.stored")
@@ -76,7 +78,9 @@ class Persist:
         return await self.store.put(name, orjson.dumps(content), _JSON)
 
     async def _sweep(self, data: RunSweep) -> Outcome:
-        """Delete the results of a failed run. The original and what recognizers were paid for stay, for a reprocessing."""
+        """Delete the results of a failed run. The original and what recognizers were paid for stay, for a
+        reprocessing.
+        """
         job = await self.database.job(data.job_id)
         if job is not None and job.run == data.run and job.status == "failed":
             for name in (names.raw_transcript, names.agent_optimized, names.metadata):

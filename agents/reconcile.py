@@ -1,4 +1,6 @@
-"""The stage that decides what was said: it waits for the recognizers, or their deadline, and makes one transcript of theirs."""
+"""The stage that decides what was said: it waits for the recognizers, or their deadline, and makes one transcript of
+theirs.
+"""
 
 from __future__ import annotations
 

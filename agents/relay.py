@@ -1,9 +1,10 @@
 """From the outbox to Kafka, each row exactly once for a `read_committed` reader, whatever is killed in between.
 
-One owner per shard, elected by an advisory lock. It gives the next due rows a batch number (committed in PostgreSQL), publishes them
-in one Kafka transaction that also commits that number as a consumer offset of `relay.position`, then deletes them. After a
-crash Kafka's committed number tells whether the newest batch was published: if so its rows are deleted, else it is published
-again, as the same batch. A fixed `transactional.id` per shard fences an owner that only seemed dead.
+One owner per shard, elected by an advisory lock. It gives the next due rows a batch number (committed in PostgreSQL),
+publishes them in one Kafka transaction that also commits that number as a consumer offset of `relay.position`, then
+deletes them. After a crash Kafka's committed number tells whether the newest batch was published: if so its rows are
+deleted, else it is published again, as the same batch. A fixed `transactional.id` per shard fences an owner that only
+seemed dead.
 """
 
 from __future__ import annotations
@@ -52,20 +53,31 @@ class Relay:
             try:
                 await self._serve()
             except (KafkaError, *AWAY) as exc:
-                log.warning("relay %d begins again: %s", self._shard, type(exc).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
+                log.warning(
+                    "relay %d begins again: %s",
+                    self._shard,
+                    type(exc).__name__,
+                    exc_info=log.isEnabledFor(logging.DEBUG),
+                )
             await asyncio.sleep(0.5)
 
     async def _serve(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             db = await asyncpg.connect(
-                self._dsn, timeout=10, command_timeout=20, server_settings={"role": "concord_worker", "application_name": "relay"}
+                self._dsn,
+                timeout=10,
+                command_timeout=20,
+                server_settings={"role": "concord_worker", "application_name": "relay"},
             )
             stack.callback(db.terminate)
             while not await db.fetchval(SQL["lock_shard"], self._shard):
                 await asyncio.sleep(0.5)
             await db.add_listener(f"outbox_{self._shard}", lambda *_: self._wake.set())
             producer = broker.producer(
-                self._kafka, transactional_id=f"concord-relay-{self._shard}", transaction_timeout_ms=20_000, request_timeout_ms=15_000
+                self._kafka,
+                transactional_id=f"concord-relay-{self._shard}",
+                transaction_timeout_ms=20_000,
+                request_timeout_ms=15_000,
             )
             # Starting it ends, one way or the other, any transaction that a former owner left open.
             await producer.start()
@@ -92,7 +104,7 @@ class Relay:
         consumer = broker.consumer(self._kafka, group_id=GROUP)
         await consumer.start()
         try:
-            return await consumer.committed(TopicPartition(topics.RELAY_POSITION, self._shard)) or 0
+            return int(await consumer.committed(TopicPartition(topics.RELAY_POSITION, self._shard)) or 0)
         finally:
             await consumer.stop()
 
@@ -117,10 +129,13 @@ class Relay:
     async def _publish(self, producer: Any, rows: Sequence[Any], batch: int) -> None:
         async with producer.transaction():
             sent = [
-                await producer.send(row["topic"], row["value"], row["key"], headers=load_headers(row["headers"])) for row in rows
+                await producer.send(row["topic"], row["value"], row["key"], headers=load_headers(row["headers"]))
+                for row in rows
             ]
             await asyncio.gather(*sent)
-            await producer.send_offsets_to_transaction({TopicPartition(topics.RELAY_POSITION, self._shard): batch}, GROUP)
+            await producer.send_offsets_to_transaction(
+                {TopicPartition(topics.RELAY_POSITION, self._shard): batch}, GROUP
+            )
             passing("relay.sent")
 
     async def _wait(self, db: Any) -> None:

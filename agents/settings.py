@@ -16,42 +16,86 @@ LOCAL_RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
 
 
 class Settings(BaseModel):
-    """Everything that may be configured. The alias is the environment variable; what is not set has the laptop's default."""
+    """Everything that may be configured. The alias is the environment variable; what is not set has the laptop's
+    default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    kafka_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS", description="host:port,...; absent: an embedded Kafka")
-    kafka_security: str = Field("PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
-    kafka_mechanism: str | None = Field(None, alias="KAFKA_SASL_MECHANISM", description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+    kafka_servers: str | None = Field(
+        None, alias="KAFKA_BOOTSTRAP_SERVERS", description="host:port,...; absent: an embedded Kafka"
+    )
+    kafka_security: str = Field(
+        "PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$"
+    )
+    kafka_mechanism: str | None = Field(
+        None, alias="KAFKA_SASL_MECHANISM", description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"
+    )
     kafka_username: str | None = Field(None, alias="KAFKA_SASL_USERNAME")
     kafka_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
     kafka_cafile: str | None = Field(None, alias="KAFKA_SSL_CAFILE", description="PEM file of the brokers' CA")
-    kafka_partitions: int = Field(4, alias="KAFKA_PARTITIONS", ge=1, le=512, description="of topics that Concord creates")
-    kafka_replication: int | None = Field(None, alias="KAFKA_REPLICATION", ge=1, le=9, description="default: 3, or fewer brokers")
-    database_url: SecretStr | None = Field(None, alias="DATABASE_URL", description="postgresql://...; absent: an embedded PostgreSQL")
-    storage_root: Path | None = Field(None, alias="STORAGE_ROOT", description="folder for blobs; default: CONCORD_DATA/storage")
-    s3_bucket: str | None = Field(None, alias="S3_BUCKET_NAME", min_length=3, description="blobs go to S3 when this is set")
+    kafka_partitions: int = Field(
+        4, alias="KAFKA_PARTITIONS", ge=1, le=512, description="of topics that Concord creates"
+    )
+    kafka_replication: int | None = Field(
+        None, alias="KAFKA_REPLICATION", ge=1, le=9, description="default: 3, or fewer brokers"
+    )
+    database_url: SecretStr | None = Field(
+        None, alias="DATABASE_URL", description="postgresql://...; absent: an embedded PostgreSQL"
+    )
+    storage_root: Path | None = Field(
+        None, alias="STORAGE_ROOT", description="folder for blobs; default: CONCORD_DATA/storage"
+    )
+    s3_bucket: str | None = Field(
+        None, alias="S3_BUCKET_NAME", min_length=3, description="blobs go to S3 when this is set"
+    )
     s3_region: str | None = Field(None, alias="S3_REGION")
     s3_endpoint: str | None = Field(None, alias="S3_ENDPOINT_URL", description="an S3-compatible server")
     aws_key: str | None = Field(None, alias="AWS_ACCESS_KEY_ID")
     aws_secret: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY")
     aws_token: SecretStr | None = Field(None, alias="AWS_SESSION_TOKEN")
-    recognizers: tuple[Name, ...] = Field(LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one")
-    whisper_dir: Path | None = Field(None, alias="WHISPER_MODEL_DIR", description="folder with one folder per Whisper model")
-    scripted_url: str | None = Field(None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)")
-    data: Path = Field(Path("~/.local/share/concord"), alias="CONCORD_DATA", description="where embedded servers and tables live")
-    cache: Path = Field(Path("~/.cache/concord"), alias="CONCORD_CACHE", description="where downloaded jars and weights are kept")
-    http: str = Field("127.0.0.1:8080", alias="CONCORD_HTTP", pattern=r"^[^:\s]*:\d{1,5}$", description="host:port; port 0: any free")
-    advertise: str | None = Field(None, alias="CONCORD_ADVERTISE", description="http://host:port at which other workers reach this one")
-    audio_roots: tuple[Path, ...] = Field((), alias="CONCORD_AUDIO_ROOTS", description="folders file:// may be read from, colon list")
-    allow_hosts: frozenset[str] = Field(frozenset(), alias="CONCORD_ALLOW_HOSTS", description="private hosts that may be fetched from")
+    recognizers: tuple[Name, ...] = Field(
+        LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one"
+    )
+    whisper_dir: Path | None = Field(
+        None, alias="WHISPER_MODEL_DIR", description="folder with one folder per Whisper model"
+    )
+    scripted_url: str | None = Field(
+        None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
+    )
+    data: Path = Field(
+        Path("~/.local/share/concord"), alias="CONCORD_DATA", description="where embedded servers and tables live"
+    )
+    cache: Path = Field(
+        Path("~/.cache/concord"), alias="CONCORD_CACHE", description="where downloaded jars and weights are kept"
+    )
+    http: str = Field(
+        "127.0.0.1:8080", alias="CONCORD_HTTP", pattern=r"^[^:\s]*:\d{1,5}$", description="host:port; port 0: any free"
+    )
+    advertise: str | None = Field(
+        None, alias="CONCORD_ADVERTISE", description="http://host:port at which other workers reach this one"
+    )
+    audio_roots: tuple[Path, ...] = Field(
+        (), alias="CONCORD_AUDIO_ROOTS", description="folders file:// may be read from, colon list"
+    )
+    allow_hosts: frozenset[str] = Field(
+        frozenset(), alias="CONCORD_ALLOW_HOSTS", description="private hosts that may be fetched from"
+    )
     max_upload_mb: int = Field(100, alias="MAX_UPLOAD_SIZE_MB", ge=1, description="largest upload over HTTP")
     max_audio_mb: int = Field(2048, alias="CONCORD_MAX_AUDIO_MB", ge=1, description="largest recording by URI")
     max_audio_hours: float = Field(10.0, alias="CONCORD_MAX_AUDIO_HOURS", gt=0)
-    deadline_s: float = Field(3600.0, alias="CONCORD_DEADLINE_S", gt=0, description="wait for recognizers, plus half the recording")
-    relay_shards: int = Field(1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="the same for every worker of a fleet")
-    instance: str | None = Field(None, alias="CONCORD_INSTANCE", description="stable name of this worker, for static membership")
-    api_keys: SecretStr | None = Field(None, alias="CONCORD_API_KEYS", description="tenant=key,...; '*=key' for an operator")
+    deadline_s: float = Field(
+        3600.0, alias="CONCORD_DEADLINE_S", gt=0, description="wait for recognizers, plus half the recording"
+    )
+    relay_shards: int = Field(
+        1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="the same for every worker of a fleet"
+    )
+    instance: str | None = Field(
+        None, alias="CONCORD_INSTANCE", description="stable name of this worker, for static membership"
+    )
+    api_keys: SecretStr | None = Field(
+        None, alias="CONCORD_API_KEYS", description="tenant=key,...; '*=key' for an operator"
+    )
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field("INFO", alias="CONCORD_LOG_LEVEL")
     failpoint: str = Field("", alias="CONCORD_FAILPOINT", description="tests only: die at a named point")
 
@@ -63,7 +107,11 @@ class Settings(BaseModel):
     @field_validator("audio_roots", mode="before")
     @classmethod
     def _colon_list(cls, value: Any) -> Any:
-        return tuple(Path(part).expanduser().resolve() for part in value.split(":") if part) if isinstance(value, str) else value
+        return (
+            tuple(Path(part).expanduser().resolve() for part in value.split(":") if part)
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("data", "cache", "storage_root", "whisper_dir")
     @classmethod

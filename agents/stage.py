@@ -1,7 +1,9 @@
-"""A stage is a value: a name, its topics, and `async handle(envelope) -> Outcome`. Here every failure becomes an outcome, too.
+"""A stage is a value: a name, its topics, and `async handle(envelope) -> Outcome`. Here every failure becomes an
+outcome, too.
 
-Nothing is swallowed anywhere else: what a handler raises is retried at a time, fails the job or is dead-lettered, by its class
-(`schemas.errors`). Only `Unavailable` leaves this file: without our own servers no outcome could be kept, so the driver waits.
+Nothing is swallowed anywhere else: what a handler raises is retried at a time, fails the job or is dead-lettered, by
+its class (`schemas.errors`). Only `Unavailable` leaves this file: without our own servers no outcome could be kept, so
+the driver waits.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Stage:
 
 
 def backoff_s(attempt: int, retry_after: float | None = None) -> float:
-    """Seconds before try `attempt` + 1: `min(1000 * 2^n, 60000)` ms, less up to a quarter as jitter, never less than asked for."""
+    """Seconds before try `attempt` + 1: `min(1000 * 2^n, 60000)` ms, less up to a quarter as jitter, never less than
+    asked for.
+    """
     delay = min(1000 * 2.0**attempt, 60_000) / 1000
     return max(delay * random.uniform(0.75, 1.0), retry_after or 0.0)  # noqa: S311 - jitter, not a secret
 

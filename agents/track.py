@@ -13,7 +13,8 @@ TABLE = "jobs"
 
 
 def newest(known: dict[str, Any] | None, record: Record) -> JobStatus | None:
-    """The status in the record if it is newer than what is known, else None: versions only rise, whatever the order of arrival.
+    """The status in the record if it is newer than what is known, else None: versions only rise, whatever the order of
+    arrival.
 
     Raises `MalformedEvent` for a record that is none.
     """

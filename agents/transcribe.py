@@ -1,4 +1,6 @@
-"""One stage per recognizer: submit once, then look again whenever a poll is due; the answer is stored before it is announced."""
+"""One stage per recognizer: submit once, then look again whenever a poll is due; the answer is stored before it is
+announced.
+"""
 
 from __future__ import annotations
 
@@ -80,14 +82,21 @@ class Transcribe:
             return await self._done(asked, answer, row.token)
         return Outcome(
             **belonging(envelope),
-            request=self._change(asked, row.token, state="submitted", provider_id=answer, submitted_at=await self.database.now()),
+            request=self._change(
+                asked, row.token, state="submitted", provider_id=answer, submitted_at=await self.database.now()
+            ),
             progress=self._progress(asked, StepState(state="running", attempts=envelope.attempt + 1)),
             later=self._later(envelope, asked, NEXT_LOOK_S).later,
             audit="started",
         )
 
     async def _poll(
-        self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, provider_id: str
+        self,
+        recognizer: RemoteRecognizer,
+        envelope: Envelope,
+        asked: AsrRequest,
+        row: ProviderRequest,
+        provider_id: str,
     ) -> Outcome:
         try:
             async with asyncio.timeout(CLAIM_S):
@@ -202,7 +211,8 @@ class _Stored:
 
 
 async def _before(until: float, call: Callable[[], Awaitable[Any]]) -> Any:
-    """The call's answer, if it comes while the claim is good. A call is not begun after that: another worker may hold the claim.
+    """The call's answer, if it comes while the claim is good. A call is not begun after that: another worker may hold
+    the claim.
 
     (A process that was stopped for a while finds out here, before it sends anything.)
     """

@@ -1,4 +1,6 @@
-"""Work that outlives its event: it goes on in this process under a lease, and any worker may take it over when the lease runs out."""
+"""Work that outlives its event: it goes on in this process under a lease, and any worker may take it over when the
+lease runs out.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,12 @@ class LongWork:
     _renewing: asyncio.Task[None] | None = None
 
     async def run(self, key: str, make: Make, wait_s: float, *, eager: bool = False) -> Any | None:
-        """The result of the work, if it is there within `wait_s`; None while it goes on, here or elsewhere, or waits for a place.
+        """The result of the work, if it is there within `wait_s`; None while it goes on, here or elsewhere, or waits
+        for a place.
 
-        `make` is called with a function that takes the progress, 0 to 1. What the work raises is raised here, once. An eager piece
-        begins without asking for the lease, which is asked for when it turns out to be long: for work that is mostly short.
+        `make` is called with a function that takes the progress, 0 to 1. What the work raises is raised here, once. An
+        eager piece begins without asking for the lease, which is asked for when it turns out to be long: for work that
+        is mostly short.
         """
         piece = self._pieces.get(key)
         if piece is None:

@@ -1,7 +1,9 @@
-"""`make bench`: how fast the fleet is on this machine, each figure beside a relay over as many topics that guarantees nothing.
+"""`make bench`: how fast the fleet is on this machine, each figure beside a relay over as many topics that guarantees
+nothing.
 
-Everything is real (Kafka, PostgreSQL, local storage, one worker process with every role) but the recognizers, which answer at once.
-`python -m bench --help` lists what may be set; the figures are printed as a table and written to bench/results/fleet.md.
+Everything is real (Kafka, PostgreSQL, local storage, one worker process with every role) but the recognizers, which
+answer at once. `python -m bench --help` lists what may be set; the figures are printed as a table and written to
+bench/results/fleet.md.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Figures:
 
 def arguments() -> argparse.Namespace:
     """What may be set."""
-    parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--recordings", type=int, default=3000, help="sent as fast as they go (default %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="recordings a second while latency is measured")
     parser.add_argument("--seconds", type=float, default=30.0, help="for which latency is measured")
@@ -70,7 +74,14 @@ async def worker(settings: Settings, log: Path) -> AsyncIterator[asyncio.subproc
     }
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agents", "worker", *roles(settings.recognizers), env=environment, stdout=out, stderr=out
+            sys.executable,
+            "-m",
+            "agents",
+            "worker",
+            *roles(settings.recognizers),
+            env=environment,
+            stdout=out,
+            stderr=out,
         )
         try:
             yield process
@@ -116,7 +127,9 @@ async def _latency(figures: Figures, load: Load, url: str, wanted: argparse.Name
     async with measure.statuses(url) as seen:
         outcome = await load.send(int(wanted.rate * wanted.seconds), rate=wanted.rate, watched=seen)
     p50, p99 = measure.percentiles(outcome.latencies_s)
-    figures.add(f"added latency at {wanted.rate:.0f}/s, audio.uploaded to persisted: p50", f"{p50 * 1000:.0f} ms", "100 ms")
+    figures.add(
+        f"added latency at {wanted.rate:.0f}/s, audio.uploaded to persisted: p50", f"{p50 * 1000:.0f} ms", "100 ms"
+    )
     figures.add("p99", f"{p99 * 1000:.0f} ms", "300 ms")
     p50, p99 = measure.percentiles(seen.delays_s)
     figures.add("a status is visible over HTTP after its commit: p50", f"{p50 * 1000:.0f} ms")
@@ -152,7 +165,9 @@ def main() -> None:
         shutil.rmtree(data, ignore_errors=True)
     RESULTS.parent.mkdir(exist_ok=True)
     when = time.strftime("%Y-%m-%d")
-    RESULTS.write_text(f"`make bench`, {when}, {os.cpu_count()} cores, Python {platform.python_version()}.\n\n{figures.table()}\n")
+    RESULTS.write_text(
+        f"`make bench`, {when}, {os.cpu_count()} cores, Python {platform.python_version()}.\n\n{figures.table()}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What Kafka and Python allow: consumers that pass records on through as many topics, one process, no guarantee at all."""
+"""What Kafka and Python allow: consumers that pass records on through as many topics, one process, no guarantee at
+all.
+"""
 
 from __future__ import annotations
 

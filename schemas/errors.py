@@ -1,17 +1,17 @@
 """Every error Concord raises, in one place, so that what is retried and what is not can be read at a glance.
 
-    ConcordError
-    ├── SettingsError        the environment is incomplete or contradictory
-    ├── ServerError          an embedded server did not start, or died
-    ├── NotFound             no such job, blob or record (for this tenant)
-    ├── InvalidInput         will never work, however often it is tried
-    │   ├── MalformedEvent   bytes, JSON, headers or schema
-    │   ├── RefusedMedia     no audio, damaged, too long, or not what its name says
-    │   └── RefusedLocation  a URI that Concord will not read
-    ├── ProviderError        a recognizer or model said no for good
-    ├── Transient            may work later; carries how long to wait
-    │   └── RateLimited      the provider asked for a pause
-    └── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
+ConcordError
+├── SettingsError        the environment is incomplete or contradictory
+├── ServerError          an embedded server did not start, or died
+├── NotFound             no such job, blob or record (for this tenant)
+├── InvalidInput         will never work, however often it is tried
+│   ├── MalformedEvent   bytes, JSON, headers or schema
+│   ├── RefusedMedia     no audio, damaged, too long, or not what its name says
+│   └── RefusedLocation  a URI that Concord will not read
+├── ProviderError        a recognizer or model said no for good
+├── Transient            may work later; carries how long to wait
+│   └── RateLimited      the provider asked for a pause
+└── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The events on the stream: one frozen pydantic model per topic, which is also what the published schemas are made from."""
+"""The events on the stream: one frozen pydantic model per topic, which is also what the published schemas are made
+from.
+"""
 
 from __future__ import annotations
 

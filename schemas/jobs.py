@@ -1,7 +1,8 @@
-"""The job's state machine, pure: what a stage asks for (`Outcome`), what a job's rows are, and how one turns the other (`advance`).
+"""The job's state machine, pure: what a stage asks for (`Outcome`), what a job's rows are, and how one turns the other
+(`advance`).
 
-A database, real or double, locks the rows that a step concerns, calls `advance` and writes what comes back. So the rules
-(versions only rise, a run ends once, only the claim's holder may write a request) stand here and nowhere else.
+A database, real or double, locks the rows that a step concerns, calls `advance` and writes what comes back. So the
+rules (versions only rise, a run ends once, only the claim's holder may write a request) stand here and nowhere else.
 """
 
 from __future__ import annotations
@@ -278,8 +279,9 @@ def _progress_allowed(progress: Progress | None, job: Job) -> bool:
         return True
     if job.run != progress.run or job.ended:
         return False
-    forward = progress.status in (None, "failed") or ORDER.index(progress.status or "") >= ORDER.index(job.status)
-    return forward
+    if progress.status is None or progress.status == "failed":
+        return True
+    return ORDER.index(progress.status) >= ORDER.index(job.status)
 
 
 def _request_allowed(outcome: Outcome, job: Job, rows: Rows) -> bool:
@@ -357,7 +359,11 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
         data = _result(row, rows.job, remaining)
         written.messages.append((_message(step, Later(topics.RESULTS.name, data, index=row.provider), now), 0.0))
         stage = f"transcribe.{row.provider}"
-        state = StepState(state="done" if row.state == "done" else "failed", error=row.error, progress=1.0 if row.state == "done" else None)
+        state = StepState(
+            state="done" if row.state == "done" else "failed",
+            error=row.error,
+            progress=1.0 if row.state == "done" else None,
+        )
         steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now)}
         rows.job = replace(rows.job, steps=steps)
     if not waiting:
@@ -401,7 +407,14 @@ def _status_message(step: Step, job: Job, now: datetime) -> Message:
 
 
 #: Share of the way that a job in each status has gone.
-_SHARE: Final = {"uploaded": 0.05, "transcribing": 0.1, "reconciling": 0.8, "persisting": 0.9, "completed": 1.0, "failed": 1.0}
+_SHARE: Final = {
+    "uploaded": 0.05,
+    "transcribing": 0.1,
+    "reconciling": 0.8,
+    "persisting": 0.9,
+    "completed": 1.0,
+    "failed": 1.0,
+}
 
 
 def status_of(job: Job) -> JobStatus:

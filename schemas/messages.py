@@ -21,7 +21,8 @@ from schemas.errors import MalformedEvent
 from schemas.events import Data
 from schemas.topics import INGRESS, Topic
 
-Headers = tuple[tuple[str, bytes], ...]
+#: Kafka knows headers without a value.
+Headers = tuple[tuple[str, bytes | None], ...]
 
 #: Largest value accepted from a stranger, in bytes.
 MAX_VALUE_BYTES = 900_000
@@ -48,7 +49,7 @@ class Record:
         """The last header of that name as text, or None."""
         for key, value in reversed(self.headers):
             if key == name:
-                return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+                return value.decode("utf-8", "replace") if value is not None else None
         return None
 
     @property
@@ -102,7 +103,9 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
     kind = record.header("ce_type") or next(iter(topic.models))
     model = topic.models.get(kind)
     if model is None:
-        raise MalformedEvent(f"ce_type {kind[:100]!r} does not belong on {topic.name}; expected {', '.join(topic.models)}")
+        raise MalformedEvent(
+            f"ce_type {kind[:100]!r} does not belong on {topic.name}; expected {', '.join(topic.models)}"
+        )
     data = _validate(record.value, model)
     return Envelope(
         id=identity(record, data),
@@ -123,7 +126,9 @@ def _validate(value: bytes | None, model: type[Data]) -> Data:
     try:
         return model.model_validate_json(value)
     except ValidationError as exc:
-        raise MalformedEvent("; ".join(_complaint(e["loc"], e["msg"]) for e in exc.errors(include_input=False)[:8])) from None
+        raise MalformedEvent(
+            "; ".join(_complaint(e["loc"], e["msg"]) for e in exc.errors(include_input=False)[:8])
+        ) from None
     except (ValueError, RecursionError) as exc:
         raise MalformedEvent(f"not a JSON object: {type(exc).__name__}") from None
 
@@ -161,7 +166,14 @@ def _uuid(text: str) -> UUID | None:
 
 
 def message(
-    topic: str, data: Data, *, id: UUID, now: datetime, cause: Envelope | None = None, kind: str | None = None, attempt: int = 0
+    topic: str,
+    data: Data,
+    *,
+    id: UUID,
+    now: datetime,
+    cause: Envelope | None = None,
+    kind: str | None = None,
+    attempt: int = 0,
 ) -> Message:
     """An event of ours, ready to publish. Its key is the job id, its trace the one of its cause."""
     key = str(getattr(data, "job_id", "") or "").encode() or None
@@ -226,7 +238,7 @@ def dump_headers(headers: Headers) -> bytes:
     return orjson.dumps([[key, _text_or_b64(value)] for key, value in headers])
 
 
-def load_headers(dumped: bytes) -> list[tuple[str, bytes]]:
+def load_headers(dumped: bytes) -> list[tuple[str, bytes | None]]:
     """The inverse of `dump_headers`, as aiokafka wants them."""
     return [(key, _from_text_or_b64(value)) for key, value in orjson.loads(dumped)]
 
@@ -238,7 +250,7 @@ def _from_text_or_b64(value: Any) -> Any:
 
 
 def _text_or_b64(value: bytes | None) -> str | dict[str, str] | None:
-    if value is None:  # Kafka knows headers without a value
+    if value is None:
         return None
     try:
         return value.decode()

@@ -1,4 +1,6 @@
-"""Where results rest: what Concord asks of a database and of a blob store. Implementations stand beside this file, doubles too."""
+"""Where results rest: what Concord asks of a database and of a blob store. Implementations stand beside this file,
+doubles too.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,20 @@ class Blob:
 class Store(Protocol):
     """Blobs by name (`tenant/job/raw_transcript.json`); a blob is found by the URI that `put` and `uri` give.
 
-    Names are segments divided by `/`, none empty or beginning with a dot (so no `..`, no absolute path), without backslashes
-    and control characters, at most 255 bytes each and 900 in all (`blobs.check_name`). One blob should not lie inside another
-    (`a` and `a/b`): S3 takes that, a folder refuses it.
+    Names are segments divided by `/`, none empty or beginning with a dot (so no `..`, no absolute path), without
+    backslashes and control characters, at most 255 bytes each and 900 in all (`blobs.check_name`). One blob should not
+    lie inside another (`a` and `a/b`): S3 takes that, a folder refuses it.
 
-    Raises `Unavailable` when the store cannot be reached or is full, its subclass `blobs.Misconfigured` (a `SettingsError`
-    too) when only an operator can mend that, `NotFound` for a blob that is not there, `InvalidInput` for a name or URI that
-    is not this store's. An error that `content` raises passes through as it is.
+    Raises `Unavailable` when the store cannot be reached or is full, its subclass `blobs.Misconfigured` (also a
+    `SettingsError`) when only an operator can mend that, `NotFound` for a blob that is not there, `InvalidInput` for a
+    name or URI that is not this store's. An error that `content` raises passes through as it is.
     """
 
     async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
         """Store durably and atomically: a reader sees the whole blob or none. Writing again replaces it.
 
-        Pieces may have any size; memory stays bounded. Cancelled or failed, it leaves what was there before, or the whole blob.
+        Pieces may have any size; memory stays bounded. Cancelled or failed, it leaves what was there before, or the
+        whole blob.
         """
 
     async def get(self, uri: str) -> bytes:
@@ -47,7 +50,7 @@ class Store(Protocol):
     def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The blob in pieces, optionally only bytes `start` to `end` (exclusive); what lies past its end is left out.
 
-        All pieces are of one version, also if the blob is replaced meanwhile. Raises when the first piece is asked for.
+        All pieces are of one version, also if the blob is replaced meanwhile. Raises when a piece is asked for.
         """
 
     async def stat(self, uri: str) -> Blob | None:
@@ -60,7 +63,9 @@ class Store(Protocol):
         """
 
     async def presigned_url(self, uri: str, expires_s: int) -> str | None:
-        """A URL that gives read access for `expires_s` seconds (a week at most), or None if this store has no such thing."""
+        """A URL that gives read access for `expires_s` seconds (at most a week), or None where there is no such
+        thing.
+        """
 
     async def delete(self, uri: str) -> None:
         """Remove it; no error if it is gone already."""
@@ -91,7 +96,9 @@ class Claim:
 
 
 class Database(Protocol):
-    """The truth about jobs. Raises `Unavailable` when it cannot be reached; nothing is then written, or all of it is."""
+    """The truth about jobs. Raises `Unavailable` when it cannot be reached; nothing is then written, or all of it
+    is.
+    """
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
         """All steps in one transaction; None for a step whose event was committed before."""
@@ -103,7 +110,9 @@ class Database(Protocol):
         """The run's provider requests, by name of the provider."""
 
     async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
-        """Commit the intention to submit. The request's row instead if it is past submission or claimed by another; None if unknown."""
+        """Commit the intention to submit. The request's row instead if it is past submission or claimed by another;
+        None if unknown.
+        """
 
     async def unclaim(self, request: ProviderRequest) -> None:
         """Give a claim back early, after a call that is known to have ended without an id."""
@@ -135,7 +144,8 @@ class Page:
 
 
 class Reads(Protocol):
-    """What people may ask of the database. `tenant` is who asks and sees only its own; None is an operator, who sees all.
+    """What people may ask of the database. `tenant` is who asks and sees only its own; None is an operator, who sees
+    all.
 
     What belongs to another tenant is answered exactly like what does not exist. Raises `Unavailable` when the database
     cannot be reached.
@@ -144,7 +154,9 @@ class Reads(Protocol):
     async def job(self, tenant: str | None, job_id: str) -> Job | None:
         """The job's row."""
 
-    async def jobs(self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None) -> Page:
+    async def jobs(
+        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+    ) -> Page:
         """At most `limit` of a tenant's jobs, newest first, those behind `before` if it is given."""
 
     async def transcript(self, tenant: str | None, job_id: str, run: int | None = None) -> Transcript | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -16,7 +16,8 @@ MANY = 200
 class Coalesce(Generic[K, V]):
     """`ask_many(keys)`, which answers in the order of its (distinct) keys, as a function of one key.
 
-    While one question is under way the next keys gather. Two callers with the same key in one batch get the same answer.
+    While one question is under way the next keys gather. Two callers with the same key in one batch get the same
+    answer.
     """
 
     def __init__(self, ask_many: Callable[[Sequence[K]], Awaitable[Sequence[V]]]) -> None:
@@ -40,14 +41,14 @@ class Coalesce(Generic[K, V]):
             try:
                 answers = await self._ask_many(keys)
             except Exception as exc:  # it is the askers' to handle: each gets it
-                self._settle(batch, lambda future, _, exc=exc: future.set_exception(exc))
+                for future in _open(batch.values()):
+                    future.set_exception(exc)
                 continue
-            found = dict(zip(keys, answers, strict=True))
-            self._settle(batch, lambda future, key, found=found: future.set_result(found[key]))
+            for key, answer in zip(keys, answers, strict=True):
+                for future in _open([batch[key]]):
+                    future.set_result(answer)
 
-    @staticmethod
-    def _settle(batch: dict[K, list[asyncio.Future[V]]], settle: Callable[[asyncio.Future[V], K], None]) -> None:
-        for key, futures in batch.items():
-            for future in futures:
-                if not future.done():
-                    settle(future, key)
+
+def _open(futures: Iterable[list[asyncio.Future[V]]]) -> list[asyncio.Future[V]]:
+    """Those that nobody has stopped waiting for."""
+    return [future for some in futures for future in some if not future.done()]

@@ -1,11 +1,12 @@
-"""The database's double: the same rules over dictionaries. Everything goes through JSON, so what cannot be stored fails here too."""
+"""The database's double: the same rules over dictionaries. Everything goes through JSON, so what cannot be stored fails
+here too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -113,5 +114,5 @@ class MemoryDatabase:
         data = self._jobs.get(job_id)
         return _JOB.validate_json(data) if data else None
 
-    def _of_run(self, job_id: str, run: int) -> dict[str, Any]:
+    def _of_run(self, job_id: str, run: int) -> dict[str, ProviderRequest]:
         return {p: _REQUEST.validate_json(data) for p, data in self._requests.get((job_id, run), {}).items()}

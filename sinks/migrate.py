@@ -31,7 +31,9 @@ async def migrate(dsn: str) -> list[str]:
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext('concord migrations'))")
             return await _apply(connection)
     except asyncpg.InsufficientPrivilegeError as exc:
-        raise SettingsError(f"the login of DATABASE_URL may not migrate: {exc}. It needs CREATE and CREATEROLE.") from exc
+        raise SettingsError(
+            f"the login of DATABASE_URL may not migrate: {exc}. It needs CREATE and CREATEROLE."
+        ) from exc
     finally:
         await connection.close(timeout=5)
 
@@ -51,5 +53,7 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
             await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
             applied.append(name)
         elif known[name] != digest:
-            raise SettingsError(f"migration {name} was applied with another text; a migration never changes, add a new one")
+            raise SettingsError(
+                f"migration {name} was applied with another text; a migration never changes, add a new one"
+            )
     return applied

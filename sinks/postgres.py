@@ -26,7 +26,8 @@ SQL = queries.load("steps", "work", "relay")
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
 
-#: What asyncpg raises when the server is away, restarting or was cut off. `InternalClientError` is in no family of its own
+#: What asyncpg raises when the server is away, restarting or was cut off. `InternalClientError` is in no family of its
+#: own
 #: ("cannot switch to state 12" after a kill -9 of the server).
 AWAY = (
     OSError,
@@ -78,7 +79,9 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def _nothing_to_reset(_: object) -> None:
-    """Only transactions change settings here, and they take them back: asyncpg's own reset would be a round trip for nothing."""
+    """Only transactions change settings here, and they take them back: asyncpg's own reset would be a round trip for
+    nothing.
+    """
 
 
 def shard_of(key: bytes | None, shards: int) -> int:
@@ -148,7 +151,8 @@ class Postgres:
         if changed:
             written = await db.fetch(SQL["upsert_jobs"], *_columns(changed, _JOB_ORDER))
             if len(written) != len(changed):
-                # Two workers created the same job at this moment and the other was first. Nothing of this batch happened yet.
+                # Two workers created the same job at this moment and the other was first. Nothing of this batch
+                # happened yet.
                 raise asyncpg.SerializationError("a job appeared between lock and write")
         asked = [row for rows in requests.values() for row in rows.values() if row not in old]
         if asked:

@@ -27,7 +27,12 @@ STAGES = ("intake", "transcribe", "reconcile", "persist", "track")
 FORBIDDEN_TO_STAGES = {"faust", "aiokafka", "asyncpg", "agents.settings", "agents.bind", "agents.app", "web"}
 
 FAUST = {"agents/bind.py", "agents/app.py", "agents/offsets.py", "agents/kafka.py"}
-ENVIRONMENT = {"agents/__main__.py", "agents/embedded/address.py", "agents/embedded/kafka.py", "agents/embedded/postgres.py"}
+ENVIRONMENT = {
+    "agents/__main__.py",
+    "agents/embedded/address.py",
+    "agents/embedded/kafka.py",
+    "agents/embedded/postgres.py",
+}
 
 
 def name(path: Path) -> str:
@@ -56,11 +61,13 @@ def imported(path: Path, *, top_level: bool = False) -> set[str]:
 
 
 def ours(module: str) -> bool:
-    return module.split(".")[0] in PACKAGES
+    return module.split(".", maxsplit=1)[0] in PACKAGES
 
 
 def within(module: str, allowed: set[str]) -> bool:
-    return any(module == a or module.startswith(f"{a}.") for a in allowed) or any(a.startswith(f"{module}.") for a in allowed)
+    return any(module == a or module.startswith(f"{a}.") for a in allowed) or any(
+        a.startswith(f"{module}.") for a in allowed
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
@@ -120,7 +127,12 @@ def test_nothing_is_opened_or_connected_at_import():
     for path in SOURCES:
         for node in ast.parse(path.read_text()).body:
             value = getattr(node, "value", None)
-            if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] in {"App", "open", "connect", "create_pool"}:
+            if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] in {
+                "App",
+                "open",
+                "connect",
+                "create_pool",
+            }:
                 bad.append(f"{name(path)}:{node.lineno}")
 
     assert bad == []

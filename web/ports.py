@@ -16,7 +16,9 @@ class LiveJobs(Protocol):
         """This worker's row, or None when the job is unknown here."""
 
     def owner(self, job_id: str) -> str | None:
-        """Base URL of the other worker that has the job's row; None when it would be this one, or while partitions move."""
+        """Base URL of the other worker that has the job's row; None when it would be this one, or while partitions
+        move.
+        """
 
 
 @dataclass(frozen=True, slots=True)

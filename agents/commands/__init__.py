@@ -1,1 +1,3 @@
-"""The commands of `concord`, one file each: `add(subparsers)` says what it takes, `run(arguments, settings)` does it."""
+"""The commands of `concord`, one file each: `add(subparsers)` says what it takes, `run(arguments, settings)` does
+it.
+"""

@@ -334,7 +334,7 @@ class Box:
             if found:
                 return found[0]
         raise NotFound(
-            f"{topic} has no dead letter {offset} in partition {partition}; `concord dlq list --topic {topic}` shows them"
+            f"{topic} has no dead letter {offset} in partition {partition}; see `concord dlq list --topic {topic}`"
         )
 
     async def newest(self, topic: str, limit: int) -> list[Record]:

@@ -17,7 +17,6 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -39,6 +38,7 @@ from sinks.migrate import migrations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from agents.kafka import Kafka
 
@@ -60,7 +60,7 @@ _LOCAL = {
     "espeakng_loader": "the demo's voice",
 }
 
-DESCRIPTION = """Lists every environment variable and checks everything the fleet needs; says what to do about what is wrong.
+DESCRIPTION = """Lists every environment variable and checks what the fleet needs; says what to do about what is wrong.
 
   concord doctor
   concord doctor --quick        without what takes seconds (transactions, the weights' checksums)
@@ -174,7 +174,7 @@ async def _checked(what: str, check: Callable[[], Awaitable[list[Finding]]]) -> 
 
 async def _python() -> list[Finding]:
     here = f"{platform.python_version()} in {sys.prefix}"
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - run from a checkout, nothing has checked it before
         return [Finding("Python", "fail", here, "install Python 3.11 or newer and run `make PYTHON=... install`")]
     return [Finding("Python", "ok", here)]
 
@@ -367,7 +367,8 @@ def _topics(there: set[str], settings: Settings) -> Finding:
     missing = [name for name in (*wanted, topics.RELAY_POSITION) if name not in there]
     if not missing:
         return Finding("Kafka topics", "ok", f"all {len(wanted) + 1} are there")
-    said = f"{len(missing)} of {len(wanted) + 1} are missing: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+    names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    said = f"{len(missing)} of {len(wanted) + 1} are missing: {names}"
     return Finding("Kafka topics", "warn", said, "the first worker makes them; producers must wait for that")
 
 
@@ -453,7 +454,8 @@ def _postgres_trouble(exc: BaseException) -> tuple[str, str]:
 
 _ROLES = """
 SELECT ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)) AS there,
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1) AND pg_has_role(session_user, oid, 'MEMBER')) AS ours,
+       ARRAY(SELECT rolname::text FROM pg_roles
+             WHERE rolname = ANY($1) AND pg_has_role(session_user, oid, 'MEMBER')) AS ours,
        (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = session_user) AS may_make,
        has_database_privilege(current_database(), 'CREATE') AND has_schema_privilege('public', 'CREATE') AS may_create
 """
@@ -549,12 +551,11 @@ async def _opened(settings: Settings) -> AsyncIterator[Any]:
 
 async def _http(settings: Settings) -> list[Finding]:
     """Where the `track` worker will serve, or serves already."""
-    host, port = settings.http_host, settings.http_port
-    what = f"HTTP {host}:{port}"
-    if port == 0:
+    what = f"HTTP {settings.http_host}:{settings.http_port}"
+    if settings.http_port == 0:
         return [Finding(what, "ok", "any free port")]
     try:
-        with socket.create_server((host, port)):
+        with listening(settings):
             return [Finding(what, "ok", "free")]
     except OSError as exc:
         if await serves(settings):
@@ -567,6 +568,11 @@ async def _http(settings: Settings) -> list[Finding]:
                 "another program has it: choose another in CONCORD_HTTP",
             )
         ]
+
+
+def listening(settings: Settings) -> socket.socket:
+    """The HTTP port, taken for as long as the socket is open."""
+    return socket.create_server((settings.http_host, settings.http_port))
 
 
 def console(settings: Settings) -> str:

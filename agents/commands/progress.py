@@ -90,7 +90,7 @@ def table(status: JobStatus, now: datetime) -> str:
     rows = [f"{status.filename}  (job {status.job_id}, tenant {status.tenant_id}, run {status.run})"]
     rows.append(f"{status.status}  ▕{bar(status.progress)}▏ {status.progress:.0%}")
     rows.append(f"since {_time(status.created_at)}, last change {_time(status.updated_at)}")
-    rows += ["", f"  {'step':<28} {'state':<10} {'started':<20} {'seconds':>8} {'tries':>6}"]
+    rows += ["", f"  {'step':<28} {'state':<13} {'started':<20} {'seconds':>8} {'tries':>6}"]
     rows += [_step_row(name, step, now) for name, step in steps_of(status)]
     if status.reason:
         rows += [
@@ -105,7 +105,8 @@ def _step_row(name: str, step: StepState, now: datetime) -> str:
     took = seconds(step, now)
     shown = f"{took:8.1f}" if took is not None else " " * 8
     share = f" {step.progress:.0%}" if step.state == "running" and step.progress is not None else ""
-    row = f"{_MARKS[step.state]} {name:<28} {step.state + share:<10} {_time(step.started_at):<20} {shown} {step.attempts or '':>6}"
+    state = f"{_MARKS[step.state]} {name:<28} {step.state + share:<13}"
+    row = f"{state} {_time(step.started_at):<20} {shown} {step.attempts or '':>6}"
     return f"{row}  {step.error}" if step.error else row
 
 
@@ -168,7 +169,7 @@ class Board:
 
 
 class Follower:
-    """Statuses of jobs from a moment on: what `job.status` says, and what the database says where the topic is silent."""
+    """Statuses of jobs from a moment on: what `job.status` says, or the database where that is silent."""
 
     def __init__(self, consumer: Any = None, ask: Ask | None = None) -> None:
         self._consumer = consumer

@@ -1,4 +1,4 @@
-"""`concord publish`: recordings into the store, `audio.uploaded` onto the stream, and with `--wait` the transcript back."""
+"""`concord publish`: recordings into the store, `audio.uploaded` onto the stream; with `--wait` the transcript back."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DESCRIPTION = """Puts recordings into the store and announces each on the topic 
   concord publish calls/*.flac --tenant acme --diarize --metadata campaign=spring --wait
   concord publish call.mp3 --job-id order-1234     (safe to repeat: a job id is transcribed once)
 
-With --wait: follows the jobs, prints the transcripts and where everything is; ends with 0 when all were completed, else 1.
+With --wait: follows the jobs, prints the transcripts and where everything is; ends with 0 when all were completed.
 Any other client can do the same: `concord schema asyncapi` describes the events."""
 
 
@@ -105,7 +105,7 @@ async def _waited(
 ) -> int:
     """Publish, follow and show what came out."""
     async with contextlib.AsyncExitStack() as stack:
-        # The topic says what happens from now on. A repeated job id may have ended long ago: that only the database knows.
+        # The topic says what happens from now on. A repeated job may have ended long ago: the database knows.
         known = settings.database_url is not None
         ask = (await stack.enter_async_context(reach.database(settings))).job if known else None
         follower = await stack.enter_async_context(following(where, ask))

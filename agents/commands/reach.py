@@ -27,7 +27,7 @@ ADVICE = "`concord up` starts a fleet on this machine; `concord doctor` says wha
 
 
 def addressed(settings: Settings) -> Settings:
-    """The settings with the servers of a `concord up` that runs here; this command's logging down to what matters to people."""
+    """The settings with the servers of a `concord up` that runs here; logging down to what matters to a person."""
     if "log_level" not in settings.model_fields_set:
         logging.getLogger().setLevel(logging.WARNING)
         # It logs every refused connection; the command says it once, in a sentence.

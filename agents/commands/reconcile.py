@@ -21,7 +21,7 @@ from schemas.errors import InvalidInput
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agents.settings import Settings
 
@@ -43,7 +43,7 @@ SCORE = """Compares recognizers, and what is reconciled from them, with what was
   concord score shared/corpora/primock57 --recognizers assemblyai,deepgram
   concord score STORAGE/acme/JOB_ID --reference said.txt
 
-Word error rates on Whisper's English normalisation, pooled over the calls, with a 95 % interval (bootstrap over calls)."""
+Word error rates on Whisper's English normalisation, pooled over calls, with a 95 % interval (bootstrap over calls)."""
 
 
 def add(commands: Any) -> None:
@@ -259,7 +259,7 @@ def gain(scores: dict[str, list[Score]]) -> str:
     best = min((name for name in scores if name != RESULT), key=lambda name: pooled(scores[name]).rate)
     ours, theirs = ([s.errors for s in scores[name]] for name in (RESULT, best))
 
-    def relative(draw: Any) -> float:
+    def relative(draw: Iterable[int]) -> float:
         errors = sum(theirs[i] for i in draw)
         return (sum(ours[i] for i in draw) - errors) / max(errors, 1)
 

@@ -38,9 +38,9 @@ It is generated from the models that the fleet validates with, and the same ever
 
 _ABOUT = """Upload a recording, get one reconciled transcript announced exactly once.
 
-Publish `audio.uploaded` with any Kafka client; plain JSON is enough, CloudEvents headers are welcome. Subscribe to `persisted` and
-`job.failed` with `isolation.level=read_committed`: there is exactly one of them for each (job_id, run). Records of one job share
-its key and keep their order. What cannot be handled is kept on `<topic>.dlq`."""
+Publish `audio.uploaded` with any Kafka client; plain JSON is enough, CloudEvents headers are welcome. Subscribe to
+`persisted` and `job.failed` with `isolation.level=read_committed`: there is exactly one of them for each (job_id, run).
+Records of one job share its key and keep their order. What cannot be handled is kept on `<topic>.dlq`."""
 
 _EXAMPLE = {
     "name": "smallest",
@@ -296,7 +296,10 @@ def _dead_letter_headers() -> dict[str, Any]:
         "dlq-partition": number,
         "dlq-offset": number,
     }
-    about = "The original headers, and these."
     return {
-        "title": "DeadLetter", "description": about, "type": "object", "properties": properties, "required": list(properties),
-    }  # fmt: skip
+        "title": "DeadLetter",
+        "description": "The original headers, and these.",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+    }

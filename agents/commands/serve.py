@@ -27,8 +27,12 @@ def add(commands: Any) -> None:
     up.add_argument("--once", action="store_true", help="work off what is there, then exit")
     up.add_argument("--job", metavar="ID", help="run until this job has ended, then exit")
     up.set_defaults(run=run_up)
-    worker = commands.add_parser("worker", help="run some stages, any number of copies", description=WORKER, formatter_class=_Raw)
-    worker.add_argument("stage", nargs="+", metavar="STAGE", help="intake, transcribe.<recognizer>, reconcile, persist, track, relay")
+    worker = commands.add_parser(
+        "worker", help="run some stages, any number of copies", description=WORKER, formatter_class=_Raw
+    )
+    worker.add_argument(
+        "stage", nargs="+", metavar="STAGE", help="intake, transcribe.<recognizer>, reconcile, persist, track, relay"
+    )
     worker.set_defaults(run=run_worker)
     servers = commands.add_parser("servers", help="run only the embedded Kafka and PostgreSQL", description=SERVERS)
     servers.set_defaults(run=run_servers)
@@ -70,7 +74,10 @@ async def run_servers(_: argparse.Namespace, settings: Settings) -> int:
     """The servers alone."""
     stop = _on_signals()
     async with servers(settings) as complete:
-        print(f"KAFKA_BOOTSTRAP_SERVERS={complete.kafka_servers}\n# DATABASE_URL is in {settings.data / address.FILE}", flush=True)
+        print(
+            f"KAFKA_BOOTSTRAP_SERVERS={complete.kafka_servers}\n# DATABASE_URL is in {settings.data / address.FILE}",
+            flush=True,
+        )
         await stop.wait()
     return 0
 
@@ -96,7 +103,11 @@ async def servers(settings: Settings) -> AsyncIterator[Settings]:
     async with contextlib.AsyncExitStack() as stack:
         started = [await stack.enter_async_context(server) for server in _missing(settings)]
         for server in started:
-            found |= {"DATABASE_URL": server.dsn} if hasattr(server, "dsn") else {"KAFKA_BOOTSTRAP_SERVERS": server.bootstrap_servers}
+            found |= (
+                {"DATABASE_URL": server.dsn}
+                if hasattr(server, "dsn")
+                else {"KAFKA_BOOTSTRAP_SERVERS": server.bootstrap_servers}
+            )
         if found:
             address.write(settings.data, found)
             stack.callback(address.clear, settings.data)
@@ -108,11 +119,11 @@ async def servers(settings: Settings) -> AsyncIterator[Settings]:
 def _missing(settings: Settings) -> list[Any]:
     servers: list[Any] = []
     if settings.database_url is None:
-        from agents.embedded.postgres import EmbeddedPostgres  # noqa: PLC0415 - not installed in production
+        from agents.embedded.postgres import EmbeddedPostgres
 
         servers.append(EmbeddedPostgres(settings.data))
     if settings.kafka_servers is None:
-        from agents.embedded.kafka import EmbeddedKafka  # noqa: PLC0415
+        from agents.embedded.kafka import EmbeddedKafka
 
         servers.append(EmbeddedKafka(settings.data, cache=settings.cache))
     return servers
@@ -139,7 +150,9 @@ def _on_signals() -> asyncio.Event:
     return stop
 
 
-async def _serve(settings: Settings, roles: Sequence[str], stop: asyncio.Event, *, once: bool = False, job: str | None = None) -> int:
+async def _serve(
+    settings: Settings, roles: Sequence[str], stop: asyncio.Event, *, once: bool = False, job: str | None = None
+) -> int:
     """Run the roles; after a failure of a part, all of them anew. 0 when told to stop or done."""
     wait_s = 1.0
     while not stop.is_set():

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from schemas.words import Decision, Reconciliation
 
-#: A pause, in ms, after which a new paragraph begins, and a number of words after which one does at the next good place.
+#: A pause, in ms, after which a new paragraph begins, and words after which one does at the next good place.
 PAUSE_MS, MANY_WORDS = 1500, 80
 
 #: Shown where recognizers heard a word and the decision was that none was said.
-NOTHING = "–"
+NOTHING = "–"  # noqa: RUF001 - an en dash, on purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _paragraph(paragraph: Sequence[Span], *, color: bool, width: int) -> str:
 
 def _disputes(disputes: Sequence[Span], decided: Reconciliation) -> str:
     rows = [
-        f"Disputed: {len(disputes)} places in {len(decided.words)} words (probability of what was chosen; who heard what)"
+        f"Disputed: {len(disputes)} places in {len(decided.words)} words (probability of the choice; who heard what)"
     ]
     for span in disputes:
         readings = "  |  ".join(f"{text or NOTHING} ({', '.join(who) or 'nobody whole'})" for text, who in span.heard)

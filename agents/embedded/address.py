@@ -1,4 +1,6 @@
-"""Where a running `concord up` keeps its servers' addresses, so that other commands on the same CONCORD_DATA find them."""
+"""Where a running `concord up` keeps its servers' addresses, so that other commands on the same CONCORD_DATA find
+them.
+"""
 
 from __future__ import annotations
 

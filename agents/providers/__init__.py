@@ -1,7 +1,7 @@
 """What a recognizer must do to take part. One file a provider; its SDK is imported there only, and lazily.
 
-Two shapes exist, because two things can go wrong. A `RemoteRecognizer` bills: it is asked once, by a request that can be found
-again by its marker. A `LocalRecognizer` costs only our own time: it is simply run again when its process dies.
+Two shapes exist, because two things can go wrong. A `RemoteRecognizer` bills: it is asked once, by a request that can
+be found again by its marker. A `LocalRecognizer` costs only our own time: it is simply run again when its process dies.
 """
 
 from __future__ import annotations

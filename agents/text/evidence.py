@@ -7,7 +7,7 @@ column: facts of the candidate's supporters, of its strongest rival's supporters
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rapidfuzz.distance import JaroWinkler, Levenshtein
@@ -49,6 +49,33 @@ class Knowledge:
     #: "recognizer", then "kind", "kind class" or "kind word" to the log odds of being right in a dispute.
     record: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """Maps whose keys are several words are nested by their first part, which halves the file."""
+        return {
+            "frequency": dict(self.frequency),
+            "bigrams": _nested(self.bigrams),
+            "domain": _nested(self.domain),
+            "words": {key: list(value) for key, value in self.words.items()},
+            "record": {name: dict(past) for name, past in self.record.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Knowledge:
+        words = {key: (value[0], value[1]) for key, value in data["words"].items()}
+        return cls(data["frequency"], _flat(data["bigrams"]), _flat(data["domain"]), words, data["record"])
+
+
+def _nested(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    nested: dict[str, dict[str, float]] = {}
+    for key, value in flat.items():
+        head, _, rest = key.rpartition(" ")
+        nested.setdefault(head, {})[rest] = value
+    return nested
+
+
+def _flat(nested: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{head} {rest}" if head else rest: value for head, part in nested.items() for rest, value in part.items()}
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -75,11 +102,47 @@ def evidence(network: Network, knowledge: Knowledge) -> Evidence:
     own = facts.per_column(row, column, against, mine)
     other = facts.per_column(row, against, column, theirs)
     pair = facts.per_pair(row, column, against)
-    count = np.stack([votes[row, column], votes[row, against], np.full(len(row), same.shape[1])], axis=1)
+    share = votes / same.shape[1]
+    count = np.stack([share[row, column], share[row, against], np.full(len(row), same.shape[1])], axis=1)
     rows = np.concatenate(
         [count, own, other, (own - other)[:, DIFFERENCES], pair, facts.runs.place[row]], axis=1, dtype=np.float32
     )
     return Evidence(rows, place[slots[row]], column)
+
+
+def agreed_evidence(network: Network, knowledge: Knowledge) -> Evidence:
+    """Evidence for the words that all recognizers heard: how common, how long, how disputed the place is."""
+    network, place = spoken(network)
+    slots = np.flatnonzero(network.unanimous)
+    key = network.key[slots, 0] if len(slots) else np.zeros(0, dtype=np.int64)
+    zipf = np.array([*(knowledge.frequency.get(name, 0.0) for name in network.names), 0.0], dtype=np.float32)
+    prior = np.array([*(knowledge.words.get(f"a {name}", (np.nan, 0.0)) for name in network.names), (np.nan, 0.0)])
+    length = np.array([*map(len, network.names), 0], dtype=np.float32)
+    digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
+    count = np.bincount(key, minlength=len(zipf))
+    all_keys = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
+    disputed = (~network.unanimous).astype(np.float32)
+    sums = np.concatenate([[0.0], np.cumsum(disputed)])
+    around = [
+        sums[np.minimum(slots + reach + 1, len(disputed))] - sums[np.maximum(slots - reach, 0)] for reach in (1, 3, 10, 40)
+    ]
+    where = np.concatenate([[-1000], np.flatnonzero(disputed), [len(disputed) + 1000]])
+    following = np.searchsorted(where, slots)
+    records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
+    whole = [len(network.columns), disputed.mean() if len(disputed) else 0.0, _mean(records)]
+    table = [
+        zipf[key], length[key], digit[key], np.log1p(count[key]), prior[key, 0], prior[key, 1],
+        zipf[all_keys[slots + 1]], zipf[all_keys[slots + 3]], key == all_keys[slots + 1], key == all_keys[slots + 3],
+        *around, np.minimum(slots - where[following - 1], 50), np.minimum(where[following] - slots, 50),
+        *(np.full(len(slots), value) for value in whole),
+    ]  # fmt: skip
+    rows = np.stack([np.asarray(column, dtype=np.float32) for column in table], axis=1)
+    return Evidence(rows, place[slots], np.zeros(len(slots), dtype=np.int64))
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else np.nan
 
 
 def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
@@ -126,7 +189,7 @@ class _Facts:
         surface = self._surface()
         parts = [
             self.there, self.zipf[key], self.length[key], general, domain, call,
-            np.log1p(self.agreed_count[key]), np.log1p(counted.sum(axis=2) - own), np.log1p(own),
+            np.log1p(self.agreed_count[key]), np.log1p((counted.sum(axis=2) - own) / max(key.shape[1] - 1, 1)), np.log1p(own),
             self._repeats(), self._speed(), self.runs.own, self._moved(), *self._beside(),
         ]  # fmt: skip
         table = np.concatenate([np.stack(parts, axis=2), surface, traits], axis=2, dtype=np.float32)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.text.calibrate import probabilities
+from agents.text.calibrate import Calibration, probabilities, shipped
 from agents.text.choose import choose
 from agents.text.network import build
 from schemas.words import Quality, Reconciliation
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 GAP_MS = 5000
 
 
-def reconcile(hypotheses: Sequence[Hypothesis]) -> Reconciliation:
+def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Reconciliation:
     """The most probable transcript of one recording, with every slot's readings. At least one hypothesis.
 
     The order of the hypotheses does not matter. Every word comes from one of them, as it was written there; what all of
-    them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.1 s.
+    them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.1 s. Without a calibration, the one
+    that comes with Concord.
     """
     if not hypotheses:
         raise ValueError("nothing to reconcile: no hypothesis was given")
     network = build(hypotheses)
-    decisions, chosen = choose(network, probabilities(network))
+    decisions, chosen = choose(network, probabilities(network, calibration or shipped()))
     return Reconciliation(
         decisions=decisions,
         method="single" if len(hypotheses) == 1 else "calibrated",

@@ -272,9 +272,13 @@ async def test_giving_up_ends_the_requests_that_have_not_answered(under_test):
 async def test_the_deadline_of_an_earlier_run_ends_nothing(under_test):
     database = under_test.database
     await database.commit([created(job(status="failed"), "a")])
-    begin = Outcome(tenant_id="t", job_id="j", begin=job(run=2, status="transcribing"), new_requests=requests(job(run=2), "a"))
+    begin = Outcome(
+        tenant_id="t", job_id="j", begin=job(run=2, status="transcribing"), new_requests=requests(job(run=2), "a")
+    )
     await database.commit([Step("intake", uuid4(), begin)])
-    written = await database.commit([Step("reconcile", uuid4(), Outcome(tenant_id="t", job_id="j", run=1, give_up="late"))])
+    written = await database.commit(
+        [Step("reconcile", uuid4(), Outcome(tenant_id="t", job_id="j", run=1, give_up="late"))]
+    )
 
     assert not written[0].applied
     assert (await database.requests("j", 2))[0].state == "waiting"

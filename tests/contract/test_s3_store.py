@@ -271,6 +271,23 @@ async def test_nothing_is_lost_where_one_request_becomes_several(s3_server, size
         assert [piece async for piece in store.stream(blob.uri, size - 2)] == [b"az"]
 
 
+@pytest.mark.parametrize("size", [1000, PART + MB])
+async def test_damage_on_the_servers_disk_is_noticed(s3_server, size):
+    s3_server.genuine("disk")
+    async with store_at(s3_server.endpoint) as store:
+        blob = await store.put("acme/file", b"a" * size, "audio/wav")
+        file = s3_server.folder / "data" / blob.uri.removeprefix("s3://")
+        with file.open("r+b") as stored:
+            stored.seek(size // 2)
+            stored.write(b"b")
+
+        with pytest.raises(Unavailable):
+            await store.get(blob.uri)
+        with pytest.raises(Unavailable):
+            async with store.local_path(blob.uri):
+                pytest.fail("a damaged file was handed over")
+
+
 async def test_a_cancelled_upload_leaves_no_parts_behind(s3_server):
     async with store_at(s3_server.endpoint) as store:
         await store.check()

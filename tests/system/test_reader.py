@@ -299,6 +299,7 @@ async def test_a_tenant_cannot_write(one_connection):
     refused = (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)
     for write in WRITES:
         async with one_connection._acting_as("acme") as connection:
+            assert await connection.fetchval("SHOW transaction_read_only") == "on"
             with pytest.raises(refused):
                 await connection.execute(write)
 

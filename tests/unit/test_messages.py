@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from schemas import topics
 from schemas.errors import MalformedEvent
 from schemas.events import AudioUploaded, JobFailed
-from schemas.messages import Record, again, dead_letter, decode, dump_headers, identity, load_headers, message, traceparent
+from schemas.messages import (
+    Record,
+    again,
+    dead_letter,
+    decode,
+    dump_headers,
+    identity,
+    load_headers,
+    message,
+    traceparent,
+)
 
 UPLOAD = {"tenant_id": "t", "audio_uri": "https://example.com/a.wav", "filename": "a.wav"}
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -68,7 +78,13 @@ def test_a_refusal_does_not_repeat_the_value():
 
 @pytest.mark.parametrize(
     ("sent", "kept"),
-    [("a.wav", "a.wav"), ("../../etc/passwd", "passwd"), ("C:\\calls\\a.wav", "a.wav"), ("..", "audio"), ("a\nb.wav", "ab.wav")],
+    [
+        ("a.wav", "a.wav"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\calls\\a.wav", "a.wav"),
+        ("..", "audio"),
+        ("a\nb.wav", "ab.wav"),
+    ],
 )
 def test_a_filename_is_a_label_and_never_a_path(sent, kept):
     assert decode(upload(filename=sent), TOPICS).data.filename == kept
@@ -128,7 +144,11 @@ def test_our_events_are_cloudevents_in_binary_mode():
     assert sent.key == b"j"
     assert headers["content-type"] == b"application/json"
     assert headers["ce_specversion"] == b"1.0"
-    assert (headers["ce_id"], headers["ce_type"], headers["ce_source"]) == (str(id).encode(), b"job.failed", b"/concord")
+    assert (headers["ce_id"], headers["ce_type"], headers["ce_source"]) == (
+        str(id).encode(),
+        b"job.failed",
+        b"/concord",
+    )
     assert [k for k, _ in sent.headers].count("traceparent") == 1
 
 

@@ -1,4 +1,6 @@
-"""The offsets that are committed: the table of cases in which stock Faust loses an event, and what must hold for any order."""
+"""The offsets that are committed: the table of cases in which stock Faust loses an event, and what must hold for any
+order.
+"""
 
 from __future__ import annotations
 

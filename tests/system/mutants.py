@@ -1,0 +1,108 @@
+"""Concord with one safeguard taken out. The checker must convict each of them: one that passes a mutant proves nothing.
+
+`python -m tests.system.mutants NAME COMMAND...` is `concord COMMAND...`, mutated.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import agents.__main__
+from agents import bind, offsets, relay
+from faust.transport.drivers import aiokafka as driver
+from schemas import jobs
+from sinks.postgres import SQL
+
+
+def stock_consumer() -> None:
+    """Faust keeps the offsets."""
+
+    class Stock(driver.Consumer):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.offsets = offsets.Offsets()
+
+    _put(offsets.Transport, "Consumer", Stock)
+
+
+def no_inbox() -> None:
+    """Every delivery counts as new."""
+    _edit("insert_inbox", "RETURNING stage, event_id", "")
+    sql = SQL["insert_inbox"].rstrip("; \n")
+    SQL["insert_inbox"] = f"WITH kept AS ({sql} RETURNING 1) SELECT * FROM unnest($1::text[], $2::uuid[]) AS e (stage, event_id)"
+
+
+def no_fencing() -> None:
+    """A claim is given to whoever asks, and an old one may still write."""
+    _edit("claim", "AND (claimed_until IS NULL OR claimed_until < clock_timestamp())", "")
+    allowed = jobs._request_allowed
+
+    def whoever(outcome: jobs.Outcome, job: jobs.Job, rows: jobs.Rows) -> bool:
+        change = outcome.request
+        return allowed(outcome if change is None else replace(outcome, request=replace(change, token=None)), job, rows)
+
+    _put(jobs, "_request_allowed", whoever)
+
+
+def early_ack() -> None:
+    """An event is acked when it arrives, before its work is durable."""
+    take = bind.Driver.take
+
+    async def acked(self: bind.Driver, record: Any, ack: Callable[[], Any]) -> None:
+        await ack()
+
+        async def nothing() -> None:
+            pass
+
+        await take(self, record, nothing)
+
+    _put(bind.Driver, "take", acked)
+
+
+def relay_repeats() -> None:
+    """After a crash the relay publishes the newest batch, whether it was published or not."""
+
+    async def position(self: relay.Relay) -> int:
+        return 0
+
+    _put(relay.Relay, "_position", position)
+
+
+def relay_forgets() -> None:
+    """After a crash the relay takes the newest batch for published."""
+
+    async def position(self: relay.Relay) -> int:
+        return 1 << 60
+
+    _put(relay.Relay, "_position", position)
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    "": lambda: None,
+    **{f.__name__: f for f in (stock_consumer, no_inbox, no_fencing, early_ack, relay_repeats, relay_forgets)},
+}
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    """Replace what is there; a refactoring that moves it fails here, instead of leaving a mutant that is none."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
+def _edit(query: str, old: str, new: str) -> None:
+    if old not in SQL[query]:
+        raise LookupError(f"the query {query} no longer says {old!r}")
+    SQL[query] = SQL[query].replace(old, new)
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Run a command of Concord as this mutant ("" is Concord itself)."""
+    MUTANTS[name]()
+    return agents.__main__.run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1], sys.argv[2:]))
