@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -267,7 +268,7 @@ async def _stop(fleet: Fleet) -> None:
 async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: contextlib.AsyncExitStack) -> None:
     data = fleet.settings.data
     for role in fleet.roles:
-        more = _membership(role, fleet.settings)
+        more = _membership(role, fleet)
         if role == "track":
             changed = fleet.changes.publish
             fleet.apps[role], fleet.table = bind.track_app(
@@ -307,8 +308,15 @@ async def _locations(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Location
     return Locations(fleet.store, prober, settings.audio_roots, settings.allow_hosts, settings.max_audio_mb << 20)
 
 
-def _membership(role: str, settings: Settings) -> dict[str, Any]:
+def _membership(role: str, fleet: Fleet) -> dict[str, Any]:
     """Static membership lets a restarted worker take its place back at once; it needs a name that no other worker
     has.
     """
-    return {"consumer_group_instance_id": f"{settings.instance}.{role}"} if settings.instance else {}
+    if not fleet.settings.instance:
+        return {}
+    name = f"{fleet.settings.instance}.{role}"
+    if role == "track":
+        # The place comes back with the URL in it that the worker had. With another one (CONCORD_HTTP with port 0) Faust's
+        # assignor would refuse its own assignment, for ever: then it is another worker, which waits for the dead one.
+        name += "." + re.sub(r"[^A-Za-z0-9._-]", "-", fleet.url)
+    return {"consumer_group_instance_id": name}

@@ -100,7 +100,7 @@ class Locations:
         return None
 
     async def _stored(self, data: AudioFetch, path: Path, probe: Probe) -> Blob:
-        name = names.original(data.tenant_id, data.job_id, probe.extension)
+        name = names.original(data.tenant_id, data.job_id, probe.extension.lstrip("."))
         if self.store.uri(name) == data.audio_uri:
             there = await self.store.stat(data.audio_uri)
             if there is not None:

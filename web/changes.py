@@ -25,6 +25,9 @@ WAITING: Final = 64
 #: Watchers of one worker.
 WATCHERS: Final = 2_000
 
+#: Seconds of silence after which a watcher, and every proxy before it, is shown that the connection lives.
+BEAT_S = 15.0
+
 #: Seconds without news after which a watcher looks for itself. Only a table here can tell at once, if it publishes.
 _LOOK_S: Final[dict[Source, float]] = {"table": 0.15, "owner": 0.2, "database": 1.0}
 _PUBLISHED_LOOK_S: Final = 2.0
@@ -107,10 +110,9 @@ class Watch:
     news: News
     #: Whether this worker's table publishes what it learns; else it is looked at often.
     published: bool
-    beat_s: float = 15.0
 
     async def statuses(self, first: Answer, after: int | None = None) -> AsyncIterator[JobStatus | None]:
-        """Every newer status until the run has ended; None when nothing was said for `beat_s` seconds.
+        """Every newer status until the run has ended; None when nothing was said for `BEAT_S` seconds.
 
         `after` is the version the watcher has seen already. Raises `NotFound` when the job is deleted meanwhile.
         """
@@ -123,7 +125,7 @@ class Watch:
             if standing(answer.status) > shown:
                 shown, said_at = standing(answer.status), loop.time()
                 yield answer.status
-            elif loop.time() - said_at >= self.beat_s:
+            elif loop.time() - said_at >= BEAT_S:
                 said_at = loop.time()
                 yield None
 
@@ -131,7 +133,7 @@ class Watch:
         """What is published, or after a while of silence what is found; the last one again if nobody can say."""
         table = last.source == "table"
         wait_s = _PUBLISHED_LOOK_S if table and self.published else _LOOK_S[last.source]
-        status = await self.news.next(min(wait_s, self.beat_s))
+        status = await self.news.next(min(wait_s, BEAT_S))
         if status is not None and self.caller.sees(status.tenant_id):
             return type(last)(status, "table")
         if self.news.closed:

@@ -51,8 +51,8 @@ async def as_problems(request: web.Request, handler: Handler) -> web.StreamRespo
         return problem(400, str(exc))
     except (Unavailable, Transient) as exc:
         return _away(request, exc)
-    except Exception:  # noqa: BLE001 -- the edge of the process; in debug mode aiohttp would answer with a traceback
-        return _bug(request)
+    except Exception as exc:  # noqa: BLE001 -- the edge of the process; aiohttp itself may answer with a traceback
+        return _bug(request, exc)
 
 
 def _of_http(request: web.Request, exc: web.HTTPException) -> web.Response:
@@ -76,7 +76,7 @@ def _away(request: web.Request, exc: Unavailable | Transient) -> web.Response:
     return problem(503, detail, headers={"Retry-After": str(math.ceil(wait))})
 
 
-def _bug(request: web.Request) -> web.Response:
+def _bug(request: web.Request, exc: Exception) -> web.Response:
     incident = uuid4().hex[:12]
-    log.error("incident %s at %s", incident, request.path)
+    log.error("incident %s at %s", incident, request.path, exc_info=exc)
     return problem(500, f"this is a fault of ours, in the log as incident {incident}", incident=incident)

@@ -6,6 +6,7 @@ import argparse
 import base64
 import contextlib
 import re
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -238,7 +239,7 @@ def _listed(topic: str, letters: Sequence[Record], *, as_json: bool) -> list[str
 
 def _row(record: Record) -> str:
     stage, tries = record.header("dlq-stage") or "", record.header("dlq-attempts") or ""
-    job, reason = job_of(record) or "", (record.header("dlq-reason") or "").replace("\n", " ")
+    job, reason = (harmless(text or "").replace("\n", " ") for text in (job_of(record), record.header("dlq-reason")))
     return f"  {spot_of(record):>8}  {_when(record):<19}  {stage:<24} {tries:>5}  {job[:36]:<36}  {reason[:200]}"
 
 
@@ -253,7 +254,7 @@ def _as_json(record: Record, *, whole: bool = False) -> dict[str, Any]:
         "offset": record.offset,
         "time": _when(record),
         "job_id": job_of(record),
-        "headers": {name: _bytes(value) for name, value in record.headers},
+        "headers": {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in record.headers},
     }
     if whole:
         found["key"] = None if record.key is None else base64.b64encode(record.key).decode()
@@ -265,16 +266,21 @@ def told(record: Record) -> str:
     """A dead letter for people: why, headers, key, and the value as readable as it is."""
     rows = [
         f"{record.topic} {spot_of(record)}  ({_when(record)})",
-        f"reason: {record.header('dlq-reason') or 'not said'}",
+        f"reason: {harmless(record.header('dlq-reason') or 'not said')}",
         "",
     ]
-    rows += [f"  {name}: {_bytes(value)}" for name, value in record.headers]
+    rows += [f"  {harmless(name)}: {_bytes(value)}" for name, value in record.headers]
     rows += ["", f"key: {_bytes(record.key)}", "value:", pretty(record.value)]
     return "\n".join(rows)
 
 
 def _bytes(data: bytes | None) -> str:
-    return "none" if data is None else data.decode("utf-8", "backslashreplace")
+    return "none" if data is None else harmless(data.decode("utf-8", "backslashreplace"))
+
+
+def harmless(text: str) -> str:
+    """Text of strangers for a terminal: what would move its cursor or recolour it is spelt out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def pretty(value: bytes | None) -> str:
@@ -287,6 +293,7 @@ def pretty(value: bytes | None) -> str:
         text = _text(value[:SHOWN_BYTES]) or _hex(value[: SHOWN_BYTES // 4])
         shown = SHOWN_BYTES if _text(value[:SHOWN_BYTES]) else SHOWN_BYTES // 4
         return text if len(value) <= shown else f"{text}\n... {len(value)} bytes in all"
+    text = harmless(text)
     return text if len(text) <= SHOWN_BYTES else f"{text[:SHOWN_BYTES]}\n... {len(value)} bytes in all"
 
 
@@ -307,56 +314,50 @@ def _hex(value: bytes) -> str:
 class Box:
     """Dead letter topics, read without a group: nothing is remembered of what was looked at."""
 
-    def __init__(self, consumer: Any, partitions: dict[str, list[int]]) -> None:
+    def __init__(self, consumer: Any, bounds: dict[TopicPartition, tuple[int, int]]) -> None:
         self._consumer = consumer
-        self._partitions = partitions
+        #: First offset, and the one after the last, when the box was opened.
+        self._bounds = bounds
 
     @property
     def topics(self) -> list[str]:
         """Every dead letter topic there is."""
-        return list(self._partitions)
+        return sorted({tp.topic for tp in self._bounds})
 
     def named(self, topic: str) -> str:
         """The dead letter topic that is meant."""
         name = topic if topic.endswith(SUFFIX) else topic + SUFFIX
-        if name not in self._partitions:
-            raise NotFound(
-                f"there is no topic {name}; there are {', '.join(self._partitions) or 'none (did a worker ever run?)'}"
-            )
+        if name not in self.topics:
+            there = ", ".join(self.topics) or "none (did a worker ever run?)"
+            raise NotFound(f"there is no topic {name}; there are {there}")
         return name
 
     async def at(self, topic: str, partition: int, offset: int) -> Record:
         """One dead letter."""
-        if partition in self._partitions[topic]:
-            tp = TopicPartition(topic, partition)
-            begin, end = await self._bounds(tp)
-            found = await self._read(tp, offset, offset + 1) if begin <= offset < end else []
-            if found:
-                return found[0]
+        tp = TopicPartition(topic, partition)
+        begin, end = self._bounds.get(tp, (0, 0))
+        found = await self._read(tp, offset, offset + 1) if begin <= offset < end else []
+        if found:
+            return found[0]
         raise NotFound(
             f"{topic} has no dead letter {offset} in partition {partition}; see `concord dlq list --topic {topic}`"
         )
 
     async def newest(self, topic: str, limit: int) -> list[Record]:
         """The last ones, oldest first."""
-        found = [
-            record
-            for number in self._partitions[topic]
-            for record in await self._last(TopicPartition(topic, number), limit)
-        ]
+        found = [record for tp in self._of(topic) for record in await self._last(tp, limit)]
         return sorted(found, key=lambda record: (record.timestamp_ms, record.partition, record.offset))[-limit:]
 
     async def everything(self, topic: str) -> list[Record]:
         """All of them."""
-        found = []
-        for number in self._partitions[topic]:
-            tp = TopicPartition(topic, number)
-            found += await self._read(tp, *await self._bounds(tp))
-        return found
+        return [record for tp in self._of(topic) for record in await self._read(tp, *self._bounds[tp])]
+
+    def _of(self, topic: str) -> list[TopicPartition]:
+        return sorted(tp for tp in self._bounds if tp.topic == topic)
 
     async def _last(self, tp: TopicPartition, limit: int) -> list[Record]:
         """Windows from the end: some of the offsets belong to the ends of transactions, and hold nothing."""
-        begin, end = await self._bounds(tp)
+        begin, end = self._bounds[tp]
         found: list[Record] = []
         span = 2 * limit + 10
         while end > begin and len(found) < limit:
@@ -365,21 +366,19 @@ class Box:
             end, span = start, 2 * span
         return found[-limit:]
 
-    async def _bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        begin = await self._consumer.beginning_offsets([tp])
-        end = await self._consumer.end_offsets([tp])
-        return begin[tp], end[tp]
-
     async def _read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
         """The records from `start` to before `end`."""
+        if start >= end:
+            return []
         self._consumer.assign([tp])
         self._consumer.seek(tp, start)
         found: list[Record] = []
-        while await self._consumer.position(tp) < end:
-            batch = await self._consumer.getmany(tp, timeout_ms=int(QUIET_S * 1000), max_records=500)
-            if not batch:
-                break
-            found += [_record(raw) for raw in batch[tp]]
+        heard_at = time.monotonic()
+        while await self._consumer.position(tp) < end and time.monotonic() - heard_at < QUIET_S:
+            # Short waits: where a transaction was aborted, the position moves on without a record.
+            batch = await self._consumer.getmany(tp, timeout_ms=200, max_records=500)
+            heard_at = time.monotonic() if batch else heard_at
+            found += [_record(raw) for raw in batch.get(tp, ())]
         return [record for record in found if record.offset < end]
 
 
@@ -390,6 +389,10 @@ def _record(raw: Any) -> Record:
 @contextlib.asynccontextmanager
 async def opened(where: Kafka) -> AsyncIterator[Box]:
     """The dead letters of a Kafka."""
-    found = {name: numbers for name, numbers in (await reach.partitions(where)).items() if name.endswith(SUFFIX)}
+    there = (await reach.partitions(where)).items()
+    all_of = [TopicPartition(name, number) for name, numbers in there if name.endswith(SUFFIX) for number in numbers]
     async with reach.started(where, clients.consumer(where)) as consumer:
-        yield Box(consumer, found)
+        # Asked before the first read: behind a waiting fetch, each answer would take a second.
+        begin = await consumer.beginning_offsets(all_of) if all_of else {}
+        end = await consumer.end_offsets(all_of) if all_of else {}
+        yield Box(consumer, {tp: (begin[tp], end[tp]) for tp in all_of})

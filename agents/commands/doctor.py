@@ -94,7 +94,7 @@ def add(commands: Any) -> None:
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """List, check, report."""
     complete = reach.addressed(settings)
-    print("Environment\n")
+    print("Environment (* is set)\n")
     print("\n".join(environment(settings)))
     print("\nChecks\n", flush=True)
     checks = _checks(settings, complete, quick=arguments.quick)
@@ -104,22 +104,27 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def environment(settings: Settings) -> list[str]:
-    """Every variable: its value if it is set and no secret, else what it is for."""
+    """Every variable: its value if it is set and no secret, else what it is for and what it then is."""
     given = {Settings.model_fields[name].alias: getattr(settings, name) for name in settings.model_fields_set}
+    defaults = {field.alias: field.default for field in Settings.model_fields.values()}
     width = max(len(name) for name, _ in variables())
     return [
-        f"  {'*' if name in given else ' '} {name:<{width}}  {_value(given.get(name), about)}"
+        f"* {name:<{width}}  {_value(given[name])}" if name in given
+        else f"  {name:<{width}}  ({_absent(about, defaults[name])})"
         for name, about in variables()
-    ]
+    ]  # fmt: skip
 
 
-def _value(value: Any, about: str) -> str:
-    if value is None:
-        return f"({about})" if about else ""
+def _value(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "set, not shown"
-    shown = ",".join(map(str, value)) if isinstance(value, tuple | frozenset) else str(value)
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return re.sub(r"//[^/@\s]*@", "//...@", shown)
+
+
+def _absent(about: str, default: Any) -> str:
+    parts = [about, f"default: {_value(default)}" if default and "default" not in about else ""]
+    return "; ".join(part for part in parts if part) or "none"
 
 
 def report(findings: list[Finding]) -> list[str]:

@@ -88,9 +88,9 @@ class Recording:
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Check everything, upload, publish, and perhaps wait."""
     settings = reach.addressed(settings)
-    where = reach.kafka(settings)
     async with reach.store(settings) as store:
         recordings = planned(arguments, store)
+        where = reach.kafka(settings)
         await _not_taken(recordings, store, arguments.job_id)
         if arguments.wait:
             return await _waited(recordings, where, store, settings, as_json=arguments.json)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from agents.app import dsn_of, kafka_of, open_store
 from agents.commands.serve import with_addresses
@@ -47,6 +48,8 @@ def kafka_explained(where: Kafka) -> Iterator[None]:
     """Turn what aiokafka raises into a sentence that says where and what to do."""
     try:
         yield
+    except KafkaConnectionError as exc:
+        raise Unavailable(f"Kafka at {where.bootstrap_servers} does not answer. {ADVICE}") from exc
     except (KafkaError, TimeoutError) as exc:
         raise Unavailable(f"Kafka at {where.bootstrap_servers} does not do it ({_said(exc)}). {ADVICE}") from exc
 
@@ -61,6 +64,8 @@ async def started(where: Kafka, client: Any) -> AsyncIterator[Any]:
     with kafka_explained(where):
         try:
             await client.start()
+            # Its own tasks must have begun: aiokafka's `stop` raises CancelledError for one that has not.
+            await asyncio.sleep(0)
             yield client
         finally:
             await client.stop()

@@ -37,7 +37,10 @@ class Calibration:
     """The fitted parameters, and where they come from."""
 
     knowledge: Knowledge
-    disputed: Trees
+    #: For the readings of a disputed slot: of two recognizers, and of more.
+    pair: Trees
+    several: Trees
+    #: For a word that all heard.
     agreed: Trees
     #: Corpora, date, command, figures.
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +57,8 @@ def load(data: bytes) -> Calibration:
     content = json.loads(gzip.decompress(data))
     return Calibration(
         Knowledge.from_json(content["knowledge"]),
-        Trees.from_json(content["disputed"]),
+        Trees.from_json(content["pair"]),
+        Trees.from_json(content["several"]),
         Trees.from_json(content["agreed"]),
         content["provenance"],
     )
@@ -65,7 +69,8 @@ def dump(calibration: Calibration) -> bytes:
     content = {
         "provenance": dict(calibration.provenance),
         "knowledge": calibration.knowledge.to_json(),
-        "disputed": calibration.disputed.to_json(),
+        "pair": calibration.pair.to_json(),
+        "several": calibration.several.to_json(),
         "agreed": calibration.agreed.to_json(),
     }
     return gzip.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 9, mtime=0)
@@ -83,7 +88,7 @@ def probabilities(network: Network, calibration: Calibration) -> Floats:
     agreed = agreed_evidence(network, calibration.knowledge)
     chance[agreed.slot] = calibration.agreed.probability(agreed.rows)[:, None]
     found = evidence(network, calibration.knowledge)
-    right = calibration.disputed.probability(found.rows)
+    right = (calibration.pair if key.shape[1] == 2 else calibration.several).probability(found.rows)
     same = key[found.slot] == key[found.slot, found.column][:, None]
     disputed = np.unique(found.slot)
     chance[disputed] = 0

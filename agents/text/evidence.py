@@ -105,9 +105,21 @@ def evidence(network: Network, knowledge: Knowledge) -> Evidence:
     share = votes / same.shape[1]
     count = np.stack([share[row, column], share[row, against], np.full(len(row), same.shape[1])], axis=1)
     rows = np.concatenate(
-        [count, own, other, (own - other)[:, DIFFERENCES], pair, facts.runs.place[row]], axis=1, dtype=np.float32
+        [count, own, other, (own - other)[:, DIFFERENCES], pair, facts.runs.place[row], _who(network, knowledge, mine, theirs)],
+        axis=1,
+        dtype=np.float32,
     )
     return Evidence(rows, place[slots[row]], column)
+
+
+def _who(network: Network, knowledge: Knowledge, mine: Floats, theirs: Floats) -> Floats:
+    """(candidates, recognizers with a record): 1 for a supporter, -1 for a supporter of the rival, 0 for anybody else."""
+    known = sorted(knowledge.record)
+    who = np.zeros((len(mine), len(known)), dtype=np.float32)
+    for k, column in enumerate(network.columns):
+        if column.hypothesis.provider in knowledge.record:
+            who[:, known.index(column.hypothesis.provider)] += mine[:, k] - theirs[:, k]
+    return who
 
 
 def agreed_evidence(network: Network, knowledge: Knowledge) -> Evidence:
@@ -155,6 +167,19 @@ def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
 
 #: Facts per column whose difference between candidate and rival is given as well.
 DIFFERENCES = [1, 3, 4, 5, 6, 7, 19, 20, 21, 22, 24, 26, 27]
+
+
+#: Facts per column, and where the last two of them, the recognizers' record, are in a row: candidate's, rival's, difference.
+FACTS = 28
+RECORD_COLUMNS = (
+    [3 + FACTS - 2, 3 + FACTS - 1],
+    [3 + 2 * FACTS - 2, 3 + 2 * FACTS - 1],
+    [3 + 2 * FACTS + len(DIFFERENCES) - 2, 3 + 2 * FACTS + len(DIFFERENCES) - 1],
+)
+
+
+#: The columns from here on say who is for and who against.
+WHO = 3 + 2 * FACTS + len(DIFFERENCES) + 4 + 8
 
 
 class _Facts:

@@ -29,7 +29,7 @@ class Nursery:
 
     def __init__(self) -> None:
         self._process: Process | None = None
-        self._started: asyncio.Queue[int] = asyncio.Queue()
+        self._started: asyncio.Queue[int | None] = asyncio.Queue()
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
@@ -58,7 +58,10 @@ class Nursery:
         async with self._one_at_a_time:
             order = {"argv": argv, "env": env, "log": str(log), "mutant": mutant}
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            return await self._started.get()
+            pid = await self._started.get()
+        if pid is None:
+            raise RuntimeError("the nursery has ended; its last words are on stderr")
+        return pid
 
     def ended(self, pid: int) -> asyncio.Future[int]:
         """Done when that worker has ended, with its exit status; minus the signal's number if one ended it."""
@@ -74,6 +77,7 @@ class Nursery:
                 self._started.put_nowait(said["started"])
             else:
                 self._ended[said["ended"]].set_result(said["status"])
+        self._started.put_nowait(None)
 
 
 def main() -> None:

@@ -196,9 +196,9 @@ def test_a_number_that_is_not_given_is_the_default():
     "text", ["", "..", "a/b", "a b", ".a", "a.", "a..b", "x" * 129, "a\x00", "é", "-a", "%2e", "a\n"]
 )
 def test_an_id_that_cannot_exist_is_as_unknown_as_any_other(text):
-    with pytest.raises(NotFound, match="^there is no such job$"):
+    with pytest.raises(NotFound, match=r"^there is no such job$"):
         views.job_name(text)
-    with pytest.raises(NotFound, match="^there is no such tenant$"):
+    with pytest.raises(NotFound, match=r"^there is no such tenant$"):
         views.tenant_name(text)
 
 

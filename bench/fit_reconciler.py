@@ -1,0 +1,284 @@
+"""Fits agents/text/calibration.json.gz on the shared corpora: `python -m bench.fit_reconciler`. The same input, the same bytes.
+
+Three things are learned: tables about words and recognizers (Knowledge), trees that weigh the evidence in disputed slots, and
+trees for the words that all heard. Rows for the trees are made with tables from other calls, so the trees learn how far to
+trust a table about calls it has not seen; a part of the rows has its recognizers' record hidden, so they do without as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import wordfreq
+import wordsegment
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from agents.text.calibrate import Calibration, dump
+from agents.text.evidence import RECORD_COLUMNS, WHO, Knowledge, agreed_evidence, evidence
+from agents.text.trees import UNKNOWN, Tree, Trees
+from bench.corpora import CORPORA, NOTHING, Call, Sample, load, samples
+
+FOLDS, SEED = 5, 7
+TARGET = Path(__file__).parents[1] / "agents" / "text" / "calibration.json.gz"
+#: Disputes longer than this are stretches a recognizer missed; they say little about words, slots.
+LONGEST_DISPUTE = 8
+#: Share of rows whose recognizers' record is hidden: all of it, the candidate's, its rival's.
+HIDDEN = (0.15, 0.1, 0.1)
+#: Share of the agreed slots used: there are many, and they are easy.
+AGREED_SHARE = 0.08
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows for one kind of trees, with what is right and the call of each."""
+
+    values: np.ndarray
+    right: np.ndarray
+    call: np.ndarray
+    size: np.ndarray
+
+
+@dataclass(frozen=True)
+class English:
+    """General English, from packages."""
+
+    frequency: dict[str, float]
+    bigrams: dict[str, float]
+
+
+def english(words: int = 60_000, pairs: int = 120_000) -> English:
+    """Zipf frequencies (wordfreq) and the commonest word pairs of the web (wordsegment, after Norvig's ngrams)."""
+    rates = wordfreq.get_frequency_dict("en", wordlist="large")
+    common = sorted(rates, key=lambda word: (-rates[word], word))[:words]
+    folder = Path(wordsegment.__file__).parent
+    alone = dict(_counts(folder / "unigrams.txt"))
+    together = sorted(_counts(folder / "bigrams.txt"), key=lambda item: (-item[1], item[0]))[:pairs]
+    return English(
+        {word: round(math.log10(rates[word]) + 9, 2) for word in common},
+        {
+            pair: round(math.log10(min(count / alone[pair.split()[0]], 1.0)), 2)
+            for pair, count in sorted(together)
+            if alone.get(pair.split()[0])
+        },
+    )
+
+
+def _counts(path: Path) -> list[tuple[str, float]]:
+    return [(word, float(count)) for word, count in (line.split("\t") for line in path.read_text().splitlines())]
+
+
+def folds(calls: list[Call]) -> np.ndarray:
+    """The fold of each call, spread evenly over each corpus."""
+    random = np.random.default_rng(SEED)
+    fold = np.empty(len(calls), dtype=np.int64)
+    for corpus in sorted({call.corpus for call in calls}):
+        here = np.array([number for number, call in enumerate(calls) if call.corpus == corpus])
+        fold[random.permutation(here)] = np.arange(len(here)) % FOLDS
+    return fold
+
+
+def learn(calls: list[Call], data: list[Sample], chosen: set[int], general: English) -> Knowledge:
+    """The tables, from some of the calls."""
+    tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    record: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    for part in data:
+        if part.call in chosen and len(part.recognizers) == 2:
+            _count_disputes(part, tally, record)
+            _count_agreed(part, tally, record)
+    usual = {kind: tally[kind][0] / max(tally[kind][1], 1) for kind in ("s", "i", "d", "a")}
+    words = {
+        key: (_odds(right, total, usual[key[0]], 8), round(math.log1p(total), 2))
+        for key, (right, total) in sorted(tally.items())
+        if total >= 4 and len(key) > 1
+    }
+    past = {
+        name: {
+            key: _odds(right, total, usual[key] if len(key) == 1 else _rate(kinds[key[0]]), 20)
+            for key, (right, total) in sorted(kinds.items())
+            if total >= 20
+        }
+        for name, kinds in sorted(record.items())
+    }
+    return Knowledge(general.frequency, general.bigrams, _domain(calls[number].said for number in sorted(chosen)), words, past)
+
+
+def _rate(tally: list[int]) -> float:
+    return (tally[0] + 1) / (tally[1] + 2)
+
+
+def _odds(right: int, total: int, usual: float, strength: float) -> float:
+    """Log odds of a share that leans on the usual one, until there is more evidence than `strength`."""
+    share = (right + usual * strength) / (total + strength)
+    return round(math.log(share / (1 - share)), 3)
+
+
+def _count_disputes(part: Sample, tally: dict[str, list[int]], record: dict[str, dict[str, list[int]]]) -> None:
+    network = part.network
+    names, key = [*network.names, ""], network.key
+    silent = np.append(network.silent, True)
+    disputed = (~network.unanimous).astype(np.int64)
+    edge = np.flatnonzero(np.diff(disputed, prepend=0, append=0))
+    short = [slot for first, end in zip(edge[::2], edge[1::2], strict=True) if end - first <= LONGEST_DISPUTE
+             for slot in range(first, end)]  # fmt: skip
+    for slot in short:
+        if silent[key[slot]].all():
+            continue
+        for mine, other in ((0, 1), (1, 0)):
+            a, b = int(key[slot, mine]), int(key[slot, other])
+            kind = "s" if a >= 0 and b >= 0 else "i" if a >= 0 else "d"
+            word = f"{kind} {names[a] or names[b]}"
+            past = record[network.columns[mine].hypothesis.provider]
+            for counter in (tally[kind], tally[word], tally[f"{kind} {names[a]}|{names[b]}"], past[kind], past[word]):
+                counter[0] += int(part.truth[slot] == a)
+                counter[1] += 1
+
+
+def _count_agreed(part: Sample, tally: dict[str, list[int]], record: dict[str, dict[str, list[int]]]) -> None:
+    network = part.network
+    slots = np.flatnonzero(network.unanimous & ~np.append(network.silent, True)[network.key[:, 0]])
+    for key, truth in zip(network.key[slots, 0].tolist(), part.truth[slots].tolist(), strict=True):
+        for counter in (tally["a"], tally[f"a {network.names[key]}"]):
+            counter[0] += key == truth
+            counter[1] += 1
+    right = int((network.key[slots, 0] == part.truth[slots]).sum())
+    for column in network.columns:
+        counter = record[column.hypothesis.provider]["a"]
+        counter[0] += right
+        counter[1] += len(slots)
+
+
+def _domain(texts: object, least: int = 2) -> dict[str, float]:
+    """How often one, two and three words in a row occur in transcripts; once says nothing."""
+    count: Counter[str] = Counter()
+    for said in texts:  # type: ignore[attr-defined]
+        count[""] += len(said)
+        for size in (1, 2, 3):
+            count.update(" ".join(said[i : i + size]) for i in range(len(said) - size + 1))
+    return {key: number for key, number in sorted(count.items()) if number >= least}
+
+
+def rows(data: list[Sample], knowledge: Knowledge, random: np.random.Generator) -> tuple[list[Rows], list[Rows]]:
+    """What the trees learn from: rows about disputed readings, and about agreed words."""
+    disputed, agreed = [], []
+    for part in data:
+        key, size = part.network.key, len(part.recognizers)
+        if size > 1:
+            found = evidence(part.network, knowledge)
+            right = key[found.slot, found.column] == part.truth[found.slot]
+            disputed.append(_rows(found.rows, right, part))
+        found = agreed_evidence(part.network, knowledge)
+        pick = random.random(len(found.slot)) < AGREED_SHARE
+        right = key[found.slot, 0] == part.truth[found.slot]
+        agreed.append(_rows(found.rows[pick], right[pick], part))
+    return disputed, agreed
+
+
+def _rows(values: np.ndarray, right: np.ndarray, part: Sample) -> Rows:
+    return Rows(values, right, np.full(len(right), part.call), np.full(len(right), len(part.recognizers)))
+
+
+def join(parts: list[Rows]) -> Rows:
+    return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "right", "call", "size")))
+
+
+def hide(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Rows with the record of some recognizers unknown."""
+    values = values.copy()
+    lot = random.random(len(values))
+    everything, mine, theirs = np.cumsum(HIDDEN)
+    own, other, difference = RECORD_COLUMNS
+    for columns, hidden in (
+        (own, (lot < mine)),
+        (other, (lot < everything) | ((lot >= mine) & (lot < theirs))),
+        (difference, lot < theirs),
+    ):
+        values[np.ix_(hidden, columns)] = np.nan
+    who = values[:, WHO:]
+    who[(who > 0) & (lot < mine)[:, None]] = 0
+    who[(who < 0) & ((lot < everything) | ((lot >= mine) & (lot < theirs)))[:, None]] = 0
+    return values
+
+
+def grow(part: Rows, rounds: int, leaves: int, rate: float, seed: int = SEED) -> Trees:
+    """Boosted trees that tell right from wrong."""
+    model = HistGradientBoostingClassifier(
+        max_iter=rounds, max_leaf_nodes=leaves, learning_rate=rate, max_features=0.5, l2_regularization=5,
+        min_samples_leaf=150, early_stopping=False, random_state=seed, max_bins=127,
+    )  # fmt: skip
+    model.fit(np.nan_to_num(part.values, nan=UNKNOWN), part.right)
+    trees = tuple(_tree(stage[0].nodes) for stage in model._predictors)  # noqa: SLF001 there is no public way to the nodes
+    return Trees(float(model._baseline_prediction.ravel()[0]), trees)  # noqa: SLF001
+
+
+def _tree(nodes: np.ndarray) -> Tree:
+    """A tree of scikit-learn as leaves from left to right and, per test, the leaves that stay when it holds."""
+    feature, threshold, keep, leaves = [], [], [], []
+
+    def visit(at: int) -> int:
+        """Returns the bits of the leaves below."""
+        node = nodes[at]
+        if node["is_leaf"]:
+            leaves.append(float(node["value"]))
+            return 1 << (len(leaves) - 1)
+        place = len(feature)
+        feature.append(int(node["feature_idx"]))
+        threshold.append(float(node["num_threshold"]))
+        keep.append(0)
+        left = visit(int(node["left"]))
+        keep[place] = 0xFFFFFFFF & ~left
+        return left | visit(int(node["right"]))
+
+    visit(0)
+    return Tree(
+        np.array(feature, dtype=np.int64), np.array(threshold, dtype=np.float32), np.array(keep, dtype=np.uint32),
+        np.array(leaves, dtype=np.float32),
+    )  # fmt: skip
+
+
+def fit(calls: list[Call], data: list[Sample], chosen: set[int], general: English, rounds: int = 150) -> Calibration:
+    """A calibration from some of the calls (their numbers), which may lack any recognizer."""
+    fold, random = folds(calls), np.random.default_rng(SEED)
+    disputed, agreed = [], []
+    for number in range(FOLDS):
+        mine = {call for call in chosen if fold[call] == number}
+        knowledge = learn(calls, data, chosen - mine, general)
+        more, sure = rows([part for part in data if part.call in mine], knowledge, random)
+        disputed += more
+        agreed += sure
+    everything = join(disputed)
+    values = hide(everything.values, random)
+    pairs = everything.size == 2
+    trees = [
+        grow(Rows(values[some], everything.right[some], everything.call[some], everything.size[some]), rounds, 31, 0.09)
+        for some in (pairs, ~pairs)
+    ]
+    return Calibration(learn(calls, data, chosen, general), *trees, grow(join(agreed), 60, 16, 0.12))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpora", type=Path, default=CORPORA)
+    parser.add_argument("--output", type=Path, default=TARGET)
+    options = parser.parse_args()
+    calls = load(options.corpora)
+    data = samples(calls)
+    fitted = fit(calls, data, set(range(len(calls))), english())
+    provenance = {
+        "command": "python -m bench.fit_reconciler",
+        "corpora": {name: sum(call.corpus == name for call in calls) for name in sorted({call.corpus for call in calls})},
+        "sources": "Earnings-21 (Del Rio et al. 2021, CC BY-SA 4.0); PriMock57 (Papadopoulos Korfiatis et al. 2022, CC BY 4.0), "
+        "hypotheses from Omi Health (MIT); wordfreq (Speer 2022, CC BY-SA 4.0); wordsegment (Jenks, Apache 2.0; Norvig's ngrams)",
+        "scikit-learn": sklearn.__version__,
+        "figures": "bench/results/reconcile.md, by `make bench-reconcile`: cross-validated by call",
+    }
+    options.output.write_bytes(dump(Calibration(fitted.knowledge, fitted.pair, fitted.several, fitted.agreed, provenance)))
+
+
+if __name__ == "__main__":
+    main()

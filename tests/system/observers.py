@@ -1,0 +1,402 @@
+"""Strangers to Concord: a publisher and observers on plain aiokafka and asyncpg, that import nothing of ours.
+
+What they wrote down is what Concord is judged by (`tests/system/checker.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import math
+import random
+import struct
+import time
+import uuid
+import wave
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+TENANT = "acme"
+TERMINAL = ("persisted", "job.failed")
+
+#: What a client of a server that may be killed at any moment must expect.
+AWAY = (OSError, TimeoutError, KafkaError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+#: Seconds for which somebody asks a server that does not answer, before the test fails for that.
+PATIENCE_S = 90.0
+
+Run = tuple[str, int]
+
+
+async def patiently(call: Callable[[], Awaitable[Any]]) -> Any:
+    """The call's answer, however often the server is killed meanwhile."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            async with asyncio.timeout(20):
+                return await call()
+        except AWAY:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(0.2)
+
+
+def recording(seconds: float = 0.2) -> bytes:
+    """A WAV file of a tone, 16 kHz mono."""
+    samples = (int(8000 * math.sin(2 * math.pi * 440 * n / 16_000)) for n in range(int(16_000 * seconds)))
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(b"".join(struct.pack("<h", s) for s in samples))
+    return content.getvalue()
+
+
+@dataclass
+class Upload:
+    """An upload that Kafka acknowledged: from then on it must not be lost."""
+
+    job_id: str
+    #: Its recording does not exist, so it must end as `job.failed`.
+    hopeless: bool
+    accepted_at: float
+
+
+class Publisher:
+    """Uploads as a stranger sends them. `uploads` is the test's own list of what was accepted, by job id."""
+
+    def __init__(self, servers: str, audio: Path) -> None:
+        self._servers = servers
+        self._audio = audio
+        self.uploads: dict[str, Upload] = {}
+        #: Records that are no uploads, as (value, accepted at).
+        self.rubbish: list[tuple[bytes, float]] = []
+        self._producer: AIOKafkaProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        self._audio.mkdir(parents=True, exist_ok=True)
+        (self._audio / "call.wav").write_bytes(recording())
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._servers, acks="all", enable_idempotence=True, request_timeout_ms=10_000
+        )
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._producer is not None:
+            with contextlib.suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(self._producer.stop(), 5)
+
+    async def upload(self, *, times: int = 1, hopeless: bool = False) -> str:
+        """Publish one upload until Kafka has acknowledged it (so perhaps twice), `times` over; its job id."""
+        job_id = str(uuid.uuid4())
+        file = "missing.wav" if hopeless else "call.wav"
+        data = {
+            "tenant_id": TENANT,
+            "job_id": job_id,
+            "audio_uri": (self._audio / file).as_uri(),
+            "filename": file,
+            "options": {"enrich": False},
+        }
+        for _ in range(times):
+            await self._send(json.dumps(data).encode(), job_id.encode())
+        self.uploads[job_id] = Upload(job_id, hopeless, time.monotonic())
+        return job_id
+
+    async def uploads_of(self, count: int, *, chance: random.Random | None = None, pause_s: float = 0.0) -> list[str]:
+        """`count` uploads; by chance some of them twice, some without a recording."""
+        jobs = []
+        for _ in range(count):
+            twice = chance is not None and chance.random() < 0.1
+            hopeless = chance is not None and chance.random() < 0.05
+            jobs.append(await self.upload(times=2 if twice else 1, hopeless=hopeless))
+            await asyncio.sleep(pause_s)
+        return jobs
+
+    async def spoil(self) -> None:
+        """Publish something that is no upload: it must be kept in the dead letters, and stop nothing."""
+        value = b'{"tenant_id": "' + uuid.uuid4().hex.encode()
+        await self._send(value, None)
+        self.rubbish.append((value, time.monotonic()))
+
+    async def _send(self, value: bytes, key: bytes | None) -> None:
+        producer = self._producer
+        assert producer is not None
+        await patiently(lambda: producer.send_and_wait("audio.uploaded", value, key))
+
+
+class Follower:
+    """Reads topics from their beginning, as any `read_committed` client does, without a group; goes on after every outage."""
+
+    def __init__(self, servers: str, topics: Iterable[str], seen: Callable[[ConsumerRecord], None]) -> None:
+        self._servers = servers
+        self._topics = tuple(topics)
+        self._seen = seen
+        self._next: dict[TopicPartition, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def failure(self) -> BaseException | None:
+        """What ended it, if it has ended: then the test has seen nothing since, and must fail."""
+        task = self._task
+        return task.exception() if task is not None and task.done() and not task.cancelled() else None
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except AWAY:
+                await asyncio.sleep(0.5)
+
+    async def _read(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._servers,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=200,
+        )
+        await consumer.start()
+        try:
+            await self._assign(consumer)
+            while True:
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    for record in records:
+                        self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
+                        self._seen(record)
+        finally:
+            with contextlib.suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(consumer.stop(), 5)
+
+    async def _assign(self, consumer: AIOKafkaConsumer) -> None:
+        cluster = await consumer._client.fetch_all_metadata()
+        partitions = [TopicPartition(t, n) for t in self._topics for n in cluster.partitions_for_topic(t) or ()]
+        if {tp.topic for tp in partitions} != set(self._topics):
+            raise TimeoutError("some topics are not there yet")
+        consumer.assign(partitions)
+        for tp in partitions:
+            if tp in self._next:
+                consumer.seek(tp, self._next[tp])
+            else:
+                await consumer.seek_to_beginning(tp)
+
+
+@dataclass
+class Sighting:
+    """A terminal event as an observer saw it."""
+
+    topic: str
+    at: float
+
+
+class Downstream:
+    """A subscriber to the terminal events, which at once uses what a completion promises: both files, and the rows.
+
+    `seen` has every terminal event by (job, run); `torn` what was promised and not there, or not whole.
+    """
+
+    def __init__(self, servers: str, dsn: str) -> None:
+        self.seen: defaultdict[Run, list[Sighting]] = defaultdict(list)
+        self.torn: list[str] = []
+        #: Recognizers whose words are in each completed transcript.
+        self.heard: dict[Run, list[str]] = {}
+        self._dsn = dsn
+        self._looks: set[asyncio.Task[None]] = set()
+        self._one = asyncio.Lock()
+        self._connection: asyncpg.Connection | None = None
+        self.follower = Follower(servers, TERMINAL, self._saw)
+
+    async def __aenter__(self) -> Self:
+        await self.follower.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.follower.__aexit__()
+        for look in self._looks:
+            look.cancel()
+        if self._connection is not None:
+            self._connection.terminate()
+
+    async def looked(self) -> None:
+        """Everything that was promised so far has been looked at."""
+        while self._looks:
+            await asyncio.gather(*self._looks)
+
+    def _saw(self, record: ConsumerRecord) -> None:
+        data = json.loads(record.value)
+        self.seen[data["job_id"], data["run"]].append(Sighting(record.topic, time.monotonic()))
+        if record.topic == "persisted":
+            look = asyncio.create_task(self._look(data))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
+    async def _look(self, data: dict[str, Any]) -> None:
+        try:
+            self._look_at_files(data)
+            async with self._one:
+                await patiently(lambda: self._look_at_rows(data))
+        except (LookupError, ValueError, OSError) as exc:
+            self.torn.append(f"{data['job_id']}/{data['run']}: {type(exc).__name__}: {exc}")
+
+    def _look_at_files(self, data: dict[str, Any]) -> None:
+        optimized = json.loads(_file(data["agent_optimized_uri"]).read_bytes())
+        raw = json.loads(_file(data["raw_transcript_uri"]).read_bytes())
+        _must(optimized["job_id"] == data["job_id"] and optimized["tenant_id"] == TENANT, "agent_optimized.json is another job's")
+        words = [d["chosen"]["text"] for d in raw["decisions"] if d["chosen"]["text"] is not None]
+        _must(len(words) == data["word_count"], f"raw_transcript.json has {len(words)} words, announced {data['word_count']}")
+        _must(optimized["transcript"]["text"] == " ".join(words), "the two files differ")
+        self.heard[data["job_id"], data["run"]] = optimized["metadata"]["recognizers"]
+
+    async def _look_at_rows(self, data: dict[str, Any]) -> None:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._dsn, timeout=10)
+        fetch, run = self._connection.fetchrow, (data["job_id"], data["run"])
+        job = await fetch("SELECT status, run FROM jobs WHERE job_id = $1", run[0])
+        _must(job is not None and (job["run"] > run[1] or job["status"] == "completed"), f"the job's row is {job}")
+        transcript = await fetch("SELECT words, raw_transcript_uri FROM transcripts WHERE job_id = $1 AND run = $2", *run)
+        _must(transcript is not None, "there is no transcript's row")
+        _must(transcript["words"] == data["word_count"], f"the row has {transcript['words']} words")
+        kinds = await fetch("SELECT array_agg(kind) AS kinds FROM files WHERE job_id = $1 AND run = $2", *run)
+        _must({"agent_optimized", "metadata"} <= set(kinds["kinds"] or ()), f"rows of files: {kinds['kinds']}")
+
+
+def _file(uri: str) -> Path:
+    parts = urlsplit(uri)
+    _must(parts.scheme == "file", uri)
+    return Path(unquote(parts.path))
+
+
+def _must(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+class Statuses:
+    """Follows `job.status`: the versions of a job only rise, and nothing of a run comes after its end."""
+
+    def __init__(self, servers: str) -> None:
+        self.backward: list[str] = []
+        self.versions: dict[str, int] = {}
+        self._ended: set[Run] = set()
+        self.follower = Follower(servers, ("job.status",), self._saw)
+
+    def _saw(self, record: ConsumerRecord) -> None:
+        data = json.loads(record.value)
+        job, run, version = data["job_id"], data["run"], data["version"]
+        what = f"{job}/{run}: {data['status']} {version} at job.status/{record.partition}/{record.offset}"
+        if version <= self.versions.get(job, 0):
+            self.backward.append(f"{what} after {self.versions[job]}")
+        if (job, run) in self._ended:
+            self.backward.append(f"{what} after the run's end")
+        self.versions[job] = max(version, self.versions.get(job, 0))
+        if data["status"] in ("completed", "failed"):
+            self._ended.add((job, run))
+
+
+@dataclass
+class Tap:
+    """Keeps every record of every topic, for the questions that are asked at the end."""
+
+    servers: str
+    topics: tuple[str, ...]
+    records: dict[tuple[str, int, int], ConsumerRecord] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.servers, self.topics, self._saw)
+
+    def _saw(self, record: ConsumerRecord) -> None:
+        self.records[record.topic, record.partition, record.offset] = record
+
+
+class Sampler:
+    """Once a second: what every group has committed, and right after that what is handled.
+
+    In this order: an event that was handled when its offset was committed is in the inbox that is read later. So whatever
+    this convicts is guilty, and only what finished within the milliseconds between the two questions goes unseen.
+    """
+
+    def __init__(self, servers: str, dsn: str, groups: Iterable[str]) -> None:
+        self._servers = servers
+        self._dsn = dsn
+        self._groups = tuple(groups)
+        #: Number of the first sample in which an offset was committed, by (group, topic, partition): [(sample, offset)].
+        self.committed: defaultdict[tuple[str, str, int], list[tuple[int, int]]] = defaultdict(list)
+        #: Number of the first sample in which an event was in the inbox.
+        self.handled: dict[tuple[str, str], int] = {}
+        self.samples = 0
+        self._task: asyncio.Task[None] | None = None
+        self._admin: AIOKafkaAdminClient | None = None
+        self._connection: asyncpg.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._every_second())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._close()
+
+    def failure(self) -> BaseException | None:
+        """What ended it, if it has ended."""
+        return self._task.exception() if self._task is not None and self._task.done() else None
+
+    async def _every_second(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(10):
+                    await self.sample()
+            except AWAY:
+                await self._close()
+            await asyncio.sleep(1)
+
+    async def sample(self) -> dict[tuple[str, str, int], int]:
+        """Look once; what is committed now."""
+        if self._admin is None:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, request_timeout_ms=5000)
+            await admin.start()
+            self._admin = admin
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._dsn, timeout=5)
+        found = {}
+        for group in self._groups:
+            for tp, known in (await self._admin.list_consumer_group_offsets(group)).items():
+                found[group, tp.topic, tp.partition] = known.offset
+        rows = await self._connection.fetch("SELECT stage, event_id FROM inbox")
+        self.samples += 1
+        for place, offset in found.items():
+            if not self.committed[place] or self.committed[place][-1][1] < offset:
+                self.committed[place].append((self.samples, offset))
+        for row in rows:
+            self.handled.setdefault((row["stage"], str(row["event_id"])), self.samples)
+        return found
+
+    async def _close(self) -> None:
+        admin, self._admin = self._admin, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+        if admin is not None:
+            with contextlib.suppress(*AWAY):
+                await asyncio.wait_for(admin.close(), 5)
