@@ -166,8 +166,6 @@ class _Tally:
     lost_packets: int = 0
     tail_bytes: int = 0
     tail_packets: int = 0
-    #: Where in the file the next packet should begin.
-    position: int | None = None
 
     def good(self, size: int) -> None:
         """A packet was decoded, so whatever was bad before it was not the end."""
@@ -295,15 +293,16 @@ class _Recording:
         from av.error import FFmpegError
 
         dense = self.format in DENSE and len(self._container.streams) == 1
-        tally = self.tally
+        place: int | None = None  # in the file, where the next packet should begin
         with contextlib.suppress(FFmpegError):
             for packet in self._container.demux(self.stream):
                 if dense and packet.pos is not None and packet.size:
-                    hole = packet.pos - tally.position if tally.position is not None else 0
-                    if hole > HOLE_BYTES:
-                        tally.bad(hole, packets=0)
-                    tally.position = packet.pos + packet.size
+                    if place is not None and packet.pos - place > HOLE_BYTES:
+                        self.tally.bad(packet.pos - place, packets=0)
+                    place = packet.pos + packet.size
                 yield packet
+        if place is not None:
+            self.tally.bad(max(0, self.path.stat().st_size - place), packets=0)
 
     def _decoded(self, packet: av.Packet[av.AudioStream]) -> list[av.AudioFrame]:
         from av.error import FFmpegError
@@ -543,6 +542,8 @@ def _judge(recording: _Recording) -> None:
         raise RefusedMedia(
             f"{label} is cut off: its header promises {_clock(promised)}, but only {_clock(tally.end_s)} are there"
         )
+    if recording.format == "ogg" and _page_cut(recording.path):
+        raise RefusedMedia(f"{label} is cut off: it ends in the middle of a page, after {_clock(tally.end_s)}")
     damage = tally.damage(gapless=recording.format in GAPLESS)
     if damage > TOLERATED_DAMAGE:
         raise RefusedMedia(f"{label} is damaged: {damage:.0%} of it cannot be decoded")
@@ -591,6 +592,21 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[tuple[bytes, int, int]]:
             return
         yield name, start, length
         place = start + length + (length % 2 if not caf else 0)
+
+
+def _page_cut(path: Path) -> bool:
+    """Whether an Ogg file ends within a page. (A recorder that died between two pages cannot be told from one that
+    stopped.)
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 65_536))  # a page is shorter
+        end = file.read()
+    page = end.rfind(b"OggS")
+    if page < 0 or page + 27 > len(end):
+        return page >= 0
+    lengths = end[page + 27 : page + 27 + end[page + 26]]
+    return page + 27 + end[page + 26] + sum(lengths) > len(end)
 
 
 def _xing_s(path: Path) -> float | None:

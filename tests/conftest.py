@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import itertools
 import os
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,43 @@ from pathlib import Path
 import pytest
 
 _database_numbers = itertools.count(1)
+
+#: What tests want to have said at the end of the session, whether they passed or not.
+_TABLES: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    """`--seed` repeats a run of random faults, as far as the machine plays along."""
+    parser.addoption("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="seed of random faults")
+
+
+def pytest_configure(config):
+    """Begin without tables."""
+    config.stash[_TABLES] = []
+
+
+def pytest_report_header(config):
+    """Say which seed a failure had."""
+    return f"seed of random faults: {config.getoption('seed')} (--seed repeats it)"
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print the tables that tests have made."""
+    for table in config.stash[_TABLES]:
+        terminalreporter.write_line("")
+        terminalreporter.write_line(table)
+
+
+@pytest.fixture
+def seed(request):
+    """The seed of this session's random faults."""
+    return request.config.getoption("seed")
+
+
+@pytest.fixture
+def table(request):
+    """A function that has a text printed at the end of the session."""
+    return request.config.stash[_TABLES].append
 
 
 def need(*modules: str) -> None:

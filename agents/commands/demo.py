@@ -57,16 +57,16 @@ CALL = (
 #: The name of the result among the recognizers'.
 RESULT = "reconciled"
 
-DESCRIPTION = """Starts a real Kafka, a real PostgreSQL and every stage of the fleet, sends one recording through and shows
-what came of it: the transcript with its disputed words, who heard what, where everything is stored.
+DESCRIPTION = """Starts a real Kafka, a real PostgreSQL and every stage of the fleet, sends a recording through and
+shows what came of it: the transcript with its disputed words, who heard what, where everything is stored.
 
   concord demo                        speaks a short call itself, with two voices
   concord demo call.mp3               any container and codec, minutes or hours
   concord demo recordings/ --stay     all of a folder; then stays up, with its console
 
-When what was said is known, word error rates are shown: from call.txt beside call.wav, or from a README.md beside it with
-a line like "`call.wav`: what was said". No key is needed. Servers that KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL name are
-used; a `concord up` that runs on this CONCORD_DATA is used, too."""
+When what was said is known, word error rates are shown: from call.txt beside call.wav, or from a README.md beside
+it with a line like "`call.wav`: what was said". No key is needed. Servers that KAFKA_BOOTSTRAP_SERVERS and
+DATABASE_URL name are used; a `concord up` that runs on this CONCORD_DATA is used, too."""
 
 
 def add(commands: Any) -> None:

@@ -28,7 +28,7 @@ from agents.text.score import Score
 from schemas import ids, topics
 from schemas.errors import InvalidInput, Unavailable
 from schemas.events import JobReprocess, JobStatus, Persisted, StepState
-from schemas.jobs import Job, status_of
+from schemas.jobs import Job
 from schemas.messages import Record, dead_letter, identity, message
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.local import LocalStore
@@ -190,7 +190,7 @@ def test_what_the_fleet_publishes_fits_its_published_schemas():
 
 
 def test_a_dead_letter_fits_its_published_headers():
-    headers = {name: value.decode() for name, value in letter().headers}
+    headers = {name: value.decode("utf-8", "replace") for name, value in letter().headers}
 
     jsonschema.validate(headers, schema.asyncapi()["components"]["schemas"]["DeadLetter"])
 
@@ -800,5 +800,3 @@ def test_rates_of_several_recordings_are_pooled():
     assert "1.00%" in said
 
 
-def test_the_status_of_a_job_is_what_the_topic_says():
-    assert status_of(job("completed", created_at=NOW, updated_at=NOW)).run == 3
