@@ -64,6 +64,8 @@ def _log(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
     for chatty in ("aiokafka", "faust", "mode", "botocore", "asyncio", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING if level != "DEBUG" else logging.INFO)
+    # Commits that take longer than their interval are no news; a dead one is seen by the lag.
+    logging.getLogger("mode.timers").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

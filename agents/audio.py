@@ -47,11 +47,11 @@ CONTAINERS = (
     "w64,wav,wv"
 )
 #: Those whose header states the length exactly (others are checked by their own rules, or cannot be).
-EXACT = frozenset({"aiff", "ape", "au", "avi", "dsf", "flac", "iff", "mp4", "tak", "tta", "w64", "wv"})
+EXACT = frozenset({"aiff", "ape", "au", "dsf", "flac", "iff", "mp4", "tak", "tta", "w64", "wv"})
 #: Those whose time has no legitimate pauses: what is missing was lost.
 GAPLESS = frozenset({"aac", "ac3", "amr", "flac", "mp3", "ogg"})
 #: Those in which audio packets follow each other in the file: what lies between was lost.
-DENSE = frozenset({"aac", "flv", "matroska", "mp3", "mpeg", "mpegts", "webm"})
+DENSE = frozenset({"aac", "avi", "flv", "matroska", "mp3", "mpeg", "mpegts", "webm"})
 
 #: Format: (content type, extension) of a recording without pictures.
 _TYPES = {
@@ -451,7 +451,10 @@ def _open(path: Path, label: str, claims: str) -> av.container.InputContainer:
         raise RefusedMedia(f"{label} is not a recording: it begins with {len(head)} zero bytes, as failed copies do")
     if looks := _likeness(head):
         raise RefusedMedia(f"{label} is not a recording: it looks like {looks}{claims}")
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_size": "16384"}
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    if head[8:12] == b"WAVE":
+        # ffmpeg looks long for other codecs hidden in PCM (5 ms a file); and packets of 4 KB are many.
+        options |= {"probesize": "4096", "max_size": "16384"}
     try:
         # "file:" because ffmpeg takes a part of a strange name for a protocol. Tags in odd encodings do not matter.
         return av.open(f"file:{path.resolve()}", options=options, metadata_errors="ignore")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.partitioner import DefaultPartitioner
 from yarl import URL
 
 from agents import track
@@ -168,11 +169,19 @@ class FaustTable:
         """Base URL of the other worker that has the row."""
         if not self._settled():
             return None
-        try:
-            url = self._app.router.key_store(track.TABLE, job_id)
-        except KeyError:
-            return None
-        return None if url == self._app.conf.canonical_url else str(url)
+        # Not Faust's `key_store`: it needs the producer's metadata of the changelog, and counts the key as JSON. Rows live
+        # where their source event was, and that went by the raw key.
+        everywhere = range(self._table.partitions)
+        partition = _PARTITIONER(job_id.encode(), everywhere, everywhere)
+        changelog = self._table.changelog_topic.get_topic_name()
+        for url, held in self._app.router.tables_metadata().items():
+            if partition in held.get(changelog, ()):
+                return None if str(url) == str(self._app.conf.canonical_url) else str(url)
+        return None
+
+
+#: How every client of ours, and any Java client, finds the partition of a key.
+_PARTITIONER = DefaultPartitioner()
 
 
 def track_app(

@@ -9,7 +9,6 @@ repository: a mistake here loses recordings silently, and shows only when a work
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from typing import Any
@@ -17,8 +16,6 @@ from typing import Any
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-
-log = logging.getLogger(__name__)
 
 #: Longest wait, in seconds, for handlers in flight when partitions move or the worker stops. What is not done by then
 #: stays
@@ -70,6 +67,8 @@ class Offsets:
 class _ReadCommitted(driver.AIOKafkaConsumerThread):
     """Reads only what its producer has committed: a relay's aborted batch never reaches a stage."""
 
+    logger = driver.logger
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust offers no setting for this outside exactly_once; the attribute is read when the consumer starts.
@@ -79,6 +78,8 @@ class _ReadCommitted(driver.AIOKafkaConsumerThread):
 
 class KeepingConsumer(driver.Consumer):
     """Faust's consumer with the offsets kept by `Offsets`."""
+
+    logger = driver.logger
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -30,6 +30,8 @@ TARGET = Path(__file__).parents[1] / "agents" / "text" / "calibration.json.gz"
 LONGEST_DISPUTE = 8
 #: Share of rows whose recognizers' record is hidden: all of it, the candidate's, its rival's.
 HIDDEN = (0.15, 0.1, 0.1)
+#: Number of trees, their leaves, and their learning rate.
+PAIR, SEVERAL, AGREED = (130, 24, 0.1), (160, 31, 0.09), (50, 10, 0.15)
 #: Share of the agreed slots used: there are many, and they are easy.
 AGREED_SHARE = 0.08
 
@@ -83,29 +85,60 @@ def folds(calls: list[Call]) -> np.ndarray:
     return fold
 
 
-def learn(calls: list[Call], data: list[Sample], chosen: set[int], general: English) -> Knowledge:
+def learn(calls: list[Call], counts: dict[int, Counts], chosen: set[int], general: English) -> Knowledge:
     """The tables, from some of the calls."""
-    tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    record: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
-    for part in data:
-        if part.call in chosen and len(part.recognizers) == 2:
-            _count_disputes(part, tally, record)
-            _count_agreed(part, tally, record)
-    usual = {kind: tally[kind][0] / max(tally[kind][1], 1) for kind in ("s", "i", "d", "a")}
+    total: dict[str, Counts] = defaultdict(Counts)
+    everywhere = Counts()
+    for number in sorted(chosen):
+        total[calls[number].corpus].add(counts[number])
+        everywhere.add(counts[number])
     words = {
-        key: (_odds(right, total, usual[key[0]], 8), round(math.log1p(total), 2))
-        for key, (right, total) in sorted(tally.items())
-        if total >= 4 and len(key) > 1
+        corpus: {key: list(pair) for key, pair in sorted(part.words.items()) if pair[1] >= 4} for corpus, part in sorted(total.items())
     }
     past = {
         name: {
-            key: _odds(right, total, usual[key] if len(key) == 1 else _rate(kinds[key[0]]), 20)
+            key: _odds(right, total, _rate(everywhere.words[key]) if len(key) == 1 else _rate(kinds[key[0]]), 20)
             for key, (right, total) in sorted(kinds.items())
             if total >= 20
         }
-        for name, kinds in sorted(record.items())
+        for name, kinds in sorted(everywhere.record.items())
     }
-    return Knowledge(general.frequency, general.bigrams, _domain(calls[number].said for number in sorted(chosen)), words, past)
+    said = {corpus: Counter(word for n in sorted(chosen) if calls[n].corpus == corpus for word in calls[n].said) for corpus in sorted(total)}
+    domain = _domain(calls[number].said for number in sorted(chosen))
+    return Knowledge(general.frequency, general.bigrams, domain, words, _topics(said), past)
+
+
+def _topics(said: dict[str, Counter[str]], least: int = 10) -> dict[str, dict[str, float]]:
+    """Per corpus and word the log of how much more common it is there than on average over the corpora."""
+    vocabulary = sorted(word for word, count in sum(said.values(), Counter()).items() if count >= least)
+    share = {corpus: {w: (count[w] + 0.5) / (count.total() + 0.5 * len(vocabulary)) for w in vocabulary} for corpus, count in said.items()}
+    mean = {word: sum(part[word] for part in share.values()) / len(share) for word in vocabulary}
+    return {corpus: {word: round(math.log(part[word] / mean[word]), 2) for word in vocabulary} for corpus, part in share.items()}
+
+
+class Counts:
+    """How often readings were right, of how many: by kind and word, and by recognizer, kind and word."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self.record: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+
+    def add(self, other: Counts) -> None:
+        for mine, theirs in ((self.words, other.words), *((self.record[name], kinds) for name, kinds in other.record.items())):
+            for key, (right, total) in theirs.items():
+                pair = mine[key]
+                pair[0] += right
+                pair[1] += total
+
+
+def count(data: list[Sample]) -> dict[int, Counts]:
+    """Per call, from its pairs of recognizers."""
+    counts: dict[int, Counts] = defaultdict(Counts)
+    for part in data:
+        if len(part.recognizers) == 2:
+            _count_disputes(part, counts[part.call].words, counts[part.call].record)
+            _count_agreed(part, counts[part.call].words, counts[part.call].record)
+    return counts
 
 
 def _rate(tally: list[int]) -> float:
@@ -241,13 +274,13 @@ def _tree(nodes: np.ndarray) -> Tree:
     )  # fmt: skip
 
 
-def fit(calls: list[Call], data: list[Sample], chosen: set[int], general: English, rounds: int = 150) -> Calibration:
+def fit(calls: list[Call], data: list[Sample], chosen: set[int], general: English) -> Calibration:
     """A calibration from some of the calls (their numbers), which may lack any recognizer."""
-    fold, random = folds(calls), np.random.default_rng(SEED)
+    fold, random, counts = folds(calls), np.random.default_rng(SEED), count(data)
     disputed, agreed = [], []
     for number in range(FOLDS):
         mine = {call for call in chosen if fold[call] == number}
-        knowledge = learn(calls, data, chosen - mine, general)
+        knowledge = learn(calls, counts, chosen - mine, general)
         more, sure = rows([part for part in data if part.call in mine], knowledge, random)
         disputed += more
         agreed += sure
@@ -255,10 +288,10 @@ def fit(calls: list[Call], data: list[Sample], chosen: set[int], general: Englis
     values = hide(everything.values, random)
     pairs = everything.size == 2
     trees = [
-        grow(Rows(values[some], everything.right[some], everything.call[some], everything.size[some]), rounds, 31, 0.09)
-        for some in (pairs, ~pairs)
+        grow(Rows(values[some], everything.right[some], everything.call[some], everything.size[some]), *shape)
+        for some, shape in ((pairs, PAIR), (~pairs, SEVERAL))
     ]
-    return Calibration(learn(calls, data, chosen, general), *trees, grow(join(agreed), 60, 16, 0.12))
+    return Calibration(learn(calls, counts, chosen, general), *trees, grow(join(agreed), *AGREED))
 
 
 def main() -> None:

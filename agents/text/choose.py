@@ -41,12 +41,12 @@ def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints
 
 def best_written(hypothesis: Hypothesis) -> float:
     """How well a transcript is punctuated and cased, 0 to 1: both, in the measure that people use them."""
-    words = [word.text for word in hypothesis.words if word.text]
+    words = [word.text for word in hypothesis.words[:: 1 + len(hypothesis.words) // 1000] if word.text]
     if not words:
         return 0.0
     points = sum(text[-1] in ".,?!;:" for text in words) / len(words)
     capitals = sum(text[0].isupper() for text in words) / len(words)
-    shouting = sum(text.isupper() for text in words) / len(words) > 0.5
+    shouting = sum(map(str.isupper, words)) / len(words) > 0.5
     return 0.0 if shouting else min(points / 0.12, 1) * min(capitals / 0.1, 1)
 
 
@@ -69,6 +69,8 @@ class _Writer:
         self.chance: list[list[float]] = np.round(chance, 4).tolist()
         self.unanimous: list[bool] = network.unanimous.tolist()
         self.rule = "single" if len(columns) == 1 else "unanimous"
+        #: Whether any recognizer says how sure it is.
+        self.graded = any(word.confidence is not None for column in columns for word in column.words)
         self.times = _slot_times(network, self.order)
         self.speakers = _slot_speakers(network)
 
@@ -76,9 +78,7 @@ class _Writer:
         """Decide one slot in which everybody has one whole word, or nothing."""
         at, chance = self.grid[slot], self.chance[slot]
         if self.unanimous[slot]:
-            best = self.order[0]
-            cells = [self.words[k][self.first[k][at[k]]] for k in self.order]
-            self._write(self._reading(cells, self.everyone, chance[best], slot), (), self.rule, slot, [best])
+            self._agree(slot, at, chance)
             return
         groups: dict[int, list[int]] = {}
         for k in self.order:
@@ -89,6 +89,18 @@ class _Writer:
             cells = [self.words[k][self.first[k][at[k]]] for k in group if at[k] >= 0]
             readings.append(self._reading(cells, self._who(group), chance[group[0]], slot))
         self._write(readings[0], tuple(readings[1:]), "calibrated", slot, [ranked[0][0]])
+
+    def _agree(self, slot: int, at: Sequence[int], chance: Sequence[float]) -> None:
+        """Most slots are of this kind, so the usual case takes no detour."""
+        best = self.order[0]
+        word = self.words[best][self.first[best][at[best]]]
+        if word.start_ms is None or word.end_ms is None or self.graded:
+            cells = [self.words[k][self.first[k][at[k]]] for k in self.order]
+            reading = self._reading(cells, self.everyone, chance[best], slot)
+        else:
+            reading = Reading(word.text, self.everyone, chance[best], word.start_ms, word.end_ms)
+        self.decisions.append(Decision(reading, (), self.rule, self.speakers[slot] if self.speakers else None))
+        self.chosen.append(best)
 
     def span(self, first: int, end: int) -> None:
         """Decide several slots, or several words in one, for one of the recognizers."""
@@ -159,11 +171,11 @@ def _slot_times(network: Network, order: Sequence[int]) -> list[tuple[int, int]]
 
 def _slot_speakers(network: Network) -> list[str | None] | None:
     """Who spoke in each slot, by the one recognizer that labelled the most words; labels of two cannot be mixed."""
+    if not any(word.speaker or word.channel is not None for column in network.columns for word in column.words):
+        return None
     labels = [[_speaker(word) for word in column.words] for column in network.columns]
     rank = [(len(set(said) - {None}) > 1, sum(label is not None for label in said)) for said in labels]
     best = max(range(len(rank)), key=lambda k: (*rank[k], -k))
-    if not rank[best][1]:
-        return None
     first = network.columns[best].first.tolist()
     spoken: list[str | None] = []
     last = next((label for label in labels[best] if label), None)

@@ -6,6 +6,7 @@ column: facts of the candidate's supporters, of its strongest rival's supporters
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Flags = NDArray[np.bool_]
 
+#: How many imagined disputes, with the usual outcome, are added to those of a word.
+LEAN = 8.0
+#: How sharply a call's words tell its field, and the least weight of any field.
+FOCUS, LEAST = 12.0, 0.03
+
 #: A token that another column has this many slots away, or fewer, may be the same one in another order.
 NEARBY = 12
 
@@ -44,8 +50,11 @@ class Knowledge:
     bigrams: Mapping[str, float] = field(default_factory=dict)
     #: The same counted in transcripts: how often one, two or three words in a row.
     domain: Mapping[str, float] = field(default_factory=dict)
-    #: "kind word" or "kind word|other word" to the share of disputes in which that reading was right, as (log odds, evidence).
-    words: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    #: Per field that calls can be about, "kind word" or "kind word|other word" to how often such a reading was right, of how many;
+    #: "kind" alone is the usual. Fields also differ in how their references are written ("OK", "okay").
+    words: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    #: Per field, word to how much more common it is there than elsewhere, log.
+    topics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     #: "recognizer", then "kind", "kind class" or "kind word" to the log odds of being right in a dispute.
     record: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -55,14 +64,52 @@ class Knowledge:
             "frequency": dict(self.frequency),
             "bigrams": _nested(self.bigrams),
             "domain": _nested(self.domain),
-            "words": {key: list(value) for key, value in self.words.items()},
+            "words": {topic: {key: list(value) for key, value in table.items()} for topic, table in self.words.items()},
+            "topics": {topic: dict(table) for topic, table in self.topics.items()},
             "record": {name: dict(past) for name, past in self.record.items()},
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Knowledge:
-        words = {key: (value[0], value[1]) for key, value in data["words"].items()}
-        return cls(data["frequency"], _flat(data["bigrams"]), _flat(data["domain"]), words, data["record"])
+        bigrams, domain = _flat(data["bigrams"]), _flat(data["domain"])
+        return cls(data["frequency"], bigrams, domain, data["words"], data["topics"], data["record"])
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a call is about, as the weight of every known field, and what is known about words there."""
+
+    weights: Mapping[str, float]
+    words: Mapping[str, Mapping[str, Sequence[float]]]
+
+    def known(self, key: str) -> tuple[float, float]:
+        """Log odds that such a reading is right, leaning on the usual while there is little evidence; and the evidence, log(1 + n)."""
+        right, total, usual, every = 0.0, 0.0, 1.0, 2.0
+        for topic, weight in self.weights.items():
+            table = self.words[topic]
+            if found := table.get(key):
+                right += weight * found[0]
+                total += weight * found[1]
+            if found := table.get(key[0]):
+                usual += weight * found[0]
+                every += weight * found[1]
+        if not total:
+            return np.nan, 0.0
+        share = (right + LEAN * usual / every) / (total + LEAN)
+        return math.log(share / (1 - share)), math.log1p(total)
+
+
+def topic(network: Network, knowledge: Knowledge) -> Topic:
+    """The field of a call, by the words that all recognizers heard."""
+    agreed = network.key[network.unanimous, 0]
+    count = np.bincount(agreed, minlength=len(network.names)) if len(agreed) else np.zeros(len(network.names))
+    scores = []
+    for table in knowledge.topics.values():
+        score = np.array([table.get(name, 0.0) for name in network.names])
+        scores.append(float((score * count).sum()) / (float(count.sum()) + 100.0))
+    weight = np.exp(FOCUS * np.array(scores)) if scores else np.zeros(0)
+    weight = np.maximum(weight / max(weight.sum(), 1e-9), LEAST)
+    return Topic(dict(zip(knowledge.topics, weight.tolist(), strict=True)), knowledge.words)
 
 
 def _nested(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -97,28 +144,28 @@ def evidence(network: Network, knowledge: Knowledge) -> Evidence:
     rival = _rivals(facts, same, votes)
     row, column = np.nonzero(first)
     against = rival[row, column]
-    mine = same[row, column].astype(np.float32)
-    theirs = same[row, against].astype(np.float32)
-    own = facts.per_column(row, column, against, mine)
-    other = facts.per_column(row, against, column, theirs)
+    mine, theirs = same[row, column], same[row, against]
+    sides = facts.learned(*(np.concatenate(both) for both in ((row, row), (column, against), (against, column), (mine, theirs))))
+    own = np.concatenate([facts.per_column(row, mine), sides[: len(row)]], axis=1)
+    other = np.concatenate([facts.per_column(row, theirs), sides[len(row) :]], axis=1)
     pair = facts.per_pair(row, column, against)
     share = votes / same.shape[1]
     count = np.stack([share[row, column], share[row, against], np.full(len(row), same.shape[1])], axis=1)
     rows = np.concatenate(
-        [count, own, other, (own - other)[:, DIFFERENCES], pair, facts.runs.place[row], _who(network, knowledge, mine, theirs)],
+        [count, own, other, (own - other)[:, DIFFERENCES], pair, facts.runs.place[row], facts.field(row), _who(network, knowledge, mine, theirs)],
         axis=1,
         dtype=np.float32,
     )
     return Evidence(rows, place[slots[row]], column)
 
 
-def _who(network: Network, knowledge: Knowledge, mine: Floats, theirs: Floats) -> Floats:
+def _who(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> Floats:
     """(candidates, recognizers with a record): 1 for a supporter, -1 for a supporter of the rival, 0 for anybody else."""
     known = sorted(knowledge.record)
     who = np.zeros((len(mine), len(known)), dtype=np.float32)
     for k, column in enumerate(network.columns):
         if column.hypothesis.provider in knowledge.record:
-            who[:, known.index(column.hypothesis.provider)] += mine[:, k] - theirs[:, k]
+            who[:, known.index(column.hypothesis.provider)] += mine[:, k].astype(np.float32) - theirs[:, k]
     return who
 
 
@@ -128,7 +175,8 @@ def agreed_evidence(network: Network, knowledge: Knowledge) -> Evidence:
     slots = np.flatnonzero(network.unanimous)
     key = network.key[slots, 0] if len(slots) else np.zeros(0, dtype=np.int64)
     zipf = np.array([*(knowledge.frequency.get(name, 0.0) for name in network.names), 0.0], dtype=np.float32)
-    prior = np.array([*(knowledge.words.get(f"a {name}", (np.nan, 0.0)) for name in network.names), (np.nan, 0.0)])
+    about = topic(network, knowledge)
+    prior = np.array([*(about.known(f"a {name}") for name in network.names), (np.nan, 0.0)])
     length = np.array([*map(len, network.names), 0], dtype=np.float32)
     digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
     count = np.bincount(key, minlength=len(zipf))
@@ -179,7 +227,7 @@ RECORD_COLUMNS = (
 
 
 #: The columns from here on say who is for and who against.
-WHO = 3 + 2 * FACTS + len(DIFFERENCES) + 4 + 8
+WHO = 3 + 2 * FACTS + len(DIFFERENCES) + 4 + 8 + 1
 
 
 class _Facts:
@@ -188,6 +236,8 @@ class _Facts:
     def __init__(self, network: Network, knowledge: Knowledge, slots: Ints) -> None:
         self.network, self.knowledge, self.slots = network, knowledge, slots
         self.names = network.names
+        self.topic = topic(network, knowledge)
+        self.records = [knowledge.record.get(column.hypothesis.provider) for column in network.columns]
         self.key = network.key[slots]
         self.at = network.grid[slots]
         self.there = self.at >= 0
@@ -362,46 +412,42 @@ class _Facts:
         missed = (~present & (present.sum(axis=1, keepdims=True) == others)).mean(axis=0)
         return np.stack([agree, alone, missed], axis=1).astype(np.float32)
 
-    def per_column(self, row: Ints, column: Ints, against: Ints, members: Floats) -> Floats:
-        """Facts of candidates: the mean over the columns that support them; then what is known about words and recognizers."""
+    def per_column(self, row: Ints, members: Flags) -> Floats:
+        """(candidates, facts): the mean over the columns that support them, of those that are known."""
         table = self.table[row]
         known = ~np.isnan(table)
-        weight = members[:, :, None] * known
+        weight = members[:, :, None] & known
         total = weight.sum(axis=1)
-        mean = np.where(total > 0, (np.where(known, table, 0) * weight).sum(axis=1) / np.maximum(total, 1e-9), np.nan)
-        learned = self._learned(row, column, against, members)
-        return np.concatenate([mean, learned], axis=1, dtype=np.float32)
+        mean: Floats = np.where(weight, table, 0).sum(axis=1) / np.where(total > 0, total, np.nan)
+        return mean
 
-    def _learned(self, row: Ints, column: Ints, against: Ints, members: Floats) -> Floats:
-        """(candidates, 5): what is known of the word in such a dispute, twice with its weight, and of its supporters' record."""
-        result = np.full((len(row), 6), np.nan, dtype=np.float32)
-        words, record = self.knowledge.words, self.knowledge.record
-        mine, theirs = self.key[row, column].tolist(), self.key[row, against].tolist()
-        records = [record.get(c.hypothesis.provider) for c in self.network.columns]
-        names = [*self.names, ""]
-        supporters = members.astype(bool).tolist()
-        cache: dict[tuple[int, int], tuple[float, ...]] = {}
-        nothing = (np.nan, 0.0)
-        for n, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-            kind = SUBSTITUTION if a >= 0 and b >= 0 else INSERTION if a >= 0 else DELETION
-            known = cache.get((a, b))
-            if known is None:
-                word = names[a] if a >= 0 else names[b]
-                known = (*words.get(f"{kind} {word}", nothing), *words.get(f"{kind} {names[a]}|{names[b]}", nothing))
-                cache[a, b] = known
-            result[n, :4] = known
-            word = names[a] if a >= 0 else names[b]
-            general, special, count = 0.0, 0.0, 0
-            for k, supports in enumerate(supporters[n]):
-                past = records[k] if supports else None
-                if past is not None:
-                    rate = past[kind]
-                    general += rate
-                    special += past.get(f"{kind} {word}", rate)
-                    count += 1
-            if count:
-                result[n, 4:] = general / count, special / count
-        return result
+    def learned(self, row: Ints, column: Ints, against: Ints, members: Flags) -> Floats:
+        """(candidates, 6): what is known of the word in such a dispute, twice with its weight, and of its supporters' record."""
+        bits = members @ (1 << np.arange(members.shape[1]))
+        asked = np.stack([self.key[row, column], self.key[row, against], bits], axis=1)
+        asked, back = np.unique(asked, axis=0, return_inverse=True)
+        answers = np.array([self._known(*case) for case in asked.tolist()], dtype=np.float32).reshape(-1, 6)
+        return answers[back.ravel()]
+
+    def field(self, row: Ints) -> Floats:
+        """(candidates, fields but the last): what the call is about."""
+        weights = list(self.topic.weights.values())[:-1]
+        return np.broadcast_to(np.array(weights, dtype=np.float32), (len(row), len(weights)))
+
+    def _known(self, mine: int, theirs: int, supporters: int) -> tuple[float, ...]:
+        names, known = self.names, self.topic.known
+        a, b = names[mine] if mine >= 0 else "", names[theirs] if theirs >= 0 else ""
+        kind = SUBSTITUTION if a and b else INSERTION if a else DELETION
+        word = f"{kind} {a or b}"
+        general, special, count = 0.0, 0.0, 0
+        for k, past in enumerate(self.records):
+            if past is not None and supporters >> k & 1:
+                rate = past[kind]
+                general += rate
+                special += past.get(word, rate)
+                count += 1
+        record = (general / count, special / count) if count else (np.nan, np.nan)
+        return *known(word), *known(f"{kind} {a}|{b}"), *record
 
     def per_pair(self, row: Ints, column: Ints, against: Ints) -> Floats:
         """(candidates, 5): how alike the two readings are, and how far apart in time."""

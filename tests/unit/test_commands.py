@@ -50,9 +50,8 @@ def verbs(made):
     found = {}
     for action in made._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, inner in action.choices.items():
-                found[inner.prog] = inner
-                found |= verbs(inner)
+            for inner in action.choices.values():
+                found |= {inner.prog: inner} | verbs(inner)
     return found
 
 
@@ -186,7 +185,9 @@ def test_what_the_fleet_publishes_fits_its_published_schemas():
     jsonschema.validate(json.loads(sent.value), schema.json_schemas()["persisted"])
     jsonschema.validate(headers, {**document["components"]["messages"]["persisted"]["headers"], **document})
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**headers, "ce_type": "other"}, document["components"]["messages"]["persisted"]["headers"] | document)
+        jsonschema.validate(
+            headers | {"ce_type": "other"}, {**document["components"]["messages"]["persisted"]["headers"], **document}
+        )
 
 
 def test_a_dead_letter_fits_its_published_headers():
@@ -341,7 +342,8 @@ def test_a_bar_is_as_wide_as_it_should_be(share):
 def test_a_job_in_one_line_shows_each_stage_in_order():
     heard = StepState(state="running", started_at=NOW, progress=0.45)
     retried = StepState(state="retrying", started_at=NOW, attempts=2)
-    said = progress.line("a.wav", status(**{"transcribe.b": heard, "transcribe.a": retried}), NOW + timedelta(seconds=2))
+    there = status(**{"transcribe.b": heard, "transcribe.a": retried})
+    said = progress.line("a.wav", there, NOW + timedelta(seconds=2))
 
     assert said.endswith("transcribing  intake ✓ 0.2 s   a ↻ 2.0 s   b … 45% 2.0 s")
     assert " 50%" in said
@@ -396,7 +398,7 @@ def test_more_jobs_than_lines_are_one_line(monkeypatch):
 
 
 async def test_following_by_the_database_ends_with_the_job():
-    rows = [job("transcribing", version=1), None, job("transcribing", version=1), job("completed", version=2)]
+    rows = [job("transcribing", version=1), None, job("completed", version=2)]
 
     async def ask(_):
         return rows.pop(0)
@@ -434,7 +436,7 @@ def test_everything_wrong_with_files_is_said_before_anything_is_published(tmp_pa
     (tmp_path / "ok.wav").touch()
     arguments = publishing(tmp_path / "none.wav", tmp_path, tmp_path / "ok.wav")
 
-    with pytest.raises(InvalidInput, match="(?s)nothing was published.*none.wav: there is no.*is a folder") as caught:
+    with pytest.raises(InvalidInput, match=r"(?s)nothing was published.*none.wav: there is no.*is a folder") as caught:
         publish.planned(arguments, store)
     assert "ok.wav" not in str(caught.value)
 
@@ -558,8 +560,8 @@ def test_the_page_stands_alone_and_trusts_nobody():
 
 
 def test_words_are_cut_into_paragraphs_at_pauses_and_speakers():
-    words = [Word("hello", 0, 300, speaker="A"), Word("there", 400, 700, speaker="A"), Word("hi", 800, 900, speaker="B")]
-    words += [Word("so", 9000, 9100, speaker="B")]
+    said = (("A", "hello", 0), ("A", "there", 400), ("B", "hi", 800), ("B", "so", 9000))
+    words = [Word(text, start, start + 100, speaker=who) for who, text, start in said]
     decided = reconciled([Hypothesis("one", tuple(words)), Hypothesis("two", tuple(words))])
 
     assert transcript.plain(decided) == "A: hello there\n\nB: hi\n\nB: so"
@@ -748,8 +750,9 @@ async def test_the_local_extra_is_needed_only_where_nothing_else_is_configured()
 
 
 async def test_a_port_that_another_program_has_is_found():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        [finding] = await doctor._http(settings(CONCORD_HTTP=f"127.0.0.1:{taken.getsockname()[1]}"))
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as taken:
+        port = taken.sockets[0].getsockname()[1]
+        [finding] = await doctor._http(settings(CONCORD_HTTP=f"127.0.0.1:{port}"))
 
     assert finding.level == "fail"
     assert "CONCORD_HTTP" in finding.advice
@@ -763,7 +766,8 @@ async def test_a_free_port_is_fine():
 
 
 def test_what_was_said_is_found_in_a_text_or_a_readme_beside_the_recording(tmp_path):
-    (tmp_path / "README.md").write_text("# Speech\n\n- `a.wav`: he was not\n- `b.wav`, `c.wav`: refused\n`d.wav`: plain\n")
+    lines = ("# Speech", "", "- `a.wav`: he was not", "- `b.wav`, `c.wav`: refused", "`d.wav`: plain")
+    (tmp_path / "README.md").write_text("\n".join(lines))
     (tmp_path / "e.txt").write_text("from a text\n")
 
     assert demo.said_in(tmp_path / "a.wav") == "he was not"
@@ -798,5 +802,3 @@ def test_rates_of_several_recordings_are_pooled():
 
     assert "2 recordings together" in said
     assert "1.00%" in said
-
-

