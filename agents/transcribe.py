@@ -117,7 +117,7 @@ class Transcribe:
         key = f"transcribe/{asked.job_id}/{asked.run}/{asked.provider}"
         found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row.marker, tell), LOOK_S)
         if found is None:
-            return self._later(envelope, asked, NEXT_LOOK_S, progress=self.work.progress(key))
+            return self._later(envelope, asked, NEXT_LOOK_S, progress=self.work.progress(key) or 0.0)
         return await self._done(asked, cast("Hypothesis", found), row.token, stored=True)
 
     async def _recognize(
@@ -165,7 +165,11 @@ class Transcribe:
     ) -> Outcome:
         topic = topics.requests(asked.provider).name
         poll = Later(topic, asked, seconds=seconds, kind=topics.REQUEST_TYPE, index="poll", attempt=attempt)
-        told = self._progress(asked, StepState(state="running", progress=round(progress, 2))) if progress else None
+        told = (
+            self._progress(asked, StepState(state="running", progress=round(progress, 2)))
+            if progress is not None
+            else None
+        )
         return Outcome(**belonging(envelope), progress=told, later=(poll,), audit="")
 
     def _progress(self, asked: AsrRequest, state: StepState) -> Progress:

@@ -8,7 +8,7 @@ rules (versions only rise, a run ends once, only the claim's holder may write a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -248,7 +248,7 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
         if outcome.taken is not None and before is not None and before.tenant_id != outcome.tenant_id:
             written.messages.append((outcome.taken, 0.0))
         return written
-    _change_job(outcome, rows, now)
+    _change_job(step, rows, now)
     results = _change_requests(outcome, rows, now)
     _publish(step, written, now)
     _announce_results(step, rows, results, written, now)
@@ -294,7 +294,8 @@ def _request_allowed(outcome: Outcome, job: Job, rows: Rows) -> bool:
     return change.token is None or change.token == row.token
 
 
-def _change_job(outcome: Outcome, rows: Rows, now: datetime) -> None:
+def _change_job(step: Step, rows: Rows, now: datetime) -> None:
+    outcome = step.outcome
     begun = outcome.create or outcome.begin
     if begun is not None:
         rows.job = replace(
@@ -302,6 +303,7 @@ def _change_job(outcome: Outcome, rows: Rows, now: datetime) -> None:
             version=rows.job.version if rows.job else 1,
             created_at=rows.job.created_at if rows.job else now,
             completed_at=now if begun.ended else None,
+            steps={name: _merged(None, state, now, step.seconds) for name, state in begun.steps.items()},
         )
         if outcome.begin is not None:
             rows.requests.clear()
@@ -316,17 +318,20 @@ def _change_job(outcome: Outcome, rows: Rows, now: datetime) -> None:
         if progress.status in TERMINAL:
             columns["completed_at"] = now
     if progress.step is not None:
-        columns["steps"] = job.steps | {progress.stage: _merged(job.steps.get(progress.stage), progress.step, now)}
+        columns["steps"] = job.steps | {
+            progress.stage: _merged(job.steps.get(progress.stage), progress.step, now, step.seconds)
+        }
     if progress.reason is not None:
         columns["reason"] = progress.reason
     rows.job = replace(job, **columns)
 
 
-def _merged(old: StepState | None, new: StepState, now: datetime) -> StepState:
+def _merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:
+    """The step's new state, with times: it began at its first event, or `seconds` ago with this one."""
     ended = new.state in ("done", "failed")
     return new.model_copy(
         update={
-            "started_at": (old.started_at if old else None) or new.started_at or now,
+            "started_at": (old.started_at if old else None) or now - timedelta(seconds=seconds),
             "finished_at": now if ended else None,
             "attempts": max(new.attempts, old.attempts if old else 0),
         }
@@ -364,7 +369,7 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
             error=row.error,
             progress=1.0 if row.state == "done" else None,
         )
-        steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now)}
+        steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now, step.seconds)}
         rows.job = replace(rows.job, steps=steps)
     if not waiting:
         rows.job = replace(rows.job, status="reconciling")

@@ -15,6 +15,7 @@ from web.changes import Changes
 from web.openapi import Route, document
 from web.owners import Owners
 from web.problems import as_problems
+from web.pulse import Pulse
 from web.site import Site
 from web.status import Statuses
 
@@ -48,9 +49,9 @@ def make_app(
     `changes` is where the owner of `live` publishes every newer status, in the service's event loop; without it,
     watchers look often. `health` and `metrics` are open to all: nothing secret may be in them.
     """
-    owners = Owners(forward_timeout_s)
+    owners, pulse = Owners(forward_timeout_s), Pulse()
     site = Site(
-        Statuses(live, reader, owners), reader, store, metrics, health, changes or Changes(), changes is not None
+        Statuses(live, reader, owners, pulse), reader, store, metrics, health, changes or Changes(), changes is not None
     )
     app = web.Application(middlewares=[as_problems])
     table = [*_routes(site), Route("/openapi.json", "This interface, as OpenAPI 3.1", opened=_openapi)]
@@ -60,7 +61,7 @@ def make_app(
     _add_console(app)
     app.on_response_prepare.append(_harden)
     app.on_shutdown.append(_end_watches(site.changes))
-    app.cleanup_ctx.append(partial(_opened, owners))
+    app.cleanup_ctx.append(partial(_running, owners, pulse))
     return app
 
 
@@ -152,6 +153,6 @@ def _end_watches(changes: Changes) -> Callable[[web.Application], Awaitable[None
     return end
 
 
-async def _opened(owners: Owners, _: web.Application) -> AsyncIterator[None]:
-    async with owners.opened():
+async def _running(owners: Owners, pulse: Pulse, _: web.Application) -> AsyncIterator[None]:
+    async with owners.opened(), pulse.beating():
         yield

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from web.auth import Caller
     from web.owners import Owners
     from web.ports import LiveJobs
+    from web.pulse import Pulse
 
 Source = Literal["table", "owner", "database"]
 
@@ -67,9 +68,9 @@ class Seen:
 class Statuses:
     """Answers for jobs' statuses; everything that shows one elsewhere (lists, events) notes it in `seen`."""
 
-    def __init__(self, live: LiveJobs, reads: Reads, owners: Owners, seen: Seen | None = None) -> None:
-        self._live, self._reads, self._owners = live, reads, owners
-        self.seen = seen or Seen()
+    def __init__(self, live: LiveJobs, reads: Reads, owners: Owners, pulse: Pulse) -> None:
+        self._live, self._reads, self._owners, self._pulse = live, reads, owners, pulse
+        self.seen = Seen()
 
     async def newest(self, caller: Caller, job_id: str, passport: Mapping[str, str] | None) -> Answer:
         """The job's status. `passport` is what the request may be passed on with; None if it may not.
@@ -95,6 +96,8 @@ class Statuses:
 
     async def _live_answer(self, job_id: str, passport: Mapping[str, str] | None) -> Answer | None:
         """From a table. A copy here of a row that lives elsewhere (a standby, a partition just lost) may lag."""
+        if not self._pulse.steady:
+            return None
         owner = self._live.owner(job_id)
         if owner is None:
             status = self._live.get(job_id)

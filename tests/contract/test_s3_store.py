@@ -48,15 +48,15 @@ def looking_at(server):
 
 @contextlib.asynccontextmanager
 async def scripted(answer):
-    """The endpoint of a server that answers one request a connection with `answer`, and the methods it was asked."""
+    """The endpoint of a server that answers one request a connection with `answer`, and the requests it had."""
     asked, open_ = [], set()
 
     async def serve(reader, writer):
         open_.add(asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            asked.append(head.split(" ")[0])
-            await answer(writer)
+            asked.append(head.partition(" HTTP/")[0])
+            await answer(writer, asked[-1])
             await writer.drain()
         writer.close()
         with contextlib.suppress(ConnectionError):
@@ -75,7 +75,7 @@ async def scripted(answer):
 def refusing(status, code, extra=""):
     body = f"<Error><Code>{code}</Code><Message>scripted</Message>{extra}</Error>".encode()
 
-    async def answer(writer):
+    async def answer(writer, _request):
         writer.write(f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
 
     return answer
@@ -200,11 +200,11 @@ async def test_a_busy_server_is_asked_again_before_giving_up():
         with pytest.raises(Unavailable, match="SlowDown"):
             await store.put("acme/file", b"x", "text/plain")
 
-    assert asked == ["PUT"] * 3
+    assert [request.split(" ")[0] for request in asked] == ["PUT"] * 3
 
 
 async def test_a_server_that_never_answers_is_given_up_on_in_time():
-    async def silence(_writer):
+    async def silence(_writer, _request):
         await asyncio.sleep(30)
 
     async with scripted(silence) as (endpoint, _), store_at(endpoint, timeout=0.5) as store:
@@ -221,22 +221,23 @@ async def test_a_server_that_never_answers_is_given_up_on_in_time():
 
 
 async def test_a_body_that_stops_half_way_is_unavailable_and_not_a_short_blob():
-    async def half(writer):
+    async def half(writer, _request):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nContent-Type: a/b\r\n\r\n" + b"x" * 400)
 
-    async def stalled(writer):
-        await half(writer)
+    async def stalled(writer, request):
+        await half(writer, request)
         await writer.drain()
         await asyncio.sleep(30)
 
     for answer in (half, stalled):
         async with scripted(answer) as (endpoint, _), store_at(endpoint, timeout=0.5) as store:
-            with pytest.raises(Unavailable):
-                await store.get(store.uri("acme/file"))
+            async with asyncio.timeout(5):
+                with pytest.raises(Unavailable):
+                    await store.get(store.uri("acme/file"))
 
 
 async def test_something_else_than_s3_is_not_mistaken_for_it():
-    async def web_page(writer):
+    async def web_page(writer, _request):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nContent-Type: text/html\r\n\r\n<html></html>")
 
     async with scripted(web_page) as (endpoint, _), store_at(endpoint, attempts=1) as store:
@@ -302,6 +303,27 @@ async def test_a_cancelled_upload_leaves_no_parts_behind(s3_server):
             with looking_at(s3_server) as owner:
                 assert uploads(owner, store) == []
         assert seen_uploading, "no cancellation hit the middle of an upload: the test checked nothing"
+
+
+async def test_an_upload_cancelled_before_it_has_an_id_is_aborted_when_it_has_one():
+    begun = asyncio.Event()
+
+    async def slow(writer, request):
+        body = b"<x><UploadId>the-id</UploadId></x>" if request.startswith("POST") else b""
+        begun.set()
+        await asyncio.sleep(0.2)
+        status = "200 OK" if body else "204 No Content"
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+
+    async with scripted(slow) as (endpoint, asked), store_at(endpoint) as store:
+        upload = asyncio.create_task(store.put("acme/long", b"x" * (PART + 1), "audio/wav"))
+        await begun.wait()
+        upload.cancel()
+        await asyncio.wait({upload})
+
+        assert upload.cancelled()
+        assert [request.split(" ")[0] for request in asked] == ["POST", "DELETE"]
+        assert "uploadId=the-id" in asked[-1]
 
 
 def uploads(owner, store):

@@ -17,7 +17,7 @@ from uuid import uuid4
 import jsonschema
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from yarl import URL
 
 from schemas.errors import SettingsError, Unavailable
@@ -32,6 +32,7 @@ from web.auth import ApiKeys
 from web.changes import WAITING, Changes
 from web.memory import MemoryJobs
 from web.ports import Health
+from web.pulse import Pulse
 from web.status import Seen
 
 KEYS = "acme=acme-key,bolt=bolt-key,acme=acme-second,*=root-key"
@@ -268,6 +269,44 @@ async def test_an_id_that_is_used_again_after_its_job_was_deleted_begins_anew():
         reader.rows["j"] = new
 
         assert (await worker.json("/jobs/j/status"))["version"] == 1
+
+
+async def test_a_worker_that_was_stopped_does_not_trust_its_table_at_first(worker, monkeypatch):
+    """Others may have had its partitions meanwhile, and answered newer statuses than this table has."""
+    await worker.created()
+    assert (await worker.get("/jobs/j/status")).headers["X-Concord-Source"] == "table"
+    await worker.moved("completed")
+    monkeypatch.setattr("web.pulse.LATE_S", 0.8)
+    time.sleep(1)  # noqa: ASYNC251 -- all of the process stands still
+    response = await worker.get("/jobs/j/status")
+
+    assert response.headers["X-Concord-Source"] == "database"
+    assert (await response.json())["status"] == "completed"
+
+
+def test_a_pulse_is_doubted_after_a_late_beat_and_trusted_again_after_a_while():
+    now = [100.0]
+    pulse = Pulse(lambda: now[0])
+    said = []
+    for passed in (0, 0.5, 0.5, 8, 0.5, 9, 0.6):  # seconds to each beat
+        now[0] += passed
+        pulse.beat()
+        said.append(pulse.steady)
+
+    assert said == [True, True, True, False, False, False, False]
+    for _ in range(25):
+        now[0] += 0.5
+        pulse.beat()
+    assert pulse.steady
+
+
+def test_a_question_before_the_late_beat_is_doubted_too():
+    now = [100.0]
+    pulse = Pulse(lambda: now[0])
+    pulse.beat()
+    now[0] += 7
+
+    assert not pulse.steady
 
 
 def test_only_the_jobs_asked_for_last_are_remembered():
@@ -568,21 +607,30 @@ async def test_without_keys_neither_a_proxys_guest_nor_a_web_page_is_taken_for_a
         assert (await worker.get("/healthz", headers)).status == 200
 
 
-async def test_without_keys_another_machine_is_told_what_to_do():
-    address = next((a for a in own_addresses() if not a.startswith("127.")), None)
-    if address is None:
-        pytest.skip("this machine has no address but the loopback's")
-    worker = Worker(keys=None)
-    async with TestServer(worker.app, host="0.0.0.0") as server:
-        url = f"http://{address}:{server.port}"
-        async with TestClient(server) as client, client.session.get(f"{url}/tenants") as response:
-            assert "CONCORD_API_KEYS" in (await problem(response, 401))["detail"]
+class Peer(asyncio.Transport):
+    """A connection from this address."""
+
+    def __init__(self, address):
+        super().__init__({"peername": address})
 
 
-def own_addresses():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        probe.connect(("192.0.2.1", 9))  # sends nothing, but picks the address it would use
-        yield probe.getsockname()[0]
+def asked_by(address, **headers):
+    return make_mocked_request("GET", "/", {"Host": "10.0.0.5:8080"} | headers, transport=Peer(address))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+def test_without_keys_this_machine_is_known_by_any_of_its_own_addresses(address):
+    assert ApiKeys().caller(asked_by((address, 5))).tenant is None
+
+
+@pytest.mark.parametrize(
+    "address", [("203.0.113.9", 5), ("::ffff:203.0.113.9", 5), ("fe80::1%eth0", 5, 0, 2), "", None]
+)
+def test_without_keys_another_machine_is_told_what_to_do(address):
+    with pytest.raises(web.HTTPUnauthorized) as refused:
+        ApiKeys().caller(asked_by(address))
+
+    assert "set CONCORD_API_KEYS" in refused.value.text
 
 
 @pytest.mark.parametrize("text", ["acme", "acme=", "=key", "acme=key,", "a b=key", "../x=key", "acme=ke y", "acme=kéy"])
