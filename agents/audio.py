@@ -206,6 +206,8 @@ class _Recording:
             self.format = self._format()
             # Set again by every frame: headers lie, and only the decoder knows.
             self.rate, self.channels = self.stream.codec_context.sample_rate, self.stream.codec_context.channels
+            if self.rate and self.rate not in RATES:
+                raise RefusedMedia(f"{label} is damaged: its header states {self.rate} samples a second")
         except BaseException:
             self._container.close()
             raise
@@ -507,10 +509,6 @@ def _claims(label: str, declared_type: str | None) -> str:
 
 def _listen(recording: _Recording, max_duration_ms: int, beat: Callable[[], None]) -> bool:
     """Decode to the end, and return whether it was silent."""
-    if recording.rate and recording.rate not in RATES:
-        raise RefusedMedia(
-            f"{recording.label} is damaged: its header states {recording.rate} samples a second, as no recorder makes"
-        )
     silent = True
     for _, frame in recording.frames():
         silent = silent and not _audible(frame)

@@ -68,7 +68,8 @@ class _Child:
     def kill(self) -> None:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+                # Not process.kill(): that polls first, and takes the exit status away from asyncio's watcher.
+                os.kill(self.process.pid, signal.SIGKILL)
 
     async def message(self, seconds: float) -> Message:
         """The next message; `Died` if there is none to come, `TimeoutError` if there is none for `seconds`."""
@@ -78,9 +79,16 @@ class _Child:
             with contextlib.suppress(ValueError):
                 message: Message = json.loads(line)
                 return message
-        self.kill()
-        code = await self.process.wait()
+        code = await self._ended()
         raise Died(self._obituary(code), crashed=-code in _CRASHES)
+
+    async def _ended(self) -> int:
+        """The exit status, after it closed its end of the pipe or wrote nonsense."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                return await self.process.wait()
+        self.kill()
+        return await self.process.wait()
 
     def _obituary(self, code: int) -> str:
         """How it ended, with the last line it wrote to stderr."""

@@ -258,6 +258,8 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
         written.messages.append((_status_message(step, rows.job, now), 0.0))
         if rows.job.ended:
             written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
+    else:
+        rows.job = before  # equal, but another object: nothing to write
     return written
 
 

@@ -136,8 +136,10 @@ class LocalStore:
     async def check(self) -> None:
         content = uuid4().hex.encode()
         blob = await self.put(f"_check/{uuid4().hex}.txt", content, "text/plain")
-        read, seen = await self.get(blob.uri), await self.stat(blob.uri)
-        await self.delete(blob.uri)
+        try:
+            read, seen = await self.get(blob.uri), await self.stat(blob.uri)
+        finally:
+            await self.delete(blob.uri)
         if read != content or seen != blob:
             raise Unavailable(f"{self.root} did not give back what was written to it: check its disk")
 
@@ -151,7 +153,7 @@ class LocalStore:
         except UnicodeDecodeError:
             path = ""
         if not path.startswith(self._base):
-            raise InvalidInput(f"{uri!r} is not in this store ({self.uri('...')[:-3]}...)")
+            raise InvalidInput(f"{uri!r} is not in this store (file://{quote(self._base)}...)")
         return blobs.check_name(path.removeprefix(self._base))
 
     async def _hop(self, work: Callable[[*Ts], T], *args: *Ts, undo: Callable[[T], object] | None = None) -> T:

@@ -105,7 +105,9 @@ def _trusting(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Flo
     moved = _confidence(network)[slots]
     known = ~np.isnan(moved)
     if known.any():
-        shift = (same * np.where(known, moved, 0)[:, None, :]).sum(axis=2) / np.maximum((same & known[:, None]).sum(axis=2), 1)
+        shift = (same * np.where(known, moved, 0)[:, None, :]).sum(axis=2) / np.maximum(
+            (same & known[:, None]).sum(axis=2), 1
+        )
         odds = np.clip(part, 1 - SUREST, SUREST)
         part = 1 / (1 + (1 - odds) / odds * np.exp(-TRUST * shift))
     return part / np.maximum((part / votes).sum(axis=1, keepdims=True), 1)

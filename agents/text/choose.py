@@ -147,7 +147,9 @@ class _Writer:
         sure = [cell.confidence for cell in cells if cell.confidence is not None]
         return Reading(word.text, who, chance, start, end, max(sure) if sure else None)
 
-    def _write(self, chosen: Reading, others: tuple[Reading, ...], rule: str, slot: int, columns: Iterable[int]) -> None:
+    def _write(
+        self, chosen: Reading, others: tuple[Reading, ...], rule: str, slot: int, columns: Iterable[int]
+    ) -> None:
         speaker = self.speakers[slot] if self.speakers else None
         self.decisions.append(Decision(chosen, others, rule, speaker))
         self.chosen.extend(columns)

@@ -145,14 +145,25 @@ def evidence(network: Network, knowledge: Knowledge) -> Evidence:
     row, column = np.nonzero(first)
     against = rival[row, column]
     mine, theirs = same[row, column], same[row, against]
-    sides = facts.learned(*(np.concatenate(both) for both in ((row, row), (column, against), (against, column), (mine, theirs))))
+    sides = facts.learned(
+        *(np.concatenate(both) for both in ((row, row), (column, against), (against, column), (mine, theirs)))
+    )
     own = np.concatenate([facts.per_column(row, mine), sides[: len(row)]], axis=1)
     other = np.concatenate([facts.per_column(row, theirs), sides[len(row) :]], axis=1)
     pair = facts.per_pair(row, column, against)
     share = votes / same.shape[1]
     count = np.stack([share[row, column], share[row, against], np.full(len(row), same.shape[1])], axis=1)
     rows = np.concatenate(
-        [count, own, other, (own - other)[:, DIFFERENCES], pair, facts.runs.place[row], facts.field(row), _who(network, knowledge, mine, theirs)],
+        [
+            count,
+            own,
+            other,
+            (own - other)[:, DIFFERENCES],
+            pair,
+            facts.runs.place[row],
+            facts.field(row),
+            _who(network, knowledge, mine, theirs),
+        ],
         axis=1,
         dtype=np.float32,
     )
@@ -184,7 +195,8 @@ def agreed_evidence(network: Network, knowledge: Knowledge) -> Evidence:
     disputed = (~network.unanimous).astype(np.float32)
     sums = np.concatenate([[0.0], np.cumsum(disputed)])
     around = [
-        sums[np.minimum(slots + reach + 1, len(disputed))] - sums[np.maximum(slots - reach, 0)] for reach in (1, 3, 10, 40)
+        sums[np.minimum(slots + reach + 1, len(disputed))] - sums[np.maximum(slots - reach, 0)]
+        for reach in (1, 3, 10, 40)
     ]
     where = np.concatenate([[-1000], np.flatnonzero(disputed), [len(disputed) + 1000]])
     following = np.searchsorted(where, slots)
@@ -346,7 +358,9 @@ class _Facts:
             at = np.where(self.there[:, k], self.at[:, k], self.next[:, k]) + 2
             mine = np.where(self.there[:, k], column.key[np.minimum(self.at[:, k], len(column.key) - 1)], -9)
             near = (padded[at - 1] == mine) | (padded[np.minimum(at + 1, len(padded) - 1)] == mine)
-            result[:, k] = np.where(near, 2, (padded[at - 2] == mine) | (padded[np.minimum(at + 2, len(padded) - 1)] == mine))
+            result[:, k] = np.where(
+                near, 2, (padded[at - 2] == mine) | (padded[np.minimum(at + 2, len(padded) - 1)] == mine)
+            )
         return result
 
     def _moved(self) -> Floats:
@@ -473,6 +487,7 @@ class _Facts:
             at = self.at[there, k]
             middle[there, k] = (source.start[at] + source.end[at]) / 2
         return middle[row, column] - middle[row, against]
+
 
 class _Runs:
     """Disputed slots in a row: how long, how many tokens each column has in it, and how much is disputed around."""

@@ -132,6 +132,17 @@ async def test_versions_rise_and_every_change_is_announced(under_test):
     assert [topic for topic, _ in await under_test.outbox()] == ["job.status"] * 3
 
 
+async def test_news_that_are_none_make_no_version_and_no_event(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"))])
+    progress = Progress(run=1, stage="transcribe.a", step=StepState(state="running", progress=0.5))
+    for _ in range(3):
+        await database.commit([Step("transcribe.a", uuid4(), Outcome(tenant_id="t", job_id="j", progress=progress))])
+
+    assert (await database.job("j")).version == 2
+    assert len(await under_test.outbox()) == 2
+
+
 @pytest.mark.parametrize("late", ["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"])
 async def test_a_run_that_has_ended_stays_ended(under_test, late):
     await under_test.database.commit([created(job(status="persisting")), moved("completed")])

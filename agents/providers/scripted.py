@@ -1,0 +1,170 @@
+"""Recognizers that hear nothing and answer by script: the double beside the real ones, for tests and benchmarks.
+
+In process it answers at once. Given a URL, it speaks a small protocol with a server that bills, and that loses answers
+and fails on order (`tests/servers/scripted.py`):
+
+    POST /requests {marker, provider, tenant_id, job_id, run, language, duration_ms} -> 201 {id}
+    GET  /requests?marker=...                                                       -> 200 [{id, marker}]
+    GET  /requests/{id} -> 200 {status: "pending", seconds} | {status: "done", hypothesis} | {status: "error", message}
+
+429 and 5xx (both with Retry-After) mean later; any other 4xx means no.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zlib
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from agents.providers import Audio, Pending, Request
+from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.words import Hypothesis, Word, adapter
+
+if TYPE_CHECKING:
+    import aiohttp
+
+#: Seconds for one call: below the 15 that a recognizer may take.
+TIMEOUT_S = 8.0
+
+#: What is said in every recording; which of them begins depends on the job.
+_SAID = tuple(
+    sentence.split()
+    for sentence in (
+        "Good morning, thank you for calling, how can I help you today?",
+        "I would like to ask about the invoice that you sent me in March.",
+        "Of course, could you please tell me the number of your account?",
+        "It is four seven one nine, and my name is Dashwood.",
+        "I can see two payments here, and the second one is still open.",
+        "That cannot be right, because we paid all of it in April.",
+        "Let me look into that and send you an answer this afternoon.",
+        "Thank you very much for your help, and have a nice day.",
+    )
+)
+#: What a recognizer hears instead, one word in twenty.
+_MISHEARD = ("the", "a", "and", "Dashboard", "fifteen", "they", "here", "not")
+#: Milliseconds from word to word.
+_PACE_MS = 350
+
+
+class Scripted:
+    """A `RemoteRecognizer`. Two of different names disagree in about a tenth of their words."""
+
+    def __init__(self, name: str, base_url: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Without `base_url`, every request is answered at once, without any network."""
+        self.name = name
+        self._url = base_url.rstrip("/") if base_url else None
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def submit(self, request: Request, audio: Audio) -> str | Hypothesis:
+        """See `RemoteRecognizer`; the audio is not looked at."""
+        del audio
+        if self._url is None:
+            return hear(self.name, request.job_id, request.language, request.duration_ms)
+        fields = asdict(request)
+        wanted = ("marker", "tenant_id", "job_id", "run", "language", "duration_ms")
+        answer = await self._call("POST", "/requests", json={"provider": self.name} | {k: fields[k] for k in wanted})
+        return str(_field(answer, "id"))
+
+    async def find(self, request: Request) -> str | None:
+        """See `RemoteRecognizer`. In process there is nothing to find: an answer comes with its request."""
+        if self._url is None:
+            return None
+        answer = await self._call("GET", "/requests", params={"marker": request.marker})
+        if not isinstance(answer, list):
+            raise Transient(f"{self.name}: the list of requests is no list")
+        return str(_field(answer[0], "id")) if answer else None
+
+    async def poll(self, provider_id: str) -> Pending | Hypothesis:
+        """See `RemoteRecognizer`."""
+        if self._url is None:
+            raise ProviderError(f"{self.name}: there is no request {provider_id!r}")
+        answer = await self._call("GET", f"/requests/{provider_id}")
+        match _field(answer, "status"):
+            case "done":
+                return _hypothesis(_field(answer, "hypothesis"))
+            case "error":
+                raise ProviderError(f"{self.name} failed request {provider_id}: {_field(answer, 'message')}")
+            case _:
+                return Pending(float(_field(answer, "seconds")))
+
+    async def close(self) -> None:
+        """See `RemoteRecognizer`."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout_s))
+        try:
+            async with self._session.request(method, f"{self._url}{path}", **arguments) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise Transient(f"{self.name} does not answer {method} {path} ({type(exc).__name__}: {exc})") from exc
+        self._check(response, text)
+        try:
+            return json.loads(text)
+        except ValueError as exc:
+            raise Transient(f"{self.name} answered {method} {path} with what is no JSON") from exc
+
+    def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
+        said = f"{self.name} answered {response.status} to {response.method} {response.url.path}: {text[:200]}"
+        if response.status == 429:
+            raise RateLimited(said, retry_after=_retry_after(response))
+        if response.status >= 500:
+            raise Transient(said, retry_after=_retry_after(response))
+        if response.status >= 400:
+            raise ProviderError(said)
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Seconds; None if it does not say, or says a date."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(response.headers.get("Retry-After", "")))
+    return None
+
+
+def _field(answer: Any, name: str) -> Any:
+    if not isinstance(answer, dict) or name not in answer:
+        raise Transient(f"the scripted server's answer has no {name!r}")
+    return answer[name]
+
+
+def _hypothesis(value: Any) -> Hypothesis:
+    try:
+        found: Hypothesis = adapter(Hypothesis).validate_python(value)
+    except ValueError as exc:
+        raise Transient(f"the scripted server's answer is no transcript: {exc}") from exc
+    return found
+
+
+def hear(name: str, job_id: str, language: str = "auto", duration_ms: int | None = None) -> Hypothesis:
+    """What the recognizer of that name hears in the recording of that job, always the same: about a hundred words."""
+    words = _heard(name, zlib.crc32(job_id.encode()) % len(_SAID))
+    return Hypothesis(
+        provider=name,
+        words=words,
+        language="en" if language == "auto" else language,
+        duration_ms=duration_ms or len(words) * _PACE_MS,
+        confidence=0.9,
+        model="script",
+    )
+
+
+@cache
+def _heard(name: str, first: int) -> tuple[Word, ...]:
+    said = [word for sentence in (*_SAID[first:], *_SAID[:first]) for word in sentence]
+    words = []
+    for place, text in enumerate(said):
+        chance = zlib.crc32(f"{name}/{first}/{place}".encode())
+        wrong = chance % 20 == 0
+        heard = _MISHEARD[chance // 20 % len(_MISHEARD)] if wrong else text
+        start = place * _PACE_MS
+        words.append(Word(heard, start, start + _PACE_MS - 50, 0.6 if wrong else 0.92))
+    return tuple(words)

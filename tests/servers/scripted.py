@@ -1,0 +1,197 @@
+"""The scripted recognizers' server: a provider that bills, as bad as a test wants it.
+
+`python -m tests.servers.scripted --port 9000 --ledger ledger.jsonl`
+
+Every POST /requests is charged, once and for good, also one with a marker seen before: it does not deduplicate, so
+that a submission made twice shows. A charge is a line of the ledger, on the disk before the answer is sent; a server
+that is killed and started again on its ledger knows its requests. The protocol is in `agents/providers/scripted.py`;
+besides:
+
+    GET /ledger            the charges: [{id, marker, provider, job_id, run, charged_at, ready_at, ...}]
+    GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
+
+    delay_s       seconds from a charge until the transcript is there (0)
+    lose_answer   charge, then cut the connection instead of answering
+    refuse_429    refuse with 429 and Retry-After: retry_after_s (1), uncharged
+    error_5xx     fail with 503 and Retry-After: retry_after_s, uncharged
+    stall         take the request and never answer, uncharged; whoever waits is cut off when it ends
+    fail_jobs     list of job ids whose requests end in status "error"
+    on            which calls refuse_429, error_5xx and stall hit: any of submit, find, poll (all)
+
+lose_answer, refuse_429, error_5xx and stall are true (until switched off) or a number (of calls, counted down).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from agents.providers.scripted import hear
+from schemas.words import Hypothesis, adapter
+
+#: Seconds between two looks that a client is advised to take.
+POLL_S = 0.2
+
+
+@dataclass
+class Switches:
+    """How the server answers; see the module."""
+
+    delay_s: float = 0.0
+    lose_answer: bool | int = False
+    refuse_429: bool | int = False
+    error_5xx: bool | int = False
+    stall: bool | int = False
+    retry_after_s: float = 1.0
+    fail_jobs: list[str] = field(default_factory=list)
+    on: list[str] = field(default_factory=lambda: ["submit", "find", "poll"])
+
+    def takes(self, name: str) -> bool:
+        """Whether a misbehaviour is on; a counted one is used up by asking."""
+        value = getattr(self, name)
+        if value is True or not value:
+            return bool(value)
+        setattr(self, name, value - 1)
+        return True
+
+
+class Ledger:
+    """Charges, in a file that is only ever appended to."""
+
+    def __init__(self, path: Path) -> None:
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.charges: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.by_id = {charge["id"]: charge for charge in self.charges}
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def charge(self, entry: dict[str, Any]) -> None:
+        """On the disk when this returns. One write a line: a kill leaves no half of one."""
+        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        os.fsync(self._file)
+        self.charges.append(entry)
+        self.by_id[entry["id"]] = entry
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Server:
+    """The routes."""
+
+    def __init__(self, ledger: Path) -> None:
+        self.ledger = Ledger(ledger)
+        self.switches = Switches()
+        self._numbers = itertools.count(len(self.ledger.charges) + 1)
+        self._changed = asyncio.Event()
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.post("/requests", self.submit),
+                web.get("/requests", self.find),
+                web.get("/requests/{id}", self.poll),
+                web.get("/ledger", self.list_charges),
+                web.get("/switches", self.get_switches),
+                web.put("/switches", self.put_switches),
+            ]
+        )
+        return app
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        if (answer := await self._misbehaved(request, "submit")) is not None:
+            return answer
+        body = await request.json()
+        if not all(body.get(name) for name in ("marker", "provider", "job_id")):
+            return web.json_response({"error": "marker, provider and job_id are required"}, status=422)
+        now = time.time()
+        entry = body | {"id": f"req-{next(self._numbers)}", "charged_at": now, "ready_at": now + self.switches.delay_s}
+        self.ledger.charge(entry)
+        if self.switches.takes("lose_answer"):
+            return _cut(request)
+        return web.json_response({"id": entry["id"]}, status=201)
+
+    async def find(self, request: web.Request) -> web.StreamResponse:
+        if (answer := await self._misbehaved(request, "find")) is not None:
+            return answer
+        marker = request.query.get("marker")
+        found = [c for c in self.ledger.charges if c["marker"] == marker]
+        return web.json_response([{"id": c["id"], "marker": c["marker"]} for c in found])
+
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        if (answer := await self._misbehaved(request, "poll")) is not None:
+            return answer
+        charge = self.ledger.by_id.get(request.match_info["id"])
+        if charge is None:
+            return web.json_response({"error": "no such request"}, status=404)
+        if charge["job_id"] in self.switches.fail_jobs:
+            return web.json_response({"status": "error", "message": "the recording could not be understood"})
+        left = charge["ready_at"] - time.time()
+        if left > 0:
+            return web.json_response({"status": "pending", "seconds": min(left, POLL_S)})
+        heard = hear(charge["provider"], charge["job_id"], charge.get("language", "auto"), charge.get("duration_ms"))
+        done = adapter(Hypothesis).dump_python(heard, mode="json")
+        return web.json_response({"status": "done", "hypothesis": done})
+
+    async def list_charges(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.ledger.charges)
+
+    async def get_switches(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(asdict(self.switches))
+
+    async def put_switches(self, request: web.Request) -> web.StreamResponse:
+        try:
+            self.switches = Switches(**await request.json())
+        except TypeError as exc:
+            return web.json_response({"error": f"{exc}; there are {', '.join(asdict(Switches()))}"}, status=422)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return web.json_response(asdict(self.switches))
+
+    async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
+        """The answer that a switch makes of this call, if any."""
+        switches = self.switches
+        if call not in switches.on:
+            return None
+        if switches.takes("stall"):
+            await self._changed.wait()
+            return _cut(request)
+        headers = {"Retry-After": f"{switches.retry_after_s:g}"}
+        if switches.takes("refuse_429"):
+            return web.json_response({"error": "not so fast"}, status=429, headers=headers)
+        if switches.takes("error_5xx"):
+            return web.json_response({"error": "out of order"}, status=503, headers=headers)
+        return None
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """Close the connection without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.servers.scripted", description="The scripted recognizers' server.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ledger", type=Path, required=True, help="file of the charges; kept if it is there")
+    arguments = parser.parse_args()
+
+    async def make() -> web.Application:
+        return Server(arguments.ledger).app()
+
+    web.run_app(make(), host=arguments.host, port=arguments.port, access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

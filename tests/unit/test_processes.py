@@ -1,0 +1,199 @@
+"""A worker process: asked, cancelled, killed, left behind. The child here is this very file, run as a module."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.processes import Died, Worker, serve
+from schemas.errors import RefusedMedia, Unavailable
+
+ROOT = Path(__file__).parents[2]
+THIS = "tests.unit.test_processes"
+
+
+def work(request, tell):
+    """What the child does, as it is told."""
+    match request["do"]:
+        case "echo":
+            for message in request.get("messages", ()):
+                tell(message)
+            print("printing does not disturb")  # noqa: T201
+            return {"pid": os.getpid(), "echo": request["say"]}
+        case "refuse":
+            raise RefusedMedia("never")
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "raise":
+            raise ZeroDivisionError("not foreseen")
+        case "sleep":
+            tell({"sleeping": True})
+            time.sleep(request["seconds"])
+        case "list files":
+            links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+            return {"files": [str(link.readlink()) for link in links]}
+    return {}
+
+
+@pytest.fixture
+async def worker():
+    found = Worker(THIS, start_s=60)
+    yield found
+    await found.close()
+
+
+def gone(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+def until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+async def test_a_child_answers_and_is_asked_again(worker):
+    heard = []
+
+    one = await worker.ask(
+        {"do": "echo", "say": "ä\n", "messages": [{"n": 1}, {}, {"n": 2}]}, stall_s=30, hear=heard.append
+    )
+    two = await worker.ask({"do": "echo", "say": 2}, stall_s=30)
+
+    assert one["echo"] == "ä\n"
+    assert heard == [{"n": 1}, {"n": 2}]
+    assert one["pid"] == two["pid"] == worker.pid
+
+
+async def test_requests_wait_for_each_other(worker):
+    answers = await asyncio.gather(*(worker.ask({"do": "echo", "say": n}, stall_s=30) for n in range(50)))
+
+    assert [answer["echo"] for answer in answers] == list(range(50))
+
+
+async def test_an_answer_that_is_an_error_leaves_the_child_alive(worker):
+    pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
+
+    with pytest.raises(RefusedMedia, match="never"):
+        await worker.ask({"do": "refuse"}, stall_s=30)
+
+    assert worker.pid == pid
+
+
+@pytest.mark.parametrize(("order", "crashed", "says"), [("crash", True, "SIGSEGV"), ("raise", False, "not foreseen")])
+async def test_a_child_that_dies_says_how_and_the_next_request_gets_another(worker, order, crashed, says):
+    with pytest.raises(Died, match=says) as died:
+        await worker.ask({"do": order}, stall_s=30)
+
+    assert died.value.crashed is crashed
+    assert (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["echo"] == 1
+
+
+async def test_a_child_that_hangs_is_killed(worker):
+    pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
+
+    with pytest.raises(TimeoutError):
+        await worker.ask({"do": "sleep", "seconds": 100}, stall_s=0.3)
+
+    assert gone(pid)
+
+
+async def test_cancelling_kills_the_child_and_frees_the_next_in_line(worker):
+    pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
+    at_work = asyncio.Event()
+    running = asyncio.create_task(
+        worker.ask({"do": "sleep", "seconds": 100}, stall_s=200, hear=lambda _: at_work.set())
+    )
+    waiting = asyncio.create_task(worker.ask({"do": "echo", "say": 2}, stall_s=30))
+    await at_work.wait()
+
+    running.cancel()
+
+    assert (await waiting)["echo"] == 2
+    assert gone(pid)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_closing_ends_a_child_at_work_and_starts_no_other(worker):
+    at_work = asyncio.Event()
+    running = asyncio.create_task(
+        worker.ask({"do": "sleep", "seconds": 100}, stall_s=200, hear=lambda _: at_work.set())
+    )
+    await at_work.wait()
+    pid = worker.pid
+
+    await worker.close()
+    await worker.close()
+
+    assert gone(pid)
+    with pytest.raises(Died):
+        await running
+    with pytest.raises(Unavailable, match="shut down"):
+        await worker.ask({"do": "echo", "say": 1}, stall_s=30)
+
+
+async def test_a_module_that_does_not_start_is_unavailable_and_says_why():
+    worker = Worker("tests.unit.no_such_module")
+
+    with pytest.raises(Unavailable, match="no_such_module"):
+        await worker.ask({}, stall_s=30)
+    await worker.close()
+
+
+async def test_ctrl_c_does_not_reach_the_child(worker):
+    pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
+
+    os.kill(pid, signal.SIGINT)
+
+    assert (await worker.ask({"do": "echo", "say": 2}, stall_s=30))["pid"] == pid
+    assert os.getsid(pid) != os.getsid(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_child_holds_no_socket_of_ours(worker):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.set_inheritable(True)
+        files = (await worker.ask({"do": "list files"}, stall_s=30))["files"]
+
+    assert [file for file in files if file.startswith("socket")] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("order", ["echo", "sleep"])
+def test_the_child_dies_with_its_parent_idle_or_at_work(order):
+    program = (
+        "import asyncio, sys\n"
+        "from agents.processes import Worker\n"
+        "async def main():\n"
+        f"    worker = Worker({THIS!r})\n"
+        "    await worker.ask({'do': 'echo', 'say': 1}, stall_s=60)\n"
+        "    print(worker.pid, flush=True)\n"
+        f"    await worker.ask({{'do': {order!r}, 'say': 1, 'seconds': 100}}, stall_s=200)\n"
+        "    await asyncio.sleep(100)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        time.sleep(0.3)
+
+        parent.kill()
+
+        until(lambda: gone(pid))
+
+
+if __name__ == "__main__":
+    serve(work)
