@@ -40,6 +40,9 @@ SHORTEST_GAP_S, LONGEST_GAP_S = 0.25, 600.0
 #: Bytes between two packets that are no framing but lost data.
 HOLE_BYTES = 4096
 
+#: How often reading is tried again without any packet in between.
+READ_ON = 100
+
 #: ffmpeg's containers that are recordings. Anything else stays shut: playlists and scripts among its formats read other
 #: files and fetch URLs, images and subtitles have no sound, and headerless formats claim whatever they are given.
 CONTAINERS = (
@@ -292,19 +295,31 @@ class _Recording:
 
     def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
         """The track's packets, up to where the container can be read; what is missing shows in the tally."""
-        from av.error import FFmpegError
-
         dense = self.format in DENSE and len(self._container.streams) == 1
         place: int | None = None  # in the file, where the next packet should begin
-        with contextlib.suppress(FFmpegError):
-            for packet in self._container.demux(self.stream):
-                if dense and packet.pos is not None and packet.size:
-                    if place is not None and packet.pos - place > HOLE_BYTES:
-                        self.tally.bad(packet.pos - place, packets=0)
-                    place = packet.pos + packet.size
-                yield packet
+        for packet in self._readable():
+            if dense and packet.pos is not None and packet.size:
+                if place is not None and packet.pos - place > HOLE_BYTES:
+                    self.tally.bad(packet.pos - place, packets=0)
+                place = packet.pos + packet.size
+            yield packet
         if place is not None:
             self.tally.bad(max(0, self.path.stat().st_size - place), packets=0)
+
+    def _readable(self) -> Iterator[av.Packet[av.AudioStream]]:
+        """Packets, reading on behind damage as long as that leads anywhere."""
+        from av.error import FFmpegError
+
+        failures = 0
+        while failures < READ_ON:
+            try:
+                for packet in self._container.demux(self.stream):
+                    failures = 0
+                    yield packet
+                return
+            except FFmpegError:
+                failures += 1
+                self.tally.bad(0)
 
     def _decoded(self, packet: av.Packet[av.AudioStream]) -> list[av.AudioFrame]:
         from av.error import FFmpegError

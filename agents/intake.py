@@ -222,7 +222,7 @@ class Intake:
 
 def stage(intake: Intake) -> Stage:
     """Intake as a stage."""
-    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, intake.give_up, concurrency=64)
+    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, intake.give_up)
 
 
 def _requests(job: Job, recognizers: tuple[str, ...]) -> tuple[ProviderRequest, ...]:

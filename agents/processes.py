@@ -39,6 +39,8 @@ _ANSWERS: dict[str, type[ConcordError]] = {
 #: How a process ends that tripped over its input. Other signals (SIGKILL, SIGTERM) come from outside.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 _ROOT = Path(__file__).parents[1]
+#: Seconds that a child may take from its last word to its end.
+_END_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -85,7 +87,7 @@ class _Child:
     async def _ended(self) -> int:
         """The exit status, after it closed its end of the pipe or wrote nonsense."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(_END_S):
                 return await self.process.wait()
         self.kill()
         return await self.process.wait()

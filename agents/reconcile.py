@@ -5,6 +5,7 @@ theirs.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,8 +20,8 @@ from schemas.messages import Envelope
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks import Database, Store
 
-#: Words above which deciding leaves the event loop for a thread.
-MANY_WORDS = 2000
+#: One at a time, in a thread: deciding is pure computation, and the relay's round trips must not wait for a queue of it.
+_DECIDING = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ def stage(reconcile: Reconcile) -> Stage:
 
 
 async def _reconciled(heard: list[Hypothesis]) -> Reconciliation:
-    if sum(len(h.words) for h in heard) < MANY_WORDS:
-        return reconcile(heard)
-    return await asyncio.to_thread(reconcile, heard)
+    return await asyncio.get_running_loop().run_in_executor(_DECIDING, reconcile, heard)
 
 
 def _announced(result: AsrResult, decided: Reconciliation, uri: str) -> Reconciled:

@@ -48,7 +48,7 @@ class Stage:
     #: Longest time, in seconds, that one event may be held.
     limit_s: float = 20.0
     #: Events handled at once by one worker.
-    concurrency: int = 128
+    concurrency: int = 48
 
     @property
     def topics(self) -> dict[str, Topic]:

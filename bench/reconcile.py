@@ -1,7 +1,7 @@
 """How right a reconciled transcript is: `make bench-reconcile`. Writes bench/results/reconcile.md, .svg and .json.
 
 All pairs and triples of recognizers of the shared corpora, always on calls that were not fitted on; and recognizers that were not
-fitted on. Word error rates are pooled over calls and counted on the tokens of Whisper's English normaliser.
+fitted on. Word error rates are pooled over calls, counted with agents/text/score.py, which keeps to Whisper's English normaliser.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
-from whisper_normalizer.english import EnglishTextNormalizer
 
 from agents.text.calibrate import Calibration, shipped
 from agents.text.network import Network
 from agents.text.reconcile import reconcile
-from agents.text.score import bootstrap
+from agents.text.normalise import is_silent, tokenise
+from agents.text.score import NORMALISER, bootstrap, words
 from bench.corpora import CORPORA, Call, Sample, load, sample, samples
 from bench.fit_reconciler import FOLDS, english, fit, folds
 from schemas.words import Hypothesis, Word
@@ -32,7 +32,6 @@ RESULTS = Path(__file__).parent / "results"
 WAYS = ("best single", "ROVER", "longest", "ours", "oracle")
 #: Folds whose calls test the recognizers that were left out; the others fit.
 LEFT_OUT_FOLDS = (0, 1)
-NORMALISE = EnglishTextNormalizer()
 
 
 @dataclass
@@ -59,15 +58,15 @@ class Scorer:
         self.single: dict[tuple[int, str], int] = {}
 
     def tokens(self, text: str) -> array[int]:
-        return array("q", [self.known.setdefault(word, len(self.known)) for word in NORMALISE(text).split()])
+        return array("q", [self.known.setdefault(word, len(self.known)) for word in words(text)])
 
     def errors(self, call: int, text: str) -> int:
         return int(Levenshtein.distance(self.references[call], self.tokens(text)))
 
     def recognizer(self, call: int, name: str) -> int:
         if (call, name) not in self.single:
-            words = self.calls[call].hypotheses[name].words
-            self.single[call, name] = self.errors(call, " ".join(word.text for word in words))
+            heard = self.calls[call].hypotheses[name].words
+            self.single[call, name] = self.errors(call, " ".join(word.text for word in heard))
         return self.single[call, name]
 
 
@@ -106,18 +105,17 @@ def oracle(part: Sample) -> str:
     return " ".join(filter(None, (names[key] for key in keys.tolist())))
 
 
-def checked(words: tuple[Word, ...], scorer: Scorer, call: int) -> np.ndarray:
+def checked(said: tuple[Word, ...], scorer: Scorer, call: int) -> np.ndarray:
     """(tokens, 2): the probability given to each scored token of a transcript, and whether it is right."""
-    tokens, chance = array("q"), []
-    for word in words:
-        here = scorer.tokens(word.text)
-        tokens.extend(here)
-        chance += [word.confidence or 0.0] * len(here)
+    found = tokenise([word.text for word in said])
+    chance = [min(word.confidence or 0.0 for word in said[a:b]) for a, b in itertools.pairwise(found.first_word)]
+    scored = [(key, chance[group]) for key, group in zip(found.keys, found.group, strict=True) if not is_silent(key)]
+    tokens = array("q", [scorer.known.setdefault(key, len(scorer.known)) for key, _ in scored])
     right = np.zeros(len(tokens))
     for op in Levenshtein.opcodes(scorer.references[call], tokens):
         if op.tag == "equal":
             right[op.dest_start : op.dest_end] = 1
-    return np.stack([np.array(chance), right], axis=1)
+    return np.stack([np.array([p for _, p in scored]), right], axis=1)
 
 
 def calibration_error(pairs: np.ndarray, bins: int = 10) -> float:
@@ -220,7 +218,7 @@ def report(found: dict) -> str:
     lines = [
         "# Reconciliation: word error rate, relative to the best single recognizer of each set", "",
         "By `make bench-reconcile`, on the shared corpora, every call scored by a calibration fitted without it (five folds by call).",
-        "Pooled over calls, Whisper's English normaliser. Positive is fewer errors. Interval: bootstrap over calls, 95 %.", "",
+        f"Pooled over calls, normaliser: {NORMALISER}. Positive is fewer errors. Interval: bootstrap over calls, 95 %.", "",
         "| recognizers | sets | ROVER | longest word | **ours** | interval | lowest set | oracle |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip

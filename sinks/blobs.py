@@ -31,7 +31,7 @@ _types = MimeTypes()
 _types.add_type("text/markdown", ".md")
 
 
-class Misconfigured(SettingsError, Unavailable):  # noqa: N818 -- named as all in schemas/errors.py
+class Misconfigured(SettingsError, Unavailable):
     """The store is there but will not have us, until an operator mends a key, a permission or a bucket.
 
     Both: who starts says so and stops (`SettingsError`), who works waits and loses nothing (`Unavailable`).

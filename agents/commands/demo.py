@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import textwrap
 import time
 import wave
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from agents import app, names
-from agents.commands import doctor, publish, reach, transcript
+from agents.commands import publish, reach, transcript
 from agents.commands.progress import following
 from agents.commands.serve import servers
 from agents.embedded.voice import VOICES, speak
 from agents.embedded.weights import model_path
 from agents.text.score import Score, pooled, score, words
-from schemas.errors import InvalidInput, NotFound, ServerError
+from schemas.errors import InvalidInput, NotFound, ServerError, SettingsError, Unavailable
 from schemas.words import Hypothesis, Reconciliation, adapter
 
 if TYPE_CHECKING:
@@ -153,10 +154,10 @@ class Running:
 @contextlib.asynccontextmanager
 async def _fleet(settings: Settings, found: Settings) -> AsyncIterator[Running]:
     """The fleet that runs on this CONCORD_DATA, or one of our own."""
-    if found != settings and await doctor.serves(found):
-        print(f"Using the fleet that runs here already, {doctor.console(found)}")
+    if found != settings and await reach.serves(found):
+        print(f"Using the fleet that runs here already, {reach.console(found)}")
         async with reach.database(found) as database, reach.store(found) as store:
-            yield Running(found, database, store, doctor.console(found))
+            yield Running(found, database, store, reach.console(found))
         return
     for name in settings.recognizers:
         if name.startswith("whisper-"):
@@ -167,6 +168,7 @@ async def _fleet(settings: Settings, found: Settings) -> AsyncIterator[Running]:
     began = time.monotonic()
     print(_starting(base), flush=True)
     async with servers(base) as complete:
+        await reach.answering(complete)
         print(f"  servers are up after {time.monotonic() - began:.1f} s; starting the stages", flush=True)
         complete = _with_a_port(complete)
         async with app.running(complete, app.roles(complete.recognizers)) as fleet:
@@ -179,10 +181,8 @@ async def _fleet(settings: Settings, found: Settings) -> AsyncIterator[Running]:
 
 async def _alive(settings: Settings) -> bool:
     try:
-        await reach.partitions(reach.kafka(settings))
-        async with reach.database(settings) as database:
-            await database.now()
-    except Exception:  # noqa: BLE001 - whatever is wrong with them, they are not to be used
+        await reach.answering(settings)
+    except (Unavailable, SettingsError):
         return False
     return True
 
@@ -201,7 +201,7 @@ def _with_a_port(settings: Settings) -> Settings:
     if "http" in settings.model_fields_set:
         return settings
     try:
-        with doctor.listening(settings):
+        with reach.listening(settings):
             return settings
     except OSError:
         return settings.model_copy(update={"http": f"{settings.http_host}:0"})
@@ -254,7 +254,7 @@ async def _show(one: Recording, status: JobStatus, fleet: Running) -> dict[str, 
         decided = await _decided(one, status, fleet.store)
         width = min(shutil.get_terminal_size((100, 24)).columns, 110)
         print(transcript.plain(decided, color=sys.stdout.isatty(), width=width))
-        print(f"\n{transcript.facts(decided)}")
+        print(f"\n{textwrap.fill(transcript.facts(decided), width)}")
         scores = await _scores(one, status, decided, fleet)
         if scores:
             print(f"\n{rates(scores)}")
@@ -290,7 +290,7 @@ async def _scores(one: Recording, status: JobStatus, decided: Reconciliation, fl
 def rates(scores: dict[str, Score]) -> str:
     """Word error rates, a line each."""
     total = next(iter(scores.values()))
-    rows = [f"Word error rate against the {total.words} words that were said ({total.normaliser}):"]
+    rows = [f"Word error rate against the {total.words} words that were said (normaliser: {total.normaliser}):"]
     for name, one in scores.items():
         kinds = f"{one.substitutions} wrong, {one.insertions} too many, {one.deletions} missing"
         rows.append(f"  {name:<24} {one.rate:7.2%}   {kinds}")

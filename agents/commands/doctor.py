@@ -4,52 +4,33 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import hashlib
 import importlib.util
 import os
 import platform
 import re
 import shutil
-import socket
-import ssl
 import sys
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
-import aiokafka
-import asyncpg
-from aiokafka import TopicPartition, conn
-from aiokafka import errors as kafka_errors
 from pydantic import SecretStr
 
-from agents import kafka as clients
-from agents.app import kafka_of, open_recognizer, open_store
-from agents.commands import reach
+from agents.app import open_recognizer
+from agents.commands import check_kafka, check_postgres, reach
+from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
 from agents.settings import Settings, variables
-from schemas import topics
 from schemas.errors import ConcordError
-from sinks.migrate import migrations
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from agents.kafka import Kafka
-
-#: Seconds that one connection may take, and that one check may take in all.
-CONNECT_S, CHECK_S = 5.0, 30.0
+#: Seconds that one check may take in all.
+CHECK_S = 30.0
 
 #: Bytes free below which a disk is nearly, and as good as, full.
 LOW_BYTES, FULL_BYTES = 5 << 30, 500 << 20
-
-#: Seconds by which our clock may differ from the database's before it is worth a word.
-CLOCK_S = 2.0
 
 #: What the extra `local` brings: module to what it is for.
 _LOCAL = {
@@ -66,19 +47,6 @@ DESCRIPTION = """Lists every environment variable and checks what the fleet need
   concord doctor --quick        without what takes seconds (transactions, the weights' checksums)
 
 Ends with 0 when nothing fails (warnings are fine), else 1. Secrets are never shown."""
-
-Level = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    what: str
-    level: Level
-    said: str
-    #: What to do about it.
-    advice: str = ""
 
 
 def add(commands: Any) -> None:
@@ -148,8 +116,8 @@ def _checks(
         ("extra `local`", lambda: _local(given)),
         ("recognizers", lambda: _recognizers(settings, quick=quick)),
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
-        ("Kafka", lambda: _kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
-        ("PostgreSQL", lambda: _postgres(settings, remembered="database_url" in from_file)),
+        ("Kafka", lambda: check_kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
+        ("PostgreSQL", lambda: check_postgres.postgres(settings, remembered="database_url" in from_file)),
         ("store", lambda: _store(settings)),
         ("HTTP", lambda: _http(settings)),
     ]
@@ -260,279 +228,10 @@ def _room(what: str, path: Path) -> Finding:
     )
 
 
-async def _kafka(settings: Settings, *, quick: bool, remembered: bool) -> list[Finding]:
-    if settings.kafka_servers is None:
-        return [Finding("Kafka", "ok", "none configured: `concord up` and `concord demo` start the embedded one")]
-    where = kafka_of(settings)
-    findings = [await _broker(server.strip(), where) for server in where.bootstrap_servers.split(",")]
-    if all(finding.level == "fail" for finding in findings):
-        return [_stale(findings[0])] if remembered else findings
-    return findings + await _cluster(where, settings, quick=quick)
-
-
-def _stale(finding: Finding) -> Finding:
-    """An embedded server that is not there any more is no fault: the next start brings it back."""
-    return Finding(
-        finding.what, "warn", f"{finding.said} (an earlier `concord up` left this address)", "start `concord up` again"
-    )
-
-
-async def _broker(server: str, where: Kafka) -> Finding:
-    """Whether one bootstrap server can be talked to, by the first thing that goes wrong."""
-    what = f"Kafka {server}"
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdecimal():
-        return Finding(what, "fail", "is not host:port", "KAFKA_BOOTSTRAP_SERVERS is a comma list of host:port")
-    given = {name: value for name, value in where.client().items() if name != "bootstrap_servers"}
-    began = time.monotonic()
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            connection = await conn.create_conn(host, int(port), request_timeout_ms=int(CONNECT_S * 1000), **given)
-        connection.close()
-    except (OSError, kafka_errors.KafkaError) as exc:
-        return Finding(what, "fail", *_kafka_trouble(exc, where.security_protocol))
-    return Finding(what, "ok", f"answers in {(time.monotonic() - began) * 1000:.0f} ms ({where.security_protocol})")
-
-
-def _kafka_trouble(exc: BaseException, protocol: str) -> tuple[str, str]:
-    """What a failed connection means, and what to do."""
-    match exc:
-        case ConnectionRefusedError():
-            return "refused: nothing listens there", "start Kafka (`concord up` starts one), or correct the port"
-        case socket.gaierror():
-            return f"unknown host ({exc.strerror})", "correct the host in KAFKA_BOOTSTRAP_SERVERS"
-        case ssl.SSLCertVerificationError():
-            return (
-                f"its certificate is not trusted ({exc.verify_message})",
-                "name the CA's PEM file in KAFKA_SSL_CAFILE",
-            )
-        case ssl.SSLError():
-            return (
-                f"no TLS spoken there ({exc.reason or exc})",
-                f"KAFKA_SECURITY_PROTOCOL is {protocol}: does that listener use TLS?",
-            )
-        case TimeoutError():
-            return (
-                f"timed out: no answer in {CONNECT_S:.0f} s",
-                "is it Kafka, is it overloaded, does a firewall swallow packets?",
-            )
-        case kafka_errors.AuthenticationFailedError() | kafka_errors.SaslAuthenticationFailed():
-            return "authentication failed", "correct KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
-        case kafka_errors.UnsupportedSaslMechanismError() | kafka_errors.IllegalSaslStateError():
-            return (
-                "authentication failed: it does not offer this",
-                "correct KAFKA_SASL_MECHANISM and KAFKA_SECURITY_PROTOCOL",
-            )
-        case kafka_errors.KafkaConnectionError():
-            return (
-                "closed the connection",
-                f"KAFKA_SECURITY_PROTOCOL is {protocol}: does that listener ask for TLS or a login?",
-            )
-        case _:
-            return f"{type(exc).__name__}: {exc}", "look at the broker's log"
-
-
-async def _cluster(where: Kafka, settings: Settings, *, quick: bool) -> list[Finding]:
-    client = aiokafka.client.AIOKafkaClient(**where.client(), request_timeout_ms=int(CONNECT_S * 1000))
-    try:
-        await client.bootstrap()
-        cluster = await client.fetch_all_metadata()
-        brokers, there = cluster.brokers(), cluster.topics()
-    except kafka_errors.KafkaError as exc:
-        return [Finding("Kafka cluster", "fail", f"no metadata ({exc})", "look at the broker's log")]
-    finally:
-        await client.close()
-    findings = [await _advertised(brokers), _topics(there, settings)]
-    return findings if quick else [*findings, await _transactions(where, there)]
-
-
-async def _advertised(brokers: Any) -> Finding:
-    """Clients go where the brokers say they are: a wrong advertised listener is the classic trap."""
-    lost = [f"{broker.host}:{broker.port}" for broker in brokers if not await _listens(broker.host, broker.port)]
-    if lost:
-        advice = "correct advertised.listeners, or make that address reachable from here"
-        return Finding(
-            "Kafka cluster", "fail", f"brokers say they are at {', '.join(lost)}, where nothing answers", advice
-        )
-    return Finding("Kafka cluster", "ok", f"{len(brokers)} broker{'s' if len(brokers) != 1 else ''}")
-
-
-async def _listens(host: str, port: int) -> bool:
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-def _topics(there: set[str], settings: Settings) -> Finding:
-    wanted = [name for topic in topics.all_topics(settings.recognizers) for name in (topic.name, topic.dead_letters)]
-    missing = [name for name in (*wanted, topics.RELAY_POSITION) if name not in there]
-    if not missing:
-        return Finding("Kafka topics", "ok", f"all {len(wanted) + 1} are there")
-    names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    said = f"{len(missing)} of {len(wanted) + 1} are missing: {names}"
-    return Finding("Kafka topics", "warn", said, "the first worker makes them; producers must wait for that")
-
-
-async def _transactions(where: Kafka, there: set[str]) -> Finding:
-    """Begin one as the relay does, and take it back: nothing is written."""
-    producer = clients.producer(where, transactional_id=f"concord.doctor.{socket.gethostname()}")
-    try:
-        await producer.start()
-        await producer.begin_transaction()
-        if topics.RELAY_POSITION in there:
-            await producer.send_offsets_to_transaction({TopicPartition(topics.RELAY_POSITION, 0): 0}, "concord.doctor")
-        await producer.abort_transaction()
-    except kafka_errors.KafkaError as exc:
-        advice = (
-            "the login needs Write and Describe on transactional ids, and the cluster its transaction log's replicas"
-        )
-        return Finding("Kafka transactions", "fail", f"do not work ({type(exc).__name__}: {exc})", advice)
-    finally:
-        await producer.stop()
-    return Finding("Kafka transactions", "ok", "work")
-
-
-async def _postgres(settings: Settings, *, remembered: bool) -> list[Finding]:
-    if settings.database_url is None:
-        return [Finding("PostgreSQL", "ok", "none configured: `concord up` and `concord demo` start the embedded one")]
-    dsn = settings.database_url.get_secret_value()
-    what = f"PostgreSQL {_place(dsn)}"
-    try:
-        db = await asyncpg.connect(dsn, timeout=CONNECT_S)
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as exc:
-        finding = Finding(what, "fail", *_postgres_trouble(exc))
-        return [_stale(finding) if remembered and isinstance(exc, OSError) else finding]
-    try:
-        ok = Finding(
-            what,
-            "ok",
-            f"PostgreSQL {db.get_server_version().major}, login as {await db.fetchval('SELECT session_user')}",
-        )
-        return [ok, await _roles(db), await _migrated(db), await _clock(db)]
-    finally:
-        await db.close(timeout=CONNECT_S)
-
-
-def _place(dsn: str) -> str:
-    """Where a DSN leads, without its login."""
-    try:
-        parts = urlsplit(dsn)
-        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
-    except ValueError:
-        return ""
-
-
-def _postgres_trouble(exc: BaseException) -> tuple[str, str]:
-    match exc:
-        case ConnectionRefusedError():
-            return (
-                "refused: nothing listens there",
-                "start PostgreSQL (`concord up` starts one), or correct DATABASE_URL's port",
-            )
-        case socket.gaierror():
-            return f"unknown host ({exc.strerror})", "correct the host in DATABASE_URL"
-        case TimeoutError():
-            return (
-                f"timed out: no answer in {CONNECT_S:.0f} s",
-                "is it PostgreSQL, is it overloaded, does a firewall swallow packets?",
-            )
-        case asyncpg.InvalidPasswordError():
-            return "authentication failed: wrong password", "correct the password in DATABASE_URL"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"authentication failed: {exc}", "correct the user in DATABASE_URL, or the server's pg_hba.conf"
-        case asyncpg.InvalidCatalogNameError():
-            return str(exc), "create the database, or correct DATABASE_URL"
-        case asyncpg.TooManyConnectionsError():
-            return str(exc), "raise max_connections, or stop what holds them"
-        case ssl.SSLError():
-            return f"TLS failed ({exc.reason or exc})", "correct sslmode in DATABASE_URL"
-        case ValueError() | asyncpg.ClientConfigurationError():
-            # Its message may repeat the DSN, password and all.
-            return "DATABASE_URL cannot be read", "write postgresql://user:password@host:port/database"
-        case _:
-            return f"{type(exc).__name__}: {exc}", "look at PostgreSQL's log"
-
-
-_ROLES = """
-SELECT ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)) AS there,
-       ARRAY(SELECT rolname::text FROM pg_roles
-             WHERE rolname = ANY($1) AND pg_has_role(session_user, oid, 'MEMBER')) AS ours,
-       (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = session_user) AS may_make,
-       has_database_privilege(current_database(), 'CREATE') AND has_schema_privilege('public', 'CREATE') AS may_create
-"""
-
-
-async def _roles(db: Any) -> Finding:
-    """Stages act as `concord_worker`, HTTP as `concord_tenant`: row-level security stands on them."""
-    wanted = ["concord_tenant", "concord_worker"]
-    row = await db.fetchrow(_ROLES, wanted)
-    missing = sorted(set(wanted) - set(row["there"]))
-    if missing and not (row["may_make"] and row["may_create"]):
-        advice = "let a superuser run `concord migrate` once, or give this login CREATEROLE and CREATE on the database"
-        return Finding("PostgreSQL roles", "fail", f"no {', '.join(missing)}, and this login may not make them", advice)
-    if missing:
-        return Finding(
-            "PostgreSQL roles",
-            "warn",
-            f"no {', '.join(missing)} yet",
-            "`concord migrate`, or the first worker, makes them",
-        )
-    if len(row["ours"]) < len(wanted):
-        grant = f"GRANT {', '.join(wanted)} TO this login"
-        return Finding("PostgreSQL roles", "fail", "this login may not act as concord_worker and concord_tenant", grant)
-    return Finding("PostgreSQL roles", "ok", "concord_worker and concord_tenant can be acted as")
-
-
-async def _migrated(db: Any) -> Finding:
-    what = "PostgreSQL schema"
-    ours = {name: hashlib.sha256(sql.encode()).hexdigest() for name, sql in migrations()}
-    try:
-        there = {row["name"]: row["sha256"] for row in await db.fetch("SELECT name, sha256 FROM migrations")}
-    except asyncpg.UndefinedTableError:
-        return Finding(
-            what, "warn", "empty: Concord was never here", "`concord migrate`, or the first worker, makes it"
-        )
-    except asyncpg.InsufficientPrivilegeError:
-        return Finding(
-            what, "warn", "this login may not read the table migrations", "check with the login that migrates"
-        )
-    changed = [name for name, digest in there.items() if ours.get(name, digest) != digest]
-    if changed:
-        return Finding(
-            what, "fail", f"{changed[0]} was applied with another text", "is this another Concord's database?"
-        )
-    if newer := sorted(set(there) - set(ours)):
-        return Finding(what, "fail", f"is newer than this program ({newer[-1]})", "update Concord here")
-    if missing := sorted(set(ours) - set(there)):
-        return Finding(
-            what,
-            "warn",
-            f"{len(missing)} to apply: {', '.join(missing)}",
-            "`concord migrate`, or the next worker, does it",
-        )
-    return Finding(what, "ok", f"up to date ({max(ours)})")
-
-
-async def _clock(db: Any) -> Finding:
-    """The database's clock counts for retries and leases; ours is in logs and in what producers say."""
-    before = datetime.now(UTC)
-    there: datetime = await db.fetchval("SELECT clock_timestamp()")
-    now = datetime.now(UTC)
-    apart = (there - before - (now - before) / 2).total_seconds()
-    said = f"the database's is {abs(apart):.3f} s {'ahead' if apart > 0 else 'behind'}"
-    if abs(apart) > CLOCK_S:
-        return Finding("clock", "warn", said, "let both follow NTP: times in logs and events will not fit together")
-    return Finding("clock", "ok", said)
-
-
 async def _store(settings: Settings) -> list[Finding]:
     what = f"store s3://{settings.s3_bucket}" if settings.s3_bucket else f"store {settings.storage}"
     try:
-        async with asyncio.timeout(4 * CONNECT_S), _opened(settings) as store:
+        async with asyncio.timeout(4 * CONNECT_S), reach.store(settings) as store:
             await store.check()
     except TimeoutError:
         return [
@@ -545,25 +244,16 @@ async def _store(settings: Settings) -> list[Finding]:
     return [Finding(what, "ok", "a probe was written, read and deleted")]
 
 
-@contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Any]:
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 async def _http(settings: Settings) -> list[Finding]:
     """Where the `track` worker will serve, or serves already."""
     what = f"HTTP {settings.http_host}:{settings.http_port}"
     if settings.http_port == 0:
         return [Finding(what, "ok", "any free port")]
     try:
-        with listening(settings):
+        with reach.listening(settings):
             return [Finding(what, "ok", "free")]
     except OSError as exc:
-        if await serves(settings):
+        if await reach.serves(settings):
             return [Finding(what, "ok", "a Concord of ours serves there")]
         return [
             Finding(
@@ -573,28 +263,3 @@ async def _http(settings: Settings) -> list[Finding]:
                 "another program has it: choose another in CONCORD_HTTP",
             )
         ]
-
-
-def listening(settings: Settings) -> socket.socket:
-    """The HTTP port, taken for as long as the socket is open."""
-    return socket.create_server((settings.http_host, settings.http_port))
-
-
-def console(settings: Settings) -> str:
-    """The address at which a person on this machine finds the HTTP service."""
-    host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "") else settings.http_host  # noqa: S104 - compared, not bound
-    return f"http://{host}:{settings.http_port}/"
-
-
-async def serves(settings: Settings) -> bool:
-    """Whether a `track` worker answers on CONCORD_HTTP."""
-    timeout = aiohttp.ClientTimeout(total=CONNECT_S)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{console(settings)}openapi.json") as answer,
-        ):
-            found = await answer.json()
-    except (aiohttp.ClientError, TimeoutError, ValueError):
-        return False
-    return isinstance(found, dict) and "concord" in str(found.get("info", {}).get("title", "")).lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import mimetypes
 import re
 from dataclasses import dataclass
@@ -193,7 +194,12 @@ async def _not_taken(recordings: Sequence[Recording], store: Store, chosen: str 
 
 async def _same(uri: str, one: Recording, store: Store) -> bool:
     there = await store.stat(uri)
-    return there is not None and uri == one.event.audio_uri and there.size_bytes == one.path.stat().st_size
+    return there is not None and there.sha256 == await asyncio.to_thread(_sha256, one.path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def publish(recordings: Sequence[Recording], where: Kafka, store: Store) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import asyncpg
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -14,7 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from agents.app import dsn_of, kafka_of, open_store
 from agents.commands.serve import with_addresses
 from schemas.errors import NotFound, SettingsError, Unavailable
-from sinks.postgres import Postgres, connect_pool
+from sinks.postgres import Postgres, connect_pool, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -122,6 +124,14 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
             await connected.close()
 
 
+async def answering(settings: Settings) -> None:
+    """Raise, saying what to do, unless Kafka and PostgreSQL answer; there need be nothing of Concord in them yet."""
+    await partitions(kafka(settings))
+    with postgres_explained(), unavailable():
+        connection = await asyncpg.connect(dsn_of(settings), timeout=10)
+        await connection.close(timeout=5)
+
+
 @contextlib.asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
     """The blob store, for as long as the context lasts."""
@@ -130,3 +140,28 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
         yield opened
     finally:
         await opened.close()
+
+
+def listening(settings: Settings) -> socket.socket:
+    """The HTTP port, taken for as long as the socket is open."""
+    return socket.create_server((settings.http_host, settings.http_port))
+
+
+def console(settings: Settings) -> str:
+    """The address at which a person on this machine finds the HTTP service."""
+    host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "") else settings.http_host  # noqa: S104 - compared, not bound
+    return f"http://{host}:{settings.http_port}/"
+
+
+async def serves(settings: Settings) -> bool:
+    """Whether a `track` worker answers on CONCORD_HTTP."""
+    timeout = aiohttp.ClientTimeout(total=5)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{console(settings)}openapi.json") as answer,
+        ):
+            found = await answer.json()
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return False
+    return isinstance(found, dict) and "concord" in str(found.get("info", {}).get("title", "")).lower()

@@ -7,6 +7,7 @@ import asyncio
 import gzip
 import shutil
 import sys
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -117,7 +118,7 @@ async def run(arguments: argparse.Namespace, _: Settings) -> int:
     else:
         width = min(shutil.get_terminal_size((100, 24)).columns, 110)
         print(transcript.plain(decided, color=sys.stdout.isatty(), width=width))
-        print(f"\n{transcript.facts(decided)}")
+        print(f"\n{textwrap.fill(transcript.facts(decided), width)}")
     return 0
 
 

@@ -140,11 +140,12 @@ def _paragraph(paragraph: Sequence[Span], *, color: bool, width: int) -> str:
 
 
 def _disputes(disputes: Sequence[Span], decided: Reconciliation) -> str:
-    rows = [
-        f"Disputed: {len(disputes)} places in {len(decided.words)} words (probability of the choice; who heard what)"
-    ]
+    places = "1 place" if len(disputes) == 1 else f"{len(disputes)} places"
+    rows = [f"Disputed: {places} in {len(decided.words)} words (probability of the choice; who heard what)"]
     for span in disputes:
-        readings = "  |  ".join(f"{text or NOTHING} ({', '.join(who) or 'nobody whole'})" for text, who in span.heard)
+        readings = "  |  ".join(
+            f"{text or NOTHING} ({', '.join(who) or 'pieced together'})" for text, who in span.heard
+        )
         rows.append(f"  {clock(span.start_ms):>8}  {span.probability:4.0%}  {readings}")
     return "\n".join(rows)
 

@@ -41,6 +41,7 @@ CREATE TABLE jobs (
     completed_at  timestamptz
 );
 CREATE INDEX jobs_of_tenant ON jobs (tenant_id, created_at DESC, job_id);
+CREATE INDEX jobs_of_tenant_by_status ON jobs (tenant_id, status, created_at DESC, job_id);
 CREATE INDEX jobs_open ON jobs (status) WHERE status NOT IN ('completed', 'failed');
 
 CREATE TABLE provider_requests (

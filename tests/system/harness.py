@@ -227,7 +227,7 @@ class Provider:
         command = [sys.executable, "-m", "tests.servers.scripted", "--port", str(self.port), "--ledger", str(self.ledger)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
         self._child.spawn(command, env=env | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}, cwd=ROOT)
-        await patiently(lambda: self.switch())
+        await patiently(self.switch)
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -284,6 +284,11 @@ class Watch:
         """Rubbish of which no dead letter was seen."""
         letters = {record.value for (topic, _, _), record in self.tap.records.items() if topic.endswith(".dlq")}
         return [value for value, _ in self.publisher.rubbish if value not in letters]
+
+    def asked(self, jobs: list[str]) -> int:
+        """How many requests to recognize these jobs are on the stream."""
+        keys = {job.encode() for job in jobs}
+        return sum(t.startswith("asr.requests.") and r.key in keys for (t, _, _), r in self.tap.records.items())
 
     async def finished(self, seconds: float) -> bool:
         """Whether everything that was accepted comes to its end within `seconds` without any progress.

@@ -206,6 +206,7 @@ class Sighting:
 
     topic: str
     at: float
+    error: str = ""
 
 
 class Downstream:
@@ -243,7 +244,9 @@ class Downstream:
 
     def _saw(self, record: ConsumerRecord) -> None:
         data = json.loads(record.value)
-        self.seen[data["job_id"], data["run"]].append(Sighting(record.topic, time.monotonic()))
+        self.seen[data["job_id"], data["run"]].append(
+            Sighting(record.topic, time.monotonic(), data.get("error", ""))
+        )
         if record.topic == "persisted":
             look = asyncio.create_task(self._look(data))
             self._looks.add(look)
@@ -291,10 +294,11 @@ def _must(holds: object, otherwise: str) -> None:
 
 
 class Statuses:
-    """Follows `job.status`: the versions of a job only rise, and nothing of a run comes after its end."""
+    """Follows `job.status`: the versions of a job only rise, none is left out, and nothing of a run comes after its end."""
 
     def __init__(self, servers: str) -> None:
         self.backward: list[str] = []
+        self.missed: list[str] = []
         self.versions: dict[str, int] = {}
         self._ended: set[Run] = set()
         self.follower = Follower(servers, ("job.status",), self._saw)
@@ -305,6 +309,8 @@ class Statuses:
         what = f"{job}/{run}: {data['status']} {version} at job.status/{record.partition}/{record.offset}"
         if version <= self.versions.get(job, 0):
             self.backward.append(f"{what} after {self.versions[job]}")
+        if version > self.versions.get(job, 0) + 1:
+            self.missed.append(f"{what} after {self.versions.get(job, 0)}")
         if (job, run) in self._ended:
             self.backward.append(f"{what} after the run's end")
         self.versions[job] = max(version, self.versions.get(job, 0))

@@ -122,10 +122,10 @@ class Storm:
             await self._happened("kill -9", "provider", probe=True)
             self._later(self._start_provider(), self.chance.uniform(0, 2))
 
-    async def switch_provider(self, what: str, **switches: object) -> None:
+    async def switch_provider(self, what: str) -> None:
         """Make the recognizers' server misbehave for up to three seconds."""
         if self._breaks("provider"):
-            await patiently(lambda: self.here.provider.switch(**switches))
+            await patiently(lambda: self.here.provider.switch(**{what: True}))
             await self._happened("provider", what, probe=True)
             self._later(self._reset_provider(), self.chance.uniform(1, 3))
 

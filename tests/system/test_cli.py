@@ -19,7 +19,7 @@ import pytest
 from agents import kafka as clients
 from agents import settings as configuration
 from agents.__main__ import COMMANDS
-from agents.commands import doctor, publish, reach
+from agents.commands import check_kafka, check_postgres, publish, reach
 from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
 from schemas.events import AudioUploaded, JobReprocess, StepState
 from schemas.jobs import Job, Outcome, Progress, Step
@@ -135,7 +135,8 @@ async def test_doctor_tells_servers_that_refuse(concord):
 
 
 async def test_doctor_tells_servers_that_never_answer(concord, monkeypatch):
-    monkeypatch.setattr(doctor, "CONNECT_S", 0.3)
+    for module in (check_kafka, check_postgres):
+        monkeypatch.setattr(module, "CONNECT_S", 0.3)
     held = []
     async with await asyncio.start_server(lambda *pair: held.append(pair), "127.0.0.1", 0) as silent:
         port = silent.sockets[0].getsockname()[1]

@@ -85,8 +85,8 @@ def everything(storm: Storm) -> list[Action]:
     actions += [lambda role=role: storm.stop(role) for role in ("intake", a, "persist", "relay", "track")]
     actions += [lambda role=role: storm.freeze(role) for role in ("intake", a, b, "reconcile", "persist", "relay")]
     actions += [storm.terminate_sessions] * 3
-    switches = {"lose_answer": {"lose_answer": True}, "503": {"status": 503}, "429": {"status": 429}}
-    actions += [lambda what=what, to=to: storm.switch_provider(what, **to) for what, to in (switches | switches).items()]
+    switches = ("lose_answer", "refuse_429", "error_5xx", "stall") * 2
+    actions += [lambda what=what: storm.switch_provider(what) for what in switches]
     for proxy in ("postgres", "provider"):
         for what in ("cut", "blackhole", "delay", "lose_answers"):
             actions.append(lambda proxy=proxy, what=what: storm.network(proxy, what))

