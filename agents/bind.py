@@ -127,9 +127,7 @@ class Driver:
             passing(f"{self._kind}.after-commit")
             await ack()
             self._metrics.handled(done)
-        except asyncio.CancelledError:
-            raise  # not acked: it comes again
-        finally:
+        finally:  # cancelled before the ack: it comes again
             self._slots.release()
 
     async def _step(self, record: Record) -> Step:

@@ -50,7 +50,7 @@ class Committer:
     async def _commit_all(self, batch: list[_Waiting]) -> None:
         try:
             written = await self._patiently([w.step for w in batch])
-        except Exception as exc:  # a step that the database refuses, whatever the reason, must not hold up the others
+        except Exception as exc:  # noqa: BLE001 - a step that the database refuses, whatever the reason, must not hold up the others
             if len(batch) > 1:
                 for one in batch:
                     await self._commit_all([one])
@@ -81,7 +81,7 @@ class Committer:
         try:
             letter = undeliverable(one.step.stage, envelope.record, reason)
             one.done.set_result((await self._patiently([letter]))[0])
-        except Exception as again:
+        except Exception as again:  # noqa: BLE001 - it is the waiting handler's
             one.done.set_exception(again)
 
     async def close(self) -> None:

@@ -106,21 +106,7 @@ class Intake:
         return cast("Fetched | None", found)
 
     def _created(self, envelope: Envelope, data: AudioFetch, fetched: Fetched | None) -> Outcome:
-        job = Job(
-            tenant_id=data.tenant_id,
-            job_id=data.job_id,
-            run=data.run,
-            status="transcribing" if fetched else "uploaded",
-            filename=data.filename,
-            audio_uri=data.audio_uri,
-            language=data.language,
-            priority=data.priority,
-            options=data.options.model_dump(),
-            metadata=dict(data.metadata),
-            steps={"intake": StepState(state="done" if fetched else "running", progress=1.0 if fetched else None)},
-        )
-        if fetched is not None:
-            job = replace(job, **_audio_columns(fetched))
+        job = _job(data, fetched)
         requests = _requests(job, self.recognizers) if fetched else ()
         return Outcome(
             tenant_id=job.tenant_id,
@@ -211,18 +197,38 @@ class Intake:
             return failed_job("intake", envelope, reason, attempts)
         job_id = data.job_id or ids.job_id(data.tenant_id, ids.event_id(envelope.id, "intake", 0))
         fetch = AudioFetch(**data.model_dump(exclude={"job_id"}), job_id=job_id)
-        created = self._created(envelope, fetch, None)
-        assert created.create is not None  # _created always sets it
         step = StepState(state="failed", attempts=attempts, error=reason)
-        job = replace(created.create, status="failed", reason=reason, steps={"intake": step})
-        return replace(
-            created, create=job, later=failure_events(replace(envelope, data=fetch), "intake", reason, attempts)
+        job = replace(_job(fetch, None), status="failed", reason=reason, steps={"intake": step})
+        return Outcome(
+            tenant_id=job.tenant_id,
+            job_id=job.job_id,
+            create=job,
+            later=failure_events(replace(envelope, data=fetch), "intake", reason, attempts),
+            taken=_taken_letter(envelope),
         )
 
 
 def stage(intake: Intake) -> Stage:
     """Intake as a stage."""
     return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, intake.give_up)
+
+
+def _job(data: AudioFetch, fetched: Fetched | None) -> Job:
+    """The job as it begins."""
+    job = Job(
+        tenant_id=data.tenant_id,
+        job_id=data.job_id,
+        run=data.run,
+        status="transcribing" if fetched else "uploaded",
+        filename=data.filename,
+        audio_uri=data.audio_uri,
+        language=data.language,
+        priority=data.priority,
+        options=data.options.model_dump(),
+        metadata=dict(data.metadata),
+        steps={"intake": StepState(state="done" if fetched else "running", progress=1.0 if fetched else None)},
+    )
+    return replace(job, **_audio_columns(fetched)) if fetched else job
 
 
 def _requests(job: Job, recognizers: tuple[str, ...]) -> tuple[ProviderRequest, ...]:

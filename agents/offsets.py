@@ -72,7 +72,7 @@ class _ReadCommitted(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust offers no setting for this outside exactly_once; the attribute is read when the consumer starts.
-        consumer._isolation_level = "read_committed"
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
 
 

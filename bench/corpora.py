@@ -1,4 +1,6 @@
-"""The shared corpora as word networks with the right reading of every slot: what a reconciler is fitted and measured on."""
+"""The shared corpora as word networks with the right reading of every slot: what a reconciler is fitted and measured
+on.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,9 @@ def _middle_of_runs(here: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def _cheapest(key: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Per slot of a stretch the reference word it stands for, or NOTHING: fewest errors if the best readings are chosen."""
+    """Per slot of a stretch the reference word it stands for, or NOTHING: fewest errors if the best readings are
+    chosen.
+    """
     slots, length = len(key), len(reference)
     skip = np.where((key < 0).any(axis=1), 0, 1)
     miss = (key[:, :, None] != reference).all(axis=1).astype(np.int64)

@@ -1,8 +1,12 @@
-"""Fits agents/text/calibration.json.gz on the shared corpora: `python -m bench.fit_reconciler`. The same input, the same bytes.
+"""Fits agents/text/calibration.json.gz on the shared corpora: `python -m bench.fit_reconciler`. The same input, the
+same bytes.
 
-Three things are learned: tables about words and recognizers (Knowledge), trees that weigh the evidence in disputed slots, and
-trees for the words that all heard. Rows for the trees are made with tables from other calls, so the trees learn how far to
-trust a table about calls it has not seen; a part of the rows has its recognizers' record hidden, so they do without as well.
+Three things are learned: tables about words and recognizers (Knowledge), trees that weigh the evidence in disputed
+slots, and
+trees for the words that all heard. Rows for the trees are made with tables from other calls, so the trees learn how far
+to
+trust a table about calls it has not seen; a part of the rows has its recognizers' record hidden, so they do without as
+well.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ import wordfreq
 import wordsegment
 
 from agents.text.calibrate import Calibration, dump
-from agents.text.evidence import RECORD_COLUMNS, WHO, Knowledge, agreed_evidence, evidence
+from agents.text.evidence import RECORD_COLUMNS, WHO, agreed_evidence, evidence
+from agents.text.knowledge import Knowledge
 from agents.text.trees import UNKNOWN, Tree, Trees
-from bench.corpora import CORPORA, NOTHING, Call, Sample, load, samples
+from bench.corpora import CORPORA, Call, Sample, load, samples
 
 FOLDS, SEED = 5, 7
 TARGET = Path(__file__).parents[1] / "agents" / "text" / "calibration.json.gz"
@@ -95,7 +100,8 @@ def learn(calls: list[Call], counts: dict[int, Counts], chosen: set[int], genera
         total[calls[number].corpus].add(counts[number])
         everywhere.add(counts[number])
     words = {
-        corpus: {key: list(pair) for key, pair in sorted(part.words.items()) if pair[1] >= 4} for corpus, part in sorted(total.items())
+        corpus: {key: list(pair) for key, pair in sorted(part.words.items()) if pair[1] >= 4}
+        for corpus, part in sorted(total.items())
     }
     past = {
         name: {
@@ -105,7 +111,10 @@ def learn(calls: list[Call], counts: dict[int, Counts], chosen: set[int], genera
         }
         for name, kinds in sorted(everywhere.record.items())
     }
-    said = {corpus: Counter(word for n in sorted(chosen) if calls[n].corpus == corpus for word in calls[n].said) for corpus in sorted(total)}
+    said = {
+        corpus: Counter(word for n in sorted(chosen) if calls[n].corpus == corpus for word in calls[n].said)
+        for corpus in sorted(total)
+    }
     domain = _domain(calls[number].said for number in sorted(chosen))
     return Knowledge(general.frequency, general.bigrams, domain, words, _topics(said), past)
 
@@ -113,9 +122,15 @@ def learn(calls: list[Call], counts: dict[int, Counts], chosen: set[int], genera
 def _topics(said: dict[str, Counter[str]], least: int = 10) -> dict[str, dict[str, float]]:
     """Per corpus and word the log of how much more common it is there than on average over the corpora."""
     vocabulary = sorted(word for word, count in sum(said.values(), Counter()).items() if count >= least)
-    share = {corpus: {w: (count[w] + 0.5) / (count.total() + 0.5 * len(vocabulary)) for w in vocabulary} for corpus, count in said.items()}
+    share = {
+        corpus: {w: (count[w] + 0.5) / (count.total() + 0.5 * len(vocabulary)) for w in vocabulary}
+        for corpus, count in said.items()
+    }
     mean = {word: sum(part[word] for part in share.values()) / len(share) for word in vocabulary}
-    return {corpus: {word: round(math.log(part[word] / mean[word]), 2) for word in vocabulary} for corpus, part in share.items()}
+    return {
+        corpus: {word: round(math.log(part[word] / mean[word]), 2) for word in vocabulary}
+        for corpus, part in share.items()
+    }
 
 
 class Counts:
@@ -126,7 +141,10 @@ class Counts:
         self.record: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
 
     def add(self, other: Counts) -> None:
-        for mine, theirs in ((self.words, other.words), *((self.record[name], kinds) for name, kinds in other.record.items())):
+        for mine, theirs in (
+            (self.words, other.words),
+            *((self.record[name], kinds) for name, kinds in other.record.items()),
+        ):
             for key, (right, total) in theirs.items():
                 pair = mine[key]
                 pair[0] += right
@@ -219,7 +237,9 @@ def _rows(values: np.ndarray, right: np.ndarray, part: Sample) -> Rows:
 
 
 def join(parts: list[Rows]) -> Rows:
-    return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "right", "call", "size")))
+    return Rows(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "right", "call", "size"))
+    )
 
 
 def hide(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -241,7 +261,9 @@ def hide(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def grow(part: Rows, rounds: int, leaves: int, rate: float) -> Trees:
-    """Boosted trees that tell right from wrong: LightGBM (Ke et al. 2017), on one thread and with fixed seeds, so repeatable."""
+    """Boosted trees that tell right from wrong: LightGBM (Ke et al. 2017), on one thread and with fixed seeds, so
+    repeatable.
+    """
     model = lightgbm.train(
         {
             "objective": "binary", "learning_rate": rate, "num_leaves": leaves, "min_data_in_leaf": 150, "lambda_l2": 5,
@@ -319,13 +341,21 @@ def main() -> None:
     fitted = fit(calls, data, set(range(len(calls))), english())
     provenance = {
         "command": "python -m bench.fit_reconciler",
-        "corpora": {name: sum(call.corpus == name for call in calls) for name in sorted({call.corpus for call in calls})},
-        "sources": "Earnings-21 (Del Rio et al. 2021, CC BY-SA 4.0); PriMock57 (Papadopoulos Korfiatis et al. 2022, CC BY 4.0), "
-        "hypotheses from Omi Health (MIT); wordfreq (Speer 2022, CC BY-SA 4.0); wordsegment (Jenks, Apache 2.0; Norvig's ngrams)",
+        "corpora": {
+            name: sum(call.corpus == name for call in calls) for name in sorted({call.corpus for call in calls})
+        },
+        "sources": [
+            "Earnings-21 (Del Rio et al. 2021), CC BY-SA 4.0",
+            "PriMock57 (Papadopoulos Korfiatis et al. 2022), CC BY 4.0; hypotheses from Omi Health, MIT",
+            "wordfreq (Speer 2022), CC BY-SA 4.0",
+            "wordsegment (Jenks), Apache 2.0, with word pairs by Norvig",
+        ],
         "lightgbm": lightgbm.__version__,
         "figures": "bench/results/reconcile.md, by `make bench-reconcile`: cross-validated by call",
     }
-    options.output.write_bytes(dump(Calibration(fitted.knowledge, fitted.pair, fitted.several, fitted.agreed, provenance)))
+    options.output.write_bytes(
+        dump(Calibration(fitted.knowledge, fitted.pair, fitted.several, fitted.agreed, provenance))
+    )
 
 
 if __name__ == "__main__":

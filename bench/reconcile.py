@@ -1,7 +1,9 @@
 """How right a reconciled transcript is: `make bench-reconcile`. Writes bench/results/reconcile.md, .svg and .json.
 
-All pairs and triples of recognizers of the shared corpora, always on calls that were not fitted on; and recognizers that were not
-fitted on. Word error rates are pooled over calls, counted with agents/text/score.py, which keeps to Whisper's English normaliser.
+All pairs and triples of recognizers of the shared corpora, always on calls that were not fitted on; and recognizers
+that were not
+fitted on. Word error rates are pooled over calls, counted with agents/text/score.py, which keeps to Whisper's English
+normaliser.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from rapidfuzz.distance import Levenshtein
 
 from agents.text.calibrate import Calibration, shipped
 from agents.text.network import Network
-from agents.text.reconcile import reconcile
 from agents.text.normalise import is_silent, tokenise
-from agents.text.score import NORMALISER, bootstrap, words
-from bench.corpora import CORPORA, Call, Sample, load, sample, samples
+from agents.text.reconcile import reconcile
+from agents.text.score import bootstrap, words
+from bench.corpora import CORPORA, Call, Sample, load, samples
 from bench.fit_reconciler import FOLDS, english, fit, folds
+from bench.reconcile_report import plot, report
 from schemas.words import Hypothesis, Word
 
 RESULTS = Path(__file__).parent / "results"
@@ -85,7 +88,9 @@ def add(tally: Tally, part: Sample, scorer: Scorer, calibration: Calibration, re
 
 
 def voted(part: Sample, tie: str) -> str:
-    """Plain voting over the network. A tie goes to the first recognizer (NIST's rover), or the longest word (crowd-kit)."""
+    """Plain voting over the network. A tie goes to the first recognizer (NIST's rover), or the longest word (crowd-
+    kit).
+    """
     network = part.network
     order = sorted(range(len(network.columns)), key=lambda k: network.columns[k].hypothesis.provider)
     names = [*network.names, ""]
@@ -119,10 +124,13 @@ def checked(said: tuple[Word, ...], scorer: Scorer, call: int) -> np.ndarray:
 
 
 def calibration_error(pairs: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: the mean distance of probability and share of right words, over bins of probability."""
+    """Expected calibration error: mean distance of probability and share of right words, over bins of probability."""
     place = np.minimum((pairs[:, 0] * bins).astype(int), bins - 1)
     return float(
-        sum(abs(pairs[place == b, 0].mean() - pairs[place == b, 1].mean()) * (place == b).mean() for b in np.unique(place))
+        sum(
+            abs(pairs[place == b, 0].mean() - pairs[place == b, 1].mean()) * (place == b).mean()
+            for b in np.unique(place)
+        )
     )
 
 
@@ -149,10 +157,15 @@ def cross_validated(calls: list[Call], data: list[Sample], scorer: Scorer) -> tu
 
 
 def left_out(calls: list[Call], data: list[Sample], scorer: Scorer) -> dict:
-    """Tallies by (corpus, recognizer left out, number of recognizers), with a calibration that never saw that recognizer."""
+    """Tallies by (corpus, recognizer left out, number of recognizers), with a calibration that never saw that
+    recognizer.
+    """
     fold, general = folds(calls), english()
     chosen = {call for call in range(len(calls)) if fold[call] not in LEFT_OUT_FOLDS}
-    names = {corpus: sorted({n for c in calls if c.corpus == corpus for n in c.hypotheses}) for corpus in {c.corpus for c in calls}}
+    names = {
+        corpus: sorted({n for c in calls if c.corpus == corpus for n in c.hypotheses})
+        for corpus in {c.corpus for c in calls}
+    }
     rounds = max(map(len, names.values()))
     tallies: dict = defaultdict(Tally)
     for turn in range(rounds):
@@ -187,7 +200,9 @@ def hour(hypothesis: Hypothesis, words: int = 9000) -> Hypothesis:
 
 
 def summary(tallies: dict) -> dict[str, dict]:
-    """Per corpus and number of recognizers: gains over the best single recognizer, with a bootstrap interval of their mean."""
+    """Per corpus and number of recognizers: gains over the best single recognizer, with a bootstrap interval of their
+    mean.
+    """
     groups = defaultdict(list)
     for (corpus, names, *_), tally in tallies.items():
         groups[f"{corpus}, {len(names)} recognizers"].append((names, tally))
@@ -198,10 +213,14 @@ def summary(tallies: dict) -> dict[str, dict]:
         place = [{call: at for at, call in enumerate(tally.calls)} for _, tally in members]
 
         def mean(draw: np.ndarray, members: list = members, calls: list = calls, place: list = place) -> float:
-            return float(np.mean([
-                tally.gain(names, "ours", np.array([at[calls[d]] for d in draw if calls[d] in at]))
-                for (names, tally), at in zip(members, place, strict=True)
-            ]))
+            return float(
+                np.mean(
+                    [
+                        tally.gain(names, "ours", np.array([at[calls[d]] for d in draw if calls[d] in at]))
+                        for (names, tally), at in zip(members, place, strict=True)
+                    ]
+                )
+            )
 
         found[group] = {
             "sets": len(members),
@@ -210,43 +229,6 @@ def summary(tallies: dict) -> dict[str, dict]:
             "interval": bootstrap(mean, len(calls), 300),
         }
     return found
-
-
-def report(found: dict) -> str:
-    """The table as Markdown."""
-    percent = "{:.1f} %".format
-    lines = [
-        "# Reconciliation: word error rate, relative to the best single recognizer of each set", "",
-        "By `make bench-reconcile`, on the shared corpora, every call scored by a calibration fitted without it (five folds by call).",
-        f"Pooled over calls, normaliser: {NORMALISER}. Positive is fewer errors. Interval: bootstrap over calls, 95 %.", "",
-        "| recognizers | sets | ROVER | longest word | **ours** | interval | lowest set | oracle |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
-    for group, s in found["summary"].items():
-        low, high = s["interval"]
-        lines.append(
-            f"| {group} | {s['sets']} | {percent(100 * s['ROVER'])} | {percent(100 * s['longest'])} | "
-            f"**{percent(100 * s['ours'])}** | {percent(100 * low)} to {percent(100 * high)} | "
-            f"{percent(100 * s['lowest'])} | {percent(100 * s['oracle'])} |"
-        )
-    lines += ["", "## Probabilities", "", "| recognizers | words | expected calibration error | errors in the lowest 10 % |",
-              "| --- | --- | --- | --- |"]  # fmt: skip
-    lines += [f"| {group} | {n} | {e:.3f} | {percent(100 * s)} |" for group, (n, e, s) in found["reliability"].items()]
-    lines += ["", "## A recognizer that was left out of the fit", "",
-              "Fitted on three folds of calls without it, measured on the other two; beside it the same calls with it known.", "",
-              "| recognizers | left out | known |", "| --- | --- | --- |"]  # fmt: skip
-    lines += [f"| {group} | {percent(100 * a)} | {percent(100 * b)} |" for group, (a, b) in found["left out"].items()]
-    lines += ["", "## An hour of speech", "", "| recognizers | seconds | process at most |", "| --- | --- | --- |"]
-    lines += [f"| {size} | {seconds:.3f} | {mb:.0f} MB |" for size, seconds, mb in found["cost"]]
-    lines += ["", "## Every set", "", "Word error rates in percent.", "",
-              "| set | each recognizer | ROVER | longest | **ours** | oracle | gain |",
-              "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    lines += [
-        f"| {s['set']} | {' / '.join(f'{100 * x:.2f}' for x in s['single'])} | {100 * s['ROVER']:.2f} | {100 * s['longest']:.2f} | "
-        f"**{100 * s['ours']:.2f}** | {100 * s['oracle']:.2f} | {percent(100 * s['gain'])} |"
-        for s in found["sets"]
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def rates(tallies: dict) -> list[dict]:
@@ -273,33 +255,12 @@ def compared(out: dict, known: dict) -> dict[str, tuple[float, float]]:
     return {group: tuple(np.mean(values, axis=0).tolist()) for group, values in sorted(groups.items())}
 
 
-def plot(found: dict) -> str:
-    """The gain of every set as an SVG: a bar each, with the oracle's behind it."""
-    sets, left, step, scale = found["sets"], 430, 17, 9.0
-    height = step * len(sets) + 60
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="940" height="{height}" font-family="sans-serif" font-size="11">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="18">fewer word errors than the best recognizer of the set, %: reconciled (dark), perfect choice (light)</text>',
-    ]
-    for at in (0, 10, 20, 30, 40, 50):
-        x = left + at * scale
-        parts.append(f'<line x1="{x}" y1="30" x2="{x}" y2="{height - 20}" stroke="#ddd"/><text x="{x}" y="{height - 6}">{at}</text>')
-    for number, s in enumerate(sets):
-        y = 32 + number * step
-        best = 1 - s["oracle"] / min(s["single"])
-        parts += [
-            f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{s["set"]}</text>',
-            f'<rect x="{left}" y="{y}" width="{max(100 * best * scale, 0):.1f}" height="{step - 4}" fill="#cfe3f3"/>',
-            f'<rect x="{left}" y="{y + 2}" width="{max(100 * s["gain"] * scale, 0):.1f}" height="{step - 8}" fill="#1f6fb2"/>',
-        ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
 def measure(calls: list[Call], data: list[Sample]) -> dict:
     scorer = Scorer(calls)
     tallies, reliability = cross_validated(calls, data, scorer)
-    pairs = {f"{corpus}, {size} recognizers": np.concatenate(parts) for (corpus, size), parts in sorted(reliability.items())}
+    pairs = {
+        f"{corpus}, {size} recognizers": np.concatenate(parts) for (corpus, size), parts in sorted(reliability.items())
+    }
     return {
         "summary": summary(tallies),
         "reliability": {g: (len(p), calibration_error(p), share_of_errors(p)) for g, p in pairs.items()},

@@ -8,7 +8,7 @@ rules (versions only rise, a run ends once, only the claim's holder may write a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -424,6 +424,10 @@ _SHARE: Final = {
 }
 
 
+#: For a job that no database has seen yet.
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def status_of(job: Job) -> JobStatus:
     """The published view of a job's row."""
     share = _SHARE[job.status]
@@ -440,7 +444,7 @@ def status_of(job: Job) -> JobStatus:
         steps=job.steps,
         progress=round(share, 3),
         reason=job.reason,
-        created_at=job.created_at or job.updated_at or datetime.min,
-        updated_at=job.updated_at or datetime.min,
+        created_at=job.created_at or _NEVER,
+        updated_at=job.updated_at or _NEVER,
         completed_at=job.completed_at,
     )

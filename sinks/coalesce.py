@@ -40,7 +40,7 @@ class Coalesce(Generic[K, V]):
             batch = {key: self._waiting.pop(key) for key in keys}
             try:
                 answers = await self._ask_many(keys)
-            except Exception as exc:  # it is the askers' to handle: each gets it
+            except Exception as exc:  # noqa: BLE001 - it is the askers' to handle: each gets it
                 for future in _open(batch.values()):
                     future.set_exception(exc)
                 continue

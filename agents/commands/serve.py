@@ -139,7 +139,7 @@ async def _keep_alive(started: Sequence[Any]) -> None:
                 try:
                     await server.start()
                 except ServerError as exc:
-                    log.error("%s", exc)
+                    log.warning("%s", exc)
 
 
 def _on_signals() -> asyncio.Event:

@@ -16,6 +16,7 @@ How it listens was chosen by measuring, on read speech clean, in noise and throu
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -128,7 +129,7 @@ class Whisper:
                 raise Transient(f"{self.name} is shut down")
             if self._worker is None:
                 try:
-                    folder = await asyncio.to_thread(self._model)
+                    folder = await asyncio.to_thread(_checked, self._model)
                 except ConcordError as exc:
                     raise ProviderError(f"{self.name}: {exc}") from exc
                 arguments = (str(folder.resolve()), str(self._threads))
@@ -140,6 +141,17 @@ class Whisper:
         self._closed = True
         if self._worker is not None:
             await self._worker.close()
+
+
+def _checked(model: Callable[[], Path]) -> Path:
+    """The folder with the weights, if everything is there to use it."""
+    if importlib.util.find_spec("faster_whisper") is None:
+        raise ProviderError("faster-whisper is not installed: run `make install` (it is in the extra `local`)")
+    folder = model()
+    for name in ("model.bin", "config.json", "tokenizer.json"):  # without the last, the internet would be asked for it
+        if not (folder / name).is_file():
+            raise ProviderError(f"{folder} has no {name}: take the whole folder of a CTranslate2 Whisper model")
+    return folder
 
 
 def _processors() -> int:
@@ -239,14 +251,9 @@ def _segments(segments: Any, piece: Piece, *, joined: bool) -> Iterator[tuple[li
 
 def main(folder: str, threads: str) -> None:
     """The worker process: `python -m agents.providers.whisper FOLDER THREADS`."""
-    os.nice(_NICENESS)
-    if not (Path(folder) / "tokenizer.json").is_file():  # faster-whisper would ask the internet for it
-        raise SystemExit(f"{folder} has no tokenizer.json: take the whole folder of a CTranslate2 Whisper model")
-    try:
-        from faster_whisper import WhisperModel
-    except ImportError as exc:
-        raise SystemExit(f"{exc}: local recognition needs the extra `local`; run `make install`") from exc
+    from faster_whisper import WhisperModel
 
+    os.nice(_NICENESS)
     model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=int(threads))
     serve(lambda request, tell: _recognize(model, request, tell))
 

@@ -1,7 +1,9 @@
 """Several token sequences aligned into one grid: rows in order, one column a sequence, equal tokens in one row.
 
-Two steps. Myers' bit-parallel Levenshtein (RapidFuzz) finds where all sequences say the same; those runs are anchors. What lies
-between two anchors is small, and aligned by how alike the tokens are written and when they were said, one sequence after the
+Two steps. Myers' bit-parallel Levenshtein (RapidFuzz) finds where all sequences say the same; those runs are anchors.
+What lies
+between two anchors is small, and aligned by how alike the tokens are written and when they were said, one sequence
+after the
 other (progressive alignment, as in NIST's ROVER: Fiscus 1997), all regions of like size at once.
 """
 
@@ -16,7 +18,7 @@ from rapidfuzz.distance import JaroWinkler, Levenshtein
 from rapidfuzz.process import cpdist
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,10 +48,12 @@ def align(
 ) -> Ints:
     """The grid (rows, sequences) of positions in each sequence, -1 where it has no token in the row.
 
-    `sequences` hold indices into `names`; `times` the middle of each token in ms, NaN if unknown; `apart` says which names
-    never share a row with the others (fillers and marks). Every position occurs once, in order. Earlier sequences lead; give them in an order that does not depend on who they are.
+    `sequences` hold indices into `names`; `times` the middle of each token in ms, NaN if unknown; `apart` says which
+    names
+    never share a row with the others (fillers and marks). Every position occurs once, in order. Earlier sequences lead;
+    give them in an order that does not depend on who they are.
     """
-    pairs = itertools.combinations(range(len(sequences)), 2)
+    pairs: Iterable[tuple[int, int]] = itertools.combinations(range(len(sequences)), 2)
     if len(sequences) > MANY:
         pairs = ((0, k) for k in range(1, len(sequences)))
     found = {(i, j): matches(sequences[i], sequences[j]) for i, j in pairs}
@@ -97,14 +101,14 @@ def _anchors(sequences: Sequence[Ints], centre: int, found: dict[tuple[int, int]
     return anchors[_strong(anchors, [len(sequence) for sequence in sequences])]
 
 
-def _strong(anchors: Ints, lengths: list[int]) -> NDArray[np.bool_]:
-    """Anchors next to another one; a single one may be a chance meeting, unless its region would get too long without."""
+def _strong(anchors: Ints, lengths: list[int]) -> Flags:
+    """Anchors next to another one; a single one may be chance, but stays where its region would get too long without."""
     if not len(anchors):
         return np.zeros(0, dtype=bool)
     joined = (np.diff(anchors, axis=0) == 1).all(axis=1)
-    strong = np.concatenate([[False], joined]) | np.concatenate([joined, [False]])
+    strong: Flags = np.concatenate([[False], joined]) | np.concatenate([joined, [False]])
     fence = np.vstack([[-1] * anchors.shape[1], anchors[strong], lengths])
-    wide = (np.diff(fence, axis=0) > LONGEST // 2).any(axis=1)
+    wide: Flags = (np.diff(fence, axis=0) > LONGEST // 2).any(axis=1)
     strong |= wide[np.searchsorted(fence[:, 0], anchors[:, 0], side="right") - 1]
     return strong
 
@@ -146,7 +150,9 @@ def _add(
     """Align one more sequence to the rows of every region."""
     have = np.bincount(region, minlength=len(size)).astype(np.int64)
     first_row = np.cumsum(have) - have
-    new_row, new_token, new_region = [], [], []
+    new_row: list[Ints] = []
+    new_token: list[Ints] = []
+    new_region: list[Ints] = []
 
     alone = np.flatnonzero((have == 0) | (size == 0))
     for count, first, target, other in ((have, first_row, new_row, new_token), (size, start, new_token, new_row)):
@@ -180,7 +186,9 @@ def _costs(
     rows: Ints, column: int, sequences: Sequence[Ints], price: _Price, times: Sequence[Floats] | None,
     first_row: Ints, have: Ints, start: Ints, size: Ints,
 ) -> Floats:  # fmt: skip
-    """Cost (regions, rows, tokens) of putting a token in a row: of the likest token already there. Padding costs nothing."""
+    """Cost (regions, rows, tokens) of putting a token in a row: of the likest token already there. Padding costs
+    nothing.
+    """
     side_a, side_b = int(have.max()), int(size.max())
     cost = np.zeros((len(have), side_a, side_b), dtype=np.float32)
     r, i, j = np.nonzero((np.arange(side_a) < have[:, None])[:, :, None] & (np.arange(side_b) < size[:, None])[:, None])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agents.text.evidence import Knowledge, agreed_evidence, evidence
+from agents.text.evidence import agreed_evidence, evidence
+from agents.text.knowledge import Knowledge
 from agents.text.trees import Trees
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: How much a recognizer's own confidence, where it has one, moves the log odds of its words. Not fitted: the corpora have no
-#: confidences. Half of what it says, measured from its average, which starts at a log odds of 2 with the weight of 20 words.
+#: How much a recognizer's own confidence, where it has one, moves the log odds of its words. Not fitted: the corpora
+#: have no
+#: confidences. Half of what it says, measured from its average, which starts at a log odds of 2 with the weight of 20
+#: words.
 TRUST, USUAL, WEIGHT, MOST = 0.5, 2.0, 20.0, 3.0
-#: A filler is kept if more than half of the recognizers heard it; these are the probabilities for none and for all of them.
+#: A filler is kept if more than half of the recognizers heard it; these are the probabilities for none and for all of
+#: them.
 FILLER = (0.05, 0.95)
 #: No reading is surer than this, nor less sure than one minus this.
 SUREST = 0.9995
@@ -114,7 +118,7 @@ def _trusting(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Flo
 
 
 def _confidence(network: Network) -> Floats:
-    """(slots, columns): log odds of the recognizer's confidence in its token above its usual ones; NaN where unknown."""
+    """(slots, columns): log odds of a recognizer's confidence in its token above its usual ones; NaN where unknown."""
     picked = np.full(network.grid.shape, np.nan)
     for k, column in enumerate(network.columns):
         said = np.array([np.nan if word.confidence is None else word.confidence for word in column.words])

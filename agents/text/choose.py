@@ -51,7 +51,7 @@ def best_written(hypothesis: Hypothesis) -> float:
 
 
 class _Writer:
-    """Writes decisions; holds everything about the network as plain lists, which is what a loop over words is fast on."""
+    """Writes decisions; holds the network as plain lists, which is what a loop over words is fast on."""
 
     def __init__(self, network: Network, chance: Floats) -> None:
         self.network = network

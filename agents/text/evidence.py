@@ -1,127 +1,41 @@
-"""What speaks for and against each reading of a disputed slot, as numbers: no reference needed, no recognizer required to be known.
+"""What speaks for and against each reading of a disputed slot, as numbers: no reference needed, no recognizer required
+to be known.
 
-One row per candidate (a slot and a distinct reading of it, which may be "nothing"), built from a table of facts per slot and
+One row per candidate (a slot and a distinct reading of it, which may be "nothing"), built from a table of facts per
+slot and
 column: facts of the candidate's supporters, of its strongest rival's supporters, their difference, and of the place.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rapidfuzz.distance import JaroWinkler, Levenshtein
 from rapidfuzz.process import cpdist
 
+from agents.text.knowledge import topic
 from agents.text.network import spoken
 from agents.text.sound import sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from agents.text.knowledge import Knowledge
     from agents.text.network import Column, Network
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float32]
     Flags = NDArray[np.bool_]
 
-#: How many imagined disputes, with the usual outcome, are added to those of a word.
-LEAN = 8.0
-#: How sharply a call's words tell its field, and the least weight of any field.
-FOCUS, LEAST = 12.0, 0.03
-
 #: A token that another column has this many slots away, or fewer, may be the same one in another order.
 NEARBY = 12
 
 #: Kinds of dispute, seen from a reading: another word stands against it; nothing does; it is nothing itself.
 SUBSTITUTION, INSERTION, DELETION = "s", "i", "d"
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What was learned before this recording. Anything may be missing."""
-
-    #: Word to Zipf frequency (log10 of occurrences in 10^9 words).
-    frequency: Mapping[str, float] = field(default_factory=dict)
-    #: "previous word" to log10 probability of the word after the previous one, in general English.
-    bigrams: Mapping[str, float] = field(default_factory=dict)
-    #: The same counted in transcripts: how often one, two or three words in a row.
-    domain: Mapping[str, float] = field(default_factory=dict)
-    #: Per field that calls can be about, "kind word" or "kind word|other word" to how often such a reading was right, of how many;
-    #: "kind" alone is the usual. Fields also differ in how their references are written ("OK", "okay").
-    words: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
-    #: Per field, word to how much more common it is there than elsewhere, log.
-    topics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    #: "recognizer", then "kind", "kind class" or "kind word" to the log odds of being right in a dispute.
-    record: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Maps whose keys are several words are nested by their first part, which halves the file."""
-        return {
-            "frequency": dict(self.frequency),
-            "bigrams": _nested(self.bigrams),
-            "domain": _nested(self.domain),
-            "words": {topic: {key: list(value) for key, value in table.items()} for topic, table in self.words.items()},
-            "topics": {topic: dict(table) for topic, table in self.topics.items()},
-            "record": {name: dict(past) for name, past in self.record.items()},
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Knowledge:
-        bigrams, domain = _flat(data["bigrams"]), _flat(data["domain"])
-        return cls(data["frequency"], bigrams, domain, data["words"], data["topics"], data["record"])
-
-
-@dataclass(frozen=True)
-class Topic:
-    """What a call is about, as the weight of every known field, and what is known about words there."""
-
-    weights: Mapping[str, float]
-    words: Mapping[str, Mapping[str, Sequence[float]]]
-
-    def known(self, key: str) -> tuple[float, float]:
-        """Log odds that such a reading is right, leaning on the usual while there is little evidence; and the evidence, log(1 + n)."""
-        right, total, usual, every = 0.0, 0.0, 1.0, 2.0
-        for topic, weight in self.weights.items():
-            table = self.words[topic]
-            if found := table.get(key):
-                right += weight * found[0]
-                total += weight * found[1]
-            if found := table.get(key[0]):
-                usual += weight * found[0]
-                every += weight * found[1]
-        if not total:
-            return np.nan, 0.0
-        share = (right + LEAN * usual / every) / (total + LEAN)
-        return math.log(share / (1 - share)), math.log1p(total)
-
-
-def topic(network: Network, knowledge: Knowledge) -> Topic:
-    """The field of a call, by the words that all recognizers heard."""
-    agreed = network.key[network.unanimous, 0]
-    count = np.bincount(agreed, minlength=len(network.names)) if len(agreed) else np.zeros(len(network.names))
-    scores = []
-    for table in knowledge.topics.values():
-        score = np.array([table.get(name, 0.0) for name in network.names])
-        scores.append(float((score * count).sum()) / (float(count.sum()) + 100.0))
-    weight = np.exp(FOCUS * np.array(scores)) if scores else np.zeros(0)
-    weight = np.maximum(weight / max(weight.sum(), 1e-9), LEAST)
-    return Topic(dict(zip(knowledge.topics, weight.tolist(), strict=True)), knowledge.words)
-
-
-def _nested(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    nested: dict[str, dict[str, float]] = {}
-    for key, value in flat.items():
-        head, _, rest = key.rpartition(" ")
-        nested.setdefault(head, {})[rest] = value
-    return nested
-
-
-def _flat(nested: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {f"{head} {rest}" if head else rest: value for head, part in nested.items() for rest, value in part.items()}
 
 
 @dataclass(frozen=True)
@@ -171,7 +85,7 @@ def evidence(network: Network, knowledge: Knowledge) -> Evidence:
 
 
 def _who(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> Floats:
-    """(candidates, recognizers with a record): 1 for a supporter, -1 for a supporter of the rival, 0 for anybody else."""
+    """(candidates, recognizers with a record): 1 for a supporter, -1 for one of the rival, 0 for anybody else."""
     known = sorted(knowledge.record)
     who = np.zeros((len(mine), len(known)), dtype=np.float32)
     for k, column in enumerate(network.columns):
@@ -218,7 +132,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
-    """(slots, columns): the column with the strongest reading that differs: most votes, then likeliest in its sentence."""
+    """(slots, columns): the column with the strongest other reading: most votes, then likeliest in its sentence."""
     strength = votes + np.clip(facts.path / 100, -0.4, 0.0)
     contest = np.where(same, -np.inf, strength[:, None, :])
     rivals: Ints = contest.argmax(axis=2)
@@ -229,7 +143,8 @@ def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
 DIFFERENCES = [1, 3, 4, 5, 6, 7, 19, 20, 21, 22, 24, 26, 27]
 
 
-#: Facts per column, and where the last two of them, the recognizers' record, are in a row: candidate's, rival's, difference.
+#: Facts per column, and where the last two of them, the recognizers' record, are in a row: candidate's, rival's,
+#: difference.
 FACTS = 28
 RECORD_COLUMNS = (
     [3 + FACTS - 2, 3 + FACTS - 1],
@@ -272,11 +187,12 @@ class _Facts:
         everywhere = np.stack([np.bincount(c.key, minlength=len(self.names) + 1) for c in self.network.columns], axis=1)
         counted = everywhere[key]  # slots, columns, columns
         own = np.take_along_axis(counted, np.arange(key.shape[1])[None, :, None], axis=2)[..., 0]
+        others = (counted.sum(axis=2) - own) / max(key.shape[1] - 1, 1)
         traits = np.broadcast_to(self._traits(), (*key.shape, 3))
         surface = self._surface()
         parts = [
             self.there, self.zipf[key], self.length[key], general, domain, call,
-            np.log1p(self.agreed_count[key]), np.log1p((counted.sum(axis=2) - own) / max(key.shape[1] - 1, 1)), np.log1p(own),
+            np.log1p(self.agreed_count[key]), np.log1p(others), np.log1p(own),
             self._repeats(), self._speed(), self.runs.own, self._moved(), *self._beside(),
         ]  # fmt: skip
         table = np.concatenate([np.stack(parts, axis=2), surface, traits], axis=2, dtype=np.float32)
@@ -316,7 +232,7 @@ class _Facts:
         return np.array(values, dtype=np.float32)[back.ravel()]
 
     def _domain_scores(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | two tokens before) in transcripts, interpolated (Jelinek and Mercer 1980) down to frequency."""
+        """log10 P(token | two before) in transcripts, interpolated (Jelinek and Mercer 1980) down to frequency."""
         names, known, keys = self.names, self.knowledge.domain, column.key
         total = known.get("", 0.0)
         if not total:
@@ -379,7 +295,7 @@ class _Facts:
         return result
 
     def _beside(self) -> tuple[Floats, Floats]:
-        """With how many other columns a column agrees in the slot before and the slot after; -1: it has nothing there."""
+        """The share of other columns a column agrees with in the slot before and after; 2 less where it has nothing."""
         key = self.network.key
         agree = ((key[:, :, None] == key[:, None, :]).sum(axis=2) - 1) / max(key.shape[1] - 1, 1)
         agree = np.where(key >= 0, agree, agree - 2)
@@ -387,7 +303,7 @@ class _Facts:
         return agree[self.slots].astype(np.float32), agree[self.slots + 2].astype(np.float32)
 
     def _speed(self) -> Floats:
-        """ms a letter: of a token, or for "nothing" the ms between its neighbours; NaN without times."""
+        """Ms a letter: of a token, or for "nothing" the ms between its neighbours; NaN without times."""
         result = np.full(self.key.shape, np.nan, dtype=np.float32)
         for k, column in enumerate(self.network.columns):
             if len(column.key) < 2:
@@ -415,7 +331,9 @@ class _Facts:
         return result
 
     def _traits(self) -> Floats:
-        """(columns, 3): how a recognizer stands to the others in this recording: agreement, tokens alone, tokens missed."""
+        """(columns, 3): how a recognizer stands to the others in this recording: agreement, tokens alone, tokens
+        missed.
+        """
         key = self.network.key
         if not len(key):
             return np.zeros((key.shape[1], 3), dtype=np.float32)
@@ -436,7 +354,9 @@ class _Facts:
         return mean
 
     def learned(self, row: Ints, column: Ints, against: Ints, members: Flags) -> Floats:
-        """(candidates, 6): what is known of the word in such a dispute, twice with its weight, and of its supporters' record."""
+        """(candidates, 6): what is known of the word in such a dispute, twice with its weight, and of its supporters'
+        record.
+        """
         bits = members @ (1 << np.arange(members.shape[1]))
         asked = np.stack([self.key[row, column], self.key[row, against], bits], axis=1)
         asked, back = np.unique(asked, axis=0, return_inverse=True)
@@ -480,7 +400,7 @@ class _Facts:
         return result
 
     def _late(self, row: Ints, column: Ints, against: Ints) -> Floats:
-        """ms from the middle of the rival's token to that of the candidate's; NaN if unknown."""
+        """Ms from the middle of the rival's token to that of the candidate's; NaN if unknown."""
         middle = np.full(self.key.shape, np.nan, dtype=np.float32)
         for k, source in enumerate(self.network.columns):
             there = self.there[:, k]

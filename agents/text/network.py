@@ -1,4 +1,6 @@
-"""The word network: every recognizer's tokens of one recording, aligned in slots, with what is needed to get back to words."""
+"""The word network: every recognizer's tokens of one recording, aligned in slots, with what is needed to get back to
+words.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """Words made comparable: what two recognizers wrote differently but heard alike gets the same tokens.
 
 The original words stay as they are; a token only says which words it came from. English follows the rules of Whisper's
-English normaliser (Radford et al. 2022, appendix C; MIT), because that is what word error rates are counted on, but keeps
-track of the words and keeps fillers. Other languages are folded (NFKC, case, punctuation); scripts without spaces are compared
+English normaliser (Radford et al. 2022, appendix C; MIT), because that is what word error rates are counted on, but
+keeps
+track of the words and keeps fillers. Other languages are folded (NFKC, case, punctuation); scripts without spaces are
+compared
 character by character.
 """
 
@@ -47,7 +49,7 @@ _ENDINGS = [
 ]  # fmt: skip
 #: Latin letters that Unicode does not decompose.
 _LETTERS = str.maketrans({
-    "œ": "oe", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d", "ð": "d", "þ": "th", "ł": "l",  # noqa: RUF001
+    "œ": "oe", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d", "ð": "d", "þ": "th", "ł": "l",
     "’": "'", "‘": "'", "ʼ": "'",  # noqa: RUF001
 })  # fmt: skip
 _KEEP = frozenset(".%$¢€£")
@@ -58,7 +60,8 @@ _PLAIN = re.compile(r"[a-z]+\Z")
 class Tokens:
     """A transcript as comparable tokens, in groups: a group is the fewest words that must be taken together.
 
-    Nearly every group is one word with one token; "can't" is one word with two tokens, "twenty twenty" two words with one.
+    Nearly every group is one word with one token; "can't" is one word with two tokens, "twenty twenty" two words with
+    one.
     """
 
     keys: list[str]
@@ -69,7 +72,9 @@ class Tokens:
 
 
 def tokenise(texts: Iterable[str], language: str | None = None) -> Tokens:
-    """The tokens of a transcript. Every word that is not blank gets at least one token; blank ones belong to the group before."""
+    """The tokens of a transcript. Every word that is not blank gets at least one token; blank ones belong to the group
+    before.
+    """
     english = language is None or language.lower().startswith("en")
     keys: list[str] = []
     group: list[int] = []

@@ -55,16 +55,15 @@ _ARABIC = re.compile(r"\d+(\.\d+)?\Z", re.ASCII)
 
 
 def read_numbers(words: list[str]) -> list[str]:
-    """Tokens with the spelled numbers among them as digits: ["one", "oh", "one"] is ["101"], ["five", "dollars"] ["$5"]."""
+    """Tokens with the spelled numbers among them as digits: ["one", "oh", "one"] is ["101"], ["five", "dollars"]
+    ["$5"].
+    """
     reader = _Reader(words)
     skip = False
     for position in range(len(words)):
-        if skip:
-            skip = False
-        else:
-            skip = reader.step(position)
+        skip = False if skip else reader.step(position)
     reader.flush()
-    return ["one" if token == "1" else "ones" if token == "1s" else token for token in reader.out]
+    return [{"1": "one", "1s": "ones"}.get(piece, piece) for piece in reader.out]
 
 
 class _Reader:

@@ -1,4 +1,5 @@
-"""Word error rate against a reference, counted on comparable tokens (agents/text/normalise.py: Whisper's English rules).
+"""Word error rate against a reference, counted on comparable tokens (agents/text/normalise.py: Whisper's English
+rules).
 
 The normaliser's name is part of every score, because a rate without it means little. Fillers and marks do not count.
 """

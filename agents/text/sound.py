@@ -11,7 +11,8 @@ _RULES = [
     for pattern, sound in (
         (r"^(kn|gn|pn|wr|ps)", lambda m: m[0][1]), (r"^x", "s"), (r"^wh", "w"), (r"mb$", "m"), (r"tch", "C"),
         (r"sch", "sk"), (r"ch|tu(?=[aeiou])", "C"), (r"sh|ti(?=[ao])|ci(?=[ao])|si(?=o)", "S"), (r"ph", "f"),
-        (r"th", "T"), (r"gh(?=[aeiou])", "g"), (r"gh", ""), (r"dg(?=[eiy])", "j"), (r"c(?=[eiy])", "s"), (r"ck|c|q", "k"),
+        (r"th", "T"), (r"gh(?=[aeiou])", "g"), (r"gh", ""), (r"dg(?=[eiy])", "j"),
+        (r"c(?=[eiy])", "s"), (r"ck|c|q", "k"),
         (r"g(?=[eiy])", "j"), (r"x", "ks"), (r"z", "s"), (r"v", "f"), (r"d(?!$)", "t"), (r"d$", "t"), (r"b", "p"),
         (r"g", "k"), (r"j", "C"), (r"(?<=[aeiou])h|h(?=$|[^aeiou])", ""), (r"w(?![aeiou])", ""), (r"[aeiouy]+", "a"),
         (r"(.)\1+", r"\1"), (r"a$", ""),

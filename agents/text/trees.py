@@ -22,7 +22,8 @@ BATCH = 4096
 class Tree:
     """One tree of at most 32 leaves, as in QuickScorer (Lucchese et al. 2015).
 
-    A node whose test `value > threshold` holds strikes out the leaves to its left: it keeps the bits in `keep`. After all
+    A node whose test `value > threshold` holds strikes out the leaves to its left: it keeps the bits in `keep`. After
+    all
     nodes, the first leaf not struck out is the one the row falls in.
     """
 

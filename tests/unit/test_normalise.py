@@ -23,7 +23,7 @@ from agents.text.numbers import read_numbers
         ("twenty third", "23rd"),
         ("double seven", "77"),
         ("nineteen ninety nine", "1999"),
-        ("it’s naïve", "it's naive"),
+        ("it\u2019s naïve", "it's naive"),
         ("gonna", "going to"),
         ("U.S.", "u s"),
         ("Q3", "q 3"),
