@@ -16,6 +16,7 @@ from typing import Any
 
 import faust
 from aiohttp import web
+from aiokafka.errors import KafkaError
 from prometheus_client import generate_latest
 
 from agents import bind, intake, persist, reconcile, transcribe
@@ -190,7 +191,10 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
     async with contextlib.AsyncExitStack() as stack:
         listening = stack.enter_context(_listen(settings, must="track" in wanted))
         await migrate(dsn)
-        created = await ensure_topics(kafka, settings.recognizers)
+        try:
+            created = await ensure_topics(kafka, settings.recognizers)
+        except KafkaError as exc:
+            raise Unavailable(f"Kafka at {kafka.bootstrap_servers} does not answer ({type(exc).__name__})") from exc
         if created:
             log.info("created %d topics", len(created))
         pool = await connect_pool(dsn)

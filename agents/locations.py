@@ -95,8 +95,10 @@ class Locations:
         return Fetched(blob, probe.duration_ms, probe.content_type)
 
     async def _stored_earlier(self, data: AudioFetch) -> str | None:
-        async for uri in self.store.list(names.original(data.tenant_id, data.job_id, "")):
-            return uri
+        begins = self._prefix(names.original(data.tenant_id, data.job_id, ""))
+        async for uri in self.store.list(f"{names.folder(data.tenant_id, data.job_id, 1)}/"):
+            if uri.startswith(begins):
+                return uri
         return None
 
     async def _stored(self, data: AudioFetch, path: Path, probe: Probe) -> Blob:

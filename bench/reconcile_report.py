@@ -60,8 +60,8 @@ def report(found: dict) -> str:
     left_out = [(group, _percent(out), _percent(known)) for group, (out, known) in found["left out"].items()]
     cost = [(size, f"{seconds:.3f}", f"{mb:.0f} MB") for size, seconds, mb in found["cost"]]
     sets = [
-        (s["set"], " / ".join(map(_rate, s["single"])), _rate(s["ROVER"]), _rate(s["longest"]), f"**{_rate(s['ours'])}**",
-         _rate(s["oracle"]), _percent(s["gain"]))
+        (s["set"], " / ".join(map(_rate, s["single"])), _rate(s["ROVER"]), _rate(s["longest"]),
+         f"**{_rate(s['ours'])}**", _rate(s["oracle"]), _percent(s["gain"]))
         for s in found["sets"]
     ]  # fmt: skip
     parts = ((HEAD, summary), (PROBABILITIES, reliability), (LEFT_OUT, left_out), (COST, cost), (SETS, sets))
@@ -90,7 +90,7 @@ def plot(found: dict) -> str:
     sets = found["sets"]
     height = STEP * len(sets) + 60
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="940" height="{height}" font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="940" height="{height}" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="{LEFT}" y="18">{TITLE}</text>',
     ]

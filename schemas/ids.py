@@ -6,7 +6,7 @@ import re
 from typing import Annotated
 from uuid import UUID, uuid5
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 #: Root of every derived id. Changing it would make every event in flight look new.
 NAMESPACE = UUID("6f1f3c0e-5d0c-5a53-9d0e-c0c0bd1a7a11")
@@ -21,7 +21,12 @@ def _safe(name: str) -> str:
 
 
 #: A tenant, job, run or recognizer name that is safe in a path, a URL, a Kafka key and a log line.
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_safe)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_safe),
+    Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"}),
+]
 
 
 def event_id(cause: UUID, stage: str, index: int | str) -> UUID:

@@ -311,6 +311,9 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
             rows.requests.clear()
     for request in outcome.new_requests:
         rows.requests[request.provider] = request
+    if outcome.new_requests and rows.job is not None:
+        awaited = {f"transcribe.{r.provider}": _AWAITED[r.ended] for r in outcome.new_requests}
+        rows.job = replace(rows.job, steps=rows.job.steps | awaited)
     progress, job = outcome.progress, rows.job
     if progress is None or job is None:
         return
@@ -326,6 +329,10 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
     if progress.reason is not None:
         columns["reason"] = progress.reason
     rows.job = replace(job, **columns)
+
+
+#: How a recognizer's step begins: waiting, or with an earlier run's answer.
+_AWAITED: Final = {False: StepState(state="waiting"), True: StepState(state="done", progress=1.0)}
 
 
 def _merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:

@@ -19,7 +19,7 @@ from agents.commands import reach
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
 from schemas.events import AudioUploaded, JobReprocess
-from schemas.messages import Headers, Message, Record, decode, message
+from schemas.messages import Envelope, Headers, Message, Record, decode, message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -174,12 +174,20 @@ def plan(record: Record, job: Job | None, *, skip_completed: bool = False) -> Pl
     topic = came_from(record)
     if skip_completed and job is not None and job.status == "completed":
         return Plan(None, f"skipped, job {job.job_id} has been completed meanwhile")
-    if topic not in topics.INGRESS and job is not None and job.status == "failed":
+    if job is not None and job.status == "failed" and _of_tenant(record, job.tenant_id):
         # The record belongs to a run that has ended: put back, it would be refused as a late-comer.
         return Plan(
             reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for on {topics.INTAKE_DUE.name}"
         )
     return Plan(restored(record), f"put back on {topic}")
+
+
+def _of_tenant(record: Record, tenant_id: str) -> bool:
+    """Whether the record is this tenant's: who only borrowed a job id of theirs must not set their job going."""
+    if came_from(record) not in topics.INGRESS:
+        return True
+    envelope = _upload_of(record)
+    return envelope is not None and getattr(envelope.data, "tenant_id", None) == tenant_id
 
 
 def reprocess(record: Record, job: Job) -> Message:
@@ -210,11 +218,16 @@ def job_of(record: Record) -> str | None:
     """The id of the job that a dead letter is about, if it can be told."""
     if came_from(record) not in topics.INGRESS:
         return (record.key or b"").decode("utf-8", "replace") or None
+    envelope = _upload_of(record)
+    if envelope is None or not isinstance(envelope.data, AudioUploaded):
+        return None
+    derived = ids.job_id(envelope.data.tenant_id, ids.event_id(envelope.id, "intake", 0))
+    return envelope.data.job_id or derived
+
+
+def _upload_of(record: Record) -> Envelope | None:
     with contextlib.suppress(MalformedEvent, ValueError):
-        envelope = decode(original(record), {topics.UPLOADED.name: topics.UPLOADED})
-        if isinstance(envelope.data, AudioUploaded):
-            derived = ids.job_id(envelope.data.tenant_id, ids.event_id(envelope.id, "intake", 0))
-            return envelope.data.job_id or derived
+        return decode(original(record), {topics.UPLOADED.name: topics.UPLOADED})
     return None
 
 

@@ -102,13 +102,13 @@ def _anchors(sequences: Sequence[Ints], centre: int, found: dict[tuple[int, int]
 
 
 def _strong(anchors: Ints, lengths: list[int]) -> Flags:
-    """Anchors next to another one; a single one may be chance, but stays where its region would get too long without."""
+    """Anchors next to another one; a single one may be chance, but stays where a region would get too long without."""
     if not len(anchors):
         return np.zeros(0, dtype=bool)
     joined = (np.diff(anchors, axis=0) == 1).all(axis=1)
     strong: Flags = np.concatenate([[False], joined]) | np.concatenate([joined, [False]])
     fence = np.vstack([[-1] * anchors.shape[1], anchors[strong], lengths])
-    wide: Flags = (np.diff(fence, axis=0) > LONGEST // 2).any(axis=1)
+    wide = np.asarray((np.diff(fence, axis=0) > LONGEST // 2).any(axis=1))
     strong |= wide[np.searchsorted(fence[:, 0], anchors[:, 0], side="right") - 1]
     return strong
 

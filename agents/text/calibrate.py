@@ -114,7 +114,8 @@ def _trusting(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Flo
         )
         odds = np.clip(part, 1 - SUREST, SUREST)
         part = 1 / (1 + (1 - odds) / odds * np.exp(-TRUST * shift))
-    return part / np.maximum((part / votes).sum(axis=1, keepdims=True), 1)
+    result: Floats = part / np.maximum((part / votes).sum(axis=1, keepdims=True), 1)
+    return result
 
 
 def _confidence(network: Network) -> Floats:

@@ -98,7 +98,7 @@ def build(hypotheses: Sequence[Hypothesis]) -> Network:
     names: dict[str, int] = {}
     columns = tuple(_column(h, names) for h in sorted(hypotheses, key=_rank))
     keys = list(names)
-    times = [(column.start + column.end) / 2 for column in columns]
+    times = [((column.start + column.end) / 2).astype(np.float32) for column in columns]
     silent = np.array([is_silent(name) for name in keys], dtype=bool)
     return Network(columns, keys, silent, align([column.key for column in columns], keys, times, silent))
 

@@ -104,14 +104,21 @@ def word_error_rate(pairs):
 
 @real_speech
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")  # the normalizer's, when it is first compiled
-@pytest.mark.parametrize("line", [lambda samples: samples, telephone], ids=["clear", "telephone"])
-async def test_few_words_of_read_speech_are_wrong(either, tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "limits"),
+    [
+        (lambda samples: samples, {"whisper-tiny.en": 0.1, "whisper-base": 0.05}),
+        (telephone, {"whisper-tiny.en": 0.25, "whisper-base": 0.1}),  # 0.5 if speech were taken for silence
+    ],
+    ids=["clear", "telephone"],
+)
+async def test_few_words_of_read_speech_are_wrong(either, tmp_path, line, limits):
     pairs = []
     for number, said in SAID.items():
         path = write(tmp_path / f"{number}.wav", line(read(SPEECH / f"librivox-{number}.wav")))
         pairs.append((said, text(await heard(either, path))))
 
-    assert word_error_rate(pairs) < (0.1 if either.name == "whisper-tiny.en" else 0.05), pairs
+    assert word_error_rate(pairs) < limits[either.name], pairs
 
 
 @real_speech
@@ -154,8 +161,8 @@ def noise(kind):
 
 
 @pytest.mark.parametrize("kind", ["silence", "hiss", "loud hiss", "hum", "ringing"])
-async def test_no_words_come_out_of_nothing(either, tmp_path, kind):
-    found = await heard(either, write(tmp_path / "a.wav", noise(kind)))
+async def test_no_words_come_out_of_nothing(tiny, tmp_path, kind):
+    found = await heard(tiny, write(tmp_path / "a.wav", noise(kind)))
 
     assert (text(found), found.confidence) == ("", None)
     assert found.duration_ms == 20_000

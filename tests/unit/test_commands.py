@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import argparse
 import asyncio
 import copy
@@ -252,18 +254,23 @@ def test_a_replay_is_another_event_than_the_record_and_the_same_every_time():
     assert as_received() != identity(dlq.original(letter(topic="asr.results")))
 
 
-def test_a_record_of_a_failed_job_asks_for_a_new_run_instead():
-    made = dlq.plan(letter(topic="asr.results"), job())
+@pytest.mark.parametrize("topic", ["asr.results", "audio.uploaded"])
+def test_a_record_of_a_failed_job_asks_for_a_new_run_instead(topic):
+    made = dlq.plan(letter(topic=topic), job())
 
     assert made.message.topic == "intake.due"
     assert JobReprocess.model_validate_json(made.message.value).run == 4
     assert dict(made.message.headers)["ce_type"] == b"job.reprocess"
-    assert made.message.id == dlq.plan(letter(topic="asr.results"), job()).message.id
+    assert made.message.id == dlq.plan(letter(topic=topic), job()).message.id
 
 
 @pytest.mark.parametrize(
     ("topic", "found"),
-    [("asr.results", None), ("asr.results", job("transcribing")), ("audio.uploaded", job("failed"))],
+    [
+        ("asr.results", None),
+        ("asr.results", job("transcribing")),
+        ("audio.uploaded", replace(job("failed"), tenant_id="x")),
+    ],
 )
 def test_any_other_record_is_put_back(topic, found):
     made = dlq.plan(letter(topic=topic), found)
