@@ -36,7 +36,7 @@ LONGEST_DISPUTE = 8
 #: Share of rows whose recognizers' record is hidden: all of it, the candidate's, its rival's.
 HIDDEN = (0.15, 0.1, 0.1)
 #: Number of trees, their leaves, and their learning rate.
-PAIR, SEVERAL, AGREED = (130, 24, 0.1), (130, 24, 0.08), (50, 10, 0.15)
+PAIR, SEVERAL, AGREED = (130, 24, 0.1), (130, 24, 0.08), (70, 16, 0.12)
 #: Of a call's sets of three recognizers at most so many are fitted on: they say much the same.
 THREES = 6
 #: Share of the agreed slots used: there are many, and they are easy.

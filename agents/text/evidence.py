@@ -95,35 +95,64 @@ def _who(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> 
 
 
 def agreed_evidence(network: Network, knowledge: Knowledge) -> Evidence:
-    """Evidence for the words that all recognizers heard: how common, how long, how disputed the place is."""
+    """Evidence for the words that all recognizers heard: how common, how expected here, and how disputed the place is."""
     network, place = spoken(network)
     slots = np.flatnonzero(network.unanimous)
-    key = network.key[slots, 0] if len(slots) else np.zeros(0, dtype=np.int64)
-    zipf = np.array([*(knowledge.frequency.get(name, 0.0) for name in network.names), 0.0], dtype=np.float32)
+    language = _Language(network, knowledge)
+    key = network.key[slots, 0]
     about = topic(network, knowledge)
     prior = np.array([*(about.known(f"a {name}") for name in network.names), (np.nan, 0.0)])
     length = np.array([*map(len, network.names), 0], dtype=np.float32)
     digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
-    count = np.bincount(key, minlength=len(zipf))
-    all_keys = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
+    around = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
+    records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
+    table = [
+        language.zipf[key], length[key], digit[key], np.log1p(np.bincount(key, minlength=1)[key]),
+        prior[key, 0], prior[key, 1], np.full(len(slots), len(network.columns)), np.full(len(slots), _mean(records)),
+        *(language.zipf[around[slots + 2 + step]] for step in (-1, 1)),
+        *(key == around[slots + 2 + step] for step in (-2, -1, 1, 2)),
+        *_expected(network, language, slots), *_unrest(network, slots), _letter_speed(network, slots),
+    ]  # fmt: skip
+    rows = np.stack([np.asarray(column, dtype=np.float32) for column in table], axis=1)
+    return Evidence(rows, place[slots], np.zeros(len(slots), dtype=np.int64))
+
+
+def _expected(network: Network, language: _Language, slots: Ints) -> list[Floats]:
+    """How well agreed words follow, in general and in transcripts, and are followed, in the first column."""
+    if not len(slots):
+        return [np.zeros(0, dtype=np.float32)] * 4
+    column, at = network.columns[0], network.grid[slots, 0]
+    everything = np.arange(len(column.key))
+    general, domain = language.bigram(column, everything), language.domain(column, everything)
+    after = np.minimum(at + 1, len(column.key) - 1)
+    later = np.minimum(at + 2, len(column.key) - 1)
+    return [general[at], general[after], domain[at], domain[after] + domain[later]]
+
+
+def _unrest(network: Network, slots: Ints) -> list[Floats]:
+    """Disputes among the neighbours, near and far, in all, and how far away the next ones are, in slots."""
     disputed = (~network.unanimous).astype(np.float32)
     sums = np.concatenate([[0.0], np.cumsum(disputed)])
-    around = [
+    near = [
         sums[np.minimum(slots + reach + 1, len(disputed))] - sums[np.maximum(slots - reach, 0)]
         for reach in (1, 3, 10, 40)
     ]
     where = np.concatenate([[-1000], np.flatnonzero(disputed), [len(disputed) + 1000]])
     following = np.searchsorted(where, slots)
-    records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
-    whole = [len(network.columns), disputed.mean() if len(disputed) else 0.0, _mean(records)]
-    table = [
-        zipf[key], length[key], digit[key], np.log1p(count[key]), prior[key, 0], prior[key, 1],
-        zipf[all_keys[slots + 1]], zipf[all_keys[slots + 3]], key == all_keys[slots + 1], key == all_keys[slots + 3],
-        *around, np.minimum(slots - where[following - 1], 50), np.minimum(where[following] - slots, 50),
-        *(np.full(len(slots), value) for value in whole),
-    ]  # fmt: skip
-    rows = np.stack([np.asarray(column, dtype=np.float32) for column in table], axis=1)
-    return Evidence(rows, place[slots], np.zeros(len(slots), dtype=np.int64))
+    share = np.full(len(slots), disputed.mean() if len(disputed) else 0.0)
+    return [*near, share, np.minimum(slots - where[following - 1], 50), np.minimum(where[following] - slots, 50)]
+
+
+def _letter_speed(network: Network, slots: Ints) -> Floats:
+    """Mean ms a letter of the words in some slots, over the recognizers with times; NaN without."""
+    total, known = np.zeros(len(slots)), np.zeros(len(slots))
+    for k, column in enumerate(network.columns):
+        at = network.grid[slots, k]
+        letters = np.array([len(name) for name in network.names])[column.key[at]] if len(at) else np.zeros(0)
+        spoken_ms = (column.end[at] - column.start[at]) / np.maximum(letters, 1)
+        total += np.nan_to_num(spoken_ms)
+        known += ~np.isnan(spoken_ms)
+    return np.where(known > 0, total / np.maximum(known, 1), np.nan).astype(np.float32)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -137,6 +166,61 @@ def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
     contest = np.where(same, -np.inf, strength[:, None, :])
     rivals: Ints = contest.argmax(axis=2)
     return rivals
+
+
+class _Language:
+    """How well tokens follow those before them: in general, in transcripts, in this call."""
+
+    def __init__(self, network: Network, knowledge: Knowledge) -> None:
+        self.network, self.knowledge, self.names = network, knowledge, network.names
+        known = (knowledge.frequency.get(name, 0.0) for name in self.names)
+        #: Per name, Zipf frequency; 0 for a word that is not in the list, NaN for "nothing".
+        self.zipf = np.array([*known, np.nan], dtype=np.float32)
+
+    def bigram(self, column: Column, at: Ints) -> Floats:
+        """log10 P(token | token before), backing off to frequency."""
+        before = np.where(at > 0, column.key[at - 1], -1)
+        pairs, back = np.unique(before * (len(self.names) + 1) + column.key[at], return_inverse=True)
+        known, names = self.knowledge.bigrams, self.names
+        values = []
+        for pair in pairs.tolist():
+            left, right = divmod(pair, len(names) + 1)
+            value = known.get(f"{names[left]} {names[right]}") if left >= 0 else None
+            values.append(max(self.zipf[right], 1.0) - 9.5 if value is None else value)
+        return np.array(values, dtype=np.float32)[back.ravel()]
+
+    def domain(self, column: Column, at: Ints) -> Floats:
+        """log10 P(token | two before) in transcripts, interpolated (Jelinek and Mercer 1980) down to frequency."""
+        names, known, keys = self.names, self.knowledge.domain, column.key
+        total = known.get("", 0.0)
+        if not total:
+            return np.zeros(len(at), dtype=np.float32)
+        values = []
+        for t in at.tolist():
+            c = names[keys[t]]
+            b = names[keys[t - 1]] if t > 0 else "."
+            ab = f"{names[keys[t - 2]]} {b}" if t > 1 else "."
+            p = 0.8 * known.get(c, 0.0) / total + 0.2 * 10.0 ** (max(float(self.zipf[keys[t]]), 1.0) - 9)
+            n = known.get(b, 0.0)
+            p = (known.get(f"{b} {c}", 0.0) + 20.0 * p) / (n + 20.0)
+            n = known.get(ab, 0.0)
+            p = (known.get(f"{ab} {c}", 0.0) + 4.0 * p) / (n + 4.0)
+            values.append(p)
+        return np.log10(np.maximum(np.array(values, dtype=np.float32), 1e-9))
+
+    def call(self, column: Column, at: Ints) -> Floats:
+        """How often a token follows the one before where all agree in this recording, log(1 + n)."""
+        width = len(self.names) + 1
+        agreed = self.network.key[:, 0]
+        sure = self.network.unanimous
+        together = sure[1:] & sure[:-1]
+        seen, count = np.unique(agreed[:-1][together] * width + agreed[1:][together], return_counts=True)
+        before = np.where(at > 0, column.key[at - 1], 0)
+        wanted = before * width + column.key[at]
+        if not len(seen):
+            return np.zeros(len(at), dtype=np.float32)
+        where = np.minimum(np.searchsorted(seen, wanted), len(seen) - 1)
+        return np.log1p(np.where(seen[where] == wanted, count[where], 0)).astype(np.float32)
 
 
 #: Facts per column whose difference between candidate and rival is given as well.
@@ -170,7 +254,8 @@ class _Facts:
         self.there = self.at >= 0
         #: Position of the token that follows in each column.
         self.next = np.cumsum(network.grid >= 0, axis=0)[slots]
-        self.zipf = np.array([*(knowledge.frequency.get(name, 0.0) for name in self.names), np.nan], dtype=np.float32)
+        self.language = _Language(network, knowledge)
+        self.zipf = self.language.zipf
         self.length = np.array([*map(len, self.names), 0], dtype=np.float32)
         self.agreed = network.key[network.unanimous, 0]
         self.agreed_count = np.bincount(self.agreed[self.agreed >= 0], minlength=len(self.names) + 1)
@@ -179,9 +264,9 @@ class _Facts:
 
     def _table(self) -> Floats:
         """(slots, columns, facts) that need no rival."""
-        general = self._paths(self._bigram_scores, 1)
-        domain = self._paths(self._domain_scores, 2)
-        call = self._paths(self._call_scores, 1)
+        general = self._paths(self.language.bigram, 1)
+        domain = self._paths(self.language.domain, 2)
+        call = self._paths(self.language.call, 1)
         self.path = general
         key = self.key
         everywhere = np.stack([np.bincount(c.key, minlength=len(self.names) + 1) for c in self.network.columns], axis=1)
@@ -218,51 +303,6 @@ class _Facts:
             total = np.concatenate([[0.0], np.cumsum(score)])
             result[:, k] = total[np.minimum(last + 1, len(score))] - total[first]
         return result
-
-    def _bigram_scores(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | token before), backing off to frequency."""
-        before = np.where(at > 0, column.key[at - 1], -1)
-        pairs, back = np.unique(before * (len(self.names) + 1) + column.key[at], return_inverse=True)
-        known, names = self.knowledge.bigrams, self.names
-        values = []
-        for pair in pairs.tolist():
-            left, right = divmod(pair, len(names) + 1)
-            value = known.get(f"{names[left]} {names[right]}") if left >= 0 else None
-            values.append(max(self.zipf[right], 1.0) - 9.5 if value is None else value)
-        return np.array(values, dtype=np.float32)[back.ravel()]
-
-    def _domain_scores(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | two before) in transcripts, interpolated (Jelinek and Mercer 1980) down to frequency."""
-        names, known, keys = self.names, self.knowledge.domain, column.key
-        total = known.get("", 0.0)
-        if not total:
-            return np.zeros(len(at), dtype=np.float32)
-        values = []
-        for t in at.tolist():
-            c = names[keys[t]]
-            b = names[keys[t - 1]] if t > 0 else "."
-            ab = f"{names[keys[t - 2]]} {b}" if t > 1 else "."
-            p = 0.8 * known.get(c, 0.0) / total + 0.2 * 10.0 ** (max(float(self.zipf[keys[t]]), 1.0) - 9)
-            n = known.get(b, 0.0)
-            p = (known.get(f"{b} {c}", 0.0) + 20.0 * p) / (n + 20.0)
-            n = known.get(ab, 0.0)
-            p = (known.get(f"{ab} {c}", 0.0) + 4.0 * p) / (n + 4.0)
-            values.append(p)
-        return np.log10(np.maximum(np.array(values, dtype=np.float32), 1e-9))
-
-    def _call_scores(self, column: Column, at: Ints) -> Floats:
-        """How often a token follows the one before where all agree in this recording, log(1 + n)."""
-        width = len(self.names) + 1
-        agreed = self.network.key[:, 0]
-        sure = self.network.unanimous
-        together = sure[1:] & sure[:-1]
-        seen, count = np.unique(agreed[:-1][together] * width + agreed[1:][together], return_counts=True)
-        before = np.where(at > 0, column.key[at - 1], 0)
-        wanted = before * width + column.key[at]
-        if not len(seen):
-            return np.zeros(len(at), dtype=np.float32)
-        where = np.minimum(np.searchsorted(seen, wanted), len(seen) - 1)
-        return np.log1p(np.where(seen[where] == wanted, count[where], 0)).astype(np.float32)
 
     def _repeats(self) -> Floats:
         """1 if a token repeats the one before or after it in its column, or two before."""
