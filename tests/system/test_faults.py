@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
+import signal
 import time
 
 import pytest
@@ -25,28 +25,19 @@ async def start(here: Site, copies: dict[str, int]) -> None:
     await asyncio.gather(*(worker.ready(120) for worker in workers))
 
 
-async def trickle(watch: Watch, chance: random.Random, rate: float) -> None:
-    """Uploads at random moments, `rate` a second; some twice, some hopeless, and now and then rubbish."""
-    while True:
-        await asyncio.sleep(chance.expovariate(rate))
-        await watch.publisher.uploads_of(1, chance=chance)
-        if chance.random() < 0.03:
-            await watch.publisher.spoil()
-
-
-async def weather(storm: Storm, actions: list[Action], uploads: int, pause_s: tuple[float, float], rate: float) -> None:
-    """Uploads and faults side by side, then until there were `uploads` of them; then everything is made whole."""
-    publishing = asyncio.create_task(trickle(storm.watch, storm.chance, rate))
-    try:
-        for action in actions:
-            await asyncio.sleep(storm.chance.uniform(*pause_s))
-            await action()
-            assert not publishing.done(), publishing
-    finally:
-        publishing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await publishing
-    await storm.watch.publisher.uploads_of(max(0, uploads - len(storm.watch.publisher.uploads)), chance=storm.chance)
+async def weather(storm: Storm, actions: list[Action], uploads: int, pause_s: tuple[float, float]) -> None:
+    """Before each fault come some uploads, so that it meets work in flight; after the last, everything is made whole."""
+    publisher, chance = storm.watch.publisher, storm.chance
+    for number, action in enumerate(actions):
+        await asyncio.sleep(chance.uniform(*pause_s))
+        left = uploads - len(publisher.uploads)
+        burst = min(left, chance.randint(0, 2 * left // (len(actions) - number)))
+        await publisher.uploads_of(burst, chance=chance)
+        if chance.random() < 0.1:
+            await publisher.spoil()
+        await asyncio.sleep(chance.uniform(0, 2))
+        await action()
+    await publisher.uploads_of(max(0, uploads - len(publisher.uploads)), chance=chance)
     await storm.clear()
 
 
@@ -72,7 +63,7 @@ async def test_workers_and_database_die_at_random_and_nothing_is_lost_or_done_tw
             storm = Storm(here, watch, chance)
             actions: list[Action] = [*(lambda role=role: storm.kill(role) for role in ROLES), storm.kill_postgres]
             chance.shuffle(actions)
-            await weather(storm, actions, uploads=40, pause_s=(0.5, 2.5), rate=1.5)
+            await weather(storm, actions, uploads=40, pause_s=(0, 1))
             await judged(storm, table, seed, began, all_heard=True)
 
 
@@ -106,6 +97,23 @@ async def test_everything_fails_at_random_for_minutes_and_nothing_is_lost_or_don
         await start(here, dict.fromkeys(doubled, 2))
         async with Watch(here) as watch:
             storm = Storm(here, watch, chance)
-            await weather(storm, everything(storm), uploads=200, pause_s=(1, 6), rate=0.8)
+            await weather(storm, everything(storm), uploads=200, pause_s=(0, 4))
             await judged(storm, table, seed, began, all_heard=False)
             assert sum(fault.kind == "kill -9" for fault in storm.faults) >= 30
+
+
+@pytest.mark.faults
+async def test_workers_that_hang_for_ever_hold_nobody_up():
+    """Of every role one worker is stopped, with work in its hands, and never goes on: the other one has it."""
+    async with site() as here:
+        await start(here, dict.fromkeys(ROLES, 2))
+        async with Watch(here) as watch:
+            await here.provider.switch(delay_s=2)
+            await watch.publisher.uploads_of(10)
+            for role in ROLES:
+                next(w for w in here.workers.values() if w.argv[1:] == [role]).signal(signal.SIGSTOP)
+                await watch.publisher.uploads_of(2)
+            assert await watch.finished(45), "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
+            assert await watch.quiet()
+            verdict = await watch.verdict()
+            assert verdict.clean, str(verdict)

