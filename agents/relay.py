@@ -35,6 +35,10 @@ GROUP = "concord.relay"
 #: Rows in one batch at most, and seconds between looks when nothing wakes the relay.
 BATCH, IDLE_S = 500, 1.0
 
+#: Seconds without a word to PostgreSQL after which it takes the shard from its owner: a process that hangs, or whose
+#: machine is gone, keeps its connection and would hold the shard for ever. Kafka fences what it may still do later.
+HUNG_S = 10
+
 
 class Relay:
     """The relay of one shard. `run` never returns by itself; cancelling it is the way to stop."""
@@ -67,7 +71,12 @@ class Relay:
                 self._dsn,
                 timeout=10,
                 command_timeout=20,
-                server_settings={"role": "concord_worker", "application_name": "relay"},
+                server_settings={
+                    "role": "concord_worker",
+                    "application_name": "relay",
+                    "idle_session_timeout": f"{HUNG_S}s",
+                    "idle_in_transaction_session_timeout": f"{HUNG_S}s",
+                },
             )
             stack.callback(db.terminate)
             while not await db.fetchval(SQL["lock_shard"], self._shard):  # noqa: ASYNC110 - the lock rings no bell

@@ -2,11 +2,9 @@
 same bytes.
 
 Three things are learned: tables about words and recognizers (Knowledge), trees that weigh the evidence in disputed
-slots, and
-trees for the words that all heard. Rows for the trees are made with tables from other calls, so the trees learn how far
-to
-trust a table about calls it has not seen; a part of the rows has its recognizers' record hidden, so they do without as
-well.
+slots, and trees for the words that all heard. Rows for the trees are made with tables from other calls, so the trees
+learn how far to trust a table about calls it has not seen; a part of the rows has its recognizers' record hidden, so
+they do without as well.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import wordfreq
 import wordsegment
 
 from agents.text.calibrate import Calibration, dump
-from agents.text.evidence import RECORD_COLUMNS, WHO, agreed_evidence, evidence
+from agents.text.evidence import RECORD_COLUMNS, WHO, View, agreed_evidence, disputed_evidence
 from agents.text.knowledge import Knowledge
 from agents.text.trees import UNKNOWN, Tree, Trees
 from bench.corpora import CORPORA, Call, Sample, load, samples
@@ -36,7 +34,7 @@ LONGEST_DISPUTE = 8
 #: Share of rows whose recognizers' record is hidden: all of it, the candidate's, its rival's.
 HIDDEN = (0.15, 0.1, 0.1)
 #: Number of trees, their leaves, and their learning rate.
-PAIR, SEVERAL, AGREED = (130, 24, 0.1), (130, 24, 0.08), (70, 16, 0.12)
+PAIR, SEVERAL, AGREED = (130, 24, 0.1), (130, 24, 0.08), (60, 14, 0.13)
 #: Of a call's sets of three recognizers at most so many are fitted on: they say much the same.
 THREES = 6
 #: Share of the agreed slots used: there are many, and they are easy.
@@ -221,11 +219,12 @@ def rows(data: list[Sample], knowledge: Knowledge, random: np.random.Generator) 
     disputed, agreed = [], []
     for part in data:
         key, size = part.network.key, len(part.recognizers)
+        view = View(part.network, knowledge)
         if size > 1:
-            found = evidence(part.network, knowledge)
+            found = disputed_evidence(view)
             right = key[found.slot, found.column] == part.truth[found.slot]
             disputed.append(_rows(found.rows, right, part))
-        found = agreed_evidence(part.network, knowledge)
+        found = agreed_evidence(view)
         pick = random.random(len(found.slot)) < AGREED_SHARE
         right = key[found.slot, 0] == part.truth[found.slot]
         agreed.append(_rows(found.rows[pick], right[pick], part))

@@ -1,9 +1,8 @@
 """How right a reconciled transcript is: `make bench-reconcile`. Writes bench/results/reconcile.md, .svg and .json.
 
 All pairs and triples of recognizers of the shared corpora, always on calls that were not fitted on; and recognizers
-that were not
-fitted on. Word error rates are pooled over calls, counted with agents/text/score.py, which keeps to Whisper's English
-normaliser.
+that were not fitted on. Word error rates are pooled over calls, counted with agents/text/score.py, which keeps to
+Whisper's English normaliser.
 """
 
 from __future__ import annotations

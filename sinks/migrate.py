@@ -9,6 +9,7 @@ from importlib.resources import files
 import asyncpg
 
 from schemas.errors import SettingsError
+from sinks.postgres import HUNG_S, unavailable
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,16 @@ async def migrate(dsn: str) -> list[str]:
 
     Raises:
         SettingsError: a migration that was applied earlier has another text now, or the login may not do this.
+        Unavailable: the database does not answer.
     """
-    connection = await asyncpg.connect(dsn, timeout=15)
+    with unavailable():
+        return await _migrate(dsn)
+
+
+async def _migrate(dsn: str) -> list[str]:
+    # Whoever hangs while it holds the lock must not keep every other worker from starting.
+    hung = {"idle_in_transaction_session_timeout": f"{HUNG_S}s"}
+    connection = await asyncpg.connect(dsn, timeout=15, server_settings=hung)
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext('concord migrations'))")

@@ -26,6 +26,10 @@ SQL = queries.load("steps", "work", "relay")
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
 
+#: Seconds without a statement after which an open transaction is ended: a process that hangs in one must not keep its
+#: locks, on which others wait.
+HUNG_S = 10
+
 #: What asyncpg raises when the server is away, restarting or was cut off. `InternalClientError` is in no family of its
 #: own
 #: ("cannot switch to state 12" after a kill -9 of the server).
@@ -36,6 +40,7 @@ AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
 )
@@ -64,7 +69,13 @@ async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8)
             command_timeout=STATEMENT_S,
             init=_prepare,
             reset=_nothing_to_reset,
-            server_settings={"role": role, "application_name": "concord", "timezone": "UTC", "jit": "off"},
+            server_settings={
+                "role": role,
+                "application_name": "concord",
+                "timezone": "UTC",
+                "jit": "off",
+                "idle_in_transaction_session_timeout": f"{HUNG_S}s",
+            },
         )
 
 

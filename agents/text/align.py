@@ -1,10 +1,8 @@
 """Several token sequences aligned into one grid: rows in order, one column a sequence, equal tokens in one row.
 
 Two steps. Myers' bit-parallel Levenshtein (RapidFuzz) finds where all sequences say the same; those runs are anchors.
-What lies
-between two anchors is small, and aligned by how alike the tokens are written and when they were said, one sequence
-after the
-other (progressive alignment, as in NIST's ROVER: Fiscus 1997), all regions of like size at once.
+What lies between two anchors is small, and aligned by how alike the tokens are written and when they were said, one
+sequence after the other (progressive alignment, as in NIST's ROVER: Fiscus 1997), all regions of like size at once.
 """
 
 from __future__ import annotations
@@ -49,9 +47,8 @@ def align(
     """The grid (rows, sequences) of positions in each sequence, -1 where it has no token in the row.
 
     `sequences` hold indices into `names`; `times` the middle of each token in ms, NaN if unknown; `apart` says which
-    names
-    never share a row with the others (fillers and marks). Every position occurs once, in order. Earlier sequences lead;
-    give them in an order that does not depend on who they are.
+    names never share a row with the others (fillers and marks). Every position occurs once, in order. Earlier sequences
+    lead; give them in an order that does not depend on who they are.
     """
     pairs: Iterable[tuple[int, int]] = itertools.combinations(range(len(sequences)), 2)
     if len(sequences) > MANY:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agents.text.evidence import agreed_evidence, evidence
+from agents.text.evidence import View, agreed_evidence, disputed_evidence
 from agents.text.knowledge import Knowledge
 from agents.text.trees import Trees
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 #: How much a recognizer's own confidence, where it has one, moves the log odds of its words. Not fitted: the corpora
-#: have no
-#: confidences. Half of what it says, measured from its average, which starts at a log odds of 2 with the weight of 20
-#: words.
+#: have no confidences. Half of what it says, measured from its average, which starts at a log odds of 2 with the weight
+#: of 20 words.
 TRUST, USUAL, WEIGHT, MOST = 0.5, 2.0, 20.0, 3.0
 #: A filler is kept if more than half of the recognizers heard it; these are the probabilities for none and for all of
 #: them.
@@ -89,9 +88,10 @@ def probabilities(network: Network, calibration: Calibration) -> Floats:
     chance = _fillers(network)
     if not len(key):
         return chance
-    agreed = agreed_evidence(network, calibration.knowledge)
+    view = View(network, calibration.knowledge)
+    agreed = agreed_evidence(view)
     chance[agreed.slot] = calibration.agreed.probability(agreed.rows)[:, None]
-    found = evidence(network, calibration.knowledge)
+    found = disputed_evidence(view)
     right = (calibration.pair if key.shape[1] == 2 else calibration.several).probability(found.rows)
     same = key[found.slot] == key[found.slot, found.column][:, None]
     disputed = np.unique(found.slot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,8 +33,12 @@ def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints
     first = np.flatnonzero(np.diff(segment, prepend=-1))
     size = np.diff(first, append=len(segment))
     plain = network.plain[first] & (size == 1)
-    for start, length, simple in zip(first.tolist(), size.tolist(), plain.tolist(), strict=True):
-        if simple:
+    agreed = plain & network.unanimous[first]
+    spans = zip(first.tolist(), size.tolist(), plain.tolist(), agreed.tolist(), strict=True)
+    for start, length, simple, undisputed in spans:
+        if undisputed:
+            writer.agree(start)
+        elif simple:
             writer.slot(start)
         else:
             writer.span(start, start + length)
@@ -50,6 +56,10 @@ def best_written(hypothesis: Hypothesis) -> float:
     return 0.0 if shouting else min(points / 0.12, 1) * min(capitals / 0.1, 1)
 
 
+_CONFIDENCE = attrgetter("confidence")
+_SPEAKER = attrgetter("speaker", "channel")
+
+
 class _Writer:
     """Writes decisions; holds the network as plain lists, which is what a loop over words is fast on."""
 
@@ -62,24 +72,25 @@ class _Writer:
         self.everyone = tuple(sorted(self.names))
         #: Columns, the best written first.
         self.order = sorted(range(len(columns)), key=lambda k: -best_written(columns[k].hypothesis))
+        self.best = self.order[0]
         self.words = [column.words for column in columns]
         self.first = [column.first.tolist() for column in columns]
         self.grid: list[list[int]] = network.grid.tolist()
         self.key: list[list[int]] = network.key.tolist()
         self.chance: list[list[float]] = np.round(chance, 4).tolist()
-        self.unanimous: list[bool] = network.unanimous.tolist()
         self.rule = "single" if len(columns) == 1 else "unanimous"
         #: Whether any recognizer says how sure it is.
-        self.graded = any(word.confidence is not None for column in columns for word in column.words)
-        self.times = _slot_times(network, self.order)
+        self.graded = any(sure is not None for column in columns for sure in map(_CONFIDENCE, column.words))
         self.speakers = _slot_speakers(network)
 
+    @cached_property
+    def times(self) -> list[tuple[int, int]] | None:
+        """When each slot was said; only needed for words without times."""
+        return _slot_times(self.network, self.order)
+
     def slot(self, slot: int) -> None:
-        """Decide one slot in which everybody has one whole word, or nothing."""
+        """Decide one disputed slot in which everybody has one whole word, or nothing."""
         at, chance = self.grid[slot], self.chance[slot]
-        if self.unanimous[slot]:
-            self._agree(slot, at, chance)
-            return
         groups: dict[int, list[int]] = {}
         for k in self.order:
             groups.setdefault(self.key[slot][k], []).append(k)
@@ -90,15 +101,15 @@ class _Writer:
             readings.append(self._reading(cells, self._who(group), chance[group[0]], slot))
         self._write(readings[0], tuple(readings[1:]), "calibrated", slot, [ranked[0][0]])
 
-    def _agree(self, slot: int, at: Sequence[int], chance: Sequence[float]) -> None:
-        """Most slots are of this kind, so the usual case takes no detour."""
-        best = self.order[0]
+    def agree(self, slot: int) -> None:
+        """Keep a word that everybody has. Most slots are of this kind, so the usual case takes no detour."""
+        at, chance, best = self.grid[slot], self.chance[slot][0], self.best
         word = self.words[best][self.first[best][at[best]]]
         if word.start_ms is None or word.end_ms is None or self.graded:
             cells = [self.words[k][self.first[k][at[k]]] for k in self.order]
-            reading = self._reading(cells, self.everyone, chance[best], slot)
+            reading = self._reading(cells, self.everyone, chance, slot)
         else:
-            reading = Reading(word.text, self.everyone, chance[best], word.start_ms, word.end_ms)
+            reading = Reading(word.text, self.everyone, chance, word.start_ms, word.end_ms)
         self.decisions.append(Decision(reading, (), self.rule, self.speakers[slot] if self.speakers else None))
         self.chosen.append(best)
 
@@ -173,7 +184,7 @@ def _slot_times(network: Network, order: Sequence[int]) -> list[tuple[int, int]]
 
 def _slot_speakers(network: Network) -> list[str | None] | None:
     """Who spoke in each slot, by the one recognizer that labelled the most words; labels of two cannot be mixed."""
-    if not any(word.speaker or word.channel is not None for column in network.columns for word in column.words):
+    if not any(told != (None, None) for column in network.columns for told in map(_SPEAKER, column.words)):
         return None
     labels = [[_speaker(word) for word in column.words] for column in network.columns]
     rank = [(len(set(said) - {None}) > 1, sum(label is not None for label in said)) for said in labels]

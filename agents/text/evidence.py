@@ -2,8 +2,8 @@
 to be known.
 
 One row per candidate (a slot and a distinct reading of it, which may be "nothing"), built from a table of facts per
-slot and
-column: facts of the candidate's supporters, of its strongest rival's supporters, their difference, and of the place.
+slot and column: facts of the candidate's supporters, of its strongest rival's supporters, their difference, and of the
+place.
 """
 
 from __future__ import annotations
@@ -47,11 +47,22 @@ class Evidence:
     column: Ints
 
 
-def evidence(network: Network, knowledge: Knowledge) -> Evidence:
-    """Evidence for every reading of every disputed slot, other than those of fillers and marks."""
-    network, place = spoken(network)
+class View:
+    """A network without fillers and marks, its slots' places in the whole, and what is known of its words."""
+
+    def __init__(self, network: Network, knowledge: Knowledge) -> None:
+        self.network, self.place = spoken(network)
+        self.knowledge = knowledge
+        self.topic = topic(self.network, knowledge)
+        self.language = _Language(self.network, knowledge)
+        self.length = np.array([*map(len, network.names), 0], dtype=np.float32)
+
+
+def disputed_evidence(view: View) -> Evidence:
+    """Evidence for every reading of every disputed slot."""
+    network, place, knowledge = view.network, view.place, view.knowledge
     slots = np.flatnonzero(~network.unanimous)
-    facts = _Facts(network, knowledge, slots)
+    facts = _Facts(view, slots)
     same = facts.key[:, :, None] == facts.key[:, None, :]
     votes = same.sum(axis=2)
     first = ~np.tril(same, -1).any(axis=2)
@@ -94,15 +105,12 @@ def _who(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> 
     return who
 
 
-def agreed_evidence(network: Network, knowledge: Knowledge) -> Evidence:
-    """Evidence for the words that all recognizers heard: how common, how expected here, and how disputed the place is."""
-    network, place = spoken(network)
+def agreed_evidence(view: View) -> Evidence:
+    """Evidence for the words that all recognizers heard: how common, how expected here, how disputed the place."""
+    network, knowledge, language, length = view.network, view.knowledge, view.language, view.length
     slots = np.flatnonzero(network.unanimous)
-    language = _Language(network, knowledge)
     key = network.key[slots, 0]
-    about = topic(network, knowledge)
-    prior = np.array([*(about.known(f"a {name}") for name in network.names), (np.nan, 0.0)])
-    length = np.array([*map(len, network.names), 0], dtype=np.float32)
+    prior = np.array([*(view.topic.known(f"a {name}") for name in network.names), (np.nan, 0.0)])
     digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
     around = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
     records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
@@ -111,22 +119,19 @@ def agreed_evidence(network: Network, knowledge: Knowledge) -> Evidence:
         prior[key, 0], prior[key, 1], np.full(len(slots), len(network.columns)), np.full(len(slots), _mean(records)),
         *(language.zipf[around[slots + 2 + step]] for step in (-1, 1)),
         *(key == around[slots + 2 + step] for step in (-2, -1, 1, 2)),
-        *_expected(network, language, slots), *_unrest(network, slots), _letter_speed(network, slots),
+        *_expected(network, language, slots), *_unrest(network, slots), _letter_speed(view, slots),
     ]  # fmt: skip
     rows = np.stack([np.asarray(column, dtype=np.float32) for column in table], axis=1)
-    return Evidence(rows, place[slots], np.zeros(len(slots), dtype=np.int64))
+    return Evidence(rows, view.place[slots], np.zeros(len(slots), dtype=np.int64))
 
 
 def _expected(network: Network, language: _Language, slots: Ints) -> list[Floats]:
-    """How well agreed words follow, in general and in transcripts, and are followed, in the first column."""
+    """How well agreed words follow and are followed in the first column, in general English."""
     if not len(slots):
-        return [np.zeros(0, dtype=np.float32)] * 4
+        return [np.zeros(0, dtype=np.float32)] * 2
     column, at = network.columns[0], network.grid[slots, 0]
-    everything = np.arange(len(column.key))
-    general, domain = language.bigram(column, everything), language.domain(column, everything)
-    after = np.minimum(at + 1, len(column.key) - 1)
-    later = np.minimum(at + 2, len(column.key) - 1)
-    return [general[at], general[after], domain[at], domain[after] + domain[later]]
+    general = language.bigram(column, np.arange(len(column.key)))
+    return [general[at], general[np.minimum(at + 1, len(column.key) - 1)]]
 
 
 def _unrest(network: Network, slots: Ints) -> list[Floats]:
@@ -143,13 +148,12 @@ def _unrest(network: Network, slots: Ints) -> list[Floats]:
     return [*near, share, np.minimum(slots - where[following - 1], 50), np.minimum(where[following] - slots, 50)]
 
 
-def _letter_speed(network: Network, slots: Ints) -> Floats:
+def _letter_speed(view: View, slots: Ints) -> Floats:
     """Mean ms a letter of the words in some slots, over the recognizers with times; NaN without."""
     total, known = np.zeros(len(slots)), np.zeros(len(slots))
-    for k, column in enumerate(network.columns):
-        at = network.grid[slots, k]
-        letters = np.array([len(name) for name in network.names])[column.key[at]] if len(at) else np.zeros(0)
-        spoken_ms = (column.end[at] - column.start[at]) / np.maximum(letters, 1)
+    for k, column in enumerate(view.network.columns):
+        at = view.network.grid[slots, k]
+        spoken_ms = (column.end[at] - column.start[at]) / np.maximum(view.length[column.key[at]], 1)
         total += np.nan_to_num(spoken_ms)
         known += ~np.isnan(spoken_ms)
     return np.where(known > 0, total / np.maximum(known, 1), np.nan).astype(np.float32)
@@ -176,6 +180,10 @@ class _Language:
         known = (knowledge.frequency.get(name, 0.0) for name in self.names)
         #: Per name, Zipf frequency; 0 for a word that is not in the list, NaN for "nothing".
         self.zipf = np.array([*known, np.nan], dtype=np.float32)
+        said = np.array([*(knowledge.domain.get(name, 0.0) for name in self.names), 0.0])
+        general = 10.0 ** (np.maximum(np.nan_to_num(self.zipf), 1.0) - 9)
+        #: Per name, the probability of it among the words of transcripts.
+        self.common = 0.8 * said / max(knowledge.domain.get("", 0.0), 1.0) + 0.2 * general
 
     def bigram(self, column: Column, at: Ints) -> Floats:
         """log10 P(token | token before), backing off to frequency."""
@@ -191,20 +199,17 @@ class _Language:
 
     def domain(self, column: Column, at: Ints) -> Floats:
         """log10 P(token | two before) in transcripts, interpolated (Jelinek and Mercer 1980) down to frequency."""
-        names, known, keys = self.names, self.knowledge.domain, column.key
-        total = known.get("", 0.0)
-        if not total:
+        count, keys = self.knowledge.domain.get, column.key
+        if not count(""):
             return np.zeros(len(at), dtype=np.float32)
+        one = self.common[keys[at]].tolist()
+        names = [".", ".", *map(self.names.__getitem__, keys.tolist())]  # two that stand for the silence before
         values = []
-        for t in at.tolist():
-            c = names[keys[t]]
-            b = names[keys[t - 1]] if t > 0 else "."
-            ab = f"{names[keys[t - 2]]} {b}" if t > 1 else "."
-            p = 0.8 * known.get(c, 0.0) / total + 0.2 * 10.0 ** (max(float(self.zipf[keys[t]]), 1.0) - 9)
-            n = known.get(b, 0.0)
-            p = (known.get(f"{b} {c}", 0.0) + 20.0 * p) / (n + 20.0)
-            n = known.get(ab, 0.0)
-            p = (known.get(f"{ab} {c}", 0.0) + 4.0 * p) / (n + 4.0)
+        for t, p in zip(at.tolist(), one, strict=True):
+            a, b, c = names[t : t + 3]
+            p = (count(f"{b} {c}", 0.0) + 20.0 * p) / (count(b, 0.0) + 20.0)
+            if n := count(f"{a} {b}", 0.0):
+                p = (count(f"{a} {b} {c}", 0.0) + 4.0 * p) / (n + 4.0)
             values.append(p)
         return np.log10(np.maximum(np.array(values, dtype=np.float32), 1e-9))
 
@@ -244,19 +249,19 @@ WHO = 3 + 2 * FACTS + len(DIFFERENCES) + 4 + 8 + 1
 class _Facts:
     """Facts per disputed slot (rows) and column."""
 
-    def __init__(self, network: Network, knowledge: Knowledge, slots: Ints) -> None:
-        self.network, self.knowledge, self.slots = network, knowledge, slots
+    def __init__(self, view: View, slots: Ints) -> None:
+        network, knowledge = view.network, view.knowledge
+        self.network, self.knowledge, self.slots, self.topic = network, knowledge, slots, view.topic
         self.names = network.names
-        self.topic = topic(network, knowledge)
         self.records = [knowledge.record.get(column.hypothesis.provider) for column in network.columns]
         self.key = network.key[slots]
         self.at = network.grid[slots]
         self.there = self.at >= 0
         #: Position of the token that follows in each column.
         self.next = np.cumsum(network.grid >= 0, axis=0)[slots]
-        self.language = _Language(network, knowledge)
+        self.language = view.language
         self.zipf = self.language.zipf
-        self.length = np.array([*map(len, self.names), 0], dtype=np.float32)
+        self.length = view.length
         self.agreed = network.key[network.unanimous, 0]
         self.agreed_count = np.bincount(self.agreed[self.agreed >= 0], minlength=len(self.names) + 1)
         self.runs = _Runs(network, slots)

@@ -30,8 +30,7 @@ class Knowledge:
     #: The same counted in transcripts: how often one, two or three words in a row.
     domain: Mapping[str, float] = field(default_factory=dict)
     #: Per field that calls can be about, "kind word" or "kind word|other word" to how often such a reading was right,
-    #: of how many;
-    #: "kind" alone is the usual. Fields also differ in how their references are written ("OK", "okay").
+    #: of how many; "kind" alone is the usual. Fields also differ in how their references are written ("OK", "okay").
     words: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     #: Per field, word to how much more common it is there than elsewhere, log.
     topics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -55,30 +54,33 @@ class Knowledge:
         return cls(data["frequency"], bigrams, domain, data["words"], data["topics"], data["record"])
 
 
-@dataclass(frozen=True)
 class Topic:
     """What a call is about, as the weight of every known field, and what is known about words there."""
 
-    weights: Mapping[str, float]
-    words: Mapping[str, Mapping[str, Sequence[float]]]
+    def __init__(self, weights: Mapping[str, float], knowledge: Knowledge) -> None:
+        self.weights = weights
+        self._tables = [(weight, knowledge.words[name]) for name, weight in weights.items()]
+        self._usual = {kind: self._counted(kind) for kind in ("s", "i", "d", "a")}
 
     def known(self, key: str) -> tuple[float, float]:
         """Log odds that such a reading is right, leaning on the usual while there is little evidence; and the evidence,
         log(1 + n).
         """
-        right, total, usual, every = 0.0, 0.0, 1.0, 2.0
-        for topic, weight in self.weights.items():
-            table = self.words[topic]
-            if found := table.get(key):
-                right += weight * found[0]
-                total += weight * found[1]
-            if found := table.get(key[0]):
-                usual += weight * found[0]
-                every += weight * found[1]
+        right, total = self._counted(key)
         if not total:
             return np.nan, 0.0
-        share = (right + LEAN * usual / every) / (total + LEAN)
+        usual, every = self._usual[key[0]]
+        share = (right + LEAN * (usual + 1.0) / (every + 2.0)) / (total + LEAN)
         return math.log(share / (1 - share)), math.log1p(total)
+
+    def _counted(self, key: str) -> tuple[float, float]:
+        right = total = 0.0
+        for weight, table in self._tables:
+            found = table.get(key)
+            if found is not None:
+                right += weight * found[0]
+                total += weight * found[1]
+        return right, total
 
 
 def topic(network: Network, knowledge: Knowledge) -> Topic:
@@ -91,7 +93,7 @@ def topic(network: Network, knowledge: Knowledge) -> Topic:
         scores.append(float((score * count).sum()) / (float(count.sum()) + 100.0))
     weight = np.exp(FOCUS * np.array(scores)) if scores else np.zeros(0)
     weight = np.maximum(weight / max(weight.sum(), 1e-9), LEAST)
-    return Topic(dict(zip(knowledge.topics, weight.tolist(), strict=True)), knowledge.words)
+    return Topic(dict(zip(knowledge.topics, weight.tolist(), strict=True)), knowledge)
 
 
 def _nested(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -96,11 +96,18 @@ class Network:
 def build(hypotheses: Sequence[Hypothesis]) -> Network:
     """Align hypotheses, in any order, into a network; columns are ordered by content, not by who it came from."""
     names: dict[str, int] = {}
-    columns = tuple(_column(h, names) for h in sorted(hypotheses, key=_rank))
+    tongue = language(hypotheses)
+    columns = tuple(_column(h, names, tongue) for h in sorted(hypotheses, key=_rank))
     keys = list(names)
     times = [((column.start + column.end) / 2).astype(np.float32) for column in columns]
     silent = np.array([is_silent(name) for name in keys], dtype=bool)
     return Network(columns, keys, silent, align([column.key for column in columns], keys, times, silent))
+
+
+def language(hypotheses: Sequence[Hypothesis]) -> str | None:
+    """What most recognizers detected, which is what all of them are read as."""
+    said = sorted(h.language for h in hypotheses if h.language)
+    return max(said, key=said.count) if said else None
 
 
 def spoken(network: Network) -> tuple[Network, Ints]:
@@ -122,9 +129,9 @@ def _rank(hypothesis: Hypothesis) -> tuple[object, ...]:
     return len(words), [word.text for word in words], [word.start_ms or 0 for word in words], hypothesis.provider
 
 
-def _column(hypothesis: Hypothesis, names: dict[str, int]) -> Column:
+def _column(hypothesis: Hypothesis, names: dict[str, int], tongue: str | None) -> Column:
     words = tuple(word for word in hypothesis.words if word.text.strip())
-    tokens = tokenise([word.text for word in words], hypothesis.language)
+    tokens = tokenise([word.text for word in words], tongue)
     key = np.array([names.setdefault(name, len(names)) for name in tokens.keys], dtype=np.int64)
     group = np.array(tokens.group, dtype=np.int64)
     first_word = np.array(tokens.first_word, dtype=np.int64)

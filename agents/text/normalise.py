@@ -2,10 +2,8 @@
 
 The original words stay as they are; a token only says which words it came from. English follows the rules of Whisper's
 English normaliser (Radford et al. 2022, appendix C; MIT), because that is what word error rates are counted on, but
-keeps
-track of the words and keeps fillers. Other languages are folded (NFKC, case, punctuation); scripts without spaces are
-compared
-character by character.
+keeps track of the words and keeps fillers. Other languages are folded (NFKC, case, punctuation); scripts without spaces
+are compared character by character.
 """
 
 from __future__ import annotations

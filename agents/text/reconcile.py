@@ -8,7 +8,7 @@ import numpy as np
 
 from agents.text.calibrate import Calibration, probabilities, shipped
 from agents.text.choose import choose
-from agents.text.network import build
+from agents.text.network import build, language
 from schemas.words import Quality, Reconciliation
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None 
 
     The order of the hypotheses does not matter. Every word comes from one of them, as it was written there; what all of
     them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.1 s. Without a calibration,
-    the one
-    that comes with Concord.
+    the one that comes with Concord.
     """
     if not hypotheses:
         raise ValueError("nothing to reconcile: no hypothesis was given")
@@ -40,14 +39,8 @@ def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None 
         method="single" if len(hypotheses) == 1 else "calibrated",
         quality=_quality(network, decisions, chosen),
         providers=tuple(sorted(h.provider for h in hypotheses)),
-        language=_language(hypotheses),
+        language=language(hypotheses),
     )
-
-
-def _language(hypotheses: Sequence[Hypothesis]) -> str | None:
-    """What most recognizers detected."""
-    said = sorted(h.language for h in hypotheses if h.language)
-    return max(said, key=said.count) if said else None
 
 
 def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np.int64]) -> Quality:

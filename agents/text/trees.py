@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: What stands for an unknown value: below everything known, so a tree can tell it apart.
 UNKNOWN = -9999.0
+#: More leaves than this no tree has.
+LEAVES = 32
 #: Rows evaluated at once, so that what a tree needs stays in the processor's cache.
 BATCH = 4096
 
@@ -23,8 +25,7 @@ class Tree:
     """One tree of at most 32 leaves, as in QuickScorer (Lucchese et al. 2015).
 
     A node whose test `value > threshold` holds strikes out the leaves to its left: it keeps the bits in `keep`. After
-    all
-    nodes, the first leaf not struck out is the one the row falls in.
+    all nodes, the first leaf that is left is the one the row falls in.
     """
 
     feature: NDArray[np.int64]
@@ -46,10 +47,16 @@ class Trees:
         total = np.full(len(rows), self.start)
         for first in range(0, len(rows), BATCH):
             part = values[:, first : first + BATCH]
+            # Buffers, because a new array for every step of every tree takes twice the time.
+            shape = (LEAVES, part.shape[1])
+            value, right, struck = np.empty(shape, np.float32), np.empty(shape, bool), np.empty(shape, np.uint32)
             for tree in self.trees:
-                right = part[tree.feature] > tree.threshold[:, None]
-                alive = np.bitwise_and.reduce(np.where(right, tree.keep[:, None], np.uint32(0xFFFFFFFF)), axis=0)
-                leaf = np.frexp((alive & (~alive + np.uint32(1))).astype(np.float64))[1] - 1
+                nodes = len(tree.feature)
+                np.take(part, tree.feature, axis=0, out=value[:nodes], mode="clip")
+                np.greater(value[:nodes], tree.threshold[:, None], out=right[:nodes])
+                np.multiply(right[:nodes], ~tree.keep[:, None], out=struck[:nodes])
+                gone = np.bitwise_or.reduce(struck[:nodes], axis=0)
+                leaf = np.frexp(((gone + np.uint32(1)) & ~gone).astype(np.float32))[1] - 1
                 total[first : first + BATCH] += tree.leaves[leaf]
         odds: NDArray[np.float64] = 1 / (1 + np.exp(-total))
         return odds

@@ -1,6 +1,5 @@
 """The shipped calibration on real engines' output. It was fitted on these very calls, so the figures here only guard
-against
-something getting worse; what holds on unseen calls is in bench/results/reconcile.md (`make bench-reconcile`).
+against something getting worse; what holds on unseen calls is in bench/results/reconcile.md (`make bench-reconcile`).
 """
 
 import gzip

@@ -151,6 +151,13 @@ def test_times_come_from_whoever_has_them_and_are_filled_between():
     assert [(word.start_ms, word.end_ms) for word in result.words] == [(0, 300), (300, 600), (600, 900), (900, 1200)]
 
 
+def test_a_recognizer_that_does_not_tell_the_language_is_read_in_that_of_the_others():
+    german = heard("a", "Dr Weiss kann's", language="de")
+
+    assert reconcile([german, heard("b", "dr weiss kann's")]).quality.agreement == 1
+    assert reconcile([german]).language == "de"
+
+
 def test_a_sure_recognizer_is_believed_more():
     def said(provider, word, confidence):
         return Hypothesis(provider, (Word("the"), Word(word, confidence=confidence), Word("sat")))
