@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import importlib
 import logging
 import os
@@ -17,7 +16,7 @@ from schemas.errors import ConcordError
 #: Files of agents/commands, in the order in which `--help` shows what they add.
 COMMANDS = ("demo", "serve", "publish", "status", "dlq", "schema", "migrate", "doctor", "reconcile")
 
-DESCRIPTION = """Concord turns uploaded call recordings into reconciled transcripts: several speech recognizers hear each
+DESCRIPTION = """Concord turns uploaded call recordings into reconciled transcripts: several recognizers hear each
 recording, Concord decides word by word what was said, stores it and announces it exactly once."""
 
 EPILOG = """First steps:

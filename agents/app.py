@@ -323,7 +323,8 @@ def _membership(role: str, fleet: Fleet) -> dict[str, Any]:
         return {}
     name = f"{fleet.settings.instance}.{role}"
     if role == "track":
-        # The place comes back with the URL in it that the worker had. With another one (CONCORD_HTTP with port 0) Faust's
-        # assignor would refuse its own assignment, for ever: then it is another worker, which waits for the dead one.
+        # The place comes back with the URL in it that the worker had. With another one (CONCORD_HTTP with port 0)
+        # Faust's assignor would refuse its own assignment, for ever: then it is another worker, which waits for the
+        # dead one.
         name += "." + re.sub(r"[^A-Za-z0-9._-]", "-", fleet.url)
     return {"consumer_group_instance_id": name}

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
-from agents.processes import Died, Worker, serve
+from agents.processes import Died, Worker, begin, serve
 from schemas.errors import NotFound, RefusedMedia, Transient
 
 if TYPE_CHECKING:
@@ -722,6 +722,7 @@ def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
 
 def main() -> None:
     """A worker process of `Prober`: `python -m agents.audio`."""
+    begin()
     import av  # noqa: F401  (so that the first file does not wait for it)
 
     resource.setrlimit(resource.RLIMIT_AS, (PROBE_MEMORY, PROBE_MEMORY))

@@ -167,8 +167,8 @@ class FaustTable:
         """Base URL of the other worker that has the row."""
         if not self._settled():
             return None
-        # Not Faust's `key_store`: it needs the producer's metadata of the changelog, and counts the key as JSON. Rows live
-        # where their source event was, and that went by the raw key.
+        # Not Faust's `key_store`: it needs the producer's metadata of the changelog, and counts the key as JSON. Rows
+        # live where their source event was, and that went by the raw key.
         everywhere = range(self._table.partitions)
         partition = _PARTITIONER(job_id.encode(), everywhere, everywhere)
         changelog = self._table.changelog_topic.get_topic_name()

@@ -13,11 +13,13 @@ import ctypes
 import json
 import os
 import queue
+import resource
 import signal
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +117,8 @@ class _Child:
 
 
 class Worker:
-    """A child process that runs `python -m module arguments...`, which calls `serve`. Started when first asked, and
-    again after its end.
+    """A child process that runs `python -m module arguments...`, which calls `begin` and `serve`. Started when first
+    asked, and again after its end.
     """
 
     def __init__(self, module: str, *arguments: str, start_s: float = 60.0) -> None:
@@ -206,15 +208,23 @@ class Worker:
             await asyncio.shield(child.end())
 
 
-def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoReturn:
-    """The child's side: answer requests with `work(request, tell)` until the parent is gone.
+def begin() -> None:
+    """The child's first act, before it imports anything big: let go of what is the parent's, be ready to die with it.
 
-    `tell` sends a message meanwhile; an empty one is a sign of life, sent at most every `BEAT_S`.
+    (asyncio closes everything but the pipes by itself; uvloop leaves open what is marked as inheritable.)
     """
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         # The pipe's end tells, too, but only a child that gets to run Python; one that hangs in a decoder does not.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoReturn:
+    """The child's work, after `begin`: answer requests with `work(request, tell)` until the parent is gone.
+
+    `tell` sends a message meanwhile; an empty one is a sign of life, sent at most every `BEAT_S`.
+    """
     wire = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints, prints to stderr: the wire is for answers
 
@@ -237,6 +247,10 @@ def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoRe
         except tuple(_ANSWERS.values()) as exc:
             kind = next(name for name, known in _ANSWERS.items() if isinstance(exc, known))
             send({"error": {"kind": kind, "message": str(exc)}})
+        except BaseException:  # noqa: BLE001  (told on stderr, and the end of this process)
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # an orderly exit would stumble over the reading thread, and abort
     raise SystemExit
 
 

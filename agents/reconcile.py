@@ -20,7 +20,8 @@ from schemas.messages import Envelope
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks import Database, Store
 
-#: One at a time, in a thread: deciding is pure computation, and the relay's round trips must not wait for a queue of it.
+#: One at a time, in a thread: deciding is pure computation, and the relay's round trips must not wait for a queue of
+#: it.
 _DECIDING = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
 
 

@@ -36,7 +36,7 @@ HIDDEN = (0.15, 0.1, 0.1)
 #: Number of trees, their leaves, and their learning rate.
 PAIR, SEVERAL, AGREED = (130, 24, 0.1), (130, 24, 0.08), (60, 14, 0.13)
 #: Of a call's sets of three recognizers at most so many are fitted on: they say much the same.
-THREES = 6
+THREES = 20
 #: Share of the agreed slots used: there are many, and they are easy.
 AGREED_SHARE = 0.08
 

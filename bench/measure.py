@@ -52,7 +52,8 @@ async def fill_outbox(settings: Settings, count: int) -> None:
     try:
         await connection.execute(
             "INSERT INTO outbox (shard, due_at, event_id, topic, key, value, headers) "
-            "SELECT 0, now() + interval '1 hour', gen_random_uuid(), 'reconcile.due', 'k', repeat('x', 300)::bytea, '[]' "
+            "SELECT 0, now() + interval '1 hour', gen_random_uuid(), 'reconcile.due', 'k', repeat('x', 300)::bytea, "
+            "'[]' "
             "FROM generate_series(1, $1::int)",
             count,
         )

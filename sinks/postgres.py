@@ -292,8 +292,8 @@ def _outbox_row(message: Message, seconds: float, shards: int) -> tuple[Any, ...
 
 
 _JOB_ORDER = (
-    "job_id tenant_id run status version filename audio_uri original_uri content_type duration_ms language priority options "
-    "metadata steps reason created_at updated_at completed_at"
+    "job_id tenant_id run status version filename audio_uri original_uri content_type duration_ms language priority "
+    "options metadata steps reason created_at updated_at completed_at"
 ).split()
 _REQUEST_ORDER = (
     "job_id run provider tenant_id state marker provider_id token hypothesis_uri confidence word_count language error "

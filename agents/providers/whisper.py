@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.audio import Piece, pieces
-from agents.processes import Died, Message, Worker, serve
+from agents.processes import Died, Message, Worker, begin, serve
 from agents.providers import Request
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis, Word
@@ -306,9 +306,10 @@ def _words(segments: Any, window: _Window, *, joined: bool) -> list[list[Any]]:
 
 def main(folder: str, threads: str) -> None:
     """The worker process: `python -m agents.providers.whisper FOLDER THREADS`."""
+    begin()
+    os.nice(_NICENESS)
     from faster_whisper import WhisperModel
 
-    os.nice(_NICENESS)
     model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=int(threads))
     serve(lambda request, tell: _recognize(model, request, tell))
 

@@ -1,4 +1,6 @@
-"""A fleet in memory: the real stages, the real prober, doubles for PostgreSQL, Kafka and the store, and a clock that is told."""
+"""A fleet in memory: the real stages, the real prober, doubles for PostgreSQL, Kafka and the store, and a clock that is
+told.
+"""
 
 from __future__ import annotations
 

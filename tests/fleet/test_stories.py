@@ -1,6 +1,10 @@
-"""What happens to a recording, told as stories: the happy way, providers that fail, strangers that err, events that come twice."""
+"""What happens to a recording, told as stories: the happy way, providers that fail, strangers that err, events that
+come twice.
+"""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -102,9 +106,7 @@ async def test_a_transient_error_is_tried_three_times_more_with_growing_pauses(s
     times = [r.timestamp_ms / 1000 - began.timestamp() for r in told.fleet.log["asr.requests.a"]]
 
     assert len(times) == 4
-    assert [b - a for a, b in zip(times, times[1:], strict=False)] == [
-        pytest.approx(wait, rel=0.26) for wait in (1.0, 2.0, 4.0)
-    ]
+    assert [b - a for a, b in pairwise(times)] == [pytest.approx(wait, rel=0.26) for wait in (1.0, 2.0, 4.0)]
     assert told.terminal() == [("persisted", "j", 1)]
 
 

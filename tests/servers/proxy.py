@@ -1,4 +1,6 @@
-"""What goes wrong between two programs that both live: a TCP proxy in the test's event loop that can be told to misbehave."""
+"""What goes wrong between two programs that both live: a TCP proxy in the test's event loop that can be told to
+misbehave.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ _LOOK_S = 0.05
 class Proxy:
     """Forwards connections to `target`; its switches apply to open connections and to new ones at once.
 
-    Bytes that are held (black hole, delay) when their sender closes the connection are dropped: a request that nobody waits
-    for any more is not delivered late.
+    Bytes that are held (black hole, delay) when their sender closes the connection are dropped: a request that nobody
+    waits for any more is not delivered late.
     """
 
     target: tuple[str, int]

@@ -19,7 +19,8 @@ class Verdict:
 
     #: Accepted, and no terminal event (or no dead letter, for what was no upload); a version of `job.status` left out.
     lost: list[str] = field(default_factory=list)
-    #: More than one terminal event of a run, or one of a job that nobody uploaded; more than one dead letter of a record.
+    #: More than one terminal event of a run, or one of a job that nobody uploaded; more than one dead letter of a
+    #: record.
     duplicated: list[str] = field(default_factory=list)
     #: An event id that stands more than once on a topic.
     repeated: list[str] = field(default_factory=list)
@@ -47,7 +48,11 @@ class Verdict:
         return {f.name: len(getattr(self, f.name)) for f in fields(self)}
 
     def __str__(self) -> str:
-        said = [f"{f.name}: {len(found)}, as {'; '.join(found[:4])}" for f in fields(self) if (found := getattr(self, f.name))]
+        said = [
+            f"{f.name}: {len(found)}, as {'; '.join(found[:4])}"
+            for f in fields(self)
+            if (found := getattr(self, f.name))
+        ]
         return "\n".join(said) or "clean"
 
 
@@ -73,8 +78,8 @@ def judge(
     *,
     all_heard: bool = True,
 ) -> Verdict:
-    """The verdict. With `all_heard`, a completed transcript must have the words of every recognizer; without, recognizers
-    were made to fail so often that a run may end with the words of one, or with nobody having heard it.
+    """The verdict. With `all_heard`, a completed transcript must have the words of every recognizer; without,
+    recognizers were made to fail so often that a run may end with the words of one, or with nobody having heard it.
     """
     verdict = Verdict()
     for observer, downstream in enumerate(downstreams):
@@ -116,7 +121,9 @@ def _letters(verdict: Verdict, publisher: Publisher, tap: Tap) -> None:
             letters[headers["dlq-topic"], headers["dlq-partition"], headers["dlq-offset"]] += 1
             rubbish.discard(record.value)
     verdict.lost += [f"no dead letter for {value[:60]!r}" for value in rubbish]
-    verdict.duplicated += [f"{count} dead letters for {'/'.join(place)}" for place, count in letters.items() if count > 1]
+    verdict.duplicated += [
+        f"{count} dead letters for {'/'.join(place)}" for place, count in letters.items() if count > 1
+    ]
 
 
 def _ids(verdict: Verdict, tap: Tap) -> None:
@@ -154,7 +161,9 @@ def _offsets(verdict: Verdict, tap: Tap, sampler: Sampler, recognizers: Sequence
         for (topic, partition, offset), raw in tap.records.items():
             if topic not in read:
                 continue
-            below = [n for n, committed in sampler.committed.get((places[stage], topic, partition), ()) if committed > offset]
+            below = [
+                n for n, committed in sampler.committed.get((places[stage], topic, partition), ()) if committed > offset
+            ]
             handled = sampler.handled.get((stage, str(_id(raw, read))))
             if below and (handled is None or handled > below[0]):
                 when = "never handled" if handled is None else f"handled by sample {handled}"

@@ -129,7 +129,9 @@ async def site(*, nodes: int = 1, proxies: tuple[str, ...] = ()) -> AsyncIterato
                 yield here
             except BaseException:
                 for worker in here.workers.values():
-                    print(f"\n=== {worker.name} ({worker.state}), {worker.log}\n{tail(worker.log, 25)}", file=sys.stderr)
+                    print(
+                        f"\n=== {worker.name} ({worker.state}), {worker.log}\n{tail(worker.log, 25)}", file=sys.stderr
+                    )
                 raise
     finally:
         if not os.environ.get("CONCORD_KEEP_TESTS"):
@@ -224,7 +226,15 @@ class Provider:
 
     async def start(self) -> None:
         """Start it (again), and wait for its first answer."""
-        command = [sys.executable, "-m", "tests.servers.scripted", "--port", str(self.port), "--ledger", str(self.ledger)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.servers.scripted",
+            "--port",
+            str(self.port),
+            "--ledger",
+            str(self.ledger),
+        ]
         env = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
         self._child.spawn(command, env=env | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}, cwd=ROOT)
         await patiently(self.switch)
@@ -345,8 +355,12 @@ class Watch:
         connection = await asyncpg.connect(self.here.postgres.dsn)
         try:
             row = await connection.fetchrow("SELECT status, version, reason FROM jobs WHERE job_id = $1", job)
-            asked = await connection.fetch("SELECT provider, state, token, error FROM provider_requests WHERE job_id = $1", job)
-            waiting = await connection.fetch("SELECT topic, due_at - now() AS due FROM outbox WHERE key = $1", job.encode())
+            asked = await connection.fetch(
+                "SELECT provider, state, token, error FROM provider_requests WHERE job_id = $1", job
+            )
+            waiting = await connection.fetch(
+                "SELECT topic, due_at - now() AS due FROM outbox WHERE key = $1", job.encode()
+            )
         finally:
             await connection.close()
         events = [f"{t}/{p}/{o}" for (t, p, o), r in self.tap.records.items() if r.key == job.encode()]

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from faust.transport.drivers import aiokafka as driver
+
 import agents.__main__
 from agents import bind, offsets, relay
-from faust.transport.drivers import aiokafka as driver
 from schemas import jobs
 from sinks.postgres import SQL
 
@@ -33,7 +34,9 @@ def no_inbox() -> None:
     """Every delivery counts as new."""
     _edit("insert_inbox", "RETURNING stage, event_id", "")
     sql = SQL["insert_inbox"].rstrip("; \n")
-    SQL["insert_inbox"] = f"WITH kept AS ({sql} RETURNING 1) SELECT * FROM unnest($1::text[], $2::uuid[]) AS e (stage, event_id)"
+    SQL["insert_inbox"] = (
+        f"WITH kept AS ({sql} RETURNING 1) SELECT * FROM unnest($1::text[], $2::uuid[]) AS e (stage, event_id)"
+    )
 
 
 def no_fencing() -> None:

@@ -136,7 +136,9 @@ class Publisher:
 
 
 class Follower:
-    """Reads topics from their beginning, as any `read_committed` client does, without a group; goes on after every outage."""
+    """Reads topics from their beginning, as any `read_committed` client does, without a group; goes on after every
+    outage.
+    """
 
     def __init__(self, servers: str, topics: Iterable[str], seen: Callable[[ConsumerRecord], None]) -> None:
         self._servers = servers
@@ -244,9 +246,7 @@ class Downstream:
 
     def _saw(self, record: ConsumerRecord) -> None:
         data = json.loads(record.value)
-        self.seen[data["job_id"], data["run"]].append(
-            Sighting(record.topic, time.monotonic(), data.get("error", ""))
-        )
+        self.seen[data["job_id"], data["run"]].append(Sighting(record.topic, time.monotonic(), data.get("error", "")))
         if record.topic == "persisted":
             look = asyncio.create_task(self._look(data))
             self._looks.add(look)
@@ -263,9 +263,15 @@ class Downstream:
     def _look_at_files(self, data: dict[str, Any]) -> None:
         optimized = json.loads(_file(data["agent_optimized_uri"]).read_bytes())
         raw = json.loads(_file(data["raw_transcript_uri"]).read_bytes())
-        _must(optimized["job_id"] == data["job_id"] and optimized["tenant_id"] == TENANT, "agent_optimized.json is another job's")
+        _must(
+            optimized["job_id"] == data["job_id"] and optimized["tenant_id"] == TENANT,
+            "agent_optimized.json is another job's",
+        )
         words = [d["chosen"]["text"] for d in raw["decisions"] if d["chosen"]["text"] is not None]
-        _must(len(words) == data["word_count"], f"raw_transcript.json has {len(words)} words, announced {data['word_count']}")
+        _must(
+            len(words) == data["word_count"],
+            f"raw_transcript.json has {len(words)} words, announced {data['word_count']}",
+        )
         _must(optimized["transcript"]["text"] == " ".join(words), "the two files differ")
         self.heard[data["job_id"], data["run"]] = optimized["metadata"]["recognizers"]
 
@@ -275,7 +281,9 @@ class Downstream:
         fetch, run = self._connection.fetchrow, (data["job_id"], data["run"])
         job = await fetch("SELECT status, run FROM jobs WHERE job_id = $1", run[0])
         _must(job is not None and (job["run"] > run[1] or job["status"] == "completed"), f"the job's row is {job}")
-        transcript = await fetch("SELECT words, raw_transcript_uri FROM transcripts WHERE job_id = $1 AND run = $2", *run)
+        transcript = await fetch(
+            "SELECT words, raw_transcript_uri FROM transcripts WHERE job_id = $1 AND run = $2", *run
+        )
         _must(transcript is not None, "there is no transcript's row")
         _must(transcript["words"] == data["word_count"], f"the row has {transcript['words']} words")
         kinds = await fetch("SELECT array_agg(kind) AS kinds FROM files WHERE job_id = $1 AND run = $2", *run)
@@ -294,7 +302,9 @@ def _must(holds: object, otherwise: str) -> None:
 
 
 class Statuses:
-    """Follows `job.status`: the versions of a job only rise, none is left out, and nothing of a run comes after its end."""
+    """Follows `job.status`: the versions of a job only rise, none is left out, and nothing of a run comes after its
+    end.
+    """
 
     def __init__(self, servers: str) -> None:
         self.backward: list[str] = []
@@ -336,15 +346,17 @@ class Tap:
 class Sampler:
     """Once a second: what every group has committed, and right after that what is handled.
 
-    In this order: an event that was handled when its offset was committed is in the inbox that is read later. So whatever
-    this convicts is guilty, and only what finished within the milliseconds between the two questions goes unseen.
+    In this order: an event that was handled when its offset was committed is in the inbox that is read later. So
+    whatever this convicts is guilty, and only what finished within the milliseconds between the two questions goes
+    unseen.
     """
 
     def __init__(self, servers: str, dsn: str, groups: Iterable[str]) -> None:
         self._servers = servers
         self._dsn = dsn
         self._groups = tuple(groups)
-        #: Number of the first sample in which an offset was committed, by (group, topic, partition): [(sample, offset)].
+        #: Number of the first sample in which an offset was committed, by (group, topic, partition): [(sample,
+        #: offset)].
         self.committed: defaultdict[tuple[str, str, int], list[tuple[int, int]]] = defaultdict(list)
         #: Number of the first sample in which an event was in the inbox.
         self.handled: dict[tuple[str, str], int] = {}

@@ -34,7 +34,9 @@ class Fault:
 
 @dataclass
 class Storm:
-    """Does things to a site, and remembers them. Whatever it breaks is whole again some seconds later, or after `clear`."""
+    """Does things to a site, and remembers them. Whatever it breaks is whole again some seconds later, or after
+    `clear`.
+    """
 
     here: Site
     watch: Watch
@@ -49,7 +51,9 @@ class Storm:
 
     def pick(self, role: str = "") -> Worker | None:
         """A running worker, of this role if one is named."""
-        running = [w for w in self.here.workers.values() if w.alive and w.name not in self._down and role in w.argv[1:] + [""]]
+        running = [
+            w for w in self.here.workers.values() if w.alive and w.name not in self._down and role in [*w.argv[1:], ""]
+        ]
         return self.chance.choice(running) if running else None
 
     async def kill(self, role: str = "") -> None:
@@ -148,7 +152,9 @@ class Storm:
 
     async def scale(self, role: str, copies: int) -> None:
         """Have so many workers of a role: new ones are started, and spare ones told to stop."""
-        running = [w for w in self.here.workers.values() if w.alive and w.name not in self._down and w.argv[1:] == [role]]
+        running = [
+            w for w in self.here.workers.values() if w.alive and w.name not in self._down and w.argv[1:] == [role]
+        ]
         for _ in range(copies - len(running)):
             await self.here.worker(role).start()
         for worker in running[copies:]:
@@ -221,10 +227,14 @@ class Storm:
         uploads, ends = len(self.watch.publisher.uploads), sum(map(len, self.watch.downstreams[0].seen.values()))
         kills = sum(fault.kind == "kill -9" for fault in self.faults)
         lines = [f"{uploads} uploads, {len(self.faults)} faults ({kills} kills) in {seconds:.0f} s, seed {seed}"]
-        lines.append(f"terminal events {ends}; " + ", ".join(f"{name} {count}" for name, count in verdict.counts.items()))
+        lines.append(
+            f"terminal events {ends}; " + ", ".join(f"{name} {count}" for name, count in verdict.counts.items())
+        )
         lines.append(f"{'fault':34} {'n':>3}   recovered after, s: p50    max")
         for (kind, target), count in sorted(Counter((f.kind, f.target) for f in self.faults).items()):
-            times = [s for f in self.faults if (f.kind, f.target) == (kind, target) and (s := self.recovery(f)) is not None]
+            times = [
+                s for f in self.faults if (f.kind, f.target) == (kind, target) and (s := self.recovery(f)) is not None
+            ]
             figures = f"{statistics.median(times):22.1f} {max(times):6.1f}" if times else ""
             lines.append(f"{kind + ' ' + target:34} {count:3} {figures}")
         times = [s for f in self.faults if f.kind == "kill -9" and (s := self.recovery(f)) is not None]

@@ -1,4 +1,6 @@
-"""The process dies at every point between two durable steps, once each by enumeration; nothing is lost, repeated or paid twice."""
+"""The process dies at every point between two durable steps, once each by enumeration; nothing is lost, repeated or
+paid twice.
+"""
 
 from __future__ import annotations
 
@@ -82,4 +84,6 @@ async def test_dying_at_one_failpoint_while_recovering_from_another_harms_nothin
                 await dies_at(worker, watch, f"{point}:{chance.randint(1, 3)}", uploads=3)
             await drain(worker, watch)
             pairs = len(set(itertools.pairwise(points)))
-            table(f"failpoints: {len(points)} deaths, {pairs} ordered pairs of {len(POINTS) ** 2}, seed {seed}: all clean")
+            table(
+                f"failpoints: {len(points)} deaths, {pairs} ordered pairs of {len(POINTS) ** 2}, seed {seed}: all clean"
+            )

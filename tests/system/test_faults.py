@@ -1,4 +1,6 @@
-"""Everything is killed, in turn and at random moments, while uploads come in: none lost, none twice, none paid twice."""
+"""Everything is killed, in turn and at random moments, while uploads come in: none lost, none twice, none paid
+twice.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ async def start(here: Site, copies: dict[str, int]) -> None:
 
 
 async def weather(storm: Storm, actions: list[Action], uploads: int, pause_s: tuple[float, float]) -> None:
-    """Before each fault come some uploads, so that it meets work in flight; after the last, everything is made whole."""
+    """Before each fault come some uploads, so that it meets work in flight; after the last, everything is made
+    whole.
+    """
     publisher, chance = storm.watch.publisher, storm.chance
     for number, action in enumerate(actions):
         await asyncio.sleep(chance.uniform(*pause_s))

@@ -1,4 +1,6 @@
-"""With a safeguard taken out, the checker convicts; with all in place, the same story is clean. Else it would prove nothing."""
+"""With a safeguard taken out, the checker convicts; with all in place, the same story is clean. Else it would prove
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,16 @@ LOST_S = 10
 
 
 async def killed_while_submitting(mutant: str) -> Verdict:
-    """`kill -9` while some requests are on their way to a slow provider, and later ones in the same partitions are done:
-    long after a careless consumer has committed them all.
+    """`kill -9` while some requests are on their way to a slow provider, and later ones in the same partitions are
+    done: long after a careless consumer has committed them all.
     """
     async with site() as here:
         worker = here.worker(*ROLES, name="all", mutant=mutant, concord_instance="all")
         await (await worker.start()).ready()
         async with Watch(here) as watch:
-            await watch.publisher.uploads_of(8)  # topics that have been read some way, with transactions' markers in them
+            await watch.publisher.uploads_of(
+                8
+            )  # topics that have been read some way, with transactions' markers in them
             assert await watch.finished(LOST_S)
             await here.provider.switch(stall=4, on=["submit"])
             slow = await watch.publisher.uploads_of(16)

@@ -1,4 +1,6 @@
-"""The table of jobs over several `track` workers: whoever is asked answers, and nobody answers with less than was known before."""
+"""The table of jobs over several `track` workers: whoever is asked answers, and nobody answers with less than was known
+before.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ async def test_statuses_survive_the_death_of_a_worker_and_the_loss_of_the_table(
 
         # Both hold a part of the table, and each passes on what the other holds.
         for worker in (first, second):
-            assert await _eventually(lambda w=worker: settled(w, {"table", "owner"}), 40), await asker.sources(url(worker))
+            assert await _eventually(lambda w=worker: settled(w, {"table", "owner"}), 40), await asker.sources(
+                url(worker)
+            )
         # One dies: until the group notices, PostgreSQL answers; then the survivor's table has all of it.
         await second.kill()
         await moved(database, "reconciling")

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
-from agents.processes import Died, Worker, serve
+from agents.processes import Died, Worker, begin, serve
 from schemas.errors import RefusedMedia, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -168,8 +169,29 @@ async def test_the_child_holds_no_socket_of_ours(worker):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
         files = (await worker.ask({"do": "list files"}, stall_s=30))["files"]
+        number = os.fstat(listening.fileno()).st_ino
 
-    assert [file for file in files if file.startswith("socket")] == []
+    assert [file for file in files if str(number) in file] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_uvloop_the_loop_of_production_does_all_of_it_too():
+    async def story():
+        worker = Worker(THIS)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.set_inheritable(True)
+            files = (await worker.ask({"do": "list files"}, stall_s=30))["files"]
+            number = os.fstat(listening.fileno()).st_ino
+        with pytest.raises(Died, match="SIGSEGV"):
+            await worker.ask({"do": "crash"}, stall_s=30)
+        with pytest.raises(TimeoutError):
+            await worker.ask({"do": "sleep", "seconds": 100}, stall_s=0.3)
+        answer = await worker.ask({"do": "echo", "say": 1}, stall_s=30)
+        await worker.close()
+        return [file for file in files if str(number) in file], answer["echo"], gone(answer["pid"])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(story()) == ([], 1, True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -196,4 +218,5 @@ def test_the_child_dies_with_its_parent_idle_or_at_work(order):
 
 
 if __name__ == "__main__":
+    begin()
     serve(work)
