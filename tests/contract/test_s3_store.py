@@ -456,7 +456,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path):
         await store.check()
         for number in range(3):
             writers = [asyncio.create_task(write_on(store, f"acme/{number}-{writer}", acked)) for writer in range(4)]
-            while len(acked) < 40 * (number + 1):  # noqa: ASYNC110 -- then killed at no particular moment
+            while len(acked) < 40 * (number + 1):
                 await asyncio.sleep(0.01)
             server.kill()
             ends = await asyncio.gather(*writers, return_exceptions=True)

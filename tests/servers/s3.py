@@ -159,4 +159,4 @@ def s3_server(tmp_path_factory):
 
 
 if __name__ == "__main__":
-    print(versitygw())  # noqa: T201
+    print(versitygw())

@@ -10,7 +10,7 @@ from schemas import topics
 from schemas.errors import MalformedEvent
 from schemas.messages import Record, decode, identity
 from schemas.topics import Topic
-from tests.system.observers import Downstream, Publisher, Sampler, Statuses, Tap
+from tests.system.observers import Asker, Downstream, Publisher, Sampler, Statuses, Tap
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Verdict:
     repeated: list[str] = field(default_factory=list)
     #: A completion or failure that is not the one the upload must come to.
     wrong: list[str] = field(default_factory=list)
-    #: `job.status` that went down, or on after the end.
+    #: `job.status`, or the answer to who asks for it, that went down or on after the end.
     backward: list[str] = field(default_factory=list)
     #: Recognizers that were paid more than once for the same (job, run), or not at all.
     charged: list[str] = field(default_factory=list)
@@ -71,6 +71,7 @@ def judge(
     publisher: Publisher,
     downstreams: Sequence[Downstream],
     statuses: Statuses,
+    asker: Asker,
     tap: Tap,
     sampler: Sampler,
     charges: Counter[str],
@@ -87,11 +88,12 @@ def judge(
         verdict.torn += downstream.torn
     _letters(verdict, publisher, tap)
     _ids(verdict, tap)
-    verdict.backward += statuses.backward
+    verdict.backward += statuses.backward + asker.backward
+    verdict.wrong += asker.wrong
     verdict.lost += statuses.missed
     _charges(verdict, publisher, downstreams[0], charges, recognizers, all_heard=all_heard)
     _offsets(verdict, tap, sampler, recognizers)
-    for watching in (*(d.follower for d in downstreams), statuses.follower, tap.follower, sampler):
+    for watching in (*(d.follower for d in downstreams), statuses.follower, tap.follower, sampler, asker):
         if (failure := watching.failure()) is not None:
             verdict.blind.append(f"{type(watching).__name__}: {failure!r}")
     return verdict

@@ -28,7 +28,7 @@ from schemas import topics
 from tests.servers.proxy import Proxy
 from tests.system.checker import Verdict, inputs, judge
 from tests.system.nursery import ROOT, Nursery
-from tests.system.observers import AWAY, Downstream, Publisher, Sampler, Statuses, Tap, patiently
+from tests.system.observers import AWAY, Asker, Downstream, Publisher, Sampler, Statuses, Tap, patiently
 
 RECOGNIZERS = ("scripted-a", "scripted-b")
 STAGES = ("intake", *(f"transcribe.{name}" for name in RECOGNIZERS), "reconcile", "persist")
@@ -50,15 +50,17 @@ async def until(condition: Callable[[], Any], seconds: float, *, every_s: float 
 class Site:
     """Kafka, PostgreSQL and the recognizers' server, with a folder for files; each can be killed and started again."""
 
-    def __init__(self, folder: Path, nursery: Nursery, *, nodes: int = 1) -> None:
+    def __init__(self, folder: Path, nursery: Nursery, *, nodes: int = 1, advertised: list[int] | None = None) -> None:
         self.folder = folder
         self.nursery = nursery
-        self.kafka = EmbeddedKafka(folder, nodes=nodes, heap_mb=300)
+        self.kafka = EmbeddedKafka(folder, nodes=nodes, heap_mb=300, advertised_port=advertised)
         self.postgres = EmbeddedPostgres(folder)
         self.provider = Provider(folder / "provider")
-        #: In front of PostgreSQL and the recognizers' server, for the workers; the test itself goes around them.
+        #: In front of PostgreSQL and the recognizers' server, for the workers; in front of Kafka's nodes, for the test too.
         self.proxies: dict[str, Proxy] = {}
         self.workers: dict[str, Worker] = {}
+        #: Environment that all workers share, besides what `environment` says.
+        self.common: dict[str, str] = {}
 
     @property
     def audio(self) -> Path:
@@ -84,6 +86,7 @@ class Site:
             "CONCORD_ALLOW_HOSTS": "127.0.0.1",
             "STORAGE_ROOT": str(self.folder / "storage"),
             "PYTHONUNBUFFERED": "1",
+            **self.common,
         }
 
     def _port(self, name: str) -> int:
@@ -114,28 +117,39 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(*, nodes: int = 1, proxies: tuple[str, ...] = ()) -> AsyncIterator[Site]:
+async def site(*, nodes: int = 1, proxies: bool = False) -> AsyncIterator[Site]:
     """A site of its own, in a folder that goes with it. When the test fails, the ends of all logs are printed."""
     folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
     folder.chmod(0o755)  # as root, PostgreSQL's user must get through
     try:
         async with contextlib.AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(Nursery())
-            here = await stack.enter_async_context(Site(folder, nursery, nodes=nodes))
-            targets = {"postgres": here.postgres.port, "provider": here.provider.port}
-            for name in proxies:
-                here.proxies[name] = await stack.enter_async_context(Proxy(("127.0.0.1", targets[name])))
+            names = ["postgres", "provider", *(f"kafka-{n + 1}" for n in range(nodes))] if proxies else []
+            between = {name: await stack.enter_async_context(Proxy(("127.0.0.1", 0))) for name in names}
+            advertised = [between[name].port for name in names if name.startswith("kafka")]
+            here = Site(folder, nursery, nodes=nodes, advertised=advertised or None)
+            if proxies:
+                here.kafka.reserve()
+                here.proxies = between
+                _aim(here, "kafka-", here.kafka.ports)
+            await stack.enter_async_context(here)
+            if proxies:
+                _aim(here, "postgres", [here.postgres.port])
+                _aim(here, "provider", [here.provider.port])
             try:
                 yield here
             except BaseException:
                 for worker in here.workers.values():
-                    print(
-                        f"\n=== {worker.name} ({worker.state}), {worker.log}\n{tail(worker.log, 25)}", file=sys.stderr
-                    )
+                    print(f"\n=== {worker.name} ({worker.state}), {worker.log}\n{tail(worker.log, 25)}", file=sys.stderr)
                 raise
     finally:
         if not os.environ.get("CONCORD_KEEP_TESTS"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _aim(here: Site, name: str, ports: list[int]) -> None:
+    for proxy, port in zip([p for n, p in here.proxies.items() if n.startswith(name)], ports, strict=True):
+        proxy.target = ("127.0.0.1", port)
 
 
 class Worker:
@@ -146,6 +160,7 @@ class Worker:
         self.env = env
         self.argv = argv
         self.log = here.folder / "workers" / f"{name}.log"
+        self.url = f"http://{env['CONCORD_HTTP']}"
         self._nursery = here.nursery
         self._mutant = mutant
         self._pid: int | None = None
@@ -274,13 +289,15 @@ class Watch:
         everything = topics.all_topics(RECOGNIZERS)
         names = [name for topic in everything for name in (topic.name, topic.dead_letters)]
         self.tap = Tap(kafka, tuple(names))
+        self.asker = Asker(lambda: [w.url for w in self.here.workers.values() if "track" in w.argv])
         self.sampler = Sampler(kafka, dsn, [f"concord.{stage}" for stage in inputs(RECOGNIZERS)])
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Watch:
-        followers = (self.statuses.follower, self.tap.follower, self.sampler)
+        followers = (self.statuses.follower, self.tap.follower, self.sampler, self.asker)
         for watching in (self.publisher, *self.downstreams, *followers):
             await self._stack.enter_async_context(watching)
+        self.publisher.told.append(self.asker.follow)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -339,10 +356,12 @@ class Watch:
         for downstream in self.downstreams:
             await downstream.looked()
         await patiently(self.sampler.sample)
+        await self.asker.ask_all(self.statuses.versions)
         return judge(
             self.publisher,
             self.downstreams,
             self.statuses,
+            self.asker,
             self.tap,
             self.sampler,
             self.here.provider.charges(),

@@ -1,8 +1,8 @@
 """Starts workers by fork from a process that has imported everything: a start costs 0.1 s of CPU instead of three.
 
-Hundreds of workers start in a run of faults, on two cores. What runs in them is `agents.__main__.run`, as by the command line.
-`python -m tests.system.nursery` reads one JSON object a line ({"argv", "env", "log", "mutant"}), answers {"started": pid}, and says
-{"ended": pid, "status": n} when one has ended (negative: by that signal).
+Hundreds of workers start in a run of faults, on two cores. What runs in them is `agents.__main__.run`, as by the
+command line. `python -m tests.system.nursery` reads one JSON object a line ({"argv", "env", "log", "mutant"}), answers
+{"started": pid}, and says {"ended": pid, "status": n} when one has ended (negative: by that signal).
 """
 
 from __future__ import annotations

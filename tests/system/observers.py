@@ -15,13 +15,14 @@ import struct
 import time
 import uuid
 import wave
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -81,6 +82,8 @@ class Publisher:
         self.uploads: dict[str, Upload] = {}
         #: Records that are no uploads, as (value, accepted at).
         self.rubbish: list[tuple[bytes, float]] = []
+        #: Called with the job id of every accepted upload.
+        self.told: list[Callable[[str], object]] = []
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,6 +114,8 @@ class Publisher:
         for _ in range(times):
             await self._send(json.dumps(data).encode(), job_id.encode())
         self.uploads[job_id] = Upload(job_id, hopeless, time.monotonic())
+        for tell in self.told:
+            tell(job_id)
         return job_id
 
     async def uploads_of(self, count: int, *, chance: random.Random | None = None, pause_s: float = 0.0) -> list[str]:
@@ -326,6 +331,76 @@ class Statuses:
         self.versions[job] = max(version, self.versions.get(job, 0))
         if data["status"] in ("completed", "failed"):
             self._ended.add((job, run))
+
+
+class Asker:
+    """Somebody who keeps asking for the status of the newest jobs over HTTP, any worker with a table, and never wants to hear
+    an older one than before.
+    """
+
+    def __init__(self, urls: Callable[[], list[str]]) -> None:
+        self.backward: list[str] = []
+        self.wrong: list[str] = []
+        self.answers = 0
+        self._urls = urls
+        self._jobs: deque[str] = deque(maxlen=20)
+        self._heard: dict[str, tuple[int, str]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3))
+        self._task = asyncio.create_task(self._keep_asking())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._session is not None:
+            await self._session.close()
+
+    def follow(self, job: str) -> None:
+        """Ask for this one."""
+        self._jobs.append(job)
+
+    def failure(self) -> BaseException | None:
+        """What ended it, if it has ended."""
+        return self._task.exception() if self._task is not None and self._task.done() else None
+
+    async def ask_all(self, versions: dict[str, int]) -> None:
+        """At the end every worker that answers has the newest version of every job."""
+        for url in self._urls():
+            for job, version in versions.items():
+                answer = await self._ask(url, job)
+                if answer is not None and answer["version"] != version:
+                    self.wrong.append(f"{job} is said to be {answer['status']} {answer['version']}, not {version}, by {url}")
+
+    async def _keep_asking(self) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            urls = self._urls()
+            if urls and self._jobs:
+                await self._ask(random.choice(urls), random.choice(self._jobs))
+
+    async def _ask(self, url: str, job: str) -> dict[str, Any] | None:
+        assert self._session is not None
+        try:
+            async with self._session.get(f"{url}/jobs/{job}/status") as response:
+                answer = await response.json() if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+        if answer is not None:
+            self._hear(url, job, answer)
+        return answer
+
+    def _hear(self, url: str, job: str, answer: dict[str, Any]) -> None:
+        self.answers += 1
+        before, whose = self._heard.get(job, (0, ""))
+        if answer["version"] < before:
+            self.backward.append(f"{job}: {url} says {answer['status']} {answer['version']} after {before} by {whose}")
+        self._heard[job] = (max(before, answer["version"]), url)
 
 
 @dataclass

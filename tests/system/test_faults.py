@@ -20,8 +20,12 @@ from tests.system.storm import Action, Storm  # noqa: E402
 
 
 async def start(here: Site, copies: dict[str, int]) -> None:
-    """A process per role, and as many copies as asked for."""
-    workers = [here.worker(role) for role in ROLES for _ in range(copies.get(role, 1))]
+    """A process per role, and as many copies as asked for; every first one with a name that its group remembers."""
+    workers = [
+        here.worker(role, **({} if copy else {"concord_instance": "first"}))
+        for role in ROLES
+        for copy in range(copies.get(role, 1))
+    ]
     for worker in workers:
         await worker.start()
     await asyncio.gather(*(worker.ready(120) for worker in workers))
@@ -82,7 +86,7 @@ def everything(storm: Storm) -> list[Action]:
     actions += [storm.terminate_sessions] * 3
     switches = ("lose_answer", "refuse_429", "error_5xx", "stall") * 2
     actions += [lambda what=what: storm.switch_provider(what) for what in switches]
-    for proxy in ("postgres", "provider"):
+    for proxy in storm.here.proxies:
         for what in ("cut", "blackhole", "delay", "lose_answers"):
             actions.append(lambda proxy=proxy, what=what: storm.network(proxy, what))
     storm.chance.shuffle(actions)
@@ -96,8 +100,9 @@ def everything(storm: Storm) -> list[Action]:
 @pytest.mark.timeout(1800)
 async def test_everything_fails_at_random_for_minutes_and_nothing_is_lost_or_done_twice(seed, table):
     chance, began = random.Random(seed), time.monotonic()
-    async with site(nodes=3, proxies=("postgres", "provider")) as here:
-        doubled = ("intake", f"transcribe.{RECOGNIZERS[0]}", "reconcile", "persist", "relay")
+    async with site(nodes=3, proxies=True) as here:
+        doubled = ("intake", f"transcribe.{RECOGNIZERS[0]}", "reconcile", "persist", "track", "relay")
+        here.common["CONCORD_RELAY_SHARDS"] = "2"
         await start(here, dict.fromkeys(doubled, 2))
         async with Watch(here) as watch:
             storm = Storm(here, watch, chance)

@@ -394,7 +394,7 @@ async def signal_when_at_work(prober, path, number, times):
 
 
 async def until(condition):
-    while not condition():  # noqa: ASYNC110 (what another process does is not told)
+    while not condition():
         await asyncio.sleep(0.01)
 
 

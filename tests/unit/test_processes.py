@@ -27,7 +27,7 @@ def work(request, tell):
         case "echo":
             for message in request.get("messages", ()):
                 tell(message)
-            print("printing does not disturb")  # noqa: T201
+            print("printing does not disturb")
             return {"pid": os.getpid(), "echo": request["say"]}
         case "refuse":
             raise RefusedMedia("never")
