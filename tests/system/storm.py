@@ -10,12 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import asyncpg
 
 from tests.system.checker import Verdict
 from tests.system.harness import Site, Watch, Worker
 from tests.system.observers import AWAY, patiently
+
+Action = Callable[[], Awaitable[None]]
 
 #: Seconds that a worker may take to end after SIGTERM: ten, and some for a machine on which everything dies at once.
 STOP_S = 15.0
@@ -61,8 +64,8 @@ class Storm:
         if (worker := self.pick(role)) is not None:
             self._down.add(worker.name)
             await worker.kill()
+            self._later(partial(self._start, worker), self.chance.uniform(0, 3))
             await self._happened("kill -9", worker.argv[1], probe=True)
-            self._later(self._start(worker), self.chance.uniform(0, 3))
 
     async def stop(self, role: str = "") -> None:
         """SIGTERM a worker; it must end with 0."""
@@ -79,22 +82,22 @@ class Storm:
             else:
                 if status != 0 or time.monotonic() - began > STOP_S:
                     self.complaints.append(f"{worker.name} ended with {status} after {time.monotonic() - began:.1f} s")
-            self._later(self._start(worker), 0)
+            self._later(partial(self._start, worker), 0)
 
     async def freeze(self, role: str = "", seconds: float | None = None) -> None:
         """SIGSTOP a worker for 5 to 30 seconds."""
         if (worker := self.pick(role)) is not None:
             self._down.add(worker.name)
             worker.signal(signal.SIGSTOP)
+            self._later(partial(self._thaw, worker), seconds or self.chance.uniform(5, 30))
             await self._happened("SIGSTOP", worker.argv[1], probe=True)
-            self._later(self._thaw(worker), seconds or self.chance.uniform(5, 30))
 
     async def kill_postgres(self) -> None:
         """`kill -9` PostgreSQL; it is started again within five seconds."""
         if self._breaks("postgres"):
             self.here.postgres.kill()
+            self._later(self._start_postgres, self.chance.uniform(0, 5))
             await self._happened("kill -9", "postgres", probe=True)
-            self._later(self._start_postgres(), self.chance.uniform(0, 5))
 
     async def terminate_sessions(self) -> None:
         """`pg_terminate_backend` for every session of the fleet."""
@@ -116,22 +119,22 @@ class Storm:
         if self._breaks("kafka"):
             node = node or self.chance.randint(1, nodes)
             self.here.kafka.kill_node(node)
+            self._later(partial(self._start_broker, node), self.chance.uniform(0, 10 if nodes > 1 else 2))
             await self._happened("kill -9", "broker", probe=True)
-            self._later(self._start_broker(node), self.chance.uniform(0, 10 if nodes > 1 else 2))
 
     async def kill_provider(self) -> None:
         """`kill -9` the recognizers' server; it is started again within two seconds."""
         if self._breaks("provider"):
             self.here.provider.kill()
+            self._later(self._start_provider, self.chance.uniform(0, 2))
             await self._happened("kill -9", "provider", probe=True)
-            self._later(self._start_provider(), self.chance.uniform(0, 2))
 
     async def switch_provider(self, what: str) -> None:
         """Make the recognizers' server misbehave for up to three seconds."""
         if self._breaks("provider"):
             await patiently(lambda: self.here.provider.switch(**{what: True}))
+            self._later(self._reset_provider, self.chance.uniform(1, 3))
             await self._happened("provider", what, probe=True)
-            self._later(self._reset_provider(), self.chance.uniform(1, 3))
 
     async def network(self, proxy: str, what: str) -> None:
         """Make the way to a server bad for up to twelve seconds."""
@@ -147,8 +150,8 @@ class Storm:
                 between.delay_s = self.chance.uniform(0.05, 0.5)
             case _:
                 setattr(between, what, True)
-        await self._happened("network", f"{what} {proxy}", probe=True)
-        self._later(self._heal(proxy), seconds)
+        self._later(partial(self._heal, proxy), seconds)
+        await self._happened("network", f"{what} {proxy.partition('-')[0]}", probe=True)
 
     async def scale(self, role: str, copies: int) -> None:
         """Have so many workers of a role: new ones are started, and spare ones told to stop."""
@@ -180,14 +183,15 @@ class Storm:
         return whole
 
     async def _happened(self, kind: str, target: str, *, probe: bool = False) -> None:
+        """Remember it. The probe may have to wait for the repair, which is under way by now."""
         at = time.monotonic()
         job = await self.watch.publisher.upload() if probe else None
         self.faults.append(Fault(kind, target, at, job))
 
-    def _later(self, repair: Awaitable[None], seconds: float) -> None:
+    def _later(self, repair: Action, seconds: float) -> None:
         async def wait() -> None:
             await asyncio.sleep(seconds)
-            await repair
+            await repair()
 
         task = asyncio.create_task(wait())
         self._repairs.add(task)
@@ -246,6 +250,3 @@ class Storm:
         """Seconds from the fault to the end of the upload that was published right after it."""
         seen = self.watch.downstreams[0].seen.get((fault.probe or "", 1))
         return seen[0].at - fault.at if seen else None
-
-
-Action = Callable[[], Awaitable[None]]
