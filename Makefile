@@ -55,6 +55,7 @@ bench: install  ## how fast, on this machine, each figure beside a bare relay
 	$(BIN)/python -m bench $(ARGS)
 
 bench-reconcile: install  ## how right: word error rate of each recognizer, and of the reconciled text
+	$(UV) sync --locked --extra local --group dev --group bench
 	$(BIN)/python -m bench.reconcile $(ARGS)
 
 check: install  ## lint, format, types

@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,6 @@ from schemas.words import Hypothesis, Word
 
 #: Where the corpora lie when this work tree has its shared folder beside it.
 CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
-NAMES = ("earnings21", "primock57")
 
 #: What `truth` says where nothing was said, and where something was said that nobody heard.
 NOTHING, UNHEARD = -1, -2
@@ -53,15 +51,16 @@ class Sample:
 
 def load(folder: Path = CORPORA) -> list[Call]:
     """All calls, by corpus and name."""
-    calls = []
-    for path in sorted(folder.glob("*/*.json.gz")):
-        data = json.loads(gzip.decompress(path.read_bytes()))
-        heard = {
-            name: Hypothesis(name, tuple(Word(text, start, end) for text, start, end in said))
-            for name, said in sorted(data["hypotheses"].items())
-        }
-        calls.append(Call(data["id"], data["corpus"], data["reference"], heard))
-    return calls
+    return [load_call(path) for path in sorted(folder.glob("*/*.json.gz"))]
+
+
+def load_call(path: Path) -> Call:
+    data = json.loads(gzip.decompress(path.read_bytes()))
+    heard = {
+        name: Hypothesis(name, tuple(Word(text, start, end) for text, start, end in said))
+        for name, said in sorted(data["hypotheses"].items())
+    }
+    return Call(data["id"], data["corpus"], data["reference"], heard)
 
 
 def samples(calls: list[Call], sizes: tuple[int, ...] = (1, 2, 3), without: str | None = None) -> list[Sample]:
@@ -134,8 +133,3 @@ def _cheapest(key: np.ndarray, reference: np.ndarray) -> np.ndarray:
         else:
             place -= 1
     return answer
-
-
-def tokens(text: str, known: dict[str, int]) -> array[int]:
-    """Scored tokens of a text as numbers, for fast comparison."""
-    return array("q", [known.setdefault(word, len(known)) for word in words(text)])

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
-import time
+import subprocess
+import sys
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from agents.text.calibrate import Calibration, shipped
+from agents.text.calibrate import Calibration
 from agents.text.network import Network
 from agents.text.normalise import is_silent, tokenise
 from agents.text.reconcile import reconcile
@@ -29,7 +29,7 @@ from agents.text.score import bootstrap, words
 from bench.corpora import CORPORA, Call, Sample, load, samples
 from bench.fit_reconciler import FOLDS, english, fit, folds
 from bench.reconcile_report import plot, report
-from schemas.words import Hypothesis, Word
+from schemas.words import Word
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("best single", "ROVER", "longest", "ours", "oracle")
@@ -179,24 +179,13 @@ def left_out(calls: list[Call], data: list[Sample], scorer: Scorer) -> dict:
     return tallies
 
 
-def cost(calls: list[Call]) -> list[tuple[int, float, float]]:
-    """(recognizers, seconds, MB of the process at most) for a call of an hour: the best of five."""
-    call = max((call for call in calls if call.corpus == "earnings21"), key=lambda c: len(c.said))
-    found = []
-    for size in (2, 3, 4):
-        heard = [hour(call.hypotheses[name]) for name in sorted(call.hypotheses)[-size:]]
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
-            reconcile(heard, shipped())
-            seconds.append(time.perf_counter() - started)
-        found.append((size, min(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
-    return found
-
-
-def hour(hypothesis: Hypothesis, words: int = 9000) -> Hypothesis:
-    """The first hour of a long call, at the 150 words a minute that people speak."""
-    return Hypothesis(hypothesis.provider, hypothesis.words[:words])
+def cost(corpora: Path) -> list[tuple[int, float, float]]:
+    """(recognizers, seconds, MB) for a call of an hour, each measured in a process of its own."""
+    command = [sys.executable, "-m", "bench.reconcile_hour", str(corpora)]
+    return [
+        (size, *json.loads(subprocess.run([*command, str(size)], check=True, capture_output=True).stdout))
+        for size in (2, 3, 4)
+    ]
 
 
 def summary(tallies: dict) -> dict[str, dict]:
@@ -255,7 +244,7 @@ def compared(out: dict, known: dict) -> dict[str, tuple[float, float]]:
     return {group: tuple(np.mean(values, axis=0).tolist()) for group, values in sorted(groups.items())}
 
 
-def measure(calls: list[Call], data: list[Sample]) -> Iterator[dict]:
+def measure(calls: list[Call], data: list[Sample], corpora: Path) -> Iterator[dict]:
     """The figures, first without what takes longest: recognizers that were left out."""
     scorer = Scorer(calls)
     tallies, reliability = cross_validated(calls, data, scorer)
@@ -266,7 +255,7 @@ def measure(calls: list[Call], data: list[Sample]) -> Iterator[dict]:
         "summary": summary(tallies),
         "reliability": {g: (len(p), calibration_error(p), share_of_errors(p)) for g, p in pairs.items()},
         "left out": {},
-        "cost": cost(calls),
+        "cost": cost(corpora),
         "sets": rates(tallies),
     }
     yield found
@@ -279,7 +268,7 @@ def main() -> None:
     options = parser.parse_args()
     calls = load(options.corpora)
     RESULTS.mkdir(exist_ok=True)
-    for found in measure(calls, samples(calls)):
+    for found in measure(calls, samples(calls), options.corpora):
         (RESULTS / "reconcile.json").write_text(json.dumps(found, indent=1) + "\n")
         (RESULTS / "reconcile.md").write_text(report(found))
         (RESULTS / "reconcile.svg").write_text(plot(found))

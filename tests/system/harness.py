@@ -140,7 +140,9 @@ async def site(*, nodes: int = 1, proxies: bool = False) -> AsyncIterator[Site]:
                 yield here
             except BaseException:
                 for worker in here.workers.values():
-                    print(f"\n=== {worker.name} ({worker.state}), {worker.log}\n{tail(worker.log, 25)}", file=sys.stderr)
+                    print(
+                        f"\n=== {worker.name} ({worker.state}), {worker.log}\n{tail(worker.log, 25)}", file=sys.stderr
+                    )
                 raise
     finally:
         if not os.environ.get("CONCORD_KEEP_TESTS"):

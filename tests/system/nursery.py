@@ -108,18 +108,17 @@ def main() -> None:
 
 
 def _import_everything() -> None:
+
+    # What Faust imports when an app starts.
+    import rocksdict  # noqa: F401
+    import uvloop  # noqa: F401
+
     import agents.__main__
     import agents.app
     import agents.commands.serve
     import agents.providers.scripted  # noqa: F401 - so that no worker has to
     import sinks.local  # noqa: F401 - so that no worker has to
     import tests.system.mutants  # noqa: F401
-
-    # What Faust imports when an app starts.
-    import faust.transport.drivers.aiokafka
-    import faust.stores.rocksdb  # noqa: F401 - so that no worker has to
-    import rocksdict  # noqa: F401
-    import uvloop  # noqa: F401
 
 
 def _reap(children: set[int]) -> None:

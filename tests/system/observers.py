@@ -375,7 +375,9 @@ class Asker:
             for job, version in versions.items():
                 answer = await self._ask(url, job)
                 if answer is not None and answer["version"] != version:
-                    self.wrong.append(f"{job} is said to be {answer['status']} {answer['version']}, not {version}, by {url}")
+                    self.wrong.append(
+                        f"{job} is said to be {answer['status']} {answer['version']}, not {version}, by {url}"
+                    )
 
     async def _keep_asking(self) -> None:
         while True:

@@ -38,7 +38,7 @@ async def weather(storm: Storm, actions: list[Action], uploads: int, pause_s: tu
     publisher, chance = storm.watch.publisher, storm.chance
     for number, action in enumerate(actions):
         await asyncio.sleep(chance.uniform(*pause_s))
-        left = uploads - len(publisher.uploads)
+        left = max(0, uploads - len(publisher.uploads))
         burst = min(left, chance.randint(0, 2 * left // (len(actions) - number)))
         await publisher.uploads_of(burst, chance=chance)
         if chance.random() < 0.1:
