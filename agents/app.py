@@ -155,8 +155,8 @@ class Fleet:
             if not consumer.offsets.idle:
                 return False
             for tp in [tp for tp in consumer.assignment() if app.topics.acks_enabled_for(tp.topic)]:
-                position = await consumer.position(tp)
-                if position is None or position < consumer.highwater(tp):
+                position, end = await consumer.position(tp), consumer.highwater(tp)
+                if position is None or end is None or position < end:  # the end is known after the first fetch
                     return False
         return await self.database.idle()
 
