@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 UNKNOWN = -9999.0
 #: More leaves than this no tree has.
 LEAVES = 32
-#: Rows times trees evaluated at once: so many that numpy's overhead is small beside the work, so few that what they need
-#: stays in the processor's cache.
+#: Rows times trees evaluated at once: so many that numpy's overhead is small beside the work, so few that what they
+#: need stays in the processor's cache.
 BATCH = 8192
 
 
@@ -45,8 +45,8 @@ class Trees:
 
     @cached_property
     def _stacked(self) -> tuple[NDArray[np.int64], Floats, NDArray[np.uint32], Floats]:
-        """All trees as one: features, thresholds and struck leaves (tree, node), leaves (tree, leaf); filled up with nodes
-        that strike nothing.
+        """All trees as one: features, thresholds and struck leaves (tree, node), leaves (tree, leaf); filled up with
+        nodes that strike nothing.
         """
         shape = (len(self.trees), LEAVES)
         feature, threshold = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
