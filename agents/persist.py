@@ -38,26 +38,26 @@ class Persist:
         if job is None or job.run != data.run or job.ended:
             return NOTHING
         decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
-        optimized = await self._put(
-            names.agent_optimized(job.tenant_id, job.job_id, job.run), agent_optimized(job, decided)
-        )
+        content = agent_optimized(job, decided)
+        optimized = await self._put(names.agent_optimized(job.tenant_id, job.job_id, job.run), content)
         passing("persist.half-stored")
         known = await self._put(names.metadata(job.tenant_id, job.job_id, job.run), _metadata(job, data, decided))
         passing("persist.stored")
-        return self._ended(envelope, job, data, decided, optimized, known)
+        transcript = _row(job, data, decided, content["transcript"], optimized)
+        return self._ended(envelope, job, data, transcript, (optimized, known))
 
     def _ended(
-        self, envelope: Envelope, job: Job, data: Reconciled, decided: Reconciliation, optimized: Blob, known: Blob
+        self, envelope: Envelope, job: Job, data: Reconciled, transcript: Transcript, blobs: tuple[Blob, Blob]
     ) -> Outcome:
-        words = len(decided.words)
+        optimized, known = blobs
         done = Persisted(
             tenant_id=job.tenant_id,
             job_id=job.job_id,
             run=job.run,
             raw_transcript_uri=data.raw_uri,
             agent_optimized_uri=optimized.uri,
-            confidence=decided.quality.confidence,
-            word_count=words,
+            confidence=transcript.confidence,
+            word_count=transcript.words,
             duration_seconds=(job.duration_ms or 0) / 1000,
             completed_at=datetime.now(UTC),  # the database puts its own time here when it commits
         )
@@ -69,7 +69,7 @@ class Persist:
                 stage="persist",
                 step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
             ),
-            transcript=_row(job, data, decided, optimized),
+            transcript=transcript,
             files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", known)),
             later=(Later(topics.PERSISTED.name, done),),
         )
@@ -151,15 +151,17 @@ def _metadata(job: Job, data: Reconciled, decided: Reconciliation) -> dict[str, 
     }
 
 
-def _row(job: Job, data: Reconciled, decided: Reconciliation, optimized: Blob) -> Transcript:
+def _row(
+    job: Job, data: Reconciled, decided: Reconciliation, transcript: dict[str, Any], optimized: Blob
+) -> Transcript:
     return Transcript(
         tenant_id=job.tenant_id,
         job_id=job.job_id,
         run=job.run,
-        text=decided.text.replace("\x00", ""),
+        text=transcript["text"].replace("\x00", ""),
         words=len(decided.words),
-        speakers=speakers(decided.words),
-        segments=segments(decided.words),
+        speakers=transcript["speakers"],
+        segments=transcript["segments"],
         language=decided.language,
         confidence=decided.quality.confidence,
         agreement=decided.quality.agreement,

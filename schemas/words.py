@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -80,7 +80,7 @@ class Quality:
     gaps: tuple[tuple[int, int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reconciliation:
     """The reconciled transcript with its apparatus: every slot, what was chosen and what else was heard."""
 
@@ -92,7 +92,7 @@ class Reconciliation:
     language: str | None = None
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def words(self) -> tuple[Word, ...]:
         """The transcript: the chosen words in order."""
         return tuple(
@@ -101,7 +101,7 @@ class Reconciliation:
             if d.chosen.text is not None
         )
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The transcript as a line of text."""
         return " ".join(word.text for word in self.words)
