@@ -1,7 +1,7 @@
 """`make bench`: how fast the fleet is on this machine, each figure beside a relay over as many topics that guarantees
 nothing.
 
-Everything is real (Kafka, PostgreSQL, local storage, one worker process with every role) but the recognizers, which
+Everything is real (Kafka, PostgreSQL, local storage, a worker process with every role) but the recognizers, which
 answer at once. `python -m bench --help` lists what may be set; the figures are printed as a table and written to
 bench/results/fleet.md.
 """
@@ -104,6 +104,7 @@ async def run(wanted: argparse.Namespace, data: Path) -> Figures:
             async with load:
                 await load.send(50, rate=50)  # connections, caches, the JIT: nobody's first recording is measured
                 await _throughput(figures, load, process.pid, wanted.recordings)
+                await _two_workers(figures, load, complete, wanted.recordings)
                 await _latency(figures, load, url, wanted)
                 await _waiting(figures, complete, process.pid, wanted.waiting)
         await _bare(figures, kafka, wanted)
@@ -121,6 +122,17 @@ async def _throughput(figures: Figures, load: Load, pid: int, count: int) -> Non
     figures.add("CPU per recording: worker", f"{1000 * spent / count:.1f} ms")
     figures.add("CPU per recording: Kafka, PostgreSQL and the load itself", f"{1000 * spent_servers / count:.1f} ms")
     figures.add("resident memory of the worker", f"{resident_mb(pid):.0f} MB")
+
+
+async def _two_workers(figures: Figures, load: Load, settings: Settings, count: int) -> None:
+    log = settings.data / "second.log"
+    async with worker(settings, log) as second:
+        await measure.until_ready(log, second)
+        await load.send(50, rate=50)
+        outcome = await load.send(count, rate=None)
+    figures.add("with a second worker process: recordings a second", f"{count / outcome.seconds:.0f}", "200")
+    figures.add("of them lost / announced twice", f"{outcome.lost} / {outcome.twice}", "0 / 0")
+    await load.send(50, rate=10)  # the first worker has its partitions back
 
 
 async def _latency(figures: Figures, load: Load, url: str, wanted: argparse.Namespace) -> None:
