@@ -20,12 +20,12 @@ from aiokafka.errors import KafkaError
 from prometheus_client import generate_latest
 
 from agents import bind, intake, persist, reconcile, transcribe
-from agents.audio import Prober
 from agents.committer import Committer
 from agents.kafka import Kafka, ensure_topics
 from agents.locations import Locations
 from agents.metrics import Metrics
 from agents.observe import observe
+from agents.prober import Prober
 from agents.providers import Recognizer
 from agents.relay import Relay
 from agents.settings import Settings

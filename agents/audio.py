@@ -1,21 +1,31 @@
 """Everything about media: what a file really is, whether it can be transcribed, and its sound as numbers.
 
 Uploads come from strangers, so their bytes meet ffmpeg (through PyAV) only in worker processes. The functions here are
-plain and synchronous, for those processes; `Prober` is what an event loop uses.
+plain and synchronous, for those processes; `agents.prober` is what an event loop uses.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import resource
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from agents.processes import Died, Worker, begin, serve
-from schemas.errors import NotFound, RefusedMedia, Transient
+from agents.formats import (
+    CONTAINERS,
+    DENSE,
+    EXACT,
+    GAPLESS,
+    TYPES,
+    VIDEO_TYPES,
+    head_of,
+    kept_share,
+    likeness,
+    page_cut,
+    unreadable,
+    xing_s,
+)
+from schemas.errors import NotFound, RefusedMedia
 
 if TYPE_CHECKING:
     import av
@@ -42,89 +52,6 @@ HOLE_BYTES = 4096
 
 #: How often reading is tried again without any packet in between.
 READ_ON = 100
-
-#: ffmpeg's containers that are recordings. Anything else stays shut: playlists and scripts among its formats read other
-#: files and fetch URLs, images and subtitles have no sound, and headerless formats claim whatever they are given.
-CONTAINERS = (
-    "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,flac,flv,iff,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,ogg,tak,tta,"
-    "w64,wav,wv"
-)
-#: Those whose header states the length exactly (others are checked by their own rules, or cannot be).
-EXACT = frozenset({"aiff", "ape", "au", "dsf", "flac", "iff", "mp4", "tak", "tta", "w64", "wv"})
-#: Those whose time has no legitimate pauses: what is missing was lost.
-GAPLESS = frozenset({"aac", "ac3", "amr", "flac", "mp3", "ogg"})
-#: Those in which audio packets follow each other in the file: what lies between was lost.
-DENSE = frozenset({"aac", "avi", "flv", "matroska", "mp3", "mpeg", "mpegts", "webm"})
-
-#: Format: (content type, extension) of a recording without pictures.
-_TYPES = {
-    "aac": ("audio/aac", ".aac"),
-    "ac3": ("audio/ac3", ".ac3"),
-    "eac3": ("audio/eac3", ".eac3"),
-    "aiff": ("audio/aiff", ".aiff"),
-    "amr": ("audio/amr", ".amr"),
-    "asf": ("audio/x-ms-wma", ".wma"),
-    "au": ("audio/basic", ".au"),
-    "avi": ("video/x-msvideo", ".avi"),
-    "caf": ("audio/x-caf", ".caf"),
-    "flac": ("audio/flac", ".flac"),
-    "flv": ("video/x-flv", ".flv"),
-    "matroska": ("audio/x-matroska", ".mka"),
-    "mp3": ("audio/mpeg", ".mp3"),
-    "mp4": ("audio/mp4", ".m4a"),
-    "mpeg": ("video/mpeg", ".mpg"),
-    "mpegts": ("video/mp2t", ".ts"),
-    "ogg": ("audio/ogg", ".ogg"),
-    "wav": ("audio/wav", ".wav"),
-    "webm": ("audio/webm", ".webm"),
-}
-#: The same with pictures.
-_VIDEO_TYPES = {
-    "asf": ("video/x-ms-wmv", ".wmv"),
-    "matroska": ("video/x-matroska", ".mkv"),
-    "mp4": ("video/mp4", ".mp4"),
-    "ogg": ("video/ogg", ".ogv"),
-    "webm": ("video/webm", ".webm"),
-}
-
-#: How files begin that people upload by mistake, and what to call them.
-_NOT_MEDIA = (
-    (b"PK\x03\x04", "a ZIP archive (or an Office document)"),
-    (b"PK\x05\x06", "an empty ZIP archive"),
-    (b"%PDF", "a PDF document"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ", "an xz archive"),
-    (b"(\xb5/\xfd", "a Zstandard archive"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
-    (b"II*\x00", "a TIFF image"),
-    (b"MM\x00*", "a TIFF image"),
-    (b"\x7fELF", "a program"),
-    (b"MZ", "a Windows program"),
-    (b"\xd0\xcf\x11\xe0", "an Office document"),
-    (b"{\\rtf", "an RTF document"),
-    (b"SQLite format 3", "an SQLite database"),
-    (b"MThd", "a MIDI file, which holds notes and no sound"),
-)
-#: How recordings begin, for saying what a file that cannot be opened once was.
-_MEDIA = (
-    (b"RIFF", "WAV"),
-    (b"RIFX", "WAV"),
-    (b"RF64", "WAV"),
-    (b"fLaC", "FLAC"),
-    (b"OggS", "Ogg"),
-    (b"FORM", "AIFF"),
-    (b"ID3", "MP3"),
-    (b"\xff\xfb", "MP3"),
-    (b"\x1aE\xdf\xa3", "WebM or Matroska"),
-    (b"#!AMR", "AMR"),
-    (b"caff", "CAF"),
-    (b".snd", "AU"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,17 +177,17 @@ class _Recording:
 
     def content_type(self) -> tuple[str, str]:
         """The honest content type, and the extension that goes with it."""
-        known = _TYPES.get(self.format, (f"audio/x-{self.format}", f".{self.format}"))
-        return _VIDEO_TYPES.get(self.format, known) if self.pictures else known
+        known = TYPES.get(self.format, (f"audio/x-{self.format}", f".{self.format}"))
+        return VIDEO_TYPES.get(self.format, known) if self.pictures else known
 
     def promised_s(self) -> float | None:
         """Seconds that the header promises, where it is one that keeps its promises."""
         if self.format in EXACT:
             return self._stated_s()
-        if self.format in {"wav", "caf"} and (kept := _kept_share(self.path)):
+        if self.format in {"wav", "caf"} and (kept := kept_share(self.path)):
             return max(self.tally.decoded_s / kept, self._stated_s() or 0.0)
         if self.format == "mp3":
-            return _xing_s(self.path)
+            return xing_s(self.path)
         if self.format in {"matroska", "webm", "flv"} and not self.pictures and self._container.duration:
             return self._container.duration / 1e6
         return None
@@ -463,10 +390,10 @@ def _open(path: Path, label: str, claims: str) -> av.container.InputContainer:
         raise NotFound(f"{label} is not there, or is no file")
     if path.stat().st_size == 0:
         raise RefusedMedia(f"{label} is empty (0 bytes): upload it again")
-    head = _head(path)
+    head = head_of(path)
     if not head.strip(b"\0"):
         raise RefusedMedia(f"{label} is not a recording: it begins with {len(head)} zero bytes, as failed copies do")
-    if looks := _likeness(head):
+    if looks := likeness(head):
         raise RefusedMedia(f"{label} is not a recording: it looks like {looks}{claims}")
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     if head[8:12] == b"WAVE":
@@ -476,42 +403,7 @@ def _open(path: Path, label: str, claims: str) -> av.container.InputContainer:
         # "file:" because ffmpeg takes a part of a strange name for a protocol. Tags in odd encodings do not matter.
         return av.open(f"file:{path.resolve()}", options=options, metadata_errors="ignore")
     except (FFmpegError, ValueError) as exc:
-        raise RefusedMedia(f"{label} {_unreadable(head, claims)}") from exc
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096)
-
-
-def _likeness(head: bytes) -> str | None:
-    """What a file that is surely no recording looks like; None if it may be one."""
-    for start, name in _NOT_MEDIA:
-        if head.startswith(start):
-            return name
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text[:15].lower().startswith((b"<!doctype html", b"<html")):
-        return "an HTML page (an error page saved in place of the recording?)"
-    if text.startswith(b"#EXTM3U"):
-        return "a playlist, which names recordings and holds none"
-    return "text" if _is_text(head) else None
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        text = head[:-4].decode() if len(head) == 4096 else head.decode()  # a character may be cut at the end
-    except UnicodeDecodeError:
-        return False
-    return all(char.isprintable() or char in "\t\r\n\f" for char in text)
-
-
-def _unreadable(head: bytes, claims: str) -> str:
-    if head[4:8] == b"ftyp":
-        return "is cut off or damaged: it begins as an MP4 recording, but its index (the moov atom) is missing"
-    for start, name in _MEDIA:
-        if head.startswith(start):
-            return f"is damaged: it begins as {name}, but cannot be read as that"
-    return f"is not a recording in any known format (it begins with the bytes {head[:4].hex(' ')}){claims}"
+        raise RefusedMedia(f"{label} {unreadable(head, claims)}") from exc
 
 
 def _claims(label: str, declared_type: str | None) -> str:
@@ -558,7 +450,7 @@ def _judge(recording: _Recording) -> None:
         raise RefusedMedia(
             f"{label} is cut off: its header promises {_clock(promised)}, but only {_clock(tally.end_s)} are there"
         )
-    if recording.format == "ogg" and _page_cut(recording.path):
+    if recording.format == "ogg" and page_cut(recording.path):
         raise RefusedMedia(f"{label} is cut off: it ends in the middle of a page, after {_clock(tally.end_s)}")
     damage = tally.damage(gapless=recording.format in GAPLESS)
     if damage > TOLERATED_DAMAGE:
@@ -574,161 +466,3 @@ def _clock(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h" if minutes >= 60 else f"{minutes}:{rest:02} min"
-
-
-def _kept_share(path: Path) -> float | None:
-    """How much of the data that a WAV or CAF header promises is in the file, 0 to 1; None if it promises nothing.
-
-    ffmpeg reads such files to their end without a word, so this looks itself.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        for name, start, length in _chunks(file, size):
-            if name == b"data":
-                return max(0, size - start) / length if size - start < length else 1.0
-    return None
-
-
-def _chunks(file: IO[bytes], size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length in bytes of a WAV's or CAF's chunks, without those of unknown length (live recordings)."""
-    form = file.read(12)
-    caf = form.startswith(b"caff")
-    order: Literal["big", "little"] = "big" if caf or form.startswith(b"RIFX") else "little"
-    width, place, large = (8, 8, 0) if caf else (4, 12, 0)
-    while place < size:
-        file.seek(place)
-        name, length = file.read(4), int.from_bytes(file.read(width), order)
-        start = place + 4 + width
-        if name == b"ds64":  # RF64: the length of the data as 64 bits, 32 not being enough
-            large = int.from_bytes(file.read(16)[8:], "little")
-        if not caf and length == 0xFFFFFFFF:
-            length = large
-        unknown = length == 0 or (length >= 0x7FFFF000 and not large) if not caf else length >= 1 << 63
-        if unknown:
-            return
-        yield name, start, length
-        place = start + length + (length % 2 if not caf else 0)
-
-
-def _page_cut(path: Path) -> bool:
-    """Whether an Ogg file ends within a page. (A recorder that died between two pages cannot be told from one that
-    stopped.)
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - 65_536))  # a page is shorter
-        end = file.read()
-    page = end.rfind(b"OggS")
-    if page < 0 or page + 27 > len(end):
-        return page >= 0
-    lengths = end[page + 27 : page + 27 + end[page + 26]]
-    return page + 27 + end[page + 26] + sum(lengths) > len(end)
-
-
-def _xing_s(path: Path) -> float | None:
-    """Seconds that an MP3 promises in its first frame ("Xing" or "Info"), as nearly every encoder writes; else None."""
-    with path.open("rb") as file:
-        head = file.read(10)
-        tag = 0
-        if head.startswith(b"ID3"):
-            tag = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        file.seek(tag)
-        frame = file.read(256)
-    at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if at < 0 or len(frame) < at + 12 or not frame[at + 7] & 1:
-        return None
-    version, rate_index = frame[1] >> 3 & 3, frame[2] >> 2 & 3
-    if frame[0] != 0xFF or version == 1 or rate_index == 3:
-        return None
-    rate = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
-    count = int.from_bytes(frame[at + 8 : at + 12], "big")
-    return count * (1152 if version == 3 else 576) / rate
-
-
-#: Bytes of memory that probing one file may take: a hostile header must not get the machine's.
-PROBE_MEMORY = 4 << 30
-
-
-class Prober:
-    """Probes files in worker processes of its own, which live on from file to file. For an event loop."""
-
-    def __init__(
-        self,
-        *,
-        processes: int = 2,
-        max_duration_ms: int = MAX_DURATION_MS,
-        stall_s: float = 20.0,
-        start_s: float = 60.0,
-    ) -> None:
-        """Up to `processes` files at once, each process started when first needed; one that shows no progress for
-        `stall_s` is killed.
-        """
-        self._max_duration_ms = max_duration_ms
-        self._stall_s = stall_s
-        self._idle = [Worker("agents.audio", start_s=start_s) for _ in range(processes)]
-        self._workers = tuple(self._idle)
-        self._places = asyncio.Semaphore(processes)
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The worker processes that are alive."""
-        return tuple(worker.pid for worker in self._workers if worker.pid is not None)
-
-    async def probe(self, path: Path, name: str | None = None, declared_type: str | None = None) -> Probe:
-        """What the file is; see the function `probe`.
-
-        A file that crashes or hangs its process is tried once more in a new one, then refused. `Transient` when the
-        processes were killed by someone else (out of memory, an operator), `Unavailable` when they do not start.
-        """
-        request = {
-            "path": str(path.resolve()),
-            "name": name or path.name,
-            "declared_type": declared_type,
-            "max_duration_ms": self._max_duration_ms,
-        }
-        async with self._places:
-            worker = self._idle.pop()
-            try:
-                return Probe(**await self._asked(worker, request))
-            finally:
-                self._idle.append(worker)
-
-    async def _asked(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(Died, TimeoutError):
-            return await worker.ask(request, stall_s=self._stall_s)
-        name = request["name"]
-        try:
-            return await worker.ask(request, stall_s=self._stall_s)
-        except TimeoutError as exc:
-            raise RefusedMedia(f"{name} is damaged: decoding it comes to no end") from exc
-        except Died as exc:
-            if exc.crashed:
-                raise RefusedMedia(f"{name} is damaged: it crashes the decoder ({exc})") from exc
-            raise Transient(f"probing {name} was interrupted: {exc}") from exc
-
-    async def close(self) -> None:
-        """End the worker processes. Safe to call twice."""
-        await asyncio.gather(*(worker.close() for worker in self._workers))
-
-
-def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    path = Path(request.pop("path"))
-    try:
-        return asdict(probe(path, **request, beat=lambda: tell({})))
-    except (MemoryError, ArithmeticError, LookupError, ValueError) as exc:
-        # Ours or PyAV's stumbling over its bytes: the same again next time.
-        raise RefusedMedia(f"{request['name']} is damaged: it cannot be decoded ({type(exc).__name__}: {exc})") from exc
-
-
-def main() -> None:
-    """A worker process of `Prober`: `python -m agents.audio`."""
-    begin()
-    import av  # noqa: F401  (so that the first file does not wait for it)
-
-    resource.setrlimit(resource.RLIMIT_AS, (PROBE_MEMORY, PROBE_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    serve(_answer)
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from agents import names
-from agents.audio import Probe, Prober
+from agents.audio import Probe
+from agents.prober import Prober
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient
 from schemas.events import AudioFetch
 from sinks import Blob, Store

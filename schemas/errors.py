@@ -12,6 +12,7 @@ ConcordError
 ├── Transient            may work later; carries how long to wait
 │   └── RateLimited      the provider asked for a pause
 └── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
+    └── Misconfigured    it answers, but will not work before somebody changes the settings (a SettingsError, too)
 """
 
 from __future__ import annotations
@@ -68,3 +69,10 @@ class RateLimited(Transient):
 
 class Unavailable(ConcordError):
     """One of our own servers does not answer. Work waits for it and is not charged an attempt."""
+
+
+class Misconfigured(SettingsError, Unavailable):
+    """The store is there but will not have us, until an operator mends a key, a permission or a bucket.
+
+    Both: who starts says so and stops (`SettingsError`), who works waits and loses nothing (`Unavailable`).
+    """

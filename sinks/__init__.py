@@ -32,7 +32,7 @@ class Store(Protocol):
     backslashes and control characters, at most 255 bytes each and 900 in all (`blobs.check_name`). One blob should not
     lie inside another (`a` and `a/b`): S3 takes that, a folder refuses it.
 
-    Raises `Unavailable` when the store cannot be reached or is full, its subclass `blobs.Misconfigured` (also a
+    Raises `Unavailable` when the store cannot be reached or is full, its subclass `Misconfigured` (also a
     `SettingsError`) when only an operator can mend that, `NotFound` for a blob that is not there, `InvalidInput` for a
     name or URI that is not this store's. An error that `content` raises passes through as it is.
     """

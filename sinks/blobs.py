@@ -7,7 +7,7 @@ import unicodedata
 from mimetypes import MimeTypes
 from typing import TYPE_CHECKING, Final
 
-from schemas.errors import InvalidInput, SettingsError, Unavailable
+from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,13 +29,6 @@ _CONTENT_TYPE = re.compile(r"[\w.+!#$&^-]+/[\w.+!#$&^-]+(\s*;[\x20-\x7e]*)?", re
 #: Without the system's own tables, so that every machine guesses the same.
 _types = MimeTypes()
 _types.add_type("text/markdown", ".md")
-
-
-class Misconfigured(SettingsError, Unavailable):
-    """The store is there but will not have us, until an operator mends a key, a permission or a bucket.
-
-    Both: who starts says so and stops (`SettingsError`), who works waits and loses nothing (`Unavailable`).
-    """
 
 
 def check_name(name: str) -> str:

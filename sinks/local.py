@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
-from schemas.errors import ConcordError, InvalidInput, NotFound, Unavailable
+from schemas.errors import ConcordError, InvalidInput, Misconfigured, NotFound, Unavailable
 from sinks import Blob, blobs
-from sinks.blobs import Misconfigured
 from sinks.threads import Threads
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ from tempfile import SpooledTemporaryFile, TemporaryDirectory, gettempdir
 from typing import IO, TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from schemas.errors import NotFound, SettingsError, Unavailable
+from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from sinks import Blob, blobs
-from sinks.blobs import Misconfigured
 from sinks.s3_errors import IsFolder, PastEnd, Place, explain, failures
 from sinks.threads import Threads, settled
 

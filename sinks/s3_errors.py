@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from schemas.errors import ConcordError, InvalidInput, NotFound, Unavailable
-from sinks.blobs import Misconfigured
+from schemas.errors import ConcordError, InvalidInput, Misconfigured, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

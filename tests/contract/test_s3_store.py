@@ -12,8 +12,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from schemas.errors import NotFound, SettingsError, Unavailable
-from sinks.blobs import Misconfigured
+from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from sinks.s3 import PART, S3Store
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, moto_in, server_in
 

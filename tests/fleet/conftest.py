@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from agents import intake, persist, reconcile, transcribe
-from agents.audio import Prober
 from agents.locations import Locations
 from agents.memory import Clock, MemoryFleet
+from agents.prober import Prober
 from agents.providers import Pending
 from agents.work import LongWork
 from schemas.errors import ProviderError, Transient

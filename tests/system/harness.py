@@ -56,7 +56,8 @@ class Site:
         self.kafka = EmbeddedKafka(folder, nodes=nodes, heap_mb=300, advertised_port=advertised)
         self.postgres = EmbeddedPostgres(folder)
         self.provider = Provider(folder / "provider")
-        #: In front of PostgreSQL and the recognizers' server, for the workers; in front of Kafka's nodes, for the test too.
+        #: In front of PostgreSQL and the recognizers' server, for the workers; in front of Kafka's nodes, for the test
+        #: too.
         self.proxies: dict[str, Proxy] = {}
         self.workers: dict[str, Worker] = {}
         #: Environment that all workers share, besides what `environment` says.

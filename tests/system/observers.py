@@ -334,8 +334,8 @@ class Statuses:
 
 
 class Asker:
-    """Somebody who keeps asking for the status of the newest jobs over HTTP, any worker with a table, and never wants to hear
-    an older one than before.
+    """Somebody who keeps asking for the status of the newest jobs over HTTP, any worker with a table, and never wants
+    to hear an older one than before.
     """
 
     def __init__(self, urls: Callable[[], list[str]]) -> None:

@@ -188,7 +188,7 @@ async def test_french_is_noticed_and_written_in_french(base, tmp_path):
 
     assert found.language == "fr"
     assert found.details["language_probability"] > 0.5
-    # A synthetic voice, and a model that hears a word or two of it differently from run to run: most of it must be there.
+    # A synthetic voice, and a model that hears a word or two of it otherwise from run to run: most of it must be there.
     said = (
         "je voudrais parler le directeur s'il vous plaît il est très important que puisse lui demain matin ma famille"
     )

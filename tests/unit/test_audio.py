@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.audio import Prober, decode, pieces, probe
+from agents.audio import decode, pieces, probe
+from agents.prober import Prober
 from schemas.errors import NotFound, RefusedMedia, Transient
 from tests.conftest import need
 
