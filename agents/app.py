@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import faust
 from aiohttp import web
@@ -31,7 +31,7 @@ from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
 from agents.work import LongWork
-from schemas.errors import SettingsError, Unavailable
+from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Store
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
@@ -40,6 +40,9 @@ from web.app import make_app
 from web.auth import ApiKeys
 from web.changes import Changes
 from web.ports import Health, LiveJobs
+
+if TYPE_CHECKING:
+    from sinks.fallback import FallbackStore
 
 log = logging.getLogger(__name__)
 
@@ -78,20 +81,25 @@ def dsn_of(settings: Settings) -> str:
 
 def open_store(settings: Settings) -> Store:
     """The blob store that the settings ask for."""
-    if settings.s3_bucket is None:
-        from sinks.local import LocalStore
+    from sinks.local import LocalStore
 
+    if settings.s3_bucket is None:
         return LocalStore(settings.storage)
+    from sinks.fallback import FallbackStore
     from sinks.s3 import S3Store
 
-    return S3Store(
+    bucket = S3Store(
         settings.s3_bucket,
+        prefix=settings.s3_prefix,
         region=settings.s3_region,
         endpoint_url=settings.s3_endpoint,
         access_key=settings.aws_key,
         secret_key=settings.aws_secret.get_secret_value() if settings.aws_secret else None,
         session_token=settings.aws_token.get_secret_value() if settings.aws_token else None,
+        sse=settings.s3_encryption,
     )
+    # A dot, so that nothing in it is a blob of a local store that was here before.
+    return FallbackStore(bucket, LocalStore(settings.storage / ".fallback")) if settings.storage_fallback else bucket
 
 
 def open_recognizer(name: str, settings: Settings) -> Recognizer:
@@ -202,6 +210,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         stack.push_async_callback(database.close)
         store = open_store(settings)
         stack.push_async_callback(store.close)
+        await _answers(store)
         # A pool of their own: however much people read, it never keeps a stage waiting.
         reading = await connect_pool(dsn)
         stack.callback(reading.terminate)
@@ -214,6 +223,16 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         await bind.run_apps(list(fleet.apps.values()))
         await _add_tasks(fleet, kafka, dsn)
         yield fleet
+
+
+async def _answers(store: Store) -> None:
+    """Raises SettingsError for a store that somebody has to set up; one that is away is waited for."""
+    try:
+        await store.check()
+    except Misconfigured:
+        raise
+    except Unavailable as exc:
+        log.warning("work that needs the store waits for it: %s", exc)
 
 
 def _listen(settings: Settings, *, must: bool) -> socket.socket:
@@ -256,6 +275,8 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
 
 async def _add_tasks(fleet: Fleet, kafka: Kafka, dsn: str) -> None:
     fleet.tasks.append(asyncio.create_task(observe(fleet), name="observing"))
+    if fleet.settings.storage_fallback:
+        fleet.tasks.append(asyncio.create_task(cast("FallbackStore", fleet.store).move(), name="moving blobs"))
     if "relay" in fleet.roles:
         # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
         shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)

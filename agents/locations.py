@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import ipaddress
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ class Locations:
         async with self._as_file(data.model_copy(update={"audio_uri": stored}) if stored else data) as path:
             probe: Probe = await self.prober.probe(path, data.filename, data.content_type)
             blob = await self._stored(data, path, probe)
-        return Fetched(blob, probe.duration_ms, probe.content_type)
+        # Another worker was first, and heard something else there: what is stored counts.
+        return Fetched(blob, probe.duration_ms, probe.content_type) if blob else await self.fetch(data, again=True)
 
     async def _stored_earlier(self, data: AudioFetch) -> str | None:
         begins = self._prefix(names.original(data.tenant_id, data.job_id, ""))
@@ -102,13 +104,16 @@ class Locations:
                 return uri
         return None
 
-    async def _stored(self, data: AudioFetch, path: Path, probe: Probe) -> Blob:
+    async def _stored(self, data: AudioFetch, path: Path, probe: Probe) -> Blob | None:
+        """The recording as the job's original, which never changes; None if that is another one already."""
         name = names.original(data.tenant_id, data.job_id, probe.extension.lstrip("."))
         if self.store.uri(name) == data.audio_uri:
             there = await self.store.stat(data.audio_uri)
             if there is not None:
                 return there
-        return await self.store.put(name, _pieces(path), probe.content_type)
+        digest = hashlib.sha256()
+        blob = await self.store.put(name, _pieces(path, digest.update), probe.content_type, once=True)
+        return blob if blob.sha256 == digest.hexdigest() else None
 
     def _as_file(self, data: AudioFetch) -> contextlib.AbstractAsyncContextManager[Path]:
         uri = data.audio_uri
@@ -209,7 +214,8 @@ class Locations:
                 await asyncio.to_thread(file.write, piece)
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
+async def _pieces(path: Path, seen: Callable[[bytes], None]) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         while piece := await asyncio.to_thread(file.read, _PIECE):
+            await asyncio.to_thread(seen, piece)
             yield piece

@@ -51,6 +51,19 @@ class Settings(BaseModel):
     )
     s3_region: str | None = Field(None, alias="S3_REGION")
     s3_endpoint: str | None = Field(None, alias="S3_ENDPOINT_URL", description="an S3-compatible server")
+    s3_prefix: str = Field("", alias="S3_PREFIX", description="everything is stored below this name in the bucket")
+    s3_encryption: str | None = Field(
+        None,
+        alias="S3_SSE",
+        pattern=r"^(AES256|aws:kms|arn:aws[\w-]*:kms:\S+)$",
+        description="AES256, aws:kms or a key's ARN",
+    )
+    storage_fallback: str | None = Field(
+        None,
+        alias="STORAGE_FALLBACK",
+        pattern="^local$",
+        description="local: keep blobs in STORAGE_ROOT while S3 is away (a folder that all workers share)",
+    )
     aws_key: str | None = Field(None, alias="AWS_ACCESS_KEY_ID")
     aws_secret: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY")
     aws_token: SecretStr | None = Field(None, alias="AWS_SESSION_TOKEN")
@@ -124,6 +137,8 @@ class Settings(BaseModel):
             raise ValueError("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
         if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
             raise ValueError("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+        if self.storage_fallback and not self.s3_bucket:
+            raise ValueError("STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out")
         if bool(self.aws_key) != bool(self.aws_secret):
             raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
         return self

@@ -37,11 +37,14 @@ class Store(Protocol):
     name or URI that is not this store's. An error that `content` raises passes through as it is.
     """
 
-    async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
+    async def put(
+        self, name: str, content: bytes | AsyncIterator[bytes], content_type: str, *, once: bool = False
+    ) -> Blob:
         """Store durably and atomically: a reader sees the whole blob or none. Writing again replaces it.
 
-        Pieces may have any size; memory stays bounded. Cancelled or failed, it leaves what was there before, or the
-        whole blob.
+        With `once` a blob that is there already stays and is what is returned; its sha256 tells whether it is this
+        one. Of several writers at once, one wins. Pieces may have any size; memory stays bounded. Cancelled or failed,
+        it leaves what was there before, or the whole blob.
         """
 
     async def get(self, uri: str) -> bytes:
@@ -78,6 +81,9 @@ class Store(Protocol):
 
     def uri(self, name: str) -> str:
         """The URI a blob of this name has or would have."""
+
+    def name(self, uri: str) -> str:
+        """The name behind a URI of this store; raises InvalidInput for any other URI."""
 
     async def check(self) -> None:
         """Write, read and delete a probe; raises with what is wrong and what to do about it."""

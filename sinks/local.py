@@ -76,26 +76,28 @@ class LocalStore:
         self._rooted = self._swept = False
         self._threads = Threads(threads)
 
-    async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
+    async def put(
+        self, name: str, content: bytes | AsyncIterator[bytes], content_type: str, *, once: bool = False
+    ) -> Blob:
         blobs.check_name(name)
         blobs.check_content_type(content_type)
         if isinstance(content, bytes):
-            return await self._hop(self._put_whole, name, content, content_type)
+            return await self._hop(self._put_whole, name, content, content_type, once)
         part = await self._hop(self._begin, undo=_Part.discard)
         try:
             async for piece in blobs.gathered(content):
                 await self._hop(part.write, piece)
-            return await self._hop(self._finish, part, name, content_type)
+            return await self._hop(self._finish, part, name, content_type, once)
         finally:
             part.discard()
 
     async def get(self, uri: str) -> bytes:
-        return await self._hop(self._read_whole, self._name(uri))
+        return await self._hop(self._read_whole, self.name(uri))
 
     async def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         blobs.check_range(start, end)
         # One descriptor from the first byte to the last: a blob replaced meanwhile is still read as it was.
-        file = await self._hop(self._open, self._name(uri), undo=os.close)
+        file = await self._hop(self._open, self.name(uri), undo=os.close)
         try:
             while piece := await self._hop(_read, file, start, end):
                 yield piece
@@ -105,23 +107,23 @@ class LocalStore:
 
     async def stat(self, uri: str) -> Blob | None:
         try:
-            return await self._hop(self._stat, self._name(uri))
+            return await self._hop(self._stat, self.name(uri))
         except NotFound:
             return None
 
     @asynccontextmanager
     async def local_path(self, uri: str) -> AsyncIterator[Path]:
-        name = self._name(uri)
+        name = self.name(uri)
         os.close(await self._hop(self._open, name, undo=os.close))  # it is there, and no link leads to it
         yield self.root / name
 
     async def presigned_url(self, uri: str, expires_s: int) -> str | None:
         blobs.check_expiry(expires_s)
-        self._name(uri)
+        self.name(uri)
         return None
 
     async def delete(self, uri: str) -> None:
-        await self._hop(self._delete, self._name(uri))
+        await self._hop(self._delete, self.name(uri))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
         names = self._walk(blobs.check_prefix(prefix).split("/")[:-1])
@@ -145,7 +147,7 @@ class LocalStore:
     async def close(self) -> None:
         await self._threads.close()
 
-    def _name(self, uri: str) -> str:
+    def name(self, uri: str) -> str:
         match = _URI.fullmatch(uri)
         try:
             path = unquote(match[1], errors="strict") if match else ""
@@ -170,11 +172,11 @@ class LocalStore:
 
     # What follows runs in a thread, a whole put of small content in one go.
 
-    def _put_whole(self, name: str, content: bytes, content_type: str) -> Blob:
+    def _put_whole(self, name: str, content: bytes, content_type: str, once: bool) -> Blob:
         part = self._begin()
         try:
             part.write(content)
-            return self._finish(part, name, content_type)
+            return self._finish(part, name, content_type, once)
         finally:
             part.discard()
 
@@ -187,24 +189,38 @@ class LocalStore:
             self._swept = True
         return _Part(folder / f"{uuid4().hex}.part")
 
-    def _finish(self, part: _Part, name: str, content_type: str) -> Blob:
+    def _finish(self, part: _Part, name: str, content_type: str, once: bool) -> Blob:
         """Give the part its name. Whatever deletes do meanwhile, its folder is there or is made again."""
         sha256 = part.seal(content_type, durable=self._durable)
         *folders, leaf = name.split("/")
         for _ in range(_RACES):
             with suppress(FileNotFoundError), self._folder(folders, create=True) as folder:
-                self._place(part, leaf, folder, name)
+                if not self._place(part, leaf, folder, name, once):
+                    return self._already(name)
                 return Blob(self.uri(name), part.size, sha256, content_type)
         raise Unavailable(f"{name}: somebody keeps removing its folder, or its part in {PARTS}, under {self.root}")
 
-    def _place(self, part: _Part, leaf: str, folder: int, name: str) -> None:
+    def _place(self, part: _Part, leaf: str, folder: int, name: str, once: bool) -> bool:
+        """Whether the part is now the blob; not if it should be so only once and there is one already."""
         try:
-            os.rename(part.path, leaf, dst_dir_fd=folder)
+            if once:
+                os.link(part.path, leaf, dst_dir_fd=folder)  # unlike a rename, this never replaces
+            else:
+                os.rename(part.path, leaf, dst_dir_fd=folder)
+        except FileExistsError:
+            return False
         except IsADirectoryError:
-            raise InvalidInput(
-                f"blob name {name!r}: there are blobs inside it, and one cannot lie in another"
-            ) from None
+            raise _has_blobs_inside(name) from None
         self._sync(folder)
+        return True
+
+    def _already(self, name: str) -> Blob:
+        try:
+            return self._stat(name)
+        except NotFound:
+            if (self.root / name).is_dir():
+                raise _has_blobs_inside(name) from None
+            raise Unavailable(f"{name} was there when it was to be written, and then was not") from None
 
     def _sync(self, folder: int) -> None:
         if self._durable:
@@ -343,6 +359,10 @@ class _Part:
         if self._open:
             self._open = False
             os.close(self._file)
+
+
+def _has_blobs_inside(name: str) -> InvalidInput:
+    return InvalidInput(f"blob name {name!r}: there are blobs inside it, and one cannot lie in another")
 
 
 def _sweep(folder: Path) -> None:

@@ -27,11 +27,15 @@ class MemoryStore:
         #: How many blobs lie inside each folder, however deep.
         self._folders: Counter[str] = Counter()
 
-    async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
+    async def put(
+        self, name: str, content: bytes | AsyncIterator[bytes], content_type: str, *, once: bool = False
+    ) -> Blob:
         uri = self.uri(name)
         check_content_type(content_type)
         whole = content if isinstance(content, bytes) else b"".join([piece async for piece in content])
         self._refuse_nesting(name)
+        if once and name in self._blobs:
+            return self._blobs[name][0]
         if name not in self._blobs:
             self._folders.update(_folders(name))
         blob = Blob(uri, len(whole), hashlib.sha256(whole).hexdigest(), content_type)
@@ -76,6 +80,9 @@ class MemoryStore:
 
     def uri(self, name: str) -> str:
         return BASE + check_name(name)
+
+    def name(self, uri: str) -> str:
+        return name_in(BASE, uri)
 
     async def check(self) -> None:
         """Nothing can be wrong with a dict."""

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from sinks import Blob, blobs
-from sinks.s3_errors import IsFolder, PastEnd, Place, explain, failures
+from sinks.s3_errors import Exists, IsFolder, PastEnd, Place, explain, failures
 from sinks.threads import Threads, settled
 
 if TYPE_CHECKING:
@@ -87,18 +87,30 @@ class S3Store:
         self._open = AsyncExitStack()
         self._client: Any = None
 
-    async def put(self, name: str, content: bytes | AsyncIterator[bytes], content_type: str) -> Blob:
+    async def put(
+        self, name: str, content: bytes | AsyncIterator[bytes], content_type: str, *, once: bool = False
+    ) -> Blob:
         uri, key = self.uri(name), self._prefix + name
         blobs.check_content_type(content_type)
+        condition = {"IfNoneMatch": "*"} if once else {}
         async with self._body(content) as (body, size, sha256):
             about = {"ContentType": content_type, "Metadata": {"sha256": sha256}, **self._encryption}
-            async with self._folder_races(name):
-                if size <= PART:
-                    digest = b64encode(bytes.fromhex(sha256)).decode()
-                    await self._call("put_object", moved=size, Key=key, Body=body, ChecksumSHA256=digest, **about)
-                else:
-                    await self._upload(key, body, size, about)
+            try:
+                async with self._folder_races(name):
+                    if size <= PART:
+                        about |= {"ChecksumSHA256": b64encode(bytes.fromhex(sha256)).decode(), **condition}
+                        await self._call("put_object", moved=size, Key=key, Body=body, **about)
+                    else:
+                        await self._upload(key, body, size, about, condition)
+            except Exists:
+                return await self._already(uri)
         return Blob(uri, size, sha256, content_type)
+
+    async def _already(self, uri: str) -> Blob:
+        """What is there. It may be our own: the SDK sends again what had no answer, and meets what it wrote."""
+        if (found := await self.stat(uri)) is None:
+            raise Unavailable(f"{uri} was there when it was to be written, and then was not")
+        return found
 
     async def get(self, uri: str) -> bytes:
         return b"".join([piece async for piece in self.stream(uri)])
@@ -171,6 +183,9 @@ class S3Store:
     def uri(self, name: str) -> str:
         return self._base + blobs.check_name(name)
 
+    def name(self, uri: str) -> str:
+        return blobs.name_in(self._base, uri)
+
     async def check(self) -> None:
         """Write, read, list and delete a probe; raises with what is wrong: key, bucket, permission or the way there."""
         content = uuid4().hex.encode()
@@ -239,7 +254,7 @@ class S3Store:
             raise explain(exc, operation, self._place, key) from exc
 
     def _key(self, uri: str) -> str:
-        return self._prefix + blobs.name_in(self._base, uri)
+        return self._prefix + self.name(uri)
 
     # Content, on its way up and down.
 
@@ -269,7 +284,9 @@ class S3Store:
                 raise
             raise Unavailable(f"{self._place}: the folder of {name} was removed while it was written") from None
 
-    async def _upload(self, key: str, body: IO[bytes], size: int, about: dict[str, Any]) -> None:
+    async def _upload(
+        self, key: str, body: IO[bytes], size: int, about: dict[str, Any], condition: dict[str, str]
+    ) -> None:
         """In parts, one after the other; S3 shows none of it before the last step."""
         upload = await self._begin(key, about)
         try:
@@ -278,7 +295,8 @@ class S3Store:
             parts = [
                 await self._part(upload, number, *await self._threads.run(_cut, body, length)) for number in numbers
             ]
-            await self._call("complete_multipart_upload", moved=size, MultipartUpload={"Parts": parts}, **upload)
+            done = {"MultipartUpload": {"Parts": parts}, **condition, **upload}
+            await self._call("complete_multipart_upload", moved=size, **done)
         except BaseException:
             await self._abort(upload)
             raise

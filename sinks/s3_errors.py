@@ -44,7 +44,6 @@ _OPERATOR: Final = {
 _PASSING: Final = frozenset(
     {
         "BadDigest",
-        "ConditionalRequestConflict",
         "IncompleteBody",
         "NoSuchUpload",
         "OperationAborted",
@@ -61,6 +60,10 @@ _PASSING: Final = frozenset(
 
 class PastEnd(InvalidInput):
     """A range that begins after the last byte."""
+
+
+class Exists(InvalidInput):
+    """A blob that was to be written once is there already, or is being written by somebody else."""
 
 
 class IsFolder(InvalidInput):
@@ -113,6 +116,8 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
         return Misconfigured(f"{place}: {_OPERATOR[code]} ({code}: {text})")
     if code in _PASSING or status >= 500 or status == 429:
         return Unavailable(f"{place} refused {operation} for now ({code or status}: {text})")
+    if status == 412 or code == "ConditionalRequestConflict":
+        return Exists(f"there is a blob s3://{place.bucket}/{key} already ({code}: {text})")
     if code == "ExistingObjectIsDirectory":
         return IsFolder(f"blob name {key!r}: there are blobs inside it, and {place} cannot have one lie in another")
     if code == "ObjectParentIsFile":

@@ -11,6 +11,7 @@ import pytest
 
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from sinks import Blob
+from sinks.fallback import FallbackStore
 from sinks.local import LocalStore
 from sinks.memory_store import MemoryStore
 from sinks.s3 import S3Store
@@ -24,12 +25,20 @@ def make(kind, request, prefix):
         return MemoryStore()
     if kind == "local":
         return LocalStore(request.getfixturevalue("tmp_path") / prefix)
+    if kind.startswith("fallback"):
+        folder = request.getfixturevalue("tmp_path") / prefix
+        store = FallbackStore(LocalStore(folder / "main"), LocalStore(folder / "spare"))
+        store.away = kind == "fallback, away"
+        return store
     server = request.getfixturevalue("s3_server")
     return S3Store(BUCKET, prefix=prefix, region=REGION, endpoint_url=server.endpoint, **OWNER)
 
 
 # The first test on S3 waits until versitygw is built, two minutes where nothing is cached.
-@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.timeout(900))])
+KINDS = ["memory", "local", "fallback", "fallback, away", pytest.param("s3", marks=pytest.mark.timeout(900))]
+
+
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 
@@ -354,10 +363,11 @@ async def test_a_blob_inside_a_blob_is_refused_or_both_are_whole(store):
     assert await store.get(store.uri("acme/job")) == b"outer"
 
 
-async def test_a_blob_in_place_of_a_folder_is_refused_or_both_are_whole(store):
+@pytest.mark.parametrize("once", [False, True])
+async def test_a_blob_in_place_of_a_folder_is_refused_or_both_are_whole(store, once):
     await store.put("acme/job/inner", b"inner", "text/plain")
     try:
-        await store.put("acme/job", b"outer", "text/plain")
+        await store.put("acme/job", b"outer", "text/plain", once=once)
     except InvalidInput:
         assert await listed(store) == [store.uri("acme/job/inner")]
     else:
@@ -486,3 +496,31 @@ async def test_a_store_can_be_closed_twice_and_unused(request, kind):
 
     await made.close()
     await made.close()
+
+
+async def test_what_is_written_once_stays(store):
+    first = await store.put("acme/job/original.wav", b"first", "audio/wav", once=True)
+    second = await store.put("acme/job/original.wav", pieces(b"sec", b"ond"), "audio/flac", once=True)
+
+    assert second == first
+    assert await store.get(first.uri) == b"first"
+    replaced = await store.put("acme/job/original.wav", b"third", "audio/wav")
+    assert await store.stat(first.uri) == replaced
+
+
+async def test_of_many_who_write_once_at_the_same_time_one_wins(store):
+    blobs = await asyncio.gather(
+        *(store.put("acme/job/original.wav", b"%d" % n, "audio/wav", once=True) for n in range(20))
+    )
+
+    there = await store.stat(blobs[0].uri)
+    assert set(blobs) == {there}
+    assert await store.get(there.uri) in {b"%d" % n for n in range(20)}
+    assert await listed(store) == [there.uri]
+
+
+async def test_a_large_blob_is_written_once_too(store):
+    large = pieces(*[b"x" * MB] * 20)
+    first = await store.put("acme/job/original.wav", large, "audio/wav", once=True)
+
+    assert await store.put("acme/job/original.wav", pieces(*[b"y" * MB] * 20), "audio/wav", once=True) == first

@@ -281,13 +281,15 @@ class Watch:
     """The publisher and every observer of a site. Open it when a first worker runs: it makes the topics."""
 
     here: Site
+    #: How observers read a blob by its URI, where it is not in a folder.
+    read: Callable[[str], bytes] | None = None
     publisher: Publisher = field(init=False)
     downstreams: list[Downstream] = field(init=False)
 
     def __post_init__(self) -> None:
         kafka, dsn = self.here.kafka.bootstrap_servers, self.here.postgres.dsn
         self.publisher = Publisher(kafka, self.here.audio)
-        self.downstreams = [Downstream(kafka, dsn), Downstream(kafka, dsn)]
+        self.downstreams = [Downstream(kafka, dsn, self.read), Downstream(kafka, dsn, self.read)]
         self.statuses = Statuses(kafka)
         everything = topics.all_topics(RECOGNIZERS)
         names = [name for topic in everything for name in (topic.name, topic.dead_letters)]

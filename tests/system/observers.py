@@ -222,7 +222,9 @@ class Downstream:
     `seen` has every terminal event by (job, run); `torn` what was promised and not there, or not whole.
     """
 
-    def __init__(self, servers: str, dsn: str) -> None:
+    def __init__(self, servers: str, dsn: str, read: Callable[[str], bytes] | None = None) -> None:
+        #: A folder is always there; another store is asked until it answers.
+        self._read, self._patiently = (read, patiently) if read else (_content, _at_once)
         self.seen: defaultdict[Run, list[Sighting]] = defaultdict(list)
         self.torn: list[str] = []
         #: Recognizers whose words are in each completed transcript.
@@ -259,15 +261,15 @@ class Downstream:
 
     async def _look(self, data: dict[str, Any]) -> None:
         try:
-            self._look_at_files(data)
+            await self._patiently(lambda: asyncio.to_thread(self._look_at_files, data))
             async with self._one:
                 await patiently(lambda: self._look_at_rows(data))
         except (LookupError, ValueError, OSError) as exc:
             self.torn.append(f"{data['job_id']}/{data['run']}: {type(exc).__name__}: {exc}")
 
     def _look_at_files(self, data: dict[str, Any]) -> None:
-        optimized = json.loads(_file(data["agent_optimized_uri"]).read_bytes())
-        raw = json.loads(_file(data["raw_transcript_uri"]).read_bytes())
+        optimized = json.loads(self._read(data["agent_optimized_uri"]))
+        raw = json.loads(self._read(data["raw_transcript_uri"]))
         _must(
             optimized["job_id"] == data["job_id"] and optimized["tenant_id"] == TENANT,
             "agent_optimized.json is another job's",
@@ -295,10 +297,14 @@ class Downstream:
         _must({"agent_optimized", "metadata"} <= set(kinds["kinds"] or ()), f"rows of files: {kinds['kinds']}")
 
 
-def _file(uri: str) -> Path:
+def _content(uri: str) -> bytes:
     parts = urlsplit(uri)
     _must(parts.scheme == "file", uri)
-    return Path(unquote(parts.path))
+    return Path(unquote(parts.path)).read_bytes()
+
+
+async def _at_once(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
 
 
 def _must(holds: object, otherwise: str) -> None:
