@@ -96,6 +96,7 @@ async def stored_through_outages(s3, *, uploads, kills, fallback, chance, away_s
         async with Watch(here, read) as watch:
             await outages(s3, watch, uploads, kills, chance, away_s)
             assert await watch.finished(60), "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
+            assert await watch.quiet(20)
             verdict = await watch.verdict()
             assert verdict.clean, str(verdict)
         files = await blobs_are_whole(here, read)
