@@ -6,7 +6,7 @@ plain and synchronous, for those processes; `agents.prober` is what an event loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -319,12 +319,17 @@ def pieces(path: Path, *, seconds: float = 300.0, search_s: float = 30.0, rate: 
 
     An hours-long recording needs no more memory than one piece.
     """
+    return cut(decode(path, rate), seconds=seconds, search_s=search_s, rate=rate)
+
+
+def cut(sound: Iterable[NDArray[np.float32]], *, seconds: float, search_s: float, rate: int) -> Iterator[Piece]:
+    """What comes in any portions, in pieces as `pieces` gives them: every sample in one of them, in order."""
     import numpy as np
 
     limit, search = int(seconds * rate), int(search_s * rate)
     held: list[NDArray[np.float32]] = []
     length = start = 0
-    for samples in decode(path, rate):
+    for samples in sound:
         held.append(samples)
         length += len(samples)
         while length >= limit:
