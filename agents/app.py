@@ -110,12 +110,25 @@ def open_recognizer(name: str, settings: Settings) -> Recognizer:
 
         model = name.removeprefix("whisper-")
         return Whisper(name, lambda: model_path(model, settings.whisper_dir, settings.cache))
+    if name == "google":
+        from agents.providers.google import Google
+
+        return Google(
+            name,
+            project=settings.google_project or "",
+            location=settings.google_location,
+            model=settings.google_model,
+            languages=settings.google_languages,
+            endpoint=settings.google_endpoint,
+            credentials=settings.google_credentials,
+        )
     if name.startswith("scripted"):
         from agents.providers.scripted import Scripted
 
         return Scripted(name, settings.scripted_url)
     raise SettingsError(
-        f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; there are whisper-tiny.en, whisper-base and scripted-*"
+        f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; there are whisper-tiny.en, whisper-base, google and "
+        "scripted-*"
     )
 
 

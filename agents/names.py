@@ -18,6 +18,11 @@ def hypothesis(tenant_id: str, job_id: str, run: int, provider: str) -> str:
     return f"{folder(tenant_id, job_id, run)}/hypotheses/{provider}.json"
 
 
+def piece(tenant_id: str, job_id: str, provider: str, key: str) -> str:
+    """A recognizer's answer to a part of the recording; all runs share it, because its key says what was asked."""
+    return f"{tenant_id}/{job_id}/pieces/{provider}/{key}.json"
+
+
 def raw_transcript(tenant_id: str, job_id: str, run: int) -> str:
     """Every word with what each recognizer heard there."""
     return f"{folder(tenant_id, job_id, run)}/raw_transcript.json"

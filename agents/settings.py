@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from schemas.errors import SettingsError
 from schemas.ids import Name
@@ -73,6 +82,24 @@ class Settings(BaseModel):
     whisper_dir: Path | None = Field(
         None, alias="WHISPER_MODEL_DIR", description="folder with one folder per Whisper model"
     )
+    google_endpoint: str | None = Field(
+        None,
+        alias="GOOGLE_SPEECH_ENDPOINT",
+        pattern=r"^(http://)?[^/:\s]+:\d{1,5}$",
+        description="host:port (TLS) or http://host:port (plaintext, no credentials); default: the location's",
+    )
+    google_project: str | None = Field(None, alias="GOOGLE_CLOUD_PROJECT", description="who pays for Google Speech")
+    google_credentials: Path | None = Field(
+        None, alias="GOOGLE_APPLICATION_CREDENTIALS", description="key file for Google Speech"
+    )
+    google_location: str = Field("global", alias="GOOGLE_SPEECH_LOCATION", pattern="^[a-z0-9-]+$")
+    google_model: str = Field("long", alias="GOOGLE_SPEECH_MODEL", min_length=1)
+    google_languages: tuple[str, ...] = Field(
+        ("en-US",),
+        alias="GOOGLE_SPEECH_LANGUAGES",
+        min_length=1,
+        description="comma list: what an upload may be in that names no language",
+    )
     scripted_url: str | None = Field(
         None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
     )
@@ -112,7 +139,16 @@ class Settings(BaseModel):
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field("INFO", alias="CONCORD_LOG_LEVEL")
     failpoint: str = Field("", alias="CONCORD_FAILPOINT", description="tests only: die at a named point")
 
-    @field_validator("recognizers", "allow_hosts", mode="before")
+    @field_validator("google_project", "google_credentials")
+    @classmethod
+    def _google_complete(cls, value: Any, info: ValidationInfo) -> Any:
+        plain = str(info.data.get("google_endpoint")).startswith("http://")
+        needed = info.field_name == "google_project" or not plain
+        if value is None and needed and "google" in info.data.get("recognizers", ()):
+            raise ValueError("must be set, because CONCORD_RECOGNIZERS names google")
+        return value
+
+    @field_validator("recognizers", "google_languages", "allow_hosts", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -126,7 +162,7 @@ class Settings(BaseModel):
             else value
         )
 
-    @field_validator("data", "cache", "storage_root", "whisper_dir")
+    @field_validator("data", "cache", "storage_root", "whisper_dir", "google_credentials")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
@@ -180,6 +216,8 @@ def from_env(environ: Mapping[str, str]) -> Settings:
 
 def _line(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"])
+    if name in Settings.model_fields:  # as pydantic names a default that is not valid
+        name = Settings.model_fields[name].alias or name
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such variable (`concord doctor` lists them all)"
     message = error["msg"].removeprefix("Value error, ")

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 from agents import names
 from agents.failpoints import passing
-from agents.providers import LocalRecognizer, Pending, Recognizer, RemoteRecognizer, Request
+from agents.providers import LocalRecognizer, Pending, PiecewiseRecognizer, Recognizer, RemoteRecognizer, Request
 from agents.stage import Stage, backoff_s, belonging
 from agents.work import LongWork
 from schemas import topics
-from schemas.errors import ProviderError, Transient
+from schemas.errors import NotFound, ProviderError, Transient, Unavailable
 from schemas.events import AsrRequest, StepState
 from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest, RequestChange
 from schemas.messages import Envelope
@@ -28,6 +28,9 @@ CLAIM_S = 15.0
 
 #: Seconds for which a presigned URL of the audio lets the provider fetch it.
 URL_S = 6 * 3600
+
+#: Seconds between two tries to store what was paid for.
+STORE_S = 2.0
 
 #: Seconds for which an event waits for local work, and until the next look.
 LOOK_S, NEXT_LOOK_S = 2.0, 1.0
@@ -45,7 +48,7 @@ class Transcribe:
     async def handle(self, envelope: Envelope) -> Outcome:
         """Submit, or look at what was submitted."""
         asked = cast("AsrRequest", envelope.data)
-        if isinstance(self.recognizer, LocalRecognizer):
+        if isinstance(self.recognizer, LocalRecognizer | PiecewiseRecognizer):
             return await self._local(self.recognizer, envelope, asked)
         return await self._remote(self.recognizer, envelope, asked)
 
@@ -109,7 +112,9 @@ class Transcribe:
             return self._later(envelope, asked, answer.seconds, progress=answer.progress)
         return await self._done(asked, answer, row.token)
 
-    async def _local(self, recognizer: LocalRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
+    async def _local(
+        self, recognizer: LocalRecognizer | PiecewiseRecognizer, envelope: Envelope, asked: AsrRequest
+    ) -> Outcome:
         rows = await self.database.requests(asked.job_id, asked.run)
         row = next((r for r in rows if r.provider == asked.provider), None)
         if row is None or row.ended:
@@ -117,17 +122,26 @@ class Transcribe:
         key = f"transcribe/{asked.job_id}/{asked.run}/{asked.provider}"
         found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row.marker, tell), LOOK_S)
         if found is None:
-            return self._later(envelope, asked, NEXT_LOOK_S, progress=self.work.progress(key) or 0.0)
+            share = self.work.progress(key) or 0.0
+            return self._later(envelope, asked, NEXT_LOOK_S, attempt=envelope.attempt, progress=share)
         return await self._done(asked, cast("Hypothesis", found), row.token, stored=True)
 
     async def _recognize(
-        self, recognizer: LocalRecognizer, asked: AsrRequest, marker: str, tell: Callable[[float], None]
+        self,
+        recognizer: LocalRecognizer | PiecewiseRecognizer,
+        asked: AsrRequest,
+        marker: str,
+        tell: Callable[[float], None],
     ) -> Hypothesis:
         name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
         if await self.store.stat(self.store.uri(name)) is not None:  # another worker finished it and lost the event
             return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(self.store.uri(name))))
         async with self.store.local_path(asked.audio_uri) as path:
-            heard = await recognizer.transcribe(path, self._request(asked, marker), tell)
+            request = self._request(asked, marker)
+            if isinstance(recognizer, PiecewiseRecognizer):
+                heard = await recognizer.transcribe_pieces(path, request, tell, _Pieces(self.store, asked))
+            else:
+                heard = await recognizer.transcribe(path, request, tell)
         await self._store(asked, heard)
         return heard
 
@@ -212,6 +226,35 @@ class _Stored:
 
     async def url(self) -> str | None:
         return await self.store.presigned_url(self.uri, URL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """The answers stored beside the recording, as `agents.providers.Answers`."""
+
+    store: Store
+    asked: AsrRequest
+
+    async def get(self, key: str) -> bytes | None:
+        try:
+            return await self.store.get(self._uri(key))
+        except NotFound:
+            return None
+
+    async def put(self, key: str, answer: bytes) -> None:
+        while True:
+            try:
+                await self.store.put(self._name(key), answer, "application/json")
+            except Unavailable:  # the answer is paid for, and nowhere else
+                await asyncio.sleep(STORE_S)
+            else:
+                return
+
+    def _name(self, key: str) -> str:
+        return names.piece(self.asked.tenant_id, self.asked.job_id, self.asked.provider, key)
+
+    def _uri(self, key: str) -> str:
+        return self.store.uri(self._name(key))
 
 
 async def _before(until: float, call: Callable[[], Awaitable[Any]]) -> Any:

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
@@ -187,6 +187,8 @@ async def _recognizers(settings: Settings, *, quick: bool) -> list[Finding]:
 async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
     what = f"recognizer {name}"
     try:
+        if name == "google":
+            return await _google(name, settings, quick=quick)
         if not name.startswith("whisper-"):
             await open_recognizer(name, settings).close()
             return Finding(what, "ok", "configured (not called: that may cost money)")
@@ -199,6 +201,21 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
         return Finding(what, "ok", f"weights in {folder} ({size / 1e6:.0f} MB, sha256 {digest[:12]}...)")
     except (ConcordError, OSError) as exc:
         return Finding(what, "fail", str(exc), "")
+
+
+async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
+    from agents.providers.google import Google, load_credentials
+
+    recognizer = cast("Google", open_recognizer(name, settings))
+    try:
+        if settings.google_credentials is not None:
+            await asyncio.to_thread(load_credentials, settings.google_credentials)
+        if not quick:
+            await recognizer.check()
+    finally:
+        await recognizer.close()
+    said = "configured" if quick else "answers, and lets us in (asked without sound, which costs nothing)"
+    return Finding(f"recognizer {name}", "ok", f"{said}: model {settings.google_model} in {settings.google_location}")
 
 
 def _digest(path: Path) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """What a recognizer must do to take part. One file a provider; its SDK is imported there only, and lazily.
 
-Two shapes exist, because two things can go wrong. A `RemoteRecognizer` bills: it is asked once, by a request that can
-be found again by its marker. A `LocalRecognizer` costs only our own time: it is simply run again when its process dies.
+Three shapes exist, because three things can go wrong. A `RemoteRecognizer` bills: it is asked once, by a request that
+can be found again by its marker. A `LocalRecognizer` costs only our own time: it is simply run again when its process
+dies. A `PiecewiseRecognizer` bills piece by piece and remembers nothing: what it answered is kept by us, at once.
 """
 
 from __future__ import annotations
@@ -89,4 +90,33 @@ class LocalRecognizer(Protocol):
         """End the worker processes. Safe to call twice."""
 
 
-Recognizer = RemoteRecognizer | LocalRecognizer
+class Answers(Protocol):
+    """What a `PiecewiseRecognizer` was told about this recording so far, in whatever process that was."""
+
+    async def get(self, key: str) -> bytes | None:
+        """What was kept under this key, or None. May raise `Unavailable`: nothing is lost by that."""
+
+    async def put(self, key: str, answer: bytes) -> None:
+        """Keep it, durably. It was paid for: a store that is away is waited for."""
+
+
+@runtime_checkable
+class PiecewiseRecognizer(Protocol):
+    """A recognizer behind a network that takes a minute at most, answers at once, and cannot say what it was asked."""
+
+    name: str
+
+    async def transcribe_pieces(
+        self, audio: Path, request: Request, progress: Callable[[float], None], answers: Answers
+    ) -> Hypothesis:
+        """The whole recording, as `LocalRecognizer.transcribe`; it sends only those pieces that `answers` does not
+        have, and puts each answer there before it asks for more.
+
+        Raises `RefusedMedia`, `ProviderError`, or `Transient`: called again, it goes on where it stopped.
+        """
+
+    async def close(self) -> None:
+        """Let the calls in flight end, a few seconds at most, and keep their answers. Safe to call twice."""
+
+
+Recognizer = RemoteRecognizer | LocalRecognizer | PiecewiseRecognizer
