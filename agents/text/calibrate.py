@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agents.text.evidence import View, agreed_evidence, disputed_evidence
+from agents.text.agreed import agreed_evidence
+from agents.text.evidence import View, disputed_evidence
 from agents.text.knowledge import Knowledge
 from agents.text.trees import Trees
 
@@ -102,7 +103,9 @@ def probabilities(network: Network, calibration: Calibration) -> Floats:
 
 
 def _trusting(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Floats:
-    """Probabilities in disputed slots, moved by the recognizers' confidences, and adding up to 1 at most."""
+    """Probabilities in disputed slots, adding up to 1 at most, moved by the recognizers' confidences: from one reading
+    of a slot to another, as that something is in doubt there is in the probabilities already.
+    """
     key, part = network.key[slots], chance[slots]
     same = key[:, :, None] == key[:, None, :]
     votes = same.sum(axis=2)
@@ -113,7 +116,8 @@ def _trusting(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Flo
             (same & known[:, None]).sum(axis=2), 1
         )
         odds = np.clip(part, 1 - SUREST, SUREST)
-        part = 1 / (1 + (1 - odds) / odds * np.exp(-TRUST * shift))
+        believed = 1 / (1 + (1 - odds) / odds * np.exp(-TRUST * shift))
+        part = believed * ((part / votes).sum(axis=1) / (believed / votes).sum(axis=1))[:, None]
     result: Floats = part / np.maximum((part / votes).sum(axis=1, keepdims=True), 1)
     return result
 

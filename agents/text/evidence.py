@@ -16,11 +16,12 @@ from rapidfuzz.distance import JaroWinkler, Levenshtein
 from rapidfuzz.process import cpdist
 
 from agents.text.knowledge import topic
+from agents.text.language import Language
 from agents.text.network import spoken
 from agents.text.sound import sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -54,7 +55,7 @@ class View:
         self.network, self.place = spoken(network)
         self.knowledge = knowledge
         self.topic = topic(self.network, knowledge)
-        self.language = _Language(self.network, knowledge)
+        self.language = Language(self.network, knowledge)
         self.length = np.array([*map(len, network.names), 0], dtype=np.float32)
 
 
@@ -105,127 +106,12 @@ def _who(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> 
     return who
 
 
-def agreed_evidence(view: View) -> Evidence:
-    """Evidence for the words that all recognizers heard: how common, how expected here, how disputed the place."""
-    network, knowledge, language, length = view.network, view.knowledge, view.language, view.length
-    slots = np.flatnonzero(network.unanimous)
-    key = network.key[slots, 0]
-    prior = np.array([*(view.topic.known(f"a {name}") for name in network.names), (np.nan, 0.0)])
-    digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
-    around = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
-    records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
-    table = [
-        language.zipf[key], length[key], digit[key], np.log1p(np.bincount(key, minlength=1)[key]),
-        prior[key, 0], prior[key, 1], np.full(len(slots), len(network.columns)), np.full(len(slots), _mean(records)),
-        *(language.zipf[around[slots + 2 + step]] for step in (-1, 1)),
-        *(key == around[slots + 2 + step] for step in (-2, -1, 1, 2)),
-        *_expected(network, language, slots), *_unrest(network, slots), _letter_speed(view, slots),
-    ]  # fmt: skip
-    rows = np.stack([np.asarray(column, dtype=np.float32) for column in table], axis=1)
-    return Evidence(rows, view.place[slots], np.zeros(len(slots), dtype=np.int64))
-
-
-def _expected(network: Network, language: _Language, slots: Ints) -> list[Floats]:
-    """How well agreed words follow and are followed in the first column, in general English."""
-    if not len(slots):
-        return [np.zeros(0, dtype=np.float32)] * 2
-    column, at = network.columns[0], network.grid[slots, 0]
-    general = language.bigram(column, np.arange(len(column.key)))
-    return [general[at], general[np.minimum(at + 1, len(column.key) - 1)]]
-
-
-def _unrest(network: Network, slots: Ints) -> list[Floats]:
-    """Disputes among the neighbours, near and far, in all, and how far away the next ones are, in slots."""
-    disputed = (~network.unanimous).astype(np.float32)
-    sums = np.concatenate([[0.0], np.cumsum(disputed)])
-    near = [
-        sums[np.minimum(slots + reach + 1, len(disputed))] - sums[np.maximum(slots - reach, 0)]
-        for reach in (1, 3, 10, 40)
-    ]
-    where = np.concatenate([[-1000], np.flatnonzero(disputed), [len(disputed) + 1000]])
-    following = np.searchsorted(where, slots)
-    share = np.full(len(slots), disputed.mean() if len(disputed) else 0.0)
-    return [*near, share, np.minimum(slots - where[following - 1], 50), np.minimum(where[following] - slots, 50)]
-
-
-def _letter_speed(view: View, slots: Ints) -> Floats:
-    """Mean ms a letter of the words in some slots, over the recognizers with times; NaN without."""
-    total, known = np.zeros(len(slots)), np.zeros(len(slots))
-    for k, column in enumerate(view.network.columns):
-        at = view.network.grid[slots, k]
-        spoken_ms = (column.end[at] - column.start[at]) / np.maximum(view.length[column.key[at]], 1)
-        total += np.nan_to_num(spoken_ms)
-        known += ~np.isnan(spoken_ms)
-    return np.where(known > 0, total / np.maximum(known, 1), np.nan).astype(np.float32)
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else np.nan
-
-
 def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
     """(slots, columns): the column with the strongest other reading: most votes, then likeliest in its sentence."""
     strength = votes + np.clip(facts.path / 100, -0.4, 0.0)
     contest = np.where(same, -np.inf, strength[:, None, :])
     rivals: Ints = contest.argmax(axis=2)
     return rivals
-
-
-class _Language:
-    """How well tokens follow those before them: in general, in transcripts, in this call."""
-
-    def __init__(self, network: Network, knowledge: Knowledge) -> None:
-        self.network, self.knowledge, self.names = network, knowledge, network.names
-        known = (knowledge.frequency.get(name, 0.0) for name in self.names)
-        #: Per name, Zipf frequency; 0 for a word that is not in the list, NaN for "nothing".
-        self.zipf = np.array([*known, np.nan], dtype=np.float32)
-        said = np.array([*(knowledge.domain.get(name, 0.0) for name in self.names), 0.0])
-        general = 10.0 ** (np.maximum(np.nan_to_num(self.zipf), 1.0) - 9)
-        #: Per name, the probability of it among the words of transcripts.
-        self.common = 0.8 * said / max(knowledge.domain.get("", 0.0), 1.0) + 0.2 * general
-
-    def bigram(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | token before), backing off to frequency."""
-        before = np.where(at > 0, column.key[at - 1], -1)
-        pairs, back = np.unique(before * (len(self.names) + 1) + column.key[at], return_inverse=True)
-        known, names = self.knowledge.bigrams, self.names
-        values = []
-        for pair in pairs.tolist():
-            left, right = divmod(pair, len(names) + 1)
-            value = known.get(f"{names[left]} {names[right]}") if left >= 0 else None
-            values.append(max(self.zipf[right], 1.0) - 9.5 if value is None else value)
-        return np.array(values, dtype=np.float32)[back.ravel()]
-
-    def domain(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | two before) in transcripts, interpolated (Jelinek and Mercer 1980) down to frequency."""
-        count, keys = self.knowledge.domain.get, column.key
-        if not count(""):
-            return np.zeros(len(at), dtype=np.float32)
-        one = self.common[keys[at]].tolist()
-        names = [".", ".", *map(self.names.__getitem__, keys.tolist())]  # two that stand for the silence before
-        values = []
-        for t, p in zip(at.tolist(), one, strict=True):
-            a, b, c = names[t : t + 3]
-            p = (count(f"{b} {c}", 0.0) + 20.0 * p) / (count(b, 0.0) + 20.0)
-            if n := count(f"{a} {b}", 0.0):
-                p = (count(f"{a} {b} {c}", 0.0) + 4.0 * p) / (n + 4.0)
-            values.append(p)
-        return np.log10(np.maximum(np.array(values, dtype=np.float32), 1e-9))
-
-    def call(self, column: Column, at: Ints) -> Floats:
-        """How often a token follows the one before where all agree in this recording, log(1 + n)."""
-        width = len(self.names) + 1
-        agreed = self.network.key[:, 0]
-        sure = self.network.unanimous
-        together = sure[1:] & sure[:-1]
-        seen, count = np.unique(agreed[:-1][together] * width + agreed[1:][together], return_counts=True)
-        before = np.where(at > 0, column.key[at - 1], 0)
-        wanted = before * width + column.key[at]
-        if not len(seen):
-            return np.zeros(len(at), dtype=np.float32)
-        where = np.minimum(np.searchsorted(seen, wanted), len(seen) - 1)
-        return np.log1p(np.where(seen[where] == wanted, count[where], 0)).astype(np.float32)
 
 
 #: Facts per column whose difference between candidate and rival is given as well.

@@ -27,7 +27,7 @@ def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None 
     """The most probable transcript of one recording, with every slot's readings. At least one hypothesis.
 
     The order of the hypotheses does not matter. Every word comes from one of them, as it was written there; what all of
-    them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.1 s. Without a calibration,
+    them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.15 s. Without a calibration,
     the one that comes with Concord.
     """
     if not hypotheses:

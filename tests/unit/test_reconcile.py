@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -168,6 +169,20 @@ def test_a_sure_recognizer_is_believed_more():
     assert (sure.text, unsure.text) == ("the cat sat", "the hat sat")
 
 
+def test_confidences_move_probability_from_one_reading_to_the_other_and_take_none_away():
+    def said(provider, word, confidence=None):
+        return Hypothesis(provider, (Word("the"), Word(word, confidence=confidence), Word("sat")))
+
+    def total(*hypotheses):
+        decision = reconcile(hypotheses).decisions[1]
+        return sum(reading.probability for reading in (decision.chosen, *decision.others))
+
+    without = total(said("a", "cat"), said("b", "hat"))
+
+    for sure, unsure in ((0.9, 0.1), (0.1, 0.1), (0.99, 0.9)):
+        assert total(said("a", "cat", sure), said("b", "hat", unsure)) == pytest.approx(without, abs=0.001)
+
+
 def test_a_stretch_only_one_heard_is_reported_as_a_gap():
     words = "we talk about the weather for quite a long time until everybody falls asleep and then it ends"
     result = reconcile([heard("a", words, step=1000), heard("b", "we talk about then it ends")])
@@ -202,3 +217,19 @@ def test_hostile_and_huge_inputs_end_soon(sides):
 
     assert len(result.decisions) >= max(map(len, sides))
     assert time.perf_counter() - started < 30
+
+
+def test_memory_is_linear():
+    def peak(words):
+        sides = [[f"w{i % 997 + (i % 20 == 0) * k}" for i in range(words)] for k in range(2)]
+        heard = [Hypothesis(f"r{k}", tuple(map(Word, side))) for k, side in enumerate(sides)]
+        tracemalloc.start()
+        try:
+            reconcile(heard)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)
+
+    assert peak(8000) < 3 * peak(4000)
