@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-faults bench bench-reconcile check format clean
+.PHONY: help install demo up test test-faults bench bench-reconcile fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -57,6 +57,10 @@ bench: install  ## how fast, on this machine, each figure beside a bare relay
 bench-reconcile: install  ## how right: word error rate of each recognizer, and of the reconciled text
 	$(UV) sync --locked --extra local --group dev --group bench
 	$(BIN)/python -m bench.reconcile $(ARGS)
+
+fit-reconciler: install  ## fit the reconciler's calibration again; with ARGS=--check, only see that it is the same to the byte
+	$(UV) sync --locked --extra local --group dev --group bench
+	$(BIN)/python -m bench.fit_reconciler $(ARGS)
 
 check: install  ## lint, format, types
 	$(BIN)/ruff check .

@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +27,15 @@ from agents.text.network import Network
 from agents.text.normalise import is_silent, tokenise
 from agents.text.reconcile import reconcile
 from agents.text.score import bootstrap, words
+from bench import remaining
 from bench.corpora import CORPORA, Call, Sample, load, samples
-from bench.fit_reconciler import FOLDS, english, fit, folds
+from bench.fit_reconciler import FOLDS, SEED, THREES, English, english, fit, folds
 from bench.reconcile_report import plot, report
+from bench.rover import rover
 from schemas.words import Word
 
 RESULTS = Path(__file__).parent / "results"
-WAYS = ("best single", "ROVER", "longest", "ours", "oracle")
+WAYS = ("best single", "rover", "ROVER", "longest", "ours", "oracle")
 #: Folds whose calls test the recognizers that were left out; the others fit.
 LEFT_OUT_FOLDS = (0, 1)
 
@@ -54,9 +57,13 @@ class Tally:
 class Scorer:
     """Counts errors against the references, with Whisper's normaliser."""
 
-    def __init__(self, calls: list[Call]) -> None:
-        self.calls = calls
+    def __init__(self, calls: list[Call], general: English, program: str | None = None) -> None:
+        self.calls, self.program = calls, program
+        self.frequency = general.frequency
         self.known: dict[str, int] = {}
+        self.names = [remaining.names(call) for call in calls]
+        #: Per corpus, what our errors are.
+        self.remaining: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
         self.references = [self.tokens(call.reference) for call in calls]
         self.single: dict[tuple[int, str], int] = {}
 
@@ -72,9 +79,15 @@ class Scorer:
             self.single[call, name] = self.errors(call, " ".join(word.text for word in heard))
         return self.single[call, name]
 
+    def explain(self, call: int, text: str) -> None:
+        """Count what the errors of a transcript of ours are."""
+        heard, vocabulary = self.tokens(text), list(self.known)
+        found = remaining.errors(self.references[call], heard, vocabulary, self.names[call], self.frequency)
+        self.remaining[self.calls[call].corpus].update(found)
 
-def add(tally: Tally, part: Sample, scorer: Scorer, calibration: Calibration, reliability: list[np.ndarray]) -> None:
-    """Score one call of one set of recognizers in every way."""
+
+def add(tally: Tally, part: Sample, scorer: Scorer, calibration: Calibration, reliability: list[np.ndarray]) -> str:
+    """Score one call of one set of recognizers in every way; returns our transcript."""
     call = scorer.calls[part.call]
     result = reconcile([call.hypotheses[name] for name in part.recognizers], calibration)
     tally.calls.append(part.call)
@@ -84,12 +97,15 @@ def add(tally: Tally, part: Sample, scorer: Scorer, calibration: Calibration, re
     tally.errors["ours"].append(scorer.errors(part.call, result.text))
     for way, text in (("ROVER", voted(part, "")), ("longest", voted(part, "longest")), ("oracle", oracle(part))):
         tally.errors[way].append(scorer.errors(part.call, text))
+    if scorer.program:
+        tally.errors["rover"].append(scorer.errors(part.call, rover(scorer.program, part)))
     reliability.append(checked(result.words, scorer, part.call))
+    return result.text
 
 
 def voted(part: Sample, tie: str) -> str:
-    """Plain voting over the network. A tie goes to the first recognizer (NIST's rover), or the longest word (crowd-
-    kit).
+    """Plain voting over our network, not over rover's or crowd-kit's own alignment. A tie goes to the first recognizer,
+    as in NIST's rover, or to the longest word, as in crowd-kit.
     """
     network = part.network
     order = sorted(range(len(network.columns)), key=lambda k: network.columns[k].hypothesis.provider)
@@ -141,42 +157,58 @@ def share_of_errors(pairs: np.ndarray, share: float = 0.1) -> float:
     return float(wrong[: int(len(wrong) * share)].sum() / max(wrong.sum(), 1.0))
 
 
-def cross_validated(calls: list[Call], data: list[Sample], scorer: Scorer) -> tuple[dict, dict]:
+def cross_validated(calls: list[Call], data: list[Sample], scorer: Scorer, general: English) -> tuple[dict, dict]:
     """Tallies by (corpus, recognizers), and (probability, right) of every word by (corpus, number of recognizers)."""
     tallies: dict = defaultdict(Tally)
     reliability: dict = defaultdict(list)
-    fold, general = folds(calls), english()
+    fold = folds(calls)
     for number in range(FOLDS):
         fitted = fit(calls, data, {call for call in range(len(calls)) if fold[call] != number}, general)
         for part in data:
             if fold[part.call] == number and len(part.recognizers) > 1:
                 corpus = calls[part.call].corpus
                 into = reliability[corpus, len(part.recognizers)]
-                add(tallies[corpus, part.recognizers], part, scorer, fitted, into)
+                text = add(tallies[corpus, part.recognizers], part, scorer, fitted, into)
+                scorer.explain(part.call, text)
     return tallies, reliability
 
 
-def left_out(calls: list[Call], data: list[Sample], scorer: Scorer) -> dict:
-    """Tallies by (corpus, recognizer left out, number of recognizers), with a calibration that never saw that
-    recognizer.
+def left_out(calls: list[Call], data: list[Sample], scorer: Scorer, general: English) -> tuple[dict, dict]:
+    """Tallies by (corpus, recognizers, the one left out), with a calibration that never saw that one; and
+    (probability, right) of every word by (corpus, number of recognizers).
     """
-    fold, general = folds(calls), english()
+    fold = folds(calls)
     chosen = {call for call in range(len(calls)) if fold[call] not in LEFT_OUT_FOLDS}
-    names = {
+    every = {
         corpus: sorted({n for c in calls if c.corpus == corpus for n in c.hypotheses})
-        for corpus in {c.corpus for c in calls}
+        for corpus in sorted({c.corpus for c in calls})
     }
-    rounds = max(map(len, names.values()))
     tallies: dict = defaultdict(Tally)
-    for turn in range(rounds):
-        out = {corpus: list_[turn % len(list_)] for corpus, list_ in sorted(names.items())}
+    reliability: dict = defaultdict(list)
+    for turn in range(max(map(len, every.values()))):
+        out = {corpus: engines[turn % len(engines)] for corpus, engines in every.items()}
         fitted = fit(calls, [p for p in data if not set(out.values()) & set(p.recognizers)], chosen, general)
         for part in data:
             corpus = calls[part.call].corpus
-            new = turn < len(names[corpus])
+            new = turn < len(every[corpus])
             if part.call not in chosen and out[corpus] in part.recognizers and len(part.recognizers) > 1 and new:
-                add(tallies[corpus, part.recognizers, out[corpus]], part, scorer, fitted, [])
-    return tallies
+                into = reliability[corpus, len(part.recognizers)]
+                add(tallies[corpus, part.recognizers, out[corpus]], part, scorer, fitted, into)
+    return tallies, reliability
+
+
+def learning_curve(calls: list[Call], data: list[Sample], scorer: Scorer, general: English) -> list[tuple[int, dict]]:
+    """(calls fitted on, summary on the first fold) for ever more of the calls of the other folds."""
+    fold = folds(calls)
+    others = np.random.default_rng(SEED).permutation(np.flatnonzero(fold != 0)).tolist()
+    curve = []
+    for count in (len(others) // 8, len(others) // 4, len(others) // 2, len(others)):
+        fitted, tallies = fit(calls, data, set(others[:count]), general), defaultdict(Tally)
+        for part in data:
+            if fold[part.call] == 0 and len(part.recognizers) > 1:
+                add(tallies[calls[part.call].corpus, part.recognizers], part, scorer, fitted, [])
+        curve.append((count, {group: s["ours"] for group, s in summary(tallies, 0).items()}))
+    return curve
 
 
 def cost(corpora: Path) -> list[tuple[int, float, float]]:
@@ -188,7 +220,7 @@ def cost(corpora: Path) -> list[tuple[int, float, float]]:
     ]
 
 
-def summary(tallies: dict) -> dict[str, dict]:
+def summary(tallies: dict, rounds: int = 300) -> dict[str, dict]:
     """Per corpus and number of recognizers: gains over the best single recognizer, with a bootstrap interval of their
     mean.
     """
@@ -197,7 +229,7 @@ def summary(tallies: dict) -> dict[str, dict]:
         groups[f"{corpus}, {len(names)} recognizers"].append((names, tally))
     found = {}
     for group, members in sorted(groups.items()):
-        gains = {way: [tally.gain(names, way) for names, tally in members] for way in WAYS[1:]}
+        gains = {way: [tally.gain(names, way) for names, tally in members] for way in _ways(members[0][1])}
         calls = sorted(members[0][1].calls)
         place = [{call: at for at, call in enumerate(tally.calls)} for _, tally in members]
 
@@ -215,9 +247,13 @@ def summary(tallies: dict) -> dict[str, dict]:
             "sets": len(members),
             **{way: float(np.mean(values)) for way, values in gains.items()},
             "lowest": min(gains["ours"]),
-            "interval": bootstrap(mean, len(calls), 300),
+            "interval": bootstrap(mean, len(calls), rounds) if rounds else None,
         }
     return found
+
+
+def _ways(tally: Tally) -> list[str]:
+    return [way for way in WAYS[1:] if way in tally.errors]
 
 
 def rates(tallies: dict) -> list[dict]:
@@ -228,7 +264,7 @@ def rates(tallies: dict) -> list[dict]:
         found.append({
             "set": f"{corpus}: {' + '.join(names)}",
             "single": [sum(tally.errors[name]) / total for name in names],
-            **{way: sum(tally.errors[way]) / total for way in WAYS[1:]},
+            **{way: sum(tally.errors[way]) / total for way in _ways(tally)},
             "gain": tally.gain(names),
         })  # fmt: skip
     return found
@@ -244,34 +280,57 @@ def compared(out: dict, known: dict) -> dict[str, tuple[float, float]]:
     return {group: tuple(np.mean(values, axis=0).tolist()) for group, values in sorted(groups.items())}
 
 
-def measure(calls: list[Call], data: list[Sample], corpora: Path) -> Iterator[dict]:
-    """The figures, first without what takes longest: recognizers that were left out."""
-    scorer = Scorer(calls)
-    tallies, reliability = cross_validated(calls, data, scorer)
-    pairs = {
-        f"{corpus}, {size} recognizers": np.concatenate(parts) for (corpus, size), parts in sorted(reliability.items())
-    }
+def measure(calls: list[Call], data: list[Sample], corpora: Path, program: str | None) -> Iterator[dict]:
+    """The figures, first without what takes longest: recognizers that were left out, and the learning curve."""
+    general = english()
+    scorer = Scorer(calls, general, program)
+    tallies, reliability = cross_validated(calls, data, scorer, general)
     found = {
         "summary": summary(tallies),
-        "reliability": {g: (len(p), calibration_error(p), share_of_errors(p)) for g, p in pairs.items()},
+        "reliability": reliable(reliability),
         "left out": {},
+        "curve": [],
+        "remaining": {
+            corpus: sorted(([*what, n] for what, n in count.items()), key=lambda row: (-row[2], row))
+            for corpus, count in sorted(scorer.remaining.items())
+        },
+        "threes": THREES,
         "cost": cost(corpora),
         "sets": rates(tallies),
     }
     yield found
-    yield {**found, "left out": compared(left_out(calls, data, scorer), tallies)}
+    scorer.program = None
+    out, unknown = left_out(calls, data, scorer, general)
+    reliability = reliable(unknown)
+    found["left out"] = {group: (*gains, *reliability[group][1:]) for group, gains in compared(out, tallies).items()}
+    yield found
+    found["curve"] = learning_curve(calls, data, scorer, general)
+    yield found
+
+
+def reliable(reliability: dict) -> dict[str, tuple[int, float, float]]:
+    """Per corpus and number of recognizers: words, calibration error, share of the errors among the least probable."""
+    pairs = {
+        f"{corpus}, {size} recognizers": np.concatenate(parts) for (corpus, size), parts in sorted(reliability.items())
+    }
+    return {g: (len(p), calibration_error(p), share_of_errors(p)) for g, p in pairs.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", type=Path, default=CORPORA)
+    parser.add_argument(
+        "--rover", default=shutil.which("rover"), help="NIST's rover, of SCTK; default: that in the PATH"
+    )
+    parser.add_argument("--every", type=int, default=1, help="only one call of so many, for a quick look")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
     options = parser.parse_args()
-    calls = load(options.corpora)
-    RESULTS.mkdir(exist_ok=True)
-    for found in measure(calls, samples(calls), options.corpora):
-        (RESULTS / "reconcile.json").write_text(json.dumps(found, indent=1) + "\n")
-        (RESULTS / "reconcile.md").write_text(report(found))
-        (RESULTS / "reconcile.svg").write_text(plot(found))
+    calls = load(options.corpora)[:: options.every]
+    options.output.mkdir(exist_ok=True)
+    for found in measure(calls, samples(calls), options.corpora, options.rover):
+        (options.output / "reconcile.json").write_text(json.dumps(found, indent=1) + "\n")
+        (options.output / "reconcile.md").write_text(report(found))
+        (options.output / "reconcile.svg").write_text(plot(found))
     print(report(found))
 
 

@@ -1,0 +1,31 @@
+"""Fitting the reconciler again gives the same bytes, also in another process with another order of hashes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.text.calibrate import load
+
+ROOT = Path(__file__).parents[2]
+CORPORA = ROOT.parent / "shared" / "corpora"
+
+pytestmark = pytest.mark.skipif(not CORPORA.is_dir(), reason="no ../shared/corpora beside this work tree")
+
+
+def fitted(output, seed):
+    """A calibration fitted on a few calls, as a file."""
+    command = [sys.executable, "-m", "bench.fit_reconciler", "--every", "14", "--output", str(output)]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, timeout=300)
+    return output.read_bytes()
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    pytest.importorskip("lightgbm")
+
+    first, second = (fitted(tmp_path / seed, seed) for seed in ("1", "2"))
+
+    assert first == second
+    assert load(first).pair.trees
