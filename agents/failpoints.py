@@ -13,6 +13,7 @@ POINTS = (
     "intake.stored",
     "intake.before-commit",
     "intake.after-commit",
+    "transcribe.uploaded",
     "transcribe.claimed",
     "transcribe.submitted",
     "transcribe.stored",

@@ -7,12 +7,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, cast
 
 from agents import names
 from agents.failpoints import passing
-from agents.providers import LocalRecognizer, Pending, PiecewiseRecognizer, Recognizer, RemoteRecognizer, Request
+from agents.providers import (
+    LocalRecognizer,
+    Pending,
+    PiecewiseRecognizer,
+    Recognizer,
+    RemoteRecognizer,
+    Request,
+    UploadingRecognizer,
+)
 from agents.stage import Stage, backoff_s, belonging
 from agents.work import LongWork
 from schemas import topics
@@ -29,10 +38,13 @@ CLAIM_S = 15.0
 #: Seconds for which a presigned URL of the audio lets the provider fetch it.
 URL_S = 6 * 3600
 
+#: Age at which the URL of audio that was not submitted yet is replaced: the provider needs time to read from it.
+STALE = timedelta(seconds=URL_S / 2)
+
 #: Seconds between two tries to store what was paid for.
 STORE_S = 2.0
 
-#: Seconds for which an event waits for local work, and until the next look.
+#: Seconds for which an event waits for local work or an upload, and until the next look.
 LOOK_S, NEXT_LOOK_S = 2.0, 1.0
 
 
@@ -53,6 +65,12 @@ class Transcribe:
         return await self._remote(self.recognizer, envelope, asked)
 
     async def _remote(self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
+        if isinstance(recognizer, UploadingRecognizer):
+            row = await self._row(asked)
+            if row is None or row.ended:
+                return NOTHING
+            if row.audio_url is None:
+                return await self._upload(recognizer, envelope, asked, row)
         began = time.monotonic()
         match await self.database.claim(asked.job_id, asked.run, asked.provider, CLAIM_S):
             case Claim() as claim:
@@ -65,15 +83,33 @@ class Transcribe:
             case _:
                 return NOTHING
 
+    async def _upload(
+        self, recognizer: UploadingRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest
+    ) -> Outcome:
+        """Keep the URL of the audio before anything is asked about it: by it a lost request is found.
+
+        The row's token guards it: once a claim was made, it is that claim's URL and no other.
+        """
+        request, audio = self._request(asked, row), _Stored(self.store, asked.audio_uri)
+        key = f"upload/{asked.job_id}/{asked.run}/{asked.provider}"
+        url = await self.work.run(key, lambda _: recognizer.upload(request, audio), LOOK_S, eager=True)
+        if url is None:
+            return self._later(envelope, asked, NEXT_LOOK_S, attempt=envelope.attempt)
+        passing("transcribe.uploaded")
+        columns = {"audio_url": url, "audio_at": await self.database.now()}
+        return replace(self._later(envelope, asked, 0.0), request=self._change(asked, row.token, **columns))
+
     async def _submit(
         self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, claim: Claim, until: float
     ) -> Outcome:
         row = claim.request
-        request = self._request(asked, row.marker)
+        request = self._request(asked, row)
         try:
             answer: str | Hypothesis | None = None
             if claim.resumed:
                 answer = await _before(until, lambda: recognizer.find(request))
+            if answer is None and row.audio_at and await self.database.now() - row.audio_at > STALE:
+                return self._upload_anew(envelope, asked, row)
             if answer is None:
                 answer = await _before(until, lambda: recognizer.submit(request, _Stored(self.store, asked.audio_uri)))
         except (Transient, ProviderError):
@@ -92,6 +128,11 @@ class Transcribe:
             later=self._later(envelope, asked, NEXT_LOOK_S).later,
             audit="started",
         )
+
+    def _upload_anew(self, envelope: Envelope, asked: AsrRequest, row: ProviderRequest) -> Outcome:
+        """The provider knows of no request, and the URL will soon be of no use: the next event makes another."""
+        forgotten = self._change(asked, row.token, audio_url=None, audio_at=None)
+        return replace(self._later(envelope, asked, 0.0, attempt=envelope.attempt), request=forgotten)
 
     async def _poll(
         self,
@@ -115,12 +156,11 @@ class Transcribe:
     async def _local(
         self, recognizer: LocalRecognizer | PiecewiseRecognizer, envelope: Envelope, asked: AsrRequest
     ) -> Outcome:
-        rows = await self.database.requests(asked.job_id, asked.run)
-        row = next((r for r in rows if r.provider == asked.provider), None)
+        row = await self._row(asked)
         if row is None or row.ended:
             return NOTHING
         key = f"transcribe/{asked.job_id}/{asked.run}/{asked.provider}"
-        found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row.marker, tell), LOOK_S)
+        found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row, tell), LOOK_S)
         if found is None:
             share = self.work.progress(key) or 0.0
             return self._later(envelope, asked, NEXT_LOOK_S, attempt=envelope.attempt, progress=share)
@@ -130,20 +170,24 @@ class Transcribe:
         self,
         recognizer: LocalRecognizer | PiecewiseRecognizer,
         asked: AsrRequest,
-        marker: str,
+        row: ProviderRequest,
         tell: Callable[[float], None],
     ) -> Hypothesis:
         name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
         if await self.store.stat(self.store.uri(name)) is not None:  # another worker finished it and lost the event
             return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(self.store.uri(name))))
         async with self.store.local_path(asked.audio_uri) as path:
-            request = self._request(asked, marker)
+            request = self._request(asked, row)
             if isinstance(recognizer, PiecewiseRecognizer):
                 heard = await recognizer.transcribe_pieces(path, request, tell, _Pieces(self.store, asked))
             else:
                 heard = await recognizer.transcribe(path, request, tell)
         await self._store(asked, heard)
         return heard
+
+    async def _row(self, asked: AsrRequest) -> ProviderRequest | None:
+        rows = await self.database.requests(asked.job_id, asked.run)
+        return next((row for row in rows if row.provider == asked.provider), None)
 
     async def _store(self, asked: AsrRequest, heard: Hypothesis) -> str:
         name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
@@ -152,6 +196,7 @@ class Transcribe:
         return blob.uri
 
     async def _done(self, asked: AsrRequest, heard: Hypothesis, token: int, *, stored: bool = False) -> Outcome:
+        """A request has ended well: the one place that knows it, and how much audio it was (`heard.duration_ms`)."""
         name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
         uri = self.store.uri(name) if stored else await self._store(asked, heard)
         return Outcome(
@@ -194,17 +239,19 @@ class Transcribe:
         return RequestChange(run=asked.run, provider=asked.provider, token=token, columns=columns)
 
     @staticmethod
-    def _request(asked: AsrRequest, marker: str) -> Request:
+    def _request(asked: AsrRequest, row: ProviderRequest) -> Request:
         return Request(
             tenant_id=asked.tenant_id,
             job_id=asked.job_id,
             run=asked.run,
-            marker=marker,
+            marker=row.marker,
             language=asked.language,
             diarize=asked.options.diarize,
             redact_pii=asked.options.redact_pii,
             content_type=asked.content_type,
             duration_ms=asked.duration_ms,
+            audio_url=row.audio_url,
+            since=row.audio_at,
         )
 
 

@@ -79,6 +79,10 @@ class ProviderRequest:
     error: str | None = None
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
+    #: Where the provider finds the audio, exactly as it is told; kept before it is told. May hold a signature.
+    audio_url: str | None = field(default=None, repr=False)
+    #: When that URL was made.
+    audio_at: datetime | None = None
 
     @property
     def ended(self) -> bool:

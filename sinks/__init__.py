@@ -123,6 +123,11 @@ class Database(Protocol):
     async def unclaim(self, request: ProviderRequest) -> None:
         """Give a claim back early, after a call that is known to have ended without an id."""
 
+    async def hasten(self, provider: str, provider_id: str) -> bool:
+        """Make the next look at a submitted request due now; False if none waits: it is unknown, has ended, or is just
+        being looked at.
+        """
+
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew the exclusive right to a piece of work; False while another holds it."""
 

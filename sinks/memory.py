@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from schemas import topics
 from schemas.jobs import File, Job, ProviderRequest, Rows, Step, Transcript, Written, advance
 from schemas.messages import Message
 from sinks import Claim
@@ -89,6 +90,15 @@ class MemoryDatabase:
         stored = self._of_run(request.job_id, request.run).get(request.provider)
         if stored is not None and stored.token == request.token:
             self._claimed.pop((request.job_id, request.run, request.provider), None)
+
+    async def hasten(self, provider: str, provider_id: str) -> bool:
+        """Make the next look at a request due now."""
+        rows = [_REQUEST.validate_json(of[provider]) for of in self._requests.values() if provider in of]
+        keys = {r.job_id.encode() for r in rows if r.state == "submitted" and r.provider_id == provider_id}
+        topic, now = topics.requests(provider).name, self.clock()
+        waiting = [m.id for due, m in self.outbox if m.topic == topic and m.key in keys and due > now]
+        self.outbox = [(now if m.id in waiting else due, m) for due, m in self.outbox]
+        return bool(waiting)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease."""

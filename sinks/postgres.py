@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import orjson
 
+from schemas import topics
 from schemas.errors import Unavailable
 from schemas.events import StepState
 from schemas.jobs import Job, ProviderRequest, Rows, Step, Written, advance
@@ -231,6 +232,10 @@ class Postgres:
         """Give a claim back."""
         await self._fetch("unclaim", request.job_id, request.run, request.provider, request.token)
 
+    async def hasten(self, provider: str, provider_id: str) -> bool:
+        """Make the next look at a request due now; see `sinks.Database`."""
+        return bool(await self._fetch("hasten", provider, provider_id, topics.requests(provider).name))
+
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease."""
         return bool(await self._fetch("lease", key, holder, seconds))
@@ -297,7 +302,7 @@ _JOB_ORDER = (
 ).split()
 _REQUEST_ORDER = (
     "job_id run provider tenant_id state marker provider_id token hypothesis_uri confidence word_count language error "
-    "submitted_at finished_at"
+    "submitted_at finished_at audio_url audio_at"
 ).split()
 _TRANSCRIPT_ORDER = (
     "job_id run tenant_id text words speakers segments language confidence agreement method provider_confidences "

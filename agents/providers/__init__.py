@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -31,6 +32,10 @@ class Request:
     content_type: str = "application/octet-stream"
     duration_ms: int | None = None
     vocabulary: tuple[str, ...] = field(default=())
+    #: Where the provider finds the audio, if it was uploaded first; it may hold a signature. See `UploadingRecognizer`.
+    audio_url: str | None = field(default=None, repr=False)
+    #: When that URL was made: no request about it is older.
+    since: datetime | None = None
 
 
 class Audio(Protocol):
@@ -72,6 +77,28 @@ class RemoteRecognizer(Protocol):
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
+
+
+@runtime_checkable
+class UploadingRecognizer(RemoteRecognizer, Protocol):
+    """A remote recognizer that knows a request by nothing of ours but the URL of its audio.
+
+    So that URL is made first, and kept by whoever calls, and then asked about as `Request.audio_url`.
+    """
+
+    async def upload(self, request: Request, audio: Audio) -> str:
+        """Put the audio where the provider can read it for some hours; its URL, which no other run has. Never bills.
+
+        May take minutes, and has its own limits. Done again, it makes another URL, and no harm.
+        """
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A recognizer of which can be told beforehand whether it would take our requests."""
+
+    async def check(self) -> None:
+        """Raises `Transient` when it cannot be reached, `ProviderError` when it does not know us. Never bills."""
 
 
 @runtime_checkable

@@ -29,6 +29,19 @@ WHERE job_id = $1 AND run = $2 AND provider = $3 AND token = $4 AND state = 'int
 SELECT p.* FROM provider_requests p
 JOIN unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider) USING (job_id, run, provider);
 
+-- name: hasten
+-- The scheduled event of a submitted request, found by its job's key, becomes due; its relay is told. What is due already may be in
+-- a batch and is left alone. The LIKE is the condition of the index outbox_asked.
+WITH due AS (
+    UPDATE outbox o SET due_at = clock_timestamp()
+    FROM provider_requests p
+    WHERE p.provider = $1 AND p.provider_id = $2 AND p.state = 'submitted'
+      AND o.key = convert_to(p.job_id, 'UTF8') AND o.topic = $3 AND o.topic LIKE 'asr.requests.%'
+      AND o.due_at > clock_timestamp()
+    RETURNING o.shard
+)
+SELECT pg_notify('outbox_' || shard, '') FROM due;
+
 -- name: lease
 -- Take a lease that is free or ran out, or renew one's own.
 INSERT INTO leases (key, holder, until) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')

