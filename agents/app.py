@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +26,7 @@ from agents.locations import Locations
 from agents.metrics import Metrics
 from agents.observe import observe
 from agents.prober import Prober
-from agents.providers import Recognizer
+from agents.providers import Recognizer, UploadingRecognizer
 from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
@@ -38,6 +38,7 @@ from sinks.postgres import Postgres, connect_pool
 from sinks.reader import Reader
 from web.app import make_app
 from web.auth import ApiKeys
+from web.callbacks import HEADER, Callbacks, token_of
 from web.changes import Changes
 from web.ports import Health, LiveJobs
 
@@ -102,34 +103,74 @@ def open_store(settings: Settings) -> Store:
     return FallbackStore(bucket, LocalStore(settings.storage / ".fallback")) if settings.storage_fallback else bucket
 
 
+def _whisper(name: str, settings: Settings) -> Recognizer:
+    from agents.embedded.weights import model_path
+    from agents.providers.whisper import Whisper
+
+    model = name.removeprefix("whisper-")
+    return Whisper(name, lambda: model_path(model, settings.whisper_dir, settings.cache))
+
+
+def _scripted(name: str, settings: Settings) -> Recognizer:
+    from agents.providers.scripted import Scripted
+
+    return Scripted(name, settings.scripted_url)
+
+
+def _google(name: str, settings: Settings) -> Recognizer:
+    from agents.providers.google import Google
+
+    return Google(
+        name,
+        project=settings.google_project or "",
+        location=settings.google_location,
+        model=settings.google_model,
+        languages=settings.google_languages,
+        endpoint=settings.google_endpoint,
+        credentials=settings.google_credentials,
+    )
+
+
+def _assemblyai(name: str, settings: Settings) -> Recognizer:
+    from agents.providers.assemblyai import AssemblyAI, Callback
+
+    if settings.assemblyai_key is None:
+        raise SettingsError("ASSEMBLYAI_API_KEY is not set")
+    callback = None
+    if settings.public_url and name in (tokens := callback_tokens(settings)):
+        callback = Callback(f"{settings.public_url.rstrip('/')}/webhooks/{name}", HEADER, tokens[name])
+    return AssemblyAI(name, settings.assemblyai_key.get_secret_value(), settings.assemblyai_url, callback=callback)
+
+
+#: How a recognizer is opened, by its name; where that ends in `-`, by the beginning of it.
+OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
+    "whisper-": _whisper,
+    "scripted-": _scripted,
+    "assemblyai": _assemblyai,
+    "google": _google,
+}
+
+#: Recognizers that call back, if they are told where.
+CALLING = frozenset({"assemblyai"})
+
+
 def open_recognizer(name: str, settings: Settings) -> Recognizer:
     """The recognizer of that name."""
-    if name.startswith("whisper-"):
-        from agents.embedded.weights import model_path
-        from agents.providers.whisper import Whisper
-
-        model = name.removeprefix("whisper-")
-        return Whisper(name, lambda: model_path(model, settings.whisper_dir, settings.cache))
-    if name == "google":
-        from agents.providers.google import Google
-
-        return Google(
-            name,
-            project=settings.google_project or "",
-            location=settings.google_location,
-            model=settings.google_model,
-            languages=settings.google_languages,
-            endpoint=settings.google_endpoint,
-            credentials=settings.google_credentials,
+    opener = OPENERS.get(name) or OPENERS.get(name.partition("-")[0] + "-")
+    if opener is None:
+        raise SettingsError(
+            f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; "
+            "there are whisper-tiny.en, whisper-base, assemblyai, google and scripted-*"
         )
-    if name.startswith("scripted"):
-        from agents.providers.scripted import Scripted
+    return opener(name, settings)
 
-        return Scripted(name, settings.scripted_url)
-    raise SettingsError(
-        f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; there are whisper-tiny.en, whisper-base, google and "
-        "scripted-*"
-    )
+
+def callback_tokens(settings: Settings) -> dict[str, str]:
+    """What each recognizer shows when it calls back; none without WEBHOOK_SECRET."""
+    if settings.webhook_secret is None:
+        return {}
+    secret = settings.webhook_secret.get_secret_value()
+    return {name: token_of(secret, name) for name in settings.recognizers if name in CALLING}
 
 
 class NoTable:
@@ -270,6 +311,7 @@ def _url(settings: Settings, listening: socket.socket) -> str:
 async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
     """HTTP: health and metrics on every worker, and the API, which a `track` worker answers from its table."""
     secret = fleet.settings.api_keys
+    tokens = callback_tokens(fleet.settings)
     service = make_app(
         live=fleet.table,
         reader=fleet.reader,
@@ -278,6 +320,7 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
         changes=fleet.changes,
+        callbacks=Callbacks(fleet.database, tokens) if tokens else None,
     )
     runner = web.AppRunner(service, access_log=None, shutdown_timeout=2)
     await runner.setup()
@@ -325,16 +368,23 @@ async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: c
 async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> Stage:
     settings, database, store = fleet.settings, fleet.database, fleet.store
     holder = f"{socket.gethostname()}/{os.getpid()}/{role}"
-    work = LongWork(database, holder, limit=64 if role == "intake" else 2)
-    stack.push_async_callback(work.close)
+
+    def long_work(limit: int) -> LongWork:
+        work = LongWork(database, holder, limit)
+        stack.push_async_callback(work.close)
+        return work
+
     match role.partition("."):
         case ("intake", _, _):
             return intake.stage(
-                intake.Intake(database, await _locations(fleet, stack), work, settings.recognizers, settings.deadline_s)
+                intake.Intake(
+                    database, await _locations(fleet, stack), long_work(64), settings.recognizers, settings.deadline_s
+                )
             )
         case ("transcribe", _, name):
             recognizer = open_recognizer(name, settings)
             stack.push_async_callback(recognizer.close)
+            work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
             return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work))
         case ("reconcile", _, _):
             return reconcile.stage(reconcile.Reconcile(database, store))

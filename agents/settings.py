@@ -100,6 +100,15 @@ class Settings(BaseModel):
         min_length=1,
         description="comma list: what an upload may be in that names no language",
     )
+    assemblyai_key: SecretStr | None = Field(
+        None, alias="ASSEMBLYAI_API_KEY", description="for the recognizer assemblyai"
+    )
+    assemblyai_url: str | None = Field(
+        None,
+        alias="ASSEMBLYAI_BASE_URL",
+        pattern=r"^https?://\S+$",
+        description="another region (https://api.eu.assemblyai.com) or a gateway",
+    )
     scripted_url: str | None = Field(
         None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
     )
@@ -114,6 +123,15 @@ class Settings(BaseModel):
     )
     advertise: str | None = Field(
         None, alias="CONCORD_ADVERTISE", description="http://host:port at which other workers reach this one"
+    )
+    public_url: str | None = Field(
+        None,
+        alias="CONCORD_PUBLIC_URL",
+        pattern=r"^https?://\S+$",
+        description="where providers reach our HTTP; with WEBHOOK_SECRET, they call back instead of being polled often",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, alias="WEBHOOK_SECRET", min_length=16, description="what providers' callbacks are known by"
     )
     audio_roots: tuple[Path, ...] = Field(
         (), alias="CONCORD_AUDIO_ROOTS", description="folders file:// may be read from, colon list"
@@ -169,14 +187,19 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        wrong = []
         if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
-            raise ValueError("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
+            wrong.append("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
+        if "assemblyai" in self.recognizers and not self.assemblyai_key:
+            wrong.append("ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it")
         if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
-            raise ValueError("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+            wrong.append("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
         if self.storage_fallback and not self.s3_bucket:
-            raise ValueError("STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out")
+            wrong.append("STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out")
         if bool(self.aws_key) != bool(self.aws_secret):
-            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
+            wrong.append("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
+        if wrong:
+            raise ValueError("\n  ".join(wrong))
         return self
 
     @property

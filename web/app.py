@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sinks import Reads, Store
     from web.auth import ApiKeys
+    from web.callbacks import Callbacks
     from web.ports import Health, LiveJobs
 
 _CSP: Final = (
@@ -43,11 +44,13 @@ def make_app(
     keys: ApiKeys,
     forward_timeout_s: float = 2.0,
     changes: Changes | None = None,
+    callbacks: Callbacks | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
     `changes` is where the owner of `live` publishes every newer status, in the service's event loop; without it,
-    watchers look often. `health` and `metrics` are open to all: nothing secret may be in them.
+    watchers look often. With `callbacks`, providers may call. `health` and `metrics` are open to all: nothing
+    secret may be in them.
     """
     owners, pulse = Owners(forward_timeout_s), Pulse()
     site = Site(
@@ -55,9 +58,13 @@ def make_app(
     )
     app = web.Application(middlewares=[as_problems])
     table = [*_routes(site), Route("/openapi.json", "This interface, as OpenAPI 3.1", opened=_openapi)]
+    table += [_called(callbacks)] if callbacks is not None else []
     app[_DOCUMENT] = orjson.dumps(document(table))
     for route in table:
-        app.router.add_get(route.path, _guarded(route, keys), allow_head=not route.path.endswith("/events"))
+        if route.method == "GET":
+            app.router.add_get(route.path, _guarded(route, keys), allow_head=not route.path.endswith("/events"))
+        else:
+            app.router.add_route(route.method, route.path, _guarded(route, keys))
     _add_console(app)
     app.on_response_prepare.append(_harden)
     app.on_shutdown.append(_end_watches(site.changes))
@@ -102,6 +109,11 @@ def _routes(site: Site) -> list[Route]:
         Route("/readyz", "Whether this worker takes requests", opened=site.ready, answer=views.HealthView),
         Route("/metrics", "What operators watch, for Prometheus", opened=site.measured, media="text/plain"),
     ]
+
+
+def _called(callbacks: Callbacks) -> Route:
+    answers = {"204": "heard", "400": "not a provider's call", "401": "without the provider's token", "413": "too long"}
+    return Route("/webhooks/{provider}", "A provider is done", opened=callbacks.receive, also=answers, method="POST")
 
 
 def _guarded(route: Route, keys: ApiKeys) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -32,7 +32,7 @@ _ERRORS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One GET request that is answered."""
+    """One request that is answered."""
 
     path: str
     summary: str
@@ -46,6 +46,7 @@ class Route:
     query: Mapping[str, Mapping[str, Any]] | None = None
     #: Statuses besides 200 and the usual errors.
     also: Mapping[str, str] | None = None
+    method: Literal["GET", "POST"] = "GET"
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             "version": _version(),
             "description": "Status, transcripts and recordings of a fleet's jobs.",
         },
-        "paths": {route.path: {"get": _operation(route, bodies)} for route in routes},
+        "paths": {route.path: {route.method.lower(): _operation(route, bodies)} for route in routes},
         "components": {
             "schemas": definitions["$defs"],
             "securitySchemes": {

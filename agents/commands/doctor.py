@@ -19,8 +19,9 @@ from agents.app import open_recognizer
 from agents.commands import check_kafka, check_postgres, reach
 from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
+from agents.providers import Checked, Recognizer
 from agents.settings import Settings, variables
-from schemas.errors import ConcordError
+from schemas.errors import ConcordError, ProviderError, Transient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -190,8 +191,7 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
         if name == "google":
             return await _google(name, settings, quick=quick)
         if not name.startswith("whisper-"):
-            await open_recognizer(name, settings).close()
-            return Finding(what, "ok", "configured (not called: that may cost money)")
+            return await _remote(what, open_recognizer(name, settings))
         folder = await asyncio.to_thread(
             model_path, name.removeprefix("whisper-"), settings.whisper_dir, settings.cache
         )
@@ -216,6 +216,23 @@ async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
         await recognizer.close()
     said = "configured" if quick else "answers, and lets us in (asked without sound, which costs nothing)"
     return Finding(f"recognizer {name}", "ok", f"{said}: model {settings.google_model} in {settings.google_location}")
+
+
+async def _remote(what: str, recognizer: Recognizer) -> Finding:
+    """Whether the provider is there and knows us, as far as that can be asked for nothing."""
+    try:
+        if not isinstance(recognizer, Checked):
+            return Finding(what, "ok", "configured (not called: that may cost money)")
+        await recognizer.check()
+        return Finding(what, "ok", "answers, and takes the key (nothing was transcribed)")
+    except Transient as exc:
+        return Finding(
+            what, "fail", f"cannot be reached: {exc}", "check its address in the environment, and the network"
+        )
+    except ProviderError as exc:
+        return Finding(what, "fail", f"refuses us: {exc}", "check its key in the environment")
+    finally:
+        await recognizer.close()
 
 
 def _digest(path: Path) -> tuple[str, int]:

@@ -17,8 +17,10 @@ from uuid import UUID, uuid4
 
 import jsonschema
 import pytest
+from aiohttp.test_utils import TestServer
 from aiokafka import errors as kafka_errors
 
+from agents import app
 from agents import kafka as clients
 from agents import settings as configuration
 from agents.__main__ import COMMANDS
@@ -27,7 +29,7 @@ from agents.commands.finding import Finding
 from agents.text.reconcile import reconcile as reconciled
 from agents.text.score import Score
 from schemas import ids, topics
-from schemas.errors import InvalidInput, Unavailable
+from schemas.errors import InvalidInput, SettingsError, Unavailable
 from schemas.events import JobReprocess, JobStatus, Persisted, StepState
 from schemas.jobs import Job
 from schemas.messages import Record, dead_letter, identity, message
@@ -808,3 +810,67 @@ def test_rates_of_several_recordings_are_pooled():
 
     assert "2 recordings together" in said
     assert "1.00%" in said
+
+
+# --- recognizers behind a key
+
+KEYED = {"CONCORD_RECOGNIZERS": "assemblyai,whisper-base", "ASSEMBLYAI_API_KEY": "a-key-nobody-may-see"}
+
+
+def test_a_missing_key_is_one_of_the_errors_at_the_start():
+    with pytest.raises(SettingsError) as caught:
+        settings(CONCORD_RECOGNIZERS="assemblyai,whisper-base", AWS_ACCESS_KEY_ID="x", WEBHOOK_SECRET="")
+
+    assert "ASSEMBLYAI_API_KEY" in str(caught.value)
+    assert "AWS_SECRET_ACCESS_KEY" in str(caught.value)
+
+
+def test_a_short_secret_is_refused_and_not_shown():
+    with pytest.raises(SettingsError, match="WEBHOOK_SECRET") as caught:
+        settings(WEBHOOK_SECRET="short")
+
+    assert "short" not in str(caught.value).replace("shorter", "")
+
+
+async def test_a_recognizer_is_opened_by_its_name():
+    recognizer = app.open_recognizer("assemblyai", settings(**KEYED))
+
+    assert recognizer.name == "assemblyai"
+    assert recognizer._callback is None
+    await recognizer.close()
+    with pytest.raises(SettingsError, match="assemblyai"):
+        app.open_recognizer("assemblyay", settings())
+
+
+@pytest.mark.parametrize("missing", [None, "CONCORD_PUBLIC_URL", "WEBHOOK_SECRET"])
+async def test_callbacks_are_asked_for_when_it_is_known_where_to_and_by_what(missing):
+    given = KEYED | {"CONCORD_PUBLIC_URL": "https://concord.example.com/", "WEBHOOK_SECRET": "a secret of some length"}
+    given.pop(missing, None)
+    recognizer = app.open_recognizer("assemblyai", settings(**given))
+    await recognizer.close()
+
+    if missing:
+        assert recognizer._callback is None
+    else:
+        assert recognizer._callback.url == "https://concord.example.com/webhooks/assemblyai"
+        assert recognizer._callback.token == app.callback_tokens(settings(**given))["assemblyai"]
+        assert "secret" not in recognizer._callback.token
+
+
+async def test_the_doctor_tells_a_wrong_key_from_a_missing_server(tmp_path):
+    from tests.servers.assemblyai import Server
+
+    server = Server(tmp_path / "ledger.jsonl", key=KEYED["ASSEMBLYAI_API_KEY"])
+    async with TestServer(server.app()) as running:
+        url = str(running.make_url("/"))
+        right = await doctor._recognizer("assemblyai", settings(**KEYED, ASSEMBLYAI_BASE_URL=url), quick=True)
+        other = settings(**KEYED | {"ASSEMBLYAI_API_KEY": "another"}, ASSEMBLYAI_BASE_URL=url)
+        wrong = await doctor._recognizer("assemblyai", other, quick=True)
+    away = await doctor._recognizer(
+        "assemblyai", settings(**KEYED, ASSEMBLYAI_BASE_URL="http://127.0.0.1:9"), quick=True
+    )
+
+    assert [found.level for found in (right, wrong, away)] == ["ok", "fail", "fail"]
+    assert "refuses us" in wrong.said
+    assert "cannot be reached" in away.said
+    assert "another" not in wrong.said

@@ -1,0 +1,322 @@
+"""The fleet in memory with AssemblyAI in it, the vendor's SDK and all: whatever is lost on the way, a recording is paid
+for once a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from agents import transcribe
+from agents.providers.assemblyai import AssemblyAI, Callback
+from agents.stage import step
+from agents.work import LongWork
+from schemas.errors import Unavailable
+from schemas.events import JobReprocess
+from schemas.messages import decode
+from tests.fleet.conftest import Story
+from tests.servers.assemblyai import Server, Switches
+
+NAME = "assemblyai"
+TOPIC = f"asr.requests.{NAME}"
+
+
+@dataclass
+class Told:
+    """A story and the provider in it."""
+
+    story: Story
+    server: Server
+    recognizer: AssemblyAI
+
+    @property
+    def fleet(self):
+        return self.story.fleet
+
+    def charges(self):
+        """How often each URL was charged."""
+        return Counter(charge["audio_url"] for charge in self.server.ledger.charges)
+
+    def calls(self):
+        """How often each call was made."""
+        return Counter(call for call, _ in self.server.calls)
+
+    def switch(self, **switches):
+        self.server.switches = Switches(**switches)
+        self.server._changed.set()
+        self.server._changed = asyncio.Event()
+
+    async def ends_well(self, *, charges=1):
+        await self.fleet.run()
+        assert self.story.terminal() == [("persisted", "j", 1)]
+        assert sorted(self.charges().values()) == [1] * charges
+
+
+@pytest.fixture
+async def told(story, tmp_path):
+    """A fleet whose only recognizer is AssemblyAI; it waits for days."""
+    server = Server(tmp_path / "ledger.jsonl")
+    async with TestServer(server.app()) as running:
+        recognizer = AssemblyAI(NAME, "key", str(running.make_url("/")), timeout_s=0.5)
+        it = Told(story(recognizer, deadline_s=5 * 86_400), server, recognizer)
+        yield it
+        it.switch()
+        await recognizer.close()
+
+
+def stage_of(told):
+    return next(stage for stage in told.fleet.stages if stage.name == f"transcribe.{NAME}")
+
+
+async def steps_to(told, state):
+    """Run until the request is in this state, one event at a time; the newest record of the recognizer's topic."""
+    for _ in range(100):
+        rows = await told.fleet.database.requests("j", 1)
+        if rows and (rows[0].state == state or (state == "uploaded" and rows[0].audio_url)):
+            return told.fleet.log[TOPIC][-1]
+        if not await told.fleet._one():
+            told.fleet.clock.advance(1)
+            told.fleet._relay()
+    raise AssertionError(f"never {state}")
+
+
+async def test_a_recording_is_uploaded_submitted_and_polled(told):
+    await told.story.upload()
+    await told.ends_well()
+
+    [row] = await told.fleet.database.requests("j", 1)
+    assert row.audio_url == told.server.ledger.charges[0]["audio_url"]
+    assert told.calls() == {"upload": 1, "submit": 1, "poll": 1}
+    assert told.fleet.database.transcripts["j", 1].text
+
+
+async def test_the_url_is_kept_before_it_is_submitted(told):
+    await told.story.upload()
+    await steps_to(told, "uploaded")
+
+    [row] = await told.fleet.database.requests("j", 1)
+    assert row.state == "waiting"
+    assert row.audio_at == told.fleet.clock()
+    assert told.charges() == {}
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"lose_answer": 1},
+        {"garble": 1, "on": ["submit"]},
+        {"mangle": 1, "on": ["submit"]},
+        {"cut": 1, "on": ["submit"]},
+        {"error_5xx": 2, "on": ["submit"]},
+        {"refuse_429": 1, "on": ["submit"]},
+        {"cut": 2, "on": ["upload"]},
+        {"error_5xx": 1, "on": ["upload"]},
+        {"garble": 1, "on": ["upload"]},
+        {"error_5xx": 20, "on": ["poll"]},
+        {"cut": 5, "on": ["poll"]},
+        {"stall": 1, "on": ["submit"]},
+        {"novel": True},
+        {"bare": True, "lose_answer": 1},
+    ],
+    ids=str,
+)
+async def test_whatever_goes_wrong_it_is_charged_once_and_transcribed(told, switches):
+    told.switch(**switches)
+    await told.story.upload()
+    await told.ends_well()
+
+
+async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once(told):
+    told.switch(lose_answer=1, error_5xx=1, on=["find"])
+    await told.story.upload()
+    await told.ends_well()
+
+    assert told.calls()["submit"] == 1
+
+
+async def test_a_provider_that_is_away_for_long_is_given_up_uncharged(told):
+    told.switch(error_5xx=True)
+    await told.story.upload()
+    await told.fleet.run()
+
+    assert told.story.terminal() == [("job.failed", "j", 1)]
+    assert told.charges() == {}
+
+
+async def test_a_transcript_that_fails_there_fails_here_and_is_not_asked_again(told):
+    told.switch(fail=True)
+    await told.story.upload()
+    await told.fleet.run()
+
+    [failed] = told.fleet.events("job.failed")
+    assert "unable to download" in failed["error"]
+    assert told.charges().total() == 1
+
+
+async def test_every_event_delivered_again_a_day_later_is_not_charged_again(told):
+    await told.story.upload()
+    await told.ends_well()
+    told.fleet.clock.advance(86_400)
+    for records in list(told.fleet.log.values()):
+        for record in list(records):
+            told.fleet.deliver_again(record)
+
+    await told.ends_well()
+
+
+async def test_an_event_redelivered_a_day_after_its_worker_died_finds_what_was_asked(told):
+    """The worker died after the submission, before it was committed; nobody came for a day."""
+    await told.story.upload()
+    record = await steps_to(told, "uploaded")
+    await step(stage_of(told), record)
+    assert told.charges().total() == 1
+    told.fleet.clock.advance(86_400)
+    told.fleet.deliver_again(record)
+
+    await told.ends_well()
+    assert told.calls()["upload"] == 1
+
+
+async def test_a_url_that_has_grown_old_is_replaced_before_anything_is_asked_with_it(told):
+    await told.story.upload()
+    record = await steps_to(told, "uploaded")
+    [before] = await told.fleet.database.requests("j", 1)
+    told.fleet.clock.advance(transcribe.STALE.total_seconds() + 1)
+    told.fleet.deliver_again(record)
+    await told.ends_well()
+    [after] = await told.fleet.database.requests("j", 1)
+
+    assert before.audio_url != after.audio_url
+    assert list(told.charges()) == [after.audio_url]
+
+
+async def test_two_workers_with_one_event_submit_once(told):
+    await told.story.upload()
+    record = await steps_to(told, "uploaded")
+    one, two = await asyncio.gather(*(step(stage_of(told), record) for _ in range(2)))
+    await told.fleet.database.commit([one])
+    await told.fleet.database.commit([two])
+
+    await told.ends_well()
+    assert told.calls()["submit"] == 1
+
+
+async def test_two_workers_that_upload_agree_on_one_url(told):
+    await told.story.upload()
+    record = await steps_to(told, "waiting")
+    one, two = await asyncio.gather(*(step(stage_of(told), record) for _ in range(2)))
+    await told.fleet.database.commit([one])
+    await told.fleet.database.commit([two])
+
+    await told.ends_well()
+    assert told.calls()["submit"] == 1
+
+
+async def test_a_long_upload_goes_on_outside_its_event_and_is_not_begun_again(told, monkeypatch):
+    monkeypatch.setattr(transcribe, "LOOK_S", 0.05)
+    received = asyncio.Event()
+    upload = told.recognizer.upload
+
+    async def slow(request, audio):
+        await received.wait()
+        return await upload(request, audio)
+
+    monkeypatch.setattr(told.recognizer, "upload", slow)
+    await told.story.upload()
+    asyncio.get_running_loop().call_later(0.4, received.set)
+    await told.ends_well()
+
+    assert told.calls()["upload"] == 1
+    assert len(told.fleet.log[TOPIC]) >= 3
+
+
+async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
+    """Its lease runs out; until then nobody else begins another long upload."""
+    monkeypatch.setattr(transcribe, "LOOK_S", 0.05)
+    database = told.fleet.database
+    dead = LongWork(database, "dead", limit=1)
+    hung = replace(
+        stage_of(told), handle=transcribe.Transcribe(told.recognizer, database, told.story.store, dead).handle
+    )
+    await told.story.upload()
+    record = await steps_to(told, "waiting")
+    told.switch(stall=True, on=["upload"])
+    await step(hung, record)
+    for piece in list(dead._pieces.values()):
+        piece.task.cancel()
+    told.switch()
+    told.fleet.deliver_again(record)
+
+    await told.ends_well()
+    await dead.close()
+
+
+async def test_our_own_store_being_away_is_waited_for(told, monkeypatch):
+    await told.story.upload()
+    record = await steps_to(told, "waiting")
+
+    async def away(*_):
+        raise Unavailable("the store is away")
+        yield b""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(told.story.store, "stream", away)
+        with pytest.raises(Unavailable):
+            await step(stage_of(told), record)
+
+    await told.ends_well()
+
+
+async def test_a_second_run_is_asked_and_charged_anew(told):
+    told.switch(fail=True)
+    await told.story.upload()
+    await told.fleet.run()
+    told.switch()
+    again = JobReprocess(tenant_id="t", job_id="j", run=2)
+    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await told.fleet.run()
+
+    assert told.story.terminal() == [("persisted", "j", 2), ("job.failed", "j", 1)]
+    assert list(told.charges().values()) == [1, 1]
+
+
+async def test_a_callback_brings_the_next_look_forward(told):
+    """Looks are a minute apart when the provider calls; a call makes the next one due at once."""
+    told.recognizer._callback = Callback("http://127.0.0.1:9/", "X-Token", "t")
+    told.switch(delay_s=0.3)
+    await told.story.upload()
+    await steps_to(told, "submitted")
+    await told.fleet.run(until=timedelta(seconds=10))
+    began, polls = told.fleet.clock(), told.calls()["poll"]
+    await asyncio.sleep(0.3)
+    id = told.server.ledger.charges[0]["id"]
+
+    assert await told.fleet.database.hasten(NAME, id)
+    await told.ends_well()
+    ended = told.fleet.log["persisted"][0].timestamp_ms / 1000
+    assert ended - began.timestamp() < 1
+    assert told.calls()["poll"] == polls + 1
+
+
+async def test_options_of_the_upload_reach_the_provider(told):
+    await told.story.upload(language="en-US", options={"diarize": True, "redact_pii": True})
+    await told.ends_well()
+
+    wish = told.server.ledger.charges[0]["wish"]
+    assert (wish["language_code"], wish["speaker_labels"], wish["redact_pii"]) == ("en_us", True, True)
+
+
+async def test_no_url_is_on_the_stream(told):
+    await told.story.upload()
+    await told.ends_well()
+    url = told.server.ledger.charges[0]["audio_url"].encode()
+
+    for records in told.fleet.log.values():
+        for record in records:
+            assert url not in (record.value or b"")
+            assert decode(record, stage_of(told).topics) if record.topic == TOPIC else True

@@ -1,0 +1,364 @@
+"""A server that speaks AssemblyAI's REST protocol, for the vendor's own SDK: it bills, and is as bad as a test wants.
+
+`python -m tests.servers.assemblyai --port 9000 --ledger ledger.jsonl`
+
+    POST   /v2/upload            raw body -> {"upload_url"}; free
+    POST   /v2/transcript        {"audio_url", ...} -> the transcript, queued; the one call that is charged
+    GET    /v2/transcript/{id}   the transcript
+    GET    /v2/transcript        ?limit&before_id -> {"page_details", "transcripts"}, newest first
+    DELETE /v2/transcript/{id}   the transcript without its content
+
+What is heard comes from a script, by the content of an upload or the path of another URL; or from `listen`, a function
+from a file to a Hypothesis, for uploads. Charges are lines of the ledger, as in `tests/servers/scripted.py`: on the
+disk before the answer, kept over a kill, also the second one of an audio_url. Callbacks are forgotten by a kill.
+
+    GET /ledger            the charges: [{id, audio_url, charged_at, ready_at, ...}]
+    GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
+
+    delay_s       seconds from a charge until the transcript is there (0)
+    lose_answer   charge, then cut the connection instead of answering
+    cut           cut the connection instead of taking the request, uncharged
+    refuse_429    refuse with 429 and Retry-After: retry_after_s (1), uncharged
+    error_5xx     fail with 503 and Retry-After: retry_after_s, uncharged
+    stall         take the request and never answer, uncharged; whoever waits is cut off when it ends
+    garble        answer, charge included, with what is no JSON
+    mangle        answer with JSON that is no transcript: a list, and words without text
+    novel         say what the SDK does not know: a status, a model, a policy, a fraction of a second
+    fail          transcripts end with status "error"; a text is their error
+    bare          list audio_urls without their query
+    on            which calls cut, refuse_429, error_5xx, stall, garble, mangle hit: upload, submit, find, poll (all)
+
+Checked against the SDK 1.8.2 (run unmodified: paths, header, fields, the list's paging, "error" in bodies) and the
+vendor's documentation (the list's order, limit of 200, times without a zone; 400 for an unknown id; 401's text; the
+callback's body, header, ten tries ten seconds apart unless the answer is 4xx). Not checked, for want of an account:
+texts of other errors, what is charged for a transcript that fails, whether the list echoes an audio_url byte for byte,
+how soon a new transcript is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import time
+import uuid
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+from assemblyai import LanguageCode
+
+from agents.providers.scripted import hear
+from schemas.words import Hypothesis
+from tests.servers.scripted import Ledger, _cut
+
+#: Seconds between two tries of a callback, and how many there are.
+AGAIN_S, TRIES = 10.0, 10
+
+
+@dataclass
+class Switches:
+    """How the server answers; see the module."""
+
+    delay_s: float = 0.0
+    lose_answer: bool | int = False
+    cut: bool | int = False
+    refuse_429: bool | int = False
+    error_5xx: bool | int = False
+    stall: bool | int = False
+    garble: bool | int = False
+    mangle: bool | int = False
+    novel: bool = False
+    fail: bool | str = False
+    bare: bool = False
+    retry_after_s: float | str = 1.0
+    on: list[str] = field(default_factory=lambda: ["upload", "submit", "find", "poll"])
+
+    def takes(self, name: str, call: str) -> bool:
+        """Whether a misbehaviour hits this call; a counted one is used up by asking."""
+        value = getattr(self, name)
+        if call not in self.on or not value:
+            return False
+        if value is not True:
+            setattr(self, name, value - 1)
+        return True
+
+
+class Server:
+    """The routes. `key` is the only API key that it takes; None takes any."""
+
+    def __init__(
+        self,
+        ledger: Path,
+        *,
+        key: str | None = None,
+        listen: Callable[[Path], Awaitable[Hypothesis]] | None = None,
+        again_s: float = AGAIN_S,
+    ) -> None:
+        self.ledger = Ledger(ledger)
+        self.switches = Switches()
+        self.key = key
+        self.listen = listen
+        self.again_s = again_s
+        #: Requests that came, as (call, headers).
+        self.calls: list[tuple[str, dict[str, str]]] = []
+        #: Statuses that callbacks were answered with.
+        self.called: list[int] = []
+        self._uploads = ledger.parent / "uploads"
+        self._heard: dict[str, Hypothesis] = {}
+        self._deleted: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=4 << 30)
+        app.add_routes(
+            [
+                web.post("/v2/upload", self.upload),
+                web.post("/v2/transcript", self.submit),
+                web.get("/v2/transcript", self.find),
+                web.get("/v2/transcript/{id}", self.poll),
+                web.delete("/v2/transcript/{id}", self.delete),
+                web.get("/ledger", self.list_charges),
+                web.get("/switches", self.get_switches),
+                web.put("/switches", self.put_switches),
+            ]
+        )
+        app.on_cleanup.append(self._clean_up)
+        return app
+
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        if (answer := await self._misbehaved(request, "upload")) is not None:
+            return answer
+        name, crc = str(uuid.uuid4()), 0
+        with contextlib.ExitStack() as stack:
+            file = None
+            if self.listen is not None:
+                self._uploads.mkdir(exist_ok=True)
+                file = stack.enter_context((self._uploads / name).open("wb"))
+            async for piece in request.content.iter_any():
+                crc = zlib.crc32(piece, crc)
+                if file is not None:
+                    file.write(piece)
+        return web.json_response({"upload_url": f"http://{request.host}/upload/{name}/{crc}"})
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        if (answer := await self._misbehaved(request, "submit")) is not None:
+            return answer
+        body = await request.json()
+        if (wrong := _wrong(body)) is not None:
+            return web.json_response({"error": wrong}, status=400)
+        now = time.time()
+        charge = {"id": str(uuid.uuid4()), "charged_at": now, "ready_at": now + self.switches.delay_s}
+        charge |= {"audio_url": body["audio_url"], "wish": body}
+        self.ledger.charge(charge)
+        self._begin(self._work(charge))
+        if self.switches.takes("lose_answer", "submit"):
+            return _cut(request)
+        return self._odd("submit", self._transcript(charge) | {"status": "queued"})
+
+    async def find(self, request: web.Request) -> web.StreamResponse:
+        if (answer := await self._misbehaved(request, "find")) is not None:
+            return answer
+        limit = int(request.query.get("limit", "10"))
+        if not 1 <= limit <= 200:
+            return web.json_response({"error": "limit must be between 1 and 200"}, status=400)
+        newest = [charge for charge in reversed(self.ledger.charges) if charge["id"] not in self._deleted]
+        if before := request.query.get("before_id"):
+            newest = list(itertools.dropwhile(lambda charge: charge["id"] != before, newest))[1:]
+        page, base = newest[:limit], f"http://{request.host}/v2/transcript"
+        older = f"{base}?limit={limit}&before_id={page[-1]['id']}" if page else None
+        details = {"limit": limit, "result_count": len(page), "current_url": str(request.url), "prev_url": older}
+        return self._odd("find", {"page_details": details, "transcripts": [self._item(base, c) for c in page]})
+
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        if (answer := await self._misbehaved(request, "poll")) is not None:
+            return answer
+        charge = self.ledger.by_id.get(request.match_info["id"])
+        if charge is None or charge["id"] in self._deleted:
+            return web.json_response({"error": "Transcript lookup error, transcript id not found"}, status=400)
+        return self._odd("poll", self._transcript(charge))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        charge = self.ledger.by_id.get(request.match_info["id"])
+        if (answer := await self._misbehaved(request, "delete")) is not None:
+            return answer
+        if charge is None or charge["id"] in self._deleted:
+            return web.json_response({"error": "Transcript lookup error, transcript id not found"}, status=400)
+        self._deleted.add(charge["id"])
+        gone = {"audio_url": "http://deleted_by_user", "text": "Deleted by user.", "words": None}
+        return web.json_response(self._transcript(charge) | gone)
+
+    async def list_charges(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.ledger.charges)
+
+    async def get_switches(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(asdict(self.switches))
+
+    async def put_switches(self, request: web.Request) -> web.StreamResponse:
+        try:
+            self.switches = Switches(**await request.json())
+        except TypeError as exc:
+            return web.json_response({"error": f"{exc}; there are {', '.join(asdict(Switches()))}"}, status=422)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return web.json_response(asdict(self.switches))
+
+    async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
+        """The answer that a switch, or a wrong key, makes of this call, if any."""
+        self.calls.append((call, dict(request.headers)))
+        switches = self.switches
+        if switches.takes("stall", call):
+            await self._changed.wait()
+            return _cut(request)
+        if switches.takes("cut", call):
+            return _cut(request)
+        if self.key is not None and request.headers.get("authorization") != self.key:
+            return web.json_response({"error": "Authentication error, API token missing/invalid"}, status=401)
+        pause = switches.retry_after_s
+        headers = {"Retry-After": pause if isinstance(pause, str) else f"{pause:g}"}
+        if switches.takes("refuse_429", call):
+            return web.json_response({"error": "Too many requests"}, status=429, headers=headers)
+        if switches.takes("error_5xx", call):
+            said = "Server error, developers have been alerted."
+            return web.json_response({"error": said}, status=503, headers=headers)
+        return None
+
+    def _odd(self, call: str, body: dict[str, Any]) -> web.StreamResponse:
+        if self.switches.takes("garble", call):
+            return web.Response(text="<html>a gateway's page</html>", content_type="text/html")
+        if self.switches.takes("mangle", call):
+            return web.json_response([] if call == "find" else {"id": "", "words": [{"start": "soon"}]})
+        return web.json_response(body)
+
+    def _item(self, base: str, charge: dict[str, Any]) -> dict[str, Any]:
+        created = datetime.fromtimestamp(charge["charged_at"], UTC).replace(tzinfo=None).isoformat()
+        url = charge["audio_url"].partition("?")[0] if self.switches.bare else charge["audio_url"]
+        there = {"id": charge["id"], "resource_url": f"{base}/{charge['id']}", "status": self._status(charge)}
+        return there | {"created": created, "completed": None, "audio_url": url, "error": None}
+
+    def _status(self, charge: dict[str, Any]) -> str:
+        heard = charge["id"] in self._heard or self.listen is None
+        if not heard or time.time() < charge["ready_at"]:
+            return "throttled" if self.switches.novel else "processing"
+        return "error" if self.switches.fail else "completed"
+
+    def _transcript(self, charge: dict[str, Any]) -> dict[str, Any]:
+        """The transcript as it stands: everything that was asked for, and what is known."""
+        wish, status = charge["wish"], self._status(charge)
+        shown = {name: value for name, value in wish.items() if name != "webhook_auth_header_value"}
+        body = shown | {"id": charge["id"], "status": status, "webhook_auth": "webhook_auth_header_value" in wish}
+        if status == "error":
+            fail = self.switches.fail
+            said = fail if isinstance(fail, str) else f"Download error, unable to download {charge['audio_url']}"
+            return body | {
+                "error": said,
+                "text": None,
+                "words": None,
+                "audio_duration": 3 if "spoken" in said else None,
+            }
+        if status != "completed":
+            return body | {"text": None, "words": None}
+        body |= _content(wish, self._heard.get(charge["id"]) or _scripted(charge["audio_url"]))
+        if self.switches.novel:
+            body |= {"speech_model": "universal-9", "speech_model_used": "universal-9"}
+            body |= {"redact_pii_policies": ["star_sign_of_pet"], "audio_duration": body["audio_duration"] + 0.25}
+        return body
+
+    async def _work(self, charge: dict[str, Any]) -> None:
+        """What happens after a charge: listening, and the callback."""
+        path = self._uploads / (urlsplit(charge["audio_url"]).path.split("/")[-2:][0])
+        if self.listen is not None and path.is_file():
+            self._heard[charge["id"]] = await self.listen(path)
+        await asyncio.sleep(max(0.0, charge["ready_at"] - time.time()))
+        wish = charge["wish"]
+        if "webhook_url" not in wish:
+            return
+        headers = {wish["webhook_auth_header_name"]: wish["webhook_auth_header_value"]}
+        said = {"transcript_id": charge["id"], "status": self._status(charge)}
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+            for _ in range(TRIES):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.post(wish["webhook_url"], json=said, headers=headers) as answer:
+                        self.called.append(answer.status)
+                        if answer.status < 300 or 400 <= answer.status < 500:
+                            return
+                await asyncio.sleep(self.again_s)
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _clean_up(self, _: web.Application) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.ledger.close()
+
+
+def _wrong(wish: dict[str, Any]) -> str | None:
+    """What the vendor would refuse."""
+    if urlsplit(str(wish.get("audio_url"))).scheme not in ("http", "https"):
+        return "audio_url should start with http"
+    code = wish.get("language_code")
+    if code is not None and code not in [str(known.value) for known in LanguageCode]:
+        return f"language_code {code} is not supported"
+    if code is not None and wish.get("language_detection"):
+        return "language_code and language_detection exclude each other"
+    if wish.get("redact_pii") and not wish.get("redact_pii_policies"):
+        return "redact_pii_policies is required"
+    return None
+
+
+def _scripted(url: str) -> Hypothesis:
+    parts = urlsplit(url).path
+    return hear("assemblyai", parts.rpartition("/")[2] if parts.startswith("/upload/") else parts)
+
+
+def _content(wish: dict[str, Any], heard: Hypothesis) -> dict[str, Any]:
+    words = [
+        {
+            "text": "[PERSON_NAME]" if wish.get("redact_pii") and "Dash" in word.text else word.text,
+            "start": word.start_ms,
+            "end": word.end_ms,
+            "confidence": word.confidence,
+            "speaker": "AB"[place // 12 % 2] if wish.get("speaker_labels") else None,
+        }
+        for place, word in enumerate(heard.words)
+    ]
+    return {
+        "text": " ".join(word["text"] for word in words),
+        "words": words,
+        "confidence": heard.confidence,
+        "audio_duration": (heard.duration_ms or 0) // 1000,
+        "language_code": wish.get("language_code", "en_us"),
+        "language_confidence": 0.97 if wish.get("language_detection") else None,
+        "speech_model": None,
+        "speech_model_used": "universal",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.servers.assemblyai", description="AssemblyAI's double.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ledger", type=Path, required=True, help="file of the charges; kept if it is there")
+    parser.add_argument("--key", help="the only API key that it takes; default: any")
+    arguments = parser.parse_args()
+
+    async def make() -> web.Application:
+        return Server(arguments.ledger, key=arguments.key).app()
+
+    web.run_app(make(), host=arguments.host, port=arguments.port, access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()
