@@ -147,6 +147,7 @@ def _charges(
     all_heard: bool,
 ) -> None:
     verdict.charged += [f"{marker}: {count} times" for marker, count in charges.items() if count > 1]
+    verdict.charged += [f"{marker}: asked by nobody" for marker in charges if not marker.startswith("concord-")]
     for job in publisher.uploads:
         heard = downstream.heard.get((job, 1))
         if heard is not None and all_heard and set(heard) != set(recognizers):

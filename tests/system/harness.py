@@ -31,8 +31,16 @@ from tests.system.nursery import ROOT, Nursery
 from tests.system.observers import AWAY, Asker, Downstream, Publisher, Sampler, Statuses, Tap, patiently
 
 RECOGNIZERS = ("scripted-a", "scripted-b")
-STAGES = ("intake", *(f"transcribe.{name}" for name in RECOGNIZERS), "reconcile", "persist")
-ROLES = (*STAGES, "track", "relay")
+#: A recognizer that has all its answers by a marker, and one that uploads, known by the URL of its audio only.
+MIXED = ("scripted-a", "assemblyai")
+
+
+def roles_with(recognizers: tuple[str, ...]) -> tuple[str, ...]:
+    """Every role of a fleet with these recognizers."""
+    return ("intake", *(f"transcribe.{name}" for name in recognizers), "reconcile", "persist", "track", "relay")
+
+
+ROLES = roles_with(RECOGNIZERS)
 
 _numbers = itertools.count(1)
 
@@ -48,14 +56,24 @@ async def until(condition: Callable[[], Any], seconds: float, *, every_s: float 
 
 
 class Site:
-    """Kafka, PostgreSQL and the recognizers' server, with a folder for files; each can be killed and started again."""
+    """Kafka, PostgreSQL and the recognizers' servers, with a folder for files; each can be killed and started again."""
 
-    def __init__(self, folder: Path, nursery: Nursery, *, nodes: int = 1, advertised: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nursery: Nursery,
+        *,
+        nodes: int = 1,
+        advertised: list[int] | None = None,
+        recognizers: tuple[str, ...] = RECOGNIZERS,
+    ) -> None:
         self.folder = folder
+        self.recognizers = recognizers
         self.nursery = nursery
         self.kafka = EmbeddedKafka(folder, nodes=nodes, heap_mb=300, advertised_port=advertised)
         self.postgres = EmbeddedPostgres(folder)
         self.provider = Provider(folder / "provider")
+        self.assemblyai = Provider(folder / "assemblyai", "assemblyai")
         #: In front of PostgreSQL and the recognizers' server, for the workers; in front of Kafka's nodes, for the test
         #: too.
         self.proxies: dict[str, Proxy] = {}
@@ -80,7 +98,9 @@ class Site:
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "DATABASE_URL": dsn,
             "SCRIPTED_BASE_URL": f"http://127.0.0.1:{provider}",
-            "CONCORD_RECOGNIZERS": ",".join(RECOGNIZERS),
+            "ASSEMBLYAI_BASE_URL": f"http://127.0.0.1:{self.assemblyai.port}",
+            "ASSEMBLYAI_API_KEY": "any",
+            "CONCORD_RECOGNIZERS": ",".join(self.recognizers),
             "CONCORD_DATA": str(self.folder / "workers" / name),
             "CONCORD_HTTP": f"127.0.0.1:{self._port(name)}",
             "CONCORD_AUDIO_ROOTS": str(self.audio),
@@ -106,19 +126,38 @@ class Site:
 
     async def __aenter__(self) -> Site:
         (self.folder / "workers").mkdir(parents=True)
-        await asyncio.gather(self.kafka.start(), self.postgres.start(), self.provider.start())
+        await asyncio.gather(self.kafka.start(), self.postgres.start(), *(p.start() for p in self._providers()))
         return self
+
+    def _providers(self) -> list[Provider]:
+        return [self.provider, self.assemblyai] if "assemblyai" in self.recognizers else [self.provider]
+
+    async def charges(self) -> Counter[str]:
+        """How often each marker was charged. AssemblyAI's ledger knows URLs: PostgreSQL says whose they were."""
+        charged = self.provider.charges("marker")
+        urls = self.assemblyai.charges("audio_url")
+        if urls:
+            connection = await asyncpg.connect(self.postgres.dsn)
+            kept = await connection.fetch("SELECT audio_url, marker FROM provider_requests WHERE audio_url IS NOT NULL")
+            await connection.close()
+            markers = {row["audio_url"]: row["marker"] for row in kept}
+            for url, count in urls.items():
+                charged[markers.get(url, f"nobody's {url}")] += count
+        return charged
 
     async def __aexit__(self, *_: object) -> None:
         for worker in self.workers.values():
             worker.signal(signal.SIGKILL)
         self.kafka.kill()
         self.postgres.kill()
-        self.provider.kill()
+        for provider in self._providers():
+            provider.kill()
 
 
 @contextlib.asynccontextmanager
-async def site(*, nodes: int = 1, proxies: bool = False) -> AsyncIterator[Site]:
+async def site(
+    *, nodes: int = 1, proxies: bool = False, recognizers: tuple[str, ...] = RECOGNIZERS
+) -> AsyncIterator[Site]:
     """A site of its own, in a folder that goes with it. When the test fails, the ends of all logs are printed."""
     folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
     folder.chmod(0o755)  # as root, PostgreSQL's user must get through
@@ -128,7 +167,7 @@ async def site(*, nodes: int = 1, proxies: bool = False) -> AsyncIterator[Site]:
             names = ["postgres", "provider", *(f"kafka-{n + 1}" for n in range(nodes))] if proxies else []
             between = {name: await stack.enter_async_context(Proxy(("127.0.0.1", 0))) for name in names}
             advertised = [between[name].port for name in names if name.startswith("kafka")]
-            here = Site(folder, nursery, nodes=nodes, advertised=advertised or None)
+            here = Site(folder, nursery, nodes=nodes, advertised=advertised or None, recognizers=recognizers)
             if proxies:
                 here.kafka.reserve()
                 here.proxies = between
@@ -233,13 +272,14 @@ class Worker:
 
 
 class Provider:
-    """The scripted recognizers' server: a process with a ledger of what it charged, which nothing takes back."""
+    """A server of `tests/servers`: a process with a ledger of what it charged, which nothing takes back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: str = "scripted") -> None:
         folder.mkdir(parents=True)
         self.port = keep_ports(folder / "ports.json", ["http"], {})["http"]
         self.ledger = folder / "ledger.jsonl"
-        self._child = Child("the scripted recognizers' server", folder / "pid.json", folder / "server.log")
+        self._server = server
+        self._child = Child(f"the {server} server", folder / "pid.json", folder / "server.log")
         self._folder = folder
 
     async def start(self) -> None:
@@ -247,7 +287,7 @@ class Provider:
         command = [
             sys.executable,
             "-m",
-            "tests.servers.scripted",
+            f"tests.servers.{self._server}",
             "--port",
             str(self.port),
             "--ledger",
@@ -270,10 +310,10 @@ class Provider:
             except aiohttp.ClientError as exc:
                 raise ConnectionError(str(exc)) from exc
 
-    def charges(self) -> Counter[str]:
-        """How often each marker was charged."""
+    def charges(self, by: str = "marker") -> Counter[str]:
+        """How often each marker, or what else a charge is known `by`, was charged."""
         lines = self.ledger.read_text().splitlines() if self.ledger.exists() else []
-        return Counter(json.loads(line)["marker"] for line in lines)
+        return Counter(json.loads(line)[by] for line in lines)
 
 
 @dataclass
@@ -291,11 +331,11 @@ class Watch:
         self.publisher = Publisher(kafka, self.here.audio)
         self.downstreams = [Downstream(kafka, dsn, self.read), Downstream(kafka, dsn, self.read)]
         self.statuses = Statuses(kafka)
-        everything = topics.all_topics(RECOGNIZERS)
+        everything = topics.all_topics(self.here.recognizers)
         names = [name for topic in everything for name in (topic.name, topic.dead_letters)]
         self.tap = Tap(kafka, tuple(names))
         self.asker = Asker(lambda: [w.url for w in self.here.workers.values() if "track" in w.argv])
-        self.sampler = Sampler(kafka, dsn, [f"concord.{stage}" for stage in inputs(RECOGNIZERS)])
+        self.sampler = Sampler(kafka, dsn, [f"concord.{stage}" for stage in inputs(self.here.recognizers)])
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Watch:
@@ -350,7 +390,7 @@ class Watch:
         with contextlib.suppress(*AWAY):
             committed = await self.sampler.sample()
             lag = 0
-            for stage, read in inputs(RECOGNIZERS).items():
+            for stage, read in inputs(self.here.recognizers).items():
                 for topic, partition, offset in self.tap.records:
                     lag += topic in read and committed.get((f"concord.{stage}", topic, partition), 0) <= offset
             return lag
@@ -369,8 +409,8 @@ class Watch:
             self.asker,
             self.tap,
             self.sampler,
-            self.here.provider.charges(),
-            RECOGNIZERS,
+            await patiently(self.here.charges),
+            self.here.recognizers,
             all_heard=all_heard,
         )
 

@@ -109,13 +109,15 @@ def main() -> None:
 
 def _import_everything() -> None:
 
-    # What Faust imports when an app starts.
+    # What Faust imports when an app starts, and httpx with its first request.
+    import anyio._backends._asyncio  # noqa: F401
     import rocksdict  # noqa: F401
     import uvloop  # noqa: F401
 
     import agents.__main__
     import agents.app
     import agents.commands.serve
+    import agents.providers.assemblyai
     import agents.providers.scripted  # noqa: F401 - so that no worker has to
     import sinks.local  # noqa: F401 - so that no worker has to
     import tests.system.mutants  # noqa: F401

