@@ -176,6 +176,8 @@ def callback_tokens(settings: Settings) -> dict[str, str]:
 class NoTable:
     """`LiveJobs` of a worker that does not track: every status comes from PostgreSQL."""
 
+    epoch = 0
+
     def get(self, job_id: str) -> None:
         """Nothing is known here."""
 

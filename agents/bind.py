@@ -158,6 +158,11 @@ class FaustTable:
     def _settled(self) -> bool:
         return bool(self._app.started and not self._app.rebalancing and not self._app.in_recovery)
 
+    @property
+    def epoch(self) -> int:
+        """How often partitions have moved. A row read back after a kill may be older than what was shown of it."""
+        return int(self._app.rebalancing_count)
+
     def get(self, job_id: str) -> JobStatus | None:
         """This worker's row; None while partitions move or the table is read back."""
         row = self._table.get(job_id) if self._settled() else None

@@ -222,6 +222,8 @@ class Written:
     """What one step writes, besides the rows it advanced. `applied` is False for a repeat or a late-comer."""
 
     applied: bool = True
+    #: Refused because another worker has claimed the request since. The event is that worker's now, and not done.
+    fenced: bool = False
     transcript: Transcript | None = None
     files: tuple[File, ...] = ()
     #: (message, seconds until it is due)
@@ -249,6 +251,7 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
     before = rows.job
     if not _guards_hold(outcome, rows):
         written.applied = False
+        written.fenced = _fenced(outcome, rows)
         if outcome.taken is not None and before is not None and before.tenant_id != outcome.tenant_id:
             written.messages.append((outcome.taken, 0.0))
         return written
@@ -298,6 +301,12 @@ def _request_allowed(outcome: Outcome, job: Job, rows: Rows) -> bool:
     if row is None or row.run != change.run or row.ended or job.run != change.run or job.ended:
         return False
     return change.token is None or change.token == row.token
+
+
+def _fenced(outcome: Outcome, rows: Rows) -> bool:
+    change = outcome.request
+    row = rows.requests.get(change.provider) if change else None
+    return bool(change and row and change.token is not None and change.token < row.token and not row.ended)
 
 
 def _change_job(step: Step, rows: Rows, now: datetime) -> None:

@@ -51,6 +51,8 @@ class MemoryDatabase:
             self._jobs[id] = _JOB.dump_json(rows.job)
             stored = {p: _REQUEST.dump_json(r) for p, r in rows.requests.items()}
             self._requests.setdefault((id, rows.job.run), {}).update(stored)
+        if written.fenced:
+            self._inbox.discard((step.stage, step.event_id))
         self._keep(step, written, rows.job)
         return written
 

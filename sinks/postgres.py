@@ -142,6 +142,9 @@ class Postgres:
             fresh = identity in new
             new.discard(identity)
             done.append(_advance(step, jobs, requests, now) if fresh else None)
+        fenced = [step for step, written in zip(steps, done, strict=True) if written and written.fenced]
+        if fenced:
+            await db.execute(SQL["forget_inbox"], [s.stage for s in fenced], [s.event_id for s in fenced])
         await self._write_rows(db, jobs, requests, *before)
         await self._write_rest(db, [(s, w) for s, w in zip(steps, done, strict=True) if w is not None], jobs)
         return done

@@ -15,6 +15,7 @@ class MemoryJobs:
 
     rows: dict[str, JobStatus] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    epoch: int = 0
 
     def get(self, job_id: str) -> JobStatus | None:
         """This worker's row."""

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 class LiveJobs(Protocol):
     """The newest status of jobs, as the table of a `track` worker has it."""
 
+    @property
+    def epoch(self) -> int:
+        """Changes whenever rows may have come here that are older than what was shown of them elsewhere."""
+
     def get(self, job_id: str) -> JobStatus | None:
         """This worker's row, or None when the job is unknown here."""
 

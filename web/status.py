@@ -1,7 +1,8 @@
 """The status of a job, from whoever knows best: this worker's table, that of the worker with the row, PostgreSQL.
 
 A table is quick, and may lag or be moving; PostgreSQL is the truth. Of two answers the newer wins, and this worker
-never answers with an older one than it did before.
+never answers with an older one than it did before. Nor with an older one than another worker did before it: after
+partitions have moved, PostgreSQL is asked once about every job, and nothing is shown anywhere that was not there first.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class Statuses:
     def __init__(self, live: LiveJobs, reads: Reads, owners: Owners, pulse: Pulse) -> None:
         self._live, self._reads, self._owners, self._pulse = live, reads, owners, pulse
         self.seen = Seen()
+        #: The epoch of the table in which PostgreSQL was asked about a job last.
+        self._asked: OrderedDict[str, int] = OrderedDict()
 
     async def newest(self, caller: Caller, job_id: str, passport: Mapping[str, str] | None) -> Answer:
         """The job's status. `passport` is what the request may be passed on with; None if it may not.
@@ -81,7 +84,8 @@ class Statuses:
         live = await self._live_answer(job_id, passport)
         if live is not None and not caller.sees(live.status.tenant_id):
             live = None
-        if live is not None and self.seen.allows(live.status):
+        epoch = self._live.epoch
+        if live is not None and self.seen.allows(live.status) and self._trusts(live, epoch):
             return self._shown(live)
         job = await self._reads.job(caller.tenant, job_id)
         if job is None:
@@ -92,7 +96,15 @@ class Statuses:
             raise Unavailable(
                 f"PostgreSQL's row of {job_id} is older than what was answered: a lagging or restored server?"
             )
+        self._asked[job_id] = epoch
+        self._asked.move_to_end(job_id)
+        if len(self._asked) > REMEMBERED:
+            self._asked.popitem(last=False)
         return self._shown(newest)
+
+    def _trusts(self, answer: Answer, epoch: int) -> bool:
+        """Whether a table's row cannot be behind what others have shown; owners decide that for themselves."""
+        return answer.source == "owner" or self._asked.get(answer.status.job_id) == epoch
 
     async def _live_answer(self, job_id: str, passport: Mapping[str, str] | None) -> Answer | None:
         """From a table. A copy here of a row that lives elsewhere (a standby, a partition just lost) may lag."""

@@ -6,6 +6,11 @@ ORDER BY stage, event_id
 ON CONFLICT DO NOTHING
 RETURNING stage, event_id;
 
+-- name: forget_inbox
+-- These were not handled after all: another worker has them.
+DELETE FROM inbox i USING unnest($1::text[], $2::uuid[]) AS e (stage, event_id)
+WHERE (i.stage, i.event_id) = (e.stage, e.event_id);
+
 -- name: lock_jobs
 -- The rows of these jobs, locked in an order that every transaction shares.
 SELECT *, clock_timestamp() AS db_now FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY job_id FOR UPDATE;

@@ -80,7 +80,7 @@ async def test_tricks_with_percent_signs_lead_nowhere(store):
 def test_a_name_is_refused_or_comes_back_from_its_uri(name):
     store = LocalStore(Path("/srv/blobs"))
     if is_name(name):
-        assert store._name(store.uri(name)) == name
+        assert store.name(store.uri(name)) == name
         assert name_in("s3://bucket/", f"s3://bucket/{name}") == name
         inside = os.path.normpath(f"/srv/blobs/{name}")
         assert inside == f"/srv/blobs/{name}"

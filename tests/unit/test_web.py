@@ -166,13 +166,32 @@ async def problem(response, status):
 # Which answer wins
 
 
-async def test_the_table_answers_without_a_look_into_the_database():
-    async with Worker(reader=Away()) as worker:
+async def test_the_table_answers_without_a_look_into_the_database_but_for_the_first():
+    reader = Holds(j=stored("j"))
+    async with Worker(reader=reader) as worker:
         worker.live.rows["j"] = status_of(stored("j"))
+        await worker.json("/jobs/j/status")
+        reader.rows.clear()
         response = await worker.get("/jobs/j/status")
 
         assert response.headers["X-Concord-Source"] == "table"
         assert (await response.json())["status"] == "uploaded"
+
+
+async def test_after_partitions_moved_the_database_is_asked_once_about_each_job():
+    """The table may have come back from a changelog that lacks what a killed worker had shown."""
+    async with Worker(reader=Holds(j=stored("j", version=5), k=stored("k", version=5))) as worker:
+        for job in "jk":
+            worker.live.rows[job] = status_of(stored(job, version=3))
+        before = await worker.json("/jobs/j/status")
+        worker.live.epoch += 1
+        worker.live.rows["j"] = status_of(stored("j", version=6))
+        after = await worker.get("/jobs/j/status")
+        again = await worker.get("/jobs/j/status")
+
+        assert (before["version"], (await after.json())["version"]) == (5, 6)
+        assert again.headers["X-Concord-Source"] == "table"
+        assert (await worker.json("/jobs/k/status"))["version"] == 5
 
 
 def stored(job_id, tenant="acme", version=1, status="uploaded", **more):
@@ -275,6 +294,7 @@ async def test_an_id_that_is_used_again_after_its_job_was_deleted_begins_anew():
 async def test_a_worker_that_was_stopped_does_not_trust_its_table_at_first(worker, monkeypatch):
     """Others may have had its partitions meanwhile, and answered newer statuses than this table has."""
     await worker.created()
+    await worker.json("/jobs/j/status")
     assert (await worker.get("/jobs/j/status")).headers["X-Concord-Source"] == "table"
     await worker.moved("completed")
     monkeypatch.setattr("web.pulse.LATE_S", 0.8)
