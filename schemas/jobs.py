@@ -127,6 +127,39 @@ class File:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one request to a provider used up: tokens, seconds of audio, requests. Written again, it changes nothing."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    provider: str
+    #: What is counted: "prompt_tokens", "audio_seconds", ...
+    unit: str
+    #: Names the request, so that each is counted once: the provider's own id where it gives one.
+    ref: str
+    quantity: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjudication:
+    """A judge's answer about one disputed span. An answer serves every job of the tenant that asks the same; a fault
+    only tells its own run not to ask again.
+    """
+
+    tenant_id: str
+    #: `schemas.words.Question.id`
+    question: str
+    job_id: str
+    run: int
+    judge: str
+    #: Index of the chosen reading; None for "neither", or for no usable answer.
+    choice: int | None
+    #: Why there is no usable answer.
+    fault: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Later:
     """An event to be published: now, or after `seconds`."""

@@ -11,7 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from schemas.jobs import File, Job, ProviderRequest, Status, Step, Transcript, Written
+from schemas.jobs import (
+    Adjudication,
+    File,
+    Job,
+    ProviderRequest,
+    Status,
+    Step,
+    Transcript,
+    Usage,
+    Written,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,17 @@ class Database(Protocol):
 
     async def release(self, key: str, holder: str) -> None:
         """Give a lease back early; no error if it is lost already."""
+
+    async def record_usage(self, rows: Sequence[Usage]) -> None:
+        """Keep what requests used up; a row that is there already stays as it is."""
+
+    async def adjudications(
+        self, tenant_id: str, job_id: str, run: int, questions: Sequence[str]
+    ) -> list[Adjudication]:
+        """What the tenant's judges have answered to these questions, and where this run had no usable answer."""
+
+    async def keep_adjudications(self, rows: Sequence[Adjudication]) -> None:
+        """Remember answers for the tenant and faults for the run. An answer is never replaced, a fault by anything."""
 
     async def now(self) -> datetime:
         """The clock that counts."""

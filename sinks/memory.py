@@ -12,12 +12,25 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from schemas import topics
-from schemas.jobs import File, Job, ProviderRequest, Rows, Step, Transcript, Written, advance
+from schemas.jobs import (
+    Adjudication,
+    File,
+    Job,
+    ProviderRequest,
+    Rows,
+    Step,
+    Transcript,
+    Usage,
+    Written,
+    advance,
+)
 from schemas.messages import Message
 from sinks import Claim
 
 _JOB = TypeAdapter(Job)
 _REQUEST = TypeAdapter(ProviderRequest)
+_USAGE = TypeAdapter(Usage)
+_ADJUDICATION = TypeAdapter(Adjudication)
 
 
 @dataclass
@@ -34,6 +47,8 @@ class MemoryDatabase:
     _requests: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
     _claimed: dict[tuple[str, int, str], datetime] = field(default_factory=dict)
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    _usage: dict[tuple[str, int, str, str, str], bytes] = field(default_factory=dict)
+    _adjudications: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
         """All steps at once."""
@@ -114,6 +129,32 @@ class MemoryDatabase:
         """Give a lease back."""
         if self._leases.get(key, ("", None))[0] == holder:
             del self._leases[key]
+
+    @property
+    def usage(self) -> list[Usage]:
+        """Every row, in the order of writing."""
+        return [_USAGE.validate_json(data) for data in self._usage.values()]
+
+    async def record_usage(self, rows: Sequence[Usage]) -> None:
+        """Keep what requests used up."""
+        for row in rows:
+            self._usage.setdefault((row.job_id, row.run, row.provider, row.unit, row.ref), _USAGE.dump_json(row))
+
+    async def adjudications(
+        self, tenant_id: str, job_id: str, run: int, questions: Sequence[str]
+    ) -> list[Adjudication]:
+        """What is known about these questions; see `sinks.Database`."""
+        stored = (self._adjudications.get((tenant_id, question)) for question in sorted(set(questions)))
+        rows = [_ADJUDICATION.validate_json(data) for data in stored if data]
+        return [row for row in rows if row.fault is None or (row.job_id, row.run) == (job_id, run)]
+
+    async def keep_adjudications(self, rows: Sequence[Adjudication]) -> None:
+        """Remember answers and faults; see `sinks.Database`."""
+        for row in rows:
+            key = (row.tenant_id, row.question)
+            stored = self._adjudications.get(key)
+            if stored is None or _ADJUDICATION.validate_json(stored).fault is not None:
+                self._adjudications[key] = _ADJUDICATION.dump_json(row)
 
     async def now(self) -> datetime:
         """The clock."""

@@ -17,7 +17,7 @@ import orjson
 from schemas import topics
 from schemas.errors import Unavailable
 from schemas.events import StepState
-from schemas.jobs import Job, ProviderRequest, Rows, Step, Written, advance
+from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Step, Usage, Written, advance
 from schemas.messages import Message, dump_headers
 from sinks import Claim, queries
 from sinks.coalesce import Coalesce
@@ -30,6 +30,9 @@ STATEMENT_S = 15.0
 #: Seconds without a statement after which an open transaction is ended: a process that hangs in one must not keep its
 #: locks, on which others wait.
 HUNG_S = 10
+
+#: Days for which a judge's answer is remembered for the tenant's other jobs.
+ADJUDICATION_DAYS = 90
 
 #: What asyncpg raises when the server is away, restarting or was cut off. `InternalClientError` is in no family of its
 #: own
@@ -247,6 +250,24 @@ class Postgres:
         """Give a lease back."""
         await self._fetch("release", key, holder)
 
+    async def record_usage(self, rows: Sequence[Usage]) -> None:
+        """Keep what requests used up."""
+        if rows:
+            await self._fetch("record_usage", *_columns(rows, _USAGE_ORDER))
+
+    async def adjudications(
+        self, tenant_id: str, job_id: str, run: int, questions: Sequence[str]
+    ) -> list[Adjudication]:
+        """What is known about these questions; see `sinks.Database`."""
+        rows = await self._fetch("adjudications", tenant_id, job_id, run, list(questions))
+        return [Adjudication(**{name: row[name] for name in _ADJUDICATION_ORDER}) for row in rows]
+
+    async def keep_adjudications(self, rows: Sequence[Adjudication]) -> None:
+        """Remember answers and faults; see `sinks.Database`."""
+        if rows:
+            last = {(row.tenant_id, row.question): row for row in rows}
+            await self._fetch("keep_adjudications", *_columns([last[key] for key in sorted(last)], _ADJUDICATION_ORDER))
+
     async def now(self) -> datetime:
         """The database's clock."""
         now: datetime = (await self._fetch("now"))[0][0]
@@ -261,8 +282,9 @@ class Postgres:
         return bool((await self._fetch("idle"))[0][0])
 
     async def sweep(self, days: float) -> None:
-        """Forget handled events older than `days` and leases long run out."""
+        """Forget handled events older than `days`, leases long run out, and judges' old answers."""
         await self._fetch("sweep_inbox", days)
+        await self._fetch("sweep_adjudications", ADJUDICATION_DAYS)
         await self._fetch("sweep_leases")
 
     async def outbox_depth(self) -> list[Any]:
@@ -311,6 +333,8 @@ _TRANSCRIPT_ORDER = (
     "job_id run tenant_id text words speakers segments language confidence agreement method provider_confidences "
     "reconciliation_notes quality raw_transcript_uri agent_optimized_uri duration_ms"
 ).split()
+_USAGE_ORDER = "tenant_id job_id run provider unit ref quantity".split()
+_ADJUDICATION_ORDER = "tenant_id question job_id run judge choice fault".split()
 _FILE_ORDER = "job_id run kind tenant_id uri size_bytes content_type sha256".split()
 
 

