@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from schemas.jobs import Step
+from schemas.jobs import Step, Transcript, Usage
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+
+#: Finer where recognizers usually are.
+_SHARES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1)
+
+
+def _shares(name: str, about: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, about, ["provider"], buckets=_SHARES, registry=registry)
 
 
 class Metrics:
@@ -42,6 +51,41 @@ class Metrics:
             registry=new,
         )
 
+        self.coverage = _shares(
+            "concord_recognizer_coverage", "Share of a recording's words that a recognizer heard", new
+        )
+        self.agreement = _shares(
+            "concord_recognizer_agreement",
+            "Share of a recording's slots in which a recognizer agrees with the result",
+            new,
+        )
+        self.transcripts = Counter("concord_transcripts", "Transcripts stored", ["method"], registry=new)
+        self.words = Counter("concord_transcript_words", "Words in transcripts stored", registry=new)
+        self.word_errors = Counter(
+            "concord_transcript_expected_word_errors", "Wrong words to be expected in transcripts stored", registry=new
+        )
+        self.unanimity = Histogram(
+            "concord_transcript_agreement",
+            "Share of a recording's slots in which all recognizers agree",
+            buckets=_SHARES,
+            registry=new,
+        )
+        self.disputes = Histogram(
+            "concord_transcript_disputed_spans",
+            "Disputed spans per 1000 words of a transcript",
+            buckets=(1, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500),
+            registry=new,
+        )
+        self.judged = Counter(
+            "concord_judged_spans", "Disputed spans a judge was asked about", ["provider", "result"], registry=new
+        )
+        self.usage = Counter("concord_usage", "What providers' requests used up", ["provider", "unit"], registry=new)
+
+    def used(self, rows: Iterable[Usage]) -> None:
+        """Count what requests used up."""
+        for row in rows:
+            self.usage.labels(row.provider, row.unit).inc(row.quantity)
+
     def handled(self, step: Step) -> None:
         """Count one committed step."""
         outcome = step.outcome
@@ -57,6 +101,27 @@ class Metrics:
             self.requests.labels(change.provider, change.columns["state"]).inc()
             if change.columns.get("confidence") is not None:
                 self.confidence.labels(change.provider).observe(change.columns["confidence"])
+        if outcome.transcript is not None:
+            self._stored(outcome.transcript)
+
+    def _stored(self, transcript: Transcript) -> None:
+        """What a finished transcript says about its recognizers and itself; see `schemas.words.Quality`."""
+        quality = transcript.quality
+        self.transcripts.labels(transcript.method).inc()
+        self.words.inc(transcript.words)
+        self.word_errors.inc(quality.get("expected_word_errors") or 0.0)
+        said: dict[str, dict[str, float | None]] = quality.get("recognizers") or {}
+        if len(said) < 2:  # one alone agrees with itself in everything, which says nothing
+            return
+        if quality.get("agreement") is not None:
+            self.unanimity.observe(quality["agreement"])
+        if quality.get("disputed_spans_per_1000_words") is not None:
+            self.disputes.observe(quality["disputed_spans_per_1000_words"])
+        for name, figures in said.items():
+            for what, histogram in (("coverage", self.coverage), ("agreement", self.agreement)):
+                share = figures.get(what)
+                if share is not None:
+                    histogram.labels(name).observe(share)
 
     def tracked(self) -> None:
         """Count one record of `job.status`."""
