@@ -21,12 +21,13 @@ from prometheus_client import generate_latest
 
 from agents import bind, intake, persist, reconcile, transcribe
 from agents.committer import Committer
+from agents.judge import Judge
 from agents.kafka import Kafka, ensure_topics
 from agents.locations import Locations
 from agents.metrics import Metrics
 from agents.observe import observe
 from agents.prober import Prober
-from agents.providers import Recognizer, UploadingRecognizer
+from agents.providers import Adjudicator, Recognizer, UploadingRecognizer
 from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
@@ -171,6 +172,15 @@ def callback_tokens(settings: Settings) -> dict[str, str]:
         return {}
     secret = settings.webhook_secret.get_secret_value()
     return {name: token_of(secret, name) for name in settings.recognizers if name in CALLING}
+
+
+def open_adjudicator(settings: Settings) -> Adjudicator | None:
+    """Who is asked about disputed words; None if nobody is configured."""
+    if settings.gemini_key is None:
+        return None
+    from agents.providers.gemini import Gemini
+
+    return Gemini(settings.gemini_key.get_secret_value(), settings.gemini_model, settings.gemini_url)
 
 
 class NoTable:
@@ -389,9 +399,19 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
             return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work))
         case ("reconcile", _, _):
-            return reconcile.stage(reconcile.Reconcile(database, store))
+            judge = await _judge(fleet, stack)
+            return reconcile.stage(reconcile.Reconcile(database, store, judge, long_work(16)))  # it only waits
         case _:
             return persist.stage(persist.Persist(database, store))
+
+
+async def _judge(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Judge | None:
+    adjudicator = open_adjudicator(fleet.settings)
+    if adjudicator is None or not fleet.settings.gemini_spans:
+        return None
+    stack.push_async_callback(adjudicator.close)
+    await adjudicator.prepare()
+    return Judge(adjudicator, fleet.database, fleet.settings.gemini_spans, fleet.metrics)
 
 
 async def _locations(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Locations:

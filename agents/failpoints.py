@@ -19,6 +19,7 @@ POINTS = (
     "transcribe.stored",
     "transcribe.before-commit",
     "transcribe.after-commit",
+    "reconcile.judged",
     "reconcile.stored",
     "reconcile.before-commit",
     "reconcile.after-commit",

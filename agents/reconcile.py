@@ -5,14 +5,17 @@ theirs.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
 from agents import names
 from agents.failpoints import passing
+from agents.judge import Judge, Whose
 from agents.stage import Stage, belonging, failed_job
 from agents.text.reconcile import reconcile
+from agents.work import LongWork
 from schemas import topics
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
 from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest
@@ -24,6 +27,9 @@ from sinks import Database, Store
 #: it.
 _DECIDING = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
 
+#: Seconds for which an event waits for a judge, and until the next look.
+LOOK_S, NEXT_LOOK_S = 2.0, 1.0
+
 
 @dataclass(frozen=True)
 class Reconcile:
@@ -31,6 +37,9 @@ class Reconcile:
 
     database: Database
     store: Store
+    #: Who is asked about disputed words, and the work in which that goes on; None where nobody is.
+    judge: Judge | None = None
+    work: LongWork | None = None
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """The last recognizer's result, or the end of waiting for it."""
@@ -48,8 +57,9 @@ class Reconcile:
         return await self._decide(envelope, result, answered)
 
     async def _decide(self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest]) -> Outcome:
-        heard = await asyncio.gather(*(self._load(r.hypothesis_uri or "") for r in answered))
-        decided = await _reconciled(heard)
+        decided = await self._decided(result, answered)
+        if decided is None:
+            return self._look_again(envelope, result)
         name = names.raw_transcript(result.tenant_id, result.job_id, result.run)
         blob = await self.store.put(name, adapter(Reconciliation).dump_json(decided), "application/json")
         passing("reconcile.stored")
@@ -64,6 +74,44 @@ class Reconcile:
             later=(Later(topics.RECONCILED.name, _announced(result, decided, blob.uri)),),
         )
 
+    async def _decided(self, result: AsrResult, answered: list[ProviderRequest]) -> Reconciliation | None:
+        """The transcript; None while a judge is being asked, which goes on outside the event."""
+        if self.judge is None or self.work is None or len(answered) < 2:
+            return await self._calibrated(answered)
+        judge, whose = self.judge, Whose(result.tenant_id, result.job_id, result.run)
+
+        async def judged(tell: Callable[[float], None]) -> Reconciliation:
+            decided = await judge.judged(await self._calibrated(answered), whose, tell)
+            passing("reconcile.judged")
+            return decided
+
+        key = f"reconcile/{result.job_id}/{result.run}"
+        return cast("Reconciliation | None", await self.work.run(key, judged, LOOK_S))
+
+    @staticmethod
+    def _look_again(envelope: Envelope, result: AsrResult) -> Outcome:
+        """Later; without news of the job, whose status says `reconciling` already."""
+        kind = topics.RESULTS.name
+        return Outcome(
+            **belonging(envelope),
+            run=result.run,
+            later=(
+                Later(
+                    topics.RECONCILE_DUE.name,
+                    result,
+                    seconds=NEXT_LOOK_S,
+                    kind=kind,
+                    index="look",
+                    attempt=envelope.attempt,
+                ),
+            ),
+            audit="",
+        )
+
+    async def _calibrated(self, answered: list[ProviderRequest]) -> Reconciliation:
+        heard = await asyncio.gather(*(self._load(r.hypothesis_uri or "") for r in answered))
+        return await asyncio.get_running_loop().run_in_executor(_DECIDING, reconcile, heard)
+
     async def _load(self, uri: str) -> Hypothesis:
         return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri)))
 
@@ -75,10 +123,6 @@ class Reconcile:
 def stage(reconcile: Reconcile) -> Stage:
     """Reconcile as a stage."""
     return Stage("reconcile", (topics.RESULTS,), topics.RECONCILE_DUE, reconcile.handle, reconcile.give_up)
-
-
-async def _reconciled(heard: list[Hypothesis]) -> Reconciliation:
-    return await asyncio.get_running_loop().run_in_executor(_DECIDING, reconcile, heard)
 
 
 def _announced(result: AsrResult, decided: Reconciliation, uri: str) -> Reconciled:

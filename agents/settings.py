@@ -112,6 +112,16 @@ class Settings(BaseModel):
     scripted_url: str | None = Field(
         None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
     )
+    gemini_key: SecretStr | None = Field(
+        None, alias="GEMINI_API_KEY", description="Gemini decides disputed words when this is set"
+    )
+    gemini_model: str = Field("gemini-3.8-flash", alias="GEMINI_MODEL", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    gemini_url: str | None = Field(
+        None, alias="GEMINI_BASE_URL", pattern=r"^https?://[^\s@]+$", description="a gateway or regional endpoint"
+    )
+    gemini_spans: int = Field(
+        200, alias="GEMINI_MAX_SPANS", ge=0, le=10_000, description="disputed spans asked about per recording"
+    )
     data: Path = Field(
         Path("~/.local/share/concord"), alias="CONCORD_DATA", description="where embedded servers and tables live"
     )

@@ -107,6 +107,18 @@ class Reconciliation:
         return " ".join(word.text for word in self.words)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A disputed span as a judge sees it: what was heard, by nobody knows whom, and the words around it."""
+
+    #: Hex digest of everything that the answer depends on; equal questions have equal answers.
+    id: str
+    before: str
+    #: What may be answered, by index. An empty reading: nothing was said here.
+    readings: tuple[str, ...]
+    after: str
+
+
 @cache
 def adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """The JSON codec of one of these types: `adapter(Hypothesis).validate_json(data)`, `.dump_json(value)`."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
-from agents.app import open_recognizer
+from agents.app import open_adjudicator, open_recognizer
 from agents.commands import check_kafka, check_postgres, reach
 from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
@@ -116,6 +116,7 @@ def _checks(
         ("Python", _python),
         ("extra `local`", lambda: _local(given)),
         ("recognizers", lambda: _recognizers(settings, quick=quick)),
+        ("Gemini", lambda: _gemini(settings)),
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
         ("Kafka", lambda: check_kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
         ("PostgreSQL", lambda: check_postgres.postgres(settings, remembered="database_url" in from_file)),
@@ -233,6 +234,31 @@ async def _remote(what: str, recognizer: Recognizer) -> Finding:
         return Finding(what, "fail", f"refuses us: {exc}", "check its key in the environment")
     finally:
         await recognizer.close()
+
+
+async def _gemini(settings: Settings) -> list[Finding]:
+    what = f"Gemini {settings.gemini_model}"
+    adjudicator = open_adjudicator(settings)
+    if adjudicator is None:
+        return [Finding("Gemini", "ok", "not configured: disputed words are decided by calibration alone")]
+    try:
+        await adjudicator.check()
+    except ProviderError as exc:
+        return [Finding(what, "fail", f"refused: {exc}", "check GEMINI_API_KEY and GEMINI_MODEL")]
+    except Transient as exc:
+        return [
+            Finding(
+                what,
+                "warn",
+                f"not reached: {exc}",
+                "jobs complete without it; check the network, GEMINI_BASE_URL and your quota",
+            )
+        ]
+    finally:
+        await adjudicator.close()
+    if not settings.gemini_spans:
+        return [Finding(what, "warn", "the key is good, but GEMINI_MAX_SPANS=0: it is never asked")]
+    return [Finding(what, "ok", "the key is good and the model is there (nothing was billed)")]
 
 
 def _digest(path: Path) -> tuple[str, int]:

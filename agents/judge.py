@@ -1,0 +1,201 @@
+"""Asks a judge about the disputed words of a reconciled transcript: within a budget of questions and of time, each
+question once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from agents.metrics import Metrics
+from agents.providers import Adjudicator, Judgement
+from agents.text.adjudicate import Span, judged, overruled, spans
+from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.jobs import Adjudication, Usage
+from schemas.words import Question, Reconciliation
+from sinks import Database
+
+log = logging.getLogger(__name__)
+
+#: Seconds that all questions of one job may take; what is unanswered then stays as it was calibrated.
+JOB_S = 60.0
+
+#: Calls of one job under way at once.
+AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """The run that asks."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An adjudicator, with a memory."""
+
+    adjudicator: Adjudicator
+    database: Database
+    #: Questions that one job may ask.
+    max_spans: int
+    metrics: Metrics = field(default_factory=Metrics)
+    limit_s: float = JOB_S
+
+    async def judged(
+        self, decided: Reconciliation, whose: Whose, tell: Callable[[float], None] = lambda _: None
+    ) -> Reconciliation:
+        """The transcript with the judge's choices, and a note on what was judged and what was not.
+
+        Whatever the judge does, this ends: with the calibrated choice where there is no other. An answer is stored
+        before the next step is taken, so that who is killed and begins again asks only what was under way. Raises
+        `Unavailable` when the database is away.
+        """
+        # In a thread: a third of a second for a long recording, and the event loop has others to serve.
+        found = await asyncio.to_thread(spans, decided, self.adjudicator.name)
+        wanted = found[: self.max_spans]
+        if not wanted:
+            return decided
+        asking = _Asking(self, whose, decided.language, {span.question.id: span.question for span in wanted}, tell)
+        await asking.recall()
+        try:
+            async with asyncio.timeout(self.limit_s):
+                await asking.ask()
+        except TimeoutError:
+            await asking.give_up(f"no answer within {self.limit_s:g} s")
+        for result, count in asking.results().items():
+            self.metrics.judged.labels(self.adjudicator.name.partition("/")[0], result).inc(count)
+        return await asyncio.to_thread(self._noted, decided, wanted, asking, len(found) - len(wanted))
+
+    def _noted(self, decided: Reconciliation, wanted: Sequence[Span], asking: _Asking, beyond: int) -> Reconciliation:
+        name = self.adjudicator.name
+        after = judged(decided, wanted, asking.choices, name)
+        results = asking.results()
+        said = (
+            f"{name} judged {results['chosen'] + results['neither']} of {len(wanted) + beyond} disputed spans "
+            f"(chose a reading in {results['chosen']}, none in {results['neither']}); "
+            f"{overruled(decided, after)} words differ from the calibrated choice."
+        )
+        notes = [said]
+        for fault, count in sorted(Counter(asking.faults.values()).items()):
+            notes.append(f"{name} did not judge {count} disputed spans, which stay as calibrated: {fault.rstrip('.')}.")
+        if beyond:
+            notes.append(f"{beyond} less doubtful spans were not asked about: the budget is {self.max_spans}.")
+        return replace(after, notes=(*after.notes, *notes))
+
+
+@dataclass
+class _Asking:
+    """One job's questions on their way."""
+
+    judge: Judge
+    whose: Whose
+    language: str | None
+    open: dict[str, Question]
+    tell: Callable[[float], None]
+    choices: dict[str, int | None] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    #: Why no other call is begun: a no that all of them would get.
+    stop: str | None = None
+
+    async def recall(self) -> None:
+        """What was answered before is not asked again; neither is what this run has asked in vain."""
+        whose = self.whose
+        known = await self.judge.database.adjudications(whose.tenant_id, whose.job_id, whose.run, list(self.open))
+        answered = {row.question: row.choice for row in known if row.fault is None}
+        self._close(answered, {row.question: row.fault for row in known if row.fault is not None})
+
+    async def ask(self) -> None:
+        """All that is open, in several calls at a time."""
+        questions = list(self.open.values())
+        many = self.judge.adjudicator.many
+        calls = iter([questions[at : at + many] for at in range(0, len(questions), many)])
+        total = len(questions)
+
+        async def caller() -> None:
+            for some in calls:
+                await self._call(some)
+                self.tell(1 - len(self.open) / total)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(caller())
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+
+    async def _call(self, questions: Sequence[Question]) -> None:
+        if self.stop is not None:
+            self._close({}, {question.id: self.stop for question in questions})
+            return
+        try:
+            answer = await self.judge.adjudicator.judge(questions, self.language)
+        except (RateLimited, ProviderError) as exc:
+            self.stop = str(exc)
+            await self._failed(questions, str(exc))
+        except Transient as exc:
+            await self._failed(questions, str(exc))
+        else:
+            await self._answered(answer)
+
+    async def _failed(self, questions: Sequence[Question], reason: str) -> None:
+        log.warning("%s/%d: %d spans stay as calibrated: %s", self.whose.job_id, self.whose.run, len(questions), reason)
+        await self._keep({}, {question.id: reason for question in questions})
+
+    async def _answered(self, answer: Judgement) -> None:
+        whose, provider = self.whose, self.judge.adjudicator.name.partition("/")[0]
+        rows = [
+            Usage(
+                tenant_id=whose.tenant_id,
+                job_id=whose.job_id,
+                run=whose.run,
+                provider=provider,
+                unit=unit,
+                ref=answer.ref,
+                quantity=quantity,
+            )
+            for unit, quantity in answer.usage.items()
+        ]
+        await self.judge.database.record_usage(rows)
+        self.judge.metrics.used(rows)
+        await self._keep(answer.choices, answer.faults)
+
+    async def _keep(self, choices: dict[str, int | None], faults: dict[str, str]) -> None:
+        outcomes = [(id, choice, None) for id, choice in choices.items()] + [
+            (id, None, why) for id, why in faults.items()
+        ]
+        rows = [
+            Adjudication(
+                tenant_id=self.whose.tenant_id,
+                question=id,
+                job_id=self.whose.job_id,
+                run=self.whose.run,
+                judge=self.judge.adjudicator.name,
+                choice=choice,
+                fault=fault,
+            )
+            for id, choice, fault in outcomes
+            if id in self.open
+        ]
+        await self.judge.database.keep_adjudications(rows)
+        self._close(choices, faults)
+
+    async def give_up(self, reason: str) -> None:
+        """What is open stays as it was calibrated."""
+        await self._keep({}, dict.fromkeys(self.open, reason))
+
+    def _close(self, choices: dict[str, int | None], faults: dict[str, str]) -> None:
+        self.choices |= {id: choice for id, choice in choices.items() if id in self.open}
+        self.faults |= {id: fault for id, fault in faults.items() if id in self.open}
+        for id in (*choices, *faults):
+            self.open.pop(id, None)
+
+    def results(self) -> dict[str, int]:
+        """How many questions ended how."""
+        chosen = sum(choice is not None for choice in self.choices.values())
+        return {"chosen": chosen, "neither": len(self.choices) - chosen, "fault": len(self.faults)}

@@ -1,0 +1,262 @@
+"""What becomes of a recording whose recognizers disagree, when a judge is asked: a good one, and one that misbehaves in
+every way that is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from agents.judge import Judge, Whose
+from agents.providers.gemini import Gemini
+from agents.providers.scripted_judge import ScriptedJudge
+from agents.text.reconcile import reconcile as reconcile_text
+from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.events import JobReprocess
+from schemas.words import Hypothesis, Reconciliation, Word, adapter
+from sinks.memory import MemoryDatabase
+from tests.conftest import need
+from tests.fleet.conftest import Speaker
+from tests.servers.gemini import KEY, gemini_server
+
+CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
+
+#: Four disputes in a hundred words, far apart; the second recognizer's are the longer ones.
+SAID = [f"word{n}" for n in range(100)]
+DISPUTES = {10: ("house", "mousetrap"), 35: ("four", "fourteen"), 60: ("can", "cannot"), 85: ("rod", "Rodney")}
+ONE, OTHER = (" ".join({**dict(enumerate(SAID)), **{n: d[k] for n, d in DISPUTES.items()}}.values()) for k in (0, 1))
+HEARD = {*ONE.split(), *OTHER.split()}
+
+
+def pair() -> tuple[Speaker, Speaker]:
+    return Speaker("a", ONE), Speaker("b", OTHER)
+
+
+async def decided(told, job_id: str = "j") -> Reconciliation:
+    [event] = [e for e in told.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
+    return adapter(Reconciliation).validate_json(await told.store.get(event["raw_uri"]))
+
+
+@pytest.fixture
+async def server():
+    need("google.genai")
+    async with gemini_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def gemini(server):
+    judge = Gemini(KEY, "gemini-3.8-flash", server.url, timeout_s=1)
+    await judge.prepare()  # importing the SDK takes longer than a story has
+    yield judge
+    await judge.close()
+
+
+async def test_a_judge_chooses_among_what_was_heard_and_signs(story, server, gemini):
+    told = story(*pair(), judge=gemini)
+    await told.upload()
+    await told.fleet.run()
+    call = await decided(told)
+    signed = [d for d in call.decisions if d.rule == "gemini/gemini-3.8-flash/v1"]
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert {d.chosen.text for d in signed} == {"mousetrap", "fourteen", "cannot", "Rodney"}
+    assert call.method == "gemini"
+    assert "judged 4 of 4 disputed spans" in told.fleet.database.transcripts["j", 1].reconciliation_notes[0]
+    assert len(server.asked) == 1
+
+
+async def test_what_it_used_up_is_in_the_database(story, gemini):
+    told = story(*pair(), judge=gemini)
+    await told.upload()
+    await told.fleet.run()
+    rows = told.fleet.database.usage
+
+    assert {row.unit for row in rows} == {
+        *("requests", "prompt_tokens", "candidates_tokens", "thoughts_tokens", "total_tokens")
+    }
+    assert {(row.tenant_id, row.job_id, row.run, row.provider, row.ref) for row in rows} == {
+        ("t", "j", 1, "gemini", "response-1")
+    }
+    assert {row.quantity for row in rows if row.unit == "prompt_tokens"} == {540.0}
+
+
+async def test_the_same_words_again_and_a_reprocessing_are_answered_from_memory(story, server, gemini):
+    told = story(*pair(), judge=gemini)
+    await told.upload()
+    await told.fleet.run()
+    first = await decided(told)
+    await told.upload("k")
+    await told.fleet.run()
+    again = JobReprocess(tenant_id="t", job_id="j", run=1)
+    told.fleet.publish("intake.due", again, b"j", headers=(("ce_type", b"job.reprocess"),))
+    await told.fleet.run()
+
+    assert len(server.asked) == 1
+    assert ("persisted", "k", 1) in told.terminal()
+    assert (await decided(told, "k")).decisions == first.decisions
+    assert (await decided(told, "j")).decisions == first.decisions
+
+
+async def test_another_tenant_is_asked_for_anew(story, server, gemini):
+    told = story(*pair(), judge=gemini)
+    await told.upload("j", "t")
+    await told.upload("k", "u")
+    await told.fleet.run()
+
+    assert len(server.asked) == 2
+
+
+MODES = (
+    *("truncate", "block", "safety", "invent", "unknown", "twice", "some", "loop", "malformed", "prose", "nonsense"),
+    *("empty", "stall", "rate", "fail", "key", "drop", "refuse", "echo_key"),
+)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_however_it_misbehaves_the_job_completes_with_what_was_heard(story, server, gemini, mode):
+    calibrated = story(*pair())
+    await calibrated.upload()
+    await calibrated.fleet.run()
+    server.misbehave(mode)
+    told = story(*pair(), judge=gemini)
+    record = await told.upload()
+    await told.fleet.run()
+    told.fleet.deliver_again(record)
+    for result in list(told.fleet.log["asr.results"]):
+        told.fleet.deliver_again(result)
+    await told.fleet.run()
+    call, expected = await decided(told), await decided(calibrated)
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert {word.text for word in call.words} <= HEARD
+    assert len(server.asked) <= 1  # asked once, also in vain
+    if mode != "some":
+        assert call.decisions == expected.decisions
+        assert call.method == "calibrated"
+        assert "4 disputed spans, which stay as calibrated" in " ".join(call.notes)
+    assert KEY not in str(told.fleet.log)
+    assert KEY not in str(call)
+
+
+async def test_half_an_answer_is_used_span_by_span(story, server, gemini):
+    server.misbehave("some")
+    told = story(*pair(), judge=gemini)
+    await told.upload()
+    await told.fleet.run()
+    call = await decided(told)
+
+    assert sum(d.rule.startswith("gemini/") for d in call.decisions) == 2
+    assert "did not judge 2 disputed spans" in " ".join(call.notes)
+
+
+async def test_neither_leaves_the_calibrated_choice_and_is_not_asked_again(story):
+    judge = ScriptedJudge(pick=lambda question: None)
+    told = story(*pair(), judge=judge)
+    await told.upload()
+    await told.upload("k")
+    await told.fleet.run()
+    call = await decided(told)
+
+    assert call.method == "calibrated"
+    assert all(d.rule in ("unanimous", "calibrated") for d in call.decisions)
+    assert len(judge.asked) == 1
+
+
+async def test_only_the_most_doubtful_are_asked_within_the_budget(story):
+    judge = ScriptedJudge()
+    told = story(*pair(), judge=judge, max_spans=3)
+    await told.upload()
+    await told.fleet.run()
+    call = await decided(told)
+
+    assert sum(map(len, judge.asked)) == 3
+    assert "the budget is 3" in " ".join(call.notes)
+    assert told.terminal() == [("persisted", "j", 1)]
+
+
+async def test_recognizers_that_agree_or_are_alone_need_no_judge(story):
+    judge = ScriptedJudge()
+    for speakers in ((Speaker("a"), Speaker("b")), (Speaker("a"),), (Speaker("a"), Speaker("b", "fails"))):
+        told = story(*speakers, judge=judge)
+        await told.upload()
+        await told.fleet.run()
+
+        assert told.terminal() == [("persisted", "j", 1)]
+    assert judge.asked == []
+
+
+async def test_after_a_refusal_no_other_call_is_begun_after_a_failure_they_are(story):
+    for trouble, calls in ((RateLimited("slow down"), 1), (ProviderError("wrong key"), 1), (Transient("away"), 12)):
+        judge = ScriptedJudge(many=1, trouble=[trouble] * 4)
+        one = " ".join(f"w{n} x y z {'house' if n < 12 else ''}" for n in range(12))
+        told = story(Speaker("a", one), Speaker("b", one.replace("house", "mousetrap")), judge=judge)
+        await told.upload()
+        await told.fleet.run()
+
+        assert told.terminal() == [("persisted", "j", 1)]
+        assert len(judge.asked) == calls
+        assert (await decided(told)).method == ("gemini" if calls == 12 else "calibrated")
+
+
+@dataclasses.dataclass
+class Slow(ScriptedJudge):
+    """Answers its first call, then never."""
+
+    async def judge(self, questions, language):
+        if self.asked:
+            self.asked.append(list(questions))
+            await asyncio.sleep(3600)
+        return await super().judge(questions, language)
+
+
+async def test_after_its_time_what_is_unanswered_stays_as_calibrated(story):
+    judge = Slow(many=2)
+    told = story(*pair(), judge=judge)
+    await told.upload()
+    await told.fleet.run()
+    call = await decided(told)
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert sum(d.rule == judge.name for d in call.decisions) == 2
+    assert "no answer within 3 s" in " ".join(call.notes)
+    assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
+
+
+def real_call() -> tuple[Hypothesis, ...]:
+    """Three recognizers of a consultation from the corpora; without those, words made up."""
+    path = next(iter(sorted((CORPORA / "primock57").glob("*.json.gz"))), None)
+    if path is None:
+        chance = random.Random(1)
+        texts = ([w if chance.random() > 0.1 else f"{w}s" for w in SAID * 3] for _ in range(3))
+        return tuple(Hypothesis(f"r{n}", tuple(map(Word, text)), "en") for n, text in enumerate(texts))
+    heard = json.loads(gzip.decompress(path.read_bytes()))["hypotheses"]
+    return tuple(Hypothesis(n, tuple(Word(*w[:3]) for w in words), "en") for n, words in [*heard.items()][:3])
+
+
+async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(server):
+    hypotheses = real_call()
+    heard = {word.text for h in hypotheses for word in h.words}
+    calibrated = reconcile_text(hypotheses)
+    agreed = [n for n, d in enumerate(calibrated.decisions) if d.rule == "unanimous"]
+    judge = Gemini(KEY, "gemini-3.8-flash", server.url, timeout_s=0.5)
+    await judge.check()
+    for mode in (*MODES, ""):
+        server.misbehave(mode)
+        server.asked.clear()
+        told = await Judge(judge, MemoryDatabase(), 200, limit_s=3).judged(calibrated, Whose("t", "j", 1))
+
+        assert {word.text for word in told.words} <= heard, mode
+        assert [told.decisions[n] for n in agreed] == [calibrated.decisions[n] for n in agreed], mode
+        assert max(Counter(server.places).values(), default=1) == 1, mode
+        assert told.method == ("gemini" if mode in ("some", "") else "calibrated"), mode
+    await judge.close()
+
+    assert any(d.rule.startswith("gemini/") for d in told.decisions)
