@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
@@ -26,8 +27,9 @@ from agents.kafka import Kafka, ensure_topics
 from agents.locations import Locations
 from agents.metrics import Metrics
 from agents.observe import observe
+from agents.pace import Pace
 from agents.prober import Prober
-from agents.providers import Adjudicator, Recognizer, UploadingRecognizer
+from agents.providers import Adjudicator, Recognizer, RemoteRecognizer, UploadingRecognizer
 from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
@@ -208,6 +210,7 @@ class Fleet:
     url: str
     apps: dict[str, faust.App] = field(default_factory=dict)
     drivers: list[bind.Driver] = field(default_factory=list)
+    paces: list[Pace] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     table: LiveJobs = field(default_factory=NoTable)
     changes: Changes = field(default_factory=Changes)
@@ -343,6 +346,9 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
 
 async def _add_tasks(fleet: Fleet, kafka: Kafka, dsn: str) -> None:
     fleet.tasks.append(asyncio.create_task(observe(fleet), name="observing"))
+    for pace in fleet.paces:
+        seen = partial(fleet.metrics.traffic, pace.provider)
+        fleet.tasks.append(asyncio.create_task(pace.run(seen), name=f"pace of {pace.provider}"))
     if fleet.settings.storage_fallback:
         fleet.tasks.append(asyncio.create_task(cast("FallbackStore", fleet.store).move(), name="moving blobs"))
     if "relay" in fleet.roles:
@@ -397,7 +403,11 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             recognizer = open_recognizer(name, settings)
             stack.push_async_callback(recognizer.close)
             work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
-            return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work))
+            rate = settings.rates.get(name)
+            pace = Pace(database, name, settings.slots.get(name), 1 / rate if rate else 0.0)
+            if isinstance(recognizer, RemoteRecognizer):
+                fleet.paces.append(pace)
+            return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, pace))
         case ("reconcile", _, _):
             judge = await _judge(fleet, stack)
             return reconcile.stage(reconcile.Reconcile(database, store, judge, long_work(16)))  # it only waits

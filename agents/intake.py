@@ -143,7 +143,10 @@ class Intake:
             return (Later(topics.RESULTS.name, done),)
         # A long recording takes its recognizers longer: half its length is added to the deadline.
         wait_s = self.deadline_s + (job.duration_ms or 0) / 2000
-        return (*asked, Later(topics.RECONCILE_DUE.name, AsrDeadline(**whose), seconds=wait_s, kind="asr.deadline"))
+        return (
+            *asked,
+            Later(topics.RECONCILE_DUE.name, AsrDeadline(**whose, seconds=wait_s), seconds=wait_s, kind="asr.deadline"),
+        )
 
     async def _reprocess(self, data: JobReprocess) -> Outcome:
         job = await self.database.job(data.job_id)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from schemas.jobs import Step, Transcript, Usage
+from sinks import Traffic
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 
@@ -42,6 +43,19 @@ class Metrics:
         self.jobs = Gauge("concord_jobs", "Jobs whose runs have not ended, by status", ["status"], registry=new)
         self.requests = Counter(
             "concord_provider_requests", "Provider requests ended", ["provider", "state"], registry=new
+        )
+        self.under_way = Gauge(
+            "concord_provider_under_way", "Requests that hold a place at the provider", ["provider"], registry=new
+        )
+        self.queued = Gauge(
+            "concord_provider_queued", "Requests that wait for a place at the provider", ["provider"], registry=new
+        )
+        self.circuit = Gauge(
+            "concord_provider_paused", "1 while nobody calls the provider: it failed or asked for it", ["provider"],
+            registry=new,
+        )  # fmt: skip
+        self.failures = Gauge(
+            "concord_provider_failures", "Calls that failed since the last that did not", ["provider"], registry=new
         )
         self.confidence = Histogram(
             "concord_recognizer_confidence",
@@ -122,6 +136,13 @@ class Metrics:
                 share = figures.get(what)
                 if share is not None:
                     histogram.labels(name).observe(share)
+
+    def traffic(self, provider: str, traffic: Traffic) -> None:
+        """How it stands with a recognizer that others provide."""
+        self.under_way.labels(provider).set(traffic.under_way)
+        self.queued.labels(provider).set(traffic.queued)
+        self.circuit.labels(provider).set(traffic.paused_until is not None)
+        self.failures.labels(provider).set(traffic.failures)
 
     def tracked(self) -> None:
         """Count one record of `job.status`."""

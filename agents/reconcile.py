@@ -5,9 +5,10 @@ theirs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from agents import names
@@ -31,6 +32,10 @@ _DECIDING = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
 LOOK_S, NEXT_LOOK_S = 2.0, 1.0
 
 
+#: Seconds by which a run's deadline is put off while a request of it is queued.
+EXTENDED_S = 600.0
+
+
 @dataclass(frozen=True)
 class Reconcile:
     """What reconcile needs from outside."""
@@ -44,8 +49,7 @@ class Reconcile:
     async def handle(self, envelope: Envelope) -> Outcome:
         """The last recognizer's result, or the end of waiting for it."""
         if isinstance(envelope.data, AsrDeadline):
-            late = "no answer before the deadline"
-            return Outcome(**belonging(envelope), run=envelope.data.run, give_up=late, audit="failed", error=late)
+            return await self._end_waiting(envelope, envelope.data)
         result = cast("AsrResult", envelope.data)
         if result.remaining:
             return NOTHING
@@ -55,6 +59,16 @@ class Reconcile:
             reasons = "; ".join(f"{r.provider}: {r.error}" for r in requests)
             return failed_job("reconcile", envelope, f"no recognizer has heard it ({reasons})", envelope.attempt + 1)
         return await self._decide(envelope, result, answered)
+
+    async def _end_waiting(self, envelope: Envelope, data: AsrDeadline) -> Outcome:
+        """The run goes on with those that answered; but one that had to queue has its time from when that was over."""
+        pending = [r for r in await self.database.requests(data.job_id, data.run) if not r.ended]
+        if wait_s := _left_s(pending, data.seconds, await self.database.now()):
+            again = data.model_copy(update={"extended": data.extended + 1})
+            later = Later(topics.RECONCILE_DUE.name, again, seconds=wait_s, kind="asr.deadline")
+            return Outcome(**belonging(envelope), later=(later,), audit="")
+        late = "no answer before the deadline"
+        return Outcome(**belonging(envelope), run=data.run, give_up=late, audit="failed", error=late)
 
     async def _decide(self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest]) -> Outcome:
         decided = await self._decided(result, answered)
@@ -118,6 +132,13 @@ class Reconcile:
     def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
         """The run fails."""
         return failed_job("reconcile", envelope, reason, attempts)
+
+
+def _left_s(pending: Sequence[ProviderRequest], seconds: float, now: datetime) -> float:
+    """For how long the run waits on: until none queues any more and each of them has had that many seconds."""
+    ends = [r.admitted_at + timedelta(seconds=seconds) for r in pending if r.queued_at and r.admitted_at]
+    queueing = any(r.queued_at and not r.admitted_at for r in pending)
+    return max([EXTENDED_S * queueing, *((end - now).total_seconds() for end in ends), 0.0])
 
 
 def stage(reconcile: Reconcile) -> Stage:

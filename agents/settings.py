@@ -149,6 +149,16 @@ class Settings(BaseModel):
     allow_hosts: frozenset[str] = Field(
         frozenset(), alias="CONCORD_ALLOW_HOSTS", description="private hosts that may be fetched from"
     )
+    slots: dict[Name, int] = Field(
+        {"assemblyai": 200},
+        alias="CONCORD_SLOTS",
+        description="recognizer=requests,...: how many may be under way at once, over all workers",
+    )
+    rates: dict[Name, float] = Field(
+        {"assemblyai": 50.0},
+        alias="CONCORD_RATES",
+        description="recognizer=calls a second,..., over all workers",
+    )
     max_upload_mb: int = Field(100, alias="MAX_UPLOAD_SIZE_MB", ge=1, description="largest upload over HTTP")
     max_audio_mb: int = Field(2048, alias="CONCORD_MAX_AUDIO_MB", ge=1, description="largest recording by URI")
     max_audio_hours: float = Field(10.0, alias="CONCORD_MAX_AUDIO_HOURS", gt=0)
@@ -180,6 +190,23 @@ class Settings(BaseModel):
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("slots", "rates", mode="before")
+    @classmethod
+    def _limits(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("write it as assemblyai=200,scripted-a=10")
+        return {name.strip(): limit.strip() for name, _, limit in pairs}
+
+    @field_validator("slots", "rates")
+    @classmethod
+    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
+        if any(limit <= 0 for limit in value.values()):
+            raise ValueError("a limit must be above 0; leave the recognizer out for none")
+        return value
 
     @field_validator("audio_roots", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from agents import names
 from agents.failpoints import passing
+from agents.pace import Pace
 from agents.providers import (
     LocalRecognizer,
     Pending,
@@ -44,6 +45,12 @@ STALE = timedelta(seconds=URL_S / 2)
 #: Seconds between two tries to store what was paid for.
 STORE_S = 2.0
 
+#: Seconds until a call for which its event still waits; later ones come back as an event.
+SHORT_S = 1.0
+
+#: Seconds after which a queued request looks for itself whether it was forgotten.
+QUEUED_S = 3600.0
+
 #: Seconds for which an event waits for local work or an upload, and until the next look.
 LOOK_S, NEXT_LOOK_S = 2.0, 1.0
 
@@ -56,6 +63,7 @@ class Transcribe:
     database: Database
     store: Store
     work: LongWork
+    pace: Pace
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Submit, or look at what was submitted."""
@@ -65,12 +73,20 @@ class Transcribe:
         return await self._remote(self.recognizer, envelope, asked)
 
     async def _remote(self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
-        if isinstance(recognizer, UploadingRecognizer):
+        if isinstance(recognizer, UploadingRecognizer) or self.pace.slots is not None:
             row = await self._row(asked)
             if row is None or row.ended:
                 return NOTHING
-            if row.audio_url is None:
+            if row.state == "waiting" and not await self.pace.place(asked.job_id, asked.run):
+                return self._later(envelope, asked, QUEUED_S)
+            if isinstance(recognizer, UploadingRecognizer) and row.audio_url is None:
                 return await self._upload(recognizer, envelope, asked, row)
+        wait_s = await self.pace.turn(reserved=asked.reserved)
+        if wait_s > SHORT_S:
+            moment = asked.model_copy(update={"reserved": True})
+            return self._later(envelope, moment, wait_s, attempt=envelope.attempt)
+        await asyncio.sleep(wait_s)
+        asked = asked.model_copy(update={"reserved": False})
         began = time.monotonic()
         match await self.database.claim(asked.job_id, asked.run, asked.provider, CLAIM_S):
             case Claim() as claim:
@@ -112,11 +128,15 @@ class Transcribe:
                 return self._upload_anew(envelope, asked, row)
             if answer is None:
                 answer = await _before(until, lambda: recognizer.submit(request, _Stored(self.store, asked.audio_uri)))
-        except (Transient, ProviderError):
+        except Transient as exc:
             # Our call has ended; should it have been accepted all the same, the next claim finds it before it submits.
+            await self.database.unclaim(row)
+            return await self._again(envelope, asked, exc)
+        except ProviderError:
             await self.database.unclaim(row)
             raise
         passing("transcribe.submitted")
+        await self.pace.worked()
         if isinstance(answer, Hypothesis):
             return await self._done(asked, answer, row.token)
         return Outcome(
@@ -145,13 +165,26 @@ class Transcribe:
         try:
             async with asyncio.timeout(CLAIM_S):
                 answer = await recognizer.poll(provider_id)
-        except (Transient, TimeoutError) as exc:
-            # The request is paid for: it is asked about until the run's deadline, however long the provider is away.
-            wait_s = backoff_s(envelope.attempt, getattr(exc, "retry_after", None))
-            return self._later(envelope, asked, wait_s, attempt=envelope.attempt + 1)
+        except TimeoutError:
+            return await self._again(envelope, asked, Transient(f"no answer within {CLAIM_S:.0f} s"), told=False)
+        except Transient as exc:
+            return await self._again(envelope, asked, exc, told=False)
+        await self.pace.worked()
         if isinstance(answer, Pending):
             return self._later(envelope, asked, answer.seconds, progress=answer.progress)
         return await self._done(asked, answer, row.token)
+
+    async def _again(self, envelope: Envelope, asked: AsrRequest, exc: Transient, *, told: bool = True) -> Outcome:
+        """The provider is away, or wants a pause. Not counted: it is asked again until the run's deadline, however long
+        that lasts. What it was asked for may be paid for already.
+        """
+        await self.pace.failed(exc)
+        attempt = envelope.attempt + 1
+        later = self._later(envelope, asked, backoff_s(envelope.attempt, exc.retry_after), attempt=attempt)
+        if not told:
+            return later
+        waiting = StepState(state="retrying", attempts=attempt, error=str(exc))
+        return replace(later, progress=self._progress(asked, waiting), audit="retried", error=str(exc))
 
     async def _local(
         self, recognizer: LocalRecognizer | PiecewiseRecognizer, envelope: Envelope, asked: AsrRequest

@@ -93,6 +93,7 @@ class AsrRequest(Event):
     content_type: str = "application/octet-stream"
     duration_ms: int | None = None
     options: Options = Options()
+    reserved: bool = Field(False, description="this is the moment that was reserved for a call to the provider")
 
 
 class AsrResult(Event):
@@ -111,6 +112,9 @@ class AsrResult(Event):
 
 class AsrDeadline(Event):
     """Internal: a run has waited long enough for its recognizers and goes on with those that answered."""
+
+    seconds: float = Field(3600.0, description="what a recognizer is given, from the moment at which it was its turn")
+    extended: int = Field(0, description="how often it was put off because a request was still queued")
 
 
 class Reconciled(Event):

@@ -79,6 +79,9 @@ class ProviderRequest:
     error: str | None = None
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
+    #: When it had to queue for a place among the requests under way, and when it got one.
+    queued_at: datetime | None = None
+    admitted_at: datetime | None = None
     #: Where the provider finds the audio, exactly as it is told; kept before it is told. May hold a signature.
     audio_url: str | None = field(default=None, repr=False)
     #: When that URL was made.
@@ -455,7 +458,7 @@ def _publish(step: Step, written: Written, now: datetime) -> None:
 def _message(step: Step, later: Later, now: datetime) -> Message:
     if isinstance(later.data, Persisted):
         later = replace(later, data=later.data.model_copy(update={"completed_at": now}))
-    if isinstance(later.data, AsrDeadline):
+    if isinstance(later.data, AsrDeadline) and not later.data.extended:
         id = deadline_id(later.data.tenant_id, later.data.job_id, later.data.run)
     else:
         id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")

@@ -111,6 +111,19 @@ class Claim:
     resumed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What goes on at a recognizer that others provide, over all workers."""
+
+    #: Requests that hold a place, and that wait for one.
+    under_way: int = 0
+    queued: int = 0
+    #: Calls that failed since the last one that did not.
+    failures: int = 0
+    #: Until then nobody calls.
+    paused_until: datetime | None = None
+
+
 class Database(Protocol):
     """The truth about jobs. Raises `Unavailable` when it cannot be reached; nothing is then written, or all of it
     is.
@@ -137,6 +150,28 @@ class Database(Protocol):
         """Make the next look at a submitted request due now; False if none waits: it is unknown, has ended, or is just
         being looked at.
         """
+
+    async def place(self, job_id: str, run: int, provider: str, slots: int) -> bool:
+        """Whether the request may be among the at most `slots` of its provider that are under way.
+
+        If not, it is queued: `admit` gives it a place later. One that has a place keeps it until the request ends.
+        """
+
+    async def admit(self, provider: str, slots: int | None) -> Traffic:
+        """Give free places to those who queue, and make their events due: the most urgent first, among those tenants in
+        turn, of each tenant the oldest. A share of the places is kept free of bulk (`sinks.places`).
+        """
+
+    async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
+        """Reserve moments for that many calls, `interval_s` apart; seconds until the first. None is within a pause."""
+
+    async def provider_failed(self, provider: str, retry_after: float | None) -> None:
+        """A call failed. All pause for as long as the provider asks for, or after several failures in a row for a time
+        that doubles up to a minute.
+        """
+
+    async def provider_worked(self, provider: str) -> None:
+        """A call was answered: earlier failures count no more."""
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew the exclusive right to a piece of work; False while another holds it."""

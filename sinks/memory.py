@@ -4,6 +4,7 @@ here too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from schemas.jobs import (
     advance,
 )
 from schemas.messages import Message
-from sinks import Claim
+from sinks import Claim, Traffic, places
 
 _JOB = TypeAdapter(Job)
 _REQUEST = TypeAdapter(ProviderRequest)
@@ -46,6 +47,8 @@ class MemoryDatabase:
     _jobs: dict[str, bytes] = field(default_factory=dict)
     _requests: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
     _claimed: dict[tuple[str, int, str], datetime] = field(default_factory=dict)
+    #: Failures in a row, end of the pause, first moment that nobody reserved.
+    _providers: dict[str, tuple[int, datetime | None, datetime | None]] = field(default_factory=dict)
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     _usage: dict[tuple[str, int, str, str, str], bytes] = field(default_factory=dict)
     _adjudications: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -116,6 +119,73 @@ class MemoryDatabase:
         waiting = [m.id for due, m in self.outbox if m.topic == topic and m.key in keys and due > now]
         self.outbox = [(now if m.id in waiting else due, m) for due, m in self.outbox]
         return bool(waiting)
+
+    async def place(self, job_id: str, run: int, provider: str, slots: int) -> bool:
+        """Whether the request may be under way now; see `sinks.Database`."""
+        row = self._of_run(job_id, run)[provider]
+        if row.state != "waiting" or row.admitted_at:
+            return True
+        _, rows, queue = self._traffic(provider)
+        job = self._load(job_id)
+        if job and not queue and places.free(slots, len(rows), 9 - job.priority):
+            placed = replace(row, admitted_at=self.clock())
+        else:
+            placed = replace(row, queued_at=row.queued_at or self.clock())
+        self._requests[job_id, run][provider] = _REQUEST.dump_json(placed)
+        return placed.admitted_at is not None
+
+    def _traffic(self, provider: str) -> tuple[Counter[str], list[ProviderRequest], list[tuple[int, ProviderRequest]]]:
+        """How much each tenant has under way, those requests, and the queue with its urgencies, the oldest first."""
+        rows = [_REQUEST.validate_json(run[provider]) for run in self._requests.values() if provider in run]
+        busy = [r for r in rows if r.state in ("intended", "submitted") or (r.state == "waiting" and r.admitted_at)]
+        queue = [(r, self._load(r.job_id)) for r in rows if r.state == "waiting" and r.queued_at and not r.admitted_at]
+        ranked = sorted(
+            ((9 - job.priority, r) for r, job in queue if job), key=lambda q: q[1].queued_at or self.clock()
+        )
+        return Counter(r.tenant_id for r in busy), busy, ranked
+
+    async def admit(self, provider: str, slots: int | None) -> Traffic:
+        """Give free places to those who queue; see `sinks.Database`."""
+        topic = topics.requests(provider).name
+        tenants, busy, queue = self._traffic(provider)
+        under_way = len(busy)
+        while slots is not None and queue:
+            urgency, row = min(queue, key=lambda q: (q[0], tenants[q[1].tenant_id], q[1].queued_at))
+            if not places.free(slots, under_way, urgency):
+                break
+            queue.remove((urgency, row))
+            events = [
+                m for due, m in self.outbox if (m.key, m.topic) == (row.job_id.encode(), topic) and due > self.clock()
+            ]
+            if not events:
+                continue
+            self.outbox = [(self.clock() if m in events else due, m) for due, m in self.outbox]
+            placed = replace(row, admitted_at=self.clock())
+            self._requests[row.job_id, row.run][provider] = _REQUEST.dump_json(placed)
+            tenants[row.tenant_id] += 1
+            under_way += 1
+        _, _, queue = self._traffic(provider)
+        failures, paused_until, _ = self._providers.get(provider, (0, None, None))
+        now = self.clock()
+        return Traffic(under_way, len(queue), failures, paused_until if paused_until and paused_until > now else None)
+
+    async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
+        """Reserve moments for calls; see `sinks.Database`."""
+        failures, paused_until, next_at = self._providers.get(provider, (0, None, None))
+        first = max(filter(None, (paused_until, next_at, self.clock())))
+        self._providers[provider] = (failures, paused_until, first + timedelta(seconds=calls * interval_s))
+        return (first - self.clock()).total_seconds()
+
+    async def provider_failed(self, provider: str, retry_after: float | None) -> None:
+        """Count a failed call; see `sinks.Database`."""
+        failures, paused_until, next_at = self._providers.get(provider, (0, None, None))
+        until = self.clock() + timedelta(seconds=places.pause_s(failures + 1, retry_after))
+        self._providers[provider] = (failures + 1, max(filter(None, (paused_until, until))), next_at)
+
+    async def provider_worked(self, provider: str) -> None:
+        """Forget failed calls."""
+        _, paused_until, next_at = self._providers.get(provider, (0, None, None))
+        self._providers[provider] = (0, paused_until, next_at)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease."""

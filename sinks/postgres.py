@@ -19,10 +19,10 @@ from schemas.errors import Unavailable
 from schemas.events import StepState
 from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Step, Usage, Written, advance
 from schemas.messages import Message, dump_headers
-from sinks import Claim, queries
+from sinks import Claim, Traffic, places, queries
 from sinks.coalesce import Coalesce
 
-SQL = queries.load("steps", "work", "relay")
+SQL = queries.load("steps", "work", "relay", "turns")
 
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
@@ -117,6 +117,7 @@ class Postgres:
         self._job = Coalesce(self._jobs)
         self._requests_of = Coalesce(self._many_requests)
         self._claims = Coalesce(self._claim)
+        self._places = Coalesce(self._place)
 
     async def close(self) -> None:
         """End the pool, by force after some seconds."""
@@ -241,6 +242,76 @@ class Postgres:
     async def hasten(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now; see `sinks.Database`."""
         return bool(await self._fetch("hasten", provider, provider_id, topics.requests(provider).name))
+
+    async def place(self, job_id: str, run: int, provider: str, slots: int) -> bool:
+        """Whether the request may be under way now; see `sinks.Database`."""
+        return await self._places((provider, slots, job_id, run))
+
+    async def _place(self, wanted: Sequence[tuple[str, int, str, int]]) -> list[bool]:
+        placed: set[tuple[str, int, str, int]] = set()
+        for provider, slots in sorted({key[:2] for key in wanted}):
+            asking = [key for key in wanted if key[:2] == (provider, slots)]
+            with unavailable():
+                async with self._pool.acquire(timeout=10) as connection, connection.transaction():
+                    placed |= await self._place_at(connection, provider, slots, asking)
+        return [key in placed for key in wanted]
+
+    async def _place_at(
+        self, db: Any, provider: str, slots: int, asking: list[tuple[str, int, str, int]]
+    ) -> set[tuple[str, int, str, int]]:
+        await db.execute(SQL["lock_places"], provider)
+        under_way = sum(row["requests"] for row in await db.fetch(SQL["under_way"], provider))
+        queue = await db.fetchval(SQL["is_queue"], provider)
+        placed, taking, queueing = set(), [], []
+        names = [key[2] for key in asking], [key[3] for key in asking], [provider] * len(asking)
+        for row in await db.fetch(SQL["wants"], *names):
+            key = (provider, slots, row["job_id"], row["run"])
+            if row["placed"]:
+                placed.add(key)
+            elif not queue and places.free(slots, under_way, row["urgency"]):
+                under_way += 1
+                taking.append(key)
+            else:
+                queueing.append(key)
+        for name, keys in (("take_places", taking), ("queue", queueing)):
+            if keys:
+                await db.execute(SQL[name], [k[2] for k in keys], [k[3] for k in keys], [provider] * len(keys))
+        return placed | set(taking)
+
+    async def admit(self, provider: str, slots: int | None) -> Traffic:
+        """Give free places to those who queue; see `sinks.Database`."""
+        with unavailable():
+            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
+                return await self._admit(connection, provider, slots)
+
+    async def _admit(self, db: Any, provider: str, slots: int | None) -> Traffic:
+        await db.execute(SQL["lock_places"], provider)
+        tenants = await db.fetch(SQL["under_way"], provider)
+        under_way = sum(row["requests"] for row in tenants)
+        if slots is not None and places.free(slots, under_way, 0):
+            busy = [row["tenant_id"] for row in tenants], [row["requests"] for row in tenants]
+            heads = await db.fetch(SQL["heads"], provider, places.free(slots, under_way, 0), *busy)
+            admitted = [
+                row["job_id"] for n, row in enumerate(heads) if places.free(slots, under_way + n, row["urgency"])
+            ]
+            if admitted:
+                await db.execute(SQL["admit"], provider, admitted, topics.requests(provider).name)
+                under_way += len(admitted)
+        state = await db.fetchrow(SQL["provider_state"], provider)
+        queued = await db.fetchval(SQL["queued"], provider)
+        return Traffic(under_way, queued, *(state or (0, None)))
+
+    async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
+        """Reserve moments for calls; see `sinks.Database`."""
+        return float((await self._fetch("reserve", provider, calls, interval_s))[0][0])
+
+    async def provider_failed(self, provider: str, retry_after: float | None) -> None:
+        """Count a failed call; see `sinks.Database`."""
+        await self._fetch("provider_failed", provider, retry_after, places.TOLERATED)
+
+    async def provider_worked(self, provider: str) -> None:
+        """Forget failed calls."""
+        await self._fetch("provider_worked", provider)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease."""

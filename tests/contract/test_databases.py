@@ -532,3 +532,107 @@ def _persisted() -> Persisted:
     return Persisted.model_construct(
         tenant_id="t", job_id="j", run=1, raw_transcript_uri="x://a", agent_optimized_uri="x://b"
     )
+
+
+# Places, turns and pauses at a recognizer
+
+
+async def asking(under_test, *jobs: Job) -> None:
+    """Jobs whose requests have just been made, with an event each that was put off."""
+    for one in jobs:
+        later = AsrRequest(tenant_id=one.tenant_id, job_id=one.job_id, run=1, provider="a", audio_uri="file:///a.wav")
+        put_off = Later(topics.requests("a").name, later, seconds=3600, kind=topics.REQUEST_TYPE)
+        await under_test.database.commit([created(one, "a", later=(put_off,))])
+
+
+def waiting(job_id: str, tenant: str = "t", priority: int = 5) -> Job:
+    return job(job_id, tenant, status="transcribing", priority=priority)
+
+
+async def due_jobs(under_test) -> list[str]:
+    return sorted((key or b"").decode() for _, key in await under_test.due())
+
+
+async def under_way(under_test, slots: int, *jobs: str) -> list[str]:
+    """Which of these requests may be under way."""
+    return [id for id in jobs if await under_test.database.place(id, 1, "a", slots)]
+
+
+async def test_only_so_many_requests_are_under_way_and_the_others_queue(under_test):
+    await asking(under_test, *map(waiting, "pqrs"))
+
+    assert await under_way(under_test, 2, *"pqrs") == ["p", "q"]
+    assert await under_way(under_test, 2, *"pqrs") == ["p", "q"]  # who has a place keeps it, who queues queues on
+    traffic = await under_test.database.admit("a", 2)
+    assert (traffic.under_way, traffic.queued) == (2, 2)
+    rows = await under_test.database.requests("r", 1)
+    assert rows[0].queued_at is not None
+
+
+async def test_a_place_that_is_free_again_goes_to_who_queues_and_makes_its_event_due(under_test):
+    await asking(under_test, *map(waiting, "pqr"))
+    await under_way(under_test, 1, *"pqr")
+    await under_test.database.claim("p", 1, "a", 30)
+    assert (await under_test.database.admit("a", 1)).queued == 2
+    await under_test.database.commit([changed("a", 1, "p", state="done")])
+
+    traffic = await under_test.database.admit("a", 1)
+
+    assert (traffic.under_way, traffic.queued) == (1, 1)
+    assert await under_way(under_test, 1, *"qr") == ["q"]
+    assert await due_jobs(under_test) == ["q"]
+
+
+async def test_the_urgent_are_first_and_tenants_take_turns(under_test):
+    bulk = [waiting(f"b{n}", "big", 4) for n in range(4)]
+    others = [waiting("s1", "small", 4), waiting("u1", "big", 9), waiting("s2", "small", 4)]
+    await asking(under_test, waiting("x"), *bulk, *others)
+    await under_way(under_test, 1, "x", *(j.job_id for j in (*bulk, *others)))
+
+    await under_test.database.admit("a", 6)
+
+    assert set(await due_jobs(under_test)) == {"u1", "s1", "b0", "s2", "b1"}
+
+
+async def test_bulk_leaves_a_share_of_the_places_free(under_test):
+    await asking(under_test, *(waiting(f"b{n}", priority=0) for n in range(12)), waiting("live"))
+
+    assert len(await under_way(under_test, 10, *(f"b{n}" for n in range(12)))) == 8
+    assert (await under_test.database.admit("a", 10)).under_way == 8
+    assert await under_way(under_test, 10, "live") == []  # a queue there is; but it is the first in it
+    assert (await under_test.database.admit("a", 10)).under_way == 9
+    assert await under_way(under_test, 10, "live") == ["live"]
+
+
+async def test_who_queues_without_an_event_yet_is_admitted_later(under_test):
+    await under_test.database.commit([created(waiting("p"), "a"), created(waiting("q"), "a")])
+    await under_way(under_test, 1, "p")
+    await under_way(under_test, 1, "q")
+
+    assert (await under_test.database.admit("a", 5)).queued == 1
+
+
+async def test_calls_are_reserved_one_after_the_other_and_not_within_a_pause(under_test):
+    database = under_test.database
+    first, second = await database.reserve("a", 10, 0.5), await database.reserve("a", 1, 0.5)
+
+    assert first == pytest.approx(0, abs=0.2)
+    assert second == pytest.approx(5, abs=0.5)
+    await database.provider_failed("a", 60.0)
+    assert await database.reserve("a", 1, 0.5) == pytest.approx(60, abs=1)
+    assert await database.reserve("another", 1, 0.5) == pytest.approx(0, abs=0.2)
+
+
+async def test_several_failures_in_a_row_make_a_pause(under_test):
+    database = under_test.database
+    for _ in range(4):
+        await database.provider_failed("a", None)
+    assert (await database.admit("a", None)).paused_until is None
+    await database.provider_failed("a", None)
+
+    traffic = await database.admit("a", None)
+
+    assert traffic.failures == 5
+    assert 0 < (traffic.paused_until - await database.now()).total_seconds() <= 1
+    await database.provider_worked("a")
+    assert (await database.admit("a", None)).failures == 0

@@ -17,6 +17,7 @@ from agents import intake, persist, reconcile, transcribe
 from agents.judge import Judge
 from agents.locations import Locations
 from agents.memory import Clock, MemoryFleet
+from agents.pace import Pace
 from agents.prober import Prober
 from agents.providers import Adjudicator, Pending
 from agents.work import LongWork
@@ -83,6 +84,7 @@ class Story:
     fleet: MemoryFleet
     store: MemoryStore
     speakers: dict[str, Speaker]
+    paces: dict[str, Pace]
 
     async def upload(
         self, job_id: str | None = "j", tenant: str = "t", content: bytes | None = None, headers=(), **more
@@ -115,16 +117,22 @@ async def story(prober):
     opened: list[LongWork] = []
 
     def build(
-        *speakers: Speaker, deadline_s: float = 3600, judge: Adjudicator | None = None, max_spans: int = 200
+        *speakers: Speaker,
+        deadline_s: float = 3600,
+        judge: Adjudicator | None = None,
+        max_spans: int = 200,
+        slots: dict[str, int] | None = None,
+        interval_s: float = 0.0,
     ) -> Story:
         clock = Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
         work = LongWork(database, "test", limit=8)
         opened.append(work)
         names = tuple(s.name for s in speakers)
+        paces = {name: Pace(database, name, (slots or {}).get(name), interval_s) for name in names}
         stages = [
             intake.stage(intake.Intake(database, Locations(store, prober, ()), work, names, deadline_s)),
-            *(transcribe.stage(transcribe.Transcribe(s, database, store, work)) for s in speakers),
+            *(transcribe.stage(transcribe.Transcribe(s, database, store, work, paces[s.name])) for s in speakers),
             reconcile.stage(
                 reconcile.Reconcile(
                     database, store, Judge(judge, database, max_spans, limit_s=3) if judge else None, work
@@ -132,7 +140,7 @@ async def story(prober):
             ),
             persist.stage(persist.Persist(database, store)),
         ]
-        return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers})
+        return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers}, paces)
 
     yield build
     for work in opened:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents import transcribe
+from agents.pace import Pace
 from agents.providers.assemblyai import AssemblyAI, Callback
 from agents.stage import step
 from agents.work import LongWork
@@ -241,7 +242,10 @@ async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
     database = told.fleet.database
     dead = LongWork(database, "dead", limit=1)
     hung = replace(
-        stage_of(told), handle=transcribe.Transcribe(told.recognizer, database, told.story.store, dead).handle
+        stage_of(told),
+        handle=transcribe.Transcribe(
+            told.recognizer, database, told.story.store, dead, Pace(told.story.fleet.database, "assemblyai")
+        ).handle,
     )
     await told.story.upload()
     record = await steps_to(told, "waiting")

@@ -4,6 +4,8 @@ come twice.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import orjson
@@ -99,15 +101,85 @@ async def test_when_all_recognizers_fail_the_job_fails_once_with_their_reasons(s
 
 
 async def test_a_transient_error_is_tried_three_times_more_with_growing_pauses(story):
+    async def fails(_):
+        raise Transient("busy")
+
+    told = story(Speaker("a"))
+    persist = next(stage for stage in told.fleet.stages if stage.name == "persist")
+    told.fleet.stages = [replace(s, handle=fails) if s is persist else s for s in told.fleet.stages]
+    await told.upload()
+    await told.fleet.run()
+    tries = [*told.fleet.log["reconciled"], *told.fleet.log["persist.due"][:3]]
+    times = [record.timestamp_ms / 1000 for record in tries]
+
+    assert [b - a for a, b in pairwise(times)] == [pytest.approx(wait, rel=0.26) for wait in (1.0, 2.0, 4.0)]
+    assert told.terminal() == [("job.failed", "j", 1)]
+    assert len(told.fleet.log["reconciled.dlq"]) == 1
+
+
+async def test_a_provider_that_is_away_is_asked_again_and_again_until_it_is_back(story):
     told = story(Speaker("a", trouble=[Transient("busy")] * 9), Speaker("b"))
     await told.upload()
     began = told.fleet.clock()
     await told.fleet.run()
     times = [r.timestamp_ms / 1000 - began.timestamp() for r in told.fleet.log["asr.requests.a"]]
 
-    assert len(times) == 4
-    assert [b - a for a, b in pairwise(times)] == [pytest.approx(wait, rel=0.26) for wait in (1.0, 2.0, 4.0)]
+    assert times[9] > 120
+    assert told.speakers["a"].charges.total() == 1
     assert told.terminal() == [("persisted", "j", 1)]
+    assert told.fleet.events("reconciled")[0]["method"] == "calibrated"
+
+
+async def test_a_provider_that_never_answers_is_given_up_at_the_deadline(story):
+    told = story(Speaker("a", trouble=[Transient("busy")] * 999), Speaker("b"), deadline_s=600)
+    await told.upload()
+    await told.fleet.run()
+
+    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.fleet.events("reconciled")[0]["method"] == "single"
+
+
+async def test_with_two_places_no_more_than_two_requests_are_ever_under_way(story):
+    told = story(Speaker("a", polls=2), slots={"a": 2}, deadline_s=30)
+    for number in range(6):
+        await told.upload(f"j{number}")
+    most = 0
+    for _ in range(200):
+        await told.paces["a"].look()
+        most = max(most, told.paces["a"].traffic.under_way)
+        await told.fleet.run(until=timedelta(seconds=0.5))
+        told.fleet.clock.advance(1)
+
+    assert most == 2
+    # The last of them queue for longer than the deadline, which is put off for that.
+    assert told.terminal() == [("persisted", f"j{n}", 1) for n in range(6)]
+    assert told.speakers["a"].charges.total() == 6
+
+
+async def test_calls_keep_to_the_rate_that_all_workers_share(story):
+    told = story(Speaker("a"), interval_s=2.0)
+    for number in range(5):
+        await told.upload(f"j{number}")
+    began = told.fleet.clock()
+    await told.fleet.run()
+    ended = [r.timestamp_ms / 1000 - began.timestamp() for r in told.fleet.log["persisted"]]
+
+    assert len(ended) == 5
+    # A submission and a poll each: ten calls, two seconds apart.
+    assert ended[-1] >= 18
+
+
+async def test_when_a_provider_asks_for_a_pause_nobody_else_calls_it(story):
+    told = story(Speaker("a", trouble=[RateLimited("slow down", retry_after=300.0)]), interval_s=0.5)
+    await told.upload("first")
+    await told.fleet.run(until=timedelta(seconds=1))
+    await told.upload("second")
+    began = told.fleet.clock()
+    await told.fleet.run()
+
+    ended = {r.key: r.timestamp_ms / 1000 - began.timestamp() for r in told.fleet.log["persisted"]}
+    assert min(ended.values()) >= 298
+    assert told.speakers["a"].charges.total() == 2
 
 
 async def test_a_provider_that_asks_for_a_pause_gets_it(story):

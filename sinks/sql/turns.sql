@@ -1,0 +1,99 @@
+-- name: lock_places
+-- Whoever gives places at this provider does so alone, until the end of the transaction.
+SELECT pg_advisory_xact_lock(hashtext('concord places ' || $1));
+
+-- name: under_way
+-- Requests of each tenant that hold a place: under way, perhaps under way, or admitted and about to be.
+SELECT tenant_id, count(*)::int AS requests FROM (
+    SELECT tenant_id FROM provider_requests WHERE provider = $1 AND state IN ('intended', 'submitted')
+    UNION ALL
+    SELECT tenant_id FROM provider_requests
+    WHERE provider = $1 AND state = 'waiting' AND admitted_at IS NOT NULL
+) AS p GROUP BY tenant_id;
+
+-- name: is_queue
+SELECT EXISTS (SELECT FROM provider_requests WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL);
+
+-- name: wants
+-- What these requests are, in the order in which they may have a place.
+SELECT p.job_id, p.run, p.provider, 9 - j.priority AS urgency,
+       p.state <> 'waiting' OR p.admitted_at IS NOT NULL AS placed
+FROM provider_requests p JOIN jobs j USING (job_id)
+JOIN unnest($1::text[], $2::int[], $3::text[]) WITH ORDINALITY AS w (job_id, run, provider, position)
+    ON (p.job_id, p.run, p.provider) = (w.job_id, w.run, w.provider)
+ORDER BY urgency, position;
+
+-- name: take_places
+UPDATE provider_requests p SET admitted_at = clock_timestamp()
+FROM unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider)
+WHERE (p.job_id, p.run, p.provider) = (w.job_id, w.run, w.provider) AND p.state = 'waiting';
+
+-- name: queue
+UPDATE provider_requests p
+SET urgency = 9 - j.priority, queued_at = coalesce(queued_at, clock_timestamp())
+FROM jobs j, unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider)
+WHERE (p.job_id, p.run, p.provider) = (w.job_id, w.run, w.provider) AND j.job_id = p.job_id AND p.state = 'waiting';
+
+-- name: heads
+-- The next $2 in the queue: the most urgent first; among those, tenants in turn, counting what they have under way ($3, $4); and of
+-- each tenant the oldest. It goes from tenant to tenant by the index, so that it costs the same however many wait.
+WITH RECURSIVE lanes AS (
+    (SELECT urgency, tenant_id FROM provider_requests
+     WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL
+     ORDER BY urgency, tenant_id LIMIT 1)
+    UNION ALL
+    SELECT n.urgency, n.tenant_id FROM lanes l CROSS JOIN LATERAL (
+        SELECT urgency, tenant_id FROM provider_requests
+        WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL
+          AND (urgency, tenant_id) > (l.urgency, l.tenant_id)
+        ORDER BY urgency, tenant_id LIMIT 1) n
+)
+SELECT q.job_id, l.urgency FROM lanes l
+LEFT JOIN unnest($3::text[], $4::int[]) AS u (tenant_id, requests) USING (tenant_id)
+CROSS JOIN LATERAL (
+    SELECT job_id, queued_at, row_number() OVER (ORDER BY queued_at) AS nth FROM (
+        SELECT job_id, queued_at FROM provider_requests
+        WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL
+          AND urgency = l.urgency AND tenant_id = l.tenant_id
+        ORDER BY queued_at LIMIT $2) oldest) q
+ORDER BY l.urgency, coalesce(u.requests, 0) + q.nth, q.queued_at LIMIT $2;
+
+-- name: admit
+-- These have a place. Their events, which were put off, become due; the LIKE is the condition of an index. One whose event is not
+-- there yet is admitted the next time.
+WITH due AS (
+    UPDATE outbox o SET due_at = clock_timestamp()
+    FROM unnest($2::text[]) AS w (job_id)
+    WHERE o.key = convert_to(w.job_id, 'UTF8') AND o.topic = $3 AND o.topic LIKE 'asr.requests.%'
+      AND o.due_at > clock_timestamp()
+    RETURNING o.shard, w.job_id
+), admitted AS (
+    UPDATE provider_requests p SET admitted_at = clock_timestamp()
+    FROM due WHERE p.provider = $1 AND p.job_id = due.job_id AND p.state = 'waiting' AND p.admitted_at IS NULL
+)
+SELECT pg_notify('outbox_' || shard, '') FROM (SELECT DISTINCT shard FROM due) AS shards;
+
+-- name: queued
+SELECT count(*)::int FROM provider_requests WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL;
+
+-- name: reserve
+-- Moments for $2 calls, $3 seconds apart, none before the provider's pause is over: seconds until the first of them.
+INSERT INTO providers AS p (provider, next_at) VALUES ($1, clock_timestamp() + $2::int * $3::float8 * interval '1 second')
+ON CONFLICT (provider) DO UPDATE
+SET next_at = greatest(p.next_at, p.paused_until, clock_timestamp()) + $2::int * $3::float8 * interval '1 second'
+RETURNING greatest(extract(epoch FROM next_at - clock_timestamp()) - $2::int * $3::float8, 0)::float8;
+
+-- name: provider_failed
+-- The pause that the provider asked for ($2), or after several failures in a row ($3) one that doubles up to a minute.
+INSERT INTO providers AS p (provider, failures, paused_until)
+VALUES ($1, 1, clock_timestamp() + coalesce($2::float8, 0) * interval '1 second')
+ON CONFLICT (provider) DO UPDATE
+SET failures = p.failures + 1,
+    paused_until = greatest(p.paused_until, clock_timestamp() + interval '1 second' * coalesce($2::float8,
+        CASE WHEN p.failures + 1 >= $3 THEN least(60, 2 ^ least(p.failures + 1 - $3, 6)) ELSE 0 END));
+
+-- name: provider_worked
+UPDATE providers SET failures = 0 WHERE provider = $1 AND failures > 0;
+
+-- name: provider_state
+SELECT failures, CASE WHEN paused_until > clock_timestamp() THEN paused_until END AS paused_until FROM providers WHERE provider = $1;
