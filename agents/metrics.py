@@ -115,6 +115,7 @@ class Metrics:
             self.requests.labels(change.provider, change.columns["state"]).inc()
             if change.columns.get("confidence") is not None:
                 self.confidence.labels(change.provider).observe(change.columns["confidence"])
+        self.used(outcome.usage)
         if outcome.transcript is not None:
             self._stored(outcome.transcript)
 

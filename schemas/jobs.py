@@ -220,6 +220,7 @@ class Outcome:
     give_up: str | None = None
     transcript: Transcript | None = None
     files: tuple[File, ...] = ()
+    usage: tuple[Usage, ...] = ()
     later: tuple[Later, ...] = ()
     #: Messages as they are: retries and dead letters. Published even when the rest is refused as a repeat.
     raw: tuple[tuple[Message, float], ...] = ()
@@ -262,6 +263,7 @@ class Written:
     fenced: bool = False
     transcript: Transcript | None = None
     files: tuple[File, ...] = ()
+    usage: tuple[Usage, ...] = ()
     #: (message, seconds until it is due)
     messages: list[tuple[Message, float]] = field(default_factory=list)
     #: Ids of scheduled events that have lost their purpose.
@@ -295,7 +297,7 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
     results = _change_requests(outcome, rows, now)
     _publish(step, written, now)
     _announce_results(step, rows, results, written, now)
-    written.transcript, written.files = outcome.transcript, outcome.files
+    written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
         written.messages.append((_status_message(step, rows.job, now), 0.0))

@@ -77,6 +77,7 @@ class MemoryDatabase:
     def _keep(self, step: Step, written: Written, job: Job | None) -> None:
         if written.transcript is not None:
             self.transcripts.setdefault((written.transcript.job_id, written.transcript.run), written.transcript)
+        self._keep_usage(written.usage)
         self.files.update({(f.job_id, f.run, f.kind): f for f in written.files})
         self.outbox = [(due, m) for due, m in self.outbox if m.id not in written.cancelled]
         self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
@@ -207,6 +208,9 @@ class MemoryDatabase:
 
     async def record_usage(self, rows: Sequence[Usage]) -> None:
         """Keep what requests used up."""
+        self._keep_usage(rows)
+
+    def _keep_usage(self, rows: Sequence[Usage]) -> None:
         for row in rows:
             self._usage.setdefault((row.job_id, row.run, row.provider, row.unit, row.ref), _USAGE.dump_json(row))
 

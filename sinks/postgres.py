@@ -186,6 +186,9 @@ class Postgres:
         files = {(f.job_id, f.run, f.kind): f for _, w in applied for f in w.files}
         if files:
             await db.execute(SQL["upsert_files"], *_columns(files.values(), _FILE_ORDER))
+        usage = [row for _, w in applied for row in w.usage]
+        if usage:
+            await db.execute(SQL["record_usage"], *_columns(usage, _USAGE_ORDER))
         audits = [row for s, w in applied for row in _audit(s, w, jobs)]
         if audits:
             await db.execute(SQL["insert_audit"], *map(list, zip(*audits, strict=True)))

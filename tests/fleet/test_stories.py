@@ -100,6 +100,17 @@ async def test_when_all_recognizers_fail_the_job_fails_once_with_their_reasons(s
     assert told.fleet.status("j").status == "failed"
 
 
+async def test_what_each_recognizer_was_given_is_counted_once(story):
+    told = story(Speaker("a"), Speaker("b", lose_answer=True))
+    upload = await told.upload()
+    await told.fleet.run()
+    told.fleet.deliver_again(upload)
+    await told.fleet.run()
+
+    counted = sorted((row.job_id, row.provider, row.unit, row.quantity) for row in told.fleet.database.usage)
+    assert counted == [("j", p, *used) for p in "ab" for used in (("audio_seconds", 0.5), ("requests", 1.0))]
+
+
 async def test_a_transient_error_is_tried_three_times_more_with_growing_pauses(story):
     async def fails(_):
         raise Transient("busy")
