@@ -49,13 +49,14 @@ test: install  ## every test, with the real servers it needs: make test ARGS='-k
 	$(BIN)/pytest $(ARGS)
 
 test-faults: install  ## minutes of random faults; a failure prints its seed: make test-faults ARGS='--seed 7'
-	$(BIN)/pytest -m faults $(ARGS)
+	$(BIN)/pytest -n 0 -m faults $(ARGS)
 
 bench: install  ## how fast, on this machine, each figure beside a bare relay
 	$(BIN)/python -m bench $(ARGS)
 
 bench-reconcile: install  ## how right: word error rate of each recognizer, and of the reconciled text
 	$(UV) sync --locked --extra local --group dev --group bench
+	$(BIN)/pytest -n 0 -m bench
 	$(BIN)/python -m bench.reconcile $(ARGS)
 
 fit-reconciler: install  ## fit the reconciler's calibration again; with ARGS=--check, only see that it is the same to the byte

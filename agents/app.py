@@ -401,8 +401,8 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             )
         case ("transcribe", _, name):
             recognizer = open_recognizer(name, settings)
-            stack.push_async_callback(recognizer.close)
             work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
+            stack.push_async_callback(recognizer.close)  # before its work: it finishes what it has paid for
             rate = settings.rates.get(name)
             pace = Pace(database, name, settings.slots.get(name), 1 / rate if rate else 0.0)
             if isinstance(recognizer, RemoteRecognizer):

@@ -34,6 +34,25 @@ def pytest_report_header(config):
     return f"seed of random faults: {config.getoption('seed')} (--seed repeats it)"
 
 
+def pytest_collection_modifyitems(items):
+    """Fleets run one after the other, or they would time each other out; everything else runs beside them."""
+    for item in items:
+        if "tests/system/" in item.path.as_posix():
+            item.add_marker(pytest.mark.xdist_group("system"))
+
+
+def pytest_sessionfinish(session):
+    """A worker process hands its tables to the one that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tables"] = session.config.stash[_TABLES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """The one that reports takes them."""
+    node.config.stash[_TABLES].extend(getattr(node, "workeroutput", {}).get("tables", ()))
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Print the tables that tests have made."""
     for table in config.stash[_TABLES]:

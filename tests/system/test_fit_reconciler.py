@@ -12,7 +12,10 @@ from agents.text.calibrate import load
 ROOT = Path(__file__).parents[2]
 CORPORA = ROOT.parent / "shared" / "corpora"
 
-pytestmark = pytest.mark.skipif(not CORPORA.is_dir(), reason="no ../shared/corpora beside this work tree")
+pytestmark = [
+    pytest.mark.bench,
+    pytest.mark.skipif(not CORPORA.is_dir(), reason="no ../shared/corpora beside this work tree"),
+]
 
 
 def fitted(output, seed):
@@ -23,8 +26,6 @@ def fitted(output, seed):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    pytest.importorskip("lightgbm")
-
     first, second = (fitted(tmp_path / seed, seed) for seed in ("1", "2"))
 
     assert first == second

@@ -140,6 +140,7 @@ async def test_a_worker_that_is_told_to_stop_in_the_middle_pays_for_nothing_twic
     await worker.kill()
 
 
+@pytest.mark.faults
 async def test_an_outage_in_the_middle_is_waited_out_and_charged_once(fleet):
     worker = fleet.here.worker(*ROLES, name="outage")
     await (await worker.start_plain()).ready()
