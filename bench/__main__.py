@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
 
 
 @contextlib.asynccontextmanager
-async def worker(settings: Settings, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker(settings: Settings, log: Path, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """One process with every role."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -71,6 +71,7 @@ async def worker(settings: Settings, log: Path) -> AsyncIterator[asyncio.subproc
         "CONCORD_RECOGNIZERS": RECOGNIZERS,
         "CONCORD_HTTP": "127.0.0.1:0",
         "CONCORD_LOG_LEVEL": "INFO",
+        **more,
     }
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(

@@ -48,7 +48,8 @@ class Outcome:
 class Load:
     """A producer of uploads and a `read_committed` consumer of terminal events."""
 
-    def __init__(self, kafka: Kafka, store: Store) -> None:
+    def __init__(self, kafka: Kafka, store: Store, *, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._kafka, self._store = kafka, store
         self._sent: dict[str, float] = {}
         self._ended: Counter[str] = Counter()
@@ -76,7 +77,12 @@ class Load:
 
     async def send(self, count: int, *, rate: float | None, watched: Statuses | None = None) -> Outcome:
         """Upload `count` recordings, `rate` a second or as fast as they go, and wait until all have ended."""
-        jobs = [await self._stored(uuid.uuid4().hex) for _ in range(count)]
+        return await self.send_all([await self.stored() for _ in range(count)], rate=rate, watched=watched)
+
+    async def send_all(
+        self, jobs: list[tuple[str, bytes]], *, rate: float | None = None, watched: Statuses | None = None
+    ) -> Outcome:
+        """The same for recordings that are stored already."""
         began = time.time()
         for number, (job, upload) in enumerate(jobs):
             if rate is not None:
@@ -89,14 +95,15 @@ class Load:
         await self._all_ended([job for job, _ in jobs])
         return self._outcome([job for job, _ in jobs], time.time() - began)
 
-    async def _stored(self, job: str) -> tuple[str, bytes]:
-        """A recording that stands in the store already, as an upload over HTTP leaves it."""
+    async def stored(self) -> tuple[str, bytes]:
+        """A recording that stands in the store already, as an upload over HTTP leaves it: its job id, and its event."""
+        job = uuid.uuid4().hex
         blob = await self._store.put(f"bench/{job}/original.wav", self._recording, "audio/wav")
         upload: dict[str, Any] = {"tenant_id": "bench", "job_id": job, "audio_uri": blob.uri, "filename": "tone.wav"}
         return job, orjson.dumps(upload)
 
     async def _all_ended(self, jobs: list[str]) -> None:
-        give_up = time.time() + PATIENCE_S
+        give_up = time.time() + self._patience_s
         while time.time() < give_up and any(not self._ended[job] for job in jobs):  # noqa: ASYNC110 - cheap enough
             await asyncio.sleep(0.02)
 

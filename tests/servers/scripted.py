@@ -8,9 +8,11 @@ that is killed and started again on its ledger knows its requests. The protocol 
 besides:
 
     GET /ledger            the charges: [{id, marker, provider, job_id, run, charged_at, ready_at, ...}]
+    GET /lateness          seconds by which clients looked later than they were advised to: [0.01, ...]
     GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
 
     delay_s       seconds from a charge until the transcript is there (0)
+    poll_s        seconds after which a client is advised to look again, at most (0.2)
     lose_answer   charge, then cut the connection instead of answering
     refuse_429    refuse with 429 and Retry-After: retry_after_s (1), uncharged
     error_5xx     fail with 503 and Retry-After: retry_after_s, uncharged
@@ -38,15 +40,13 @@ from aiohttp import web
 from agents.providers.scripted import hear
 from schemas.words import Hypothesis, adapter
 
-#: Seconds between two looks that a client is advised to take.
-POLL_S = 0.2
-
 
 @dataclass
 class Switches:
     """How the server answers; see the module."""
 
     delay_s: float = 0.0
+    poll_s: float = 0.2
     lose_answer: bool | int = False
     refuse_429: bool | int = False
     error_5xx: bool | int = False
@@ -90,6 +90,9 @@ class Server:
     def __init__(self, ledger: Path) -> None:
         self.ledger = Ledger(ledger)
         self.switches = Switches()
+        #: By how much looks were later than advised; by request, when the next one should come.
+        self.late: list[float] = []
+        self._due: dict[str, float] = {}
         self._numbers = itertools.count(len(self.ledger.charges) + 1)
         self._changed = asyncio.Event()
 
@@ -101,6 +104,7 @@ class Server:
                 web.get("/requests", self.find),
                 web.get("/requests/{id}", self.poll),
                 web.get("/ledger", self.list_charges),
+                web.get("/lateness", self.list_lateness),
                 web.get("/switches", self.get_switches),
                 web.put("/switches", self.put_switches),
             ]
@@ -135,15 +139,22 @@ class Server:
             return web.json_response({"error": "no such request"}, status=404)
         if charge["job_id"] in self.switches.fail_jobs:
             return web.json_response({"status": "error", "message": "the recording could not be understood"})
-        left = charge["ready_at"] - time.time()
-        if left > 0:
-            return web.json_response({"status": "pending", "seconds": min(left, POLL_S)})
+        now = time.time()
+        if (due := self._due.pop(charge["id"], None)) is not None:
+            self.late.append(now - due)
+        if (left := charge["ready_at"] - now) > 0:
+            advised = min(left, self.switches.poll_s)
+            self._due[charge["id"]] = now + advised
+            return web.json_response({"status": "pending", "seconds": advised})
         heard = hear(charge["provider"], charge["job_id"], charge.get("language", "auto"), charge.get("duration_ms"))
         done = adapter(Hypothesis).dump_python(heard, mode="json")
         return web.json_response({"status": "done", "hypothesis": done})
 
     async def list_charges(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(self.ledger.charges)
+
+    async def list_lateness(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.late)
 
     async def get_switches(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(asdict(self.switches))

@@ -1,0 +1,139 @@
+"""`make bench-waiting`: many recordings that wait for a slow recognizer at the same time, on one worker.
+
+The recognizer's server takes a minute (`--takes`) for each and says how late every look at it came. Meanwhile somebody
+asks for the status of random jobs. Figures go to bench/results/waiting.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+
+from agents.app import kafka_of, open_store
+from agents.commands.serve import servers
+from agents.settings import from_env
+from bench import measure
+from bench.__main__ import Figures, worker
+from bench.load import Load
+from bench.processes import resident_mb
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results" / "waiting.md"
+RECOGNIZER = "scripted-slow"
+
+
+@contextlib.asynccontextmanager
+async def recognizer(folder: Path, takes_s: float) -> AsyncIterator[str]:
+    """The base URL of the scripted recognizers' server, in a process of its own."""
+    port = random.randrange(20_000, 30_000)
+    command = [sys.executable, "-m", "tests.servers.scripted", "--port", str(port), "--ledger", str(folder / "ledger")]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with aiohttp.ClientSession() as session:
+            for _ in range(100):
+                with contextlib.suppress(aiohttp.ClientError):
+                    await session.put(f"{url}/switches", json={"delay_s": takes_s, "poll_s": takes_s})
+                    break
+                await asyncio.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        await process.wait()
+
+
+class Watcher:
+    """Asks for statuses ten times a second, and looks at the worker's memory."""
+
+    def __init__(self, url: str, pid: int, jobs: list[str]) -> None:
+        self._url, self._pid, self._jobs = url, pid, jobs
+        self.answers_s: list[float] = []
+        self.most_mb = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        async with aiohttp.ClientSession() as session:
+            while True:
+                self.most_mb = max(self.most_mb, resident_mb(self._pid))
+                began = time.perf_counter()
+                async with session.get(f"{self._url}/jobs/{random.choice(self._jobs)}/status") as answer:
+                    await answer.read()
+                if answer.status == 200:
+                    self.answers_s.append(time.perf_counter() - began)
+                await asyncio.sleep(0.1)
+
+
+async def run(wanted: argparse.Namespace, data: Path) -> Figures:
+    """The measurement."""
+    figures = Figures()
+    async with recognizer(data, wanted.takes) as url:
+        settings = from_env({"CONCORD_DATA": str(data), "CONCORD_RECOGNIZERS": RECOGNIZER, "SCRIPTED_BASE_URL": url})
+        async with servers(settings) as complete:
+            log = data / "worker.log"
+            async with worker(complete, log, CONCORD_RECOGNIZERS=RECOGNIZER, SCRIPTED_BASE_URL=url) as process:
+                web = await measure.until_ready(log, process)
+                before = resident_mb(process.pid)
+                async with Load(kafka_of(complete), open_store(complete), patience_s=wanted.takes + 600) as load:
+                    jobs = [await load.stored() for _ in range(wanted.recordings)]
+                    watcher = Watcher(web, process.pid, [job for job, _ in jobs])
+                    watching = asyncio.create_task(watcher.run())
+                    outcome = await load.send_all(jobs, rate=wanted.rate)
+                    watching.cancel()
+                async with aiohttp.ClientSession() as session, session.get(f"{url}/lateness") as answer:
+                    late = await answer.json()
+                async with aiohttp.ClientSession() as session, session.get(f"{url}/ledger") as answer:
+                    charges = await answer.json()
+    most = _at_once([(c["charged_at"], c["ready_at"]) for c in charges])
+    figures.add(f"{wanted.recordings} recordings, a recognizer that takes {wanted.takes:.0f} s: all ended after",
+                f"{outcome.seconds:.0f} s")  # fmt: skip
+    figures.add("most that were waiting at once", f"{most}")
+    twice = len(charges) - len({charge["marker"] for charge in charges})
+    figures.add("lost / announced twice / charged twice", f"{outcome.lost} / {outcome.twice} / {twice}", "0 / 0 / 0")
+    figures.add("most resident memory of the worker (before)", f"{watcher.most_mb:.0f} MB ({before:.0f})", "400 MB")
+    p50, p99 = measure.percentiles(late)
+    figures.add("looks later than due: p50 / p99 / most", f"{p50:.2f} / {p99:.2f} / {max(late):.2f} s", "1 s")
+    p50, p99 = measure.percentiles(watcher.answers_s)
+    figures.add("a status over HTTP meanwhile: p50 / p99", f"{p50 * 1000:.0f} / {p99 * 1000:.0f} ms", "20 ms")
+    return figures
+
+
+def _at_once(spans: list[tuple[float, float]]) -> int:
+    """The most spans that overlap."""
+    most = now = 0
+    for _, change in sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans]):
+        now += change
+        most = max(most, now)
+    return most
+
+
+def main() -> None:
+    """Run, print, write down."""
+    parser = argparse.ArgumentParser("python -m bench.waiting", description=__doc__)
+    parser.add_argument("--recordings", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=None, help="uploads a second (default: as fast as they go)")
+    parser.add_argument("--takes", type=float, default=60.0, help="seconds for each recording (default %(default)s)")
+    wanted = parser.parse_args()
+    data = Path(tempfile.mkdtemp(prefix="concord-bench-"))
+    data.chmod(0o755)
+    try:
+        figures = asyncio.run(run(wanted, data))
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+    RESULTS.write_text(
+        f"`make bench-waiting`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores.\n\n{figures.table()}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
