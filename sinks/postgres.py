@@ -288,7 +288,8 @@ class Postgres:
                 return await self._admit(connection, provider, slots)
 
     async def _admit(self, db: Any, provider: str, slots: int | None) -> Traffic:
-        await db.execute(SQL["lock_places"], provider)
+        if slots is not None:
+            await db.execute(SQL["lock_places"], provider)
         tenants = await db.fetch(SQL["under_way"], provider)
         under_way = sum(row["requests"] for row in tenants)
         if slots is not None and places.free(slots, under_way, 0):
