@@ -43,6 +43,8 @@ def run(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         settings = configuration.from_env(os.environ)
+        # We fork only to exec. gRPC would restart its threads in the child before that, and may hang there.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         arm(settings.failpoint)
         _log(settings.log_level)
         return _loop(arguments.run(arguments, settings))

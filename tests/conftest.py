@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+# Before gRPC is imported: it would restart its threads in every child that is forked, even if only to exec, and hang.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 _database_numbers = itertools.count(1)
 
 #: What tests want to have said at the end of the session, whether they passed or not.
