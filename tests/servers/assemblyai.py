@@ -12,7 +12,7 @@ What is heard comes from a script, by the content of an upload or the path of an
 from a file to a Hypothesis, for uploads. Charges are lines of the ledger, as in `tests/servers/scripted.py`: on the
 disk before the answer, kept over a kill, also the second one of an audio_url. Callbacks are forgotten by a kill.
 
-    GET /ledger            the charges: [{id, audio_url, charged_at, ready_at, ...}]
+    GET /ledger            the charges: [{id, audio_url, charged_at, ready_at, lost (its answer), ...}]
     GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
 
     delay_s       seconds from a charge until the transcript is there (0)
@@ -157,10 +157,11 @@ class Server:
             return web.json_response({"error": wrong}, status=400)
         now = time.time()
         charge = {"id": str(uuid.uuid4()), "charged_at": now, "ready_at": now + self.switches.delay_s}
-        charge |= {"audio_url": body["audio_url"], "wish": body}
+        lost = self.switches.takes("lose_answer", "submit")
+        charge |= {"audio_url": body["audio_url"], "wish": body, "lost": lost}
         self.ledger.charge(charge)
         self._begin(self._work(charge))
-        if self.switches.takes("lose_answer", "submit"):
+        if lost:
             return _cut(request)
         return self._odd("submit", self._transcript(charge) | {"status": "queued"})
 

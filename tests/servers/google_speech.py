@@ -5,9 +5,9 @@ in a test. What it hears is a script's doing, or a real recognizer's that is han
 `bursts` hears a word in every sound between silences and calls it by its pitch ("f440"), so that a transcript tells
 which sounds were sent, when they sounded, and whether one was sent twice.
 
-Every call that is recognized is a line of the ledger, on the disk before the answer is sent: {sha256, seconds, billed,
-at, recognizer}. It does not deduplicate, and it cannot be asked what it charged, except by tests: `charges()`, and GET
-/ledger at the control port. GET, PUT /switches there; a PUT replaces all of them, so `{}` is back to normal:
+Every call that is recognized is a line of the ledger, on the disk before the answer is sent: {sha256, heard, seconds,
+billed, at, recognizer}. It does not deduplicate, and it cannot be asked what it charged, except by tests: `charges()`,
+and GET /ledger at the control port. GET, PUT /switches there; a PUT replaces all of them, so `{}` is back to normal:
 
     delay_s            seconds from the charge until the answer (0)
     refuse_429         RESOURCE_EXHAUSTED with RetryInfo: retry_after_s (1); uncharged
@@ -163,6 +163,7 @@ class Server:
             {
                 "id": f"call-{len(self.ledger.charges) + 1}",
                 "sha256": hashlib.sha256(request.content).hexdigest(),
+                "heard": " ".join(said[0] for said in heard),
                 "seconds": seconds,
                 "billed": math.ceil(seconds),
                 "at": time.time(),

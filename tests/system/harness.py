@@ -33,6 +33,8 @@ from tests.system.observers import AWAY, Asker, Downstream, Publisher, Sampler, 
 RECOGNIZERS = ("scripted-a", "scripted-b")
 #: A recognizer that has all its answers by a marker, and one that uploads, known by the URL of its audio only.
 MIXED = ("scripted-a", "assemblyai")
+#: The vendors' own protocols: what a fleet with keys speaks.
+CLOUD = ("assemblyai", "google")
 
 
 def roles_with(recognizers: tuple[str, ...]) -> tuple[str, ...]:
@@ -74,6 +76,9 @@ class Site:
         self.postgres = EmbeddedPostgres(folder)
         self.provider = Provider(folder / "provider")
         self.assemblyai = Provider(folder / "assemblyai", "assemblyai")
+        self.google = Provider(folder / "google", "google_speech")
+        #: Whose recording it is in which Google hears this; filled by whoever makes recordings.
+        self.sounds: dict[str, str] = {}
         #: In front of PostgreSQL and the recognizers' server, for the workers; in front of Kafka's nodes, for the test
         #: too.
         self.proxies: dict[str, Proxy] = {}
@@ -100,6 +105,9 @@ class Site:
             "SCRIPTED_BASE_URL": f"http://127.0.0.1:{provider}",
             "ASSEMBLYAI_BASE_URL": f"http://127.0.0.1:{self.assemblyai.port}",
             "ASSEMBLYAI_API_KEY": "any",
+            "GOOGLE_SPEECH_ENDPOINT": f"http://127.0.0.1:{self.google.grpc}",
+            "GOOGLE_CLOUD_PROJECT": "our-project",
+            "GRPC_VERBOSITY": "ERROR",
             "CONCORD_RECOGNIZERS": ",".join(self.recognizers),
             "CONCORD_DATA": str(self.folder / "workers" / name),
             "CONCORD_HTTP": f"127.0.0.1:{self._port(name)}",
@@ -130,10 +138,14 @@ class Site:
         return self
 
     def _providers(self) -> list[Provider]:
-        return [self.provider, self.assemblyai] if "assemblyai" in self.recognizers else [self.provider]
+        vendors = {"assemblyai": self.assemblyai, "google": self.google}
+        used = [vendors.get(name, self.provider) for name in self.recognizers]
+        return list(dict.fromkeys(used))
 
     async def charges(self) -> Counter[str]:
-        """How often each marker was charged. AssemblyAI's ledger knows URLs: PostgreSQL says whose they were."""
+        """How often each marker was charged. AssemblyAI's ledger knows URLs: PostgreSQL says whose they were. Google's
+        knows what it heard, one piece a recording: `sounds` says whose that was.
+        """
         charged = self.provider.charges("marker")
         urls = self.assemblyai.charges("audio_url")
         if urls:
@@ -143,6 +155,9 @@ class Site:
             markers = {row["audio_url"]: row["marker"] for row in kept}
             for url, count in urls.items():
                 charged[markers.get(url, f"nobody's {url}")] += count
+        for heard, count in self.google.charges("heard").items():
+            job = self.sounds.get(heard)
+            charged[f"concord-{job}-1-google" if job else f"nobody's {heard}"] += count
         return charged
 
     async def __aexit__(self, *_: object) -> None:
@@ -276,7 +291,10 @@ class Provider:
 
     def __init__(self, folder: Path, server: str = "scripted") -> None:
         folder.mkdir(parents=True)
-        self.port = keep_ports(folder / "ports.json", ["http"], {})["http"]
+        ports = keep_ports(folder / "ports.json", ["http", "grpc"], {})
+        #: Of its switches, and of what it serves unless that is gRPC.
+        self.port = ports["http"]
+        self.grpc = ports["grpc"]
         self.ledger = folder / "ledger.jsonl"
         self._server = server
         self._child = Child(f"the {server} server", folder / "pid.json", folder / "server.log")
@@ -284,15 +302,11 @@ class Provider:
 
     async def start(self) -> None:
         """Start it (again), and wait for its first answer."""
-        command = [
-            sys.executable,
-            "-m",
-            f"tests.servers.{self._server}",
-            "--port",
-            str(self.port),
-            "--ledger",
-            str(self.ledger),
-        ]
+        served = {"--port": self.port}
+        if self._server == "google_speech":
+            served = {"--port": self.grpc, "--control": self.port}
+        ports = [str(part) for option in served.items() for part in option]
+        command = [sys.executable, "-m", f"tests.servers.{self._server}", *ports, "--ledger", str(self.ledger)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
         self._child.spawn(command, env=env | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}, cwd=ROOT)
         await patiently(self.switch)
@@ -312,8 +326,12 @@ class Provider:
 
     def charges(self, by: str = "marker") -> Counter[str]:
         """How often each marker, or what else a charge is known `by`, was charged."""
+        return Counter(line[by] for line in self.lines())
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its charges, oldest first."""
         lines = self.ledger.read_text().splitlines() if self.ledger.exists() else []
-        return Counter(json.loads(line)[by] for line in lines)
+        return [json.loads(line) for line in lines]
 
 
 @dataclass
@@ -323,12 +341,14 @@ class Watch:
     here: Site
     #: How observers read a blob by its URI, where it is not in a folder.
     read: Callable[[str], bytes] | None = None
+    #: Makes the recording of a job id, where each is to be another.
+    record: Callable[[str], bytes] | None = None
     publisher: Publisher = field(init=False)
     downstreams: list[Downstream] = field(init=False)
 
     def __post_init__(self) -> None:
         kafka, dsn = self.here.kafka.bootstrap_servers, self.here.postgres.dsn
-        self.publisher = Publisher(kafka, self.here.audio)
+        self.publisher = Publisher(kafka, self.here.audio, self.record)
         self.downstreams = [Downstream(kafka, dsn, self.read), Downstream(kafka, dsn, self.read)]
         self.statuses = Statuses(kafka)
         everything = topics.all_topics(self.here.recognizers)

@@ -74,11 +74,15 @@ class Upload:
 
 
 class Publisher:
-    """Uploads as a stranger sends them. `uploads` is the test's own list of what was accepted, by job id."""
+    """Uploads as a stranger sends them. `uploads` is the test's own list of what was accepted, by job id.
 
-    def __init__(self, servers: str, audio: Path) -> None:
+    All are of one recording, unless `record` makes each its own.
+    """
+
+    def __init__(self, servers: str, audio: Path, record: Callable[[str], bytes] | None = None) -> None:
         self._servers = servers
         self._audio = audio
+        self._record = record
         self.uploads: dict[str, Upload] = {}
         #: Records that are no uploads, as (value, accepted at).
         self.rubbish: list[tuple[bytes, float]] = []
@@ -103,7 +107,9 @@ class Publisher:
     async def upload(self, *, times: int = 1, hopeless: bool = False) -> str:
         """Publish one upload until Kafka has acknowledged it (so perhaps twice), `times` over; its job id."""
         job_id = str(uuid.uuid4())
-        file = "missing.wav" if hopeless else "call.wav"
+        file = "missing.wav" if hopeless else f"{job_id}.wav" if self._record else "call.wav"
+        if self._record and not hopeless:
+            (self._audio / file).write_bytes(self._record(job_id))
         data = {
             "tenant_id": TENANT,
             "job_id": job_id,

