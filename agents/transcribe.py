@@ -108,7 +108,10 @@ class Transcribe:
         """
         request, audio = self._request(asked, row), _Stored(self.store, asked.audio_uri)
         key = f"upload/{asked.job_id}/{asked.run}/{asked.provider}"
-        url = await self.work.run(key, lambda _: recognizer.upload(request, audio), LOOK_S, eager=True)
+        try:
+            url = await self.work.run(key, lambda _: recognizer.upload(request, audio), LOOK_S, eager=True)
+        except Transient as exc:
+            return await self._again(envelope, asked, exc)
         if url is None:
             return self._later(envelope, asked, NEXT_LOOK_S, attempt=envelope.attempt)
         passing("transcribe.uploaded")

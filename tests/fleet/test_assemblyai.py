@@ -116,7 +116,7 @@ async def test_the_url_is_kept_before_it_is_submitted(told):
         {"error_5xx": 2, "on": ["submit"]},
         {"refuse_429": 1, "on": ["submit"]},
         {"cut": 2, "on": ["upload"]},
-        {"error_5xx": 1, "on": ["upload"]},
+        {"error_5xx": 9, "on": ["upload"]},
         {"garble": 1, "on": ["upload"]},
         {"error_5xx": 20, "on": ["poll"]},
         {"cut": 5, "on": ["poll"]},
