@@ -131,28 +131,43 @@ class _Again:
     """One stretch, decided with the words that the new recognizer heard in it."""
 
     def __init__(self, compared: Compared, stretch: Stretch, third: Hypothesis) -> None:
-        network, slots = compared.network, _slots(compared.network)
-        first, end = _around(network, slots, stretch)
-        heard = [third]
-        begin: dict[str, int] = {}
-        for k, column in enumerate(network.columns):
-            part = _words(network, k, slots[first], slots[end]) or range(0)
-            begin[column.hypothesis.provider] = part.start
-            heard.append(replace(column.hypothesis, words=column.words[part.start : part.stop]))
+        network = compared.network
+        self.names = [column.hypothesis.provider for column in network.columns]
+        self.before = _places(network, self.names)
+        first, end = _around(network, _slots(network), stretch)
+        begin, stop = self.before[first], self.before[end]
+        parts = [
+            replace(column.hypothesis, words=column.words[begin[k] : stop[k]])
+            for k, column in enumerate(network.columns)
+        ]
         # All are read in the tongue in which they were before: then also the words are the same.
-        self.compared = compare([replace(hypothesis, language=compared.decided.language) for hypothesis in heard])
-        self.before = network, slots, dict.fromkeys(begin, 0)
-        after = self.compared.network, _slots(self.compared.network)
-        self.places = {_said(*after, begin, at): at for at in range(len(self.compared.ends))}
+        tongue = compared.decided.language
+        self.compared = compare([replace(hypothesis, language=tongue) for hypothesis in (*parts, third)])
+        #: Places between segments, as in `before`.
+        self.after = [
+            tuple(a + b for a, b in zip(place, begin, strict=True))
+            for place in _places(self.compared.network, self.names)
+        ]
 
     def decisions(self, dispute: Dispute) -> Sequence[Decision] | None:
-        """What stands in place of the dispute's decisions; None if its agreed neighbours are not there any more."""
-        left, right = 0, len(self.compared.ends)
-        if dispute.first:
-            left = self.places.get(_said(*self.before, dispute.first - 1), right) + 1
-        if dispute.end < len(self.before[1]) - 1:
-            right = self.places.get(_said(*self.before, dispute.end), -1)
-        return _decisions(self.compared, left, right) if left < right else None
+        """What stands in place of the dispute's decisions, which cover the same words of the others; None if those can
+        not be told from their neighbours any more.
+        """
+        begin, end = self.before[dispute.first], self.before[dispute.end]
+        if begin not in self.after or end not in self.after:
+            return None
+        # What only the new one heard, between the dispute and the agreed words, belongs to the dispute.
+        return _decisions(self.compared, self.after.index(begin), len(self.after) - 1 - self.after[::-1].index(end))
+
+
+def _places(network: Network, names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Before each segment, and at the end: how many words of each of these recognizers were before."""
+    columns = {column.hypothesis.provider: (k, column) for k, column in enumerate(network.columns)}
+    found = np.zeros((len(network.grid) + 1, len(names)), dtype=np.int64)
+    for n, (k, column) in enumerate(columns[name] for name in names):
+        there = np.flatnonzero(network.grid[:, k] >= 0)
+        found[there + 1, n] = column.last[network.grid[there, k]] + 1
+    return list(map(tuple, np.maximum.accumulate(found)[_slots(network)].tolist()))
 
 
 def _slots(network: Network) -> list[int]:
@@ -226,26 +241,6 @@ def _around(network: Network, slots: Sequence[int], stretch: Stretch) -> tuple[i
     while end < last and within(end):
         end += 1
     return first, end
-
-
-def _words(network: Network, k: int, begin: int, end: int) -> range | None:
-    """A recognizer's words in some slots, as positions; None if it has none."""
-    at = network.grid[begin:end, k]
-    at = at[at >= 0]
-    column = network.columns[k]
-    return range(int(column.first[at[0]]), int(column.last[at[-1]]) + 1) if len(at) else None
-
-
-def _said(network: Network, slots: Sequence[int], begin: Mapping[str, int], segment: int) -> frozenset[object]:
-    """Which words of which of the recognizers in `begin` a segment has; they are counted from there."""
-    words = {
-        column.hypothesis.provider: _words(network, k, slots[segment], slots[segment + 1])
-        for k, column in enumerate(network.columns)
-        if column.hypothesis.provider in begin
-    }
-    return frozenset(
-        (name, part and (part.start + begin[name], part.stop + begin[name])) for name, part in words.items()
-    )
 
 
 def _decisions(compared: Compared, first: int, end: int) -> Sequence[Decision]:

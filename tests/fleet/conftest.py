@@ -136,6 +136,7 @@ async def story(prober, excerpts):
         interval_s: float = 0.0,
         third: LocalRecognizer | PiecewiseRecognizer | None = None,
         seconds: float = 120.0,
+        third_limit_s: float = 3.0,
     ) -> Story:
         clock = Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
@@ -152,7 +153,7 @@ async def story(prober, excerpts):
                     store,
                     Judge(judge, database, max_spans, limit_s=3) if judge else None,
                     work,
-                    Tiebreak(third, database, store, excerpts, seconds, limit_s=3) if third else None,
+                    Tiebreak(third, database, store, excerpts, seconds, limit_s=third_limit_s) if third else None,
                 )
             ),
             persist.stage(persist.Persist(database, store)),

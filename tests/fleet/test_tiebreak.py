@@ -61,8 +61,8 @@ class Third:
     async def transcribe(self, audio, request, progress):
         levels = np.rint(np.concatenate(list(decode(audio))) * 32768) * 4
         start, end = int(levels[0]), int(levels.max()) + 4
-        await asyncio.sleep(self.slow_s if self.heard else 0)
         self.heard.append((start, end))
+        await asyncio.sleep(self.slow_s if len(self.heard) > 1 else 0)
         if trouble := self.trouble.pop(0) if self.trouble else None:
             raise trouble
         words = [
@@ -192,8 +192,10 @@ async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(story):
     told = story(*pair(), third=third)
     call = await run(told)
 
-    assert sum("third" in str(d) for d in call.decisions) == len(third.heard)
-    assert "no answer within 3 s" in " ".join(call.notes)
+    assert sum("third" in str(d) for d in call.decisions) == 1
+    assert "third did not hear 3 disputed stretches, which stay as they were: no answer within 3 s" in " ".join(
+        call.notes
+    )
     assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
 
 
@@ -244,7 +246,7 @@ async def test_google_can_be_the_third_and_is_paid_once(story, tmp_path):
     server = Server(tmp_path / "ledger.jsonl")
     async with serving(server) as endpoint:
         google = Google("google", project="p", endpoint=endpoint, retries=0)
-        told = story(*pair(), third=google)
+        told = story(*pair(), third=google, third_limit_s=60)  # importing the SDK takes its time
         await run(told)
         for result in list(told.fleet.log["asr.results"]):
             told.fleet.deliver_again(result)
