@@ -418,8 +418,9 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
                 fleet.paces.append(pace)
             return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, pace))
         case ("reconcile", _, _):
-            tiebreak, judge = _tiebreak(fleet, stack), await _judge(fleet, stack)
+            judge = await _judge(fleet, stack)
             work = long_work(16)  # it only waits
+            tiebreak = _tiebreak(fleet, stack)  # closed before its work: it finishes what it has paid for
             return reconcile.stage(reconcile.Reconcile(database, store, judge, work, tiebreak))
         case _:
             return persist.stage(persist.Persist(database, store))

@@ -50,6 +50,8 @@ class Tiebreak:
     seconds: float
     metrics: Metrics = field(default_factory=Metrics)
     limit_s: float = JOB_S
+    #: Jobs wait for each other, so that each has its time for itself.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def settled(
         self, compared: Compared, job: Job, tell: Callable[[float], None] = lambda _: None
@@ -64,7 +66,8 @@ class Tiebreak:
         wanted = await asyncio.to_thread(stretches, found, round(self.seconds * 1000))
         asking = _Asking(self, job, wanted, tell)
         if wanted:
-            await asking.ask()
+            async with self.turn:
+                await asking.ask()
         after = await asyncio.to_thread(settled, compared, asking.heard)
         asked = sum(len(stretch.disputes) for stretch in wanted)
         return replace(after, notes=(*after.notes, *asking.notes(len(found) - asked, timeless)))
@@ -134,7 +137,8 @@ class _Asking:
                     continue
                 self.faults[stretch] = str(exc)
             except ConcordError as exc:
-                self.stop = str(exc) if isinstance(exc, ProviderError) else None
+                if isinstance(exc, ProviderError):
+                    self.stop = str(exc)
                 self.faults[stretch] = str(exc)
             return
 

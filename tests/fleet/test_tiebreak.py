@@ -79,6 +79,15 @@ def pair() -> tuple[Speaker, Speaker]:
     return Speaker("a", ONE), Speaker("b", OTHER)
 
 
+def pair_heard() -> list[Hypothesis]:
+    return [
+        Hypothesis(
+            speaker.name, tuple(Word(w, n * STEP_MS, n * STEP_MS + 350) for n, w in enumerate(speaker.text.split()))
+        )
+        for speaker in pair()
+    ]
+
+
 async def decided(told, job_id: str = "j") -> Reconciliation:
     [event] = [e for e in told.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
     return adapter(Reconciliation).validate_json(await told.store.get(event["raw_uri"]))
@@ -197,6 +206,19 @@ async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(story):
         call.notes
     )
     assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
+
+
+async def test_jobs_wait_for_each_other_and_each_has_its_own_time(excerpts):
+    store = MemoryStore()
+    blob = await store.put("t/j/original.wav", ramp(), "audio/wav")
+    job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=blob.uri)
+    third = Third(slow_s=1.5)
+    tiebreak = Tiebreak(third, MemoryDatabase(), store, excerpts, 120, limit_s=5)
+    heard = pair_heard()
+    jobs = (tiebreak.settled(compare(heard), replace(job, job_id=f"j{n}")) for n in range(4))
+    calls = await asyncio.gather(*jobs)
+
+    assert [call.text for call in calls] == [OTHER] * 4
 
 
 async def test_a_recording_that_is_gone_costs_a_note(excerpts):
