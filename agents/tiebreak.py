@@ -200,6 +200,8 @@ class _Asking:
             said.append(
                 f"{name} did not hear {count} disputed stretches, which stay as they were: {fault.rstrip('.')}."
             )
+        if silent := sum(not heard.words for heard in self.heard.values()):
+            said.append(f"{name} heard nothing at all in {silent} of them, which stay as they were.")
         if beyond:
             said.append(
                 f"{name} was not asked about {beyond} disputes: the limit is {self.tiebreak.seconds:g} s of sound."

@@ -82,8 +82,10 @@ def settled(compared: Compared, heard: Mapping[Stretch, Hypothesis]) -> Reconcil
     """The reconciliation with what one more recognizer heard in some stretches, its times those of the recording.
 
     Each stretch is decided by itself. Only disputed words are decided again: what all others heard stays, and so does a
-    dispute for which the new words fit in no way between the agreed ones around it.
+    dispute for which the new words fit in no way between the agreed ones around it. Who heard not a word in a whole
+    stretch, in which others agree on some, has not listened well: that counts as not having been asked.
     """
+    heard = {stretch: third for stretch, third in heard.items() if third.words}
     decisions = list(compared.decided.decisions)
     won: Counter[str] = Counter()
     for stretch in sorted(heard, key=lambda s: s.start_ms, reverse=True):

@@ -147,6 +147,13 @@ def test_every_word_was_heard_and_what_two_agreed_on_is_as_it_was(given_):
     assert settled(compared, {}) == compared.decided
 
 
+def test_a_third_that_heard_nothing_at_all_is_not_believed():
+    compared = compare([heard("a", "we sold four houses here"), heard("b", "we sold forty houses here")])
+    [stretch] = stretches(disputes(compared)[0], 60_000)
+
+    assert settled(compared, {stretch: heard("c", "")}) == compared.decided
+
+
 def test_a_third_that_cuts_words_otherwise_beside_a_dispute_is_heard_all_the_same():
     compared = compare([heard("a", "it was not an e mail for him"), heard("b", "it was not and e mail for him")])
     [stretch] = stretches(disputes(compared)[0], 60_000)
