@@ -202,17 +202,18 @@ def _when(network: Network, slots: Sequence[int], first: int, end: int) -> tuple
     return None if before is None or after is None else (before[1], max(before[1], after[0]))
 
 
-def _times(network: Network, begin: int, end: int) -> tuple[int, int] | None:
+def _times(network: Network, slot: int, after: int) -> tuple[int, int] | None:
     """Start of the first and end of the last word in some slots, ms."""
     starts, ends = [], []
     for k, column in enumerate(network.columns):
-        at = network.grid[begin:end, k]
+        at = network.grid[slot:after, k]
         starts.append(column.start[at[at >= 0]])
         ends.append(column.end[at[at >= 0]])
     start, stop = np.concatenate(starts), np.concatenate(ends)
     if np.isnan(start).all() or np.isnan(stop).all():
         return None
-    return int(np.nanmin(start)), int(np.nanmax(stop))
+    begin, end = int(np.nanmin(start)), int(np.nanmax(stop))
+    return begin, max(begin, end)
 
 
 def _merged(found: Iterable[Dispute]) -> list[Stretch]:

@@ -92,6 +92,13 @@ def test_what_has_no_times_is_counted_and_placed_between_its_neighbours_if_those
     assert (found.start_ms, found.end_ms) == (750, 1200)
 
 
+def test_times_that_go_back_are_a_moment():
+    broken = [Hypothesis(n, (Word("hi", 0, 300), Word(w, 9000, 2000)), "en") for n, w in (("a", "Ann"), ("b", "Anne"))]
+    [stretch] = stretches(disputes(compare(broken))[0], 60_000)
+
+    assert (stretch.start_ms, stretch.end_ms) == (7500, 10_500)
+
+
 def test_the_third_settles_a_dispute_and_is_named_nowhere_else():
     compared = compare([heard("a", "we sold four houses here"), heard("b", "we sold forty houses here")])
     found, _ = disputes(compared)
