@@ -22,6 +22,7 @@ from prometheus_client import generate_latest
 
 from agents import bind, intake, persist, reconcile, transcribe
 from agents.committer import Committer
+from agents.excerpts import Excerpts
 from agents.judge import Judge
 from agents.kafka import Kafka, ensure_topics
 from agents.locations import Locations
@@ -29,10 +30,18 @@ from agents.metrics import Metrics
 from agents.observe import observe
 from agents.pace import Pace
 from agents.prober import Prober
-from agents.providers import Adjudicator, Recognizer, RemoteRecognizer, UploadingRecognizer
+from agents.providers import (
+    Adjudicator,
+    LocalRecognizer,
+    PiecewiseRecognizer,
+    Recognizer,
+    RemoteRecognizer,
+    UploadingRecognizer,
+)
 from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
+from agents.tiebreak import Tiebreak
 from agents.work import LongWork
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Store
@@ -157,12 +166,12 @@ OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
 CALLING = frozenset({"assemblyai"})
 
 
-def open_recognizer(name: str, settings: Settings) -> Recognizer:
-    """The recognizer of that name."""
+def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECOGNIZERS") -> Recognizer:
+    """The recognizer of that name, which is from that variable."""
     opener = OPENERS.get(name) or OPENERS.get(name.partition("-")[0] + "-")
     if opener is None:
         raise SettingsError(
-            f"CONCORD_RECOGNIZERS: there is no recognizer {name!r}; "
+            f"{variable}: there is no recognizer {name!r}; "
             "there are whisper-tiny.en, whisper-base, assemblyai, google and scripted-*"
         )
     return opener(name, settings)
@@ -410,9 +419,34 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, pace))
         case ("reconcile", _, _):
             judge = await _judge(fleet, stack)
-            return reconcile.stage(reconcile.Reconcile(database, store, judge, long_work(16)))  # it only waits
+            work = long_work(16)  # it only waits
+            tiebreak = _tiebreak(fleet, stack)  # closed before its work: it finishes what it has paid for
+            return reconcile.stage(reconcile.Reconcile(database, store, judge, work, tiebreak))
         case _:
             return persist.stage(persist.Persist(database, store))
+
+
+def open_tiebreaker(settings: Settings) -> LocalRecognizer | PiecewiseRecognizer | None:
+    """Who hears again what others disagree about; None if nobody is configured."""
+    if settings.tiebreaker is None or not settings.tiebreaker_s:
+        return None
+    recognizer = open_recognizer(settings.tiebreaker, settings, "CONCORD_TIEBREAKER")
+    if isinstance(recognizer, RemoteRecognizer):
+        raise SettingsError(
+            f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; name whisper-* or google"
+        )
+    return recognizer
+
+
+def _tiebreak(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Tiebreak | None:
+    settings = fleet.settings
+    recognizer = open_tiebreaker(settings)
+    if recognizer is None:
+        return None
+    excerpts = Excerpts()
+    stack.push_async_callback(recognizer.close)
+    stack.push_async_callback(excerpts.close)
+    return Tiebreak(recognizer, fleet.database, fleet.store, excerpts, settings.tiebreaker_s, fleet.metrics)
 
 
 async def _judge(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Judge | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -15,7 +15,8 @@ from agents import names
 from agents.failpoints import passing
 from agents.judge import Judge, Whose
 from agents.stage import Stage, belonging, failed_job
-from agents.text.reconcile import reconcile
+from agents.text.reconcile import Compared, compare
+from agents.tiebreak import Tiebreak
 from agents.work import LongWork
 from schemas import topics
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
@@ -28,7 +29,7 @@ from sinks import Database, Store
 #: it.
 _DECIDING = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
 
-#: Seconds for which an event waits for a judge, and until the next look.
+#: Seconds for which an event waits for others to be asked, and until the next look.
 LOOK_S, NEXT_LOOK_S = 2.0, 1.0
 
 
@@ -45,6 +46,8 @@ class Reconcile:
     #: Who is asked about disputed words, and the work in which that goes on; None where nobody is.
     judge: Judge | None = None
     work: LongWork | None = None
+    #: Who hears disputed words again, before the judge is asked.
+    tiebreak: Tiebreak | None = None
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """The last recognizer's result, or the end of waiting for it."""
@@ -89,18 +92,23 @@ class Reconcile:
         )
 
     async def _decided(self, result: AsrResult, answered: list[ProviderRequest]) -> Reconciliation | None:
-        """The transcript; None while a judge is being asked, which goes on outside the event."""
-        if self.judge is None or self.work is None or len(answered) < 2:
-            return await self._calibrated(answered)
-        judge, whose = self.judge, Whose(result.tenant_id, result.job_id, result.run)
+        """The transcript; None while others are being asked, which goes on outside the event."""
+        if not (self.judge or self.tiebreak) or self.work is None or len(answered) < 2:
+            return (await self._compared(answered)).decided
 
-        async def judged(tell: Callable[[float], None]) -> Reconciliation:
-            decided = await judge.judged(await self._calibrated(answered), whose, tell)
+        async def settled(tell: Callable[[float], None]) -> Reconciliation:
+            compared = await self._compared(answered)
+            decided = compared.decided
+            if self.tiebreak is not None and (job := await self.database.job(result.job_id)) is not None:
+                decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
+            if self.judge is not None:
+                whose = Whose(result.tenant_id, result.job_id, result.run)
+                decided = await self.judge.judged(decided, whose, tell)
             passing("reconcile.judged")
             return decided
 
         key = f"reconcile/{result.job_id}/{result.run}"
-        return cast("Reconciliation | None", await self.work.run(key, judged, LOOK_S))
+        return cast("Reconciliation | None", await self.work.run(key, settled, LOOK_S))
 
     @staticmethod
     def _look_again(envelope: Envelope, result: AsrResult) -> Outcome:
@@ -122,9 +130,9 @@ class Reconcile:
             audit="",
         )
 
-    async def _calibrated(self, answered: list[ProviderRequest]) -> Reconciliation:
+    async def _compared(self, answered: list[ProviderRequest]) -> Compared:
         heard = await asyncio.gather(*(self._load(r.hypothesis_uri or "") for r in answered))
-        return await asyncio.get_running_loop().run_in_executor(_DECIDING, reconcile, heard)
+        return await asyncio.get_running_loop().run_in_executor(_DECIDING, compare, heard)
 
     async def _load(self, uri: str) -> Hypothesis:
         return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri)))

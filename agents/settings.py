@@ -79,6 +79,18 @@ class Settings(BaseModel):
     recognizers: tuple[Name, ...] = Field(
         LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one"
     )
+    tiebreaker: Name | None = Field(
+        None,
+        alias="CONCORD_TIEBREAKER",
+        description="whisper-* or google: hears again where the others disagree, and is none of them",
+    )
+    tiebreaker_s: float = Field(
+        120.0,
+        alias="CONCORD_TIEBREAKER_SECONDS",
+        ge=0,
+        le=3600,
+        description="of a recording, that the tiebreaker may hear",
+    )
     whisper_dir: Path | None = Field(
         None, alias="WHISPER_MODEL_DIR", description="folder with one folder per Whisper model"
     )
@@ -182,8 +194,10 @@ class Settings(BaseModel):
     def _google_complete(cls, value: Any, info: ValidationInfo) -> Any:
         plain = str(info.data.get("google_endpoint")).startswith("http://")
         needed = info.field_name == "google_project" or not plain
-        if value is None and needed and "google" in info.data.get("recognizers", ()):
-            raise ValueError("must be set, because CONCORD_RECOGNIZERS names google")
+        tiebreaker = info.data.get("tiebreaker")
+        for field, names in (("RECOGNIZERS", info.data.get("recognizers", ())), ("TIEBREAKER", [tiebreaker])):
+            if value is None and needed and "google" in names:
+                raise ValueError(f"must be set, because CONCORD_{field} names google")
         return value
 
     @field_validator("recognizers", "google_languages", "allow_hosts", mode="before")
@@ -227,6 +241,8 @@ class Settings(BaseModel):
         wrong = []
         if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
             wrong.append("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
+        if self.tiebreaker in self.recognizers:
+            wrong.append(f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says")
         if "assemblyai" in self.recognizers and not self.assemblyai_key:
             wrong.append("ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it")
         if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
@@ -238,6 +254,11 @@ class Settings(BaseModel):
         if wrong:
             raise ValueError("\n  ".join(wrong))
         return self
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """Every recognizer that is used: for all of a recording, or for parts."""
+        return (*self.recognizers, self.tiebreaker) if self.tiebreaker else self.recognizers
 
     @property
     def storage(self) -> Path:

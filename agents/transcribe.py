@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from agents import names
+from agents.answers import Kept
 from agents.failpoints import passing
 from agents.pace import Pace
 from agents.providers import (
@@ -26,7 +27,7 @@ from agents.providers import (
 from agents.stage import Stage, backoff_s, belonging
 from agents.work import LongWork
 from schemas import topics
-from schemas.errors import NotFound, ProviderError, Transient, Unavailable
+from schemas.errors import ProviderError, Transient
 from schemas.events import AsrRequest, StepState
 from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest, RequestChange, Usage
 from schemas.messages import Envelope
@@ -41,9 +42,6 @@ URL_S = 6 * 3600
 
 #: Age at which the URL of audio that was not submitted yet is replaced: the provider needs time to read from it.
 STALE = timedelta(seconds=URL_S / 2)
-
-#: Seconds between two tries to store what was paid for.
-STORE_S = 2.0
 
 #: Seconds until a call for which its event still waits; later ones come back as an event.
 SHORT_S = 1.0
@@ -215,7 +213,8 @@ class Transcribe:
         async with self.store.local_path(asked.audio_uri) as path:
             request = self._request(asked, row)
             if isinstance(recognizer, PiecewiseRecognizer):
-                heard = await recognizer.transcribe_pieces(path, request, tell, _Pieces(self.store, asked))
+                kept = Kept(self.store, asked.tenant_id, asked.job_id, asked.provider)
+                heard = await recognizer.transcribe_pieces(path, request, tell, kept)
             else:
                 heard = await recognizer.transcribe(path, request, tell)
         await self._store(asked, heard)
@@ -325,35 +324,6 @@ class _Stored:
 
     async def url(self) -> str | None:
         return await self.store.presigned_url(self.uri, URL_S)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pieces:
-    """The answers stored beside the recording, as `agents.providers.Answers`."""
-
-    store: Store
-    asked: AsrRequest
-
-    async def get(self, key: str) -> bytes | None:
-        try:
-            return await self.store.get(self._uri(key))
-        except NotFound:
-            return None
-
-    async def put(self, key: str, answer: bytes) -> None:
-        while True:
-            try:
-                await self.store.put(self._name(key), answer, "application/json")
-            except Unavailable:  # the answer is paid for, and nowhere else
-                await asyncio.sleep(STORE_S)
-            else:
-                return
-
-    def _name(self, key: str) -> str:
-        return names.piece(self.asked.tenant_id, self.asked.job_id, self.asked.provider, key)
-
-    def _uri(self, key: str) -> str:
-        return self.store.uri(self._name(key))
 
 
 async def _before(until: float, call: Callable[[], Awaitable[Any]]) -> Any:

@@ -159,7 +159,7 @@ async def _fleet(settings: Settings, found: Settings) -> AsyncIterator[Running]:
         async with reach.database(found) as database, reach.store(found) as store:
             yield Running(found, database, store, reach.console(found))
         return
-    for name in settings.recognizers:
+    for name in settings.opened:
         if name.startswith("whisper-"):
             model = name.removeprefix("whisper-")
             await asyncio.to_thread(model_path, model, settings.whisper_dir, settings.cache)

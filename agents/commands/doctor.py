@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
-from agents.app import open_adjudicator, open_recognizer
+from agents.app import open_adjudicator, open_recognizer, open_tiebreaker
 from agents.commands import check_kafka, check_postgres, reach
 from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
@@ -177,18 +177,20 @@ def _needed(module: str, settings: Settings) -> bool:
         case "PostgreSQL":
             return settings.database_url is None
         case "the recognizers":
-            return any(name.startswith("whisper-") for name in settings.recognizers)
+            return any(name.startswith("whisper-") for name in settings.opened)
         case _:
             return False
 
 
 async def _recognizers(settings: Settings, *, quick: bool) -> list[Finding]:
-    return [await _recognizer(name, settings, quick=quick) for name in settings.recognizers]
+    return [await _recognizer(name, settings, quick=quick) for name in settings.opened]
 
 
 async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
     what = f"recognizer {name}"
     try:
+        if name == settings.tiebreaker:
+            open_tiebreaker(settings)  # refuses those that cannot take parts of a recording
         if name == "google":
             return await _google(name, settings, quick=quick)
         if not name.startswith("whisper-"):

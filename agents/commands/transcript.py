@@ -83,10 +83,11 @@ def _span(group: list[Decision], providers: Sequence[str]) -> Span:
 
 
 def _heard(group: list[Decision], providers: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Text to its recognizers, the chosen one's first."""
+    """Text to its recognizers, the chosen one's first. Who is named nowhere in it was not asked about it."""
+    asked = {name for slot in group for reading in (slot.chosen, *slot.others) for name in reading.providers}
     chosen = _joined(decision.chosen.text for decision in group)
     said: dict[str, list[str]] = {chosen: []}
-    for provider in providers:
+    for provider in [name for name in providers if name in asked]:
         said.setdefault(_joined(_heard_by(provider, decision) for decision in group), []).append(provider)
     return tuple((text, tuple(who)) for text, who in said.items())
 

@@ -79,7 +79,7 @@ def judged(
         decided,
         decisions=tuple(decisions),
         method=rule.partition("/")[0],
-        quality=_quality(decided, decisions),
+        quality=requalified(decided.quality, decisions, _won(decided.decisions, decisions)),
     )
 
 
@@ -171,26 +171,31 @@ def _chosen(slot: Decision, which: int, rule: str) -> Decision:
     return replace(slot, chosen=chosen, others=others, rule=rule)
 
 
-def _quality(decided: Reconciliation, decisions: Sequence[Decision]) -> Quality:
-    """The figures that follow the choice: probabilities, and how often each recognizer agrees with the result. What
-    was disputed and who heard something where stays as it is.
+def requalified(quality: Quality, decisions: Sequence[Decision], won: Mapping[str, int]) -> Quality:
+    """The figures that follow the choice: probabilities, and how often each recognizer agrees with the result, which it
+    now does in so many slots more. What was disputed and who heard something where stays as it is.
     """
     sure = [decision.chosen.probability for decision in decisions if decision.chosen.text is not None]
-    won: Counter[str] = Counter()
-    for old, new in zip(decided.decisions, decisions, strict=True):
-        if old.chosen.text != new.chosen.text:
-            won.update(new.chosen.providers)
-            won.subtract(old.chosen.providers)
     recognizers = {
-        name: said | {"agreement": _moved(said.get("agreement"), won[name] / max(len(decisions), 1))}
-        for name, said in decided.quality.recognizers.items()
+        name: said | {"agreement": _moved(said.get("agreement"), won.get(name, 0) / max(len(decisions), 1))}
+        for name, said in quality.recognizers.items()
     }
     return replace(
-        decided.quality,
+        quality,
         confidence=round(sum(sure) / len(sure), 4) if sure else None,
         expected_word_errors=round(sum(1 - decision.chosen.probability for decision in decisions), 2),
         recognizers=recognizers,
     )
+
+
+def _won(before: Sequence[Decision], after: Sequence[Decision]) -> Counter[str]:
+    """In how many slots more each recognizer agrees with the result."""
+    won: Counter[str] = Counter()
+    for old, new in zip(before, after, strict=True):
+        if old.chosen.text != new.chosen.text:
+            won.update(new.chosen.providers)
+            won.subtract(old.chosen.providers)
+    return won
 
 
 def _moved(share: float | None, by: float) -> float | None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 
-def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints]:
-    """Decisions in order, and per slot the column whose reading was chosen.
+def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints, list[int]]:
+    """Decisions in order, per slot the column whose reading was chosen, and per segment where its decisions end.
 
     `chance` (slots, columns) is the probability that what a column has in a slot is right. Words are never cut: where
     recognizers put word boundaries differently, one of them is followed for the whole segment.
@@ -35,6 +35,7 @@ def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints
     plain = network.plain[first] & (size == 1)
     agreed = plain & network.unanimous[first]
     spans = zip(first.tolist(), size.tolist(), plain.tolist(), agreed.tolist(), strict=True)
+    ends = []
     for start, length, simple, undisputed in spans:
         if undisputed:
             writer.agree(start)
@@ -42,7 +43,8 @@ def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints
             writer.slot(start)
         else:
             writer.span(start, start + length)
-    return tuple(writer.decisions), np.array(writer.chosen, dtype=np.int64)
+        ends.append(len(writer.decisions))
+    return tuple(writer.decisions), np.array(writer.chosen, dtype=np.int64), ends
 
 
 def best_written(hypothesis: Hypothesis) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 GAP_MS = 5000
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A reconciliation, and the network that it was decided in."""
+
+    decided: Reconciliation
+    network: Network
+    #: Per segment of the network, where its decisions end.
+    ends: list[int]
+
+
 def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Reconciliation:
     """The most probable transcript of one recording, with every slot's readings. At least one hypothesis.
 
@@ -30,17 +41,23 @@ def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None 
     them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.15 s. Without a calibration,
     the one that comes with Concord.
     """
+    return compare(hypotheses, calibration).decided
+
+
+def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Compared:
+    """As `reconcile`, for those who look at the network again."""
     if not hypotheses:
         raise ValueError("nothing to reconcile: no hypothesis was given")
     network = build(hypotheses)
-    decisions, chosen = choose(network, probabilities(network, calibration or shipped()))
-    return Reconciliation(
+    decisions, chosen, ends = choose(network, probabilities(network, calibration or shipped()))
+    decided = Reconciliation(
         decisions=decisions,
         method="single" if len(hypotheses) == 1 else "calibrated",
         quality=_quality(network, decisions, chosen),
         providers=tuple(sorted(h.provider for h in hypotheses)),
         language=language(hypotheses),
     )
+    return Compared(decided, network, ends)
 
 
 def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np.int64]) -> Quality:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from agents import intake, persist, reconcile, transcribe
+from agents.excerpts import Excerpts
 from agents.judge import Judge
 from agents.locations import Locations
 from agents.memory import Clock, MemoryFleet
 from agents.pace import Pace
 from agents.prober import Prober
-from agents.providers import Adjudicator, Pending
+from agents.providers import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
+from agents.tiebreak import Tiebreak
 from agents.work import LongWork
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
@@ -112,8 +114,17 @@ async def prober():
 
 
 @pytest.fixture
-async def story(prober):
-    """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers, and a judge who has 3 s if there is one."""
+async def excerpts():
+    it = Excerpts()
+    yield it
+    await it.close()
+
+
+@pytest.fixture
+async def story(prober, excerpts):
+    """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers; a judge and a third recognizer, who have 3 s
+    each, if there are any.
+    """
     opened: list[LongWork] = []
 
     def build(
@@ -123,6 +134,9 @@ async def story(prober):
         max_spans: int = 200,
         slots: dict[str, int] | None = None,
         interval_s: float = 0.0,
+        third: LocalRecognizer | PiecewiseRecognizer | None = None,
+        seconds: float = 120.0,
+        third_limit_s: float = 3.0,
     ) -> Story:
         clock = Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
@@ -135,7 +149,11 @@ async def story(prober):
             *(transcribe.stage(transcribe.Transcribe(s, database, store, work, paces[s.name])) for s in speakers),
             reconcile.stage(
                 reconcile.Reconcile(
-                    database, store, Judge(judge, database, max_spans, limit_s=3) if judge else None, work
+                    database,
+                    store,
+                    Judge(judge, database, max_spans, limit_s=3) if judge else None,
+                    work,
+                    Tiebreak(third, database, store, excerpts, seconds, limit_s=third_limit_s) if third else None,
                 )
             ),
             persist.stage(persist.Persist(database, store)),

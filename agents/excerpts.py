@@ -1,0 +1,109 @@
+"""Stretches of a recording as files of their own, cut in a process that a hostile recording may crash."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.audio import decode
+from agents.processes import Died, Message, Worker, begin, serve
+from agents.providers.pieces import MEMORY, RATE, flac
+from schemas.errors import Transient, Unavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Seconds without a sign of life after which the process is killed.
+STALL_S = 60.0
+#: Scheduling niceness of the process: decoding must not slow the event loop beside it.
+_NICENESS = 5
+
+
+class Excerpts:
+    """Cuts for an event loop; recordings wait for each other."""
+
+    def __init__(self, *, stall_s: float = STALL_S) -> None:
+        self._worker = Worker("agents.excerpts")
+        self._stall_s = stall_s
+
+    async def cut(self, audio: Path, stretches: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
+        """Write a FLAC file for each stretch, given as start and end in ms, in order and without overlap.
+
+        What lies past the recording's end is silence. Raises `RefusedMedia`, or `Transient` when the process died.
+        """
+        order = {"path": str(audio.resolve()), "stretches": stretches, "folder": str(folder)}
+        try:
+            await self._worker.ask(order, stall_s=self._stall_s)
+        except (Died, Unavailable) as exc:
+            raise Transient(f"cutting {audio.name} was interrupted: {exc}") from exc
+        except TimeoutError as exc:
+            raise Transient(f"cutting {audio.name} made no progress for {self._stall_s:.0f} s") from exc
+        return [_file(folder, number) for number in range(len(stretches))]
+
+    async def close(self) -> None:
+        """End the process. Safe to call twice."""
+        await self._worker.close()
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number}.flac"
+
+
+# What follows runs in the process.
+
+
+def _answer(order: Message, tell: Callable[[Message], None]) -> Message:
+    sounds = excerpts(Path(order["path"]), order["stretches"], lambda: tell({}))
+    for number, samples in enumerate(sounds):
+        _file(Path(order["folder"]), number).write_bytes(flac(samples))
+    return {}
+
+
+def excerpts(
+    path: Path, stretches: Sequence[tuple[int, int]], beat: Callable[[], None] = lambda: None
+) -> Iterator[NDArray[np.float32]]:
+    """The sound of each stretch, mono at 16 kHz. One at a time is held, and nothing behind the last is decoded."""
+    import numpy as np
+
+    bounds = [(start * RATE // 1000, end * RATE // 1000) for start, end in stretches]
+    number = at = 0
+    parts: list[NDArray[np.float32]] = []
+
+    def whole() -> NDArray[np.float32]:
+        start, end = bounds[number]
+        found = np.concatenate([np.zeros(0, dtype=np.float32), *parts])
+        parts.clear()
+        return np.pad(found, (0, end - start - len(found)))
+
+    for samples in decode(path, RATE):
+        beat()
+        while number < len(bounds) and bounds[number][1] <= at + len(samples):
+            parts.append(samples[max(0, bounds[number][0] - at) : bounds[number][1] - at])
+            yield whole()
+            number += 1
+        if number == len(bounds):
+            return
+        parts.append(samples[max(0, bounds[number][0] - at) :])
+        at += len(samples)
+    while number < len(bounds):
+        yield whole()
+        number += 1
+
+
+def main() -> None:
+    """The process: `python -m agents.excerpts`."""
+    begin()
+    os.nice(_NICENESS)
+    import av  # noqa: F401  (so that the first recording does not wait for it)
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    serve(_answer)
+
+
+if __name__ == "__main__":
+    main()

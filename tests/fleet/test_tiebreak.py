@@ -1,0 +1,282 @@
+"""What becomes of a recording whose recognizers disagree, when one more hears the disputed stretches: a good one, and
+one that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import wave
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from agents.audio import decode
+from agents.memory import MemoryFleet
+from agents.providers.google import Google
+from agents.providers.scripted_judge import ScriptedJudge
+from agents.text.reconcile import compare
+from agents.tiebreak import Tiebreak
+from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.events import JobReprocess
+from schemas.jobs import Job
+from schemas.words import Hypothesis, Reconciliation, Word, adapter
+from sinks.memory import MemoryDatabase
+from sinks.memory_store import MemoryStore
+from tests.fleet.conftest import Speaker
+from tests.servers.google_speech import Server, serving
+
+#: Four disputes in a hundred words, far apart, one word every 400 ms; the third recognizer sides with the second.
+SAID = [f"word{n}" for n in range(100)]
+DISPUTES = {10: ("house", "mousetrap"), 35: ("four", "fourteen"), 60: ("can", "cannot"), 85: ("rod", "Rodney")}
+ONE, OTHER = (" ".join({**dict(enumerate(SAID)), **{n: d[k] for n, d in DISPUTES.items()}}.values()) for k in (0, 1))
+STEP_MS = 400
+
+
+def ramp(seconds: float = 41) -> bytes:
+    """A recording whose level is its time, 4 ms a step: who hears a part of it can tell which part."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes((np.arange(int(16_000 * seconds)) // 64).astype("<i2").tobytes())
+    return content.getvalue()
+
+
+@dataclass
+class Third:
+    """A `LocalRecognizer` for ramps: says the words of `text` that are in the part it hears, after raising what
+    `trouble` holds for the next calls.
+    """
+
+    text: str = OTHER
+    trouble: list[Exception | None] = field(default_factory=list)
+    #: Seconds that a call takes, from the second on.
+    slow_s: float = 0.0
+    name: str = "third"
+    #: Start and end of every part it was given, ms.
+    heard: list[tuple[int, int]] = field(default_factory=list)
+
+    async def transcribe(self, audio, request, progress):
+        levels = np.rint(np.concatenate(list(decode(audio))) * 32768) * 4
+        start, end = int(levels[0]), int(levels.max()) + 4
+        self.heard.append((start, end))
+        await asyncio.sleep(self.slow_s if len(self.heard) > 1 else 0)
+        if trouble := self.trouble.pop(0) if self.trouble else None:
+            raise trouble
+        words = [
+            Word(text, n * STEP_MS - start, n * STEP_MS + 350 - start, 0.9)
+            for n, text in enumerate(self.text.split())
+            if start <= n * STEP_MS and n * STEP_MS + 350 <= end
+        ]
+        return Hypothesis(self.name, tuple(words), "en", end - start)
+
+    async def close(self): ...
+
+
+def pair() -> tuple[Speaker, Speaker]:
+    return Speaker("a", ONE), Speaker("b", OTHER)
+
+
+def pair_heard() -> list[Hypothesis]:
+    return [
+        Hypothesis(
+            speaker.name, tuple(Word(w, n * STEP_MS, n * STEP_MS + 350) for n, w in enumerate(speaker.text.split()))
+        )
+        for speaker in pair()
+    ]
+
+
+async def decided(told, job_id: str = "j") -> Reconciliation:
+    [event] = [e for e in told.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
+    return adapter(Reconciliation).validate_json(await told.store.get(event["raw_uri"]))
+
+
+async def run(told, **more) -> Reconciliation:
+    await told.upload(content=ramp(), **more)
+    await told.fleet.run()
+    assert told.terminal() == [("persisted", "j", 1)]
+    return await decided(told)
+
+
+async def without(story) -> Reconciliation:
+    return await run(story(*pair()))
+
+
+def usage(fleet: MemoryFleet) -> Counter[str]:
+    used: Counter[str] = Counter()
+    for row in fleet.database.usage:
+        if row.provider in ("third", "google"):
+            used[row.unit] += row.quantity
+    return used
+
+
+async def test_it_hears_the_disputed_stretches_only_and_its_readings_count(story):
+    third = Third()
+    told = story(*pair(), third=third)
+    call = await run(told)
+    named = [n for n, d in enumerate(call.decisions) if "third" in str(d)]
+
+    assert call.text == OTHER
+    assert named == [*DISPUTES]
+    assert [call.decisions[n].chosen.providers for n in named] == [("b", "third")] * 4
+    assert call.method == "calibrated"
+    assert call.providers == ("a", "b", "third")
+    assert "third was asked as well about 4 disputed stretches, 13.4 s of sound." in call.notes
+    # What is heard is where the words are, and a second and a half around them.
+    for (start, end), n in zip(sorted(third.heard), DISPUTES, strict=True):
+        assert (start, end) == pytest.approx((n * STEP_MS - 1500, n * STEP_MS + 350 + 1500), abs=4)
+
+
+async def test_what_both_heard_stays_whatever_the_third_hears(story):
+    calibrated = await without(story)
+    call = await run(story(*pair(), third=Third(" ".join("nonsense" for _ in SAID))))
+    agreed = [n for n, d in enumerate(calibrated.decisions) if d.rule == "unanimous"]
+
+    assert len(call.decisions) == len(calibrated.decisions)
+    assert [call.decisions[n] for n in agreed] == [calibrated.decisions[n] for n in agreed]
+    assert {word.text for word in call.words} <= {*ONE.split(), *OTHER.split(), "nonsense"}
+
+
+async def test_what_it_cost_is_recorded_under_its_name(story):
+    told = story(*pair(), third=Third())
+    await run(told)
+
+    assert usage(told.fleet) == {"audio_seconds": pytest.approx(13.4), "requests": 4}
+
+
+async def test_it_is_asked_no_more_than_the_seconds_it_has(story):
+    third = Third()
+    call = await run(story(*pair(), third=third, seconds=7))
+
+    assert len(third.heard) == 2
+    assert "third was not asked about 2 disputes: the limit is 7 s of sound." in call.notes
+
+
+async def test_a_second_run_and_a_redelivery_ask_nothing_again(story):
+    third = Third()
+    told = story(*pair(), third=third)
+    first = await run(told)
+    for result in list(told.fleet.log["asr.results"]):
+        told.fleet.deliver_again(result)
+    again = JobReprocess(tenant_id="t", job_id="j", run=2)
+    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await told.fleet.run()
+
+    assert len(third.heard) == 4
+    assert (await decided(told)).decisions == first.decisions
+
+
+async def test_recognizers_that_agree_or_are_alone_need_no_third(story):
+    third = Third()
+    for speakers in ((Speaker("a"), Speaker("b")), (Speaker("a"),), (Speaker("a"), Speaker("b", "fails"))):
+        await run(story(*speakers, third=third))
+
+    assert third.heard == []
+
+
+@pytest.mark.parametrize("refusal", [ProviderError("no weights"), RateLimited("slow down")])
+async def test_after_a_refusal_no_other_stretch_is_begun(story, refusal):
+    third = Third(trouble=[refusal] * 4)
+    calibrated, call = await without(story), await run(story(*pair(), third=third))
+
+    assert len(third.heard) <= 4
+    assert call.decisions == calibrated.decisions
+    assert call.providers == ("a", "b")
+    assert f"third did not hear 4 disputed stretches, which stay as they were: {refusal}." in call.notes
+
+
+async def test_a_failure_is_tried_again_once_then_left(story):
+    third = Third(trouble=[Transient("its process ended")] * 5)
+    call = await run(story(*pair(), third=third))
+    asked = sum("third" in str(d) for d in call.decisions)
+
+    assert 3 <= asked <= 4
+    assert len(third.heard) in (8, 9)
+
+
+async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(story):
+    third = Third(slow_s=60)
+    told = story(*pair(), third=third)
+    call = await run(told)
+
+    assert sum("third" in str(d) for d in call.decisions) == 1
+    assert "third did not hear 3 disputed stretches, which stay as they were: no answer within 3 s" in " ".join(
+        call.notes
+    )
+    assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
+
+
+async def test_jobs_wait_for_each_other_and_each_has_its_own_time(excerpts):
+    store = MemoryStore()
+    blob = await store.put("t/j/original.wav", ramp(), "audio/wav")
+    job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=blob.uri)
+    third = Third(slow_s=1.5)
+    tiebreak = Tiebreak(third, MemoryDatabase(), store, excerpts, 120, limit_s=5)
+    heard = pair_heard()
+    jobs = (tiebreak.settled(compare(heard), replace(job, job_id=f"j{n}")) for n in range(4))
+    calls = await asyncio.gather(*jobs)
+
+    assert [call.text for call in calls] == [OTHER] * 4
+
+
+async def test_a_recording_that_is_gone_costs_a_note(excerpts):
+    third, store = Third(), MemoryStore()
+    heard = [
+        Hypothesis(s.name, tuple(Word(w, n * 400, n * 400 + 350) for n, w in enumerate(s.text.split()))) for s in pair()
+    ]
+    job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=store.uri("t/j/original.wav"))
+    compared = compare(heard)
+    call = await Tiebreak(third, MemoryDatabase(), store, excerpts, 120).settled(compared, job)
+
+    assert third.heard == []
+    assert call.decisions == compared.decided.decisions
+    assert "third did not hear 4 disputed stretches" in " ".join(call.notes)
+
+
+@dataclass
+class Timeless(Speaker):
+    """Does not say when."""
+
+    async def poll(self, provider_id):
+        heard = await super().poll(provider_id)
+        return replace(heard, words=tuple(Word(word.text) for word in heard.words))
+
+
+async def test_without_times_nothing_is_cut(story):
+    third = Third()
+    call = await run(story(Timeless("a", ONE), Timeless("b", OTHER), third=third))
+
+    assert third.heard == []
+    assert "third was not asked about 4 disputes: no recognizer says when they were said." in call.notes
+    await run(story(Timeless("a", ONE), Speaker("b", OTHER), third=third))
+    assert len(third.heard) == 4
+
+
+async def test_a_judge_is_asked_after_it_and_sees_three(story):
+    judge = ScriptedJudge()
+    third = Third(OTHER.replace("mousetrap", "mouse"))
+    call = await run(story(*pair(), third=third, judge=judge))
+    first = [q for questions in judge.asked for q in questions if "mousetrap" in q.readings]
+
+    assert [set(q.readings) for q in first] == [{"house", "mousetrap", "mouse"}]
+    assert call.method == "gemini"
+
+
+async def test_google_can_be_the_third_and_is_paid_once(story, tmp_path):
+    server = Server(tmp_path / "ledger.jsonl")
+    async with serving(server) as endpoint:
+        google = Google("google", project="p", endpoint=endpoint, retries=0)
+        told = story(*pair(), third=google, third_limit_s=60)  # importing the SDK takes its time
+        await run(told)
+        for result in list(told.fleet.log["asr.results"]):
+            told.fleet.deliver_again(result)
+        await told.fleet.run()
+        await google.close()
+    charges = server.charges()
+    server.ledger.close()
+
+    assert len(charges) == 4
+    assert set(charges.values()) == {1}
+    assert usage(told.fleet)["requests"] == 4
