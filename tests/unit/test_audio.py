@@ -388,8 +388,8 @@ def at_work(prober, path):
 
 async def signal_when_at_work(prober, path, number, times):
     for _ in range(times):
-        await until(lambda: at_work(prober, path))
-        pid = at_work(prober, path)
+        while not (pid := at_work(prober, path)):
+            await asyncio.sleep(0.01)
         os.kill(pid, number)
         await until(lambda pid=pid: at_work(prober, path) != pid)
 
