@@ -124,6 +124,7 @@ async def test_a_worker_that_is_killed_in_the_middle_pays_again_for_what_was_in_
     await worker.kill()
 
 
+@pytest.mark.faults
 async def test_a_worker_that_is_told_to_stop_in_the_middle_pays_for_nothing_twice(fleet):
     fleet.server.switches = Switches(delay_s=0.4)
     worker = fleet.here.worker(*ROLES, name="stopped")

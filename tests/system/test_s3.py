@@ -111,7 +111,7 @@ async def stored_through_outages(s3, *, uploads, kills, fallback, chance, away_s
     [pytest.param(False, id="waiting for it", marks=pytest.mark.faults), pytest.param(True, id="with a fallback")],
 )
 async def test_the_store_dies_and_returns_and_nothing_is_lost_or_torn(s3, seed, fallback):
-    await stored_through_outages(s3, uploads=16, kills=2, fallback=fallback, chance=random.Random(seed))
+    await stored_through_outages(s3, uploads=10, kills=1, fallback=fallback, chance=random.Random(seed))
 
 
 @pytest.mark.faults
