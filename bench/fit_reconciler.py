@@ -363,6 +363,7 @@ def main() -> None:
         options.output.write_bytes(content)
     elif options.output.read_bytes() != content:
         raise SystemExit(f"{options.output} is not what these corpora, this seed and these versions give")
+    print(f"{options.output}: {len(content)} bytes{', the same as before' if options.check else ''}")
 
 
 if __name__ == "__main__":
