@@ -288,7 +288,8 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         stack.push_async_callback(database.close)
         store = open_store(settings)
         stack.push_async_callback(store.close)
-        await _answers(store)
+        if set(wanted) - {"relay"}:  # which has no use for it
+            await _answers(store)
         # A pool of their own: however much people read, it never keeps a stage waiting.
         reading = await connect_pool(dsn)
         stack.callback(reading.terminate)

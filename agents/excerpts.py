@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.audio import decode
-from agents.processes import Died, Message, Worker, begin, serve
-from agents.providers.pieces import MEMORY, RATE, flac
-from schemas.errors import Transient, Unavailable
+from agents.processes import Message, Worker
+from agents.providers.pieces import RATE, STALL_S, cut, cutting, flac
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-#: Seconds without a sign of life after which the process is killed.
-STALL_S = 60.0
-#: Scheduling niceness of the process: decoding must not slow the event loop beside it.
-_NICENESS = 5
 
 
 class Excerpts:
@@ -36,12 +28,7 @@ class Excerpts:
         What lies past the recording's end is silence. Raises `RefusedMedia`, or `Transient` when the process died.
         """
         order = {"path": str(audio.resolve()), "stretches": stretches, "folder": str(folder)}
-        try:
-            await self._worker.ask(order, stall_s=self._stall_s)
-        except (Died, Unavailable) as exc:
-            raise Transient(f"cutting {audio.name} was interrupted: {exc}") from exc
-        except TimeoutError as exc:
-            raise Transient(f"cutting {audio.name} made no progress for {self._stall_s:.0f} s") from exc
+        await cutting(self._worker, order, audio, self._stall_s)
         return [_file(folder, number) for number in range(len(stretches))]
 
     async def close(self) -> None:
@@ -96,13 +83,7 @@ def excerpts(
 
 def main() -> None:
     """The process: `python -m agents.excerpts`."""
-    begin()
-    os.nice(_NICENESS)
-    import av  # noqa: F401  (so that the first recording does not wait for it)
-
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    serve(_answer)
+    cut(_answer)
 
 
 if __name__ == "__main__":

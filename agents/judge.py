@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from agents.metrics import Metrics
 from agents.providers import Adjudicator, Judgement
 from agents.text.adjudicate import Span, judged, overruled, spans
+from agents.work import each
 from schemas.errors import ProviderError, RateLimited, Transient
-from schemas.jobs import Adjudication, Usage
+from schemas.jobs import Adjudication, used
 from schemas.words import Question, Reconciliation
 from sinks import Database
 
@@ -114,20 +115,13 @@ class _Asking:
         """All that is open, in several calls at a time."""
         questions = list(self.open.values())
         many = self.judge.adjudicator.many
-        calls = iter([questions[at : at + many] for at in range(0, len(questions), many)])
-        total = len(questions)
+        calls = [questions[at : at + many] for at in range(0, len(questions), many)]
 
-        async def caller() -> None:
-            for some in calls:
-                await self._call(some)
-                self.tell(1 - len(self.open) / total)
+        async def call(some: Sequence[Question]) -> None:
+            await self._call(some)
+            self.tell(1 - len(self.open) / len(questions))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(AT_ONCE):
-                    group.create_task(caller())
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from None
+        await each(calls, call, AT_ONCE)
 
     async def _call(self, questions: Sequence[Question]) -> None:
         if self.stop is not None:
@@ -148,19 +142,7 @@ class _Asking:
         await self._keep({}, {question.id: reason for question in questions})
 
     async def _answered(self, answer: Judgement) -> None:
-        whose, provider = self.whose, self.judge.adjudicator.name.partition("/")[0]
-        rows = [
-            Usage(
-                tenant_id=whose.tenant_id,
-                job_id=whose.job_id,
-                run=whose.run,
-                provider=provider,
-                unit=unit,
-                ref=answer.ref,
-                quantity=quantity,
-            )
-            for unit, quantity in answer.usage.items()
-        ]
+        rows = used(self.whose, self.judge.adjudicator.name.partition("/")[0], answer.ref, answer.usage)
         await self.judge.database.record_usage(rows)
         self.judge.metrics.used(rows)
         await self._keep(answer.choices, answer.faults)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from schemas.errors import Transient, Unavailable
 from sinks import Database, Traffic
+from sinks.coalesce import Coalesce
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ class Pace:
     interval_s: float = 0.0
     #: As of the last look.
     traffic: Traffic = field(default_factory=Traffic)
-    _waiting: list[asyncio.Future[float]] = field(default_factory=list)
-    _reserving: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._reserve = Coalesce(self._moments)
 
     async def run(self, seen: Callable[[Traffic], None]) -> None:
         """Admit who queues and look around, for ever; `seen` is told of every look."""
@@ -58,35 +60,17 @@ class Pace:
         if reserved and not pause_s:
             return 0.0
         if self.interval_s:
-            return await self._reserve()
+            return await self._reserve(object())  # no two callers share a moment
         return pause_s * random.uniform(1.0, 1.25)  # noqa: S311 - so that not all come back at once
 
     async def _pause_s(self) -> float:
         until = self.traffic.paused_until
         return max(0.0, (until - await self.database.now()).total_seconds()) if until else 0.0
 
-    async def _reserve(self) -> float:
+    async def _moments(self, callers: Sequence[object]) -> list[float]:
         """One statement for all who ask in the same moment."""
-        mine: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
-        if self._reserving is None or self._reserving.done():
-            self._reserving = asyncio.create_task(self._reserve_all())
-        return await mine
-
-    async def _reserve_all(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(0)
-            asking, self._waiting = self._waiting, []
-            try:
-                first = await self.database.reserve(self.provider, len(asking), self.interval_s)
-            except Exception as exc:  # noqa: BLE001 - it is the askers' to handle: each gets it
-                for future in asking:
-                    if not future.done():
-                        future.set_exception(exc)
-                continue
-            for number, future in enumerate(asking):
-                if not future.done():
-                    future.set_result(first + number * self.interval_s)
+        first = await self.database.reserve(self.provider, len(callers), self.interval_s)
+        return [first + number * self.interval_s for number in range(len(callers))]
 
     async def failed(self, exc: Transient) -> None:
         """A call did: perhaps everybody has to pause."""

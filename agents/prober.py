@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from agents.audio import MAX_DURATION_MS, Probe, probe
-from agents.processes import Died, Worker, begin, serve
+from agents.processes import Died, Worker, begin, confine, serve
 from schemas.errors import RefusedMedia, Transient
 
 #: Bytes of memory that probing one file may take: a hostile header must not get the machine's.
@@ -94,8 +93,7 @@ def main() -> None:
     begin()
     import av  # noqa: F401  (so that the first file does not wait for it)
 
-    resource.setrlimit(resource.RLIMIT_AS, (PROBE_MEMORY, PROBE_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confine(PROBE_MEMORY)
     serve(_answer)
 
 

@@ -220,6 +220,12 @@ def begin() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def confine(memory: int) -> None:
+    """Let the child, which opens what strangers sent, take so many bytes of address space and leave no core dump."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoReturn:
     """The child's work, after `begin`: answer requests with `work(request, tell)` until the parent is gone.
 

@@ -18,11 +18,12 @@ from typing import cast
 from agents.answers import Kept
 from agents.excerpts import Excerpts
 from agents.metrics import Metrics
-from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request
+from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request, audio_used
 from agents.text.reconcile import Compared
 from agents.text.stretches import Stretch, disputes, settled, stretches
+from agents.work import each
 from schemas.errors import ConcordError, NotFound, ProviderError, RateLimited, Transient, Unavailable
-from schemas.jobs import Job, Usage
+from schemas.jobs import Job, used
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks import Database, Store
 
@@ -107,19 +108,12 @@ class _Asking:
             times = [(stretch.start_ms, stretch.end_ms) for stretch in self.wanted]
             async with store.local_path(self.job.original_uri) as audio:
                 files = await self.tiebreak.excerpts.cut(audio, times, Path(folder))
-            calls = iter(zip(self.wanted, files, strict=True))
 
-            async def caller() -> None:
-                for stretch, file in calls:
-                    await self._stretch(stretch, file)
-                    self.tell((len(self.heard) + len(self.faults)) / len(self.wanted))
+            async def hear(one: tuple[Stretch, Path]) -> None:
+                await self._stretch(*one)
+                self.tell((len(self.heard) + len(self.faults)) / len(self.wanted))
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(AT_ONCE):
-                        group.create_task(caller())
-            except ExceptionGroup as several:
-                raise several.exceptions[0] from None
+            await each(zip(self.wanted, files, strict=True), hear, AT_ONCE)
 
     async def _stretch(self, stretch: Stretch, file: Path) -> None:
         for last in (False,) * (TRIES - 1) + (True,):
@@ -162,23 +156,8 @@ class _Asking:
         return _moved(heard, stretch)
 
     async def _count(self, stretch: Stretch, heard: Hypothesis) -> None:
-        used = {
-            "audio_seconds": heard.details.get("billed_seconds", stretch.length_ms / 1000),
-            "requests": heard.details.get("requests", 1),
-        }
-        job, ref = self.job, f"{stretch.start_ms}-{stretch.end_ms}"
-        rows = [
-            Usage(
-                tenant_id=job.tenant_id,
-                job_id=job.job_id,
-                run=job.run,
-                provider=heard.provider,
-                unit=unit,
-                ref=ref,
-                quantity=float(count),
-            )
-            for unit, count in used.items()
-        ]
+        ref = f"{stretch.start_ms}-{stretch.end_ms}"
+        rows = used(self.job, heard.provider, ref, audio_used(heard, stretch.length_ms / 1000))
         await self.tiebreak.database.record_usage(rows)
         self.tiebreak.metrics.used(rows)
 

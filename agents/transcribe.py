@@ -23,13 +23,14 @@ from agents.providers import (
     RemoteRecognizer,
     Request,
     UploadingRecognizer,
+    audio_used,
 )
 from agents.stage import Stage, backoff_s, belonging
 from agents.work import LongWork
 from schemas import topics
 from schemas.errors import ProviderError, Transient
 from schemas.events import AsrRequest, StepState
-from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest, RequestChange, Usage
+from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest, RequestChange, used
 from schemas.messages import Envelope
 from schemas.words import Hypothesis, adapter
 from sinks import Claim, Database, Store
@@ -234,6 +235,7 @@ class Transcribe:
         """A request has ended well."""
         name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
         uri = self.store.uri(name) if stored else await self._store(asked, heard)
+        length_ms = heard.duration_ms or asked.duration_ms or 0
         return Outcome(
             tenant_id=asked.tenant_id,
             job_id=asked.job_id,
@@ -246,7 +248,7 @@ class Transcribe:
                 word_count=len(heard.words),
                 language=heard.language,
             ),
-            usage=_usage(asked, heard),
+            usage=used(asked, asked.provider, "whole", audio_used(heard, length_ms / 1000)),
         )
 
     def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
@@ -289,21 +291,6 @@ class Transcribe:
             audio_url=row.audio_url,
             since=row.audio_at,
         )
-
-
-def _usage(asked: AsrRequest, heard: Hypothesis) -> tuple[Usage, ...]:
-    """The audio of one request, or of all its pieces, as the provider counts it where that is known."""
-    used = {
-        "audio_seconds": heard.details.get("billed_seconds", (heard.duration_ms or asked.duration_ms or 0) / 1000),
-        "requests": heard.details.get("requests", 1),
-    }
-    whose: dict[str, Any] = {
-        "tenant_id": asked.tenant_id,
-        "job_id": asked.job_id,
-        "run": asked.run,
-        "provider": asked.provider,
-    }
-    return tuple(Usage(**whose, unit=unit, ref="whole", quantity=float(count)) for unit, count in used.items())
 
 
 def stage(transcribe: Transcribe) -> Stage:

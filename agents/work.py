@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas.errors import Unavailable
 from sinks import Database
@@ -23,6 +23,8 @@ LEASE_S = 9.0
 #: Seconds for which the result of work that nobody asked about again is kept.
 KEEP_S = 600.0
 
+
+T = TypeVar("T")
 
 Make = Callable[[Callable[[float], None]], Awaitable[Any]]
 
@@ -130,3 +132,19 @@ class LongWork:
         if self._renewing is not None:
             self._renewing.cancel()
         self._pieces.clear()
+
+
+async def each(items: Iterable[T], do: Callable[[T], Awaitable[None]], at_once: int) -> None:
+    """Do all items, so many at a time. The first thing that is raised ends the others, and is raised."""
+    left = iter(items)
+
+    async def caller() -> None:
+        for item in left:
+            await do(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(caller())
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None

@@ -7,9 +7,10 @@ rules (versions only rise, a run ends once, only the claim's holder may write a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from schemas import ids, topics
@@ -143,6 +144,35 @@ class Usage:
     #: Names the request, so that each is counted once: the provider's own id where it gives one.
     ref: str
     quantity: float
+
+
+class OfRun(Protocol):
+    """Whatever belongs to a run of a job: a job's row, an event."""
+
+    @property
+    def tenant_id(self) -> str: ...
+
+    @property
+    def job_id(self) -> str: ...
+
+    @property
+    def run(self) -> int: ...
+
+
+def used(whose: OfRun, provider: str, ref: str, amounts: Mapping[str, float]) -> tuple[Usage, ...]:
+    """A row for each unit that a request used up."""
+    return tuple(
+        Usage(
+            tenant_id=whose.tenant_id,
+            job_id=whose.job_id,
+            run=whose.run,
+            provider=provider,
+            unit=unit,
+            ref=ref,
+            quantity=float(quantity),
+        )
+        for unit, quantity in amounts.items()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

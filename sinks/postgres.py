@@ -311,7 +311,7 @@ class Postgres:
 
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """Count a failed call; see `sinks.Database`."""
-        await self._fetch("provider_failed", provider, retry_after, places.TOLERATED)
+        await self._fetch("provider_failed", provider, retry_after, places.TOLERATED, places.LONGEST_S)
 
     async def provider_worked(self, provider: str) -> None:
         """Forget failed calls."""

@@ -48,6 +48,14 @@ class Audio(Protocol):
         """A URL that the provider can fetch it from for some hours, or None where the storage has none to give."""
 
 
+def audio_used(heard: Hypothesis, seconds: float) -> dict[str, float]:
+    """What an answer used up, by unit: as its provider counts where it tells, else one request of that length."""
+    return {
+        "audio_seconds": heard.details.get("billed_seconds", seconds),
+        "requests": heard.details.get("requests", 1),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """Not done yet: ask again after `seconds`."""

@@ -10,14 +10,13 @@ import asyncio
 import base64
 import io
 import os
-import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from agents.audio import SILENT_PEAK, Piece, pieces
-from agents.processes import Died, Message, Worker, begin, serve
+from agents.processes import Died, Message, Worker, begin, confine, serve
 from schemas.errors import Transient, Unavailable
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ RATE = 16_000
 #: Seconds without a sign of life after which the decoding process is killed.
 STALL_S = 60.0
 #: Bytes of address space that the process may take: a hostile header must not get the machine's.
-MEMORY = 4 << 30
+_MEMORY = 4 << 30
 #: Scheduling niceness of the process: decoding must not slow the event loop beside it.
 _NICENESS = 5
 
@@ -76,17 +75,22 @@ class Cutter:
         """
         async with self._turn:
             order = {"path": str(self._path.resolve()), "number": self._number}
-            try:
-                answer = await self._worker.ask(order, stall_s=self._stall_s)
-            except (Died, Unavailable) as exc:
-                raise Transient(f"cutting {self._path.name} was interrupted: {exc}") from exc
-            except TimeoutError as exc:
-                raise Transient(f"cutting {self._path.name} made no progress for {self._stall_s:.0f} s") from exc
+            answer = await cutting(self._worker, order, self._path, self._stall_s)
             if not answer:
                 return None
             self._number += 1
             content = base64.b64decode(answer["flac"])
             return Flac(answer["start_ms"], answer["length_ms"], answer["silent"], content)
+
+
+async def cutting(worker: Worker, order: Message, audio: Path, stall_s: float) -> Message:
+    """What the process answers. Raises `RefusedMedia`, or `Transient` when it died or stood still."""
+    try:
+        return await worker.ask(order, stall_s=stall_s)
+    except (Died, Unavailable) as exc:
+        raise Transient(f"cutting {audio.name} was interrupted: {exc}") from exc
+    except TimeoutError as exc:
+        raise Transient(f"cutting {audio.name} made no progress for {stall_s:.0f} s") from exc
 
 
 # What follows runs in the process.
@@ -143,15 +147,19 @@ def flac(samples: NDArray[np.float32]) -> bytes:
     return file.getvalue()
 
 
-def main() -> None:
-    """The process: `python -m agents.providers.pieces`."""
+def cut(answer: Callable[[Message, Callable[[Message], None]], Message]) -> None:
+    """Be a process that cuts."""
     begin()
     os.nice(_NICENESS)
     import av  # noqa: F401  (so that the first piece does not wait for it)
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    serve(_Cutting().answer)
+    confine(_MEMORY)
+    serve(answer)
+
+
+def main() -> None:
+    """The process: `python -m agents.providers.pieces`."""
+    cut(_Cutting().answer)
 
 
 if __name__ == "__main__":

@@ -84,13 +84,14 @@ SET next_at = greatest(p.next_at, p.paused_until, clock_timestamp()) + $2::int *
 RETURNING greatest(extract(epoch FROM next_at - clock_timestamp()) - $2::int * $3::float8, 0)::float8;
 
 -- name: provider_failed
--- The pause that the provider asked for ($2), or after several failures in a row ($3) one that doubles up to a minute.
+-- As sinks.places.pause_s has it: the pause that the provider asked for ($2), or from the $3rd failure in a row on one that doubles
+-- up to $4 seconds.
 INSERT INTO providers AS p (provider, failures, paused_until)
 VALUES ($1, 1, clock_timestamp() + coalesce($2::float8, 0) * interval '1 second')
 ON CONFLICT (provider) DO UPDATE
 SET failures = p.failures + 1,
     paused_until = greatest(p.paused_until, clock_timestamp() + interval '1 second' * coalesce($2::float8,
-        CASE WHEN p.failures + 1 >= $3 THEN least(60, 2 ^ least(p.failures + 1 - $3, 6)) ELSE 0 END));
+        CASE WHEN p.failures + 1 >= $3 THEN least($4::float8, 2 ^ least(p.failures + 1 - $3, 30)) ELSE 0 END));
 
 -- name: provider_worked
 UPDATE providers SET failures = 0 WHERE provider = $1 AND failures > 0;

@@ -9,7 +9,7 @@
     DELETE /v2/transcript/{id}   the transcript without its content
 
 What is heard comes from a script, by the content of an upload or the path of another URL; or from `listen`, a function
-from a file to a Hypothesis, for uploads. Charges are lines of the ledger, as in `tests/servers/scripted.py`: on the
+from a file to a Hypothesis, for uploads. Charges are lines of the ledger, as in `tests/servers/billing.py`: on the
 disk before the answer, kept over a kill, also the second one of an audio_url. Callbacks are forgotten by a kill.
 
     GET /ledger            the charges: [{id, audio_url, charged_at, ready_at, lost (its answer), ...}]
@@ -45,7 +45,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,14 @@ from assemblyai import LanguageCode
 
 from agents.providers.scripted import hear
 from schemas.words import Hypothesis
-from tests.servers.scripted import Ledger, _cut
+from tests.servers.billing import Billing, Switched, cut
 
 #: Seconds between two tries of a callback, and how many there are.
 AGAIN_S, TRIES = 10.0, 10
 
 
 @dataclass
-class Switches:
+class Switches(Switched):
     """How the server answers; see the module."""
 
     delay_s: float = 0.0
@@ -81,17 +81,12 @@ class Switches:
     retry_after_s: float | str = 1.0
     on: list[str] = field(default_factory=lambda: ["upload", "submit", "find", "poll"])
 
-    def takes(self, name: str, call: str) -> bool:
+    def hits(self, name: str, call: str) -> bool:
         """Whether a misbehaviour hits this call; a counted one is used up by asking."""
-        value = getattr(self, name)
-        if call not in self.on or not value:
-            return False
-        if value is not True:
-            setattr(self, name, value - 1)
-        return True
+        return call in self.on and self.takes(name)
 
 
-class Server:
+class Server(Billing):
     """The routes. `key` is the only API key that it takes; None takes any."""
 
     def __init__(
@@ -102,8 +97,7 @@ class Server:
         listen: Callable[[Path], Awaitable[Hypothesis]] | None = None,
         again_s: float = AGAIN_S,
     ) -> None:
-        self.ledger = Ledger(ledger)
-        self.switches = Switches()
+        super().__init__(ledger, Switches())
         self.key = key
         self.listen = listen
         self.again_s = again_s
@@ -115,7 +109,6 @@ class Server:
         self._heard: dict[str, Hypothesis] = {}
         self._deleted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=4 << 30)
@@ -126,9 +119,7 @@ class Server:
                 web.get("/v2/transcript", self.find),
                 web.get("/v2/transcript/{id}", self.poll),
                 web.delete("/v2/transcript/{id}", self.delete),
-                web.get("/ledger", self.list_charges),
-                web.get("/switches", self.get_switches),
-                web.put("/switches", self.put_switches),
+                *self.operated(),
             ]
         )
         app.on_cleanup.append(self._clean_up)
@@ -157,12 +148,12 @@ class Server:
             return web.json_response({"error": wrong}, status=400)
         now = time.time()
         charge = {"id": str(uuid.uuid4()), "charged_at": now, "ready_at": now + self.switches.delay_s}
-        lost = self.switches.takes("lose_answer", "submit")
+        lost = self.switches.hits("lose_answer", "submit")
         charge |= {"audio_url": body["audio_url"], "wish": body, "lost": lost}
         self.ledger.charge(charge)
         self._begin(self._work(charge))
         if lost:
-            return _cut(request)
+            return cut(request)
         return self._odd("submit", self._transcript(charge) | {"status": "queued"})
 
     async def find(self, request: web.Request) -> web.StreamResponse:
@@ -197,45 +188,30 @@ class Server:
         gone = {"audio_url": "http://deleted_by_user", "text": "Deleted by user.", "words": None}
         return web.json_response(self._transcript(charge) | gone)
 
-    async def list_charges(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(self.ledger.charges)
-
-    async def get_switches(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(asdict(self.switches))
-
-    async def put_switches(self, request: web.Request) -> web.StreamResponse:
-        try:
-            self.switches = Switches(**await request.json())
-        except TypeError as exc:
-            return web.json_response({"error": f"{exc}; there are {', '.join(asdict(Switches()))}"}, status=422)
-        self._changed.set()
-        self._changed = asyncio.Event()
-        return web.json_response(asdict(self.switches))
-
     async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
         """The answer that a switch, or a wrong key, makes of this call, if any."""
         self.calls.append((call, dict(request.headers)))
         switches = self.switches
-        if switches.takes("stall", call):
+        if switches.hits("stall", call):
             await self._changed.wait()
-            return _cut(request)
-        if switches.takes("cut", call):
-            return _cut(request)
+            return cut(request)
+        if switches.hits("cut", call):
+            return cut(request)
         if self.key is not None and request.headers.get("authorization") != self.key:
             return web.json_response({"error": "Authentication error, API token missing/invalid"}, status=401)
         pause = switches.retry_after_s
         headers = {"Retry-After": pause if isinstance(pause, str) else f"{pause:g}"}
-        if switches.takes("refuse_429", call):
+        if switches.hits("refuse_429", call):
             return web.json_response({"error": "Too many requests"}, status=429, headers=headers)
-        if switches.takes("error_5xx", call):
+        if switches.hits("error_5xx", call):
             said = "Server error, developers have been alerted."
             return web.json_response({"error": said}, status=503, headers=headers)
         return None
 
     def _odd(self, call: str, body: dict[str, Any]) -> web.StreamResponse:
-        if self.switches.takes("garble", call):
+        if self.switches.hits("garble", call):
             return web.Response(text="<html>a gateway's page</html>", content_type="text/html")
-        if self.switches.takes("mangle", call):
+        if self.switches.hits("mangle", call):
             return web.json_response([] if call == "find" else {"id": "", "words": [{"start": "soon"}]})
         return web.json_response(body)
 

@@ -47,6 +47,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.servers.billing import cut
+
 #: The only key that it takes.
 KEY = "AIza-test-key-of-nobody"
 
@@ -124,7 +126,7 @@ class GeminiServer:
         if mode == "stall":
             await self._ended.wait()
         if mode in ("drop", "stall"):
-            return _cut(request)
+            return cut(request)
         if mode == "nonsense":
             return web.json_response({"candidates": "none", "usageMetadata": [1]})
         return web.json_response(self._answer(places, mode) | {"usageMetadata": _usage(places)})
@@ -132,7 +134,7 @@ class GeminiServer:
     async def _refused(self, request: web.Request, mode: str) -> web.StreamResponse | None:
         """What is answered before anything is charged."""
         if mode == "refuse":
-            return _cut(request)
+            return cut(request)
         if request.headers.get("x-goog-api-key") != KEY or mode == "key":
             info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
             return _error(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", info)
@@ -197,12 +199,6 @@ def _usage(places: list[Place]) -> dict[str, int]:
 def _error(code: int, status: str, message: str, *details: dict[str, Any]) -> web.Response:
     error = {"code": code, "message": message, "status": status, "details": list(details)}
     return web.json_response({"error": error}, status=code)
-
-
-def _cut(request: web.Request) -> web.StreamResponse:
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()
 
 
 @contextlib.asynccontextmanager

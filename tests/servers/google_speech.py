@@ -44,7 +44,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from tests.servers.scripted import Ledger
+from tests.servers.billing import Billing, Switched
 
 #: The vendor's limits on content that comes with its request.
 LIMIT_BYTES, LIMIT_S = 10 << 20, 60.0
@@ -93,7 +93,7 @@ def bursts(samples: np.ndarray, rate: int) -> list[Said]:
 
 
 @dataclass
-class Switches:
+class Switches(Switched):
     """How the server answers; see the module."""
 
     delay_s: float = 0.0
@@ -109,21 +109,12 @@ class Switches:
     retry_after_s: float = 1.0
     without: list[str] = field(default_factory=list)
 
-    def takes(self, name: str) -> bool:
-        """Whether a misbehaviour is on; a counted one is used up by asking."""
-        value = getattr(self, name)
-        if value is True or not value:
-            return bool(value)
-        setattr(self, name, value - 1)
-        return True
 
-
-class Server:
+class Server(Billing):
     """The service: `hear` is what it hears with, `calls` counts every request that reached it."""
 
     def __init__(self, ledger: Path, hear: Hear = bursts) -> None:
-        self.ledger = Ledger(ledger)
-        self.switches = Switches()
+        super().__init__(ledger, Switches())
         self.calls = 0
         self.in_flight = self.most_in_flight = 0
         #: The newest request that was recognized, without its content.
@@ -280,27 +271,6 @@ async def serving(server: Server, port: int = 0) -> AsyncIterator[str]:
         await running.stop(0)
 
 
-def control(server: Server) -> web.Application:
-    """The switches and the ledger over HTTP."""
-
-    async def get_switches(_: web.Request) -> web.Response:
-        return web.json_response(asdict(server.switches))
-
-    async def put_switches(request: web.Request) -> web.Response:
-        try:
-            server.switches = Switches(**await request.json())
-        except TypeError as exc:
-            return web.json_response({"error": f"{exc}; there are {', '.join(asdict(Switches()))}"}, status=422)
-        return await get_switches(request)
-
-    async def ledger(_: web.Request) -> web.Response:
-        return web.json_response(server.ledger.charges)
-
-    app = web.Application()
-    app.add_routes([web.get("/switches", get_switches), web.put("/switches", put_switches), web.get("/ledger", ledger)])
-    return app
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.servers.google_speech", description="A local Google Cloud Speech v2.")
     parser.add_argument("--port", type=int, required=True)
@@ -310,7 +280,8 @@ def main() -> None:
 
     async def make() -> web.Application:
         server = Server(arguments.ledger)
-        app = control(server)
+        app = web.Application()
+        app.add_routes(server.operated())
 
         async def serve(_: web.Application) -> AsyncIterator[None]:
             async with serving(server, arguments.port):

@@ -26,23 +26,20 @@ lose_answer, refuse_429, error_5xx and stall are true (until switched off) or a 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import itertools
-import json
-import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
 from agents.providers.scripted import hear
 from schemas.words import Hypothesis, adapter
+from tests.servers.billing import Billing, Switched, cut
 
 
 @dataclass
-class Switches:
+class Switches(Switched):
     """How the server answers; see the module."""
 
     delay_s: float = 0.0
@@ -55,46 +52,16 @@ class Switches:
     fail_jobs: list[str] = field(default_factory=list)
     on: list[str] = field(default_factory=lambda: ["submit", "find", "poll"])
 
-    def takes(self, name: str) -> bool:
-        """Whether a misbehaviour is on; a counted one is used up by asking."""
-        value = getattr(self, name)
-        if value is True or not value:
-            return bool(value)
-        setattr(self, name, value - 1)
-        return True
 
-
-class Ledger:
-    """Charges, in a file that is only ever appended to."""
-
-    def __init__(self, path: Path) -> None:
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.charges: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        self.by_id = {charge["id"]: charge for charge in self.charges}
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-
-    def charge(self, entry: dict[str, Any]) -> None:
-        """On the disk when this returns. One write a line: a kill leaves no half of one."""
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
-        os.fsync(self._file)
-        self.charges.append(entry)
-        self.by_id[entry["id"]] = entry
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
-class Server:
+class Server(Billing):
     """The routes."""
 
     def __init__(self, ledger: Path) -> None:
-        self.ledger = Ledger(ledger)
-        self.switches = Switches()
+        super().__init__(ledger, Switches())
         #: By how much looks were later than advised; by request, when the next one should come.
         self.late: list[float] = []
         self._due: dict[str, float] = {}
         self._numbers = itertools.count(len(self.ledger.charges) + 1)
-        self._changed = asyncio.Event()
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -103,10 +70,8 @@ class Server:
                 web.post("/requests", self.submit),
                 web.get("/requests", self.find),
                 web.get("/requests/{id}", self.poll),
-                web.get("/ledger", self.list_charges),
                 web.get("/lateness", self.list_lateness),
-                web.get("/switches", self.get_switches),
-                web.put("/switches", self.put_switches),
+                *self.operated(),
             ]
         )
         return app
@@ -121,7 +86,7 @@ class Server:
         entry = body | {"id": f"req-{next(self._numbers)}", "charged_at": now, "ready_at": now + self.switches.delay_s}
         self.ledger.charge(entry)
         if self.switches.takes("lose_answer"):
-            return _cut(request)
+            return cut(request)
         return web.json_response({"id": entry["id"]}, status=201)
 
     async def find(self, request: web.Request) -> web.StreamResponse:
@@ -150,23 +115,8 @@ class Server:
         done = adapter(Hypothesis).dump_python(heard, mode="json")
         return web.json_response({"status": "done", "hypothesis": done})
 
-    async def list_charges(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(self.ledger.charges)
-
     async def list_lateness(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(self.late)
-
-    async def get_switches(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(asdict(self.switches))
-
-    async def put_switches(self, request: web.Request) -> web.StreamResponse:
-        try:
-            self.switches = Switches(**await request.json())
-        except TypeError as exc:
-            return web.json_response({"error": f"{exc}; there are {', '.join(asdict(Switches()))}"}, status=422)
-        self._changed.set()
-        self._changed = asyncio.Event()
-        return web.json_response(asdict(self.switches))
 
     async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
         """The answer that a switch makes of this call, if any."""
@@ -175,20 +125,13 @@ class Server:
             return None
         if switches.takes("stall"):
             await self._changed.wait()
-            return _cut(request)
+            return cut(request)
         headers = {"Retry-After": f"{switches.retry_after_s:g}"}
         if switches.takes("refuse_429"):
             return web.json_response({"error": "not so fast"}, status=429, headers=headers)
         if switches.takes("error_5xx"):
             return web.json_response({"error": "out of order"}, status=503, headers=headers)
         return None
-
-
-def _cut(request: web.Request) -> web.StreamResponse:
-    """Close the connection without an answer."""
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()
 
 
 def main() -> None:

@@ -1,0 +1,84 @@
+"""What the servers of providers have in common: a ledger that nothing takes back, and switches for misbehaviour."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+
+class Switched:
+    """Base of a dataclass of switches. A misbehaviour is true (until switched off) or a number (of calls)."""
+
+    def takes(self, name: str) -> bool:
+        """Whether a misbehaviour is on; a counted one is used up by asking."""
+        value = getattr(self, name)
+        if value is True or not value:
+            return bool(value)
+        setattr(self, name, value - 1)
+        return True
+
+
+class Ledger:
+    """Charges, in a file that is only ever appended to."""
+
+    def __init__(self, path: Path) -> None:
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.charges: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.by_id = {charge["id"]: charge for charge in self.charges}
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def charge(self, entry: dict[str, Any]) -> None:
+        """On the disk when this returns. One write a line: a kill leaves no half of one."""
+        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        os.fsync(self._file)
+        self.charges.append(entry)
+        self.by_id[entry["id"]] = entry
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Billing:
+    """A server with both: GET /ledger; GET, PUT /switches. A PUT replaces all switches, and ends stalls."""
+
+    def __init__(self, ledger: Path, switches: Any) -> None:
+        self.ledger = Ledger(ledger)
+        self.switches = switches
+        self._changed = asyncio.Event()
+
+    def operated(self) -> list[web.RouteDef]:
+        """The routes of whoever operates it."""
+        return [
+            web.get("/ledger", self._list_charges),
+            web.get("/switches", self._get_switches),
+            web.put("/switches", self._put_switches),
+        ]
+
+    async def _list_charges(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.ledger.charges)
+
+    async def _get_switches(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(asdict(self.switches))
+
+    async def _put_switches(self, request: web.Request) -> web.StreamResponse:
+        kind = type(self.switches)
+        try:
+            self.switches = kind(**await request.json())
+        except TypeError as exc:
+            return web.json_response({"error": f"{exc}; there are {', '.join(asdict(kind()))}"}, status=422)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return web.json_response(asdict(self.switches))
+
+
+def cut(request: web.Request) -> web.StreamResponse:
+    """Close the connection without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
