@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import generate_latest
 
 from agents import bind, intake, persist, reconcile, transcribe
+from agents.admission import Admission
 from agents.committer import Committer
 from agents.excerpts import Excerpts
 from agents.judge import Judge
@@ -299,6 +301,11 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         await _add_stages(fleet, kafka, committer, stack)
         stack.push_async_callback(_stop, fleet)
         await _serve(fleet, listening, stack)
+        # What is there by now stays: collections need not look at it again, which took 100 ms at a time. Not later than
+        # this: Faust relies on a collection to close the tables' files.
+        gc.collect()
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         await bind.run_apps(list(fleet.apps.values()))
         await _add_tasks(fleet, kafka, dsn)
         yield fleet
@@ -378,7 +385,7 @@ async def _stop(fleet: Fleet) -> None:
 
 
 async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: contextlib.AsyncExitStack) -> None:
-    data = fleet.settings.data
+    data, admission = fleet.settings.data, Admission()
     for role in fleet.roles:
         more = _membership(role, fleet)
         if role == "track":
@@ -386,8 +393,9 @@ async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: c
             fleet.apps[role], fleet.table = bind.track_app(
                 kafka, data, fleet.url, committer, fleet.metrics, changed, **more
             )
+            stack.callback(fleet.table.close)
         elif role != "relay":
-            driver = bind.Driver(await _stage(role, fleet, stack), committer, fleet.metrics)
+            driver = bind.Driver(await _stage(role, fleet, stack), committer, fleet.metrics, admission)
             fleet.apps[role] = bind.faust_app(role, kafka, data, **more)
             driver.attach(fleet.apps[role])
             fleet.drivers.append(driver)

@@ -15,6 +15,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from yarl import URL
 
 from agents import track
+from agents.admission import Admission
 from agents.committer import Committer
 from agents.failpoints import passing
 from agents.kafka import Kafka
@@ -92,8 +93,9 @@ def record_of(message: Any) -> Record:
 class Driver:
     """Runs one stage on its app: many events at once, each acked when its step is committed, and not before."""
 
-    def __init__(self, stage: Stage, committer: Committer, metrics: Metrics) -> None:
+    def __init__(self, stage: Stage, committer: Committer, metrics: Metrics, admission: Admission) -> None:
         self._stage = stage
+        self._admission = admission
         self._committer = committer
         self._metrics = metrics
         self._slots = asyncio.Semaphore(stage.concurrency)
@@ -113,8 +115,10 @@ class Driver:
                 await self.take(record_of(event.message), partial(manual.ack, event))
 
     async def take(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
-        """Begin one event; waits while too many are in flight."""
+        """Begin one event; waits while too many are in flight, or the process is too busy for its kind."""
         await self._slots.acquire()
+        if self._stage.rank is not None:
+            await self._admission.enter(self._stage.rank)
         task = asyncio.create_task(self._work(record, ack))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -157,6 +161,14 @@ class FaustTable:
 
     def _settled(self) -> bool:
         return bool(self._app.started and not self._app.rebalancing and not self._app.in_recovery)
+
+    def close(self) -> None:
+        """Close the files. Faust leaves that to a garbage collection, which a crashed app, still referred to, escapes:
+        then no other app of this process could open them.
+        """
+        files = self._table.data._dbs  # noqa: SLF001 - there is no other way to them
+        while files:
+            files.popitem()[1].close()
 
     @property
     def epoch(self) -> int:

@@ -213,7 +213,7 @@ class Intake:
 
 def stage(intake: Intake) -> Stage:
     """Intake as a stage."""
-    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, intake.give_up)
+    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, intake.give_up, rank=2)
 
 
 def _job(data: AudioFetch, fetched: Fetched | None) -> Job:

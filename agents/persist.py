@@ -96,7 +96,7 @@ class Persist:
 
 def stage(persist: Persist) -> Stage:
     """Persist as a stage."""
-    return Stage("persist", (topics.RECONCILED,), topics.PERSIST_DUE, persist.handle, persist.give_up)
+    return Stage("persist", (topics.RECONCILED,), topics.PERSIST_DUE, persist.handle, persist.give_up, rank=0)
 
 
 def agent_optimized(job: Job, decided: Reconciliation) -> dict[str, Any]:

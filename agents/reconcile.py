@@ -151,7 +151,7 @@ def _left_s(pending: Sequence[ProviderRequest], seconds: float, now: datetime) -
 
 def stage(reconcile: Reconcile) -> Stage:
     """Reconcile as a stage."""
-    return Stage("reconcile", (topics.RESULTS,), topics.RECONCILE_DUE, reconcile.handle, reconcile.give_up)
+    return Stage("reconcile", (topics.RESULTS,), topics.RECONCILE_DUE, reconcile.handle, reconcile.give_up, rank=1)
 
 
 def _announced(result: AsrResult, decided: Reconciliation, uri: str) -> Reconciled:

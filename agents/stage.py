@@ -49,6 +49,8 @@ class Stage:
     limit_s: float = 20.0
     #: Events handled at once by one worker.
     concurrency: int = 48
+    #: Where its events stand in a busy process, see `agents.admission`; None if they have a time of their own.
+    rank: int | None = None
 
     @property
     def topics(self) -> dict[str, Topic]:

@@ -295,8 +295,10 @@ class Transcribe:
 
 def stage(transcribe: Transcribe) -> Stage:
     """One recognizer's stage."""
-    topic = topics.requests(transcribe.recognizer.name)
-    return Stage(f"transcribe.{transcribe.recognizer.name}", (topic,), topic, transcribe.handle, transcribe.give_up)
+    name = transcribe.recognizer.name
+    topic = topics.requests(name)
+    # Its events mostly wait for somebody else's server.
+    return Stage(f"transcribe.{name}", (topic,), topic, transcribe.handle, transcribe.give_up, concurrency=256)
 
 
 @dataclass(frozen=True, slots=True)

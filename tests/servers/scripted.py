@@ -8,7 +8,7 @@ that is killed and started again on its ledger knows its requests. The protocol 
 besides:
 
     GET /ledger            the charges: [{id, marker, provider, job_id, run, charged_at, ready_at, ...}]
-    GET /lateness          seconds by which clients looked later than they were advised to: [0.01, ...]
+    GET /lateness          when clients were to look again, and by how many seconds they were late: [[time, 0.01], ...]
     GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
 
     delay_s       seconds from a charge until the transcript is there (0)
@@ -58,8 +58,8 @@ class Server(Billing):
 
     def __init__(self, ledger: Path) -> None:
         super().__init__(ledger, Switches())
-        #: By how much looks were later than advised; by request, when the next one should come.
-        self.late: list[float] = []
+        #: When looks were advised, and by how much they were later; by request, when the next one should come.
+        self.late: list[tuple[float, float]] = []
         self._due: dict[str, float] = {}
         self._numbers = itertools.count(len(self.ledger.charges) + 1)
 
@@ -106,7 +106,7 @@ class Server(Billing):
             return web.json_response({"status": "error", "message": "the recording could not be understood"})
         now = time.time()
         if (due := self._due.pop(charge["id"], None)) is not None:
-            self.late.append(now - due)
+            self.late.append((due, now - due))
         if (left := charge["ready_at"] - now) > 0:
             advised = min(left, self.switches.poll_s)
             self._due[charge["id"]] = now + advised
