@@ -11,6 +11,7 @@ import sys
 
 from agents import settings as configuration
 from agents.failpoints import arm
+from agents.heap import give_back
 from schemas.errors import ConcordError
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
@@ -34,6 +35,7 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command; its exit status."""
+    give_back()
     parser = argparse.ArgumentParser(
         "concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -59,7 +59,9 @@ class Settings(BaseModel):
         None, alias="S3_BUCKET_NAME", min_length=3, description="blobs go to S3 when this is set"
     )
     s3_region: str | None = Field(None, alias="S3_REGION")
-    s3_endpoint: str | None = Field(None, alias="S3_ENDPOINT_URL", description="an S3-compatible server")
+    s3_endpoint: str | None = Field(
+        None, alias="S3_ENDPOINT_URL", pattern=r"^https?://[^\s@]+$", description="an S3-compatible server"
+    )
     s3_prefix: str = Field("", alias="S3_PREFIX", description="everything is stored below this name in the bucket")
     s3_encryption: str | None = Field(
         None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -31,3 +32,36 @@ def cpu_seconds(pid: int) -> float:
 def resident_mb(pid: int) -> float:
     """Resident memory of one process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its living descendants; empty if it is gone."""
+    try:
+        return [pid, *(member for child in _children(pid) for member in family(child))]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def command(pid: int) -> list[str]:
+    """What a process was started as; empty if it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    return []
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory that one process has ever had, as the kernel counted it (VmHWM); 0 if it is gone."""
+    return _kilobytes(f"/proc/{pid}/status", "VmHWM") / 1024
+
+
+def share_mb(pid: int) -> float:
+    """Resident memory of one process, with each page that others use too counted in parts (PSS); 0 if it is gone."""
+    return _kilobytes(f"/proc/{pid}/smaps_rollup", "Pss") / 1024
+
+
+def _kilobytes(file: str, name: str) -> int:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1])
+    return 0

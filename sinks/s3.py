@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from sinks import Blob, blobs
-from sinks.s3_errors import Exists, IsFolder, PastEnd, Place, explain, failures
+from sinks.s3_errors import PERMISSIONS, Denied, Exists, IsFolder, PastEnd, Place, explain, failures
 from sinks.threads import Threads, settled
 
 if TYPE_CHECKING:
@@ -188,8 +188,15 @@ class S3Store:
 
     async def check(self) -> None:
         """Write, read, list and delete a probe; raises with what is wrong: key, bucket, permission or the way there."""
+        name = f"_check/{uuid4().hex}.txt"
+        try:
+            await self._probe(name)
+        except Denied as exc:
+            raise await self._denied(name, exc) from exc
+
+    async def _probe(self, name: str) -> None:
         content = uuid4().hex.encode()
-        blob = await self.put(f"_check/{uuid4().hex}.txt", content, "text/plain")
+        blob = await self.put(name, content, "text/plain")
         try:
             read, seen = await self.get(blob.uri), await self.stat(blob.uri)
             listed = [uri async for uri in self.list("_check/")]
@@ -198,6 +205,26 @@ class S3Store:
         left = await self.stat(blob.uri)
         if read != content or seen != blob or blob.uri not in listed or left is not None:
             raise Misconfigured(f"{self._place} does not give back what is written to it: is it an S3 server?")
+
+    async def _denied(self, name: str, first: Denied) -> Denied:
+        """All that is denied, and not only what was met first: so that it can be mended at once."""
+        key = self._prefix + name
+        denied, granted = list(first.permissions), []
+        for operation, about in (
+            ("put_object", {"Key": key, "Body": b""}),
+            ("head_object", {"Key": key}),
+            ("list_objects_v2", {"Prefix": key}),
+            ("delete_object", {"Key": key}),
+        ):
+            permission = PERMISSIONS[operation]
+            if permission not in denied:
+                try:
+                    with suppress(NotFound):
+                        await self._call(operation, **about)
+                    granted.append(permission)
+                except Denied:
+                    denied.append(permission)
+        return Denied(self._place, denied, first.said, granted=granted)
 
     async def close(self) -> None:
         self._client = None

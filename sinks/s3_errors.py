@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from schemas.errors import ConcordError, InvalidInput, Misconfigured, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_READING = "s3:GetObject (and s3:ListBucket: without that one S3 refuses instead of saying that a blob is not there)"
+    from collections.abc import Collection, Mapping
 
 #: The permission that each of our requests needs.
-_PERMISSIONS: Final = {
+PERMISSIONS: Final = {
     "put_object": "s3:PutObject",
     "create_multipart_upload": "s3:PutObject",
     "upload_part": "s3:PutObject",
     "complete_multipart_upload": "s3:PutObject",
     "abort_multipart_upload": "s3:AbortMultipartUpload",
-    "get_object": _READING,
-    "head_object": _READING,
+    "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject",
     "delete_object": "s3:DeleteObject",
     "list_objects_v2": "s3:ListBucket",
 }
 
-_OTHER_REGION: Final = "the bucket is in another region: check S3_REGION"
+#: S3's codes for a bucket that is in another region. The SDK follows those that say in which, where it can.
+_ELSEWHERE: Final = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+)
 
 #: S3's codes for what only the operator can mend, and how.
 _OPERATOR: Final = {
@@ -35,9 +36,6 @@ _OPERATOR: Final = {
     "InvalidToken": "the session token is not valid: check AWS_SESSION_TOKEN",
     "RequestTimeTooSkewed": "this machine's clock is more than 15 minutes wrong: set it",
     "NoSuchBucket": "there is no such bucket: create it, or check S3_BUCKET_NAME and S3_ENDPOINT_URL",
-    "PermanentRedirect": _OTHER_REGION,
-    "AuthorizationHeaderMalformed": _OTHER_REGION,
-    "IllegalLocationConstraintException": _OTHER_REGION,
 }
 
 #: Codes that look like our fault by their status (4xx), but pass.
@@ -68,6 +66,19 @@ class Exists(InvalidInput):
 
 class IsFolder(InvalidInput):
     """A blob by the name of a folder, as a gateway over a file system sees it."""
+
+
+class Denied(Misconfigured):
+    """The key is good, but may not do this."""
+
+    def __init__(self, place: Place, permissions: Collection[str], said: str, *, granted: Collection[str] = ()) -> None:
+        has = f"; it has {', '.join(granted)}" if granted else ""
+        if "s3:GetObject" in permissions and "s3:ListBucket" not in {*permissions, *granted}:
+            has += " (and s3:ListBucket: without that one S3 refuses instead of saying that a blob is not there)"
+        needed = f"{', '.join(permissions)} on {place.bucket}/{place.prefix}*"
+        super().__init__(f"{place}: this key needs {needed}{has} ({said})")
+        #: What S3 calls that which the key may not do, and what S3 said.
+        self.permissions, self.said = tuple(permissions), said
 
 
 class Place(NamedTuple):
@@ -103,8 +114,12 @@ def explain(exc: Exception, operation: str, place: Place, key: str) -> ConcordEr
         )
     if isinstance(exc, (sdk.ParamValidationError, sdk.ProfileNotFound, sdk.NoRegionError, sdk.InvalidConfigError)):
         return Misconfigured(f"{place} cannot be asked: {exc}. Check S3_BUCKET_NAME, S3_REGION and AWS_PROFILE.")
-    if isinstance(exc, TimeoutError):
+    if isinstance(exc, (TimeoutError, sdk.ConnectTimeoutError, sdk.ReadTimeoutError)):
         return Unavailable(f"{place} did not answer {operation} in time")
+    if isinstance(exc, sdk.SSLError):
+        return Unavailable(f"{place} cannot be reached by TLS: {_reason(exc)}. Is it http://, or its CA unknown here?")
+    if isinstance(exc, sdk.EndpointConnectionError):  # its own message has the URL of the blob, but not the reason
+        return Unavailable(f"{place} cannot be reached: {_reason(exc)}")
     return Unavailable(f"{place} does not answer {operation}: {exc}")
 
 
@@ -114,6 +129,10 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _OPERATOR:
         return Misconfigured(f"{place}: {_OPERATOR[code]} ({code}: {text})")
+    if code in _ELSEWHERE:
+        return Misconfigured(
+            f"{place}: the bucket is in another region{_region(response)}: check S3_REGION ({code}: {text})"
+        )
     if code in _PASSING or status >= 500 or status == 429:
         return Unavailable(f"{place} refused {operation} for now ({code or status}: {text})")
     if status == 412 or code == "ConditionalRequestConflict":
@@ -127,6 +146,19 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
     if status == 416:
         return PastEnd(f"s3://{place.bucket}/{key} ends before that byte")
     if status == 403:
-        permission = _PERMISSIONS.get(operation, operation)
-        return Misconfigured(f"{place}: this key needs {permission} on {place.bucket}/{place.prefix}* ({code}: {text})")
+        return Denied(place, [PERMISSIONS.get(operation, operation)], f"{code}: {text}")
     return Misconfigured(f"{place} does not take {operation}: {code or status}: {text}")
+
+
+def _reason(exc: Any) -> str:
+    """What the system said about a connection that was not made."""
+    error = exc.kwargs["error"]
+    error = getattr(error, "os_error", error)
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _region(response: Mapping[str, Any]) -> str:
+    """Which it is, where the answer says."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = headers.get("x-amz-bucket-region") or response.get("Error", {}).get("Region", "")
+    return f" ({region})" if region else ""

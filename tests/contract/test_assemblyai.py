@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 from dataclasses import replace
@@ -301,7 +302,7 @@ async def test_a_wrong_key_is_called_that_and_a_missing_server_is_not(running):
         await wrong.check()
     with pytest.raises(ProviderError, match="key in ASSEMBLYAI_API_KEY is refused"):
         await wrong.upload(ASKED, Sound([bytes(1 << 20)] * 30))
-    with pytest.raises(Transient, match="does not answer"):
+    with pytest.raises(Transient, match=r"cannot be reached at 127\.0\.0\.1:9"):
         await away.check()
     assert server.ledger.charges == []
     await wrong.close()
@@ -457,3 +458,33 @@ async def test_a_real_recognizer_may_stand_behind_the_server(tmp_path):
         await recognizer.close()
 
     assert [word.text for word in heard.words] == ["spoken"]
+
+
+async def test_the_server_gets_the_audio_by_its_url_and_fails_as_the_vendor_does_where_there_is_none(
+    recognizer, server, tmp_path
+):
+    (tmp_path / "call.wav").write_bytes(b"RIFF" * 100_000)
+    blobs = web.Application()
+    blobs.router.add_static("/blobs", tmp_path)
+    server.switches = Switches(fetch=True)
+    async with TestServer(blobs) as there:
+        url = str(there.make_url("/blobs/call.wav?X-Amz-Signature=5ec2e7%2F"))
+        for link in (url, url.replace("call", "nothing")):
+            await recognizer.submit(replace(ASKED, audio_url=link), Sound())
+        heard, missing = await asyncio.gather(*(ended(recognizer, c["id"]) for c in server.ledger.charges))
+
+    assert heard.words
+    assert "unable to download" in str(missing)
+    there, gone = sorted(server.fetched, key=lambda came: came["status"])
+    assert (there["status"], there["sha256"]) == (200, hashlib.sha256(b"RIFF" * 100_000).hexdigest())
+    assert gone["status"] == 404
+
+
+async def ended(recognizer, id):
+    """The transcript, or the error that it ended in."""
+    try:
+        while isinstance(heard := await recognizer.poll(id), Pending):
+            await asyncio.sleep(0.02)
+    except ProviderError as exc:
+        return exc
+    return heard

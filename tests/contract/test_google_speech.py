@@ -19,6 +19,7 @@ import pytest
 from aiohttp.test_utils import unused_port
 
 from agents.commands.doctor import _google as examined
+from agents.commands.doctor import _recognizer as recognizer
 from agents.providers import LocalRecognizer, PiecewiseRecognizer, RemoteRecognizer, Request
 from agents.providers.google import PARALLEL, Google
 from agents.settings import from_env
@@ -524,6 +525,27 @@ async def test_the_doctor_tells_wrong_keys_from_missing_permissions(bench, switc
 
     with pytest.raises(ProviderError, match=said):
         await examined("google", from_env(environment(GOOGLE_SPEECH_ENDPOINT=bench.endpoint)), quick=False)
+
+
+@pytest.mark.parametrize(
+    ("switch", "level", "said", "advice"),
+    [
+        ("unauthenticated", "fail", "refuses us: google does not accept our credentials", "APPLICATION_CREDENTIALS"),
+        ("forbidden", "fail", "refuses us: google does not let our credentials", "APPLICATION_CREDENTIALS"),
+        ("stall", "fail", "did not answer within", "GOOGLE_SPEECH_ENDPOINT"),
+        ("unavailable", "fail", "cannot be reached or is out of order", "GOOGLE_SPEECH_ENDPOINT"),
+        ("refuse_429", "warn", "asks for a pause", "try again later"),
+    ],
+)
+async def test_the_doctor_advises_on_what_is_wrong(bench, monkeypatch, switch, level, said, advice):
+    monkeypatch.setattr("agents.providers.google.CHECK_S", 1.0)
+    bench.switch(**{switch: True})
+
+    found = await recognizer("google", from_env(environment(GOOGLE_SPEECH_ENDPOINT=bench.endpoint)), quick=False)
+
+    assert found.level == level
+    assert said in found.said
+    assert advice in found.advice
 
 
 async def test_the_doctor_tells_that_nobody_is_there():

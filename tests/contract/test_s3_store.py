@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+from datetime import timedelta
 from uuid import uuid4
 
 import aiohttp
@@ -14,6 +15,7 @@ import pytest
 
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from sinks.s3 import PART, S3Store
+from sinks.s3_errors import Denied
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, moto_in, server_in
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits until versitygw is built
@@ -71,11 +73,12 @@ async def scripted(answer):
         await asyncio.gather(*open_)
 
 
-def refusing(status, code, extra=""):
+def refusing(status, code, extra="", headers=""):
     body = f"<Error><Code>{code}</Code><Message>scripted</Message>{extra}</Error>".encode()
 
     async def answer(writer, _request):
-        writer.write(f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        head = f"HTTP/1.1 {status} x\r\n{headers}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
 
     return answer
 
@@ -133,9 +136,52 @@ async def test_a_missing_permission_is_named(s3_server, missing):
             await store.check()
 
 
+async def test_all_that_is_denied_is_named_at_once(s3_server):
+    s3_server.genuine("bucket policies")
+    async with store_at(s3_server.endpoint, **GUEST, prefix="calls") as store:
+        with pytest.raises(SettingsError) as caught:
+            await store.check()
+
+    assert f"needs {', '.join(permissions())} on {BUCKET}/calls/*" in str(caught.value)
+
+
+def permissions():
+    return ["s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:DeleteObject"]
+
+
+async def test_a_clock_that_is_wrong_is_told_from_a_wrong_secret(s3_server, monkeypatch):
+    s3_server.genuine("signatures")
+    import botocore.auth
+
+    right = botocore.auth.get_current_datetime
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: right() + timedelta(hours=1))
+    async with store_at(s3_server.endpoint) as store:
+        with pytest.raises(SettingsError, match="clock"):
+            await store.check()
+
+
 async def test_an_endpoint_where_nobody_listens_is_unavailable_and_named():
     async with store_at("http://127.0.0.1:1", attempts=1) as store:
-        with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1"):
+        with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1 cannot be reached: .*\('127\.0\.0\.1', 1\)$"):
+            await store.check()
+
+
+async def test_a_server_without_tls_is_not_taken_for_one_that_is_away(s3_server):
+    async with store_at(s3_server.endpoint.replace("http:", "https:"), attempts=1) as store:
+        with pytest.raises(Unavailable, match=r"by TLS: .* http://"):
+            await store.check()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param((301, "PermanentRedirect", "", "x-amz-bucket-region: eu-central-1\r\n"), id="redirect"),
+        pytest.param((400, "AuthorizationHeaderMalformed", "<Region>eu-central-1</Region>"), id="scope"),
+    ],
+)
+async def test_the_region_where_the_bucket_is_is_named(answer):
+    async with scripted(refusing(*answer)) as (endpoint, _), store_at(endpoint) as store:
+        with pytest.raises(SettingsError, match=r"another region \(eu-central-1\): check S3_REGION"):
             await store.check()
 
 
@@ -178,7 +224,7 @@ async def test_half_a_pair_of_keys_is_the_operators_to_mend(s3_server):
         (409, "OperationAborted", Unavailable),
         (404, "NoSuchKey", NotFound),
         (404, "NoSuchBucket", Misconfigured),
-        (403, "AccessDenied", Misconfigured),
+        (403, "AccessDenied", Denied),
         (403, "RequestTimeTooSkewed", Misconfigured),
         (400, "ExpiredToken", Misconfigured),
         (400, "AuthorizationHeaderMalformed", Misconfigured),

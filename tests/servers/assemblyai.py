@@ -8,11 +8,13 @@
     GET    /v2/transcript        ?limit&before_id -> {"page_details", "transcripts"}, newest first
     DELETE /v2/transcript/{id}   the transcript without its content
 
-What is heard comes from a script, by the content of an upload or the path of another URL; or from `listen`, a function
-from a file to a Hypothesis, for uploads. Charges are lines of the ledger, as in `tests/servers/billing.py`: on the
-disk before the answer, kept over a kill, also the second one of an audio_url. Callbacks are forgotten by a kill.
+What is heard comes from a script, by the content of an upload or the path of another URL; or, of uploads and of what
+the switch `fetch` gets, from `listen`, a function from a file to a Hypothesis, or by the switch `tones`. Charges are
+lines of the ledger, as in `tests/servers/billing.py`: on the disk before the answer, kept over a kill, also the second
+one of an audio_url. Callbacks are forgotten by a kill.
 
     GET /ledger            the charges: [{id, audio_url, charged_at, ready_at, lost (its answer), ...}]
+    GET /fetched           what audio_urls gave: [{id, status, content_type, bytes, sha256}]
     GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
 
     delay_s       seconds from a charge until the transcript is there (0)
@@ -26,6 +28,9 @@ disk before the answer, kept over a kill, also the second one of an audio_url. C
     novel         say what the SDK does not know: a status, a model, a policy, a fraction of a second
     fail          transcripts end with status "error"; a text is their error
     bare          list audio_urls without their query
+    fetch         get the audio from other URLs than uploads, as the vendor does; one without is a "Download error"
+    tones         hear what `google_speech.bursts` hears; two servers then hear the same recording
+    slip          with `tones`: every so many words, one is heard wrong (0: none)
     on            which calls cut, refuse_429, error_5xx, stall, garble, mangle hit: upload, submit, find, poll (all)
 
 Checked against the SDK 1.8.2 (run unmodified: paths, header, fields, the list's paging, "error" in bodies) and the
@@ -40,6 +45,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import time
 import uuid
@@ -54,13 +60,18 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 from assemblyai import LanguageCode
+from yarl import URL
 
+from agents.audio import pieces
 from agents.providers.scripted import hear
-from schemas.words import Hypothesis
+from schemas.words import Hypothesis, Word
 from tests.servers.billing import Billing, Switched, cut
 
 #: Seconds between two tries of a callback, and how many there are.
 AGAIN_S, TRIES = 10.0, 10
+
+#: Hertz at which tones are listened to.
+RATE = 16_000
 
 
 @dataclass
@@ -78,6 +89,9 @@ class Switches(Switched):
     novel: bool = False
     fail: bool | str = False
     bare: bool = False
+    fetch: bool = False
+    tones: bool = False
+    slip: int = 0
     retry_after_s: float | str = 1.0
     on: list[str] = field(default_factory=lambda: ["upload", "submit", "find", "poll"])
 
@@ -105,8 +119,13 @@ class Server(Billing):
         self.calls: list[tuple[str, dict[str, str]]] = []
         #: Statuses that callbacks were answered with.
         self.called: list[int] = []
+        #: What came of getting audio; see the module.
+        self.fetched: list[dict[str, Any]] = []
         self._uploads = ledger.parent / "uploads"
         self._heard: dict[str, Hypothesis] = {}
+        #: Errors of transcripts that failed by themselves, and transcripts whose audio is being got or heard, by id.
+        self._failed: dict[str, str] = {}
+        self._hearing: set[str] = set()
         self._deleted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -119,6 +138,7 @@ class Server(Billing):
                 web.get("/v2/transcript", self.find),
                 web.get("/v2/transcript/{id}", self.poll),
                 web.delete("/v2/transcript/{id}", self.delete),
+                web.get("/fetched", self.list_fetched),
                 *self.operated(),
             ]
         )
@@ -131,9 +151,8 @@ class Server(Billing):
         name, crc = str(uuid.uuid4()), 0
         with contextlib.ExitStack() as stack:
             file = None
-            if self.listen is not None:
-                self._uploads.mkdir(exist_ok=True)
-                file = stack.enter_context((self._uploads / name).open("wb"))
+            if self._listens:
+                file = stack.enter_context(self._kept(name).open("wb"))
             async for piece in request.content.iter_any():
                 crc = zlib.crc32(piece, crc)
                 if file is not None:
@@ -151,6 +170,7 @@ class Server(Billing):
         lost = self.switches.hits("lose_answer", "submit")
         charge |= {"audio_url": body["audio_url"], "wish": body, "lost": lost}
         self.ledger.charge(charge)
+        self._hearing.add(charge["id"])
         self._begin(self._work(charge))
         if lost:
             return cut(request)
@@ -188,6 +208,9 @@ class Server(Billing):
         gone = {"audio_url": "http://deleted_by_user", "text": "Deleted by user.", "words": None}
         return web.json_response(self._transcript(charge) | gone)
 
+    async def list_fetched(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.fetched)
+
     async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
         """The answer that a switch, or a wrong key, makes of this call, if any."""
         self.calls.append((call, dict(request.headers)))
@@ -222,10 +245,9 @@ class Server(Billing):
         return there | {"created": created, "completed": None, "audio_url": url, "error": None}
 
     def _status(self, charge: dict[str, Any]) -> str:
-        heard = charge["id"] in self._heard or self.listen is None
-        if not heard or time.time() < charge["ready_at"]:
+        if charge["id"] in self._hearing or time.time() < charge["ready_at"]:
             return "throttled" if self.switches.novel else "processing"
-        return "error" if self.switches.fail else "completed"
+        return "error" if self.switches.fail or charge["id"] in self._failed else "completed"
 
     def _transcript(self, charge: dict[str, Any]) -> dict[str, Any]:
         """The transcript as it stands: everything that was asked for, and what is known."""
@@ -234,7 +256,7 @@ class Server(Billing):
         body = shown | {"id": charge["id"], "status": status, "webhook_auth": "webhook_auth_header_value" in wish}
         if status == "error":
             fail = self.switches.fail
-            said = fail if isinstance(fail, str) else f"Download error, unable to download {charge['audio_url']}"
+            said = fail if isinstance(fail, str) else self._failed.get(charge["id"]) or _no_download(charge)
             return body | {
                 "error": said,
                 "text": None,
@@ -250,10 +272,15 @@ class Server(Billing):
         return body
 
     async def _work(self, charge: dict[str, Any]) -> None:
-        """What happens after a charge: listening, and the callback."""
-        path = self._uploads / (urlsplit(charge["audio_url"]).path.split("/")[-2:][0])
-        if self.listen is not None and path.is_file():
-            self._heard[charge["id"]] = await self.listen(path)
+        """What happens after a charge: getting the audio, listening, and the callback."""
+        try:
+            path = await self._audio(charge)
+            if path is not None and self._listens:
+                self._heard[charge["id"]] = await self._listened(path)
+        except (aiohttp.ClientError, TimeoutError):
+            self._failed[charge["id"]] = _no_download(charge)
+        finally:
+            self._hearing.discard(charge["id"])
         await asyncio.sleep(max(0.0, charge["ready_at"] - time.time()))
         wish = charge["wish"]
         if "webhook_url" not in wish:
@@ -268,6 +295,44 @@ class Server(Billing):
                         if answer.status < 300 or 400 <= answer.status < 500:
                             return
                 await asyncio.sleep(self.again_s)
+
+    @property
+    def _listens(self) -> bool:
+        return self.listen is not None or self.switches.tones
+
+    async def _listened(self, path: Path) -> Hypothesis:
+        if self.listen is not None:
+            return await self.listen(path)
+        return await asyncio.to_thread(_tones, path, self.switches.slip)
+
+    def _kept(self, name: str) -> Path:
+        """Where the audio of that name is kept to be listened to."""
+        self._uploads.mkdir(exist_ok=True)
+        return self._uploads / name
+
+    async def _audio(self, charge: dict[str, Any]) -> Path | None:
+        """The audio of a charge in a file: what was uploaded, or what its URL gives; None if nobody wants it."""
+        parts = urlsplit(charge["audio_url"]).path.split("/")
+        if parts[1:2] == ["upload"]:
+            uploaded = self._uploads / parts[2]
+            return uploaded if uploaded.is_file() else None
+        if not self.switches.fetch:
+            return None
+        path, size, digest = self._kept(charge["id"]), 0, hashlib.sha256()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
+        url = URL(charge["audio_url"], encoded=True)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
+            with path.open("wb") as file:
+                async for piece in answer.content.iter_any():
+                    size += len(piece)
+                    digest.update(piece)
+                    if self._listens:
+                        file.write(piece)
+        came = {"status": answer.status, "content_type": answer.content_type, "bytes": size}
+        self.fetched.append({"id": charge["id"], **came, "sha256": digest.hexdigest()})
+        if answer.status != 200:
+            raise aiohttp.ClientPayloadError(f"{answer.status} instead of audio")
+        return path
 
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -298,6 +363,24 @@ def _wrong(wish: dict[str, Any]) -> str | None:
 def _scripted(url: str) -> Hypothesis:
     parts = urlsplit(url).path
     return hear("assemblyai", parts.rpartition("/")[2] if parts.startswith("/upload/") else parts)
+
+
+def _tones(path: Path, slip: int) -> Hypothesis:
+    """What `google_speech.bursts` hears in a recording; every `slip` words one too high, and less sure of it."""
+    from tests.servers.google_speech import bursts
+
+    words: list[Word] = []
+    for piece in pieces(path, seconds=55.0, search_s=25.0):
+        for text, start_s, end_s, sure in bursts(piece.samples, RATE):
+            wrong = slip and len(words) % slip == slip - 1
+            start, end = (piece.start_ms + round(second * 1000) for second in (start_s, end_s))
+            heard = f"f{int(text[1:]) + 20}" if wrong else text
+            words.append(Word(heard, start, end, 0.6 if wrong else sure))
+    return Hypothesis("assemblyai", tuple(words), duration_ms=piece.start_ms + len(piece.samples) * 1000 // RATE)
+
+
+def _no_download(charge: dict[str, Any]) -> str:
+    return f"Download error, unable to download {charge['audio_url']}"
 
 
 def _content(wish: dict[str, Any], heard: Hypothesis) -> dict[str, Any]:

@@ -231,6 +231,12 @@ class Worker:
         return f"ended with {self._ended.result()}" if self._ended.done() else f"running as {self._pid}"
 
     @property
+    def pid(self) -> int:
+        """Its process id, while it runs."""
+        assert self._pid is not None, f"{self.name} was never started"
+        return self._pid
+
+    @property
     def alive(self) -> bool:
         """Whether its process runs (or is stopped)."""
         return self._ended is not None and not self._ended.done()

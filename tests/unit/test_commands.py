@@ -699,7 +699,7 @@ def test_the_environment_is_listed_whole_and_secrets_are_not_shown():
     secrets = {
         "DATABASE_URL": "postgresql://me:swordfish@db/x",
         "KAFKA_SASL_PASSWORD": "swordfish",
-        "S3_ENDPOINT_URL": "https://me:swordfish@s3:9000",
+        "ASSEMBLYAI_BASE_URL": "https://me:swordfish@s3:9000",
         "CONCORD_API_KEYS": "acme=swordfish",
     }
     listed = doctor.environment(settings(**secrets, KAFKA_PARTITIONS="8"))
@@ -905,9 +905,41 @@ async def test_the_doctor_tells_a_wrong_key_from_a_missing_server(tmp_path):
     )
 
     assert [found.level for found in (right, wrong, away)] == ["ok", "fail", "fail"]
-    assert "refuses us" in wrong.said
-    assert "cannot be reached" in away.said
+    assert "refuses us: assemblyai answered 401" in wrong.said
+    assert "ASSEMBLYAI_API_KEY" in wrong.advice
+    assert "cannot be reached at 127.0.0.1:9" in away.said
+    assert "ASSEMBLYAI_BASE_URL" in away.advice
     assert "another" not in wrong.said
+
+
+@pytest.mark.parametrize(
+    ("switch", "level", "said"),
+    [
+        ("stall", "fail", "does not answer a look at its list in time"),
+        ("cut", "fail", "broke off a look at its list"),
+        ("error_5xx", "fail", "answered 503"),
+        ("refuse_429", "warn", "answered 429"),
+        ("garble", "fail", "no JSON"),
+    ],
+)
+async def test_the_doctor_tells_how_a_recognizer_that_is_there_does_not_work(
+    tmp_path, monkeypatch, switch, level, said
+):
+    from agents.providers.assemblyai import AssemblyAI
+    from tests.servers.assemblyai import Server, Switches
+
+    monkeypatch.setitem(AssemblyAI.__init__.__kwdefaults__, "timeout_s", 0.5)
+    server = Server(tmp_path / "ledger.jsonl")
+    async with TestServer(server.app()) as running:
+        server.switches = Switches(**{switch: True})
+        given = settings(**KEYED, ASSEMBLYAI_BASE_URL=str(running.make_url("/")))
+        found = await doctor._recognizer("assemblyai", given, quick=True)
+        server.switches = Switches()
+        server._changed.set()
+
+    assert found.level == level
+    assert said in found.said
+    assert found.advice
 
 
 async def test_doctor_tells_whether_gemini_is_configured_good_refused_or_away():
