@@ -131,15 +131,18 @@ def _scripted(name: str, settings: Settings) -> Recognizer:
 
 def _google(name: str, settings: Settings) -> Recognizer:
     from agents.providers.google import Google
+    from agents.providers.google_speech import Speech
 
     return Google(
-        name,
-        project=settings.google_project or "",
-        location=settings.google_location,
-        model=settings.google_model,
-        languages=settings.google_languages,
-        endpoint=settings.google_endpoint,
-        credentials=settings.google_credentials,
+        Speech(
+            name,
+            project=settings.google_project or "",
+            location=settings.google_location,
+            model=settings.google_model,
+            languages=settings.google_languages,
+            endpoint=settings.google_endpoint,
+            credentials=settings.google_credentials,
+        )
     )
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from agents.providers.google import Google
+
 #: Seconds that one check may take in all.
 CHECK_S = 30.0
 
@@ -207,7 +209,7 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
 
 
 async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
-    from agents.providers.google import Google, load_credentials
+    from agents.providers.google_speech import load_credentials
 
     recognizer = cast("Google", open_recognizer(name, settings))
     try:
