@@ -27,6 +27,7 @@ back to normal:
     operation_error    what is submitted ends with an error of its operation
     no_result          what is submitted ends without a result
     older              results are where older clients look for them: `transcript` instead of `inline_result`
+    no_masks           INVALID_ARGUMENT to a list that is asked for with a field mask
     late_s             seconds until an operation is listed (0)
     forgotten          operations are neither listed nor found, as long after their end
     mute               operations come without metadata
@@ -46,7 +47,7 @@ of its errors, the order in which it looks at permission and content, whether it
 given up, how it rounds what it bills (here: up to the second), whether RetryInfo comes with every
 RESOURCE_EXHAUSTED; and of batches: whether it charges for one that fails (here it does), how soon an operation is
 listed (here at once), in what order (here the oldest first), how long it is kept, and whether its metadata names the
-URIs always, as the proto says it can.
+URIs always, as the proto says it can; and whether it heeds a field mask, as the vendor says of all its APIs.
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ class Switches(Switched):
     operation_error: bool | int = False
     no_result: bool | int = False
     older: bool | int = False
+    no_masks: bool | int = False
     late_s: float = 0.0
     forgotten: bool | int = False
     mute: bool | int = False
@@ -151,6 +153,8 @@ class Server(Billing):
     def __init__(self, ledger: Path, hear: Hear = bursts, storage: str = "") -> None:
         super().__init__(ledger, Switches())
         self.storage = storage
+        #: Lists of operations without their transcripts.
+        self.brief_lists = 0
         #: How often each call was made.
         self.called: Counter[str] = Counter()
         self.calls = 0
@@ -288,6 +292,14 @@ class Server(Billing):
         begin = int(request.page_token or 0)
         end = begin + min(request.page_size or PAGE, PAGE)
         found = [self._operation(entry) for entry in entries[begin:end]]
+        mask = dict(context.invocation_metadata() or ()).get("x-goog-fieldmask")
+        if mask and self.switches.takes("no_masks"):
+            await _refuse(context, f"Invalid field mask: {mask}")
+        if mask == "operations.name,operations.metadata,next_page_token":
+            self.brief_lists += 1
+            for operation in found:
+                operation.ClearField("response")
+                operation.ClearField("done")
         more = str(end) if end < len(entries) else ""
         if self._garbles("list"):
             return GARBAGE
