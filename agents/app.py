@@ -132,17 +132,26 @@ def _scripted(name: str, settings: Settings) -> Recognizer:
 
 
 def _google(name: str, settings: Settings) -> Recognizer:
-    from agents.providers.google import Google
+    from agents.providers.google_speech import Speech
 
-    return Google(
+    key = settings.google_credentials
+    speech = Speech(
         name,
         project=settings.google_project or "",
         location=settings.google_location,
         model=settings.google_model,
         languages=settings.google_languages,
         endpoint=settings.google_endpoint,
-        credentials=settings.google_credentials,
+        credentials=key,
     )
+    if settings.google_bucket is None:
+        from agents.providers.google import Google
+
+        return Google(speech)
+    from agents.providers.google_batch import GoogleBatch
+    from agents.providers.google_storage import Bucket
+
+    return GoogleBatch(speech, Bucket(name, settings.google_bucket, endpoint=settings.google_storage, credentials=key))
 
 
 def _assemblyai(name: str, settings: Settings) -> Recognizer:
@@ -439,7 +448,8 @@ def open_tiebreaker(settings: Settings) -> LocalRecognizer | PiecewiseRecognizer
     """Who hears again what others disagree about; None if nobody is configured."""
     if settings.tiebreaker is None or not settings.tiebreaker_s:
         return None
-    recognizer = open_recognizer(settings.tiebreaker, settings, "CONCORD_TIEBREAKER")
+    pieces = settings.model_copy(update={"google_bucket": None})  # what it hears is short
+    recognizer = open_recognizer(settings.tiebreaker, pieces, "CONCORD_TIEBREAKER")
     if isinstance(recognizer, RemoteRecognizer):
         raise SettingsError(
             f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; name whisper-* or google"

@@ -114,6 +114,18 @@ class Settings(BaseModel):
         min_length=1,
         description="comma list: what an upload may be in that names no language",
     )
+    google_bucket: str | None = Field(
+        None,
+        alias="GOOGLE_CLOUD_BUCKET",
+        pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$",
+        description="with it, recordings go to Google Speech whole, by this bucket, instead of in pieces",
+    )
+    google_storage: str | None = Field(
+        None,
+        alias="STORAGE_EMULATOR_HOST",
+        pattern=r"^https?://[^\s@]+$",
+        description="in place of Google Cloud Storage; by http:// without credentials",
+    )
     assemblyai_key: SecretStr | None = Field(
         None, alias="ASSEMBLYAI_API_KEY", description="for the recognizer assemblyai"
     )
@@ -247,6 +259,8 @@ class Settings(BaseModel):
             wrong.append(f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says")
         if "assemblyai" in self.recognizers and not self.assemblyai_key:
             wrong.append("ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it")
+        if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):
+            wrong.append("GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it")
         if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
             wrong.append("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
         if self.storage_fallback and not self.s3_bucket:

@@ -19,13 +19,16 @@ from agents.app import open_adjudicator, open_recognizer, open_tiebreaker
 from agents.commands import check_kafka, check_postgres, reach
 from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
-from agents.providers import Checked, Recognizer
+from agents.providers import Checked, Recognizer, UploadingRecognizer
 from agents.settings import Settings, variables
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from agents.providers.google import Google
+    from agents.providers.google_batch import GoogleBatch
 
 #: Seconds that one check may take in all.
 CHECK_S = 30.0
@@ -224,9 +227,10 @@ def _named(variables: dict[str, str], name: str) -> str:
 
 
 async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
-    from agents.providers.google import Google, load_credentials
+    from agents.providers.google_speech import load_credentials
 
-    recognizer = cast("Google", open_recognizer(name, settings))
+    opened = open_tiebreaker(settings) if name == settings.tiebreaker else open_recognizer(name, settings)
+    recognizer = cast("Google | GoogleBatch", opened)
     try:
         if settings.google_credentials is not None:
             await asyncio.to_thread(load_credentials, settings.google_credentials)
@@ -235,7 +239,11 @@ async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
     finally:
         await recognizer.close()
     said = "configured" if quick else "answers, and lets us in (asked without sound, which costs nothing)"
-    return Finding(f"recognizer {name}", "ok", f"{said}: model {settings.google_model} in {settings.google_location}")
+    said += f": model {settings.google_model} in {settings.google_location}"
+    if isinstance(recognizer, UploadingRecognizer):
+        said += f", by gs://{settings.google_bucket}"
+        said += "" if quick else ", where a probe was written, read and deleted; past requests can be listed"
+    return Finding(f"recognizer {name}", "ok", said)
 
 
 async def _remote(what: str, recognizer: Recognizer) -> Finding:

@@ -10,10 +10,10 @@ import asyncio
 import base64
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from agents.audio import SILENT_PEAK, Piece, pieces
 from agents.processes import Died, Message, Worker, begin, confine, serve
@@ -133,18 +133,24 @@ def _packed(piece: Piece) -> Message:
 
 def flac(samples: NDArray[np.float32]) -> bytes:
     """Samples (mono, 16 kHz, -1 to 1) as a FLAC file."""
+    file = io.BytesIO()
+    write_flac(file, [samples])
+    return file.getvalue()
+
+
+def write_flac(file: BinaryIO, sound: Iterable[NDArray[np.float32]]) -> None:
+    """The same, of sound in any portions, of which one at a time is held."""
     import av
     import numpy as np
 
-    file = io.BytesIO()
     with av.open(file, "w", format="flac") as container:
         stream = container.add_stream("flac", rate=RATE, layout="mono")
-        whole = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(whole.reshape(1, -1), format="s16", layout="mono")
-        frame.rate = RATE
-        container.mux(stream.encode(frame))
+        for samples in sound:
+            whole = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(whole.reshape(1, -1), format="s16", layout="mono")
+            frame.rate = RATE
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return file.getvalue()
 
 
 def cut(answer: Callable[[Message, Callable[[Message], None]], Message]) -> None:

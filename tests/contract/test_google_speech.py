@@ -22,6 +22,7 @@ from agents.commands.doctor import _google as examined
 from agents.commands.doctor import _recognizer as recognizer
 from agents.providers import LocalRecognizer, PiecewiseRecognizer, RemoteRecognizer, Request
 from agents.providers.google import PARALLEL, Google
+from agents.providers.google_speech import Speech
 from agents.settings import from_env
 from schemas.errors import ProviderError, RateLimited, RefusedMedia, SettingsError, Transient
 from schemas.words import Hypothesis
@@ -83,8 +84,12 @@ class Bench:
     told: list[float] = field(default_factory=list)
 
     def recognizer(self, **options):
-        options = {"project": "our-project", "endpoint": self.endpoint, "timeout_s": 10.0} | options
-        return Google("google", **options)
+        """Its options, and those of what it speaks with."""
+        asking = {"project": "our-project", "endpoint": self.endpoint}
+        how = {"timeout_s": 10.0}
+        for name, value in options.items():
+            (how if name in ("parallel", "retries", "timeout_s", "close_s") else asking)[name] = value
+        return Google(Speech("google", **asking), **how)
 
     def switch(self, **switches):
         self.server.switches = Switches(**switches)
@@ -288,7 +293,7 @@ async def test_a_final_no_is_not_asked_for_twice(bench, name, advice):
 
 
 async def test_nobody_there_is_transient():
-    google = Google("google", project="p", endpoint=f"http://127.0.0.1:{unused_port()}", retries=0)
+    google = Google(Speech("google", project="p", endpoint=f"http://127.0.0.1:{unused_port()}"), retries=0)
 
     with pytest.raises(Transient, match="cannot be reached"):
         await google.check()
@@ -466,21 +471,24 @@ async def test_the_event_loop_goes_on_meanwhile(bench):
 
 @pytest.mark.parametrize("content", [b"", b"no sound", b"x" * (LIMIT_BYTES + 1)], ids=["none", "no sound", "big"])
 async def test_the_server_refuses_what_the_vendor_refuses(bench, content):
-    google = bench.recognizer()
+    speech = Speech("google", project="our-project", endpoint=bench.endpoint)
+    await speech.opened()
 
     with pytest.raises(ProviderError, match="InvalidArgument"):
-        await google._call(content, google._config(None), 10.0)
+        await speech.recognize(content, speech.config("auto"), 10.0)
     assert bench.charges == []
-    await google.close()
+    await speech.close()
 
 
 async def test_the_server_refuses_more_than_a_minute(bench):
     from agents.providers.pieces import flac
 
-    google = bench.recognizer()
+    speech = Speech("google", project="our-project", endpoint=bench.endpoint)
+    await speech.opened()
+
     with pytest.raises(ProviderError, match="60 seconds"):
-        await google._call(flac(np.zeros(61 * RATE, np.float32)), google._config(None), 10.0)
-    await google.close()
+        await speech.recognize(flac(np.zeros(61 * RATE, np.float32)), speech.config("auto"), 10.0)
+    await speech.close()
 
 
 # -- settings, credentials, doctor --
@@ -570,7 +578,7 @@ async def test_a_key_file_that_cannot_be_used_is_said_without_its_content(tmp_pa
         await examined("google", settings, quick=True)
     assert "hush" not in str(caught.value)
     assert "secret-thing" not in str(caught.value)
-    google = Google("google", project="p", credentials=file)
+    google = Google(Speech("google", project="p", credentials=file))
     with pytest.raises(ProviderError, match="GOOGLE_APPLICATION_CREDENTIALS"):
         await google.check()
 
@@ -585,7 +593,7 @@ async def test_with_a_key_the_connection_is_encrypted(bench, tmp_path):
     await google.close()
 
 
-def key(folder):
+def key(folder, token_uri="https://127.0.0.1:9/token"):
     """A service account's key file, freshly made."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -598,7 +606,7 @@ def key(folder):
         "private_key": private.decode(),
         "private_key_id": "1",
         "client_email": "concord@our-project.iam.gserviceaccount.com",
-        "token_uri": "https://127.0.0.1:9/token",
+        "token_uri": token_uri,
     }
     (folder / "key.json").write_text(json.dumps(account))
     return folder / "key.json"
@@ -644,7 +652,7 @@ async def test_a_killed_server_has_forgotten_nothing(tmp_path):
     kept = []
     for switches in ({"lose_answer": True}, {}):
         process = await started(port, control, ledger, switches)
-        google = Google("google", project="p", endpoint=f"http://127.0.0.1:{port}", retries=0)
+        google = Google(Speech("google", project="p", endpoint=f"http://127.0.0.1:{port}"), retries=0)
         with contextlib.suppress(Transient):
             kept.append(await google.transcribe_pieces(path, asked(), lambda _: None, Kept()))
         await google.close()

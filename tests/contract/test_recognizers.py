@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
 import sys
 import time
 import wave
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,17 +23,21 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestServer, unused_port
 
 from agents.providers import LocalRecognizer, Pending, RemoteRecognizer, Request, UploadingRecognizer
 from agents.providers.assemblyai import AssemblyAI
+from agents.providers.google_batch import GoogleBatch
+from agents.providers.google_speech import Speech
+from agents.providers.google_storage import Bucket
 from agents.providers.scripted import Scripted, hear
 from schemas.errors import ProviderError, RateLimited, RefusedMedia, Transient
 from schemas.words import Hypothesis, adapter
 from tests.conftest import need
-from tests.servers import assemblyai
+from tests.servers import assemblyai, gcs, google_speech
 from tests.servers.scripted import Server
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +77,17 @@ class Sound:
 
     async def url(self) -> None:
         return None
+
+
+def spoken(job_id):
+    """Two tones in a WAV file, for each job of another pitch."""
+    times = np.arange(3200) / 16_000
+    tone = 9000 * np.sin(2 * np.pi * (300 + 10 * (zlib.crc32(job_id.encode()) % 50)) * times)
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.tile(np.concatenate([np.zeros(1600), tone]), 2).astype(np.int16).tobytes())
+    return content.getvalue()
 
 
 def request(job_id="job-1", *, marker="", language="auto", duration_ms=None):
@@ -140,8 +157,41 @@ async def assemblyai_sdk(folder):
         await switch()
 
 
-REMOTE = {"scripted": in_process, "scripted over HTTP": over_http, "assemblyai": assemblyai_sdk}
-BILLED = ["scripted over HTTP", "assemblyai"]
+@contextlib.asynccontextmanager
+async def google_batch(folder):
+    storage = gcs.Server(folder)
+    async with TestServer(storage.app()) as lent:
+        endpoint = str(lent.make_url("")).rstrip("/")
+        server = google_speech.Server(folder / "ledger.jsonl", storage=endpoint)
+        async with google_speech.serving(server) as asked:
+
+            async def switch(*, error_5xx=False, **switches):
+                server.switches = google_speech.Switches(unavailable=error_5xx, **switches)
+                both = {name: switches[name] for name in ("refuse_429", "retry_after_s", "stall") if name in switches}
+                storage.switches = gcs.Switches(error_5xx=error_5xx, **both)
+                storage.changed()
+
+            recognizer = batch(asked, endpoint)
+            charged = lambda: [charge["uri"] for charge in server.ledger.charges]  # noqa: E731
+            yield Bench(recognizer, switch, charged, {"file_error": True}, {"language": "no language"})
+            await recognizer.close()
+            await switch()
+
+
+def batch(endpoint, storage, **options):
+    """A recognizer of Google's by batches."""
+    speech = Speech("google", project="our-project", endpoint=endpoint.rstrip("/"))
+    bucket = Bucket("google", gcs.BUCKET, endpoint=storage, timeout_s=1.0)
+    return GoogleBatch(speech, bucket, **{"timeout_s": 1.0, "settle_s": 0.1} | options)
+
+
+REMOTE = {
+    "scripted": in_process,
+    "scripted over HTTP": over_http,
+    "assemblyai": assemblyai_sdk,
+    "google by batches": google_batch,
+}
+BILLED = ["scripted over HTTP", "assemblyai", "google by batches"]
 
 
 @pytest_asyncio.fixture(params=REMOTE, loop_scope="module")
@@ -161,7 +211,7 @@ async def uploaded(recognizer, asked):
     """The request, with the URL of its audio if the recognizer knows it by that."""
     if not isinstance(recognizer, UploadingRecognizer):
         return asked
-    url = await recognizer.upload(asked, Sound(asked.job_id.encode()))
+    url = await recognizer.upload(asked, Sound(spoken(asked.job_id)))
     return replace(asked, audio_url=url, since=datetime.now(UTC))
 
 
@@ -256,7 +306,7 @@ async def every_call(recognizer):
         lambda: recognizer.poll(provider_id),
     ]
     uploads = isinstance(recognizer, UploadingRecognizer)
-    return [*calls, lambda: recognizer.upload(other, Sound(b"RIFF"))] if uploads else calls
+    return [*calls, lambda: recognizer.upload(other, Sound(spoken("job-2")))] if uploads else calls
 
 
 async def test_a_pause_that_is_asked_for_is_passed_on_by_every_call(billed):
@@ -307,7 +357,12 @@ async def test_a_recording_that_the_provider_cannot_transcribe_is_a_final_no(bil
 
 
 @pytest.mark.parametrize(
-    "make", [lambda url: Scripted("scripted-a", url), lambda url: AssemblyAI("assemblyai", "a-key", url)]
+    "make",
+    [
+        lambda url: Scripted("scripted-a", url),
+        lambda url: AssemblyAI("assemblyai", "a-key", url),
+        lambda url: batch(url, url),
+    ],
 )
 async def test_no_server_at_all_is_transient(make):
     recognizer = make(f"http://127.0.0.1:{unused_port()}")

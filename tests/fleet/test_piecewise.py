@@ -8,6 +8,7 @@ import pytest
 
 from agents.answers import Kept
 from agents.providers.google import Google
+from agents.providers.google_speech import Speech
 from schemas.errors import Unavailable
 from schemas.events import JobReprocess
 from sinks.memory_store import MemoryStore
@@ -20,7 +21,7 @@ async def server(tmp_path):
     """Google on this machine, and a recognizer that asks it."""
     server = Server(tmp_path / "ledger.jsonl")
     async with serving(server) as endpoint:
-        google = Google("google", project="p", endpoint=endpoint, retries=0, parallel=1)
+        google = Google(Speech("google", project="p", endpoint=endpoint), retries=0, parallel=1)
         yield server, google
         await google.close()
     server.ledger.close()

@@ -16,6 +16,7 @@ import pytest
 from agents.audio import decode
 from agents.memory import MemoryFleet
 from agents.providers.google import Google
+from agents.providers.google_speech import Speech
 from agents.providers.scripted_judge import ScriptedJudge
 from agents.text.reconcile import compare
 from agents.tiebreak import Tiebreak
@@ -267,7 +268,7 @@ async def test_a_judge_is_asked_after_it_and_sees_three(story):
 async def test_google_can_be_the_third_and_is_paid_once(story, tmp_path):
     server = Server(tmp_path / "ledger.jsonl")
     async with serving(server) as endpoint:
-        google = Google("google", project="p", endpoint=endpoint, retries=0)
+        google = Google(Speech("google", project="p", endpoint=endpoint), retries=0)
         told = story(*pair(), third=google, third_limit_s=60)  # importing the SDK takes its time
         await run(told)
         for result in list(told.fleet.log["asr.results"]):

@@ -52,6 +52,11 @@ class Billing:
         self.switches = switches
         self._changed = asyncio.Event()
 
+    def changed(self) -> None:
+        """The switches are others: whoever was stalled is cut off."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     def operated(self) -> list[web.RouteDef]:
         """The routes of whoever operates it."""
         return [
@@ -72,8 +77,7 @@ class Billing:
             self.switches = kind(**await request.json())
         except TypeError as exc:
             return web.json_response({"error": f"{exc}; there are {', '.join(asdict(kind()))}"}, status=422)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.changed()
         return web.json_response(asdict(self.switches))
 
 

@@ -1,4 +1,5 @@
-"""Google Cloud Speech v2 on this machine: `Recognize` over real gRPC, with the vendor's own messages, and a bill.
+"""Google Cloud Speech v2 on this machine: `Recognize`, `BatchRecognize` and its operations over real gRPC, with the
+vendor's own messages, and a bill.
 
 `python -m tests.servers.google_speech --port 9001 --control 9002 --ledger ledger.jsonl`, or `serving(Server(ledger))`
 in a test. What it hears is a script's doing, or a real recognizer's that is handed in (`Server(hear=...)`); the script
@@ -6,10 +7,12 @@ in a test. What it hears is a script's doing, or a real recognizer's that is han
 which sounds were sent, when they sounded, and whether one was sent twice.
 
 Every call that is recognized is a line of the ledger, on the disk before the answer is sent: {sha256, heard, seconds,
-billed, at, recognizer}. It does not deduplicate, and it cannot be asked what it charged, except by tests: `charges()`,
-and GET /ledger at the control port. GET, PUT /switches there; a PUT replaces all of them, so `{}` is back to normal:
+billed, at, recognizer, ...}; of a batch it is also what the operation is told by, so that a kill forgets none. It does
+not deduplicate, and what it charged, only tests are told: `charges()`, and GET /ledger at the control port. Batches are
+read from the storage at `--storage`. GET, PUT /switches at the control port; a PUT replaces all of them, so `{}` is
+back to normal:
 
-    delay_s            seconds from the charge until the answer (0)
+    delay_s            seconds from the charge until the answer, or until the operation is done (0)
     refuse_429         RESOURCE_EXHAUSTED with RetryInfo: retry_after_s (1); uncharged
     unavailable        UNAVAILABLE, uncharged
     internal           INTERNAL, uncharged
@@ -20,17 +23,31 @@ and GET /ledger at the control port. GET, PUT /switches there; a PUT replaces al
     garbage            charge, then answer with bytes that are no message
     speakers           results as of diarization: each begins with all words from the beginning
     without            list of what answers leave out: alternatives, words, offsets, confidences, language, billing
+    file_error         what is submitted ends with an error of its file
+    operation_error    what is submitted ends with an error of its operation
+    no_result          what is submitted ends without a result
+    older              results are where older clients look for them: `transcript` instead of `inline_result`
+    no_masks           INVALID_ARGUMENT to a list that is asked for with a field mask
+    late_s             seconds until an operation is listed (0)
+    forgotten          operations are neither listed nor found, as long after their end
+    mute               operations come without metadata
+    on                 which calls refuse_429, unavailable ... stall, and garbage hit: recognize, batch, get, list (all)
 
-All but the first, `retry_after_s` and `without` are true (until switched off) or a number (of calls, counted down).
+All but `delay_s`, `late_s`, `retry_after_s`, `without` and `on` are true (until switched off) or a number (of calls,
+counted down).
 A connection that is really cut, before or after a request, is `tests/servers/proxy.py` in front of this server.
 
 Checked against the vendor: messages, services and status codes are the vendor's own protos, driven by the vendor's own
 client; that content above 10 MB or a minute is INVALID_ARGUMENT, that "both or neither" of content and URI are, that
 offsets and confidences come only when asked for, that 0.0 means no confidence and that diarized results repeat
-all words is what its protos and its documentation say. Not checked, because no account was at hand: the wording
+all words is what its protos and its documentation say; so it is that a batch takes URIs of its own storage only, and
+one file if the results are to come inline, that operations of version 2 are called `v2-...`, and listed with the filter
+`is_v2(name)` only. Not checked, because no account was at hand: the wording
 of its errors, the order in which it looks at permission and content, whether it charges for a call that its client has
-given up, how it rounds what it bills (here: up to the second), and whether RetryInfo comes with every
-RESOURCE_EXHAUSTED.
+given up, how it rounds what it bills (here: up to the second), whether RetryInfo comes with every
+RESOURCE_EXHAUSTED; and of batches: whether it charges for one that fails (here it does), how soon an operation is
+listed (here at once), in what order (here the oldest first), how long it is kept, and whether its metadata names the
+URIs always, as the proto says it can; and whether it heeds a field mask, as the vendor says of all its APIs.
 """
 
 from __future__ import annotations
@@ -41,7 +58,9 @@ import contextlib
 import hashlib
 import io
 import math
+import re
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -52,18 +71,25 @@ import grpc
 import numpy as np
 from aiohttp import web
 from google.cloud.speech_v2.types import cloud_speech as speech
+from google.longrunning import operations_pb2 as operations
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from tests.servers.billing import Billing, Switched
+from tests.servers.gcs import fetched
 
 #: The vendor's limits on content that comes with its request.
 LIMIT_BYTES, LIMIT_S = 10 << 20, 60.0
 #: gRPC's own limit is 4 MB, below the vendor's.
 _OPTIONS = [("grpc.max_receive_message_length", 2 * LIMIT_BYTES), ("grpc.so_reuseport", 0)]
+#: Operations on a page of the list at most, few, so that there is more than one page.
+PAGE = 5
+#: What no protobuf message begins with.
+GARBAGE = b"\xff\xff no message"
 
 #: A word as (text, start_s, end_s, confidence).
 Said = tuple[str, float, float, float]
@@ -108,13 +134,29 @@ class Switches(Switched):
     speakers: bool | int = False
     retry_after_s: float = 1.0
     without: list[str] = field(default_factory=list)
+    file_error: bool | int = False
+    operation_error: bool | int = False
+    no_result: bool | int = False
+    older: bool | int = False
+    no_masks: bool | int = False
+    late_s: float = 0.0
+    forgotten: bool | int = False
+    mute: bool | int = False
+    on: list[str] = field(default_factory=lambda: ["recognize", "batch", "get", "list"])
 
 
 class Server(Billing):
-    """The service: `hear` is what it hears with, `calls` counts every request that reached it."""
+    """The service: `hear` is what it hears with, `calls` counts every request to recognize something that reached it.
+    `storage` is the endpoint of the storage that batches are read from.
+    """
 
-    def __init__(self, ledger: Path, hear: Hear = bursts) -> None:
+    def __init__(self, ledger: Path, hear: Hear = bursts, storage: str = "") -> None:
         super().__init__(ledger, Switches())
+        self.storage = storage
+        #: Lists of operations without their transcripts.
+        self.brief_lists = 0
+        #: How often each call was made.
+        self.called: Counter[str] = Counter()
         self.calls = 0
         self.in_flight = self.most_in_flight = 0
         #: The newest request that was recognized, without its content.
@@ -125,16 +167,36 @@ class Server(Billing):
         """How often each piece was charged, by the hash of its content."""
         return Counter(charge["sha256"] for charge in self.ledger.charges)
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """The part of the service that there is; anything else is UNIMPLEMENTED."""
-        recognize = grpc.unary_unary_rpc_method_handler(
-            self.recognize,
-            request_deserializer=speech.RecognizeRequest.deserialize,
-            response_serializer=lambda answer: (
-                answer if isinstance(answer, bytes) else speech.RecognizeResponse.serialize(answer)
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """The parts of the services that there are; anything else is UNIMPLEMENTED."""
+
+        def handler(call: Callable[..., Any], read: Callable[[bytes], Any], write: Callable[[Any], bytes]) -> Any:
+            return grpc.unary_unary_rpc_method_handler(
+                call, read, lambda answer: answer if isinstance(answer, bytes) else write(answer)
+            )
+
+        recognition = {
+            "Recognize": handler(
+                self.recognize, speech.RecognizeRequest.deserialize, speech.RecognizeResponse.serialize
             ),
+            "BatchRecognize": handler(
+                self.batch, speech.BatchRecognizeRequest.deserialize, operations.Operation.SerializeToString
+            ),
+        }
+        running = {
+            "GetOperation": handler(
+                self.get, operations.GetOperationRequest.FromString, operations.Operation.SerializeToString
+            ),
+            "ListOperations": handler(
+                self.list_some,
+                operations.ListOperationsRequest.FromString,
+                operations.ListOperationsResponse.SerializeToString,
+            ),
+        }
+        return (
+            grpc.method_handlers_generic_handler("google.cloud.speech.v2.Speech", recognition),
+            grpc.method_handlers_generic_handler("google.longrunning.Operations", running),
         )
-        return grpc.method_handlers_generic_handler("google.cloud.speech.v2.Speech", {"Recognize": recognize})
 
     async def recognize(self, request: speech.RecognizeRequest, context: grpc.aio.ServicerContext) -> Any:
         self.calls += 1
@@ -146,9 +208,16 @@ class Server(Billing):
             self.in_flight -= 1
 
     async def _recognized(self, request: speech.RecognizeRequest, context: grpc.aio.ServicerContext) -> Any:
-        await self._misbehave(context)
-        samples, rate = await self._decoded(request, context)
+        await self._misbehave("recognize", context)
+        if not request.content:
+            await _refuse(context, "Request must contain exactly one of: [content, uri]")
+        await self._judged(request.config, context)
+        if len(request.content) > LIMIT_BYTES:
+            await _refuse(context, f"Request audio can be a maximum of {LIMIT_BYTES} bytes")
+        samples, rate = await self._decoded(request.content, context)
         seconds = len(samples) / rate
+        if seconds > LIMIT_S:
+            await _refuse(context, "Audio can be of a maximum of 60 seconds. Use the BatchRecognize method")
         heard = await asyncio.to_thread(self.hear, samples, rate)
         self.ledger.charge(
             {
@@ -166,17 +235,126 @@ class Server(Billing):
         await asyncio.sleep(self.switches.delay_s)
         if self.switches.takes("lose_answer"):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-        if self.switches.takes("garbage"):
-            return b"\xff\xff no message"
+        if self._garbles("recognize"):
+            return GARBAGE
         return self._answer(request.config, heard, seconds)
 
-    async def _misbehave(self, context: grpc.aio.ServicerContext) -> None:
+    async def batch(self, request: speech.BatchRecognizeRequest, context: grpc.aio.ServicerContext) -> Any:
+        self.calls += 1
+        await self._misbehave("batch", context)
+        await self._judged(request.config, context)
+        uris = [file.uri for file in request.files]
+        if not 1 <= len(uris) <= 15 or not all(re.fullmatch(r"gs://[^/]+/.+", uri) for uri in uris):
+            await _refuse(context, "BatchRecognizeRequest.files must be one to 15, each with a Cloud Storage URI")
+        if len(uris) != 1 or "inline_response_config" not in request.recognition_output_config:
+            await _refuse(context, "inline_response_config is for one file, and here nothing else is there")
+        content = await fetched(self.storage, uris[0])
+        said: Sequence[Said] = []
+        seconds, ends = 0.0, "NOT_FOUND"
+        if content is not None:
+            samples, rate = await self._decoded(content, context)
+            seconds, ends = len(samples) / rate, self._end()
+            said = await asyncio.to_thread(self.hear, samples, rate)
+        entry = {
+            "id": f"{request.recognizer.partition('/recognizers/')[0]}/operations/v2-{uuid.uuid4().hex}",
+            "sha256": hashlib.sha256(content or b"").hexdigest(),
+            "heard": " ".join(text for text, *_ in said),
+            "seconds": seconds,
+            "billed": math.ceil(seconds),
+            "at": time.time(),
+            "recognizer": request.recognizer,
+            "uri": uris[0],
+            "said": list(said),
+            "ends": ends,
+            "ready_at": time.time() + self.switches.delay_s,
+            "request": speech.BatchRecognizeRequest.to_json(request, indent=None),
+        }
+        self.ledger.charge(entry)
+        if self.switches.takes("lose_answer"):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        return GARBAGE if self._garbles("batch") else self._operation(entry)
+
+    async def get(self, request: operations.GetOperationRequest, context: grpc.aio.ServicerContext) -> Any:
+        await self._misbehave("get", context)
+        if not re.fullmatch(r"projects/[^/]+/locations/[^/]+/operations/[^/]+", request.name):
+            await _refuse(context, f"Invalid operation name: {request.name}")
+        if request.name not in self.ledger.by_id or self.switches.takes("forgotten"):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Unable to find operation {request.name}")
+        return GARBAGE if self._garbles("get") else self._operation(self.ledger.by_id[request.name])
+
+    async def list_some(self, request: operations.ListOperationsRequest, context: grpc.aio.ServicerContext) -> Any:
+        await self._misbehave("list", context)
+        listed = time.time() - self.switches.late_s
+        entries = [e for e in self.ledger.charges if e["id"].startswith(f"{request.name}/operations/")]
+        entries = [e for e in entries if e["at"] <= listed]
+        if request.filter != "is_v2(name)" or self.switches.takes("forgotten"):
+            entries = []
+        begin = int(request.page_token or 0)
+        end = begin + min(request.page_size or PAGE, PAGE)
+        found = [self._operation(entry) for entry in entries[begin:end]]
+        mask = dict(context.invocation_metadata() or ()).get("x-goog-fieldmask")
+        if mask and self.switches.takes("no_masks"):
+            await _refuse(context, f"Invalid field mask: {mask}")
+        if mask == "operations.name,operations.metadata,next_page_token":
+            self.brief_lists += 1
+            for operation in found:
+                operation.ClearField("response")
+                operation.ClearField("done")
+        more = str(end) if end < len(entries) else ""
+        if self._garbles("list"):
+            return GARBAGE
+        return operations.ListOperationsResponse(operations=found, next_page_token=more)
+
+    def _end(self) -> str:
+        """How what is submitted now will end."""
+        return next((name for name in ("file_error", "operation_error", "no_result") if self.switches.takes(name)), "")
+
+    def _operation(self, entry: dict[str, Any]) -> operations.Operation:
+        """What is told of an operation now."""
+        request = speech.BatchRecognizeRequest.from_json(entry["request"])
+        done = time.time() >= entry["ready_at"]
+        operation = operations.Operation(name=entry["id"], done=done)
+        if not self.switches.takes("mute"):
+            created = Timestamp()
+            created.FromMilliseconds(round(entry["at"] * 1000))
+            told = speech.OperationMetadata(
+                create_time=created, batch_recognize_request=request, progress_percent=100 if done else 50
+            )
+            operation.metadata.Pack(speech.OperationMetadata.pb(told))
+        if not done:
+            return operation
+        if entry["ends"] == "operation_error":
+            operation.error.CopyFrom(Status(code=13, message="the switch operation_error was on"))
+            return operation
+        response = speech.BatchRecognizeResponse()
+        if entry["ends"] != "no_result":
+            response.results[entry["uri"]] = self._file_result(request, entry)
+        operation.response.Pack(speech.BatchRecognizeResponse.pb(response))
+        return operation
+
+    def _file_result(
+        self, request: speech.BatchRecognizeRequest, entry: dict[str, Any]
+    ) -> speech.BatchRecognizeFileResult:
+        if entry["ends"]:
+            code, said = (5, "Unable to open object") if entry["ends"] == "NOT_FOUND" else (3, "the switch was on")
+            return speech.BatchRecognizeFileResult(error=Status(code=code, message=said))
+        answer = self._answer(request.config, entry["said"], entry["seconds"])
+        transcript = speech.BatchRecognizeResults(results=answer.results, metadata=answer.metadata)
+        if self.switches.takes("older"):
+            return speech.BatchRecognizeFileResult(transcript=transcript)
+        return speech.BatchRecognizeFileResult(inline_result=speech.InlineResult(transcript=transcript))
+
+    def _garbles(self, call: str) -> bool:
+        return call in self.switches.on and self.switches.takes("garbage")
+
+    async def _misbehave(self, call: str, context: grpc.aio.ServicerContext) -> None:
+        self.called[call] += 1
         switches = self.switches
+        if call not in switches.on:
+            return
         if switches.takes("refuse_429"):
-            pause = Duration()
-            pause.FromMilliseconds(round(switches.retry_after_s * 1000))
             detail = AnyMessage()
-            detail.Pack(RetryInfo(retry_delay=pause))
+            detail.Pack(RetryInfo(retry_delay=_duration(switches.retry_after_s)))
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
             status = Status(code=code.value[0], message="Quota exceeded for quota metric", details=[detail])
             await context.abort_with_status(rpc_status.to_status(status))
@@ -186,30 +364,24 @@ class Server(Billing):
         if switches.takes("stall"):
             await asyncio.Event().wait()
 
-    async def _decoded(
-        self, request: speech.RecognizeRequest, context: grpc.aio.ServicerContext
-    ) -> tuple[np.ndarray, int]:
+    async def _judged(self, config: speech.RecognitionConfig, context: grpc.aio.ServicerContext) -> None:
+        if not config.language_codes or not config.model:
+            await _refuse(context, "RecognitionConfig.language_codes and .model must not be empty")
+        for code in config.language_codes:
+            if not re.fullmatch(r"[a-z]{2,3}(-\w+)*", code):
+                await _refuse(context, f"{code} is no language code")
+
+    async def _decoded(self, content: bytes, context: grpc.aio.ServicerContext) -> tuple[np.ndarray, int]:
         import av
         from av.error import FFmpegError
 
-        async def refuse(why: str) -> None:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why)
-
-        if not request.content:
-            await refuse("Request must contain exactly one of: [content, uri]")
-        if not request.config.language_codes or not request.config.model:
-            await refuse("RecognitionConfig.language_codes and .model must not be empty")
-        if len(request.content) > LIMIT_BYTES:
-            await refuse(f"Request audio can be a maximum of {LIMIT_BYTES} bytes")
         try:
-            with av.open(io.BytesIO(request.content)) as file:
+            with av.open(io.BytesIO(content)) as file:
                 rate = file.streams.audio[0].rate
                 parts = [frame.to_ndarray().reshape(-1) for frame in file.decode(audio=0)]
         except (FFmpegError, IndexError):
-            await refuse("Audio data does not appear to be in a supported encoding")
+            await _refuse(context, "Audio data does not appear to be in a supported encoding")
         samples = np.concatenate(parts).astype(np.float32) / 32768 if parts else np.zeros(0, np.float32)
-        if len(samples) / rate > LIMIT_S:
-            await refuse("Audio can be of a maximum of 60 seconds. Use the BatchRecognize method for longer audio")
         return samples, rate
 
     def _answer(
@@ -218,7 +390,7 @@ class Server(Billing):
         without = self.switches.without
         words = [self._word(config.features, *said) for said in heard]
         halves = [words] if len(words) < 2 else [words[: len(words) // 2], words[len(words) // 2 :]]
-        if self.switches.takes("speakers"):
+        if self.switches.takes("speakers") or "diarization_config" in config.features:
             for number, word in enumerate(words):
                 word.speaker_label = str(number % 2 + 1)
             halves = [halves[0], words]
@@ -234,6 +406,7 @@ class Server(Billing):
                 if "alternatives" not in without
                 else [],
                 language_code="" if "language" in without else config.language_codes[0].lower(),
+                result_end_offset=_duration(heard[len(part) - 1 if part is halves[0] else -1][2]),
             )
             for part in halves
             if part
@@ -248,21 +421,27 @@ class Server(Billing):
         if features.enable_word_confidence and "confidences" not in self.switches.without:
             word.confidence = sure
         if features.enable_word_time_offsets and "offsets" not in self.switches.without:
-            end = Duration()
-            end.FromMilliseconds(round(end_s * 1000))
-            word.end_offset = end
+            word.end_offset = _duration(end_s)
             if start_s:  # the beginning itself is left out, as default values are
-                start = Duration()
-                start.FromMilliseconds(round(start_s * 1000))
-                word.start_offset = start
+                word.start_offset = _duration(start_s)
         return word
+
+
+def _duration(seconds: float) -> Duration:
+    found = Duration()
+    found.FromMilliseconds(round(seconds * 1000))
+    return found
+
+
+async def _refuse(context: grpc.aio.ServicerContext, why: str) -> None:
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why)
 
 
 @contextlib.asynccontextmanager
 async def serving(server: Server, port: int = 0) -> AsyncIterator[str]:
     """The endpoint at which it serves, as GOOGLE_SPEECH_ENDPOINT wants it."""
     running = grpc.aio.server(options=_OPTIONS)
-    running.add_generic_rpc_handlers((server.handlers(),))
+    running.add_generic_rpc_handlers(server.handlers())
     port = running.add_insecure_port(f"127.0.0.1:{port}")
     await running.start()
     try:
@@ -276,10 +455,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--control", type=int, required=True, help="port of /switches and /ledger")
     parser.add_argument("--ledger", type=Path, required=True, help="file of the charges; kept if it is there")
+    parser.add_argument("--storage", default="", help="http://host:port of the storage that batches are read from")
     arguments = parser.parse_args()
 
     async def make() -> web.Application:
-        server = Server(arguments.ledger)
+        server = Server(arguments.ledger, storage=arguments.storage)
         app = web.Application()
         app.add_routes(server.operated())
 

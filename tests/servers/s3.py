@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +16,12 @@ from random import SystemRandom
 
 import pytest
 
-from agents.embedded.process import DEFAULT_CACHE, PORT_RANGE, dies_with_parent, port_is_free, tail
+from agents.embedded.process import PORT_RANGE, dies_with_parent, port_is_free, tail
 from tests.conftest import need
+from tests.servers.built import go_built
 
 VERSION = "v1.8.0"
-MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
+MODULE = "github.com/versity/versitygw/cmd/versitygw"
 
 #: The only region of the server, and the bucket that is there from the start.
 REGION = "us-east-1"
@@ -36,31 +34,7 @@ GUEST = {"access_key": "guest-key", "secret_key": "guest-secret"}
 
 def versitygw() -> Path:
     """The executable, built if it is not there yet. Raises FileNotFoundError where there is no Go to build it with."""
-    cache = Path(os.environ.get("CONCORD_CACHE", DEFAULT_CACHE)).expanduser() / "bin"
-    built = cache / f"versitygw-{VERSION}"
-    if built.exists():
-        return built
-    go = shutil.which("go")
-    if go is None:
-        raise FileNotFoundError(f"versitygw needs Go once, to be built: install it, or put the executable at {built}")
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "versitygw.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # test sessions side by side build it once
-        if not built.exists():
-            _build(go, built)
-    return built
-
-
-def _build(go: str, target: Path) -> None:
-    folder = target.parent / "building"
-    command = ["nice", "-n", "10", go, "install", "-ldflags=-s -w", MODULE]
-    done = subprocess.run(
-        command, env={**os.environ, "GOBIN": str(folder)}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise FileNotFoundError(f"versitygw could not be built (go install {MODULE}): {done.stderr[-2000:]}")
-    (folder / "versitygw").rename(target)
-    folder.rmdir()
+    return go_built(MODULE, VERSION)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from agents.embedded.kafka import EmbeddedKafka
 from agents.embedded.postgres import EmbeddedPostgres
 from agents.embedded.process import Child, keep_ports, tail
 from schemas import topics
+from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
 from tests.system.checker import Verdict, inputs, judge
 from tests.system.nursery import ROOT, Nursery
@@ -171,9 +172,12 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def site(
-    *, nodes: int = 1, proxies: bool = False, recognizers: tuple[str, ...] = RECOGNIZERS
+    *, nodes: int = 1, proxies: bool = False, recognizers: tuple[str, ...] = RECOGNIZERS, storage: str = ""
 ) -> AsyncIterator[Site]:
-    """A site of its own, in a folder that goes with it. When the test fails, the ends of all logs are printed."""
+    """A site of its own, in a folder that goes with it. When the test fails, the ends of all logs are printed.
+
+    `storage` is where Google reads recordings from: with it, they go to it whole.
+    """
     folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
     folder.chmod(0o755)  # as root, PostgreSQL's user must get through
     try:
@@ -183,6 +187,9 @@ async def site(
             between = {name: await stack.enter_async_context(Proxy(("127.0.0.1", 0))) for name in names}
             advertised = [between[name].port for name in names if name.startswith("kafka")]
             here = Site(folder, nursery, nodes=nodes, advertised=advertised or None, recognizers=recognizers)
+            if storage:
+                here.google.options["--storage"] = storage
+                here.common |= {"GOOGLE_CLOUD_BUCKET": BUCKET, "STORAGE_EMULATOR_HOST": storage}
             if proxies:
                 here.kafka.reserve()
                 here.proxies = between
@@ -297,6 +304,8 @@ class Provider:
 
     def __init__(self, folder: Path, server: str = "scripted") -> None:
         folder.mkdir(parents=True)
+        #: More of its command line.
+        self.options: dict[str, str] = {}
         ports = keep_ports(folder / "ports.json", ["http", "grpc"], {})
         #: Of its switches, and of what it serves unless that is gRPC.
         self.port = ports["http"]
@@ -308,11 +317,11 @@ class Provider:
 
     async def start(self) -> None:
         """Start it (again), and wait for its first answer."""
-        served = {"--port": self.port}
+        served: dict[str, object] = {"--port": self.port}
         if self._server == "google_speech":
             served = {"--port": self.grpc, "--control": self.port}
-        ports = [str(part) for option in served.items() for part in option]
-        command = [sys.executable, "-m", f"tests.servers.{self._server}", *ports, "--ledger", str(self.ledger)]
+        given = [str(part) for option in (served | self.options).items() for part in option]
+        command = [sys.executable, "-m", f"tests.servers.{self._server}", *given, "--ledger", str(self.ledger)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
         self._child.spawn(command, env=env | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}, cwd=ROOT)
         await patiently(self.switch)

@@ -1,0 +1,235 @@
+"""The fleet in memory with Google's batches in it, the vendor's SDK and all: whatever is lost on the way, a recording
+is paid for once a run, and nothing of it stays in the bucket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from agents import transcribe
+from agents.providers.google_batch import GoogleBatch
+from agents.stage import step
+from schemas.events import JobReprocess
+from tests.contract.test_recognizers import batch
+from tests.fleet.conftest import Speaker, Story
+from tests.servers import gcs
+from tests.servers.google_speech import Server, Switches, serving
+
+NAME = "google"
+TOPIC = f"asr.requests.{NAME}"
+
+
+@dataclass
+class Told:
+    """A story, and both servers in it."""
+
+    story: Story
+    server: Server
+    storage: gcs.Server
+    recognizer: GoogleBatch
+
+    @property
+    def fleet(self):
+        return self.story.fleet
+
+    @property
+    def stage(self):
+        return next(stage for stage in self.fleet.stages if stage.name == f"transcribe.{NAME}")
+
+    def charges(self):
+        """How often each URI was charged."""
+        return Counter(charge["uri"] for charge in self.server.ledger.charges)
+
+    async def steps_to(self, state):
+        """Run until the request is in this state, one event at a time; the newest record of the recognizer's topic."""
+        for _ in range(100):
+            rows = await self.fleet.database.requests("j", 1)
+            if rows and (rows[0].state == state or (state == "uploaded" and rows[0].audio_url)):
+                return self.fleet.log[TOPIC][-1]
+            if not await self.fleet._one():
+                self.fleet.clock.advance(1)
+                self.fleet._relay()
+        raise AssertionError(f"never {state}")
+
+    async def ends_well(self, *, left=0):
+        await self.fleet.run()
+        assert self.story.terminal() == [("persisted", "j", 1)]
+        assert list(self.charges().values()) == [1]
+        assert len(self.storage.objects) == left
+
+
+@pytest.fixture
+async def told(story, tmp_path):
+    """A fleet whose only recognizer is Google's, by batches; it waits for days."""
+    storage = gcs.Server(tmp_path)
+    async with TestServer(storage.app()) as lent:
+        lending = str(lent.make_url("")).rstrip("/")
+        server = Server(tmp_path / "ledger.jsonl", storage=lending)
+        async with serving(server) as endpoint:
+            recognizer = batch(endpoint, lending, timeout_s=5.0)
+            yield Told(story(recognizer, deadline_s=5 * 86_400), server, storage, recognizer)
+            await recognizer.close()
+            storage.changed()
+
+
+async def test_a_recording_is_lent_asked_about_once_and_taken_back(told):
+    await told.story.upload()
+    await told.ends_well()
+
+    [row] = await told.fleet.database.requests("j", 1)
+    assert row.audio_url == told.server.ledger.charges[0]["uri"]
+    assert row.provider_id == told.server.ledger.charges[0]["id"]
+    assert told.server.called == {"batch": 1, "get": 1}
+    assert told.fleet.database.transcripts["j", 1].text
+
+
+async def test_its_transcript_is_reconciled_with_the_others(told, story):
+    both = story(told.recognizer, Speaker("a"))
+    await both.upload()
+    await both.fleet.run()
+
+    assert both.terminal() == [("persisted", "j", 1)]
+    assert list(told.charges().values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("speech", "storage"),
+    [
+        ({"lose_answer": 1}, {}),
+        ({"garbage": 1, "on": ["batch"]}, {}),
+        ({"unavailable": 3, "on": ["batch"]}, {}),
+        ({"refuse_429": 1, "on": ["batch"]}, {}),
+        ({"internal": 2, "on": ["get"]}, {}),
+        ({"unavailable": 20, "on": ["get"]}, {}),
+        ({"garbage": 1, "on": ["get"]}, {}),
+        ({"stall": 1, "on": ["batch"]}, {}),
+        ({}, {"error_5xx": 9, "on": ["put"]}),
+        ({}, {"refuse_429": 2, "on": ["put"]}),
+        ({"lose_answer": 1, "delay_s": 0.5}, {"error_5xx": 1, "on": ["put"]}),
+    ],
+    ids=str,
+)
+async def test_whatever_goes_wrong_it_is_charged_once_and_transcribed(told, speech, storage):
+    told.server.switches, told.storage.switches = Switches(**speech), gcs.Switches(**storage)
+    await told.story.upload()
+    await told.ends_well()
+
+
+async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once(told):
+    told.server.switches = Switches(lose_answer=1, garbage=2, on=["list"])
+    await told.story.upload()
+    await told.ends_well()
+
+    assert told.server.called["batch"] == 1
+    assert told.server.called["list"] == 3
+
+
+@pytest.mark.parametrize("switches", [{"forbidden": True, "on": ["list"]}, {"mute": True}], ids=str)
+async def test_what_may_be_paid_for_and_cannot_be_found_is_parked_and_not_asked_again(told, switches):
+    told.server.switches = Switches(lose_answer=1, **switches)
+    await told.story.upload()
+    await told.fleet.run()
+
+    [failed] = told.fleet.events("job.failed")
+    assert "may be paid for" in failed["error"]
+    assert len(told.fleet.log[f"{TOPIC}.dlq"]) == 1
+    assert list(told.charges().values()) == [1]
+
+
+async def test_an_answer_to_an_upload_that_was_lost_leaves_an_object_behind_and_no_charge(told):
+    told.storage.switches = gcs.Switches(lose_answer=1)
+    await told.story.upload()
+    await told.ends_well(left=1)
+
+
+async def test_a_request_that_fails_there_fails_here_and_is_not_asked_again(told):
+    told.server.switches = Switches(file_error=True)
+    await told.story.upload()
+    await told.fleet.run()
+
+    [failed] = told.fleet.events("job.failed")
+    assert "could not transcribe it" in failed["error"]
+    assert list(told.charges().values()) == [1]
+    assert told.storage.objects == {}
+
+
+async def test_an_operation_that_has_expired_is_not_asked_again(told):
+    told.server.switches = Switches(delay_s=3600)
+    await told.story.upload()
+    await told.steps_to("submitted")
+    told.server.switches = Switches(forgotten=True)
+    await told.fleet.run()
+
+    [failed] = told.fleet.events("job.failed")
+    assert "no more" in failed["error"]
+    assert list(told.charges().values()) == [1]
+
+
+async def test_an_event_redelivered_after_its_worker_died_finds_what_was_asked(told):
+    """The worker died after the submission, before it was committed; the claim ran out meanwhile."""
+    await told.story.upload()
+    record = await told.steps_to("uploaded")
+    await step(told.stage, record)
+    assert told.charges().total() == 1
+    told.fleet.clock.advance(60)
+    told.fleet.deliver_again(record)
+
+    await told.ends_well()
+    assert told.server.called["batch"] == 1
+
+
+async def test_an_answer_that_was_read_and_not_stored_is_read_again(told):
+    """The worker died between the poll, which deletes the object, and the commit."""
+    await told.story.upload()
+    record = await told.steps_to("submitted")
+    await step(told.stage, record)
+    assert told.storage.objects == {}
+    told.fleet.deliver_again(record)
+
+    await told.ends_well()
+
+
+async def test_two_workers_with_one_event_submit_once(told):
+    await told.story.upload()
+    record = await told.steps_to("uploaded")
+    one, two = await asyncio.gather(*(step(told.stage, record) for _ in range(2)))
+    await told.fleet.database.commit([one])
+    await told.fleet.database.commit([two])
+
+    await told.ends_well()
+    assert told.server.called["batch"] == 1
+
+
+async def test_an_object_that_has_lain_for_long_is_replaced_and_the_newer_one_asked_about(told):
+    await told.story.upload()
+    await told.steps_to("uploaded")
+    told.fleet.clock.advance(transcribe.STALE.total_seconds() + 1)
+
+    await told.ends_well(left=1)
+
+
+async def test_a_second_run_is_asked_and_charged_anew(told):
+    told.server.switches = Switches(file_error=True)
+    await told.story.upload()
+    await told.fleet.run()
+    told.server.switches = Switches()
+    again = JobReprocess(tenant_id="t", job_id="j", run=2)
+    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await told.fleet.run()
+
+    assert told.story.terminal() == [("persisted", "j", 2), ("job.failed", "j", 1)]
+    assert list(told.charges().values()) == [1, 1]
+
+
+async def test_options_of_the_upload_reach_google(told):
+    await told.story.upload(language="en-GB", options={"diarize": True})
+    await told.ends_well()
+
+    asked = told.server.ledger.charges[0]["request"]
+    assert '"en-GB"' in asked
+    assert "diarizationConfig" in asked

