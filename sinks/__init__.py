@@ -118,7 +118,7 @@ class Traffic:
     #: Requests that hold a place, and that wait for one.
     under_way: int = 0
     queued: int = 0
-    #: Calls that failed since the last one that did not.
+    #: Calls that failed since the last one that did not; those that failed within a pause are not counted.
     failures: int = 0
     #: Until then nobody calls.
     paused_until: datetime | None = None
@@ -166,8 +166,8 @@ class Database(Protocol):
         """Reserve moments for that many calls, `interval_s` apart; seconds until the first. None is within a pause."""
 
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
-        """A call failed. All pause for as long as the provider asks for, or after several failures in a row for a time
-        that doubles up to a minute.
+        """A call failed. All pause: as long as the provider asks for, and after several failures in a row for a time
+        that doubles up to a minute, if that is longer (`sinks.places`).
         """
 
     async def provider_worked(self, provider: str) -> None:

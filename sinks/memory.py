@@ -180,8 +180,9 @@ class MemoryDatabase:
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """Count a failed call; see `sinks.Database`."""
         failures, paused_until, next_at = self._providers.get(provider, (0, None, None))
-        until = self.clock() + timedelta(seconds=places.pause_s(failures + 1, retry_after))
-        self._providers[provider] = (failures + 1, max(filter(None, (paused_until, until))), next_at)
+        counted = 0 if paused_until and paused_until > self.clock() else failures + 1
+        until = self.clock() + timedelta(seconds=places.pause_s(counted, retry_after))
+        self._providers[provider] = (counted or failures, max(filter(None, (paused_until, until))), next_at)
 
     async def provider_worked(self, provider: str) -> None:
         """Forget failed calls."""

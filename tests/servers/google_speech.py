@@ -7,7 +7,7 @@ which sounds were sent, when they sounded, and whether one was sent twice.
 
 Every call that is recognized is a line of the ledger, on the disk before the answer is sent: {sha256, heard, seconds,
 billed, at, recognizer}. It does not deduplicate, and it cannot be asked what it charged, except by tests: `charges()`,
-and GET /ledger at the control port. GET, PUT /switches there; a PUT replaces all of them, so `{}` is back to normal:
+GET /ledger and /arrivals at the control port. GET, PUT /switches there; a PUT replaces all of them, so `{}` is normal:
 
     delay_s            seconds from the charge until the answer (0)
     refuse_429         RESOURCE_EXHAUSTED with RetryInfo: retry_after_s (1); uncharged
@@ -137,6 +137,7 @@ class Server(Billing):
         return grpc.method_handlers_generic_handler("google.cloud.speech.v2.Speech", {"Recognize": recognize})
 
     async def recognize(self, request: speech.RecognizeRequest, context: grpc.aio.ServicerContext) -> Any:
+        self.arrived("recognize")
         self.calls += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
