@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 #: Seconds between looks at the queue and at the pauses that others caused.
 LOOK_S = 1.0
 
+#: Longest line, in seconds, of calls that are about to be made.
+LINE_S = 3.0
+
 #: Seconds of pause that a call waits for in the middle of its work; for a longer one the work ends, and comes back.
 WAIT_S = 10.0
 
@@ -65,15 +68,22 @@ class Pace:
         return self.slots is not None or self.interval_s > 0
 
     async def turn(self, *, reserved: bool, calls: int = 1) -> float:
-        """Seconds until a call may be made, or the first of several that are `interval_s` apart; these moments are the
-        caller's. 0 if it had reserved this one, and no pause came in between.
+        """0 when a call may be made now, or the first of several that are `interval_s` apart. Else seconds until a
+        moment that is the caller's, who comes again then, and says so.
+
+        Whoever comes late, because our own servers stood still, meets others: so all stand in one short line at last.
         """
         pause_s = await self.pause_s()
-        if reserved and not pause_s:
-            return 0.0
-        if self.interval_s:
-            return await self._reserve((object(), calls))  # no two callers share a moment
-        return pause_s
+        if not self.interval_s:
+            return pause_s
+        asking = (object(), calls)  # no two callers share a moment
+        if (pause_s or not reserved) and (wait_s := await self._reserve(asking)):
+            return wait_s
+        line_s = await self.database.enter(self.provider, calls, self.interval_s, LINE_S)
+        if line_s is None:
+            return max(LINE_S, await self._reserve(asking))
+        await asyncio.sleep(line_s)
+        return await self.pause_s()  # one may have begun meanwhile
 
     async def wait(self) -> None:
         """See `agents.providers.Turns`. However long the rate makes it wait, it keeps its moment: who gave it up would

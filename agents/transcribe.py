@@ -86,9 +86,6 @@ class Transcribe:
                 return await self._upload(recognizer, envelope, asked, row)
             calls += row.state == "intended"  # it is looked for before it is submitted
         wait_s = await self._wait_s(asked, calls)
-        if wait_s <= SHORT_S:
-            await asyncio.sleep(wait_s)
-            wait_s = await self.pace.turn(reserved=True, calls=calls)  # a pause may have come over it meanwhile
         if wait_s:
             moment = await self.database.now() + timedelta(seconds=wait_s)
             asked = asked.model_copy(update={"moment": moment})
@@ -108,11 +105,17 @@ class Transcribe:
                 return NOTHING
 
     async def _wait_s(self, asked: AsrRequest, calls: int) -> float:
-        """Seconds until the call: the event brings its moment along, which is good unless a pause has come over it."""
-        wait_s = await self.pace.turn(reserved=asked.moment is not None, calls=calls)
-        if asked.moment is None or wait_s:
+        """0 when the call may be made, after a short wait if need be; else seconds until a moment for it, which the
+        event brings along when it comes back.
+        """
+        if asked.moment is not None:
+            wait_s = max(0.0, (asked.moment - await self.database.now()).total_seconds())
+        elif not (wait_s := await self.pace.turn(reserved=False, calls=calls)):
+            return 0.0
+        if wait_s > SHORT_S:
             return wait_s
-        return max(0.0, (asked.moment - await self.database.now()).total_seconds())
+        await asyncio.sleep(wait_s)
+        return await self.pace.turn(reserved=True, calls=calls)
 
     async def _upload(
         self, recognizer: UploadingRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest

@@ -165,6 +165,11 @@ class Database(Protocol):
     async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for that many calls, `interval_s` apart; seconds until the first. None is within a pause."""
 
+    async def enter(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
+        """Stand in line for calls that are about to be made, `interval_s` apart: seconds until the first, None (and
+        nothing taken) if that is more than `within_s`. Who came late for a reserved moment is held apart from others.
+        """
+
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """A call failed. All pause: as long as the provider asks for, and after several failures in a row for a time
         that doubles up to a minute, if that is longer (`sinks.places`).

@@ -623,6 +623,17 @@ async def test_calls_are_reserved_one_after_the_other_and_not_within_a_pause(und
     assert await database.reserve("another", 1, 0.5) == pytest.approx(0, abs=0.2)
 
 
+async def test_calls_that_are_about_to_be_made_stand_in_a_short_line(under_test):
+    database = under_test.database
+    await database.reserve("a", 100, 0.5)  # moments later on are another matter
+    first, second, third = [await database.enter("a", calls, 4.0, 5.0) for calls in (1, 2, 1)]
+
+    assert first == pytest.approx(0, abs=0.2)
+    assert second == pytest.approx(4, abs=0.8)
+    assert third is None
+    assert await database.enter("another", 1, 4.0, 5.0) == pytest.approx(0, abs=0.2)
+
+
 async def test_several_failures_in_a_row_make_a_pause(under_test):
     database = under_test.database
     for _ in range(4):
