@@ -424,7 +424,7 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
 
 
 def _pace(recognizer: Recognizer, fleet: Fleet) -> Pace:
-    """The recognizer's limits. Who is only a process of ours has no manners to be minded."""
+    """The recognizer's limits; what goes on at one that others provide is looked at all the time."""
     name, settings = recognizer.name, fleet.settings
     rate = settings.rates.get(name)
     pace = Pace(fleet.database, name, settings.slots.get(name), 1 / rate if rate else 0.0)
