@@ -430,11 +430,7 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             recognizer = open_recognizer(name, settings)
             work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
             stack.push_async_callback(recognizer.close)  # before its work: it finishes what it has paid for
-            rate = settings.rates.get(name)
-            pace = Pace(database, name, settings.slots.get(name), 1 / rate if rate else 0.0)
-            if isinstance(recognizer, RemoteRecognizer):
-                fleet.paces.append(pace)
-            return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, pace))
+            return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, _pace(recognizer, fleet)))
         case ("reconcile", _, _):
             judge = await _judge(fleet, stack)
             work = long_work(16)  # it only waits
@@ -442,6 +438,16 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             return reconcile.stage(reconcile.Reconcile(database, store, judge, work, tiebreak))
         case _:
             return persist.stage(persist.Persist(database, store))
+
+
+def _pace(recognizer: Recognizer, fleet: Fleet) -> Pace:
+    """The recognizer's limits; what goes on at one that others provide is looked at all the time."""
+    name, settings = recognizer.name, fleet.settings
+    rate = settings.rates.get(name)
+    pace = Pace(fleet.database, name, settings.slots.get(name), 1 / rate if rate else 0.0)
+    if not isinstance(recognizer, LocalRecognizer):
+        fleet.paces.append(pace)
+    return pace
 
 
 def open_tiebreaker(settings: Settings) -> LocalRecognizer | PiecewiseRecognizer | None:
@@ -465,7 +471,8 @@ def _tiebreak(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Tiebreak | None
     excerpts = Excerpts()
     stack.push_async_callback(recognizer.close)
     stack.push_async_callback(excerpts.close)
-    return Tiebreak(recognizer, fleet.database, fleet.store, excerpts, settings.tiebreaker_s, fleet.metrics)
+    pace = _pace(recognizer, fleet)
+    return Tiebreak(recognizer, fleet.database, fleet.store, excerpts, pace, settings.tiebreaker_s, fleet.metrics)
 
 
 async def _judge(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Judge | None:

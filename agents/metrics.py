@@ -55,7 +55,10 @@ class Metrics:
             registry=new,
         )  # fmt: skip
         self.failures = Gauge(
-            "concord_provider_failures", "Calls that failed since the last that did not", ["provider"], registry=new
+            "concord_provider_failures",
+            "Calls that failed since the last that did not, pauses aside",
+            ["provider"],
+            registry=new,
         )
         self.confidence = Histogram(
             "concord_recognizer_confidence",

@@ -7,8 +7,9 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from schemas.errors import Transient, Unavailable
+from schemas.errors import Paused, Transient, Unavailable
 from sinks import Database, Traffic
 from sinks.coalesce import Coalesce
 
@@ -17,10 +18,19 @@ log = logging.getLogger(__name__)
 #: Seconds between looks at the queue and at the pauses that others caused.
 LOOK_S = 1.0
 
+#: Longest line, in seconds, of calls that are about to be made.
+LINE_S = 3.0
+
+#: Seconds of pause that a call waits for in the middle of its work; for a longer one the work ends, and comes back.
+WAIT_S = 10.0
+
 
 @dataclass
 class Pace:
-    """One recognizer's limits, and how it stands with it. Without limits it only minds pauses."""
+    """One recognizer's limits, and how it stands with it; as `agents.providers.Turns`, for calls in the middle of work.
+
+    Without limits it only minds pauses.
+    """
 
     database: Database
     provider: str
@@ -52,25 +62,56 @@ class Pace:
         """Whether the request may be under way now. If not, it queues, and its event is made due when it may."""
         return self.slots is None or await self.database.place(job_id, run, self.provider, self.slots)
 
-    async def turn(self, *, reserved: bool) -> float:
-        """Seconds until a call may be made; that moment is the caller's. 0 if it had reserved this one, and no pause
-        came in between.
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything but pauses to mind."""
+        return self.slots is not None or self.interval_s > 0
+
+    async def turn(self, *, reserved: bool, calls: int = 1) -> float:
+        """0 when a call may be made now, or the first of several that are `interval_s` apart. Else seconds until a
+        moment that is the caller's, who comes again then, and says so.
+
+        Whoever comes late, because our own servers stood still, meets others: so all stand in one short line at last.
         """
-        pause_s = await self._pause_s()
-        if reserved and not pause_s:
-            return 0.0
-        if self.interval_s:
-            return await self._reserve(object())  # no two callers share a moment
-        return pause_s * random.uniform(1.0, 1.25)  # noqa: S311 - so that not all come back at once
+        pause_s = await self.pause_s()
+        if not self.interval_s:
+            return pause_s
+        asking = (object(), calls)  # no two callers share a moment
+        if (pause_s or not reserved) and (wait_s := await self._reserve(asking)):
+            return wait_s
+        line_s = await self.database.enter(self.provider, calls, self.interval_s, LINE_S)
+        if line_s is None:
+            return max(LINE_S, await self._reserve(asking))
+        await asyncio.sleep(line_s)
+        return await self.pause_s()  # one may have begun meanwhile
 
-    async def _pause_s(self) -> float:
+    async def wait(self) -> None:
+        """See `agents.providers.Turns`. However long the rate makes it wait, it keeps its moment: who gave it up would
+        be the last again.
+        """
+        left_s, reserved = 0.0, False
+        while True:
+            if (pause_s := await self.pause_s()) > WAIT_S:
+                message = f"{self.provider} is not called at present: it failed, or asked for a pause"
+                raise Paused(message, retry_after=pause_s)
+            left_s = left_s or await self.turn(reserved=reserved)
+            if not left_s:
+                return
+            part_s = min(left_s, WAIT_S)
+            await asyncio.sleep(part_s)
+            left_s, reserved = left_s - part_s, True
+
+    async def pause_s(self) -> float:
+        """Seconds until after the pause, 0 if there is none; a little more, so that not all come back at once."""
         until = self.traffic.paused_until
-        return max(0.0, (until - await self.database.now()).total_seconds()) if until else 0.0
+        left = max(0.0, (until - await self.database.now()).total_seconds()) if until else 0.0
+        return left * random.uniform(1.0, 1.25)  # noqa: S311 - chance, not a secret
 
-    async def _moments(self, callers: Sequence[object]) -> list[float]:
+    async def _moments(self, callers: Sequence[tuple[object, int]]) -> list[float]:
         """One statement for all who ask in the same moment."""
-        first = await self.database.reserve(self.provider, len(callers), self.interval_s)
-        return [first + number * self.interval_s for number in range(len(callers))]
+        *before, calls = accumulate((calls for _, calls in callers), initial=0)
+        first = await self.database.reserve(self.provider, calls, self.interval_s)
+        return [first + number * self.interval_s for number in before]
 
     async def failed(self, exc: Transient) -> None:
         """A call did: perhaps everybody has to pause."""

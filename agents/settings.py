@@ -178,12 +178,12 @@ class Settings(BaseModel):
     slots: dict[Name, int] = Field(
         {"assemblyai": 200},
         alias="CONCORD_SLOTS",
-        description="recognizer=requests,...: how many may be under way at once, over all workers",
+        description="recognizer=recordings,...: how many a provider may have at once, over all workers",
     )
     rates: dict[Name, float] = Field(
         {"assemblyai": 50.0},
         alias="CONCORD_RATES",
-        description="recognizer=calls a second,..., over all workers",
+        description="recognizer=calls a second,...: submissions, polls, uploads and pieces, over all workers",
     )
     max_upload_mb: int = Field(100, alias="MAX_UPLOAD_SIZE_MB", ge=1, description="largest upload over HTTP")
     max_audio_mb: int = Field(2048, alias="CONCORD_MAX_AUDIO_MB", ge=1, description="largest recording by URI")

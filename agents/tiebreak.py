@@ -18,7 +18,7 @@ from typing import cast
 from agents.answers import Kept
 from agents.excerpts import Excerpts
 from agents.metrics import Metrics
-from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request, audio_used
+from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request, Turns, audio_used
 from agents.text.reconcile import Compared
 from agents.text.stretches import Stretch, disputes, settled, stretches
 from agents.work import each
@@ -47,6 +47,7 @@ class Tiebreak:
     database: Database
     store: Store
     excerpts: Excerpts
+    pace: Turns
     #: Seconds of sound that one job may have heard again.
     seconds: float
     metrics: Metrics = field(default_factory=Metrics)
@@ -149,7 +150,7 @@ class _Asking:
             duration_ms=stretch.length_ms,
         )
         if isinstance(recognizer, PiecewiseRecognizer):
-            heard = await recognizer.transcribe_pieces(file, request, _silent, kept)
+            heard = await recognizer.transcribe_pieces(file, request, _silent, kept, self.tiebreak.pace)
         else:
             heard = await _once(recognizer, file, request, kept)
         await self._count(stretch, heard)

@@ -28,7 +28,7 @@ from agents.providers import (
 from agents.stage import Stage, backoff_s, belonging
 from agents.work import LongWork
 from schemas import topics
-from schemas.errors import ProviderError, Transient
+from schemas.errors import Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState
 from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest, RequestChange, used
 from schemas.messages import Envelope
@@ -46,6 +46,9 @@ STALE = timedelta(seconds=URL_S / 2)
 
 #: Seconds until a call for which its event still waits; later ones come back as an event.
 SHORT_S = 1.0
+
+#: Seconds by which such an event comes early, so that the way through our own servers does not bunch the calls.
+EARLY_S = 0.5
 
 #: Seconds after which a queued request looks for itself whether it was forgotten.
 QUEUED_S = 3600.0
@@ -72,7 +75,8 @@ class Transcribe:
         return await self._remote(self.recognizer, envelope, asked)
 
     async def _remote(self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
-        if isinstance(recognizer, UploadingRecognizer) or self.pace.slots is not None:
+        calls = 1
+        if isinstance(recognizer, UploadingRecognizer) or self.pace.limited:
             row = await self._row(asked)
             if row is None or row.ended:
                 return NOTHING
@@ -80,12 +84,14 @@ class Transcribe:
                 return self._later(envelope, asked, QUEUED_S)
             if isinstance(recognizer, UploadingRecognizer) and row.audio_url is None:
                 return await self._upload(recognizer, envelope, asked, row)
-        wait_s = await self.pace.turn(reserved=asked.reserved)
-        if wait_s > SHORT_S:
-            moment = asked.model_copy(update={"reserved": True})
-            return self._later(envelope, moment, wait_s, attempt=envelope.attempt)
-        await asyncio.sleep(wait_s)
-        asked = asked.model_copy(update={"reserved": False})
+            calls += row.state == "intended"  # it is looked for before it is submitted
+        wait_s = await self._wait_s(asked, calls)
+        if wait_s:
+            moment = await self.database.now() + timedelta(seconds=wait_s)
+            asked = asked.model_copy(update={"moment": moment})
+            seconds = wait_s - EARLY_S if wait_s > SHORT_S else wait_s
+            return self._later(envelope, asked, seconds, attempt=envelope.attempt)
+        asked = asked.model_copy(update={"moment": None})
         began = time.monotonic()
         match await self.database.claim(asked.job_id, asked.run, asked.provider, CLAIM_S):
             case Claim() as claim:
@@ -98,6 +104,19 @@ class Transcribe:
             case _:
                 return NOTHING
 
+    async def _wait_s(self, asked: AsrRequest, calls: int) -> float:
+        """0 when the call may be made, after a short wait if need be; else seconds until a moment for it, which the
+        event brings along when it comes back.
+        """
+        if asked.moment is not None:
+            wait_s = max(0.0, (asked.moment - await self.database.now()).total_seconds())
+        elif not (wait_s := await self.pace.turn(reserved=False, calls=calls)):
+            return 0.0
+        if wait_s > SHORT_S:
+            return wait_s
+        await asyncio.sleep(wait_s)
+        return await self.pace.turn(reserved=True, calls=calls)
+
     async def _upload(
         self, recognizer: UploadingRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest
     ) -> Outcome:
@@ -107,13 +126,23 @@ class Transcribe:
         """
         request, audio = self._request(asked, row), _Stored(self.store, asked.audio_uri)
         key = f"upload/{asked.job_id}/{asked.run}/{asked.provider}"
+
+        async def upload(_: Callable[[float], None]) -> str:
+            await self.pace.wait()  # for nothing where the provider follows a link to our storage: only it knows
+            return await recognizer.upload(request, audio)
+
+        if (pause := await self._paused(envelope, asked, key)) is not None:
+            return pause
         try:
-            url = await self.work.run(key, lambda _: recognizer.upload(request, audio), LOOK_S, eager=True)
+            url = await self.work.run(key, upload, LOOK_S, eager=True)
+        except Paused as exc:
+            return self._put_off(envelope, asked, exc)
         except Transient as exc:
             return await self._again(envelope, asked, exc)
         if url is None:
             return self._later(envelope, asked, NEXT_LOOK_S, attempt=envelope.attempt)
         passing("transcribe.uploaded")
+        await self.pace.worked()
         columns = {"audio_url": url, "audio_at": await self.database.now()}
         return replace(self._later(envelope, asked, 0.0), request=self._change(asked, row.token, **columns))
 
@@ -126,6 +155,8 @@ class Transcribe:
             answer: str | Hypothesis | None = None
             if claim.resumed:
                 answer = await _before(until, lambda: recognizer.find(request))
+                if answer is None:  # the submission has the moment after that
+                    await asyncio.sleep(min(self.pace.interval_s, CLAIM_S / 3))
             if answer is None and row.audio_at and await self.database.now() - row.audio_at > STALE:
                 return self._upload_anew(envelope, asked, row)
             if answer is None:
@@ -183,10 +214,23 @@ class Transcribe:
         await self.pace.failed(exc)
         attempt = envelope.attempt + 1
         later = self._later(envelope, asked, backoff_s(envelope.attempt, exc.retry_after), attempt=attempt)
-        if not told:
-            return later
-        waiting = StepState(state="retrying", attempts=attempt, error=str(exc))
+        return self._retrying(later, asked, exc, attempt) if told else later
+
+    def _put_off(self, envelope: Envelope, asked: AsrRequest, exc: RateLimited) -> Outcome:
+        """Work that ended for a pause, which is not counted: what was refused, or not sent, cost nothing."""
+        seconds = backoff_s(0, exc.retry_after)
+        later = self._later(envelope, asked, seconds, attempt=envelope.attempt)
+        return self._retrying(later, asked, exc, envelope.attempt + 1)
+
+    def _retrying(self, later: Outcome, asked: AsrRequest, exc: Transient, attempts: int) -> Outcome:
+        waiting = StepState(state="retrying", attempts=attempts, error=str(exc))
         return replace(later, progress=self._progress(asked, waiting), audit="retried", error=str(exc))
+
+    async def _paused(self, envelope: Envelope, asked: AsrRequest, key: str) -> Outcome | None:
+        """For work that is not begun here: put off until after the pause, if there is one."""
+        if self.work.progress(key) is None and (pause_s := await self.pace.pause_s()) > SHORT_S:
+            return self._later(envelope, asked, pause_s, attempt=envelope.attempt)
+        return None
 
     async def _local(
         self, recognizer: LocalRecognizer | PiecewiseRecognizer, envelope: Envelope, asked: AsrRequest
@@ -195,7 +239,15 @@ class Transcribe:
         if row is None or row.ended:
             return NOTHING
         key = f"transcribe/{asked.job_id}/{asked.run}/{asked.provider}"
-        found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row, tell), LOOK_S)
+        if isinstance(recognizer, PiecewiseRecognizer):
+            if row.admitted_at is None and not await self.pace.place(asked.job_id, asked.run):
+                return self._later(envelope, asked, QUEUED_S)
+            if (pause := await self._paused(envelope, asked, key)) is not None:
+                return pause
+        try:
+            found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row, tell), LOOK_S)
+        except RateLimited as exc:
+            return self._put_off(envelope, asked, exc)
         if found is None:
             share = self.work.progress(key) or 0.0
             return self._later(envelope, asked, NEXT_LOOK_S, attempt=envelope.attempt, progress=share)
@@ -215,7 +267,7 @@ class Transcribe:
             request = self._request(asked, row)
             if isinstance(recognizer, PiecewiseRecognizer):
                 kept = Kept(self.store, asked.tenant_id, asked.job_id, asked.provider)
-                heard = await recognizer.transcribe_pieces(path, request, tell, kept)
+                heard = await recognizer.transcribe_pieces(path, request, tell, kept, self.pace)
             else:
                 heard = await recognizer.transcribe(path, request, tell)
         await self._store(asked, heard)

@@ -11,6 +11,7 @@ ConcordError
 ├── ProviderError        a recognizer or model said no for good
 ├── Transient            may work later; carries how long to wait
 │   └── RateLimited      the provider asked for a pause
+│       └── Paused       nobody was asked: there is a pause, and it is too long to be waited for here
 └── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
     └── Misconfigured    it answers, but will not work before somebody changes the settings (a SettingsError, too)
 """
@@ -65,6 +66,10 @@ class Transient(ConcordError):
 
 class RateLimited(Transient):
     """The provider's answer was: not so fast."""
+
+
+class Paused(RateLimited):
+    """The call was not made: all workers pause, for longer than whoever wanted to call should wait."""
 
 
 class Unavailable(ConcordError):

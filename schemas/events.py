@@ -8,7 +8,7 @@ import posixpath
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.ids import Name
 
@@ -93,7 +93,9 @@ class AsrRequest(Event):
     content_type: str = "application/octet-stream"
     duration_ms: int | None = None
     options: Options = Options()
-    reserved: bool = Field(False, description="this is the moment that was reserved for a call to the provider")
+    moment: AwareDatetime | None = Field(
+        None, description="reserved for a call to the provider; the event comes before"
+    )
 
 
 class AsrResult(Event):

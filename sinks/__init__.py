@@ -118,7 +118,7 @@ class Traffic:
     #: Requests that hold a place, and that wait for one.
     under_way: int = 0
     queued: int = 0
-    #: Calls that failed since the last one that did not.
+    #: Calls that failed since the last one that did not; those that failed within a pause are not counted.
     failures: int = 0
     #: Until then nobody calls.
     paused_until: datetime | None = None
@@ -165,9 +165,14 @@ class Database(Protocol):
     async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for that many calls, `interval_s` apart; seconds until the first. None is within a pause."""
 
+    async def enter(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
+        """Stand in line for calls that are about to be made, `interval_s` apart: seconds until the first, None (and
+        nothing taken) if that is more than `within_s`. Who came late for a reserved moment is held apart from others.
+        """
+
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
-        """A call failed. All pause for as long as the provider asks for, or after several failures in a row for a time
-        that doubles up to a minute.
+        """A call failed. All pause: as long as the provider asks for, and after several failures in a row for a time
+        that doubles up to a minute, if that is longer (`sinks.places`).
         """
 
     async def provider_worked(self, provider: str) -> None:

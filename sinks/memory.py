@@ -49,6 +49,8 @@ class MemoryDatabase:
     _claimed: dict[tuple[str, int, str], datetime] = field(default_factory=dict)
     #: Failures in a row, end of the pause, first moment that nobody reserved.
     _providers: dict[str, tuple[int, datetime | None, datetime | None]] = field(default_factory=dict)
+    #: First free moment in the line of calls that are about to be made.
+    _lines: dict[str, datetime] = field(default_factory=dict)
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     _usage: dict[tuple[str, int, str, str, str], bytes] = field(default_factory=dict)
     _adjudications: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -177,11 +179,21 @@ class MemoryDatabase:
         self._providers[provider] = (failures, paused_until, first + timedelta(seconds=calls * interval_s))
         return (first - self.clock()).total_seconds()
 
+    async def enter(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
+        """Stand in line; see `sinks.Database`."""
+        now = self.clock()
+        first = max(self._lines.get(provider, now), now)
+        if (first - now).total_seconds() > within_s:
+            return None
+        self._lines[provider] = first + timedelta(seconds=calls * interval_s)
+        return (first - now).total_seconds()
+
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """Count a failed call; see `sinks.Database`."""
         failures, paused_until, next_at = self._providers.get(provider, (0, None, None))
-        until = self.clock() + timedelta(seconds=places.pause_s(failures + 1, retry_after))
-        self._providers[provider] = (failures + 1, max(filter(None, (paused_until, until))), next_at)
+        counted = 0 if paused_until and paused_until > self.clock() else failures + 1
+        until = self.clock() + timedelta(seconds=places.pause_s(counted, retry_after))
+        self._providers[provider] = (counted or failures, max(filter(None, (paused_until, until))), next_at)
 
     async def provider_worked(self, provider: str) -> None:
         """Forget failed calls."""

@@ -17,13 +17,16 @@ def free(slots: int, under_way: int, urgency: int) -> int:
     return max(0, slots - kept - under_way)
 
 
-#: Calls that fail in a row before all workers pause, and the longest pause, in seconds, that nobody asked for.
+#: Failures in a row after which all workers pause, and the longest pause, in seconds, that nobody asked for.
 TOLERATED: Final = 5
 LONGEST_S: Final = 60.0
 
 
 def pause_s(failures: int, retry_after: float | None) -> float:
-    """Seconds of pause after so many failures in a row: as the provider asks, else doubling from the fifth on."""
-    if retry_after is not None:
-        return retry_after
-    return min(LONGEST_S, 2.0 ** (failures - TOLERATED)) if failures >= TOLERATED else 0.0
+    """Seconds of pause after so many failures in a row: doubling from the fifth on, and never less than the provider
+    asks for. (Who says "a second" for ten minutes is not asked six hundred times.)
+
+    What fails while a pause is on was under way when it began, and is none of them: it only says the same again.
+    """
+    own = min(LONGEST_S, 2.0 ** (failures - TOLERATED)) if failures >= TOLERATED else 0.0
+    return max(own, retry_after or 0.0)

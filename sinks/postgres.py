@@ -309,6 +309,11 @@ class Postgres:
         """Reserve moments for calls; see `sinks.Database`."""
         return float((await self._fetch("reserve", provider, calls, interval_s))[0][0])
 
+    async def enter(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
+        """Stand in line; see `sinks.Database`."""
+        rows = await self._fetch("enter", provider, calls, interval_s, within_s)
+        return float(rows[0][0]) if rows else None
+
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """Count a failed call; see `sinks.Database`."""
         await self._fetch("provider_failed", provider, retry_after, places.TOLERATED, places.LONGEST_S)

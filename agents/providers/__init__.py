@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from schemas.errors import Transient
 from schemas.words import Hypothesis, Question
 
 
@@ -135,6 +136,22 @@ class Answers(Protocol):
         """Keep it, durably. It was paid for: a store that is away is waited for."""
 
 
+class Turns(Protocol):
+    """When a provider may be called, on which all workers agree. Who calls waits first, and then says how it went."""
+
+    async def wait(self) -> None:
+        """Return when the next call may be made; that moment is the caller's.
+
+        Raises `Paused` when nobody may call for longer than a call should wait; then there was none.
+        """
+
+    async def failed(self, exc: Transient) -> None:
+        """The call did: perhaps everybody has to pause."""
+
+    async def worked(self) -> None:
+        """The call was answered, and the answer is kept. May raise `Unavailable`: nothing is lost by that."""
+
+
 @runtime_checkable
 class PiecewiseRecognizer(Protocol):
     """A recognizer behind a network that takes a minute at most, answers at once, and cannot say what it was asked."""
@@ -142,12 +159,13 @@ class PiecewiseRecognizer(Protocol):
     name: str
 
     async def transcribe_pieces(
-        self, audio: Path, request: Request, progress: Callable[[float], None], answers: Answers
+        self, audio: Path, request: Request, progress: Callable[[float], None], answers: Answers, turns: Turns
     ) -> Hypothesis:
         """The whole recording, as `LocalRecognizer.transcribe`; it sends only those pieces that `answers` does not
-        have, and puts each answer there before it asks for more.
+        have, each when it is its turn, and puts each answer there before it asks for more.
 
-        Raises `RefusedMedia`, `ProviderError`, or `Transient`: called again, it goes on where it stopped.
+        Raises `RefusedMedia`, `ProviderError`, or `Transient`: called again, it goes on where it stopped. With
+        `RateLimited`, what failed was refused, or not sent, and is not billed.
         """
 
     async def close(self) -> None:

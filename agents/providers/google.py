@@ -19,15 +19,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.providers import Answers, Request
+from agents.providers import Answers, Request, Turns
 from agents.providers.google_speech import CHECK_S, Heard, Speech, read
 from agents.providers.pieces import Cutter, Flac
-from schemas.errors import RateLimited, Transient
+from schemas.errors import Paused, RateLimited, Transient
 from schemas.words import Hypothesis
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ TIMEOUT_S = 90.0
 #: How often a piece is tried again: half a minute of outage; the stage tries thrice more. Not without end, because
 #: whoever loses our answers may be charging for them.
 RETRIES = 5
-#: Seconds: a longer pause than this is for the stage to wait out.
+#: Seconds between two tries at most, where Google does not say.
 LONGEST_PAUSE_S = 60.0
 #: Seconds that closing waits for calls in flight: what is left of a worker's ten.
 CLOSE_S = 6.0
@@ -63,12 +62,10 @@ class Google:
         self._parallel, self._retries = parallel, retries
         self._timeout_s, self._close_s = timeout_s, close_s
         self._lanes: set[asyncio.Task[None]] = set()
-        #: On the monotonic clock: when Google wants to hear from us again.
-        self._not_before = 0.0
         self._closed = False
 
     async def transcribe_pieces(
-        self, audio: Path, request: Request, progress: Callable[[float], None], answers: Answers
+        self, audio: Path, request: Request, progress: Callable[[float], None], answers: Answers, turns: Turns
     ) -> Hypothesis:
         """See `PiecewiseRecognizer`. Cancelling it gives up the calls in flight."""
         await self._speech.opened()
@@ -80,7 +77,7 @@ class Google:
             async def lane() -> None:
                 try:
                     while not stop.is_set() and (piece := await self._next(cutter)) is not None:
-                        heard.append(await self._heard(piece, config, answers))
+                        heard.append(await self._heard(piece, config, answers, turns))
                         if request.duration_ms:
                             progress(min(0.99, sum(h.length_ms for h in heard) / request.duration_ms))
                 finally:
@@ -92,7 +89,8 @@ class Google:
                 task.add_done_callback(self._lanes.discard)
             failures = [f for f in await asyncio.gather(*lanes, return_exceptions=True) if f is not None]
         if failures:
-            raise next((f for f in failures if not isinstance(f, Transient)), failures[0])
+            # Of several, the one that counts most: a final no, then what may be billed.
+            raise min(failures, key=lambda f: (isinstance(f, Transient), isinstance(f, RateLimited)))
         progress(1.0)
         return self._speech.hypothesis(sorted(heard, key=lambda h: h.start_ms), request.language)
 
@@ -114,7 +112,7 @@ class Google:
             raise Transient(f"{self.name} is shut down")
         return await cutter.next()
 
-    async def _heard(self, piece: Flac, config: RecognitionConfig, answers: Answers) -> Heard:
+    async def _heard(self, piece: Flac, config: RecognitionConfig, answers: Answers, turns: Turns) -> Heard:
         """What Google hears in the piece, or heard when it was asked before."""
         from google.cloud.speech_v2 import RecognizeResponse
 
@@ -123,8 +121,9 @@ class Google:
         key = self._key(piece, config)
         response = _kept(await answers.get(key))
         if response is None:
-            response = await self._asked(piece, config)
+            response = await self._asked(piece, config, turns)
             await answers.put(key, RecognizeResponse.to_json(response, indent=None).encode())
+            await turns.worked()
         message: Any = type(response).pb(response)
         return read(message, piece.start_ms, piece.length_ms)
 
@@ -133,30 +132,27 @@ class Google:
         settings = type(config).pb(config).SerializeToString(deterministic=True)
         return hashlib.sha256(b"\0".join((self._speech.recognizer.encode(), settings, piece.content))).hexdigest()
 
-    async def _asked(self, piece: Flac, config: RecognitionConfig) -> RecognizeResponse:
+    async def _asked(self, piece: Flac, config: RecognitionConfig, turns: Turns) -> RecognizeResponse:
         """One piece's answer, tried again where that may help."""
         attempt = 0
+        lost: Transient | None = None  # what may have been billed all the same counts, whatever pause comes after it
         while True:
-            await self._turn()
+            try:
+                await turns.wait()
+            except Paused as pause:
+                raise lost or pause from None
+            if self._closed:
+                raise Transient(f"{self.name} is shut down")
             try:
                 return await self._speech.recognize(piece.content, config, self._timeout_s)
             except Transient as exc:
-                wait_s = exc.retry_after or random.uniform(0.5, 1.0) * min(2.0**attempt, LONGEST_PAUSE_S)  # noqa: S311
-                if isinstance(exc, RateLimited):  # meant for all of us
-                    self._not_before = max(self._not_before, time.monotonic() + wait_s)
+                await turns.failed(exc)
+                lost = lost if isinstance(exc, RateLimited) else exc
+                if attempt >= self._retries or self._closed:
+                    raise lost or exc from None
+                if exc.retry_after is None:
+                    await asyncio.sleep(random.uniform(0.5, 1.0) * min(2.0**attempt, LONGEST_PAUSE_S))  # noqa: S311
                 attempt += 1
-                if attempt > self._retries or wait_s > LONGEST_PAUSE_S or self._closed:
-                    raise
-            await asyncio.sleep(wait_s)
-
-    async def _turn(self) -> None:
-        """Wait as long as Google asked any of our calls to."""
-        left = max(0.0, self._not_before - time.monotonic())
-        if left > LONGEST_PAUSE_S:
-            raise RateLimited(f"{self.name} has asked for a pause", retry_after=left)
-        await asyncio.sleep(left)
-        if self._closed:
-            raise Transient(f"{self.name} is shut down")
 
 
 def _kept(answer: bytes | None) -> RecognizeResponse | None:

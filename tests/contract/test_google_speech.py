@@ -11,6 +11,7 @@ import sys
 import time
 import wave
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
@@ -20,12 +21,14 @@ from aiohttp.test_utils import unused_port
 
 from agents.commands.doctor import _google as examined
 from agents.commands.doctor import _recognizer as recognizer
+from agents.pace import Pace
 from agents.providers import LocalRecognizer, PiecewiseRecognizer, RemoteRecognizer, Request
 from agents.providers.google import PARALLEL, Google
 from agents.providers.google_speech import Speech
 from agents.settings import from_env
 from schemas.errors import ProviderError, RateLimited, RefusedMedia, SettingsError, Transient
 from schemas.words import Hypothesis
+from sinks.memory import MemoryDatabase
 from tests.contract.test_recognizers import is_a_transcript
 from tests.servers.google_speech import LIMIT_BYTES, Server, Switches, serving
 from tests.servers.proxy import Proxy
@@ -82,6 +85,7 @@ class Bench:
     call: Path
     kept: Kept = field(default_factory=Kept)
     told: list[float] = field(default_factory=list)
+    pace: Pace = field(default_factory=lambda: Pace(MemoryDatabase(), "google"))
 
     def recognizer(self, **options):
         """Its options, and those of what it speaks with."""
@@ -97,7 +101,9 @@ class Bench:
     async def transcribed(self, recognizer=None, path=None, **fields):
         google = recognizer or self.recognizer()
         try:
-            return await google.transcribe_pieces(path or self.call, asked(**fields), self.told.append, self.kept)
+            return await google.transcribe_pieces(
+                path or self.call, asked(**fields), self.told.append, self.kept, self.pace
+            )
         finally:
             if recognizer is None:
                 await google.close()
@@ -260,13 +266,37 @@ async def test_a_pause_that_is_asked_for_is_kept_by_all(bench):
     assert set(bench.charges) == {1}
 
 
+async def test_every_piece_waits_for_its_turn_in_the_rate(bench):
+    bench.pace.interval_s = 0.4
+
+    heard_all(await bench.transcribed(), SECONDS)
+
+    times = [at for at, _ in bench.server.arrivals]
+    assert len(times) >= 3
+    assert all(later - earlier >= 0.3 for earlier, later in pairwise(times))
+
+
+async def test_a_lost_answer_counts_although_a_pause_follows(bench):
+    """Whoever charges for it would be asked for ever, were it taken for a pause."""
+    bench.switch(lose_answer=True)
+    for _ in range(4):
+        await bench.pace.failed(Transient("before this"))
+
+    with pytest.raises(Transient) as caught:
+        async with asyncio.timeout(60):
+            await bench.transcribed(bench.recognizer(parallel=1))
+
+    assert not isinstance(caught.value, RateLimited)
+    assert len(bench.charges) == 1
+
+
 async def test_a_long_pause_is_passed_on(bench):
     bench.switch(refuse_429=True, retry_after_s=120)
 
     with pytest.raises(RateLimited) as caught:
         await bench.transcribed()
 
-    assert caught.value.retry_after == 120
+    assert caught.value.retry_after >= 119
     assert bench.server.calls <= PARALLEL
     assert bench.charges == []
 
@@ -654,7 +684,9 @@ async def test_a_killed_server_has_forgotten_nothing(tmp_path):
         process = await started(port, control, ledger, switches)
         google = Google(Speech("google", project="p", endpoint=f"http://127.0.0.1:{port}"), retries=0)
         with contextlib.suppress(Transient):
-            kept.append(await google.transcribe_pieces(path, asked(), lambda _: None, Kept()))
+            kept.append(
+                await google.transcribe_pieces(path, asked(), lambda _: None, Kept(), Pace(MemoryDatabase(), "google"))
+            )
         await google.close()
         process.kill()
         await process.wait()

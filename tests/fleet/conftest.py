@@ -143,7 +143,8 @@ async def story(prober, excerpts):
         work = LongWork(database, "test", limit=8)
         opened.append(work)
         names = tuple(s.name for s in speakers)
-        paces = {name: Pace(database, name, (slots or {}).get(name), interval_s) for name in names}
+        asked = (*names, third.name) if third else names
+        paces = {name: Pace(database, name, (slots or {}).get(name), interval_s) for name in asked}
         stages = [
             intake.stage(intake.Intake(database, Locations(store, prober, ()), work, names, deadline_s)),
             *(transcribe.stage(transcribe.Transcribe(s, database, store, work, paces[s.name])) for s in speakers),
@@ -153,7 +154,9 @@ async def story(prober, excerpts):
                     store,
                     Judge(judge, database, max_spans, limit_s=3) if judge else None,
                     work,
-                    Tiebreak(third, database, store, excerpts, seconds, limit_s=third_limit_s) if third else None,
+                    Tiebreak(third, database, store, excerpts, paces[third.name], seconds, limit_s=third_limit_s)
+                    if third
+                    else None,
                 )
             ),
             persist.stage(persist.Persist(database, store)),

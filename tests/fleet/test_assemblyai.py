@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from aiohttp.test_utils import TestServer
@@ -17,7 +18,7 @@ from agents.pace import Pace
 from agents.providers.assemblyai import AssemblyAI, Callback
 from agents.stage import step
 from agents.work import LongWork
-from schemas.errors import Unavailable
+from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from schemas.messages import decode
 from tests.fleet.conftest import Story
@@ -74,10 +75,10 @@ def stage_of(told):
     return next(stage for stage in told.fleet.stages if stage.name == f"transcribe.{NAME}")
 
 
-async def steps_to(told, state):
+async def steps_to(told, state, job="j"):
     """Run until the request is in this state, one event at a time; the newest record of the recognizer's topic."""
     for _ in range(100):
-        rows = await told.fleet.database.requests("j", 1)
+        rows = await told.fleet.database.requests(job, 1)
         if rows and (rows[0].state == state or (state == "uploaded" and rows[0].audio_url)):
             return told.fleet.log[TOPIC][-1]
         if not await told.fleet._one():
@@ -258,6 +259,53 @@ async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
 
     await told.ends_well()
     await dead.close()
+
+
+async def test_uploads_wait_for_a_pause_as_all_calls_do(told):
+    await told.story.paces[NAME].failed(RateLimited("not so fast", retry_after=300))
+    await told.story.upload()
+    await told.fleet.run(until=timedelta(seconds=290))
+
+    assert told.calls() == {}
+    await told.ends_well()
+    assert told.calls() == {"upload": 1, "submit": 1, "poll": 1}
+
+
+async def test_an_upload_that_is_refused_makes_everybody_pause(told):
+    told.switch(refuse_429=1, retry_after_s=300, on=["upload"])
+    await told.story.upload("first")
+    await steps_to(told, "waiting", job="first")
+    await told.fleet.run(until=timedelta(seconds=1))
+    await told.story.upload("second")
+    await told.fleet.run(until=timedelta(seconds=290))
+
+    assert told.calls() == {"upload": 1}
+    await told.fleet.run()
+    assert sorted(told.charges().values()) == [1, 1]
+
+
+async def test_an_upload_counts_in_the_rate(told):
+    told.story.paces[NAME].interval_s = 0.5
+    for number in range(3):
+        await told.story.upload(f"j{number}")
+    await told.fleet.run()
+    uploads = [at for at, call in told.server.arrivals if call == "upload"]
+
+    assert len(uploads) == 3
+    assert all(later - earlier >= 0.4 for earlier, later in pairwise(uploads))
+    assert len(told.story.terminal()) == 3
+
+
+async def test_looking_for_a_request_and_submitting_it_are_two_calls_in_the_rate(told):
+    told.story.paces[NAME].interval_s = 0.5
+    told.switch(refuse_429=1, on=["submit"])
+    await told.story.upload()
+    await told.ends_well()
+    calls = [call for _, call in told.server.arrivals]
+    found, submitted = (at for at, _ in told.server.arrivals[2:4])
+
+    assert calls == ["upload", "submit", "find", "submit", "poll"]
+    assert submitted - found >= 0.4
 
 
 async def test_our_own_store_being_away_is_waited_for(told, monkeypatch):

@@ -4,12 +4,14 @@ costs twice.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from agents.answers import Kept
 from agents.providers.google import Google
 from agents.providers.google_speech import Speech
-from schemas.errors import Unavailable
+from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from sinks.memory_store import MemoryStore
 from tests.fleet.conftest import Speaker, recording
@@ -68,6 +70,62 @@ async def test_answers_that_are_lost_for_ever_are_not_paid_for_for_ever(server, 
 
     assert told.terminal() == [("persisted", "j", 1)]
     assert list(server[0].charges().values()) == [4]  # the first time, and three retries
+
+
+async def test_with_one_place_one_recording_is_with_it_and_the_others_queue(server, story):
+    told = story(server[1], slots={"google": 1})
+    heard: list[str] = []
+
+    async def look():
+        """What holds a place, before every event."""
+        await told.paces["google"].look()
+        assert told.paces["google"].traffic.under_way <= 1
+
+    for number in range(3):
+        await told.upload(f"j{number}", content=recording(3))
+    for _ in range(100):
+        await look()
+        await told.fleet.run(until=timedelta(seconds=0.5))
+        told.fleet.clock.advance(1)
+        heard += [e["job_id"] for e in told.fleet.events("asr.results") if e["job_id"] not in heard]
+
+    assert heard == ["j0", "j1", "j2"]  # the oldest first
+    assert server[0].charges().total() == 3
+
+
+async def test_a_long_pause_is_for_everybody_and_is_no_try(server, story):
+    """Refused for much longer than three tries take: nobody calls within a pause, and what was heard is kept."""
+    served, google = server
+    told = story(google, deadline_s=86_400)
+
+    def first(samples, rate):
+        served.switches = Switches(refuse_429=6, retry_after_s=300)
+        served.hear = bursts
+        return bursts(samples, rate)
+
+    served.hear = first
+    await told.upload("long", content=recording(130))
+    await told.upload("short", content=recording(3))
+    began = told.fleet.clock()
+    await told.fleet.run()
+
+    ended = {r.key: r.timestamp_ms / 1000 - began.timestamp() for r in told.fleet.log["persisted"]}
+    assert set(ended) == {b"long", b"short"}
+    assert ended[b"long"] >= 6 * 300
+    assert set(served.charges().values()) == {1}
+    assert len(served.arrivals) == served.charges().total() + 6  # a call a pause, and none to hear what was heard
+
+
+async def test_a_recording_is_not_begun_within_a_pause(server, story):
+    told = story(server[1])
+    await told.paces["google"].failed(RateLimited("not so fast", retry_after=500))
+    await told.upload(content=recording(3))
+    await told.fleet.run(until=timedelta(seconds=400))
+
+    assert server[0].arrivals == []
+    assert not told.fleet.log["asr.results"]
+    await told.fleet.run()
+    assert told.terminal() == [("persisted", "j", 1)]
 
 
 class Away(MemoryStore):

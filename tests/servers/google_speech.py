@@ -8,9 +8,9 @@ which sounds were sent, when they sounded, and whether one was sent twice.
 
 Every call that is recognized is a line of the ledger, on the disk before the answer is sent: {sha256, heard, seconds,
 billed, at, recognizer, ...}; of a batch it is also what the operation is told by, so that a kill forgets none. It does
-not deduplicate, and what it charged, only tests are told: `charges()`, and GET /ledger at the control port. Batches are
-read from the storage at `--storage`. GET, PUT /switches at the control port; a PUT replaces all of them, so `{}` is
-back to normal:
+not deduplicate, and what it charged, only tests are told: `charges()`, and GET /ledger and /arrivals at the control
+port. Batches are read from the storage at `--storage`. GET, PUT /switches at the control port; a PUT replaces all of
+them, so `{}` is back to normal:
 
     delay_s            seconds from the charge until the answer, or until the operation is done (0)
     refuse_429         RESOURCE_EXHAUSTED with RetryInfo: retry_after_s (1); uncharged
@@ -199,6 +199,7 @@ class Server(Billing):
         )
 
     async def recognize(self, request: speech.RecognizeRequest, context: grpc.aio.ServicerContext) -> Any:
+        self.arrived("recognize")
         self.calls += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

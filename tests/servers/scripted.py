@@ -8,6 +8,7 @@ that is killed and started again on its ledger knows its requests. The protocol 
 besides:
 
     GET /ledger            the charges: [{id, marker, provider, job_id, run, charged_at, ready_at, ...}]
+    GET /arrivals          when requests came: [[unix time, call], ...]
     GET /lateness          when clients were to look again, and by how many seconds they were late: [[time, 0.01], ...]
     GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
 
@@ -120,6 +121,7 @@ class Server(Billing):
 
     async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
         """The answer that a switch makes of this call, if any."""
+        self.arrived(call)
         switches = self.switches
         if call not in switches.on:
             return None

@@ -339,6 +339,14 @@ class Provider:
             except aiohttp.ClientError as exc:
                 raise ConnectionError(str(exc)) from exc
 
+    async def arrivals(self) -> list[tuple[float, str]]:
+        """When requests came since its last start, in Unix time, and what each was."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.port}/arrivals") as answer,
+        ):
+            return [(at, call) for at, call in await answer.json()]
+
     def charges(self, by: str = "marker") -> Counter[str]:
         """How often each marker, or what else a charge is known `by`, was charged."""
         return Counter(line[by] for line in self.lines())

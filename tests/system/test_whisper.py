@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from agents.excerpts import Excerpts
+from agents.pace import Pace
 from agents.providers import Request
 from agents.text.reconcile import compare
 from agents.tiebreak import Tiebreak
@@ -251,7 +252,7 @@ async def test_it_settles_what_two_others_disagree_about(tiny):
     store, database, cutter = MemoryStore(), MemoryDatabase(), Excerpts()
     blob = await store.put("t/j/original.wav", path.read_bytes(), "audio/wav")
     job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=blob.uri, duration_ms=length_ms)
-    tiebreak = Tiebreak(tiny, database, store, cutter, 60)
+    tiebreak = Tiebreak(tiny, database, store, cutter, Pace(database, tiny.name), 60)
     call = await tiebreak.settled(compare([heard("a", "yon"), heard("b", "young")]), job)
     await cutter.close()
 
