@@ -290,7 +290,7 @@ async def test_google_can_be_the_third_and_is_paid_once(story, tmp_path):
 async def test_google_is_not_asked_within_a_pause_that_others_caused(story, tmp_path):
     server = Server(tmp_path / "ledger.jsonl")
     async with serving(server) as endpoint:
-        google = Google("google", project="p", endpoint=endpoint, retries=0)
+        google = Google(Speech("google", project="p", endpoint=endpoint), retries=0)
         told = story(*pair(), third=google, third_limit_s=60)
         await told.paces["google"].failed(RateLimited("not so fast", retry_after=86_400))
         call = await run(told)
