@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Coroutine
 
 from agents import settings as configuration
 from agents.failpoints import arm
@@ -16,6 +17,9 @@ from schemas.errors import ConcordError
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
 COMMANDS = ("demo", "serve", "publish", "status", "dlq", "schema", "migrate", "doctor", "reconcile")
+
+#: Seconds that tasks have for ending after their command has.
+END_S = 2.0
 
 DESCRIPTION = """Concord turns uploaded call recordings into reconciled transcripts: several recognizers hear each
 recording, Concord decides word by word what was said, stores it and announces it exactly once."""
@@ -60,11 +64,29 @@ def run(argv: list[str]) -> int:
         return 141
 
 
-def _loop(coroutine: object) -> int:
+def _loop(command: Coroutine[object, object, int]) -> int:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(coroutine)  # type: ignore[arg-type]
+        return runner.run(_ended(command))
+
+
+async def _ended(command: Coroutine[object, object, int]) -> int:
+    """The command's status, when nothing is left that would hold the process.
+
+    Some tasks of Faust's and aiokafka's outlive their app after a crash and cancellation, and asyncio waits for all.
+    """
+    status = await command
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    _, deaf = await asyncio.wait(left, timeout=END_S) if left else ((), ())
+    if deaf:
+        logging.getLogger(__name__).debug("%d tasks do not end", len(deaf))
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def _log(level: str) -> None:

@@ -84,9 +84,23 @@ def relay_forgets() -> None:
     _put(relay.Relay, "_position", position)
 
 
+def crashing() -> None:
+    """No safeguard less, but an accident: a few seconds after its start the consumer of every stage fails, once."""
+    receive, crashed, began = offsets.KeepingConsumer._receive, set[str](), time.monotonic()
+
+    async def failing(self: offsets.KeepingConsumer, message: Any) -> None:
+        if self.app.conf.id not in crashed and time.monotonic() - began > 6:
+            crashed.add(self.app.conf.id)
+            raise RuntimeError(f"an accident of {self.app.conf.id}")
+        await receive(self, message)
+
+    _put(offsets.KeepingConsumer, "_receive", failing)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     **{f.__name__: f for f in (stock_consumer, no_inbox, no_fencing, early_ack, relay_repeats, relay_forgets)},
+    "crashing": crashing,
 }
 
 

@@ -99,6 +99,20 @@ async def test_a_worker_stops_in_order_while_the_database_is_away(watch):
     await worker.kill()
 
 
+async def test_a_worker_whose_parts_crash_begins_anew_and_still_stops_in_order(watch):
+    worker = watch.here.worker(*ROLES, name="unlucky", mutant="crashing", concord_instance="unlucky")
+    await (await worker.start()).ready()
+
+    # Each part has its accident with its first event from then on, the table's owner too; some together.
+    async with asyncio.timeout(60):
+        while (said := worker.log.read_text()).count("starting again") < 2 or "of concord.track" not in said:
+            await watch.publisher.upload()
+            await asyncio.sleep(0.5)
+    await clean(watch)
+
+    assert await stopped(worker, signal.SIGTERM) <= STOP_S
+
+
 async def test_up_once_works_off_what_is_there_and_exits(watch):
     once = watch.here.worker(name="once")
     once.argv = ["up", "--once"]
