@@ -21,7 +21,7 @@ LOOK_S = 1.0
 #: Longest line, in seconds, of calls that are about to be made.
 LINE_S = 3.0
 
-#: Seconds of pause that a call waits for in the middle of its work; for a longer one the work ends, and comes back.
+#: Seconds that a call usually waits for in the middle of its work.
 WAIT_S = 10.0
 
 
@@ -38,6 +38,8 @@ class Pace:
     slots: int | None = None
     #: Seconds between two calls, over all workers.
     interval_s: float = 0.0
+    #: Seconds of pause that a call waits for in the middle of its work; for a longer one the work ends, and comes back.
+    patience_s: float = WAIT_S
     #: As of the last look.
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -91,7 +93,7 @@ class Pace:
         """
         left_s, reserved = 0.0, False
         while True:
-            if (pause_s := await self.pause_s()) > WAIT_S:
+            if (pause_s := await self.pause_s()) > self.patience_s:
                 message = f"{self.provider} is not called at present: it failed, or asked for a pause"
                 raise Paused(message, retry_after=pause_s)
             left_s = left_s or await self.turn(reserved=reserved)

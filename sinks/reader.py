@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.errors import InvalidInput
 from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
 from sinks import Cursor, Page, queries
-from sinks.postgres import _job, unavailable
+from sinks.postgres import AWAY, _job, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,6 +39,7 @@ class Reader:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
+        self._giving_back: set[asyncio.Task[None]] = set()
 
     async def job(self, tenant: str | None, job_id: str) -> Job | None:
         """The job's row."""
@@ -86,16 +88,25 @@ class Reader:
     @contextlib.asynccontextmanager
     async def _acting_as(self, tenant: str | None) -> AsyncIterator[Any]:
         """A connection that sees what `tenant` may see, and cannot write."""
-        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-            if tenant is None:
-                yield connection
-                return
-            try:
+        async with asyncio.timeout(ACQUIRE_S):
+            connection = await self._pool.acquire()
+        try:
+            if tenant is not None:
                 await connection.execute(_AS_TENANT.format(name=_hex(tenant)), timeout=ANSWER_S)
-                yield connection
-            finally:
+            yield connection
+        finally:
+            # Whoever asked has the answer, and need not wait for the rest: in a busy loop that took as long again.
+            task = asyncio.create_task(self._give_back(connection))
+            self._giving_back.add(task)
+            task.add_done_callback(self._giving_back.discard)
+
+    async def _give_back(self, connection: Any) -> None:
+        with contextlib.suppress(*AWAY):  # then the pool opens another
+            try:
                 if connection.is_in_transaction():  # not when the server has gone
                     await connection.execute("ROLLBACK", timeout=ANSWER_S)
+            finally:
+                await self._pool.release(connection)
 
 
 def _hex(tenant: str) -> str:

@@ -279,6 +279,7 @@ async def test_every_piece_waits_for_its_turn_in_the_rate(bench):
 async def test_a_lost_answer_counts_although_a_pause_follows(bench):
     """Whoever charges for it would be asked for ever, were it taken for a pause."""
     bench.switch(lose_answer=True)
+    bench.pace.patience_s = 1.0
     for _ in range(4):
         await bench.pace.failed(Transient("before this"))
 

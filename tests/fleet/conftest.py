@@ -144,7 +144,7 @@ async def story(prober, excerpts):
         opened.append(work)
         names = tuple(s.name for s in speakers)
         asked = (*names, third.name) if third else names
-        paces = {name: Pace(database, name, (slots or {}).get(name), interval_s) for name in asked}
+        paces = {name: Pace(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked}
         stages = [
             intake.stage(intake.Intake(database, Locations(store, prober, ()), work, names, deadline_s)),
             *(transcribe.stage(transcribe.Transcribe(s, database, store, work, paces[s.name])) for s in speakers),

@@ -60,12 +60,13 @@ class Told:
 
 
 @pytest.fixture
-async def told(story, tmp_path):
-    """A fleet whose only recognizer is AssemblyAI; it waits for days."""
+async def told(request, story, tmp_path):
+    """A fleet whose only recognizer is AssemblyAI; it waits for days, or as many seconds as the parameter says."""
+    deadline_s = getattr(request, "param", 5 * 86_400)
     server = Server(tmp_path / "ledger.jsonl")
     async with TestServer(server.app()) as running:
         recognizer = AssemblyAI(NAME, "key", str(running.make_url("/")), timeout_s=0.5)
-        it = Told(story(recognizer, deadline_s=5 * 86_400), server, recognizer)
+        it = Told(story(recognizer, deadline_s=deadline_s), server, recognizer)
         yield it
         it.switch()
         await recognizer.close()
@@ -141,6 +142,7 @@ async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once
     assert told.calls()["submit"] == 1
 
 
+@pytest.mark.parametrize("told", [3600], indirect=True)
 async def test_a_provider_that_is_away_for_long_is_given_up_uncharged(told):
     told.switch(error_5xx=True)
     await told.story.upload()
