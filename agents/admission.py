@@ -13,11 +13,11 @@ import itertools
 import time
 
 #: How late the loop may be, in seconds, on a moving average, for anything to be let in.
-LATE_S = 0.002
+LATE_S = 0.001
 #: The weight of the newest measurement in that average.
 NEWEST = 0.25
 #: Seconds between measurements; how many are let in after a good one, and how many at once after a pause.
-TICK_S, STEP, BURST = 0.002, 4, 8
+TICK_S, STEP, BURST = 0.002, 2, 4
 
 
 class Admission:

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import aiohttp
 import orjson
 
 from agents.kafka import Kafka, consumer, producer
@@ -94,6 +95,24 @@ class Load:
         await self._producer.flush()
         await self._all_ended([job for job, _ in jobs])
         return self._outcome([job for job, _ in jobs], time.time() - began)
+
+    async def only_sent(self, jobs: list[tuple[str, bytes]], recognizer: str, stay_s: float) -> Outcome:
+        """Upload recordings that are stored already; the seconds until the recognizer's server at that URL was asked
+        about all of them. Stays on for a while after that.
+        """
+        began = time.time()
+        for job, upload in jobs:
+            await self._producer.send("audio.uploaded", upload, job.encode())
+        await self._producer.flush()
+        async with aiohttp.ClientSession() as session:
+            asked = 0
+            while asked < len(jobs):
+                await asyncio.sleep(1)
+                async with session.get(f"{recognizer}/charged") as answer:
+                    asked = int(await answer.text())
+        seconds = time.time() - began
+        await asyncio.sleep(stay_s)
+        return Outcome(seconds)
 
     async def stored(self) -> tuple[str, bytes]:
         """A recording that stands in the store already, as an upload over HTTP leaves it: its job id, and its event."""

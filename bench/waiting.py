@@ -36,8 +36,10 @@ RECOGNIZER = "scripted-slow"
 
 
 @contextlib.asynccontextmanager
-async def recognizer(folder: Path, takes_s: float) -> AsyncIterator[str]:
-    """The base URL of the scripted recognizers' server, in a process of its own."""
+async def recognizer(folder: Path, takes_s: float, again_s: float) -> AsyncIterator[str]:
+    """The base URL of the scripted recognizers' server, in a process of its own. It wants to be looked at every
+    `again_s`.
+    """
     port = random.randrange(20_000, 30_000)
     command = [sys.executable, "-m", "tests.servers.scripted", "--port", str(port), "--ledger", str(folder / "ledger")]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
@@ -46,7 +48,7 @@ async def recognizer(folder: Path, takes_s: float) -> AsyncIterator[str]:
         async with aiohttp.ClientSession() as session:
             for _ in range(100):
                 with contextlib.suppress(aiohttp.ClientError):
-                    await session.put(f"{url}/switches", json={"delay_s": takes_s, "poll_s": takes_s})
+                    await session.put(f"{url}/switches", json={"delay_s": takes_s, "poll_s": again_s})
                     break
                 await asyncio.sleep(0.1)
         yield url
@@ -81,7 +83,7 @@ def watch(url: str, pid: int, jobs: list[str], told: Connection) -> None:
 async def run(wanted: argparse.Namespace, data: Path) -> Figures:
     """The measurement."""
     figures = Figures()
-    async with recognizer(data, wanted.takes) as url:
+    async with recognizer(data, wanted.takes, wanted.looks or wanted.takes) as url:
         settings = from_env({"CONCORD_DATA": str(data), "CONCORD_RECOGNIZERS": RECOGNIZER, "SCRIPTED_BASE_URL": url})
         async with servers(settings) as complete:
             log = data / "worker.log"
@@ -95,15 +97,19 @@ async def run(wanted: argparse.Namespace, data: Path) -> Figures:
                         target=watch, args=(web, process.pid, [job for job, _ in jobs], told[1]), daemon=True
                     )
                     watcher.start()
-                    outcome = await load.send_all(jobs, rate=wanted.rate)
+                    if wanted.stay is None:
+                        outcome = await load.send_all(jobs, rate=wanted.rate)
+                    else:
+                        outcome = await load.only_sent(jobs, url, wanted.stay)
                     told[0].send("enough")
                     answers_s, most_mb = await asyncio.to_thread(told[0].recv)
                 async with aiohttp.ClientSession() as session, session.get(f"{url}/lateness") as answer:
                     late = await answer.json()
                 async with aiohttp.ClientSession() as session, session.get(f"{url}/ledger") as answer:
                     charges = await answer.json()
+    until = "all ended" if wanted.stay is None else "all were waiting"
     most = _at_once([(c["charged_at"], c["ready_at"]) for c in charges])
-    figures.add(f"{wanted.recordings} recordings, a recognizer that takes {wanted.takes:.0f} s: all ended after",
+    figures.add(f"{wanted.recordings} recordings, a recognizer that takes {wanted.takes:.0f} s: {until} after",
                 f"{outcome.seconds:.0f} s")  # fmt: skip
     figures.add("most that were waiting at once", f"{most}")
     twice = len(charges) - len({charge["marker"] for charge in charges})
@@ -132,6 +138,8 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=None, help="uploads a second (default: as fast as they go)")
     parser.add_argument("--takes", type=float, default=60.0, help="seconds for each recording (default %(default)s)")
+    parser.add_argument("--looks", type=float, help="seconds between looks that it asks for (default: as --takes)")
+    parser.add_argument("--stay", type=float, help="end so many seconds after all were submitted, not when all ended")
     wanted = parser.parse_args()
     data = Path(tempfile.mkdtemp(prefix="concord-bench-"))
     data.chmod(0o755)

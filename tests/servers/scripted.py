@@ -9,6 +9,7 @@ besides:
 
     GET /ledger            the charges: [{id, marker, provider, job_id, run, charged_at, ready_at, ...}]
     GET /arrivals          when requests came: [[unix time, call], ...]
+    GET /charged           how many of them there are
     GET /lateness          when clients were to look again, and by how many seconds they were late: [[time, 0.01], ...]
     GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
 
@@ -71,6 +72,7 @@ class Server(Billing):
                 web.post("/requests", self.submit),
                 web.get("/requests", self.find),
                 web.get("/requests/{id}", self.poll),
+                web.get("/charged", self.count_charges),
                 web.get("/lateness", self.list_lateness),
                 *self.operated(),
             ]
@@ -115,6 +117,9 @@ class Server(Billing):
         heard = hear(charge["provider"], charge["job_id"], charge.get("language", "auto"), charge.get("duration_ms"))
         done = adapter(Hypothesis).dump_python(heard, mode="json")
         return web.json_response({"status": "done", "hypothesis": done})
+
+    async def count_charges(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(len(self.ledger.charges))
 
     async def list_lateness(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(self.late)
