@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from mode import Service
 
-from agents.offsets import Unraced
+from agents.offsets import TURN, Unraced
 
 
 class Probe(Unraced, Service):
@@ -26,6 +26,22 @@ async def test_what_ends_at_once_starts_no_task() -> None:
     with pytest.raises(StopIteration):
         race.send(None)  # it ended in its first step
     assert asyncio.all_tasks() == before
+
+
+async def test_others_have_their_turn_between_many_deliveries() -> None:
+    probe, turns = Probe(), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    beside = asyncio.create_task(other())
+    for _ in range(10 * TURN):
+        await probe.wait_first(nothing(), asyncio.Event().wait())
+    beside.cancel()
+    assert 9 <= turns <= 10
 
 
 async def test_what_waits_goes_on_where_it_stopped() -> None:
