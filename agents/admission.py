@@ -1,8 +1,8 @@
 """Which events a busy process begins next: what has a time of its own at once, the others as the event loop allows.
 
 A loop that is given more than it can do makes everything late alike: polls, status queries, heartbeats, acks. So the
-stages that nobody times take their events through a gate, which lets in a few at a time, and none while the loop is
-behind; what is nearest to its end goes first, so that under a flood recordings are finished before others are begun.
+stages that nobody times take their events through a gate, which lets in a few at a time, and next to none while the
+loop is behind; what is nearest to its end goes first, so that in a flood recordings end before others are begun.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ LATE_S = 0.001
 NEWEST = 0.25
 #: Seconds between measurements; how many are let in after a good one, and how many at once after a pause.
 TICK_S, STEP, BURST = 0.002, 2, 4
+#: So many may be under way however late the loop is: others on the machine may be to blame, and waiting help nobody.
+ALWAYS = 2
 
 
 class Admission:
@@ -26,32 +28,45 @@ class Admission:
     def __init__(self) -> None:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
+        self._under_way = 0
         self._free = BURST
         self._late_s = 0.0
         self._measuring: asyncio.Task[None] | None = None
 
     async def enter(self, rank: int) -> None:
-        """Return when an event of this rank may begin; lower ranks go first, and among equals whoever came first."""
-        if self._measuring is None or self._measuring.done():
-            self._measuring = asyncio.create_task(self._measure())
-        if self._free and not self._waiting:
-            self._free -= 1
-            return
+        """Return when an event of this rank may begin; lower ranks go first, and among equals whoever came first.
+
+        Whoever entered leaves.
+        """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (rank, next(self._numbers), turn))
-        await turn
+        self._let_in()
+        if self._measuring is None or self._measuring.done():
+            self._measuring = asyncio.create_task(self._measure())
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # let in, and gone before it knew
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """An event that entered has ended."""
+        self._under_way -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and (self._free or self._under_way < ALWAYS):
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():  # cancelled
+                turn.set_result(None)
+                self._under_way += 1
+                self._free = max(0, self._free - 1)
 
     async def _measure(self) -> None:
         while self._waiting or self._free < BURST:
             began = time.perf_counter()
             await asyncio.sleep(TICK_S)
             self._late_s += NEWEST * (time.perf_counter() - began - TICK_S - self._late_s)
-            if self._late_s > LATE_S:
-                self._free = 0
-                continue
-            self._free = min(BURST, self._free + STEP)
-            while self._free and self._waiting:
-                turn = heapq.heappop(self._waiting)[2]
-                if not turn.done():  # cancelled
-                    turn.set_result(None)
-                    self._free -= 1
+            self._free = 0 if self._late_s > LATE_S else min(BURST, self._free + STEP)
+            self._let_in()

@@ -133,6 +133,8 @@ class Driver:
             self._metrics.handled(done)
         finally:  # cancelled before the ack: it comes again
             self._slots.release()
+            if self._stage.rank is not None:
+                self._admission.leave()
 
     async def _step(self, record: Record) -> Step:
         """The step, however long our own servers are away."""

@@ -65,3 +65,20 @@ async def test_who_went_away_takes_no_turn() -> None:
         await asyncio.gather(hog, stays)
     assert gone.cancelled() or gone.done()
     assert order == [1]
+
+
+async def test_a_loop_that_is_always_late_still_lets_in_one_for_each_that_leaves() -> None:
+    gate, order, calm = Admission(), list[int](), asyncio.Event()
+    hog = asyncio.create_task(busy(calm))
+
+    async def work(rank: int) -> None:
+        await entered(gate, rank, order)
+        await asyncio.sleep(0)
+        gate.leave()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for number in range(30):
+            group.create_task(work(number % 3))
+    calm.set()
+    await hog
+    assert len(order) == 30
