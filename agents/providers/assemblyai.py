@@ -10,14 +10,12 @@ second: it is done when a recognizer is opened, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from functools import partial
 from ipaddress import ip_address
 from typing import Annotated, Any, Final, TypeVar, cast
@@ -30,6 +28,7 @@ from assemblyai.types import TranscriptRequest
 from pydantic import BaseModel, Field, ValidationError
 
 from agents.providers import Audio, Pending, Request
+from agents.providers.retry_after import seconds_of
 from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
 from schemas.words import Hypothesis, Word
 
@@ -51,9 +50,6 @@ PAGE: Final = 200
 
 #: How far the vendor's clock may be from ours.
 SKEW: Final = timedelta(minutes=10)
-
-#: Longest pause, in seconds, that is taken from a Retry-After.
-LONGEST_PAUSE_S: Final = 3600.0
 
 #: The vendor's error for a recording in which nobody speaks, if it was to detect the language. That is an answer.
 SILENT: Final = "no spoken audio"
@@ -322,7 +318,7 @@ class AssemblyAI:
             raise (ProviderError(said) if isinstance(answer, Mapping) else Transient(said)) from None
 
     def _refusal(self, what: str, response: httpx.Response) -> Exception:
-        status, pause = response.status_code, _pause(response)
+        status, pause = response.status_code, seconds_of(response.headers.get("Retry-After"))
         said = f"{self.name} answered {status} to {what}: {self._clean(_message(response))}"
         if status == 429:
             return RateLimited(said, retry_after=pause)
@@ -367,19 +363,6 @@ def _message(response: httpx.Response) -> str:
     except (ValueError, KeyError, TypeError):
         return response.text[:1000]
     return str(said)
-
-
-def _pause(response: httpx.Response) -> float | None:
-    """Seconds that a Retry-After asks for, as a number or a date; None if it does not."""
-    text = response.headers.get("Retry-After", "")
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = (_utc(parsedate_to_datetime(text)) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), LONGEST_PAUSE_S) if math.isfinite(seconds) else None
 
 
 def _is_older(item: _Listed, time: datetime) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from agents.providers import Judgement
+from agents.providers.retry_after import seconds_of
 from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.words import Question
 
@@ -259,12 +260,14 @@ def _usage(answer: GenerateContentResponse) -> dict[str, int]:
 
 def _pause_s(exc: APIError) -> float | None:
     """Seconds that it asks us to wait: in a header, or in RetryInfo."""
-    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-        return max(0.0, float(exc.response.headers["Retry-After"]))
-    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, StopIteration):
+    headers = getattr(exc.response, "headers", None) or {}
+    if (told := seconds_of(headers.get("Retry-After"))) is not None:
+        return told
+    with contextlib.suppress(AttributeError, KeyError, TypeError, StopIteration):
         details: Any = exc.details
-        told = next(d["retryDelay"] for d in details["error"]["details"] if "retryDelay" in d)
-        return max(0.0, float(told.removesuffix("s")))
+        return seconds_of(
+            next(d["retryDelay"] for d in details["error"]["details"] if "retryDelay" in d).removesuffix("s")
+        )
     return None
 
 

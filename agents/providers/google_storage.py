@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import secrets
 from collections.abc import AsyncIterator
 from functools import partial
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import aiohttp
 
 from agents.providers.google_speech import load_credentials
+from agents.providers.retry_after import seconds_of
 from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ TIMEOUT_S, STALL_S = 10.0, 60.0
 
 #: Bytes of an upload that are held at once.
 PORTION: Final = 1 << 18
-
-#: Longest pause, in seconds, that is taken from a Retry-After.
-LONGEST_PAUSE_S: Final = 3600.0
 
 #: All names of ours begin with it: the bucket may hold something else, too.
 _FOLDER: Final = "concord/"
@@ -159,7 +156,7 @@ class Bucket:
         return {"Authorization": f"Bearer {self._credentials.token}"}
 
     def _refusal(self, what: str, response: aiohttp.ClientResponse, answer: bytes) -> Exception:
-        status, pause = response.status, _pause(response.headers.get("Retry-After", ""))
+        status, pause = response.status, seconds_of(response.headers.get("Retry-After"))
         said = f"{self._owner}: {self._base} answered {status} to {what} in gs://{self._bucket}: {_message(answer)}"
         match status:
             case 429:
@@ -211,12 +208,3 @@ def _message(answer: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         said = answer.decode(errors="replace")
     return " ".join(str(said).split())[:200]
-
-
-def _pause(text: str) -> float | None:
-    """Seconds that a Retry-After asks for; None if it does not, or by a date, which this vendor does not use."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return min(max(seconds, 0.0), LONGEST_PAUSE_S) if math.isfinite(seconds) else None

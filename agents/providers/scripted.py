@@ -12,7 +12,6 @@ and fails on order (`tests/servers/scripted.py`):
 
 from __future__ import annotations
 
-import contextlib
 import json
 import zlib
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from agents.providers import Audio, Pending, Request
+from agents.providers.retry_after import seconds_of
 from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.words import Hypothesis, Word, adapter
 
@@ -116,18 +116,11 @@ class Scripted:
     def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
         said = f"{self.name} answered {response.status} to {response.method} {response.url.path}: {text[:200]}"
         if response.status == 429:
-            raise RateLimited(said, retry_after=_retry_after(response))
+            raise RateLimited(said, retry_after=seconds_of(response.headers.get("Retry-After")))
         if response.status >= 500:
-            raise Transient(said, retry_after=_retry_after(response))
+            raise Transient(said, retry_after=seconds_of(response.headers.get("Retry-After")))
         if response.status >= 400:
             raise ProviderError(said)
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    """Seconds; None if it does not say, or says a date."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(response.headers.get("Retry-After", "")))
-    return None
 
 
 def _field(answer: Any, name: str) -> Any:
