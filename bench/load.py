@@ -85,6 +85,28 @@ class Load:
     ) -> Outcome:
         """The same for recordings that are stored already."""
         began = time.time()
+        await self._upload(jobs, rate, watched)
+        await self._all_ended([job for job, _ in jobs])
+        return self._outcome([job for job, _ in jobs], time.time() - began)
+
+    async def submit_all(self, jobs: list[tuple[str, bytes]], recognizer: str, *, rate: float | None = None) -> float:
+        """The same until the recognizer's server at that URL was asked for all of them: so many seconds.
+
+        Raises:
+            TimeoutError: It was not, for as long as would count as lost.
+        """
+        began = time.time()
+        await self._upload(jobs, rate)
+        async with asyncio.timeout(self._patience_s), aiohttp.ClientSession() as session:
+            asked = 0
+            while asked < len(jobs):
+                await asyncio.sleep(1)
+                async with session.get(f"{recognizer}/charged") as answer:
+                    asked = int(await answer.text())
+        return time.time() - began
+
+    async def _upload(self, jobs: list[tuple[str, bytes]], rate: float | None, watched: Statuses | None = None) -> None:
+        began = time.time()
         for number, (job, upload) in enumerate(jobs):
             if rate is not None:
                 await asyncio.sleep(max(0.0, began + number / rate - time.time()))
@@ -93,26 +115,6 @@ class Load:
             self._sent[job] = time.time()
             await self._producer.send("audio.uploaded", upload, job.encode())
         await self._producer.flush()
-        await self._all_ended([job for job, _ in jobs])
-        return self._outcome([job for job, _ in jobs], time.time() - began)
-
-    async def only_sent(self, jobs: list[tuple[str, bytes]], recognizer: str, stay_s: float) -> Outcome:
-        """Upload recordings that are stored already; the seconds until the recognizer's server at that URL was asked
-        about all of them. Stays on for a while after that.
-        """
-        began = time.time()
-        for job, upload in jobs:
-            await self._producer.send("audio.uploaded", upload, job.encode())
-        await self._producer.flush()
-        async with aiohttp.ClientSession() as session:
-            asked = 0
-            while asked < len(jobs):
-                await asyncio.sleep(1)
-                async with session.get(f"{recognizer}/charged") as answer:
-                    asked = int(await answer.text())
-        seconds = time.time() - began
-        await asyncio.sleep(stay_s)
-        return Outcome(seconds)
 
     async def stored(self) -> tuple[str, bytes]:
         """A recording that stands in the store already, as an upload over HTTP leaves it: its job id, and its event."""
