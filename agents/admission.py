@@ -13,7 +13,7 @@ import itertools
 import time
 
 #: How late the loop may be, in seconds, on a moving average, for anything to be let in.
-LATE_S = 0.001
+LATE_S = 0.0005
 #: The weight of the newest measurement in that average.
 NEWEST = 0.25
 #: Seconds between measurements; how many are let in after a good one, and how many at once after a pause.

@@ -19,8 +19,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 #: Longest wait, in seconds, for handlers in flight when partitions move or the worker stops. What is not done by then
-#: stays
-#: uncommitted and is delivered again.
+#: stays uncommitted and is delivered again.
 WAIT_EMPTY_S = 8.0
 
 

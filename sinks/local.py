@@ -68,12 +68,13 @@ class LocalStore:
     Every path is walked segment by segment from the root; a symbolic link on the way is refused.
     """
 
-    def __init__(self, root: Path, *, durable: bool = True, threads: int = 8) -> None:
+    def __init__(self, root: Path, *, durable: bool = True, threads: int = 4) -> None:
         # Links in the root itself are not resolved: it may be a link to another disk, and URIs say what settings say.
         self.root = Path(os.path.abspath(root))  # noqa: PTH100 -- Path.absolute keeps `..`
         self._base = os.path.join(self.root, "")  # noqa: PTH118 -- with its slash at the end, also if it is `/`
         self._durable = durable
         self._rooted = self._swept = False
+        self._real = self.root
         self._threads = Threads(threads)
 
     async def put(
@@ -181,13 +182,18 @@ class LocalStore:
             part.discard()
 
     def _begin(self) -> _Part:
+        if self._swept:
+            with suppress(FileNotFoundError):  # somebody tidied up
+                return self._part()
+        os.close(self._open_root())
         folder = self.root / PARTS
-        if not self._swept or not folder.is_dir():
-            os.close(self._open_root())
-            folder.mkdir(_FOLDER_MODE, exist_ok=True)
-            _sweep(folder)
-            self._swept = True
-        return _Part(folder / f"{uuid4().hex}.part")
+        folder.mkdir(_FOLDER_MODE, exist_ok=True)
+        _sweep(folder)
+        self._swept = True
+        return self._part()
+
+    def _part(self) -> _Part:
+        return _Part(self.root / PARTS / f"{uuid4().hex}.part")
 
     def _finish(self, part: _Part, name: str, content_type: str, once: bool) -> Blob:
         """Give the part its name. Whatever deletes do meanwhile, its folder is there or is made again."""
@@ -207,6 +213,7 @@ class LocalStore:
                 os.link(part.path, leaf, dst_dir_fd=folder)  # unlike a rename, this never replaces
             else:
                 os.rename(part.path, leaf, dst_dir_fd=folder)
+                part.moved = True
         except FileExistsError:
             return False
         except IsADirectoryError:
@@ -230,6 +237,7 @@ class LocalStore:
         """The root, made if it is not there when first used. Not later: what is gone then is a disk."""
         if not self._rooted:
             self.root.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+            self._real = self.root.resolve()
             self._rooted = True
         try:
             return os.open(self.root, _OPEN_FOLDER)
@@ -239,7 +247,8 @@ class LocalStore:
     @contextmanager
     def _folder(self, names: Sequence[str], *, create: bool = False) -> Iterator[int]:
         """The descriptor of a folder. What is done relative to it stays in it, whatever is linked meanwhile."""
-        here = self._open_root()
+        found = self._open_at_once(names, _OPEN_FOLDER)
+        here, names = (self._open_root(), names) if found is None else (found, ())
         try:
             for name in names:
                 inner = self._enter(here, name, create=create)
@@ -248,6 +257,24 @@ class LocalStore:
             yield here
         finally:
             os.close(here)
+
+    def _open_at_once(self, names: Sequence[str], flags: int) -> int | None:
+        """The descriptor of what lies there, if no link led to it: then its path is what it should be. None to have a
+        closer look, segment by segment.
+
+        Each call to the system gives up Python's lock, and has to wait for it again: two are better than ten.
+        """
+        if not self._rooted:
+            return None
+        try:
+            found = os.open(self._base + "/".join(names), flags)
+        except OSError:
+            return None
+        with suppress(OSError):  # without /proc, too
+            if Path(f"/proc/self/fd/{found}").readlink() == self._real.joinpath(*names):
+                return found
+        os.close(found)
+        return None
 
     def _enter(self, here: int, name: str, *, create: bool) -> int:
         flags = _OPEN_FOLDER | os.O_NOFOLLOW
@@ -269,8 +296,10 @@ class LocalStore:
         """The descriptor of a blob; NotFound if there is none."""
         *folders, leaf = name.split("/")
         try:
-            with self._folder(folders) as folder:
-                file = os.open(leaf, _OPEN_FILE, dir_fd=folder)
+            file = self._open_at_once((*folders, leaf), _OPEN_FILE)
+            if file is None:
+                with self._folder(folders) as folder:
+                    file = os.open(leaf, _OPEN_FILE, dir_fd=folder)
         except FileNotFoundError:
             raise NotFound(f"there is no blob {self.uri(name)}") from None
         except OSError as exc:
@@ -283,8 +312,14 @@ class LocalStore:
         return file
 
     def _read_whole(self, name: str) -> bytes:
-        with open(self._open(name), "rb") as file:  # noqa: PTH123 -- a descriptor
-            return file.read()
+        file = self._open(name)
+        try:
+            content = bytearray()
+            while piece := os.read(file, 1 << 16):
+                content += piece
+            return bytes(content)
+        finally:
+            os.close(file)
 
     def _stat(self, name: str) -> Blob:
         with open(self._open(name), "rb") as file:  # noqa: PTH123 -- a descriptor
@@ -328,6 +363,8 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        #: Whether it has become a blob.
+        self.moved = False
         #: Bytes so far.
         self.size = 0
         self._digest = hashlib.sha256()
@@ -353,7 +390,8 @@ class _Part:
     def discard(self) -> None:
         """Remove it, unless it has become a blob. Safe to call twice."""
         self._close()
-        self.path.unlink(missing_ok=True)
+        if not self.moved:
+            self.path.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._open:

@@ -26,8 +26,10 @@ ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="extended attributes and /proc are Linux's")
 
 
-@pytest.fixture
-async def store(tmp_path):
+@pytest.fixture(params=["in one go", "segment by segment"])
+async def store(tmp_path, request, monkeypatch):
+    if request.param == "segment by segment":  # as without /proc
+        monkeypatch.setattr(LocalStore, "_open_at_once", lambda *_: None)
     made = LocalStore(tmp_path / "blobs")
     yield made
     await made.close()
