@@ -16,7 +16,7 @@ from agents.heap import give_back
 from schemas.errors import ConcordError
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
-COMMANDS = ("demo", "serve", "publish", "status", "dlq", "schema", "migrate", "doctor", "reconcile")
+COMMANDS = ("demo", "serve", "publish", "status", "usage", "dlq", "schema", "migrate", "doctor", "reconcile")
 
 #: Seconds that tasks have for ending after their command has.
 END_S = 2.0

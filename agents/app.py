@@ -304,7 +304,15 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         # A pool of their own: however much people read, it never keeps a stage waiting.
         reading = await connect_pool(dsn)
         stack.callback(reading.terminate)
-        fleet = Fleet(settings, tuple(wanted), Metrics(), database, store, Reader(reading), _url(settings, listening))
+        fleet = Fleet(
+            settings,
+            tuple(wanted),
+            Metrics(settings.prices),
+            database,
+            store,
+            Reader(reading),
+            _url(settings, listening),
+        )
         committer = Committer(database)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -22,7 +22,9 @@ def _shares(name: str, about: str, registry: CollectorRegistry) -> Histogram:
 class Metrics:
     """All of a worker's metrics, on `registry`."""
 
-    def __init__(self) -> None:
+    def __init__(self, prices: Mapping[str, float] | None = None) -> None:
+        """`prices`: of one of a provider's units, by `provider:unit`."""
+        self._prices = prices or {}
         self.registry = CollectorRegistry()
         new = self.registry
         self.events = Counter("concord_events", "Events handled", ["stage", "outcome"], registry=new)
@@ -97,11 +99,14 @@ class Metrics:
             "concord_judged_spans", "Disputed spans a judge was asked about", ["provider", "result"], registry=new
         )
         self.usage = Counter("concord_usage", "What providers' requests used up", ["provider", "unit"], registry=new)
+        self.cost = Counter("concord_cost", "What that cost, at CONCORD_PRICES", ["provider"], registry=new)
 
     def used(self, rows: Iterable[Usage]) -> None:
         """Count what requests used up."""
         for row in rows:
             self.usage.labels(row.provider, row.unit).inc(row.quantity)
+            if (price := self._prices.get(f"{row.provider}:{row.unit}")) is not None:
+                self.cost.labels(row.provider).inc(row.quantity * price)
 
     def handled(self, step: Step) -> None:
         """Count one committed step."""

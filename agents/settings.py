@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,10 @@ from schemas.ids import Name
 
 #: Recognizers that stand ready without a key.
 LOCAL_RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
+
+
+#: `recognizer:unit=amount` or `recognizer:unit=amount/per`.
+_PRICE = re.compile(r"(?P<what>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
 class Settings(BaseModel):
@@ -185,6 +190,11 @@ class Settings(BaseModel):
         alias="CONCORD_RATES",
         description="recognizer=calls a second,...: submissions, polls, uploads and pieces, over all workers",
     )
+    prices: dict[str, float] = Field(
+        {},
+        alias="CONCORD_PRICES",
+        description="what units cost, for `concord usage` and metrics: assemblyai:audio_seconds=0.21/3600,...",
+    )
     max_upload_mb: int = Field(100, alias="MAX_UPLOAD_SIZE_MB", ge=1, description="largest upload over HTTP")
     max_audio_mb: int = Field(2048, alias="CONCORD_MAX_AUDIO_MB", ge=1, description="largest recording by URI")
     max_audio_hours: float = Field(10.0, alias="CONCORD_MAX_AUDIO_HOURS", gt=0)
@@ -235,6 +245,19 @@ class Settings(BaseModel):
         if any(limit <= 0 for limit in value.values()):
             raise ValueError("a limit must be above 0; leave the recognizer out for none")
         return value
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _prices(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = {}
+        for part in filter(None, map(str.strip, value.split(","))):
+            match = _PRICE.fullmatch(part)
+            if match is None or not float(match["per"] or 1):
+                raise ValueError(f"{part!r} is no price: write it as assemblyai:audio_seconds=0.21/3600")
+            found[match["what"]] = float(match["amount"]) / float(match["per"] or 1)
+        return found
 
     @field_validator("audio_roots", mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
@@ -14,6 +14,7 @@ from sinks.postgres import AWAY, _job, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     import asyncpg
 
@@ -32,6 +33,19 @@ _AS_TENANT: Final = (
     "BEGIN READ ONLY; SET LOCAL ROLE concord_tenant; "
     "SELECT set_config('concord.tenant', convert_from('\\x{name}'::bytea, 'UTF8'), true)"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What requests to a provider used up, added up."""
+
+    tenant_id: str
+    #: None where all jobs are added up.
+    job_id: str | None
+    provider: str
+    #: See `schemas.jobs.Usage`.
+    unit: str
+    quantity: float
 
 
 class Reader:
@@ -78,6 +92,10 @@ class Reader:
         """How many jobs have not ended, by status."""
         found = {row["status"]: row["jobs"] for row in await self._read(None, "count_open_jobs")}
         return {status: found.get(status, 0) for status in _OPEN}
+
+    async def usage(self, tenant: str | None, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
+        """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""
+        return [Used(**row) for row in await self._read(tenant, "read_usage", since, until, by_job)]
 
     async def _read(self, tenant: str | None, name: str, *arguments: Any) -> list[Any]:
         with unavailable():

@@ -17,6 +17,7 @@ from agents.app import dsn_of, kafka_of, open_store
 from agents.commands.serve import with_addresses
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks.postgres import Postgres, connect_pool, unavailable
+from sinks.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -111,17 +112,29 @@ def postgres_explained() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Postgres]:
-    """The truth about jobs, for as long as the context lasts."""
+async def _pool(settings: Settings) -> AsyncIterator[asyncpg.Pool[asyncpg.Record]]:
     if settings.database_url is None:
         raise SettingsError(f"there is no PostgreSQL: DATABASE_URL is not set. {ADVICE}")
     with postgres_explained():
         pool = await connect_pool(dsn_of(settings), size=2)
-        connected = Postgres(pool)
         try:
-            yield connected
+            yield pool
         finally:
-            await connected.close()
+            await Postgres(pool).close()
+
+
+@contextlib.asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Postgres]:
+    """The truth about jobs, for as long as the context lasts."""
+    async with _pool(settings) as pool:
+        yield Postgres(pool)
+
+
+@contextlib.asynccontextmanager
+async def reader(settings: Settings) -> AsyncIterator[Reader]:
+    """What may be asked about it."""
+    async with _pool(settings) as pool:
+        yield Reader(pool)
 
 
 async def answering(settings: Settings) -> None:

@@ -38,3 +38,9 @@ SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT $1;
 -- name: count_open_jobs
 -- The condition is that of the partial index jobs_open: as many steps as there are jobs that have not ended.
 SELECT status, count(*) AS jobs FROM jobs WHERE status NOT IN ('completed', 'failed') GROUP BY status;
+
+-- name: read_usage
+-- From $1 to before $2, by tenant, or by job if $3.
+SELECT tenant_id, CASE WHEN $3 THEN job_id END AS job_id, provider, unit, sum(quantity) AS quantity
+FROM usage WHERE at >= $1 AND at < $2
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4;

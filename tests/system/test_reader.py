@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -332,6 +332,32 @@ async def test_nobody_stays_who_they_were(one_connection):
 
 
 HOSTILE = ["acme'; DROP TABLE jobs; --", "' OR '1'='1", "\\x61", "acme\\", "%", "*", "ACME", "acme ", "{name}", "Ωmega"]
+
+
+async def test_what_was_used_up_is_added_up_by_tenant_or_job_in_a_time_and_of_nobody_else(pool):
+    def row(tenant, job, ref, quantity, unit="audio_seconds"):
+        return Usage(tenant_id=tenant, job_id=job, run=1, provider="google", unit=unit, ref=ref, quantity=quantity)
+
+    await Postgres(pool).record_usage(
+        [row("acme", "a1", "1", 40), row("acme", "a1", "2", 2), row("acme", "a2", "1", 8), row("bolt", "b1", "1", 7)]
+    )
+    await Postgres(pool).record_usage([row("acme", "a1", "1", 40), row("acme", "a1", "1", 1, "requests")])
+    reader, now, hour = Reader(pool), datetime.now(UTC), timedelta(hours=1)
+
+    def found(rows):
+        return [(row.tenant_id, row.job_id, row.unit, row.quantity) for row in rows]
+
+    assert found(await reader.usage(None, now - hour, now + hour, by_job=False)) == [
+        ("acme", None, "audio_seconds", 50),
+        ("acme", None, "requests", 1),
+        ("bolt", None, "audio_seconds", 7),
+    ]
+    assert found(await reader.usage("acme", now - hour, now + hour, by_job=True)) == [
+        ("acme", "a1", "audio_seconds", 42),
+        ("acme", "a1", "requests", 1),
+        ("acme", "a2", "audio_seconds", 8),
+    ]
+    assert await reader.usage(None, now + hour, now + 2 * hour, by_job=False) == []
 
 
 async def test_a_tenants_name_is_never_sql(one_connection):

@@ -695,6 +695,19 @@ def settings(**variables):
     return configuration.from_env(variables)
 
 
+def test_prices_are_written_as_vendors_write_them():
+    prices = "assemblyai:audio_seconds=0.36/3600, gemini:prompt_tokens=2/1000000,whisper-base:requests=0"
+
+    assert settings(CONCORD_PRICES=prices).prices == {
+        "assemblyai:audio_seconds": pytest.approx(0.0001),
+        "gemini:prompt_tokens": pytest.approx(2e-6),
+        "whisper-base:requests": 0,
+    }
+    for wrong in ("assemblyai=1", "assemblyai:audio_seconds", "a:b=1/0", "a:b=-1", "a:b=1e3", "a:b=1/"):
+        with pytest.raises(SettingsError, match="is no price"):
+            settings(CONCORD_PRICES=wrong)
+
+
 def test_the_environment_is_listed_whole_and_secrets_are_not_shown():
     secrets = {
         "DATABASE_URL": "postgresql://me:swordfish@db/x",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from uuid import uuid4
 
+import pytest
+
 from agents.metrics import Metrics
 from agents.text.reconcile import reconcile
 from schemas.jobs import Outcome, Step, Transcript, Usage
@@ -89,3 +91,13 @@ def test_what_is_used_up_is_counted_by_provider_and_unit():
     assert (
         metrics.registry.get_sample_value("concord_usage_total", {"provider": "gemini", "unit": "prompt_tokens"}) == 11
     )
+
+
+def test_what_has_a_price_is_counted_in_money_too():
+    metrics = Metrics({"assemblyai:audio_seconds": 0.36 / 3600})
+    whose = {"tenant_id": "t", "job_id": "j", "run": 1, "ref": "1", "unit": "audio_seconds"}
+    metrics.used([Usage(**whose, provider="assemblyai", quantity=7200), Usage(**whose, provider="google", quantity=9)])
+    value = metrics.registry.get_sample_value
+
+    assert value("concord_cost_total", {"provider": "assemblyai"}) == pytest.approx(0.72)
+    assert value("concord_cost_total", {"provider": "google"}) is None
