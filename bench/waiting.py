@@ -92,7 +92,9 @@ async def run(wanted: argparse.Namespace, data: Path) -> Figures:
                 web = await measure.until_ready(log, process)
                 before = resident_mb(process.pid)
                 async with Load(kafka_of(complete), open_store(complete), patience_s=wanted.takes + 600) as load:
-                    jobs = [await load.stored() for _ in range(wanted.recordings)]
+                    jobs: list[tuple[str, bytes]] = []
+                    while left := min(50, wanted.recordings - len(jobs)):
+                        jobs += await asyncio.gather(*(load.stored() for _ in range(left)))
                     watching, told = get_context("spawn"), Pipe()
                     watcher = watching.Process(
                         target=watch, args=(web, process.pid, [job for job, _ in jobs], told[1]), daemon=True
