@@ -27,6 +27,8 @@ from typing import IO, Any, NoReturn, cast
 
 from schemas.errors import ConcordError, NotFound, ProviderError, RefusedMedia, Transient, Unavailable
 
+#: Scheduling niceness of children: what they compute must not slow the event loop beside them.
+NICENESS = 5
 #: Seconds between two signs of life of a child at work.
 BEAT_S = 1.0
 #: Bytes of one line: a request, or a message of an answer.
@@ -209,10 +211,12 @@ class Worker:
 
 
 def begin() -> None:
-    """The child's first act, before it imports anything big: let go of what is the parent's, be ready to die with it.
+    """The child's first act, before it imports anything big: let go of what is the parent's, stand back behind it, be
+    ready to die with it.
 
     (asyncio closes everything but the pipes by itself; uvloop leaves open what is marked as inheritable.)
     """
+    os.nice(NICENESS)
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":

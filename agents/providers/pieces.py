@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +30,6 @@ RATE = 16_000
 STALL_S = 60.0
 #: Bytes of address space that the process may take: a hostile header must not get the machine's.
 _MEMORY = 4 << 30
-#: Scheduling niceness of the process: decoding must not slow the event loop beside it.
-_NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +153,6 @@ def write_flac(file: BinaryIO, sound: Iterable[NDArray[np.float32]]) -> None:
 def cut(answer: Callable[[Message, Callable[[Message], None]], Message]) -> None:
     """Be a process that cuts."""
     begin()
-    os.nice(_NICENESS)
     import av  # noqa: F401  (so that the first piece does not wait for it)
 
     confine(_MEMORY)

@@ -67,8 +67,6 @@ _FROM_WHISPER = {"jw": "jv"}
 #: Languages written without spaces: what faster-whisper gives without a space before it is a word there. Elsewhere it
 #: is the rest of the word before ("ill" and "-disposed").
 _UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
-#: Scheduling niceness of the worker: recognition must not slow the event loop beside it.
-_NICENESS = 5
 
 
 class Whisper:
@@ -306,7 +304,6 @@ def _words(segments: Any, window: _Window, *, joined: bool) -> list[list[Any]]:
 def main(folder: str, threads: str) -> None:
     """The worker process: `python -m agents.providers.whisper FOLDER THREADS`."""
     begin()
-    os.nice(_NICENESS)
     from faster_whisper import WhisperModel
 
     model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=int(threads))
