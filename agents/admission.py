@@ -17,7 +17,7 @@ LATE_S = 0.0005
 #: The weight of the newest measurement in that average.
 NEWEST = 0.25
 #: Seconds between measurements; how many are let in after a good one, and how many at once after a pause.
-TICK_S, STEP, BURST = 0.002, 2, 4
+TICK_S, STEP, BURST = 0.002, 1, 2
 #: So many may be under way however late the loop is: others on the machine may be to blame, and waiting help nobody.
 ALWAYS = 2
 
