@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from schemas.jobs import Step, Transcript, Usage
+from schemas.jobs import Step, Transcript, Usage, cost
 from sinks import Traffic
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
@@ -23,7 +23,7 @@ class Metrics:
     """All of a worker's metrics, on `registry`."""
 
     def __init__(self, prices: Mapping[str, float] | None = None) -> None:
-        """`prices`: of one of a provider's units, by `provider:unit`."""
+        """`prices` as for `schemas.jobs.cost`."""
         self._prices = prices or {}
         self.registry = CollectorRegistry()
         new = self.registry
@@ -105,8 +105,8 @@ class Metrics:
         """Count what requests used up."""
         for row in rows:
             self.usage.labels(row.provider, row.unit).inc(row.quantity)
-            if (price := self._prices.get(f"{row.provider}:{row.unit}")) is not None:
-                self.cost.labels(row.provider).inc(row.quantity * price)
+            if (amount := cost(row, self._prices)) is not None:
+                self.cost.labels(row.provider).inc(amount)
 
     def handled(self, step: Step) -> None:
         """Count one committed step."""

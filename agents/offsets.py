@@ -22,7 +22,6 @@ from faust.types import TP
 #: stays uncommitted and is delivered again.
 WAIT_EMPTY_S = 8.0
 
-
 #: Deliveries after which others have their turn of the event loop.
 TURN = 16
 

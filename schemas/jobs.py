@@ -159,6 +159,25 @@ class OfRun(Protocol):
     def run(self) -> int: ...
 
 
+class OfUnit(Protocol):
+    """So much of one of a provider's units: of one request, or added up."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def quantity(self) -> float: ...
+
+
+def cost(of: OfUnit, prices: Mapping[str, float]) -> float | None:
+    """In the currency of the prices, which are by `provider:unit`; None where the unit has none."""
+    price = prices.get(f"{of.provider}:{of.unit}")
+    return None if price is None else of.quantity * price
+
+
 def used(whose: OfRun, provider: str, ref: str, amounts: Mapping[str, float]) -> tuple[Usage, ...]:
     """A row for each unit that a request used up."""
     return tuple(

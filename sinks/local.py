@@ -65,7 +65,8 @@ class LocalStore:
 
     A blob is written to a part, synced, renamed, and its folder synced. `durable=False` leaves out the syncs: still
     atomic, and safe when the process is killed, but a power cut may take what was acknowledged seconds before.
-    Every path is walked segment by segment from the root; a symbolic link on the way is refused.
+    A symbolic link on the way from the root to a blob is refused: what was opened lies where its name says, or every
+    segment is looked at by itself.
     """
 
     def __init__(self, root: Path, *, durable: bool = True, threads: int = 4) -> None:

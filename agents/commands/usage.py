@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agents.commands import reach
+from schemas.jobs import cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,27 +68,21 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def cost(row: Used, prices: Mapping[str, float]) -> float | None:
-    """In the currency of the prices; None where the unit has none."""
-    price = prices.get(f"{row.provider}:{row.unit}")
-    return None if price is None else row.quantity * price
-
-
 def table(rows: Sequence[Used], prices: Mapping[str, float]) -> str:
     """A line for each, and the total where there are prices."""
-    lines = [(row.tenant_id, row.job_id, row.provider, row.unit, row.quantity, cost(row, prices)) for row in rows]
-    jobs = 38 if rows[0].job_id is not None else 0
-    shown = [
-        f"{'tenant':<20} {'job' if jobs else '':<{jobs}}{'provider':<24} {'unit':<18} {'quantity':>14} {'cost':>10}"
-    ]
+    width = 38 if rows[0].job_id is not None else 0
+
+    def line(tenant: str, job: str, provider: str, unit: str, quantity: str, money: str) -> str:
+        return f"{tenant:<20} {job:<{width}}{provider:<24} {unit:<18} {quantity:>14} {money:>10}"
+
+    costs = [cost(row, prices) for row in rows]
+    shown = [line("tenant", "job" if width else "", "provider", "unit", "quantity", "cost")]
     shown += [
-        f"{tenant:<20} {job or '':<{jobs}}{provider:<24} {unit:<18} {quantity:>14,.0f} {_money(costs):>10}"
-        for tenant, job, provider, unit, quantity, costs in lines
+        line(row.tenant_id, row.job_id or "", row.provider, row.unit, f"{row.quantity:,.0f}", _money(amount))
+        for row, amount in zip(rows, costs, strict=True)
     ]
     if prices:
-        shown.append(
-            f"{'total':<20} {'':<{jobs}}{'':<24} {'':<18} {'':>14} {_money(sum(line[-1] or 0 for line in lines)):>10}"
-        )
+        shown.append(line("total", "", "", "", "", _money(sum(amount or 0 for amount in costs))))
     return "\n".join(shown)
 
 

@@ -331,9 +331,6 @@ async def test_nobody_stays_who_they_were(one_connection):
         assert not await connection.fetchval("SELECT current_setting('concord.tenant', true)")
 
 
-HOSTILE = ["acme'; DROP TABLE jobs; --", "' OR '1'='1", "\\x61", "acme\\", "%", "*", "ACME", "acme ", "{name}", "Ωmega"]
-
-
 async def test_what_was_used_up_is_added_up_by_tenant_or_job_in_a_time_and_of_nobody_else(pool):
     def row(tenant, job, ref, quantity, unit="audio_seconds"):
         return Usage(tenant_id=tenant, job_id=job, run=1, provider="google", unit=unit, ref=ref, quantity=quantity)
@@ -358,6 +355,9 @@ async def test_what_was_used_up_is_added_up_by_tenant_or_job_in_a_time_and_of_no
         ("acme", "a2", "audio_seconds", 8),
     ]
     assert await reader.usage(None, now + hour, now + 2 * hour, by_job=False) == []
+
+
+HOSTILE = ["acme'; DROP TABLE jobs; --", "' OR '1'='1", "\\x61", "acme\\", "%", "*", "ACME", "acme ", "{name}", "Ωmega"]
 
 
 async def test_a_tenants_name_is_never_sql(one_connection):

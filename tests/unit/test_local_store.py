@@ -141,6 +141,12 @@ async def test_the_root_itself_may_be_a_link_to_another_disk(tmp_path):
 
     assert blob.uri == f"file://{tmp_path}/link/acme/file"
     assert (tmp_path / "disk/acme/file").read_bytes() == b"x"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("other")
+    await store.put("acme/file", b"y", "text/plain")
+    assert (tmp_path / "other/acme/file").read_bytes() == await store.get(blob.uri) == b"y"
+    assert (tmp_path / "disk/acme/file").read_bytes() == b"x"
     await store.close()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from agents.processes import Died, Worker, begin, serve
+from agents.processes import NICENESS, Died, Worker, begin, serve
 from schemas.errors import RefusedMedia, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +165,13 @@ async def test_ctrl_c_does_not_reach_the_child(worker):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_child_stands_back_behind_us(worker):
+    await worker.ask({"do": "echo", "say": 1}, stall_s=30)
+
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) == min(ours + NICENESS, 19)
+
+
 async def test_the_child_holds_no_socket_of_ours(worker):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
