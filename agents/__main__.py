@@ -8,12 +8,15 @@ import importlib
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Coroutine
+from typing import Any
 
 from agents import settings as configuration
 from agents.failpoints import arm
 from agents.heap import give_back
 from schemas.errors import ConcordError
+from schemas.printable import LINE, printable
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
 COMMANDS = ("demo", "serve", "publish", "status", "usage", "dlq", "schema", "migrate", "doctor", "reconcile")
@@ -55,7 +58,7 @@ def run(argv: list[str]) -> int:
         _log(settings.log_level)
         return _loop(arguments.run(arguments, settings))
     except (ConcordError, ValueError) as exc:
-        print(f"concord: {exc}", file=sys.stderr)
+        print(f"concord: {printable(str(exc), lines=True)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -89,8 +92,30 @@ async def _ended(command: Coroutine[object, object, int]) -> int:
     return status
 
 
+class OneLine(logging.Formatter):
+    """A record is one line, whatever strangers wrote into it; what a traceback adds is indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """The line."""
+        return printable(super().formatMessage(record), limit=LINE)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        """The stack."""
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(printable(text, lines=True, limit=16 * LINE), "  ", lambda _: True)
+
+
 def _log(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("aiokafka", "faust", "mode", "botocore", "asyncio", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING if level != "DEBUG" else logging.INFO)
     # Commits that take longer than their interval are no news; a dead one is seen by the lag.

@@ -25,6 +25,7 @@ from agents.embedded.voice import VOICES, speak
 from agents.embedded.weights import model_path
 from agents.text.score import Score, pooled, score, words
 from schemas.errors import InvalidInput, NotFound, ServerError, SettingsError, Unavailable
+from schemas.printable import printable
 from schemas.words import Hypothesis, Reconciliation, adapter
 
 if TYPE_CHECKING:
@@ -246,10 +247,10 @@ async def _guarded(watching: Any, fleet: app.Fleet | None) -> dict[str, JobStatu
 async def _show(one: Recording, status: JobStatus, fleet: Running) -> dict[str, Score]:
     """What came of one recording; its scores, where it is known what was said."""
     took = ((status.completed_at or status.updated_at) - status.created_at).total_seconds()
-    print(f"\n{'=' * 8} {one.event.filename}: {status.status} after {took:.1f} s\n")
+    print(f"\n{'=' * 8} {printable(one.event.filename)}: {status.status} after {took:.1f} s\n")
     scores: dict[str, Score] = {}
     if status.status == "failed":
-        print(status.reason)
+        print(printable(status.reason or ""))
     else:
         decided = await _decided(one, status, fleet.store)
         width = min(shutil.get_terminal_size((100, 24)).columns, 110)

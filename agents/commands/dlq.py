@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import json
 import re
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from aiokafka import TopicPartition
 
 from agents import kafka as clients
@@ -20,6 +20,7 @@ from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
 from schemas.events import AudioUploaded, JobReprocess
 from schemas.messages import Envelope, Headers, Message, Record, decode, message
+from schemas.printable import LINE, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -34,6 +35,12 @@ SUFFIX = ".dlq"
 
 #: Bytes of a value that `show` prints.
 SHOWN_BYTES = 16_384
+
+#: Levels of JSON that are indented: what is nested deeper is shown as it came.
+DEEPEST = 40
+
+#: Characters of a job's name in the list: a UUID.
+JOB_WIDTH = 36
 
 #: Seconds without a record after which a topic counts as read, should its end never be reached.
 QUIET_S = 5.0
@@ -117,11 +124,7 @@ async def run_show(arguments: argparse.Namespace, settings: Settings) -> int:
     where = reach.kafka(reach.addressed(settings))
     async with opened(where) as box:
         record = await box.at(box.named(arguments.topic), *arguments.offset)
-    print(
-        orjson.dumps(_as_json(record, whole=True), option=orjson.OPT_INDENT_2).decode()
-        if arguments.json
-        else told(record)
-    )
+    print(_dumped(record, whole=True) if arguments.json else told(record))
     return 0
 
 
@@ -144,7 +147,7 @@ async def run_replay(arguments: argparse.Namespace, settings: Settings) -> int:
         if not arguments.dry_run:
             await _send([made.message for made in plans if made.message is not None], where)
     for record, made in zip(records, plans, strict=True):
-        print(f"{record.topic} {spot_of(record)}: {made.said}{' (dry run)' if arguments.dry_run else ''}")
+        print(f"{record.topic} {spot_of(record)}: {printable(made.said)}{' (dry run)' if arguments.dry_run else ''}")
     if not records:
         print(f"{topic} is empty")
     return 0
@@ -245,19 +248,34 @@ def spot_of(record: Record) -> str:
 
 def _listed(topic: str, letters: Sequence[Record], *, as_json: bool) -> list[str]:
     if as_json:
-        return [orjson.dumps(_as_json(record)).decode() for record in letters]
+        return [_dumped(record) for record in letters]
     rows = [f"{topic}", f"  {'offset':>8}  {'when':<19}  {'stage':<24} {'tries':>5}  {'job':<36}  reason"]
     return rows + [_row(record) for record in letters]
 
 
 def _row(record: Record) -> str:
-    stage, tries = record.header("dlq-stage") or "", record.header("dlq-attempts") or ""
-    job, reason = (harmless(text or "").replace("\n", " ") for text in (job_of(record), record.header("dlq-reason")))
-    return f"  {spot_of(record):>8}  {_when(record):<19}  {stage:<24} {tries:>5}  {job[:36]:<36}  {reason[:200]}"
+    stage, tries, job, reason = (
+        printable(text or "", limit=limit)
+        for text, limit in (
+            (record.header("dlq-stage"), 24),
+            (record.header("dlq-attempts"), 5),
+            (job_of(record), JOB_WIDTH),
+            ((record.header("dlq-reason") or "").replace("\n", " "), 200),
+        )
+    )
+    return f"  {spot_of(record):>8}  {_when(record):<19}  {stage:<24} {tries:>5}  {job:<36}  {reason}"
 
 
 def _when(record: Record) -> str:
-    return f"{datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    """Producers choose timestamps freely: not all of them are in a year that there is."""
+    try:
+        return f"{datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return f"{record.timestamp_ms} ms"
+
+
+def _dumped(record: Record, *, whole: bool = False) -> str:
+    return printable_json(json.dumps(_as_json(record, whole=whole), indent=2 if whole else None, ensure_ascii=False))
 
 
 def _as_json(record: Record, *, whole: bool = False) -> dict[str, Any]:
@@ -279,41 +297,52 @@ def told(record: Record) -> str:
     """A dead letter for people: why, headers, key, and the value as readable as it is."""
     rows = [
         f"{record.topic} {spot_of(record)}  ({_when(record)})",
-        f"reason: {harmless(record.header('dlq-reason') or 'not said')}",
+        f"reason: {printable(record.header('dlq-reason') or 'not said')}",
         "",
     ]
-    rows += [f"  {harmless(name)}: {_bytes(value)}" for name, value in record.headers]
+    rows += [f"  {printable(name, limit=LINE)}: {_bytes(value)}" for name, value in record.headers]
     rows += ["", f"key: {_bytes(record.key)}", "value:", pretty(record.value)]
     return "\n".join(rows)
 
 
 def _bytes(data: bytes | None) -> str:
-    return "none" if data is None else harmless(data.decode("utf-8", "backslashreplace"))
-
-
-def harmless(text: str) -> str:
-    """Text of strangers for a terminal: what would move its cursor or recolour it is spelt out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return "none" if data is None else printable(data.decode("utf-8", "backslashreplace"), limit=LINE)
 
 
 def pretty(value: bytes | None) -> str:
     """JSON indented, other text as it is, anything else in hex; never more than `SHOWN_BYTES`."""
     if value is None:
         return "  none"
-    try:
-        text = orjson.dumps(orjson.loads(value), option=orjson.OPT_INDENT_2).decode()
-    except ValueError:
+    text = _indented(value)
+    if text is None:
         text = _text(value[:SHOWN_BYTES]) or _hex(value[: SHOWN_BYTES // 4])
         shown = SHOWN_BYTES if _text(value[:SHOWN_BYTES]) else SHOWN_BYTES // 4
         return text if len(value) <= shown else f"{text}\n... {len(value)} bytes in all"
-    text = harmless(text)
     return text if len(text) <= SHOWN_BYTES else f"{text[:SHOWN_BYTES]}\n... {len(value)} bytes in all"
+
+
+def _indented(value: bytes) -> str | None:
+    """JSON with a line for each value; None for what is none, or is nested too deep for that."""
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    if _is_deeper(document, DEEPEST):
+        return None
+    return printable_json(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _is_deeper(document: Any, levels: int) -> bool:
+    children = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    return levels < 0 or any(_is_deeper(child, levels - 1) for child in children)
 
 
 def _text(value: bytes) -> str | None:
     # Cut in the middle of a character: its last bytes are not counted against it.
     text = value.decode("utf-8", "ignore")
-    return text if len(text.encode()) > len(value) - 4 and all(c.isprintable() or c in "\r\n\t" for c in text) else None
+    if len(text.encode()) <= len(value) - 4 or not all(c.isprintable() or c in "\r\n\t" for c in text):
+        return None
+    return printable(text.replace("\r\n", "\n"), lines=True)
 
 
 def _hex(value: bytes) -> str:

@@ -22,6 +22,7 @@ from agents.embedded.weights import model_path
 from agents.providers import Checked, Recognizer, UploadingRecognizer
 from agents.settings import Settings, variables
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
+from schemas.printable import LINE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -98,7 +99,7 @@ def _value(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "set, not shown"
     shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return re.sub(r"//[^/@\s]*@", "//...@", shown)
+    return printable(re.sub(r"//[^/@\s]*@", "//...@", shown))
 
 
 def _absent(about: str, default: Any) -> str:
@@ -108,12 +109,13 @@ def _absent(about: str, default: Any) -> str:
 
 def report(findings: list[Finding]) -> list[str]:
     """The findings as a table, a count below."""
-    width = max((len(finding.what) for finding in findings), default=0)
+    width = max((len(printable(finding.what)) for finding in findings), default=0)
     rows = []
     for finding in findings:
-        rows.append(f"  {finding.level:<4}  {finding.what:<{width}}  {finding.said}")
-        if finding.advice:
-            rows.append(f"        {'':<{width}}  -> {finding.advice}")
+        what, said, advice = (printable(text, limit=LINE) for text in (finding.what, finding.said, finding.advice))
+        rows.append(f"  {finding.level:<4}  {what:<{width}}  {said}")
+        if advice:
+            rows.append(f"        {'':<{width}}  -> {advice}")
     counts = {level: sum(finding.level == level for finding in findings) for level in ("ok", "warn", "fail")}
     return [*rows, "", "  " + ", ".join(f"{count} {level}" for level, count in counts.items())]
 

@@ -20,6 +20,7 @@ from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.jobs import TERMINAL, status_of
 from schemas.messages import Record
+from schemas.printable import LINE, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -42,6 +43,19 @@ _STAGES = ("intake", "reconcile", "persist")
 
 _MARKS = {"done": "✓", "failed": "✗", "retrying": "↻", "running": "…", "waiting": "·"}
 _BLOCKS = " ▏▎▍▌▋▊▉"
+
+
+def shown(status: JobStatus) -> JobStatus:
+    """The status with everything that strangers wrote in it safe for a terminal."""
+    steps = {
+        printable(name): step.model_copy(update={"error": _one_line(step.error)}) for name, step in status.steps.items()
+    }
+    names = {name: printable(getattr(status, name)) for name in ("tenant_id", "job_id", "filename")}
+    return status.model_copy(update=names | {"steps": steps, "reason": _one_line(status.reason)})
+
+
+def _one_line(text: str | None) -> str | None:
+    return text and printable(text, limit=LINE)
 
 
 def bar(share: float, width: int = 20) -> str:
@@ -80,6 +94,7 @@ def line(label: str, status: JobStatus | None, now: datetime) -> str:
     """One job in one line."""
     if status is None:
         return f"{label}  ▕{bar(0)}▏   0 %  waiting for intake"
+    status = shown(status)
     steps = "   ".join(short_step(name, step, now) for name, step in steps_of(status))
     said = f"{label}  ▕{bar(status.progress)}▏ {status.progress:4.0%}  {status.status:<12}  {steps}"
     return f"{said}   {status.reason}" if status.reason else said
@@ -87,6 +102,7 @@ def line(label: str, status: JobStatus | None, now: datetime) -> str:
 
 def table(status: JobStatus, now: datetime) -> str:
     """One job in full: what, where, how far, each step with its time and attempts, and why it failed."""
+    status = shown(status)
     rows = [f"{status.filename}  (job {status.job_id}, tenant {status.tenant_id}, run {status.run})"]
     rows.append(f"{status.status}  ▕{bar(status.progress)}▏ {status.progress:.0%}")
     rows.append(f"since {_time(status.created_at)}, last change {_time(status.updated_at)}")
@@ -119,8 +135,9 @@ class Board:
 
     def __init__(self, labels: Mapping[str, str], out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
-        width = max((len(label) for label in labels.values()), default=0)
-        self._labels = {job_id: label.ljust(width) for job_id, label in labels.items()}
+        safe = {job_id: printable(label) for job_id, label in labels.items()}
+        width = max(map(len, safe.values()), default=0)
+        self._labels = {job_id: label.ljust(width) for job_id, label in safe.items()}
         self._known: dict[str, JobStatus] = {}
         self._drawn = 0
         self._live = self._out.isatty()

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import json
 import mimetypes
 import re
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from schemas import topics
 from schemas.errors import ConcordError, InvalidInput, NotFound
 from schemas.events import AudioUploaded, JobStatus, Options
 from schemas.messages import Message, message
+from schemas.printable import printable, printable_json
 from sinks.blobs import PIECE
 
 if TYPE_CHECKING:
@@ -246,7 +248,11 @@ async def watched(
 def _announced(one: Recording, *, as_json: bool) -> str:
     if not as_json:
         return one.job_id
-    return orjson.dumps({"job_id": one.job_id, "tenant_id": one.event.tenant_id, "file": str(one.path)}).decode()
+    return _dumped({"job_id": one.job_id, "tenant_id": one.event.tenant_id, "file": str(one.path)})
+
+
+def _dumped(document: dict[str, Any]) -> str:
+    return printable_json(json.dumps(document, ensure_ascii=False))
 
 
 async def stored(tenant_id: str, job_id: str, store: Store) -> list[str]:
@@ -259,10 +265,10 @@ async def _result(one: Recording, status: JobStatus, store: Store, *, as_json: b
     text = await _text(one, status, store) if status.status == "completed" else None
     if as_json:
         found = {"job_id": one.job_id, "file": str(one.path), "status": status.status, "reason": status.reason}
-        return orjson.dumps(found | {"text": text, "stored": places}).decode()
-    head = f"\n{one.event.filename}: {status.status} (job {one.job_id})"
+        return _dumped(found | {"text": text, "stored": places})
+    head = f"\n{printable(one.event.filename)}: {status.status} (job {one.job_id})"
     body = status.reason if text is None else text or "(no speech was heard)"
-    return "\n".join([head, "", f"{body}", "", *(f"  {readable(uri)}" for uri in places)])
+    return "\n".join([head, "", printable(f"{body}"), "", *(f"  {readable(uri)}" for uri in places)])
 
 
 async def _text(one: Recording, status: JobStatus, store: Store) -> str:
@@ -279,4 +285,4 @@ async def _text(one: Recording, status: JobStatus, store: Store) -> str:
 def readable(uri: str) -> str:
     """A file's path where the URI is one, else the URI."""
     parts = urlsplit(uri)
-    return unquote(parts.path) if parts.scheme == "file" else uri
+    return printable(unquote(parts.path) if parts.scheme == "file" else uri)

@@ -20,6 +20,7 @@ from agents.judge import Judge, Whose
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError
+from schemas.printable import printable, printable_json
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory import MemoryDatabase
 
@@ -116,11 +117,10 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     decided = await asyncio.to_thread(call.result)
     if arguments.adjudicate:
         decided = await _judged(decided, settings)
-        print("\n".join(decided.notes), file=sys.stderr)
+        print("\n".join(map(printable, decided.notes)), file=sys.stderr)
     if arguments.format == "json":
-        print(
-            orjson.dumps(adapter(Reconciliation).dump_python(decided, mode="json"), option=orjson.OPT_INDENT_2).decode()
-        )
+        dumped = orjson.dumps(adapter(Reconciliation).dump_python(decided, mode="json"), option=orjson.OPT_INDENT_2)
+        print(printable_json(dumped.decode()))
     elif arguments.format == "html":
         print(transcript.page(decided, call.name))
     else:
@@ -150,7 +150,11 @@ async def run_score(arguments: argparse.Namespace, _: Settings) -> int:
         calls = [replace(_merged(calls), reference=_text(arguments.reference))]
     scores = await asyncio.to_thread(scored, calls, arguments.recognizers)
     if arguments.json:
-        print(orjson.dumps({name: figures(s) for name, s in scores.items()}, option=orjson.OPT_INDENT_2).decode())
+        print(
+            printable_json(
+                orjson.dumps({name: figures(s) for name, s in scores.items()}, option=orjson.OPT_INDENT_2).decode()
+            )
+        )
     else:
         print(table(scores))
     return 0

@@ -12,6 +12,7 @@ from agents.commands import reach
 from agents.commands.progress import ASK_S, Board, Follower, table
 from schemas.errors import NotFound
 from schemas.jobs import status_of
+from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from agents.settings import Settings
@@ -55,7 +56,8 @@ async def run_status(arguments: argparse.Namespace, settings: Settings) -> int:
         job = await database.job(arguments.job_id)
         if job is None:
             raise _unknown(arguments.job_id)
-        print(status_of(job).model_dump_json(indent=2) if arguments.json else await _told(job, database))
+        dumped = printable_json(status_of(job).model_dump_json(indent=2)) if arguments.json else None
+        print(dumped or await _told(job, database))
     return 0
 
 
@@ -63,7 +65,7 @@ async def _told(job: Job, database: Postgres) -> str:
     told = table(status_of(job), datetime.now(UTC))
     requests = await database.requests(job.job_id, job.run)
     heard = [
-        f"  {r.provider:<28} {r.word_count or 0} words, confidence {r.confidence or 0:.0%}"
+        f"  {printable(r.provider):<28} {r.word_count or 0} words, confidence {r.confidence or 0:.0%}"
         for r in requests
         if r.state == "done"
     ]
@@ -78,7 +80,7 @@ async def run_watch(arguments: argparse.Namespace, settings: Settings) -> int:
         status = status_of(job)
         if arguments.json:
             async for status in Follower(ask=database.job).until_ended([job.job_id]):
-                print(status.model_dump_json(), flush=True)
+                print(printable_json(status.model_dump_json()), flush=True)
         else:
             async with board.shown():
                 async for status in Follower(ask=database.job).until_ended([job.job_id]):

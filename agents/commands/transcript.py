@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from agents.text.score import words
+from schemas.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,7 +78,7 @@ def _span(group: list[Decision], providers: Sequence[str]) -> Span:
         disputed=disputed,
         probability=min(decision.chosen.probability for decision in group),
         start_ms=next((decision.chosen.start_ms for decision in group if decision.chosen.start_ms is not None), None),
-        speaker=group[0].speaker,
+        speaker=group[0].speaker and printable(group[0].speaker),
         heard=_heard(group, providers) if disputed else (),
     )
 
@@ -88,7 +89,7 @@ def _heard(group: list[Decision], providers: Sequence[str]) -> tuple[tuple[str, 
     chosen = _joined(decision.chosen.text for decision in group)
     said: dict[str, list[str]] = {chosen: []}
     for provider in [name for name in providers if name in asked]:
-        said.setdefault(_joined(_heard_by(provider, decision) for decision in group), []).append(provider)
+        said.setdefault(_joined(_heard_by(provider, decision) for decision in group), []).append(printable(provider))
     return tuple((text, tuple(who)) for text, who in said.items())
 
 
@@ -98,7 +99,8 @@ def _heard_by(provider: str, decision: Decision) -> str | None:
 
 
 def _joined(words: Iterator[str | None]) -> str:
-    return " ".join(word for word in words if word)
+    """What recognizers wrote: safe for a terminal, and without the marks of `_paragraph`."""
+    return " ".join(printable(word) for word in words if word)
 
 
 def paragraphs(marked: Sequence[Span]) -> list[list[Span]]:
@@ -177,7 +179,7 @@ def page(decided: Reconciliation, title: str) -> str:
 def facts(decided: Reconciliation) -> str:
     """One line on how good the transcript is thought to be."""
     quality = decided.quality
-    parts = [f"{len(decided.words)} words", f"heard by {', '.join(decided.providers)}"]
+    parts = [f"{len(decided.words)} words", f"heard by {printable(', '.join(decided.providers))}"]
     if quality.confidence is not None:
         parts.append(f"mean probability {quality.confidence:.1%}")
     if quality.agreement is not None and len(decided.providers) > 1:

@@ -11,6 +11,7 @@ import orjson
 
 from agents.commands import reach
 from schemas.jobs import cost
+from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
         rows = await reader.usage(arguments.tenant, since, until, by_job=arguments.by == "job")
     if arguments.json:
         for row in rows:
-            print(orjson.dumps(asdict(row) | {"cost": cost(row, settings.prices)}).decode())
+            print(printable_json(orjson.dumps(asdict(row) | {"cost": cost(row, settings.prices)}).decode()))
     else:
         print(table(rows, settings.prices) if rows else f"nothing was used up since {since:%Y-%m-%d %H:%M} UTC")
     return 0
@@ -73,6 +74,7 @@ def table(rows: Sequence[Used], prices: Mapping[str, float]) -> str:
     width = 38 if rows[0].job_id is not None else 0
 
     def line(tenant: str, job: str, provider: str, unit: str, quantity: str, money: str) -> str:
+        tenant, job, provider, unit = map(printable, (tenant, job, provider, unit))
         return f"{tenant:<20} {job:<{width}}{provider:<24} {unit:<18} {quantity:>14} {money:>10}"
 
     costs = [cost(row, prices) for row in rows]

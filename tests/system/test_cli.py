@@ -456,17 +456,16 @@ def _record(raw):
     return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers))
 
 
-async def _jobs(environment, *wanted):
+async def _jobs(environment, *wanted, reason="no room"):
     """Jobs as the fleet would leave them."""
     settings = configuration.from_env(environment)
     async with reach.database(settings) as database:
         for job_id, status in wanted:
             job = Job(tenant_id="acme", job_id=job_id, status="transcribing", filename="a.wav", audio_uri="s3://b/a")
             await database.commit([Step("intake", uuid4(), Outcome(tenant_id="acme", job_id=job_id, create=job))])
-            step = StepState(state="failed" if status == "failed" else "done", attempts=4)
-            change = Progress(
-                run=1, status=status, stage="persist", step=step, reason="no room" if status == "failed" else None
-            )
+            failed = reason if status == "failed" else None
+            step = StepState(state="failed" if failed else "done", attempts=4, error=failed)
+            change = Progress(run=1, status=status, stage="persist", step=step, reason=failed)
             outcome = Outcome(tenant_id="acme", job_id=job_id, progress=change)
             if status != "transcribing":
                 await database.commit([Step("persist", uuid4(), outcome)])
@@ -503,6 +502,38 @@ async def test_what_is_wrong_with_the_database_is_said_by_every_command(concord,
         await concord("status", "x", DATABASE_URL=re.sub(r"(//[^:]+):[^@]+@", r"\1:wrong@", postgres))
     with pytest.raises(Unavailable, match="concord doctor"):
         await concord("status", "x", DATABASE_URL="postgresql://a:b@127.0.0.1:1/c")
+
+
+#: What a stranger may bring the fleet to write down.
+HOSTILE = "\x1b[2J\x9b1m\u202e\u2028\r\nconcord: forged"
+
+
+async def test_nothing_of_a_stranger_moves_the_cursor_whatever_the_command(
+    concord, environment, topic, postgres, tmp_path
+):
+    await migrate(postgres)
+    await _jobs(environment, ("evil", "failed"), reason=HOSTILE)
+    usage = {"run": 1, "provider": HOSTILE, "unit": HOSTILE, "ref": "r", "tenant_id": "acme", "job_id": HOSTILE}
+    async with reach.database(configuration.from_env(environment)) as database:
+        await database.record_usage([Usage(**usage, quantity=1)])
+    await bury(environment, topic, (HOSTILE.encode(), HOSTILE.encode(), ((HOSTILE, HOSTILE.encode()),)))
+    (tmp_path / f"{HOSTILE}.wav").write_bytes(b"RIFF")
+
+    for line in (
+        ("status", "evil"),
+        ("watch", "evil"),
+        ("usage", "--by", "job"),
+        ("dlq", "list", "--topic", topic),
+        ("dlq", "show", topic, "0"),
+        ("dlq", "replay", topic, "0", "--dry-run"),
+        ("publish", tmp_path / f"{HOSTILE}.wav", "--tenant", "acme", "--job-id", "evil", "--wait"),
+    ):
+        for form in ((), ("--json",)) if "replay" not in line else ((),):
+            _, said = await concord(*line, *form)
+            assert [c for c in said if not c.isprintable() and c != "\n"] == [], line
+            assert not any(row.startswith("concord: forged") for row in said.split("\n")), line
+            if form and "status" not in line:
+                assert [json.loads(row) for row in said.splitlines()] if "show" not in line else json.loads(said)
 
 
 # --- usage

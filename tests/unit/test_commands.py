@@ -10,6 +10,7 @@ import gzip
 import importlib
 import io
 import json
+import logging
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from aiokafka import errors as kafka_errors
 from agents import app
 from agents import kafka as clients
 from agents import settings as configuration
-from agents.__main__ import COMMANDS
+from agents.__main__ import COMMANDS, OneLine
 from agents.commands import check_kafka, demo, dlq, doctor, progress, publish, reconcile, schema, transcript
 from agents.commands.finding import Finding
 from agents.text.reconcile import reconcile as reconciled
@@ -34,6 +35,7 @@ from schemas.errors import InvalidInput, SettingsError, Unavailable
 from schemas.events import JobReprocess, JobStatus, Persisted, StepState
 from schemas.jobs import Job
 from schemas.messages import Record, dead_letter, identity, message
+from schemas.printable import printable, printable_json
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.local import LocalStore
 
@@ -320,6 +322,116 @@ def test_nothing_of_a_stranger_moves_the_terminals_cursor():
     said = dlq.told(evil) + dlq._row(evil)
 
     assert not {c for c in said if not c.isprintable()} - {"\n"}
+
+
+HOSTILE = "a\x1b[2J\x9b1mb\nconcord: forged\r\x00\x07\u202ec\u2028\ue000\ud800"
+
+
+def hostile_status():
+    step = StepState(state="failed", started_at=NOW, finished_at=NOW, attempts=1).model_copy(update={"error": HOSTILE})
+    return status("failed", **{"intake": step, f"transcribe.{HOSTILE}": step}).model_copy(
+        update={"reason": HOSTILE, "filename": HOSTILE, "tenant_id": HOSTILE, "job_id": HOSTILE}
+    )
+
+
+def hostile_decision():
+    said = [("a", [HOSTILE, "call"]), ("b", ["good", HOSTILE])]
+    decided = reconciled(
+        [
+            Hypothesis(name, tuple(Word(t, 1000 * n, 1000 * n + 400) for n, t in enumerate(texts)))
+            for name, texts in said
+        ]
+    )
+    return dataclasses.replace(decided, providers=(HOSTILE, *decided.providers))
+
+
+def hostile_letter():
+    record = letter(value=HOSTILE.encode("utf-8", "surrogatepass"), key=HOSTILE.encode("utf-8", "surrogatepass"))
+    return replace(record, headers=tuple((name, b"\x1b[2J\nforged: line\xff") for name, _ in record.headers))
+
+
+#: What each command makes of the worst that strangers can write, and the lines that are its own.
+SHOWN = {
+    "status": (lambda: progress.table(hostile_status(), NOW), 10),
+    "watch": (lambda: progress.line("label", hostile_status(), NOW), 1),
+    "dlq list": (lambda: "\n".join(dlq._listed("t.dlq", [hostile_letter()], as_json=False)), 3),
+    "dlq list --json": (lambda: "\n".join(dlq._listed("t.dlq", [hostile_letter()], as_json=True)), 1),
+    "doctor": (lambda: "\n".join(doctor.report([Finding(HOSTILE, "fail", HOSTILE, HOSTILE)])), 4),
+    "transcript": (lambda: transcript.plain(hostile_decision()), 7),
+    "page": (lambda: "\n".join(transcript.page(hostile_decision(), "t").split("<body")[1].split("\n")[:3]), 3),
+}
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_what_strangers_wrote_moves_no_cursor_and_makes_no_lines(command):
+    show, lines = SHOWN[command]
+    shown = show()
+
+    assert [c for c in shown if not c.isprintable() and c != "\n"] == []
+    assert len(shown.split("\n")) <= lines, shown
+    assert not any(line.startswith(("concord:", "forged:")) for line in shown.split("\n"))
+
+
+def test_json_stays_what_it_was_with_everything_escaped_that_is_no_character_to_look_at():
+    document = {"reason": HOSTILE, "\u202e": ["\U000e0001é", "日本"]}
+    dumped = printable_json(json.dumps(document, ensure_ascii=False, indent=1))
+
+    assert json.loads(dumped) == document
+    assert [c for c in dumped if not c.isprintable() and c != "\n"] == []
+    assert "é" in dumped
+    assert "日本" in dumped
+
+
+def test_ordinary_text_of_any_script_is_shown_as_it_is():
+    text = "Grüße 日本語 мир क्\u200dष 👩\u200d💻"
+
+    assert printable(text) == text
+    assert printable("10\u00a0000\u202f€") == "10 000 €"
+    assert printable("x" * 50, limit=10) == "xxxxxxxxxx... (50 characters in all)"
+
+
+@pytest.mark.parametrize("levels", [50, 255, 990, 100_000])
+def test_json_that_is_nested_without_end_is_shown_as_it_came(levels):
+    value = b"[" * levels + b"]" * levels
+
+    assert dlq.pretty(value).startswith("[[[[")
+    assert len(dlq.pretty(value)) < 2 * dlq.SHOWN_BYTES
+
+
+def test_numbers_are_shown_as_they_are_written():
+    assert dlq.pretty(b'{"iccid": 89490200001234567890}') == '{\n  "iccid": 89490200001234567890\n}'
+
+
+def test_a_carriage_return_does_not_write_over_the_line_before_it():
+    assert dlq.pretty(b"real\rfake\r\nnext") == "real\\rfake\nnext"
+
+
+def test_a_timestamp_that_is_in_no_year_is_shown_as_a_number():
+    assert "9223372036854775807 ms" in dlq.told(replace(letter(), timestamp_ms=2**63 - 1))
+
+
+def test_a_log_record_is_one_line_and_its_traceback_is_indented():
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(OneLine("%(levelname)s %(message)s"))
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as exc:
+        record = logging.LogRecord("n", logging.ERROR, "f", 1, "%s is refused", (HOSTILE,), (type(exc), exc, None))
+    handler.emit(record)
+    first, *rest = written.getvalue().rstrip("\n").split("\n")
+
+    assert first.startswith("ERROR a\\x1b[2J")
+    assert first.endswith("is refused")
+    assert rest
+    assert all(line.startswith("  ") for line in rest)
+    assert [c for c in written.getvalue() if not c.isprintable() and c != "\n"] == []
+
+
+def test_a_log_record_of_a_megabyte_is_cut():
+    line = OneLine("%(message)s").format(logging.LogRecord("n", logging.ERROR, "f", 1, "x" * 1_000_000, (), None))
+
+    assert len(line) < 5_000
 
 
 # --- progress
