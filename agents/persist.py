@@ -126,7 +126,9 @@ def notes(decided: Reconciliation) -> list[str]:
     if not decided.words:
         said.append("No speech was heard in this recording; the transcript is empty.")
     if decided.method == "single":
-        said.append(f"Only one recognizer answered ({', '.join(decided.providers)}); nothing could be compared.")
+        said.append(
+            f"The words are those of one recognizer ({', '.join(decided.providers)}); nothing could be compared."
+        )
     return said
 
 

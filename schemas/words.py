@@ -37,6 +37,8 @@ class Hypothesis:
     model: str | None = None
     #: Whatever else the provider said that is worth keeping.
     details: dict[str, Any] = field(default_factory=dict)
+    #: Whether `language` says what was spoken; False for a recognizer that writes one language only.
+    tells_language: bool = True
 
 
 @dataclass(frozen=True, slots=True)

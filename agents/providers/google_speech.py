@@ -165,6 +165,7 @@ class Speech:
             provider=self.name,
             words=words,
             language=asked or (languages.most_common(1)[0][0] if languages else None),
+            tells_language=asked is not None or len(self._languages) > 1,
             duration_ms=(heard[-1].start_ms + heard[-1].length_ms or None) if heard else 0,
             confidence=round(sum(confidences) / len(confidences), 4) if confidences else None,
             model=self.model,

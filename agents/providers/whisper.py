@@ -126,6 +126,7 @@ class Whisper:
             provider=self.name,
             words=words,
             language=answer["language"],
+            tells_language=answer["tells_language"],
             duration_ms=answer["duration_ms"],
             confidence=round(sum(confidences) / len(confidences), 4) if confidences else None,
             model=self.name,
@@ -221,7 +222,8 @@ def _recognize(model: WhisperModel, request: Message, tell: Callable[[Message], 
         end_ms = piece.start_ms + len(piece.samples) * 1000 // _RATE
         tell({"at_ms": end_ms})
     details = {} if language.probability is None else {"language_probability": language.probability}
-    return {"language": language.tag, "duration_ms": end_ms, "details": details}
+    several = len(model.supported_languages) > 1
+    return {"language": language.tag, "tells_language": several, "duration_ms": end_ms, "details": details}
 
 
 @dataclass(frozen=True)

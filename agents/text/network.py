@@ -5,6 +5,7 @@ words.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agents.text.align import align
+from agents.text.digits import divided_differently, joined
 from agents.text.normalise import Tokens, is_silent, tokenise
 
 if TYPE_CHECKING:
@@ -97,7 +99,19 @@ def build(hypotheses: Sequence[Hypothesis]) -> Network:
     """Align hypotheses, in any order, into a network; columns are ordered by content, not by who it came from."""
     names: dict[str, int] = {}
     tongue = language(hypotheses)
-    columns = tuple(_column(h, names, tongue) for h in sorted(hypotheses, key=_rank))
+    ranked = sorted(hypotheses, key=_rank)
+    words = [tuple(word for word in h.words if word.text.strip()) for h in ranked]
+    tokens = [tokenise([word.text for word in part], tongue) for part in words]
+    columns = tuple(map(_column, ranked, words, tokens, itertools.repeat(names)))
+    network = _aligned(columns, names)
+    ranges = divided_differently([part.keys for part in tokens], network.grid)
+    if not any(ranges):
+        return network
+    columns = tuple(map(_column, ranked, words, map(joined, tokens, ranges), itertools.repeat(names)))
+    return _aligned(columns, names)
+
+
+def _aligned(columns: tuple[Column, ...], names: dict[str, int]) -> Network:
     keys = list(names)
     times = [((column.start + column.end) / 2).astype(np.float32) for column in columns]
     silent = np.array([is_silent(name) for name in keys], dtype=bool)
@@ -129,9 +143,7 @@ def _rank(hypothesis: Hypothesis) -> tuple[object, ...]:
     return len(words), [word.text for word in words], [word.start_ms or 0 for word in words], hypothesis.provider
 
 
-def _column(hypothesis: Hypothesis, names: dict[str, int], tongue: str | None) -> Column:
-    words = tuple(word for word in hypothesis.words if word.text.strip())
-    tokens = tokenise([word.text for word in words], tongue)
+def _column(hypothesis: Hypothesis, words: tuple[Word, ...], tokens: Tokens, names: dict[str, int]) -> Column:
     key = np.array([names.setdefault(name, len(names)) for name in tokens.keys], dtype=np.int64)
     group = np.array(tokens.group, dtype=np.int64)
     first_word = np.array(tokens.first_word, dtype=np.int64)

@@ -150,7 +150,7 @@ def _english(text: str) -> tuple[str, ...]:
     lowered = text.lower().translate(_LETTERS)
     if _PLAIN.match(lowered) and lowered not in _WHOLE:
         return (_spellings().get(lowered, lowered),)
-    lowered = re.sub(r"[<\[][^>\]]*[>\]]|\([^)]+\)", "", lowered)
+    lowered = re.sub(r"[<\[][^>\]]*[>\]]|\([^)\d]+\)", "", lowered)
     lowered = _WHOLE_RE.sub(lambda match: _WHOLE[match[1]] + " ", lowered)
     for pattern, words in _ENDINGS:
         lowered = pattern.sub(words, lowered)

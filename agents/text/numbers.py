@@ -120,7 +120,8 @@ class _Reader:
             return
         self.flush()
         self.prefix = word[0] if bare is not word and bare != word else self.prefix
-        self.value = int(bare) if "." not in bare else bare
+        # Whisper's rules lose the zeros of "007"; spoken as "oh oh seven" it keeps them.
+        self.value = int(bare) if "." not in bare and (bare[0] != "0" or bare == "0") else bare
 
     def _joined(self, number: int, before: str) -> int | str:
         """The number so far with one more part: twenty + five is 25, nineteen + ninety 1990, two + two 22."""

@@ -10,6 +10,7 @@ import numpy as np
 from agents.text.calibrate import Calibration, probabilities, shipped
 from agents.text.choose import choose
 from agents.text.network import build, language
+from agents.text.spoken_language import of_one_language
 from schemas.words import Quality, Reconciliation
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Compared:
 def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Reconciliation:
     """The most probable transcript of one recording, with every slot's readings. At least one hypothesis.
 
-    The order of the hypotheses does not matter. Every word comes from one of them, as it was written there; what all of
-    them heard is always kept. Linear in memory; an hour of two recognizers takes about 0.15 s. Without a calibration,
-    the one that comes with Concord.
+    The order of the hypotheses does not matter. Those in another language than the recording are left out, with a note.
+    Every word comes from one of the others, as it was written there; what all of them heard is always kept. Linear in
+    memory; an hour of two recognizers takes about 0.15 s. Without a calibration, the one that comes with Concord.
     """
     return compare(hypotheses, calibration).decided
 
@@ -48,14 +49,17 @@ def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = 
     """As `reconcile`, for those who look at the network again."""
     if not hypotheses:
         raise ValueError("nothing to reconcile: no hypothesis was given")
-    network = build(hypotheses)
-    decisions, chosen, ends = choose(network, probabilities(network, calibration or shipped()))
+    calibration = calibration or shipped()
+    kept, notes = of_one_language(hypotheses, calibration.knowledge.frequency)
+    network = build(kept)
+    decisions, chosen, ends = choose(network, probabilities(network, calibration))
     decided = Reconciliation(
         decisions=decisions,
-        method="single" if len(hypotheses) == 1 else "calibrated",
+        method="single" if len(kept) == 1 else "calibrated",
         quality=_quality(network, decisions, chosen),
-        providers=tuple(sorted(h.provider for h in hypotheses)),
-        language=language(hypotheses),
+        providers=tuple(sorted(h.provider for h in kept)),
+        language=language(kept),
+        notes=tuple(notes),
     )
     return Compared(decided, network, ends)
 

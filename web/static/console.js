@@ -539,7 +539,7 @@ function showHeard(index) {
   place_heard(words.get(index));
 }
 
-const RULES = { unanimous: "all agree", calibrated: "the most probable reading", single: "only one recognizer answered", "": "" };
+const RULES = { unanimous: "all agree", calibrated: "the most probable reading", single: "from one recognizer", "": "" };
 
 function place_heard(node) {
   const word = node.getBoundingClientRect(), box = $("heard").getBoundingClientRect();
