@@ -18,7 +18,7 @@ from agents import track
 from agents.admission import Admission
 from agents.committer import Committer
 from agents.failpoints import passing
-from agents.kafka import Kafka
+from agents.kafka import MAX_RECORD_BYTES, Kafka
 from agents.metrics import Metrics
 from agents.offsets import Transport
 from agents.stage import Stage, backoff_s, step, undeliverable
@@ -62,6 +62,7 @@ def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
         stream_buffer_maxsize=2048,
         consumer_auto_offset_reset="earliest",
         producer_linger=0.005,
+        producer_max_request_size=MAX_RECORD_BYTES,
         datadir=str(folder),
         loghandlers=[],
         **more,

@@ -9,12 +9,12 @@ from typing import Any, cast
 
 from agents.failpoints import passing
 from agents.locations import Fetched, Locations
-from agents.stage import Stage, belonging, failed_job, failure_events
+from agents.stage import Stage, belonging, failed_job
 from agents.work import LongWork
 from schemas import ids, topics
 from schemas.errors import MalformedEvent, Transient
 from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch, AudioUploaded, JobReprocess, StepState
-from schemas.jobs import NOTHING, File, Job, Later, Outcome, Progress, ProviderRequest
+from schemas.jobs import NOTHING, File, Job, Later, Outcome, Progress, ProviderRequest, end_of_failed
 from schemas.messages import Envelope, Message, dead_letter
 from sinks import Blob, Database
 
@@ -56,20 +56,20 @@ class Intake:
             again = envelope.replay and known.status == "failed"
             wish = JobReprocess(tenant_id=data.tenant_id, job_id=job_id, run=known.run + 1)
             return await self._reprocess(wish) if again else _repeated(known)
-        fetch = AudioFetch(**data.model_dump(exclude={"job_id"}), job_id=job_id)
         if known is not None:
             return Outcome(raw=((_taken_letter(envelope), 0.0),), audit="")
+        fetch = AudioFetch(**data.model_dump(include=_FETCHED), job_id=job_id)
         try:
             fetched = await self._fetched(fetch, QUICK_S, eager=True)
         except Transient:
             fetched = None
         if fetched is None:
             return replace(
-                self._created(envelope, fetch, None),
+                self._created(envelope, data, job_id, None),
                 later=(Later(topics.INTAKE_DUE.name, fetch, seconds=1.0, kind="audio.fetch"),),
                 audit="started",
             )
-        return self._created(envelope, fetch, fetched)
+        return self._created(envelope, data, job_id, fetched)
 
     async def _fetch(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         job = await self.database.job(data.job_id)
@@ -105,8 +105,8 @@ class Intake:
         found = await self.work.run(f"fetch/{data.job_id}/{data.run}", make, wait_s, eager=eager)
         return cast("Fetched | None", found)
 
-    def _created(self, envelope: Envelope, data: AudioFetch, fetched: Fetched | None) -> Outcome:
-        job = _job(data, fetched)
+    def _created(self, envelope: Envelope, data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Outcome:
+        job = _job(data, job_id, fetched)
         requests = _requests(job, self.recognizers) if fetched else ()
         return Outcome(
             tenant_id=job.tenant_id,
@@ -183,10 +183,6 @@ class Intake:
             run=begun.run,
             audio_uri=begun.audio_uri,
             filename=begun.filename,
-            language=begun.language,
-            priority=begun.priority,
-            options=begun.options,
-            metadata=begun.metadata,
         )
         later = (Later(topics.INTAKE_DUE.name, fetch, kind="audio.fetch"),)
         return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")
@@ -199,14 +195,13 @@ class Intake:
         if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
             return failed_job("intake", envelope, reason, attempts)
         job_id = data.job_id or ids.job_id(data.tenant_id, ids.event_id(envelope.id, "intake", 0))
-        fetch = AudioFetch(**data.model_dump(exclude={"job_id"}), job_id=job_id)
         step = StepState(state="failed", attempts=attempts, error=reason)
-        job = replace(_job(fetch, None), status="failed", reason=reason, steps={"intake": step})
+        job = replace(_job(data, job_id, None), status="failed", reason=reason, steps={"intake": step})
         return Outcome(
             tenant_id=job.tenant_id,
             job_id=job.job_id,
             create=job,
-            later=failure_events(replace(envelope, data=fetch), "intake", reason, attempts),
+            later=end_of_failed(job, "intake", reason, attempts),
             taken=_taken_letter(envelope),
         )
 
@@ -216,12 +211,15 @@ def stage(intake: Intake) -> Stage:
     return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, intake.give_up, rank=2)
 
 
-def _job(data: AudioFetch, fetched: Fetched | None) -> Job:
+#: What fetching needs of an upload.
+_FETCHED = {"tenant_id", "audio_uri", "filename", "content_type"}
+
+
+def _job(data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Job:
     """The job as it begins."""
     job = Job(
         tenant_id=data.tenant_id,
-        job_id=data.job_id,
-        run=data.run,
+        job_id=job_id,
         status="transcribing" if fetched else "uploaded",
         filename=data.filename,
         audio_uri=data.audio_uri,

@@ -14,12 +14,12 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
-from schemas import ids, topics
+from schemas import ids
 from schemas.errors import InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
-from schemas.events import JobFailed, RunSweep, StepState
-from schemas.jobs import Later, Outcome, Progress, Step
+from schemas.events import StepState
+from schemas.jobs import OfRun, Outcome, Progress, Step, end_of_failed
 from schemas.messages import Envelope, Record, again, dead_letter, decode, identity
 from schemas.topics import Topic
 
@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 
 #: How often a transient error is tried again before the stage gives up.
 RETRIES = 3
-
-#: Seconds after which what a failed run left in storage is swept.
-SWEEP_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +144,5 @@ def failed_job(stage: str, envelope: Envelope, reason: str, attempts: int) -> Ou
             step=StepState(state="failed", attempts=attempts, error=reason),
             reason=reason,
         ),
-        later=failure_events(envelope, stage, reason, attempts),
-    )
-
-
-def failure_events(envelope: Envelope, stage: str, reason: str, attempts: int) -> tuple[Later, ...]:
-    """The terminal event of a failed run, and the sweep that follows."""
-    whose = belonging(envelope) | {"run": getattr(envelope.data, "run", 1)}
-    return (
-        Later(topics.FAILED.name, JobFailed(**whose, stage=stage, error=reason[:2000], attempts=attempts)),
-        Later(topics.PERSIST_DUE.name, RunSweep(**whose), seconds=SWEEP_AFTER_S, kind="run.sweep"),
+        later=end_of_failed(cast("OfRun", envelope.data), stage, reason, attempts),
     )

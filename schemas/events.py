@@ -26,8 +26,23 @@ def _no_nul(text: str) -> str:
     return text
 
 
+#: Characters of a reason that are kept. Whoever gives it, a host or a provider, may be talkative without end.
+REASON_CHARS = 2000
+
+
+def reason_of(text: str, longest: int = REASON_CHARS) -> str:
+    """A reason as it is kept and shown: without NUL, which PostgreSQL has no place for, and not too long."""
+    text = text[: longest + 1].replace("\x00", "")
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def _reason(text: str) -> str:
+    return reason_of(text)
+
+
 Filename = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_plain_filename)]
 Text = Annotated[str, AfterValidator(_no_nul)]
+Reason = Annotated[str, AfterValidator(_reason)]
 Uri = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")]
 Language = Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -74,14 +89,17 @@ class AudioUploaded(Data):
 class JobReprocess(Event):
     """Ask for a new run of a job whose last run has ended; `run` is the run to begin."""
 
-    reason: Text = ""
+    reason: Reason = ""
 
 
-class AudioFetch(AudioUploaded):
-    """Internal: look again at a recording that is being fetched outside its event."""
+class AudioFetch(Event):
+    """Internal: look again at a recording that is being fetched outside its event. Whatever is not about fetching is in
+    the job's row: an upload may be as large as an event can be, and this one must not be larger.
+    """
 
-    job_id: Name
-    run: Run = 1
+    audio_uri: Uri
+    filename: Filename
+    content_type: Annotated[str, StringConstraints(max_length=255)] | None = None
 
 
 class AsrRequest(Event):
@@ -108,7 +126,7 @@ class AsrResult(Event):
     word_count: int | None = None
     duration_ms: int | None = None
     language: str | None = None
-    error: Text | None = None
+    error: Reason | None = None
     remaining: Annotated[int, Field(ge=0)] = Field(0, description="recognizers of this run that have not answered yet")
 
 
@@ -144,7 +162,7 @@ class JobFailed(Event):
     """Terminal: there will be no transcript of this run, and why. Once per (job, run)."""
 
     stage: str
-    error: Text
+    error: Reason
     attempts: int
 
 
@@ -160,7 +178,7 @@ class StepState(Data):
     finished_at: datetime | None = None
     attempts: int = 0
     progress: Share | None = None
-    error: Text | None = None
+    error: Reason | None = None
 
 
 class JobStatus(Event):
@@ -171,7 +189,7 @@ class JobStatus(Event):
     filename: str
     steps: dict[str, StepState]
     progress: Share = 0.0
-    reason: Text | None = None
+    reason: Reason | None = None
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None = None

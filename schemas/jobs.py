@@ -14,14 +14,28 @@ from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from schemas import ids, topics
-from schemas.events import AsrDeadline, AsrResult, Data, JobStatus, Persisted, StepState
-from schemas.messages import Envelope, Message, message
+from schemas.events import (
+    REASON_CHARS,
+    AsrDeadline,
+    AsrResult,
+    Data,
+    JobFailed,
+    JobStatus,
+    Persisted,
+    RunSweep,
+    StepState,
+    reason_of,
+)
+from schemas.messages import Envelope, Message, largest, message, size_of
 
 Status = Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
 
 #: Statuses in the order a run goes through them; "failed" may follow any of the first four.
 ORDER: Final = ("uploaded", "transcribing", "reconciling", "persisting", "completed")
 TERMINAL: Final = frozenset({"completed", "failed"})
+
+#: Seconds after which what a failed run left in storage is swept.
+SWEEP_AFTER_S: Final = 3600.0
 
 RequestState = Literal["waiting", "intended", "submitted", "done", "failed"]
 
@@ -328,8 +342,57 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
     """Apply one step to the rows of its job (in place) and say what else it writes.
 
     A step whose guard does not hold is not an error: someone else did the work, or the run is over. It writes nothing
-    but what must not be lost (dead letters and retries).
+    but what must not be lost (dead letters and retries). A step with an event that is too large to be published ends
+    its run instead.
     """
+    before, requests = rows.job, dict(rows.requests)
+    written = _advance(step, rows, now)
+    events = (sent for sent, _ in written.messages[len(step.outcome.raw) :])
+    oversized = next((sent for sent in events if size_of(sent) > largest(sent.topic)), None)
+    job = step.outcome.create or step.outcome.begin or before
+    if oversized is None or job is None:
+        return written
+    rows.job = before
+    rows.requests.clear()
+    rows.requests.update(requests)
+    return _advance(replace(step, outcome=_too_large(step, job, oversized)), rows, now)
+
+
+def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
+    """The step's outcome without its events: the run ends, and what it has cost stays known."""
+    reason = f"{oversized.topic}: its event has {size_of(oversized)} bytes, which is too large to be published"
+    request = step.outcome.request
+    if request is not None and request.columns.get("state") in ("done", "failed"):
+        request = None  # its end would send the run on
+    return replace(
+        step.outcome,
+        progress=Progress(
+            run=job.run,
+            status="failed",
+            stage=step.stage,
+            step=StepState(state="failed", attempts=step.envelope.attempt + 1 if step.envelope else 1, error=reason),
+            reason=reason,
+        ),
+        request=request,
+        new_requests=(),
+        give_up=None,
+        transcript=None,
+        later=end_of_failed(job, step.stage, reason),
+        audit="failed",
+        error=reason,
+    )
+
+
+def end_of_failed(whose: OfRun, stage: str, reason: str, attempts: int = 1) -> tuple[Later, ...]:
+    """The terminal event of a failed run, and the sweep that follows."""
+    run: dict[str, Any] = {"tenant_id": whose.tenant_id, "job_id": whose.job_id, "run": whose.run}
+    return (
+        Later(topics.FAILED.name, JobFailed(**run, stage=stage, error=reason, attempts=attempts)),
+        Later(topics.PERSIST_DUE.name, RunSweep(**run), seconds=SWEEP_AFTER_S, kind="run.sweep"),
+    )
+
+
+def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     outcome = step.outcome
     written = Written(messages=list(outcome.raw))
     if outcome.job_id is None:
@@ -427,7 +490,7 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
             progress.stage: _merged(job.steps.get(progress.stage), progress.step, now, step.seconds)
         }
     if progress.reason is not None:
-        columns["reason"] = progress.reason
+        columns["reason"] = reason_of(progress.reason)
     rows.job = replace(job, **columns)
 
 
@@ -451,7 +514,7 @@ def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[Provid
     """Apply the changes of provider requests; the ones that ended by it."""
     ended = []
     if outcome.request is not None:
-        row = replace(rows.requests[outcome.request.provider], **outcome.request.columns)
+        row = replace(rows.requests[outcome.request.provider], **_bounded(outcome.request.columns))
         row = replace(row, finished_at=now) if row.ended else row
         rows.requests[row.provider] = row
         ended += [row] if row.ended else []
@@ -461,6 +524,15 @@ def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[Provid
             rows.requests[row.provider] = row
             ended.append(row)
     return ended
+
+
+def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's columns with a provider's words cut to what an event has room for."""
+    longest = {"error": REASON_CHARS, "language": 100}
+    return {
+        name: reason_of(value, longest[name]) if name in longest and value is not None else value
+        for name, value in columns.items()
+    }
 
 
 def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], written: Written, now: datetime) -> None:
@@ -517,7 +589,12 @@ def _message(step: Step, later: Later, now: datetime) -> Message:
 
 
 def _status_message(step: Step, job: Job, now: datetime) -> Message:
-    return _message(step, Later(topics.STATUS.name, status_of(job), index=job.version), now)
+    sent = _message(step, Later(topics.STATUS.name, status_of(job), index=job.version), now)
+    if size_of(sent) <= largest(sent.topic):
+        return sent
+    # Hundreds of steps with long errors. Where the job stands must be told all the same.
+    steps = {name: state.model_copy(update={"error": None}) for name, state in job.steps.items()}
+    return _message(step, Later(topics.STATUS.name, status_of(replace(job, steps=steps)), index=job.version), now)
 
 
 #: Share of the way that a job in each status has gone.

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from schemas import ids
 from schemas.errors import MalformedEvent
 from schemas.events import Data
-from schemas.topics import INGRESS, Topic
+from schemas.topics import INGRESS, STATUS, Topic
 
 #: Kafka knows headers without a value.
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -27,10 +27,29 @@ Headers = tuple[tuple[str, bytes | None], ...]
 #: Largest value accepted from a stranger, in bytes.
 MAX_VALUE_BYTES = 900_000
 
+#: Largest event that a step may produce, as `size_of` counts. Its retry, which has more headers, then fits as well.
+MAX_PRODUCED_BYTES = 900_000
+
+#: Largest record on any topic of events: fits a topic that somebody made with Kafka's own limit, 1,048,588 bytes.
+MAX_EVENT_BYTES = 1_000_000
+
+#: Largest `job.status`. Faust writes it to its changelog in ASCII, three times as long at worst.
+MAX_STATUS_BYTES = 256_000
+
+#: Largest dead letter: a stranger's record with some headers more. Its topics take 4 MiB.
+MAX_LETTER_BYTES = (4 << 20) - 1024
+
+#: Bytes of a stranger's key and headers that a retry keeps, and a dead letter.
+_RETRY_KEY, _RETRY_HEADERS = 16_384, 65_536
+_LETTER_KEY, _LETTER_HEADERS = 65_536, 524_288
+
 SOURCE = "/concord"
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _ORIGIN = "concord-origin"
+#: What a retry or a dead letter says about a key and headers that it had to cut.
+_CUT = ("dlq-key-length", "dlq-key-sha256", "dlq-headers-count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +80,7 @@ class Record:
         if self.topic in INGRESS:
             return self.topic, self.partition, self.offset
         match (self.header(_ORIGIN) or "").rsplit("/", 2):
-            case [topic, partition, offset] if partition.isdigit() and offset.isdigit():
+            case [topic, partition, offset] if _TOPIC.fullmatch(topic) and partition.isdigit() and offset.isdigit():
                 return topic, int(partition), int(offset)
         return self.topic, self.partition, self.offset
 
@@ -106,7 +125,7 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
         raise MalformedEvent(
             f"ce_type {kind[:100]!r} does not belong on {topic.name}; expected {', '.join(topic.models)}"
         )
-    data = _validate(record.value, model)
+    data = _validate(record.value, model, MAX_VALUE_BYTES if topic.name in INGRESS else MAX_EVENT_BYTES)
     return Envelope(
         id=identity(record, data),
         type=kind,
@@ -118,11 +137,11 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
     )
 
 
-def _validate(value: bytes | None, model: type[Data]) -> Data:
+def _validate(value: bytes | None, model: type[Data], limit: int) -> Data:
     if value is None:
         raise MalformedEvent("the value is empty; expected a JSON object")
-    if len(value) > MAX_VALUE_BYTES:
-        raise MalformedEvent(f"the value has {len(value)} bytes; at most {MAX_VALUE_BYTES} are accepted")
+    if len(value) > limit:
+        raise MalformedEvent(f"the value has {len(value)} bytes; at most {limit} are accepted")
     try:
         return model.model_validate_json(value)
     except ValidationError as exc:
@@ -193,7 +212,10 @@ def message(
 
 
 def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int) -> Message:
-    """The same event once more on `topic`: value and key untouched, its attempt counted, its origin remembered."""
+    """The same event once more on `topic`: value and key untouched, its attempt counted, its origin remembered.
+
+    A key or headers that are too long for it are cut, which its dead letter will say.
+    """
     record = envelope.record
     ours = {
         "ce_id": str(id).encode(),
@@ -203,12 +225,15 @@ def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int) -> Message:
         _ORIGIN: "/".join(map(str, record.origin)).encode(),
         "traceparent": traceparent(envelope.traceparent, id).encode(),
     }
-    kept = tuple((k, v) for k, v in record.headers if k not in ours and k != "ce_replay")
-    return Message(id, topic, record.key, record.value, kept + tuple(ours.items()))
+    key, headers = _cut(record, {*ours, "ce_replay"}, _RETRY_KEY, _RETRY_HEADERS)
+    return Message(id, topic, key, record.value, headers + tuple(ours.items()))
 
 
 def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: int) -> Message:
-    """The record as it came, byte for byte, with why and where it was given up."""
+    """The record as it came, byte for byte, with why and where it was given up.
+
+    What does not fit the topic is cut: `dlq-truncated` names the parts; the whole one's length and sha256 are kept.
+    """
     topic, partition, offset = record.origin
     why = {
         "dlq-reason": reason[:2000],
@@ -218,8 +243,73 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
         "dlq-partition": str(partition),
         "dlq-offset": str(offset),
     }
-    kept = tuple((k, v) for k, v in record.headers if not k.startswith("dlq-"))
-    return Message(id, f"{topic}.dlq", record.key, record.value, kept + tuple((k, v.encode()) for k, v in why.items()))
+    key, headers = _cut(record, set(), _LETTER_KEY, _LETTER_HEADERS)
+    headers += tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in why.items())
+    letter = Message(id, f"{topic}.dlq", key, record.value, headers)
+    excess = size_of(letter) + 512 - MAX_LETTER_BYTES
+    value = record.value
+    if value is not None and excess > 0:
+        headers += _whole("dlq-value", value)
+        value = value[: len(value) - excess]
+    elif value is None and key is None:
+        value = b""  # aiokafka sends no record without both
+    parts = [name for name in ("value", "key", "headers") if any(k.startswith(f"dlq-{name}-") for k, _ in headers)]
+    cut = (("dlq-truncated", ",".join(parts).encode()),) if parts else ()
+    return Message(id, letter.topic, key, value, headers + cut)
+
+
+def _cut(record: Record, without: set[str], key_bytes: int, headers_bytes: int) -> tuple[bytes | None, Headers]:
+    """The record's key and a stranger's headers, within bounds, with headers that say what was cut: here, or earlier
+    from the record of which this one is a retry.
+    """
+    notes: Headers = ()
+    if record.topic not in INGRESS:
+        notes = tuple((name, value) for name, value in record.headers if name in _CUT)
+    key = record.key
+    if key is not None and len(key) > key_bytes:
+        notes += _whole("dlq-key", key)
+        key = key[:key_bytes]
+    theirs = [(k, v) for k, v in record.headers if k not in without and not k.startswith("dlq-")]
+    kept = _within([(k.encode("utf-8", "backslashreplace").decode(), v) for k, v in theirs], headers_bytes)
+    if len(kept) < len(theirs):
+        notes += (("dlq-headers-count", str(len(theirs)).encode()),)
+    return key, kept + notes
+
+
+def _within(headers: list[tuple[str, bytes | None]], room: int) -> Headers:
+    """The headers, in their order, for which there is room; a long one does not keep out those that follow."""
+    kept = []
+    for name, value in headers:
+        length = _header_bytes(name, value)
+        if length <= room:
+            kept.append((name, value))
+            room -= length
+    return tuple(kept)
+
+
+def _whole(name: str, data: bytes) -> Headers:
+    """What a part was before it is cut."""
+    return (
+        (f"{name}-length", str(len(data)).encode()),
+        (f"{name}-sha256", hashlib.sha256(data).hexdigest().encode()),
+    )
+
+
+def size_of(message: Message) -> int:
+    """Bytes of a batch that holds only this record, or a few more: what Kafka compares with `max.message.bytes`."""
+    headers = sum(_header_bytes(name, value) for name, value in message.headers)
+    return 128 + len(message.key or b"") + len(message.value or b"") + headers
+
+
+def _header_bytes(name: str, value: bytes | None) -> int:
+    return len(name.encode("utf-8", "backslashreplace")) + len(value or b"") + 10
+
+
+def largest(topic: str) -> int:
+    """How large a message that a step makes for that topic may be, as `size_of` counts."""
+    if topic.endswith(".dlq"):
+        return MAX_LETTER_BYTES
+    return MAX_STATUS_BYTES if topic == STATUS.name else MAX_PRODUCED_BYTES
 
 
 def traceparent(of_cause: str | None, id: UUID) -> str:

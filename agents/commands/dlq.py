@@ -175,6 +175,8 @@ class Plan:
 def plan(record: Record, job: Job | None, *, skip_completed: bool = False) -> Plan:
     """What to publish for a dead letter, given the job it is about."""
     topic = came_from(record)
+    if "value" in (record.header("dlq-truncated") or "").split(","):
+        return Plan(None, f"not put back, only a part of its {record.header('dlq-value-length')} bytes was kept")
     if skip_completed and job is not None and job.status == "completed":
         return Plan(None, f"skipped, job {job.job_id} has been completed meanwhile")
     if job is not None and job.status == "failed" and _of_tenant(record, job.tenant_id):

@@ -1,0 +1,48 @@
+"""Uploads as large as they may be, and what becomes of the events that follow from them."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from agents import intake
+from agents.locations import Locations
+from agents.memory import Clock, MemoryFleet
+from agents.stage import Stage
+from agents.work import LongWork
+from schemas.messages import largest, size_of
+from sinks.memory import MemoryDatabase
+from sinks.memory_store import MemoryStore
+
+
+@pytest.fixture
+async def fleet(prober):
+    """An intake that may fetch from this machine, where nothing listens: every fetch is tried again and given up."""
+    clock = Clock()
+    database, store = MemoryDatabase(clock=clock), MemoryStore()
+    work = LongWork(database, "test", limit=8)
+    locations = Locations(store, prober, (), frozenset({"127.0.0.1"}))
+    stage: Stage = intake.stage(intake.Intake(database, locations, work, ("a",), 3600))
+    yield MemoryFleet([stage], database, clock)
+    await work.close()
+
+
+def upload(metadata: bytes) -> bytes:
+    data = {"tenant_id": "t", "job_id": "j", "audio_uri": "http://127.0.0.1:9/x.wav", "filename": "x.wav"}
+    return orjson.dumps(data)[:-1] + b', "metadata": {"x": ' + metadata + b"}}"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b'"' + b"y" * (899_990 - len(upload(b'""'))) + b'"', b"[" + b",".join([b"1e15"] * 170_000) + b"]"],
+    ids=["of 899,990 bytes", "whose numbers grow when they are written again"],
+)
+async def test_a_large_upload_that_is_fetched_later_ends_like_any_other(fleet, metadata):
+    value = upload(metadata)
+    assert 850_000 < len(value) <= 899_990
+    fleet.publish("audio.uploaded", value)
+    await fleet.run()
+    everything = [record for records in fleet.log.values() for record in records if record.topic != "audio.uploaded"]
+
+    assert [(e["job_id"], e["attempts"]) for e in fleet.events("job.failed")] == [("j", 4)]
+    assert all(size_of(record) <= largest(record.topic) for record in everything)
