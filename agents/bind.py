@@ -25,7 +25,7 @@ from agents.stage import Stage, backoff_s, step, undeliverable
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.events import JobStatus
-from schemas.jobs import Step
+from schemas.jobs import Failure, Step
 from schemas.messages import Record
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ def track_app(
             try:
                 status = track.newest(table.get((record.key or b"").decode("utf-8", "replace")), record)
             except MalformedEvent as exc:
-                await committer.commit(undeliverable("track", record, str(exc)))
+                await committer.commit(undeliverable("track", record, Failure(str(exc), exc.code)))
                 status = None
             if status is not None:
                 table[status.job_id] = status.model_dump(mode="json")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agents.stage import backoff_s, undeliverable
 from schemas.errors import Unavailable
-from schemas.jobs import Step, Written
+from schemas.jobs import Failure, Step, Written
 from sinks import Database
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Committer:
             return
         reason = f"internal error: the result could not be stored ({type(exc).__name__})"
         try:
-            letter = undeliverable(one.step.stage, envelope.record, reason)
+            letter = undeliverable(one.step.stage, envelope.record, Failure(reason))
             one.done.set_result((await self._patiently([letter]))[0])
         except Exception as again:  # noqa: BLE001 - it is the waiting handler's
             one.done.set_exception(again)

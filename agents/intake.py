@@ -14,7 +14,7 @@ from agents.work import LongWork
 from schemas import ids, topics
 from schemas.errors import MalformedEvent, Transient
 from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch, AudioUploaded, JobReprocess, StepState
-from schemas.jobs import NOTHING, File, Job, Later, Outcome, Progress, ProviderRequest, end_of_failed
+from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, ProviderRequest, end_of_failed
 from schemas.messages import Envelope, Message, dead_letter
 from sinks import Blob, Database
 
@@ -187,21 +187,21 @@ class Intake:
         later = (Later(topics.INTAKE_DUE.name, fetch, kind="audio.fetch"),)
         return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")
 
-    def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+    def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
         """There will be no transcript; a job that was not created yet is created as failed, so that whoever asks is
         told.
         """
         data = envelope.data
         if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
-            return failed_job("intake", envelope, reason, attempts)
+            return failed_job("intake", envelope, failure)
         job_id = data.job_id or ids.job_id(data.tenant_id, ids.event_id(envelope.id, "intake", 0))
-        step = StepState(state="failed", attempts=attempts, error=reason)
-        job = replace(_job(data, job_id, None), status="failed", reason=reason, steps={"intake": step})
+        step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
+        job = replace(_job(data, job_id, None), status="failed", reason=failure.reason, steps={"intake": step})
         return Outcome(
             tenant_id=job.tenant_id,
             job_id=job.job_id,
             create=job,
-            later=end_of_failed(job, "intake", reason, attempts),
+            later=end_of_failed(job, "intake", failure),
             taken=_taken_letter(envelope),
         )
 

@@ -14,7 +14,7 @@ from agents.stage import Stage, belonging, failed_job
 from agents.text.segments import segments, speakers
 from schemas import topics
 from schemas.events import Persisted, Reconciled, RunSweep, StepState
-from schemas.jobs import NOTHING, File, Job, Later, Outcome, Progress, Transcript
+from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, Transcript
 from schemas.messages import Envelope
 from schemas.words import Reconciliation, adapter
 from sinks import Blob, Database, Store
@@ -87,11 +87,11 @@ class Persist:
                 await self.store.delete(self.store.uri(name(data.tenant_id, data.job_id, data.run)))
         return NOTHING
 
-    def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+    def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
         """The run fails; a sweep that fails is only kept in the dead letters."""
         if isinstance(envelope.data, RunSweep):
             return NOTHING
-        return failed_job("persist", envelope, reason, attempts)
+        return failed_job("persist", envelope, failure)
 
 
 def stage(persist: Persist) -> Stage:

@@ -19,9 +19,11 @@ from agents.text.reconcile import Compared, compare
 from agents.tiebreak import Tiebreak
 from agents.work import LongWork
 from schemas import topics
+from schemas.errors import ProviderError
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
-from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest
+from schemas.jobs import NOTHING, Failure, Later, Outcome, Progress, ProviderRequest
 from schemas.messages import Envelope
+from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks import Database, Store
 
@@ -60,7 +62,8 @@ class Reconcile:
         answered = [r for r in requests if r.state == "done" and r.hypothesis_uri]
         if not answered:
             reasons = "; ".join(f"{r.provider}: {r.error}" for r in requests)
-            return failed_job("reconcile", envelope, f"no recognizer has heard it ({reasons})", envelope.attempt + 1)
+            reason = readable(f"no recognizer has heard it ({reasons})", ERROR_CHARS)
+            return failed_job("reconcile", envelope, Failure(reason, ProviderError.code, envelope.attempt + 1))
         return await self._decide(envelope, result, answered)
 
     async def _end_waiting(self, envelope: Envelope, data: AsrDeadline) -> Outcome:
@@ -137,9 +140,9 @@ class Reconcile:
     async def _load(self, uri: str) -> Hypothesis:
         return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri)))
 
-    def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+    def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
         """The run fails."""
-        return failed_job("reconcile", envelope, reason, attempts)
+        return failed_job("reconcile", envelope, failure)
 
 
 def _left_s(pending: Sequence[ProviderRequest], seconds: float, now: datetime) -> float:

@@ -4,6 +4,10 @@ outcome, too.
 Nothing is swallowed anywhere else: what a handler raises is retried at a time, fails the job or is dead-lettered, by
 its class (`schemas.errors`). Only `Unavailable` leaves this file: without our own servers no outcome could be kept, so
 the driver waits.
+
+What says no can be refused as well: by a stage's own `give_up`, or by PostgreSQL when it is committed. So every step
+brings along what is committed in its place (`Step.otherwise`), each simpler than the one before: the outcome, then the
+stage's `give_up`, then a failed job made of nothing but its ids, then the dead letter alone.
 """
 
 from __future__ import annotations
@@ -14,19 +18,26 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from schemas import ids
-from schemas.errors import InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
+from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
 from schemas.events import StepState
-from schemas.jobs import OfRun, Outcome, Progress, Step, end_of_failed
-from schemas.messages import Envelope, Record, again, dead_letter, decode, identity
+from schemas.jobs import Failure, OfRun, Outcome, Progress, Step, end_of_failed
+from schemas.messages import Envelope, Message, Record, again, dead_letter, decode, identity
+from schemas.texts import described
 from schemas.topics import Topic
 
 log = logging.getLogger(__name__)
 
 #: How often a transient error is tried again before the stage gives up.
 RETRIES = 3
+
+#: How often an event that its handler did not finish in time comes back. Strangers are waited for within limits of
+#: their own, so this is mostly a store or a database of ours that is slow, which is no try: 60 waits take an hour. But
+#: a handler that hangs must end some time.
+WAITS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,8 @@ class Stage:
     due: Topic
     #: Does the outside work and says what it came to. May be called twice for one event; must then do no harm.
     handle: Callable[[Envelope], Awaitable[Outcome]]
-    #: What it means that this event will not be handled: (envelope, reason, attempts) -> outcome.
-    give_up: Callable[[Envelope, str, int], Outcome]
+    #: What it means that this event will not be handled.
+    give_up: Callable[[Envelope, Failure], Outcome]
     #: Longest time, in seconds, that one event may be held.
     limit_s: float = 20.0
     #: Events handled at once by one worker.
@@ -59,7 +70,7 @@ def backoff_s(attempt: int, retry_after: float | None = None) -> float:
     """Seconds before try `attempt` + 1: `min(1000 * 2^n, 60000)` ms, less up to a quarter as jitter, never less than
     asked for.
     """
-    delay = min(1000 * 2.0**attempt, 60_000) / 1000
+    delay = min(1000 * 2.0 ** min(attempt, 16), 60_000) / 1000
     return max(delay * random.uniform(0.75, 1.0), retry_after or 0.0)  # noqa: S311 - jitter, not a secret
 
 
@@ -68,64 +79,175 @@ async def step(stage: Stage, record: Record) -> Step:
     started = time.perf_counter()
     try:
         envelope = decode(record, stage.topics)
-    except MalformedEvent as exc:
-        return _refused(stage, record, str(exc))
+    except Exception as exc:  # noqa: BLE001 - records come from strangers: whatever is wrong with one is its own fault
+        return _refused(stage, record, exc)
+    try:
+        outcome = await _outcome(stage, envelope)
+        done = Step(stage.name, envelope.id, outcome, envelope, otherwise=partial(_refused_outcome, stage, envelope))
+    except _GivenUp as exc:
+        done = _given_up(stage, envelope, exc.failure)
+    return replace(done, seconds=time.perf_counter() - started)
+
+
+class _GivenUp(Exception):
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+
+
+async def _outcome(stage: Stage, envelope: Envelope) -> Outcome:
+    """What the handler, or its failure, comes to. Raises `_GivenUp`, `Unavailable` and cancellation."""
     try:
         async with asyncio.timeout(stage.limit_s):
-            outcome = await stage.handle(envelope)
+            return await stage.handle(envelope)
     except Unavailable:
         raise
     except (InvalidInput, ProviderError) as exc:
-        outcome = _given_up(stage, envelope, str(exc))
+        raise _GivenUp(Failure(described(exc), exc.code, envelope.attempt + 1)) from exc
     except Transient as exc:
-        outcome = _retried(stage, envelope, str(exc), exc.retry_after)
+        return _retried(stage, envelope, described(exc), exc.code, exc.retry_after)
     except TimeoutError:
-        outcome = _retried(stage, envelope, f"not done within {stage.limit_s:.0f} s", None)
-    except Exception as exc:  # a bug of ours: logged whole, and the event is not lost
-        log.exception("%s failed on %s", stage.name, envelope.id)
-        outcome = _retried(stage, envelope, f"internal error: {type(exc).__name__}", None)
-    return Step(stage.name, envelope.id, outcome, envelope, time.perf_counter() - started)
+        return _put_off(stage, envelope)
+    except asyncio.CancelledError as exc:
+        if _cancelled():
+            raise
+        return _bug(stage, envelope, exc)  # something that the handler waited for was cancelled, not the handler
+    except ExceptionGroup as group:
+        if (away := group.subgroup(Unavailable)) is not None:
+            raise Unavailable(described(_first(away))) from group
+        return _bug(stage, envelope, group)
+    except Exception as exc:  # noqa: BLE001 - a bug of ours, which ends this event's work and no other's
+        return _bug(stage, envelope, exc)
 
 
-def undeliverable(stage: str, record: Record, reason: str) -> Step:
-    """A step that does no more than keep the record in the dead letters."""
-    id = identity(record)
-    letter = dead_letter(record, id=ids.event_id(id, stage, "dlq"), stage=stage, reason=reason, attempts=1)
-    return Step(stage, id, Outcome(raw=((letter, 0.0),), error=reason, audit="refused"))
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
-def _refused(stage: Stage, record: Record, reason: str) -> Step:
-    log.warning("%s: dead letter from %s/%d/%d: %s", stage.name, record.topic, record.partition, record.offset, reason)
-    return undeliverable(stage.name, record, reason)
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Any one exception out of a group, however deep."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
-def _given_up(stage: Stage, envelope: Envelope, reason: str) -> Outcome:
-    attempts = envelope.attempt + 1
-    outcome = stage.give_up(envelope, reason, attempts)
-    id = ids.event_id(envelope.id, stage.name, "dlq")
-    letter = dead_letter(envelope.record, id=id, stage=stage.name, reason=reason, attempts=attempts)
-    return replace(outcome, raw=(*outcome.raw, (letter, 0.0)), audit="failed", error=reason)
+def _bug(stage: Stage, envelope: Envelope, exc: BaseException) -> Outcome:
+    """Logged whole, and the event is not lost."""
+    log.error("%s failed on %s", stage.name, envelope.id, exc_info=exc)
+    code = exc.code if isinstance(exc, ConcordError) else ConcordError.code
+    return _retried(stage, envelope, f"internal error: {type(exc).__name__}", code, None)
 
 
-def _retried(stage: Stage, envelope: Envelope, reason: str, retry_after: float | None) -> Outcome:
-    if envelope.attempt >= RETRIES:
-        return _given_up(stage, envelope, reason)
+def _retried(stage: Stage, envelope: Envelope, reason: str, code: str, retry_after: float | None) -> Outcome:
     attempt = envelope.attempt + 1
+    if envelope.attempt >= RETRIES:
+        raise _GivenUp(Failure(reason, code, attempt))
     log.info("%s: try %d of %s failed: %s", stage.name, attempt, envelope.id, reason)
-    message = again(envelope, stage.due.name, id=ids.event_id(envelope.id, stage.name, "again"), attempt=attempt)
+    message = _again(stage, envelope, attempt=attempt)
+    return _comes_back(stage, envelope, message, backoff_s(envelope.attempt, retry_after), reason, attempt)
+
+
+def _put_off(stage: Stage, envelope: Envelope) -> Outcome:
+    """Not done in time, which is not counted as a try."""
+    reason = f"not done within {stage.limit_s:.0f} s"
+    if envelope.waits >= WAITS:
+        raise _GivenUp(Failure(f"{reason}, {WAITS + 1} times", "stuck", envelope.attempt + 1))
+    log.warning("%s: %s was %s; it comes back", stage.name, envelope.id, reason)
+    message = _again(stage, envelope, waits=envelope.waits + 1)
+    return _comes_back(stage, envelope, message, backoff_s(envelope.waits), reason, envelope.attempt + 1)
+
+
+def _again(stage: Stage, envelope: Envelope, *, attempt: int | None = None, waits: int | None = None) -> Message:
+    return again(
+        envelope,
+        stage.due.name,
+        id=ids.event_id(envelope.id, stage.name, "again"),
+        attempt=envelope.attempt if attempt is None else attempt,
+        waits=envelope.waits if waits is None else waits,
+    )
+
+
+def _comes_back(
+    stage: Stage, envelope: Envelope, message: Message, seconds: float, reason: str, attempts: int
+) -> Outcome:
+    whose = belonging(envelope)
     progress = Progress(
         run=getattr(envelope.data, "run", 1),
         stage=stage.name,
-        step=StepState(state="retrying", attempts=attempt, error=reason),
+        step=StepState(state="retrying", attempts=attempts, error=reason),
     )
-    whose = belonging(envelope)
     return Outcome(
         **whose,
         progress=progress if whose["job_id"] else None,
-        raw=((message, backoff_s(envelope.attempt, retry_after)),),
+        raw=((message, seconds),),
         audit="retried",
         error=reason,
     )
+
+
+def _refused(stage: Stage, record: Record, exc: Exception) -> Step:
+    """A record that is no event of the stage's topics."""
+    failure = Failure(described(exc), MalformedEvent.code)
+    if isinstance(exc, MalformedEvent):
+        failure = replace(failure, code=exc.code)
+    else:
+        log.error("%s cannot read a record", stage.name, exc_info=exc)
+    at = record.topic, record.partition, record.offset
+    log.warning("%s: dead letter from %s/%d/%d: %s", stage.name, *at, failure.reason)
+    return undeliverable(stage.name, record, failure)
+
+
+def _refused_outcome(stage: Stage, envelope: Envelope, exc: Exception) -> Step:
+    """In the place of an outcome that PostgreSQL does not store."""
+    code = exc.code if isinstance(exc, ConcordError) else ConcordError.code
+    reason = f"the result could not be stored: {described(exc)}"
+    return _given_up(stage, envelope, Failure(reason, code, envelope.attempt + 1))
+
+
+def _given_up(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
+    """What the stage says to an event that will not be handled, with the dead letter."""
+    try:
+        outcome = stage.give_up(envelope, failure)
+    except Exception:
+        log.exception("%s cannot give up %s", stage.name, envelope.id)
+        return _ended(stage, envelope, failure)
+    return _with_letter(stage, envelope, failure, outcome, partial(_refused_end, stage, envelope, failure))
+
+
+def _refused_end(stage: Stage, envelope: Envelope, failure: Failure, _: Exception) -> Step:
+    return _ended(stage, envelope, failure)
+
+
+def _ended(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
+    """The job fails with nothing of the event in it but ids, which are safe: what cannot be refused for its content."""
+    reason = f"{stage.name} gave up ({failure.code}); the dead letter has the reason"
+    outcome = failed_job(stage.name, envelope, replace(failure, reason=reason))
+    return _with_letter(stage, envelope, failure, outcome, partial(_refused_letter, stage, envelope.record, failure))
+
+
+def _refused_letter(stage: Stage, record: Record, failure: Failure, _: Exception) -> Step:
+    return undeliverable(stage.name, record, failure)
+
+
+def _with_letter(
+    stage: Stage, envelope: Envelope, failure: Failure, outcome: Outcome, otherwise: Callable[[Exception], Step]
+) -> Step:
+    letter = _letter(stage.name, envelope.record, failure, envelope.id)
+    outcome = replace(outcome, raw=(*outcome.raw, (letter, 0.0)), audit="failed", error=failure.reason)
+    return Step(stage.name, envelope.id, outcome, envelope, otherwise=otherwise)
+
+
+def _letter(stage: str, record: Record, failure: Failure, id: Any) -> Message:
+    id = ids.event_id(id, stage, "dlq")
+    return dead_letter(record, id=id, stage=stage, reason=failure.reason, attempts=failure.attempts)
+
+
+def undeliverable(stage: str, record: Record, failure: Failure) -> Step:
+    """A step that does no more than keep the record in the dead letters."""
+    id = identity(record)
+    letter = _letter(stage, record, failure, id)
+    return Step(stage, id, Outcome(raw=((letter, 0.0),), error=failure.reason, audit="refused"))
 
 
 def belonging(envelope: Envelope) -> dict[str, Any]:
@@ -133,7 +255,7 @@ def belonging(envelope: Envelope) -> dict[str, Any]:
     return {"tenant_id": getattr(envelope.data, "tenant_id", None), "job_id": getattr(envelope.data, "job_id", None)}
 
 
-def failed_job(stage: str, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+def failed_job(stage: str, envelope: Envelope, failure: Failure) -> Outcome:
     """The run ends here, without a transcript."""
     return Outcome(
         **belonging(envelope),
@@ -141,8 +263,8 @@ def failed_job(stage: str, envelope: Envelope, reason: str, attempts: int) -> Ou
             run=getattr(envelope.data, "run", 1),
             status="failed",
             stage=stage,
-            step=StepState(state="failed", attempts=attempts, error=reason),
-            reason=reason,
+            step=StepState(state="failed", attempts=failure.attempts, error=failure.reason),
+            reason=failure.reason,
         ),
-        later=end_of_failed(cast("OfRun", envelope.data), stage, reason, attempts),
+        later=end_of_failed(cast("OfRun", envelope.data), stage, failure),
     )

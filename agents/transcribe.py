@@ -30,7 +30,7 @@ from agents.work import LongWork
 from schemas import topics
 from schemas.errors import Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState
-from schemas.jobs import NOTHING, Later, Outcome, Progress, ProviderRequest, RequestChange, used
+from schemas.jobs import NOTHING, Failure, Later, Outcome, Progress, ProviderRequest, RequestChange, used
 from schemas.messages import Envelope
 from schemas.words import Hypothesis, adapter
 from sinks import Claim, Database, Store
@@ -303,11 +303,10 @@ class Transcribe:
             usage=used(asked, asked.provider, "whole", audio_used(heard, length_ms / 1000)),
         )
 
-    def give_up(self, envelope: Envelope, reason: str, attempts: int) -> Outcome:
+    def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
         """This recognizer has failed; the job goes on with the others."""
-        del attempts  # in the dead letter and in the audit log
         asked = cast("AsrRequest", envelope.data)
-        return Outcome(**belonging(envelope), request=self._change(asked, None, state="failed", error=reason))
+        return Outcome(**belonging(envelope), request=self._change(asked, None, state="failed", error=failure.reason))
 
     def _later(
         self, envelope: Envelope, asked: AsrRequest, seconds: float, *, attempt: int = 0, progress: float | None = None

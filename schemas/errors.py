@@ -6,21 +6,36 @@ ConcordError
 ├── NotFound             no such job, blob or record (for this tenant)
 ├── InvalidInput         will never work, however often it is tried
 │   ├── MalformedEvent   bytes, JSON, headers or schema
+│   │   └── TooLarge     more bytes than Kafka or a store takes
 │   ├── RefusedMedia     no audio, damaged, too long, or not what its name says
-│   └── RefusedLocation  a URI that Concord will not read
+│   ├── RefusedLocation  a URI that Concord will not read
+│   ├── UnsupportedOption  an option that no configured recognizer can honour
+│   └── StorageRefused   a value that PostgreSQL does not store
 ├── ProviderError        a recognizer or model said no for good
 ├── Transient            may work later; carries how long to wait
 │   └── RateLimited      the provider asked for a pause
 │       └── Paused       nobody was asked: there is a pause, and it is too long to be waited for here
 └── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
     └── Misconfigured    it answers, but will not work before somebody changes the settings (a SettingsError, too)
+
+`code` is what programs read in `job.failed`. Once published, a code keeps its meaning.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from schemas.texts import readable
+
 
 class ConcordError(Exception):
-    """Base of everything Concord raises on purpose."""
+    """Base of everything Concord raises on purpose. Its text can be stored and published, whatever it was made from."""
+
+    #: The `code` of a job that fails with this.
+    code: ClassVar[str] = "internal_error"
+
+    def __str__(self) -> str:
+        return readable(super().__str__())
 
 
 class SettingsError(ConcordError):
@@ -34,29 +49,61 @@ class ServerError(ConcordError):
 class NotFound(ConcordError):
     """There is no such thing, or it belongs to another tenant."""
 
+    code = "not_found"
+
 
 class InvalidInput(ConcordError):
     """Trying again cannot help: the input itself is at fault."""
+
+    code = "invalid_input"
 
 
 class MalformedEvent(InvalidInput):
     """A Kafka record whose bytes, JSON, headers or fields do not follow its topic's schema."""
 
+    code = "malformed_event"
+
 
 class RefusedMedia(InvalidInput):
     """Not audio that can be transcribed: empty, damaged, cut off, silent container, or a lie about its type."""
+
+    code = "refused_media"
 
 
 class RefusedLocation(InvalidInput):
     """An audio URI outside what this installation may read."""
 
+    code = "refused_location"
+
+
+class UnsupportedOption(InvalidInput):
+    """The upload asks for something that cannot be done for it, and must not be left out in silence."""
+
+    code = "unsupported_option"
+
+
+class TooLarge(MalformedEvent):
+    """More bytes than may be published or stored."""
+
+    code = "too_large"
+
+
+class StorageRefused(InvalidInput):
+    """PostgreSQL answers, and refuses this value for good: text, number or row that it does not store."""
+
+    code = "storage_refused"
+
 
 class ProviderError(ConcordError):
     """A recognizer or model refused or failed a request, finally."""
 
+    code = "provider_refused"
+
 
 class Transient(ConcordError):
     """Failed now, may work later. Counted: after the last retry the job goes on without, or fails."""
+
+    code = "retries_exhausted"
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -8,8 +8,9 @@ import posixpath
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from schemas import texts
 from schemas.ids import Name
 
 
@@ -20,30 +21,24 @@ def _plain_filename(name: str) -> str:
     return clean if clean.strip(". ") else "audio"
 
 
-def _no_nul(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not contain NUL characters")
-    return text
+def _no_controls(uri: str) -> str:
+    if uri != texts.readable(uri):
+        raise ValueError("must not contain control characters")
+    return uri
 
 
-#: Characters of a reason that are kept. Whoever gives it, a host or a provider, may be talkative without end.
-REASON_CHARS = 2000
-
-
-def reason_of(text: str, longest: int = REASON_CHARS) -> str:
-    """A reason as it is kept and shown: without NUL, which PostgreSQL has no place for, and not too long."""
-    text = text[: longest + 1].replace("\x00", "")
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
-def _reason(text: str) -> str:
-    return reason_of(text)
+def _readable(value: Any) -> Any:
+    return texts.readable(value, texts.ERROR_CHARS) if isinstance(value, str) else value
 
 
 Filename = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_plain_filename)]
-Text = Annotated[str, AfterValidator(_no_nul)]
-Reason = Annotated[str, AfterValidator(_reason)]
-Uri = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")]
+#: A label or a message: cleaned and cut rather than refused, so that what says why something failed cannot itself fail.
+Reason = Annotated[str, BeforeValidator(_readable)]
+Uri = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$"),
+    AfterValidator(_no_controls),
+]
 Language = Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 #: A run's number; every reprocessing makes the next.
@@ -79,11 +74,11 @@ class AudioUploaded(Data):
     audio_uri: Uri
     filename: Filename
     job_id: Name | None = Field(None, description="yours; derived from tenant and event id when absent")
-    content_type: Annotated[str, StringConstraints(max_length=255)] | None = None
+    content_type: Annotated[Reason, StringConstraints(max_length=255)] | None = None
     language: Language = "auto"
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     options: Options = Options()
-    metadata: dict[Text, Any] = Field(default_factory=dict, max_length=64)
+    metadata: dict[Reason, Any] = Field(default_factory=dict, max_length=64)
 
 
 class JobReprocess(Event):
@@ -99,7 +94,7 @@ class AudioFetch(Event):
 
     audio_uri: Uri
     filename: Filename
-    content_type: Annotated[str, StringConstraints(max_length=255)] | None = None
+    content_type: Annotated[Reason, StringConstraints(max_length=255)] | None = None
 
 
 class AsrRequest(Event):
@@ -162,8 +157,10 @@ class JobFailed(Event):
     """Terminal: there will be no transcript of this run, and why. Once per (job, run)."""
 
     stage: str
+    code: str = Field("internal_error", description="for programs: one of the codes in schemas/errors.py")
     error: Reason
     attempts: int
+    failed_at: AwareDatetime | None = None
 
 
 class RunSweep(Event):

@@ -7,15 +7,15 @@ rules (versions only rise, a run ends once, only the claim's holder may write a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from schemas import ids, topics
+from schemas.errors import ConcordError, TooLarge
 from schemas.events import (
-    REASON_CHARS,
     AsrDeadline,
     AsrResult,
     Data,
@@ -24,9 +24,9 @@ from schemas.events import (
     Persisted,
     RunSweep,
     StepState,
-    reason_of,
 )
 from schemas.messages import Envelope, Message, largest, message, size_of
+from schemas.texts import ERROR_CHARS, readable
 
 Status = Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
 
@@ -298,6 +298,17 @@ NOTHING: Final = Outcome(audit="")
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an event will not be handled."""
+
+    #: For people; readable text (`schemas.texts.readable`).
+    reason: str
+    #: For programs: a code of `schemas.errors`.
+    code: str = ConcordError.code
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One handled event on its way into the database."""
 
@@ -307,6 +318,8 @@ class Step:
     envelope: Envelope | None = None
     #: Seconds the handler took.
     seconds: float = 0.0
+    #: What is committed in its place when the database refuses it for good; it is simpler. None: there is no less.
+    otherwise: Callable[[Exception], Step] | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -361,6 +374,7 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
 def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
     """The step's outcome without its events: the run ends, and what it has cost stays known."""
     reason = f"{oversized.topic}: its event has {size_of(oversized)} bytes, which is too large to be published"
+    failure = Failure(reason, TooLarge.code, step.envelope.attempt + 1 if step.envelope else 1)
     request = step.outcome.request
     if request is not None and request.columns.get("state") in ("done", "failed"):
         request = None  # its end would send the run on
@@ -370,24 +384,25 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
             run=job.run,
             status="failed",
             stage=step.stage,
-            step=StepState(state="failed", attempts=step.envelope.attempt + 1 if step.envelope else 1, error=reason),
+            step=StepState(state="failed", attempts=failure.attempts, error=reason),
             reason=reason,
         ),
         request=request,
         new_requests=(),
         give_up=None,
         transcript=None,
-        later=end_of_failed(job, step.stage, reason),
+        later=end_of_failed(job, step.stage, failure),
         audit="failed",
         error=reason,
     )
 
 
-def end_of_failed(whose: OfRun, stage: str, reason: str, attempts: int = 1) -> tuple[Later, ...]:
+def end_of_failed(whose: OfRun, stage: str, failure: Failure) -> tuple[Later, ...]:
     """The terminal event of a failed run, and the sweep that follows."""
     run: dict[str, Any] = {"tenant_id": whose.tenant_id, "job_id": whose.job_id, "run": whose.run}
+    ended = JobFailed(**run, stage=stage, code=failure.code, error=failure.reason, attempts=failure.attempts)
     return (
-        Later(topics.FAILED.name, JobFailed(**run, stage=stage, error=reason, attempts=attempts)),
+        Later(topics.FAILED.name, ended),
         Later(topics.PERSIST_DUE.name, RunSweep(**run), seconds=SWEEP_AFTER_S, kind="run.sweep"),
     )
 
@@ -490,7 +505,7 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
             progress.stage: _merged(job.steps.get(progress.stage), progress.step, now, step.seconds)
         }
     if progress.reason is not None:
-        columns["reason"] = reason_of(progress.reason)
+        columns["reason"] = readable(progress.reason, ERROR_CHARS)
     rows.job = replace(job, **columns)
 
 
@@ -528,9 +543,9 @@ def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[Provid
 
 def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
     """A request's columns with a provider's words cut to what an event has room for."""
-    longest = {"error": REASON_CHARS, "language": 100}
+    longest = {"error": ERROR_CHARS, "language": 100}
     return {
-        name: reason_of(value, longest[name]) if name in longest and value is not None else value
+        name: readable(value, longest[name]) if name in longest and value is not None else value
         for name, value in columns.items()
     }
 
@@ -581,6 +596,8 @@ def _publish(step: Step, written: Written, now: datetime) -> None:
 def _message(step: Step, later: Later, now: datetime) -> Message:
     if isinstance(later.data, Persisted):
         later = replace(later, data=later.data.model_copy(update={"completed_at": now}))
+    if isinstance(later.data, JobFailed):
+        later = replace(later, data=later.data.model_copy(update={"failed_at": now}))
     if isinstance(later.data, AsrDeadline) and not later.data.extended:
         id = deadline_id(later.data.tenant_id, later.data.job_id, later.data.run)
     else:

@@ -16,8 +16,8 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from schemas import ids
-from schemas.errors import MalformedEvent
+from schemas import ids, texts
+from schemas.errors import MalformedEvent, TooLarge
 from schemas.events import Data
 from schemas.topics import INGRESS, STATUS, Topic
 
@@ -46,10 +46,11 @@ _LETTER_KEY, _LETTER_HEADERS = 65_536, 524_288
 SOURCE = "/concord"
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _ORIGIN = "concord-origin"
 #: What a retry or a dead letter says about a key and headers that it had to cut.
 _CUT = ("dlq-key-length", "dlq-key-sha256", "dlq-headers-count")
+#: Kafka's own rule for a topic's name. (`str.isdigit` takes more for a digit than `int` does.)
+_PLACE = re.compile(r"([A-Za-z0-9._-]{1,240})/([0-9]{1,9})/([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,8 @@ class Record:
         """
         if self.topic in INGRESS:
             return self.topic, self.partition, self.offset
-        match (self.header(_ORIGIN) or "").rsplit("/", 2):
-            case [topic, partition, offset] if _TOPIC.fullmatch(topic) and partition.isdigit() and offset.isdigit():
-                return topic, int(partition), int(offset)
-        return self.topic, self.partition, self.offset
+        named = _PLACE.fullmatch(self.header(_ORIGIN) or "")
+        return (named[1], int(named[2]), int(named[3])) if named else (self.topic, self.partition, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +98,8 @@ class Envelope:
     traceparent: str | None = None
     #: How often an operator put it back from the dead letters.
     replay: int = 0
+    #: How often it came back because it was not done in time, which is not a try.
+    waits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
         attempt=_count(record, "ce_attempt"),
         traceparent=record.header("traceparent"),
         replay=_count(record, "ce_replay"),
+        waits=_count(record, "ce_waits"),
     )
 
 
@@ -141,7 +143,7 @@ def _validate(value: bytes | None, model: type[Data], limit: int) -> Data:
     if value is None:
         raise MalformedEvent("the value is empty; expected a JSON object")
     if len(value) > limit:
-        raise MalformedEvent(f"the value has {len(value)} bytes; at most {limit} are accepted")
+        raise TooLarge(f"the value has {len(value)} bytes; at most {limit} are accepted")
     try:
         return model.model_validate_json(value)
     except ValidationError as exc:
@@ -211,8 +213,8 @@ def message(
     return Message(id, topic, key, data.model_dump_json(exclude_none=True).encode(), tuple(headers))
 
 
-def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int) -> Message:
-    """The same event once more on `topic`: value and key untouched, its attempt counted, its origin remembered.
+def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int, waits: int = 0) -> Message:
+    """The same event once more on `topic`: value and key untouched, its tries counted, its origin remembered.
 
     A key or headers that are too long for it are cut, which its dead letter will say.
     """
@@ -222,6 +224,7 @@ def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int) -> Message:
         "ce_source": SOURCE.encode(),
         "ce_type": envelope.type.encode(),
         "ce_attempt": str(attempt).encode(),
+        "ce_waits": str(waits).encode(),
         _ORIGIN: "/".join(map(str, record.origin)).encode(),
         "traceparent": traceparent(envelope.traceparent, id).encode(),
     }
@@ -236,7 +239,7 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
     """
     topic, partition, offset = record.origin
     why = {
-        "dlq-reason": reason[:2000],
+        "dlq-reason": texts.readable(reason, texts.ERROR_CHARS),
         "dlq-stage": stage,
         "dlq-attempts": str(attempts),
         "dlq-topic": topic,
