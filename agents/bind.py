@@ -38,6 +38,7 @@ def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
     _refuse_slow_streams()
     folder = data / "tables" / name
     folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.chmod(0o700)  # whatever our umask: tables hold what jobs are called
     app = faust.App(
         f"concord.{name}",
         broker=[URL(f"aiokafka://{server}") for server in kafka.bootstrap_servers.split(",")],

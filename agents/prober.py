@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.audio import MAX_DURATION_MS, Probe, probe
-from agents.processes import Died, Worker, begin, confine, serve
+from agents.processes import Died, Worker, begin, serve
 from schemas.errors import RefusedMedia, Transient
-
-#: Bytes of memory that probing one file may take: a hostile header must not get the machine's.
-PROBE_MEMORY = 4 << 30
 
 
 class Prober:
@@ -93,7 +90,6 @@ def main() -> None:
     begin()
     import av  # noqa: F401  (so that the first file does not wait for it)
 
-    confine(PROBE_MEMORY)
     serve(_answer)
 
 

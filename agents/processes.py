@@ -1,8 +1,8 @@
 """Work that must not happen in an event loop's process: a Python child, asked over a pipe in lines of JSON.
 
 For what computes long (recognition) or may crash (strangers' media). JSON and not pickle, because an answer of a
-process that has met hostile bytes must be no more than data. The child holds no socket of ours, ignores Ctrl-C, and
-dies with us.
+process that has met hostile bytes must be no more than data. The child holds no socket and no secret of ours, is confined
+(`agents.sandbox`), ignores Ctrl-C, and dies with us.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import queue
 import resource
@@ -25,7 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
+from agents import sandbox
 from schemas.errors import ConcordError, NotFound, ProviderError, RefusedMedia, Transient, Unavailable
+
+log = logging.getLogger(__name__)
 
 #: Scheduling niceness of children: what they compute must not slow the event loop beside them.
 NICENESS = 5
@@ -33,6 +37,11 @@ NICENESS = 5
 BEAT_S = 1.0
 #: Bytes of one line: a request, or a message of an answer.
 LINE_LIMIT = 1 << 24
+#: Bytes of address space that a child may take: a hostile header must not get the machine's memory. An idle one that
+#: has loaded its decoder takes 0.3 GB of them, most of it libraries, which all share.
+MEMORY = 1 << 30
+#: Bytes that a file which a child writes may have, if it has not asked for more: what it says to stderr is one.
+FILE_SIZE = 1 << 24
 
 Message = dict[str, Any]
 
@@ -43,6 +52,8 @@ _ANSWERS: dict[str, type[ConcordError]] = {
 #: How a process ends that tripped over its input. Other signals (SIGKILL, SIGTERM) come from outside.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 _ROOT = Path(__file__).parents[1]
+#: What this process, if it is a child, could not give up.
+_kept: list[str] = []
 #: Seconds that a child may take from its last word to its end.
 _END_S = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -169,10 +180,12 @@ class Worker:
             await self._end()
             self._child = await self._started()
             try:
-                await self._child.message(self._start_s)
+                ready = await self._child.message(self._start_s)
             except (Died, TimeoutError) as exc:
                 why = str(exc) or f"not ready after {self._start_s:.0f} s"
                 raise Unavailable(f"a process of {self._module} does not start: {why}") from exc
+            if kept := ready.get("kept"):
+                log.warning("a process of %s is confined in part: it keeps %s", self._module, ", ".join(kept))
         if self._closed:
             raise Unavailable(f"{self._module} is shut down")
         return self._child
@@ -185,6 +198,7 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             cwd=_ROOT,
+            env=sandbox.environment(),
             limit=LINE_LIMIT,
             start_new_session=True,  # Ctrl-C in the terminal is for us; we end it in order
         )
@@ -210,9 +224,9 @@ class Worker:
             await asyncio.shield(child.end())
 
 
-def begin() -> None:
-    """The child's first act, before it imports anything big: let go of what is the parent's, stand back behind it, be
-    ready to die with it.
+def begin(memory: int = MEMORY, file_size: int = FILE_SIZE) -> None:
+    """The child's first act, before it imports anything big: close inherited file descriptors, raise niceness, set
+    PR_SET_PDEATHSIG, and confine itself to `memory` bytes of address space and files of `file_size` bytes.
 
     (asyncio closes everything but the pipes by itself; uvloop leaves open what is marked as inheritable.)
     """
@@ -222,12 +236,7 @@ def begin() -> None:
     if sys.platform == "linux":
         # The pipe's end tells, too, but only a child that gets to run Python; one that hangs in a decoder does not.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def confine(memory: int) -> None:
-    """Let the child, which opens what strangers sent, take so many bytes of address space and leave no core dump."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _kept.extend(sandbox.confine(memory, file_size))
 
 
 def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoReturn:
@@ -250,7 +259,7 @@ def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoRe
             last = time.monotonic()
             send(message)
 
-    send({"ready": True})
+    send({"ready": True, "kept": _kept})
     for request in _requests():
         try:
             send({"done": work(request, tell)})

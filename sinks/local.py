@@ -37,9 +37,9 @@ PART_AGE: Final = 3600.0
 #: The extended attribute with what the bytes do not tell. Set before the rename, so as atomic as the bytes are.
 ATTRIBUTE: Final = "user.concord.blob"
 
-#: Recordings are private: the group may read them, strangers on this machine may not.
-_FILE_MODE: Final = 0o640
-_FOLDER_MODE: Final = 0o750
+#: Recordings are private: whoever runs this may read them, others on this machine may not.
+_FILE_MODE: Final = 0o600
+_FOLDER_MODE: Final = 0o700
 
 #: Names a listing fetches at once.
 _LISTED: Final = 500

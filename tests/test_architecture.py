@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "agents/embedded/address.py",
     "agents/embedded/kafka.py",
     "agents/embedded/postgres.py",
+    "agents/sandbox.py",  # what children get of it
 }
 
 

@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from agents import app
+from agents import app, sandbox
 from agents.embedded import address
 from agents.settings import Settings
 from schemas.errors import ServerError, SettingsError, Unavailable
@@ -67,6 +69,7 @@ async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def run_worker(arguments: argparse.Namespace, settings: Settings) -> int:
     """Some of it, until a signal comes."""
+    sandbox.keep_private()
     return await _serve(with_addresses(settings), arguments.stage, _on_signals())
 
 
@@ -99,7 +102,8 @@ _ALIASES = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"}
 async def servers(settings: Settings) -> AsyncIterator[Settings]:
     """Start the embedded servers that the settings leave open; the settings with their addresses."""
     found: dict[str, str] = {}
-    settings.data.mkdir(parents=True, exist_ok=True)
+    sandbox.keep_private()
+    make_data_folder(settings.data)
     async with contextlib.AsyncExitStack() as stack:
         started = [await stack.enter_async_context(server) for server in _missing(settings)]
         for server in started:
@@ -114,6 +118,16 @@ async def servers(settings: Settings) -> AsyncIterator[Settings]:
             watch = asyncio.create_task(_keep_alive(started))
             stack.callback(watch.cancel)
         yield _filled(settings, found)
+
+
+def make_data_folder(data: Path) -> None:
+    """CONCORD_DATA, for its owner only; one that is there stays as it is.
+
+    Root's can be passed through, and not listed: below it, PostgreSQL runs as somebody else, in a folder of its own.
+    """
+    if not data.exists():
+        data.mkdir(parents=True)
+        data.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def _missing(settings: Settings) -> list[Any]:

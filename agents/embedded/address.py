@@ -16,7 +16,8 @@ FILE = "servers.json"
 def write(data: Path, addresses: dict[str, str]) -> None:
     """Announce environment variables by name, e.g. KAFKA_BOOTSTRAP_SERVERS."""
     part = data / f"{FILE}.part"
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    part.unlink(missing_ok=True)  # one that is there has the mode it was made with
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(orjson.dumps(addresses))
     part.rename(data / FILE)
 

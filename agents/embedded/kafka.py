@@ -95,8 +95,7 @@ class EmbeddedKafka:
 
     def reserve(self) -> None:
         """Take the folder and fix the ports before the start, for who needs `ports` first. Safe to call twice."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        self._take_folder()
         if not self._ports:
             names = [f"{role}-{node.number}" for node in self._nodes for role in ("client", "internal", "controller")]
             self._ports = keep_ports(self._folder / "ports.json", names, self._fixed)
@@ -106,8 +105,7 @@ class EmbeddedKafka:
 
         Raises ServerError with the end of the log and what to do.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        self._take_folder()
         try:
             dead = [node for node in self._nodes if not node.child.alive]
             await asyncio.gather(*(node.child.end_leftover() for node in dead))
@@ -148,6 +146,11 @@ class EmbeddedKafka:
     def pid(self, number: int = 1) -> int | None:
         """The process id of a node, for signals of your own (SIGSTOP); None when it does not run."""
         return self._nodes[number - 1].child.pid
+
+    def _take_folder(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        self._folder.chmod(0o700)  # whatever our umask: its logs hold every event
 
     def _port(self, role: str, node: _Node) -> int:
         if not self._ports:

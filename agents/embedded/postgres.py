@@ -160,8 +160,8 @@ class EmbeddedPostgres:
         self._password = _password(self._folder / "password")
         user = _user(self._folder / "data")
         binaries = await asyncio.to_thread(_binaries, user)
-        if user is not None:
-            self._folder.chmod(0o711)  # whatever our umask: the user must get through it to its data
+        # Whatever our umask. Another user must get through it to its data, which only that one may enter.
+        self._folder.chmod(0o700 if user is None else 0o711)
         cluster = _cluster_folder(self._folder / "data", user)
         if not (cluster / "PG_VERSION").exists():
             await asyncio.to_thread(_initdb, binaries, cluster, self._password, user)

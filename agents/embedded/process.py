@@ -89,7 +89,7 @@ class Child:
     ) -> None:
         """Run `command`, its output appended to the log file, as another user when `uid` is given (needs root)."""
         _put_aside(self.log_file)
-        with self.log_file.open("ab") as out:
+        with os.fdopen(os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

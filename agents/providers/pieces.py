@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from agents.audio import SILENT_PEAK, Piece, pieces
-from agents.processes import Died, Message, Worker, begin, confine, serve
+from agents.processes import Died, Message, Worker, begin, serve
 from schemas.errors import Transient, Unavailable
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ SHORTEST_S, LONGEST_S = 30.0, 55.0
 RATE = 16_000
 #: Seconds without a sign of life after which the decoding process is killed.
 STALL_S = 60.0
-#: Bytes of address space that the process may take: a hostile header must not get the machine's.
-_MEMORY = 4 << 30
+#: Bytes that a recording packed as FLAC may have: ten hours of noise have 1.15 GB.
+_FILE_SIZE = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,9 @@ def write_flac(file: BinaryIO, sound: Iterable[NDArray[np.float32]]) -> None:
 
 def cut(answer: Callable[[Message, Callable[[Message], None]], Message]) -> None:
     """Be a process that cuts."""
-    begin()
+    begin(file_size=_FILE_SIZE)
     import av  # noqa: F401  (so that the first piece does not wait for it)
 
-    confine(_MEMORY)
     serve(answer)
 
 

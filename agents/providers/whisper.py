@@ -61,6 +61,8 @@ SURE_LANGUAGE = 0.7
 
 #: Hertz: what Whisper hears.
 _RATE = 16_000
+#: Bytes of address space that the worker process may take besides four times its model: base (0.15 GB) takes 0.85 in all.
+_MEMORY = 3 << 30
 #: BCP 47 subtags that Whisper calls otherwise.
 _TO_WHISPER = {"jv": "jw", "nb": "no", "fil": "tl", "iw": "he", "in": "id", "cmn": "zh"}
 _FROM_WHISPER = {"jw": "jv"}
@@ -305,7 +307,7 @@ def _words(segments: Any, window: _Window, *, joined: bool) -> list[list[Any]]:
 
 def main(folder: str, threads: str) -> None:
     """The worker process: `python -m agents.providers.whisper FOLDER THREADS`."""
-    begin()
+    begin(memory=_MEMORY + 4 * (Path(folder) / "model.bin").stat().st_size)
     from faster_whisper import WhisperModel
 
     model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=int(threads))

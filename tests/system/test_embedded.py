@@ -104,6 +104,19 @@ async def test_a_second_start_changes_nothing(server, server_data):
         await running_server.start()
 
         assert pid == (running_server.pid() if server is EmbeddedKafka else running_server.pid)
+        assert open_to_others(server_data / server.__name__.removeprefix("Embedded").lower()) == []
+
+
+def open_to_others(folder):
+    """The files in it that others may read or list, of those that they may get at."""
+    if folder.stat().st_mode & 0o011 == 0:
+        return []
+    inside = [path for path in folder.iterdir() if path.stat().st_mode & 0o044 and path.name not in HARMLESS]
+    return [*inside, *(found for path in folder.iterdir() if path.is_dir() for found in open_to_others(path))]
+
+
+#: Port and process numbers.
+HARMLESS = {"ports.json", "pid.json"}
 
 
 async def test_kafka_makes_no_topic_by_itself(kafka):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import os
 import random
 import signal
@@ -374,24 +376,28 @@ def hours_long(path, hours=1):
     return path
 
 
-def at_work(prober, path):
-    """The process that has the file open, or None."""
-    for pid in prober.pids:
-        try:
-            links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
-        except OSError:
-            continue
-        if str(path) in links:
-            return pid
-    return None
+class Opened:
+    """Tells when a file is opened, by inotify: whose open files they are, children show to nobody."""
+
+    def __init__(self, path):
+        libc = ctypes.CDLL(None)
+        self._events = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        assert libc.inotify_add_watch(self._events, os.fsencode(path), 0x20) >= 0
+
+    def __call__(self):
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(self._events, 1 << 16))
+        return False
 
 
 async def signal_when_at_work(prober, path, number, times):
+    opened = Opened(path)
     for _ in range(times):
-        while not (pid := at_work(prober, path)):
-            await asyncio.sleep(0.01)
+        await until(opened)
+        (pid,) = prober.pids
         os.kill(pid, number)
-        await until(lambda pid=pid: at_work(prober, path) != pid)
+        await until(lambda pid=pid: pid not in prober.pids)
+        opened()
 
 
 async def until(condition):
@@ -479,11 +485,13 @@ async def test_what_crashes_or_hangs_twice_is_refused_and_a_killer_from_outside_
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_a_cancelled_probe_leaves_nothing_behind(prober, tmp_path, wav):
     path = hours_long(tmp_path / "long.wav")
+    opened = Opened(path)
     task = asyncio.create_task(prober.probe(path))
-    await until(lambda: at_work(prober, path))
+    await until(opened)
+    pids = prober.pids
 
     task.cancel()
 
     assert (await prober.probe(wav)).format == "wav"
-    assert at_work(prober, path) is None
+    assert set(pids).isdisjoint(prober.pids)
     assert task.cancelled()

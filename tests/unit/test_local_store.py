@@ -210,8 +210,8 @@ async def test_a_delete_removes_the_folders_it_emptied_and_no_others(store):
 async def test_strangers_on_the_machine_cannot_read_recordings(store):
     await store.put("acme/job/original.mp3", b"x", "text/plain")
 
-    assert (store.root / "acme/job/original.mp3").stat().st_mode & 0o007 == 0
-    assert (store.root / "acme/job").stat().st_mode & 0o007 == 0
+    assert (store.root / "acme/job/original.mp3").stat().st_mode & 0o077 == 0
+    assert (store.root / "acme/job").stat().st_mode & 0o077 == 0
 
 
 async def test_two_processes_worth_of_stores_on_one_folder_do_not_disturb_each_other(tmp_path):

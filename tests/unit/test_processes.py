@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from agents.processes import NICENESS, Died, Worker, begin, serve
+from agents.processes import FILE_SIZE, MEMORY, NICENESS, Died, Worker, begin, serve
+from agents.sandbox import PASSED
 from schemas.errors import RefusedMedia, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +45,43 @@ def work(request, tell):
         case "list files":
             links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
             return {"files": [str(link.readlink()) for link in links]}
+        case "describe yourself":
+            status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines())
+            limits = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1] for name in request["limits"]}
+            return {"environment": dict(os.environ), "status": status, "limits": limits}
+        case "misbehave":
+            return {name: _failure(misdeed) for name, misdeed in MISDEEDS.items()}
     return {}
+
+
+def _write_much():
+    with tempfile.TemporaryFile() as file:
+        file.truncate(FILE_SIZE + 1)
+
+
+#: What code that took over a decoder would try next. Each must fail.
+MISDEEDS = {
+    "a socket": lambda: socket.socket(),
+    "a pair of sockets": lambda: socket.socketpair(),
+    "a program": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+    "a program in a new process": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
+    "a process": lambda: os.fork() or os._exit(0),
+    "a signal to the parent": lambda: os.kill(os.getppid(), 0),
+    "the parent's limits": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE),
+    "the parent's memory": lambda: Path(f"/proc/{os.getppid()}/mem").open("rb"),
+    "the parent's files": lambda: Path(f"/proc/{os.getppid()}/fd/0").open("rb"),
+    "the parent's environment": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
+    "a file without bound": _write_much,
+    "memory without bound": lambda: bytearray(2 * MEMORY),
+}
+
+
+def _failure(misdeed):
+    try:
+        misdeed()
+    except (OSError, MemoryError) as exc:
+        return type(exc).__name__
+    return None
 
 
 @pytest.fixture
@@ -170,6 +210,41 @@ async def test_the_child_stands_back_behind_us(worker):
 
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) == min(ours + NICENESS, 19)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_childs_environment_is_a_short_list_and_its_limits_are_low(worker, monkeypatch):
+    for name in ("ASSEMBLYAI_API_KEY", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "SMTP_PASSWORD", "ANYTHING_ELSE"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    itself = await worker.ask({"do": "describe yourself", "limits": ["AS", "NOFILE", "CORE", "FSIZE"]}, stall_s=30)
+
+    # Python adds LC_CTYPE to an environment that says nothing about it.
+    assert set(itself["environment"]) <= {*PASSED, "HF_HUB_OFFLINE", "LC_CTYPE"}
+    assert itself["environment"]["OMP_NUM_THREADS"] == "3"
+    assert itself["limits"] == {"AS": MEMORY, "NOFILE": 64, "CORE": 0, "FSIZE": FILE_SIZE}
+    assert itself["status"]["NoNewPrivs"] == "1"
+    assert itself["status"]["Seccomp"] == "2"
+    assert int(itself["status"]["CapEff"], 16) & ~(1 << 2) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is given up is Linux's")
+def test_a_child_that_is_taken_over_gets_nowhere():
+    program = (
+        "import asyncio, json\n"
+        "from agents.processes import Worker\n"
+        "from agents.sandbox import keep_private\n"
+        "async def main():\n"
+        "    keep_private()\n"
+        f"    worker = Worker({THIS!r})\n"
+        "    print(json.dumps(await worker.ask({'do': 'misbehave'}, stall_s=60)))\n"
+        "    await worker.close()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+
+    assert [name for name, failure in json.loads(done.stdout).items() if failure is None] == []
 
 
 async def test_the_child_holds_no_socket_of_ours(worker):

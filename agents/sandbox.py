@@ -1,0 +1,170 @@
+"""What a process that meets strangers' bytes may still do, and what a process with secrets shows to others.
+
+A decoder with a hole in it runs whatever an upload wants, as our user. So a child is given a short list of environment
+variables, and before it imports a decoder it gives up what decoding does not need: root's capabilities, new programs and
+processes, sockets, signals to others, other processes' memory, files without bound. The parent is made unreadable.
+All of it is the kernel's doing (Linux), needs no privilege, and holds in containers, where namespaces usually cannot be
+made. What remains: such a child can read, and write within its limit, the files that our user can.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import resource
+import struct
+import sys
+
+#: The variables that a child gets, if they are set: where to find things, how to spell, how many threads to take.
+PASSED = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "TMPDIR",
+    "TZ",
+    "CT2_FORCE_CPU_ISA",
+    "CT2_USE_MKL",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+#: What it gets besides: nothing is fetched from a model hub.
+_FIXED = {"HF_HUB_OFFLINE": "1"}
+#: Files that a child may have open: pipes, a recording, a result, and what imports open for a moment.
+_OPEN_FILES = 64
+
+# From linux/prctl.h, linux/seccomp.h, linux/capability.h, linux/filter.h, linux/audit.h and linux/sched.h.
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION_3 = 0x2008_0522
+_CAP_DAC_READ_SEARCH = 2
+_CLONE_THREAD = 0x1_0000
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _ERROR, _KILL = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
+#: Offsets in what a filter sees: the call's number, the architecture, the lower half of the first argument.
+_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16
+
+#: By machine: its architecture's number; the calls seccomp, capset, clone and clone3; those whose first argument is a
+#: process, which may be this one only (0 is this one, too); and those that are refused.
+_MACHINES: dict[str, tuple[int, dict[str, int], tuple[int, ...], tuple[int, ...]]] = {
+    "x86_64": (
+        0xC000_003E,
+        {"seccomp": 317, "capset": 126, "clone": 56, "clone3": 435},
+        # kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo prlimit64
+        (62, 200, 234, 129, 297, 302),
+        # socket socketpair fork vfork execve execveat ptrace process_vm_readv process_vm_writev kcmp unshare setns bpf
+        # perf_event_open userfaultfd add_key request_key keyctl io_uring_setup pidfd_open pidfd_getfd pidfd_send_signal
+        # mount umount2 chroot open_tree fsopen
+        (41, 53, 57, 58, 59, 322, 101, 310, 311, 312, 272, 308, 321, 298, 323, 248, 249, 250, 425, 434, 438, 424)
+        + (165, 166, 161, 428, 430),
+    ),
+    "aarch64": (
+        0xC000_00B7,
+        {"seccomp": 277, "capset": 91, "clone": 220, "clone3": 435},
+        (129, 130, 131, 138, 240, 261),
+        # The same; there is no fork and no vfork.
+        (198, 199, 221, 281, 117, 270, 271, 272, 97, 268, 280, 241, 282, 217, 218, 219, 425, 434, 438, 424)
+        + (40, 39, 51, 428, 430),
+    ),
+}
+
+
+def environment() -> dict[str, str]:
+    """A child's whole environment: no key, no address, no password of ours is in it."""
+    return {name: os.environ[name] for name in PASSED if name in os.environ} | _FIXED
+
+
+def keep_private() -> None:
+    """Make this process's files its user's own, and its memory and environment unreadable to others of the same user.
+
+    What is made from here on has no permission for group and others, whatever the umask was; that holds for children,
+    too. Debuggers and profilers need root from here on.
+    """
+    os.umask(0o077)
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def confine(memory: int, file_size: int) -> list[str]:
+    """Give up what a decoder does not need, before there are threads: see the module.
+
+    `memory` is bytes of address space, `file_size` the bytes that a file it writes may have. Returns what could not be
+    given up here, in words: nothing on Linux on x86_64 and aarch64.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    open_files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
+    if machine is None:
+        return ["programs", "processes", "sockets"]
+    _prctl(_PR_SET_DUMPABLE, 0)
+    return [
+        *([] if _prctl(_PR_SET_NO_NEW_PRIVS, 1) else ["new privileges"]),
+        *([] if _drop_capabilities(machine[1]["capset"]) else ["capabilities"]),
+        *([] if _filter_calls(machine[1]["seccomp"], _program(*machine)) else ["programs", "processes", "sockets"]),
+    ]
+
+
+def _prctl(option: int, value: int) -> bool:
+    return sys.platform == "linux" and ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0
+
+
+def _drop_capabilities(capset: int) -> bool:
+    """All but the one by which root reads others' files; an ordinary user has none anyway.
+
+    Without those of the parent, its memory and environment cannot be read either, also as root.
+    """
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    keep = 1 << _CAP_DAC_READ_SEARCH if os.geteuid() == 0 else 0
+    for kept in (keep, 0):  # a root that does not have it cannot keep it
+        data = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
+        if ctypes.CDLL(None).syscall(capset, header, data) == 0:
+            return True
+    return False
+
+
+def _program(architecture: int, calls: dict[str, int], own: tuple[int, ...], refused: tuple[int, ...]) -> bytes:
+    """The filter: an instruction is its code, the jumps if true and if not, and a number."""
+    no, pid = _ERROR | errno.EPERM, os.getpid()
+    program = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, 0x4000_0000),  # x86_64's second set of numbers
+        (_RETURN, 0, 0, no),
+        (_EQUAL, 0, 1, calls["clone3"]),  # its flags lie where no filter looks; the C library then takes clone
+        (_RETURN, 0, 0, _ERROR | errno.ENOSYS),
+        (_EQUAL, 0, 4, calls["clone"]),
+        (_LOAD, 0, 0, _ARGUMENT),
+        (_ANY_BIT, 1, 0, _CLONE_THREAD),
+        (_RETURN, 0, 0, no),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    for call in own:
+        program += [
+            (_EQUAL, 0, 5, call),
+            (_LOAD, 0, 0, _ARGUMENT),
+            (_EQUAL, 2, 0, 0),
+            (_EQUAL, 1, 0, pid),
+            (_RETURN, 0, 0, no),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
+    for call in refused:
+        program += [(_EQUAL, 0, 1, call), (_RETURN, 0, 0, no)]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in [*program, (_RETURN, 0, 0, _ALLOW)])
+
+
+def _filter_calls(seccomp: int, program: bytes) -> bool:
+    instructions = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
+    return bool(ctypes.CDLL(None).syscall(seccomp, _SECCOMP_SET_MODE_FILTER, 0, head) == 0)
