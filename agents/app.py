@@ -25,6 +25,7 @@ from agents import bind, intake, persist, reconcile, transcribe
 from agents.admission import Admission
 from agents.committer import Committer
 from agents.excerpts import Excerpts
+from agents.file_limit import raise_file_limit
 from agents.judge import Judge
 from agents.kafka import Kafka, ensure_topics
 from agents.locations import Locations
@@ -54,6 +55,7 @@ from web.app import make_app
 from web.auth import ApiKeys
 from web.callbacks import HEADER, Callbacks, token_of
 from web.changes import Changes
+from web.connections import BoundedSite, Bounds
 from web.ports import Health, LiveJobs
 
 if TYPE_CHECKING:
@@ -361,6 +363,7 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
     """HTTP: health and metrics on every worker, and the API, which a `track` worker answers from its table."""
     secret = fleet.settings.api_keys
     tokens = callback_tokens(fleet.settings)
+    bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
     service = make_app(
         live=fleet.table,
         reader=fleet.reader,
@@ -370,11 +373,13 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
         changes=fleet.changes,
         callbacks=Callbacks(fleet.database, tokens) if tokens else None,
+        bounds=bounds,
     )
-    runner = web.AppRunner(service, access_log=None, shutdown_timeout=2)
+    # Cancelled: whoever has hung up keeps no query and no recording going.
+    runner = web.AppRunner(service, handler_cancellation=True, shutdown_timeout=2)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, listening).start()
+    await BoundedSite(runner, listening, bounds).start()
     log.info("HTTP on %s", fleet.url)
 
 

@@ -162,6 +162,12 @@ class Settings(BaseModel):
     http: str = Field(
         "127.0.0.1:8080", alias="CONCORD_HTTP", pattern=r"^[^:\s]*:\d{1,5}$", description="host:port; port 0: any free"
     )
+    http_connections: int = Field(
+        4096,
+        alias="CONCORD_HTTP_CONNECTIONS",
+        ge=8,
+        description="open HTTP connections of a worker, and half of its limit of open files at most",
+    )
     advertise: str | None = Field(
         None, alias="CONCORD_ADVERTISE", description="http://host:port at which other workers reach this one"
     )

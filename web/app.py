@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
@@ -9,18 +10,23 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from aiohttp import web
 
+from schemas.errors import Unavailable
 from schemas.words import Reconciliation
 from web import views
 from web.changes import Changes
+from web.connections import Bounds
 from web.openapi import Route, document
 from web.owners import Owners
 from web.problems import as_problems
 from web.pulse import Pulse
+from web.shares import Shares
 from web.site import Site
 from web.status import Statuses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp.typedefs import Handler
 
     from sinks import Reads, Store
     from web.auth import ApiKeys
@@ -31,6 +37,11 @@ _CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+#: Bytes of a request's body, and seconds that an answer may take that is not streamed.
+MAX_BODY: Final = 1 << 20
+REQUEST_S = 30.0
+
 _STATIC: Final = {"console.js": "text/javascript", "console.css": "text/css", "icon.svg": "image/svg+xml"}
 
 
@@ -45,18 +56,27 @@ def make_app(
     forward_timeout_s: float = 2.0,
     changes: Changes | None = None,
     callbacks: Callbacks | None = None,
+    bounds: Bounds | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
     `changes` is where the owner of `live` publishes every newer status, in the service's event loop; without it,
     watchers look often. With `callbacks`, providers may call. `health` and `metrics` are open to all: nothing
-    secret may be in them.
+    secret may be in them. `bounds` are those of the connections over which the service is asked.
     """
-    owners, pulse = Owners(forward_timeout_s), Pulse()
+    owners, pulse, bounds = Owners(forward_timeout_s), Pulse(), bounds or Bounds()
     site = Site(
-        Statuses(live, reader, owners, pulse), reader, store, metrics, health, changes or Changes(), changes is not None
+        Statuses(live, reader, owners, pulse),
+        reader,
+        store,
+        metrics,
+        health,
+        changes or Changes(),
+        changes is not None,
+        Shares("watches", bounds.watchers),
+        Shares("recordings on their way", bounds.streams),
     )
-    app = web.Application(middlewares=[as_problems])
+    app = web.Application(middlewares=[as_problems, _without_large_bodies], client_max_size=MAX_BODY)
     table = [*_routes(site), Route("/openapi.json", "This interface, as OpenAPI 3.1", opened=_openapi)]
     table += [_called(callbacks)] if callbacks is not None else []
     app[_DOCUMENT] = orjson.dumps(document(table))
@@ -99,10 +119,20 @@ def _routes(site: Site) -> list[Route]:
             "A job's statuses as they come, until its run ends",
             site.events,
             media="text/event-stream",
+            streams=True,
         ),
         Route("/jobs/{id}/transcript", "What was said", site.transcript, answer=views.TranscriptView, query=run),
-        Route("/jobs/{id}/transcript/raw", "What each recognizer heard", site.raw, answer=Reconciliation, query=run),
-        Route("/jobs/{id}/audio", "The recording", site.audio, media="audio/*", query=direct, also=partly),
+        Route(
+            "/jobs/{id}/transcript/raw",
+            "What each recognizer heard",
+            site.raw,
+            answer=Reconciliation,
+            query=run,
+            streams=True,
+        ),
+        Route(
+            "/jobs/{id}/audio", "The recording", site.audio, media="audio/*", query=direct, also=partly, streams=True
+        ),
         Route("/tenants", "Whose jobs you may see", site.tenants, answer=views.Tenants),
         Route("/tenants/{tenant}/jobs", "A tenant's jobs, newest first", site.jobs, answer=views.JobPage, query=page),
         Route("/healthz", "Whether this worker is alive", opened=site.alive, answer=views.HealthView),
@@ -125,9 +155,24 @@ def _guarded(route: Route, keys: ApiKeys) -> Callable[[web.Request], Awaitable[w
     handler = route.handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await handler(request, keys.caller(request))
+        caller = keys.caller(request)
+        if route.streams:
+            return await handler(request, caller)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                return await handler(request, caller)
+        except TimeoutError as exc:
+            raise Unavailable(f"no answer within {REQUEST_S:.0f} s") from exc
 
     return handle
+
+
+@web.middleware
+async def _without_large_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A body that says it is too large is refused before it is read. Whoever reads one without a length counts."""
+    if (request.content_length or 0) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)
+    return await handler(request)
 
 
 async def _openapi(request: web.Request) -> web.StreamResponse:

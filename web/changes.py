@@ -22,9 +22,6 @@ from web.status import standing
 #: Statuses that wait for one slow watcher; when there are more, the oldest are left out.
 WAITING: Final = 64
 
-#: Watchers of one worker.
-WATCHERS: Final = 2_000
-
 #: Seconds of silence after which a watcher, and every proxy before it, is shown that the connection lives.
 BEAT_S = 15.0
 
@@ -66,10 +63,8 @@ class News:
 class Changes:
     """`publish` every newer status here; watchers of its job get it at once. All of it in one event loop."""
 
-    def __init__(self, watchers: int = WATCHERS) -> None:
-        self._limit = watchers
+    def __init__(self) -> None:
         self._news: defaultdict[str, set[News]] = defaultdict(set)
-        self._count = 0
         self._closed = False
 
     def publish(self, status: JobStatus) -> None:
@@ -80,15 +75,13 @@ class Changes:
     @contextlib.contextmanager
     def following(self, job_id: str) -> Iterator[News]:
         """News of one job, for as long as the context lasts."""
-        if self._closed or self._count >= self._limit:
-            raise Unavailable(f"{self._count} watchers are all that this worker takes")
+        if self._closed:
+            raise Unavailable("this worker stops")
         news = News()
         self._news[job_id].add(news)
-        self._count += 1
         try:
             yield news
         finally:
-            self._count -= 1
             self._news[job_id].discard(news)
             if not self._news[job_id]:
                 del self._news[job_id]

@@ -47,6 +47,8 @@ class Route:
     #: Statuses besides 200 and the usual errors.
     also: Mapping[str, str] | None = None
     method: Literal["GET", "POST"] = "GET"
+    #: Whether the answer takes as long as its reader does: how many a caller may have at once is bounded.
+    streams: bool = False
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
@@ -78,6 +80,8 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
 def _operation(route: Route, bodies: Mapping[str, Any]) -> dict[str, Any]:
     schema = bodies[route.answer.__name__] if route.answer else {"type": "string"}
     errors = dict(_ERRORS) if route.handler else {"503": _ERRORS["503"]}
+    if route.streams:
+        errors["429"] = "you have as many of these at once as one caller may; `Retry-After` says when to ask again"
     if "{" not in route.path:
         errors.pop("404", None)
     problem = {"application/problem+json": {"schema": bodies[_PROBLEM]}}

@@ -15,7 +15,7 @@ from schemas.jobs import TERMINAL
 from sinks import Blob
 from web import views
 from web.changes import Changes, Watch
-from web.files import cut, from_store, send
+from web.files import from_store, send
 from web.owners import passport
 from web.ports import Health
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from schemas.jobs import Job, Transcript
     from sinks import Reads, Store
     from web.auth import Caller
+    from web.shares import Shares
     from web.status import Answer, Statuses
 
 #: Seconds for which a link to a recording in object storage is good.
@@ -32,9 +33,6 @@ LINK_S: Final = 900
 
 #: Seconds after which a probe is told that the check did not finish.
 PROBE_S: Final = 3.0
-
-#: Seconds that one watcher may take to read what it is sent.
-WATCHER_S: Final = 30.0
 
 _JSON: Final = "application/json"
 
@@ -50,6 +48,8 @@ class Site:
     health: Callable[[], Awaitable[Health]]
     changes: Changes
     published: bool
+    watches: Shares
+    streams: Shares
 
     async def status(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Where a job stands."""
@@ -61,7 +61,7 @@ class Site:
         job_id = views.job_name(request.match_info["id"])
         seen = request.headers.get("Last-Event-ID", "")
         after = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else None
-        with self.changes.following(job_id) as news:
+        with self.watches.taken(caller), self.changes.following(job_id) as news:
             # Looked up after news are followed, so that nothing falls between.
             first = await self._newest(request, caller)
             if first.status.version == after and first.status.status in TERMINAL:
@@ -76,14 +76,11 @@ class Site:
             async for status in watch.statuses(first, after):
                 if status is not None:
                     self.statuses.seen.note(status)
-                async with asyncio.timeout(WATCHER_S):
-                    await response.write(views.event(status))
+                await response.write(views.event(status))
         except NotFound:
             await response.write(b"event: gone\ndata: {}\n\n")
         except ConnectionError:
             pass  # the watcher is gone
-        except TimeoutError:
-            cut(request)  # it is there, but has stopped reading
         return response
 
     async def _newest(self, request: web.Request, caller: Caller) -> Answer:
@@ -96,7 +93,10 @@ class Site:
 
     async def raw(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """The whole apparatus, as reconcile stored it."""
-        found = await self._transcript(request, caller)
+        with self.streams.taken(caller):
+            return await self._raw(request, await self._transcript(request, caller))
+
+    async def _raw(self, request: web.Request, found: Transcript) -> web.StreamResponse:
         with from_store("the raw transcript"):
             blob = await self.store.stat(found.raw_transcript_uri)
             if blob is None:
@@ -119,6 +119,10 @@ class Site:
 
     async def audio(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """The recording: where object storage has it, or from here."""
+        with self.streams.taken(caller):
+            return await self._audio(request, caller)
+
+    async def _audio(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         job = await self._job(caller, views.job_name(request.match_info["id"]))
         stored = await self.reads.files(caller.tenant, job.job_id)
         original = next((file for file in reversed(stored) if file.kind == "original"), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import re
 import socket
@@ -31,6 +32,7 @@ from web.app import make_app
 from web.auth import ApiKeys
 from web.callbacks import HEADER, Callbacks, token_of
 from web.changes import WAITING, Changes
+from web.connections import Bounds
 from web.memory import MemoryJobs
 from web.ports import Health
 from web.pulse import Pulse
@@ -987,13 +989,77 @@ async def test_a_worker_that_stops_ends_its_watches_at_once():
         await problem(await worker.get("/jobs/j/events"), 503)
 
 
-async def test_a_worker_takes_only_so_many_watchers():
-    async with Worker(changes=Changes(watchers=1)) as worker:
+async def test_watchers_of_one_tenant_leave_places_for_those_of_others_and_for_questions():
+    async with Worker(changes=Changes(), bounds=Bounds(connections=16)) as worker:
         await worker.created()
-        first = await worker.get("/jobs/j/events")
-        await lines(first, 1)
-        await problem(await worker.get("/jobs/j/events"), 503)
-        first.close()
+        await worker.created("k", "bolt")
+        watching = [await worker.get("/jobs/j/events") for _ in range(2)]
+        refused = await worker.get("/jobs/j/events")
+
+        assert "a caller's share" in (await problem(refused, 429))["detail"]
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert (await worker.get("/jobs/j/status")).status == 200
+        watching += [await worker.get("/jobs/k/events", BOLT) for _ in range(2)]
+        watching += [await worker.get("/jobs/j/events", ROOT) for _ in range(2)]
+        assert {response.status for response in watching} == {200}
+        watching[0].close()
+        assert await eventually(lambda: is_watched(worker))
+
+
+async def is_watched(worker):
+    response = await worker.get("/jobs/j/events")
+    response.close()
+    return response.status == 200
+
+
+async def eventually(condition, seconds=3.0):
+    """Whether it holds within some seconds."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if await condition():
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_recordings_on_their_way_to_one_tenant_are_bounded_too():
+    async with Worker(store=Endless(), bounds=Bounds(connections=16)) as worker:
+        await worker.created()
+        await worker.stored_audio()
+        sending = await worker.get("/jobs/j/audio")
+
+        assert sending.status == 200
+        assert int((await worker.get("/jobs/j/audio")).headers["Retry-After"]) >= 1
+        sending.close()
+
+
+class Endless(MemoryStore):
+    """A store that never comes to an end."""
+
+    async def stream(self, uri, start=0, end=None):
+        yield b"x"
+        await asyncio.sleep(60)
+
+
+async def test_a_question_that_takes_too_long_is_given_up(monkeypatch):
+    class Slow(MemoryReader):
+        async def jobs(self, *_, **__):
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr("web.app.REQUEST_S", 0.1)
+    async with Worker(reader=Slow(MemoryDatabase())) as worker:
+        response = await worker.get("/tenants/acme/jobs")
+
+        await problem(response, 503)
+        assert response.headers["Retry-After"] == "2"
+
+
+async def test_a_body_that_nobody_asked_for_is_refused_by_its_length(worker):
+    sizes = [io.BytesIO(bytes(size)) for size in (1_048_576, 1_048_577)]
+    assert (await worker.client.get("/tenants", headers=ACME, data=sizes[0])).status == 200
+    response = await worker.client.get("/tenants", headers=ACME, data=sizes[1])
+
+    await problem(response, 413)
 
 
 async def test_a_watcher_that_is_slow_misses_the_oldest_and_never_the_newest():
