@@ -39,11 +39,12 @@ $(STAMP): pyproject.toml uv.lock
 	$(BIN)/python -m agents.embedded.weights --cache '$(CONCORD_CACHE)'
 	@touch $@
 
-demo: install  ## the whole fleet on one recording: make demo AUDIO=call.mp3 (without AUDIO it speaks one itself)
-	$(BIN)/concord demo $(AUDIO)
+# By the environment, not by make: names with spaces, quotes and brackets stay one word.
+demo: install  ## the whole fleet on one recording: make demo AUDIO='my call.mp3' (without AUDIO it speaks one itself)
+	@$(BIN)/concord demo $${AUDIO:+"$$AUDIO"}
 
 up: install  ## the whole fleet on this machine, until Ctrl-C
-	$(BIN)/concord up
+	@$(BIN)/concord up
 
 test: install  ## every test, with the real servers it needs: make test ARGS='-k kafka'
 	$(BIN)/pytest $(ARGS)

@@ -112,9 +112,22 @@ def _indented(text: str) -> str:
     return textwrap.indent(printable(text, lines=True, limit=16 * LINE), "  ", lambda _: True)
 
 
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Drop what every service of Faust's says at its start and stop, and what every client of Kafka says while a new
+    group's coordinator starts: 40 lines, at each start of a fleet, of which none is news.
+    """
+    text = str(record.msg)
+    return not (
+        (record.levelno == logging.INFO and text.startswith(("[^", "Consumer shutting down")))
+        or (text.startswith("Group Coordinator Request failed") and "CoordinatorNotAvailable" in record.getMessage())
+    )
+
+
 def _log(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    if level != "DEBUG":
+        handler.addFilter(_tells_something)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("aiokafka", "faust", "mode", "botocore", "asyncio", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING if level != "DEBUG" else logging.INFO)

@@ -181,7 +181,9 @@ class Settings(BaseModel):
         None, alias="WEBHOOK_SECRET", min_length=16, description="what providers' callbacks are known by"
     )
     audio_roots: tuple[Path, ...] = Field(
-        (), alias="CONCORD_AUDIO_ROOTS", description="folders file:// may be read from, colon list"
+        (),
+        alias="CONCORD_AUDIO_ROOTS",
+        description="folders file:// may be read from, colon list; default: CONCORD_DATA/audio",
     )
     allow_hosts: frozenset[str] = Field(
         frozenset(), alias="CONCORD_ALLOW_HOSTS", description="private hosts that may be fetched from"
@@ -304,6 +306,11 @@ class Settings(BaseModel):
     def opened(self) -> tuple[str, ...]:
         """Every recognizer that is used: for all of a recording, or for parts."""
         return (*self.recognizers, self.tiebreaker) if self.tiebreaker else self.recognizers
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders from which `file://` is read."""
+        return self.audio_roots or (self.data / "audio",)
 
     @property
     def storage(self) -> Path:

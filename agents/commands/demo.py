@@ -11,7 +11,6 @@ import signal
 import sys
 import textwrap
 import time
-import wave
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from agents import app, names
 from agents.commands import publish, reach, transcript
 from agents.commands.progress import following
 from agents.commands.serve import servers
-from agents.embedded.voice import VOICES, speak
+from agents.embedded.sample_call import sample_call
 from agents.embedded.weights import model_path
 from agents.text.score import Score, pooled, score, words
 from schemas.errors import InvalidInput, NotFound, ServerError, SettingsError, Unavailable
@@ -45,16 +44,6 @@ JOIN_S = 60.0
 
 #: What a folder is searched for; any other file can be named.
 SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".opus", ".webm", ".aif", ".aiff", ".amr", ".aac")
-
-#: The demo's own call, by speaker: some words are easy to mishear, so that there is something to reconcile.
-CALL = (
-    (0, "Good morning, Northwind support, this is Martin speaking. How can I help you?"),
-    (1, "Hello Martin, my name is Clara Hughes. My order from last Tuesday has not arrived yet."),
-    (0, "I am sorry to hear that. Could you give me the order number, please?"),
-    (1, "Yes, it is four seven one nine, and the parcel should go to Bristol."),
-    (0, "Thank you. I see that it left our warehouse on Friday, and it will be with you tomorrow before noon."),
-    (1, "Wonderful, that is all I wanted to know. Thank you for your help."),
-)
 
 #: The name of the result among the recognizers'.
 RESULT = "reconciled"
@@ -87,7 +76,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     paths = chosen(arguments.audio)
     found = reach.addressed(settings)
     if not paths:
-        paths = [await asyncio.to_thread(spoken, settings.data / "demo")]
+        paths = [await asyncio.to_thread(sample_call, settings.data / "audio")]
     async with contextlib.AsyncExitStack() as stack:
         fleet = await stack.enter_async_context(_fleet(settings, found))
         ended = await _through(paths, fleet)
@@ -114,18 +103,6 @@ def chosen(given: Sequence[Path]) -> list[Path]:
     if wrong:
         raise InvalidInput("\n  ".join(["nothing was started:", *wrong]))
     return paths
-
-
-def spoken(folder: Path) -> Path:
-    """The demo's own recording, with what is said in it beside it."""
-    samples, rate = speak([(VOICES[who], text) for who, text in CALL])
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "two-voices.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, rate, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
-    path.with_suffix(".txt").write_text(" ".join(text for _, text in CALL) + "\n")
-    return path
 
 
 _LINE = re.compile(r"^\s*(?:[-*]\s+)?`(?P<name>[^`]+)`:\s+(?P<said>\S.*)$", re.MULTILINE)

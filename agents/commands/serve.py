@@ -8,12 +8,14 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents import app, sandbox
 from agents.embedded import address
+from agents.embedded.sample_call import sample_call
 from agents.settings import Settings
 from schemas.errors import ServerError, SettingsError, Unavailable
 
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between looks at whether everything still runs.
 LOOK_S = 0.5
+
+#: Where clients of Kafka look first: the embedded one listens there unless another program does.
+KAFKA_PORT = 9092
 
 
 def add(commands: Any) -> None:
@@ -64,7 +69,32 @@ async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
     """All of it, until a signal comes or the work is done."""
     stop = _on_signals()
     async with servers(settings) as complete:
-        return await _serve(complete, app.roles(complete.recognizers), stop, once=arguments.once, job=arguments.job)
+        await asyncio.to_thread(_prepare_recordings, complete)
+        roles = app.roles(complete.recognizers)
+        return await _serve(complete, roles, stop, once=arguments.once, job=arguments.job, announce=_announce)
+
+
+def _prepare_recordings(settings: Settings) -> None:
+    """Make the default folder for recordings, with one to begin with where the package with the voices is installed."""
+    if not settings.audio_roots:
+        settings.roots[0].mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(ServerError):
+            sample_call(settings.roots[0])
+
+
+def _announce(fleet: app.Fleet) -> None:
+    """What a person needs to know of a fleet that has just started."""
+    settings = fleet.settings
+    lines = [
+        "",
+        f"  Console      {fleet.url}/",
+        f"  Kafka        {settings.kafka_servers}   (publish to audio.uploaded, subscribe to persisted and job.failed)",
+        f"  Recordings   {', '.join(map(str, settings.roots))}   (files there can be named as file://...)",
+        f"  Transcribe   {sys.argv[0]} publish RECORDING --wait   (any file, from another terminal)",
+        "  Stop         Ctrl-C; what is in flight goes on at the next start",
+        "",
+    ]
+    print("\n".join(lines), flush=True)
 
 
 async def run_worker(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -139,7 +169,7 @@ def _missing(settings: Settings) -> list[Any]:
     if settings.kafka_servers is None:
         from agents.embedded.kafka import EmbeddedKafka
 
-        servers.append(EmbeddedKafka(settings.data, cache=settings.cache))
+        servers.append(EmbeddedKafka(settings.data, preferred_port=KAFKA_PORT, cache=settings.cache))
     return servers
 
 
@@ -165,7 +195,13 @@ def _on_signals() -> asyncio.Event:
 
 
 async def _serve(
-    settings: Settings, roles: Sequence[str], stop: asyncio.Event, *, once: bool = False, job: str | None = None
+    settings: Settings,
+    roles: Sequence[str],
+    stop: asyncio.Event,
+    *,
+    once: bool = False,
+    job: str | None = None,
+    announce: Callable[[app.Fleet], None] = lambda _: None,
 ) -> int:
     """Run the roles; after a failure of a part, all of them anew. 0 when told to stop or done."""
     wait_s = 1.0
@@ -173,6 +209,7 @@ async def _serve(
         try:
             async with app.running(settings, roles) as fleet:
                 log.info("running: %s", ", ".join(roles))
+                announce(fleet)
                 wait_s = 1.0
                 if await _watch(fleet, stop, once=once, job=job):
                     return 0

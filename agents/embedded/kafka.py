@@ -40,9 +40,10 @@ class EmbeddedKafka:
     """One Kafka node, or a cluster of three, under `data / "kafka"`; an async context manager.
 
     `port` is where node 1 listens to clients (node 2 on the next, and so on); without it free ports are chosen, and
-    kept for later starts. `advertised_port` is where clients are told to connect instead (one port, or one per node):
-    put a TCP proxy there to make the network bad. The nodes talk among themselves on other ports, so a proxy is between
-    them and clients only. Start it in the main thread: the nodes end when the thread that started them does.
+    kept for later starts; node 1 takes `preferred_port` whenever that is free. `advertised_port` is where clients are
+    told to connect instead (one port, or one per node): put a TCP proxy there to make the network bad. The nodes talk
+    among themselves on other ports, so a proxy is between them and clients only. Start it in the main thread: the nodes
+    end when the thread that started them does.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class EmbeddedKafka:
         data: Path,
         *,
         port: int | None = None,
+        preferred_port: int | None = None,
         nodes: int = 1,
         heap_mb: int = 400,
         advertised_port: int | Sequence[int] | None = None,
@@ -62,6 +64,7 @@ class EmbeddedKafka:
         self._heap_mb = heap_mb
         self._lock = FolderLock(self._folder, "Kafka")
         self._fixed = {} if port is None else {f"client-{i + 1}": port + i for i in range(nodes)}
+        self._preferred = {} if preferred_port is None else {"client-1": preferred_port}
         advertised = [advertised_port] if isinstance(advertised_port, int) else list(advertised_port or ())
         if advertised and len(advertised) != nodes:
             raise ValueError(f"advertised_port: {len(advertised)} given for {nodes} nodes")
@@ -98,7 +101,7 @@ class EmbeddedKafka:
         self._take_folder()
         if not self._ports:
             names = [f"{role}-{node.number}" for node in self._nodes for role in ("client", "internal", "controller")]
-            self._ports = keep_ports(self._folder / "ports.json", names, self._fixed)
+            self._ports = keep_ports(self._folder / "ports.json", names, self._fixed, self._preferred)
 
     async def start(self) -> None:
         """Start every node that does not run, and wait until each answers; after `stop` and `kill` too.

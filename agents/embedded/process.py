@@ -199,13 +199,16 @@ class FolderLock:
         )
 
 
-def keep_ports(file: Path, names: Sequence[str], fixed: Mapping[str, int]) -> dict[str, int]:
-    """A free loopback port for each name: the one in `fixed`, else the one of last time, else a new one.
+def keep_ports(
+    file: Path, names: Sequence[str], fixed: Mapping[str, int], preferred: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """A free loopback port for each name: the one in `fixed`, else the one in `preferred` if it is free, else the one
+    of last time, else a new one.
 
     They are remembered in `file`. Raises ServerError when a fixed port is taken; one of last time that somebody took
     meanwhile is replaced, with a warning.
     """
-    known = _read_ports(file)
+    known = _read_ports(file) | {name: port for name, port in (preferred or {}).items() if port_is_free(port)}
     ports: dict[str, int] = {}
     for name in names:
         wanted = fixed.get(name, known.get(name))
