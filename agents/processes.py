@@ -1,8 +1,8 @@
 """Work that must not happen in an event loop's process: a Python child, asked over a pipe in lines of JSON.
 
 For what computes long (recognition) or may crash (strangers' media). JSON and not pickle, because an answer of a
-process that has met hostile bytes must be no more than data. The child holds no socket and no secret of ours, is confined
-(`agents.sandbox`), ignores Ctrl-C, and dies with us.
+process that has met hostile bytes must be no more than data. The child holds no socket and no secret of ours, is
+confined (`agents.sandbox`), ignores Ctrl-C, and dies with us.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a process that meets strangers' bytes may still do, and what a process with secrets shows to others.
 
 A decoder with a hole in it runs whatever an upload wants, as our user. So a child is given a short list of environment
-variables, and before it imports a decoder it gives up what decoding does not need: root's capabilities, new programs and
-processes, sockets, signals to others, other processes' memory, files without bound. The parent is made unreadable.
+variables, and before it imports a decoder it gives up what decoding does not need: root's capabilities, new programs
+and processes, sockets, signals to others, other processes' memory, files without bound. The parent is made unreadable.
 All of it is the kernel's doing (Linux), needs no privilege, and holds in containers, where namespaces usually cannot be
 made. What remains: such a child can read, and write within its limit, the files that our user can.
 """
@@ -62,16 +62,68 @@ _MACHINES: dict[str, tuple[int, dict[str, int], tuple[int, ...], tuple[int, ...]
         # socket socketpair fork vfork execve execveat ptrace process_vm_readv process_vm_writev kcmp unshare setns bpf
         # perf_event_open userfaultfd add_key request_key keyctl io_uring_setup pidfd_open pidfd_getfd pidfd_send_signal
         # mount umount2 chroot open_tree fsopen
-        (41, 53, 57, 58, 59, 322, 101, 310, 311, 312, 272, 308, 321, 298, 323, 248, 249, 250, 425, 434, 438, 424)
-        + (165, 166, 161, 428, 430),
+        (
+            41,
+            53,
+            57,
+            58,
+            59,
+            322,
+            101,
+            310,
+            311,
+            312,
+            272,
+            308,
+            321,
+            298,
+            323,
+            248,
+            249,
+            250,
+            425,
+            434,
+            438,
+            424,
+            165,
+            166,
+            161,
+            428,
+            430,
+        ),
     ),
     "aarch64": (
         0xC000_00B7,
         {"seccomp": 277, "capset": 91, "clone": 220, "clone3": 435},
         (129, 130, 131, 138, 240, 261),
         # The same; there is no fork and no vfork.
-        (198, 199, 221, 281, 117, 270, 271, 272, 97, 268, 280, 241, 282, 217, 218, 219, 425, 434, 438, 424)
-        + (40, 39, 51, 428, 430),
+        (
+            198,
+            199,
+            221,
+            281,
+            117,
+            270,
+            271,
+            272,
+            97,
+            268,
+            280,
+            241,
+            282,
+            217,
+            218,
+            219,
+            425,
+            434,
+            438,
+            424,
+            40,
+            39,
+            51,
+            428,
+            430,
+        ),
     ),
 }
 
@@ -115,7 +167,7 @@ def confine(memory: int, file_size: int) -> list[str]:
 
 
 def _prctl(option: int, value: int) -> bool:
-    return sys.platform == "linux" and ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0
+    return sys.platform == "linux" and bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
 
 
 def _drop_capabilities(capset: int) -> bool:

@@ -61,7 +61,8 @@ SURE_LANGUAGE = 0.7
 
 #: Hertz: what Whisper hears.
 _RATE = 16_000
-#: Bytes of address space that the worker process may take besides four times its model: base (0.15 GB) takes 0.85 in all.
+#: Bytes of address space that the worker process may take besides four times its model: base (0.15 GB) takes 0.85 GB
+#: in all.
 _MEMORY = 3 << 30
 #: BCP 47 subtags that Whisper calls otherwise.
 _TO_WHISPER = {"jv": "jw", "nb": "no", "fil": "tl", "iw": "he", "in": "id", "cmn": "zh"}

@@ -61,15 +61,15 @@ def _write_much():
 
 #: What code that took over a decoder would try next. Each must fail.
 MISDEEDS = {
-    "a socket": lambda: socket.socket(),
-    "a pair of sockets": lambda: socket.socketpair(),
+    "a socket": socket.socket,
+    "a pair of sockets": socket.socketpair,
     "a program": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
     "a program in a new process": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
     "a process": lambda: os.fork() or os._exit(0),
     "a signal to the parent": lambda: os.kill(os.getppid(), 0),
     "the parent's limits": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE),
-    "the parent's memory": lambda: Path(f"/proc/{os.getppid()}/mem").open("rb"),
-    "the parent's files": lambda: Path(f"/proc/{os.getppid()}/fd/0").open("rb"),
+    "the parent's memory": lambda: Path(f"/proc/{os.getppid()}/mem").open("rb"),  # noqa: SIM115
+    "the parent's files": lambda: Path(f"/proc/{os.getppid()}/fd/0").open("rb"),  # noqa: SIM115
     "the parent's environment": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
     "a file without bound": _write_much,
     "memory without bound": lambda: bytearray(2 * MEMORY),
