@@ -27,7 +27,7 @@ from agents.committer import Committer
 from agents.excerpts import Excerpts
 from agents.file_limit import raise_file_limit
 from agents.judge import Judge
-from agents.kafka import Kafka, ensure_topics
+from agents.kafka import Kafka
 from agents.locations import Locations
 from agents.metrics import Metrics
 from agents.observe import observe
@@ -45,6 +45,7 @@ from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
 from agents.tiebreak import Tiebreak
+from agents.topic_layout import TopicKeeper, ensure_topics
 from agents.work import LongWork
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Store
@@ -291,11 +292,13 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         listening = stack.enter_context(_listen(settings, must="track" in wanted))
         await migrate(dsn)
         try:
-            created = await ensure_topics(kafka, settings.recognizers)
+            ensured = await ensure_topics(kafka, settings.recognizers)
         except KafkaError as exc:
             raise Unavailable(f"Kafka at {kafka.bootstrap_servers} does not answer ({type(exc).__name__})") from exc
-        if created:
-            log.info("created %d topics", len(created))
+        if ensured.created:
+            log.info("created %d topics", len(ensured.created))
+        for fault in ensured.faults:
+            log.warning("the topic %s %s: %s", fault.topic, fault.said, fault.advice)
         pool = await connect_pool(dsn)
         database = Postgres(pool, shards=settings.relay_shards)
         stack.push_async_callback(database.close)
@@ -391,6 +394,8 @@ async def _add_tasks(fleet: Fleet, kafka: Kafka, dsn: str) -> None:
     if fleet.settings.storage_fallback:
         fleet.tasks.append(asyncio.create_task(cast("FallbackStore", fleet.store).move(), name="moving blobs"))
     if "relay" in fleet.roles:
+        keeper = TopicKeeper(kafka, fleet.settings.recognizers)
+        fleet.tasks.append(asyncio.create_task(keeper.run(), name="looking after topics"))
         # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
         shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
         relays = (Relay(dsn, kafka, shard, fleet.metrics) for shard in range(shards))

@@ -1,18 +1,12 @@
-"""How Concord reaches Kafka, and which topics it makes sure exist."""
+"""How Concord reaches Kafka."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiokafka
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError
-
-from agents import track
-from schemas import topics
 
 #: Largest record, in bytes: a dead letter is a stranger's record with some headers more.
 MAX_RECORD_BYTES = 4 << 20
@@ -66,39 +60,6 @@ class Kafka:
         if not self.security_protocol.endswith("SSL"):
             return None
         return ssl.create_default_context(cafile=self.ssl_cafile)
-
-
-def _layout(kafka: Kafka, recognizers: tuple[str, ...]) -> Iterable[tuple[str, int, dict[str, str]]]:
-    keep = {"cleanup.policy": "compact", "max.message.bytes": str(MAX_RECORD_BYTES)}
-    for topic in topics.all_topics(recognizers):
-        yield topic.name, kafka.partitions, keep if topic.compacted else {}
-        yield topic.dead_letters, 1, {"max.message.bytes": str(MAX_RECORD_BYTES), "retention.ms": str(30 * 86_400_000)}
-    yield topics.RELAY_POSITION, max(8, kafka.relay_shards), {}
-    # Faust names a table's changelog after the app and the table; its partitions must be those of the source topic.
-    yield f"concord.track-{track.TABLE}-changelog", kafka.partitions, keep
-
-
-async def ensure_topics(kafka: Kafka, recognizers: tuple[str, ...]) -> list[str]:
-    """Create what is missing; the names of what was created. What exists is left as it is."""
-    admin = AIOKafkaAdminClient(**kafka.client(), request_timeout_ms=20_000)
-    await admin.start()
-    try:
-        there = set(await admin.list_topics())
-        brokers = len((await admin.describe_cluster())["brokers"])
-        replication = kafka.replication or min(3, brokers)
-        missing = [
-            NewTopic(name, partitions, replication, topic_configs=configs)
-            for name, partitions, configs in _layout(kafka, recognizers)
-            if name not in there
-        ]
-        for new in missing:
-            try:
-                await admin.create_topics([new], timeout_ms=15_000)
-            except TopicAlreadyExistsError:
-                continue  # another worker, at the same moment
-        return [new.name for new in missing]
-    finally:
-        await admin.close()
 
 
 def producer(kafka: Kafka, **more: Any) -> aiokafka.AIOKafkaProducer:

@@ -13,8 +13,9 @@ from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
 
 from agents import kafka as clients
+from agents import topic_layout
 from agents.app import kafka_of
-from agents.commands.finding import CONNECT_S, Finding, stale
+from agents.commands.finding import CONNECT_S, Finding, Level, stale
 from schemas import topics
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ async def _cluster(where: Kafka, settings: Settings, *, quick: bool) -> list[Fin
         return [Finding("Kafka cluster", "fail", f"no metadata ({exc})", "look at the broker's log")]
     finally:
         await client.close()
-    findings = [await _advertised(brokers), _topics(there, settings)]
+    findings = [await _advertised(brokers), *await _topics(where, settings)]
     return findings if quick else [*findings, await _transactions(where, there)]
 
 
@@ -122,14 +123,23 @@ async def _listens(host: str, port: int) -> bool:
     return True
 
 
-def _topics(there: set[str], settings: Settings) -> Finding:
-    wanted = [name for topic in topics.all_topics(settings.recognizers) for name in (topic.name, topic.dead_letters)]
-    missing = [name for name in (*wanted, topics.RELAY_POSITION) if name not in there]
-    if not missing:
-        return Finding("Kafka topics", "ok", f"all {len(wanted) + 1} are there")
-    names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    said = f"{len(missing)} of {len(wanted) + 1} are missing: {names}"
-    return Finding("Kafka topics", "warn", said, "the first worker makes them; producers must wait for that")
+async def _topics(where: Kafka, settings: Settings) -> list[Finding]:
+    wanted = topic_layout.layout(where, settings.recognizers)
+    async with topic_layout.admin_client(where) as admin:
+        there = await topic_layout.topic_states(admin, [topic.name for topic in wanted])
+    found = [_fault(fault) for fault in topic_layout.faults(wanted, there)]
+    missing = [topic.name for topic in wanted if topic.name not in there]
+    if missing:
+        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        said = f"{len(missing)} of {len(wanted)} are missing: {names}"
+        found.append(Finding("Kafka topics", "warn", said, "the first worker makes them; producers must wait for that"))
+    return found or [Finding("Kafka topics", "ok", f"all {len(wanted)} are there, as Concord needs them")]
+
+
+def _fault(fault: topic_layout.TopicFault) -> Finding:
+    command = fault.advice.replace("kafka-configs ", "kafka-configs --bootstrap-server ... ")
+    level: Level = "fail" if fault.fatal else "warn"
+    return Finding(f"Kafka topic {fault.topic}", level, fault.said, command)
 
 
 async def _transactions(where: Kafka, there: set[str]) -> Finding:

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from agents.kafka import MAX_RECORD_BYTES
 from agents.settings import Settings
+from agents.topic_layout import EVENT_LIMIT, EVENTS_MS, LETTERS_MS
 from schemas import topics
 from schemas.errors import InvalidInput
 
@@ -24,9 +25,6 @@ ASYNCAPI = "3.0.0"
 
 #: Version of the Kafka bindings.
 BINDING = "0.5.0"
-
-#: Milliseconds that dead letters are kept, as agents/kafka.py makes their topics.
-DEAD_LETTER_MS = 30 * 86_400_000
 
 DESCRIPTION = """Prints the contract of the stream: which topics there are, what is on them, keyed and headed how.
 
@@ -130,12 +128,13 @@ def _server() -> dict[str, Any]:
 
 
 def _channel(topic: Topic) -> dict[str, Any]:
-    policy = "compact" if topic.compacted else "delete"
+    kept = {"cleanup.policy": ["delete"], "retention.ms": EVENTS_MS, "max.message.bytes": EVENT_LIMIT}
+    configuration = {"cleanup.policy": ["compact"]} if topic.compacted else kept
     return {
         "address": topic.name,
         "summary": _summary(topic),
         "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in topic.models},
-        "bindings": {"kafka": _topic_binding(topic.name, _partitions(), {"cleanup.policy": [policy]})},
+        "bindings": {"kafka": _topic_binding(topic.name, _partitions(), configuration)},
     }
 
 
@@ -179,7 +178,7 @@ def _dead_letters() -> dict[str, Any]:
     about = "the topic on which the record could not be handled, e.g. audio.uploaded"
     configuration = {
         "cleanup.policy": ["delete"],
-        "retention.ms": DEAD_LETTER_MS,
+        "retention.ms": LETTERS_MS,
         "max.message.bytes": MAX_RECORD_BYTES,
     }
     return {

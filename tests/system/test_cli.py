@@ -18,6 +18,7 @@ import pytest
 
 from agents import kafka as clients
 from agents import settings as configuration
+from agents import topic_layout
 from agents.__main__ import COMMANDS
 from agents.commands import check_kafka, check_postgres, publish, reach
 from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
@@ -73,7 +74,7 @@ def where(environment):
 @pytest.fixture
 async def fleet_topics(environment):
     """Every topic of a fleet is there."""
-    await clients.ensure_topics(where(environment), ("whisper-tiny.en",))
+    await topic_layout.ensure_topics(where(environment), ("whisper-tiny.en",))
 
 
 # --- doctor

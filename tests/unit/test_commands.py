@@ -22,7 +22,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 from aiokafka import errors as kafka_errors
 
-from agents import app
+from agents import app, topic_layout
 from agents import kafka as clients
 from agents import settings as configuration
 from agents.__main__ import COMMANDS, OneLine
@@ -155,7 +155,7 @@ def test_concord_receives_uploads_and_sends_the_rest():
 
 
 def test_the_asyncapi_document_describes_topics_as_they_are_made():
-    made = {name: (partitions, configs) for name, partitions, configs in clients._layout(clients.Kafka("x:1"), ())}
+    made = {made.name: (made.partitions, made.configs) for made in topic_layout.layout(clients.Kafka("x:1"), ())}
     for channel in schema.asyncapi()["channels"].values():
         binding = channel["bindings"]["kafka"]
         partitions, configs = made[channel["address"].replace("{topic}", "persisted")]
