@@ -26,7 +26,7 @@ from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.events import JobStatus
 from schemas.jobs import Failure, Step
-from schemas.messages import Record
+from schemas.messages import Flaw, Record
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,8 @@ def record_of(message: Any) -> Record:
         message.key,
         message.value,
         tuple(pairs),
-        int((message.timestamp or 0) * 1000),
+        round((message.timestamp or 0) * 1000),
+        message.checksum if isinstance(message.checksum, Flaw) else None,
     )
 
 

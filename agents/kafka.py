@@ -8,6 +8,9 @@ from typing import Any
 
 import aiokafka
 
+from agents import record_batches
+from schemas.messages import Flaw, Record
+
 #: Largest record, in bytes: a dead letter is a stranger's record with some headers more.
 MAX_RECORD_BYTES = 4 << 20
 
@@ -71,9 +74,18 @@ def producer(kafka: Kafka, **more: Any) -> aiokafka.AIOKafkaProducer:
 
 def consumer(kafka: Kafka, *names: str, **more: Any) -> aiokafka.AIOKafkaConsumer:
     """A consumer that reads what was committed, from the beginning unless told otherwise."""
+    record_batches.install()
     arguments: dict[str, Any] = {
         "isolation_level": "read_committed",
         "auto_offset_reset": "earliest",
         "enable_auto_commit": False,
     }
     return aiokafka.AIOKafkaConsumer(*names, **kafka.client(), **(arguments | more))
+
+
+def record_of(raw: Any) -> Record:
+    """What a consumer of ours read, as a record."""
+    flaw = raw.checksum if isinstance(raw.checksum, Flaw) else None
+    return Record(
+        raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp or 0, flaw
+    )

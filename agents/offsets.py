@@ -18,6 +18,8 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from agents import record_batches
+
 #: Longest wait, in seconds, for handlers in flight when partitions move or the worker stops. What is not done by then
 #: stays uncommitted and is delivered again.
 WAIT_EMPTY_S = 8.0
@@ -73,6 +75,7 @@ class _ReadCommitted(driver.AIOKafkaConsumerThread):
     logger = driver.logger
 
     def _create_worker_consumer(self, transport: Any) -> Any:
+        record_batches.install()
         consumer = super()._create_worker_consumer(transport)
         # Faust offers no setting for this outside exactly_once; the attribute is read when the consumer starts.
         consumer._isolation_level = "read_committed"  # noqa: SLF001

@@ -54,6 +54,27 @@ _PLACE = re.compile(r"([A-Za-z0-9._-]{1,240})/([0-9]{1,9})/([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
+class Flaw:
+    """Why a record does not hold what was sent, and what is known of that."""
+
+    reason: str
+    #: Length and SHA-256 of the whole value, where only its beginning is kept.
+    whole: tuple[int, str] | None = None
+    #: First and last offset, where several records cannot be told apart.
+    offsets: tuple[int, int] | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """What its dead letter says of it, besides the reason."""
+        notes: dict[str, str] = {}
+        if self.whole:
+            notes |= {"dlq-value-length": str(self.whole[0]), "dlq-value-sha256": self.whole[1]}
+        if self.offsets:
+            notes["dlq-offsets"] = "{}-{}".format(*self.offsets)
+        return tuple((name, text.encode()) for name, text in notes.items())
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A record as Kafka delivered it, undecoded."""
 
@@ -64,6 +85,8 @@ class Record:
     value: bytes | None
     headers: Headers = ()
     timestamp_ms: int = 0
+    #: Set if it could not be read as it was sent.
+    flaw: Flaw | None = None
 
     def header(self, name: str) -> str | None:
         """The last header of that name as text, or None."""
@@ -119,6 +142,8 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
     Raises:
         MalformedEvent: saying which field is wrong, never repeating more of the value than that.
     """
+    if record.flaw is not None:
+        raise MalformedEvent(record.flaw.reason)
     topic = topics[record.topic]
     kind = record.header("ce_type") or next(iter(topic.models))
     model = topic.models.get(kind)
@@ -248,11 +273,12 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
     }
     key, headers = _cut(record, set(), _LETTER_KEY, _LETTER_HEADERS)
     headers += tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in why.items())
+    headers += record.flaw.headers if record.flaw else ()
     letter = Message(id, f"{topic}.dlq", key, record.value, headers)
     excess = size_of(letter) + 512 - MAX_LETTER_BYTES
     value = record.value
     if value is not None and excess > 0:
-        headers += _whole("dlq-value", value)
+        headers += () if record.flaw and record.flaw.whole else _whole("dlq-value", value)
         value = value[: len(value) - excess]
     elif value is None and key is None:
         value = b""  # aiokafka sends no record without both

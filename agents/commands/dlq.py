@@ -422,12 +422,8 @@ class Box:
             # Short waits: where a transaction was aborted, the position moves on without a record.
             batch = await self._consumer.getmany(tp, timeout_ms=200, max_records=500)
             heard_at = time.monotonic() if batch else heard_at
-            found += [_record(raw) for raw in batch.get(tp, ())]
+            found += [clients.record_of(raw) for raw in batch.get(tp, ())]
         return [record for record in found if record.offset < end]
-
-
-def _record(raw: Any) -> Record:
-    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp)
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,6 @@ from agents.track import newest
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.jobs import TERMINAL, status_of
-from schemas.messages import Record
 from schemas.printable import LINE, printable
 
 if TYPE_CHECKING:
@@ -216,10 +215,7 @@ class Follower:
         if job_id not in wanted:
             return None
         with contextlib.suppress(MalformedEvent):  # the fleet's `track` keeps it in the dead letters
-            read = Record(
-                record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers)
-            )
-            return self._remembered(newest(self._known.get(job_id), read))
+            return self._remembered(newest(self._known.get(job_id), clients.record_of(record)))
         return None
 
     async def _look(self, wanted: Collection[str]) -> list[JobStatus]:

@@ -14,6 +14,7 @@ from schemas import topics
 from schemas.errors import MalformedEvent
 from schemas.events import AudioUploaded, JobFailed
 from schemas.messages import (
+    Flaw,
     Record,
     again,
     dead_letter,
@@ -182,6 +183,26 @@ def test_a_dead_letter_is_the_record_as_it_came_and_why():
     assert headers["h"] == b"\xfe"
     assert (headers["dlq-topic"], headers["dlq-partition"], headers["dlq-offset"]) == (b"audio.uploaded", b"2", b"41")
     assert headers["dlq-reason"] == b"bad"
+
+
+def test_a_record_with_a_flaw_is_refused_and_its_dead_letter_says_what_was_left_out():
+    flaw = Flaw("the value has 150000000 bytes; 900000 are kept", (150_000_000, "ab" * 32), (39, 41))
+    record = Record("audio.uploaded", 2, 41, None, b'{"tenant_id": "acme"', flaw=flaw)
+    with pytest.raises(MalformedEvent, match="150000000 bytes"):
+        decode(record, TOPICS)
+    headers = dict(dead_letter(record, id=uuid4(), stage="intake", reason="bad", attempts=1).headers)
+
+    assert headers["dlq-value-length"] == b"150000000"
+    assert headers["dlq-value-sha256"] == b"ab" * 32
+    assert headers["dlq-offsets"] == b"39-41"
+    assert headers["dlq-truncated"] == b"value"
+
+
+def test_a_dead_letter_that_is_cut_once_more_says_how_long_the_whole_value_was():
+    record = Record("audio.uploaded", 2, 41, None, bytes(5 << 20), flaw=Flaw("too long", (9 << 20, "ab" * 32)))
+    headers = dead_letter(record, id=uuid4(), stage="intake", reason="bad", attempts=1).headers
+
+    assert [value for name, value in headers if name == "dlq-value-length"] == [b"%d" % (9 << 20)]
 
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.none() | st.binary(max_size=40))))
