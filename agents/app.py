@@ -506,7 +506,16 @@ async def _locations(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Location
     settings = fleet.settings
     prober = Prober(max_duration_ms=int(settings.max_audio_hours * 3_600_000))
     stack.push_async_callback(prober.close)
-    return Locations(fleet.store, prober, settings.roots, settings.allow_hosts, settings.max_audio_mb << 20)
+    locations = Locations(
+        fleet.store,
+        prober,
+        settings.roots,
+        settings.allow_hosts,
+        settings.max_audio_mb << 20,
+        (settings.storage, *(settings.data / server for server in ("kafka", "postgres", "tables"))),
+    )
+    stack.push_async_callback(locations.close)
+    return locations
 
 
 def _membership(role: str, fleet: Fleet) -> dict[str, Any]:

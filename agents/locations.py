@@ -7,26 +7,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import ipaddress
+import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
-
-import aiohttp
-from aiohttp.abc import AbstractResolver
+from urllib.parse import unquote, unquote_plus
 
 from agents import names
 from agents.audio import Probe
+from agents.audio_download import Downloader
+from agents.audio_files import AudioFiles
+from agents.audio_url import AllowedHosts
 from agents.prober import Prober
-from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient
+from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.events import AudioFetch
-from sinks import Blob, Store
-
-#: Seconds that one read from a remote host may take, and redirects that are followed.
-READ_S, REDIRECTS = 30.0, 5
+from sinks import Blob, Store, blobs
+from sinks.threads import Threads
 
 _PIECE = 1 << 18
 
@@ -40,39 +37,6 @@ class Fetched:
     content_type: str
 
 
-class GuardedResolver(AbstractResolver):
-    """Resolves public hosts only. The check is on the addresses that will be connected to, so a second answer cannot
-    differ.
-    """
-
-    def __init__(self, allow_hosts: frozenset[str]) -> None:
-        self._allow = allow_hosts
-        self._resolver = aiohttp.ThreadedResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
-        """Addresses of the host; refuses it when any of them is not public."""
-        found = await self._resolver.resolve(host, port, family)
-        for address in found:
-            check_address(host, address["host"], self._allow)
-        return list(found)
-
-    async def close(self) -> None:
-        """Release the resolver."""
-        await self._resolver.close()
-
-
-def check_address(host: str, address: str, allow_hosts: frozenset[str]) -> None:
-    """Refuse private, loopback, link-local, multicast and other special addresses, unless the host is named as
-    allowed.
-    """
-    ip = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if host not in allow_hosts and (not ip.is_global or ip.is_multicast):
-        raise RefusedLocation(
-            f"audio_uri: the host {host} is not a public one; an operator may name it in CONCORD_ALLOW_HOSTS"
-        )
-
-
 @dataclass
 class Locations:
     """Reads what this installation may read, and stores it as a job's original."""
@@ -81,19 +45,39 @@ class Locations:
     prober: Prober
     #: Folders from which `file://` may be read.
     roots: tuple[Path, ...]
+    #: Hosts, or host:port, that may be private or speak plain HTTP.
     allow_hosts: frozenset[str] = frozenset()
     max_bytes: int = 2 << 30
+    #: Folders of this installation, which `file://` never reads.
+    own: tuple[Path, ...] = ()
+    _downloader: Downloader = field(init=False)
+    _files: AudioFiles = field(init=False)
+    _threads: Threads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._downloader = Downloader(AllowedHosts.of(self.allow_hosts), max_bytes=self.max_bytes)
+        self._files = AudioFiles(self.roots, self.own, self.max_bytes)
+        self._threads = Threads(8)
+
+    async def close(self) -> None:
+        """Release the threads."""
+        await self._downloader.close()
+        await self._threads.close()
 
     async def fetch(self, data: AudioFetch, *, again: bool = False) -> Fetched:
         """The recording behind `data.audio_uri`, probed and stored under the job's name.
 
         `again` says that another worker may have stored it already, and only its answer was lost. Raises
-        `RefusedLocation`, `RefusedMedia`, or `Transient` when a host does not answer.
+        `RefusedLocation`, `RefusedMedia`, `Transient` when a host does not deliver, or `Unavailable` when our own disk
+        or store does not take it.
         """
         stored = await self._stored_earlier(data) if again else None
-        async with self._as_file(data.model_copy(update={"audio_uri": stored}) if stored else data) as path:
-            probe: Probe = await self.prober.probe(path, data.filename, data.content_type)
-            blob = await self._stored(data, path, probe)
+        if stored is not None:
+            data = data.model_copy(update={"audio_uri": stored})
+        with _our_disk():
+            async with self.as_file(data) as path:
+                probe: Probe = await self.prober.probe(path, data.filename, data.content_type)
+                blob = await self._stored(data, path, probe)
         # Another worker was first, and heard something else there: what is stored counts.
         return Fetched(blob, probe.duration_ms, probe.content_type) if blob else await self.fetch(data, again=True)
 
@@ -115,103 +99,110 @@ class Locations:
         blob = await self.store.put(name, _pieces(path, digest.update), probe.content_type, once=True)
         return blob if blob.sha256 == digest.hexdigest() else None
 
-    def _as_file(self, data: AudioFetch) -> contextlib.AbstractAsyncContextManager[Path]:
-        uri = data.audio_uri
-        if uri.startswith(self._prefix("")):
-            return self._ours(data)
-        match urlsplit(uri).scheme.lower():
-            case "file":
-                return self._local(uri)
-            case "https" | "http":
-                return self._downloaded(uri)
-            case scheme:
-                raise RefusedLocation(
-                    f"audio_uri: {scheme}:// is not read here; use https://, file:// or this installation's storage"
-                )
+    def as_file(self, data: AudioFetch) -> contextlib.AbstractAsyncContextManager[Path]:
+        """The recording as a file that nobody else changes, for as long as the context lasts. Raises as `fetch` does,
+        and OSError where our own disk fails.
+        """
+        scheme, _ = _parts(data.audio_uri)
+        if scheme in ("https", "http"):
+            return self._downloaded(data.audio_uri)
+        ours = self._own_names(data.audio_uri)
+        if ours:
+            return self._ours(data, ours)
+        if scheme == "file":
+            return self._local(data.audio_uri)
+        raise RefusedLocation(f"audio_uri: {self._not_read(scheme)}")
+
+    def _not_read(self, scheme: str) -> str:
+        base = self._prefix("")
+        if scheme == "s3" and base.startswith("s3://"):
+            return f"of s3:// only {base} is read; put the recording there, or give a signed https:// URL of it"
+        return f"{scheme}:// is not read here; use https://, file:// or this installation's storage"
 
     def _prefix(self, folder: str) -> str:
         """What the URIs of everything in a folder of our storage begin with."""
         return self.store.uri(f"{folder}x")[:-1]
 
+    def _own_names(self, uri: str) -> list[str]:
+        """What the URI may name in our storage, the likeliest first; nothing if it lies elsewhere.
+
+        A key in S3 is written into a URI as it is, or percent-encoded, or as S3's own notifications have it (a plus
+        for a space); a path in `file://` percent-encoded, or as it is.
+        """
+        (scheme, path), (own_scheme, base) = _parts(uri), _parts(self._prefix(""))
+        if scheme != own_scheme:
+            return []
+        spellings = [path, unquote(path), unquote_plus(path)]
+        if scheme == "file":
+            spellings, base = [unquote(path), path], unquote(base)
+        return [text.removeprefix(base) for text in dict.fromkeys(spellings) if text.startswith(base)]
+
     @contextlib.asynccontextmanager
-    async def _ours(self, data: AudioFetch) -> AsyncIterator[Path]:
-        if not data.audio_uri.startswith(self._prefix(f"{data.tenant_id}/")) or ".." in unquote(data.audio_uri):
+    async def _ours(self, data: AudioFetch, ours: list[str]) -> AsyncIterator[Path]:
+        mine = [name for name in ours if name.startswith(f"{data.tenant_id}/") and blobs.is_name(name)]
+        if not mine:
             raise RefusedLocation("audio_uri: this part of the storage is not the tenant's")
-        try:
-            async with self.store.local_path(data.audio_uri) as path:
-                yield path
-        except NotFound as exc:
-            raise RefusedLocation("audio_uri: there is no such object in the storage") from exc
+        async with contextlib.AsyncExitStack() as stack:
+            for name in mine:
+                with contextlib.suppress(NotFound):
+                    path = await stack.enter_async_context(self.store.local_path(self.store.uri(name)))
+                    break
+            else:
+                raise RefusedLocation("audio_uri: there is no such object in the storage")
+            yield path
 
     @contextlib.asynccontextmanager
     async def _local(self, uri: str) -> AsyncIterator[Path]:
-        parts = urlsplit(uri)
-        if parts.netloc not in ("", "localhost"):
-            raise RefusedLocation("audio_uri: file:// must name no host")
-        path = await asyncio.to_thread(self._checked, Path(unquote(parts.path)))
-        yield path
+        """A copy, so that what was checked is what is probed and stored, whatever becomes of the file meanwhile."""
+        with tempfile.TemporaryDirectory(prefix="concord-") as folder:
+            path = Path(folder) / "audio"
+            file = await self._threads.run(self._files.open, uri, undo=os.close)
+            try:
+                await self._copy(file, path)
+            finally:
+                os.close(file)
+            yield path
 
-    def _checked(self, path: Path) -> Path:
-        try:
-            real = path.resolve(strict=True)
-        except (OSError, ValueError):
-            real = None
-        if real is None or not any(real.is_relative_to(root) for root in self.roots) or not real.is_file():
-            raise RefusedLocation("audio_uri: no such file under the folders that CONCORD_AUDIO_ROOTS allows")
-        if real.stat().st_size > self.max_bytes:
-            raise RefusedMedia(f"the file has {real.stat().st_size} bytes; at most {self.max_bytes} are accepted")
-        return real
+    async def _copy(self, file: int, path: Path) -> None:
+        left = self.max_bytes
+        with path.open("wb") as copy:
+            while piece := await self._threads.run(_read, file):
+                left -= len(piece)
+                if left < 0:
+                    raise RefusedMedia(f"the file has more than {self.max_bytes} bytes")
+                await self._threads.run(copy.write, piece)
 
     @contextlib.asynccontextmanager
     async def _downloaded(self, uri: str) -> AsyncIterator[Path]:
         with tempfile.TemporaryDirectory(prefix="concord-") as folder:
             path = Path(folder) / "audio"
-            try:
-                await self._download(uri, path)
-            except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-                raise Transient(f"audio_uri: {urlsplit(uri).hostname} does not deliver ({type(exc).__name__})") from exc
+            await self._downloader.save(uri, path)
             yield path
 
-    async def _download(self, uri: str, path: Path) -> None:
-        timeout = aiohttp.ClientTimeout(total=3600, connect=10, sock_read=READ_S)
-        connector = aiohttp.TCPConnector(resolver=GuardedResolver(self.allow_hosts), use_dns_cache=False)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-            for _ in range(REDIRECTS):
-                self._check_url(uri)
-                async with session.get(uri, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer:
-                    if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
-                        uri = urljoin(uri, answer.headers["Location"])
-                        continue
-                    self._check_answer(answer)
-                    return await self._save(answer, path)
-        raise RefusedLocation("audio_uri: too many redirects")
 
-    def _check_url(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        host = parts.hostname or ""
-        if parts.scheme not in ("http", "https") or (parts.scheme == "http" and host not in self.allow_hosts):
-            raise RefusedLocation("audio_uri: only https:// is fetched from other hosts")
-        with contextlib.suppress(ValueError):  # a name: the resolver checks what it resolves to
-            check_address(host, str(ipaddress.ip_address(host)), self.allow_hosts)
+def _parts(uri: str) -> tuple[str, str]:
+    """The scheme in lower case, and what follows it; in file:// without the name of this host."""
+    scheme, _, rest = uri.partition("://")
+    if (scheme := scheme.lower()) == "file":
+        host, slash, path = rest.partition("/")
+        rest = slash + path if host.lower() in ("", "localhost") else rest
+    return scheme, rest
 
-    def _check_answer(self, answer: aiohttp.ClientResponse) -> None:
-        if answer.status >= 500 or answer.status in (408, 425, 429):
-            raise Transient(f"audio_uri: {answer.url.host} answered {answer.status}")
-        if answer.status != 200:
-            raise RefusedLocation(f"audio_uri: {answer.url.host} answered {answer.status}")
-        if (answer.content_length or 0) > self.max_bytes:
-            raise RefusedMedia(
-                f"the recording has {answer.content_length} bytes; at most {self.max_bytes} are accepted"
-            )
 
-    async def _save(self, answer: aiohttp.ClientResponse, path: Path) -> None:
-        size = 0
-        with path.open("wb") as file:
-            async for piece in answer.content.iter_chunked(_PIECE):
-                size += len(piece)
-                if size > self.max_bytes:
-                    raise RefusedMedia(f"the recording has more than {self.max_bytes} bytes")
-                await asyncio.to_thread(file.write, piece)
+def _read(file: int) -> bytes:
+    try:
+        return os.read(file, _PIECE)
+    except OSError as exc:
+        raise Transient(f"audio_uri: the file cannot be read ({exc.strerror})") from exc
+
+
+@contextlib.contextmanager
+def _our_disk() -> Iterator[None]:
+    """What the system refuses here is no fault of the recording or its host: a full disk, no descriptors left."""
+    try:
+        yield
+    except OSError as exc:
+        raise Unavailable(f"no recording can be kept in {tempfile.gettempdir()} now: {exc}") from exc
 
 
 async def _pieces(path: Path, seen: Callable[[bytes], None]) -> AsyncIterator[bytes]:

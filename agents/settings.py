@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from agents.audio_url import AllowedHosts
 from schemas.errors import SettingsError
 from schemas.ids import Name
 
@@ -186,7 +188,9 @@ class Settings(BaseModel):
         description="folders file:// may be read from, colon list; default: CONCORD_DATA/audio",
     )
     allow_hosts: frozenset[str] = Field(
-        frozenset(), alias="CONCORD_ALLOW_HOSTS", description="private hosts that may be fetched from"
+        frozenset(),
+        alias="CONCORD_ALLOW_HOSTS",
+        description="comma list of host or host:port that may be fetched from although private, also by http://",
     )
     slots: dict[Name, int] = Field(
         {"assemblyai": 200},
@@ -237,6 +241,12 @@ class Settings(BaseModel):
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("allow_hosts")
+    @classmethod
+    def _hosts(cls, value: frozenset[str]) -> frozenset[str]:
+        AllowedHosts.of(value)
+        return value
+
     @field_validator("slots", "rates", mode="before")
     @classmethod
     def _limits(cls, value: Any) -> Any:
@@ -271,7 +281,7 @@ class Settings(BaseModel):
     @classmethod
     def _colon_list(cls, value: Any) -> Any:
         return (
-            tuple(Path(part).expanduser().resolve() for part in value.split(":") if part)
+            tuple(Path(os.path.abspath(Path(part).expanduser())) for part in value.split(":") if part)  # noqa: PTH100
             if isinstance(value, str)
             else value
         )

@@ -34,9 +34,10 @@ def _readable(value: Any) -> Any:
 Filename = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_plain_filename)]
 #: A label or a message: cleaned and cut rather than refused, so that what says why something failed cannot itself fail.
 Reason = Annotated[str, BeforeValidator(_readable)]
+#: Spaces may be in it, as they are in keys of S3 and names of files, but not at its end.
 Uri = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$"),
+    StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S(.*\S)?$"),
     AfterValidator(_no_controls),
 ]
 Language = Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)$")]

@@ -807,6 +807,15 @@ def settings(**variables):
     return configuration.from_env(variables)
 
 
+def test_hosts_that_may_be_fetched_from_are_checked_at_the_start():
+    assert settings(CONCORD_ALLOW_HOSTS="minio:9000, [::1]:8080,Files.Internal").allow_hosts
+
+    with pytest.raises(
+        SettingsError, match=r"CONCORD_ALLOW_HOSTS: 'https://minio' is no host: write host or host:port"
+    ):
+        settings(CONCORD_ALLOW_HOSTS="minio,https://minio")
+
+
 def test_prices_are_written_as_vendors_write_them():
     prices = "assemblyai:audio_seconds=0.36/3600, gemini:prompt_tokens=2/1000000,whisper-base:requests=0"
 

@@ -60,6 +60,18 @@ def test_plain_json_without_headers_is_an_upload():
         (orjson.dumps(UPLOAD | {"job_id": "a\u0000b"}), "job_id"),
         (orjson.dumps(UPLOAD | {"job_id": "j" * 129}), "job_id"),
         (orjson.dumps(UPLOAD | {"audio_uri": "/etc/passwd"}), "audio_uri"),
+        *(
+            (orjson.dumps(UPLOAD | {"audio_uri": uri}), "audio_uri")
+            for uri in (
+                "s3://b/a\nb",
+                "s3://b/a\u0000",
+                "s3://b/a ",
+                "s3:// b",
+                "s3://",
+                "s3://b/\u0085",
+                "s3://b/\u2028.",
+            )
+        ),
         (orjson.dumps(UPLOAD | {"priority": 10}), "priority"),
         (orjson.dumps(UPLOAD | {"language": "english please"}), "language"),
         (orjson.dumps(UPLOAD | {"metadata": {str(n): n for n in range(65)}}), "metadata"),
@@ -89,6 +101,11 @@ def test_a_refusal_does_not_repeat_the_value():
 )
 def test_a_filename_is_a_label_and_never_a_path(sent, kept):
     assert decode(upload(filename=sent), TOPICS).data.filename == kept
+
+
+@pytest.mark.parametrize("uri", ["s3://b/My Call (2).wav", "file:///in/50% #1?.wav", "S3://b/Grüße.wav", "x://y"])
+def test_a_uri_may_be_what_keys_and_files_are_called(uri):
+    assert decode(upload(audio_uri=uri), TOPICS).data.audio_uri == uri
 
 
 @given(st.binary(max_size=300))

@@ -1,0 +1,164 @@
+"""Which URLs may be fetched and which addresses connected to: rules without I/O.
+
+A URL is parsed once, by yarl, as aiohttp does it; no second parser may see another host in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from yarl import URL
+
+from schemas.errors import RefusedLocation
+
+#: Ports of other protocols, as browsers refuse them (Fetch standard, "bad port"): what a request starts with may be a
+#: command there.
+_OTHER_PROTOCOLS: Final = frozenset(
+    {
+        *(0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104),
+        *(109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526),
+        *(530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659),
+        *(4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
+    }
+)
+
+#: IPv4 networks in which no public server is: IANA's special-purpose registry, multicast, and Azure's metadata server.
+#: A list of our own, because `ipaddress` differs between patch releases of Python.
+_SPECIAL_4: Final = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 168.63.129.16/32 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 "
+        "192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 "
+        "198.51.100.0/24 203.0.113.0/24 224.0.0.0/3"
+    ).split()
+)
+
+#: The part of IPv6 that is given out for the Internet, and what in it is special: protocol assignments (with Teredo,
+#: which embeds IPv4 addresses), documentation, 6to4 (which embeds them too).
+_PUBLIC_6: Final = ipaddress.IPv6Network("2000::/3")
+_SPECIAL_6: Final = tuple(
+    ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
+
+#: Networks whose addresses stand for the IPv4 address in their last 32 bits: mapped ones, and NAT64, through which all
+#: of IPv4 is reached where there is only IPv6.
+_STAND_FOR_4: Final = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+
+#: The third quarter of an ISATAP address, whose last one is an IPv4 address.
+_ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
+
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+#: A last label like this makes systems take the host for an IPv4 address, in one of its old spellings.
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+#: Bytes of a host name.
+_NAME_LIMIT: Final = 253
+_ENTRY = re.compile(r"(?P<host>\[[^\[\]@/]+\]|[^\[\]@/:?#\s]+)(:(?P<port>\d{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedHosts:
+    """Hosts that are not public, or speak plain HTTP, and may be fetched from all the same."""
+
+    #: Hosts as `host_of` gives them; a port, or None for every port.
+    entries: frozenset[tuple[str, int | None]]
+
+    @classmethod
+    def of(cls, entries: Iterable[str]) -> AllowedHosts:
+        """From `host` and `host:port`. ValueError for an entry that is neither."""
+        return cls(frozenset(map(_entry, entries)))
+
+    def allow(self, url: URL) -> bool:
+        """Whether an operator has named the URL's host, or the host with that port."""
+        host = host_of(url)
+        return (host, None) in self.entries or (host, url.port) in self.entries
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    match = _ENTRY.fullmatch(text)
+    try:
+        url = URL(f"https://{text}/") if match else None
+        if url is None or url.port == 0:
+            raise ValueError
+        return _checked_host(url), url.explicit_port
+    except (ValueError, RefusedLocation):
+        raise ValueError(f"{text!r} is no host: write host or host:port, an IPv6 address as [address]:port") from None
+
+
+def web_url(text: str, base: URL | None = None) -> URL:
+    """The URL, if it can be asked for over HTTP; relative to `base` where a redirect says so.
+
+    Raises `RefusedLocation` for everything else: another scheme, no host, a host that is no name and no address in its
+    one right spelling, a user name in it, another protocol's port.
+    """
+    try:
+        text.encode()  # yarl leaves lone surrogates out
+        if any(character < " " or character == "\x7f" for character in text):
+            raise ValueError("it contains control characters")
+        url = URL(text.strip(" "))
+        url = base.join(url) if base is not None else url
+        if url.scheme not in ("http", "https"):
+            raise ValueError("only https:// is fetched from other hosts")
+        if url.raw_user is not None or url.raw_password is not None:
+            raise ValueError("it contains a user name or a password, and URLs are kept and shown; use a signed URL")
+        _checked_host(url)
+    except ValueError as exc:
+        raise RefusedLocation(f"audio_uri: this URL cannot be fetched: {_printable(str(exc))}") from None
+    return url
+
+
+def check_port(url: URL) -> None:
+    """Refuse the ports of other protocols."""
+    if url.port in _OTHER_PROTOCOLS:
+        raise RefusedLocation(f"audio_uri: nothing is fetched from port {url.port}, which is another protocol's")
+
+
+def host_of(url: URL) -> str:
+    """The host in one spelling, for comparisons: IDNA, lower case, no dot at its end."""
+    return (url.raw_host or "").rstrip(".").lower()
+
+
+def _checked_host(url: URL) -> str:
+    """The host, as `host_of` gives it; ValueError if it is none.
+
+    `url.raw_host` is what will be resolved. Numbers must be in the one spelling that nobody reads differently:
+    `0177.0.0.1`, `127.1` and `2130706433` are this machine to some.
+    """
+    raw, host = url.raw_host or "", host_of(url)
+    if not host:
+        raise ValueError("it names no host")
+    if ":" in raw:
+        if not raw.isascii() or "%" in raw:
+            raise ValueError("an IPv6 address in it has a zone, or is none")
+        return str(ipaddress.IPv6Address(raw))
+    labels = host.split(".")
+    if _NUMBER.fullmatch(labels[-1]):
+        return str(ipaddress.IPv4Address(raw))
+    if len(host) > _NAME_LIMIT or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError("its host is no host name")
+    return host
+
+
+def is_public(address: str) -> bool:
+    """Whether a server at this address, in its usual notation, may be a stranger's: on the Internet, and not private,
+    local, multicast, reserved or a tunnel. An IPv4 address inside an IPv6 one counts, too.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in network for network in _SPECIAL_4)
+    embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    if any(ip in network for network in _STAND_FOR_4):
+        return is_public(str(embedded))
+    if ip.scope_id is not None or ip not in _PUBLIC_6 or any(ip in network for network in _SPECIAL_6):
+        return False
+    return int(ip) >> 32 & 0xFFFFFFFF not in _ISATAP or is_public(str(embedded))
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)[:200]
