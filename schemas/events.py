@@ -5,6 +5,7 @@ from.
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from schemas import texts
 from schemas.ids import Name
+
+#: Unicode's categories of what no URI may contain: controls, lone surrogates, line and paragraph separators.
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def _plain_filename(name: str) -> str:
@@ -22,7 +26,7 @@ def _plain_filename(name: str) -> str:
 
 
 def _no_controls(uri: str) -> str:
-    if uri != texts.readable(uri):
+    if not uri.isprintable() and any(unicodedata.category(character) in _CONTROLS for character in uri):
         raise ValueError("must not contain control characters")
     return uri
 
