@@ -233,6 +233,7 @@ class Fleet:
     url: str
     apps: dict[str, faust.App] = field(default_factory=dict)
     drivers: list[bind.Driver] = field(default_factory=list)
+    committer: Committer | None = None
     paces: list[Pace] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     table: LiveJobs = field(default_factory=NoTable)
@@ -318,7 +319,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
             Reader(reading),
             _url(settings, listening),
         )
-        committer = Committer(database)
+        committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)
         stack.push_async_callback(_stop, fleet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from yarl import URL
 
 from agents import track
 from agents.admission import Admission
-from agents.committer import Committer
+from agents.committer import TOLD_S, Committer
 from agents.failpoints import passing
 from agents.kafka import MAX_RECORD_BYTES, Kafka
 from agents.metrics import Metrics
@@ -102,8 +103,21 @@ class Driver:
         self._committer = committer
         self._metrics = metrics
         self._slots = asyncio.Semaphore(stage.concurrency)
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: Events in work, and since when.
+        self._tasks: dict[asyncio.Task[None], float] = {}
         self._kind = stage.name.partition(".")[0]
+        self._told = -TOLD_S
+
+    @property
+    def stage_name(self) -> str:
+        """Which stage it runs."""
+        return self._stage.name
+
+    @property
+    def oldest_s(self) -> float:
+        """For how many seconds the oldest event has been in work."""
+        oldest = min(self._tasks.values(), default=None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
 
     def attach(self, app: faust.App) -> None:
         """Make the stage the app's agent."""
@@ -123,17 +137,19 @@ class Driver:
         if self._stage.rank is not None:
             await self._admission.enter(self._stage.rank)
         task = asyncio.create_task(self._work(record, ack))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = time.monotonic()
+        task.add_done_callback(self._tasks.pop)
 
     async def _work(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
         try:
             done = await self._step(record)
             passing(f"{self._kind}.before-commit")
-            await self._committer.commit(done)
+            stored = await self._committer.commit(done)
             passing(f"{self._kind}.after-commit")
             await ack()
-            self._metrics.handled(done)
+            self._metrics.handled(stored)
+        except Exception:  # nothing of the above raises any: an event that is not acked comes again after a restart
+            log.exception("%s: an event of %s/%d stays", self._stage.name, record.topic, record.partition)
         finally:  # cancelled before the ack: it comes again
             self._slots.release()
             if self._stage.rank is not None:
@@ -146,7 +162,10 @@ class Driver:
             try:
                 return await step(self._stage, record)
             except Unavailable as exc:
-                log.warning("%s waits: %s", self._stage.name, exc)
+                if time.monotonic() - self._told >= TOLD_S:
+                    self._told = time.monotonic()
+                    waiting = self.stage_name, len(self._tasks), self.oldest_s
+                    log.warning("%s: %d events wait, the oldest for %.0f s: %s", *waiting, exc)
                 await asyncio.sleep(min(backoff_s(tries), 5.0))
                 tries += 1
 

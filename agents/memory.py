@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from agents import track
+from agents.committer import Committer
 from agents.stage import Stage, step
 from schemas import topics
 from schemas.errors import ConcordError
@@ -48,6 +49,9 @@ class MemoryFleet:
     #: The table `jobs`, as JSON text: a value changed in place is lost here as it would be in the changelog.
     table: dict[str, bytes] = field(default_factory=dict)
     _queues: dict[str, deque[Record]] = field(default_factory=lambda: defaultdict(deque))
+
+    def __post_init__(self) -> None:
+        self._committer = Committer(self.database)
 
     def publish(
         self, topic: str, value: bytes | Data | None, key: bytes | None = None, headers: Headers = ()
@@ -97,7 +101,7 @@ class MemoryFleet:
         for stage in self.stages:
             if self._queues[stage.name]:
                 record = self._queues[stage.name].popleft()
-                await self.database.commit([await step(stage, record)])
+                await self._committer.commit(await step(stage, record))
                 self._relay()
                 return True
         self._relay()

@@ -33,6 +33,16 @@ class Metrics:
         )
         self.retries = Counter("concord_retries", "Events that come again after an error", ["stage"], registry=new)
         self.dead_letters = Counter("concord_dead_letters", "Records given up", ["topic"], registry=new)
+        self.oldest_event = Gauge(
+            "concord_oldest_event_seconds", "For how long the oldest event has been in work", ["stage"], registry=new
+        )
+        self.oldest_step = Gauge(
+            "concord_oldest_step_seconds", "For how long the oldest step has waited to be stored", registry=new
+        )
+        self.steps_abandoned = Counter(
+            "concord_steps_abandoned", "Events of which PostgreSQL took not even the dead letter", ["stage"],
+            registry=new,
+        )  # fmt: skip
         self.batches = Counter("concord_relay_batches", "Outbox batches published", ["shard"], registry=new)
         self.relayed_rows = Counter("concord_relay_rows", "Outbox rows published", ["shard"], registry=new)
         self.outbox = Gauge("concord_outbox_rows", "Rows in the outbox", ["shard", "state"], registry=new)
@@ -145,6 +155,10 @@ class Metrics:
                 share = figures.get(what)
                 if share is not None:
                     histogram.labels(name).observe(share)
+
+    def abandoned(self, step: Step) -> None:
+        """Count a step of which nothing could be stored."""
+        self.steps_abandoned.labels(step.stage).inc()
 
     def traffic(self, provider: str, traffic: Traffic) -> None:
         """How it stands with a recognizer that others provide."""

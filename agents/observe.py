@@ -25,6 +25,7 @@ async def observe(fleet: Fleet) -> None:
     while True:
         try:
             _lag(fleet)
+            _waiting(fleet)
             if "relay" in fleet.roles:
                 await _outbox(fleet)
                 if time.monotonic() - swept > SWEEP_S:
@@ -44,6 +45,14 @@ def _lag(fleet: Fleet) -> None:
         for tp in consumer.offsets:
             behind = max(0, (consumer.highwater(tp) or 0) - (consumer.offsets.committable(tp) or 0))
             gauge.labels(name, tp.topic, str(tp.partition)).set(behind)
+
+
+def _waiting(fleet: Fleet) -> None:
+    """What waits in this worker, for PostgreSQL or for rows that somebody has locked."""
+    if fleet.committer is not None:
+        fleet.metrics.oldest_step.set(fleet.committer.oldest_s)
+    for driver in fleet.drivers:
+        fleet.metrics.oldest_event.labels(driver.stage_name).set(driver.oldest_s)
 
 
 async def _outbox(fleet: Fleet) -> None:

@@ -25,7 +25,8 @@ from agents.kafka import Kafka
 from agents.metrics import Metrics
 from schemas import topics
 from schemas.messages import load_headers
-from sinks.postgres import AWAY, SQL
+from sinks.postgres import SQL
+from sinks.postgres_errors import AWAY
 
 log = logging.getLogger(__name__)
 

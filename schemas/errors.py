@@ -16,6 +16,7 @@ ConcordError
 │   └── RateLimited      the provider asked for a pause
 │       └── Paused       nobody was asked: there is a pause, and it is too long to be waited for here
 └── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
+    ├── Contended        others are at the same rows, or a batch took too long: what needs other rows may go on
     └── Misconfigured    it answers, but will not work before somebody changes the settings (a SettingsError, too)
 
 `code` is what programs read in `job.failed`. Once published, a code keeps its meaning.
@@ -121,6 +122,10 @@ class Paused(RateLimited):
 
 class Unavailable(ConcordError):
     """One of our own servers does not answer. Work waits for it and is not charged an attempt."""
+
+
+class Contended(Unavailable):
+    """The database answers, but another transaction holds what this one needs: the rest of a batch goes on without."""
 
 
 class Misconfigured(SettingsError, Unavailable):

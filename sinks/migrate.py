@@ -9,7 +9,8 @@ from importlib.resources import files
 import asyncpg
 
 from schemas.errors import SettingsError
-from sinks.postgres import HUNG_S, unavailable
+from sinks.postgres import HUNG_S
+from sinks.postgres_errors import unavailable
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -15,12 +14,12 @@ import asyncpg
 import orjson
 
 from schemas import topics
-from schemas.errors import Unavailable
 from schemas.events import StepState
 from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Step, Usage, Written, advance
 from schemas.messages import Message, dump_headers
 from sinks import Claim, Traffic, places, queries
 from sinks.coalesce import Coalesce
+from sinks.postgres_errors import AWAY, unavailable
 
 SQL = queries.load("steps", "work", "relay", "turns")
 
@@ -31,35 +30,16 @@ STATEMENT_S = 15.0
 #: locks, on which others wait.
 HUNG_S = 10
 
+#: Seconds for which a statement waits for a lock. Longer than any of our own transactions takes, and short enough that
+#: a row which somebody else holds for an hour does not keep other rows' steps waiting; whatever an operator sets as
+#: `lock_timeout` for the database or the role, this holds here.
+LOCK_S = 3
+
 #: Days for which a judge's answer is remembered for the tenant's other jobs.
 ADJUDICATION_DAYS = 90
 
-#: What asyncpg raises when the server is away, restarting or was cut off. `InternalClientError` is in no family of its
-#: own
-#: ("cannot switch to state 12" after a kill -9 of the server).
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-)
-
 _REQUEST_COLUMNS = tuple(f.name for f in fields(ProviderRequest))
 _JOB_COLUMNS = tuple(f.name for f in fields(Job))
-
-
-@contextlib.contextmanager
-def unavailable() -> Iterator[None]:
-    """Turn everything that says "the server is away" into `Unavailable`."""
-    try:
-        yield
-    except AWAY as exc:
-        raise Unavailable(f"PostgreSQL does not answer ({type(exc).__name__}); the work waits for it") from exc
 
 
 async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8) -> asyncpg.Pool[asyncpg.Record]:
@@ -79,6 +59,7 @@ async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8)
                 "timezone": "UTC",
                 "jit": "off",
                 "idle_in_transaction_session_timeout": f"{HUNG_S}s",
+                "lock_timeout": f"{LOCK_S}s",
             },
         )
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.errors import InvalidInput
 from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
 from sinks import Cursor, Page, queries
-from sinks.postgres import AWAY, _job, unavailable
+from sinks.postgres import _job
+from sinks.postgres_errors import AWAY, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from agents.app import dsn_of, kafka_of, open_store
 from agents.commands.serve import with_addresses
 from schemas.errors import NotFound, SettingsError, Unavailable
-from sinks.postgres import Postgres, connect_pool, unavailable
+from sinks.postgres import Postgres, connect_pool
+from sinks.postgres_errors import unavailable
 from sinks.reader import Reader
 
 if TYPE_CHECKING:
@@ -101,14 +102,18 @@ def postgres_explained() -> Iterator[None]:
     """Turn what asyncpg raises for a wrong configuration into a sentence; outages are `Unavailable` already."""
     try:
         yield
-    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as exc:
-        raise SettingsError(f"PostgreSQL refuses the login in DATABASE_URL: {exc}") from exc
-    except asyncpg.InvalidCatalogNameError as exc:
-        raise SettingsError(f"DATABASE_URL names a database that is not there: {exc}") from exc
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as exc:
-        raise SettingsError(f"the database knows nothing of Concord ({exc}): run `concord migrate`") from exc
-    except Unavailable as exc:
-        raise Unavailable(f"{str(exc).partition(';')[0]}. {ADVICE}") from exc
+    except (asyncpg.PostgresError, Unavailable) as exc:
+        said = exc.__cause__ if isinstance(exc, Unavailable) else exc
+        match said:
+            case asyncpg.InvalidAuthorizationSpecificationError():
+                raise SettingsError(f"PostgreSQL refuses the login in DATABASE_URL: {said}") from exc
+            case asyncpg.InvalidCatalogNameError():
+                raise SettingsError(f"DATABASE_URL names a database that is not there: {said}") from exc
+            case asyncpg.UndefinedTableError() | asyncpg.InvalidParameterValueError():
+                raise SettingsError(f"the database knows nothing of Concord ({said}): run `concord migrate`") from exc
+            case _ if isinstance(exc, Unavailable):
+                raise Unavailable(f"{str(exc).partition(';')[0]}. {ADVICE}") from exc
+        raise
 
 
 @contextlib.asynccontextmanager
