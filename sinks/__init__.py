@@ -95,8 +95,11 @@ class Store(Protocol):
     def name(self, uri: str) -> str:
         """The name behind a URI of this store; raises InvalidInput for any other URI."""
 
-    async def check(self) -> None:
-        """Write, read and delete a probe; raises with what is wrong and what to do about it."""
+    async def check(self) -> Sequence[str]:
+        """Write, read and delete a probe in the ways in which work does; what the server lacks and is done without.
+
+        Raises with what is wrong and what to do about it.
+        """
 
     async def close(self) -> None:
         """Release connections and threads; the store is of no use afterwards. Safe to call twice."""

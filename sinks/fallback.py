@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -109,15 +109,16 @@ class FallbackStore:
     def name(self, uri: str) -> str:
         return self._main.name(uri)
 
-    async def check(self) -> None:
+    async def check(self) -> Sequence[str]:
         """Both must work, but a `main` that is merely away does not keep anybody from starting."""
         await self._spare.check()
         try:
-            await self._main.check()
+            return await self._main.check()
         except Misconfigured:
             raise
         except Unavailable as exc:
             self._lost(exc)
+            return [f"{exc}: blobs wait in the folder meanwhile"]
 
     async def close(self) -> None:
         await self._main.close()

@@ -136,7 +136,7 @@ class LocalStore:
     def uri(self, name: str) -> str:
         return f"file://{quote(self._base)}{quote(blobs.check_name(name))}"
 
-    async def check(self) -> None:
+    async def check(self) -> Sequence[str]:
         content = uuid4().hex.encode()
         blob = await self.put(f"_check/{uuid4().hex}.txt", content, "text/plain")
         try:
@@ -145,6 +145,7 @@ class LocalStore:
             await self.delete(blob.uri)
         if read != content or seen != blob:
             raise Unavailable(f"{self.root} did not give back what was written to it: check its disk")
+        return ()
 
     async def close(self) -> None:
         await self._threads.close()

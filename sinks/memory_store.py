@@ -14,7 +14,7 @@ from sinks import Blob
 from sinks.blobs import PIECE, check_content_type, check_expiry, check_name, check_prefix, check_range, name_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 BASE: Final = "memory://"
 
@@ -84,8 +84,9 @@ class MemoryStore:
     def name(self, uri: str) -> str:
         return name_in(BASE, uri)
 
-    async def check(self) -> None:
+    async def check(self) -> Sequence[str]:
         """Nothing can be wrong with a dict."""
+        return ()
 
     async def close(self) -> None:
         """Nothing to release."""

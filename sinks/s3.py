@@ -8,19 +8,20 @@ import logging
 import math
 from base64 import b64encode
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile, TemporaryDirectory, gettempdir
 from typing import IO, TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
+from schemas.errors import ConcordError, Misconfigured, NotFound, SettingsError, Unavailable
 from sinks import Blob, blobs
-from sinks.s3_errors import PERMISSIONS, Denied, Exists, IsFolder, PastEnd, Place, explain, failures
+from sinks.s3_errors import PERMISSIONS, Denied, Exists, IsFolder, PastEnd, Place, Unsupported, explain, failures
 from sinks.threads import Threads, settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,36 @@ _SLOWEST: Final = 1 << 20
 
 #: Seconds for cleaning up after a cancellation. What is left then is the bucket's lifecycle rule's.
 _CLEANUP_S: Final = 5.0
+
+
+#: What a probe holds, and how the SDK is told to send and expect checksums only where S3's protocol demands them.
+_PROBE: Final = b"Concord was here."
+_NO_CHECKSUMS: Final = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a server that speaks S3 has of the protocol's newer parts. Older ones answer 501, or ignore them."""
+
+    #: x-amz-checksum-sha256 (since 2022).
+    checksums: bool = True
+    #: `If-None-Match: *` on writes (since 2024).
+    conditional: bool = True
+    #: Whether it was found out, or is only hoped for.
+    learned: bool = False
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What is missing, and what that means."""
+        conditions = (
+            "it does not keep `If-None-Match: *`: a recording is looked for before it is written, and of two writers "
+            "at the same moment the last one's stays"
+        )
+        checksums = "it takes no x-amz-checksum headers: what is written is verified when it is read, by our own sha256"
+        return [*([] if self.conditional else [conditions]), *([] if self.checksums else [checksums])]
 
 
 class S3Store:
@@ -86,25 +117,46 @@ class S3Store:
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
         self._client: Any = None
+        self._learning = asyncio.Lock()
+        self._dialect = Dialect()
 
     async def put(
         self, name: str, content: bytes | AsyncIterator[bytes], content_type: str, *, once: bool = False
     ) -> Blob:
-        uri, key = self.uri(name), self._prefix + name
+        uri = self.uri(name)
         blobs.check_content_type(content_type)
-        condition = {"IfNoneMatch": "*"} if once else {}
+        if once and not self._dialect.learned:
+            await self._learn()
         async with self._body(content) as (body, size, sha256):
-            about = {"ContentType": content_type, "Metadata": {"sha256": sha256}, **self._encryption}
+            blob = Blob(uri, size, sha256, content_type)
             try:
-                async with self._folder_races(name):
-                    if size <= PART:
-                        about |= {"ChecksumSHA256": b64encode(bytes.fromhex(sha256)).decode(), **condition}
-                        await self._call("put_object", moved=size, Key=key, Body=body, **about)
-                    else:
-                        await self._upload(key, body, size, about, condition)
-            except Exists:
-                return await self._already(uri)
-        return Blob(uri, size, sha256, content_type)
+                return await self._put(name, body, blob, once=once)
+            except Unsupported:
+                before = self._dialect
+                await self._learn()
+                if self._dialect == before:
+                    raise
+                body.seek(0)
+                return await self._put(name, body, blob, once=once)
+
+    async def _put(self, name: str, body: IO[bytes], blob: Blob, *, once: bool) -> Blob:
+        """Write what `blob` says, in the dialect of this server; what is there then."""
+        key, dialect = self._prefix + name, self._dialect
+        about = {"ContentType": blob.content_type, "Metadata": {"sha256": blob.sha256}, **self._encryption}
+        condition = {"IfNoneMatch": "*"} if once and dialect.conditional else {}
+        if once and not condition and (there := await self.stat(blob.uri)) is not None:
+            return there
+        try:
+            async with self._folder_races(name):
+                if blob.size_bytes <= PART:
+                    about |= _checksum(dialect, bytes.fromhex(blob.sha256)) | condition
+                    await self._call("put_object", moved=blob.size_bytes, Key=key, Body=body, **about)
+                else:
+                    await self._upload(key, body, blob.size_bytes, about, condition)
+        except Exists:
+            return await self._already(blob.uri)
+        # Without the condition another writer may have been as fast: what is stored counts, for both.
+        return await self._already(blob.uri) if once and not condition else blob
 
     async def _already(self, uri: str) -> Blob:
         """What is there. It may be our own: the SDK sends again what had no answer, and meets what it wrote."""
@@ -186,24 +238,74 @@ class S3Store:
     def name(self, uri: str) -> str:
         return blobs.name_in(self._base, uri)
 
-    async def check(self) -> None:
-        """Write, read, list and delete a probe; raises with what is wrong: key, bucket, permission or the way there."""
+    async def check(self) -> Sequence[str]:
+        """Write, read, list and delete probes as work does; raises with what is wrong: key, bucket, permission or the
+        way there.
+        """
         name = f"_check/{uuid4().hex}.txt"
         try:
+            await self._learn()
             await self._probe(name)
         except Denied as exc:
             raise await self._denied(name, exc) from exc
+        return self._dialect.remarks
+
+    async def _learn(self) -> None:
+        """Find out which of what we would like to use this server has, by writing a probe twice."""
+        async with self._learning:
+            name = f"_check/{uuid4().hex}.txt"
+            try:
+                await self._speak(Dialect())
+                checksums = await self._takes(name, {"ChecksumSHA256": _base64(hashlib.sha256(_PROBE).digest())})
+                if not checksums:
+                    await self._speak(Dialect(checksums=False))
+                    await self._call("put_object", Key=self._prefix + name, Body=_PROBE)
+                conditional = False
+                with suppress(Unsupported):
+                    await self._call("put_object", Key=self._prefix + name, Body=_PROBE, IfNoneMatch="*")
+            except Exists:
+                conditional = True
+            finally:
+                with suppress(ConcordError):
+                    await self._call("delete_object", Key=self._prefix + name)
+            await self._speak(Dialect(checksums=checksums, conditional=conditional, learned=True))
+            for remark in self._dialect.remarks:
+                log.warning("%s: %s", self._place, remark)
+
+    async def _takes(self, name: str, parameters: dict[str, Any]) -> bool:
+        try:
+            await self._call("put_object", Key=self._prefix + name, Body=_PROBE, **parameters)
+        except Unsupported:
+            return False
+        return True
+
+    async def _speak(self, dialect: Dialect) -> None:
+        """Use this dialect from now on; requests under way end in the one before."""
+        if dialect.checksums != self._dialect.checksums:
+            async with self._opening:
+                self._client = None
+        self._dialect = dialect
 
     async def _probe(self, name: str) -> None:
         content = uuid4().hex.encode()
         blob = await self.put(name, content, "text/plain")
         try:
             read, seen = await self.get(blob.uri), await self.stat(blob.uri)
+            part = b"".join([piece async for piece in self.stream(blob.uri, 1, 3)])
+            about = {"ContentType": "text/plain", "Metadata": {"sha256": blob.sha256}, **self._encryption}
+            await self._upload(self._prefix + name, BytesIO(content), len(content), about, {})
+            again = await self.get(blob.uri)
             listed = [uri async for uri in self.list("_check/")]
         finally:
             await self.delete(blob.uri)
         left = await self.stat(blob.uri)
-        if read != content or seen != blob or blob.uri not in listed or left is not None:
+        if (
+            {read, again} != {content}
+            or part != content[1:3]
+            or seen != blob
+            or blob.uri not in listed
+            or left is not None
+        ):
             raise Misconfigured(f"{self._place} does not give back what is written to it: is it an S3 server?")
 
     async def _denied(self, name: str, first: Denied) -> Denied:
@@ -250,6 +352,7 @@ class S3Store:
             aws_secret_access_key=secret_key,
             aws_session_token=session_token,
             config=config(
+                **({} if self._dialect.checksums else _NO_CHECKSUMS),
                 connect_timeout=min(5.0, self._timeout),
                 read_timeout=60,  # how long a large upload may be put together; `_call` is stricter with all else
                 retries={"mode": "standard", "total_max_attempts": self._attempts},
@@ -330,7 +433,7 @@ class S3Store:
 
     async def _begin(self, key: str, about: dict[str, Any]) -> dict[str, Any]:
         """Key and id of a new multipart upload. Cancelled meanwhile, it waits for the id, to abort what has that id."""
-        about = {"ChecksumAlgorithm": "SHA256", **about}
+        about = ({"ChecksumAlgorithm": "SHA256"} if self._dialect.checksums else {}) | about
         asking = asyncio.create_task(self._call("create_multipart_upload", Key=key, **about))
         try:
             answer = await asyncio.shield(asking)
@@ -342,7 +445,7 @@ class S3Store:
         return {"Key": key, "UploadId": answer["UploadId"]}
 
     async def _part(self, upload: dict[str, Any], number: int, content: BytesIO, sha256: bytes) -> dict[str, Any]:
-        part = {"PartNumber": number, "ChecksumSHA256": b64encode(sha256).decode()}
+        part = {"PartNumber": number, **_checksum(self._dialect, sha256)}
         answer = await self._call("upload_part", moved=content.getbuffer().nbytes, Body=content, **part, **upload)
         return {**part, "ETag": answer["ETag"]}
 
@@ -379,6 +482,14 @@ class S3Store:
             yield
         except OSError as exc:
             raise Unavailable(f"no temporary file can be written in {self._spool}: {exc}. Make room there") from exc
+
+
+def _base64(digest: bytes) -> str:
+    return b64encode(digest).decode()
+
+
+def _checksum(dialect: Dialect, sha256: bytes) -> dict[str, str]:
+    return {"ChecksumSHA256": _base64(sha256)} if dialect.checksums else {}
 
 
 def _sdk() -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -64,6 +64,10 @@ class Exists(InvalidInput):
     """A blob that was to be written once is there already, or is being written by somebody else."""
 
 
+class Unsupported(Misconfigured):
+    """The server lacks a part of S3's protocol that the request uses."""
+
+
 class IsFolder(InvalidInput):
     """A blob by the name of a folder, as a gateway over a file system sees it."""
 
@@ -133,6 +137,8 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
         return Misconfigured(
             f"{place}: the bucket is in another region{_region(response)}: check S3_REGION ({code}: {text})"
         )
+    if code == "NotImplemented" or status == 501 or (operation in _WRITES and _names_a_header(code, text)):
+        return Unsupported(f"{place} does not have what {operation} uses: {code or status}: {text}")
     if code in _PASSING or status >= 500 or status == 429:
         return Unavailable(f"{place} refused {operation} for now ({code or status}: {text})")
     if status == 412 or code == "ConditionalRequestConflict":
@@ -148,6 +154,20 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
     if status == 403:
         return Denied(place, [PERMISSIONS.get(operation, operation)], f"{code}: {text}")
     return Misconfigured(f"{place} does not take {operation}: {code or status}: {text}")
+
+
+#: Requests with headers that older servers do not have.
+_WRITES: Final = frozenset({"put_object", "create_multipart_upload", "upload_part", "complete_multipart_upload"})
+
+#: What older servers call a request whose checksum, trailer or condition they do not understand. A real mismatch of a
+#: checksum has a code of its own and stays what it is.
+_NOT_UNDERSTOOD: Final = frozenset({"InvalidArgument", "InvalidRequest", "BadRequest", "MalformedTrailerError", "400"})
+
+
+def _names_a_header(code: str, text: str) -> bool:
+    """Whether a refusal is about a header of the protocol's newer parts."""
+    about = ("checksum", "trailer", "if-none-match", "header", "aws-chunked")
+    return code in _NOT_UNDERSTOOD and any(word in text.lower() for word in about)
 
 
 def _reason(exc: Any) -> str:

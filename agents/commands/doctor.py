@@ -315,7 +315,7 @@ async def _store(settings: Settings) -> list[Finding]:
     what = f"store s3://{settings.s3_bucket}" if settings.s3_bucket else f"store {settings.storage}"
     try:
         async with asyncio.timeout(4 * CONNECT_S), reach.store(settings) as store:
-            await store.check()
+            remarks = await store.check()
     except TimeoutError:
         return [
             Finding(
@@ -326,7 +326,8 @@ async def _store(settings: Settings) -> list[Finding]:
         away = settings.s3_bucket and isinstance(exc, Unavailable) and not isinstance(exc, Misconfigured)
         advice = "check that it runs, the network, and where it is: S3_ENDPOINT_URL" if away else ""
         return [Finding(what, "fail", str(exc), advice)]
-    return [Finding(what, "ok", "a probe was written, read and deleted")]
+    remarked = [Finding(what, "warn", remark) for remark in remarks]
+    return [Finding(what, "ok", "a probe was written, read and deleted"), *remarked]
 
 
 async def _http(settings: Settings) -> list[Finding]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 from datetime import timedelta
 from uuid import uuid4
 
 import aiohttp
+import aiohttp.web
 import pytest
 
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
@@ -480,6 +482,83 @@ def moto(tmp_path_factory):
         owner.create_bucket(Bucket=BUCKET)
     yield server
     server.kill()
+
+
+# Servers that lack the newer parts of S3's protocol.
+
+
+def _lacks(name, headers):
+    """What an older server answers to a request with these headers: an error, or None if it ignores them."""
+    newer = any(header.startswith(("x-amz-checksum-", "x-amz-trailer", "x-amz-sdk-checksum")) for header in headers)
+    match name:
+        case "conditions" if "if-none-match" in headers:
+            return 501, "NotImplemented", "A header you provided implies functionality that is not implemented"
+        case "checksums" if newer:
+            return 400, "InvalidArgument", "Unknown header x-amz-checksum-sha256"
+        case "both" if newer or "if-none-match" in headers:
+            return 501, "NotImplemented", "Not implemented"
+    return None
+
+
+@contextlib.asynccontextmanager
+async def older(server, lacking):
+    """The endpoint of a proxy in front of moto (which checks no signature) that refuses or ignores what is newer."""
+
+    async def passed_on(request):
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        if request.method in {"PUT", "POST"} and (refused := _lacks(lacking, headers)):
+            status, code, text = refused
+            await request.read()
+            body = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>"
+            return aiohttp.web.Response(status=status, text=body, content_type="application/xml")
+        if lacking == "ignores conditions":
+            headers.pop("if-none-match", None)
+        async with session.request(
+            request.method,
+            f"{server.endpoint}{request.raw_path}",
+            headers=headers,
+            data=io.BytesIO(await request.read()),
+        ) as answer:
+            kept = {k: v for k, v in answer.headers.items() if k.lower() not in {"transfer-encoding", "connection"}}
+            if request.method != "HEAD":
+                kept.pop("Content-Length", None)
+            return aiohttp.web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+    app = aiohttp.web.Application(client_max_size=64 * MB)
+    app.router.add_route("*", "/{path:.*}", passed_on)
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Content-Type"]) as session:
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("lacking", ["conditions", "ignores conditions", "checksums", "both"])
+async def test_a_server_without_newer_parts_of_the_protocol_is_used_without_them(moto, lacking, checked):
+    async with older(moto, lacking) as endpoint, store_at(endpoint) as store:
+        remarks = await store.check() if checked else []
+        first = await store.put("a/original.wav", b"first", "audio/wav", once=True)
+        second = await store.put("a/original.wav", b"second", "audio/wav", once=True)
+        large = await store.put("a/large.bin", pieces(*[b"x" * MB] * 17), "application/octet-stream", once=True)
+        plain = await store.put("a/b.json", b"{}", "application/json")
+
+        assert second == first
+        assert await store.get(first.uri) == b"first"
+        assert (await store.stat(large.uri)).size_bytes == 17 * MB
+        assert await store.get(plain.uri) == b"{}"
+        assert [uri async for uri in store.list("_check/")] == []
+    if checked:
+        assert any("If-None-Match" in remark for remark in remarks) == (lacking != "checksums")
+        assert any("x-amz-checksum" in remark for remark in remarks) == (lacking in {"checksums", "both"})
+
+
+async def test_a_server_with_all_of_the_protocol_is_asked_for_all_of_it(s3_server):
+    async with store_at(s3_server.endpoint) as store:
+        assert list(await store.check()) == []
 
 
 def test_a_prefix_that_leaves_no_room_for_names_is_refused():
