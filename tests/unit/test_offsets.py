@@ -4,11 +4,13 @@ order.
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.offsets import Offsets
+from agents.offsets import Held, Offsets
 
 P = ("topic", 0)
 
@@ -91,3 +93,54 @@ def test_commits_only_rise(order):
 
     assert seen == sorted(seen)
     assert seen[-1] == 130
+
+
+async def waits(held: Held, offset: int, size: int, partition=P) -> asyncio.Task[None]:
+    task = asyncio.create_task(held.add(partition, offset, size))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_bytes_beyond_the_limit_wait_until_others_are_done():
+    held = Held(limit=10)
+    await held.add(P, 0, 6)
+    second = await waits(held, 1, 5)
+    assert not second.done()
+
+    held.drop(P, 0)
+    await asyncio.wait_for(second, 1)
+    held.drop(P, 0)  # once more, as after a rebalance: that is no room
+    third = await waits(held, 2, 6)
+    assert not third.done()
+    held.drop(P, 1)
+    await asyncio.wait_for(third, 1)
+
+
+async def test_what_is_larger_than_the_limit_comes_alone():
+    held = Held(limit=10)
+    await asyncio.wait_for(held.add(P, 0, 500), 1)
+    small = await waits(held, 1, 1)
+    assert not small.done()
+
+    held.drop(P, 0)
+    await asyncio.wait_for(small, 1)
+
+
+async def test_a_partition_that_moved_away_holds_nothing():
+    held = Held(limit=10)
+    await held.add(P, 0, 6)
+    await held.add(("topic", 1), 0, 4)
+    waiting = await waits(held, 1, 6)
+    held.forget([P])
+
+    await asyncio.wait_for(waiting, 1)
+    assert not (await waits(held, 2, 1)).done()
+
+
+async def test_who_gave_up_waiting_holds_nothing():
+    held = Held(limit=10)
+    await held.add(P, 0, 10)
+    (await waits(held, 1, 10)).cancel()
+    held.drop(P, 0)
+
+    await asyncio.wait_for(held.add(P, 2, 10), 1)
