@@ -213,10 +213,10 @@ class NoTable:
 
     epoch = 0
 
-    def get(self, job_id: str) -> None:
+    def get(self, tenant_id: str, job_id: str) -> None:
         """Nothing is known here."""
 
-    def owner(self, job_id: str) -> None:
+    def owner(self, tenant_id: str, job_id: str) -> None:
         """Nobody is asked."""
 
 

@@ -23,7 +23,7 @@ from agents.kafka import MAX_RECORD_BYTES, Kafka
 from agents.metrics import Metrics
 from agents.offsets import Transport
 from agents.stage import Stage, backoff_s, step, undeliverable
-from schemas import topics
+from schemas import ids, topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.events import JobStatus
 from schemas.jobs import Failure, Step
@@ -89,7 +89,7 @@ def record_of(message: Any) -> Record:
         message.key,
         message.value,
         tuple(pairs),
-        round((message.timestamp or 0) * 1000),
+        round((message.timestamp or 0) * 1000),  # Faust has seconds; cut off, a millisecond would go missing
         message.checksum if isinstance(message.checksum, Flaw) else None,
     )
 
@@ -199,19 +199,19 @@ class FaustTable:
         """How often partitions have moved. A row read back after a kill may be older than what was shown of it."""
         return int(self._app.rebalancing_count)
 
-    def get(self, job_id: str) -> JobStatus | None:
+    def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
         """This worker's row; None while partitions move or the table is read back."""
-        row = self._table.get(job_id) if self._settled() else None
+        row = self._table.get(ids.job_key(tenant_id, job_id)) if self._settled() else None
         return JobStatus.model_validate(row) if row else None
 
-    def owner(self, job_id: str) -> str | None:
+    def owner(self, tenant_id: str, job_id: str) -> str | None:
         """Base URL of the other worker that has the row."""
         if not self._settled():
             return None
         # Not Faust's `key_store`: it needs the producer's metadata of the changelog, and counts the key as JSON. Rows
         # live where their source event was, and that went by the raw key.
         everywhere = range(self._table.partitions)
-        partition = _PARTITIONER(job_id.encode(), everywhere, everywhere)
+        partition = _PARTITIONER(ids.job_key(tenant_id, job_id).encode(), everywhere, everywhere)
         changelog = self._table.changelog_topic.get_topic_name()
         for url, held in self._app.router.tables_metadata().items():
             if partition in held.get(changelog, ()):
@@ -247,12 +247,12 @@ def track_app(
         async for event in manual.events():
             record = record_of(event.message)
             try:
-                status = track.newest(table.get((record.key or b"").decode("utf-8", "replace")), record)
+                status = track.newest(table.get, record)
             except MalformedEvent as exc:
                 await committer.commit(undeliverable("track", record, Failure(str(exc), exc.code)))
                 status = None
             if status is not None:
-                table[status.job_id] = status.model_dump(mode="json")
+                table[track.key_of(status)] = status.model_dump(mode="json")
                 changed(status)
             await manual.ack(event)
             metrics.tracked()

@@ -4,6 +4,7 @@ the job.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,10 +13,10 @@ from agents.locations import Fetched, Locations
 from agents.stage import Stage, belonging, failed_job
 from agents.work import LongWork
 from schemas import ids, topics
-from schemas.errors import MalformedEvent, Transient
+from schemas.errors import InvalidInput, MalformedEvent, Transient
 from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch, AudioUploaded, JobReprocess, StepState
 from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, ProviderRequest, end_of_failed
-from schemas.messages import Envelope, Message, dead_letter
+from schemas.messages import Envelope, dead_letter
 from sinks import Blob, Database
 
 #: Seconds for which the upload's own event waits for its audio; longer fetches go on outside it.
@@ -50,14 +51,12 @@ class Intake:
                 raise MalformedEvent(f"intake does not handle {type(other).__name__}")
 
     async def _upload(self, envelope: Envelope, data: AudioUploaded) -> Outcome:
-        job_id = data.job_id or ids.job_id(data.tenant_id, ids.event_id(envelope.id, "intake", 0))
-        known = await self.database.job(job_id)
-        if known is not None and known.tenant_id == data.tenant_id:
-            again = envelope.replay and known.status == "failed"
-            wish = JobReprocess(tenant_id=data.tenant_id, job_id=job_id, run=known.run + 1)
-            return await self._reprocess(wish) if again else _repeated(known)
+        job_id = job_of(envelope, data)
+        known = _meant(data, job_id, await self.database.named(data.tenant_id, job_id, data.reference))
         if known is not None:
-            return Outcome(raw=((_taken_letter(envelope), 0.0),), audit="")
+            again = envelope.replay and known.status == "failed"
+            wish = JobReprocess(tenant_id=known.tenant_id, job_id=known.job_id, run=known.run + 1)
+            return await self._reprocess(wish) if again else _repeated(known)
         fetch = AudioFetch(**data.model_dump(include=_FETCHED), job_id=job_id)
         try:
             fetched = await self._fetched(fetch, QUICK_S, eager=True)
@@ -72,7 +71,7 @@ class Intake:
         return self._created(envelope, data, job_id, fetched)
 
     async def _fetch(self, envelope: Envelope, data: AudioFetch) -> Outcome:
-        job = await self.database.job(data.job_id)
+        job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or job.run != data.run or job.status != "uploaded":
             return NOTHING
         fetched = await self._fetched(data, LOOK_S)
@@ -102,7 +101,7 @@ class Intake:
             passing("intake.stored")
             return found
 
-        found = await self.work.run(f"fetch/{data.job_id}/{data.run}", make, wait_s, eager=eager)
+        found = await self.work.run(f"fetch/{data.tenant_id}/{data.job_id}/{data.run}", make, wait_s, eager=eager)
         return cast("Fetched | None", found)
 
     def _created(self, envelope: Envelope, data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Outcome:
@@ -115,7 +114,7 @@ class Intake:
             new_requests=requests,
             files=(_original(job, fetched.blob),) if fetched else (),
             later=self._asked(job, requests) if fetched else (),
-            taken=_taken_letter(envelope),
+            taken=_taken(envelope, data, job_id),
         )
 
     def _asked(self, job: Job, requests: tuple[ProviderRequest, ...]) -> tuple[Later, ...]:
@@ -149,10 +148,10 @@ class Intake:
         )
 
     async def _reprocess(self, data: JobReprocess) -> Outcome:
-        job = await self.database.job(data.job_id)
-        if job is None or job.tenant_id != data.tenant_id or not job.ended or data.run != job.run + 1:
+        job = await self.database.job(data.tenant_id, data.job_id)
+        if job is None or not job.ended or data.run != job.run + 1:
             return NOTHING
-        earlier = {r.provider: r for r in await self.database.requests(job.job_id, job.run) if r.state == "done"}
+        earlier = {r.provider: r for r in await self.database.requests(*job.key, job.run) if r.state == "done"}
         begun = replace(
             job,
             run=data.run,
@@ -194,16 +193,10 @@ class Intake:
         data = envelope.data
         if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
             return failed_job("intake", envelope, failure)
-        job_id = data.job_id or ids.job_id(data.tenant_id, ids.event_id(envelope.id, "intake", 0))
-        step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
-        job = replace(_job(data, job_id, None), status="failed", reason=failure.reason, steps={"intake": step})
-        return Outcome(
-            tenant_id=job.tenant_id,
-            job_id=job.job_id,
-            create=job,
-            later=end_of_failed(job, "intake", failure),
-            taken=_taken_letter(envelope),
-        )
+        job_id = job_of(envelope, data)
+        # With an id of its own, the reason may be that the reference is another job's.
+        taken = _failed(_nameless(data), job_id, failure) if data.job_id else None
+        return replace(_failed(data, job_id, failure), taken=taken)
 
 
 def stage(intake: Intake) -> Stage:
@@ -214,12 +207,75 @@ def stage(intake: Intake) -> Stage:
 #: What fetching needs of an upload.
 _FETCHED = {"tenant_id", "audio_uri", "filename", "content_type"}
 
+#: Why an upload is refused that brings a new id and an old reference.
+_TAKEN = (
+    "reference: is another job's already; leave job_id out to repeat that job, or send another reference for a new one"
+)
+
+
+def job_of(envelope: Envelope, data: AudioUploaded) -> str:
+    """The id of an upload's job: its own, or derived from its reference, or from the event."""
+    if data.job_id is not None:
+        return data.job_id
+    if data.reference is not None:
+        return ids.job_of_reference(data.tenant_id, data.reference)
+    return ids.job_of_event(data.tenant_id, envelope.root)
+
+
+def _failed(data: AudioUploaded, job_id: str, failure: Failure) -> Outcome:
+    """The job, created as failed."""
+    step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
+    job = replace(_job(data, job_id, None), status="failed", reason=failure.reason, steps={"intake": step})
+    return Outcome(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        create=job,
+        later=end_of_failed(job, "intake", failure),
+        audit="failed",
+        error=failure.reason,
+    )
+
+
+def _taken(envelope: Envelope, data: AudioUploaded, job_id: str) -> Outcome | None:
+    """Another job got the reference while this one's recording was fetched. With an id of its own this one fails;
+    without, it is a repeat.
+    """
+    if data.job_id is None:
+        return None
+    failed = _failed(_nameless(data), job_id, Failure(_TAKEN, InvalidInput.code))
+    id = ids.event_id(envelope.id, "intake", "taken")
+    letter = dead_letter(envelope.record, id=id, stage="intake", reason=_TAKEN, attempts=1, of=failed)
+    return replace(failed, raw=((letter, 0.0),))
+
+
+def _nameless(data: AudioUploaded) -> AudioUploaded:
+    return data.model_copy(update={"reference": None})
+
+
+def _meant(data: AudioUploaded, job_id: str, named: Sequence[Job]) -> Job | None:
+    """The job that an upload repeats; None if it begins one.
+
+    Raises InvalidInput if its job id and its reference are those of two jobs.
+    """
+    of_id = next((job for job in named if job.job_id == job_id), None)
+    of_reference = next((job for job in named if data.reference is not None and job.reference == data.reference), None)
+    if data.job_id is None:
+        return of_reference or of_id
+    if of_reference is not None and of_reference.job_id != job_id:
+        raise InvalidInput(_TAKEN)
+    if of_id is not None and data.reference is not None and of_id.reference not in (None, data.reference):
+        raise InvalidInput(
+            "job_id: the job with this id has another reference; a job keeps the name that it began with"
+        )
+    return of_id
+
 
 def _job(data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Job:
     """The job as it begins."""
     job = Job(
         tenant_id=data.tenant_id,
         job_id=job_id,
+        reference=data.reference,
         status="transcribing" if fetched else "uploaded",
         filename=data.filename,
         audio_uri=data.audio_uri,
@@ -239,7 +295,8 @@ def _requests(job: Job, recognizers: tuple[str, ...]) -> tuple[ProviderRequest, 
             job_id=job.job_id,
             run=job.run,
             provider=name,
-            marker=f"concord-{job.job_id}-{job.run}-{name}",
+            # Two tenants may use the same job id, and the same provider. No name contains a tilde: no two are the same.
+            marker=f"concord-{job.tenant_id}~{job.job_id}~{job.run}~{name}",
         )
         for name in recognizers
     )
@@ -273,9 +330,3 @@ def _original(job: Job, blob: Blob) -> File:
 
 def _repeated(job: Job) -> Outcome:
     return Outcome(tenant_id=job.tenant_id, job_id=job.job_id, audit="repeated")
-
-
-def _taken_letter(envelope: Envelope) -> Message:
-    id = ids.event_id(envelope.id, "intake", "taken")
-    reason = "job_id: is taken already; leave it out to get a new one"
-    return dead_letter(envelope.record, id=id, stage="intake", reason=reason, attempts=1)

@@ -11,13 +11,14 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 
 from agents import track
 from agents.committer import Committer
 from agents.stage import Stage, step
-from schemas import topics
+from schemas import ids, topics
 from schemas.errors import ConcordError
 from schemas.events import Data, JobStatus
 from schemas.messages import Headers, Record, dump_headers, load_headers
@@ -75,11 +76,13 @@ class MemoryFleet:
                 self._queues[stage.name].append(record)
 
     def _track(self, record: Record) -> None:
-        key = (record.key or b"").decode()
-        known = self.table.get(key)
-        status = track.newest(orjson.loads(known) if known else None, record)
+        status = track.newest(self._row, record)
         if status is not None:
-            self.table[key] = orjson.dumps(status.model_dump(mode="json"))
+            self.table[track.key_of(status)] = orjson.dumps(status.model_dump(mode="json"))
+
+    def _row(self, key: str) -> dict[str, Any] | None:
+        row = self.table.get(key)
+        return orjson.loads(row) if row else None
 
     async def run(self, *, until: timedelta = timedelta(days=1), steps: int = 10_000) -> None:
         """Work until nothing is left that is due within `until` from now.
@@ -117,7 +120,7 @@ class MemoryFleet:
         """The data of everything on a topic."""
         return [orjson.loads(record.value or b"null") for record in self.log[topic]]
 
-    def status(self, job_id: str) -> JobStatus | None:
+    def status(self, tenant_id: str, job_id: str) -> JobStatus | None:
         """The table's row."""
-        row = self.table.get(job_id)
+        row = self.table.get(ids.job_key(tenant_id, job_id))
         return JobStatus.model_validate_json(row) if row else None

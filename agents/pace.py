@@ -60,9 +60,9 @@ class Pace:
         """Admit who queues, and learn of pauses."""
         self.traffic = await self.database.admit(self.provider, self.slots)
 
-    async def place(self, job_id: str, run: int) -> bool:
+    async def place(self, tenant_id: str, job_id: str, run: int) -> bool:
         """Whether the request may be under way now. If not, it queues, and its event is made due when it may."""
-        return self.slots is None or await self.database.place(job_id, run, self.provider, self.slots)
+        return self.slots is None or await self.database.place(tenant_id, job_id, run, self.provider, self.slots)
 
     @property
     def limited(self) -> bool:

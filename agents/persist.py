@@ -13,7 +13,7 @@ from agents.failpoints import passing
 from agents.stage import Stage, belonging, failed_job
 from agents.text.segments import segments, speakers
 from schemas import topics
-from schemas.events import Persisted, Reconciled, RunSweep, StepState
+from schemas.events import MAX_EVENT_METADATA_BYTES, Persisted, Reconciled, RunSweep, StepState
 from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, Transcript
 from schemas.messages import Envelope
 from schemas.words import Reconciliation, adapter
@@ -34,7 +34,7 @@ class Persist:
         if isinstance(envelope.data, RunSweep):
             return await self._sweep(envelope.data)
         data = cast("Reconciled", envelope.data)
-        job = await self.database.job(data.job_id)
+        job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or job.run != data.run or job.ended:
             return NOTHING
         decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
@@ -59,6 +59,9 @@ class Persist:
             confidence=transcript.confidence,
             word_count=transcript.words,
             duration_seconds=(job.duration_ms or 0) / 1000,
+            language=transcript.language,
+            filename=job.filename,
+            metadata=announced_metadata(job),
             completed_at=datetime.now(UTC),  # the database puts its own time here when it commits
         )
         return Outcome(
@@ -81,7 +84,7 @@ class Persist:
         """Delete the results of a failed run. The original and what recognizers were paid for stay, for a
         reprocessing.
         """
-        job = await self.database.job(data.job_id)
+        job = await self.database.job(data.tenant_id, data.job_id)
         if job is not None and job.run == data.run and job.status == "failed":
             for name in (names.raw_transcript, names.agent_optimized, names.metadata):
                 await self.store.delete(self.store.uri(name(data.tenant_id, data.job_id, data.run)))
@@ -99,11 +102,18 @@ def stage(persist: Persist) -> Stage:
     return Stage("persist", (topics.RECONCILED,), topics.PERSIST_DUE, persist.handle, persist.give_up, rank=0)
 
 
+def announced_metadata(job: Job) -> dict[str, Any] | None:
+    """The upload's metadata as `persisted` repeats them; None when they are too large for that."""
+    small = len(orjson.dumps(job.metadata)) <= MAX_EVENT_METADATA_BYTES
+    return job.metadata if small else None
+
+
 def agent_optimized(job: Job, decided: Reconciliation) -> dict[str, Any]:
     """The transcript as machines like to read it: text, speakers, segments, and how far to trust it."""
     return {
         "job_id": job.job_id,
         "tenant_id": job.tenant_id,
+        "reference": job.reference,
         "transcript": {"text": decided.text, "speakers": speakers(decided.words), "segments": segments(decided.words)},
         "metadata": {
             "run": job.run,
@@ -136,6 +146,7 @@ def _metadata(job: Job, data: Reconciled, decided: Reconciliation) -> dict[str, 
     return {
         "job_id": job.job_id,
         "tenant_id": job.tenant_id,
+        "reference": job.reference,
         "run": job.run,
         "filename": job.filename,
         "content_type": job.content_type,

@@ -21,7 +21,7 @@ from agents.work import LongWork
 from schemas import topics
 from schemas.errors import ProviderError
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
-from schemas.jobs import NOTHING, Failure, Later, Outcome, Progress, ProviderRequest
+from schemas.jobs import NOTHING, Failure, Job, Later, Outcome, Progress, ProviderRequest
 from schemas.messages import Envelope
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
@@ -58,7 +58,7 @@ class Reconcile:
         result = cast("AsrResult", envelope.data)
         if result.remaining:
             return NOTHING
-        requests = await self.database.requests(result.job_id, result.run)
+        requests = await self.database.requests(result.tenant_id, result.job_id, result.run)
         answered = [r for r in requests if r.state == "done" and r.hypothesis_uri]
         if not answered:
             reasons = "; ".join(f"{r.provider}: {r.error}" for r in requests)
@@ -68,7 +68,7 @@ class Reconcile:
 
     async def _end_waiting(self, envelope: Envelope, data: AsrDeadline) -> Outcome:
         """The run goes on with those that answered; but one that had to queue has its time from when that was over."""
-        pending = [r for r in await self.database.requests(data.job_id, data.run) if not r.ended]
+        pending = [r for r in await self.database.requests(data.tenant_id, data.job_id, data.run) if not r.ended]
         if wait_s := _left_s(pending, data.seconds, await self.database.now()):
             again = data.model_copy(update={"extended": data.extended + 1})
             later = Later(topics.RECONCILE_DUE.name, again, seconds=wait_s, kind="asr.deadline")
@@ -102,7 +102,7 @@ class Reconcile:
         async def settled(tell: Callable[[float], None]) -> Reconciliation:
             compared = await self._compared(answered)
             decided = compared.decided
-            if self.tiebreak is not None and (job := await self.database.job(result.job_id)) is not None:
+            if self.tiebreak is not None and (job := await self._job(result)) is not None:
                 decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
             if self.judge is not None:
                 whose = Whose(result.tenant_id, result.job_id, result.run)
@@ -110,8 +110,11 @@ class Reconcile:
             passing("reconcile.judged")
             return decided
 
-        key = f"reconcile/{result.job_id}/{result.run}"
+        key = f"reconcile/{result.tenant_id}/{result.job_id}/{result.run}"
         return cast("Reconciliation | None", await self.work.run(key, settled, LOOK_S))
+
+    async def _job(self, result: AsrResult) -> Job | None:
+        return await self.database.job(result.tenant_id, result.job_id)
 
     @staticmethod
     def _look_again(envelope: Envelope, result: AsrResult) -> Outcome:

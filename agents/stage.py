@@ -233,14 +233,14 @@ def _refused_letter(stage: Stage, record: Record, failure: Failure, _: Exception
 def _with_letter(
     stage: Stage, envelope: Envelope, failure: Failure, outcome: Outcome, otherwise: Callable[[Exception], Step]
 ) -> Step:
-    letter = _letter(stage.name, envelope.record, failure, envelope.id)
+    letter = _letter(stage.name, envelope.record, failure, envelope.id, outcome)
     outcome = replace(outcome, raw=(*outcome.raw, (letter, 0.0)), audit="failed", error=failure.reason)
     return Step(stage.name, envelope.id, outcome, envelope, otherwise=otherwise)
 
 
-def _letter(stage: str, record: Record, failure: Failure, id: Any) -> Message:
+def _letter(stage: str, record: Record, failure: Failure, id: Any, of: object = None) -> Message:
     id = ids.event_id(id, stage, "dlq")
-    return dead_letter(record, id=id, stage=stage, reason=failure.reason, attempts=failure.attempts)
+    return dead_letter(record, id=id, stage=stage, reason=failure.reason, attempts=failure.attempts, of=of)
 
 
 def undeliverable(stage: str, record: Record, failure: Failure) -> Step:

@@ -144,7 +144,7 @@ class _Asking:
             tenant_id=job.tenant_id,
             job_id=job.job_id,
             run=job.run,
-            marker=f"{job.job_id}/{job.run}/{stretch.start_ms}",
+            marker=f"{job.tenant_id}/{job.job_id}/{job.run}/{stretch.start_ms}",
             language=job.language,
             content_type="audio/flac",
             duration_ms=stretch.length_ms,

@@ -80,7 +80,7 @@ class Transcribe:
             row = await self._row(asked)
             if row is None or row.ended:
                 return NOTHING
-            if row.state == "waiting" and not await self.pace.place(asked.job_id, asked.run):
+            if row.state == "waiting" and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
                 return self._later(envelope, asked, QUEUED_S)
             if isinstance(recognizer, UploadingRecognizer) and row.audio_url is None:
                 return await self._upload(recognizer, envelope, asked, row)
@@ -93,7 +93,7 @@ class Transcribe:
             return self._later(envelope, asked, seconds, attempt=envelope.attempt)
         asked = asked.model_copy(update={"moment": None})
         began = time.monotonic()
-        match await self.database.claim(asked.job_id, asked.run, asked.provider, CLAIM_S):
+        match await self.database.claim(asked.tenant_id, asked.job_id, asked.run, asked.provider, CLAIM_S):
             case Claim() as claim:
                 passing("transcribe.claimed")
                 return await self._submit(recognizer, envelope, asked, claim, began + CLAIM_S - 1)
@@ -125,7 +125,7 @@ class Transcribe:
         The row's token guards it: once a claim was made, it is that claim's URL and no other.
         """
         request, audio = self._request(asked, row), _Stored(self.store, asked.audio_uri)
-        key = f"upload/{asked.job_id}/{asked.run}/{asked.provider}"
+        key = f"upload/{asked.tenant_id}/{asked.job_id}/{asked.run}/{asked.provider}"
 
         async def upload(_: Callable[[float], None]) -> str:
             await self.pace.wait()  # for nothing where the provider follows a link to our storage: only it knows
@@ -238,9 +238,9 @@ class Transcribe:
         row = await self._row(asked)
         if row is None or row.ended:
             return NOTHING
-        key = f"transcribe/{asked.job_id}/{asked.run}/{asked.provider}"
+        key = f"transcribe/{asked.tenant_id}/{asked.job_id}/{asked.run}/{asked.provider}"
         if isinstance(recognizer, PiecewiseRecognizer):
-            if row.admitted_at is None and not await self.pace.place(asked.job_id, asked.run):
+            if row.admitted_at is None and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
                 return self._later(envelope, asked, QUEUED_S)
             if (pause := await self._paused(envelope, asked, key)) is not None:
                 return pause
@@ -274,7 +274,7 @@ class Transcribe:
         return heard
 
     async def _row(self, asked: AsrRequest) -> ProviderRequest | None:
-        rows = await self.database.requests(asked.job_id, asked.run)
+        rows = await self.database.requests(asked.tenant_id, asked.job_id, asked.run)
         return next((row for row in rows if row.provider == asked.provider), None)
 
     async def _store(self, asked: AsrRequest, heard: Hypothesis) -> str:

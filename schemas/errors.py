@@ -4,6 +4,7 @@ ConcordError
 ├── SettingsError        the environment is incomplete or contradictory
 ├── ServerError          an embedded server did not start, or died
 ├── NotFound             no such job, blob or record (for this tenant)
+├── Ambiguous            several tenants have a job of this name
 ├── InvalidInput         will never work, however often it is tried
 │   ├── MalformedEvent   bytes, JSON, headers or schema
 │   │   └── TooLarge     more bytes than Kafka or a store takes
@@ -24,6 +25,7 @@ ConcordError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from schemas.texts import readable
@@ -51,6 +53,17 @@ class NotFound(ConcordError):
     """There is no such thing, or it belongs to another tenant."""
 
     code = "not_found"
+
+
+class Ambiguous(ConcordError):
+    """A job was named without its tenant, and several tenants have one of this name."""
+
+    code = "ambiguous"
+
+    def __init__(self, name: str, tenants: Sequence[str], how: str) -> None:
+        super().__init__(f"{len(tenants)} tenants have a job of this name, {name!r}: say which of them by {how}")
+        #: Those that were found, in order.
+        self.tenants = tuple(tenants)
 
 
 class InvalidInput(ConcordError):

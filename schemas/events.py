@@ -7,12 +7,22 @@ from __future__ import annotations
 import posixpath
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
+from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from schemas import texts
-from schemas.ids import Name
+from schemas.ids import Name, Reference, canonical_uuid
 
 #: Unicode's categories of what no URI may contain: controls, lone surrogates, line and paragraph separators.
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -46,6 +56,12 @@ Uri = Annotated[
 ]
 Language = Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: Bytes of metadata, as JSON, that `persisted` repeats at most: an upload may bring 900 kB of it.
+MAX_EVENT_METADATA_BYTES: Final = 65_536
+
+#: What programs send that have an empty variable for an id.
+NIL_UUID: Final = str(UUID(int=0))
+
 #: A run's number; every reprocessing makes the next.
 Run = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -64,6 +80,15 @@ class Event(Data):
     run: Run = 1
 
 
+class JobEvent(Event):
+    """Data of an event that others may read: it carries the producer's own name for the job.
+
+    Who makes one need not know the reference: `schemas.jobs.advance` puts it there from the job's row.
+    """
+
+    reference: Reference | None = Field(None, description="your own name for the job, if the upload brought one")
+
+
 class Options(Data):
     """What an upload may ask for."""
 
@@ -78,12 +103,41 @@ class AudioUploaded(Data):
     tenant_id: Name
     audio_uri: Uri
     filename: Filename
-    job_id: Name | None = Field(None, description="yours; derived from tenant and event id when absent")
+    job_id: Name | None = Field(
+        None,
+        description="a UUID, which becomes the job's id; any other text is taken as the reference. When absent, the id "
+        "is derived from tenant and reference, or from tenant and event id",
+    )
+    reference: Reference | None = Field(
+        None,
+        description="your own name for the job, unique within the tenant: 1 to 255 printable characters. "
+        "A second upload with it is a repeat; it stands on every event of the job",
+    )
     content_type: Annotated[Reason, StringConstraints(max_length=255)] | None = None
     language: Language = "auto"
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     options: Options = Options()
     metadata: dict[Reason, Any] = Field(default_factory=dict, max_length=64)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        """The id in its canonical form, or as the reference that it is."""
+        if self.job_id is None:
+            return self
+        id, reference = canonical_uuid(self.job_id), self.reference
+        if id == NIL_UUID:
+            raise ValueError("job_id: the nil UUID names no job; leave it out to have an id derived")
+        if id is None:
+            if reference not in (None, self.job_id):
+                raise ValueError(
+                    "job_id is no UUID and therefore taken as the reference, but reference says something else: "
+                    "send a UUID as job_id, or one of the two"
+                )
+            reference = self.job_id
+        # The model is frozen for everybody else.
+        object.__setattr__(self, "job_id", id)
+        object.__setattr__(self, "reference", reference)
+        return self
 
 
 class JobReprocess(Event):
@@ -116,7 +170,7 @@ class AsrRequest(Event):
     )
 
 
-class AsrResult(Event):
+class AsrResult(JobEvent):
     """A recognizer has answered, finally: with a hypothesis, or with why there is none."""
 
     provider: Name
@@ -137,7 +191,7 @@ class AsrDeadline(Event):
     extended: int = Field(0, description="how often it was put off because a request was still queued")
 
 
-class Reconciled(Event):
+class Reconciled(JobEvent):
     """The recognizers' transcripts have become one."""
 
     raw_uri: Uri
@@ -146,7 +200,7 @@ class Reconciled(Event):
     agreement: Share | None = None
 
 
-class Persisted(Event):
+class Persisted(JobEvent):
     """Terminal: the transcript is stored, in object storage and in PostgreSQL. Once per (job, run)."""
 
     status: Literal["completed"] = "completed"
@@ -155,10 +209,17 @@ class Persisted(Event):
     confidence: Share | None = None
     word_count: int
     duration_seconds: float
+    language: str | None = Field(None, description="as the transcript has it; absent where nobody could tell")
+    filename: str | None = None
+    metadata: dict[str, Any] | None = Field(
+        None,
+        description=f"the upload's; left out when it has more than {MAX_EVENT_METADATA_BYTES} bytes as JSON: "
+        "agent_optimized.json has it, under metadata.custom",
+    )
     completed_at: datetime
 
 
-class JobFailed(Event):
+class JobFailed(JobEvent):
     """Terminal: there will be no transcript of this run, and why. Once per (job, run)."""
 
     stage: str
@@ -183,7 +244,7 @@ class StepState(Data):
     error: Reason | None = None
 
 
-class JobStatus(Event):
+class JobStatus(JobEvent):
     """Where a job stands. Compacted; the highest version is the truth, whatever the order of arrival."""
 
     status: Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]

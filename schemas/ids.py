@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated
 from uuid import UUID, uuid5
@@ -29,21 +30,62 @@ Name = Annotated[
 ]
 
 
+def _printable(reference: str) -> str:
+    if not reference.isprintable() or reference.isspace():
+        raise ValueError("use 1 to 255 printable characters, spaces included, and not spaces alone")
+    return reference
+
+
+#: A producer's own name for a job, kept and compared exactly as it is sent: spaces, slashes and umlauts are fine, line
+#: breaks and other control characters are not. It is never part of a path; unlike a `Name` it must be escaped in a URL.
+Reference = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
+
+#: Names a job among all tenants': (tenant_id, job_id).
+Key = tuple[str, str]
+
+
+def job_key(tenant_id: str, job_id: str) -> str:
+    """The same as one text: the key of `job.status` and of the table. No name contains the slash."""
+    return f"{tenant_id}/{job_id}"
+
+
+def canonical_uuid(text: str) -> str | None:
+    """The UUID that is written here, in lower case with hyphens; None for any other text."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
 def event_id(cause: UUID, stage: str, index: int | str) -> UUID:
     """The id of the `index`-th event that `stage` produces when it handles `cause`."""
     return uuid5(cause, f"{stage}/{index}")
 
 
-def ingress_id(tenant_id: str, source: str, ce_id: str) -> UUID:
-    """The identity of a stranger's event: CloudEvents promises that source and id together are unique."""
-    return uuid5(NAMESPACE, f"event\x1f{tenant_id}\x1f{source}\x1f{ce_id}")
+def ingress_id(tenant_id: str, source: str, ce_id: str, about: str = "") -> UUID:
+    """The identity of a stranger's event. CloudEvents promises that source and id together are unique, and not every
+    producer keeps that promise (one id for all its events, a counter without a source): what the event is `about`
+    counts, too, so that another recording is another event.
+    """
+    parts = ["event", tenant_id, source, ce_id, *([about] if about else [])]
+    return uuid5(NAMESPACE, "\x1f".join(parts))
 
 
-def record_id(topic: str, partition: int, offset: int) -> UUID:
-    """The identity of a record that names none itself: where it stands in the log."""
-    return uuid5(NAMESPACE, f"record\x1f{topic}\x1f{partition}\x1f{offset}")
+def record_id(topic: str, partition: int, offset: int, timestamp_ms: int, value: bytes | None) -> UUID:
+    """The identity of a record that names none itself: where it stands in the log, since when, and what it says.
+
+    A place alone is not enough: a topic that is deleted and made again begins at offset 0 again. Its records differ
+    from the earlier ones in their timestamp; where the producer sets that to a constant, in their value.
+    """
+    digest = hashlib.sha256(value or b"").hexdigest()
+    return uuid5(NAMESPACE, f"record\x1f{topic}\x1f{partition}\x1f{offset}\x1f{timestamp_ms}\x1f{digest}")
 
 
-def job_id(tenant_id: str, event: UUID) -> str:
-    """The job of an upload that did not bring an id."""
+def job_of_event(tenant_id: str, event: UUID) -> str:
+    """The id of the job of an upload that brings no name."""
     return str(uuid5(event, f"job\x1f{tenant_id}"))
+
+
+def job_of_reference(tenant_id: str, reference: str) -> str:
+    """The id of the job of an upload that brings a reference and no id."""
+    return str(uuid5(NAMESPACE, f"reference\x1f{tenant_id}\x1f{reference}"))

@@ -19,12 +19,14 @@ from schemas.events import (
     AsrDeadline,
     AsrResult,
     Data,
+    JobEvent,
     JobFailed,
     JobStatus,
     Persisted,
     RunSweep,
     StepState,
 )
+from schemas.ids import Key
 from schemas.messages import Envelope, Message, largest, message, size_of
 from schemas.texts import ERROR_CHARS, readable
 
@@ -46,6 +48,8 @@ class Job:
 
     tenant_id: str
     job_id: str
+    #: The producer's own name for it; no other job of the tenant has it.
+    reference: str | None = None
     run: int = 1
     status: Status = "uploaded"
     #: Rises with every change, over all runs.
@@ -67,6 +71,11 @@ class Job:
     completed_at: datetime | None = None
 
     @property
+    def key(self) -> Key:
+        """What names it among all tenants' jobs."""
+        return self.tenant_id, self.job_id
+
+    @property
     def ended(self) -> bool:
         """Whether the run has had its terminal event."""
         return self.status in TERMINAL
@@ -74,7 +83,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderRequest:
-    """The row that makes sure a recording is paid for once: one per (job, run, provider)."""
+    """The row that makes sure a recording is paid for once: one per (tenant, job, run, provider)."""
 
     tenant_id: str
     job_id: str
@@ -287,11 +296,16 @@ class Outcome:
     later: tuple[Later, ...] = ()
     #: Messages as they are: retries and dead letters. Published even when the rest is refused as a repeat.
     raw: tuple[tuple[Message, float], ...] = ()
-    #: Published instead of everything else when the job id belongs to another tenant.
-    taken: Message | None = None
+    #: Becomes of it instead, besides `raw`, if the job to be created has the reference of another job of its tenant.
+    taken: Outcome | None = None
     #: What the audit log says: started, completed, failed, retried, repeated, refused.
     audit: str = "completed"
     error: str | None = None
+
+    @property
+    def key(self) -> Key | None:
+        """The job that this is about; None if it is about none."""
+        return (self.tenant_id, self.job_id) if self.tenant_id is not None and self.job_id is not None else None
 
 
 NOTHING: Final = Outcome(audit="")
@@ -328,6 +342,8 @@ class Rows:
 
     job: Job | None
     requests: dict[str, ProviderRequest]
+    #: The other job of the tenant that has the reference of the job to be created.
+    namesake: Job | None = None
 
 
 @dataclass(slots=True)
@@ -358,14 +374,14 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
     but what must not be lost (dead letters and retries). A step with an event that is too large to be published ends
     its run instead.
     """
-    before, requests = rows.job, dict(rows.requests)
+    before, requests, namesake = rows.job, dict(rows.requests), rows.namesake
     written = _advance(step, rows, now)
     events = (sent for sent, _ in written.messages[len(step.outcome.raw) :])
     oversized = next((sent for sent in events if size_of(sent) > largest(sent.topic)), None)
     job = step.outcome.create or step.outcome.begin or before
     if oversized is None or job is None:
         return written
-    rows.job = before
+    rows.job, rows.namesake = before, namesake
     rows.requests.clear()
     rows.requests.update(requests)
     return _advance(replace(step, outcome=_too_large(step, job, oversized)), rows, now)
@@ -410,19 +426,22 @@ def end_of_failed(whose: OfRun, stage: str, failure: Failure) -> tuple[Later, ..
 def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     outcome = step.outcome
     written = Written(messages=list(outcome.raw))
-    if outcome.job_id is None:
-        _publish(step, written, now)
+    if outcome.key is None:
+        _publish(step, written, None, now)
         return written
     before = rows.job
+    if outcome.taken is not None and before is None and rows.namesake is not None:
+        rows.namesake = None
+        other = _advance(replace(step, outcome=outcome.taken), rows, now)
+        other.messages[:0] = written.messages
+        return other
     if not _guards_hold(outcome, rows):
         written.applied = False
         written.fenced = _fenced(outcome, rows)
-        if outcome.taken is not None and before is not None and before.tenant_id != outcome.tenant_id:
-            written.messages.append((outcome.taken, 0.0))
         return written
     _change_job(step, rows, now)
     results = _change_requests(outcome, rows, now)
-    _publish(step, written, now)
+    _publish(step, written, rows.job, now)
     _announce_results(step, rows, results, written, now)
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     if rows.job is not None and rows.job != before:
@@ -438,8 +457,8 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
 def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
     job = rows.job
     if outcome.create is not None:
-        return job is None
-    if job is None or job.tenant_id != outcome.tenant_id:
+        return job is None and rows.namesake is None
+    if job is None:
         return False
     if outcome.begin is not None:
         return job.ended and job.run + 1 == outcome.begin.run
@@ -558,7 +577,8 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
     for index, row in enumerate(results):
         remaining = waiting + len(results) - 1 - index
         data = _result(row, rows.job, remaining)
-        written.messages.append((_message(step, Later(topics.RESULTS.name, data, index=row.provider), now), 0.0))
+        result = Later(topics.RESULTS.name, data, index=row.provider)
+        written.messages.append((_message(step, result, rows.job, now), 0.0))
         stage = f"transcribe.{row.provider}"
         state = StepState(
             state="done" if row.state == "done" else "failed",
@@ -589,29 +609,39 @@ def _result(row: ProviderRequest, job: Job, remaining: int) -> AsrResult:
     )
 
 
-def _publish(step: Step, written: Written, now: datetime) -> None:
-    written.messages += [(_message(step, later, now), later.seconds) for later in step.outcome.later]
+def _publish(step: Step, written: Written, job: Job | None, now: datetime) -> None:
+    written.messages += [(_message(step, later, job, now), later.seconds) for later in step.outcome.later]
 
 
-def _message(step: Step, later: Later, now: datetime) -> Message:
-    if isinstance(later.data, Persisted):
-        later = replace(later, data=later.data.model_copy(update={"completed_at": now}))
-    if isinstance(later.data, JobFailed):
-        later = replace(later, data=later.data.model_copy(update={"failed_at": now}))
-    if isinstance(later.data, AsrDeadline) and not later.data.extended:
-        id = deadline_id(later.data.tenant_id, later.data.job_id, later.data.run)
+def _message(step: Step, later: Later, job: Job | None, now: datetime) -> Message:
+    data = _completed(later.data, job, now)
+    if isinstance(data, AsrDeadline) and not data.extended:
+        id = deadline_id(data.tenant_id, data.job_id, data.run)
     else:
         id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
-    return message(later.topic, later.data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
+    return message(later.topic, data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
+
+
+def _completed(data: Data, job: Job | None, now: datetime) -> Data:
+    """An event's data with what is known here only: the time of the commit, and the producer's name for the job."""
+    known: dict[str, Any] = {}
+    if isinstance(data, JobEvent) and job is not None:
+        known["reference"] = job.reference
+    if isinstance(data, Persisted):
+        known["completed_at"] = now
+    if isinstance(data, JobFailed):
+        known["failed_at"] = now
+    return data.model_copy(update=known) if known else data
 
 
 def _status_message(step: Step, job: Job, now: datetime) -> Message:
-    sent = _message(step, Later(topics.STATUS.name, status_of(job), index=job.version), now)
+    sent = _message(step, Later(topics.STATUS.name, status_of(job), index=job.version), job, now)
     if size_of(sent) <= largest(sent.topic):
         return sent
     # Hundreds of steps with long errors. Where the job stands must be told all the same.
     steps = {name: state.model_copy(update={"error": None}) for name, state in job.steps.items()}
-    return _message(step, Later(topics.STATUS.name, status_of(replace(job, steps=steps)), index=job.version), now)
+    status = status_of(replace(job, steps=steps))
+    return _message(step, Later(topics.STATUS.name, status, index=job.version), job, now)
 
 
 #: Share of the way that a job in each status has gone.
@@ -638,6 +668,7 @@ def status_of(job: Job) -> JobStatus:
     return JobStatus(
         tenant_id=job.tenant_id,
         job_id=job.job_id,
+        reference=job.reference,
         run=job.run,
         status=job.status,
         version=job.version,

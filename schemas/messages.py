@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from schemas import ids, texts
 from schemas.errors import MalformedEvent, TooLarge
-from schemas.events import Data
+from schemas.events import AudioUploaded, Data
 from schemas.topics import INGRESS, STATUS, Topic
 
 #: Kafka knows headers without a value.
@@ -46,11 +46,12 @@ _LETTER_KEY, _LETTER_HEADERS = 65_536, 524_288
 SOURCE = "/concord"
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
-_ORIGIN = "concord-origin"
+_ORIGIN, _ROOT = "concord-origin", "concord-root"
 #: What a retry or a dead letter says about a key and headers that it had to cut.
 _CUT = ("dlq-key-length", "dlq-key-sha256", "dlq-headers-count")
-#: Kafka's own rule for a topic's name. (`str.isdigit` takes more for a digit than `int` does.)
-_PLACE = re.compile(r"([A-Za-z0-9._-]{1,240})/([0-9]{1,9})/([0-9]{1,18})")
+#: Topic (Kafka's own rule), partition, offset and timestamp: -1 if the record has none, absent if an earlier version
+#: wrote the retry. (`str.isdigit` takes more for a digit than `int` does.)
+_PLACE = re.compile(r"([A-Za-z0-9._-]{1,240})/([0-9]{1,9})/([0-9]{1,18})(?:/(-?[0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,16 @@ class Record:
         return None
 
     @property
-    def origin(self) -> tuple[str, int, int]:
-        """Topic, partition and offset at which the event first entered: a retry remembers them.
+    def origin(self) -> tuple[str, int, int, int]:
+        """Topic, partition, offset and timestamp (ms) with which the event first entered: a retry remembers them.
 
         Where strangers write, only the record's own place counts: the header could be anything.
         """
+        own = self.topic, self.partition, self.offset, self.timestamp_ms
         if self.topic in INGRESS:
-            return self.topic, self.partition, self.offset
-        named = _PLACE.fullmatch(self.header(_ORIGIN) or "")
-        return (named[1], int(named[2]), int(named[3])) if named else (self.topic, self.partition, self.offset)
+            return own
+        place = _PLACE.fullmatch(self.header(_ORIGIN) or "")
+        return (place[1], int(place[2]), int(place[3]), int(place[4] or 0)) if place else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,12 @@ class Envelope:
     replay: int = 0
     #: How often it came back because it was not done in time, which is not a try.
     waits: int = 0
+    #: The id of the event of which this one is a retry; its own id for any other.
+    root: UUID = field(default=UUID(int=0))
+
+    def __post_init__(self) -> None:
+        if not self.root.int:
+            object.__setattr__(self, "root", self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,10 @@ class Message:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    #: Whose job it is about, where that is known: for whoever looks for a job's rows in the outbox.
+    tenant_id: str | None = None
+    job_id: str | None = None
+    run: int | None = None
 
 
 def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
@@ -161,6 +173,7 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
         traceparent=record.header("traceparent"),
         replay=_count(record, "ce_replay"),
         waits=_count(record, "ce_waits"),
+        root=_root(record) or UUID(int=0),
     )
 
 
@@ -191,17 +204,29 @@ def _count(record: Record, header: str) -> int:
 
 def identity(record: Record, data: Data | None = None) -> UUID:
     """What makes a record the same event as another; see `schemas.ids`."""
-    ce_id = record.header("ce_id")
+    ce_id = (record.header("ce_id") or "").strip()
     source = record.header("ce_source") or ""
     if ce_id and source == SOURCE and record.topic not in INGRESS:
-        known = _uuid(ce_id)
+        own = _uuid(ce_id)
     elif ce_id and data is not None:
-        known = ids.ingress_id(getattr(data, "tenant_id", ""), source, ce_id)
+        own = ids.ingress_id(getattr(data, "tenant_id", ""), source, ce_id, _about(data))
     else:
-        known = None
-    found = known or ids.record_id(*record.origin)
+        own = None
+    id = own or ids.record_id(*record.origin, record.value)
     replay = _count(record, "ce_replay")
-    return ids.event_id(found, "replay", replay) if replay else found
+    return ids.event_id(id, "replay", replay) if replay else id
+
+
+def _about(data: Data) -> str:
+    """What tells an upload from others of the same producer."""
+    if not isinstance(data, AudioUploaded):
+        return ""
+    return "\x1f".join((data.job_id or "", data.reference or "", data.audio_uri))
+
+
+def _root(record: Record) -> UUID | None:
+    """Of which event this is a retry, as `again` wrote it down; nothing that a stranger says."""
+    return _uuid(record.header(_ROOT) or "") if record.topic not in INGRESS else None
 
 
 def _uuid(text: str) -> UUID | None:
@@ -221,8 +246,15 @@ def message(
     kind: str | None = None,
     attempt: int = 0,
 ) -> Message:
-    """An event of ours, ready to publish. Its key is the job id, its trace the one of its cause."""
-    key = str(getattr(data, "job_id", "") or "").encode() or None
+    """An event of ours, ready to publish. Its key names the job, its trace is the one of its cause.
+
+    `job.status` is keyed by tenant and job, because the table of jobs is; the other topics by the job id alone, which
+    two tenants may share: then their events share a partition, and nothing else.
+    """
+    whose = _belonging(data)
+    tenant_id, job_id = whose["tenant_id"], whose["job_id"]
+    named = ids.job_key(tenant_id, job_id) if topic == STATUS.name and tenant_id and job_id else job_id
+    key = (named or "").encode() or None
     headers = [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
@@ -235,7 +267,12 @@ def message(
     ]
     if attempt:
         headers.append(("ce_attempt", str(attempt).encode()))
-    return Message(id, topic, key, data.model_dump_json(exclude_none=True).encode(), tuple(headers))
+    return Message(id, topic, key, data.model_dump_json(exclude_none=True).encode(), tuple(headers), **whose)
+
+
+def _belonging(of: object) -> dict[str, Any]:
+    """Whose job something is about, as arguments of `Message`."""
+    return {name: getattr(of, name, None) for name in ("tenant_id", "job_id", "run")}
 
 
 def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int, waits: int = 0) -> Message:
@@ -251,18 +288,21 @@ def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int, waits: int 
         "ce_attempt": str(attempt).encode(),
         "ce_waits": str(waits).encode(),
         _ORIGIN: "/".join(map(str, record.origin)).encode(),
+        _ROOT: str(envelope.root).encode(),
         "traceparent": traceparent(envelope.traceparent, id).encode(),
     }
     key, headers = _cut(record, {*ours, "ce_replay"}, _RETRY_KEY, _RETRY_HEADERS)
-    return Message(id, topic, key, record.value, headers + tuple(ours.items()))
+    return Message(id, topic, key, record.value, headers + tuple(ours.items()), **_belonging(envelope.data))
 
 
-def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: int) -> Message:
-    """The record as it came, byte for byte, with why and where it was given up.
+def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: int, of: object = None) -> Message:
+    """The record as it came, byte for byte, with why and where it was given up; and whose job it was about, where `of`
+    (an event's data, an outcome) tells.
 
     What does not fit the topic is cut: `dlq-truncated` names the parts; the whole one's length and sha256 are kept.
     """
-    topic, partition, offset = record.origin
+    topic, partition, offset, timestamp_ms = record.origin
+    whose = _belonging(of)
     why = {
         "dlq-reason": texts.readable(reason, texts.ERROR_CHARS),
         "dlq-stage": stage,
@@ -270,8 +310,10 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
         "dlq-topic": topic,
         "dlq-partition": str(partition),
         "dlq-offset": str(offset),
+        "dlq-timestamp": str(timestamp_ms),
     }
     key, headers = _cut(record, set(), _LETTER_KEY, _LETTER_HEADERS)
+    why |= {f"dlq-{name.replace('_', '-')}": str(value) for name, value in whose.items() if value is not None}
     headers += tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in why.items())
     headers += record.flaw.headers if record.flaw else ()
     letter = Message(id, f"{topic}.dlq", key, record.value, headers)
@@ -284,7 +326,7 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
         value = b""  # aiokafka sends no record without both
     parts = [name for name in ("value", "key", "headers") if any(k.startswith(f"dlq-{name}-") for k, _ in headers)]
     cut = (("dlq-truncated", ",".join(parts).encode()),) if parts else ()
-    return Message(id, letter.topic, key, value, headers + cut)
+    return Message(id, letter.topic, key, value, headers + cut, **whose)
 
 
 def _cut(record: Record, without: set[str], key_bytes: int, headers_bytes: int) -> tuple[bytes | None, Headers]:

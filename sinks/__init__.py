@@ -135,13 +135,18 @@ class Database(Protocol):
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
         """All steps in one transaction; None for a step whose event was committed before."""
 
-    async def job(self, job_id: str) -> Job | None:
-        """The job's row, whoever's it is."""
+    async def job(self, tenant_id: str, job_id: str) -> Job | None:
+        """The job's row."""
 
-    async def requests(self, job_id: str, run: int) -> list[ProviderRequest]:
+    async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
+        """The tenant's jobs that have this id or this reference: two, if they are two."""
+
+    async def requests(self, tenant_id: str, job_id: str, run: int) -> list[ProviderRequest]:
         """The run's provider requests, by name of the provider."""
 
-    async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
+    async def claim(
+        self, tenant_id: str, job_id: str, run: int, provider: str, seconds: float
+    ) -> Claim | ProviderRequest | None:
         """Commit the intention to submit. The request's row instead if it is past submission or claimed by another;
         None if unknown.
         """
@@ -154,7 +159,7 @@ class Database(Protocol):
         being looked at.
         """
 
-    async def place(self, job_id: str, run: int, provider: str, slots: int) -> bool:
+    async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be among the at most `slots` of its provider that are under way.
 
         If not, it is queued: `admit` gives it a place later. One that has a place keeps it until the request ends.
@@ -218,26 +223,35 @@ class Page:
     following: Cursor | None
 
 
+#: Jobs of one name that are looked for at most, each of another tenant.
+MANY = 20
+
+
 class Reads(Protocol):
-    """What people may ask of the database. `tenant` is who asks and sees only its own; None is an operator, who sees
-    all.
+    """What people may ask of the database. `tenant` is whose it is, and only that is seen; None, where it may be, is an
+    operator, who sees all.
 
     What belongs to another tenant is answered exactly like what does not exist. Raises `Unavailable` when the database
     cannot be reached.
     """
 
-    async def job(self, tenant: str | None, job_id: str) -> Job | None:
-        """The job's row."""
+    async def job(self, tenant: str, job_id: str) -> Job | None:
+        """The tenant's job with this id."""
+
+    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+        """The jobs that are meant by a name, which is an id (a UUID in any spelling) or a reference: of each tenant at
+        most one, an id before a reference. In order of tenant, at most `limit`.
+        """
 
     async def jobs(
         self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
     ) -> Page:
         """At most `limit` of a tenant's jobs, newest first, those behind `before` if it is given."""
 
-    async def transcript(self, tenant: str | None, job_id: str, run: int | None = None) -> Transcript | None:
+    async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""
 
-    async def files(self, tenant: str | None, job_id: str) -> list[File]:
+    async def files(self, tenant: str, job_id: str) -> list[File]:
         """Every blob of the job, by run and kind."""
 
     async def tenants(self, limit: int = 1000) -> list[str]:

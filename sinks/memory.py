@@ -5,7 +5,7 @@ here too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from schemas import topics
+from schemas.ids import Key
 from schemas.jobs import (
     Adjudication,
     File,
@@ -40,19 +41,22 @@ class MemoryDatabase:
 
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     outbox: list[tuple[datetime, Message]] = field(default_factory=list)
-    transcripts: dict[tuple[str, int], Transcript] = field(default_factory=dict)
-    files: dict[tuple[str, int, str], File] = field(default_factory=dict)
+    transcripts: dict[tuple[str, str, int], Transcript] = field(default_factory=dict)
+    files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
     audit: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     _inbox: set[tuple[str, UUID]] = field(default_factory=set)
-    _jobs: dict[str, bytes] = field(default_factory=dict)
-    _requests: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
-    _claimed: dict[tuple[str, int, str], datetime] = field(default_factory=dict)
+    _jobs: dict[Key, bytes] = field(default_factory=dict)
+    #: By (tenant, reference).
+    _references: dict[tuple[str, str], Key] = field(default_factory=dict)
+    #: By (tenant, job, run), then provider.
+    _requests: dict[tuple[str, str, int], dict[str, bytes]] = field(default_factory=dict)
+    _claimed: dict[tuple[str, str, int, str], datetime] = field(default_factory=dict)
     #: Failures in a row, end of the pause, first moment that nobody reserved.
     _providers: dict[str, tuple[int, datetime | None, datetime | None]] = field(default_factory=dict)
     #: First free moment in the line of calls that are about to be made.
     _lines: dict[str, datetime] = field(default_factory=dict)
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
-    _usage: dict[tuple[str, int, str, str, str], bytes] = field(default_factory=dict)
+    _usage: dict[tuple[str, str, int, str, str, str], bytes] = field(default_factory=dict)
     _adjudications: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
@@ -63,88 +67,109 @@ class MemoryDatabase:
         if (step.stage, step.event_id) in self._inbox:
             return None
         self._inbox.add((step.stage, step.event_id))
-        id = step.outcome.job_id or ""
-        job = self._load(id)
-        rows = Rows(job, self._of_run(id, job.run) if job else {})
+        key = step.outcome.key
+        job = self._load(*key) if key else None
+        rows = Rows(job, self._of_run(*key, job.run) if key and job else {}, self._namesake(step.outcome.create))
         written = advance(step, rows, self.clock())
-        if rows.job is not None and id:
-            self._jobs[id] = _JOB.dump_json(rows.job)
+        if rows.job is not None and key:
+            self._jobs[key] = _JOB.dump_json(rows.job)
+            if rows.job.reference is not None:
+                self._references[rows.job.tenant_id, rows.job.reference] = key
             stored = {p: _REQUEST.dump_json(r) for p, r in rows.requests.items()}
-            self._requests.setdefault((id, rows.job.run), {}).update(stored)
+            self._requests.setdefault((*key, rows.job.run), {}).update(stored)
         if written.fenced:
             self._inbox.discard((step.stage, step.event_id))
         self._keep(step, written, rows.job)
         return written
 
+    def _namesake(self, job: Job | None) -> Job | None:
+        key = self._references.get((job.tenant_id, job.reference)) if job and job.reference else None
+        return self._load(*key) if job and key and key != job.key else None
+
     def _keep(self, step: Step, written: Written, job: Job | None) -> None:
-        if written.transcript is not None:
-            self.transcripts.setdefault((written.transcript.job_id, written.transcript.run), written.transcript)
+        if (text := written.transcript) is not None:
+            self.transcripts.setdefault((text.tenant_id, text.job_id, text.run), text)
         self._keep_usage(written.usage)
-        self.files.update({(f.job_id, f.run, f.kind): f for f in written.files})
+        self.files.update({(f.tenant_id, f.job_id, f.run, f.kind): f for f in written.files})
         self.outbox = [(due, m) for due, m in self.outbox if m.id not in written.cancelled]
         self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
         if job is not None and step.outcome.audit:
             what = step.outcome.audit if written.applied else "repeated"
             self.audit.append((job.job_id, step.stage, what, step.outcome.error))
 
-    async def job(self, job_id: str) -> Job | None:
+    async def job(self, tenant_id: str, job_id: str) -> Job | None:
         """The job's row."""
-        return self._load(job_id)
+        return self._load(tenant_id, job_id)
 
-    async def requests(self, job_id: str, run: int) -> list[ProviderRequest]:
+    async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
+        """The jobs with this id or this reference; see `sinks.Database`."""
+        other = self._references.get((tenant_id, reference)) if reference is not None else None
+        keys = dict.fromkeys(key for key in ((tenant_id, job_id), other) if key is not None)
+        return [job for key in keys if (job := self._load(*key)) is not None]
+
+    async def requests(self, tenant_id: str, job_id: str, run: int) -> list[ProviderRequest]:
         """The run's provider requests."""
-        return [row for _, row in sorted(self._of_run(job_id, run).items())]
+        return [row for _, row in sorted(self._of_run(tenant_id, job_id, run).items())]
 
-    async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
+    async def claim(
+        self, tenant_id: str, job_id: str, run: int, provider: str, seconds: float
+    ) -> Claim | ProviderRequest | None:
         """Commit the intention to submit; see `sinks.Database`."""
-        row = self._of_run(job_id, run).get(provider)
+        row = self._of_run(tenant_id, job_id, run).get(provider)
         if row is None:
             return None
-        now, key = self.clock(), (job_id, run, provider)
+        now, key = self.clock(), (tenant_id, job_id, run, provider)
         if row.state not in ("waiting", "intended") or self._claimed.get(key, now) > now:
             return row
         claimed = replace(row, state="intended", token=row.token + 1)
         self._claimed[key] = now + timedelta(seconds=seconds)
-        self._requests[job_id, run][provider] = _REQUEST.dump_json(claimed)
+        self._write(claimed)
         return Claim(claimed, resumed=row.state == "intended")
+
+    def _write(self, row: ProviderRequest) -> None:
+        self._requests[row.tenant_id, row.job_id, row.run][row.provider] = _REQUEST.dump_json(row)
 
     async def unclaim(self, request: ProviderRequest) -> None:
         """Give a claim back."""
-        stored = self._of_run(request.job_id, request.run).get(request.provider)
+        run = request.tenant_id, request.job_id, request.run
+        stored = self._of_run(*run).get(request.provider)
         if stored is not None and stored.token == request.token:
-            self._claimed.pop((request.job_id, request.run, request.provider), None)
+            self._claimed.pop((*run, request.provider), None)
 
     async def hasten(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now."""
         rows = [_REQUEST.validate_json(of[provider]) for of in self._requests.values() if provider in of]
-        keys = {r.job_id.encode() for r in rows if r.state == "submitted" and r.provider_id == provider_id}
-        topic, now = topics.requests(provider).name, self.clock()
-        waiting = [m.id for due, m in self.outbox if m.topic == topic and m.key in keys and due > now]
-        self.outbox = [(now if m.id in waiting else due, m) for due, m in self.outbox]
-        return bool(waiting)
+        jobs = {(r.tenant_id, r.job_id) for r in rows if r.state == "submitted" and r.provider_id == provider_id}
+        return bool(self._due(topics.requests(provider).name, jobs))
 
-    async def place(self, job_id: str, run: int, provider: str, slots: int) -> bool:
+    def _due(self, topic: str, jobs: Collection[tuple[str | None, str | None]]) -> list[UUID]:
+        """The put-off events of these jobs on a topic become due."""
+        now = self.clock()
+        waiting = [m.id for due, m in self.outbox if m.topic == topic and (m.tenant_id, m.job_id) in jobs and due > now]
+        self.outbox = [(now if m.id in waiting else due, m) for due, m in self.outbox]
+        return waiting
+
+    async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be under way now; see `sinks.Database`."""
-        row = self._of_run(job_id, run)[provider]
+        row = self._of_run(tenant_id, job_id, run)[provider]
         if row.state != "waiting" or row.admitted_at:
             return True
         _, rows, queue = self._traffic(provider)
-        job = self._load(job_id)
+        job = self._load(tenant_id, job_id)
         if job and not queue and places.free(slots, len(rows), 9 - job.priority):
             placed = replace(row, admitted_at=self.clock())
         else:
             placed = replace(row, queued_at=row.queued_at or self.clock())
-        self._requests[job_id, run][provider] = _REQUEST.dump_json(placed)
+        self._write(placed)
         return placed.admitted_at is not None
 
     def _traffic(self, provider: str) -> tuple[Counter[str], list[ProviderRequest], list[tuple[int, ProviderRequest]]]:
         """How much each tenant has under way, those requests, and the queue with its urgencies, the oldest first."""
         rows = [_REQUEST.validate_json(run[provider]) for run in self._requests.values() if provider in run]
         busy = [r for r in rows if r.state in ("intended", "submitted") or (r.state == "waiting" and r.admitted_at)]
-        queue = [(r, self._load(r.job_id)) for r in rows if r.state == "waiting" and r.queued_at and not r.admitted_at]
-        ranked = sorted(
-            ((9 - job.priority, r) for r, job in queue if job), key=lambda q: q[1].queued_at or self.clock()
-        )
+        queue = [r for r in rows if r.state == "waiting" and r.queued_at and not r.admitted_at]
+        jobs = [(r, self._load(r.tenant_id, r.job_id)) for r in queue]
+        ranked = sorted(((9 - job.priority, r) for r, job in jobs if job), key=lambda q: q[1].queued_at or self.clock())
         return Counter(r.tenant_id for r in busy), busy, ranked
 
     async def admit(self, provider: str, slots: int | None) -> Traffic:
@@ -157,14 +182,9 @@ class MemoryDatabase:
             if not places.free(slots, under_way, urgency):
                 break
             queue.remove((urgency, row))
-            events = [
-                m for due, m in self.outbox if (m.key, m.topic) == (row.job_id.encode(), topic) and due > self.clock()
-            ]
-            if not events:
+            if not self._due(topic, {(row.tenant_id, row.job_id)}):
                 continue
-            self.outbox = [(self.clock() if m in events else due, m) for due, m in self.outbox]
-            placed = replace(row, admitted_at=self.clock())
-            self._requests[row.job_id, row.run][provider] = _REQUEST.dump_json(placed)
+            self._write(replace(row, admitted_at=self.clock()))
             tenants[row.tenant_id] += 1
             under_way += 1
         _, _, queue = self._traffic(provider)
@@ -224,7 +244,8 @@ class MemoryDatabase:
 
     def _keep_usage(self, rows: Sequence[Usage]) -> None:
         for row in rows:
-            self._usage.setdefault((row.job_id, row.run, row.provider, row.unit, row.ref), _USAGE.dump_json(row))
+            key = row.tenant_id, row.job_id, row.run, row.provider, row.unit, row.ref
+            self._usage.setdefault(key, _USAGE.dump_json(row))
 
     async def adjudications(
         self, tenant_id: str, job_id: str, run: int, questions: Sequence[str]
@@ -249,9 +270,10 @@ class MemoryDatabase:
     async def close(self) -> None:
         """Nothing to release."""
 
-    def _load(self, job_id: str) -> Job | None:
-        data = self._jobs.get(job_id)
+    def _load(self, tenant_id: str, job_id: str) -> Job | None:
+        data = self._jobs.get((tenant_id, job_id))
         return _JOB.validate_json(data) if data else None
 
-    def _of_run(self, job_id: str, run: int) -> dict[str, ProviderRequest]:
-        return {p: _REQUEST.validate_json(data) for p, data in self._requests.get((job_id, run), {}).items()}
+    def _of_run(self, tenant_id: str, job_id: str, run: int) -> dict[str, ProviderRequest]:
+        rows = self._requests.get((tenant_id, job_id, run), {})
+        return {provider: _REQUEST.validate_json(data) for provider, data in rows.items()}

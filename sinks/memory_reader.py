@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from schemas.ids import canonical_uuid
 from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
-from sinks import Cursor, Page
+from sinks import MANY, Cursor, Page
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,10 +21,17 @@ class MemoryReader:
 
     database: MemoryDatabase
 
-    async def job(self, tenant: str | None, job_id: str) -> Job | None:
+    async def job(self, tenant: str, job_id: str) -> Job | None:
         """The job's row."""
-        job = await self.database.job(job_id)
-        return job if job is not None and tenant in (None, job.tenant_id) else None
+        return await self.database.job(tenant, job_id)
+
+    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+        """The jobs that are meant by an id or a reference."""
+        ids = {name, canonical_uuid(name)}
+        all_of = [job for job in await self._all() if tenant in (None, job.tenant_id)]
+        meant = {job.tenant_id: job for job in all_of if job.reference == name}
+        meant |= {job.tenant_id: job for job in all_of if job.job_id in ids}
+        return [job for _, job in sorted(meant.items())][:limit]
 
     async def jobs(
         self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
@@ -37,16 +45,15 @@ class MemoryReader:
         page = mine[:limit]
         return Page(page, Cursor(_created(page[-1]), page[-1].job_id) if len(mine) > limit else None)
 
-    async def transcript(self, tenant: str | None, job_id: str, run: int | None = None) -> Transcript | None:
+    async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""
-        runs = sorted(key[1] for key in self.database.transcripts if key[0] == job_id and run in (None, key[1]))
-        found = self.database.transcripts[job_id, runs[-1]] if runs else None
-        return found if found is not None and tenant in (None, found.tenant_id) else None
+        stored = self.database.transcripts
+        runs = sorted(key for key in stored if key[:2] == (tenant, job_id) and run in (None, key[2]))
+        return stored[runs[-1]] if runs else None
 
-    async def files(self, tenant: str | None, job_id: str) -> list[File]:
+    async def files(self, tenant: str, job_id: str) -> list[File]:
         """Every blob of the job."""
-        found = [file for _, file in sorted(self.database.files.items()) if file.job_id == job_id]
-        return [file for file in found if tenant in (None, file.tenant_id)]
+        return [file for key, file in sorted(self.database.files.items()) if key[:2] == (tenant, job_id)]
 
     async def tenants(self, limit: int = 1000) -> list[str]:
         """Who has jobs."""
@@ -58,8 +65,8 @@ class MemoryReader:
         return {status: statuses.count(status) for status in ORDER if status not in TERMINAL}
 
     async def _all(self) -> list[Job]:
-        known = list(self.database._jobs)  # noqa: SLF001 -- two halves of one double
-        return [job for job_id in known if (job := await self.database.job(job_id)) is not None]
+        keys = list(self.database._jobs)  # noqa: SLF001 -- two halves of one double
+        return [job for key in keys if (job := await self.database.job(*key)) is not None]
 
 
 def _created(job: Job) -> datetime:

@@ -15,6 +15,7 @@ import orjson
 
 from schemas import topics
 from schemas.events import StepState
+from schemas.ids import Key, job_key
 from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Step, Usage, Written, advance
 from schemas.messages import Message, dump_headers
 from sinks import Claim, Traffic, places, queries
@@ -22,6 +23,9 @@ from sinks.coalesce import Coalesce
 from sinks.postgres_errors import AWAY, unavailable
 
 SQL = queries.load("steps", "work", "relay", "turns")
+
+#: The migration from which on the database refuses workers that do not know it.
+SCHEMA = "0006"
 
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
@@ -58,6 +62,7 @@ async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8)
                 "application_name": "concord",
                 "timezone": "UTC",
                 "jit": "off",
+                "concord.schema": SCHEMA,
                 "idle_in_transaction_session_timeout": f"{HUNG_S}s",
                 "lock_timeout": f"{LOCK_S}s",
             },
@@ -80,13 +85,15 @@ async def _nothing_to_reset(_: object) -> None:
     """
 
 
-def shard_of(key: bytes | None, shards: int) -> int:
+def shard_of(message: Message, shards: int) -> int:
     """The relay shard of a message: all of one job's go through the same, in order."""
-    return zlib.crc32(key or b"") % shards
+    whose = message.tenant_id is not None and message.job_id is not None
+    text = job_key(message.tenant_id or "", message.job_id or "").encode() if whose else message.key or b""
+    return zlib.crc32(text) % shards
 
 
 #: The current run's provider requests, by job and provider.
-_Requests = defaultdict[str, dict[str, ProviderRequest]]
+_Requests = defaultdict[Key, dict[str, ProviderRequest]]
 
 
 class Postgres:
@@ -96,6 +103,7 @@ class Postgres:
         self._pool = pool
         self._shards = shards
         self._job = Coalesce(self._jobs)
+        self._named = Coalesce(self._many_named)
         self._requests_of = Coalesce(self._many_requests)
         self._claims = Coalesce(self._claim)
         self._places = Coalesce(self._place)
@@ -121,12 +129,13 @@ class Postgres:
         }
         jobs, requests, now = await self._lock(db, steps)
         before = dict(jobs), {row for rows in requests.values() for row in rows.values()}
+        batch = _Batch(jobs, requests, now)
         done: list[Written | None] = []
         for step in steps:
             identity = (step.stage, step.event_id)
             fresh = identity in new
             new.discard(identity)
-            done.append(_advance(step, jobs, requests, now) if fresh else None)
+            done.append(batch.advance(step) if fresh else None)
         fenced = [step for step, written in zip(steps, done, strict=True) if written and written.fenced]
         if fenced:
             await db.execute(SQL["forget_inbox"], [s.stage for s in fenced], [s.event_id for s in fenced])
@@ -134,37 +143,43 @@ class Postgres:
         await self._write_rest(db, [(s, w) for s, w in zip(steps, done, strict=True) if w is not None], jobs)
         return done
 
-    async def _lock(self, db: Any, steps: Sequence[Step]) -> tuple[dict[str, Job], _Requests, datetime]:
-        ids = sorted({s.outcome.job_id for s in steps if s.outcome.job_id is not None})
-        rows = await db.fetch(SQL["lock_jobs"], ids) if ids else []
-        jobs = {row["job_id"]: _job(row) for row in rows}
+    async def _lock(self, db: Any, steps: Sequence[Step]) -> tuple[dict[Key, Job], _Requests, datetime]:
+        keys = sorted({s.outcome.key for s in steps if s.outcome.key is not None})
+        made = [s.outcome.create for s in steps if s.outcome.create is not None]
+        references = sorted({(job.tenant_id, job.reference) for job in made if job.reference is not None})
+        rows = await db.fetch(SQL["lock_jobs"], *_split(keys, 2), *_split(references, 2)) if keys else []
+        jobs = {job.key: job for job in map(_job, rows)}
         now = max((row["db_now"] for row in rows), default=None) or await db.fetchval(SQL["now"])
         requests: _Requests = defaultdict(dict)
-        for row in await db.fetch(SQL["lock_requests"], list(jobs)) if jobs else []:
-            requests[row["job_id"]][row["provider"]] = _request(row)
+        runs = [(*key, job.run) for key, job in jobs.items()]
+        for row in map(_request, await db.fetch(SQL["lock_requests"], *_split(runs, 3)) if runs else []):
+            requests[row.tenant_id, row.job_id][row.provider] = row
         return jobs, requests, now
 
     async def _write_rows(
-        self, db: Any, jobs: dict[str, Job], requests: _Requests, old_jobs: dict[str, Job], old: set[ProviderRequest]
+        self, db: Any, jobs: dict[Key, Job], requests: _Requests, old_jobs: dict[Key, Job], old: set[ProviderRequest]
     ) -> None:
-        changed = [job for id, job in jobs.items() if old_jobs.get(id) is not job]
+        changed = [job for key, job in sorted(jobs.items()) if old_jobs.get(key) is not job]
         if changed:
-            written = await db.fetch(SQL["upsert_jobs"], *_columns(changed, _JOB_ORDER))
+            try:
+                written = await db.fetch(SQL["upsert_jobs"], *_columns(changed, _JOB_ORDER))
+            except asyncpg.UniqueViolationError as exc:
+                raise asyncpg.SerializationError("a reference was taken between lock and write") from exc
             if len(written) != len(changed):
                 # Two workers created the same job at this moment and the other was first. Nothing of this batch
                 # happened yet.
                 raise asyncpg.SerializationError("a job appeared between lock and write")
         asked = [row for rows in requests.values() for row in rows.values() if row not in old]
         if asked:
-            asked.sort(key=lambda row: (row.job_id, row.provider))
+            asked.sort(key=lambda row: (row.tenant_id, row.job_id, row.provider))
             await db.execute(SQL["upsert_requests"], *_columns(asked, _REQUEST_ORDER))
 
-    async def _write_rest(self, db: Any, applied: list[tuple[Step, Written]], jobs: dict[str, Job]) -> None:
+    async def _write_rest(self, db: Any, applied: list[tuple[Step, Written]], jobs: dict[Key, Job]) -> None:
         transcripts = [w.transcript for _, w in applied if w.transcript is not None]
         if transcripts:
             rows = zip(*_columns(transcripts, _TRANSCRIPT_ORDER), strict=True)
             await db.executemany(SQL["insert_transcript"], list(rows))
-        files = {(f.job_id, f.run, f.kind): f for _, w in applied for f in w.files}
+        files = {(f.tenant_id, f.job_id, f.run, f.kind): f for _, w in applied for f in w.files}
         if files:
             await db.execute(SQL["upsert_files"], *_columns(files.values(), _FILE_ORDER))
         usage = [row for _, w in applied for row in w.usage]
@@ -185,81 +200,95 @@ class Postgres:
             await db.execute(SQL["insert_outbox"], *map(list, zip(*rows, strict=True)))
             await db.execute(SQL["wake_relays"], sorted({row[0] for row in rows}))
 
-    async def job(self, job_id: str) -> Job | None:
+    async def job(self, tenant_id: str, job_id: str) -> Job | None:
         """The job's row."""
-        return await self._job(job_id)
+        return await self._job((tenant_id, job_id))
 
-    async def _jobs(self, ids: Sequence[str]) -> list[Job | None]:
-        found = {row["job_id"]: _job(row) for row in await self._fetch("jobs", list(ids))}
-        return [found.get(id) for id in ids]
+    async def _jobs(self, keys: Sequence[Key]) -> list[Job | None]:
+        jobs = {job.key: job for job in map(_job, await self._fetch("jobs", *_split(keys, 2)))}
+        return [jobs.get(key) for key in keys]
 
-    async def requests(self, job_id: str, run: int) -> list[ProviderRequest]:
+    async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
+        """The jobs with this id or this reference; see `sinks.Database`."""
+        return await self._named((tenant_id, job_id, reference))
+
+    async def _many_named(self, names: Sequence[tuple[str, str, str | None]]) -> list[list[Job]]:
+        jobs: list[list[Job]] = [[] for _ in names]
+        for row in await self._fetch("named", *_split(names, 3)):
+            jobs[row["number"] - 1].append(_job(row))
+        return jobs
+
+    async def requests(self, tenant_id: str, job_id: str, run: int) -> list[ProviderRequest]:
         """The run's provider requests."""
-        return await self._requests_of((job_id, run))
+        return await self._requests_of((tenant_id, job_id, run))
 
-    async def _many_requests(self, runs: Sequence[tuple[str, int]]) -> list[list[ProviderRequest]]:
-        found: dict[tuple[str, int], list[ProviderRequest]] = {run: [] for run in runs}
-        for row in await self._fetch("requests", [job for job, _ in runs], [run for _, run in runs]):
-            found[row["job_id"], row["run"]].append(_request(row))
-        return [found[run] for run in runs]
+    async def _many_requests(self, runs: Sequence[tuple[str, str, int]]) -> list[list[ProviderRequest]]:
+        requests: dict[tuple[str, str, int], list[ProviderRequest]] = {run: [] for run in runs}
+        for row in map(_request, await self._fetch("requests", *_split(runs, 3))):
+            requests[row.tenant_id, row.job_id, row.run].append(row)
+        return [requests[run] for run in runs]
 
-    async def claim(self, job_id: str, run: int, provider: str, seconds: float) -> Claim | ProviderRequest | None:
+    async def claim(
+        self, tenant_id: str, job_id: str, run: int, provider: str, seconds: float
+    ) -> Claim | ProviderRequest | None:
         """Commit the intention to submit; see `sinks.Database`."""
-        claim = await self._claims((job_id, run, provider, seconds))
+        claim = await self._claims((tenant_id, job_id, run, provider, seconds))
         # Two askers of one batch share its answer, but only one may submit.
-        return claim.pop() if claim else await self._request(job_id, run, provider)
+        return claim.pop() if claim else await self._request(tenant_id, job_id, run, provider)
 
-    async def _claim(self, wanted: Sequence[tuple[str, int, str, float]]) -> list[list[Claim]]:
-        names = [list(column) for column in zip(*wanted, strict=True)]
-        rows = await self._fetch("claim", *names[:3], max(names[3]))
-        claims = {(r["job_id"], r["run"], r["provider"]): [Claim(_request(r), resumed=r["resumed"])] for r in rows}
-        return [claims.get(key[:3], []) for key in wanted]
+    async def _claim(self, wanted: Sequence[tuple[str, str, int, str, float]]) -> list[list[Claim]]:
+        names = _split(wanted, 5)
+        rows = await self._fetch("claim", *names[:4], max(names[4]))
+        claims = [Claim(_request(row), resumed=row["resumed"]) for row in rows]
+        held = {(c.request.tenant_id, c.request.job_id, c.request.run, c.request.provider): [c] for c in claims}
+        return [held.get(key[:4], []) for key in wanted]
 
-    async def _request(self, job_id: str, run: int, provider: str) -> ProviderRequest | None:
-        rows = await self._fetch("requests_by_name", [job_id], [run], [provider])
-        return _request(rows[0]) if rows else None
+    async def _request(self, tenant_id: str, job_id: str, run: int, provider: str) -> ProviderRequest | None:
+        rows = await self._requests_of((tenant_id, job_id, run))
+        return next((row for row in rows if row.provider == provider), None)
 
     async def unclaim(self, request: ProviderRequest) -> None:
         """Give a claim back."""
-        await self._fetch("unclaim", request.job_id, request.run, request.provider, request.token)
+        name = request.tenant_id, request.job_id, request.run, request.provider
+        await self._fetch("unclaim", *name, request.token)
 
     async def hasten(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now; see `sinks.Database`."""
         return bool(await self._fetch("hasten", provider, provider_id, topics.requests(provider).name))
 
-    async def place(self, job_id: str, run: int, provider: str, slots: int) -> bool:
+    async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be under way now; see `sinks.Database`."""
-        return await self._places((provider, slots, job_id, run))
+        return await self._places((provider, slots, tenant_id, job_id, run))
 
-    async def _place(self, wanted: Sequence[tuple[str, int, str, int]]) -> list[bool]:
-        placed: set[tuple[str, int, str, int]] = set()
+    async def _place(self, wanted: Sequence[tuple[str, int, str, str, int]]) -> list[bool]:
+        placed: set[tuple[str, int, str, str, int]] = set()
         for provider, slots in sorted({key[:2] for key in wanted}):
-            asking = [key for key in wanted if key[:2] == (provider, slots)]
+            asking = [key[2:] for key in wanted if key[:2] == (provider, slots)]
             with unavailable():
                 async with self._pool.acquire(timeout=10) as connection, connection.transaction():
-                    placed |= await self._place_at(connection, provider, slots, asking)
+                    runs = await self._place_at(connection, provider, slots, asking)
+            placed |= {(provider, slots, *run) for run in runs}
         return [key in placed for key in wanted]
 
     async def _place_at(
-        self, db: Any, provider: str, slots: int, asking: list[tuple[str, int, str, int]]
-    ) -> set[tuple[str, int, str, int]]:
+        self, db: Any, provider: str, slots: int, asking: list[tuple[str, str, int]]
+    ) -> set[tuple[str, str, int]]:
         await db.execute(SQL["lock_places"], provider)
         under_way = sum(row["requests"] for row in await db.fetch(SQL["under_way"], provider))
         queue = await db.fetchval(SQL["is_queue"], provider)
         placed, taking, queueing = set(), [], []
-        names = [key[2] for key in asking], [key[3] for key in asking], [provider] * len(asking)
-        for row in await db.fetch(SQL["wants"], *names):
-            key = (provider, slots, row["job_id"], row["run"])
+        for row in await db.fetch(SQL["wants"], provider, *_split(asking, 3)):
+            run = row["tenant_id"], row["job_id"], row["run"]
             if row["placed"]:
-                placed.add(key)
+                placed.add(run)
             elif not queue and places.free(slots, under_way, row["urgency"]):
                 under_way += 1
-                taking.append(key)
+                taking.append(run)
             else:
-                queueing.append(key)
-        for name, keys in (("take_places", taking), ("queue", queueing)):
-            if keys:
-                await db.execute(SQL[name], [k[2] for k in keys], [k[3] for k in keys], [provider] * len(keys))
+                queueing.append(run)
+        for name, runs in (("take_places", taking), ("queue", queueing)):
+            if runs:
+                await db.execute(SQL[name], provider, *_split(runs, 3))
         return placed | set(taking)
 
     async def admit(self, provider: str, slots: int | None) -> Traffic:
@@ -277,10 +306,12 @@ class Postgres:
             busy = [row["tenant_id"] for row in tenants], [row["requests"] for row in tenants]
             heads = await db.fetch(SQL["heads"], provider, places.free(slots, under_way, 0), *busy)
             admitted = [
-                row["job_id"] for n, row in enumerate(heads) if places.free(slots, under_way + n, row["urgency"])
+                (row["tenant_id"], row["job_id"])
+                for n, row in enumerate(heads)
+                if places.free(slots, under_way + n, row["urgency"])
             ]
             if admitted:
-                await db.execute(SQL["admit"], provider, admitted, topics.requests(provider).name)
+                await db.execute(SQL["admit"], provider, *_split(admitted, 2), topics.requests(provider).name)
                 under_way += len(admitted)
         state = await db.fetchrow(SQL["provider_state"], provider)
         queued = await db.fetchval(SQL["queued"], provider)
@@ -358,19 +389,42 @@ class Postgres:
                 return await connection.fetch(SQL[name], *arguments)
 
 
-def _advance(step: Step, jobs: dict[str, Job], requests: _Requests, now: datetime) -> Written:
-    id = step.outcome.job_id or ""
-    rows = Rows(jobs.get(id), requests[id])
-    written = advance(step, rows, now)
-    if rows.job is not None and id:
-        jobs[id] = rows.job
-    return written
+class _Batch:
+    """The rows that a batch of steps has locked, as they become while the steps are applied one after the other."""
+
+    def __init__(self, jobs: dict[Key, Job], requests: _Requests, now: datetime) -> None:
+        self._jobs, self._requests, self._now = jobs, requests, now
+        self._references: dict[tuple[str, str], Key] = {}
+        for job in jobs.values():
+            self._remember(job)
+
+    def advance(self, step: Step) -> Written:
+        """Apply one step."""
+        key = step.outcome.key
+        if key is None:
+            return advance(step, Rows(None, {}), self._now)
+        rows = Rows(self._jobs.get(key), self._requests[key], self._namesake(step.outcome.create))
+        written = advance(step, rows, self._now)
+        if rows.job is not None:
+            self._jobs[key] = rows.job
+            self._remember(rows.job)
+        return written
+
+    def _namesake(self, job: Job | None) -> Job | None:
+        if job is None or job.reference is None:
+            return None
+        key = self._references.get((job.tenant_id, job.reference))
+        return self._jobs[key] if key is not None and key != job.key else None
+
+    def _remember(self, job: Job) -> None:
+        if job.reference is not None:
+            self._references[job.tenant_id, job.reference] = job.key
 
 
-def _audit(step: Step, written: Written, jobs: dict[str, Job]) -> Iterable[tuple[Any, ...]]:
+def _audit(step: Step, written: Written, jobs: dict[Key, Job]) -> Iterable[tuple[Any, ...]]:
     outcome = step.outcome
-    job = jobs.get(outcome.job_id or "")
-    if job is None or not outcome.audit or job.tenant_id != outcome.tenant_id:
+    job = jobs.get(outcome.key) if outcome.key is not None else None
+    if job is None or not outcome.audit:
         return
     what = outcome.audit if written.applied else "repeated"
     attempt = step.envelope.attempt if step.envelope else 0
@@ -378,30 +432,37 @@ def _audit(step: Step, written: Written, jobs: dict[str, Job]) -> Iterable[tuple
 
 
 def _outbox_row(message: Message, seconds: float, shards: int) -> tuple[Any, ...]:
+    whose = message.tenant_id, message.job_id, message.run
     headers = dump_headers(message.headers)
-    return (shard_of(message.key, shards), seconds, message.id, message.topic, message.key, message.value, headers)
+    shard = shard_of(message, shards)
+    return (shard, seconds, message.id, message.topic, message.key, message.value, headers, *whose)
 
 
 _JOB_ORDER = (
-    "job_id tenant_id run status version filename audio_uri original_uri content_type duration_ms language priority "
-    "options metadata steps reason created_at updated_at completed_at"
+    "tenant_id job_id reference run status version filename audio_uri original_uri content_type duration_ms language "
+    "priority options metadata steps reason created_at updated_at completed_at"
 ).split()
 _REQUEST_ORDER = (
-    "job_id run provider tenant_id state marker provider_id token hypothesis_uri confidence word_count language error "
+    "tenant_id job_id run provider state marker provider_id token hypothesis_uri confidence word_count language error "
     "submitted_at finished_at audio_url audio_at"
 ).split()
 _TRANSCRIPT_ORDER = (
-    "job_id run tenant_id text words speakers segments language confidence agreement method provider_confidences "
+    "tenant_id job_id run text words speakers segments language confidence agreement method provider_confidences "
     "reconciliation_notes quality raw_transcript_uri agent_optimized_uri duration_ms"
 ).split()
 _USAGE_ORDER = "tenant_id job_id run provider unit ref quantity".split()
 _ADJUDICATION_ORDER = "tenant_id question job_id run judge choice fault".split()
-_FILE_ORDER = "job_id run kind tenant_id uri size_bytes content_type sha256".split()
+_FILE_ORDER = "tenant_id job_id run kind uri size_bytes content_type sha256".split()
 
 
 def _columns(rows: Iterable[Any], names: list[str]) -> list[list[Any]]:
     """Rows as one list per column, for unnest."""
     return [[_value(getattr(row, name)) for row in rows] for name in names]
+
+
+def _split(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows of so many columns as one list per column, also where there are none."""
+    return [[row[n] for row in rows] for n in range(width)]
 
 
 def _value(value: Any) -> Any:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
+from schemas.ids import canonical_uuid
 from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
-from sinks import Cursor, Page, queries
+from sinks import MANY, Cursor, Page, queries
 from sinks.postgres import _job
 from sinks.postgres_errors import AWAY, unavailable
 
@@ -56,10 +57,15 @@ class Reader:
         self._pool = pool
         self._giving_back: set[asyncio.Task[None]] = set()
 
-    async def job(self, tenant: str | None, job_id: str) -> Job | None:
-        """The job's row."""
-        rows = await self._read(tenant, "read_job", job_id)
+    async def job(self, tenant: str, job_id: str) -> Job | None:
+        """The job's row; as that tenant, whoever asks."""
+        rows = await self._read(tenant, "read_job", job_id, tenant)
         return _job(rows[0]) if rows else None
+
+    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+        """The jobs that are meant by an id or a reference."""
+        ids = [name, *filter(None, [canonical_uuid(name)])]
+        return [_job(row) for row in await self._read(tenant, "find_jobs", ids, name, limit)]
 
     async def jobs(
         self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
@@ -75,14 +81,14 @@ class Reader:
         more = len(rows) > limit
         return Page(jobs, Cursor(rows[limit - 1]["created_at"], jobs[-1].job_id) if more else None)
 
-    async def transcript(self, tenant: str | None, job_id: str, run: int | None = None) -> Transcript | None:
+    async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""
-        rows = await self._read(tenant, "read_transcript", job_id, run)
+        rows = await self._read(tenant, "read_transcript", tenant, job_id, run)
         return Transcript(**{name: rows[0][name] for name in _TRANSCRIPT_COLUMNS}) if rows else None
 
-    async def files(self, tenant: str | None, job_id: str) -> list[File]:
+    async def files(self, tenant: str, job_id: str) -> list[File]:
         """Every blob of the job."""
-        rows = await self._read(tenant, "read_files", job_id)
+        rows = await self._read(tenant, "read_files", tenant, job_id)
         return [File(**{name: row[name] for name in _FILE_COLUMNS}) for row in rows]
 
     async def tenants(self, limit: int = 1000) -> list[str]:

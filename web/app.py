@@ -111,27 +111,49 @@ def _routes(site: Site) -> list[Route]:
         "304": "you have it",
         "416": "no such range",
     }
-    direct = {"direct": {"enum": ["no"], "description": "`no`: from here, even where object storage could be asked"}}
+    whose: dict[str, dict[str, object]] = {
+        "tenant": {"type": "string", "maxLength": 128, "description": "whose job it is, where an operator asks"}
+    }
+    several = {"409": "several tenants have a job of this name; `tenants` lists them, `?tenant=` chooses"}
+    direct: dict[str, dict[str, object]] = {
+        "direct": {"enum": ["no"], "description": "`no`: from here, even where object storage could be asked"}
+    }
     return [
-        Route("/jobs/{id}/status", "Where a job stands", site.status, answer=views.JobView),
+        Route("/jobs/{id}/status", "Where a job stands", site.status, answer=views.JobView, query=whose, also=several),
         Route(
             "/jobs/{id}/events",
             "A job's statuses as they come, until its run ends",
             site.events,
             media="text/event-stream",
+            query=whose,
+            also=several,
             streams=True,
         ),
-        Route("/jobs/{id}/transcript", "What was said", site.transcript, answer=views.TranscriptView, query=run),
+        Route(
+            "/jobs/{id}/transcript",
+            "What was said",
+            site.transcript,
+            answer=views.TranscriptView,
+            query=run | whose,
+            also=several,
+        ),
         Route(
             "/jobs/{id}/transcript/raw",
             "What each recognizer heard",
             site.raw,
             answer=Reconciliation,
-            query=run,
+            query=run | whose,
+            also=several,
             streams=True,
         ),
         Route(
-            "/jobs/{id}/audio", "The recording", site.audio, media="audio/*", query=direct, also=partly, streams=True
+            "/jobs/{id}/audio",
+            "The recording",
+            site.audio,
+            media="audio/*",
+            query=direct | whose,
+            also=partly | several,
+            streams=True,
         ),
         Route("/tenants", "Whose jobs you may see", site.tenants, answer=views.Tenants),
         Route("/tenants/{tenant}/jobs", "A tenant's jobs, newest first", site.jobs, answer=views.JobPage, query=page),

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from schemas.events import JobStatus
+    from schemas.ids import Key
 
 
 @dataclass
 class MemoryJobs:
     """`web.ports.LiveJobs` over dictionaries: rows here, and base URLs of workers by the jobs whose rows are there."""
 
-    rows: dict[str, JobStatus] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
+    rows: dict[Key, JobStatus] = field(default_factory=dict)
+    owners: dict[Key, str] = field(default_factory=dict)
     epoch: int = 0
 
-    def get(self, job_id: str) -> JobStatus | None:
+    def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
         """This worker's row."""
-        return self.rows.get(job_id)
+        return self.rows.get((tenant_id, job_id))
 
-    def owner(self, job_id: str) -> str | None:
+    def owner(self, tenant_id: str, job_id: str) -> str | None:
         """The worker that has the row, if it is another."""
-        return self.owners.get(job_id)
+        return self.owners.get((tenant_id, job_id))

@@ -99,8 +99,16 @@ def _operation(route: Route, bodies: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_path(path: str) -> list[dict[str, Any]]:
-    named = {"type": "string", "maxLength": 128}
-    return [{"name": n, "in": "path", "required": True, "schema": named} for n in re.findall(r"{(\w+)}", path)]
+    lengths = {"id": 255}  # a job's id, or its reference, escaped
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "maxLength": lengths.get(name, 128)},
+        }
+        for name in re.findall(r"{(\w+)}", path)
+    ]
 
 
 def _in_query(route: Route) -> list[dict[str, Any]]:

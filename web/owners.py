@@ -17,6 +17,7 @@ from web.auth import CREDENTIALS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from schemas.ids import Key
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,15 @@ class Owners:
             yield
         self._session = None
 
-    async def status(self, owner: str, job_id: str, credentials: Mapping[str, str]) -> JobStatus | None:
+    async def status(self, owner: str, key: Key, credentials: Mapping[str, str]) -> JobStatus | None:
         """What the worker at this base URL says of a job."""
         if self._session is None or self._shunned.get(owner, 0.0) > self._clock():
             return None
-        url = URL(owner) / "jobs" / job_id / "status"
+        tenant, job_id = key
+        url = URL(owner) / "jobs" / job_id / "status" % {"tenant": tenant}
         try:
             async with self._session.get(url, headers=credentials, allow_redirects=False) as response:
-                return _status(job_id, await response.read()) if response.status == 200 else None
+                return _status(key, await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as exc:
             log.info("%s did not answer (%s); PostgreSQL does for %.0f s", owner, type(exc).__name__, SHUN_S)
             self._shun(owner)
@@ -69,9 +71,10 @@ class Owners:
         self._shunned = {other: until for other, until in self._shunned.items() if until > now} | {owner: now + SHUN_S}
 
 
-def _status(job_id: str, body: bytes) -> JobStatus | None:
+def _status(key: Key, body: bytes) -> JobStatus | None:
     try:
         status = JobStatus.model_validate_json(body)
     except ValidationError:
         return None
-    return status if status.job_id == job_id else None
+    tenant, name = key
+    return status if status.tenant_id == tenant and name in (status.job_id, status.reference) else None

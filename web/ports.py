@@ -16,10 +16,10 @@ class LiveJobs(Protocol):
     def epoch(self) -> int:
         """Changes whenever rows may have come here that are older than what was shown of them elsewhere."""
 
-    def get(self, job_id: str) -> JobStatus | None:
+    def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
         """This worker's row, or None when the job is unknown here."""
 
-    def owner(self, job_id: str) -> str | None:
+    def owner(self, tenant_id: str, job_id: str) -> str | None:
         """Base URL of the other worker that has the job's row; None when it would be this one, or while partitions
         move.
         """

@@ -11,7 +11,7 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 
-from schemas.errors import InvalidInput, NotFound, Transient, Unavailable
+from schemas.errors import Ambiguous, InvalidInput, NotFound, Transient, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +47,8 @@ async def as_problems(request: web.Request, handler: Handler) -> web.StreamRespo
         return _of_http(request, exc)
     except NotFound as exc:
         return problem(404, str(exc))
+    except Ambiguous as exc:
+        return problem(409, str(exc), tenants=exc.tenants)
     except InvalidInput as exc:
         return problem(400, str(exc))
     except (Unavailable, Transient) as exc:

@@ -18,11 +18,14 @@ from web.changes import Changes, Watch
 from web.files import from_store, send
 from web.owners import passport
 from web.ports import Health
+from web.status import exact, job_named
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from schemas.jobs import Job, Transcript
+    from schemas.events import JobStatus
+    from schemas.ids import Key
+    from schemas.jobs import Transcript
     from sinks import Reads, Store
     from web.auth import Caller
     from web.shares import Shares
@@ -54,29 +57,34 @@ class Site:
     async def status(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Where a job stands."""
         answer = await self._newest(request, caller)
-        return _status_response(answer)
+        return _status_response(answer, operator=caller.tenant is None)
 
     async def events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Server-sent events: a status whenever there is a newer one."""
-        job_id = views.job_name(request.match_info["id"])
         seen = request.headers.get("Last-Event-ID", "")
         after = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else None
-        with self.watches.taken(caller), self.changes.following(job_id) as news:
-            # Looked up after news are followed, so that nothing falls between.
-            first = await self._newest(request, caller)
-            if first.status.version == after and first.status.status in TERMINAL:
-                return web.Response(status=204)  # to an EventSource: do not come again
-            watch = Watch(caller, partial(self._newest, request, caller), news, self.published)
-            return await self._tell(request, watch, first, after)
+        with self.watches.taken(caller):
+            # Whatever it was named by, it is followed by its id.
+            key = _key((await self._newest(request, caller)).status)
+            ask = partial(self.statuses.newest, *key, passport(request.headers))
+            with self.changes.following(key) as news:
+                # Looked up after news are followed, so that nothing falls between.
+                first = await ask()
+                if first.status.version == after and first.status.status in TERMINAL:
+                    return web.Response(status=204)  # to an EventSource: do not come again
+                watch = Watch(ask, news, self.published)
+                return await self._tell(request, watch, first, after, operator=caller.tenant is None)
 
-    async def _tell(self, request: web.Request, watch: Watch, first: Answer, after: int | None) -> web.StreamResponse:
+    async def _tell(
+        self, request: web.Request, watch: Watch, first: Answer, after: int | None, *, operator: bool
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         await response.prepare(request)
         try:
             async for status in watch.statuses(first, after):
                 if status is not None:
                     self.statuses.seen.note(status)
-                await response.write(views.event(status))
+                await response.write(views.event(status, operator=operator))
         except NotFound:
             await response.write(b"event: gone\ndata: {}\n\n")
         except ConnectionError:
@@ -84,12 +92,13 @@ class Site:
         return response
 
     async def _newest(self, request: web.Request, caller: Caller) -> Answer:
-        return await self.statuses.newest(caller, views.job_name(request.match_info["id"]), passport(request.headers))
+        return await self.statuses.newest(*_named(request, caller), passport(request.headers))
 
     async def transcript(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """What was said."""
         found = await self._transcript(request, caller)
-        return web.Response(body=views.transcript_view(found).model_dump_json().encode(), content_type=_JSON)
+        view = views.transcript_view(found, operator=caller.tenant is None)
+        return web.Response(body=view.model_dump_json().encode(), content_type=_JSON)
 
     async def raw(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """The whole apparatus, as reconcile stored it."""
@@ -104,18 +113,16 @@ class Site:
         return await send(request, self.store, blob, f"{found.job_id}.json")
 
     async def _transcript(self, request: web.Request, caller: Caller) -> Transcript:
-        job_id = views.job_name(request.match_info["id"])
+        tenant, name = _named(request, caller)
         run = views.wanted_number(request.query, "run", views.RUNS, None)
-        found = await self.reads.transcript(caller.tenant, job_id, run)
-        if found is None:
-            raise NotFound(views.no_transcript(await self._job(caller, job_id), run))
-        return found
-
-    async def _job(self, caller: Caller, job_id: str) -> Job:
-        job = await self.reads.job(caller.tenant, job_id)
-        if job is None:
-            raise NotFound(views.NO_JOB)
-        return job
+        key = exact(tenant, name)
+        transcript = await self.reads.transcript(*key, run) if key else None
+        if transcript is None:
+            job = await job_named(self.reads, tenant, name)
+            transcript = await self.reads.transcript(*job.key, run) if job.key != key else None
+            if transcript is None:
+                raise NotFound(views.no_transcript(job, run))
+        return transcript
 
     async def audio(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """The recording: where object storage has it, or from here."""
@@ -123,8 +130,8 @@ class Site:
             return await self._audio(request, caller)
 
     async def _audio(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        job = await self._job(caller, views.job_name(request.match_info["id"]))
-        stored = await self.reads.files(caller.tenant, job.job_id)
+        job = await job_named(self.reads, *_named(request, caller))
+        stored = await self.reads.files(*job.key)
         original = next((file for file in reversed(stored) if file.kind == "original"), None)
         if original is None:
             raise NotFound(f"the recording is not stored yet; the job is {job.status}")
@@ -146,7 +153,7 @@ class Site:
         if not caller.sees(tenant):
             raise NotFound(views.NO_TENANT)
         page = await self.reads.jobs(tenant, **views.wanted_page(request.query))
-        view = views.page_view(page)
+        view = views.page_view(page, operator=caller.tenant is None)
         for status in view.jobs:
             self.statuses.seen.note(status)
         return web.Response(body=view.model_dump_json().encode(), content_type=_JSON)
@@ -178,6 +185,22 @@ class Site:
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
-def _status_response(answer: Answer) -> web.Response:
-    body = views.job_view(answer.status).model_dump_json().encode()
+def _named(request: web.Request, caller: Caller) -> tuple[str | None, str]:
+    """Whose job is asked about, and its name. An operator may say whose it is; a tenant's are its own anyway."""
+    name = views.job_name(request.match_info["id"])
+    said = request.query.get("tenant")
+    if not said:
+        return caller.tenant, name
+    tenant = views.tenant_name(said)
+    if not caller.sees(tenant):
+        raise NotFound(views.NO_JOB)
+    return tenant, name
+
+
+def _key(status: JobStatus) -> Key:
+    return status.tenant_id, status.job_id
+
+
+def _status_response(answer: Answer, *, operator: bool) -> web.Response:
+    body = views.job_view(answer.status, operator=operator).model_dump_json().encode()
     return web.Response(body=body, content_type=_JSON, headers={"X-Concord-Source": answer.source})

@@ -6,13 +6,14 @@ import base64
 import binascii
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from urllib.parse import quote
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.errors import InvalidInput, NotFound
 from schemas.events import Data, JobStatus, StepState
-from schemas.ids import Name
+from schemas.ids import Name, Reference
 from schemas.jobs import ORDER, TERMINAL, Job, Status, Transcript, status_of
 from sinks import Cursor
 
@@ -39,6 +40,8 @@ _AT_WORK: Final = dict(zip(ORDER, _PIPELINE, strict=False))
 
 STATUSES: Final[tuple[str, ...]] = get_args(Status)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+#: What names a job: every id is a possible reference, too.
+_REFERENCE: TypeAdapter[str] = TypeAdapter(Reference)
 
 
 class JobView(JobStatus):
@@ -100,10 +103,12 @@ class ProblemView(Data):
     detail: str
 
 
-def job_view(status: JobStatus) -> JobView:
-    """A status with its steps in the order of the pipeline, those ahead included, and where to go from here."""
+def job_view(status: JobStatus, *, operator: bool = False) -> JobView:
+    """A status with its steps in the order of the pipeline, those ahead included, and where to go from here. An
+    operator's links say whose job it is.
+    """
     known = {name: getattr(status, name) for name in JobStatus.model_fields}
-    known |= {"steps": _steps(status), "stage": stage_of(status), "links": _links(status)}
+    known |= {"steps": _steps(status), "stage": stage_of(status), "links": _links(status, operator=operator)}
     return JobView.model_construct(**known)
 
 
@@ -133,25 +138,26 @@ def _place(step: str) -> int:
     return _PIPELINE.index(stage) if stage in _PIPELINE else len(_PIPELINE)
 
 
-def _links(status: JobStatus) -> dict[str, str]:
-    job = f"/jobs/{status.job_id}"
-    links = {"status": f"{job}/status", "events": f"{job}/events", "audio": f"{job}/audio"}
+def _links(status: JobStatus, *, operator: bool) -> dict[str, str]:
+    job, whose = f"/jobs/{quote(status.job_id)}", f"?tenant={quote(status.tenant_id)}" if operator else ""
+    links = {name: f"{job}/{name}{whose}" for name in ("status", "events", "audio")}
     if status.status == "completed" or status.run > 1:
-        links |= {"transcript": f"{job}/transcript", "raw": f"{job}/transcript/raw"}
+        links |= {"transcript": f"{job}/transcript{whose}", "raw": f"{job}/transcript/raw{whose}"}
     return links
 
 
-def page_view(page: Page) -> JobPage:
+def page_view(page: Page, *, operator: bool = False) -> JobPage:
     """A page with its cursor as text."""
-    jobs = [job_view(status_of(job)) for job in page.jobs]
+    jobs = [job_view(status_of(job), operator=operator) for job in page.jobs]
     return JobPage.model_construct(jobs=jobs, next=encode_cursor(page.following) if page.following else None)
 
 
-def transcript_view(transcript: Transcript) -> TranscriptView:
+def transcript_view(transcript: Transcript, *, operator: bool = False) -> TranscriptView:
     """The row without what is ours: where its blobs lie."""
-    job, run = f"/jobs/{transcript.job_id}", f"?run={transcript.run}"
+    job, whose = f"/jobs/{quote(transcript.job_id)}", f"tenant={quote(transcript.tenant_id)}" if operator else ""
     known = {name: getattr(transcript, name) for name in TranscriptView.model_fields if name != "links"}
-    links = {"status": f"{job}/status", "raw": f"{job}/transcript/raw{run}", "audio": f"{job}/audio"}
+    raw = f"{job}/transcript/raw?run={transcript.run}" + (f"&{whose}" if whose else "")
+    links = {name: f"{job}/{name}" + (f"?{whose}" if whose else "") for name in ("status", "audio")} | {"raw": raw}
     return TranscriptView.model_construct(**known, links=links)
 
 
@@ -160,11 +166,12 @@ def health_view(health: Health) -> HealthView:
     return HealthView(alive=health.alive, ready=health.ready, details=health.details)
 
 
-def event(status: JobStatus | None) -> bytes:
+def event(status: JobStatus | None, *, operator: bool = False) -> bytes:
     """A status as a server-sent event; None as a comment that keeps the connection open."""
     if status is None:
         return b": still here\n\n"
-    return b"id: %d\nevent: status\ndata: %b\n\n" % (status.version, job_view(status).model_dump_json().encode())
+    body = job_view(status, operator=operator).model_dump_json().encode()
+    return b"id: %d\nevent: status\ndata: %b\n\n" % (status.version, body)
 
 
 def no_transcript(job: Job, run: int | None) -> str:
@@ -196,9 +203,9 @@ def decode_cursor(text: str) -> Cursor:
 
 
 def job_name(text: str) -> str:
-    """A job id as it may exist; one that cannot exist is as unknown as any other."""
+    """A job's id or reference as it may exist; one that cannot exist is as unknown as any other."""
     try:
-        return _NAME.validate_python(text)
+        return _REFERENCE.validate_python(text)
     except ValidationError:
         raise NotFound(NO_JOB) from None
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agents.commands.publish import Recording
     from agents.settings import Settings
     from schemas.events import JobStatus
+    from schemas.ids import Key
     from sinks import Store
     from sinks.postgres import Postgres
 
@@ -201,12 +202,12 @@ async def _through(paths: Sequence[Path], fleet: Running) -> list[tuple[Recordin
     recordings = [publish.recording(path, fleet.store, TENANT) for path in paths]
     async with following(where, fleet.database.job) as follower:
         await publish.publish(recordings, where, fleet.store)
-        statuses = follower.until_ended([one.job_id for one in recordings])
+        statuses = follower.until_ended([one.key for one in recordings])
         ended = await _guarded(publish.watched(recordings, statuses), fleet.own)
-    return [(one, ended[one.job_id]) for one in recordings]
+    return [(one, ended[one.key]) for one in recordings]
 
 
-async def _guarded(watching: Any, fleet: app.Fleet | None) -> dict[str, JobStatus]:
+async def _guarded(watching: Any, fleet: app.Fleet | None) -> dict[Key, JobStatus]:
     """Wait for the end, or for a part of the fleet that stopped."""
     task = asyncio.ensure_future(watching)
     try:
@@ -215,7 +216,7 @@ async def _guarded(watching: Any, fleet: app.Fleet | None) -> dict[str, JobStatu
             failure = fleet.failure() if fleet is not None else None
             if failure is not None and not task.done():
                 raise ServerError(f"{failure}; CONCORD_LOG_LEVEL=INFO says more")
-        return cast("dict[str, JobStatus]", task.result())
+        return cast("dict[Key, JobStatus]", task.result())
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -256,7 +257,7 @@ async def _scores(one: Recording, status: JobStatus, decided: Reconciliation, fl
     if said is None:
         return {}
     compared = partial(score, said, split=partial(words, language=decided.language))
-    requests = await fleet.database.requests(one.job_id, status.run)
+    requests = await fleet.database.requests(*one.key, status.run)
     scores: dict[str, Score] = {}
     for request in requests:
         if request.hypothesis_uri is not None:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,20 @@ from aiokafka import TopicPartition
 
 from agents import kafka as clients
 from agents.commands import reach
+from agents.intake import job_of
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
-from schemas.events import AudioUploaded, JobReprocess
-from schemas.messages import Envelope, Headers, Message, Record, decode, message
+from schemas.events import AudioUploaded, Event, JobReprocess
+from schemas.messages import Headers, Message, Record, decode, message
 from schemas.printable import LINE, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
 
     from agents.kafka import Kafka
     from agents.settings import Settings
+    from schemas.ids import Key
     from schemas.jobs import Job
     from sinks.postgres import Postgres
 
@@ -160,8 +163,8 @@ async def _send(messages: Sequence[Message], where: Kafka) -> None:
 
 
 async def _job(record: Record, database: Postgres) -> Job | None:
-    job_id = job_of(record)
-    return await database.job(job_id) if job_id else None
+    key = key_of(record)
+    return await database.job(*key) if key else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ def plan(record: Record, job: Job | None, *, skip_completed: bool = False) -> Pl
         return Plan(None, f"not put back, only a part of its {record.header('dlq-value-length')} bytes was kept")
     if skip_completed and job is not None and job.status == "completed":
         return Plan(None, f"skipped, job {job.job_id} has been completed meanwhile")
-    if job is not None and job.status == "failed" and _of_tenant(record, job.tenant_id):
+    if job is not None and job.status == "failed":
         # The record belongs to a run that has ended: put back, it would be refused as a late-comer.
         return Plan(
             reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for on {topics.INTAKE_DUE.name}"
@@ -187,20 +190,12 @@ def plan(record: Record, job: Job | None, *, skip_completed: bool = False) -> Pl
     return Plan(restored(record), f"put back on {topic}")
 
 
-def _of_tenant(record: Record, tenant_id: str) -> bool:
-    """Whether the record is this tenant's: who only borrowed a job id of theirs must not set their job going."""
-    if came_from(record) not in topics.INGRESS:
-        return True
-    envelope = _upload_of(record)
-    return envelope is not None and getattr(envelope.data, "tenant_id", None) == tenant_id
-
-
 def reprocess(record: Record, job: Job) -> Message:
     """The wish for a new run; the same dead letter and run always make the same event."""
     wish = JobReprocess(
         tenant_id=job.tenant_id, job_id=job.job_id, run=job.run + 1, reason="replayed from the dead letters"
     )
-    cause = ids.event_id(ids.record_id(record.topic, record.partition, record.offset), "dlq.replay", job.run + 1)
+    cause = ids.event_id(_letter(record), "dlq.replay", job.run + 1)
     return message(topics.INTAKE_DUE.name, wish, id=cause, now=datetime.now(UTC), kind="job.reprocess")
 
 
@@ -210,8 +205,12 @@ def restored(record: Record) -> Message:
     count = record.header("ce_replay") or "0"
     again = (int(count) if count.isdecimal() and len(count) < 7 else 0) + 1
     headers: Headers = (*kept, ("ce_replay", str(again).encode()))
-    letter = ids.record_id(record.topic, record.partition, record.offset)
-    return Message(letter, came_from(record), record.key, record.value, headers)
+    return Message(_letter(record), came_from(record), record.key, record.value, headers)
+
+
+def _letter(record: Record) -> UUID:
+    """The identity of the dead letter itself."""
+    return ids.record_id(record.topic, record.partition, record.offset, record.timestamp_ms, record.value)
 
 
 def came_from(record: Record) -> str:
@@ -219,28 +218,36 @@ def came_from(record: Record) -> str:
     return record.header("dlq-topic") or record.topic.removesuffix(SUFFIX)
 
 
-def job_of(record: Record) -> str | None:
-    """The id of the job that a dead letter is about, if it can be told."""
-    if came_from(record) not in topics.INGRESS:
-        return (record.key or b"").decode("utf-8", "replace") or None
-    envelope = _upload_of(record)
-    if envelope is None or not isinstance(envelope.data, AudioUploaded):
-        return None
-    derived = ids.job_id(envelope.data.tenant_id, ids.event_id(envelope.id, "intake", 0))
-    return envelope.data.job_id or derived
+def key_of(record: Record) -> Key | None:
+    """Tenant and id of the job that a dead letter is about, if they can be told: the stage that wrote it knew, or the
+    record says so.
+    """
+    tenant, job = record.header("dlq-tenant-id"), record.header("dlq-job-id")
+    if tenant and job:
+        return tenant, job
+    return _of_upload(record) if came_from(record) in topics.INGRESS else _of_event(record)
 
 
-def _upload_of(record: Record) -> Envelope | None:
+def _of_upload(record: Record) -> Key | None:
     with contextlib.suppress(MalformedEvent, ValueError):
-        return decode(original(record), {topics.UPLOADED.name: topics.UPLOADED})
+        envelope = decode(original(record), {topics.UPLOADED.name: topics.UPLOADED})
+        if isinstance(envelope.data, AudioUploaded):
+            return envelope.data.tenant_id, job_of(envelope, envelope.data)
+    return None
+
+
+def _of_event(record: Record) -> Key | None:
+    with contextlib.suppress(ValueError):
+        event = Event.model_validate_json(record.value or b"")
+        return event.tenant_id, event.job_id
     return None
 
 
 def original(record: Record) -> Record:
     """The record as and where it was before it was given up."""
     headers = tuple((name, value) for name, value in record.headers if not name.startswith("dlq-"))
-    partition, offset = (int(record.header(f"dlq-{name}") or 0) for name in ("partition", "offset"))
-    return replace(record, topic=came_from(record), partition=partition, offset=offset, headers=headers)
+    numbers = [int(record.header(f"dlq-{name}") or 0) for name in ("partition", "offset", "timestamp")]
+    return Record(came_from(record), numbers[0], numbers[1], record.key, record.value, headers, numbers[2])
 
 
 def spot_of(record: Record) -> str:
@@ -261,11 +268,16 @@ def _row(record: Record) -> str:
         for text, limit in (
             (record.header("dlq-stage"), 24),
             (record.header("dlq-attempts"), 5),
-            (job_of(record), JOB_WIDTH),
+            (_job_id(record), JOB_WIDTH),
             ((record.header("dlq-reason") or "").replace("\n", " "), 200),
         )
     )
     return f"  {spot_of(record):>8}  {_when(record):<19}  {stage:<24} {tries:>5}  {job:<36}  {reason}"
+
+
+def _job_id(record: Record) -> str:
+    key = key_of(record)
+    return key[1] if key else ""
 
 
 def _when(record: Record) -> str:
@@ -286,7 +298,8 @@ def _as_json(record: Record, *, whole: bool = False) -> dict[str, Any]:
         "partition": record.partition,
         "offset": record.offset,
         "time": _when(record),
-        "job_id": job_of(record),
+        "tenant_id": (key_of(record) or (None, None))[0],
+        "job_id": _job_id(record) or None,
         "headers": {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in record.headers},
     }
     if whole:

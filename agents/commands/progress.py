@@ -15,9 +15,10 @@ from aiokafka import TopicPartition
 
 from agents import kafka as clients
 from agents.commands import reach
-from agents.track import newest
+from agents.track import key_of, newest
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
+from schemas.ids import job_key
 from schemas.jobs import TERMINAL, status_of
 from schemas.printable import LINE, printable
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 
     from agents.kafka import Kafka
     from schemas.events import JobStatus, StepState
+    from schemas.ids import Key
     from schemas.jobs import Job
 
-    #: Asks for a job's row, by its id.
-    Ask = Callable[[str], Awaitable[Job | None]]
+    #: Asks for a job's row, by tenant and id.
+    Ask = Callable[[str, str], Awaitable[Job | None]]
 
 #: Seconds between redraws of the board, and between questions to the database.
 REDRAW_S, ASK_S = 0.25, 0.5
@@ -102,7 +104,8 @@ def line(label: str, status: JobStatus | None, now: datetime) -> str:
 def table(status: JobStatus, now: datetime) -> str:
     """One job in full: what, where, how far, each step with its time and attempts, and why it failed."""
     status = shown(status)
-    rows = [f"{status.filename}  (job {status.job_id}, tenant {status.tenant_id}, run {status.run})"]
+    named = f", reference {status.reference}" if status.reference else ""
+    rows = [f"{status.filename}  (job {status.job_id}{named}, tenant {status.tenant_id}, run {status.run})"]
     rows.append(f"{status.status}  ▕{bar(status.progress)}▏ {status.progress:.0%}")
     rows.append(f"since {_time(status.created_at)}, last change {_time(status.updated_at)}")
     rows += ["", f"  {'step':<28} {'state':<13} {'started':<20} {'seconds':>8} {'tries':>6}"]
@@ -132,20 +135,21 @@ def _time(moment: datetime | None) -> str:
 class Board:
     """Where some jobs are: on a terminal a line each, redrawn in place; elsewhere a line per change."""
 
-    def __init__(self, labels: Mapping[str, str], out: TextIO | None = None) -> None:
+    def __init__(self, labels: Mapping[Key, str], out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
-        safe = {job_id: printable(label) for job_id, label in labels.items()}
+        safe = {key: printable(label) for key, label in labels.items()}
         width = max(map(len, safe.values()), default=0)
-        self._labels = {job_id: label.ljust(width) for job_id, label in safe.items()}
-        self._known: dict[str, JobStatus] = {}
+        self._labels = {key: label.ljust(width) for key, label in safe.items()}
+        self._known: dict[Key, JobStatus] = {}
         self._drawn = 0
         self._live = self._out.isatty()
 
     def update(self, status: JobStatus) -> None:
         """Show a newer status of one of the jobs."""
-        self._known[status.job_id] = status
+        key = status.tenant_id, status.job_id
+        self._known[key] = status
         if not self._live:
-            print(f"{datetime.now():%H:%M:%S}  {self._line(status.job_id)}", file=self._out, flush=True)  # noqa: DTZ005 - for people
+            print(f"{datetime.now():%H:%M:%S}  {self._line(key)}", file=self._out, flush=True)  # noqa: DTZ005 - for people
 
     @contextlib.asynccontextmanager
     async def shown(self) -> AsyncIterator[Board]:
@@ -166,7 +170,7 @@ class Board:
     def draw(self) -> None:
         """Write all lines over the ones before."""
         width, height = shutil.get_terminal_size()
-        lines = [self._line(job_id)[: width - 1] for job_id in self._labels]
+        lines = [self._line(key)[: width - 1] for key in self._labels]
         if len(lines) >= height:
             lines = [self._summary()]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
@@ -174,8 +178,8 @@ class Board:
         self._out.flush()
         self._drawn = len(lines)
 
-    def _line(self, job_id: str) -> str:
-        return line(self._labels[job_id], self._known.get(job_id), datetime.now(UTC))
+    def _line(self, key: Key) -> str:
+        return line(self._labels[key], self._known.get(key), datetime.now(UTC))
 
     def _summary(self) -> str:
         ended = [status.status for status in self._known.values()]
@@ -193,37 +197,37 @@ class Follower:
         self._known: dict[str, dict[str, Any]] = {}
         self._asked_at = self._answered_at = -math.inf
 
-    async def until_ended(self, job_ids: Collection[str]) -> AsyncIterator[JobStatus]:
+    async def until_ended(self, jobs: Collection[Key]) -> AsyncIterator[JobStatus]:
         """Every newer status of these jobs, until the run of each has ended."""
-        waiting, self._answered_at = set(job_ids), time.monotonic()
+        waiting, self._answered_at = set(jobs), time.monotonic()
         while waiting:
             for status in [*await self._read(waiting), *await self._look(waiting)]:
                 yield status
                 if status.status in TERMINAL:
-                    waiting.discard(status.job_id)
+                    waiting.discard((status.tenant_id, status.job_id))
 
-    async def _read(self, wanted: Collection[str]) -> list[JobStatus]:
+    async def _read(self, wanted: Collection[Key]) -> list[JobStatus]:
         if self._consumer is None:
             await asyncio.sleep(REDRAW_S)
             return []
         batch = await self._consumer.getmany(timeout_ms=int(REDRAW_S * 1000))
-        found = [self._newer(record, wanted) for records in batch.values() for record in records]
+        keys = {job_key(*key) for key in wanted}
+        found = [self._newer(record, keys) for records in batch.values() for record in records]
         return [status for status in found if status is not None]
 
     def _newer(self, record: Any, wanted: Collection[str]) -> JobStatus | None:
-        job_id = (record.key or b"").decode("utf-8", "replace")
-        if job_id not in wanted:
+        if (record.key or b"").decode("utf-8", "replace") not in wanted:
             return None
         with contextlib.suppress(MalformedEvent):  # the fleet's `track` keeps it in the dead letters
-            return self._remembered(newest(self._known.get(job_id), clients.record_of(record)))
+            return self._remembered(newest(self._known.get, clients.record_of(record)))
         return None
 
-    async def _look(self, wanted: Collection[str]) -> list[JobStatus]:
+    async def _look(self, wanted: Collection[Key]) -> list[JobStatus]:
         if self._ask is None or time.monotonic() - self._asked_at < ASK_S:
             return []
         self._asked_at = time.monotonic()
         try:
-            jobs = [await self._ask(job_id) for job_id in sorted(wanted)]
+            jobs = [await self._ask(*key) for key in sorted(wanted)]
         except Unavailable:
             if time.monotonic() - self._answered_at > PATIENCE_S:
                 raise
@@ -232,13 +236,13 @@ class Follower:
         newer = [
             job
             for job in jobs
-            if job is not None and job.version > self._known.get(job.job_id, {"version": 0})["version"]
+            if job is not None and job.version > self._known.get(job_key(*job.key), {"version": 0})["version"]
         ]
         return [status for status in (self._remembered(status_of(job)) for job in newer) if status is not None]
 
     def _remembered(self, status: JobStatus | None) -> JobStatus | None:
         if status is not None:
-            self._known[status.job_id] = {"version": status.version}
+            self._known[key_of(status)] = {"version": status.version}
         return status
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import mimetypes
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from agents.commands.progress import Board, following
 from schemas import topics
 from schemas.errors import ConcordError, InvalidInput, NotFound
 from schemas.events import AudioUploaded, JobStatus, Options
+from schemas.ids import job_of_reference
 from schemas.messages import Message, message
 from schemas.printable import printable, printable_json
 from sinks.blobs import PIECE
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from agents.kafka import Kafka
     from agents.settings import Settings
+    from schemas.ids import Key
     from sinks import Store
 
 #: Where the events of this command come from, in CloudEvents' sense. Not "/concord": to the fleet we are strangers.
@@ -44,7 +46,7 @@ DESCRIPTION = """Puts recordings into the store and announces each on the topic 
 
   concord publish call.wav
   concord publish calls/*.flac --tenant acme --diarize --metadata campaign=spring --wait
-  concord publish call.mp3 --job-id order-1234     (safe to repeat: a job id is transcribed once)
+  concord publish call.mp3 --reference order-1234     (safe to repeat: it is transcribed once)
 
 With --wait: follows the jobs, prints the transcripts and where everything is; ends with 0 when all were completed.
 Any other client can do the same: `concord schema asyncapi` describes the events."""
@@ -58,7 +60,10 @@ def add(commands: Any) -> None:
     )
     command.add_argument("audio", nargs="+", metavar="AUDIO", type=Path, help="audio files")
     command.add_argument("--tenant", default="demo", help="whose recordings these are (default: demo)")
-    command.add_argument("--job-id", metavar="ID", help="the job's id, for one file (default: a new one)")
+    command.add_argument("--job-id", metavar="UUID", help="the job's id, for one file (default: a new one)")
+    command.add_argument(
+        "--reference", metavar="NAME", help="your own name for the job, for one file; unique per tenant"
+    )
     command.add_argument("--language", default="auto", help="en, de-CH, ... (default: recognized)")
     command.add_argument("--priority", type=int, default=5, metavar="0-9", help="default: 5")
     command.add_argument("--diarize", action="store_true", help="tell speakers apart, where a recognizer can")
@@ -76,11 +81,13 @@ class Recording:
 
     path: Path
     event: AudioUploaded
+    #: The job's id: the event's own, or the one that its reference has or will have. It names the blob.
+    job_id: str
 
     @property
-    def job_id(self) -> str:
-        """The job's id, which this command always chooses itself: it names the blob."""
-        return self.event.job_id or ""
+    def key(self) -> Key:
+        """What names the job among all tenants'."""
+        return self.event.tenant_id, self.job_id
 
     @property
     def name(self) -> str:
@@ -94,7 +101,9 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     async with reach.store(settings) as store:
         recordings = planned(arguments, store)
         where = reach.kafka(settings)
-        await _not_taken(recordings, store, arguments.job_id)
+        if arguments.job_id or arguments.reference:
+            recordings = [await _known(recordings[0], store, settings)]
+            await _not_taken(recordings[0], store)
         if arguments.wait:
             return await _waited(recordings, where, store, settings, as_json=arguments.json)
         await publish(recordings, where, store)
@@ -113,16 +122,17 @@ async def _waited(
         ask = (await stack.enter_async_context(reach.database(settings))).job if known else None
         follower = await stack.enter_async_context(following(where, ask))
         await publish(recordings, where, store)
-        ended = await watched(recordings, follower.until_ended([one.job_id for one in recordings]), silent=as_json)
+        ended = await watched(recordings, follower.until_ended([one.key for one in recordings]), silent=as_json)
     for one in recordings:
-        print(await _result(one, ended[one.job_id], store, as_json=as_json), flush=True)
+        print(await _result(one, ended[one.key], store, as_json=as_json), flush=True)
     return int(any(status.status == "failed" for status in ended.values()))
 
 
 def planned(arguments: argparse.Namespace, store: Store) -> list[Recording]:
     """What is to be published. Raises `InvalidInput` listing everything that is wrong, before anything has happened."""
-    if arguments.job_id is not None and len(arguments.audio) > 1:
-        raise InvalidInput(f"--job-id is for one recording, {len(arguments.audio)} were given")
+    for option, name in (("--job-id", arguments.job_id), ("--reference", arguments.reference)):
+        if name is not None and len(arguments.audio) > 1:
+            raise InvalidInput(f"{option} is for one recording, {len(arguments.audio)} were given")
     wrong = [problem for path in arguments.audio if (problem := unreadable(path)) is not None]
     if wrong:
         raise InvalidInput("nothing was published:\n  " + "\n  ".join(wrong))
@@ -132,6 +142,7 @@ def planned(arguments: argparse.Namespace, store: Store) -> list[Recording]:
         "priority": arguments.priority,
         "options": options,
         "metadata": pairs(arguments.metadata),
+        "reference": arguments.reference,
     }
     return [recording(path, store, arguments.tenant, arguments.job_id, **more) for path in arguments.audio]
 
@@ -161,19 +172,25 @@ def pairs(given: Sequence[str]) -> dict[str, str]:
 
 def recording(path: Path, store: Store, tenant: str, job_id: str | None = None, **more: Any) -> Recording:
     """A file with its event, checked against the event's schema."""
-    job_id = job_id or str(uuid4())
+    job_id = job_id or (None if more.get("reference") else str(uuid4()))
     try:
         # Tenant and job id are checked before they become part of a name and a URI.
-        AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri="check://names", filename=path.name, **more)
-        uri = store.uri(blob_name(path, tenant, job_id))
-        return Recording(
-            path, AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri=uri, filename=path.name, **more)
+        event = AudioUploaded(tenant_id=tenant, job_id=job_id, audio_uri="check://names", filename=path.name, **more)
+        return _stored_as(
+            Recording(path, event, event.job_id or job_of_reference(tenant, event.reference or "")), store
         )
     except ValidationError as exc:
         raise InvalidInput("; ".join(_complaint(error) for error in exc.errors(include_input=False))) from None
 
 
+def _stored_as(one: Recording, store: Store) -> Recording:
+    """With the URI of the blob that it will be."""
+    return replace(one, event=one.event.model_copy(update={"audio_uri": store.uri(one.name)}))
+
+
 def _complaint(error: Any) -> str:
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
     option = str(error["loc"][0]).removesuffix("_id" if error["loc"][0] == "tenant_id" else "").replace("_", "-")
     return f"--{option}: {error['msg'].removeprefix('Value error, ')}"
 
@@ -184,14 +201,21 @@ def blob_name(path: Path, tenant: str, job_id: str) -> str:
     return names.original(tenant, job_id, extension if re.fullmatch(r"[a-z0-9]{1,8}", extension) else "audio")
 
 
-async def _not_taken(recordings: Sequence[Recording], store: Store, chosen: str | None) -> None:
-    """With a job id of the user's own: refuse to write over another recording of that job."""
-    if chosen is None:
-        return
-    one = recordings[0]
-    async for uri in store.list(f"{one.event.tenant_id}/{chosen}/"):
+async def _known(one: Recording, store: Store, settings: Settings) -> Recording:
+    """With the id of the job that has this reference already, which need not be the one that is derived from it."""
+    if one.event.job_id is not None or settings.database_url is None:
+        return one
+    async with reach.reader(settings) as reader:
+        jobs = await reader.find(one.event.tenant_id, one.event.reference or "")
+    return _stored_as(replace(one, job_id=jobs[0].job_id), store) if jobs else one
+
+
+async def _not_taken(one: Recording, store: Store) -> None:
+    """With a name of the user's own: refuse to write over another recording of that job."""
+    async for uri in store.list(f"{one.event.tenant_id}/{one.job_id}/"):
         if uri.rpartition("/")[2].startswith("original.") and not await _same(uri, one, store):
-            raise InvalidInput(f"job {chosen} has another recording already ({readable(uri)}); choose another --job-id")
+            option, name = ("--job-id", one.job_id) if one.event.job_id else ("--reference", one.event.reference)
+            raise InvalidInput(f"job {name} has another recording already ({readable(uri)}); choose another {option}")
 
 
 async def _same(uri: str, one: Recording, store: Store) -> bool:
@@ -219,7 +243,7 @@ def record(one: Recording) -> dict[str, Any]:
     """The event as the producer takes it."""
     event: Message = message(topics.UPLOADED.name, one.event, id=uuid4(), now=datetime.now(UTC))
     headers = [(name, SOURCE.encode() if name == "ce_source" else value) for name, value in event.headers]
-    return {"topic": event.topic, "key": event.key, "value": event.value, "headers": headers}
+    return {"topic": event.topic, "key": one.job_id.encode(), "value": event.value, "headers": headers}
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:
@@ -230,18 +254,18 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
 
 async def watched(
     recordings: Sequence[Recording], statuses: AsyncIterator[JobStatus], *, silent: bool = False
-) -> dict[str, JobStatus]:
+) -> dict[Key, JobStatus]:
     """Show the jobs until each has ended; how each ended."""
-    board = Board({one.job_id: one.event.filename for one in recordings})
-    ended: dict[str, JobStatus] = {}
+    board = Board({one.key: one.event.filename for one in recordings})
+    ended: dict[Key, JobStatus] = {}
     if silent:
         async for status in statuses:
-            ended[status.job_id] = status
+            ended[status.tenant_id, status.job_id] = status
         return ended
     async with board.shown():
         async for status in statuses:
             board.update(status)
-            ended[status.job_id] = status
+            ended[status.tenant_id, status.job_id] = status
     return ended
 
 

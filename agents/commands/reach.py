@@ -14,7 +14,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from agents.app import dsn_of, kafka_of, open_store
-from agents.commands.serve import with_addresses
+from agents.commands.serve import one_of, with_addresses
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks.postgres import Postgres, connect_pool
 from sinks.postgres_errors import unavailable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from agents.kafka import Kafka
     from agents.settings import Settings
+    from schemas.jobs import Job
     from sinks import Store
 
 #: What to do about a server that does not answer.
@@ -140,6 +141,21 @@ async def reader(settings: Settings) -> AsyncIterator[Reader]:
     """What may be asked about it."""
     async with _pool(settings) as pool:
         yield Reader(pool)
+
+
+@contextlib.asynccontextmanager
+async def both(settings: Settings) -> AsyncIterator[tuple[Postgres, Reader]]:
+    """The two of them over the same connections."""
+    async with _pool(settings) as pool:
+        yield Postgres(pool), Reader(pool)
+
+
+async def job_named(name: str, tenant: str | None, reader: Reader) -> Job | None:
+    """The job that a person means by an id or a reference.
+
+    Raises Ambiguous when it is not said whose job it is, and there are several.
+    """
+    return one_of(name, await reader.find(tenant, name))
 
 
 async def answering(settings: Settings) -> None:

@@ -17,9 +17,13 @@ from agents import app, sandbox
 from agents.embedded import address
 from agents.embedded.sample_call import sample_call
 from agents.settings import Settings
-from schemas.errors import ServerError, SettingsError, Unavailable
+from schemas.errors import Ambiguous, ServerError, SettingsError, Unavailable
+from schemas.jobs import Job
 
 log = logging.getLogger(__name__)
+
+#: A job as people name it: its tenant, if they say it, and its id or reference.
+_Named = tuple[str | None, str]
 
 #: Seconds between looks at whether everything still runs.
 LOOK_S = 0.5
@@ -32,7 +36,8 @@ def add(commands: Any) -> None:
     """The three commands."""
     up = commands.add_parser("up", help="run the whole fleet in this process", description=UP, formatter_class=_Raw)
     up.add_argument("--once", action="store_true", help="work off what is there, then exit")
-    up.add_argument("--job", metavar="ID", help="run until this job has ended, then exit")
+    up.add_argument("--job", metavar="JOB", help="run until this job (its id or reference) has ended, then exit")
+    up.add_argument("--tenant", metavar="T", help="whose job that is; needed where several have one of that name")
     up.set_defaults(run=run_up)
     worker = commands.add_parser(
         "worker", help="run some stages, any number of copies", description=WORKER, formatter_class=_Raw
@@ -70,8 +75,9 @@ async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
     stop = _on_signals()
     async with servers(settings) as complete:
         await asyncio.to_thread(_prepare_recordings, complete)
+        job = (arguments.tenant, arguments.job) if arguments.job else None
         roles = app.roles(complete.recognizers)
-        return await _serve(complete, roles, stop, once=arguments.once, job=arguments.job, announce=_announce)
+        return await _serve(complete, roles, stop, once=arguments.once, job=job, announce=_announce)
 
 
 def _prepare_recordings(settings: Settings) -> None:
@@ -200,7 +206,7 @@ async def _serve(
     stop: asyncio.Event,
     *,
     once: bool = False,
-    job: str | None = None,
+    job: _Named | None = None,
     announce: Callable[[app.Fleet], None] = lambda _: None,
 ) -> int:
     """Run the roles; after a failure of a part, all of them anew. 0 when told to stop or done."""
@@ -213,7 +219,7 @@ async def _serve(
                 wait_s = 1.0
                 if await _watch(fleet, stop, once=once, job=job):
                     return 0
-        except SettingsError:
+        except (SettingsError, Ambiguous):
             raise
         except (Unavailable, OSError) as exc:
             log.warning("not started: %s", exc)
@@ -226,14 +232,14 @@ async def _serve(
     return 0
 
 
-async def _watch(fleet: app.Fleet, stop: asyncio.Event, *, once: bool, job: str | None) -> bool:
+async def _watch(fleet: app.Fleet, stop: asyncio.Event, *, once: bool, job: _Named | None) -> bool:
     """True when told to stop or done; False when a part failed and all should begin anew."""
     while not stop.is_set():
         failure = fleet.failure()
         if failure is not None:
             log.error("%s; starting again", failure)
             return False
-        if job is not None and await _ended(fleet, job):
+        if job is not None and await _ended(fleet, *job):
             return True
         if once and await _drained(fleet):
             return True
@@ -243,9 +249,17 @@ async def _watch(fleet: app.Fleet, stop: asyncio.Event, *, once: bool, job: str 
     return True
 
 
-async def _ended(fleet: app.Fleet, job_id: str) -> bool:
-    row = await fleet.database.job(job_id)
-    return row is not None and row.ended
+async def _ended(fleet: app.Fleet, tenant: str | None, name: str) -> bool:
+    job = one_of(name, await fleet.reader.find(tenant, name))
+    return job is not None and job.ended
+
+
+def one_of(name: str, jobs: Sequence[Job]) -> Job | None:
+    """The job that a person means by a name; None if there is none. Raises Ambiguous if several tenants have one."""
+    if len(jobs) > 1:
+        tenants = [job.tenant_id for job in jobs]
+        raise Ambiguous(name, tenants, f"--tenant ({', '.join(tenants)})")
+    return jobs[0] if jobs else None
 
 
 async def _drained(fleet: app.Fleet) -> bool:

@@ -2,7 +2,12 @@
 -- begins with tenant_id), or as concord_worker, which sees all.
 
 -- name: read_job
-SELECT * FROM jobs WHERE job_id = $1;
+SELECT * FROM jobs WHERE job_id = $1 AND tenant_id = $2;
+
+-- name: find_jobs
+-- Which job is meant by a name: of each tenant at most one, whose id it is (in whatever spelling, $1) before whose reference ($2).
+SELECT DISTINCT ON (tenant_id) * FROM jobs WHERE job_id = ANY($1::text[]) OR reference = $2
+ORDER BY tenant_id, job_id = ANY($1::text[]) DESC LIMIT $3;
 
 -- name: read_jobs
 -- A page of a tenant's jobs behind ($1, $2), or from the newest. Only ever asked as a tenant.
@@ -19,11 +24,11 @@ WHERE status = $4 AND created_at <= coalesce($1::timestamptz, 'infinity')
 ORDER BY created_at DESC, job_id LIMIT $3;
 
 -- name: read_transcript
--- Of run $2, or of the newest run that has one.
-SELECT * FROM transcripts WHERE job_id = $1 AND run = coalesce($2::int, run) ORDER BY run DESC LIMIT 1;
+-- Of run $3, or of the newest run that has one.
+SELECT * FROM transcripts WHERE tenant_id = $1 AND job_id = $2 AND run = coalesce($3::int, run) ORDER BY run DESC LIMIT 1;
 
 -- name: read_files
-SELECT * FROM files WHERE job_id = $1 ORDER BY run, kind;
+SELECT * FROM files WHERE tenant_id = $1 AND job_id = $2 ORDER BY run, kind;
 
 -- name: read_tenants
 -- From one tenant to the next by the index: as many steps as there are tenants, however many jobs they have.

@@ -12,50 +12,59 @@ DELETE FROM inbox i USING unnest($1::text[], $2::uuid[]) AS e (stage, event_id)
 WHERE (i.stage, i.event_id) = (e.stage, e.event_id);
 
 -- name: lock_jobs
--- The rows of these jobs, locked in an order that every transaction shares.
-SELECT *, clock_timestamp() AS db_now FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY job_id FOR UPDATE;
+-- The rows of these jobs, and of those that have one of these references, locked in an order that every transaction shares.
+SELECT j.*, clock_timestamp() AS db_now FROM jobs j
+WHERE (j.tenant_id, j.job_id) IN (
+    SELECT w.tenant_id, w.job_id FROM unnest($1::text[], $2::text[]) AS w (tenant_id, job_id)
+    UNION
+    SELECT n.tenant_id, n.job_id FROM jobs n
+    JOIN unnest($3::text[], $4::text[]) AS w (tenant_id, reference) USING (tenant_id, reference))
+ORDER BY j.tenant_id, j.job_id FOR UPDATE OF j;
 
 -- name: lock_requests
--- The provider requests of the current runs of these jobs. Their jobs' rows are locked already.
-SELECT p.* FROM provider_requests p JOIN jobs j USING (job_id, run) WHERE job_id = ANY($1::text[]) ORDER BY job_id, provider;
+-- The provider requests of the current runs of these jobs, whose rows are locked already. Locked in the order in which `claim`
+-- locks them: it changes tokens without a look at the job, and a token that was read must hold until the step is written.
+SELECT p.* FROM provider_requests p
+JOIN unnest($1::text[], $2::text[], $3::int[]) AS w (tenant_id, job_id, run) USING (tenant_id, job_id, run)
+ORDER BY p.tenant_id, p.job_id, p.run, p.provider FOR UPDATE OF p;
 
 -- name: upsert_jobs
-INSERT INTO jobs (job_id, tenant_id, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms,
-                  language, priority, options, metadata, steps, reason, created_at, updated_at, completed_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-                     $9::text[], $10::bigint[], $11::text[], $12::smallint[], $13::jsonb[], $14::jsonb[], $15::jsonb[],
-                     $16::text[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[])
-ON CONFLICT (job_id) DO UPDATE SET
+INSERT INTO jobs (tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type,
+                  duration_ms, language, priority, options, metadata, steps, reason, created_at, updated_at, completed_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+                     $9::text[], $10::text[], $11::bigint[], $12::text[], $13::smallint[], $14::jsonb[], $15::jsonb[],
+                     $16::jsonb[], $17::text[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[])
+ON CONFLICT (tenant_id, job_id) DO UPDATE SET
     run = excluded.run, status = excluded.status, version = excluded.version, original_uri = excluded.original_uri,
     content_type = excluded.content_type, duration_ms = excluded.duration_ms, language = excluded.language,
     options = excluded.options, steps = excluded.steps, reason = excluded.reason, updated_at = excluded.updated_at,
     completed_at = excluded.completed_at
-WHERE jobs.version < excluded.version AND jobs.tenant_id = excluded.tenant_id
+WHERE jobs.version < excluded.version
 RETURNING job_id;
 
 -- name: upsert_requests
-INSERT INTO provider_requests (job_id, run, provider, tenant_id, state, marker, provider_id, token, hypothesis_uri,
+INSERT INTO provider_requests (tenant_id, job_id, run, provider, state, marker, provider_id, token, hypothesis_uri,
                                confidence, word_count, language, error, submitted_at, finished_at, audio_url, audio_at)
-SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
                      $9::text[], $10::float8[], $11::int[], $12::text[], $13::text[], $14::timestamptz[],
                      $15::timestamptz[], $16::text[], $17::timestamptz[])
-ON CONFLICT (job_id, run, provider) DO UPDATE SET
+ON CONFLICT (tenant_id, job_id, run, provider) DO UPDATE SET
     state = excluded.state, provider_id = excluded.provider_id, hypothesis_uri = excluded.hypothesis_uri,
     confidence = excluded.confidence, word_count = excluded.word_count, language = excluded.language,
     error = excluded.error, submitted_at = excluded.submitted_at, finished_at = excluded.finished_at,
     audio_url = excluded.audio_url, audio_at = excluded.audio_at;
 
 -- name: insert_transcript
-INSERT INTO transcripts (job_id, run, tenant_id, text, words, speakers, segments, language, confidence, agreement, method,
+INSERT INTO transcripts (tenant_id, job_id, run, text, words, speakers, segments, language, confidence, agreement, method,
                          provider_confidences, reconciliation_notes, quality, raw_transcript_uri, agent_optimized_uri,
                          duration_ms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-ON CONFLICT (job_id, run) DO NOTHING;
+ON CONFLICT (tenant_id, job_id, run) DO NOTHING;
 
 -- name: upsert_files
-INSERT INTO files (job_id, run, kind, tenant_id, uri, size_bytes, content_type, sha256)
-SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
-ON CONFLICT (job_id, run, kind) DO UPDATE SET
+INSERT INTO files (tenant_id, job_id, run, kind, uri, size_bytes, content_type, sha256)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
+ON CONFLICT (tenant_id, job_id, run, kind) DO UPDATE SET
     uri = excluded.uri, size_bytes = excluded.size_bytes, content_type = excluded.content_type, sha256 = excluded.sha256;
 
 -- name: insert_audit
@@ -64,10 +73,11 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], 
 
 -- name: insert_outbox
 -- Due times count from the database's clock at this statement, after the job's row was locked: for one job they never go back.
-INSERT INTO outbox (shard, due_at, event_id, topic, key, value, headers)
-SELECT shard, clock_timestamp() + seconds * interval '1 second', event_id, topic, key, value, headers
-FROM unnest($1::smallint[], $2::float8[], $3::uuid[], $4::text[], $5::bytea[], $6::bytea[], $7::bytea[])
-    WITH ORDINALITY AS m (shard, seconds, event_id, topic, key, value, headers, position)
+INSERT INTO outbox (shard, due_at, event_id, topic, key, value, headers, tenant_id, job_id, run)
+SELECT shard, clock_timestamp() + seconds * interval '1 second', event_id, topic, key, value, headers, tenant_id, job_id, run
+FROM unnest($1::smallint[], $2::float8[], $3::uuid[], $4::text[], $5::bytea[], $6::bytea[], $7::bytea[], $8::text[],
+            $9::text[], $10::int[])
+    WITH ORDINALITY AS m (shard, seconds, event_id, topic, key, value, headers, tenant_id, job_id, run, position)
 ORDER BY position;
 
 -- name: cancel_scheduled

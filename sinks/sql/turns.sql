@@ -16,23 +16,32 @@ SELECT EXISTS (SELECT FROM provider_requests WHERE provider = $1 AND state = 'wa
 
 -- name: wants
 -- What these requests are, in the order in which they may have a place.
-SELECT p.job_id, p.run, p.provider, 9 - j.priority AS urgency,
+SELECT p.tenant_id, p.job_id, p.run, 9 - j.priority AS urgency,
        p.state <> 'waiting' OR p.admitted_at IS NOT NULL AS placed
-FROM provider_requests p JOIN jobs j USING (job_id)
-JOIN unnest($1::text[], $2::int[], $3::text[]) WITH ORDINALITY AS w (job_id, run, provider, position)
-    ON (p.job_id, p.run, p.provider) = (w.job_id, w.run, w.provider)
+FROM provider_requests p JOIN jobs j USING (tenant_id, job_id)
+JOIN unnest($2::text[], $3::text[], $4::int[]) WITH ORDINALITY AS w (tenant_id, job_id, run, position)
+    ON (p.tenant_id, p.job_id, p.run) = (w.tenant_id, w.job_id, w.run) AND p.provider = $1
 ORDER BY urgency, position;
 
 -- name: take_places
+-- Rows are locked in the order in which steps lock them, here and below.
+WITH locked AS (
+    SELECT p.* FROM provider_requests p
+    JOIN unnest($2::text[], $3::text[], $4::int[]) AS w (tenant_id, job_id, run) USING (tenant_id, job_id, run)
+    WHERE p.provider = $1 AND p.state = 'waiting' ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
+)
 UPDATE provider_requests p SET admitted_at = clock_timestamp()
-FROM unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider)
-WHERE (p.job_id, p.run, p.provider) = (w.job_id, w.run, w.provider) AND p.state = 'waiting';
+FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider);
 
 -- name: queue
-UPDATE provider_requests p
-SET urgency = 9 - j.priority, queued_at = coalesce(queued_at, clock_timestamp())
-FROM jobs j, unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider)
-WHERE (p.job_id, p.run, p.provider) = (w.job_id, w.run, w.provider) AND j.job_id = p.job_id AND p.state = 'waiting';
+WITH locked AS (
+    SELECT p.*, 9 - j.priority AS urgent FROM provider_requests p
+    JOIN unnest($2::text[], $3::text[], $4::int[]) AS w (tenant_id, job_id, run) USING (tenant_id, job_id, run)
+    JOIN jobs j USING (tenant_id, job_id)
+    WHERE p.provider = $1 AND p.state = 'waiting' ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
+)
+UPDATE provider_requests p SET urgency = l.urgent, queued_at = coalesce(p.queued_at, clock_timestamp())
+FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider);
 
 -- name: heads
 -- The next $2 in the queue: the most urgent first; among those, tenants in turn, counting what they have under way ($3, $4); and of
@@ -48,7 +57,7 @@ WITH RECURSIVE lanes AS (
           AND (urgency, tenant_id) > (l.urgency, l.tenant_id)
         ORDER BY urgency, tenant_id LIMIT 1) n
 )
-SELECT q.job_id, l.urgency FROM lanes l
+SELECT l.tenant_id, q.job_id, l.urgency FROM lanes l
 LEFT JOIN unnest($3::text[], $4::int[]) AS u (tenant_id, requests) USING (tenant_id)
 CROSS JOIN LATERAL (
     SELECT job_id, queued_at, row_number() OVER (ORDER BY queued_at) AS nth FROM (
@@ -59,17 +68,19 @@ CROSS JOIN LATERAL (
 ORDER BY l.urgency, coalesce(u.requests, 0) + q.nth, q.queued_at LIMIT $2;
 
 -- name: admit
--- These have a place. Their events, which were put off, become due; the LIKE is the condition of an index. One whose event is not
--- there yet is admitted the next time.
+-- These have a place. Their events, which were put off, become due. One whose event is not there yet is admitted the next time.
 WITH due AS (
     UPDATE outbox o SET due_at = clock_timestamp()
-    FROM unnest($2::text[]) AS w (job_id)
-    WHERE o.key = convert_to(w.job_id, 'UTF8') AND o.topic = $3 AND o.topic LIKE 'asr.requests.%'
-      AND o.due_at > clock_timestamp()
-    RETURNING o.shard, w.job_id
+    FROM unnest($2::text[], $3::text[]) AS w (tenant_id, job_id)
+    WHERE o.tenant_id = w.tenant_id AND o.job_id = w.job_id AND o.topic = $4 AND o.due_at > clock_timestamp()
+    RETURNING o.shard, o.tenant_id, o.job_id, o.run
+), locked AS (
+    SELECT p.* FROM provider_requests p JOIN (SELECT DISTINCT tenant_id, job_id, run FROM due) d USING (tenant_id, job_id, run)
+    WHERE p.provider = $1 AND p.state = 'waiting' AND p.admitted_at IS NULL
+    ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
 ), admitted AS (
     UPDATE provider_requests p SET admitted_at = clock_timestamp()
-    FROM due WHERE p.provider = $1 AND p.job_id = due.job_id AND p.state = 'waiting' AND p.admitted_at IS NULL
+    FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider)
 )
 SELECT pg_notify('outbox_' || shard, '') FROM (SELECT DISTINCT shard FROM due) AS shards;
 

@@ -1,43 +1,49 @@
 -- name: jobs
-SELECT * FROM jobs WHERE job_id = ANY($1::text[]);
+SELECT j.* FROM jobs j JOIN unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) USING (tenant_id, job_id);
+
+-- name: named
+-- The jobs that have this id, and those that have this reference, with the number of the question.
+WITH w AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (tenant_id, job_id, reference, number)
+)
+SELECT w.number, j.* FROM w JOIN jobs j ON (j.tenant_id, j.job_id) = (w.tenant_id, w.job_id)
+UNION ALL
+SELECT w.number, j.* FROM w JOIN jobs j ON (j.tenant_id, j.reference) = (w.tenant_id, w.reference) AND j.job_id <> w.job_id;
 
 -- name: requests
 SELECT p.* FROM provider_requests p
-JOIN unnest($1::text[], $2::int[]) AS r (job_id, run) USING (job_id, run) ORDER BY job_id, run, provider;
+JOIN unnest($1::text[], $2::text[], $3::int[]) AS r (tenant_id, job_id, run) USING (tenant_id, job_id, run)
+ORDER BY tenant_id, job_id, run, provider;
 
 -- name: claim
 -- The right to submit each of these: from nobody, or from a holder whose time ran out. Says what each request was before. Rows are
--- locked in the order in which steps write them.
+-- locked in the order in which steps lock them.
 WITH before AS (
-    SELECT p.job_id, p.run, p.provider, p.state FROM provider_requests p
-    JOIN unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider) USING (job_id, run, provider)
+    SELECT p.tenant_id, p.job_id, p.run, p.provider, p.state FROM provider_requests p
+    JOIN unnest($1::text[], $2::text[], $3::int[], $4::text[]) AS w (tenant_id, job_id, run, provider)
+        USING (tenant_id, job_id, run, provider)
     WHERE state IN ('waiting', 'intended') AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
-    ORDER BY job_id, provider
+    ORDER BY tenant_id, job_id, run, provider
     FOR UPDATE OF p
 )
 UPDATE provider_requests p
-SET state = 'intended', token = p.token + 1, claimed_until = clock_timestamp() + $4 * interval '1 second'
-FROM before
-WHERE p.job_id = before.job_id AND p.run = before.run AND p.provider = before.provider
-RETURNING p.*, before.state = 'intended' AS resumed;
+SET state = 'intended', token = p.token + 1, claimed_until = clock_timestamp() + $5 * interval '1 second'
+FROM before b
+WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (b.tenant_id, b.job_id, b.run, b.provider)
+RETURNING p.*, b.state = 'intended' AS resumed;
 
 -- name: unclaim
 UPDATE provider_requests SET claimed_until = NULL
-WHERE job_id = $1 AND run = $2 AND provider = $3 AND token = $4 AND state = 'intended';
-
--- name: requests_by_name
-SELECT p.* FROM provider_requests p
-JOIN unnest($1::text[], $2::int[], $3::text[]) AS w (job_id, run, provider) USING (job_id, run, provider);
+WHERE tenant_id = $1 AND job_id = $2 AND run = $3 AND provider = $4 AND token = $5 AND state = 'intended';
 
 -- name: hasten
--- The scheduled event of a submitted request, found by its job's key, becomes due; its relay is told. What is due already may be in
--- a batch and is left alone. The LIKE is the condition of the index outbox_asked.
+-- The scheduled event of a submitted request, found by its job, becomes due; its relay is told. What is due already may be in a
+-- batch and is left alone.
 WITH due AS (
     UPDATE outbox o SET due_at = clock_timestamp()
     FROM provider_requests p
     WHERE p.provider = $1 AND p.provider_id = $2 AND p.state = 'submitted'
-      AND o.key = convert_to(p.job_id, 'UTF8') AND o.topic = $3 AND o.topic LIKE 'asr.requests.%'
-      AND o.due_at > clock_timestamp()
+      AND o.tenant_id = p.tenant_id AND o.job_id = p.job_id AND o.topic = $3 AND o.due_at > clock_timestamp()
     RETURNING o.shard
 )
 SELECT pg_notify('outbox_' || shard, '') FROM due;

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
 from schemas import topics
@@ -36,6 +37,11 @@ class OfMemory:
         now = self.database.clock()
         return [(m.topic, m.key) for due, m in self.database.outbox if due <= now and m.topic in SCHEDULED]
 
+    async def whose(self) -> list[str | None]:
+        """Whose requests to a recognizer are due now."""
+        now = self.database.clock()
+        return [m.tenant_id for due, m in self.database.outbox if due <= now and m.topic == "asr.requests.a"]
+
     async def usage(self) -> list[Usage]:
         return self.database.usage
 
@@ -54,6 +60,12 @@ class OfPostgres:
     async def due(self) -> list[tuple[str, bytes | None]]:
         rows = await self.pool.fetch("SELECT topic, key FROM outbox WHERE due_at <= clock_timestamp() ORDER BY id")
         return [(row["topic"], row["key"]) for row in rows if row["topic"] in SCHEDULED]
+
+    async def whose(self) -> list[str | None]:
+        rows = await self.pool.fetch(
+            "SELECT tenant_id, topic FROM outbox WHERE due_at <= clock_timestamp() ORDER BY id"
+        )
+        return [row["tenant_id"] for row in rows if row["topic"] == "asr.requests.a"]
 
     async def usage(self) -> list[Usage]:
         columns = "tenant_id, job_id, run, provider, unit, ref, quantity"
@@ -140,25 +152,91 @@ async def test_a_job_that_exists_is_not_created_again(under_test):
     written = await under_test.database.commit([created(job(), "a", "b")])
 
     assert not written[0].applied
-    assert (await under_test.database.job("j")).status == "transcribing"
-    assert [r.provider for r in await under_test.database.requests("j", 1)] == ["a"]
+    assert (await under_test.database.job("t", "j")).status == "transcribing"
+    assert [r.provider for r in await under_test.database.requests("t", "j", 1)] == ["a"]
 
 
-async def test_a_job_id_of_another_tenant_changes_nothing_and_is_answered(under_test):
-    await under_test.database.commit([created(job())])
+async def test_two_tenants_with_one_job_id_have_a_job_each(under_test):
+    database = under_test.database
+    mine, theirs = job(status="transcribing"), job(tenant="other", status="transcribing")
+    written = await database.commit([created(mine, "a"), created(theirs, "a")])
+    claims = await asyncio.gather(*(database.claim(tenant, "j", 1, "a", 30) for tenant in ("t", "other")))
+    await database.commit([moved("failed")])
+    await database.record_usage([used(), used(tenant_id="other")])
+
+    assert [w.applied for w in written] == [True, True]
+    assert [claim.request.tenant_id for claim in claims] == ["t", "other"]
+    assert (await database.job("t", "j")).status == "failed"
+    assert (await database.job("other", "j")).status == "transcribing"
+    assert {row.tenant_id for row in await under_test.usage()} == {"t", "other"}
+
+
+async def test_what_waits_for_one_tenants_job_becomes_due_for_it_alone(under_test):
+    """Two tenants, one job id, one provider: a callback, and a place that is free."""
+    database = under_test.database
+    tenants = ("t", "other")
+    await asking(under_test, *(waiting("j", tenant) for tenant in tenants))
+    for tenant in tenants:
+        await under_way(under_test, 1, "j", tenant=tenant)
+    await database.claim("t", "j", 1, "a", 30)
+    await database.commit([changed("a", 1, state="submitted", provider_id="p")])
+    await database.hasten("a", "p")
+    hastened = await under_test.whose()
+    await database.commit([answered("a", 1)])
+    await database.admit("a", 1)
+
+    assert hastened == ["t"]
+    assert sorted(await under_test.whose()) == ["other", "t"]
+
+
+async def test_a_reference_is_one_jobs_of_its_tenant(under_test):
+    database = under_test.database
+    first, other = job(reference="call 1"), job(tenant="other", reference="call 1")
+    await database.commit([created(first), created(other)])
+    refused = await database.commit([created(job("k", reference="call 1")), created(job("l", reference="call 2"))])
+    in_one = await database.commit([created(job("m", reference="x")), created(job("n", reference="x"))])
+
+    assert [w.applied for w in (*refused, *in_one)] == [False, True, True, False]
+    assert await database.job("t", "k") is None
+    assert {(j.job_id, j.tenant_id) for j in await database.named("t", "j", "call 2")} == {("j", "t"), ("l", "t")}
+    assert [j.tenant_id for j in await database.named("other", "nobody", "call 1")] == ["other"]
+    assert await database.named("t", "nobody", None) == []
+
+
+async def test_what_is_done_instead_when_a_reference_is_taken_is_done_once(under_test):
+    """And what an outcome says in any case, its dead letter, is said as well."""
+    database = under_test.database
+    await database.commit([created(job(reference="call 1"))])
     letter = Message(uuid4(), "audio.uploaded.dlq", b"k", b"v", ())
-    written = await under_test.database.commit([created(job(tenant="other"), taken=letter)])
+    nameless = Outcome(tenant_id="t", job_id="k", create=job("k", status="failed", reason="taken"))
+    step = created(job("k", reference="call 1"), taken=nameless, raw=((letter, 0.0),))
+    written = await database.commit([step])
+    again = await database.commit([step])
 
-    assert not written[0].applied
-    assert (await under_test.database.job("j")).tenant_id == "t"
-    assert ("audio.uploaded.dlq", letter.id) in await under_test.outbox()
+    assert written[0].applied
+    assert again == [None]
+    row = await database.job("t", "k")
+    assert (row.status, row.reference, row.reason) == ("failed", None, "taken")
+    assert [topic for topic, _ in await under_test.outbox()].count("audio.uploaded.dlq") == 1
+
+
+async def test_a_job_keeps_its_reference_through_every_change(under_test):
+    database = under_test.database
+    await database.commit([created(job(reference="call 1", status="persisting"))])
+    written = await database.commit([moved("completed", later=(Later("persisted", _persisted()),))])
+    begin = Outcome(tenant_id="t", job_id="j", begin=replace(await database.job("t", "j"), run=2, status="uploaded"))
+    await database.commit([Step("intake", uuid4(), begin)])
+
+    assert (await database.job("t", "j")).reference == "call 1"
+    said = [orjson.loads(m.value)["reference"] for m, _ in written[0].messages]
+    assert said == ["call 1", "call 1"]
 
 
 async def test_versions_rise_and_every_change_is_announced(under_test):
     await under_test.database.commit([created(job(status="transcribing"))])
     await under_test.database.commit([moved("reconciling"), moved("persisting", stage="y")])
 
-    assert (await under_test.database.job("j")).version == 3
+    assert (await under_test.database.job("t", "j")).version == 3
     assert [topic for topic, _ in await under_test.outbox()] == ["job.status"] * 3
 
 
@@ -169,18 +247,18 @@ async def test_news_that_are_none_make_no_version_and_no_event(under_test):
     for _ in range(3):
         await database.commit([Step("transcribe.a", uuid4(), Outcome(tenant_id="t", job_id="j", progress=progress))])
 
-    assert (await database.job("j")).version == 2
+    assert (await database.job("t", "j")).version == 2
     assert len(await under_test.outbox()) == 2
 
 
 @pytest.mark.parametrize("late", ["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"])
 async def test_a_run_that_has_ended_stays_ended(under_test, late):
     await under_test.database.commit([created(job(status="persisting")), moved("completed")])
-    before = await under_test.database.job("j")
+    before = await under_test.database.job("t", "j")
     written = await under_test.database.commit([moved(late, later=(Later("job.failed", _persisted()),))])
 
     assert not written[0].applied
-    assert await under_test.database.job("j") == before
+    assert await under_test.database.job("t", "j") == before
     assert "job.failed" not in [topic for topic, _ in await under_test.outbox()]
 
 
@@ -189,7 +267,7 @@ async def test_status_never_goes_backwards(under_test):
     written = await under_test.database.commit([moved("transcribing")])
 
     assert not written[0].applied
-    assert (await under_test.database.job("j")).status == "persisting"
+    assert (await under_test.database.job("t", "j")).status == "persisting"
 
 
 async def test_an_event_of_an_earlier_run_is_too_late(under_test):
@@ -199,7 +277,7 @@ async def test_an_event_of_an_earlier_run_is_too_late(under_test):
     )
     await under_test.database.commit([Step("intake", uuid4(), begin)])
     written = await under_test.database.commit([moved("completed", run=1)])
-    row = await under_test.database.job("j")
+    row = await under_test.database.job("t", "j")
 
     assert not written[0].applied
     assert (row.run, row.status) == (2, "transcribing")
@@ -212,16 +290,16 @@ async def test_a_new_run_begins_only_after_the_last_one_ended(under_test):
     written = await under_test.database.commit([Step("intake", uuid4(), begin)])
 
     assert not written[0].applied
-    assert (await under_test.database.job("j")).run == 1
+    assert (await under_test.database.job("t", "j")).run == 1
 
 
 async def test_a_claim_is_held_by_one_and_says_when_it_was_held_before(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])
-    first = await database.claim("j", 1, "a", 0.2)
-    second = await database.claim("j", 1, "a", 30)
+    first = await database.claim("t", "j", 1, "a", 0.2)
+    second = await database.claim("t", "j", 1, "a", 30)
     await asyncio.sleep(0.3)
-    third = await database.claim("j", 1, "a", 30)
+    third = await database.claim("t", "j", 1, "a", 30)
 
     assert isinstance(first, Claim)
     assert (first.request.token, first.resumed) == (1, False)
@@ -233,7 +311,7 @@ async def test_a_claim_is_held_by_one_and_says_when_it_was_held_before(under_tes
 async def test_of_two_who_claim_at_the_same_moment_one_holds_it(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a", "b")])
-    asked = [database.claim("j", 1, provider, 30) for provider in ("a", "a", "b", "a")]
+    asked = [database.claim("t", "j", 1, provider, 30) for provider in ("a", "a", "b", "a")]
     answers = await asyncio.gather(*asked)
 
     assert [isinstance(answer, Claim) for answer in answers].count(True) == 2
@@ -243,9 +321,9 @@ async def test_of_two_who_claim_at_the_same_moment_one_holds_it(under_test):
 async def test_a_claim_given_back_may_be_taken_at_once(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])
-    first = await database.claim("j", 1, "a", 30)
+    first = await database.claim("t", "j", 1, "a", 30)
     await database.unclaim(first.request)
-    second = await database.claim("j", 1, "a", 30)
+    second = await database.claim("t", "j", 1, "a", 30)
 
     assert second.resumed
 
@@ -253,29 +331,29 @@ async def test_a_claim_given_back_may_be_taken_at_once(under_test):
 async def test_who_lost_the_claim_cannot_write(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])
-    await database.claim("j", 1, "a", 0)
+    await database.claim("t", "j", 1, "a", 0)
     await asyncio.sleep(0.05)
-    await database.claim("j", 1, "a", 30)
+    await database.claim("t", "j", 1, "a", 30)
     late = answered("a", token=1)
     written = await database.commit([late])
 
     assert not written[0].applied
-    assert (await database.requests("j", 1))[0].state == "intended"
+    assert (await database.requests("t", "j", 1))[0].state == "intended"
     # The same event, by the one who has the claim now, is not taken for done.
     mine = replace(late, outcome=answered("a", token=2).outcome)
     assert (await database.commit([mine]))[0].applied
-    assert (await database.requests("j", 1))[0].state == "done"
+    assert (await database.requests("t", "j", 1))[0].state == "done"
 
 
 async def test_what_was_submitted_cannot_be_claimed(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])
-    claim = await database.claim("j", 1, "a", 0)
+    claim = await database.claim("t", "j", 1, "a", 0)
     change = RequestChange(
         run=1, provider="a", token=claim.request.token, columns={"state": "submitted", "provider_id": "p7"}
     )
     await database.commit([Step("transcribe.a", uuid4(), Outcome(tenant_id="t", job_id="j", request=change))])
-    row = await database.claim("j", 1, "a", 30)
+    row = await database.claim("t", "j", 1, "a", 30)
 
     assert isinstance(row, ProviderRequest)
     assert (row.state, row.provider_id) == ("submitted", "p7")
@@ -287,9 +365,9 @@ async def test_the_url_of_the_audio_is_kept_by_whoever_has_the_newest_token(unde
     now = await database.now()
     kept = {"audio_url": "https://x/1", "audio_at": now}
     await database.commit([changed("a", 0, **kept)])
-    claim = await database.claim("j", 1, "a", 30)
+    claim = await database.claim("t", "j", 1, "a", 30)
     late = await database.commit([changed("a", 0, audio_url="https://x/2")])
-    [row] = await database.requests("j", 1)
+    [row] = await database.requests("t", "j", 1)
 
     assert (claim.request.audio_url, claim.request.audio_at) == ("https://x/1", now)
     assert not late[0].applied
@@ -326,21 +404,21 @@ async def test_a_callback_about_a_request_that_has_ended_does_nothing(under_test
 
 
 async def test_a_claim_on_nothing_is_nothing(under_test):
-    assert await under_test.database.claim("nobody", 1, "a", 30) is None
+    assert await under_test.database.claim("t", "nobody", 1, "a", 30) is None
 
 
 async def test_the_last_recognizer_moves_the_job_on(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a", "b")])
     one = await database.commit([answered("a", None)])
-    between = (await database.job("j")).status
+    between = (await database.job("t", "j")).status
     two = await database.commit([answered("b", None, state="failed")])
 
     def remaining(written):
         return [m.value for m, _ in written[0].messages if m.topic == topics.RESULTS.name]
 
     assert between == "transcribing"
-    assert (await database.job("j")).status == "reconciling"
+    assert (await database.job("t", "j")).status == "reconciling"
     assert b'"remaining":1' in remaining(one)[0]
     assert b'"remaining":0' in remaining(two)[0]
 
@@ -351,7 +429,7 @@ async def test_giving_up_ends_the_requests_that_have_not_answered(under_test):
     await database.commit([Step("reconcile", uuid4(), Outcome(tenant_id="t", job_id="j", give_up="too late"))])
     late = await database.commit([answered("a", None)])
 
-    assert [(r.state, r.error) for r in await database.requests("j", 1)] == [
+    assert [(r.state, r.error) for r in await database.requests("t", "j", 1)] == [
         ("failed", "too late"),
         ("done", None),
         ("failed", "too late"),
@@ -371,7 +449,7 @@ async def test_the_deadline_of_an_earlier_run_ends_nothing(under_test):
     )
 
     assert not written[0].applied
-    assert (await database.requests("j", 2))[0].state == "waiting"
+    assert (await database.requests("t", "j", 2))[0].state == "waiting"
 
 
 async def test_the_deadline_is_taken_back_when_all_have_answered(under_test):
@@ -487,7 +565,7 @@ async def test_batches_that_share_jobs_in_any_order_do_not_deadlock(postgres):
 
     await asyncio.gather(*(database.commit(batch) for batch in batches))
 
-    assert {(await database.job(n)).version for n in names} == {11}
+    assert {(await database.job("t", n)).version for n in names} == {11}
     await pool.close()
 
 
@@ -514,7 +592,7 @@ async def test_a_callback_finds_its_event_by_index_and_wakes_the_relay(postgres)
         await connection.execute("RESET enable_seqscan")
     await pool.close()
 
-    assert "outbox_asked" in str(plan)
+    assert "outbox_of_job" in str(plan)
     assert "Seq Scan" not in str(plan)
 
 
@@ -553,9 +631,9 @@ async def due_jobs(under_test) -> list[str]:
     return sorted((key or b"").decode() for _, key in await under_test.due())
 
 
-async def under_way(under_test, slots: int, *jobs: str) -> list[str]:
+async def under_way(under_test, slots: int, *jobs: str, tenant: str = "t") -> list[str]:
     """Which of these requests may be under way."""
-    return [id for id in jobs if await under_test.database.place(id, 1, "a", slots)]
+    return [id for id in jobs if await under_test.database.place(tenant, id, 1, "a", slots)]
 
 
 async def test_only_so_many_requests_are_under_way_and_the_others_queue(under_test):
@@ -565,14 +643,14 @@ async def test_only_so_many_requests_are_under_way_and_the_others_queue(under_te
     assert await under_way(under_test, 2, *"pqrs") == ["p", "q"]  # who has a place keeps it, who queues queues on
     traffic = await under_test.database.admit("a", 2)
     assert (traffic.under_way, traffic.queued) == (2, 2)
-    rows = await under_test.database.requests("r", 1)
+    rows = await under_test.database.requests("t", "r", 1)
     assert rows[0].queued_at is not None
 
 
 async def test_a_place_that_is_free_again_goes_to_who_queues_and_makes_its_event_due(under_test):
     await asking(under_test, *map(waiting, "pqr"))
     await under_way(under_test, 1, *"pqr")
-    await under_test.database.claim("p", 1, "a", 30)
+    await under_test.database.claim("t", "p", 1, "a", 30)
     assert (await under_test.database.admit("a", 1)).queued == 2
     await under_test.database.commit([changed("a", 1, "p", state="done")])
 
@@ -587,7 +665,9 @@ async def test_the_urgent_are_first_and_tenants_take_turns(under_test):
     bulk = [waiting(f"b{n}", "big", 4) for n in range(4)]
     others = [waiting("s1", "small", 4), waiting("u1", "big", 9), waiting("s2", "small", 4)]
     await asking(under_test, waiting("x"), *bulk, *others)
-    await under_way(under_test, 1, "x", *(j.job_id for j in (*bulk, *others)))
+    await under_way(under_test, 1, "x")
+    for one in (*bulk, *others):
+        await under_way(under_test, 1, one.job_id, tenant=one.tenant_id)
 
     await under_test.database.admit("a", 6)
 

@@ -28,6 +28,9 @@ from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore
 
+#: The job that most stories are about.
+J = "4711ca11-0000-4000-8000-000000000000"
+
 
 def recording(seconds: float = 0.5) -> bytes:
     """A WAV file with a tone in it."""
@@ -88,9 +91,7 @@ class Story:
     speakers: dict[str, Speaker]
     paces: dict[str, Pace]
 
-    async def upload(
-        self, job_id: str | None = "j", tenant: str = "t", content: bytes | None = None, headers=(), **more
-    ):
+    async def upload(self, job_id: str | None = J, tenant: str = "t", content: bytes | None = None, headers=(), **more):
         """Store a recording and announce it, as a stranger would."""
         blob = await self.store.put(
             f"{tenant}/in/{job_id}.wav", recording() if content is None else content, "audio/wav"
@@ -102,8 +103,9 @@ class Story:
         return self.fleet.publish("audio.uploaded", orjson.dumps(data), b"any", headers)
 
     def terminal(self) -> list[tuple[str, str, int]]:
-        """(topic, job, run) of every terminal event."""
-        return [(t, e["job_id"], e["run"]) for t in ("persisted", "job.failed") for e in self.fleet.events(t)]
+        """(topic, reference or else job, run) of every terminal event."""
+        ends = [(topic, event) for topic in ("persisted", "job.failed") for event in self.fleet.events(topic)]
+        return [(topic, end.get("reference", end["job_id"]), end["run"]) for topic, end in ends]
 
 
 @pytest.fixture

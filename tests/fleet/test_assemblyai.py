@@ -21,7 +21,7 @@ from agents.work import LongWork
 from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from schemas.messages import decode
-from tests.fleet.conftest import Story
+from tests.fleet.conftest import J, Story
 from tests.servers.assemblyai import Server, Switches
 
 NAME = "assemblyai"
@@ -55,7 +55,7 @@ class Told:
 
     async def ends_well(self, *, charges=1):
         await self.fleet.run()
-        assert self.story.terminal() == [("persisted", "j", 1)]
+        assert self.story.terminal() == [("persisted", J, 1)]
         assert sorted(self.charges().values()) == [1] * charges
 
 
@@ -76,10 +76,10 @@ def stage_of(told):
     return next(stage for stage in told.fleet.stages if stage.name == f"transcribe.{NAME}")
 
 
-async def steps_to(told, state, job="j"):
+async def steps_to(told, state, job=J):
     """Run until the request is in this state, one event at a time; the newest record of the recognizer's topic."""
     for _ in range(100):
-        rows = await told.fleet.database.requests(job, 1)
+        rows = await told.fleet.database.requests("t", job, 1)
         if rows and (rows[0].state == state or (state == "uploaded" and rows[0].audio_url)):
             return told.fleet.log[TOPIC][-1]
         if not await told.fleet._one():
@@ -92,17 +92,17 @@ async def test_a_recording_is_uploaded_submitted_and_polled(told):
     await told.story.upload()
     await told.ends_well()
 
-    [row] = await told.fleet.database.requests("j", 1)
+    [row] = await told.fleet.database.requests("t", J, 1)
     assert row.audio_url == told.server.ledger.charges[0]["audio_url"]
     assert told.calls() == {"upload": 1, "submit": 1, "poll": 1}
-    assert told.fleet.database.transcripts["j", 1].text
+    assert told.fleet.database.transcripts["t", J, 1].text
 
 
 async def test_the_url_is_kept_before_it_is_submitted(told):
     await told.story.upload()
     await steps_to(told, "uploaded")
 
-    [row] = await told.fleet.database.requests("j", 1)
+    [row] = await told.fleet.database.requests("t", J, 1)
     assert row.state == "waiting"
     assert row.audio_at == told.fleet.clock()
     assert told.charges() == {}
@@ -148,7 +148,7 @@ async def test_a_provider_that_is_away_for_long_is_given_up_uncharged(told):
     await told.story.upload()
     await told.fleet.run()
 
-    assert told.story.terminal() == [("job.failed", "j", 1)]
+    assert told.story.terminal() == [("job.failed", J, 1)]
     assert told.charges() == {}
 
 
@@ -189,11 +189,11 @@ async def test_an_event_redelivered_a_day_after_its_worker_died_finds_what_was_a
 async def test_a_url_that_has_grown_old_is_replaced_before_anything_is_asked_with_it(told):
     await told.story.upload()
     record = await steps_to(told, "uploaded")
-    [before] = await told.fleet.database.requests("j", 1)
+    [before] = await told.fleet.database.requests("t", J, 1)
     told.fleet.clock.advance(transcribe.STALE.total_seconds() + 1)
     told.fleet.deliver_again(record)
     await told.ends_well()
-    [after] = await told.fleet.database.requests("j", 1)
+    [after] = await told.fleet.database.requests("t", J, 1)
 
     assert before.audio_url != after.audio_url
     assert list(told.charges()) == [after.audio_url]
@@ -273,10 +273,13 @@ async def test_uploads_wait_for_a_pause_as_all_calls_do(told):
     assert told.calls() == {"upload": 1, "submit": 1, "poll": 1}
 
 
+FIRST = "4711ca11-0000-4000-8000-000000000001"
+
+
 async def test_an_upload_that_is_refused_makes_everybody_pause(told):
     told.switch(refuse_429=1, retry_after_s=300, on=["upload"])
-    await told.story.upload("first")
-    await steps_to(told, "waiting", job="first")
+    await told.story.upload(FIRST)
+    await steps_to(told, "waiting", job=FIRST)
     await told.fleet.run(until=timedelta(seconds=1))
     await told.story.upload("second")
     await told.fleet.run(until=timedelta(seconds=290))
@@ -331,11 +334,11 @@ async def test_a_second_run_is_asked_and_charged_anew(told):
     await told.story.upload()
     await told.fleet.run()
     told.switch()
-    again = JobReprocess(tenant_id="t", job_id="j", run=2)
-    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    again = JobReprocess(tenant_id="t", job_id=J, run=2)
+    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
     await told.fleet.run()
 
-    assert told.story.terminal() == [("persisted", "j", 2), ("job.failed", "j", 1)]
+    assert told.story.terminal() == [("persisted", J, 2), ("job.failed", J, 1)]
     assert list(told.charges().values()) == [1, 1]
 
 

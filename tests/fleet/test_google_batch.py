@@ -16,7 +16,7 @@ from agents.providers.google_batch import GoogleBatch
 from agents.stage import step
 from schemas.events import JobReprocess
 from tests.contract.test_recognizers import batch
-from tests.fleet.conftest import Speaker, Story
+from tests.fleet.conftest import J, Speaker, Story
 from tests.servers import gcs
 from tests.servers.google_speech import Server, Switches, serving
 
@@ -48,7 +48,7 @@ class Told:
     async def steps_to(self, state):
         """Run until the request is in this state, one event at a time; the newest record of the recognizer's topic."""
         for _ in range(100):
-            rows = await self.fleet.database.requests("j", 1)
+            rows = await self.fleet.database.requests("t", J, 1)
             if rows and (rows[0].state == state or (state == "uploaded" and rows[0].audio_url)):
                 return self.fleet.log[TOPIC][-1]
             if not await self.fleet._one():
@@ -58,7 +58,7 @@ class Told:
 
     async def ends_well(self, *, left=0):
         await self.fleet.run()
-        assert self.story.terminal() == [("persisted", "j", 1)]
+        assert self.story.terminal() == [("persisted", J, 1)]
         assert list(self.charges().values()) == [1]
         assert len(self.storage.objects) == left
 
@@ -81,11 +81,11 @@ async def test_a_recording_is_lent_asked_about_once_and_taken_back(told):
     await told.story.upload()
     await told.ends_well()
 
-    [row] = await told.fleet.database.requests("j", 1)
+    [row] = await told.fleet.database.requests("t", J, 1)
     assert row.audio_url == told.server.ledger.charges[0]["uri"]
     assert row.provider_id == told.server.ledger.charges[0]["id"]
     assert told.server.called == {"batch": 1, "get": 1}
-    assert told.fleet.database.transcripts["j", 1].text
+    assert told.fleet.database.transcripts["t", J, 1].text
 
 
 async def test_its_transcript_is_reconciled_with_the_others(told, story):
@@ -93,7 +93,7 @@ async def test_its_transcript_is_reconciled_with_the_others(told, story):
     await both.upload()
     await both.fleet.run()
 
-    assert both.terminal() == [("persisted", "j", 1)]
+    assert both.terminal() == [("persisted", J, 1)]
     assert list(told.charges().values()) == [1]
 
 
@@ -218,11 +218,11 @@ async def test_a_second_run_is_asked_and_charged_anew(told):
     await told.story.upload()
     await told.fleet.run()
     told.server.switches = Switches()
-    again = JobReprocess(tenant_id="t", job_id="j", run=2)
-    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    again = JobReprocess(tenant_id="t", job_id=J, run=2)
+    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
     await told.fleet.run()
 
-    assert told.story.terminal() == [("persisted", "j", 2), ("job.failed", "j", 1)]
+    assert told.story.terminal() == [("persisted", J, 2), ("job.failed", J, 1)]
     assert list(told.charges().values()) == [1, 1]
 
 

@@ -23,7 +23,7 @@ from schemas.events import JobReprocess
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory import MemoryDatabase
 from tests.conftest import need
-from tests.fleet.conftest import Speaker
+from tests.fleet.conftest import J, Speaker
 from tests.servers.gemini import KEY, gemini_server
 
 CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
@@ -39,7 +39,11 @@ def pair() -> tuple[Speaker, Speaker]:
     return Speaker("a", ONE), Speaker("b", OTHER)
 
 
-async def decided(told, job_id: str = "j") -> Reconciliation:
+#: Another job.
+K = "4711ca11-0000-4000-8000-000000000001"
+
+
+async def decided(told, job_id: str = J) -> Reconciliation:
     [event] = [e for e in told.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
     return adapter(Reconciliation).validate_json(await told.store.get(event["raw_uri"]))
 
@@ -66,10 +70,10 @@ async def test_a_judge_chooses_among_what_was_heard_and_signs(story, server, gem
     call = await decided(told)
     signed = [d for d in call.decisions if d.rule == "gemini/gemini-3.8-flash/v1"]
 
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
     assert {d.chosen.text for d in signed} == {"mousetrap", "fourteen", "cannot", "Rodney"}
     assert call.method == "gemini"
-    assert "judged 4 of 4 disputed spans" in told.fleet.database.transcripts["j", 1].reconciliation_notes[0]
+    assert "judged 4 of 4 disputed spans" in told.fleet.database.transcripts["t", J, 1].reconciliation_notes[0]
     assert len(server.asked) == 1
 
 
@@ -83,7 +87,7 @@ async def test_what_it_used_up_is_in_the_database(story, gemini):
         *("requests", "prompt_tokens", "candidates_tokens", "thoughts_tokens", "total_tokens")
     }
     assert {(row.tenant_id, row.job_id, row.run, row.provider, row.ref) for row in rows} == {
-        ("t", "j", 1, "gemini", "response-1")
+        ("t", J, 1, "gemini", "response-1")
     }
     assert {row.quantity for row in rows if row.unit == "prompt_tokens"} == {540.0}
 
@@ -93,21 +97,21 @@ async def test_the_same_words_again_and_a_reprocessing_are_answered_from_memory(
     await told.upload()
     await told.fleet.run()
     first = await decided(told)
-    await told.upload("k")
+    await told.upload(K)
     await told.fleet.run()
-    again = JobReprocess(tenant_id="t", job_id="j", run=1)
-    told.fleet.publish("intake.due", again, b"j", headers=(("ce_type", b"job.reprocess"),))
+    again = JobReprocess(tenant_id="t", job_id=J, run=1)
+    told.fleet.publish("intake.due", again, J.encode(), headers=(("ce_type", b"job.reprocess"),))
     await told.fleet.run()
 
     assert len(server.asked) == 1
-    assert ("persisted", "k", 1) in told.terminal()
-    assert (await decided(told, "k")).decisions == first.decisions
-    assert (await decided(told, "j")).decisions == first.decisions
+    assert ("persisted", K, 1) in told.terminal()
+    assert (await decided(told, K)).decisions == first.decisions
+    assert (await decided(told, J)).decisions == first.decisions
 
 
 async def test_another_tenant_is_asked_for_anew(story, server, gemini):
     told = story(*pair(), judge=gemini)
-    await told.upload("j", "t")
+    await told.upload(J, "t")
     await told.upload("k", "u")
     await told.fleet.run()
 
@@ -135,7 +139,7 @@ async def test_however_it_misbehaves_the_job_completes_with_what_was_heard(story
     await told.fleet.run()
     call, expected = await decided(told), await decided(calibrated)
 
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
     assert {word.text for word in call.words} <= HEARD
     assert len(server.asked) <= 1  # asked once, also in vain
     if mode != "some":
@@ -179,7 +183,7 @@ async def test_only_the_most_doubtful_are_asked_within_the_budget(story):
 
     assert sum(map(len, judge.asked)) == 3
     assert "the budget is 3" in " ".join(call.notes)
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
 
 
 async def test_recognizers_that_agree_or_are_alone_need_no_judge(story):
@@ -189,7 +193,7 @@ async def test_recognizers_that_agree_or_are_alone_need_no_judge(story):
         await told.upload()
         await told.fleet.run()
 
-        assert told.terminal() == [("persisted", "j", 1)]
+        assert told.terminal() == [("persisted", J, 1)]
     assert judge.asked == []
 
 
@@ -201,7 +205,7 @@ async def test_after_a_refusal_no_other_call_is_begun_after_a_failure_they_are(s
         await told.upload()
         await told.fleet.run()
 
-        assert told.terminal() == [("persisted", "j", 1)]
+        assert told.terminal() == [("persisted", J, 1)]
         assert len(judge.asked) == calls
         assert (await decided(told)).method == ("gemini" if calls == 12 else "calibrated")
 
@@ -224,7 +228,7 @@ async def test_after_its_time_what_is_unanswered_stays_as_calibrated(story):
     await told.fleet.run()
     call = await decided(told)
 
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
     assert sum(d.rule == judge.name for d in call.decisions) == 2
     assert "no answer within 3 s" in " ".join(call.notes)
     assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
@@ -251,7 +255,7 @@ async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(s
     for mode in (*MODES, ""):
         server.misbehave(mode)
         server.asked.clear()
-        told = await Judge(judge, MemoryDatabase(), 200, limit_s=3).judged(calibrated, Whose("t", "j", 1))
+        told = await Judge(judge, MemoryDatabase(), 200, limit_s=3).judged(calibrated, Whose("t", J, 1))
 
         assert {word.text for word in told.words} <= heard, mode
         assert [told.decisions[n] for n in agreed] == [calibrated.decisions[n] for n in agreed], mode

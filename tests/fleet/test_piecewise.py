@@ -14,7 +14,7 @@ from agents.providers.google_speech import Speech
 from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from sinks.memory_store import MemoryStore
-from tests.fleet.conftest import Speaker, recording
+from tests.fleet.conftest import J, Speaker, recording
 from tests.servers.google_speech import Server, Switches, bursts, serving
 
 
@@ -34,7 +34,7 @@ async def test_its_transcript_is_reconciled_with_the_others(server, story):
     await told.upload(content=recording(3))
     await told.fleet.run()
 
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
     assert set(server[0].charges().values()) == {1}
 
 
@@ -49,15 +49,15 @@ async def test_a_second_run_is_not_billed_for_what_the_first_was_told(server, st
     served.hear = once
     await told.upload(content=recording(130))
     await told.fleet.run()
-    assert told.terminal() == [("job.failed", "j", 1)]
+    assert told.terminal() == [("job.failed", J, 1)]
     told_already = served.charges().total()
 
     served.hear, served.switches = bursts, Switches()
-    again = JobReprocess(tenant_id="t", job_id="j", run=2)
-    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    again = JobReprocess(tenant_id="t", job_id=J, run=2)
+    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
     await told.fleet.run()
 
-    assert ("persisted", "j", 2) in told.terminal()
+    assert ("persisted", J, 2) in told.terminal()
     assert 0 < told_already < served.charges().total()
     assert set(served.charges().values()) == {1}
 
@@ -68,7 +68,7 @@ async def test_answers_that_are_lost_for_ever_are_not_paid_for_for_ever(server, 
     await told.upload(content=recording(3))
     await told.fleet.run()
 
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
     assert list(server[0].charges().values()) == [4]  # the first time, and three retries
 
 
@@ -87,7 +87,7 @@ async def test_with_one_place_one_recording_is_with_it_and_the_others_queue(serv
         await look()
         await told.fleet.run(until=timedelta(seconds=0.5))
         told.fleet.clock.advance(1)
-        heard += [e["job_id"] for e in told.fleet.events("asr.results") if e["job_id"] not in heard]
+        heard += [e["reference"] for e in told.fleet.events("asr.results") if e["reference"] not in heard]
 
     assert heard == ["j0", "j1", "j2"]  # the oldest first
     assert server[0].charges().total() == 3
@@ -109,9 +109,10 @@ async def test_a_long_pause_is_for_everybody_and_is_no_try(server, story):
     began = told.fleet.clock()
     await told.fleet.run()
 
-    ended = {r.key: r.timestamp_ms / 1000 - began.timestamp() for r in told.fleet.log["persisted"]}
-    assert set(ended) == {b"long", b"short"}
-    assert ended[b"long"] >= 6 * 300
+    ends = zip(told.fleet.events("persisted"), told.fleet.log["persisted"], strict=True)
+    ended = {event["reference"]: record.timestamp_ms / 1000 - began.timestamp() for event, record in ends}
+    assert set(ended) == {"long", "short"}
+    assert ended["long"] >= 6 * 300
     assert set(served.charges().values()) == {1}
     assert len(served.arrivals) == served.charges().total() + 6  # a call a pause, and none to hear what was heard
 
@@ -125,7 +126,7 @@ async def test_a_recording_is_not_begun_within_a_pause(server, story):
     assert server[0].arrivals == []
     assert not told.fleet.log["asr.results"]
     await told.fleet.run()
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
 
 
 class Away(MemoryStore):

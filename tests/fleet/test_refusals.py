@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fleet.conftest import Speaker
+from tests.fleet.conftest import J, Speaker
 
 
 @pytest.mark.parametrize("content_type", ["a\x00b", "audio/wav\x1b[2J", "\x00" * 255])
@@ -17,7 +17,7 @@ async def test_a_refused_file_with_an_odd_content_type_ends_its_job(story, conte
     assert failed["code"] == "refused_media"
     assert failed["failed_at"]
     assert len(told.fleet.log["audio.uploaded.dlq"]) == 1
-    assert (await told.fleet.database.job("j")).status == "failed"
+    assert (await told.fleet.database.job("t", J)).status == "failed"
 
 
 async def test_an_odd_content_type_does_not_keep_a_recording_from_being_transcribed(story):
@@ -25,4 +25,4 @@ async def test_an_odd_content_type_does_not_keep_a_recording_from_being_transcri
     await told.upload(content_type="audio/\x00wav")
     await told.fleet.run()
 
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]

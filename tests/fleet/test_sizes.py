@@ -13,6 +13,7 @@ from agents.work import LongWork
 from schemas.messages import largest, size_of
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore
+from tests.fleet.conftest import J
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def fleet(prober):
 
 
 def upload(metadata: bytes) -> bytes:
-    data = {"tenant_id": "t", "job_id": "j", "audio_uri": "http://127.0.0.1:9/x.wav", "filename": "x.wav"}
+    data = {"tenant_id": "t", "job_id": J, "audio_uri": "http://127.0.0.1:9/x.wav", "filename": "x.wav"}
     return orjson.dumps(data)[:-1] + b', "metadata": {"x": ' + metadata + b"}}"
 
 
@@ -44,5 +45,5 @@ async def test_a_large_upload_that_is_fetched_later_ends_like_any_other(fleet, m
     await fleet.run()
     everything = [record for records in fleet.log.values() for record in records if record.topic != "audio.uploaded"]
 
-    assert [(e["job_id"], e["attempts"]) for e in fleet.events("job.failed")] == [("j", 4)]
+    assert [(e["job_id"], e["attempts"]) for e in fleet.events("job.failed")] == [(J, 4)]
     assert all(size_of(record) <= largest(record.topic) for record in everything)

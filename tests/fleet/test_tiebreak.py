@@ -27,7 +27,7 @@ from schemas.jobs import Job
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore
-from tests.fleet.conftest import Speaker
+from tests.fleet.conftest import J, Speaker
 from tests.servers.google_speech import Server, serving
 
 #: Four disputes in a hundred words, far apart, one word every 400 ms; the third recognizer sides with the second.
@@ -90,7 +90,7 @@ def pair_heard() -> list[Hypothesis]:
     ]
 
 
-async def decided(told, job_id: str = "j") -> Reconciliation:
+async def decided(told, job_id: str = J) -> Reconciliation:
     [event] = [e for e in told.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
     return adapter(Reconciliation).validate_json(await told.store.get(event["raw_uri"]))
 
@@ -98,7 +98,7 @@ async def decided(told, job_id: str = "j") -> Reconciliation:
 async def run(told, **more) -> Reconciliation:
     await told.upload(content=ramp(), **more)
     await told.fleet.run()
-    assert told.terminal() == [("persisted", "j", 1)]
+    assert told.terminal() == [("persisted", J, 1)]
     return await decided(told)
 
 
@@ -162,8 +162,8 @@ async def test_a_second_run_and_a_redelivery_ask_nothing_again(story):
     first = await run(told)
     for result in list(told.fleet.log["asr.results"]):
         told.fleet.deliver_again(result)
-    again = JobReprocess(tenant_id="t", job_id="j", run=2)
-    told.fleet.publish("intake.due", again, b"j", (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    again = JobReprocess(tenant_id="t", job_id=J, run=2)
+    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
     await told.fleet.run()
 
     assert len(third.heard) == 4
@@ -212,8 +212,8 @@ async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(story):
 
 async def test_jobs_wait_for_each_other_and_each_has_its_own_time(excerpts):
     store = MemoryStore()
-    blob = await store.put("t/j/original.wav", ramp(), "audio/wav")
-    job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=blob.uri)
+    blob = await store.put(f"t/{J}/original.wav", ramp(), "audio/wav")
+    job = Job(tenant_id="t", job_id=J, filename="f", audio_uri="x", original_uri=blob.uri)
     third = Third(slow_s=1.5)
     database = MemoryDatabase()
     tiebreak = Tiebreak(third, database, store, excerpts, Pace(database, third.name), 120, limit_s=5)
@@ -229,7 +229,7 @@ async def test_a_recording_that_is_gone_costs_a_note(excerpts):
     heard = [
         Hypothesis(s.name, tuple(Word(w, n * 400, n * 400 + 350) for n, w in enumerate(s.text.split()))) for s in pair()
     ]
-    job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=store.uri("t/j/original.wav"))
+    job = Job(tenant_id="t", job_id=J, filename="f", audio_uri="x", original_uri=store.uri(f"t/{J}/original.wav"))
     compared = compare(heard)
     database = MemoryDatabase()
     tiebreak = Tiebreak(third, database, store, excerpts, Pace(database, third.name), 120)

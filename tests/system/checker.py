@@ -10,7 +10,7 @@ from schemas import topics
 from schemas.errors import MalformedEvent
 from schemas.messages import Record, decode, identity
 from schemas.topics import Topic
-from tests.system.observers import Asker, Downstream, Publisher, Sampler, Statuses, Tap
+from tests.system.observers import TENANT, Asker, Downstream, Publisher, Sampler, Statuses, Tap
 
 
 @dataclass
@@ -153,7 +153,7 @@ def _charges(
         if heard is not None and all_heard and set(heard) != set(recognizers):
             verdict.wrong.append(f"{job}: heard by {heard} only")
         for name in heard or ():
-            if f"concord-{job}-1-{name}" not in charges:
+            if f"concord-{TENANT}~{job}~1~{name}" not in charges:
                 verdict.charged.append(f"{job}: {name} was heard, but never paid")
 
 

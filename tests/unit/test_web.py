@@ -84,20 +84,20 @@ class Worker:
     async def created(self, job_id="j", tenant="acme", **more):
         job = Job(tenant_id=tenant, job_id=job_id, filename="Zoë's call.wav", audio_uri="s3://b/a", **more)
         await self.commit("intake", Outcome(tenant_id=tenant, job_id=job_id, create=job))
-        return await self.tabled(job_id)
+        return await self.tabled(job_id, tenant)
 
     async def moved(self, status, job_id="j", tenant="acme", **more):
         progress = Progress(run=1, status=status, stage="reconcile", step=StepState(state="done"))
         await self.commit("reconcile", Outcome(tenant_id=tenant, job_id=job_id, progress=progress, **more))
-        return status_of(await self.database.job(job_id))
+        return status_of(await self.database.job(tenant, job_id))
 
     async def commit(self, stage, outcome):
         await self.database.commit([Step(stage, uuid4(), outcome)])
 
-    async def tabled(self, job_id="j"):
+    async def tabled(self, job_id="j", tenant="acme"):
         """The table takes the newest status."""
-        status = status_of(await self.database.job(job_id))
-        self.live.rows[job_id] = status
+        status = status_of(await self.database.job(tenant, job_id))
+        self.live.rows[tenant, job_id] = status
         return status
 
     async def stored_audio(self, job_id="j", tenant="acme", kind="audio/wav"):
@@ -109,7 +109,7 @@ class Worker:
         raw = adapter(Reconciliation).dump_json(DECIDED)
         blob = await self.store.put(f"{tenant}/{job_id}/raw_transcript.json", raw, "application/json")
         await self.moved("completed", job_id, tenant, transcript=transcript(job_id, tenant, blob.uri))
-        await self.tabled(job_id)
+        await self.tabled(job_id, tenant)
 
 
 def of_blob(blob):
@@ -171,7 +171,7 @@ async def problem(response, status):
 async def test_the_table_answers_without_a_look_into_the_database_but_for_the_first():
     reader = Holds(j=stored("j"))
     async with Worker(reader=reader) as worker:
-        worker.live.rows["j"] = status_of(stored("j"))
+        worker.live.rows["acme", "j"] = status_of(stored("j"))
         await worker.json("/jobs/j/status")
         reader.rows.clear()
         response = await worker.get("/jobs/j/status")
@@ -184,10 +184,10 @@ async def test_after_partitions_moved_the_database_is_asked_once_about_each_job(
     """The table may have come back from a changelog that lacks what a killed worker had shown."""
     async with Worker(reader=Holds(j=stored("j", version=5), k=stored("k", version=5))) as worker:
         for job in "jk":
-            worker.live.rows[job] = status_of(stored(job, version=3))
+            worker.live.rows["acme", job] = status_of(stored(job, version=3))
         before = await worker.json("/jobs/j/status")
         worker.live.epoch += 1
-        worker.live.rows["j"] = status_of(stored("j", version=6))
+        worker.live.rows["acme", "j"] = status_of(stored("j", version=6))
         after = await worker.get("/jobs/j/status")
         again = await worker.get("/jobs/j/status")
 
@@ -208,10 +208,10 @@ class Away(MemoryReader):
     def __init__(self):
         super().__init__(MemoryDatabase())
 
-    async def job(self, *_, **__):
+    async def find(self, *_, **__):
         raise Unavailable("memory://10.0.0.7 does not answer for root-key")
 
-    jobs = transcript = files = tenants = job
+    job = jobs = transcript = files = tenants = find
 
 
 class Holds(MemoryReader):
@@ -221,9 +221,9 @@ class Holds(MemoryReader):
         super().__init__(MemoryDatabase())
         object.__setattr__(self, "rows", rows)
 
-    async def job(self, tenant, job_id):
-        job = self.rows.get(job_id)
-        return job if job and tenant in (None, job.tenant_id) else None
+    async def find(self, tenant, name, limit=20):
+        job = self.rows.get(name)
+        return [job] if job and tenant in (None, job.tenant_id) else []
 
 
 async def test_what_the_table_does_not_have_is_answered_from_the_database(worker):
@@ -239,11 +239,11 @@ async def test_a_status_never_goes_back_where_the_table_does():
     """A partition comes back from an older copy: what was answered before is not taken back."""
     rows = {version: stored("j", version=version) for version in (3, 5, 6)}
     async with Worker(reader=Holds(j=rows[5])) as worker:
-        worker.live.rows["j"] = status_of(rows[5])
+        worker.live.rows["acme", "j"] = status_of(rows[5])
         first = await worker.json("/jobs/j/status")
-        worker.live.rows["j"] = status_of(rows[3])
+        worker.live.rows["acme", "j"] = status_of(rows[3])
         second = await worker.get("/jobs/j/status")
-        worker.live.rows["j"] = status_of(rows[6])
+        worker.live.rows["acme", "j"] = status_of(rows[6])
         third = await worker.json("/jobs/j/status")
 
         assert [first["version"], (await second.json())["version"], third["version"]] == [5, 5, 6]
@@ -252,9 +252,9 @@ async def test_a_status_never_goes_back_where_the_table_does():
 
 async def test_a_step_back_is_never_answered_even_when_there_is_nothing_else():
     async with Worker(reader=Holds(j=stored("j", version=3))) as worker:
-        worker.live.rows["j"] = status_of(stored("j", version=5))
+        worker.live.rows["acme", "j"] = status_of(stored("j", version=5))
         await worker.json("/jobs/j/status")
-        del worker.live.rows["j"]
+        del worker.live.rows["acme", "j"]
         response = await worker.get("/jobs/j/status")
 
         await problem(response, 503)
@@ -263,12 +263,12 @@ async def test_a_step_back_is_never_answered_even_when_there_is_nothing_else():
 
 async def test_of_two_answers_the_newer_wins():
     async with Worker(reader=Holds(j=stored("j", version=7))) as worker:
-        worker.live.rows["j"] = status_of(stored("j", version=9))
+        worker.live.rows["acme", "j"] = status_of(stored("j", version=9))
         await worker.json("/jobs/j/status")
-        worker.live.rows["j"] = status_of(stored("j", version=8))
+        worker.live.rows["acme", "j"] = status_of(stored("j", version=8))
 
         await problem(await worker.get("/jobs/j/status"), 503)  # 8 is newer than 7, but both are a step back
-        worker.live.rows["j"] = status_of(stored("j", version=9))
+        worker.live.rows["acme", "j"] = status_of(stored("j", version=9))
         assert (await worker.json("/jobs/j/status"))["version"] == 9
 
 
@@ -355,8 +355,8 @@ async def two(**of_second):
 async def test_a_row_that_lives_elsewhere_is_asked_for_there_with_the_askers_own_key():
     async with two() as (first, second):
         status = await first.created()
-        first.live.rows["j"] = status.model_copy(update={"version": 7, "progress": 0.5})
-        second.live.owners["j"] = first.url
+        first.live.rows["acme", "j"] = status.model_copy(update={"version": 7, "progress": 0.5})
+        second.live.owners["acme", "j"] = first.url
         response = await second.get("/jobs/j/status")
 
         assert response.headers["X-Concord-Source"] == "owner"
@@ -367,10 +367,10 @@ async def test_a_row_that_lives_elsewhere_is_asked_for_there_with_the_askers_own
 
 async def test_a_copy_here_of_a_row_that_lives_elsewhere_is_not_trusted():
     async with two() as (first, second):
-        second.live.rows["j"] = await first.created()
+        second.live.rows["acme", "j"] = await first.created()
         await first.moved("completed")
         await first.tabled()
-        second.live.owners["j"] = first.url
+        second.live.owners["acme", "j"] = first.url
 
         assert (await second.json("/jobs/j/status"))["status"] == "completed"
 
@@ -378,7 +378,7 @@ async def test_a_copy_here_of_a_row_that_lives_elsewhere_is_not_trusted():
 async def test_a_forwarded_request_never_goes_further():
     async with two() as (first, second):
         await first.created()
-        first.live.owners["j"], second.live.owners["j"] = second.url, first.url
+        first.live.owners["acme", "j"], second.live.owners["acme", "j"] = second.url, first.url
         response = await second.get("/jobs/j/status")
 
         assert response.status == 200
@@ -390,7 +390,7 @@ async def test_a_forwarded_request_never_goes_further():
 async def test_a_dead_owner_costs_one_refused_connection_and_is_left_alone_for_a_while(unused_tcp_port):
     async with Worker() as worker:
         await worker.created()
-        worker.live.owners["j"] = f"http://127.0.0.1:{unused_tcp_port}"
+        worker.live.owners["acme", "j"] = f"http://127.0.0.1:{unused_tcp_port}"
 
         for _ in range(3):
             response = await worker.get("/jobs/j/status")
@@ -425,7 +425,7 @@ async def test_a_hanging_owner_is_waited_for_once_and_no_longer_than_said():
 
     async with impostor(hang) as (url, asked), Worker(forward_timeout_s=0.2) as worker:
         await worker.created()
-        worker.live.owners["j"] = url
+        worker.live.owners["acme", "j"] = url
         began = time.monotonic()
         answers = [await worker.get("/jobs/j/status") for _ in range(3)]
 
@@ -452,7 +452,7 @@ async def test_an_owner_that_talks_nonsense_is_as_good_as_none(what):
 
     async with impostor(answer) as (url, asked), Worker() as worker:
         await worker.created()
-        worker.live.owners["j"] = url
+        worker.live.owners["acme", "j"] = url
         response = await worker.get("/jobs/j/status")
 
         assert (await response.json())["job_id"] == "j"
@@ -466,7 +466,7 @@ async def test_an_owner_is_told_the_key_and_nothing_else_of_the_asker():
 
     async with impostor(refuse) as (url, asked), Worker() as worker:
         await worker.created()
-        worker.live.owners["j"] = url
+        worker.live.owners["acme", "j"] = url
         await worker.get("/jobs/j/status", ACME | {"Cookie": "a=b", "X-Other": "1"})
 
         assert asked[0].headers["X-API-Key"] == "acme-key"
@@ -479,7 +479,7 @@ async def test_an_owner_cannot_show_a_tenant_what_is_another_tenants():
         return web.Response(body=status_of(stored("j", "bolt")).model_dump_json().encode())
 
     async with impostor(answer) as (url, _), Worker() as worker:
-        worker.live.owners["j"] = url
+        worker.live.owners["acme", "j"] = url
 
         await problem(await worker.get("/jobs/j/status"), 404)
 
@@ -869,7 +869,7 @@ async def lines(response, count):
 
 
 async def published(worker, status):
-    worker.live.rows[status.job_id] = status
+    worker.live.rows[status.tenant_id, status.job_id] = status
     if worker.changes:
         worker.changes.publish(status)
 
@@ -910,7 +910,7 @@ async def test_without_a_publisher_the_table_is_looked_at_often(worker):
     status = await worker.created()
     response = await worker.get("/jobs/j/events")
     await lines(response, 1)
-    worker.live.rows["j"] = status.model_copy(update={"version": 2, "status": "completed"})
+    worker.live.rows["acme", "j"] = status.model_copy(update={"version": 2, "status": "completed"})
 
     assert (await lines(response, 1))[0][1]["version"] == 2
 
@@ -918,10 +918,10 @@ async def test_without_a_publisher_the_table_is_looked_at_often(worker):
 async def test_a_row_that_lives_elsewhere_is_watched_through_its_owner():
     async with two(changes=Changes()) as (first, second):
         status = await first.created()
-        second.live.owners["j"] = first.url
+        second.live.owners["acme", "j"] = first.url
         response = await second.get("/jobs/j/events")
         await lines(response, 1)
-        first.live.rows["j"] = status.model_copy(update={"version": 2, "status": "failed"})
+        first.live.rows["acme", "j"] = status.model_copy(update={"version": 2, "status": "failed"})
 
         assert (await lines(response, 1))[0][1]["status"] == "failed"
 
@@ -951,11 +951,11 @@ async def test_a_watch_goes_on_while_the_database_is_away():
     class Flickering(Holds):
         fails = 0
 
-        async def job(self, tenant, job_id):
+        async def find(self, *asked):
             if Flickering.fails:
                 Flickering.fails -= 1
                 raise Unavailable("away")
-            return await super().job(tenant, job_id)
+            return await super().find(*asked)
 
     reader = Flickering(j=stored("j"))
     async with Worker(reader=reader) as worker:
@@ -1065,7 +1065,7 @@ async def test_a_body_that_nobody_asked_for_is_refused_by_its_length(worker):
 async def test_a_watcher_that_is_slow_misses_the_oldest_and_never_the_newest():
     changes = Changes()
     status = status_of(stored("j"))
-    with changes.following("j") as news:
+    with changes.following(("acme", "j")) as news:
         for version in range(1, WAITING + 11):
             changes.publish(status.model_copy(update={"version": version}))
         got = [(await news.next(0)).version for _ in range(WAITING)]

@@ -285,7 +285,8 @@ async function watch(job, signal) {
   while (!signal.aborted && !(newest && ENDED.has(newest.status))) {
     try {
       const seen = newest ? { "Last-Event-ID": String(newest.version) } : {};
-      const response = await ask(`/jobs/${encodeURIComponent(job)}/events`, { signal, headers: seen });
+      const whose = `tenant=${encodeURIComponent(place.tenant)}`;
+      const response = await ask(`/jobs/${encodeURIComponent(job)}/events?${whose}`, { signal, headers: seen });
       if (response.status === 204) return;
       for await (const event of events(response.body)) showJob(event, signal);
     } catch (error) {
@@ -599,7 +600,7 @@ function dropAudio() {
 
 /** A player cannot send a key: with one, the recording is fetched first, a large one only when asked for. */
 async function openAudio(path, signal) {
-  const url = `${path}?direct=no`;
+  const url = `${path}${path.includes("?") ? "&" : "?"}direct=no`;
   dropAudio();
   $("audio").hidden = $("audio-load").hidden = $("audio-none").hidden = true;
   try {
