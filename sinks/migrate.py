@@ -9,7 +9,7 @@ from importlib.resources import files
 import asyncpg
 
 from schemas.errors import SettingsError
-from sinks.postgres import HUNG_S
+from sinks.postgres_connect import HUNG_S, connect
 from sinks.postgres_errors import unavailable
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ async def migrate(dsn: str) -> list[str]:
 async def _migrate(dsn: str) -> list[str]:
     # Whoever hangs while it holds the lock must not keep every other worker from starting.
     hung = {"idle_in_transaction_session_timeout": f"{HUNG_S}s"}
-    connection = await asyncpg.connect(dsn, timeout=15, server_settings=hung)
+    connection = await connect(dsn, hung, timeout_s=15, command_timeout_s=None)
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext('concord migrations'))")

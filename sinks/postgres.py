@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -20,24 +21,13 @@ from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Step, Usage, 
 from schemas.messages import Message, dump_headers
 from sinks import Claim, Traffic, places, queries
 from sinks.coalesce import Coalesce
+from sinks.postgres_connect import acts_as, connecting, worker_session
 from sinks.postgres_errors import AWAY, unavailable
 
 SQL = queries.load("steps", "work", "relay", "turns")
 
-#: The migration from which on the database refuses workers that do not know it.
-SCHEMA = "0006"
-
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
-
-#: Seconds without a statement after which an open transaction is ended: a process that hangs in one must not keep its
-#: locks, on which others wait.
-HUNG_S = 10
-
-#: Seconds for which a statement waits for a lock. Longer than any of our own transactions takes, and short enough that
-#: a row which somebody else holds for an hour does not keep other rows' steps waiting; whatever an operator sets as
-#: `lock_timeout` for the database or the role, this holds here.
-LOCK_S = 3
 
 #: Days for which a judge's answer is remembered for the tenant's other jobs.
 ADJUDICATION_DAYS = 90
@@ -47,29 +37,25 @@ _JOB_COLUMNS = tuple(f.name for f in fields(Job))
 
 
 async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8) -> asyncpg.Pool[asyncpg.Record]:
-    """A pool whose connections act as `role`, and speak JSON."""
-    with unavailable():
+    """A pool whose connections act as `role`, and speak JSON.
+
+    Raises Unavailable while the server is away, Misconfigured (a SettingsError) when no waiting will help.
+    """
+    with connecting():
         return await asyncpg.create_pool(
             dsn,
             min_size=1,
             max_size=size,
             timeout=10,
             command_timeout=STATEMENT_S,
-            init=_prepare,
+            init=partial(_prepare, role),
             reset=_nothing_to_reset,
-            server_settings={
-                "role": role,
-                "application_name": "concord",
-                "timezone": "UTC",
-                "jit": "off",
-                "concord.schema": SCHEMA,
-                "idle_in_transaction_session_timeout": f"{HUNG_S}s",
-                "lock_timeout": f"{LOCK_S}s",
-            },
+            server_settings=worker_session(role),
         )
 
 
-async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _prepare(role: str, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await acts_as(connection, role)
     await connection.set_type_codec(
         "jsonb",
         encoder=lambda value: b"\x01" + orjson.dumps(value),

