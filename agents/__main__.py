@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -21,8 +23,8 @@ from schemas.printable import LINE, printable
 #: Files of agents/commands, in the order in which `--help` shows what they add.
 COMMANDS = ("demo", "serve", "publish", "status", "usage", "dlq", "schema", "migrate", "doctor", "reconcile")
 
-#: Seconds that tasks have for ending after their command has.
-END_S = 2.0
+#: Seconds that tasks have for ending after their command has, and threads after them.
+END_S, THREADS_END_S = 2.0, 5.0
 
 DESCRIPTION = """Concord turns uploaded call recordings into reconciled transcripts: several recognizers hear each
 recording, Concord decides word by word what was said, stores it and announces it exactly once."""
@@ -37,7 +39,15 @@ Everything is configured by environment variables; `concord doctor` lists and ch
 
 def main() -> None:
     """Entry point of the `concord` command."""
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    threading.Thread(target=_end, args=(status,), daemon=True).start()
+    sys.exit(status)
+
+
+def _end(status: int) -> None:
+    """End the process, should a thread that hangs hold it: Python waits for the consumers' threads without end."""
+    time.sleep(THREADS_END_S)
+    os._exit(status)
 
 
 def run(argv: list[str]) -> int:

@@ -11,9 +11,10 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
@@ -44,6 +45,7 @@ from agents.providers import (
 from agents.relay import Relay
 from agents.settings import Settings
 from agents.stage import Stage
+from agents.supervision import Part
 from agents.tiebreak import Tiebreak
 from agents.topic_layout import TopicKeeper, ensure_topics
 from agents.work import LongWork
@@ -60,6 +62,7 @@ from web.connections import BoundedSite, Bounds
 from web.ports import Health, LiveJobs
 
 if TYPE_CHECKING:
+    from schemas.events import JobStatus
     from sinks.fallback import FallbackStore
 
 log = logging.getLogger(__name__)
@@ -208,16 +211,30 @@ def open_adjudicator(settings: Settings) -> Adjudicator | None:
     return Gemini(settings.gemini_key.get_secret_value(), settings.gemini_model, settings.gemini_url)
 
 
-class NoTable:
-    """`LiveJobs` of a worker that does not track: every status comes from PostgreSQL."""
+class LiveTable:
+    """The table of the `track` app that runs now. While none does, every status comes from PostgreSQL."""
 
-    epoch = 0
+    def __init__(self) -> None:
+        self._table: LiveJobs | None = None
+        self._tables = 0
 
-    def get(self, tenant_id: str, job_id: str) -> None:
-        """Nothing is known here."""
+    def use(self, table: LiveJobs | None) -> None:
+        """From now on this one, or none."""
+        self._table = table
+        self._tables += 1
 
-    def owner(self, tenant_id: str, job_id: str) -> None:
-        """Nobody is asked."""
+    @property
+    def epoch(self) -> int:
+        """The table's own; another one after a change of tables."""
+        return (self._tables << 32) + (self._table.epoch if self._table else 0)
+
+    def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
+        """What the table says."""
+        return self._table.get(tenant_id, job_id) if self._table else None
+
+    def owner(self, tenant_id: str, job_id: str) -> str | None:
+        """What the table says."""
+        return self._table.owner(tenant_id, job_id) if self._table else None
 
 
 @dataclass
@@ -231,23 +248,28 @@ class Fleet:
     store: Store
     reader: Reader
     url: str
+    #: What keeps running: the stages first, then what goes on beside them.
+    parts: list[Part] = field(default_factory=list)
+    #: Of the stages that run at the moment.
     apps: dict[str, faust.App] = field(default_factory=dict)
-    drivers: list[bind.Driver] = field(default_factory=list)
+    drivers: dict[str, bind.Driver] = field(default_factory=dict)
     committer: Committer | None = None
     paces: list[Pace] = field(default_factory=list)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    table: LiveJobs = field(default_factory=NoTable)
+    table: LiveTable = field(default_factory=LiveTable)
     changes: Changes = field(default_factory=Changes)
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The roles that are stages."""
+        return tuple(role for role in self.roles if role != "relay")
+
     def failure(self) -> str | None:
-        """What has stopped although it should run, or None."""
-        for name, app in self.apps.items():
-            if app.crashed or app.should_stop:
-                return f"{name} stopped: {app.crash_reason!r}"
-        for task in self.tasks:
-            if task.done():
-                return f"{task.get_name()} stopped: {None if task.cancelled() else task.exception()!r}"
-        return None
+        """What keeps failing, or None."""
+        return next((f"{part.name} {part.state}" for part in self.parts if part.looping or part.hung), None)
+
+    def hung(self) -> str | None:
+        """What failed and does not end, so that it cannot be started again in this process, or None."""
+        return next((f"{part.name} {part.state}" for part in self.parts if part.hung), None)
 
     async def drained(self) -> bool:
         """Whether every topic is read to its end, nothing is in flight, no run is open and nothing is due soon."""
@@ -264,13 +286,14 @@ class Fleet:
     @property
     def ready(self) -> dict[str, bool]:
         """Which stages have joined their groups and take events. (A spare worker without partitions is ready, too.)"""
-        return {
-            name: bool(app.started and not app.rebalancing and not app.in_recovery) for name, app in self.apps.items()
-        }
+        return {name: self._takes_events(name) for name in self.stages}
+
+    def _takes_events(self, name: str) -> bool:
+        app = self.apps.get(name)
+        return app is not None and bool(app.started and not app.rebalancing and not app.in_recovery)
 
     async def health(self) -> Health:
         """What probes are told."""
-        failure = self.failure()
         details = {name: "ready" if ready else "joining" for name, ready in self.ready.items()}
         try:
             async with asyncio.timeout(2):
@@ -278,8 +301,9 @@ class Fleet:
             details["postgresql"] = "ready"
         except (Unavailable, TimeoutError):
             details["postgresql"] = "away"
-        ready = failure is None and all(state == "ready" for state in details.values())
-        return Health(failure is None, ready, details | ({"failure": failure} if failure else {}))
+        details |= {part.name: f"crash-looping: {part.state}" for part in self.parts if part.looping}
+        details |= {part.name: f"hung: {part.state}" for part in self.parts if part.hung}
+        return Health(self.hung() is None, all(state == "ready" for state in details.values()), details)
 
 
 @contextlib.asynccontextmanager
@@ -322,16 +346,19 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)
-        stack.push_async_callback(_stop, fleet)
         await _serve(fleet, listening, stack)
         # What is there by now stays: collections need not look at it again, which took 100 ms at a time. Not later than
         # this: Faust relies on a collection to close the tables' files.
         gc.collect()
         gc.freeze()
         stack.callback(gc.unfreeze)
-        await bind.run_apps(list(fleet.apps.values()))
-        await _add_tasks(fleet, kafka, dsn)
-        yield fleet
+        async with _kept(fleet.parts):
+            # A stage that fails at its start comes later: the others need not wait for it.
+            await asyncio.gather(*(part.begun.wait() for part in fleet.parts))
+            beside = await _beside(fleet, kafka, dsn)
+            fleet.parts += beside
+            async with _kept(beside):
+                yield fleet
 
 
 async def _answers(store: Store) -> None:
@@ -387,46 +414,93 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
     log.info("HTTP on %s", fleet.url)
 
 
-async def _add_tasks(fleet: Fleet, kafka: Kafka, dsn: str) -> None:
-    fleet.tasks.append(asyncio.create_task(observe(fleet), name="observing"))
+@contextlib.asynccontextmanager
+async def _kept(parts: Sequence[Part]) -> AsyncIterator[None]:
+    """Keep the parts running, and at the end stop them, all at once."""
+    tasks = [asyncio.create_task(part.keep(), name=part.name) for part in parts]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
+    """What goes on beside the stages."""
+    runs: dict[str, Callable[[], Awaitable[None]]] = {"observing": partial(observe, fleet)}
     for pace in fleet.paces:
-        seen = partial(fleet.metrics.traffic, pace.provider)
-        fleet.tasks.append(asyncio.create_task(pace.run(seen), name=f"pace of {pace.provider}"))
+        runs[f"pace of {pace.provider}"] = partial(pace.run, partial(fleet.metrics.traffic, pace.provider))
     if fleet.settings.storage_fallback:
-        fleet.tasks.append(asyncio.create_task(cast("FallbackStore", fleet.store).move(), name="moving blobs"))
+        runs["moving blobs"] = cast("FallbackStore", fleet.store).move
     if "relay" in fleet.roles:
-        keeper = TopicKeeper(kafka, fleet.settings.recognizers)
-        fleet.tasks.append(asyncio.create_task(keeper.run(), name="looking after topics"))
+        runs["looking after topics"] = TopicKeeper(kafka, fleet.settings.recognizers).run
         # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
         shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
-        relays = (Relay(dsn, kafka, shard, fleet.metrics) for shard in range(shards))
-        fleet.tasks += [asyncio.create_task(relay.run(), name=f"relay {n}") for n, relay in enumerate(relays)]
+        runs |= {f"relay {shard}": Relay(dsn, kafka, shard, fleet.metrics).run for shard in range(shards)}
+    return [_part(fleet, name, partial(_run, run)) for name, run in runs.items()]
 
 
-async def _stop(fleet: Fleet) -> None:
-    await bind.stop_apps(list(fleet.apps.values()), STOP_S)
-    for driver in fleet.drivers:
-        await driver.close()
-    for task in fleet.tasks:
-        task.cancel()
-    await asyncio.gather(*fleet.tasks, return_exceptions=True)
+async def _run(run: Callable[[], Awaitable[None]], started: Callable[[], None]) -> None:
+    started()
+    await run()
+
+
+def _part(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> Part:
+    return Part(name, run, fleet.metrics.restarts.labels(name).inc)
+
+
+#: A stage's app, with what runs its events and the table that it owns, if any.
+_Built = tuple[faust.App, bind.Driver | None, bind.FaustTable | None]
 
 
 async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: contextlib.AsyncExitStack) -> None:
-    data, admission = fleet.settings.data, Admission()
-    for role in fleet.roles:
-        more = _membership(role, fleet)
+    admission = Admission()
+    for role in fleet.stages:
         if role == "track":
-            changed = fleet.changes.publish
-            fleet.apps[role], fleet.table = bind.track_app(
-                kafka, data, fleet.url, committer, fleet.metrics, changed, **more
-            )
-            stack.callback(fleet.table.close)
-        elif role != "relay":
-            driver = bind.Driver(await _stage(role, fleet, stack), committer, fleet.metrics, admission)
-            fleet.apps[role] = bind.faust_app(role, kafka, data, **more)
-            driver.attach(fleet.apps[role])
-            fleet.drivers.append(driver)
+            build = partial(_build_track, fleet, kafka, committer)
+        else:
+            build = partial(_build, fleet, kafka, committer, admission, await _stage(role, fleet, stack))
+        # Built the first time here, so that it is there when what is there is frozen.
+        fleet.parts.append(_part(fleet, role, partial(_run_stage, fleet, role, chain([build()], iter(build, None)))))
+
+
+def _build(fleet: Fleet, kafka: Kafka, committer: Committer, admission: Admission, stage: Stage) -> _Built:
+    app = bind.faust_app(stage.name, kafka, fleet.settings.data, **_membership(stage.name, fleet))
+    driver = bind.Driver(stage, committer, fleet.metrics, admission)
+    driver.attach(app)
+    return app, driver, None
+
+
+def _build_track(fleet: Fleet, kafka: Kafka, committer: Committer) -> _Built:
+    more = _membership("track", fleet)
+    changed = fleet.changes.publish
+    app, table = bind.track_app(kafka, fleet.settings.data, fleet.url, committer, fleet.metrics, changed, **more)
+    return app, None, table
+
+
+async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: Callable[[], None]) -> None:
+    """Run the stage's app until it fails; the next time it is another one."""
+    app, driver, table = next(built)
+
+    def up() -> None:
+        fleet.apps[role] = app
+        if driver is not None:
+            fleet.drivers[role] = driver
+        if table is not None:
+            fleet.table.use(table)
+        started()
+
+    try:
+        await bind.run_app(app, up, STOP_S)
+    finally:
+        fleet.apps.pop(role, None)
+        fleet.drivers.pop(role, None)
+        if driver is not None:
+            await driver.close()
+        if table is not None:
+            fleet.table.use(None)
+            table.close()
 
 
 async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> Stage:

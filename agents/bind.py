@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from agents.kafka import MAX_RECORD_BYTES, Kafka
 from agents.metrics import Metrics
 from agents.offsets import Transport
 from agents.stage import Stage, backoff_s, step, undeliverable
+from agents.supervision import Failed, Hung, Place
 from schemas import ids, topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.events import JobStatus
@@ -30,6 +30,10 @@ from schemas.jobs import Failure, Step
 from schemas.messages import Flaw, Record
 
 log = logging.getLogger(__name__)
+
+#: Seconds between looks at whether an app still runs, and after which one that crashed should have ended. Without Kafka
+#: its consumer takes two request timeouts of 30 s for it.
+LOOK_S, HUNG_S = 0.2, 90.0
 
 
 def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
@@ -260,17 +264,47 @@ def track_app(
     return app, FaustTable(app, table)
 
 
-async def run_apps(apps: Sequence[faust.App]) -> None:
-    """Start all apps; several live well in one event loop."""
-    await asyncio.gather(*(app.start() for app in apps))
+async def run_app(app: faust.App, started: Callable[[], None], stop_s: float) -> None:
+    """Run an app until it fails, which is raised; several live well in one event loop. An app does not start twice.
+
+    Cancelled, it is stopped, for at most `stop_s` seconds: what it had in flight then is not acked.
+
+    Raises:
+        Failed: it has crashed.
+        Hung: it has crashed, and does not end.
+    """
+    try:
+        await app.start()
+        started()
+        while not app.should_stop:  # noqa: ASYNC110 - crashed or stopped: two events, and nothing waits for either
+            await asyncio.sleep(LOOK_S)
+        raise Failed(_places(app)) from app.crash_reason
+    except asyncio.CancelledError:
+        await _stopped(app, stop_s)
+        raise
+    except Exception as exc:
+        if not await _stopped(app, HUNG_S):
+            raise Hung(f"{app.conf.id} has crashed and does not end") from exc
+        raise
 
 
-async def stop_apps(apps: Sequence[faust.App], limit_s: float) -> None:
-    """Stop all apps, each for at most `limit_s`: what they had in flight is not acked."""
+def _places(app: faust.App) -> tuple[Place, ...]:
+    """Where it was: what it had begun and not done first, then what it would have read next."""
+    consumer = app.consumer
+    offsets = consumer.offsets
+    begun = [(tp, offset) for tp in offsets if (offset := offsets.unfinished(tp)) is not None]
+    done = {tp: offsets.committable(tp) for tp in offsets if offsets.unfinished(tp) is None}
+    read = {tp: offset for tp, offset in consumer._read_offset.items() if tp not in dict(begun)}  # noqa: SLF001
+    return tuple(Place(tp.topic, tp.partition, offset or 0) for tp, offset in [*begun, *(read | done).items()])
 
-    async def stop(app: faust.App) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await app.stop()
 
-    await asyncio.gather(*(stop(app) for app in apps), return_exceptions=True)
+async def _stopped(app: faust.App, limit_s: float) -> bool:
+    """Stop it; whether that came to an end in time."""
+    stopping = asyncio.ensure_future(app.stop())
+    await asyncio.wait({stopping}, timeout=limit_s)
+    if not stopping.done():
+        stopping.cancel()
+        return False
+    if not stopping.cancelled() and (exc := stopping.exception()) is not None:
+        log.warning("%s: %r while it stopped", app.conf.id, exc)
+    return True

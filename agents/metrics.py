@@ -105,6 +105,18 @@ class Metrics:
             buckets=(1, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500),
             registry=new,
         )
+        self.restarts = Counter(
+            "concord_app_restarts",
+            "How often a stage, or what goes on beside the stages, failed and was started again",
+            ["app"],
+            registry=new,
+        )
+        self.crash_looping = Gauge(
+            "concord_app_crash_looping",
+            "1 while it fails again and again; /readyz says at which record and of what",
+            ["app"],
+            registry=new,
+        )
         self.judged = Counter(
             "concord_judged_spans", "Disputed spans a judge was asked about", ["provider", "result"], registry=new
         )

@@ -26,6 +26,8 @@ async def observe(fleet: Fleet) -> None:
         try:
             _lag(fleet)
             _waiting(fleet)
+            for part in fleet.parts:
+                fleet.metrics.crash_looping.labels(part.name).set(part.looping)
             if "relay" in fleet.roles:
                 await _outbox(fleet)
                 if time.monotonic() - swept > SWEEP_S:
@@ -51,7 +53,7 @@ def _waiting(fleet: Fleet) -> None:
     """What waits in this worker, for PostgreSQL or for rows that somebody has locked."""
     if fleet.committer is not None:
         fleet.metrics.oldest_step.set(fleet.committer.oldest_s)
-    for driver in fleet.drivers:
+    for driver in fleet.drivers.values():
         fleet.metrics.oldest_event.labels(driver.stage_name).set(driver.oldest_s)
 
 

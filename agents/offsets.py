@@ -61,6 +61,10 @@ class Offsets:
         lowest = min(pending) if pending else self._next.get(partition)
         return lowest or None
 
+    def unfinished(self, partition: Hashable) -> int | None:
+        """The lowest offset that is not acked, or None."""
+        return min(self._pending.get(partition) or (), default=None)
+
     @property
     def idle(self) -> bool:
         """Whether nothing that was received is still being handled."""

@@ -209,7 +209,7 @@ async def _serve(
     job: _Named | None = None,
     announce: Callable[[app.Fleet], None] = lambda _: None,
 ) -> int:
-    """Run the roles; after a failure of a part, all of them anew. 0 when told to stop or done."""
+    """Run the roles. 0 when told to stop or done, 1 when a part hangs."""
     wait_s = 1.0
     while not stop.is_set():
         try:
@@ -217,8 +217,12 @@ async def _serve(
                 log.info("running: %s", ", ".join(roles))
                 announce(fleet)
                 wait_s = 1.0
-                if await _watch(fleet, stop, once=once, job=job):
-                    return 0
+                await _watch(fleet, stop, once=once, job=job)
+                hung = fleet.hung()
+            if hung is None:
+                return 0
+            log.critical("this worker ends, and should be started again: %s", hung)
+            return 1
         except (SettingsError, Ambiguous):
             raise
         except (Unavailable, OSError) as exc:
@@ -232,21 +236,16 @@ async def _serve(
     return 0
 
 
-async def _watch(fleet: app.Fleet, stop: asyncio.Event, *, once: bool, job: _Named | None) -> bool:
-    """True when told to stop or done; False when a part failed and all should begin anew."""
-    while not stop.is_set():
-        failure = fleet.failure()
-        if failure is not None:
-            log.error("%s; starting again", failure)
-            return False
+async def _watch(fleet: app.Fleet, stop: asyncio.Event, *, once: bool, job: _Named | None) -> None:
+    """Return when told to stop, when done, or when a part hangs."""
+    while not stop.is_set() and fleet.hung() is None:
         if job is not None and await _ended(fleet, *job):
-            return True
+            return
         if once and await _drained(fleet):
-            return True
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await stop.wait()
-    return True
 
 
 async def _ended(fleet: app.Fleet, tenant: str | None, name: str) -> bool:
