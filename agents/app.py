@@ -516,7 +516,12 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
         case ("intake", _, _):
             return intake.stage(
                 intake.Intake(
-                    database, await _locations(fleet, stack), long_work(64), settings.recognizers, settings.deadline_s
+                    database,
+                    await _locations(fleet, stack),
+                    long_work(64),
+                    settings.recognizers,
+                    settings.deadline_s,
+                    settings.patience_s,
                 )
             )
         case ("transcribe", _, name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import re
 import socket
 import zlib
@@ -188,6 +189,9 @@ class Downloader:
 
     async def _save(self, answer: aiohttp.ClientResponse, path: Path) -> bytes:
         """Write the answer's body to the file; its first bytes."""
+        disk = os.statvfs(path.parent)
+        if (answer.content_length or 0) > disk.f_bavail * disk.f_frsize:
+            raise Unavailable(f"no room in {path.parent} for a recording of {answer.content_length} bytes")
         head, size = b"", 0
         with path.open("wb") as file:
             async for piece in self._unpacked(answer):
@@ -313,7 +317,7 @@ def _reason(exc: Exception) -> str:
         case TimeoutError():
             return "it does not answer in time"
         case aiohttp.ClientConnectorError():
-            return (exc.strerror or "no connection can be made to it").lower()
+            return os.strerror(exc.errno).lower() if exc.errno and exc.errno > 0 else "no connection can be made to it"
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | ConnectionError():
             return "the connection ended before everything was there"
         case _:

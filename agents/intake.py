@@ -4,26 +4,32 @@ the job.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from agents.failpoints import passing
-from agents.locations import Fetched, Locations
-from agents.stage import Stage, belonging, failed_job
+from agents.locations import Fetched, Locations, host_of_uri
+from agents.stage import RETRIES, Stage, backoff_s, belonging, failed_job
 from agents.work import LongWork
 from schemas import ids, topics
-from schemas.errors import InvalidInput, MalformedEvent, Transient
+from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch, AudioUploaded, JobReprocess, StepState
 from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, ProviderRequest, end_of_failed
 from schemas.messages import Envelope, dead_letter
 from sinks import Blob, Database
+
+log = logging.getLogger(__name__)
 
 #: Seconds for which the upload's own event waits for its audio; longer fetches go on outside it.
 QUICK_S = 3.0
 
 #: Seconds between looks at a fetch that goes on.
 LOOK_S = 2.0
+
+#: Seconds for which a host is tried again that says itself when to come back.
+ASKED_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Intake:
     #: Seconds, for a recording of this many ms, after which a run goes on without the recognizers that have not
     #: answered.
     deadline_s: float
+    #: Seconds for which a host that does not deliver is tried again.
+    patience_s: float = 300.0
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """An upload, a look at a fetch that goes on, or the wish for a new run."""
@@ -60,8 +68,11 @@ class Intake:
         fetch = AudioFetch(**data.model_dump(include=_FETCHED), job_id=job_id)
         try:
             fetched = await self._fetched(fetch, QUICK_S, eager=True)
-        except Transient:
-            fetched = None
+        except Transient as exc:
+            later, step = await self._tried(envelope, fetch, exc)
+            created = self._created(envelope, data, job_id, None)
+            job = replace(cast("Job", created.create), steps={"intake": step})
+            return replace(created, create=job, later=(later,), audit="started", error=step.error)
         if fetched is None:
             return replace(
                 self._created(envelope, data, job_id, None),
@@ -70,11 +81,35 @@ class Intake:
             )
         return self._created(envelope, data, job_id, fetched)
 
+    async def _tried(self, envelope: Envelope, data: AudioFetch, exc: Transient) -> tuple[Later, StepState]:
+        """The next try at audio that could not be had, and what the job's status says meanwhile.
+
+        A host that restarts, or has not received the recording yet, has minutes for it; one that names a time, an hour.
+        Raises `NotDelivered` after that.
+        """
+        now = await self.database.now()
+        attempts, since = envelope.attempt + 1, data.failing_since or now
+        wait_s, tried_s = backoff_s(envelope.attempt, exc.retry_after), (now - since).total_seconds()
+        named = exc.retry_after is not None
+        patience_s = max(self.patience_s, ASKED_S) if named else self.patience_s
+        # Tries that take minutes each, as a large download that breaks off, are a few in any case.
+        if (named or attempts > RETRIES) and tried_s + wait_s > patience_s:
+            raise NotDelivered(f"{exc}; tried {attempts} times in {_minutes(tried_s)}") from exc
+        log.info("try %d of the audio of job %s failed, the next in %.0f s: %s", attempts, data.job_id, wait_s, exc)
+        again = data.model_copy(update={"failing_since": since})
+        later = Later(topics.INTAKE_DUE.name, again, seconds=wait_s, kind="audio.fetch", attempt=attempts)
+        return later, StepState(state="retrying", attempts=attempts, error=str(exc))
+
     async def _fetch(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or job.run != data.run or job.status != "uploaded":
             return NOTHING
-        fetched = await self._fetched(data, LOOK_S)
+        try:
+            fetched = await self._fetched(data, LOOK_S)
+        except Transient as exc:
+            later, step = await self._tried(envelope, data, exc)
+            progress = Progress(run=job.run, stage="intake", step=step)
+            return Outcome(**belonging(envelope), progress=progress, later=(later,), audit="retried", error=step.error)
         if fetched is None:
             later = Later(topics.INTAKE_DUE.name, data, seconds=LOOK_S, kind="audio.fetch", attempt=envelope.attempt)
             return Outcome(**belonging(envelope), later=(later,), audit="")
@@ -101,7 +136,11 @@ class Intake:
             passing("intake.stored")
             return found
 
-        found = await self.work.run(f"fetch/{data.tenant_id}/{data.job_id}/{data.run}", make, wait_s, eager=eager)
+        # A tenant's flood, or a host that is slow for all of them, leaves places to others.
+        host = host_of_uri(data.audio_uri)
+        shares = (f"tenant {data.tenant_id}", *([f"host {host}"] if host else []))
+        key = f"fetch/{data.tenant_id}/{data.job_id}/{data.run}"
+        found = await self.work.run(key, make, wait_s, eager=eager, shares=shares)
         return cast("Fetched | None", found)
 
     def _created(self, envelope: Envelope, data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Outcome:
@@ -286,6 +325,10 @@ def _job(data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Job:
         steps={"intake": StepState(state="done" if fetched else "running", progress=1.0 if fetched else None)},
     )
     return replace(job, **_audio_columns(fetched)) if fetched else job
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _requests(job: Job, recognizers: tuple[str, ...]) -> tuple[ProviderRequest, ...]:

@@ -18,7 +18,7 @@ from agents import names
 from agents.audio import Probe
 from agents.audio_download import Downloader
 from agents.audio_files import AudioFiles
-from agents.audio_url import AllowedHosts
+from agents.audio_url import AllowedHosts, host_of, web_url
 from agents.prober import Prober
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.events import AudioFetch
@@ -178,6 +178,16 @@ class Locations:
             path = Path(folder) / "audio"
             await self._downloader.save(uri, path)
             yield path
+
+
+def host_of_uri(uri: str) -> str:
+    """Who would be asked for this audio, for shares; empty for our own storage and files."""
+    if _parts(uri)[0] not in ("https", "http"):
+        return ""
+    try:
+        return host_of(web_url(uri))
+    except RefusedLocation:
+        return ""
 
 
 def _parts(uri: str) -> tuple[str, str]:

@@ -210,6 +210,13 @@ class Settings(BaseModel):
     max_upload_mb: int = Field(100, alias="MAX_UPLOAD_SIZE_MB", ge=1, description="largest upload over HTTP")
     max_audio_mb: int = Field(2048, alias="CONCORD_MAX_AUDIO_MB", ge=1, description="largest recording by URI")
     max_audio_hours: float = Field(10.0, alias="CONCORD_MAX_AUDIO_HOURS", gt=0)
+    patience_s: float = Field(
+        300.0,
+        alias="CONCORD_FETCH_PATIENCE_S",
+        ge=0,
+        le=86_400,
+        description="how long a recording's host may refuse or fail before its job fails",
+    )
     deadline_s: float = Field(
         3600.0, alias="CONCORD_DEADLINE_S", gt=0, description="wait for recognizers, plus half the recording"
     )

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ Make = Callable[[Callable[[float], None]], Awaitable[Any]]
 @dataclass(slots=True)
 class _Piece:
     task: asyncio.Task[Any]
+    shares: Sequence[str]
     progress: float = 0.0
     done_at: float | None = None
 
@@ -47,19 +48,29 @@ class LongWork:
     _pieces: dict[str, _Piece] = field(default_factory=dict)
     _renewing: asyncio.Task[None] | None = None
 
-    async def run(self, key: str, make: Make, wait_s: float, *, eager: bool = False) -> Any | None:
+    async def run(
+        self, key: str, make: Make, wait_s: float, *, eager: bool = False, shares: Sequence[str] = ()
+    ) -> Any | None:
         """The result of the work, if it is there within `wait_s`; None while it goes on, here or elsewhere, or waits
         for a place.
 
         `make` is called with a function that takes the progress, 0 to 1. What the work raises is raised here, once. An
         eager piece begins without asking for the lease, which is asked for when it turns out to be long: for work that
         is mostly short.
+
+        `shares` names whose work it is (a tenant, a host). No share may hold more places than are free beside it, so
+        that one has half of them at most, several have less, and there is always one for somebody else.
         """
         piece = self._pieces.get(key)
         if piece is None:
-            if self._full() or not (eager or await self._leased(key)):
+            if self._full(shares) or not (eager or await self._leased(key)):
                 return None
-            piece = self._pieces.get(key) or self._start(key, make)
+            piece = self._pieces.get(key)
+        if piece is None:
+            if self._full(shares):  # others began while the lease was asked for
+                await self._let_go(key)
+                return None
+            piece = self._start(key, make, shares)
         await asyncio.wait([piece.task], timeout=wait_s)
         if not piece.task.done():
             if eager and not await self._leased(key):
@@ -75,8 +86,10 @@ class LongWork:
         piece = self._pieces.get(key)
         return piece.progress if piece else None
 
-    def _full(self) -> bool:
-        return sum(piece.done_at is None for piece in self._pieces.values()) >= self.limit
+    def _full(self, shares: Sequence[str]) -> bool:
+        running = [piece for piece in self._pieces.values() if piece.done_at is None]
+        free = self.limit - len(running)
+        return free <= 0 or any(sum(share in piece.shares for piece in running) >= free for share in shares)
 
     async def _leased(self, key: str) -> bool:
         return await self.database.lease(key, self.holder, LEASE_S)
@@ -86,11 +99,11 @@ class LongWork:
         if piece is not None:
             piece.task.cancel()
 
-    def _start(self, key: str, make: Make) -> _Piece:
+    def _start(self, key: str, make: Make, shares: Sequence[str]) -> _Piece:
         async def work() -> Any:
             return await make(lambda share: setattr(piece, "progress", max(0.0, min(1.0, share))))
 
-        piece = _Piece(asyncio.create_task(work(), name=key))
+        piece = _Piece(asyncio.create_task(work(), name=key), shares)
         piece.task.add_done_callback(lambda task: self._finished(piece, task))
         self._pieces[key] = piece
         if self._renewing is None or self._renewing.done():

@@ -10,6 +10,7 @@ ConcordError
 │   │   └── TooLarge     more bytes than Kafka or a store takes
 │   ├── RefusedMedia     no audio, damaged, too long, or not what its name says
 │   ├── RefusedLocation  a URI that Concord will not read
+│   ├── NotDelivered     a URI whose host did not deliver, for as long as it was tried
 │   ├── UnsupportedOption  an option that no configured recognizer can honour
 │   └── StorageRefused   a value that PostgreSQL does not store
 ├── ProviderError        a recognizer or model said no for good
@@ -88,6 +89,12 @@ class RefusedLocation(InvalidInput):
     """An audio URI outside what this installation may read."""
 
     code = "refused_location"
+
+
+class NotDelivered(InvalidInput):
+    """The audio's host did not deliver it, however often it was asked over minutes."""
+
+    code = "retries_exhausted"
 
 
 class UnsupportedOption(InvalidInput):

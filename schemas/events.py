@@ -154,6 +154,7 @@ class AudioFetch(Event):
     audio_uri: Uri
     filename: Filename
     content_type: Annotated[Reason, StringConstraints(max_length=255)] | None = None
+    failing_since: AwareDatetime | None = Field(None, description="when its host first did not deliver")
 
 
 class AsrRequest(Event):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
+import tempfile
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -11,14 +14,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
 
 from agents.locations import Locations
-from schemas.errors import RefusedLocation, RefusedMedia
+from schemas.errors import RefusedLocation, RefusedMedia, Unavailable
 from schemas.events import AudioFetch
 from sinks.fallback import FallbackStore
 from sinks.local import LocalStore
 from sinks.memory_store import MemoryStore
 from sinks.s3 import S3Store
+from tests.servers.hosts import serving
 from tests.servers.s3 import BUCKET, OWNER, REGION
 
 
@@ -291,3 +296,56 @@ async def test_links_that_come_and_go_never_lead_outside(site):
     stopping.set()
     thread.join()
     assert all(seen.values()), seen
+
+
+@contextlib.contextmanager
+def limited(what, value):
+    soft, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (value, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, (soft, hard))
+
+
+def lowest_free() -> int:
+    """A limit of descriptors under which none is left."""
+    free = os.dup(0)
+    os.close(free)
+    return free
+
+
+async def test_a_disk_of_ours_that_is_full_or_away_is_waited_for(site, tmp_path, monkeypatch):
+    """Whatever the system says when *we* write, it is not the host that does not deliver."""
+    (site / "large.wav").write_bytes(bytes(1 << 20))
+
+    async def deliver(_):
+        return web.Response(body=bytes(1 << 20))
+
+    async with serving(deliver) as base, reader(site, allow_hosts=frozenset({"127.0.0.1"})) as it:
+        for uri in (f"{base}/large.wav", f"file://{site}/large.wav"):
+            data = AudioFetch(tenant_id="acme", job_id="j", audio_uri=uri, filename="a.wav")
+            with limited(resource.RLIMIT_FSIZE, 1 << 16), pytest.raises(Unavailable, match="File too large"):
+                await it.fetch(data)
+            with limited(resource.RLIMIT_NOFILE, lowest_free()), pytest.raises(Unavailable):
+                await it.fetch(data)
+            with monkeypatch.context() as patch:
+                patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+                with pytest.raises(Unavailable, match="No such file"):
+                    await it.fetch(data)
+
+
+async def test_a_recording_that_does_not_fit_is_not_begun(site):
+    async def deliver(request):
+        answer = web.StreamResponse(headers={"Content-Length": str(1 << 50)})
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await answer.write(bytes(1 << 16))
+        return answer
+
+    allowed = {"allow_hosts": frozenset({"127.0.0.1"}), "max_bytes": 1 << 51}
+    async with serving(deliver) as base, reader(site, **allowed) as it:
+        data = AudioFetch(tenant_id="acme", job_id="j", audio_uri=base, filename="a.wav")
+        with pytest.raises(Unavailable, match=r"no room in .* for a recording of 1125899906842624 bytes"):
+            await it.fetch(data)

@@ -127,7 +127,7 @@ async def story(prober, excerpts):
     """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers; a judge and a third recognizer, who have 3 s
     each, if there are any.
     """
-    opened: list[LongWork] = []
+    opened: list[LongWork | Locations] = []
 
     def build(
         *speakers: Speaker,
@@ -139,16 +139,17 @@ async def story(prober, excerpts):
         third: LocalRecognizer | PiecewiseRecognizer | None = None,
         seconds: float = 120.0,
         third_limit_s: float = 3.0,
+        allow_hosts: frozenset[str] = frozenset(),
     ) -> Story:
         clock = Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
-        work = LongWork(database, "test", limit=8)
-        opened.append(work)
+        work, locations = LongWork(database, "test", limit=8), Locations(store, prober, (), allow_hosts)
+        opened.extend((work, locations))
         names = tuple(s.name for s in speakers)
         asked = (*names, third.name) if third else names
         paces = {name: Pace(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked}
         stages = [
-            intake.stage(intake.Intake(database, Locations(store, prober, ()), work, names, deadline_s)),
+            intake.stage(intake.Intake(database, locations, work, names, deadline_s)),
             *(transcribe.stage(transcribe.Transcribe(s, database, store, work, paces[s.name])) for s in speakers),
             reconcile.stage(
                 reconcile.Reconcile(
@@ -166,5 +167,5 @@ async def story(prober, excerpts):
         return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers}, paces)
 
     yield build
-    for work in opened:
-        await work.close()
+    for one in opened:
+        await one.close()

@@ -4,16 +4,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
+import ipaddress
+import os
+import resource
+import socket
+import ssl
+import time
+import zlib
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.audio_download import Downloader
+from agents.audio_download import Downloader, Patience
 from agents.audio_url import AllowedHosts, is_public
-from schemas.errors import RefusedLocation, Transient
+from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
+from tests.servers.hosts import answering, raw, serving
 
 LOOPBACK = AllowedHosts.of(["127.0.0.1"])
 
@@ -32,19 +47,36 @@ async def downloader(allowed: AllowedHosts = LOOPBACK, **more):
         await it.close()
 
 
-@asynccontextmanager
-async def serving(handler):
-    """A plain HTTP server on 127.0.0.1; its address."""
-    app = web.Application()
-    app.router.add_get("/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+def self_signed(folder):
+    """A server's TLS context with a certificate that no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    secret = key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, plain)
+    (folder / "server.pem").write_bytes(secret + certificate.public_bytes(pem))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "server.pem")
+    return context
+
+
+@contextlib.contextmanager
+def no_descriptors():
+    """This process has used up its descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        yield
     finally:
-        await runner.cleanup()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @asynccontextmanager
@@ -308,3 +340,167 @@ def test_whatever_the_url_is_it_is_refused_or_asked_again(uri, tmp_path):
             assert str(refusal.value).isprintable()
 
     asyncio.run(asyncio.wait_for(go(), 10))
+
+
+@pytest.mark.parametrize("status", [202, 404, 408, 423, 425, 429, 500, 502, 503, 504, 599])
+async def test_refusals_that_pass_are_transient(status, tmp_path):
+    async with serving(answering(status)) as base, downloader() as it:
+        with pytest.raises(Transient, match=rf"^audio_uri: 127\.0\.0\.1 answered {status}$") as refusal:
+            await it.save(base, tmp_path / "a")
+    assert refusal.value.retry_after is None
+
+
+@pytest.mark.parametrize("status", [204, 206, 300, 304, 400, 401, 403, 405, 410, 451])
+async def test_other_refusals_are_final(status, tmp_path):
+    async with serving(answering(status)) as base, downloader() as it:
+        with pytest.raises(RefusedLocation, match=rf"^audio_uri: 127\.0\.0\.1 answered {status}$"):
+            await it.save(base, tmp_path / "a")
+
+
+async def test_a_host_that_says_when_to_come_back_is_believed(tmp_path):
+    then = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    for asked, seconds in (("20", 20), (then, pytest.approx(90, abs=2)), ("86400", 3600), ("-5", 0), ("soon", None)):
+        async with serving(answering(429, Retry_After=asked)) as base, downloader() as it:
+            with pytest.raises(Transient) as refusal:
+                await it.save(base, tmp_path / "a")
+        assert refusal.value.retry_after == seconds
+
+
+async def test_redirects_are_followed_so_far(tmp_path):
+    async def handler(request):
+        number = int(request.path[1:])
+        return (
+            web.Response(status=302, headers={"Location": f"{number - 1}"}) if number else web.Response(body=b"audio")
+        )
+
+    async with serving(handler) as base, downloader() as it:
+        await it.save(f"{base}/5", tmp_path / "a")
+        with pytest.raises(RefusedLocation, match="more than 5 redirects"):
+            await it.save(f"{base}/6", tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == b"audio"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([], "ended before everything was there"),
+        ([OK + b"Content-Length: 10\r\n\r\n", b"12345"], "ended before everything was there"),
+        ([CHUNKED, b"5\r\n12345\r\n"], "ended before everything was there"),
+        ([b"SSH-2.0-OpenSSH\r\n"], "no proper answer"),
+        ([OK + b"X: " + b"x" * 100_000 + b"\r\n\r\n"], "no proper answer"),
+        ([5.0], "does not answer in time"),
+        ([OK + b"Content-Length: 10\r\n\r\n", b"1", 5.0], "does not answer in time"),
+        ([OK, *[b"X: y\r\n", 0.1] * 50], "does not answer in time"),  # each read is in time, the headers are not
+        ([OK + b"Content-Length: 10\r\n\r\n", *[b"1", 0.1] * 9], r"too slowly \(\d+ bytes in 0 s; at least 1000 a "),
+        ([CHUNKED, *[b"1\r\n1\r\n", 0.1] * 50], "too slowly"),
+        ([OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"audio" * 99)[:20]], "ends in the middle"),
+    ],
+)
+async def test_a_host_that_does_not_deliver_is_said_to_be_at_fault(parts, says, tmp_path):
+    patience = Patience(answer_s=0.5, connect_s=0.5, read_s=0.3, least=1000, window_s=0.35)
+    async with raw(*parts) as base, downloader(patience=patience) as it:
+        async with asyncio.timeout(3):
+            with pytest.raises(Transient, match=rf"^audio_uri: 127\.0\.0\.1 .*{says}"):
+                await it.save(base, tmp_path / "a")
+
+
+async def test_a_host_is_not_called_slow_for_our_own_disk(tmp_path):
+    size = 4 << 18
+    os.mkfifo(tmp_path / "disk")
+
+    def slowly() -> int:
+        with (tmp_path / "disk").open("rb") as file:
+            time.sleep(0.5)
+            return len(file.read())
+
+    reading = asyncio.get_running_loop().run_in_executor(None, slowly)
+    patience = Patience(least=10 * size, window_s=0.3)
+    async with serving(answering(200, bytes(size))) as base, downloader(patience=patience) as it:
+        await it.save(base, tmp_path / "disk")
+    assert await reading == size
+
+
+async def test_nobody_there_or_no_tls_is_transient(tmp_path):
+    def lookup(host, port):
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+    async with serving(answering()) as base, downloader(AllowedHosts.of(["127.0.0.1", "none.example"])) as it:
+        with pytest.raises(Transient, match=r"does not deliver \(no TLS connection can be made to it\)"):
+            await it.save(base.replace("http:", "https:"), tmp_path / "a")
+        with pytest.raises(Transient, match=r"does not deliver \(connection refused\)"):
+            await it.save("http://127.0.0.1:1/", tmp_path / "a")
+    async with downloader(lookup=lookup) as it:
+        with pytest.raises(Transient, match=r"none\.example does not deliver \(its name cannot be resolved\)"):
+            await it.save("https://none.example/", tmp_path / "a")
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path):
+    async with serving(answering(), ssl_context=self_signed(tmp_path)) as base, downloader() as it:
+        with pytest.raises(Transient, match="its certificate is not accepted: self-signed certificate"):
+            await it.save(base.replace("http:", "https:"), tmp_path / "a")
+
+
+async def test_a_process_without_descriptors_is_our_own_fault(tmp_path):
+    async with serving(answering()) as base, downloader() as it:
+        with no_descriptors(), pytest.raises(Unavailable):
+            await it.save(base, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({}, b"audio"),
+        ({"Content_Encoding": "identity"}, b"audio"),
+        ({"Content_Encoding": "gzip"}, gzip.compress(b"audio")),
+        ({"Content_Encoding": "GZIP"}, gzip.compress(b"audio")),
+        ({"Content_Encoding": "deflate"}, zlib.compress(b"audio")),
+    ],
+)
+async def test_an_encoding_that_was_not_asked_for_is_undone(headers, body, tmp_path):
+    async with serving(answering(200, body, **headers)) as base, downloader() as it:
+        await it.save(base, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"audio"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "error"),
+    [
+        ("gzip", b"audio", RefusedMedia),
+        ("gzip", gzip.compress(bytes(3 << 20)), RefusedMedia),
+        ("br", b"audio", RefusedLocation),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"audio")), RefusedLocation),
+        ("\x1b[31m", b"audio", RefusedLocation),
+    ],
+)
+async def test_an_encoding_that_is_a_lie_a_bomb_or_unknown_is_refused(encoding, body, error, tmp_path):
+    parts = OK + b"Content-Encoding: " + encoding.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with raw(parts) as base, downloader(max_bytes=1 << 20) as it:
+        with pytest.raises((error, Transient)) as refusal:
+            await it.save(base, tmp_path / "a")
+    assert refusal.type is error or "\x1b" in encoding  # aiohttp takes that for no HTTP
+    assert (tmp_path / "a").stat().st_size <= 1 << 20 if (tmp_path / "a").exists() else True
+
+
+async def test_more_than_is_accepted_is_refused_however_it_comes(tmp_path):
+    async with downloader(max_bytes=1000) as it:
+        for headers, body in (
+            (b"Content-Length: 1001", b""),
+            (b"X: y", b"x" * 1001),
+            (b"Content-Length: 99999999999", b""),
+        ):
+            async with raw(OK + headers + b"\r\n\r\n" + body) as base:
+                with pytest.raises(RefusedMedia, match="1000"):
+                    await it.save(base, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html><html>", b"\n <html lang=en>", b"<!-- x --><HTML>", b"<head><title>"]
+)
+async def test_a_login_page_is_no_recording_and_is_said_to_be_one(body, tmp_path):
+    async with serving(answering(200, body + b"Please log in")) as base, downloader() as it:
+        with pytest.raises(RefusedMedia, match=r"127\.0\.0\.1 answers with a web page .* does this URL need a login\?"):
+            await it.save(base, tmp_path / "a")
