@@ -43,6 +43,7 @@ from agents.providers import (
     UploadingRecognizer,
 )
 from agents.relay import Relay
+from agents.scratch import temporary_files
 from agents.settings import Settings
 from agents.stage import Stage
 from agents.supervision import Part
@@ -314,6 +315,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         raise SettingsError(f"no role {', '.join(unknown)}; there are {', '.join(roles(settings.recognizers))}")
     kafka, dsn = kafka_of(settings), dsn_of(settings)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(temporary_files())
         listening = stack.enter_context(_listen(settings, must="track" in wanted))
         await migrate(dsn)
         try:

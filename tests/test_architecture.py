@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "schemas/": {"schemas"},
     "agents/text/": {"schemas", "agents.text"},
     "agents/providers/": {"schemas", "agents.providers", "agents.audio", "agents.processes"},
-    "agents/embedded/": {"schemas", "agents.embedded"},
+    "agents/embedded/": {"schemas", "agents.embedded", "agents.scratch"},
     "sinks/": {"schemas", "sinks"},
     "web/": {"schemas", "sinks", "web"},
 }

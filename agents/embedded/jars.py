@@ -14,10 +14,10 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents import scratch
 from agents.embedded.process import DEFAULT_CACHE
 from schemas.errors import ServerError
 
@@ -86,10 +86,10 @@ def fetch(cache: Path = DEFAULT_CACHE) -> Runtime:
     home = cache.expanduser() / f"kafka-{key}"
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix="kafka-") as scratch:
-            _download(wanted, Path(scratch))
+        with scratch.folder(home.parent, ".part-kafka-") as part:
+            _download(wanted, part)
             with contextlib.suppress(OSError):  # somebody else was first: theirs is the same
-                (Path(scratch) / "lib").rename(home)
+                (part / "lib").rename(home)
     return Runtime(java, home, tuple(map(_file_name, wanted)))
 
 

