@@ -195,6 +195,13 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     return opener(name, settings)
 
 
+def abilities(settings: Settings) -> dict[str, frozenset[str]]:
+    """What each recognizer carries out of an upload's options. By name: intake has no keys to open them with."""
+    google = {"diarize"} if settings.google_bucket else set()
+    able = {"assemblyai": {"diarize", "redact_pii"}, "google": google}
+    return {name: frozenset(able.get(name, ())) for name in settings.recognizers}
+
+
 def callback_tokens(settings: Settings) -> dict[str, str]:
     """What each recognizer shows when it calls back; none without WEBHOOK_SECRET."""
     if settings.webhook_secret is None:
@@ -524,6 +531,7 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
                     settings.recognizers,
                     settings.deadline_s,
                     settings.patience_s,
+                    abilities(settings),
                 )
             )
         case ("transcribe", _, name):

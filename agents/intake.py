@@ -6,16 +6,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from agents.failpoints import passing
 from agents.locations import Fetched, Locations, host_of_uri
+from agents.options import Abilities, check_options
 from agents.stage import RETRIES, Stage, backoff_s, belonging, failed_job
 from agents.work import LongWork
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
-from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch, AudioUploaded, JobReprocess, StepState
+from schemas.events import (
+    AsrDeadline,
+    AsrRequest,
+    AsrResult,
+    AudioFetch,
+    AudioUploaded,
+    JobReprocess,
+    Options,
+    StepState,
+)
 from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, ProviderRequest, end_of_failed
 from schemas.messages import Envelope, dead_letter
 from sinks import Blob, Database
@@ -45,6 +55,8 @@ class Intake:
     deadline_s: float
     #: Seconds for which a host that does not deliver is tried again.
     patience_s: float = 300.0
+    #: What the recognizers carry out of an upload's options.
+    abilities: Abilities = field(default_factory=dict)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """An upload, a look at a fetch that goes on, or the wish for a new run."""
@@ -65,6 +77,7 @@ class Intake:
             again = envelope.replay and known.status == "failed"
             wish = JobReprocess(tenant_id=known.tenant_id, job_id=known.job_id, run=known.run + 1)
             return await self._reprocess(wish) if again else _repeated(known)
+        check_options(data.options, self.recognizers, self.abilities)
         fetch = AudioFetch(**data.model_dump(include=_FETCHED), job_id=job_id)
         try:
             fetched = await self._fetched(fetch, QUICK_S, eager=True)
@@ -190,6 +203,8 @@ class Intake:
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or not job.ended or data.run != job.run + 1:
             return NOTHING
+        # The recognizers may be others by now. Earlier versions stored `enrich` although nobody had asked for it.
+        check_options(Options(**job.options | {"enrich": None}), self.recognizers, self.abilities)
         earlier = {r.provider: r for r in await self.database.requests(*job.key, job.run) if r.state == "done"}
         begun = replace(
             job,

@@ -102,7 +102,9 @@ class Reconcile:
         async def settled(tell: Callable[[float], None]) -> Reconciliation:
             compared = await self._compared(answered)
             decided = compared.decided
-            if self.tiebreak is not None and (job := await self._job(result)) is not None:
+            job = await self._job(result) if self.tiebreak is not None else None
+            # A tiebreaker hides nothing, so that it may not add to what was to be hidden.
+            if self.tiebreak is not None and job is not None and not job.options.get("redact_pii"):
                 decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
             if self.judge is not None:
                 whose = Whose(result.tenant_id, result.job_id, result.run)

@@ -90,11 +90,13 @@ class JobEvent(Event):
 
 
 class Options(Data):
-    """What an upload may ask for."""
+    """What an upload may ask for. An option that nobody knows, or no configured recognizer carries out, is refused."""
 
-    diarize: bool = False
-    redact_pii: bool = False
-    enrich: bool = True
+    model_config = ConfigDict(extra="forbid")
+
+    diarize: bool = Field(False, description="tell speakers apart")
+    redact_pii: bool = Field(False, description="hide personal data")
+    enrich: bool | None = Field(None, description="make documents, summaries and reports; unset: as installed")
 
 
 class AudioUploaded(Data):

@@ -140,6 +140,7 @@ async def story(prober, excerpts):
         seconds: float = 120.0,
         third_limit_s: float = 3.0,
         allow_hosts: frozenset[str] = frozenset(),
+        abilities: dict[str, frozenset[str]] | None = None,
     ) -> Story:
         clock = Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
@@ -149,7 +150,7 @@ async def story(prober, excerpts):
         asked = (*names, third.name) if third else names
         paces = {name: Pace(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked}
         stages = [
-            intake.stage(intake.Intake(database, locations, work, names, deadline_s)),
+            intake.stage(intake.Intake(database, locations, work, names, deadline_s, abilities=abilities or {})),
             *(transcribe.stage(transcribe.Transcribe(s, database, store, work, paces[s.name])) for s in speakers),
             reconcile.stage(
                 reconcile.Reconcile(

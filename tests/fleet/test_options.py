@@ -1,0 +1,70 @@
+"""An upload's options are carried out, or refused with what to do: none is ignored."""
+
+import pytest
+
+from agents.app import abilities
+from agents.settings import from_env
+from schemas.events import AudioUploaded
+from tests.fleet.conftest import Speaker
+
+ALL = frozenset({"diarize", "redact_pii"})
+
+
+async def ended(told, **upload):
+    """The job's only terminal event: its topic and data."""
+    await told.upload(**upload)
+    await told.fleet.run()
+    [terminal] = [(topic, event) for topic in ("persisted", "job.failed") for event in told.fleet.events(topic)]
+    return terminal
+
+
+@pytest.mark.parametrize(
+    ("options", "able", "reason"),
+    [
+        ({"redact_pii": True}, {}, "a, b cannot hide personal data"),
+        ({"redact_pii": True}, {"a": ALL}, "b cannot hide personal data"),
+        ({"diarize": True}, {}, "a, b cannot tell speakers apart"),
+        ({"enrich": True}, {"a": ALL, "b": ALL}, "nothing is made of transcripts yet"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused(story, options, able, reason):
+    told = story(Speaker("a"), Speaker("b"), abilities=able)
+
+    topic, event = await ended(told, options=options)
+
+    assert topic == "job.failed"
+    assert reason in event["error"]
+    assert event["code"] == "unsupported_option"
+    assert len(told.fleet.log["audio.uploaded.dlq"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "able"),
+    [
+        ({}, {}),
+        ({"enrich": False, "diarize": False, "redact_pii": False}, {}),
+        ({"diarize": True}, {"b": ALL}),
+        ({"redact_pii": True, "diarize": True}, {"a": ALL, "b": ALL}),
+    ],
+)
+async def test_what_can_be_done_is_done(story, options, able):
+    topic, _ = await ended(story(Speaker("a"), Speaker("b"), abilities=able), options=options)
+
+    assert topic == "persisted"
+
+
+def test_recognizers_are_known_by_name_for_what_they_can():
+    environment = {"CONCORD_RECOGNIZERS": "assemblyai,whisper-base,google", "ASSEMBLYAI_API_KEY": "k"}
+    google = {"GOOGLE_CLOUD_PROJECT": "p", "GOOGLE_APPLICATION_CREDENTIALS": "/key.json"}
+
+    pieces = abilities(from_env(environment | google))
+    batches = abilities(from_env(environment | google | {"GOOGLE_CLOUD_BUCKET": "our-bucket"}))
+
+    assert pieces == {"assemblyai": ALL, "whisper-base": frozenset(), "google": frozenset()}
+    assert batches["google"] == {"diarize"}
+
+
+def test_nothing_is_asked_for_by_default():
+    options = AudioUploaded(tenant_id="t", audio_uri="file:///a.wav", filename="a.wav").options
+
+    assert (options.diarize, options.redact_pii, options.enrich) == (False, False, None)
