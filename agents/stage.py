@@ -13,6 +13,7 @@ stage's `give_up`, then a failed job made of nothing but its ids, then the dead 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import time
@@ -27,6 +28,7 @@ from schemas.events import StepState
 from schemas.jobs import Failure, OfRun, Outcome, Progress, Step, end_of_failed
 from schemas.messages import Envelope, Message, Record, again, dead_letter, decode, identity
 from schemas.texts import described
+from schemas.time_limit import time_limit
 from schemas.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,24 @@ RETRIES = 3
 #: their own, so this is mostly a store or a database of ours that is slow, which is no try: 60 waits take an hour. But
 #: a handler that hangs must end some time.
 WAITS = 60
+
+
+#: What the system says when this machine has no room, no memory, no descriptors, or a disk that fails. Where strangers
+#: are met, their failures become errors of ours, so an OSError that gets here is never theirs.
+OUR_MACHINE = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EROFS,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +73,7 @@ class Stage:
     handle: Callable[[Envelope], Awaitable[Outcome]]
     #: What it means that this event will not be handled.
     give_up: Callable[[Envelope, Failure], Outcome]
-    #: Longest time, in seconds, that one event may be held.
+    #: Longest time, in seconds, that one event may be held, without what our own database and store take of it.
     limit_s: float = 20.0
     #: Events handled at once by one worker.
     concurrency: int = 48
@@ -97,7 +117,7 @@ class _GivenUp(Exception):
 async def _outcome(stage: Stage, envelope: Envelope) -> Outcome:
     """What the handler, or its failure, comes to. Raises `_GivenUp`, `Unavailable` and cancellation."""
     try:
-        async with asyncio.timeout(stage.limit_s):
+        async with time_limit(stage.limit_s):
             return await stage.handle(envelope)
     except Unavailable:
         raise
@@ -115,8 +135,10 @@ async def _outcome(stage: Stage, envelope: Envelope) -> Outcome:
         if (away := group.subgroup(Unavailable)) is not None:
             raise Unavailable(described(_first(away))) from group
         return _bug(stage, envelope, group)
-    except Exception as exc:  # noqa: BLE001 - a bug of ours, which ends this event's work and no other's
-        return _bug(stage, envelope, exc)
+    except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno in OUR_MACHINE:
+            raise Unavailable(f"this machine cannot go on now: {exc}") from exc
+        return _bug(stage, envelope, exc)  # which ends this event's work and no other's
 
 
 def _cancelled() -> bool:

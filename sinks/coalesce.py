@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
+from schemas.time_limit import not_counted
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -31,7 +33,8 @@ class Coalesce(Generic[K, V]):
         self._waiting.setdefault(key, []).append(answer)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
-        return await answer
+        with not_counted():
+            return await answer
 
     async def _drain(self) -> None:
         while self._waiting:

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from schemas.errors import ConcordError, InvalidInput, Misconfigured, NotFound, Unavailable
+from schemas.time_limit import not_counted
 from sinks import Blob, blobs
 from sinks.threads import Threads
 
@@ -162,7 +163,8 @@ class LocalStore:
 
     async def _hop(self, work: Callable[[*Ts], T], *args: *Ts, undo: Callable[[T], object] | None = None) -> T:
         try:
-            return await self._threads.run(work, *args, undo=undo)
+            with not_counted():
+                return await self._threads.run(work, *args, undo=undo)
         except OSError as exc:
             raise self._meaning(exc) from exc
 

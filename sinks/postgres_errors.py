@@ -16,6 +16,7 @@ import asyncpg
 from asyncpg import exceptions
 
 from schemas.errors import Contended, StorageRefused, Unavailable
+from schemas.time_limit import not_counted
 
 
 class Verdict(Enum):
@@ -140,7 +141,8 @@ def unavailable() -> Iterator[None]:
     Only the error's name and SQLSTATE are told: its text may repeat what was to be stored.
     """
     try:
-        yield
+        with not_counted():
+            yield
     except _ERRORS as exc:
         meaning = verdict(exc) or _AWAY
         name = " ".join(filter(None, (type(exc).__name__, getattr(exc, "sqlstate", None))))

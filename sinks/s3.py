@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from schemas.errors import ConcordError, Misconfigured, NotFound, SettingsError, Unavailable
+from schemas.time_limit import not_counted
 from sinks import Blob, blobs
 from sinks.s3_errors import PERMISSIONS, Denied, Exists, IsFolder, PastEnd, Place, Unsupported, explain, failures
 from sinks.threads import Threads, settled
@@ -196,7 +197,8 @@ class S3Store:
             sha256 = head["Metadata"].get("sha256") or await self._digest(uri)
         except NotFound:
             return None
-        return Blob(uri, head["ContentLength"], sha256, head["ContentType"])
+        content_type = head.get("ContentType") or blobs.guess_content_type(uri)  # some servers send none
+        return Blob(uri, head["ContentLength"], sha256, content_type)
 
     @asynccontextmanager
     async def local_path(self, uri: str) -> AsyncIterator[Path]:
@@ -379,7 +381,8 @@ class S3Store:
     @contextmanager
     def _explained(self, operation: str, key: str = "") -> Iterator[None]:
         try:
-            yield
+            with not_counted():
+                yield
         except failures() as exc:
             raise explain(exc, operation, self._place, key) from exc
 

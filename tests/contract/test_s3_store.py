@@ -16,6 +16,7 @@ import aiohttp.web
 import pytest
 
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
+from schemas.time_limit import time_limit
 from sinks.s3 import PART, S3Store
 from sinks.s3_errors import Denied
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, moto_in, server_in
@@ -604,3 +605,27 @@ async def write_on(store, folder, acked):
             f"{folder}/{turn}", hashlib.sha256(folder.encode()).digest() * (size // 32), "text/plain"
         )
         acked[blob.uri] = blob
+
+
+async def _limited(*calls):
+    async with time_limit(0.3):
+        for call in calls:
+            await call
+
+
+async def test_a_slow_server_stops_the_clock_of_the_event_that_waits_for_it():
+    async def slowly(writer, _):
+        await asyncio.sleep(0.2)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\nx-amz-meta-sha256: 0\r\n\r\n")
+
+    async with scripted(slowly) as (endpoint, asked), store_at(endpoint) as store:
+        uri = store.uri("acme/a")
+        await store.stat(uri)  # connects
+        async with time_limit(0.3):
+            for _ in range(4):
+                await store.stat(uri)
+            await asyncio.sleep(0.1)
+        with pytest.raises(TimeoutError):
+            await _limited(store.stat(uri), asyncio.sleep(0.5))
+
+    assert len(asked) == 6

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import time
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import orjson
@@ -16,6 +19,9 @@ from schemas.errors import InvalidInput, NotFound, ProviderError, RefusedMedia, 
 from schemas.events import AsrResult, JobFailed
 from schemas.jobs import NOTHING, Outcome
 from schemas.messages import Record
+from sinks.coalesce import Coalesce
+from sinks.local import LocalStore
+from sinks.postgres_errors import unavailable
 
 RESULT = {"tenant_id": "t", "job_id": "j", "run": 2, "provider": "a", "status": "ok"}
 
@@ -193,3 +199,91 @@ def test_our_own_events_take_any_text():
 
     assert AsrResult(**RESULT, error=nasty).error.startswith("ab\ufffdc[31md")
     assert len(JobFailed(tenant_id="t", job_id="j", stage="s", error=nasty, attempts=1).error) == 2000
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EFBIG", "EMFILE", "ENFILE", "ENOMEM", "EIO", "EROFS"])
+async def test_a_machine_of_ours_that_cannot_go_on_is_waited_for(number):
+    with pytest.raises(Unavailable, match="this machine cannot go on now"):
+        await step(stage(raising(OSError(getattr(errno, number), "said by the system"))), record(attempt=RETRIES))
+
+
+async def test_another_error_of_the_system_is_a_bug():
+    done = await step(stage(raising(OSError(errno.EBADF, "said by the system"))), record())
+
+    assert done.outcome.error == "internal error: OSError"
+
+
+@asynccontextmanager
+async def slow_disk(tmp_path, seconds: float = 0.15):
+    """A store each of whose calls waits for a disk that is busy with something else."""
+    store = LocalStore(tmp_path, threads=1)
+    blob = await store.put("t/j/a.json", b"{}", "application/json")
+
+    async def get() -> bytes:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(store._hop(time.sleep, seconds))
+            await asyncio.sleep(0)
+            return await group.create_task(store.get(blob.uri))
+
+    yield get
+    await store.close()
+
+
+async def test_a_slow_store_of_ours_costs_an_event_neither_a_try_nor_a_wait(tmp_path):
+    """Four calls, each shorter than the limit, together longer: at 7 s a call nothing would ever be persisted."""
+    async with slow_disk(tmp_path) as get:
+
+        async def handle():
+            for _ in range(4):
+                await get()
+            return NOTHING
+
+        done = await step(stage(handle, limit_s=0.3), record())
+    assert done.outcome == NOTHING
+
+
+async def test_a_slow_database_of_ours_costs_an_event_neither_a_try_nor_a_wait():
+    async def ask(keys):
+        with unavailable():
+            await asyncio.sleep(0.15)
+        return keys
+
+    shared = Coalesce(ask)
+
+    async def handle():
+        await ask(["alone"])
+        await asyncio.gather(*(shared(n) for n in range(3)))
+        await shared(1)
+        return NOTHING
+
+    assert (await step(stage(handle, limit_s=0.2), record())).outcome == NOTHING
+
+
+async def test_strangers_have_the_time_that_is_left_after_a_slow_store(tmp_path):
+    async with slow_disk(tmp_path) as get:
+
+        async def handle():
+            await get()
+            await asyncio.sleep(0.1)
+            await get()
+            await asyncio.sleep(1)
+
+        started = time.monotonic()
+        done = await step(stage(handle, limit_s=0.2), record())
+        took = time.monotonic() - started
+
+    assert done.outcome.error == "not done within 0 s"
+    assert 0.45 <= took < 0.9
+
+
+async def test_work_that_goes_on_after_its_event_is_not_disturbed(tmp_path):
+    tasks = []
+    async with slow_disk(tmp_path) as get:
+
+        async def handle():
+            tasks.append(asyncio.create_task(get()))
+            await asyncio.sleep(0.05)
+            return NOTHING
+
+        assert (await step(stage(handle, limit_s=0.3), record())).outcome == NOTHING
+        assert await tasks[0] == b"{}"
