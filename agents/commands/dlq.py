@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from schemas.ids import Key
     from schemas.jobs import Job
     from sinks.postgres import Postgres
+    from sinks.reader import Reader
 
 #: How dead letter topics are named.
 SUFFIX = ".dlq"
@@ -138,7 +139,7 @@ async def run_replay(arguments: argparse.Namespace, settings: Settings) -> int:
     settings = reach.addressed(settings)
     where = reach.kafka(settings)
     async with contextlib.AsyncExitStack() as stack:
-        database = await stack.enter_async_context(reach.database(settings))
+        database, reader = await stack.enter_async_context(reach.both(settings))
         box = await stack.enter_async_context(opened(where))
         topic = box.named(arguments.topic)
         records = (
@@ -146,7 +147,7 @@ async def run_replay(arguments: argparse.Namespace, settings: Settings) -> int:
             if arguments.offset
             else await box.everything(topic)
         )
-        plans = [plan(record, await _job(record, database), skip_completed=arguments.all) for record in records]
+        plans = [plan(record, await _job(record, database, reader), skip_completed=arguments.all) for record in records]
         if not arguments.dry_run:
             await _send([made.message for made in plans if made.message is not None], where)
     for record, made in zip(records, plans, strict=True):
@@ -162,9 +163,13 @@ async def _send(messages: Sequence[Message], where: Kafka) -> None:
             await producer.send_and_wait(one.topic, value=one.value, key=one.key, headers=list(one.headers))
 
 
-async def _job(record: Record, database: Postgres) -> Job | None:
-    key = key_of(record)
-    return await database.job(*key) if key else None
+async def _job(record: Record, database: Postgres, reader: Reader) -> Job | None:
+    """The job that a dead letter is about. Where only its key says which, it is told if one tenant has such a job."""
+    key, name = key_of(record), _job_id(record)
+    if key is not None or not name:
+        return await database.job(*key) if key else None
+    jobs = await reader.find(None, name)
+    return jobs[0] if len(jobs) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +282,9 @@ def _row(record: Record) -> str:
 
 def _job_id(record: Record) -> str:
     key = key_of(record)
-    return key[1] if key else ""
+    if key is not None or came_from(record) in topics.INGRESS:
+        return key[1] if key else ""
+    return (record.key or b"").decode("utf-8", "replace")
 
 
 def _when(record: Record) -> str:

