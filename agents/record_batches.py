@@ -459,7 +459,7 @@ def _headers(body: bytes, at: int) -> tuple[Headers, Flaw | None]:
                 headers.append((name.decode(), value))
             except UnicodeDecodeError:
                 escaped = name.decode("utf-8", "backslashreplace")
-                flaw = flaw or Flaw(f"the name of a header is not UTF-8: {escaped[:100]!r}, as it is kept")
+                flaw = flaw or Flaw(f"the name of a header is not UTF-8; it is kept as {escaped[:100]}")
                 headers.append((escaped, value))
         if count > MAX_HEADERS:
             flaw = flaw or _too_many_headers(count)
