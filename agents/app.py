@@ -192,7 +192,10 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
             f"{variable}: there is no recognizer {name!r}; "
             "there are whisper-tiny.en, whisper-base, assemblyai, google and scripted-*"
         )
-    return opener(name, settings)
+    recognizer = opener(name, settings)
+    if isinstance(recognizer, RemoteRecognizer):
+        recognizer.settles_s = settings.settles.get(name, recognizer.settles_s)
+    return recognizer
 
 
 def abilities(settings: Settings) -> dict[str, frozenset[str]]:

@@ -26,7 +26,18 @@ from schemas.events import (
     Options,
     StepState,
 )
-from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, ProviderRequest, end_of_failed
+from schemas.jobs import (
+    NOTHING,
+    Failure,
+    File,
+    Job,
+    Later,
+    Outcome,
+    Progress,
+    ProviderRequest,
+    RequestState,
+    end_of_failed,
+)
 from schemas.messages import Envelope, dead_letter
 from sinks import Blob, Database
 
@@ -205,7 +216,8 @@ class Intake:
             return NOTHING
         # The recognizers may be others by now. Earlier versions stored `enrich` although nobody had asked for it.
         check_options(Options(**job.options | {"enrich": None}), self.recognizers, self.abilities)
-        earlier = {r.provider: r for r in await self.database.requests(*job.key, job.run) if r.state == "done"}
+        runs = [await self.database.requests(*job.key, run) for run in range(1, job.run + 1)]
+        earlier = {row.provider: row for rows in runs for row in rows}
         begun = replace(
             job,
             run=data.run,
@@ -361,8 +373,15 @@ def _requests(job: Job, recognizers: tuple[str, ...]) -> tuple[ProviderRequest, 
 
 
 def _reused(request: ProviderRequest, earlier: ProviderRequest | None) -> ProviderRequest:
-    """What an earlier run has heard is not paid for again."""
-    return replace(earlier, run=request.run, marker=request.marker) if earlier else request
+    """What an earlier run has heard is not paid for again, nor what it asked for and did not wait for."""
+    if earlier is not None and earlier.state == "done":
+        return replace(earlier, run=request.run, marker=request.marker)
+    if earlier is None or not (earlier.abandoned_at or earlier.state in ("intended", "parked", "submitted")):
+        return request
+    # It keeps the marker by which the provider may know it.
+    state: RequestState = "submitted" if earlier.provider_id else "intended"
+    earlier = replace(earlier, error=None, finished_at=None, abandoned_at=None, queued_at=None, admitted_at=None)
+    return replace(earlier, run=request.run, state=state)
 
 
 def _audio_columns(fetched: Fetched) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 from schemas.errors import Paused, Transient, Unavailable
 from sinks import Database, Traffic
@@ -69,21 +68,21 @@ class Pace:
         """Whether there is anything but pauses to mind."""
         return self.slots is not None or self.interval_s > 0
 
-    async def turn(self, *, reserved: bool, calls: int = 1) -> float:
-        """0 when a call may be made now, or the first of several that are `interval_s` apart. Else seconds until a
-        moment that is the caller's, who comes again then, and says so.
+    async def turn(self, *, reserved: bool) -> float:
+        """0 when a call may be made now. Else seconds until a moment that is the caller's, who comes again then, and
+        says so.
 
         Whoever comes late, because our own servers stood still, meets others: so all stand in one short line at last.
         """
         pause_s = await self.pause_s()
         if not self.interval_s:
             return pause_s
-        asking = (object(), calls)  # no two callers share a moment
-        if (pause_s or not reserved) and (wait_s := await self._reserve(asking)):
+        caller = object()  # no two callers share a moment
+        if (pause_s or not reserved) and (wait_s := await self._reserve(caller)):
             return wait_s
-        line_s = await self.database.enter(self.provider, calls, self.interval_s, LINE_S)
+        line_s = await self.database.enter(self.provider, 1, self.interval_s, LINE_S)
         if line_s is None:
-            return max(LINE_S, await self._reserve(asking))
+            return max(LINE_S, await self._reserve(caller))
         await asyncio.sleep(line_s)
         return await self.pause_s()  # one may have begun meanwhile
 
@@ -109,11 +108,10 @@ class Pace:
         left = max(0.0, (until - await self.database.now()).total_seconds()) if until else 0.0
         return left * random.uniform(1.0, 1.25)  # noqa: S311 - chance, not a secret
 
-    async def _moments(self, callers: Sequence[tuple[object, int]]) -> list[float]:
+    async def _moments(self, callers: Sequence[object]) -> list[float]:
         """One statement for all who ask in the same moment."""
-        *before, calls = accumulate((calls for _, calls in callers), initial=0)
-        first = await self.database.reserve(self.provider, calls, self.interval_s)
-        return [first + number * self.interval_s for number in before]
+        first = await self.database.reserve(self.provider, len(callers), self.interval_s)
+        return [first + number * self.interval_s for number in range(len(callers))]
 
     async def failed(self, exc: Transient) -> None:
         """A call did: perhaps everybody has to pause."""

@@ -202,6 +202,12 @@ class Settings(BaseModel):
         alias="CONCORD_RATES",
         description="recognizer=calls a second,...: submissions, polls, uploads and pieces, over all workers",
     )
+    settles: dict[Name, float] = Field(
+        {},
+        alias="CONCORD_SETTLES",
+        description="recognizer=seconds,...: how long a request whose answer was lost may still arrive; for slow "
+        "gateways in between",
+    )
     prices: dict[str, float] = Field(
         {},
         alias="CONCORD_PRICES",
@@ -254,7 +260,7 @@ class Settings(BaseModel):
         AllowedHosts.of(value)
         return value
 
-    @field_validator("slots", "rates", mode="before")
+    @field_validator("slots", "rates", "settles", mode="before")
     @classmethod
     def _limits(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -264,7 +270,7 @@ class Settings(BaseModel):
             raise ValueError("write it as assemblyai=200,scripted-a=10")
         return {name.strip(): limit.strip() for name, _, limit in pairs}
 
-    @field_validator("slots", "rates")
+    @field_validator("slots", "rates", "settles")
     @classmethod
     def _positive(cls, value: dict[str, float]) -> dict[str, float]:
         if any(limit <= 0 for limit in value.values()):

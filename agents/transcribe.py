@@ -28,7 +28,7 @@ from agents.providers import (
 from agents.stage import Stage, backoff_s, belonging
 from agents.work import LongWork
 from schemas import topics
-from schemas.errors import Paused, ProviderError, RateLimited, Transient
+from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState
 from schemas.jobs import NOTHING, Failure, Later, Outcome, Progress, ProviderRequest, RequestChange, used
 from schemas.messages import Envelope
@@ -37,6 +37,16 @@ from sinks import Claim, Database, Store
 
 #: Seconds for which a claim gives the right to submit. Every submission ends earlier or is not begun.
 CLAIM_S = 15.0
+
+#: Seconds for which one look waits for the provider's list. Reading it goes on for the next look.
+LIST_S = 12.0
+
+#: Seconds between two looks for a request whose answer was lost, at most; and for one that is parked.
+SEARCH_S, PARKED_S = 10.0, 300.0
+
+#: Age, in seconds, of a list that is good enough to look for a request that may still arrive; and of one that is to be
+#: proof. Reading a long one may take three minutes, and the next look comes a minute later.
+FRESH_S, PROOF_S = 1.0, 240.0
 
 #: Seconds for which a presigned URL of the audio lets the provider fetch it.
 URL_S = 6 * 3600
@@ -75,17 +85,15 @@ class Transcribe:
         return await self._remote(self.recognizer, envelope, asked)
 
     async def _remote(self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
-        calls = 1
         if isinstance(recognizer, UploadingRecognizer) or self.pace.limited:
             row = await self._row(asked)
             if row is None or row.ended:
                 return NOTHING
             if row.state == "waiting" and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
                 return self._later(envelope, asked, QUEUED_S)
-            if isinstance(recognizer, UploadingRecognizer) and row.audio_url is None:
+            if isinstance(recognizer, UploadingRecognizer) and await self._lacks_audio(row):
                 return await self._upload(recognizer, envelope, asked, row)
-            calls += row.state == "intended"  # it is looked for before it is submitted
-        wait_s = await self._wait_s(asked, calls)
+        wait_s = await self._wait_s(asked)
         if wait_s:
             moment = await self.database.now() + timedelta(seconds=wait_s)
             asked = asked.model_copy(update={"moment": moment})
@@ -94,28 +102,36 @@ class Transcribe:
         asked = asked.model_copy(update={"moment": None})
         began = time.monotonic()
         match await self.database.claim(asked.tenant_id, asked.job_id, asked.run, asked.provider, CLAIM_S):
-            case Claim() as claim:
+            case Claim(row):
                 passing("transcribe.claimed")
-                return await self._submit(recognizer, envelope, asked, claim, began + CLAIM_S - 1)
+                return await self._submit(recognizer, envelope, asked, row, began + CLAIM_S - 1)
             case ProviderRequest(state="submitted", provider_id=str(provider_id)) as row:
                 return await self._poll(recognizer, envelope, asked, row, provider_id)
-            case ProviderRequest(state="waiting" | "intended"):
-                return self._later(envelope, asked, CLAIM_S / 3)
+            case ProviderRequest(state="intended" | "parked") as row:
+                return await self._search(recognizer, envelope, asked, row)
+            case ProviderRequest(state="waiting"):  # another event has just put it back
+                return self._later(envelope, asked, SHORT_S, attempt=envelope.attempt)
             case _:
                 return NOTHING
 
-    async def _wait_s(self, asked: AsrRequest, calls: int) -> float:
+    async def _lacks_audio(self, row: ProviderRequest) -> bool:
+        """Whether the audio must get a URL, or another one, before the request is submitted."""
+        if row.state != "waiting" or row.audio_url is None:
+            return row.state == "waiting"
+        return row.audio_at is not None and await self.database.now() - row.audio_at > STALE
+
+    async def _wait_s(self, asked: AsrRequest) -> float:
         """0 when the call may be made, after a short wait if need be; else seconds until a moment for it, which the
         event brings along when it comes back.
         """
         if asked.moment is not None:
             wait_s = max(0.0, (asked.moment - await self.database.now()).total_seconds())
-        elif not (wait_s := await self.pace.turn(reserved=False, calls=calls)):
+        elif not (wait_s := await self.pace.turn(reserved=False)):
             return 0.0
         if wait_s > SHORT_S:
             return wait_s
         await asyncio.sleep(wait_s)
-        return await self.pace.turn(reserved=True, calls=calls)
+        return await self.pace.turn(reserved=True)
 
     async def _upload(
         self, recognizer: UploadingRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest
@@ -147,45 +163,95 @@ class Transcribe:
         return replace(self._later(envelope, asked, 0.0), request=self._change(asked, row.token, **columns))
 
     async def _submit(
-        self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, claim: Claim, until: float
+        self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, until: float
     ) -> Outcome:
-        row = claim.request
-        request = self._request(asked, row)
+        audio = _Stored(self.store, asked.audio_uri)
         try:
-            answer: str | Hypothesis | None = None
-            if claim.resumed:
-                answer = await _before(until, lambda: recognizer.find(request))
-                if answer is None:  # the submission has the moment after that
-                    await asyncio.sleep(min(self.pace.interval_s, CLAIM_S / 3))
-            if answer is None and row.audio_at and await self.database.now() - row.audio_at > STALE:
-                return self._upload_anew(envelope, asked, row)
-            if answer is None:
-                answer = await _before(until, lambda: recognizer.submit(request, _Stored(self.store, asked.audio_uri)))
-        except Transient as exc:
-            # Our call has ended; should it have been accepted all the same, the next claim finds it before it submits.
-            await self.database.unclaim(row)
-            return await self._again(envelope, asked, exc)
-        except ProviderError:
-            await self.database.unclaim(row)
-            raise
+            answer = await _before(until, lambda: recognizer.submit(self._request(asked, row), audio))
+        except NotAccepted as exc:
+            waiting = self._change(asked, row.token, state="waiting", claimed_until=None)
+            return replace(await self._again(envelope, asked, exc), request=waiting)
+        except Transient as exc:  # it may be accepted all the same, also later: the next event looks for it
+            ended = self._change(asked, row.token, claimed_until=await self.database.now())
+            return replace(await self._again(envelope, asked, exc), request=ended)
         passing("transcribe.submitted")
         await self.pace.worked()
         if isinstance(answer, Hypothesis):
             return await self._done(asked, answer, row.token)
+        return await self._submitted(envelope, asked, row, answer)
+
+    async def _submitted(self, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, id: str) -> Outcome:
+        now = await self.database.now()
+        changes = {"state": "submitted", "provider_id": id, "submitted_at": now, "error": None}
         return Outcome(
             **belonging(envelope),
-            request=self._change(
-                asked, row.token, state="submitted", provider_id=answer, submitted_at=await self.database.now()
-            ),
+            request=self._change(asked, row.token, **changes),
             progress=self._progress(asked, StepState(state="running", attempts=envelope.attempt + 1)),
             later=self._later(envelope, asked, NEXT_LOOK_S).later,
             audit="started",
         )
 
-    def _upload_anew(self, envelope: Envelope, asked: AsrRequest, row: ProviderRequest) -> Outcome:
-        """The provider knows of no request, and the URL will soon be of no use: the next event makes another."""
-        forgotten = self._change(asked, row.token, audio_url=None, audio_at=None)
-        return replace(self._later(envelope, asked, 0.0, attempt=envelope.attempt), request=forgotten)
+    async def _search(
+        self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest
+    ) -> Outcome:
+        """Look for a request that was sent, or about to be, when we lost sight of it.
+
+        Found, it is polled. It is asked again only when it can arrive no more and the provider's list does not have it;
+        where that cannot be known, it is parked.
+        """
+        if row.claimed_until is None:  # a worker of an earlier version gave its claim back: the time counts from now
+            begun = self._change(asked, row.token, claimed_until=await self.database.now())
+            return replace(self._later(envelope, asked, NEXT_LOOK_S), request=begun)
+        ago_s = (await self.database.now() - row.claimed_until).total_seconds()
+        settled_s = ago_s - recognizer.settles_s
+        try:
+            found = await self._found(recognizer, self._request(asked, row), settled_s)
+        except RateLimited as exc:
+            return await self._again(envelope, asked, exc, told=False)
+        except (Transient, ProviderError, InDoubt) as exc:
+            if isinstance(exc, Transient):
+                await self.pace.failed(exc)
+            if settled_s >= 0:
+                seconds = backoff_s(envelope.attempt) if isinstance(exc, Transient) else PARKED_S
+                return self._parked(envelope, asked, row, str(exc), seconds)
+            found = None
+        else:
+            await self.pace.worked()
+        if found is not None:
+            return await self._submitted(envelope, asked, row, found)
+        attempt = envelope.attempt + 1
+        if settled_s < 0:
+            seconds = min(backoff_s(envelope.attempt), SEARCH_S, -settled_s)
+            return self._later(envelope, asked, seconds, attempt=attempt)
+        if ago_s > recognizer.remembers_s:
+            why = f"{recognizer.name}'s list does not have it, and may have forgotten it"
+            return self._parked(envelope, asked, row, why, PARKED_S)
+        waiting = self._change(asked, row.token, state="waiting", claimed_until=None, error=None)
+        return replace(self._later(envelope, asked, 0.0, attempt=attempt), request=waiting)
+
+    @staticmethod
+    async def _found(recognizer: RemoteRecognizer, request: Request, settled_s: float) -> str | None:
+        """The request's id, or None; that is proof from the moment on at which it must show, `settled_s` ago."""
+        proof = settled_s >= 0
+        try:
+            async with asyncio.timeout(LIST_S):
+                return await recognizer.find(
+                    request, within_s=min(settled_s, PROOF_S) if proof else FRESH_S, proof=proof
+                )
+        except TimeoutError as exc:
+            raise Transient(f"{recognizer.name}: reading its list of requests takes long") from exc
+
+    def _parked(self, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, why: str, seconds: float) -> Outcome:
+        """Nobody asks again; the list is looked at now and then, in case it tells after all."""
+        reason = f"may have been accepted, and is not asked again (see `concord requests`): {why}"
+        later = self._later(envelope, asked, seconds, attempt=envelope.attempt + 1)
+        return replace(
+            later,
+            request=self._change(asked, row.token, state="parked", error=reason),
+            progress=self._progress(asked, StepState(state="waiting", error=reason)),
+            audit="" if row.state == "parked" else "retried",
+            error=reason,
+        )
 
     async def _poll(
         self,
@@ -374,7 +440,7 @@ async def _before(until: float, call: Callable[[], Awaitable[Any]]) -> Any:
     """
     left = until - time.monotonic()
     if left <= 0:
-        raise Transient("the claim ran out before the request was sent")
+        raise NotAccepted("the claim ran out before the request was sent")
     try:
         async with asyncio.timeout(left):
             return await call()

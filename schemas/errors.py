@@ -15,8 +15,10 @@ ConcordError
 │   └── StorageRefused   a value that PostgreSQL does not store
 ├── ProviderError        a recognizer or model said no for good
 ├── Transient            may work later; carries how long to wait
-│   └── RateLimited      the provider asked for a pause
-│       └── Paused       nobody was asked: there is a pause, and it is too long to be waited for here
+│   └── NotAccepted      and it is certain that the provider has taken nothing on
+│       └── RateLimited  the provider asked for a pause
+│           └── Paused   nobody was asked: there is a pause, and it is too long to be waited for here
+├── InDoubt              nobody can tell whether the provider took a request on: it is not asked again
 └── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
     ├── Contended        others are at the same rows, or a batch took too long: what needs other rows may go on
     └── Misconfigured    it answers, but will not work before somebody changes the settings (a SettingsError, too)
@@ -132,12 +134,23 @@ class Transient(ConcordError):
         self.retry_after = retry_after
 
 
-class RateLimited(Transient):
+class NotAccepted(Transient):
+    """The request did not leave this machine, or was refused for now: nothing can come of it, and nothing is billed.
+
+    Every other `Transient` leaves that open: a timeout, a lost connection, the 502 of a gateway.
+    """
+
+
+class RateLimited(NotAccepted):
     """The provider's answer was: not so fast."""
 
 
 class Paused(RateLimited):
     """The call was not made: all workers pause, for longer than whoever wanted to call should wait."""
+
+
+class InDoubt(ConcordError):
+    """The provider cannot be asked, or does not say, which requests it has; the message says what stands in the way."""
 
 
 class Unavailable(ConcordError):

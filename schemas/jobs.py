@@ -39,7 +39,9 @@ TERMINAL: Final = frozenset({"completed", "failed"})
 #: Seconds after which what a failed run left in storage is swept.
 SWEEP_AFTER_S: Final = 3600.0
 
-RequestState = Literal["waiting", "intended", "submitted", "done", "failed"]
+#: "intended": sent, or about to be, and its answer is not known. "parked": the same, and the provider's list does not
+#: tell, so that a person has to decide.
+RequestState = Literal["waiting", "intended", "parked", "submitted", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,8 @@ class ProviderRequest:
     provider_id: str | None = None
     #: Fencing token: rises with every claim; a write with an older one is refused.
     token: int = 0
+    #: Until when the newest claim allows to send the request. Nothing is sent later; what was sent may arrive later.
+    claimed_until: datetime | None = None
     hypothesis_uri: str | None = None
     confidence: float | None = None
     word_count: int | None = None
@@ -110,6 +114,8 @@ class ProviderRequest:
     audio_url: str | None = field(default=None, repr=False)
     #: When that URL was made.
     audio_at: datetime | None = None
+    #: When the run went on without the answer, although the provider may have the request: a later run takes it over.
+    abandoned_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -554,7 +560,7 @@ def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[Provid
         ended += [row] if row.ended else []
     if outcome.give_up is not None:
         for row in [r for r in rows.requests.values() if not r.ended]:
-            row = replace(row, state="failed", error=outcome.give_up, finished_at=now)
+            row = _abandoned(row, outcome.give_up, now)
             rows.requests[row.provider] = row
             ended.append(row)
     return ended
@@ -567,6 +573,13 @@ def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
         name: readable(value, longest[name]) if name in longest and value is not None else value
         for name, value in columns.items()
     }
+
+
+def _abandoned(row: ProviderRequest, reason: str, now: datetime) -> ProviderRequest:
+    """The request as it ends when its run waits no longer. Of a parked one its own reason is kept, too."""
+    error = readable(f"{reason}: {row.error}", ERROR_CHARS) if row.state == "parked" else reason
+    left = now if row.state != "waiting" else None
+    return replace(row, state="failed", error=error, finished_at=now, abandoned_at=left)
 
 
 def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], written: Written, now: datetime) -> None:

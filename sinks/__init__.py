@@ -110,8 +110,6 @@ class Claim:
     """The right to submit one provider request, until it runs out."""
 
     request: ProviderRequest
-    #: An earlier holder may have submitted already: ask the provider before submitting.
-    resumed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +145,9 @@ class Database(Protocol):
     async def claim(
         self, tenant_id: str, job_id: str, run: int, provider: str, seconds: float
     ) -> Claim | ProviderRequest | None:
-        """Commit the intention to submit. The request's row instead if it is past submission or claimed by another;
-        None if unknown.
+        """Commit the intention to submit a request that waits. Its row instead if it was claimed before, or is past
+        that; None if unknown.
         """
-
-    async def unclaim(self, request: ProviderRequest) -> None:
-        """Give a claim back early, after a call that is known to have ended without an id."""
 
     async def hasten(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a submitted request due now; False if none waits: it is unknown, has ended, or is just

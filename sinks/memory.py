@@ -50,7 +50,6 @@ class MemoryDatabase:
     _references: dict[tuple[str, str], Key] = field(default_factory=dict)
     #: By (tenant, job, run), then provider.
     _requests: dict[tuple[str, str, int], dict[str, bytes]] = field(default_factory=dict)
-    _claimed: dict[tuple[str, str, int, str], datetime] = field(default_factory=dict)
     #: Failures in a row, end of the pause, first moment that nobody reserved.
     _providers: dict[str, tuple[int, datetime | None, datetime | None]] = field(default_factory=dict)
     #: First free moment in the line of calls that are about to be made.
@@ -118,23 +117,15 @@ class MemoryDatabase:
         row = self._of_run(tenant_id, job_id, run).get(provider)
         if row is None:
             return None
-        now, key = self.clock(), (tenant_id, job_id, run, provider)
-        if row.state not in ("waiting", "intended") or self._claimed.get(key, now) > now:
+        if row.state != "waiting":
             return row
-        claimed = replace(row, state="intended", token=row.token + 1)
-        self._claimed[key] = now + timedelta(seconds=seconds)
+        until = self.clock() + timedelta(seconds=seconds)
+        claimed = replace(row, state="intended", token=row.token + 1, claimed_until=until)
         self._write(claimed)
-        return Claim(claimed, resumed=row.state == "intended")
+        return Claim(claimed)
 
     def _write(self, row: ProviderRequest) -> None:
         self._requests[row.tenant_id, row.job_id, row.run][row.provider] = _REQUEST.dump_json(row)
-
-    async def unclaim(self, request: ProviderRequest) -> None:
-        """Give a claim back."""
-        run = request.tenant_id, request.job_id, request.run
-        stored = self._of_run(*run).get(request.provider)
-        if stored is not None and stored.token == request.token:
-            self._claimed.pop((*run, request.provider), None)
 
     async def hasten(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now."""

@@ -225,18 +225,13 @@ class Postgres:
     async def _claim(self, wanted: Sequence[tuple[str, str, int, str, float]]) -> list[list[Claim]]:
         names = _split(wanted, 5)
         rows = await self._fetch("claim", *names[:4], max(names[4]))
-        claims = [Claim(_request(row), resumed=row["resumed"]) for row in rows]
+        claims = [Claim(_request(row)) for row in rows]
         held = {(c.request.tenant_id, c.request.job_id, c.request.run, c.request.provider): [c] for c in claims}
         return [held.get(key[:4], []) for key in wanted]
 
     async def _request(self, tenant_id: str, job_id: str, run: int, provider: str) -> ProviderRequest | None:
         rows = await self._requests_of((tenant_id, job_id, run))
         return next((row for row in rows if row.provider == provider), None)
-
-    async def unclaim(self, request: ProviderRequest) -> None:
-        """Give a claim back."""
-        name = request.tenant_id, request.job_id, request.run, request.provider
-        await self._fetch("unclaim", *name, request.token)
 
     async def hasten(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now; see `sinks.Database`."""
@@ -430,7 +425,7 @@ _JOB_ORDER = (
 ).split()
 _REQUEST_ORDER = (
     "tenant_id job_id run provider state marker provider_id token hypothesis_uri confidence word_count language error "
-    "submitted_at finished_at audio_url audio_at"
+    "submitted_at finished_at audio_url audio_at claimed_until abandoned_at"
 ).split()
 _TRANSCRIPT_ORDER = (
     "tenant_id job_id run text words speakers segments language confidence agreement method provider_confidences "

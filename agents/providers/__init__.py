@@ -74,12 +74,26 @@ class RemoteRecognizer(Protocol):
     """
 
     name: str
+    #: Seconds after a submission was sent within which the provider may still accept it, however its answer was lost,
+    #: plus those after which its list must show it. Until then nobody asks again.
+    settles_s: float
+    #: Seconds for which the provider's list keeps a request, at least. What is older and not in it proves nothing.
+    remembers_s: float
 
     async def submit(self, request: Request, audio: Audio) -> str | Hypothesis:
-        """Hand the recording in, once; the provider's id of the request, or the transcript if it came at once."""
+        """Hand the recording in, once; the provider's id of the request, or the transcript if it came at once.
 
-    async def find(self, request: Request) -> str | None:
-        """The id of an earlier request with this marker, if the provider has one. Never bills."""
+        Raises `NotAccepted` only where it is certain that the provider has taken nothing on: it may be called again at
+        once. After any other `Transient` the request may have been accepted, or be accepted later.
+        """
+
+    async def find(self, request: Request, *, within_s: float = 0.0, proof: bool = True) -> str | None:
+        """The id of an earlier request with this marker, if the provider has one. Never bills.
+
+        The provider's list must have been read at most `within_s` seconds ago. None says that it is not there; with
+        `proof` all of the list was read, as often as it takes to be sure of that. Raises `InDoubt` where the list does
+        not tell, `Transient` where it cannot be read now.
+        """
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
         """Look once, without waiting."""

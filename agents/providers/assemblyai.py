@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -28,8 +29,9 @@ from assemblyai.types import TranscriptRequest
 from pydantic import BaseModel, Field, ValidationError
 
 from agents.providers import Audio, Pending, Request
+from agents.providers.request_list import SKEW, Listed, RequestList, is_older
 from agents.providers.retry_after import seconds_of
-from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
 from schemas.words import Hypothesis, Word
 
 #: Seconds for one call that is no upload, and for all pages of a search together: below the 15 that a call may take.
@@ -48,8 +50,16 @@ CALLED_S = 60.0
 #: Transcripts on a page of the list; the vendor's most.
 PAGE: Final = 200
 
-#: How far the vendor's clock may be from ours.
-SKEW: Final = timedelta(minutes=10)
+#: Seconds within which a submission may still be accepted after we lost sight of it, and until the list has it after
+#: that. The vendor documents neither; a minute is the longest that gateways in front of such APIs usually wait.
+ACCEPTS_S, LISTS_S = 60.0, 15.0
+
+#: Seconds for which the vendor lists what was asked (documented: 90 days).
+REMEMBERS_S: Final = 89 * 86_400.0
+
+#: Milliseconds for which the system tries to deliver what was sent over a broken network, also after we have given up.
+#: Without a limit it goes on for minutes: longer than a submission is thought to be able to arrive.
+DELIVERY_MS: Final = 20_000
 
 #: The vendor's error for a recording in which nobody speaks, if it was to detect the language. That is an answer.
 SILENT: Final = "no spoken audio"
@@ -108,13 +118,13 @@ class _Uploaded(BaseModel):
     upload_url: Annotated[str, Field(pattern="^https?://")]
 
 
-class _Listed(_Named):
+class _Item(_Named):
     audio_url: str | None = None
     created: datetime | None = None
 
 
 class _Page(BaseModel):
-    transcripts: list[_Listed]
+    transcripts: list[_Item]
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -145,6 +155,8 @@ class AssemblyAI:
         if not key.isascii() or not key.isprintable() or " " in key or not key:
             raise SettingsError("ASSEMBLYAI_API_KEY must be printable ASCII without spaces")
         self.name = name
+        self.settles_s, self.remembers_s = ACCEPTS_S + LISTS_S, REMEMBERS_S
+        self._list = RequestList(name, self._listed, lag=timedelta(seconds=LISTS_S))
         self._key = key
         self._callback = callback
         self._timeout_s = timeout_s
@@ -152,6 +164,7 @@ class AssemblyAI:
         settings.base_url = (base_url or "https://api.assemblyai.com").rstrip("/")
         self._settings = settings
         self._calls = _client(settings)
+        self._calls.http_client.event_hooks["request"].append(_bound)
         # Of their own: an upload may be silent for longer, and must not keep the others' connections.
         self._uploads = _client(settings.model_copy(update={"http_timeout": max(STALL_S, timeout_s)}))
 
@@ -185,31 +198,46 @@ class AssemblyAI:
             # Perhaps it is accepted: whoever tries again looks for it first.
             raise Transient(f"{self.name} answered a submission without an id") from exc
 
-    async def find(self, request: Request) -> str | None:
+    async def find(self, request: Request, *, within_s: float = 0.0, proof: bool = True) -> str | None:
         """See `RemoteRecognizer`: goes back in the list of all transcripts to where this one's URL was not yet made."""
-        if request.audio_url is None:
+        url, since = request.audio_url, request.since or _NEVER
+        if url is None:
             return None
-        since = (request.since or _NEVER) - SKEW
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._look_back(request.audio_url, since)
-        except TimeoutError as exc:
-            raise Transient(f"{self.name}: looking through the list of transcripts takes too long") from exc
 
-    async def _look_back(self, url: str, since: datetime) -> str | None:
-        before: str | None = None
-        while True:
-            wanted = aai.ListTranscriptParameters(limit=PAGE, before_id=before)
-            answer = await self._call("the list of transcripts", partial(async_api.list_transcripts, params=wanted))
-            page = self._read(_Page, answer, "the list of transcripts").transcripts
-            for item in page:
-                if item.audio_url == url or (_is_bare(item.audio_url, url) and not _is_older(item, since)):
-                    return item.id
-            if not page or _is_older(page[-1], since):
-                return None
-            if page[-1].id == before:
+        def is_this(item: Listed) -> bool:
+            bare = not is_older(item, since - SKEW)
+            return any(echoed == url or (bare and _is_bare(echoed, url)) for echoed in item.urls or ())
+
+        return await self._list.find(is_this, since, within_s=within_s, proof=proof)
+
+    async def _listed(self, since: datetime) -> list[Listed]:
+        """All transcripts since then, and some older ones."""
+        page = await self._page(None)
+        listed = {item.id: item for item in page}
+        while page and not all(is_older(item, since) for item in page):
+            page = await self._following(page)
+            if page and listed.keys() >= {item.id for item in page}:
                 raise Transient(f"{self.name}: the list of transcripts does not go on")
-            before = page[-1].id
+            listed |= {item.id: item for item in page}
+        return list(listed.values())
+
+    async def _following(self, page: list[Listed]) -> list[Listed]:
+        """The next page; it begins with the end of this one. If it did not, the list would have moved, or the vendor
+        would have forgotten where we were, and what looks like the end would be none.
+        """
+        if len(page) > 1:
+            following = await self._page(page[-2].id)
+            if page[-1].id not in [item.id for item in following]:
+                raise Transient(f"{self.name}: the list of transcripts does not go on where it was")
+            if len(following) > 1:
+                return following
+        return await self._page(page[-1].id)
+
+    async def _page(self, before: str | None) -> list[Listed]:
+        wanted = aai.ListTranscriptParameters(limit=PAGE, before_id=before)
+        answer = await self._call("the list of transcripts", partial(async_api.list_transcripts, params=wanted))
+        items = self._read(_Page, answer, "the list of transcripts").transcripts
+        return list({item.id: _listed(item) for item in items}.values())
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
         """See `RemoteRecognizer`."""
@@ -236,6 +264,7 @@ class AssemblyAI:
 
     async def close(self) -> None:
         """See `RemoteRecognizer`."""
+        await self._list.close()
         await self._calls.aclose()
         await self._uploads.aclose()
 
@@ -287,9 +316,10 @@ class AssemblyAI:
         try:
             async with asyncio.timeout(seconds or self._timeout_s):
                 await call((client or self._calls).http_client)
-        except httpx.ConnectError as exc:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
             where = urlsplit(self._settings.base_url).netloc.rpartition("@")[2]
-            raise Transient(f"{self.name} cannot be reached at {where} ({self._clean(str(exc))})") from exc
+            said = self._clean(str(exc) or type(exc).__name__)
+            raise NotAccepted(f"{self.name} cannot be reached at {where} ({said})") from exc
         except (httpx.TimeoutException, TimeoutError) as exc:
             raise Transient(f"{self.name} does not answer {what} in time") from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
@@ -322,7 +352,7 @@ class AssemblyAI:
         said = f"{self.name} answered {status} to {what}: {self._clean(_message(response))}"
         if status == 429:
             return RateLimited(said, retry_after=pause)
-        if status >= 500 or status == 408:
+        if status >= 500 or status == 408 or status < 400:  # the SDK takes a 200 only; with others, much may be meant
             return Transient(said, retry_after=pause)
         if status in (401, 403):
             return ProviderError(f"{said} (the key in ASSEMBLYAI_API_KEY is refused)")
@@ -357,6 +387,17 @@ async def _keep(response: httpx.Response) -> None:
         answers.append(response)
 
 
+async def _bound(request: httpx.Request) -> None:
+    """Limit how long the system tries to deliver the request; see `DELIVERY_MS`."""
+    request.extensions["trace"] = _connecting
+
+
+async def _connecting(event: str, info: Mapping[str, Any]) -> None:
+    if event == "connection.connect_tcp.complete" and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+        connection = info["return_value"].get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DELIVERY_MS)
+
+
 def _message(response: httpx.Response) -> str:
     try:
         said = response.json()["error"]
@@ -365,16 +406,17 @@ def _message(response: httpx.Response) -> str:
     return str(said)
 
 
-def _is_older(item: _Listed, time: datetime) -> bool:
-    return item.created is not None and _utc(item.created) < time
+def _listed(item: _Item) -> Listed:
+    created = None if item.created is None else _utc(item.created)
+    return Listed(item.id, created, None if item.audio_url is None else frozenset([item.audio_url]))
 
 
-def _is_bare(echoed: str | None, sent: str) -> bool:
+def _is_bare(echoed: str, sent: str) -> bool:
     """Whether this is the URL that we sent, told without its query (the signature, which is a secret of a kind).
 
     All runs of a job share such a URL: it takes the time, too, to know one's own.
     """
-    return echoed is not None and "?" not in echoed and unquote(echoed) == unquote(sent.partition("?")[0])
+    return "?" not in echoed and unquote(echoed) == unquote(sent.partition("?")[0])
 
 
 def _utc(time: datetime) -> datetime:

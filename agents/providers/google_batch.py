@@ -3,9 +3,8 @@ the operation that this makes is looked at until it is done.
 
 What it promises about money: one charge a recording and run. The object's URI is unique and kept before it is asked
 about; an operation tells which URIs it is about, and all operations of a location can be listed. So a call whose answer
-was lost is found again, if the list has it within some seconds: how soon it has, is not documented. Where the list
-cannot be had, or does not say what its operations are about, nothing is asked a second time: the request ends with that
-as its reason, since it may be paid for.
+was lost is found again, if it is accepted and listed within `settles_s`: how soon it is, the vendor does not document.
+Where the list cannot be had, or does not say what its operations are about, nothing is asked a second time.
 
 The recording goes up as FLAC, 16 kHz, mono, whatever it was: Google detects few formats, bills every channel, and times
 then mean the same as in the store. An object is deleted when its operation has ended. One stays behind when a worker
@@ -31,6 +30,7 @@ from urllib.parse import quote
 from agents.providers import Audio, Pending, Request
 from agents.providers.google_speech import Speech, read
 from agents.providers.google_storage import Bucket
+from agents.providers.request_list import Listed, RequestList
 from agents.providers.whole import Packer
 from schemas.errors import ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis
@@ -63,22 +63,25 @@ PAGE: Final = 100
 #: https://cloud.google.com/apis/docs/system-parameters
 NO_TRANSCRIPTS: Final = (("x-goog-fieldmask", "operations.name,operations.metadata,next_page_token"),)
 
-#: Seconds until a list in which a request was missing is read once more: nobody promises how soon it has everything.
-SETTLE_S: Final = 3.0
+#: Seconds within which a request may still be accepted after we lost sight of it, and until the list has it after that;
+#: neither is documented.
+ACCEPTS_S, LISTS_S = 60.0, 15.0
 
-#: How far the vendor's clock may be from ours.
-SKEW: Final = timedelta(minutes=10)
+#: Seconds for which an operation is listed at least. Not documented either: days, by what users report.
+REMEMBERS_S: Final = 86_400.0
+
+_NEVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class GoogleBatch:
     """An `UploadingRecognizer`."""
 
-    def __init__(
-        self, speech: Speech, bucket: Bucket, *, timeout_s: float = TIMEOUT_S, settle_s: float = SETTLE_S
-    ) -> None:
+    def __init__(self, speech: Speech, bucket: Bucket, *, timeout_s: float = TIMEOUT_S) -> None:
         self.name = speech.name
+        self.settles_s, self.remembers_s = ACCEPTS_S + LISTS_S, REMEMBERS_S
+        self._list = RequestList(self.name, self._listed, lag=timedelta(seconds=LISTS_S))
         self._speech, self._bucket = speech, bucket
-        self._timeout_s, self._settle_s = timeout_s, settle_s
+        self._timeout_s = timeout_s
         self._packer = Packer()
         self._room = asyncio.Semaphore(UPLOADS)
 
@@ -98,7 +101,7 @@ class GoogleBatch:
         del audio
         if request.audio_url is None:
             raise ValueError("the audio must be uploaded, and its URI kept, before it is submitted")
-        await self._speech.opened()
+        await self._speech.connected(self._timeout_s / 2)
         from google.cloud import speech_v2 as v2
 
         wish = v2.BatchRecognizeRequest(
@@ -121,24 +124,25 @@ class GoogleBatch:
             raise Transient(f"{self.name} answered a submission without an operation's name")
         return name
 
-    async def find(self, request: Request) -> str | None:
-        """See `RemoteRecognizer`: looks through all operations, twice before it says that there is none.
-
-        The vendor documents no order of the list, so it is read to the end. Raises `ProviderError` where it cannot be
-        told whether this was asked.
+    async def find(self, request: Request, *, within_s: float = 0.0, proof: bool = True) -> str | None:
+        """See `RemoteRecognizer`: looks through all operations. The vendor documents no order of the list, so it is
+        read to the end.
         """
-        uri = request.audio_url
+        uri, since = request.audio_url, request.since or _NEVER
         if uri is None:
             return None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                found = await self._found(uri, request.since)
-                if found is None:
-                    await asyncio.sleep(self._settle_s)
-                    found = await self._found(uri, request.since)
-                return found
-        except TimeoutError as exc:
-            raise Transient(f"{self.name}: looking through the list of operations takes too long") from exc
+        return await self._list.find(lambda item: uri in (item.urls or ()), since, within_s=within_s, proof=proof)
+
+    async def _listed(self, _: datetime) -> list[Listed]:
+        listed, token = [], ""
+        while True:
+            page = await self._page(token, PAGE)
+            listed += [Listed(str(o.name), _created(o), _about(o)) for o in page.operations]
+            if token and page.next_page_token == token:
+                raise Transient(f"{self.name}: the list of operations does not go on")
+            token = page.next_page_token
+            if not token:
+                return listed
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
         """See `RemoteRecognizer`. When it has ended, the object goes."""
@@ -158,6 +162,7 @@ class GoogleBatch:
 
     async def close(self) -> None:
         """See `RemoteRecognizer`."""
+        await self._list.close()
         await self._packer.close()
         await self._bucket.close()
         await self._speech.close()
@@ -169,28 +174,6 @@ class GoogleBatch:
         original.unlink()
         name = f"{quote(request.marker, safe='')}/{secrets.token_hex(8)}.flac"
         return await self._bucket.put(name, packed, "audio/flac")
-
-    async def _found(self, uri: str, since: datetime | None) -> str | None:
-        token, mute = "", 0
-        while True:
-            page = await self._page(token, PAGE)
-            for operation in page.operations:
-                about = _about(operation)
-                if about is None:
-                    mute += _may_be_ours(operation, since)
-                elif uri in about:
-                    return str(operation.name)
-            if token and page.next_page_token == token:
-                raise Transient(f"{self.name}: the list of operations does not go on")
-            token = page.next_page_token
-            if not token:
-                break
-        if mute:
-            raise ProviderError(
-                f"{self.name}: {mute} operations do not say what they are about, and one of them may be this request; "
-                "it is not asked again, because it may be paid for"
-            )
-        return None
 
     async def _page(self, token: str, size: int, *, brief: bool = True) -> Any:
         await self._speech.opened()
@@ -212,8 +195,8 @@ class GoogleBatch:
                 return await self._page(token, size, brief=False)
             if isinstance(exc.__cause__, Forbidden | MethodNotImplemented):
                 raise ProviderError(
-                    f"{self.name}: requests cannot be listed (permission speech.operations.list), so one whose answer "
-                    f"was lost is not asked again: it may be paid for. {exc}"
+                    f"{self.name}: requests cannot be listed (permission speech.operations.list), so it is not known "
+                    f"of one whose answer was lost whether it is paid for. {exc}"
                 ) from exc
             raise
         if not isinstance(page, ListOperationsResponse):
@@ -279,19 +262,18 @@ def _metadata(operation: Operation) -> Any:
     return message
 
 
-def _about(operation: Operation) -> set[str] | None:
+def _about(operation: Operation) -> frozenset[str] | None:
     """The URIs that an operation is about, none if it is no recognition; None where it does not say."""
     told = _metadata(operation)
     if told.WhichOneof("request") not in (None, "batch_recognize_request"):
-        return set()
+        return frozenset()
     files = (file.uri for file in told.batch_recognize_request.files)
-    return {uri for uri in (*files, *told.batch_recognize_metadata.transcription_metadata) if uri} or None
+    return frozenset(filter(None, (*files, *told.batch_recognize_metadata.transcription_metadata))) or None
 
 
-def _may_be_ours(operation: Operation, since: datetime | None) -> bool:
-    """Whether it may be younger than an object of that time."""
+def _created(operation: Operation) -> datetime | None:
     created = _metadata(operation).create_time
-    return since is None or not created.seconds or created.ToDatetime(tzinfo=UTC) > since - SKEW
+    return created.ToDatetime(tzinfo=UTC) if created.seconds else None
 
 
 def _pending(operation: Operation) -> Pending:

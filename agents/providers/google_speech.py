@@ -11,10 +11,11 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
 from schemas.words import Hypothesis, Word
 
 if TYPE_CHECKING:
@@ -28,8 +29,18 @@ CHECK_S = 10.0
 #: What OAuth calls a final no (RFC 6749, 5.2). gRPC reports it as the service being unavailable.
 _NO_TOKEN = ("invalid_grant", "invalid_client", "unauthorized_client")
 
-#: An hour of words is more than the 4 MB that gRPC takes by itself.
-_UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+#: Milliseconds after which a connection that delivers nothing is given up, with what was sent over it: else the system
+#: goes on trying for minutes, longer than a request is thought to be able to arrive.
+DELIVERY_MS = 20_000
+
+_OPTIONS = [
+    # An hour of words is more than the 4 MB that gRPC takes by itself.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC gives the second to the system as TCP_USER_TIMEOUT, if the first is set; more pings the vendor forbids.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", DELIVERY_MS),
+]
 
 _Answer = TypeVar("_Answer")
 
@@ -68,7 +79,7 @@ class Speech:
         """The client; importing the SDK, which takes seconds, is done when this returns."""
         async with self._opening:
             if self._closed:
-                raise Transient(f"{self.name} is shut down")
+                raise NotAccepted(f"{self.name} is shut down")
             if self._client is None:
                 try:
                     credentials = await asyncio.to_thread(_imported, self._credentials)
@@ -92,6 +103,22 @@ class Speech:
             raise self._translated(exc, timeout_s) from exc
         except GoogleAuthError as exc:
             raise ProviderError(f"{self.name}: the credentials do not work: {exc}") from exc
+
+    async def connected(self, timeout_s: float) -> None:
+        """Connect, if need be, before a call that bills. Raises `NotAccepted`: gRPC itself reports alike that a request
+        could not be sent, and that its answer was lost.
+        """
+        from grpc import ChannelConnectivity as State  # type: ignore[import-untyped]
+
+        channel = cast("Any", await self.opened()).transport.grpc_channel
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (state := channel.get_state(try_to_connect=True)) != State.READY:
+                    if state in (State.TRANSIENT_FAILURE, State.SHUTDOWN):
+                        raise NotAccepted(f"{self.name}: {self._endpoint} cannot be reached")
+                    await channel.wait_for_state_change(state)
+        except TimeoutError as exc:
+            raise NotAccepted(f"{self.name}: {self._endpoint} is not reached within {timeout_s:.0f} s") from exc
 
     async def recognize(self, content: bytes, config: RecognitionConfig, timeout_s: float) -> RecognizeResponse:
         """One call, which bills, about less than a minute of sound."""
@@ -338,12 +365,20 @@ def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
 
 def _client(endpoint: str, credentials: Credentials | None) -> SpeechAsyncClient:
     """A client; nothing is sent yet. In the event loop, which gRPC ties it to."""
-    import grpc  # type: ignore[import-untyped]
+    import grpc
     from google.api_core.client_options import ClientOptions
     from google.cloud.speech_v2 import SpeechAsyncClient
     from google.cloud.speech_v2.services.speech.transports import SpeechGrpcAsyncIOTransport
 
     if endpoint.startswith("http://"):
-        channel = grpc.aio.insecure_channel(endpoint.removeprefix("http://").rstrip("/"), options=_UNLIMITED)
-        return SpeechAsyncClient(transport=SpeechGrpcAsyncIOTransport(channel=channel))
-    return SpeechAsyncClient(credentials=credentials, client_options=ClientOptions(api_endpoint=endpoint))
+        plain = grpc.aio.insecure_channel(endpoint.removeprefix("http://").rstrip("/"), options=_OPTIONS)
+        return SpeechAsyncClient(transport=SpeechGrpcAsyncIOTransport(channel=plain))
+
+    def secure(*where: Any, **more: Any) -> Any:
+        return SpeechGrpcAsyncIOTransport.create_channel(*where, **more | {"options": _OPTIONS})
+
+    return SpeechAsyncClient(
+        credentials=credentials,
+        client_options=ClientOptions(api_endpoint=endpoint),
+        transport=partial(SpeechGrpcAsyncIOTransport, channel=secure),
+    )

@@ -7,7 +7,8 @@ and fails on order (`tests/servers/scripted.py`):
     GET  /requests?marker=...                                                       -> 200 [{id, marker}]
     GET  /requests/{id} -> 200 {status: "pending", seconds} | {status: "done", hypothesis} | {status: "error", message}
 
-429 and 5xx (both with Retry-After) mean later; any other 4xx means no.
+429 and 5xx (both with Retry-After) mean later; any other 4xx means no. A server accepts what it was sent within
+`ACCEPTS_S`, or not at all, and lists what it has accepted within `LISTS_S`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.providers import Audio, Pending, Request
 from agents.providers.retry_after import seconds_of
-from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 from schemas.words import Hypothesis, Word, adapter
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 #: Seconds for one call: below the 15 that a recognizer may take.
 TIMEOUT_S = 8.0
+
+#: Seconds within which a request may still be accepted after we lost sight of it, and until the list has it after that.
+ACCEPTS_S, LISTS_S = 35.0, 10.0
+
+#: Seconds for which the list keeps a request, at least.
+REMEMBERS_S = 30 * 86_400.0
 
 #: What is said in every recording; which of them begins depends on the job.
 _SAID = tuple(
@@ -55,6 +62,7 @@ class Scripted:
     def __init__(self, name: str, base_url: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
         """Without `base_url`, every request is answered at once, without any network."""
         self.name = name
+        self.settles_s, self.remembers_s = ACCEPTS_S + LISTS_S, REMEMBERS_S
         self._url = base_url.rstrip("/") if base_url else None
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -69,14 +77,18 @@ class Scripted:
         answer = await self._call("POST", "/requests", json={"provider": self.name} | {k: fields[k] for k in wanted})
         return str(_field(answer, "id"))
 
-    async def find(self, request: Request) -> str | None:
+    async def find(self, request: Request, *, within_s: float = 0.0, proof: bool = True) -> str | None:
         """See `RemoteRecognizer`. In process there is nothing to find: an answer comes with its request."""
+        del within_s  # what its server has of one marker is asked for anew each time
         if self._url is None:
             return None
-        answer = await self._call("GET", "/requests", params={"marker": request.marker})
-        if not isinstance(answer, list):
-            raise Transient(f"{self.name}: the list of requests is no list")
-        return str(_field(answer[0], "id")) if answer else None
+        for _ in range(2 if proof else 1):
+            answer = await self._call("GET", "/requests", params={"marker": request.marker})
+            if not isinstance(answer, list):
+                raise Transient(f"{self.name}: the list of requests is no list")
+            if answer:
+                return str(_field(answer[0], "id"))
+        return None
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
         """See `RemoteRecognizer`."""
@@ -105,6 +117,8 @@ class Scripted:
         try:
             async with self._session.request(method, f"{self._url}{path}", **arguments) as response:
                 text = await response.text()
+        except aiohttp.ClientConnectorError as exc:
+            raise NotAccepted(f"{self.name} cannot be reached for {method} {path} ({exc})") from exc
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise Transient(f"{self.name} does not answer {method} {path} ({type(exc).__name__}: {exc})") from exc
         self._check(response, text)
@@ -117,7 +131,7 @@ class Scripted:
         said = f"{self.name} answered {response.status} to {response.method} {response.url.path}: {text[:200]}"
         if response.status == 429:
             raise RateLimited(said, retry_after=seconds_of(response.headers.get("Retry-After")))
-        if response.status >= 500:
+        if response.status >= 500 or response.status == 408:
             raise Transient(said, retry_after=seconds_of(response.headers.get("Retry-After")))
         if response.status >= 400:
             raise ProviderError(said)

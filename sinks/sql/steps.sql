@@ -44,15 +44,17 @@ RETURNING job_id;
 
 -- name: upsert_requests
 INSERT INTO provider_requests (tenant_id, job_id, run, provider, state, marker, provider_id, token, hypothesis_uri,
-                               confidence, word_count, language, error, submitted_at, finished_at, audio_url, audio_at)
+                               confidence, word_count, language, error, submitted_at, finished_at, audio_url, audio_at,
+                               claimed_until, abandoned_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
                      $9::text[], $10::float8[], $11::int[], $12::text[], $13::text[], $14::timestamptz[],
-                     $15::timestamptz[], $16::text[], $17::timestamptz[])
+                     $15::timestamptz[], $16::text[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[])
 ON CONFLICT (tenant_id, job_id, run, provider) DO UPDATE SET
     state = excluded.state, provider_id = excluded.provider_id, hypothesis_uri = excluded.hypothesis_uri,
     confidence = excluded.confidence, word_count = excluded.word_count, language = excluded.language,
     error = excluded.error, submitted_at = excluded.submitted_at, finished_at = excluded.finished_at,
-    audio_url = excluded.audio_url, audio_at = excluded.audio_at;
+    audio_url = excluded.audio_url, audio_at = excluded.audio_at,
+    claimed_until = excluded.claimed_until, abandoned_at = excluded.abandoned_at;
 
 -- name: insert_transcript
 INSERT INTO transcripts (tenant_id, job_id, run, text, words, speakers, segments, language, confidence, agreement, method,

@@ -16,25 +16,21 @@ JOIN unnest($1::text[], $2::text[], $3::int[]) AS r (tenant_id, job_id, run) USI
 ORDER BY tenant_id, job_id, run, provider;
 
 -- name: claim
--- The right to submit each of these: from nobody, or from a holder whose time ran out. Says what each request was before. Rows are
--- locked in the order in which steps lock them.
-WITH before AS (
-    SELECT p.tenant_id, p.job_id, p.run, p.provider, p.state FROM provider_requests p
+-- The right to submit each of these that waits, until it runs out. One that was claimed before is not given again: it may have been
+-- sent, and is looked for. Rows are locked in the order in which steps lock them.
+WITH waiting AS (
+    SELECT p.tenant_id, p.job_id, p.run, p.provider FROM provider_requests p
     JOIN unnest($1::text[], $2::text[], $3::int[], $4::text[]) AS w (tenant_id, job_id, run, provider)
         USING (tenant_id, job_id, run, provider)
-    WHERE state IN ('waiting', 'intended') AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
+    WHERE state = 'waiting'
     ORDER BY tenant_id, job_id, run, provider
     FOR UPDATE OF p
 )
 UPDATE provider_requests p
 SET state = 'intended', token = p.token + 1, claimed_until = clock_timestamp() + $5 * interval '1 second'
-FROM before b
-WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (b.tenant_id, b.job_id, b.run, b.provider)
-RETURNING p.*, b.state = 'intended' AS resumed;
-
--- name: unclaim
-UPDATE provider_requests SET claimed_until = NULL
-WHERE tenant_id = $1 AND job_id = $2 AND run = $3 AND provider = $4 AND token = $5 AND state = 'intended';
+FROM waiting w
+WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (w.tenant_id, w.job_id, w.run, w.provider)
+RETURNING p.*;
 
 -- name: hasten
 -- The scheduled event of a submitted request, found by its job, becomes due; its relay is told. What is due already may be in a

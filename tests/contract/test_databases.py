@@ -294,19 +294,50 @@ async def test_a_new_run_begins_only_after_the_last_one_ended(under_test):
     assert (await under_test.database.job("t", "j")).run == 1
 
 
-async def test_a_claim_is_held_by_one_and_says_when_it_was_held_before(under_test):
+async def test_a_claim_is_given_once_however_long_ago_it_ran_out(under_test):
+    """Whoever had it may have submitted. Only when that is known to have come to nothing, the request waits again."""
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])
-    first = await database.claim("t", "j", 1, "a", 0.2)
+    began = await database.now()
+    first = await database.claim("t", "j", 1, "a", 0.05)
+    await asyncio.sleep(0.1)
     second = await database.claim("t", "j", 1, "a", 30)
-    await asyncio.sleep(0.3)
+    [written] = await database.commit([changed("a", 1, state="waiting", claimed_until=None)])
     third = await database.claim("t", "j", 1, "a", 30)
 
     assert isinstance(first, Claim)
-    assert (first.request.token, first.resumed) == (1, False)
-    assert isinstance(second, ProviderRequest)
+    assert first.request.token == 1
+    assert began < first.request.claimed_until < await database.now()
+    assert second == first.request
+    assert written.applied
     assert isinstance(third, Claim)
-    assert (third.request.token, third.resumed) == (2, True)
+    assert third.request.token == 2
+
+
+async def test_a_parked_request_cannot_be_claimed(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    await database.claim("t", "j", 1, "a", 0)
+    await database.commit([changed("a", 1, state="parked", error="may have been accepted")])
+
+    assert (await database.claim("t", "j", 1, "a", 30)).state == "parked"
+
+
+async def test_what_a_run_leaves_behind_is_marked_if_the_provider_may_have_it(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a", "b", "c", "d")])
+    for provider in ("b", "c"):
+        await database.claim("t", "j", 1, provider, 0)
+    await database.commit([changed("b", 1, state="parked", error="it cannot be listed")])
+    await database.commit([changed("d", None, state="submitted", provider_id="p")])
+    end = Outcome(tenant_id="t", job_id="j", run=1, give_up="no answer before the deadline")
+    await database.commit([Step("reconcile", uuid4(), end)])
+    rows = {row.provider: row for row in await database.requests("t", "j", 1)}
+
+    assert {row.state for row in rows.values()} == {"failed"}
+    assert [name for name, row in rows.items() if row.abandoned_at] == ["b", "c", "d"]
+    assert rows["b"].error == "no answer before the deadline: it cannot be listed"
+    assert rows["c"].claimed_until
 
 
 async def test_of_two_who_claim_at_the_same_moment_one_holds_it(under_test):
@@ -319,21 +350,11 @@ async def test_of_two_who_claim_at_the_same_moment_one_holds_it(under_test):
     assert all(isinstance(answer, Claim | ProviderRequest) for answer in answers)
 
 
-async def test_a_claim_given_back_may_be_taken_at_once(under_test):
-    database = under_test.database
-    await database.commit([created(job(status="transcribing"), "a")])
-    first = await database.claim("t", "j", 1, "a", 30)
-    await database.unclaim(first.request)
-    second = await database.claim("t", "j", 1, "a", 30)
-
-    assert second.resumed
-
-
 async def test_who_lost_the_claim_cannot_write(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])
     await database.claim("t", "j", 1, "a", 0)
-    await asyncio.sleep(0.05)
+    await database.commit([changed("a", 1, state="waiting", claimed_until=None)])
     await database.claim("t", "j", 1, "a", 30)
     late = answered("a", token=1)
     written = await database.commit([late])

@@ -262,7 +262,7 @@ async def test_a_pause_that_is_asked_for_is_kept_by_all(bench):
 
     heard_all(await bench.transcribed(bench.recognizer(parallel=1)), SECONDS)
 
-    assert min(charge["at"] for charge in bench.server.ledger.charges) >= began + 1.5
+    assert min(charge["charged_at"] for charge in bench.server.ledger.charges) >= began + 1.5
     assert set(bench.charges) == {1}
 
 

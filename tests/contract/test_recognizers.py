@@ -182,7 +182,7 @@ def batch(endpoint, storage, **options):
     """A recognizer of Google's by batches."""
     speech = Speech("google", project="our-project", endpoint=endpoint.rstrip("/"))
     bucket = Bucket("google", gcs.BUCKET, endpoint=storage, timeout_s=1.0)
-    return GoogleBatch(speech, bucket, **{"timeout_s": 1.0, "settle_s": 0.1} | options)
+    return GoogleBatch(speech, bucket, **{"timeout_s": 1.0} | options)
 
 
 REMOTE = {

@@ -48,6 +48,8 @@ class Speaker:
     name: str
     text: str = "hello there world"
     polls: int = 0
+    settles_s: float = 60.0
+    remembers_s: float = 1e6
     #: Raised by the next calls to submit, in order; None lets one through.
     trouble: list[Exception | None] = field(default_factory=list)
     #: Whether the answer to the next submission is lost: charged, but we do not hear of it.
@@ -65,7 +67,7 @@ class Speaker:
             raise Transient("the connection was cut")
         return request.marker
 
-    async def find(self, request) -> str | None:
+    async def find(self, request, *, within_s=0.0, proof=True) -> str | None:
         return request.marker if self.charges[request.marker] else None
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
@@ -141,8 +143,9 @@ async def story(prober, excerpts):
         third_limit_s: float = 3.0,
         allow_hosts: frozenset[str] = frozenset(),
         abilities: dict[str, frozenset[str]] | None = None,
+        clock: Clock | None = None,
     ) -> Story:
-        clock = Clock()
+        clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
         work, locations = LongWork(database, "test", limit=8), Locations(store, prober, (), allow_hosts)
         opened.extend((work, locations))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from aiohttp.test_utils import TestServer
@@ -72,7 +73,10 @@ async def told(story, tmp_path):
         server = Server(tmp_path / "ledger.jsonl", storage=lending)
         async with serving(server) as endpoint:
             recognizer = batch(endpoint, lending, timeout_s=5.0)
-            yield Told(story(recognizer, deadline_s=5 * 86_400), server, storage, recognizer)
+            able = {NAME: frozenset({"diarize"})}
+            it = Told(story(recognizer, deadline_s=5 * 86_400, abilities=able), server, storage, recognizer)
+            recognizer._list.clock = lambda: it.fleet.clock().timestamp()
+            yield it
             await recognizer.close()
             storage.changed()
 
@@ -126,19 +130,19 @@ async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once
     await told.ends_well()
 
     assert told.server.called["batch"] == 1
-    assert told.server.called["list"] == 3
+    assert told.server.called["list"] >= 3
 
 
-@pytest.mark.parametrize("switches", [{"forbidden": True, "on": ["list"]}, {"mute": True}], ids=str)
-async def test_what_may_be_paid_for_and_cannot_be_found_is_parked_and_not_asked_again(told, switches):
-    told.server.switches = Switches(lose_answer=1, **switches)
+async def test_what_may_be_among_operations_that_do_not_say_what_they_are_about_is_parked(told):
+    told.server.switches = Switches(lose_answer=1, mute=True)
     await told.story.upload()
-    await told.fleet.run()
+    await told.fleet.run(until=timedelta(hours=1))
+    [row] = await told.fleet.database.requests("t", J, 1)
 
-    [failed] = told.fleet.events("job.failed")
-    assert "may be paid for" in failed["error"]
-    assert len(told.fleet.log[f"{TOPIC}.dlq"]) == 1
-    assert list(told.charges().values()) == [1]
+    assert row.state == "parked"
+    assert "do not say what they are about" in row.error
+    told.server.switches = Switches()
+    await told.ends_well()
 
 
 async def test_an_answer_to_an_upload_that_was_lost_leaves_an_object_behind_and_no_charge(told):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import orjson
 import pytest
 
-from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 from schemas.events import JobReprocess
 from tests.fleet.conftest import J, Speaker, recording
 
@@ -129,7 +129,7 @@ async def test_a_transient_error_is_tried_three_times_more_with_growing_pauses(s
 
 
 async def test_a_provider_that_is_away_is_asked_again_and_again_until_it_is_back(story):
-    told = story(Speaker("a", trouble=[Transient("busy")] * 9), Speaker("b"))
+    told = story(Speaker("a", trouble=[NotAccepted("busy")] * 9), Speaker("b"))
     await told.upload()
     began = told.fleet.clock()
     await told.fleet.run()
@@ -139,6 +139,17 @@ async def test_a_provider_that_is_away_is_asked_again_and_again_until_it_is_back
     assert told.speakers["a"].charges.total() == 1
     assert told.terminal() == [("persisted", J, 1)]
     assert told.fleet.events("reconciled")[0]["method"] == "calibrated"
+
+
+async def test_a_provider_that_may_have_accepted_is_not_asked_again_before_that_would_show(story):
+    told = story(Speaker("a", trouble=[Transient("no answer")] * 3, settles_s=60))
+    await told.upload()
+    began = told.fleet.clock()
+    await told.fleet.run()
+    [done] = told.fleet.log["persisted"]
+
+    assert done.timestamp_ms / 1000 - began.timestamp() == pytest.approx(3 * 60, abs=10)
+    assert told.speakers["a"].charges.total() == 1
 
 
 async def test_a_provider_that_never_answers_is_given_up_at_the_deadline(story):

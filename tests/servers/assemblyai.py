@@ -23,16 +23,22 @@ one of an audio_url. Callbacks are forgotten by a kill.
     cut           cut the connection instead of taking the request, uncharged
     refuse_429    refuse with 429 and Retry-After: retry_after_s (1), uncharged
     error_5xx     fail with 503 and Retry-After: retry_after_s, uncharged
+    forbidden     refuse with 403, uncharged
     stall         take the request and never answer, uncharged; whoever waits is cut off when it ends
     garble        answer, charge included, with what is no JSON
     mangle        answer with JSON that is no transcript: a list, and words without text
     novel         say what the SDK does not know: a status, a model, a policy, a fraction of a second
     fail          transcripts end with status "error"; a text is their error
+    half          charge, then send half an answer and cut the connection
+    status        answer a submission with this status, charge and id included (200)
     bare          list audio_urls without their query
     fetch         get the audio from other URLs than uploads, as the vendor does; one without is a "Download error"
     tones         hear what `google_speech.bursts` hears; two servers then hear the same recording
     slip          with `tones`: every so many words, one is heard wrong (0: none)
-    on            which calls cut, refuse_429, error_5xx, stall, garble, mangle hit: upload, submit, find, poll (all)
+    on            which calls cut, refuse_429, error_5xx, forbidden, stall, garble, mangle hit: upload, submit,
+                  find, poll (all)
+
+and what `tests/servers/billing.py` has for all: late, listed_s, page, gap, repeat.
 
 Checked against the SDK 1.8.2 (run unmodified: paths, header, fields, the list's paging, "error" in bodies) and the
 vendor's documentation (the list's order, limit of 200, times without a zone; 400 for an unknown id; 401's text; the
@@ -66,7 +72,7 @@ from yarl import URL
 from agents.audio import pieces
 from agents.providers.scripted import hear
 from schemas.words import Hypothesis, Word
-from tests.servers.billing import Billing, Switched, cut
+from tests.servers.billing import Billing, Switched, cut, half
 
 #: Seconds between two tries of a callback, and how many there are.
 AGAIN_S, TRIES = 10.0, 10
@@ -81,9 +87,12 @@ class Switches(Switched):
 
     delay_s: float = 0.0
     lose_answer: bool | int = False
+    half: bool | int = False
+    status: int = 200
     cut: bool | int = False
     refuse_429: bool | int = False
     error_5xx: bool | int = False
+    forbidden: bool | int = False
     stall: bool | int = False
     garble: bool | int = False
     mangle: bool | int = False
@@ -111,8 +120,9 @@ class Server(Billing):
         key: str | None = None,
         listen: Callable[[Path], Awaitable[Hypothesis]] | None = None,
         again_s: float = AGAIN_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(ledger, Switches())
+        super().__init__(ledger, Switches(), clock)
         self.key = key
         self.listen = listen
         self.again_s = again_s
@@ -166,16 +176,37 @@ class Server(Billing):
         body = await request.json()
         if (wrong := _wrong(body)) is not None:
             return web.json_response({"error": wrong}, status=400)
-        now = time.time()
-        charge = {"id": str(uuid.uuid4()), "charged_at": now, "ready_at": now + self.switches.delay_s}
+        if self.switches.takes("late"):
+            return await self._late(request, body)
         lost = self.switches.hits("lose_answer", "submit")
+        charge = self._charge(body, self.clock(), lost=lost)
+        if lost:
+            return cut(request)
+        answer = self._transcript(charge) | {"status": "queued"}
+        if self.switches.hits("half", "submit"):
+            return await half(request, answer)
+        if self.switches.status != 200:
+            return web.json_response(answer, status=self.switches.status)
+        return self._odd("submit", answer)
+
+    def _charge(self, body: dict[str, Any], now: float, *, lost: bool) -> dict[str, Any]:
+        charge = {"id": str(uuid.uuid4()), "charged_at": now, "ready_at": now + self.switches.delay_s}
         charge |= {"audio_url": body["audio_url"], "wish": body, "lost": lost}
         self.ledger.charge(charge)
         self._hearing.add(charge["id"])
         self._begin(self._work(charge))
-        if lost:
+        return charge
+
+    async def _late(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        charges: list[dict[str, Any]] = []
+        accepted = self.take(lambda at: charges.append(self._charge(body, at, lost=True)))
+        answer = self.switches.lateness()
+        if answer == "cut":
             return cut(request)
-        return self._odd("submit", self._transcript(charge) | {"status": "queued"})
+        if answer == "504":
+            return web.Response(status=504, text="<html>upstream request timeout</html>", content_type="text/html")
+        await accepted.wait()
+        return web.json_response(self._transcript(charges[0]) | {"status": "queued"})
 
     async def find(self, request: web.Request) -> web.StreamResponse:
         if (answer := await self._misbehaved(request, "find")) is not None:
@@ -183,10 +214,14 @@ class Server(Billing):
         limit = int(request.query.get("limit", "10"))
         if not 1 <= limit <= 200:
             return web.json_response({"error": "limit must be between 1 and 200"}, status=400)
-        newest = [charge for charge in reversed(self.ledger.charges) if charge["id"] not in self._deleted]
+        there = self.listed(self.ledger.charges)
+        newest = [charge for charge in reversed(there) if charge["id"] not in self._deleted]
         if before := request.query.get("before_id"):
             newest = list(itertools.dropwhile(lambda charge: charge["id"] != before, newest))[1:]
-        page, base = newest[:limit], f"http://{request.host}/v2/transcript"
+        page, base = (
+            self.switches.shown(newest[: min(limit, self.switches.page)]),
+            f"http://{request.host}/v2/transcript",
+        )
         older = f"{base}?limit={limit}&before_id={page[-1]['id']}" if page else None
         details = {"limit": limit, "result_count": len(page), "current_url": str(request.url), "prev_url": older}
         return self._odd("find", {"page_details": details, "transcripts": [self._item(base, c) for c in page]})
@@ -228,6 +263,8 @@ class Server(Billing):
         headers = {"Retry-After": pause if isinstance(pause, str) else f"{pause:g}"}
         if switches.hits("refuse_429", call):
             return web.json_response({"error": "Too many requests"}, status=429, headers=headers)
+        if switches.hits("forbidden", call):
+            return web.json_response({"error": "Access denied"}, status=403)
         if switches.hits("error_5xx", call):
             said = "Server error, developers have been alerted."
             return web.json_response({"error": said}, status=503, headers=headers)
@@ -247,7 +284,7 @@ class Server(Billing):
         return there | {"created": created, "completed": None, "audio_url": url, "error": None}
 
     def _status(self, charge: dict[str, Any]) -> str:
-        if charge["id"] in self._hearing or time.time() < charge["ready_at"]:
+        if charge["id"] in self._hearing or self.clock() < charge["ready_at"]:
             return "throttled" if self.switches.novel else "processing"
         return "error" if self.switches.fail or charge["id"] in self._failed else "completed"
 
@@ -283,7 +320,7 @@ class Server(Billing):
             self._failed[charge["id"]] = _no_download(charge)
         finally:
             self._hearing.discard(charge["id"])
-        await asyncio.sleep(max(0.0, charge["ready_at"] - time.time()))
+        await asyncio.sleep(max(0.0, charge["ready_at"] - self.clock()))
         wish = charge["wish"]
         if "webhook_url" not in wish:
             return

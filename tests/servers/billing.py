@@ -1,5 +1,15 @@
-"""What the servers of providers have in common: a ledger that nothing takes back, switches for misbehaviour, and when
-requests came.
+"""What the servers of providers have in common: a ledger that nothing takes back, switches for misbehaviour, when
+requests came, and lists that are no snapshots.
+
+Switches that all of them have, each true or a number (of calls) unless it is a time or a size:
+
+    late          a submission is taken, and accepted and charged only `late_s` (12) later; it is answered as
+                  `late_answer` says: "slow" (then, to whoever still waits), "cut" or "504" (at once), or one after
+                  the other of a list
+    listed_s      seconds after its charge at which a request is listed (0)
+    page          requests on a page of the list at most (200, or what the vendor's most is)
+    gap           a page of the list leaves out what is in its middle, as if that had moved to another page
+    repeat        a page of the list has its first request twice
 """
 
 from __future__ import annotations
@@ -8,15 +18,43 @@ import asyncio
 import json
 import os
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
+_Entry = TypeVar("_Entry")
 
+
+@dataclass(kw_only=True)
 class Switched:
     """Base of a dataclass of switches. A misbehaviour is true (until switched off) or a number (of calls)."""
+
+    late: bool | int = False
+    late_s: float = 12.0
+    late_answer: str | list[str] = "slow"
+    listed_s: float = 0.0
+    page: int = 200
+    gap: bool | int = False
+    repeat: bool | int = False
+
+    def lateness(self) -> str:
+        """How the next late submission is answered."""
+        if isinstance(self.late_answer, str):
+            return self.late_answer
+        self.late_answer.append(self.late_answer.pop(0))
+        return self.late_answer[-1]
+
+    def shown(self, page: Sequence[_Entry]) -> list[_Entry]:
+        """A page of the list as it is told."""
+        told = list(page)
+        if told and self.takes("gap"):
+            del told[len(told) // 2]
+        if told and self.takes("repeat"):
+            told.insert(0, told[0])
+        return told
 
     def takes(self, name: str) -> bool:
         """Whether a misbehaviour is on; a counted one is used up by asking."""
@@ -52,9 +90,13 @@ class Billing:
     stalls. Arrivals are [Unix time, call] of every request, whatever became of it, since the server was started.
     """
 
-    def __init__(self, ledger: Path, switches: Any) -> None:
+    def __init__(self, ledger: Path, switches: Any, clock: Callable[[], float] = time.time) -> None:
         self.ledger = Ledger(ledger)
         self.switches = switches
+        #: Unix time; a test's own clock, if it has one.
+        self.clock = clock
+        #: What was taken and is not accepted yet: when it will be, and what happens then.
+        self._taken: list[tuple[float, Callable[[float], None]]] = []
         self._changed = asyncio.Event()
         #: Unix time and call of every request, whatever became of it.
         self.arrivals: list[tuple[float, str]] = []
@@ -62,6 +104,32 @@ class Billing:
     def arrived(self, call: str) -> None:
         """A request has come."""
         self.arrivals.append((time.time(), call))
+        self.accept()
+
+    def accept(self) -> None:
+        """Accept what was taken, as far as its time has come."""
+        now = self.clock()
+        due = [taken for taken in self._taken if taken[0] <= now]
+        self._taken = [taken for taken in self._taken if taken[0] > now]
+        for at, accepting in due:
+            accepting(at)
+
+    def take(self, accepting: Callable[[float], None]) -> asyncio.Event:
+        """Accept this `late_s` from now, as of that time; the event is set when it is. A kill forgets it."""
+        accepted = asyncio.Event()
+
+        def then(at: float) -> None:
+            accepting(at)
+            accepted.set()
+
+        self._taken.append((self.clock() + self.switches.late_s, then))
+        if self.clock is time.time:
+            asyncio.get_running_loop().call_later(self.switches.late_s + 0.001, self.accept)
+        return accepted
+
+    def listed(self, charges: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that the list has by now."""
+        return [charge for charge in charges if charge["charged_at"] <= self.clock() - self.switches.listed_s]
 
     def changed(self) -> None:
         """The switches are others: whoever was stalled is cut off."""
@@ -101,3 +169,12 @@ def cut(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
+
+
+async def half(request: web.Request, answer: Any) -> web.StreamResponse:
+    """Send the headers and half of an answer, then close the connection."""
+    body = json.dumps(answer).encode()
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    return cut(request)

@@ -7,10 +7,10 @@ in a test. What it hears is a script's doing, or a real recognizer's that is han
 which sounds were sent, when they sounded, and whether one was sent twice.
 
 Every call that is recognized is a line of the ledger, on the disk before the answer is sent: {sha256, heard, seconds,
-billed, at, recognizer, ...}; of a batch it is also what the operation is told by, so that a kill forgets none. It does
-not deduplicate, and what it charged, only tests are told: `charges()`, and GET /ledger and /arrivals at the control
-port. Batches are read from the storage at `--storage`. GET, PUT /switches at the control port; a PUT replaces all of
-them, so `{}` is back to normal:
+billed, charged_at, recognizer, ...}; of a batch it is also what the operation is told by, so that a kill forgets none.
+It does not deduplicate, and what it charged, only tests are told: `charges()`, and GET /ledger and /arrivals at the
+control port. Batches are read from the storage at `--storage`. GET, PUT /switches at the control port; a PUT replaces
+all of them, so `{}` is back to normal:
 
     delay_s            seconds from the charge until the answer, or until the operation is done (0)
     refuse_429         RESOURCE_EXHAUSTED with RetryInfo: retry_after_s (1); uncharged
@@ -28,13 +28,12 @@ them, so `{}` is back to normal:
     no_result          what is submitted ends without a result
     older              results are where older clients look for them: `transcript` instead of `inline_result`
     no_masks           INVALID_ARGUMENT to a list that is asked for with a field mask
-    late_s             seconds until an operation is listed (0)
     forgotten          operations are neither listed nor found, as long after their end
     mute               operations come without metadata
     on                 which calls refuse_429, unavailable ... stall, and garbage hit: recognize, batch, get, list (all)
 
-All but `delay_s`, `late_s`, `retry_after_s`, `without` and `on` are true (until switched off) or a number (of calls,
-counted down).
+All but `delay_s`, `retry_after_s`, `without` and `on` are true (until switched off) or a number (of calls, counted
+down). So are those that `tests/servers/billing.py` has for all: late (batches only), listed_s, page, gap, repeat.
 A connection that is really cut, before or after a request, is `tests/servers/proxy.py` in front of this server.
 
 Checked against the vendor: messages, services and status codes are the vendor's own protos, driven by the vendor's own
@@ -139,7 +138,7 @@ class Switches(Switched):
     no_result: bool | int = False
     older: bool | int = False
     no_masks: bool | int = False
-    late_s: float = 0.0
+    page: int = PAGE
     forgotten: bool | int = False
     mute: bool | int = False
     on: list[str] = field(default_factory=lambda: ["recognize", "batch", "get", "list"])
@@ -150,8 +149,10 @@ class Server(Billing):
     `storage` is the endpoint of the storage that batches are read from.
     """
 
-    def __init__(self, ledger: Path, hear: Hear = bursts, storage: str = "") -> None:
-        super().__init__(ledger, Switches())
+    def __init__(
+        self, ledger: Path, hear: Hear = bursts, storage: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(ledger, Switches(), clock)
         self.storage = storage
         #: Lists of operations without their transcripts.
         self.brief_lists = 0
@@ -227,7 +228,7 @@ class Server(Billing):
                 "heard": " ".join(said[0] for said in heard),
                 "seconds": seconds,
                 "billed": math.ceil(seconds),
-                "at": time.time(),
+                "charged_at": self.clock(),
                 "recognizer": request.recognizer,
             }
         )
@@ -241,6 +242,7 @@ class Server(Billing):
         return self._answer(request.config, heard, seconds)
 
     async def batch(self, request: speech.BatchRecognizeRequest, context: grpc.aio.ServicerContext) -> Any:
+        self.arrived("batch")
         self.calls += 1
         await self._misbehave("batch", context)
         await self._judged(request.config, context)
@@ -262,15 +264,28 @@ class Server(Billing):
             "heard": " ".join(text for text, *_ in said),
             "seconds": seconds,
             "billed": math.ceil(seconds),
-            "at": time.time(),
             "recognizer": request.recognizer,
             "uri": uris[0],
             "said": list(said),
             "ends": ends,
-            "ready_at": time.time() + self.switches.delay_s,
             "request": speech.BatchRecognizeRequest.to_json(request, indent=None),
         }
-        self.ledger.charge(entry)
+
+        def charge(now: float) -> None:
+            entry.update(charged_at=now, ready_at=now + self.switches.delay_s)
+            self.ledger.charge(entry)
+
+        if self.switches.takes("late"):
+            accepted, answer = self.take(charge), self.switches.lateness()
+            if answer == "cut":
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+            if answer == "504":
+                await context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline expired before operation could complete"
+                )
+            await accepted.wait()
+            return self._operation(entry)
+        charge(self.clock())
         if self.switches.takes("lose_answer"):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         return GARBAGE if self._garbles("batch") else self._operation(entry)
@@ -285,14 +300,14 @@ class Server(Billing):
 
     async def list_some(self, request: operations.ListOperationsRequest, context: grpc.aio.ServicerContext) -> Any:
         await self._misbehave("list", context)
-        listed = time.time() - self.switches.late_s
+        self.accept()
         entries = [e for e in self.ledger.charges if e["id"].startswith(f"{request.name}/operations/")]
-        entries = [e for e in entries if e["at"] <= listed]
+        entries = self.listed(entries)
         if request.filter != "is_v2(name)" or self.switches.takes("forgotten"):
             entries = []
         begin = int(request.page_token or 0)
-        end = begin + min(request.page_size or PAGE, PAGE)
-        found = [self._operation(entry) for entry in entries[begin:end]]
+        end = begin + min(request.page_size or PAGE, self.switches.page)
+        found = [self._operation(entry) for entry in self.switches.shown(entries[begin:end])]
         mask = dict(context.invocation_metadata() or ()).get("x-goog-fieldmask")
         if mask and self.switches.takes("no_masks"):
             await _refuse(context, f"Invalid field mask: {mask}")
@@ -313,11 +328,11 @@ class Server(Billing):
     def _operation(self, entry: dict[str, Any]) -> operations.Operation:
         """What is told of an operation now."""
         request = speech.BatchRecognizeRequest.from_json(entry["request"])
-        done = time.time() >= entry["ready_at"]
+        done = self.clock() >= entry["ready_at"]
         operation = operations.Operation(name=entry["id"], done=done)
         if not self.switches.takes("mute"):
             created = Timestamp()
-            created.FromMilliseconds(round(entry["at"] * 1000))
+            created.FromMilliseconds(round(entry["charged_at"] * 1000))
             told = speech.OperationMetadata(
                 create_time=created, batch_recognize_request=request, progress_percent=100 if done else 50
             )

@@ -18,11 +18,13 @@ besides:
     lose_answer   charge, then cut the connection instead of answering
     refuse_429    refuse with 429 and Retry-After: retry_after_s (1), uncharged
     error_5xx     fail with 503 and Retry-After: retry_after_s, uncharged
+    forbidden     refuse with 403, uncharged
     stall         take the request and never answer, uncharged; whoever waits is cut off when it ends
     fail_jobs     list of job ids whose requests end in status "error"
-    on            which calls refuse_429, error_5xx and stall hit: any of submit, find, poll (all)
+    on            which calls refuse_429, error_5xx, forbidden and stall hit: any of submit, find, poll (all)
 
-lose_answer, refuse_429, error_5xx and stall are true (until switched off) or a number (of calls, counted down).
+lose_answer, refuse_429, error_5xx, forbidden and stall are true (until switched off) or a number (of calls, counted
+down). So are those that `tests/servers/billing.py` has for all: late, listed_s, gap (a marker's list comes without it).
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -49,6 +53,7 @@ class Switches(Switched):
     lose_answer: bool | int = False
     refuse_429: bool | int = False
     error_5xx: bool | int = False
+    forbidden: bool | int = False
     stall: bool | int = False
     retry_after_s: float = 1.0
     fail_jobs: list[str] = field(default_factory=list)
@@ -58,8 +63,8 @@ class Switches(Switched):
 class Server(Billing):
     """The routes."""
 
-    def __init__(self, ledger: Path) -> None:
-        super().__init__(ledger, Switches())
+    def __init__(self, ledger: Path, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(ledger, Switches(), clock)
         #: When looks were advised, and by how much they were later; by request, when the next one should come.
         self.late: list[tuple[float, float]] = []
         self._due: dict[str, float] = {}
@@ -85,18 +90,35 @@ class Server(Billing):
         body = await request.json()
         if not all(body.get(name) for name in ("marker", "provider", "job_id")):
             return web.json_response({"error": "marker, provider and job_id are required"}, status=422)
-        now = time.time()
-        entry = body | {"id": f"req-{next(self._numbers)}", "charged_at": now, "ready_at": now + self.switches.delay_s}
-        self.ledger.charge(entry)
+        if self.switches.takes("late"):
+            return await self._late(request, body)
+        entry = self._charge(body, self.clock())
         if self.switches.takes("lose_answer"):
             return cut(request)
         return web.json_response({"id": entry["id"]}, status=201)
+
+    def _charge(self, body: dict[str, Any], now: float) -> dict[str, Any]:
+        entry = body | {"id": f"req-{next(self._numbers)}", "charged_at": now, "ready_at": now + self.switches.delay_s}
+        self.ledger.charge(entry)
+        return entry
+
+    async def _late(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        entries: list[dict[str, Any]] = []
+        accepted = self.take(lambda at: entries.append(self._charge(body, at)))
+        answer = self.switches.lateness()
+        if answer == "cut":
+            return cut(request)
+        if answer == "504":
+            return web.json_response({"error": "upstream request timeout"}, status=504)
+        await accepted.wait()
+        return web.json_response({"id": entries[0]["id"]}, status=201)
 
     async def find(self, request: web.Request) -> web.StreamResponse:
         if (answer := await self._misbehaved(request, "find")) is not None:
             return answer
         marker = request.query.get("marker")
-        found = [c for c in self.ledger.charges if c["marker"] == marker]
+        there = self.listed(self.ledger.charges)
+        found = self.switches.shown([c for c in there if c["marker"] == marker])
         return web.json_response([{"id": c["id"], "marker": c["marker"]} for c in found])
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
@@ -107,7 +129,7 @@ class Server(Billing):
             return web.json_response({"error": "no such request"}, status=404)
         if charge["job_id"] in self.switches.fail_jobs:
             return web.json_response({"status": "error", "message": "the recording could not be understood"})
-        now = time.time()
+        now = self.clock()
         if (due := self._due.pop(charge["id"], None)) is not None:
             self.late.append((due, now - due))
         if (left := charge["ready_at"] - now) > 0:
@@ -136,6 +158,8 @@ class Server(Billing):
         headers = {"Retry-After": f"{switches.retry_after_s:g}"}
         if switches.takes("refuse_429"):
             return web.json_response({"error": "not so fast"}, status=429, headers=headers)
+        if switches.takes("forbidden"):
+            return web.json_response({"error": "you may not"}, status=403)
         if switches.takes("error_5xx"):
             return web.json_response({"error": "out of order"}, status=503, headers=headers)
         return None

@@ -37,6 +37,9 @@ MIXED = ("scripted-a", "assemblyai")
 #: The vendors' own protocols: what a fleet with keys speaks.
 CLOUD = ("assemblyai", "google")
 
+#: Seconds in which a request may still arrive, here: less than `agents/providers` assumes of servers that are not ours.
+SETTLES_S = 5.0
+
 
 def roles_with(recognizers: tuple[str, ...]) -> tuple[str, ...]:
     """Every role of a fleet with these recognizers."""
@@ -110,6 +113,7 @@ class Site:
             "GOOGLE_CLOUD_PROJECT": "our-project",
             "GRPC_VERBOSITY": "ERROR",
             "CONCORD_RECOGNIZERS": ",".join(self.recognizers),
+            "CONCORD_SETTLES": ",".join(f"{name}={SETTLES_S:g}" for name in self.recognizers),
             "CONCORD_DATA": str(self.folder / "workers" / name),
             "CONCORD_HTTP": f"127.0.0.1:{self._port(name)}",
             "CONCORD_AUDIO_ROOTS": str(self.audio),

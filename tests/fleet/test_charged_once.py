@@ -1,0 +1,222 @@
+"""However late a provider accepts what it was sent, and however badly it lists what it has: one charge a recording.
+
+One suite for every recognizer that bills behind a network. The fleet is in memory, and the providers' servers go by its
+clock: the minutes in which a lost request may still arrive cost none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from agents.memory import Clock
+from agents.providers.assemblyai import AssemblyAI
+from agents.providers.scripted import Scripted
+from schemas.events import JobReprocess
+from tests.contract.test_recognizers import batch
+from tests.fleet.conftest import Story
+from tests.servers import assemblyai, gcs, google_speech, scripted
+
+#: A provider of the slow kind: accepts after 12 s, and lists after 5 more.
+SLOW = {"late_s": 12.0, "listed_s": 5.0}
+
+#: The list is refused; submissions are not.
+UNREADABLE = {"forbidden": True, "on": ["find", "list"]}
+
+
+def job(number: int) -> str:
+    return f"4711ca11-0000-4000-8000-{number:012}"
+
+
+@dataclass
+class Vendor:
+    """A recognizer and its server, which is on a story's clock."""
+
+    recognizer: Any
+    server: Any
+    #: What a charge is known by.
+    by: str
+    kind: Callable[..., Any]
+
+    def switch(self, **switches: Any) -> None:
+        self.server.switches = self.kind(**switches)
+        self.server.changed()
+
+
+@contextlib.asynccontextmanager
+async def over_http(folder, clock):
+    server = scripted.Server(folder / "ledger.jsonl", clock=clock)
+    async with TestServer(server.app()) as running:
+        recognizer = Scripted("scripted-a", str(running.make_url("/")), timeout_s=0.3)
+        yield Vendor(recognizer, server, "marker", scripted.Switches)
+        await recognizer.close()
+
+
+@contextlib.asynccontextmanager
+async def assemblyai_sdk(folder, clock):
+    server = assemblyai.Server(folder / "ledger.jsonl", clock=clock)
+    async with TestServer(server.app()) as running:
+        recognizer = AssemblyAI("assemblyai", "key", str(running.make_url("/")), timeout_s=0.3)
+        yield Vendor(recognizer, server, "audio_url", assemblyai.Switches)
+        server.changed()
+        await recognizer.close()
+
+
+@contextlib.asynccontextmanager
+async def google_batch(folder, clock):
+    storage = gcs.Server(folder)
+    async with TestServer(storage.app()) as lent:
+        lending = str(lent.make_url("")).rstrip("/")
+        server = google_speech.Server(folder / "ledger.jsonl", storage=lending, clock=clock)
+        async with google_speech.serving(server) as endpoint:
+            recognizer = batch(endpoint, lending, timeout_s=1.0)
+            yield Vendor(recognizer, server, "uri", _of_google)
+            await recognizer.close()
+
+
+def _of_google(*, error_5xx: int = 0, **switches: Any) -> google_speech.Switches:
+    return google_speech.Switches(unavailable=error_5xx, **switches)
+
+
+VENDORS = {"scripted": over_http, "assemblyai": assemblyai_sdk, "google": google_batch}
+
+
+@dataclass
+class Told:
+    """A story with one vendor in it."""
+
+    vendor: Vendor
+    story: Story
+
+    @property
+    def charges(self) -> Counter[str]:
+        self.vendor.server.accept()
+        return Counter(charge[self.vendor.by] for charge in self.vendor.server.ledger.charges)
+
+    async def row(self):
+        [row] = await self.story.fleet.database.requests("t", job(0), 1)
+        return row
+
+    async def uploaded(self, jobs=1):
+        for number in range(jobs):
+            await self.story.upload(job(number))
+
+    async def ends_well(self, jobs=1):
+        await self.story.fleet.run()
+        assert sorted(self.story.terminal()) == [("persisted", job(number), 1) for number in range(jobs)]
+        assert sorted(self.charges.values()) == [1] * jobs
+
+
+@pytest.fixture(params=VENDORS)
+async def told(request, story, tmp_path):
+    """A fleet that has a quarter of an hour for a recording, and one vendor."""
+    clock = Clock()
+    async with VENDORS[request.param](tmp_path, lambda: clock().timestamp()) as vendor:
+        it = Told(vendor, story(vendor.recognizer, deadline_s=900, clock=clock))
+        if listing := getattr(vendor.recognizer, "_list", None):
+            listing.clock = lambda: clock().timestamp()
+        yield it
+
+
+async def test_what_is_accepted_late_and_listed_later_is_charged_once(told):
+    told.vendor.switch(late=3, late_answer=["slow", "cut", "504"], page=2, repeat=True, **SLOW)
+    await told.uploaded(4)
+
+    await told.ends_well(4)
+
+
+async def test_what_is_accepted_at_the_last_moment_and_missing_in_most_lists_is_charged_once(told):
+    """The first reading that must have it leaves it out, too."""
+    settles_s = told.vendor.recognizer.settles_s
+    told.vendor.switch(late=1, late_s=settles_s - 5, listed_s=4.9, late_answer="cut", gap=True)
+    await told.uploaded()
+    await told.story.fleet.run(until=timedelta(seconds=settles_s - 1))
+    assert (await told.row()).state == "intended"
+    told.vendor.switch(gap=1)
+
+    await told.ends_well()
+
+
+@pytest.mark.parametrize("told", ["assemblyai"], indirect=True)
+@pytest.mark.parametrize("safeguard", ["the time within which it may still arrive", "the second reading"])
+async def test_without_a_safeguard_the_same_stories_charge_twice(told, safeguard, monkeypatch):
+    """Else these stories would prove nothing."""
+    settles_s = told.vendor.recognizer.settles_s
+    if safeguard == "the second reading":
+        find = told.vendor.recognizer.find
+        monkeypatch.setattr(told.vendor.recognizer, "find", lambda asked, **_: find(asked, proof=False))
+        told.vendor.switch(late=1, late_answer="cut", gap=True, **SLOW)
+    else:
+        told.vendor.recognizer.settles_s = 0.0
+        told.vendor.switch(late=1, late_s=settles_s, late_answer="cut")
+    await told.uploaded()
+    await told.story.fleet.run()
+    told.story.fleet.clock.advance(settles_s)
+
+    assert sorted(told.charges.values()) == [2]
+
+
+async def test_what_was_never_accepted_is_asked_again_when_that_is_sure_and_what_was_refused_after_the_pause(told):
+    began = told.story.fleet.clock().timestamp()
+    told.vendor.switch(refuse_429=1, retry_after_s=3, on=["submit", "batch"])
+    await told.uploaded()
+    await told.story.fleet.run(until=timedelta(minutes=1))
+    told.vendor.switch(error_5xx=1, on=["submit", "batch"])
+    await told.story.upload(job(1))
+    await told.ends_well(2)
+    refused, lost = (charge["charged_at"] for charge in told.vendor.server.ledger.charges)
+
+    assert 3 <= refused - began < 10
+    assert lost - began >= told.vendor.recognizer.settles_s
+
+
+async def test_a_list_that_cannot_be_read_parks_the_request_until_it_can(told):
+    told.vendor.switch(late=1, late_answer="cut", **SLOW, **UNREADABLE)
+    await told.uploaded()
+    await told.story.fleet.run(until=timedelta(minutes=10))
+    row, status = await told.row(), told.story.fleet.status("t", job(0))
+    told.vendor.switch()
+
+    assert row.state == "parked"
+    assert "may have been accepted, and is not asked again" in row.error
+    assert status.steps[f"transcribe.{row.provider}"].error == row.error
+    assert sorted(told.charges.values()) == [1]
+    await told.ends_well()
+    assert (await told.row()).error is None
+
+
+async def test_a_later_run_takes_over_what_an_earlier_one_did_not_wait_for(told):
+    """Accepted after the end of the run, or never answered within it: it is not paid for again."""
+    told.vendor.switch(delay_s=86_400, **({"poll_s": 60} if told.vendor.by == "marker" else {}))
+    await told.uploaded()
+    await told.story.fleet.run()
+    assert told.story.terminal() == [("job.failed", job(0), 1)]
+    again = JobReprocess(tenant_id="t", job_id=job(0), run=2)
+    told.story.fleet.publish("intake.due", again, job(0).encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    told.vendor.server.ledger.charges[0]["ready_at"] = 0
+    await told.story.fleet.run()
+
+    assert told.story.terminal() == [("persisted", job(0), 2), ("job.failed", job(0), 1)]
+    assert sorted(told.charges.values()) == [1]
+
+
+async def test_a_parked_request_holds_its_run_until_the_deadline_and_is_looked_for_by_the_next_one(told):
+    told.vendor.switch(late=1, late_answer="cut", **SLOW, **UNREADABLE)
+    await told.uploaded()
+    await told.story.fleet.run()
+    [failed] = told.story.fleet.events("job.failed")
+    told.vendor.switch()
+    again = JobReprocess(tenant_id="t", job_id=job(0), run=2)
+    told.story.fleet.publish("intake.due", again, job(0).encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await told.story.fleet.run(until=timedelta(minutes=1))
+
+    assert "may have been accepted, and is not asked again" in failed["error"]
+    assert told.story.terminal() == [("persisted", job(0), 2), ("job.failed", job(0), 1)]
+    assert sorted(told.charges.values()) == [1]
