@@ -51,7 +51,7 @@ from agents.tiebreak import Tiebreak
 from agents.topic_layout import TopicKeeper, ensure_topics
 from agents.work import LongWork
 from schemas.errors import Misconfigured, SettingsError, Unavailable
-from sinks import Store
+from sinks import Overdue, Store
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
 from sinks.reader import Reader
@@ -268,6 +268,8 @@ class Fleet:
     paces: list[Pace] = field(default_factory=list)
     table: LiveTable = field(default_factory=LiveTable)
     changes: Changes = field(default_factory=Changes)
+    #: What is due and not published, at the last look.
+    backlog: list[Overdue] = field(default_factory=list)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -314,7 +316,16 @@ class Fleet:
             details["postgresql"] = "away"
         details |= {part.name: f"crash-looping: {part.state}" for part in self.parts if part.looping}
         details |= {part.name: f"hung: {part.state}" for part in self.parts if part.hung}
-        return Health(self.hung() is None, all(state == "ready" for state in details.values()), details)
+        ready = all(state == "ready" for state in details.values()) and not self.stuck
+        details |= {f"outbox {late.shard} {late.topic}": str(late) for late in self.backlog[:10]}
+        return Health(self.hung() is None, ready, details)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether this worker's relay publishes nothing, or too little. A single topic or event that Kafka does not
+        take is told, too, but is no reason to send a worker away: the others go on.
+        """
+        return "relay" in self.roles and not all(late.apart for late in self.backlog)
 
 
 @contextlib.asynccontextmanager
@@ -446,10 +457,12 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
     if fleet.settings.storage_fallback:
         runs["moving blobs"] = cast("FallbackStore", fleet.store).move
     if "relay" in fleet.roles:
-        runs["looking after topics"] = TopicKeeper(kafka, fleet.settings.recognizers).run
+        keeper = TopicKeeper(kafka, fleet.settings.recognizers)
+        runs["looking after topics"] = keeper.run
         # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
         shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
-        runs |= {f"relay {shard}": Relay(dsn, kafka, shard, fleet.metrics).run for shard in range(shards)}
+        relay = partial(Relay, dsn, kafka, metrics=fleet.metrics, database=fleet.database, look_at_topics=keeper.look)
+        runs |= {f"relay {shard}": relay(shard=shard).run for shard in range(shards)}
     return [_part(fleet, name, partial(_run, run)) for name, run in runs.items()]
 
 

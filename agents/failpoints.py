@@ -30,6 +30,9 @@ POINTS = (
     "relay.claimed",
     "relay.sent",
     "relay.published",
+    "relay.refused",
+    "relay.job-ended",
+    "relay.set-aside",
 )
 
 _armed: dict[str, int] = {}

@@ -252,22 +252,23 @@ class Intake:
         later = (Later(topics.INTAKE_DUE.name, fetch, kind="audio.fetch"),)
         return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")
 
-    def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
-        """There will be no transcript; a job that was not created yet is created as failed, so that whoever asks is
-        told.
-        """
-        data = envelope.data
-        if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
-            return failed_job("intake", envelope, failure)
-        job_id = job_of(envelope, data)
-        # With an id of its own, the reason may be that the reference is another job's.
-        taken = _failed(_nameless(data), job_id, failure) if data.job_id else None
-        return replace(_failed(data, job_id, failure), taken=taken)
+
+def given_up(envelope: Envelope, failure: Failure) -> Outcome:
+    """There will be no transcript; a job that was not created yet is created as failed, so that whoever asks is
+    told.
+    """
+    data = envelope.data
+    if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
+        return failed_job("intake", envelope, failure)
+    job_id = job_of(envelope, data)
+    # With an id of its own, the reason may be that the reference is another job's.
+    taken = _failed(_nameless(data), job_id, failure) if data.job_id else None
+    return replace(_failed(data, job_id, failure), taken=taken)
 
 
 def stage(intake: Intake) -> Stage:
     """Intake as a stage."""
-    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, intake.give_up, rank=2)
+    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, given_up, rank=2)
 
 
 #: What fetching needs of an upload.

@@ -45,6 +45,15 @@ class Metrics:
         )  # fmt: skip
         self.batches = Counter("concord_relay_batches", "Outbox batches published", ["shard"], registry=new)
         self.relayed_rows = Counter("concord_relay_rows", "Outbox rows published", ["shard"], registry=new)
+        self.refused_rows = Counter(
+            "concord_outbox_refused", "Outbox rows that Kafka refused for good, by topic", ["topic"], registry=new
+        )
+        self.set_aside = Gauge(
+            "concord_outbox_set_aside_rows", "Such rows that nobody has looked after yet", ["topic"], registry=new
+        )
+        self.overdue = Gauge(
+            "concord_outbox_overdue_rows", "Rows due for more than a minute", ["shard", "topic"], registry=new
+        )
         self.outbox = Gauge("concord_outbox_rows", "Rows in the outbox", ["shard", "state"], registry=new)
         self.oldest = Gauge(
             "concord_outbox_oldest_due_seconds", "Age of the oldest row that is due", ["shard"], registry=new

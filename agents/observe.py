@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas.errors import Unavailable
+from sinks import Overdue
 
 if TYPE_CHECKING:
     from agents.app import Fleet
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 #: Seconds between looks, and between sweeps; days for which handled events are remembered (longer than Kafka keeps
 #: them).
 LOOK_S, SWEEP_S, INBOX_DAYS = 5.0, 600.0, 14.0
+
+#: Seconds after which an event that is due and not published is worth a word.
+OVERDUE_S = 60.0
 
 
 async def observe(fleet: Fleet) -> None:
@@ -28,6 +32,7 @@ async def observe(fleet: Fleet) -> None:
             _waiting(fleet)
             for part in fleet.parts:
                 fleet.metrics.crash_looping.labels(part.name).set(part.looping)
+            await _overdue(fleet)
             if "relay" in fleet.roles:
                 await _outbox(fleet)
                 if time.monotonic() - swept > SWEEP_S:
@@ -57,7 +62,18 @@ def _waiting(fleet: Fleet) -> None:
         fleet.metrics.oldest_event.labels(driver.stage_name).set(driver.oldest_s)
 
 
+async def _overdue(fleet: Fleet) -> None:
+    """What is due and not published, which every worker tells: without the relay, nothing moves anywhere."""
+    fleet.backlog = [Overdue(**row) for row in await fleet.database.overdue(OVERDUE_S)]
+    fleet.metrics.overdue.clear()
+    for late in fleet.backlog:
+        fleet.metrics.overdue.labels(str(late.shard), late.topic).set(late.rows)
+
+
 async def _outbox(fleet: Fleet) -> None:
+    fleet.metrics.set_aside.clear()
+    for topic, count in (await fleet.database.count_refused()).items():
+        fleet.metrics.set_aside.labels(topic).set(count)
     rows, oldest = fleet.metrics.outbox, fleet.metrics.oldest
     rows.clear()
     oldest.clear()

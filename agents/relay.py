@@ -5,6 +5,10 @@ publishes them in one Kafka transaction that also commits that number as a consu
 deletes them. After a crash Kafka's committed number tells whether the newest batch was published: if so its rows are
 deleted, else it is published again, as the same batch. A fixed `transactional.id` per shard fences an owner that only
 seemed dead.
+
+A batch that Kafka refuses is aborted for good before its rows are claimed anew, under the next number and without those
+that may be to blame: so no number ever stands for two sets of rows of which one may have been published. What is
+refused at last is set aside (`outbox_refused`), after its job has ended.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -20,51 +25,76 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from agents import kafka as broker
+from agents import refused_events
 from agents.failpoints import passing
 from agents.kafka import Kafka
 from agents.metrics import Metrics
+from agents.outbox_publisher import GROUP, BatchRefused, Publisher, Refusal
+from agents.outbox_quarantine import Group, Parked, Quarantine
 from schemas import topics
-from schemas.messages import load_headers
+from schemas.errors import Unavailable
+from sinks import Database
 from sinks.postgres import SQL
 from sinks.postgres_errors import AWAY
 
 log = logging.getLogger(__name__)
 
-#: The consumer group whose offsets are batch numbers. It has no members.
-GROUP = "concord.relay"
-
-#: Rows in one batch at most, and seconds between looks when nothing wakes the relay.
-BATCH, IDLE_S = 500, 1.0
+#: Rows and bytes in one batch at most, rows of a topic that is tried again, and seconds between looks when nothing
+#: wakes the relay.
+BATCH, BATCH_BYTES, APART, IDLE_S = 500, 4 << 20, 20, 1.0
 
 #: Seconds without a word to PostgreSQL after which it takes the shard from its owner: a process that hangs, or whose
 #: machine is gone, keeps its connection and would hold the shard for ever. Kafka fences what it may still do later.
 HUNG_S = 10
 
+#: Seconds until a relay that failed begins again, doubled with each failure in a row up to the second number.
+AGAIN_S, LONGEST_S = 0.5, 5.0
+
 
 class Relay:
     """The relay of one shard. `run` never returns by itself; cancelling it is the way to stop."""
 
-    def __init__(self, dsn: str, kafka: Kafka, shard: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        kafka: Kafka,
+        shard: int,
+        metrics: Metrics,
+        database: Database,
+        *,
+        look_at_topics: Callable[[], None] = lambda: None,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        """`database` ends the jobs of rows that are set aside. `look_at_topics` is called when a topic is missing, or
+        takes too little.
+        """
         self._dsn = dsn
-        self._kafka = kafka
         self._shard = shard
+        self._kafka = kafka
         self._metrics = metrics
+        self._database = database
+        self._look_at_topics = look_at_topics
+        self._quarantine = quarantine or Quarantine()
+        self._publisher = Publisher(kafka, shard)
         self._wake = asyncio.Event()
         self._published: list[int] = []
+        self._turn = False
+        self._failures = 0
+        self._told: dict[str, str] = {}
 
     async def run(self) -> None:
         """Be the shard's owner whenever nobody else is, and publish."""
         while True:
             try:
                 await self._serve()
-            except (KafkaError, *AWAY) as exc:
-                log.warning(
-                    "relay %d begins again: %s",
-                    self._shard,
-                    type(exc).__name__,
-                    exc_info=log.isEnabledFor(logging.DEBUG),
-                )
-            await asyncio.sleep(0.5)
+            except (KafkaError, TimeoutError, Unavailable, *AWAY) as exc:
+                reason = str(exc) or type(exc).__name__
+                detailed = log.isEnabledFor(logging.DEBUG)
+                log.warning("relay %d begins again: %s: %s", self._shard, type(exc).__name__, reason, exc_info=detailed)
+            except Exception:
+                log.exception("relay %d begins again", self._shard)
+            await asyncio.sleep(min(AGAIN_S * 2.0 ** min(self._failures, 10), LONGEST_S))
+            self._failures += 1
 
     async def _serve(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -83,80 +113,141 @@ class Relay:
             while not await db.fetchval(SQL["lock_shard"], self._shard):  # noqa: ASYNC110 - the lock rings no bell
                 await asyncio.sleep(0.5)
             await db.add_listener(f"outbox_{self._shard}", lambda *_: self._wake.set())
-            producer = broker.producer(
-                self._kafka,
-                transactional_id=f"concord-relay-{self._shard}",
-                transaction_timeout_ms=20_000,
-                request_timeout_ms=15_000,
-            )
-            # Starting it ends, one way or the other, any transaction that a former owner left open.
-            await producer.start()
-            stack.push_async_callback(_stop, producer)
-            newest = await self._recover(db, producer)
-            log.info("relay %d serves from batch %d", self._shard, newest)
-            while True:
-                newest = await self._once(db, producer, newest)
+            stack.push_async_callback(self._publisher.close)
+            self._told, self._published, self._turn = {}, [], False
+            try:
+                await self._publish_all(db)
+            except (KafkaError, TimeoutError) as exc:
+                self._look_at_topics()
+                with contextlib.suppress(*AWAY):
+                    await self._tell(db, {"": f"{type(exc).__name__}: {exc}"[:500]})
+                raise
 
-    async def _recover(self, db: Any, producer: Any) -> int:
+    async def _publish_all(self, db: Any) -> None:
+        await self._publisher.start()
+        newest = await self._recover(db)
+        await self._tell(db, self._quarantine.troubles)
+        log.info("relay %d serves from batch %d", self._shard, newest)
+        while True:
+            newest = await self._once(db, newest)
+            self._failures = 0
+
+    async def _recover(self, db: Any) -> int:
         """Settle the newest batch; the highest number used so far."""
-        published = await self._position()
         row = await db.fetchrow(SQL["newest_batch"], self._shard)
+        published = await self._position()
         if row is None:
             return published
         if row["batch"] > published:
             rows = await db.fetch(SQL["batch_rows"], self._shard, row["ids"])
-            if rows:
-                await self._publish(producer, rows, row["batch"])
+            if rows and not await self._publish(db, rows, row["batch"], None):
+                return int(row["batch"])
         await db.execute(SQL["drop_rows"], self._shard, row["ids"])
         return max(published, int(row["batch"]))
 
     async def _position(self) -> int:
         consumer = broker.consumer(self._kafka, group_id=GROUP)
-        await consumer.start()
-        try:
-            return int(await consumer.committed(TopicPartition(topics.RELAY_POSITION, self._shard)) or 0)
-        finally:
-            await consumer.stop()
+        async with asyncio.timeout(HUNG_S - 2):
+            await consumer.start()
+            try:
+                return int(await consumer.committed(TopicPartition(topics.RELAY_POSITION, self._shard)) or 0)
+            finally:
+                await consumer.stop()
 
-    async def _once(self, db: Any, producer: Any, newest: int) -> int:
+    async def _once(self, db: Any, newest: int) -> int:
         """Drop what was published, claim the next batch and publish it; else wait until something is due."""
         self._wake.clear()
+        apart = self._quarantine.due(time.monotonic()) if self._turn else None
         async with db.transaction():
             if self._published:
                 await db.execute(SQL["drop_rows"], self._shard, self._published)
-            rows = await db.fetch(SQL["claim_batch"], self._shard, newest + 1, BATCH)
+            rows = await self._claim(db, newest + 1, apart)
         self._published = []
-        if not rows:
+        self._turn = apart is None  # what is kept apart has every other batch at most
+        if rows:
+            passing("relay.claimed")
+            await self._publish(db, rows, newest + 1, apart)
+            return newest + 1
+        if apart is not None:
+            self._quarantine.forget(apart)  # taken back by whoever had sent them
+            await self._tell(db, self._quarantine.troubles)
+        elif self._quarantine.due(time.monotonic()) is None:
             await self._wait(db)
-            return newest
-        passing("relay.claimed")
-        await self._publish(producer, rows, newest + 1)
+        return newest
+
+    async def _claim(self, db: Any, batch: int, apart: Group | Parked | None) -> list[Any]:
+        kept = self._quarantine
+        match apart:
+            case Group():
+                found = await db.fetch(SQL["claim_apart"], self._shard, batch, apart.ids, "", BATCH)
+            case Parked():
+                found = await db.fetch(SQL["claim_apart"], self._shard, batch, [], apart.topic, APART)
+            case _:
+                apart_from = (kept.topics, kept.ids, kept.keys)
+                found = await db.fetch(SQL["claim_batch"], self._shard, batch, BATCH, BATCH_BYTES, *apart_from)
+        rows: list[Any] = found
+        return rows
+
+    async def _publish(self, db: Any, rows: Sequence[Any], batch: int, apart: Group | Parked | None) -> bool:
+        """Publish a claimed batch. False if it was refused: nothing of it is published, or ever will be as this one."""
+        try:
+            await self._publisher.publish(rows, batch)
+        except BatchRefused as refused:
+            await self._refused(db, rows, apart, refused)
+            return False
         passing("relay.published")
         self._published = [row["id"] for row in rows]
         self._metrics.relayed(self._shard, len(rows))
-        return newest + 1
+        self._quarantine.published(apart, rows, time.monotonic())
+        if apart is not None:
+            await self._tell(db, self._quarantine.troubles)
+        return True
 
-    async def _publish(self, producer: Any, rows: Sequence[Any], batch: int) -> None:
-        async with producer.transaction():
-            sent = [
-                await producer.send(row["topic"], row["value"], row["key"], headers=load_headers(row["headers"]))
-                for row in rows
-            ]
-            await asyncio.gather(*sent)
-            await producer.send_offsets_to_transaction(
-                {TopicPartition(topics.RELAY_POSITION, self._shard): batch}, GROUP
-            )
-            passing("relay.sent")
+    async def _refused(self, db: Any, rows: Sequence[Any], apart: Group | Parked | None, refused: BatchRefused) -> None:
+        """Keep apart what may be to blame. The new producer aborts the batch's transaction before anything else."""
+        log.warning("relay %d: a batch of %d rows is refused: %s", self._shard, len(rows), refused)
+        now = time.monotonic()
+        if refused.times:
+            self._publisher.timed = False
+            log.error("the database's clock is too far from Kafka's, see `concord doctor`: records go without times")
+        blamed = None
+        if refused.topics:
+            self._quarantine.park(apart, refused.topics, now)
+        elif refused.rows:
+            blamed = self._quarantine.suspect(apart, rows, refused.rows, now)
+        self._look_at_topics()
+        await self._tell(db, self._quarantine.troubles)
+        if refused.begun:
+            await self._publisher.start()
+        if blamed is not None:
+            await self._set_aside(db, *blamed)
+
+    async def _set_aside(self, db: Any, row: Any, refusal: Refusal) -> None:
+        """End the row's job, then take the row out of the way. Killed in between, both are done again."""
+        log.error("event %s for %s is refused for good: %s", row["event_id"], row["topic"], refusal.error)
+        passing("relay.refused")
+        step = refused_events.end_of_run(row, refusal.error)
+        if step is not None:
+            await self._database.commit([step])
+        passing("relay.job-ended")
+        await db.execute(SQL["set_aside"], self._shard, row["id"], refusal.error)
+        passing("relay.set-aside")
+        self._metrics.refused_rows.labels(row["topic"]).inc()
+
+    async def _tell(self, db: Any, troubles: dict[str, str]) -> None:
+        """Let everybody know why rows are not published, if that has changed."""
+        if troubles == self._told and troubles:
+            return
+        async with db.transaction():
+            await db.execute(SQL["forget_trouble"], self._shard, list(troubles))
+            if troubles:
+                await db.execute(SQL["tell_trouble"], self._shard, list(troubles), list(troubles.values()))
+        self._told = dict(troubles)
 
     async def _wait(self, db: Any) -> None:
-        due = await db.fetchval(SQL["next_due"], self._shard)
-        seconds = IDLE_S if due is None else min(max(due, 0.001), IDLE_S)
+        kept = self._quarantine
+        due = await db.fetchval(SQL["next_due"], self._shard, kept.topics, kept.ids, kept.keys)
+        moments = [seconds for seconds in (due, kept.wait_s(time.monotonic())) if seconds is not None]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(max(min(moments, default=IDLE_S), 0.001), IDLE_S)):
                 await self._wake.wait()
-
-
-async def _stop(producer: Any) -> None:
-    with contextlib.suppress(KafkaError, TimeoutError):
-        async with asyncio.timeout(3):
-            await producer.stop()

@@ -170,9 +170,9 @@ def _cleanup(topic: TopicLayout, state: TopicState) -> Iterator[TopicFault]:
 def _replicas(state: TopicState) -> Iterator[TopicFault]:
     in_sync = int(state.configs.get("min.insync.replicas", 1))
     if in_sync > state.replicas:
-        said = f"has {state.replicas} replicas, and takes nothing with fewer than {in_sync} (min.insync.replicas)"
+        said = f"has {state.replicas} replicas and min.insync.replicas {in_sync}: an older Kafka takes nothing then"
         advice = set_configs(state.name, {"min.insync.replicas": str(state.replicas)})
-        yield TopicFault(state.name, said, f"give it more replicas, or {advice}")
+        yield TopicFault(state.name, said, advice, fatal=False)
 
 
 def _partitions(topic: TopicLayout, state: TopicState, beside: TopicState | None) -> Iterator[TopicFault]:

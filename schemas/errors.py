@@ -14,6 +14,7 @@ ConcordError
 │   ├── UnsupportedOption  an option that no configured recognizer can honour
 │   └── StorageRefused   a value that PostgreSQL does not store
 ├── ProviderError        a recognizer or model said no for good
+├── PublishRefused       Kafka refuses an event of ours for good
 ├── Transient            may work later; carries how long to wait
 │   └── NotAccepted      and it is certain that the provider has taken nothing on
 │       └── RateLimited  the provider asked for a pause
@@ -121,6 +122,12 @@ class ProviderError(ConcordError):
     """A recognizer or model refused or failed a request, finally."""
 
     code = "provider_refused"
+
+
+class PublishRefused(ConcordError):
+    """Kafka answers, and refuses an event of ours for good."""
+
+    code = "publish_refused"
 
 
 class Transient(ConcordError):

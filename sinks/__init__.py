@@ -125,6 +125,24 @@ class Traffic:
     paused_until: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Events of one topic and shard that are due for a while and not published."""
+
+    shard: int
+    topic: str
+    rows: int
+    oldest_s: float
+    #: What the shard's relay says about it.
+    error: str | None
+    #: Whether the reason lies in this topic or these events, and others are published.
+    apart: bool
+
+    def __str__(self) -> str:
+        reason = self.error or "no relay says why: does one run, and does it keep up?"
+        return f"{self.rows} due for up to {self.oldest_s:.0f} s: {reason}"
+
+
 class Database(Protocol):
     """The truth about jobs. Raises `Unavailable` when it cannot be reached; nothing is then written, or all of it
     is.

@@ -180,7 +180,9 @@ class Postgres:
         cancelled = [id for _, w in applied for id in w.cancelled]
         if cancelled:
             await db.execute(SQL["cancel_scheduled"], cancelled)
-        messages = [m for _, w in applied for m in w.messages]
+        await self._insert(db, [m for _, w in applied for m in w.messages])
+
+    async def _insert(self, db: Any, messages: Sequence[tuple[Message, float]]) -> None:
         if messages:
             rows = [_outbox_row(m, s, self._shards) for m, s in messages]
             await db.execute(SQL["insert_outbox"], *map(list, zip(*rows, strict=True)))
@@ -359,6 +361,26 @@ class Postgres:
         await self._fetch("sweep_inbox", days)
         await self._fetch("sweep_adjudications", ADJUDICATION_DAYS)
         await self._fetch("sweep_leases")
+
+    async def overdue(self, seconds: float) -> list[Any]:
+        """Rows that are due for longer than that, by shard and topic: how many, since when, and what the relay says."""
+        return await self._fetch("overdue", seconds)
+
+    async def count_refused(self) -> dict[str, int]:
+        """How many rows were set aside because Kafka refuses them, by topic."""
+        return {row["topic"]: row["rows"] for row in await self._fetch("count_refused")}
+
+    async def refused(self, limit: int, ids: Sequence[int] | None = None) -> list[Any]:
+        """The newest of them, or those of them with these ids."""
+        return await self._fetch("refused", limit, None if ids is None else list(ids))
+
+    async def settle_refused(self, plans: Sequence[tuple[int, Message | None]]) -> set[int]:
+        """Drop each of these rows and publish what is to come of it; the ids of those that were still there."""
+        with unavailable():
+            async with self._pool.acquire(timeout=10) as db, db.transaction():
+                there = {row["id"] for row in await db.fetch(SQL["drop_refused"], [id for id, _ in plans])}
+                await self._insert(db, [(m, 0.0) for id, m in plans if m is not None and id in there])
+        return there
 
     async def outbox_depth(self) -> list[Any]:
         """Per shard: rows due, rows waiting, age of the oldest due one in seconds."""

@@ -15,7 +15,7 @@ from aiokafka.client import AIOKafkaClient
 from agents import kafka as clients
 from agents import topic_layout
 from agents.app import kafka_of
-from agents.commands.finding import CONNECT_S, Finding, Level, stale
+from agents.commands.finding import CLOCK_S, CONNECT_S, Finding, Level, stale
 from schemas import topics
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def _cluster(where: Kafka, settings: Settings, *, quick: bool) -> list[Fin
     finally:
         await client.close()
     findings = [await _advertised(brokers), *await _topics(where, settings)]
-    return findings if quick else [*findings, await _transactions(where, there)]
+    return findings if quick else [*findings, *await _transactions(where, there)]
 
 
 async def _advertised(brokers: Any) -> Finding:
@@ -142,20 +142,39 @@ def _fault(fault: topic_layout.TopicFault) -> Finding:
     return Finding(f"Kafka topic {fault.topic}", level, fault.said, command)
 
 
-async def _transactions(where: Kafka, there: set[str]) -> Finding:
-    """Begin one as the relay does, and take it back: nothing is written."""
+async def _transactions(where: Kafka, there: set[str]) -> list[Finding]:
+    """Begin one as the relay does, and take it back: nobody reads what it holds."""
     producer = clients.producer(where, transactional_id=f"concord.doctor.{socket.gethostname()}")
+    before, written = time.time(), None
     try:
         await producer.start()
         await producer.begin_transaction()
         if topics.RELAY_POSITION in there:
-            await producer.send_offsets_to_transaction({TopicPartition(topics.RELAY_POSITION, 0): 0}, "concord.doctor")
+            position = TopicPartition(topics.RELAY_POSITION, 0)
+            await producer.send_offsets_to_transaction({position: 0}, "concord.doctor")
+            before = time.time()
+            written = await producer.send_and_wait(topics.RELAY_POSITION, b"doctor", partition=0)
+        after = time.time()
         await producer.abort_transaction()
     except kafka_errors.KafkaError as exc:
         advice = (
             "the login needs Write and Describe on transactional ids, and the cluster its transaction log's replicas"
         )
-        return Finding("Kafka transactions", "fail", f"do not work ({type(exc).__name__}: {exc})", advice)
+        return [Finding("Kafka transactions", "fail", f"do not work ({type(exc).__name__}: {exc})", advice)]
     finally:
         await producer.stop()
-    return Finding("Kafka transactions", "ok", "work")
+    told = written is not None and written.timestamp_type == BROKERS_TIME
+    clock = [_clock(written.timestamp / 1000 - (before + after) / 2)] if written is not None and told else []
+    return [Finding("Kafka transactions", "ok", "work"), *clock]
+
+
+#: A record's time was given by the broker.
+BROKERS_TIME = 1
+
+
+def _clock(apart_s: float) -> Finding:
+    said = f"Kafka's is {abs(apart_s):.3f} s {'ahead' if apart_s > 0 else 'behind'}"
+    if abs(apart_s) > CLOCK_S:
+        advice = "let all machines follow NTP: Kafka refuses records of producers whose clock is an hour ahead"
+        return Finding("clock of Kafka", "warn", said, advice)
+    return Finding("clock of Kafka", "ok", said)

@@ -13,16 +13,16 @@ from uuid import uuid4
 
 import asyncpg
 
-from agents.commands.finding import CONNECT_S, Finding, stale
+from agents.commands.finding import CLOCK_S, CONNECT_S, Finding, stale
+from agents.observe import OVERDUE_S
 from schemas.errors import ConcordError
+from sinks import Overdue
 from sinks.migrate import migrations
+from sinks.postgres import SQL
 from sinks.postgres_connect import POOLER, acts_as, connect, problem, worker_session
 
 if TYPE_CHECKING:
     from agents.settings import Settings
-
-#: Seconds by which our clock may differ from the database's before it is worth a word.
-CLOCK_S = 2.0
 
 #: Seconds within which a notification from one session must be with another.
 HEARD_S = 2.0
@@ -49,6 +49,7 @@ async def postgres(settings: Settings, *, remembered: bool) -> list[Finding]:
             *(await _sessions(dsn) if roles.level == "ok" else []),
             await _migrated(db),
             await _clock(db),
+            *await _outbox(db),
         ]
     finally:
         await db.close(timeout=CONNECT_S)
@@ -158,6 +159,26 @@ async def _migrated(db: Any) -> Finding:
             "`concord migrate`, or the next worker, does it",
         )
     return Finding(what, "ok", f"up to date ({max(ours)})")
+
+
+async def _outbox(db: Any) -> list[Finding]:
+    """Whether what is due is published, and what Kafka has refused."""
+    try:
+        late = [Overdue(**row) for row in await db.fetch(SQL["overdue"], OVERDUE_S)]
+        refused = await db.fetch(SQL["count_refused"])
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError):
+        return []  # told by others: an older schema, another login
+    found = [
+        Finding(f"outbox {one.shard} {one.topic}", "fail", str(one), "see the relay's log, and what is said of Kafka")
+        for one in late
+    ]
+    found += [
+        Finding(
+            f"outbox {row['topic']}", "warn", f"{row['rows']} set aside: Kafka refuses them", "`concord outbox list`"
+        )
+        for row in refused
+    ]
+    return found or [Finding("outbox", "ok", f"nothing is due for more than {OVERDUE_S:.0f} s, nothing was refused")]
 
 
 async def _clock(db: Any) -> Finding:

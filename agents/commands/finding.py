@@ -8,6 +8,9 @@ from typing import Literal
 #: Seconds that one connection may take.
 CONNECT_S = 5.0
 
+#: Seconds by which our clock may differ from a server's before it is worth a word.
+CLOCK_S = 2.0
+
 Level = Literal["ok", "warn", "fail"]
 
 

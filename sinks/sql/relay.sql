@@ -7,27 +7,69 @@ SELECT batch, ids FROM relay_batches WHERE shard = $1;
 
 -- name: claim_batch
 -- Write down that the next due rows are batch $2, and read them: by due time, then id, which for one job is the order of its
--- changes. (By "id greater than the last" rows would be lost, because ids do not become visible in order.)
-WITH due AS MATERIALIZED (
-    SELECT id, due_at, topic, key, value, headers FROM outbox
-    WHERE shard = $1 AND due_at <= clock_timestamp() ORDER BY due_at, id LIMIT $3
+-- changes. (By "id greater than the last" rows would be lost, because ids do not become visible in order.) At most $3 rows, of
+-- which the last may exceed $4 bytes; none of the topics, rows and keys that are kept apart. The scalar subquery makes the time
+-- a bound of the index: compared with the volatile function itself, every row that waits would be read.
+WITH first AS (
+    SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run,
+           coalesce(octet_length(value), 0) + octet_length(headers) AS bytes
+    FROM outbox
+    WHERE shard = $1 AND due_at <= (SELECT clock_timestamp())
+      AND topic <> ALL($5::text[]) AND id <> ALL($6::bigint[]) AND (key IS NULL OR key <> ALL($7::bytea[]))
+    ORDER BY due_at, id LIMIT $3
+), due AS MATERIALIZED (
+    SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run
+    FROM (SELECT *, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM first) f
+    WHERE before < $4
 ), claimed AS (
     INSERT INTO relay_batches (shard, batch, ids) SELECT $1, $2, array_agg(id) FROM due HAVING count(*) > 0
     ON CONFLICT (shard) DO UPDATE SET batch = excluded.batch, ids = excluded.ids
 )
-SELECT id, topic, key, value, headers FROM due ORDER BY due_at, id;
+SELECT id, topic, key, value, headers, event_id, tenant_id, job_id, run,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms FROM due ORDER BY due_at, id;
+
+-- name: claim_apart
+-- The same for rows by id, or for the first $5 rows of a topic, that are published by themselves.
+WITH due AS MATERIALIZED (
+    SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run FROM outbox
+    WHERE shard = $1 AND due_at <= (SELECT clock_timestamp()) AND (id = ANY($3::bigint[]) OR topic = $4)
+    ORDER BY due_at, id LIMIT $5
+), claimed AS (
+    INSERT INTO relay_batches (shard, batch, ids) SELECT $1, $2, array_agg(id) FROM due HAVING count(*) > 0
+    ON CONFLICT (shard) DO UPDATE SET batch = excluded.batch, ids = excluded.ids
+)
+SELECT id, topic, key, value, headers, event_id, tenant_id, job_id, run,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms FROM due ORDER BY due_at, id;
 
 -- name: batch_rows
 -- A claimed batch again, after a crash.
-SELECT id, topic, key, value, headers FROM outbox WHERE shard = $1 AND id = ANY($2::bigint[]) ORDER BY due_at, id;
+SELECT id, topic, key, value, headers, event_id, tenant_id, job_id, run,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms FROM outbox
+WHERE shard = $1 AND id = ANY($2::bigint[]) ORDER BY due_at, id;
 
 -- name: drop_rows
 -- These were published.
 DELETE FROM outbox WHERE shard = $1 AND id = ANY($2::bigint[]);
 
 -- name: next_due
--- Seconds until the next row is due; null when nothing waits.
-SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM outbox WHERE shard = $1;
+-- Seconds until the next row is due; null when nothing waits but what is kept apart.
+SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM outbox
+WHERE shard = $1 AND topic <> ALL($2::text[]) AND id <> ALL($3::bigint[]) AND (key IS NULL OR key <> ALL($4::bytea[]))
+ORDER BY due_at, id LIMIT 1;
+
+-- name: set_aside
+-- Kafka refuses this row for good: it is kept for a person to look at.
+WITH refused AS (DELETE FROM outbox WHERE shard = $1 AND id = $2 RETURNING *)
+INSERT INTO outbox_refused (id, shard, due_at, event_id, topic, key, value, headers, tenant_id, job_id, run, error)
+SELECT id, shard, due_at, event_id, topic, key, value, headers, tenant_id, job_id, run, $3 FROM refused;
+
+-- name: tell_trouble
+-- What keeps rows from being published, by topic; the empty topic is the relay itself.
+INSERT INTO relay_trouble (shard, topic, error) SELECT $1, * FROM unnest($2::text[], $3::text[])
+ON CONFLICT (shard, topic) DO UPDATE SET error = excluded.error;
+
+-- name: forget_trouble
+DELETE FROM relay_trouble WHERE shard = $1 AND topic <> ALL($2::text[]);
 
 -- name: highest_shard
 SELECT coalesce(max(shard), -1) FROM outbox;
@@ -36,3 +78,25 @@ SELECT coalesce(max(shard), -1) FROM outbox;
 SELECT shard, count(*) FILTER (WHERE due_at <= now()) AS due, count(*) FILTER (WHERE due_at > now()) AS waiting,
        greatest(extract(epoch FROM now() - min(due_at)), 0)::float8 AS oldest_s
 FROM outbox GROUP BY shard;
+
+-- name: overdue
+-- Rows that are due for more than $1 seconds, by shard and topic, with what is known about the reason.
+SELECT o.shard, o.topic, count(*) AS rows, extract(epoch FROM clock_timestamp() - min(o.due_at))::float8 AS oldest_s,
+       max(coalesce(own.error, every.error)) AS error, bool_and(own.error IS NOT NULL) AS apart
+FROM outbox o
+LEFT JOIN relay_trouble own ON (own.shard, own.topic) = (o.shard, o.topic)
+LEFT JOIN relay_trouble every ON (every.shard, every.topic) = (o.shard, '')
+WHERE o.due_at < (SELECT clock_timestamp() - $1 * interval '1 second')
+GROUP BY o.shard, o.topic ORDER BY 4 DESC;
+
+-- name: refused
+-- The newest rows that were set aside.
+SELECT id, topic, key, value, headers, event_id, tenant_id, job_id, run, error, due_at, refused_at FROM outbox_refused
+WHERE $2::bigint[] IS NULL OR id = ANY($2) ORDER BY id DESC LIMIT $1;
+
+-- name: count_refused
+SELECT topic, count(*) AS rows FROM outbox_refused GROUP BY topic ORDER BY topic;
+
+-- name: drop_refused
+-- These are looked after; what becomes of them is in the same transaction.
+DELETE FROM outbox_refused WHERE id = ANY($1::bigint[]) RETURNING id;

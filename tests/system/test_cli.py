@@ -258,6 +258,34 @@ async def test_doctor_tells_a_login_that_may_not_act_as_a_worker(concord, postgr
     assert re.search(r"fail  PostgreSQL roles +this login may not act as", said)
 
 
+async def test_doctor_tells_events_that_are_not_published_and_topics_that_take_too_little(
+    concord, environment, postgres
+):
+    await migrate(postgres)
+    await topic_layout.ensure_topics(where(environment), ("whisper-tiny.en",))
+    async with topic_layout.admin_client(where(environment)) as admin:
+        await topic_layout._alter(admin, "job.failed.dlq", {"max.message.bytes": "1000"})
+    late = "(0, now() - interval '2 minutes', gen_random_uuid(), '{}', '[]'::bytea)"
+    await _execute(
+        postgres,
+        f"INSERT INTO outbox (shard, due_at, event_id, topic, headers) VALUES {late.format('persisted')};"
+        f"INSERT INTO outbox_refused (id, shard, due_at, event_id, topic, headers, error) SELECT 7, o.*, 'too large' "
+        f"FROM (VALUES {late.format('job.failed.dlq')}) o;"
+        "INSERT INTO relay_trouble (shard, topic, error) VALUES (0, 'persisted', 'TopicAuthorizationFailed')",
+    )
+
+    status, said = await concord("doctor")
+    async with topic_layout.admin_client(where(environment)) as admin:
+        await topic_layout._alter(admin, "job.failed.dlq", {"max.message.bytes": "4194304"})
+
+    assert status == 1
+    assert re.search(r"fail  outbox 0 persisted +1 due for up to 1\d\d s: TopicAuthorizationFailed", said)
+    assert re.search(r"warn  outbox job.failed.dlq +1 set aside", said)
+    assert re.search(r"fail  Kafka topic job.failed.dlq +takes records of at most 1000 bytes", said)
+    assert "--entity-name job.failed.dlq --add-config max.message.bytes=4194304" in said
+    assert re.search(r"ok +clock of Kafka +Kafka's is 0.\d+ s", said)
+
+
 async def _execute(dsn, sql):
     import asyncpg
 
@@ -369,6 +397,75 @@ def _program(environment, *line):
         check=False,
         timeout=60,
     )
+
+
+# --- outbox
+
+
+async def _refused_row(dsn, topic, *, value=b"{}", job=None, headers=b"[]"):
+    import asyncpg
+
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(
+            "INSERT INTO outbox_refused"
+            " (id, shard, due_at, event_id, topic, value, headers, tenant_id, job_id, run, error)"
+            " SELECT coalesce(max(id), 0) + 1, 0, now(), gen_random_uuid(), $1, $2, $3, 'acme', $4, 1, 'too' || chr(27)"
+            " FROM outbox_refused RETURNING id",
+            topic,
+            value,
+            headers,
+            job,
+        )
+    finally:
+        await connection.close()
+
+
+async def test_what_kafka_refused_is_listed_put_back_run_again_or_dropped(concord, postgres):
+    import asyncpg
+
+    await migrate(postgres)
+    await _execute(
+        postgres,
+        "INSERT INTO jobs (job_id, tenant_id, run, status, version, filename, audio_uri, language, priority, options, "
+        "metadata, steps, created_at, updated_at) VALUES "
+        "('failed', 'acme', 1, 'failed', 9, 'a.wav', 'x://a', 'auto', 5, '{}', '{}', '{}', now(), now())",
+    )
+    status = (
+        b'{"tenant_id": "acme", "job_id": "failed", "version": 3, "status": "uploaded", "filename": "a", "steps": {},'
+        b'"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}'
+    )
+    ended = await _refused_row(postgres, "persisted", job="other")
+    lost = await _refused_row(postgres, "intake.due", job="failed")
+    old = await _refused_row(postgres, "job.status", job="failed", value=status)
+    broken = await _refused_row(postgres, "intake.due", headers=b"[1]")
+    _, listed = await concord("outbox", "list")
+    _, as_json = await concord("outbox", "list", "--json", "--limit", 1)
+    _, said = await concord("outbox", "retry", "--all")
+    _, dropped = await concord("outbox", "drop", broken)
+    _, nothing = await concord("outbox", "list")
+    connection = await asyncpg.connect(postgres)
+    rows = await connection.fetch("SELECT topic, value FROM outbox ORDER BY id")
+    await connection.close()
+
+    assert [line.split()[0] for line in listed.splitlines()] == ["id", *map(str, (broken, old, lost, ended))]
+    assert r"too\x1b" in listed
+    assert json.loads(as_json)["id"] == broken
+    assert said.splitlines() == [
+        f"{ended}: put back, for persisted",
+        f"{lost}: job failed failed: run 2 asked for",
+        f"{old}: dropped, a newer status of its job was published",
+        f"{broken}: stays, no record can be made of it",
+    ]
+    assert (dropped, nothing) == (f"{broken}: dropped\n", "nothing was set aside\n")
+    assert [(row["topic"], json.loads(row["value"]).get("run")) for row in rows] == [
+        ("persisted", None),
+        ("intake.due", 2),
+    ]
+    with pytest.raises(InvalidInput):
+        await concord("outbox", "retry")
+    with pytest.raises(NotFound):
+        await concord("outbox", "drop", 99)
 
 
 # --- dead letters

