@@ -27,6 +27,7 @@ from agents.admission import Admission
 from agents.committer import Committer
 from agents.excerpts import Excerpts
 from agents.file_limit import raise_file_limit
+from agents.group_positions import GroupPositions
 from agents.judge import Judge
 from agents.kafka import Kafka
 from agents.locations import Locations
@@ -47,6 +48,7 @@ from agents.scratch import temporary_files
 from agents.settings import Settings
 from agents.stage import Stage
 from agents.supervision import Part
+from agents.sweeper import Sweeper
 from agents.tiebreak import Tiebreak
 from agents.topic_layout import TopicKeeper, ensure_topics
 from agents.work import LongWork
@@ -456,6 +458,17 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
         runs[f"pace of {pace.provider}"] = partial(pace.run, partial(fleet.metrics.traffic, pace.provider))
     if fleet.settings.storage_fallback:
         runs["moving blobs"] = cast("FallbackStore", fleet.store).move
+    if "relay" in fleet.roles and fleet.committer is not None:
+        runs["sweeping"] = Sweeper(
+            fleet.database,
+            fleet.database,
+            fleet.committer,
+            fleet.store,
+            GroupPositions(kafka),
+            fleet.settings.recognizers,
+            fleet.settings.deadline_s,
+            f"{socket.gethostname()}/{os.getpid()}",
+        ).run
     if "relay" in fleet.roles:
         keeper = TopicKeeper(kafka, fleet.settings.recognizers)
         runs["looking after topics"] = keeper.run
@@ -619,6 +632,7 @@ async def _locations(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Location
         settings.allow_hosts,
         settings.max_audio_mb << 20,
         (settings.storage, *(settings.data / server for server in ("kafka", "postgres", "tables"))),
+        fleet.database.intend_blob,
     )
     stack.push_async_callback(locations.close)
     return locations

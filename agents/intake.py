@@ -13,12 +13,12 @@ from agents.failpoints import passing
 from agents.locations import Fetched, Locations, host_of_uri
 from agents.options import Abilities, check_options
 from agents.stage import RETRIES, Stage, backoff_s, belonging, failed_job
+from agents.stuck_jobs import requested
 from agents.work import LongWork
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events import (
     AsrDeadline,
-    AsrRequest,
     AsrResult,
     AudioFetch,
     AudioUploaded,
@@ -182,24 +182,7 @@ class Intake:
 
     def _asked(self, job: Job, requests: tuple[ProviderRequest, ...]) -> tuple[Later, ...]:
         whose = {"tenant_id": job.tenant_id, "job_id": job.job_id, "run": job.run}
-        asked = tuple(
-            Later(
-                topics.requests(r.provider).name,
-                AsrRequest(
-                    **whose,
-                    provider=r.provider,
-                    audio_uri=job.original_uri or job.audio_uri,
-                    language=job.language,
-                    content_type=job.content_type or "application/octet-stream",
-                    duration_ms=job.duration_ms,
-                    options=job.options,
-                ),
-                kind=topics.REQUEST_TYPE,
-                index=r.provider,
-            )
-            for r in requests
-            if not r.ended
-        )
+        asked = tuple(requested(job, r.provider) for r in requests if not r.ended)
         if not asked:  # every hypothesis is there already: straight to reconciling
             done = AsrResult(**whose, provider=requests[0].provider, status="ok", remaining=0)
             return (Later(topics.RESULTS.name, done),)

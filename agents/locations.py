@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
@@ -22,6 +22,7 @@ from agents.audio_url import AllowedHosts, host_of, web_url
 from agents.prober import Prober
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.events import AudioFetch
+from schemas.ids import Key
 from sinks import Blob, Store, blobs
 from sinks.threads import Threads
 
@@ -37,6 +38,10 @@ class Fetched:
     content_type: str
 
 
+async def _nobody(_key: Key, _uri: str) -> None:
+    """Where orphans are nobody's concern."""
+
+
 @dataclass
 class Locations:
     """Reads what this installation may read, and stores it as a job's original."""
@@ -50,6 +55,8 @@ class Locations:
     max_bytes: int = 2 << 30
     #: Folders of this installation, which `file://` never reads.
     own: tuple[Path, ...] = ()
+    #: Told of each blob before it is written, see `sinks.upkeep.Upkeep.intend_blob`.
+    intended: Callable[[Key, str], Awaitable[None]] = _nobody
     _downloader: Downloader = field(init=False)
     _files: AudioFiles = field(init=False)
     _threads: Threads = field(init=False)
@@ -95,6 +102,7 @@ class Locations:
             there = await self.store.stat(data.audio_uri)
             if there is not None:
                 return there
+        await self.intended((data.tenant_id, data.job_id), self.store.uri(name))
         digest = hashlib.sha256()
         blob = await self.store.put(name, _pieces(path, digest.update), probe.content_type, once=True)
         return blob if blob.sha256 == digest.hexdigest() else None

@@ -20,6 +20,7 @@ from schemas.jobs import (
     Job,
     ProviderRequest,
     Rows,
+    Status,
     Step,
     Transcript,
     Usage,
@@ -28,6 +29,7 @@ from schemas.jobs import (
 )
 from schemas.messages import Message
 from sinks import Claim, Traffic, places
+from sinks.upkeep import AWAITED, StuckJob
 
 _JOB = TypeAdapter(Job)
 _REQUEST = TypeAdapter(ProviderRequest)
@@ -57,6 +59,10 @@ class MemoryDatabase:
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     _usage: dict[tuple[str, str, int, str, str, str], bytes] = field(default_factory=dict)
     _adjudications: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    #: By job: its version when it was revived, how often, and when last.
+    _revivals: dict[Key, tuple[int, int, datetime]] = field(default_factory=dict)
+    #: By URI: whose blob is about to be written, and since when.
+    _intents: dict[str, tuple[Key, datetime]] = field(default_factory=dict)
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
         """All steps at once."""
@@ -90,6 +96,11 @@ class MemoryDatabase:
             self.transcripts.setdefault((text.tenant_id, text.job_id, text.run), text)
         self._keep_usage(written.usage)
         self.files.update({(f.tenant_id, f.job_id, f.run, f.kind): f for f in written.files})
+        for file in step.outcome.files:
+            if written.applied:
+                self._intents.pop(file.uri, None)
+            elif file.uri in self._intents:
+                self._intents[file.uri] = (self._intents[file.uri][0], datetime.min.replace(tzinfo=UTC))
         self.outbox = [(due, m) for due, m in self.outbox if m.id not in written.cancelled]
         self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
         if job is not None and step.outcome.audit:
@@ -253,6 +264,53 @@ class MemoryDatabase:
             stored = self._adjudications.get(key)
             if stored is None or _ADJUDICATION.validate_json(stored).fault is not None:
                 self._adjudications[key] = _ADJUDICATION.dump_json(row)
+
+    async def stuck_jobs(self, status: Status, before: datetime, limit: int) -> list[StuckJob]:
+        """Jobs for which nothing waits; see `sinks.upkeep.Upkeep`."""
+        jobs = [job for job in map(_JOB.validate_json, self._jobs.values()) if job.status == status]
+        idle = [job for job in jobs if (job.updated_at or before) < before and self._revived_at(job) < before]
+        stuck = (self._stuck(job) for job in sorted(idle, key=lambda job: job.updated_at or before))
+        return [one for one in stuck if one is not None][:limit]
+
+    def _revived_at(self, job: Job) -> datetime:
+        return self._revivals.get(job.key, (0, 0, datetime.min.replace(tzinfo=UTC)))[2]
+
+    def _stuck(self, job: Job) -> StuckJob | None:
+        waiting = {m.topic for _, m in self.outbox if (m.tenant_id, m.job_id) == job.key and m.run in (None, job.run)}
+        version, times, _ = self._revivals.get(job.key, (0, 0, None))
+        times = times if version == job.version else 0
+        if job.status != "transcribing":
+            return None if waiting & {*AWAITED[job.status]} else StuckJob(job, times=times)
+        rows = self._of_run(*job.key, job.run).values()
+        silent = sorted(r.provider for r in rows if not r.ended and topics.requests(r.provider).name not in waiting)
+        without_deadline = topics.RECONCILE_DUE.name not in waiting
+        return StuckJob(job, tuple(silent), without_deadline, times) if silent or without_deadline else None
+
+    async def note_revivals(self, jobs: Sequence[Job]) -> None:
+        """Count revivals; see `sinks.upkeep.Upkeep`."""
+        for job in jobs:
+            version, times, _ = self._revivals.get(job.key, (0, 0, None))
+            self._revivals[job.key] = (job.version, times + 1 if version == job.version else 1, self.clock())
+
+    async def intend_blob(self, key: Key, uri: str) -> None:
+        """Remember a blob that is about to be written; see `sinks.upkeep.Upkeep`."""
+        self._intents[uri] = (key, self.clock())
+
+    async def orphan_blobs(self, settled_s: float, age_s: float, limit: int) -> list[str]:
+        """Blobs that nothing refers to; see `sinks.upkeep.Upkeep`."""
+        orphans = []
+        for uri, (key, at) in sorted(self._intents.items(), key=lambda intent: intent[1][1]):
+            job, age = self._load(*key), (self.clock() - at).total_seconds()
+            if age > age_s or (age > settled_s and job is not None and job.status != "uploaded"):
+                orphans.append(uri)
+        wanted = {file.uri for file in self.files.values()}
+        await self.forget_blobs([uri for uri in orphans if uri in wanted])
+        return [uri for uri in orphans if uri not in wanted][:limit]
+
+    async def forget_blobs(self, uris: Sequence[str]) -> None:
+        """These are gone, or referred to."""
+        for uri in uris:
+            self._intents.pop(uri, None)
 
     async def now(self) -> datetime:
         """The clock."""

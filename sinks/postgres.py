@@ -17,14 +17,15 @@ import orjson
 from schemas import topics
 from schemas.events import StepState
 from schemas.ids import Key, job_key
-from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Step, Usage, Written, advance
+from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Status, Step, Usage, Written, advance
 from schemas.messages import Message, dump_headers
 from sinks import Claim, Traffic, places, queries
 from sinks.coalesce import Coalesce
 from sinks.postgres_connect import acts_as, connecting, worker_session
 from sinks.postgres_errors import AWAY, unavailable
+from sinks.upkeep import AWAITED, StuckJob
 
-SQL = queries.load("steps", "work", "relay", "turns")
+SQL = queries.load("steps", "work", "relay", "turns", "upkeep")
 
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
@@ -93,6 +94,7 @@ class Postgres:
         self._requests_of = Coalesce(self._many_requests)
         self._claims = Coalesce(self._claim)
         self._places = Coalesce(self._place)
+        self._intended = Coalesce(self._intend_blobs)
 
     async def close(self) -> None:
         """End the pool, by force after some seconds."""
@@ -168,6 +170,9 @@ class Postgres:
         files = {(f.tenant_id, f.job_id, f.run, f.kind): f for _, w in applied for f in w.files}
         if files:
             await db.execute(SQL["upsert_files"], *_columns(files.values(), _FILE_ORDER))
+        refused = [f.uri for s, w in applied if not w.applied for f in s.outcome.files]
+        if files or refused:
+            await db.execute(SQL["settle_blobs"], [f.uri for f in files.values()], refused)
         usage = [row for _, w in applied for row in w.usage]
         if usage:
             await db.execute(SQL["record_usage"], *_columns(usage, _USAGE_ORDER))
@@ -381,6 +386,34 @@ class Postgres:
                 there = {row["id"] for row in await db.fetch(SQL["drop_refused"], [id for id, _ in plans])}
                 await self._insert(db, [(m, 0.0) for id, m in plans if m is not None and id in there])
         return there
+
+    async def stuck_jobs(self, status: Status, before: datetime, limit: int) -> list[StuckJob]:
+        """Jobs for which nothing waits; see `sinks.upkeep.Upkeep`."""
+        rows = await self._fetch("stuck_jobs", status, before, limit, list(AWAITED.get(status, ())))
+        return [StuckJob(_job(row), tuple(row["providers"]), row["without_deadline"], row["times"]) for row in rows]
+
+    async def note_revivals(self, jobs: Sequence[Job]) -> None:
+        """Count revivals; see `sinks.upkeep.Upkeep`."""
+        await self._fetch("note_revivals", *_split([(job.tenant_id, job.job_id, job.version) for job in jobs], 3))
+
+    async def intend_blob(self, key: Key, uri: str) -> None:
+        """Remember a blob that is about to be written; see `sinks.upkeep.Upkeep`."""
+        await self._intended((*key, uri))
+
+    async def _intend_blobs(self, blobs: Sequence[tuple[str, str, str]]) -> list[None]:
+        await self._fetch("intend_blobs", *_split(blobs, 3))
+        return [None] * len(blobs)
+
+    async def orphan_blobs(self, settled_s: float, age_s: float, limit: int) -> list[str]:
+        """Blobs that nothing refers to; see `sinks.upkeep.Upkeep`."""
+        rows = await self._fetch("orphan_blobs", settled_s, age_s, limit)
+        if wanted := [row["uri"] for row in rows if row["wanted"]]:
+            await self.forget_blobs(wanted)
+        return [row["uri"] for row in rows if not row["wanted"]]
+
+    async def forget_blobs(self, uris: Sequence[str]) -> None:
+        """These are gone, or referred to."""
+        await self._fetch("forget_blobs", list(uris))
 
     async def outbox_depth(self) -> list[Any]:
         """Per shard: rows due, rows waiting, age of the oldest due one in seconds."""

@@ -147,7 +147,10 @@ async def story(prober, excerpts):
     ) -> Story:
         clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
-        work, locations = LongWork(database, "test", limit=8), Locations(store, prober, (), allow_hosts)
+        work, locations = (
+            LongWork(database, "test", limit=8),
+            Locations(store, prober, (), allow_hosts, intended=database.intend_blob),
+        )
         opened.extend((work, locations))
         names = tuple(s.name for s in speakers)
         asked = (*names, third.name) if third else names

@@ -1,0 +1,93 @@
+"""What becomes of a job that no event is on its way for: the event that moves it is made again; in vain, it ends.
+
+How it can come to that: Kafka lost a topic, an operator moved a group's offsets past unread events, PostgreSQL was
+restored to a time before an event was written. Every event is idempotent, so that one too many changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from schemas import ids, topics
+from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch, StepState
+from schemas.jobs import Failure, Job, Later, Outcome, Progress, Status, Step, end_of_failed
+from sinks.upkeep import StuckJob
+
+#: The stage's name of these steps, in the inbox and the audit log.
+NAME: Final = "sweeper"
+
+#: How often a job is put on its way again before it ends.
+TRIES: Final = 3
+
+#: By status, the stage whose events move such a job on.
+STAGES: Final[dict[Status, str]] = {
+    "uploaded": "intake",
+    "transcribing": "transcribe",
+    "reconciling": "reconcile",
+    "persisting": "persist",
+}
+
+
+def revived(stuck: StuckJob, deadline_s: float) -> Step:
+    """The step that puts the job on its way again, or that ends it when that was tried `TRIES` times in vain."""
+    job = stuck.job
+    outcome = _ended(stuck) if stuck.times >= TRIES else _on_its_way(stuck, deadline_s)
+    cause = ids.ingress_id(job.tenant_id, NAME, f"{job.job_id}/{job.run}/{job.version}/{stuck.times}")
+    return Step(NAME, cause, replace(outcome, tenant_id=job.tenant_id, job_id=job.job_id, run=job.run))
+
+
+def _on_its_way(stuck: StuckJob, deadline_s: float) -> Outcome:
+    job = stuck.job
+    match job.status:
+        case "uploaded":
+            later: tuple[Later, ...] = (Later(topics.INTAKE_DUE.name, _fetch(job), kind="audio.fetch"),)
+        case "transcribing":
+            later = tuple(requested(job, provider) for provider in stuck.providers)
+            if stuck.without_deadline:
+                # It is not known how long the run has waited: it gets its whole time again.
+                deadline = AsrDeadline(**_run(job), seconds=deadline_s, extended=1)
+                later += (Later(topics.RECONCILE_DUE.name, deadline, seconds=deadline_s, kind="asr.deadline"),)
+        case _:  # what was decided is decided again, to the same words
+            result = AsrResult(**_run(job), provider="all", status="ok", remaining=0)
+            later = (Later(topics.RESULTS.name, result),)
+    reason = f"nothing was on its way for it in `{job.status}`; put on its way again"
+    return Outcome(later=later, audit="retried", error=reason)
+
+
+def _ended(stuck: StuckJob) -> Outcome:
+    job = stuck.job
+    reason = f"nothing has moved this job on from `{job.status}`, although its work was asked for {TRIES} times more"
+    if job.status == "transcribing" and stuck.providers:
+        return Outcome(give_up=reason, audit="failed", error=reason)  # it goes on with those that have answered
+    stage = STAGES[job.status]
+    failure = Failure(reason, "stuck", TRIES)
+    step = StepState(state="failed", attempts=TRIES, error=reason)
+    return Outcome(
+        progress=Progress(run=job.run, status="failed", stage=stage, step=step, reason=reason),
+        later=end_of_failed(job, stage, failure),
+        audit="failed",
+        error=reason,
+    )
+
+
+def requested(job: Job, provider: str) -> Later:
+    """What asks a recognizer to hear a job's recording, or to go on with it."""
+    request = AsrRequest(
+        **_run(job),
+        provider=provider,
+        audio_uri=job.original_uri or job.audio_uri,
+        language=job.language,
+        content_type=job.content_type or "application/octet-stream",
+        duration_ms=job.duration_ms,
+        options=job.options,
+    )
+    return Later(topics.requests(provider).name, request, kind=topics.REQUEST_TYPE, index=provider)
+
+
+def _fetch(job: Job) -> AudioFetch:
+    return AudioFetch(**_run(job), audio_uri=job.audio_uri, filename=job.filename, content_type=job.content_type)
+
+
+def _run(job: Job) -> dict[str, object]:
+    return {"tenant_id": job.tenant_id, "job_id": job.job_id, "run": job.run}
