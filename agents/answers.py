@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from agents import names
-from schemas.errors import NotFound, Unavailable
+from agents.paid_calls import PaidCalls, until_stored
+from schemas.errors import NotFound
 from sinks import Store
-
-#: Seconds between two tries to store what was paid for.
-STORE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +19,7 @@ class Kept:
     tenant_id: str
     job_id: str
     provider: str
+    paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def get(self, key: str) -> bytes | None:
         try:
@@ -29,13 +28,13 @@ class Kept:
             return None
 
     async def put(self, key: str, answer: bytes) -> None:
-        while True:
-            try:
-                await self.store.put(self._name(key), answer, "application/json")
-            except Unavailable:  # the answer is paid for, and nowhere else
-                await asyncio.sleep(STORE_S)
-            else:
-                return
+        """Return when it is stored. Cancelled, storing goes on: the answer is paid for, and nowhere else."""
+
+        async def write() -> None:
+            await self.store.put(self._name(key), answer, "application/json")
+
+        whose = self.tenant_id, self.job_id, self.provider
+        await self.paid.through(whose, partial(until_stored, write))
 
     def _name(self, key: str) -> str:
         return names.piece(self.tenant_id, self.job_id, self.provider, key)

@@ -34,6 +34,7 @@ from agents.locations import Locations
 from agents.metrics import Metrics
 from agents.observe import observe
 from agents.pace import Pace
+from agents.paid_calls import PaidCalls
 from agents.prober import Prober
 from agents.providers import (
     Adjudicator,
@@ -268,6 +269,7 @@ class Fleet:
     drivers: dict[str, bind.Driver] = field(default_factory=dict)
     committer: Committer | None = None
     paces: list[Pace] = field(default_factory=list)
+    paid: PaidCalls = field(default_factory=PaidCalls)
     table: LiveTable = field(default_factory=LiveTable)
     changes: Changes = field(default_factory=Changes)
     #: What is due and not published, at the last look.
@@ -368,6 +370,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
             Reader(reading),
             _url(settings, listening),
         )
+        stack.push_async_callback(fleet.paid.close)
         committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)
@@ -567,7 +570,8 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             recognizer = open_recognizer(name, settings)
             work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
             stack.push_async_callback(recognizer.close)  # before its work: it finishes what it has paid for
-            return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, _pace(recognizer, fleet)))
+            pace = _pace(recognizer, fleet)
+            return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, pace, fleet.paid))
         case ("reconcile", _, _):
             judge = await _judge(fleet, stack)
             work = long_work(16)  # it only waits
@@ -609,7 +613,9 @@ def _tiebreak(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Tiebreak | None
     stack.push_async_callback(recognizer.close)
     stack.push_async_callback(excerpts.close)
     pace = _pace(recognizer, fleet)
-    return Tiebreak(recognizer, fleet.database, fleet.store, excerpts, pace, settings.tiebreaker_s, fleet.metrics)
+    return Tiebreak(
+        recognizer, fleet.database, fleet.store, excerpts, pace, settings.tiebreaker_s, fleet.metrics, paid=fleet.paid
+    )
 
 
 async def _judge(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Judge | None:
@@ -618,7 +624,8 @@ async def _judge(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Judge | None
         return None
     stack.push_async_callback(adjudicator.close)
     await adjudicator.prepare()
-    return Judge(adjudicator, fleet.database, fleet.settings.gemini_spans, fleet.metrics)
+    stack.push_async_callback(fleet.paid.close)  # before the adjudicator: what is asked at this moment is answered
+    return Judge(adjudicator, fleet.database, fleet.settings.gemini_spans, fleet.metrics, paid=fleet.paid)
 
 
 async def _locations(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Locations:

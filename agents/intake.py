@@ -36,9 +36,10 @@ from schemas.jobs import (
     Progress,
     ProviderRequest,
     RequestState,
-    end_of_failed,
+    failed_upload,
+    id_of_upload,
 )
-from schemas.messages import Envelope, dead_letter
+from schemas.messages import UNREADABLE_URI, Envelope, dead_letter
 from sinks import Blob, Database
 
 log = logging.getLogger(__name__)
@@ -82,9 +83,11 @@ class Intake:
                 raise MalformedEvent(f"intake does not handle {type(other).__name__}")
 
     async def _upload(self, envelope: Envelope, data: AudioUploaded) -> Outcome:
-        job_id = job_of(envelope, data)
+        job_id = id_of_upload(data, envelope.root)
         known = _meant(data, job_id, await self.database.named(data.tenant_id, job_id, data.reference))
         if known is not None:
+            if known.code == MalformedEvent.code and known.status == "failed":
+                return self._corrected(envelope, data, known)
             again = envelope.replay and known.status == "failed"
             wish = JobReprocess(tenant_id=known.tenant_id, job_id=known.job_id, run=known.run + 1)
             return await self._reprocess(wish) if again else _repeated(known)
@@ -193,10 +196,24 @@ class Intake:
             Later(topics.RECONCILE_DUE.name, AsrDeadline(**whose, seconds=wait_s), seconds=wait_s, kind="asr.deadline"),
         )
 
+    def _corrected(self, envelope: Envelope, data: AudioUploaded, known: Job) -> Outcome:
+        """An upload that can be read, of a job of which only one came that could not: the job's next run."""
+        job = replace(_job(data, known.job_id, None), reference=known.reference, run=known.run + 1)
+        try:
+            check_options(data.options, self.recognizers, self.abilities)
+        except InvalidInput as exc:
+            failed = failed_upload(job, "intake", Failure(str(exc), exc.code))
+            id = ids.event_id(envelope.id, "intake", "dlq")
+            letter = dead_letter(envelope.record, id=id, stage="intake", reason=str(exc), attempts=1, of=failed)
+            return replace(failed, create=None, begin=failed.create, raw=((letter, 0.0),))
+        return self._fetch_again(job)
+
     async def _reprocess(self, data: JobReprocess) -> Outcome:
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or not job.ended or data.run != job.run + 1:
             return NOTHING
+        if job.audio_uri == UNREADABLE_URI:
+            raise InvalidInput("there is no recording to be run again: the upload could not be read; send it again")
         # The recognizers may be others by now. Earlier versions stored `enrich` although nobody had asked for it.
         check_options(Options(**job.options | {"enrich": None}), self.recognizers, self.abilities)
         runs = [await self.database.requests(*job.key, run) for run in range(1, job.run + 1)]
@@ -206,6 +223,7 @@ class Intake:
             run=data.run,
             steps={"intake": StepState(state="done")},
             reason=None,
+            code=None,
             completed_at=None,
             status="transcribing",
         )
@@ -243,7 +261,7 @@ def given_up(envelope: Envelope, failure: Failure) -> Outcome:
     data = envelope.data
     if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
         return failed_job("intake", envelope, failure)
-    job_id = job_of(envelope, data)
+    job_id = id_of_upload(data, envelope.root)
     # With an id of its own, the reason may be that the reference is another job's.
     taken = _failed(_nameless(data), job_id, failure) if data.job_id else None
     return replace(_failed(data, job_id, failure), taken=taken)
@@ -263,27 +281,9 @@ _TAKEN = (
 )
 
 
-def job_of(envelope: Envelope, data: AudioUploaded) -> str:
-    """The id of an upload's job: its own, or derived from its reference, or from the event."""
-    if data.job_id is not None:
-        return data.job_id
-    if data.reference is not None:
-        return ids.job_of_reference(data.tenant_id, data.reference)
-    return ids.job_of_event(data.tenant_id, envelope.root)
-
-
 def _failed(data: AudioUploaded, job_id: str, failure: Failure) -> Outcome:
     """The job, created as failed."""
-    step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
-    job = replace(_job(data, job_id, None), status="failed", reason=failure.reason, steps={"intake": step})
-    return Outcome(
-        tenant_id=job.tenant_id,
-        job_id=job.job_id,
-        create=job,
-        later=end_of_failed(job, "intake", failure),
-        audit="failed",
-        error=failure.reason,
-    )
+    return failed_upload(_job(data, job_id, None), "intake", failure)
 
 
 def _taken(envelope: Envelope, data: AudioUploaded, job_id: str) -> Outcome | None:

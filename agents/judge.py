@@ -9,13 +9,16 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from agents.metrics import Metrics
+from agents.paid_calls import PaidCalls, until_stored
 from agents.providers import Adjudicator, Judgement
 from agents.text.adjudicate import Span, judged, overruled, spans
 from agents.work import each
-from schemas.errors import ProviderError, RateLimited, Transient
-from schemas.jobs import Adjudication, used
+from schemas.errors import InvalidInput, ProviderError, RateLimited, Transient
+from schemas.jobs import Adjudication, Usage, used
+from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Question, Reconciliation
 from sinks import Database
 
@@ -23,6 +26,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds that all questions of one job may take; what is unanswered then stays as it was calibrated.
 JOB_S = 60.0
+
+#: Seconds after which a call that did not end by itself is given up, although it may be paid for.
+CALL_S = 120.0
 
 #: Calls of one job under way at once.
 AT_ONCE = 4
@@ -47,6 +53,7 @@ class Judge:
     max_spans: int
     metrics: Metrics = field(default_factory=Metrics)
     limit_s: float = JOB_S
+    paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def judged(
         self, decided: Reconciliation, whose: Whose, tell: Callable[[float], None] = lambda _: None
@@ -54,8 +61,8 @@ class Judge:
         """The transcript with the judge's choices, and a note on what was judged and what was not.
 
         Whatever the judge does, this ends: with the calibrated choice where there is no other. An answer is stored
-        before the next step is taken, so that who is killed and begins again asks only what was under way. Raises
-        `Unavailable` when the database is away.
+        before the next step is taken, so that who is killed and begins again asks only what was under way. A database
+        that is away is waited for once something is paid for; before that, `Unavailable` is raised.
         """
         # In a thread: a third of a second for a long recording, and the event loop has others to serve.
         found = await asyncio.to_thread(spans, decided, self.adjudicator.name)
@@ -63,6 +70,7 @@ class Judge:
         if not wanted:
             return decided
         asking = _Asking(self, whose, decided.language, {span.question.id: span.question for span in wanted}, tell)
+        await self.paid.settled(whose)
         await asking.recall()
         try:
             async with asyncio.timeout(self.limit_s):
@@ -118,58 +126,73 @@ class _Asking:
         calls = [questions[at : at + many] for at in range(0, len(questions), many)]
 
         async def call(some: Sequence[Question]) -> None:
-            await self._call(some)
+            self.judge.paid.require_room()
+            await self.judge.paid.through(self.whose, partial(self._call, some))
             self.tell(1 - len(self.open) / len(questions))
 
         await each(calls, call, AT_ONCE)
 
     async def _call(self, questions: Sequence[Question]) -> None:
+        """Ask, and store what is answered; goes on when the job is out of time."""
         if self.stop is not None:
             self._close({}, {question.id: self.stop for question in questions})
             return
         try:
-            answer = await self.judge.adjudicator.judge(questions, self.language)
+            async with asyncio.timeout(CALL_S):
+                answer = await self.judge.adjudicator.judge(questions, self.language)
         except (RateLimited, ProviderError) as exc:
             self.stop = str(exc)
             await self._failed(questions, str(exc))
         except Transient as exc:
             await self._failed(questions, str(exc))
+        except TimeoutError:
+            await self._failed(questions, f"no answer within {CALL_S:g} s")
         else:
-            await self._answered(answer)
+            await self._answered(questions, answer)
 
     async def _failed(self, questions: Sequence[Question], reason: str) -> None:
         log.warning("%s/%d: %d spans stay as calibrated: %s", self.whose.job_id, self.whose.run, len(questions), reason)
         await self._keep({}, {question.id: reason for question in questions})
 
-    async def _answered(self, answer: Judgement) -> None:
-        rows = used(self.whose, self.judge.adjudicator.name.partition("/")[0], answer.ref, answer.usage)
-        await self.judge.database.record_usage(rows)
+    async def _answered(self, questions: Sequence[Question], answer: Judgement) -> None:
+        asked = {question.id for question in questions}
+        ref = readable(answer.ref, ERROR_CHARS)
+        rows = used(self.whose, self.judge.adjudicator.name.partition("/")[0], ref, answer.usage)
+        choices = {id: choice for id, choice in answer.choices.items() if id in asked}
+        faults = {id: fault for id, fault in answer.faults.items() if id in asked}
+        await self._keep(choices, faults, rows)
         self.judge.metrics.used(rows)
-        await self._keep(answer.choices, answer.faults)
 
-    async def _keep(self, choices: dict[str, int | None], faults: dict[str, str]) -> None:
-        outcomes = [(id, choice, None) for id, choice in choices.items()] + [
-            (id, None, why) for id, why in faults.items()
-        ]
-        rows = [
-            Adjudication(
-                tenant_id=self.whose.tenant_id,
-                question=id,
-                job_id=self.whose.job_id,
-                run=self.whose.run,
-                judge=self.judge.adjudicator.name,
-                choice=choice,
-                fault=fault,
-            )
-            for id, choice, fault in outcomes
-            if id in self.open
-        ]
-        await self.judge.database.keep_adjudications(rows)
+    async def _keep(self, choices: dict[str, int | None], faults: dict[str, str], usage: Sequence[Usage] = ()) -> None:
+        """Take it as it is, and return when it is stored."""
         self._close(choices, faults)
+        rows = [self._row(id, choice, None) for id, choice in choices.items()]
+        rows += [self._row(id, None, readable(fault, ERROR_CHARS)) for id, fault in faults.items()]
+
+        async def write() -> None:
+            await self.judge.database.record_usage(usage)
+            await self.judge.database.keep_adjudications(rows)
+
+        try:
+            await until_stored(write)
+        except InvalidInput:  # the transcript does not depend on it
+            log.exception("%s/%d: what a judge answered cannot be stored", self.whose.job_id, self.whose.run)
+
+    def _row(self, question: str, choice: int | None, fault: str | None) -> Adjudication:
+        return Adjudication(
+            tenant_id=self.whose.tenant_id,
+            question=question,
+            job_id=self.whose.job_id,
+            run=self.whose.run,
+            judge=self.judge.adjudicator.name,
+            choice=choice,
+            fault=fault,
+        )
 
     async def give_up(self, reason: str) -> None:
         """What is open stays as it was calibrated."""
-        await self._keep({}, dict.fromkeys(self.open, reason))
+        if self.open:
+            await self._keep({}, dict.fromkeys(self.open, reason))
 
     def _close(self, choices: dict[str, int | None], faults: dict[str, str]) -> None:
         self.choices |= {id: choice for id, choice in choices.items() if id in self.open}

@@ -171,7 +171,7 @@ def _row(
         tenant_id=job.tenant_id,
         job_id=job.job_id,
         run=job.run,
-        text=transcript["text"].replace("\x00", ""),
+        text=transcript["text"],
         words=len(decided.words),
         speakers=transcript["speakers"],
         segments=transcript["segments"],

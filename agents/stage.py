@@ -24,9 +24,30 @@ from typing import Any, cast
 
 from schemas import ids
 from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
-from schemas.events import StepState
-from schemas.jobs import Failure, OfRun, Outcome, Progress, Step, end_of_failed
-from schemas.messages import Envelope, Message, Record, again, dead_letter, decode, identity
+from schemas.events import AudioUploaded, StepState
+from schemas.jobs import (
+    Failure,
+    Job,
+    OfRun,
+    Outcome,
+    Progress,
+    Step,
+    end_of_failed,
+    failed_upload,
+    id_of_upload,
+)
+from schemas.messages import (
+    UNREADABLE_NAME,
+    UNREADABLE_URI,
+    Envelope,
+    Message,
+    Record,
+    again,
+    dead_letter,
+    decode,
+    identity,
+    salvaged,
+)
 from schemas.texts import described
 from schemas.time_limit import time_limit
 from schemas.topics import Topic
@@ -217,7 +238,12 @@ def _refused(stage: Stage, record: Record, exc: Exception) -> Step:
         log.error("%s cannot read a record", stage.name, exc_info=exc)
     at = record.topic, record.partition, record.offset
     log.warning("%s: dead letter from %s/%d/%d: %s", stage.name, *at, failure.reason)
-    return undeliverable(stage.name, record, failure)
+    try:
+        envelope = salvaged(record, stage.topics)
+    except Exception:
+        log.exception("%s cannot tell whose record it is", stage.name)
+        envelope = None
+    return _given_up(stage, envelope, failure) if envelope else undeliverable(stage.name, record, failure)
 
 
 def _refused_outcome(stage: Stage, envelope: Envelope, exc: Exception) -> Step:
@@ -244,7 +270,17 @@ def _refused_end(stage: Stage, envelope: Envelope, failure: Failure, _: Exceptio
 def _ended(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
     """The job fails with nothing of the event in it but ids, which are safe: what cannot be refused for its content."""
     reason = f"{stage.name} gave up ({failure.code}); the dead letter has the reason"
-    outcome = failed_job(stage.name, envelope, replace(failure, reason=reason))
+    bare = replace(failure, reason=reason)
+    if isinstance(envelope.data, AudioUploaded):
+        job = Job(
+            tenant_id=envelope.data.tenant_id,
+            job_id=id_of_upload(envelope.data, envelope.root),
+            filename=UNREADABLE_NAME,
+            audio_uri=UNREADABLE_URI,
+        )
+        outcome = failed_upload(job, stage.name, bare)
+    else:
+        outcome = failed_job(stage.name, envelope, bare)
     return _with_letter(stage, envelope, failure, outcome, partial(_refused_letter, stage, envelope.record, failure))
 
 
@@ -287,6 +323,7 @@ def failed_job(stage: str, envelope: Envelope, failure: Failure) -> Outcome:
             stage=stage,
             step=StepState(state="failed", attempts=failure.attempts, error=failure.reason),
             reason=failure.reason,
+            columns={"code": failure.code},
         ),
         later=end_of_failed(cast("OfRun", envelope.data), stage, failure),
     )

@@ -18,6 +18,7 @@ from typing import cast
 from agents.answers import Kept
 from agents.excerpts import Excerpts
 from agents.metrics import Metrics
+from agents.paid_calls import PaidCalls
 from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request, Turns, audio_used
 from agents.text.reconcile import Compared
 from agents.text.stretches import Stretch, disputes, settled, stretches
@@ -54,6 +55,7 @@ class Tiebreak:
     limit_s: float = JOB_S
     #: Jobs wait for each other, so that each has its time for itself.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def settled(
         self, compared: Compared, job: Job, tell: Callable[[float], None] = lambda _: None
@@ -139,7 +141,7 @@ class _Asking:
 
     async def _hear(self, stretch: Stretch, file: Path) -> Hypothesis:
         recognizer, job = self.tiebreak.recognizer, self.job
-        kept = Kept(self.tiebreak.store, job.tenant_id, job.job_id, recognizer.name)
+        kept = Kept(self.tiebreak.store, job.tenant_id, job.job_id, recognizer.name, self.tiebreak.paid)
         request = Request(
             tenant_id=job.tenant_id,
             job_id=job.job_id,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from agents import names
 from agents.answers import Kept
 from agents.failpoints import passing
 from agents.pace import Pace
+from agents.paid_calls import PaidCalls, until_stored
 from agents.providers import (
     LocalRecognizer,
     Pending,
@@ -30,7 +31,7 @@ from agents.work import LongWork
 from schemas import topics
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState
-from schemas.jobs import NOTHING, Failure, Later, Outcome, Progress, ProviderRequest, RequestChange, used
+from schemas.jobs import NOTHING, Failure, Later, OfRun, Outcome, Progress, ProviderRequest, RequestChange, used
 from schemas.messages import Envelope
 from schemas.words import Hypothesis, adapter
 from sinks import Claim, Database, Store
@@ -76,6 +77,7 @@ class Transcribe:
     store: Store
     work: LongWork
     pace: Pace
+    paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Submit, or look at what was submitted."""
@@ -332,11 +334,11 @@ class Transcribe:
         async with self.store.local_path(asked.audio_uri) as path:
             request = self._request(asked, row)
             if isinstance(recognizer, PiecewiseRecognizer):
-                kept = Kept(self.store, asked.tenant_id, asked.job_id, asked.provider)
+                kept = Kept(self.store, asked.tenant_id, asked.job_id, asked.provider, self.paid)
                 heard = await recognizer.transcribe_pieces(path, request, tell, kept, self.pace)
             else:
                 heard = await recognizer.transcribe(path, request, tell)
-        await self._store(asked, heard)
+        await until_stored(lambda: self._store(asked, heard))  # it may be hours of computing
         return heard
 
     async def _row(self, asked: AsrRequest) -> ProviderRequest | None:
@@ -371,8 +373,10 @@ class Transcribe:
 
     def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
         """This recognizer has failed; the job goes on with the others."""
-        asked = cast("AsrRequest", envelope.data)
-        return Outcome(**belonging(envelope), request=self._change(asked, None, state="failed", error=failure.reason))
+        run = cast("OfRun", envelope.data).run  # of a request that cannot be read, no more than this is known
+        columns = {"state": "failed", "error": failure.reason}
+        change = RequestChange(run=run, provider=self.recognizer.name, token=None, columns=columns)
+        return Outcome(**belonging(envelope), request=change)
 
     def _later(
         self, envelope: Envelope, asked: AsrRequest, seconds: float, *, attempt: int = 0, progress: float | None = None

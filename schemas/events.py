@@ -5,6 +5,7 @@ from.
 from __future__ import annotations
 
 import posixpath
+import re
 import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -45,6 +46,32 @@ def _readable(value: Any) -> Any:
     return texts.readable(value, texts.ERROR_CHARS) if isinstance(value, str) else value
 
 
+#: Bytes of an upload's metadata as JSON: whatever fits into a record, if its numbers do not grow when written out.
+MAX_METADATA_BYTES = 900_000
+
+
+def _storable(metadata: Any) -> Any:
+    return texts.storable_json(metadata) if isinstance(metadata, dict) else metadata
+
+
+def _small_enough(metadata: dict[str, Any]) -> dict[str, Any]:
+    length = texts.written_bytes(metadata)
+    if length > MAX_METADATA_BYTES:
+        raise ValueError(f"has {length} bytes as JSON with numbers written out; at most {MAX_METADATA_BYTES} are kept")
+    return metadata
+
+
+_LANGUAGE = re.compile("auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+
+
+def _language(text: str) -> str:
+    """BCP 47, also as POSIX writes it (`de_DE`). A language's name is refused: there are several for most of them."""
+    tag = text.strip().replace("_", "-") or "auto"
+    if not _LANGUAGE.fullmatch(tag):
+        raise ValueError('write "auto", or a BCP 47 tag such as "en", "de-DE" or "pt-BR"')
+    return tag
+
+
 Filename = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_plain_filename)]
 #: A label or a message: cleaned and cut rather than refused, so that what says why something failed cannot itself fail.
 Reason = Annotated[str, BeforeValidator(_readable)]
@@ -54,7 +81,10 @@ Uri = Annotated[
     StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S(.*\S)?$"),
     AfterValidator(_no_controls),
 ]
-Language = Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)$")]
+#: What a producer adds to a call for its own use. It must not keep the call from being transcribed: what no store takes
+#: is kept as text (`texts.storable_json`). Its size leaves room for everything else in an event that carries it.
+Metadata = Annotated[dict[str, Any], BeforeValidator(_storable), Field(max_length=64), AfterValidator(_small_enough)]
+Language = Annotated[str, AfterValidator(_language), Field(json_schema_extra={"pattern": f"^{_LANGUAGE.pattern}$"})]
 Share = Annotated[float, Field(ge=0, le=1)]
 #: Bytes of metadata, as JSON, that `persisted` repeats at most: an upload may bring 900 kB of it.
 MAX_EVENT_METADATA_BYTES: Final = 65_536
@@ -119,7 +149,15 @@ class AudioUploaded(Data):
     language: Language = "auto"
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     options: Options = Options()
-    metadata: dict[Reason, Any] = Field(default_factory=dict, max_length=64)
+    metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, upload: Any) -> Any:
+        """Many serializers write every field that a class has."""
+        if not isinstance(upload, dict):
+            return upload
+        return {name: value for name, value in upload.items() if value is not None}
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -256,6 +294,7 @@ class JobStatus(JobEvent):
     steps: dict[str, StepState]
     progress: Share = 0.0
     reason: Reason | None = None
+    code: str | None = Field(None, description="for programs, where it failed: as in job.failed")
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None = None

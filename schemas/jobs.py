@@ -18,6 +18,7 @@ from schemas.errors import ConcordError, TooLarge
 from schemas.events import (
     AsrDeadline,
     AsrResult,
+    AudioUploaded,
     Data,
     JobEvent,
     JobFailed,
@@ -68,6 +69,8 @@ class Job:
     metadata: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, StepState] = field(default_factory=dict)
     reason: str | None = None
+    #: Why it failed, for programs: a code of `schemas.errors`.
+    code: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
@@ -408,6 +411,7 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
             stage=step.stage,
             step=StepState(state="failed", attempts=failure.attempts, error=reason),
             reason=reason,
+            columns={"code": failure.code},
         ),
         request=request,
         new_requests=(),
@@ -426,6 +430,28 @@ def end_of_failed(whose: OfRun, stage: str, failure: Failure) -> tuple[Later, ..
     return (
         Later(topics.FAILED.name, ended),
         Later(topics.PERSIST_DUE.name, RunSweep(**run), seconds=SWEEP_AFTER_S, kind="run.sweep"),
+    )
+
+
+def id_of_upload(upload: AudioUploaded, root: UUID) -> str:
+    """The id of an upload's job: its own, or derived from its reference, or from its event, `root`."""
+    if upload.job_id is not None:
+        return upload.job_id
+    if upload.reference is not None:
+        return ids.job_of_reference(upload.tenant_id, upload.reference)
+    return ids.job_of_event(upload.tenant_id, root)
+
+
+def failed_upload(job: Job, stage: str, failure: Failure) -> Outcome:
+    """A job that is created as failed, so that whoever asks is told."""
+    step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
+    return Outcome(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        create=replace(job, status="failed", reason=failure.reason, code=failure.code, steps={stage: step}),
+        later=end_of_failed(job, stage, failure),
+        audit="failed",
+        error=failure.reason,
     )
 
 
@@ -689,6 +715,7 @@ def status_of(job: Job) -> JobStatus:
         steps=job.steps,
         progress=round(share, 3),
         reason=job.reason,
+        code=job.code,
         created_at=job.created_at or _NEVER,
         updated_at=job.updated_at or _NEVER,
         completed_at=job.completed_at,

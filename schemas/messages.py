@@ -6,11 +6,13 @@ Sources: CloudEvents Kafka protocol binding 1.0.2 (headers `ce_*`, `content-type
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -18,8 +20,10 @@ from pydantic import ValidationError
 
 from schemas import ids, texts
 from schemas.errors import MalformedEvent, TooLarge
-from schemas.events import AudioUploaded, Data
+from schemas.events import AudioUploaded, Data, Event
 from schemas.topics import INGRESS, STATUS, Topic
+
+_Model = TypeVar("_Model", bound=Data)
 
 #: Kafka knows headers without a value.
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -177,19 +181,100 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
     )
 
 
+def salvaged(record: Record, topics: dict[str, Topic]) -> Envelope | None:
+    """Whose job a record is about that `decode` refuses, with what else is valid in it; None if that cannot be told.
+
+    Its id is the record's place, so that a repeat of the event which can be read is no repeat of this one.
+    """
+    fields = {}
+    for name, value in (_parsed(record.value) or {}).items():
+        with contextlib.suppress(ValueError):
+            fields[name] = texts.storable_json(value)
+    models = topics[record.topic].models
+    kind = record.header("ce_type") or ""
+    model = models.get(kind) or next(iter(models.values()))
+    data = _salvaged_upload(fields) if model is AudioUploaded else _salvaged_event(fields, model)
+    if data is None:
+        return None
+    if isinstance(data, AudioUploaded) and not (data.job_id or data.reference or record.header("ce_id")):
+        return None  # nobody could know which job it is
+    root = _root(record) or identity(record, data)
+    return Envelope(id=identity(record), type=kind, data=data, record=record, root=root)
+
+
+#: Stands for what an upload must have and has not; a job with it was never fetched, and cannot be.
+UNREADABLE_URI, UNREADABLE_NAME = "unreadable://upload", "audio"
+
+
+def _salvaged_upload(fields: dict[str, Any]) -> AudioUploaded | None:
+    upload = {"audio_uri": UNREADABLE_URI, "filename": UNREADABLE_NAME, "tenant_id": fields.get("tenant_id")}
+    id, reference = fields.get("job_id"), fields.get("reference")
+    # Its names, as far as they are any: an id that is too odd for one is the producer's own name for the job.
+    odd = None if id is None or (isinstance(id, str) and ids.canonical_uuid(id)) else id
+    names: list[dict[str, Any]] = [
+        {"job_id": id, "reference": reference},
+        {"job_id": id},
+        {"reference": reference},
+        {"reference": odd},
+    ]
+    given = [named for named in names if None not in named.values()]
+    named = next((n for n in [*given, {}] if _validated(AudioUploaded, upload | n) is not None), None)
+    if named is None:
+        return None
+    upload |= named
+    for name in AudioUploaded.model_fields.keys() & fields.keys() - {"tenant_id", "job_id", "reference"}:
+        if _validated(AudioUploaded, upload | {name: fields[name]}) is not None:
+            upload[name] = fields[name]
+    return _validated(AudioUploaded, upload)
+
+
+def _salvaged_event(fields: dict[str, Any], model: type[Data]) -> Data | None:
+    names = {name: fields[name] for name in Event.model_fields.keys() & fields.keys()}
+    return _validated(model, names) or _validated(Event, names)
+
+
+def _validated(model: type[_Model], fields: dict[str, Any]) -> _Model | None:
+    try:
+        return model.model_validate(fields)
+    except ValidationError:
+        return None
+
+
 def _validate(value: bytes | None, model: type[Data], limit: int) -> Data:
     if value is None:
         raise MalformedEvent("the value is empty; expected a JSON object")
     if len(value) > limit:
         raise TooLarge(f"the value has {len(value)} bytes; at most {limit} are accepted")
     try:
-        return model.model_validate_json(value)
+        return _read(value, model)
     except ValidationError as exc:
         raise MalformedEvent(
             "; ".join(_complaint(e["loc"], e["msg"]) for e in exc.errors(include_input=False)[:8])
         ) from None
     except (ValueError, RecursionError) as exc:
         raise MalformedEvent(f"not a JSON object: {type(exc).__name__}") from None
+
+
+def _read(value: bytes, model: type[Data]) -> Data:
+    try:
+        return model.model_validate_json(value)
+    except ValidationError as exc:
+        if exc.errors(include_input=False, include_url=False)[0]["type"] != "json_invalid":
+            raise
+        # Producers cut texts in the middle of an emoji, and begin a file with a byte order mark: other parsers take it.
+        mended = _parsed(value)
+        if mended is None:
+            raise
+        return model.model_validate(texts.storable_json(mended))
+
+
+def _parsed(value: bytes | None) -> dict[str, Any] | None:
+    """The JSON object in a value as Python's own parser reads it, which takes more than pydantic's."""
+    try:
+        parsed = json.loads((value or b"").decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _complaint(where: tuple[int | str, ...], what: str) -> str:

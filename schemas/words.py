@@ -1,12 +1,41 @@
-"""What recognizers heard and what Concord decided: words with times in milliseconds from the start of the recording."""
+"""What recognizers heard and what Concord decided: words with times in milliseconds from the start of the recording.
+
+Recognizers are strangers. What one says and no store takes (NUL, half an emoji, a confidence of NaN) is cleaned when a
+word or a hypothesis is made, so that no stage after that has to think of it.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, TypeAdapter
+
+from schemas import texts
+
+#: A time beyond this (31 years) is none, and a number that not every reader of JSON keeps.
+LONGEST_MS = 10**12
+
+
+def _heard(text: str | None) -> str | None:
+    return texts.readable(text) or None if text is not None else None
+
+
+def _clean(of: object, *names: str) -> None:
+    """Texts as `schemas.texts.readable`."""
+    for name in names:
+        text = getattr(of, name)
+        if text is not None and not text.isprintable():
+            object.__setattr__(of, name, texts.readable(text))
+
+
+def _clean_share(of: Word | Hypothesis) -> None:
+    """A confidence from 0 to 1; None for one that is no number."""
+    sure = of.confidence
+    if sure is not None and not 0 <= sure <= 1:
+        object.__setattr__(of, "confidence", None if math.isnan(sure) else min(1.0, max(0.0, sure)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +49,16 @@ class Word:
     confidence: float | None = None
     speaker: str | None = None
     channel: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.text.isprintable() and (self.speaker is None or self.speaker.isprintable())):
+            _clean(self, "text", "speaker")
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            _clean_share(self)
+        if not -LONGEST_MS < (self.start_ms or 0) < LONGEST_MS:
+            object.__setattr__(self, "start_ms", None)
+        if not -LONGEST_MS < (self.end_ms or 0) < LONGEST_MS:
+            object.__setattr__(self, "end_ms", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +79,24 @@ class Hypothesis:
     #: Whether `language` says what was spoken; False for a recognizer that writes one language only.
     tells_language: bool = True
 
+    def __post_init__(self) -> None:
+        _clean(self, "language", "model")
+        _clean_share(self)
+        if not all(word.text for word in self.words):
+            object.__setattr__(self, "words", tuple(word for word in self.words if word.text))
+        try:
+            details = texts.storable_json(self.details)
+        except ValueError as exc:
+            details = {"left_out": str(exc)}
+        object.__setattr__(self, "details", details)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one or more recognizers heard in a slot of the word network; `text` None means: nothing was said here."""
 
-    text: str | None
+    #: Of words, and so clean; cleaned again only when it is read from JSON, which an earlier version may have written.
+    text: Annotated[str | None, AfterValidator(_heard)]
     providers: tuple[str, ...]
     #: Calibrated probability that this reading is right, given everything heard.
     probability: float
@@ -93,6 +144,10 @@ class Reconciliation:
     providers: tuple[str, ...]
     language: str | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _clean(self, "language")
+        object.__setattr__(self, "notes", tuple(map(texts.readable, self.notes)))
 
     @cached_property
     def words(self) -> tuple[Word, ...]:

@@ -157,6 +157,10 @@ class Postgres:
                 # Two workers created the same job at this moment and the other was first. Nothing of this batch
                 # happened yet.
                 raise asyncpg.SerializationError("a job appeared between lock and write")
+        begun = [job for job in changed if job.run > 1 and job.run != getattr(old_jobs.get(job.key), "run", 0)]
+        if begun:
+            names = ["tenant_id", "job_id", "filename", "audio_uri", "priority", "metadata"]
+            await db.executemany(SQL["replace_upload"], list(zip(*_columns(begun, names), strict=True)))
         asked = [row for rows in requests.values() for row in rows.values() if row not in old]
         if asked:
             asked.sort(key=lambda row: (row.tenant_id, row.job_id, row.provider))
@@ -476,7 +480,7 @@ def _outbox_row(message: Message, seconds: float, shards: int) -> tuple[Any, ...
 
 _JOB_ORDER = (
     "tenant_id job_id reference run status version filename audio_uri original_uri content_type duration_ms language "
-    "priority options metadata steps reason created_at updated_at completed_at"
+    "priority options metadata steps reason code created_at updated_at completed_at"
 ).split()
 _REQUEST_ORDER = (
     "tenant_id job_id run provider state marker provider_id token hypothesis_uri confidence word_count language error "

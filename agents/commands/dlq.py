@@ -16,10 +16,10 @@ from aiokafka import TopicPartition
 
 from agents import kafka as clients
 from agents.commands import reach
-from agents.intake import job_of
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
 from schemas.events import AudioUploaded, Event, JobReprocess
+from schemas.jobs import id_of_upload
 from schemas.messages import Headers, Message, Record, decode, message
 from schemas.printable import LINE, printable, printable_json
 
@@ -237,7 +237,7 @@ def _of_upload(record: Record) -> Key | None:
     with contextlib.suppress(MalformedEvent, ValueError):
         envelope = decode(original(record), {topics.UPLOADED.name: topics.UPLOADED})
         if isinstance(envelope.data, AudioUploaded):
-            return envelope.data.tenant_id, job_of(envelope, envelope.data)
+            return envelope.data.tenant_id, id_of_upload(envelope.data, envelope.root)
     return None
 
 

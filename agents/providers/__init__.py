@@ -52,9 +52,14 @@ class Audio(Protocol):
 def audio_used(heard: Hypothesis, seconds: float) -> dict[str, float]:
     """What an answer used up, by unit: as its provider counts where it tells, else one request of that length."""
     return {
-        "audio_seconds": heard.details.get("billed_seconds", seconds),
-        "requests": heard.details.get("requests", 1),
+        "audio_seconds": _counted(heard.details.get("billed_seconds"), seconds),
+        "requests": _counted(heard.details.get("requests"), 1),
     }
+
+
+def _counted(told: object, otherwise: float) -> float:
+    """What the provider tells, if that is a number."""
+    return told if isinstance(told, int | float) and 0 <= told < 1e12 else otherwise
 
 
 @dataclass(frozen=True, slots=True)

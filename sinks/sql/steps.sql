@@ -13,7 +13,11 @@ WHERE (i.stage, i.event_id) = (e.stage, e.event_id);
 
 -- name: lock_jobs
 -- The rows of these jobs, and of those that have one of these references, locked in an order that every transaction shares.
-SELECT j.*, clock_timestamp() AS db_now FROM jobs j
+-- Without what no step changes and an upload may bring 900 kB of.
+SELECT tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms,
+       language, priority, options, '{}'::jsonb AS metadata, steps, reason, code, created_at, updated_at, completed_at,
+       clock_timestamp() AS db_now
+FROM jobs j
 WHERE (j.tenant_id, j.job_id) IN (
     SELECT w.tenant_id, w.job_id FROM unnest($1::text[], $2::text[]) AS w (tenant_id, job_id)
     UNION
@@ -30,17 +34,22 @@ ORDER BY p.tenant_id, p.job_id, p.run, p.provider FOR UPDATE OF p;
 
 -- name: upsert_jobs
 INSERT INTO jobs (tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type,
-                  duration_ms, language, priority, options, metadata, steps, reason, created_at, updated_at, completed_at)
+                  duration_ms, language, priority, options, metadata, steps, reason, code, created_at, updated_at,
+                  completed_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[], $7::text[], $8::text[],
                      $9::text[], $10::text[], $11::bigint[], $12::text[], $13::smallint[], $14::jsonb[], $15::jsonb[],
-                     $16::jsonb[], $17::text[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[])
+                     $16::jsonb[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[])
 ON CONFLICT (tenant_id, job_id) DO UPDATE SET
     run = excluded.run, status = excluded.status, version = excluded.version, original_uri = excluded.original_uri,
     content_type = excluded.content_type, duration_ms = excluded.duration_ms, language = excluded.language,
-    options = excluded.options, steps = excluded.steps, reason = excluded.reason, updated_at = excluded.updated_at,
-    completed_at = excluded.completed_at
+    options = excluded.options, steps = excluded.steps, reason = excluded.reason, code = excluded.code,
+    updated_at = excluded.updated_at, completed_at = excluded.completed_at
 WHERE jobs.version < excluded.version
 RETURNING job_id;
+
+-- name: replace_upload
+-- What a new run of a job may bring anew: the upload that it was created for could not be read.
+UPDATE jobs SET filename = $3, audio_uri = $4, priority = $5, metadata = $6 WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: upsert_requests
 INSERT INTO provider_requests (tenant_id, job_id, run, provider, state, marker, provider_id, token, hypothesis_uri,

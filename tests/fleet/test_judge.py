@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from agents import paid_calls
 from agents.judge import Judge, Whose
 from agents.providers.gemini import Gemini
 from agents.providers.scripted_judge import ScriptedJudge
 from agents.text.reconcile import reconcile as reconcile_text
-from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.errors import ProviderError, RateLimited, Transient, Unavailable
 from schemas.events import JobReprocess
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory import MemoryDatabase
@@ -264,3 +265,118 @@ async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(s
     await judge.close()
 
     assert any(d.rule.startswith("gemini/") for d in told.decisions)
+
+
+@dataclasses.dataclass
+class Away(MemoryDatabase):
+    """Is away for writing a judge's answers while `away` is set."""
+
+    away: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    refused: int = 0
+
+    async def keep_adjudications(self, rows):
+        if self.away.is_set():
+            self.refused += 1
+            raise Unavailable("away")
+        await super().keep_adjudications(rows)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Waits for PostgreSQL in hundredths of a second."""
+    monkeypatch.setattr(paid_calls, "backoff_s", lambda _: 0.01)
+    monkeypatch.setattr(paid_calls, "GRACE_S", 0.6)
+
+
+def disputed() -> Reconciliation:
+    said = {"a": ONE, "b": OTHER}
+    return reconcile_text([Hypothesis(name, tuple(map(Word, text.split()))) for name, text in said.items()])
+
+
+async def test_an_answer_that_cannot_be_stored_is_kept_and_never_asked_again(impatient):
+    judge, database = ScriptedJudge(), Away()
+    asking = Judge(judge, database, 200)
+    database.away.set()
+    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    await asyncio.sleep(0.2)
+    assert not task.done()
+    database.away.clear()
+    told = await asyncio.wait_for(task, 5)
+    again = await asking.judged(disputed(), Whose("t", "k", 1))
+
+    assert told.method == again.method == "gemini"
+    assert len(judge.asked) == 1
+    assert database.refused > 2
+
+
+async def test_an_answer_outlives_the_work_that_asked_for_it(impatient):
+    """The lease is lost while PostgreSQL is away: the work is cancelled, and begins again when it is back."""
+    judge, database = ScriptedJudge(), Away()
+    asking = Judge(judge, database, 200)
+    database.away.set()
+    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    begun_again = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    await asyncio.sleep(0.1)
+    database.away.clear()
+    told = await asyncio.wait_for(begun_again, 5)
+
+    assert told.method == "gemini"
+    assert len(judge.asked) == 1
+
+
+async def test_out_of_time_an_answer_that_is_there_counts_although_it_is_not_stored_yet(impatient):
+    judge, database = ScriptedJudge(), Away()
+    asking = Judge(judge, database, 200, limit_s=0.1)
+    database.away.set()
+    told = await asyncio.wait_for(asking.judged(disputed(), Whose("t", "j", 1)), 5)
+    assert told.method == "gemini"
+    database.away.clear()
+    await asking.paid.settled(Whose("t", "j", 1))
+
+    assert len(await database.adjudications("t", "k", 1, [q.id for [*qs] in judge.asked for q in qs])) == 4
+
+
+async def test_an_answer_that_comes_late_is_stored_for_the_next_who_asks(impatient):
+    class Late(ScriptedJudge):
+        async def judge(self, questions, language):
+            await asyncio.sleep(0.3)
+            return await super().judge(questions, language)
+
+    judge, database = Late(), MemoryDatabase()
+    asking = Judge(judge, database, 200, limit_s=0.05)
+    first = await asking.judged(disputed(), Whose("t", "j", 1))
+    await asking.paid.close()
+    second = await asking.judged(disputed(), Whose("t", "k", 1))
+
+    assert (first.method, second.method) == ("calibrated", "gemini")
+    assert len(judge.asked) == 1
+
+
+async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
+    judge, database = ScriptedJudge(), Away()
+    asking = Judge(judge, database, 200)
+    database.away.set()
+    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    began = asyncio.get_running_loop().time()
+    await asking.paid.close()
+
+    assert 0.5 < asyncio.get_running_loop().time() - began < 2
+
+
+async def test_when_too_many_answers_wait_to_be_stored_nobody_is_asked(impatient):
+    judge, database = ScriptedJudge(), Away()
+    asking = Judge(judge, database, 200, paid=paid_calls.PaidCalls(limit=1))
+    database.away.set()
+    first = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    await asyncio.sleep(0.1)
+    with pytest.raises(Unavailable, match="not stored"):
+        await asking.judged(disputed(), Whose("t", "k", 1))
+    database.away.clear()
+    await asyncio.wait_for(first, 5)
+
+    assert len(judge.asked) == 1

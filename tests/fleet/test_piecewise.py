@@ -4,6 +4,7 @@ costs twice.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -148,5 +149,14 @@ async def test_an_answer_that_is_paid_for_waits_for_the_store():
     assert await answers.get("k") is None
 
     await answers.put("k", b"{}")
+
+    assert await answers.get("k") == b"{}"
+
+
+async def test_an_answer_that_is_paid_for_is_stored_although_who_asked_is_out_of_time():
+    answers = Kept(Away(1), "t", "j", "google")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(answers.put("k", b"{}"), 0.05)
+    await answers.paid.settled(("t", "j", "google"))
 
     assert await answers.get("k") == b"{}"

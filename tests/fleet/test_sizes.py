@@ -35,16 +35,19 @@ def upload(metadata: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "metadata",
-    [b'"' + b"y" * (899_990 - len(upload(b'""'))) + b'"', b"[" + b",".join([b"1e15"] * 170_000) + b"]"],
+    ("metadata", "code"),
+    [
+        (b'"' + b"y" * (899_990 - len(upload(b'""'))) + b'"', "retries_exhausted"),
+        (b"[" + b",".join([b"1e15"] * 170_000) + b"]", "malformed_event"),
+    ],
     ids=["of 899,990 bytes", "whose numbers grow when they are written again"],
 )
-async def test_a_large_upload_that_is_fetched_later_ends_like_any_other(fleet, metadata):
+async def test_a_large_upload_that_is_fetched_later_ends_like_any_other(fleet, metadata, code):
     value = upload(metadata)
     assert 850_000 < len(value) <= 899_990
     fleet.publish("audio.uploaded", value)
     await fleet.run()
     everything = [record for records in fleet.log.values() for record in records if record.topic != "audio.uploaded"]
 
-    assert [(e["job_id"], e["code"]) for e in fleet.events("job.failed")] == [(J, "retries_exhausted")]
+    assert [(e["job_id"], e["code"]) for e in fleet.events("job.failed")] == [(J, code)]
     assert all(size_of(record) <= largest(record.topic) for record in everything)
