@@ -1,5 +1,4 @@
 -- Outbox rows that Kafka refuses for good, set aside by the relay until a person has looked at them (`concord outbox`).
-
 CREATE TABLE outbox_refused (
     id          bigint PRIMARY KEY,
     shard       smallint NOT NULL,
