@@ -133,7 +133,14 @@ class AudioUploaded(Data):
     """A recording is there to be transcribed. The only event that strangers must know how to write."""
 
     tenant_id: Name
-    audio_uri: Uri
+    audio_uri: Annotated[
+        Uri,
+        Field(
+            description="https:// of a public host, without a user name in it; s3:// or file:// of this installation's "
+            "own storage below the tenant's name, the key as it is or percent-encoded; file:// below a folder that the "
+            "operator has opened. What is not there yet is asked for again for minutes"
+        ),
+    ]
     filename: Filename
     job_id: Name | None = Field(
         None,
