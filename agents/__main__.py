@@ -21,7 +21,20 @@ from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
-COMMANDS = ("demo", "serve", "publish", "status", "usage", "dlq", "outbox", "schema", "migrate", "doctor", "reconcile")
+COMMANDS = (
+    "demo",
+    "serve",
+    "publish",
+    "status",
+    "usage",
+    "dlq",
+    "outbox",
+    "verify",
+    "schema",
+    "migrate",
+    "doctor",
+    "reconcile",
+)
 
 #: Seconds that tasks have for ending after their command has, and threads after them.
 END_S, THREADS_END_S = 2.0, 5.0
