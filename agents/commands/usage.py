@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agents.commands import reach
+from schemas.errors import NotFound
 from schemas.jobs import cost
 from schemas.printable import printable, printable_json
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agents.settings import Settings
-    from sinks.reader import Used
+    from sinks.reader import Reader, Used
 
 DESCRIPTION = """Adds up what was asked of recognizers and judges: seconds of audio, requests, tokens.
 
   concord usage                                       this month, by tenant
   concord usage --tenant acme --by job                each of a tenant's jobs
+  concord usage --job order-1234 --since 2026-01-01   one job, by its id or reference
   concord usage --since 2026-10-01 --until 2026-11-01 --json
 
 With prices it says what that cost, at the prices of now:
@@ -40,6 +42,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--tenant", metavar="T", help="only this tenant's")
     command.add_argument("--by", choices=("tenant", "job"), default="tenant", help="a row for each (default: tenant)")
+    command.add_argument("--job", metavar="JOB", help="only this job's, named by its id or reference")
     command.add_argument("--since", metavar="TIME", type=moment, help="in UTC (default: the first of this month)")
     command.add_argument("--until", metavar="TIME", type=moment, help="in UTC, itself not included (default: now)")
     command.add_argument("--json", action="store_true", help="a JSON object per row")
@@ -60,13 +63,24 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     until = arguments.until or datetime.now(UTC)
     since = arguments.since or datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     async with reach.reader(reach.addressed(settings)) as reader:
-        rows = await reader.usage(arguments.tenant, since, until, by_job=arguments.by == "job")
+        if arguments.job is None:
+            rows = await reader.usage(arguments.tenant, since, until, by_job=arguments.by == "job")
+        else:
+            rows = await _of_job(arguments.job, arguments.tenant, since, until, reader)
     if arguments.json:
         for row in rows:
             print(printable_json(orjson.dumps(asdict(row) | {"cost": cost(row, settings.prices)}).decode()))
     else:
         print(table(rows, settings.prices) if rows else f"nothing was used up since {since:%Y-%m-%d %H:%M} UTC")
     return 0
+
+
+async def _of_job(name: str, tenant: str | None, since: datetime, until: datetime, reader: Reader) -> list[Used]:
+    job = await reach.job_named(name, tenant, reader)
+    if job is None:
+        raise NotFound(f"there is no job {name!r} in the database")
+    rows = await reader.usage(job.tenant_id, since, until, by_job=True)
+    return [row for row in rows if row.job_id == job.job_id]
 
 
 def table(rows: Sequence[Used], prices: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ from agents import settings as configuration
 from agents import topic_layout
 from agents.__main__ import COMMANDS
 from agents.commands import check_kafka, check_postgres, publish, reach
-from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
+from schemas.errors import Ambiguous, InvalidInput, NotFound, SettingsError, Unavailable
 from schemas.events import AudioUploaded, JobReprocess, StepState
 from schemas.jobs import Job, Outcome, Progress, Step, Usage
 from schemas.messages import Record, dead_letter, decode
@@ -618,17 +618,18 @@ def _record(raw):
     return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers))
 
 
-async def _jobs(environment, *wanted, reason="no room"):
+async def _jobs(environment, *wanted, reason="no room", tenant="acme"):
     """Jobs as the fleet would leave them."""
     settings = configuration.from_env(environment)
     async with reach.database(settings) as database:
         for job_id, status in wanted:
-            job = Job(tenant_id="acme", job_id=job_id, status="transcribing", filename="a.wav", audio_uri="s3://b/a")
-            await database.commit([Step("intake", uuid4(), Outcome(tenant_id="acme", job_id=job_id, create=job))])
+            named = {"tenant_id": tenant, "job_id": job_id, "reference": f"order {job_id}"}
+            job = Job(**named, status="transcribing", filename="a.wav", audio_uri="s3://b/a")
+            await database.commit([Step("intake", uuid4(), Outcome(tenant_id=tenant, job_id=job_id, create=job))])
             failed = reason if status == "failed" else None
             step = StepState(state="failed" if failed else "done", attempts=4, error=failed)
             change = Progress(run=1, status=status, stage="persist", step=step, reason=failed)
-            outcome = Outcome(tenant_id="acme", job_id=job_id, progress=change)
+            outcome = Outcome(tenant_id=tenant, job_id=job_id, progress=change)
             if status != "transcribing":
                 await database.commit([Step("persist", uuid4(), outcome)])
 
@@ -649,6 +650,29 @@ async def test_status_and_watch_say_where_a_job_is(concord, environment, postgre
     assert (await concord("watch", "good"))[0] == 0
     status, said = await concord("watch", "bad", "--json")
     assert (status, json.loads(said)["reason"]) == (1, "no room")
+
+
+async def test_a_job_is_named_by_its_reference_and_its_tenant_where_several_have_it(concord, environment, postgres):
+    await migrate(postgres)
+    await _jobs(environment, ("j", "completed"))
+    await _jobs(environment, ("j", "failed"), tenant="bolt")
+    whose = {"run": 1, "provider": "a", "unit": "requests", "ref": "whole", "job_id": "j"}
+    async with reach.database(configuration.from_env(environment)) as database:
+        rows = [Usage(**whose, tenant_id=tenant, quantity=n) for n, tenant in enumerate(("acme", "bolt"), 1)]
+        await database.record_usage(rows)
+
+    for name in ("j", "order j"):
+        for command in ("status", "watch", "usage"):
+            named = ("--job", name) if command == "usage" else (name,)
+            with pytest.raises(Ambiguous, match=r"2 tenants .* --tenant \(acme, bolt\)"):
+                await concord(command, *named)
+        for tenant, state in (("acme", "completed"), ("bolt", "failed")):
+            _, said = await concord("status", name, "--tenant", tenant, "--json")
+            assert (json.loads(said)["tenant_id"], json.loads(said)["status"]) == (tenant, state)
+            _, said = await concord("usage", "--job", name, "--tenant", tenant, "--json")
+            assert [json.loads(line)["tenant_id"] for line in said.splitlines()] == [tenant]
+    with pytest.raises(NotFound):
+        await concord("status", "j", "--tenant", "nobody")
 
 
 async def test_a_job_that_nobody_knows_is_an_error(concord, postgres):
@@ -773,6 +797,24 @@ async def test_waiting_for_a_job_that_ended_long_ago_ends_by_the_database(
 
     assert status == 1
     assert "no room" in said
+
+
+async def test_waiting_shows_ones_own_job_and_not_that_of_another_tenant(
+    concord, environment, fleet_topics, postgres, tmp_path
+):
+    """Theirs has the same reference, and mine another id than a reference alone would give it."""
+    await migrate(postgres)
+    await _jobs(environment, ("mine", "completed"), tenant="bolt")
+    await _jobs(environment, ("mine", "failed"))
+    (tmp_path / "call.wav").write_bytes(b"RIFF")
+
+    async with asyncio.timeout(30):
+        status, said = await concord(
+            "publish", tmp_path / "call.wav", "--tenant", "acme", "--reference", "order mine", "--wait", "--json"
+        )
+
+    assert status == 1
+    assert (json.loads(said)["job_id"], json.loads(said)["reason"]) == ("mine", "no room")
 
 
 async def test_interrupted_waiting_leaves_no_loose_ends(concord, fleet_topics, postgres, tmp_path):

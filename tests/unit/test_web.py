@@ -522,6 +522,102 @@ async def test_everyone_learns_whose_jobs_they_may_see(worker):
     assert await worker.json("/tenants", ROOT) == {"tenants": ["acme", "bolt"], "operator": True}
 
 
+@pytest.fixture
+async def both(worker):
+    """A job of the same id and reference of two tenants, with a recording and a transcript each."""
+    for tenant in ("acme", "bolt"):
+        await worker.created(UUID, tenant, reference="call 1/2 ü")
+        await worker.stored_audio(UUID, tenant)
+        await worker.finished(UUID, tenant)
+    return worker
+
+
+UUID = "4711ca11-0000-4000-8000-00000000000a"
+NAMES = (UUID, UUID.upper(), UUID.replace("-", ""), "call%201%2F2%20%C3%BC")
+
+
+async def by(worker, path, name, headers, **query):
+    url = URL(str(worker.client.make_url("/"))[:-1] + path.format(name), encoded=True).update_query(query)
+    return await worker.client.session.get(url, headers=headers)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", NAMES)
+async def test_two_tenants_with_one_name_see_their_own(both, path, name):
+    for headers in (ACME, BOLT):
+        assert (await by(both, path, name, headers)).status == 200
+    if path in ("/jobs/{}/status", "/jobs/{}/transcript"):
+        for tenant, headers in (("acme", ACME), ("bolt", BOLT)):
+            shown = await (await by(both, path, name, headers)).json()
+            assert (shown["tenant_id"], shown["job_id"]) == (tenant, UUID)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_operator_is_asked_whose_job_is_meant_and_says_so(both, path, name):
+    asked = await problem(await by(both, path, name, ROOT), 409)
+    answer = await by(both, path, name, ROOT, tenant="bolt")
+
+    assert asked["tenants"] == ["acme", "bolt"]
+    assert "?tenant=" in asked["detail"]
+    assert answer.status == 200
+    for tenant in ("nobody", "../x"):
+        await problem(await by(both, path, name, ROOT, tenant=tenant), 404)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_tenant_cannot_say_that_it_is_another(both, path):
+    assert (await by(both, path, UUID, ACME, tenant="acme")).status == 200
+    foreign = await problem(await by(both, path, UUID, ACME, tenant="bolt"), 404)
+
+    assert foreign == await problem(await by(both, path, "unknown", ACME), 404)
+
+
+async def test_links_lead_an_operator_to_the_job_that_was_shown(both):
+    for path in ("/jobs/{}/status", "/jobs/{}/transcript"):
+        shown = await (await by(both, path, UUID, ROOT, tenant="bolt")).json()
+        for link in shown["links"].values():
+            assert (await both.get(link, ROOT)).status == 200
+    listed = await both.json("/tenants/bolt/jobs", ROOT)
+    assert (await both.get(listed["jobs"][0]["links"]["transcript"], ROOT)).status == 200
+
+
+async def test_a_watch_by_reference_is_told_of_its_own_tenants_job_only():
+    async with Worker(changes=Changes()) as worker:
+        mine = await worker.created(UUID, "acme", reference="call 1")
+        theirs = await worker.created(UUID, "bolt", reference="call 1")
+        response = await worker.get("/jobs/call 1/events")
+        await lines(response, 1)
+        await published(worker, theirs.model_copy(update={"version": 7}))
+        await published(worker, mine.model_copy(update={"version": 2}))
+        [(_, told)] = await lines(response, 1)
+
+        assert (told["tenant_id"], told["version"]) == ("acme", 2)
+
+
+async def test_what_one_tenants_job_has_shown_holds_back_nobody_elses():
+    """Both have the same id, and one is further than the other."""
+    async with Worker() as worker:
+        await worker.created(UUID, "acme")
+        await worker.moved("transcribing", UUID, "acme")
+        await worker.tabled(UUID, "acme")
+        await worker.created(UUID, "bolt")
+
+        assert (await worker.json(f"/jobs/{UUID}/status", ACME))["version"] == 2
+        assert (await worker.json(f"/jobs/{UUID}/status", BOLT))["version"] == 1
+
+
+async def test_a_row_that_lives_elsewhere_is_asked_for_with_its_tenant():
+    async with two() as (first, second):
+        for tenant in ("acme", "bolt"):
+            await first.created(UUID, tenant, reference=f"call of {tenant}")
+            second.live.owners[tenant, UUID] = first.url
+        shown = [await second.get(f"/jobs/{UUID}/status?tenant={t}", ROOT) for t in ("acme", "bolt")]
+
+        assert [answer.headers["X-Concord-Source"] for answer in shown] == ["owner", "owner"]
+        assert [(await answer.json())["reference"] for answer in shown] == ["call of acme", "call of bolt"]
+
+
 async def test_jobs_that_a_path_cannot_name_are_unknown(worker):
     for job_id in ("..", "%2e%2e", "a%2Fb", "..%2f..%2fetc", "x" * 129, "a%00", "%ff", "%C3%A9", ".hidden", "a%0d%0ab"):
         for path in PATHS:
