@@ -118,7 +118,7 @@ class Load:
 
     async def stored(self) -> tuple[str, bytes]:
         """A recording that stands in the store already, as an upload over HTTP leaves it: its job id, and its event."""
-        job = uuid.uuid4().hex
+        job = str(uuid.uuid4())
         blob = await self._store.put(f"bench/{job}/original.wav", self._recording, "audio/wav")
         upload: dict[str, Any] = {"tenant_id": "bench", "job_id": job, "audio_uri": blob.uri, "filename": "tone.wav"}
         return job, orjson.dumps(upload)

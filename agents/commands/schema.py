@@ -37,8 +37,8 @@ It is generated from the models that the fleet validates with, and the same ever
 _ABOUT = """Upload a recording, get one reconciled transcript announced exactly once.
 
 Publish `audio.uploaded` with any Kafka client; plain JSON is enough, CloudEvents headers are welcome. Subscribe to
-`persisted` and `job.failed` with `isolation.level=read_committed`: there is exactly one of them for each (job_id, run).
-Records of one job share its key and keep their order. What cannot be handled is kept on `<topic>.dlq`."""
+`persisted` and `job.failed` with `isolation.level=read_committed`: there is exactly one of them for each (tenant_id,
+job_id, run). Records of one job share its key and keep their order. What cannot be handled is kept on `<topic>.dlq`."""
 
 _EXAMPLE = {
     "name": "smallest",
@@ -214,6 +214,7 @@ def _components() -> dict[str, Any]:
 
 def _message(kind: str, model: type[Data], topic: Topic) -> dict[str, Any]:
     key = "any; records of one job keep their order when it is the job's id" if topic.ingress else "the job's id"
+    key = "tenant and job: `acme/4be0643f-1d98-573b-97cd-ca98a65347dd`" if topic == topics.STATUS else key
     said: dict[str, Any] = {
         "name": kind,
         "title": model.__name__,
@@ -294,11 +295,13 @@ def _dead_letter_headers() -> dict[str, Any]:
         "dlq-topic": {"type": "string", "description": "where it stood"},
         "dlq-partition": number,
         "dlq-offset": number,
+        "dlq-timestamp": {"type": "string", "pattern": "^-?[0-9]+$", "description": "of the original record, in ms"},
     }
+    told = {f"dlq-{name}": {"type": "string", "description": "if it could be told"} for name in ("tenant-id", "job-id")}
     return {
         "title": "DeadLetter",
         "description": "The original headers, and these.",
         "type": "object",
-        "properties": properties,
+        "properties": properties | told,
         "required": list(properties),
     }

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import timedelta
 from uuid import UUID
 
 import orjson
 import pytest
 
-from agents import names
+from agents import intake, names
+from agents.locations import Locations
+from agents.memory import Clock, MemoryFleet
+from agents.work import LongWork
 from schemas import ids
-from schemas.errors import InvalidInput
+from schemas.errors import InvalidInput, Unavailable
+from sinks.memory import MemoryDatabase
+from sinks.memory_store import MemoryStore
 from tests.fleet.conftest import J, Speaker, recording
 
 TENANTS = ("acme", "bolt")
@@ -62,6 +69,75 @@ async def test_two_tenants_with_one_name_have_a_job_each_with_its_own_recording(
     assert [sorted(s.charges.values()) for s in told.speakers.values()] == [[1, 1], [1, 1]]
     assert not told.fleet.log["audio.uploaded.dlq"]
     assert len(told.fleet.table) == 2
+
+
+class Late(MemoryStore):
+    """A store from which one tenant's recordings come only when they are let."""
+
+    def __init__(self, tenant):
+        super().__init__()
+        self.tenant, self.arrived = tenant, asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def local_path(self, uri):
+        if self.name(uri).startswith(f"{self.tenant}/in/"):
+            await self.arrived.wait()
+        async with super().local_path(uri) as path:
+            yield path
+
+
+class Flickering(MemoryDatabase):
+    """A database that is away for the next commits of a stage."""
+
+    away = 0
+
+    async def commit(self, steps):
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away")
+        return await super().commit(steps)
+
+
+@pytest.mark.parametrize("first", TENANTS)
+@pytest.mark.parametrize("slow", TENANTS)
+async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(prober, slow, first, monkeypatch):
+    """Its fetch goes on outside its event while the other tenant's upload with the same job id comes; PostgreSQL is
+    away when the result is to be kept; and either of them may be the first to ask for it then.
+    """
+    monkeypatch.setattr("agents.intake.QUICK_S", 0.3)
+    monkeypatch.setattr("agents.intake.LOOK_S", 0.3)
+    clock, store = Clock(), Late(slow)
+    database, locations = Flickering(clock=clock), Locations(store, prober, ())
+    work = LongWork(database, "test", limit=8)
+    fleet = MemoryFleet([intake.stage(intake.Intake(database, locations, work, ("a",), 3600))], database, clock)
+    lengths = dict(zip(TENANTS, (0.5, 1.5), strict=True))
+    uploads = {}
+    for tenant in (slow, *(other for other in TENANTS if other != slow)):
+        blob = await store.put(f"{tenant}/in/call.wav", recording(lengths[tenant]), "audio/wav")
+        data = {"tenant_id": tenant, "job_id": J, "audio_uri": blob.uri, "filename": "call.wav"}
+        uploads[tenant] = fleet.publish("audio.uploaded", orjson.dumps(data))
+        await fleet.run(until=timedelta(seconds=0.5))
+    store.arrived.set()
+    database.away = 2
+    clock.advance(2)
+    fleet._relay()
+    looks = {orjson.loads(record.value)["tenant_id"]: record for record in fleet.log["intake.due"]}
+    fleet._queues["intake"].clear()
+    for _ in range(3):
+        for tenant in (first, *TENANTS):
+            fleet.deliver_again(looks.get(tenant, uploads[tenant]))
+        with contextlib.suppress(Unavailable):
+            await fleet.run(until=timedelta(seconds=30))
+    await fleet.run(until=timedelta(seconds=30))
+    await work.close()
+    await locations.close()
+
+    for tenant, seconds in lengths.items():
+        assert (await database.job(tenant, J)).duration_ms == round(seconds * 1000)
+        original = database.files[tenant, J, 1, "original"]
+        assert store.name(original.uri) == f"{tenant}/{J}/original.wav"
+        assert await store.get(original.uri) == recording(seconds)
+    assert not fleet.log["audio.uploaded.dlq"]
 
 
 async def test_the_deadline_the_sweep_and_a_new_run_of_one_tenants_job_leave_the_others_alone(story):
