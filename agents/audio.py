@@ -6,52 +6,48 @@ plain and synchronous, for those processes; `agents.prober` is what an event loo
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from agents.formats import (
-    CONTAINERS,
-    DENSE,
-    EXACT,
-    GAPLESS,
-    TYPES,
-    VIDEO_TYPES,
-    head_of,
-    kept_share,
-    likeness,
-    page_cut,
-    unreadable,
-    xing_s,
-)
-from schemas.errors import NotFound, RefusedMedia
+from agents import tracks
+from agents.formats import EXACT, PACKED, page_cut
+from agents.mixing import SILENT_PEAK, Mixer, opposed
+from agents.padding import sound_bytes, zeros_at_end
+from agents.recording import Recording
+from schemas.errors import RefusedMedia
 
 if TYPE_CHECKING:
     import av
     import numpy as np
     from numpy.typing import NDArray
 
+__all__ = ["MAX_DURATION_MS", "SILENT_PEAK", "Limits", "Piece", "Probe", "cut", "decode", "pieces", "probe"]
+
 #: Milliseconds: ten hours. Longer recordings are refused unless the caller says otherwise.
 MAX_DURATION_MS = 36_000_000
 #: Milliseconds: nobody says a word in less.
 MIN_DURATION_MS = 20
-#: Peak amplitude, full scale being 1 (-60 dB): a recording that never gets louder is called silent.
-SILENT_PEAK = 0.001
-#: Hertz: what recorders make, from toy to studio (DSD counts as 705,600). Outside it, a header is broken.
-RATES = range(1_000, 1_000_000)
-#: Share of a recording that may be undecodable, scattered through it: bit rot and stray tags happen to good files.
-TOLERATED_DAMAGE = 0.1
+#: Share of a recording that may be lost in the middle: what is left is worth reading, with a note.
+TOLERATED_DAMAGE = 0.2
 #: Share of what a header promises that may be missing, and never less than this many seconds: encoders round and pad.
 TOLERATED_LOSS, TOLERATED_LOSS_S = 0.01, 0.25
-#: Seconds between two timestamps that are no jitter but a pause in the recording, kept as silence so that times stay
-#: right; and the longest pause believed, since a broken clock can claim years.
-SHORTEST_GAP_S, LONGEST_GAP_S = 0.25, 600.0
-#: Bytes between two packets that are no framing but lost data.
-HOLE_BYTES = 4096
-
-#: How often reading is tried again without any packet in between.
-READ_ON = 100
+#: Seconds of a processor that decoding may take, and how many seconds of sound another one must yield. (Opus in stereo,
+#: the slowest of what calls come in, yields 500 to 600; the slowest lossless archives yield 30.)
+CPU_S, SLOWEST = 30.0, 25.0
+#: Samples between two looks at the limits: some milliseconds of work, three seconds of sound.
+LIMITS_EACH = 1 << 18
+#: Seconds between two looks at how the channels go together, and the share of them from which it is worth a note.
+LOOK_S, OPPOSED_SHARE = 2.0, 0.05
+#: Seconds of several channels that are converted together, for speed.
+HELD_S = 4
+#: Zeros at the end of a file that are more than padding.
+EMPTY_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +67,8 @@ class Probe:
     extension: str
     #: True if it never gets louder than `SILENT_PEAK`.
     silent: bool
+    #: What a reader of the transcript should know: what was lost, how it was mixed; in sentences.
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,182 +81,59 @@ class Piece:
 
 
 @dataclass(slots=True)
-class _Tally:
-    """What decoding went through so far. "Lost" lies between good packets, "tail" after the last good one."""
+class Limits:
+    """How much work one recording may make, all its tracks together."""
 
-    decoded_s: float = 0.0
-    #: Decoded time and the pauses between: the recording's own clock.
-    end_s: float = 0.0
-    gaps_s: float = 0.0
-    packets: int = 0
-    good_bytes: int = 0
-    lost_bytes: int = 0
-    lost_packets: int = 0
-    tail_bytes: int = 0
-    tail_packets: int = 0
-
-    def good(self, size: int) -> None:
-        """A packet was decoded, so whatever was bad before it was not the end."""
-        self.packets += 1
-        self.good_bytes += size
-        self.lost_bytes += self.tail_bytes
-        self.lost_packets += self.tail_packets
-        self.tail_bytes = self.tail_packets = 0
-
-    def bad(self, size: int, packets: int = 1) -> None:
-        self.packets += packets
-        self.tail_packets += packets
-        self.tail_bytes += size
-
-    def damage(self, *, gapless: bool) -> float:
-        """Share of the recording, up to its last good packet, that could not be decoded: by bytes, packets or time."""
-        size = self.good_bytes + self.lost_bytes
-        packets = self.packets - self.tail_packets
-        return max(
-            self.lost_bytes / size if size else 0.0,
-            self.lost_packets / packets if packets else 0.0,
-            self.gaps_s / self.end_s if gapless and self.end_s else 0.0,
-        )
-
-
-class _Recording:
-    """An open file, its container recognized and its sound track chosen. Use as a context manager."""
-
-    def __init__(self, path: Path, label: str, claims: str = "") -> None:
-        self.path, self.label = path, label
-        self.tally = _Tally()
-        self._container = _open(path, label, claims)
-        #: The container's time, in seconds, that is the recording's zero; None until a frame says so.
-        start: int | None = self._container.start_time
-        self._origin = None if start is None else start / 1e6
-        try:
-            self.stream = self._choose()
-            self.format = self._format()
-            # Set again by every frame: headers lie, and only the decoder knows.
-            self.rate, self.channels = self.stream.codec_context.sample_rate, self.stream.codec_context.channels
-            if self.rate and self.rate not in RATES:
-                raise RefusedMedia(f"{label} is damaged: its header states {self.rate} samples a second")
-        except BaseException:
-            self._container.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()
-
-    def _choose(self) -> av.AudioStream:
-        tracks = self._container.streams.audio
-        if not tracks:
-            seen = "pictures but no sound track" if self._container.streams.video else "no sound track"
-            raise RefusedMedia(f"{self.label} has {seen}: there is nothing to transcribe in it")
-        usable = [track for track in tracks if _codec(track)]
-        if not usable:
-            raise RefusedMedia(f"the sound of {self.label} is encrypted or in a codec that cannot be decoded here")
-        best = self._container.streams.best("audio")
-        return next((track for track in usable if track is best), usable[0])
+    duration_ms: int = MAX_DURATION_MS
+    beat: Callable[[], None] = lambda: None
+    #: Seconds of a processor before any sound came.
+    cpu_s: float = CPU_S
+    _samples: int = 0
+    _heard_s: float = 0.0
+    _next: int = 0
+    _began: float = field(default_factory=time.process_time)
 
     @property
-    def pictures(self) -> bool:
-        """Whether it is a video; cover art does not count."""
-        from av.stream import Disposition
+    def samples(self) -> int:
+        """Samples of all channels: as many as the longest recording has in two channels of 48 kHz."""
+        return self.duration_ms * 96
 
-        return any(not track.disposition & Disposition.attached_pic for track in self._container.streams.video)
+    def promise(self, recording: Recording) -> None:
+        """Refuse what an exact header says to be too much, before any of it is decoded."""
+        if recording.format in EXACT and (stated_s := recording.stated_s()):
+            self._bound(recording.label, stated_s, round(stated_s * recording.rate * recording.channels))
 
-    def _format(self) -> str:
-        names = self._container.format.name.split(",")
-        if "mp4" in names:
-            return "mp4"
-        codecs = {_codec(track) for track in self._container.streams} - {None}
-        if "webm" in names and codecs <= {"opus", "vorbis", "vp8", "vp9", "av1", "libdav1d", "libvpx-vp9"}:
-            return "webm"
-        return "amr" if names[0].startswith("amr") else names[0]
+    def check(self, recording: Recording, frame: av.AudioFrame) -> None:
+        """Refuse what turns out to be too much; called for each frame, it looks now and then."""
+        self._samples += frame.samples * recording.channels
+        self._heard_s += frame.samples / recording.rate
+        if self._samples < self._next:
+            return
+        self._next = self._samples + LIMITS_EACH
+        self.look(recording)
 
-    def content_type(self) -> tuple[str, str]:
-        """The honest content type, and the extension that goes with it."""
-        known = TYPES.get(self.format, (f"audio/x-{self.format}", f".{self.format}"))
-        return VIDEO_TYPES.get(self.format, known) if self.pictures else known
+    def look(self, recording: Recording) -> None:
+        """Refuse what turned out to be too much."""
+        self._bound(recording.label, recording.tally.end_s, self._samples)
+        allowed_s = self.cpu_s + self._heard_s / SLOWEST
+        if time.process_time() - self._began > allowed_s:
+            raise RefusedMedia(
+                f"{recording.label} takes a processor more than the {allowed_s:.0f} s allowed to decode "
+                f"{_clock(self._heard_s)} of it: convert it to a usual format"
+            )
+        self.beat()
 
-    def promised_s(self) -> float | None:
-        """Seconds that the header promises, where it is one that keeps its promises."""
-        if self.format in EXACT:
-            return self._stated_s()
-        if self.format in {"wav", "caf"} and (kept := kept_share(self.path)):
-            return max(self.tally.decoded_s / kept, self._stated_s() or 0.0)
-        if self.format == "mp3":
-            return xing_s(self.path)
-        if self.format in {"matroska", "webm", "flv"} and not self.pictures and self._container.duration:
-            return self._container.duration / 1e6
-        return None
-
-    def _stated_s(self) -> float | None:
-        """What ffmpeg takes the track's length to be: from the header, or a guess."""
-        length, base = self.stream.duration, self.stream.time_base
-        return float(length * base) if length and base else None
-
-    def frames(self) -> Iterator[tuple[float, av.AudioFrame]]:
-        """Every frame that can be decoded, each with the seconds of pause before it (0.0 almost always)."""
-        tally = self.tally
-        for packet in self._packets():
-            for frame in self._decoded(packet):
-                gap, length = self._gap(frame.time), frame.samples / frame.sample_rate
-                tally.decoded_s += length
-                tally.gaps_s += gap
-                tally.end_s += gap + length
-                self.rate, self.channels = frame.sample_rate, len(frame.layout.channels)
-                yield gap, frame
-
-    def _gap(self, time: float | None) -> float:
-        """Seconds of pause before the frame of that time."""
-        if time is None:
-            return 0.0
-        if self._origin is None:
-            self._origin = time
-        gap = time - self._origin - self.tally.end_s
-        if gap > LONGEST_GAP_S:  # the clock jumped; nobody paused
-            self._origin, gap = time - self.tally.end_s, 0.0
-        return gap if gap >= SHORTEST_GAP_S else 0.0
-
-    def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
-        """The track's packets, up to where the container can be read; what is missing shows in the tally."""
-        dense = self.format in DENSE and len(self._container.streams) == 1
-        place: int | None = None  # in the file, where the next packet should begin
-        for packet in self._readable():
-            if dense and packet.pos is not None and packet.size:
-                if place is not None and packet.pos - place > HOLE_BYTES:
-                    self.tally.bad(packet.pos - place, packets=0)
-                place = packet.pos + packet.size
-            yield packet
-        if place is not None:
-            self.tally.bad(max(0, self.path.stat().st_size - place), packets=0)
-
-    def _readable(self) -> Iterator[av.Packet[av.AudioStream]]:
-        """Packets, reading on behind damage as long as that leads anywhere."""
-        from av.error import FFmpegError
-
-        failures = 0
-        while failures < READ_ON:
-            try:
-                for packet in self._container.demux(self.stream):
-                    failures = 0
-                    yield packet
-                return
-            except FFmpegError:
-                failures += 1
-                self.tally.bad(0)
-
-    def _decoded(self, packet: av.Packet[av.AudioStream]) -> list[av.AudioFrame]:
-        from av.error import FFmpegError
-
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            self.tally.bad(packet.size)
-            return []
-        if frames:
-            self.tally.good(packet.size)
-        return frames
+    def _bound(self, label: str, seconds: float, samples: int) -> None:
+        longest = _clock(self.duration_ms / 1000)
+        if seconds * 1000 > self.duration_ms:
+            raise RefusedMedia(
+                f"{label} is longer than the {longest} allowed: split it, or ask your administrator to raise the limit"
+            )
+        if samples > self.samples:
+            raise RefusedMedia(
+                f"{label} has more than the {self.samples} samples allowed (two channels of 48 kHz for {longest}): "
+                "convert it to a lower rate, or to fewer channels"
+            )
 
 
 def probe(
@@ -275,51 +150,111 @@ def probe(
     its true type. `beat` is called often while it works. Memory stays bounded however long the recording is.
     """
     label = name or path.name
-    with _Recording(path, label, _claims(label, declared_type)) as recording:
-        silent = _listen(recording, max_duration_ms, beat)
-        _judge(recording)
-        content_type, extension = recording.content_type()
-        return Probe(
-            format=recording.format,
-            codec=recording.stream.codec_context.name.removesuffix("float"),
-            sample_rate=recording.rate,
-            channels=recording.channels,
-            duration_ms=round(recording.tally.end_s * 1000),
-            content_type=content_type,
-            extension=extension,
-            silent=silent,
-        )
+    limits = Limits(max_duration_ms, beat)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(Recording(path, label, _claims(label, declared_type)))
+        limits.promise(first)
+        chosen = tracks.choose(first, limits.check)
+        heard = [first]
+        if chosen.heard != (first.stream.index,):
+            heard = [stack.enter_context(Recording(path, label, track=index)) for index in chosen.heard]
+        listeners = [_listen(recording, limits) for recording in heard]
+        notes = [chosen.note] if chosen.note else []
+        for recording, listener in zip(heard, listeners, strict=True):
+            notes += _judge(recording) + listener.notes()
+        return _probed(heard, all(listener.silent for listener in listeners), tuple(dict.fromkeys(notes)))
 
 
-def decode(path: Path, rate: int = 16_000) -> Iterator[NDArray[np.float32]]:
+def _probed(heard: list[Recording], silent: bool, notes: tuple[str, ...]) -> Probe:
+    first = heard[0]
+    content_type, extension = first.content_type()
+    return Probe(
+        format=first.format,
+        codec=first.stream.codec_context.name.removesuffix("float"),
+        sample_rate=first.rate,
+        channels=first.channels,
+        duration_ms=round(max(recording.tally.end_s for recording in heard) * 1000),
+        content_type=content_type,
+        extension=extension,
+        silent=silent,
+        notes=notes,
+    )
+
+
+def decode(path: Path, rate: int = 16_000, beat: Callable[[], None] = lambda: None) -> Iterator[NDArray[np.float32]]:
     """The sound of a recording, mono at `rate` hertz, -1 to 1, in pieces of some milliseconds each.
 
-    What cannot be decoded is left out and pauses are filled with silence, so a sample's place is its time.
-    `RefusedMedia` if there is no sound at all.
+    What cannot be decoded is left out and pauses are filled with silence, so a sample's place is its time. Channels and
+    tracks are mixed so that nobody in them is lost: everybody who wants the sound of a recording gets the same.
+    `RefusedMedia` if there is no sound at all. `beat` is called often, also while nothing comes yet.
     """
+    with Recording(path, path.name) as first:
+        heard = tracks.choose(first, lambda *_: beat()).heard
+        if heard == (first.stream.index,):
+            yield from _mono(first, rate)
+            return
+    yield from _mixed([_blocks(_track(path, index, rate), rate) for index in heard], rate)
+
+
+def _track(path: Path, index: int, rate: int) -> Iterator[NDArray[np.float32]]:
+    with Recording(path, path.name, track=index) as recording:
+        yield from _mono(recording, rate)
+
+
+def _mono(recording: Recording, rate: int) -> Iterator[NDArray[np.float32]]:
+    """One track, its channels mixed."""
     import numpy as np
 
-    with _Recording(path, path.name) as recording:
-        mono, shape = _Mono(rate), None
-        for gap_s, frame in recording.frames():
-            this = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if gap_s or this != shape:  # a resampler takes one kind of frame only
-                yield from mono.flush()
-                shape = this
-            if gap_s:
-                yield np.zeros(round(gap_s * rate), dtype=np.float32)
-            yield from mono.convert(frame)
-        yield from mono.flush()
-        if shape is None:
-            raise RefusedMedia(f"{recording.label} holds no sound")
+    mono, shape = _Mono(rate), None
+    for gap_s, frame in recording.frames():
+        this = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if gap_s or this != shape:  # a resampler takes one kind of frame only
+            yield from mono.flush()
+            shape = this
+        if gap_s:
+            yield np.zeros(round(gap_s * rate), dtype=np.float32)
+        yield from mono.convert(frame)
+    yield from mono.flush()
+    if shape is None:
+        raise RefusedMedia(f"{recording.label} holds no sound")
 
 
-def pieces(path: Path, *, seconds: float = 300.0, search_s: float = 30.0, rate: int = 16_000) -> Iterator[Piece]:
+def _mixed(sounds: list[Iterator[NDArray[np.float32]]], rate: int) -> Iterator[NDArray[np.float32]]:
+    """Several tracks, in blocks of the same length but for their ends."""
+    import numpy as np
+
+    mixer = Mixer(len(sounds), rate)
+    for blocks in zip_longest(*sounds, fillvalue=np.zeros(0, dtype=np.float32)):
+        length = max(map(len, blocks))
+        yield from mixer.mix(np.stack([np.pad(block, (0, length - len(block))) for block in blocks]))
+    yield from mixer.flush()
+
+
+def _blocks(sound: Iterable[NDArray[np.float32]], length: int) -> Iterator[NDArray[np.float32]]:
+    import numpy as np
+
+    held = np.zeros(0, dtype=np.float32)
+    for samples in sound:
+        held = np.concatenate([held, samples])
+        while len(held) >= length:
+            yield held[:length]
+            held = held[length:]
+    yield held
+
+
+def pieces(
+    path: Path,
+    *,
+    seconds: float = 300.0,
+    search_s: float = 30.0,
+    rate: int = 16_000,
+    beat: Callable[[], None] = lambda: None,
+) -> Iterator[Piece]:
     """A recording in pieces of at most `seconds`, each cut at the quietest place of its last `search_s`.
 
-    An hours-long recording needs no more memory than one piece.
+    An hours-long recording needs no more memory than one piece. `beat` is called often while it works.
     """
-    return cut(decode(path, rate), seconds=seconds, search_s=search_s, rate=rate)
+    return cut(decode(path, rate, beat), seconds=seconds, search_s=search_s, rate=rate)
 
 
 def cut(sound: Iterable[NDArray[np.float32]], *, seconds: float, search_s: float, rate: int) -> Iterator[Piece]:
@@ -358,57 +293,88 @@ class _Mono:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._resampler: av.AudioResampler | None = None
+        self._mixer = Mixer(1, rate)
+        self._channels = 1
+        self._held: list[NDArray[Any]] = []
+        self._length = 0
 
     def convert(self, frame: av.AudioFrame) -> Iterator[NDArray[np.float32]]:
+        """What comes out so far; the filter and the mixer hold some back."""
         from av import AudioResampler
 
         if self._resampler is None:
-            # Through 16 bits: there ffmpeg keeps the sum of the channels within full scale; in floats it does not, and
-            # two loud channels clip.
-            self._resampler = AudioResampler(format="s16", layout="mono", rate=self._rate)
+            channels = frame.layout.nb_channels
+            if channels != self._channels:
+                self._mixer, self._channels = Mixer(channels, self._rate), channels
+            self._resampler = AudioResampler(format="s16", layout=frame.layout, rate=self._rate)
         frame.pts = None
-        yield from map(_floats, self._resampler.resample(frame))
+        self._hold(frame)
+        if self._channels == 1 or self._length > HELD_S * self._rate * self._channels:
+            yield from self._mixed()
 
     def flush(self) -> Iterator[NDArray[np.float32]]:
-        """What the filter still holds; the next frame may be of another kind."""
+        """What is held back; the next frame may be of another kind."""
         if self._resampler is not None:
-            yield from map(_floats, self._resampler.resample(None))
+            self._hold(None)
+            yield from self._mixed()
+            yield from self._mixer.flush()
         self._resampler = None
 
+    def _hold(self, frame: av.AudioFrame | None) -> None:
+        if self._resampler is not None:
+            for converted in self._resampler.resample(frame):
+                samples: NDArray[Any] = converted.to_ndarray().reshape(-1)
+                self._held.append(samples)
+                self._length += len(samples)
 
-def _codec(track: Any) -> str | None:
-    """The codec's name; None if ffmpeg knows none for the track (PyAV's types do not say that this happens)."""
-    return None if track.codec_context is None else str(track.codec_context.name)
+    def _mixed(self) -> Iterator[NDArray[np.float32]]:
+        import numpy as np
+
+        if self._held:
+            whole = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
+            samples = whole.astype(np.float32) / np.float32(32768)
+            self._held, self._length = [], 0
+            yield from self._mixer.mix(samples.reshape(-1, self._channels).T)
 
 
-def _floats(frame: av.AudioFrame) -> NDArray[np.float32]:
-    import numpy as np
+@dataclass(slots=True)
+class _Listener:
+    """Hears whether there is anything to hear, and looks now and then how the channels go together."""
 
-    return frame.to_ndarray().reshape(-1).astype(np.float32) / np.float32(32768)
+    silent: bool = True
+    #: When to look again how the channels go together.
+    next_s: float = 0.0
+    _looks: int = 0
+    _opposed: int = 0
+
+    def hear(self, recording: Recording, frame: av.AudioFrame) -> None:
+        samples = tracks.amplitudes(frame)
+        if tracks.peak(samples) <= SILENT_PEAK:
+            return
+        self.silent = False
+        if recording.tally.end_s >= self.next_s:
+            self.next_s = recording.tally.end_s + LOOK_S if len(samples) > 1 else math.inf
+            self._looks += 1
+            self._opposed += bool(opposed(samples).any())
+
+    def notes(self) -> list[str]:
+        share = self._opposed / self._looks if self._looks else 0.0
+        if share < OPPOSED_SHARE:
+            return []
+        return [
+            f"Its channels oppose each other in {share:.0%} of the recording; they were turned before they were mixed."
+        ]
 
 
-def _open(path: Path, label: str, claims: str) -> av.container.InputContainer:
-    import av
-    from av.error import FFmpegError
-
-    if not path.is_file():
-        raise NotFound(f"{label} is not there, or is no file")
-    if path.stat().st_size == 0:
-        raise RefusedMedia(f"{label} is empty (0 bytes): upload it again")
-    head = head_of(path)
-    if not head.strip(b"\0"):
-        raise RefusedMedia(f"{label} is not a recording: it begins with {len(head)} zero bytes, as failed copies do")
-    if looks := likeness(head):
-        raise RefusedMedia(f"{label} is not a recording: it looks like {looks}{claims}")
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    if head[8:12] == b"WAVE":
-        # ffmpeg looks long for other codecs hidden in PCM (5 ms a file); and packets of 4 KB are many.
-        options |= {"probesize": "4096", "max_size": "16384"}
-    try:
-        # "file:" because ffmpeg takes a part of a strange name for a protocol. Tags in odd encodings do not matter.
-        return av.open(f"file:{path.resolve()}", options=options, metadata_errors="ignore")
-    except (FFmpegError, ValueError) as exc:
-        raise RefusedMedia(f"{label} {unreadable(head, claims)}") from exc
+def _listen(recording: Recording, limits: Limits) -> _Listener:
+    """Decode to the end."""
+    listener = _Listener()
+    for _, frame in recording.frames():
+        if listener.silent or recording.tally.end_s >= listener.next_s:
+            listener.hear(recording, frame)
+        limits.check(recording, frame)
+    limits.look(recording)
+    return listener
 
 
 def _claims(label: str, declared_type: str | None) -> str:
@@ -419,51 +385,56 @@ def _claims(label: str, declared_type: str | None) -> str:
     return f", though it {' and '.join(said)}" if said else ""
 
 
-def _listen(recording: _Recording, max_duration_ms: int, beat: Callable[[], None]) -> bool:
-    """Decode to the end, and return whether it was silent."""
-    silent = True
-    for _, frame in recording.frames():
-        silent = silent and not _audible(frame)
-        if recording.tally.end_s * 1000 > max_duration_ms:
-            raise RefusedMedia(
-                f"{recording.label} is longer than the {_clock(max_duration_ms / 1000)} allowed: split it, or ask your "
-                "administrator to raise the limit"
-            )
-        beat()
-    return silent
-
-
-def _audible(frame: av.AudioFrame) -> bool:
-    import numpy as np
-
-    samples: NDArray[Any] = frame.to_ndarray()
-    middle, top = 0, 1.0
-    if samples.dtype == np.uint8:
-        middle, top = 128, 128.0
-    elif samples.dtype.kind == "i":
-        top = -float(np.iinfo(samples.dtype).min)
-    return bool(np.nanmax(samples) > middle + SILENT_PEAK * top or np.nanmin(samples) < middle - SILENT_PEAK * top)
-
-
-def _judge(recording: _Recording) -> None:
-    """Refuse what is too damaged, too short, or less than its header promises."""
+def _judge(recording: Recording) -> list[str]:
+    """Refuse what is too damaged, too short, or less than its header promises; notes about what is not so bad."""
     tally, label = recording.tally, recording.label
     if not tally.decoded_s:
         raise RefusedMedia(f"{label} holds no sound: it is a header without a recording, or none of it can be decoded")
-    promised = recording.promised_s()
-    if promised and promised - tally.end_s > max(TOLERATED_LOSS_S, promised * TOLERATED_LOSS):
+    promised, tail_bytes = recording.promised_s(), _tail_bytes(recording)
+    missing_s = promised - tally.end_s if promised else 0.0
+    whole = missing_s <= max(TOLERATED_LOSS_S, (promised or 0.0) * TOLERATED_LOSS)
+    # The frames of an MP3 have no clock: what is missing in all was lost where it is damaged, if its end is whole.
+    explained = bool(tally.losses) and not tail_bytes and recording.ends_whole()
+    if not whole and not explained:
         raise RefusedMedia(
-            f"{label} is cut off: its header promises {_clock(promised)}, but only {_clock(tally.end_s)} are there"
+            f"{label} is cut off: its header promises {_clock(promised or 0.0)}, "
+            f"but only {_clock(tally.end_s)} are there"
         )
     if recording.format == "ogg" and page_cut(recording.path):
         raise RefusedMedia(f"{label} is cut off: it ends in the middle of a page, after {_clock(tally.end_s)}")
-    damage = tally.damage(gapless=recording.format in GAPLESS)
+    damage = tally.damage() if whole else max(tally.damage(), missing_s / (tally.end_s + missing_s))
     if damage > TOLERATED_DAMAGE:
         raise RefusedMedia(f"{label} is damaged: {damage:.0%} of it cannot be decoded")
-    if tally.tail_bytes > tally.good_bytes + tally.lost_bytes:
+    if not promised and tail_bytes > tally.good_bytes + sum(loss.size for loss in tally.losses):
         raise RefusedMedia(f"{label} is damaged: after {_clock(tally.end_s)} nothing can be decoded any more")
     if tally.end_s * 1000 < MIN_DURATION_MS:
         raise RefusedMedia(f"{label} is only {tally.end_s * 1000:.1f} ms long: too short for a word")
+    return [*tally.notes(_clock, None if whole else missing_s), *_file_notes(recording, whole=bool(promised))]
+
+
+def _tail_bytes(recording: Recording) -> int:
+    """Bytes behind the last good packet that may have been sound."""
+    tally = recording.tally
+    if tally.tail is None or tally.tail_bytes == 0:
+        return tally.tail_bytes
+    return sound_bytes(recording.path, *tally.tail, zeros=True)
+
+
+def _file_notes(recording: Recording, *, whole: bool) -> list[str]:
+    """What is odd about the file."""
+    notes, end_s = [], recording.tally.end_s
+    if recording.unstated:
+        stated, length = recording.unstated
+        notes.append(
+            f"The file's header states {_clock(end_s * stated / length)} of sound, but the file holds {_clock(end_s)}, "
+            "and all of it was heard."
+        )
+    if not whole and recording.format in PACKED and (zeros := zeros_at_end(recording.path)) > EMPTY_BYTES:
+        notes.append(
+            f"The file ends with {zeros} empty bytes after {_clock(end_s)} of sound: if the recording is longer, it "
+            "was not copied completely."
+        )
+    return notes
 
 
 def _clock(seconds: float) -> str:

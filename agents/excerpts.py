@@ -66,7 +66,7 @@ def excerpts(
         parts.clear()
         return np.pad(found, (0, end - start - len(found)))
 
-    for samples in decode(path, RATE):
+    for samples in decode(path, RATE, beat):
         beat()
         while number < len(bounds) and bounds[number][1] <= at + len(samples):
             parts.append(samples[max(0, bounds[number][0] - at) : bounds[number][1] - at])

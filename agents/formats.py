@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
+
+from agents.padding import sound_bytes, tags_start
 
 #: ffmpeg's containers that are recordings. Anything else stays shut: playlists and scripts among its formats read other
 #: files and fetch URLs, images and subtitles have no sound, and headerless formats claim whatever they are given.
@@ -15,9 +19,26 @@ CONTAINERS = (
 #: Those whose header states the length exactly (others are checked by their own rules, or cannot be).
 EXACT = frozenset({"aiff", "ape", "au", "dsf", "flac", "iff", "mp4", "tak", "tta", "w64", "wv"})
 #: Those whose time has no legitimate pauses: what is missing was lost.
-GAPLESS = frozenset({"aac", "ac3", "amr", "flac", "mp3", "ogg"})
-#: Those in which audio packets follow each other in the file: what lies between was lost.
-DENSE = frozenset({"aac", "avi", "flv", "matroska", "mp3", "mpeg", "mpegts", "webm"})
+GAPLESS = frozenset({"amr", "flac", "ogg"})
+#: Those that are frame after frame without a clock, or one that only counts frames: what lies between two was lost, or
+#: is a tag.
+RAW = frozenset({"aac", "ac3", "avi", "eac3", "mp3"})
+#: Those with a clock in which audio packets follow each other in the file: what lies between two was lost if the clock
+#: says that time is missing, too. If not, it is an index, a cover, or stuffing.
+TIMED = frozenset({"flv", "matroska", "mpeg", "mpegts", "webm"})
+#: Those whose bytes are compressed sound, in which no long row of zeros has a meaning.
+PACKED = frozenset({"aac", "ac3", "eac3", "mp3", "ogg", "webm", "matroska", "amr"})
+#: ffmpeg's decoders that are used: those of the containers above. Pictures are never decoded, and neither are the
+#: dozens of codecs that only games used, in which nobody looks for holes.
+CODECS = (
+    "aac,aac_latm,ac3,eac3,alac,libopencore_amrnb,libopencore_amrwb,amrnb,amrwb,ape,dca,flac,g722,g723_1,g726,g726le,g729,"
+    "gsm,gsm_ms,ilbc,mp1,mp1float,mp2,mp2float,mp3,mp3float,mpc7,mpc8,nellymoser,opus,libopus,qcelp,evrc,sipr,speex,tak,"
+    "truespeech,tta,vorbis,wavpack,wmav1,wmav2,wmapro,wmalossless,wmavoice,dsd_lsbf,dsd_lsbf_planar,dsd_msbf,"
+    "dsd_msbf_planar,8svx_exp,8svx_fib,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,adpcm_ima_oki,adpcm_swf,adpcm_yamaha,"
+    "pcm_alaw,pcm_mulaw,pcm_bluray,pcm_dvd,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_s16be,pcm_s16be_planar,pcm_s16le,"
+    "pcm_s16le_planar,pcm_s24be,pcm_s24le,pcm_s24le_planar,pcm_s32be,pcm_s32le,pcm_s32le_planar,pcm_s64be,pcm_s64le,"
+    "pcm_s8,pcm_s8_planar,pcm_u16be,pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8"
+)
 
 #: Format: (content type, extension) of a recording without pictures.
 TYPES = {
@@ -121,44 +142,142 @@ def unreadable(head: bytes, claims: str) -> str:
     """What to say of a file that ffmpeg cannot open, after its name; `claims` ends the sentence."""
     if head[4:8] == b"ftyp":
         return "is cut off or damaged: it begins as an MP4 recording, but its index (the moov atom) is missing"
+    if not head.strip(b"\0"):
+        return f"is not a recording: it begins with {len(head)} zero bytes, as failed copies do"
     for start, name in _MEDIA:
         if head.startswith(start):
             return f"is damaged: it begins as {name}, but cannot be read as that"
     return f"is not a recording in any known format (it begins with the bytes {head[:4].hex(' ')}){claims}"
 
 
-def kept_share(path: Path) -> float | None:
-    """How much of the data that a WAV or CAF header promises is in the file, 0 to 1; None if it promises nothing.
+@dataclass(frozen=True, slots=True)
+class SoundData:
+    """Where a file whose sound is one block of bytes has it, as its header says."""
 
-    ffmpeg reads such files to their end without a word, so this looks itself.
-    """
+    #: The first byte of sound.
+    start: int
+    #: Bytes of sound that the header states; None if it states none, as live recorders do.
+    length: int | None
+    #: The field that states it: where it is, its bytes, their order, and what it counts besides.
+    field: int
+    width: int
+    order: Literal["big", "little"]
+    extra: int = 0
+
+    def stating(self, length: int) -> bytes:
+        """The field's bytes for another length."""
+        largest = (1 << 8 * self.width) - 1
+        return min(length + self.extra, largest).to_bytes(self.width, self.order)
+
+
+def sound_data(path: Path) -> SoundData | None:
+    """Of a WAV, AIFF, CAF or AU; None for any other, or where the header says nothing."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        for name, start, length in _chunks(file, size):
-            if name == b"data":
-                return max(0, size - start) / length if size - start < length else 1.0
+        head = file.read(12)
+        if head.startswith(b".snd") and len(head) == 12:
+            length = int.from_bytes(head[8:12], "big")
+            known = length if 0 < length < _UNKNOWN else None
+            return SoundData(int.from_bytes(head[4:8], "big"), known, 8, 4, "big")
+        kind = next((kind for begins, kind in _CHUNKED.items() if head.startswith(begins)), None)
+        return _data_chunk(file, size, *kind) if kind else None
+
+
+#: By the first bytes: order, bytes of a chunk's length, where chunks begin, the chunk with the sound, and what lies in
+#: it before the sound.
+_CHUNKED: dict[bytes, tuple[Literal["big", "little"], int, int, bytes, int]] = {
+    b"RIFF": ("little", 4, 12, b"data", 0),
+    b"RF64": ("little", 4, 12, b"data", 0),
+    b"RIFX": ("big", 4, 12, b"data", 0),
+    b"FORM": ("big", 4, 12, b"SSND", 8),
+    b"caff": ("big", 8, 8, b"data", 4),
+}
+#: A stated length of four bytes from which it means "until the end", as live recorders write.
+_UNKNOWN = 0x7F000000
+#: Chunks that are looked at: a hostile file has no end of them.
+_CHUNKS = 1000
+
+
+def _data_chunk(
+    file: IO[bytes], size: int, order: Literal["big", "little"], width: int, place: int, wanted: bytes, before: int
+) -> SoundData | None:
+    large: int | None = None  # RF64: where the length of the data is as 64 bits, 32 not being enough
+    for name, start, length in _chunks(file, place, size, order, width):
+        if name == b"ds64":
+            large = start + 8
+        if name != wanted:
+            continue
+        if length == 0xFFFFFFFF and large is not None:
+            file.seek(large)
+            length = int.from_bytes(file.read(8), "little")
+            return SoundData(start, length if 0 < length < 1 << 63 else None, large, 8, "little")
+        unknown = length <= before or length >= (1 << 63 if width == 8 else _UNKNOWN)
+        known = None if unknown else length - before
+        return SoundData(start + before, known, start - width, width, order, before)
     return None
 
 
-def _chunks(file: IO[bytes], size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length in bytes of a WAV's or CAF's chunks, without those of unknown length (live recordings)."""
-    form = file.read(12)
-    caf = form.startswith(b"caff")
-    order: Literal["big", "little"] = "big" if caf or form.startswith(b"RIFX") else "little"
-    width, place, large = (8, 8, 0) if caf else (4, 12, 0)
-    while place < size:
+def _chunks(
+    file: IO[bytes], place: int, size: int, order: Literal["big", "little"], width: int
+) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and length in bytes of the chunks from there."""
+    for _ in range(_CHUNKS):
+        if place >= size:
+            return
         file.seek(place)
         name, length = file.read(4), int.from_bytes(file.read(width), order)
         start = place + 4 + width
-        if name == b"ds64":  # RF64: the length of the data as 64 bits, 32 not being enough
-            large = int.from_bytes(file.read(16)[8:], "little")
-        if not caf and length == 0xFFFFFFFF:
-            length = large
-        unknown = length == 0 or (length >= 0x7FFFF000 and not large) if not caf else length >= 1 << 63
-        if unknown:
-            return
         yield name, start, length
-        place = start + length + (length % 2 if not caf else 0)
+        place = start + length + (length % 2 if width == 4 else 0)
+
+
+def kept_share(path: Path) -> float | None:
+    """How much of the data that a header promises is in the file, 0 to 1; None if it promises nothing.
+
+    ffmpeg reads such files to their end without a word, so this looks itself.
+    """
+    data = sound_data(path)
+    if data is None or data.length is None:
+        return None
+    return min(1.0, max(0, path.stat().st_size - data.start) / data.length)
+
+
+def unstated_sound(path: Path) -> tuple[SoundData, int] | None:
+    """The sound data of a file that goes on with sound where its header says that it ends, and how many bytes it really
+    has. (A recorder that died, or was cut off, had not yet written the length; ffmpeg believes what is there.)
+    """
+    data = sound_data(path)
+    if data is None:
+        return None
+    if data.length is None:
+        return data, path.stat().st_size - data.start
+    end = data.start + data.length
+    if end >= path.stat().st_size or _chunk_follows(path, end, data):
+        return None
+    sound_end = tags_start(path, end, zeros=True)
+    if sound_bytes(path, end, sound_end, zeros=True) < _UNSTATED:
+        return None
+    return data, sound_end - data.start
+
+
+#: Bytes behind the stated end that are no accident: half a second of a telephone call.
+_UNSTATED = 4096
+
+
+def _chunk_follows(path: Path, end: int, data: SoundData) -> bool:
+    """Whether what begins there is another chunk, and no sound."""
+    size = path.stat().st_size
+    width = 4 if data.width == 8 and data.order == "little" else data.width
+    with path.open("rb") as file:
+        for place in (end, end + end % 2):
+            file.seek(place)
+            name, length = file.read(4), int.from_bytes(file.read(width), data.order)
+            if _CHUNK_NAME.fullmatch(name) and place + 4 + width + length <= size + 1:
+                return True
+    return False
+
+
+_CHUNK_NAME = re.compile(rb"[\x20-\x7e]{4}")
 
 
 def page_cut(path: Path) -> bool:
@@ -186,11 +305,33 @@ def xing_s(path: Path) -> float | None:
         file.seek(tag)
         frame = file.read(256)
     at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if at < 0 or len(frame) < at + 12 or not frame[at + 7] & 1:
+    if at < 0 or len(frame) < at + 12 or not frame[at + 7] & 1 or (kind := _mp3_frame(frame)) is None:
         return None
-    version, rate_index = frame[1] >> 3 & 3, frame[2] >> 2 & 3
-    if frame[0] != 0xFF or version == 1 or rate_index == 3:
+    _, rate, version = kind
+    return int.from_bytes(frame[at + 8 : at + 12], "big") * (1152 if version == 1 else 576) / rate
+
+
+def mp3_frame_cut(packet: bytes) -> bool:
+    """Whether these bytes are less than the MP3 frame that they begin with."""
+    frame = _mp3_frame(packet)
+    return frame is not None and len(packet) < frame[0]
+
+
+#: Kilobits a second by the number in a frame's header, for MPEG 1 and for 2 and 2.5.
+_MP3_KILOBITS = (
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+
+
+def _mp3_frame(head: bytes) -> tuple[int, int, int] | None:
+    """Bytes, sample rate and MPEG version (1, or 2 for 2.5 as well) of a frame of layer 3; None if it is none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
-    rate = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
-    count = int.from_bytes(frame[at + 8 : at + 12], "big")
-    return count * (1152 if version == 3 else 576) / rate
+    version, kilobits, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or rate == 3 or kilobits == 15:
+        return None
+    number = 1 if version == 3 else 2
+    hertz = (44_100, 48_000, 32_000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
+    size = (144_000 if number == 1 else 72_000) * _MP3_KILOBITS[number - 1][kilobits] // hertz + (head[2] >> 1 & 1)
+    return size, hertz, number

@@ -54,7 +54,8 @@ class Prober:
         async with self._places:
             worker = self._idle.pop()
             try:
-                return Probe(**await self._asked(worker, request))
+                answer = await self._asked(worker, request)
+                return Probe(**answer | {"notes": tuple(answer["notes"])})
             finally:
                 self._idle.append(worker)
 

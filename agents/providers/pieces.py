@@ -107,7 +107,13 @@ class _Cutting:
         self._path = ""  # until this has gone well: a decoder that has failed must not look like one at the end
         if (path, order["number"]) != (before, self._number):
             self._number = 0
-            self._pieces = pieces(Path(path), seconds=LONGEST_S, search_s=LONGEST_S - SHORTEST_S, rate=RATE)
+            self._pieces = pieces(
+                Path(path),
+                seconds=LONGEST_S,
+                search_s=LONGEST_S - SHORTEST_S,
+                rate=RATE,
+                beat=lambda: tell({}),
+            )
         found: Message = {}
         for piece in self._pieces:
             tell({})

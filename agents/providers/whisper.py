@@ -61,8 +61,8 @@ SURE_LANGUAGE = 0.7
 
 #: Hertz: what Whisper hears.
 _RATE = 16_000
-#: Bytes of address space that the worker process may take besides four times its model: base (0.15 GB) takes 0.85 GB
-#: in all.
+#: Bytes of address space that the worker process may take besides four times its model: base (0.15 GB) takes 0.85 in
+#: all.
 _MEMORY = 3 << 30
 #: BCP 47 subtags that Whisper calls otherwise.
 _TO_WHISPER = {"jv": "jw", "nb": "no", "fil": "tl", "iw": "he", "in": "id", "cmn": "zh"}
@@ -214,7 +214,8 @@ def _language(asked: str, supported: list[str]) -> _Language:
 def _recognize(model: WhisperModel, request: Message, tell: Callable[[Message], None]) -> Message:
     language = _language(request["language"], model.supported_languages)
     end_ms = 0
-    for piece in pieces(Path(request["path"]), seconds=PIECE_S, search_s=20.0, rate=_RATE):
+    path = Path(request["path"])
+    for piece in pieces(path, seconds=PIECE_S, search_s=20.0, rate=_RATE, beat=lambda: tell({})):
         for window in _windows(piece):
             known = language.code if language.settled else None
             segments, info = model.transcribe(window.samples, language=known, **OPTIONS)

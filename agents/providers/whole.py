@@ -42,7 +42,7 @@ class Packer:
 
 def _answer(order: Message, tell: Callable[[Message], None]) -> Message:
     def sound() -> Iterator[NDArray[np.float32]]:
-        for samples in decode(Path(order["path"]), RATE):
+        for samples in decode(Path(order["path"]), RATE, lambda: tell({})):
             tell({})
             yield samples
 

@@ -68,8 +68,8 @@ MISDEEDS = {
     "a process": lambda: os.fork() or os._exit(0),
     "a signal to the parent": lambda: os.kill(os.getppid(), 0),
     "the parent's limits": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE),
-    "the parent's memory": lambda: Path(f"/proc/{os.getppid()}/mem").open("rb"),  # noqa: SIM115
-    "the parent's files": lambda: Path(f"/proc/{os.getppid()}/fd/0").open("rb"),  # noqa: SIM115
+    "the parent's memory": lambda: os.open(f"/proc/{os.getppid()}/mem", os.O_RDONLY),
+    "the parent's files": lambda: os.open(f"/proc/{os.getppid()}/fd/0", os.O_RDONLY),
     "the parent's environment": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
     "a file without bound": _write_much,
     "memory without bound": lambda: bytearray(2 * MEMORY),
