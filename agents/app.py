@@ -45,6 +45,7 @@ from agents.providers import (
     UploadingRecognizer,
 )
 from agents.relay import Relay
+from agents.retention import DAYS, Retention
 from agents.scratch import temporary_files
 from agents.settings import Settings
 from agents.stage import Stage
@@ -473,6 +474,8 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
             f"{socket.gethostname()}/{os.getpid()}",
         ).run
     if "relay" in fleet.roles:
+        days = {**DAYS, "audit_log": fleet.settings.audit_days}
+        runs["forgetting old rows"] = Retention(fleet.database, days).run
         keeper = TopicKeeper(kafka, fleet.settings.recognizers)
         runs["looking after topics"] = keeper.run
         # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.

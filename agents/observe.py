@@ -1,10 +1,9 @@
-"""Looks at the fleet every few seconds: gauges for operators, and the sweeping of what nobody needs any more."""
+"""Looks at the fleet every few seconds: gauges for operators."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from schemas.errors import Unavailable
@@ -15,9 +14,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks, and between sweeps; days for which handled events are remembered (longer than Kafka keeps
-#: them).
-LOOK_S, SWEEP_S, INBOX_DAYS = 5.0, 600.0, 14.0
+#: Seconds between looks.
+LOOK_S = 5.0
 
 #: Seconds after which an event that is due and not published is worth a word.
 OVERDUE_S = 60.0
@@ -25,7 +23,6 @@ OVERDUE_S = 60.0
 
 async def observe(fleet: Fleet) -> None:
     """Never returns by itself. A look that finds a server away is only missed."""
-    swept = time.monotonic()
     while True:
         try:
             _lag(fleet)
@@ -35,9 +32,6 @@ async def observe(fleet: Fleet) -> None:
             await _overdue(fleet)
             if "relay" in fleet.roles:
                 await _outbox(fleet)
-                if time.monotonic() - swept > SWEEP_S:
-                    await fleet.database.sweep(INBOX_DAYS)
-                    swept = time.monotonic()
         except Unavailable:
             log.debug("a look was missed: the database is away")
         await asyncio.sleep(LOOK_S)

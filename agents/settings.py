@@ -226,6 +226,9 @@ class Settings(BaseModel):
     deadline_s: float = Field(
         3600.0, alias="CONCORD_DEADLINE_S", gt=0, description="wait for recognizers, plus half the recording"
     )
+    audit_days: float = Field(
+        365.0, alias="CONCORD_AUDIT_DAYS", ge=1, le=36_500, description="how long the audit log's rows are kept"
+    )
     relay_shards: int = Field(
         1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="the same for every worker of a fleet"
     )

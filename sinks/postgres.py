@@ -25,13 +25,10 @@ from sinks.postgres_connect import acts_as, connecting, worker_session
 from sinks.postgres_errors import AWAY, unavailable
 from sinks.upkeep import AWAITED, StuckJob
 
-SQL = queries.load("steps", "work", "relay", "turns", "upkeep")
+SQL = queries.load("steps", "work", "relay", "retention", "turns", "upkeep")
 
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
-
-#: Days for which a judge's answer is remembered for the tenant's other jobs.
-ADJUDICATION_DAYS = 90
 
 _REQUEST_COLUMNS = tuple(f.name for f in fields(ProviderRequest))
 _JOB_COLUMNS = tuple(f.name for f in fields(Job))
@@ -365,11 +362,13 @@ class Postgres:
         """Whether no run is open and nothing is due within seconds."""
         return bool((await self._fetch("idle"))[0][0])
 
-    async def sweep(self, days: float) -> None:
-        """Forget handled events older than `days`, leases long run out, and judges' old answers."""
-        await self._fetch("sweep_inbox", days)
-        await self._fetch("sweep_adjudications", ADJUDICATION_DAYS)
-        await self._fetch("sweep_leases")
+    async def forget(self, table: str, days: float, rows: int) -> int | None:
+        """Delete a slice of a table's oldest rows; see `agents.retention.Forgetful`."""
+        with unavailable():
+            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
+                if not await connection.fetchval(SQL["lock_retention"]):
+                    return None
+                return int(await connection.fetchval(SQL[f"expire_{table}"], days, rows))
 
     async def overdue(self, seconds: float) -> list[Any]:
         """Rows that are due for longer than that, by shard and topic: how many, since when, and what the relay says."""

@@ -73,21 +73,8 @@ SET job_id = excluded.job_id, run = excluded.run, judge = excluded.judge, choice
     fault = excluded.fault, at = excluded.at
 WHERE adjudications.fault IS NOT NULL;
 
--- name: sweep_adjudications
--- Answers are only saved money: after a while nobody asks the same again. In slices.
-DELETE FROM adjudications WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM adjudications WHERE at < now() - $1 * interval '1 day' LIMIT 20000));
-
 -- name: now
 SELECT clock_timestamp();
-
--- name: sweep_inbox
--- Forget events that Kafka itself has forgotten, in slices.
-DELETE FROM inbox WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM inbox WHERE at < now() - $1 * interval '1 day' LIMIT 20000));
-
--- name: sweep_leases
-DELETE FROM leases WHERE until < now() - interval '1 day';
 
 -- name: idle
 SELECT NOT EXISTS (SELECT FROM jobs WHERE status NOT IN ('completed', 'failed'))

