@@ -71,6 +71,12 @@ class Metrics:
         self.queued = Gauge(
             "concord_provider_queued", "Requests that wait for a place at the provider", ["provider"], registry=new
         )
+        self.parked = Gauge(
+            "concord_provider_parked",
+            "Requests that may have been accepted, of which a person has to decide",
+            ["provider"],
+            registry=new,
+        )
         self.circuit = Gauge(
             "concord_provider_paused", "1 while nobody calls the provider: it failed or asked for it", ["provider"],
             registry=new,
@@ -185,6 +191,7 @@ class Metrics:
         """How it stands with a recognizer that others provide."""
         self.under_way.labels(provider).set(traffic.under_way)
         self.queued.labels(provider).set(traffic.queued)
+        self.parked.labels(provider).set(traffic.parked)
         self.circuit.labels(provider).set(traffic.paused_until is not None)
         self.failures.labels(provider).set(traffic.failures)
 

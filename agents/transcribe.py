@@ -17,6 +17,7 @@ from agents.failpoints import passing
 from agents.pace import Pace
 from agents.paid_calls import PaidCalls, until_stored
 from agents.providers import (
+    Listed,
     LocalRecognizer,
     Pending,
     PiecewiseRecognizer,
@@ -34,7 +35,7 @@ from schemas.events import AsrRequest, StepState
 from schemas.jobs import NOTHING, Failure, Later, OfRun, Outcome, Progress, ProviderRequest, RequestChange, used
 from schemas.messages import Envelope
 from schemas.words import Hypothesis, adapter
-from sinks import Claim, Database, Store
+from sinks import Claim, Database, Store, Stray
 
 #: Seconds for which a claim gives the right to submit. Every submission ends earlier or is not begun.
 CLAIM_S = 15.0
@@ -104,8 +105,10 @@ class Transcribe:
         asked = asked.model_copy(update={"moment": None})
         began = time.monotonic()
         match await self.database.claim(asked.tenant_id, asked.job_id, asked.run, asked.provider, CLAIM_S):
-            case Claim(row):
+            case Claim(row, strays):
                 passing("transcribe.claimed")
+                if strays and row.token == 1 and (outcome := await self._recalled(recognizer, envelope, asked, row)):
+                    return outcome
                 return await self._submit(recognizer, envelope, asked, row, began + CLAIM_S - 1)
             case ProviderRequest(state="submitted", provider_id=str(provider_id)) as row:
                 return await self._poll(recognizer, envelope, asked, row, provider_id)
@@ -228,8 +231,27 @@ class Transcribe:
         if ago_s > recognizer.remembers_s:
             why = f"{recognizer.name}'s list does not have it, and may have forgotten it"
             return self._parked(envelope, asked, row, why, PARKED_S)
+        if outcome := await self._recalled(recognizer, envelope, asked, row):
+            return outcome
         waiting = self._change(asked, row.token, state="waiting", claimed_until=None, error=None)
         return replace(self._later(envelope, asked, 0.0, attempt=attempt), request=waiting)
+
+    async def _recalled(
+        self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest
+    ) -> Outcome | None:
+        """Whether the request is one of those that the provider has and no row knows, or may be one; None if not."""
+        request = self._request(asked, row)
+        told = [
+            (stray, recognizer.recalls(_listed(stray), request)) for stray in await self.database.strays(row.provider)
+        ]
+        if found := next((stray for stray, is_this in told if is_this), None):
+            return await self._submitted(envelope, asked, row, found.provider_id)
+        if unknown := sum(is_this is None for _, is_this in told):
+            why = (
+                f"{recognizer.name} has {unknown} requests of before the restore that nobody knows, and this may be one"
+            )
+            return self._parked(envelope, asked, row, why, PARKED_S)
+        return None
 
     @staticmethod
     async def _found(recognizer: RemoteRecognizer, request: Request, settled_s: float) -> str | None:
@@ -284,8 +306,10 @@ class Transcribe:
         later = self._later(envelope, asked, backoff_s(envelope.attempt, exc.retry_after), attempt=attempt)
         return self._retrying(later, asked, exc, attempt) if told else later
 
-    def _put_off(self, envelope: Envelope, asked: AsrRequest, exc: RateLimited) -> Outcome:
-        """Work that ended for a pause, which is not counted: what was refused, or not sent, cost nothing."""
+    def _put_off(self, envelope: Envelope, asked: AsrRequest, exc: NotAccepted) -> Outcome:
+        """Work that ended for a pause or without a connection is not counted: what was refused, or not sent, cost
+        nothing.
+        """
         seconds = backoff_s(0, exc.retry_after)
         later = self._later(envelope, asked, seconds, attempt=envelope.attempt)
         return self._retrying(later, asked, exc, envelope.attempt + 1)
@@ -314,7 +338,7 @@ class Transcribe:
                 return pause
         try:
             found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row, tell), LOOK_S)
-        except RateLimited as exc:
+        except NotAccepted as exc:
             return self._put_off(envelope, asked, exc)
         if found is None:
             share = self.work.progress(key) or 0.0
@@ -434,6 +458,11 @@ class _Stored:
 
     async def url(self) -> str | None:
         return await self.store.presigned_url(self.uri, URL_S)
+
+
+def _listed(stray: Stray) -> Listed:
+    urls = None if stray.urls is None else frozenset(stray.urls)
+    return Listed(stray.provider_id, stray.created, urls, stray.marker)
 
 
 async def _before(until: float, call: Callable[[], Awaitable[Any]]) -> Any:

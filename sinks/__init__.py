@@ -110,6 +110,19 @@ class Claim:
     """The right to submit one provider request, until it runs out."""
 
     request: ProviderRequest
+    #: The provider has requests that no row knows; see `Database.strays`.
+    strays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A request that a provider has and no row knows; as `agents.providers.Listed`."""
+
+    provider: str
+    provider_id: str
+    created: datetime | None
+    urls: tuple[str, ...] | None
+    marker: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,8 @@ class Traffic:
     failures: int = 0
     #: Until then nobody calls.
     paused_until: datetime | None = None
+    #: Requests that a person has to decide about.
+    parked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +186,23 @@ class Database(Protocol):
         """Make the next look at a submitted request due now; False if none waits: it is unknown, has ended, or is just
         being looked at.
         """
+
+    async def hasten_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
+        """The same for a request of any state."""
+
+    async def doubtful(self, limit: int) -> list[ProviderRequest]:
+        """The newest requests that are parked, or that the last run which had them left behind."""
+
+    async def strays(self, provider: str) -> list[Stray]:
+        """Requests that the provider has and no row knows: made between a backup and the failure after which it was
+        restored, or by others. They stay until a row has their id, or a person says whose they are not.
+        """
+
+    async def keep_strays(self, strays: Sequence[Stray]) -> list[Stray]:
+        """Remember those of these requests that no row knows, and return them."""
+
+    async def forget_stray(self, provider: str, provider_id: str) -> bool:
+        """It is none of ours; False if there is no such stray."""
 
     async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be among the at most `slots` of its provider that are under way.

@@ -28,7 +28,7 @@ from schemas.jobs import (
     advance,
 )
 from schemas.messages import Message
-from sinks import Claim, Traffic, places
+from sinks import Claim, Stray, Traffic, places
 from sinks.upkeep import AWAITED, StuckJob
 
 _JOB = TypeAdapter(Job)
@@ -52,6 +52,8 @@ class MemoryDatabase:
     _references: dict[tuple[str, str], Key] = field(default_factory=dict)
     #: By (tenant, job, run), then provider.
     _requests: dict[tuple[str, str, int], dict[str, bytes]] = field(default_factory=dict)
+    #: By provider and its id.
+    _strays: dict[tuple[str, str], Stray] = field(default_factory=dict)
     #: Failures in a row, end of the pause, first moment that nobody reserved.
     _providers: dict[str, tuple[int, datetime | None, datetime | None]] = field(default_factory=dict)
     #: First free moment in the line of calls that are about to be made.
@@ -133,7 +135,7 @@ class MemoryDatabase:
         until = self.clock() + timedelta(seconds=seconds)
         claimed = replace(row, state="intended", token=row.token + 1, claimed_until=until)
         self._write(claimed)
-        return Claim(claimed)
+        return Claim(claimed, strays=any(name == provider for name, _ in self._strays))
 
     def _write(self, row: ProviderRequest) -> None:
         self._requests[row.tenant_id, row.job_id, row.run][row.provider] = _REQUEST.dump_json(row)
@@ -150,6 +152,36 @@ class MemoryDatabase:
         waiting = [m.id for due, m in self.outbox if m.topic == topic and (m.tenant_id, m.job_id) in jobs and due > now]
         self.outbox = [(now if m.id in waiting else due, m) for due, m in self.outbox]
         return waiting
+
+    async def hasten_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
+        """The same for a request of any state."""
+        return bool(self._due(topics.requests(provider).name, [(tenant_id, job_id)]))
+
+    async def doubtful(self, limit: int) -> list[ProviderRequest]:
+        """Requests that a person should know of; see `sinks.Database`."""
+        rows = self._rows()
+        newest = {(row.tenant_id, row.job_id, row.provider): row for row in sorted(rows, key=lambda row: row.run)}
+        return [row for row in rows if row.state == "parked" or (row.abandoned_at and row in newest.values())][:limit]
+
+    async def strays(self, provider: str) -> list[Stray]:
+        """Requests that no row knows; see `sinks.Database`."""
+        known = {(row.provider, row.provider_id) for row in self._rows()}
+        self._strays = {key: stray for key, stray in self._strays.items() if key not in known}
+        return [stray for (name, _), stray in sorted(self._strays.items()) if name == provider]
+
+    async def keep_strays(self, strays: Sequence[Stray]) -> list[Stray]:
+        """Remember requests that no row knows; see `sinks.Database`."""
+        known = {(row.provider, row.provider_id) for row in self._rows()}
+        kept = {key: stray for stray in strays if (key := (stray.provider, stray.provider_id)) not in known}
+        self._strays |= kept
+        return list(kept.values())
+
+    async def forget_stray(self, provider: str, provider_id: str) -> bool:
+        """It is none of ours."""
+        return self._strays.pop((provider, provider_id), None) is not None
+
+    def _rows(self) -> list[ProviderRequest]:
+        return [_REQUEST.validate_json(data) for run in self._requests.values() for data in run.values()]
 
     async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be under way now; see `sinks.Database`."""
@@ -192,7 +224,9 @@ class MemoryDatabase:
         _, _, queue = self._traffic(provider)
         failures, paused_until, _ = self._providers.get(provider, (0, None, None))
         now = self.clock()
-        return Traffic(under_way, len(queue), failures, paused_until if paused_until and paused_until > now else None)
+        parked = sum((row.provider, row.state) == (provider, "parked") for row in self._rows())
+        paused = paused_until if paused_until and paused_until > now else None
+        return Traffic(under_way, len(queue), failures, paused, parked)
 
     async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for calls; see `sinks.Database`."""

@@ -19,7 +19,7 @@ from schemas.events import StepState
 from schemas.ids import Key, job_key
 from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Status, Step, Usage, Written, advance
 from schemas.messages import Message, dump_headers
-from sinks import Claim, Traffic, places, queries
+from sinks import Claim, Stray, Traffic, places, queries
 from sinks.coalesce import Coalesce
 from sinks.postgres_connect import acts_as, connecting, worker_session
 from sinks.postgres_errors import AWAY, unavailable
@@ -233,7 +233,7 @@ class Postgres:
     async def _claim(self, wanted: Sequence[tuple[str, str, int, str, float]]) -> list[list[Claim]]:
         names = _split(wanted, 5)
         rows = await self._fetch("claim", *names[:4], max(names[4]))
-        claims = [Claim(_request(row)) for row in rows]
+        claims = [Claim(_request(row), strays=row["strays"]) for row in rows]
         held = {(c.request.tenant_id, c.request.job_id, c.request.run, c.request.provider): [c] for c in claims}
         return [held.get(key[:4], []) for key in wanted]
 
@@ -244,6 +244,28 @@ class Postgres:
     async def hasten(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now; see `sinks.Database`."""
         return bool(await self._fetch("hasten", provider, provider_id, topics.requests(provider).name))
+
+    async def hasten_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
+        """The same for a request of any state."""
+        return bool(await self._fetch("hasten_job", tenant_id, job_id, topics.requests(provider).name))
+
+    async def doubtful(self, limit: int) -> list[ProviderRequest]:
+        """Requests that a person should know of; see `sinks.Database`."""
+        return [_request(row) for row in await self._fetch("doubtful", limit)]
+
+    async def strays(self, provider: str) -> list[Stray]:
+        """Requests that no row knows; see `sinks.Database`."""
+        await self._fetch("drop_known_strays", provider)
+        return [_stray(row) for row in await self._fetch("strays", provider)]
+
+    async def keep_strays(self, strays: Sequence[Stray]) -> list[Stray]:
+        """Remember requests that no row knows; see `sinks.Database`."""
+        rows = await self._fetch("keep_strays", *_columns(strays, _STRAY_ORDER)) if strays else []
+        return [_stray(row) for row in rows]
+
+    async def forget_stray(self, provider: str, provider_id: str) -> bool:
+        """It is none of ours."""
+        return bool(await self._fetch("forget_stray", provider, provider_id))
 
     async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be under way now; see `sinks.Database`."""
@@ -303,8 +325,9 @@ class Postgres:
                 await db.execute(SQL["admit"], provider, *_split(admitted, 2), topics.requests(provider).name)
                 under_way += len(admitted)
         state = await db.fetchrow(SQL["provider_state"], provider)
-        queued = await db.fetchval(SQL["queued"], provider)
-        return Traffic(under_way, queued, *(state or (0, None)))
+        waiting = await db.fetchrow(SQL["queued"], provider)
+        failures, paused_until = state or (0, None)
+        return Traffic(under_way, waiting["queued"], failures, paused_until, waiting["parked"])
 
     async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for calls; see `sinks.Database`."""
@@ -418,22 +441,6 @@ class Postgres:
         """These are gone, or referred to."""
         await self._fetch("forget_blobs", list(uris))
 
-    async def unended_requests(self, limit: int) -> list[Any]:
-        """Requests of ended runs whose end is not known."""
-        return await self._fetch("unended_requests", limit)
-
-    async def without_transcript(self, limit: int) -> list[Any]:
-        """Completed jobs that have no transcript."""
-        return await self._fetch("without_transcript", limit)
-
-    async def files_after(self, tenant_id: str, job_id: str, run: int, kind: str, limit: int) -> list[Any]:
-        """Stored files by their key, those behind this one."""
-        return await self._fetch("files_after", tenant_id, job_id, run, kind, limit)
-
-    async def known_blobs(self, keys: Sequence[Key]) -> list[Any]:
-        """What these jobs refer to; a status of None where there is no such job."""
-        return await self._fetch("known_blobs", *_split(keys, 2))
-
     async def outbox_depth(self) -> list[Any]:
         """Per shard: rows due, rows waiting, age of the oldest due one in seconds."""
         return await self._fetch("outbox_depth")
@@ -507,6 +514,7 @@ _TRANSCRIPT_ORDER = (
 ).split()
 _USAGE_ORDER = "tenant_id job_id run provider unit ref quantity".split()
 _ADJUDICATION_ORDER = "tenant_id question job_id run judge choice fault".split()
+_STRAY_ORDER = "provider provider_id created urls marker".split()
 _FILE_ORDER = "tenant_id job_id run kind uri size_bytes content_type sha256".split()
 
 
@@ -524,6 +532,11 @@ def _value(value: Any) -> Any:
     if isinstance(value, dict) and any(isinstance(v, StepState) for v in value.values()):
         return {name: step.model_dump(mode="json", exclude_none=True) for name, step in value.items()}
     return value
+
+
+def _stray(row: Any) -> Stray:
+    urls = row["urls"]
+    return Stray(**{name: row[name] for name in _STRAY_ORDER} | {"urls": None if urls is None else tuple(urls)})
 
 
 def _job(row: Any) -> Job:

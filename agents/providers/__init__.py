@@ -71,6 +71,19 @@ class Pending:
     progress: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A request in a provider's list, whoever made it."""
+
+    id: str
+    #: By the provider's clock; None where the list does not say.
+    created: datetime | None = None
+    #: URLs of the audio; empty for what is none of our requests, None where the list does not say.
+    urls: frozenset[str] | None = frozenset()
+    #: See `Request.marker`; None where the list does not say.
+    marker: str | None = None
+
+
 @runtime_checkable
 class RemoteRecognizer(Protocol):
     """A recognizer behind a network: submit, then poll. Every call has a timeout of its own, shorter than 15 s.
@@ -98,6 +111,15 @@ class RemoteRecognizer(Protocol):
         The provider's list must have been read at most `within_s` seconds ago. None says that it is not there; with
         `proof` all of the list was read, as often as it takes to be sure of that. Raises `InDoubt` where the list does
         not tell, `Transient` where it cannot be read now.
+        """
+
+    async def listed(self, since: datetime) -> list[Listed]:
+        """Everything that the provider was asked for since that time, and perhaps more. Never bills."""
+
+    def recalls(self, listed: Listed, request: Request) -> bool | None:
+        """Whether a request of which we have lost all we knew was made for this recording; None where nobody can tell.
+
+        So much must be told by what we can derive again: the marker, or the name of the audio in our own storage.
         """
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
@@ -184,7 +206,7 @@ class PiecewiseRecognizer(Protocol):
         have, each when it is its turn, and puts each answer there before it asks for more.
 
         Raises `RefusedMedia`, `ProviderError`, or `Transient`: called again, it goes on where it stopped. With
-        `RateLimited`, what failed was refused, or not sent, and is not billed.
+        `NotAccepted`, what failed was refused, or not sent, and is not billed.
         """
 
     async def close(self) -> None:

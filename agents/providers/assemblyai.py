@@ -28,8 +28,8 @@ from assemblyai.prerecorded.v2 import async_api
 from assemblyai.types import TranscriptRequest
 from pydantic import BaseModel, Field, ValidationError
 
-from agents.providers import Audio, Pending, Request
-from agents.providers.request_list import SKEW, Listed, RequestList, is_older
+from agents.providers import Audio, Listed, Pending, Request
+from agents.providers.request_list import SKEW, RequestList, is_older
 from agents.providers.retry_after import seconds_of
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
 from schemas.words import Hypothesis, Word
@@ -210,6 +210,21 @@ class AssemblyAI:
 
         return await self._list.find(is_this, since, within_s=within_s, proof=proof)
 
+    async def listed(self, since: datetime) -> list[Listed]:
+        """See `RemoteRecognizer`."""
+        return await self._list.all(since)
+
+    def recalls(self, listed: Listed, request: Request) -> bool | None:
+        """See `RemoteRecognizer`. A link to our storage names the recording; the URL of an upload is the vendor's, and
+        tells nothing to whoever has lost it.
+        """
+        url = request.audio_url
+        if listed.urls is None or url is None:
+            return None
+        if any(_path(echoed) == _path(url) for echoed in listed.urls):
+            return True
+        return None if _is_upload(url) and any(map(_is_upload, listed.urls)) else False
+
     async def _listed(self, since: datetime) -> list[Listed]:
         """All transcripts since then, and some older ones."""
         page = await self._page(None)
@@ -387,6 +402,12 @@ async def _keep(response: httpx.Response) -> None:
         answers.append(response)
 
 
+def _is_upload(url: str) -> bool:
+    """Whether it is a URL that the vendor has made."""
+    parts = urlsplit(url)
+    return parts.path.startswith("/upload/") and not parts.query
+
+
 async def _bound(request: httpx.Request) -> None:
     """Limit how long the system tries to deliver the request; see `DELIVERY_MS`."""
     request.extensions["trace"] = _connecting
@@ -416,7 +437,12 @@ def _is_bare(echoed: str, sent: str) -> bool:
 
     All runs of a job share such a URL: it takes the time, too, to know one's own.
     """
-    return "?" not in echoed and unquote(echoed) == unquote(sent.partition("?")[0])
+    return "?" not in echoed and _path(echoed) == _path(sent)
+
+
+def _path(url: str) -> str:
+    """The URL without its query, in which a signature is."""
+    return unquote(url.partition("?")[0])
 
 
 def _utc(time: datetime) -> datetime:

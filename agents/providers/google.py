@@ -8,7 +8,9 @@ What it promises about money: the answer to each piece is kept under the piece's
 another, so a restart sends only what was not answered. What it cannot promise: `Recognize` has neither an idempotency
 key nor a list of past requests. A call that was in flight when this process was killed, or whose answer was lost on the
 way, is sent, and billed, a second time: at most `PARALLEL` pieces a recording and kill, each under a minute, and one
-for a lost answer. An orderly end waits for the calls in flight and loses none.
+for a lost answer, of which a piece may have `LOST_RETRIES` in each of the stage's tries. No wait would save that: there
+is nothing in which a call could be found that was taken on late. What was certainly not taken on (no connection, a
+refusal) costs nothing. An orderly end waits for the calls in flight and loses none.
 
 Nobody is told apart: Google numbers the speakers of each piece anew, and numbers that change their meaning every minute
 are worse than none. Diarization is therefore not asked for; an answer that has it all the same is read rightly.
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from agents.providers import Answers, Request, Turns
 from agents.providers.google_speech import CHECK_S, Heard, Speech, read
 from agents.providers.pieces import Cutter, Flac
-from schemas.errors import Paused, RateLimited, Transient
+from schemas.errors import NotAccepted, Paused, Transient
 from schemas.words import Hypothesis
 
 if TYPE_CHECKING:
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
 PARALLEL = 4
 #: Seconds for one call. Long, because an answer that comes too late was paid for.
 TIMEOUT_S = 90.0
-#: How often a piece is tried again: half a minute of outage; the stage tries thrice more. Not without end, because
-#: whoever loses our answers may be charging for them.
-RETRIES = 5
+#: How often a piece is tried again that was certainly not taken on, half a minute of outage; and one of which that is
+#: open: whoever loses our answers may be charging for each. The stage tries thrice more.
+RETRIES, LOST_RETRIES = 5, 2
 #: Seconds between two tries at most, where Google does not say.
 LONGEST_PAUSE_S = 60.0
 #: Seconds that closing waits for calls in flight: what is left of a worker's ten.
@@ -90,7 +92,7 @@ class Google:
             failures = [f for f in await asyncio.gather(*lanes, return_exceptions=True) if f is not None]
         if failures:
             # Of several, the one that counts most: a final no, then what may be billed.
-            raise min(failures, key=lambda f: (isinstance(f, Transient), isinstance(f, RateLimited)))
+            raise min(failures, key=lambda f: (isinstance(f, Transient), isinstance(f, NotAccepted)))
         progress(1.0)
         return self._speech.hypothesis(sorted(heard, key=lambda h: h.start_ms), request.language)
 
@@ -109,7 +111,7 @@ class Google:
 
     async def _next(self, cutter: Cutter) -> Flac | None:
         if self._closed:
-            raise Transient(f"{self.name} is shut down")
+            raise NotAccepted(f"{self.name} is shut down")
         return await cutter.next()
 
     async def _heard(self, piece: Flac, config: RecognitionConfig, answers: Answers, turns: Turns) -> Heard:
@@ -134,25 +136,31 @@ class Google:
 
     async def _asked(self, piece: Flac, config: RecognitionConfig, turns: Turns) -> RecognizeResponse:
         """One piece's answer, tried again where that may help."""
-        attempt = 0
-        lost: Transient | None = None  # what may have been billed all the same counts, whatever pause comes after it
+        failures: list[Transient] = []
         while True:
             try:
                 await turns.wait()
             except Paused as pause:
-                raise lost or pause from None
+                raise _worst([*failures, pause]) from None
             if self._closed:
-                raise Transient(f"{self.name} is shut down")
+                raise NotAccepted(f"{self.name} is shut down")
             try:
+                await self._speech.connected(self._timeout_s)
                 return await self._speech.recognize(piece.content, config, self._timeout_s)
             except Transient as exc:
                 await turns.failed(exc)
-                lost = lost if isinstance(exc, RateLimited) else exc
-                if attempt >= self._retries or self._closed:
-                    raise lost or exc from None
+                failures.append(exc)
+                lost = sum(not isinstance(failure, NotAccepted) for failure in failures)
+                if len(failures) > self._retries or lost > min(self._retries, LOST_RETRIES) or self._closed:
+                    raise _worst(failures) from None
                 if exc.retry_after is None:
-                    await asyncio.sleep(random.uniform(0.5, 1.0) * min(2.0**attempt, LONGEST_PAUSE_S))  # noqa: S311
-                attempt += 1
+                    pause_s = min(2.0 ** (len(failures) - 1), LONGEST_PAUSE_S)
+                    await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311
+
+
+def _worst(failures: list[Transient]) -> Transient:
+    """The newest of those that may have been billed: it counts, whatever pause comes after it. Else the newest."""
+    return next((exc for exc in reversed(failures) if not isinstance(exc, NotAccepted)), failures[-1])
 
 
 def _kept(answer: bytes | None) -> RecognizeResponse | None:

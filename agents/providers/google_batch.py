@@ -27,10 +27,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
-from agents.providers import Audio, Pending, Request
+from agents.providers import Audio, Listed, Pending, Request
 from agents.providers.google_speech import Speech, read
 from agents.providers.google_storage import Bucket
-from agents.providers.request_list import Listed, RequestList
+from agents.providers.request_list import RequestList
 from agents.providers.whole import Packer
 from schemas.errors import ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis
@@ -132,6 +132,16 @@ class GoogleBatch:
         if uri is None:
             return None
         return await self._list.find(lambda item: uri in (item.urls or ()), since, within_s=within_s, proof=proof)
+
+    async def listed(self, since: datetime) -> list[Listed]:
+        """See `RemoteRecognizer`."""
+        return await self._list.all(since)
+
+    def recalls(self, listed: Listed, request: Request) -> bool | None:
+        """See `RemoteRecognizer`: the marker is in the URI."""
+        if listed.urls is None:
+            return None
+        return any(f"/{quote(request.marker, safe='')}/" in uri for uri in listed.urls)
 
     async def _listed(self, _: datetime) -> list[Listed]:
         listed, token = [], ""

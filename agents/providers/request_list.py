@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from agents.providers import Listed
 from schemas.errors import InDoubt, Transient
 
 #: Seconds that one reading may take; whoever looks waits for it no longer than it likes, and finds it done later.
@@ -21,17 +22,6 @@ READING_S: Final = 180.0
 
 #: How far the provider's clock may be from ours.
 SKEW: Final = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A request in the list."""
-
-    id: str
-    #: By the provider's clock; None where the list does not say.
-    created: datetime | None
-    #: URLs of the audio; empty for what is none of our requests, None where the list does not say.
-    urls: frozenset[str] | None
 
 
 #: Reads everything that was created since a time, or more. Raises `Transient`, `ProviderError`.
@@ -61,16 +51,19 @@ class RequestList:
         self, matches: Callable[[Listed], bool], since: datetime, *, within_s: float, proof: bool
     ) -> str | None:
         """See `RemoteRecognizer.find`; `since` is a time at which nobody had made the request yet."""
-        earliest, since = self.clock() - within_s, since - SKEW
-        while (reading := self._good(earliest, since, proof=proof)) is None:
-            await self._next(since, proof=proof)
+        reading = await self._current(since - SKEW, within_s, proof=proof)
         for listed in reading.lists:
             for item in listed.values():
                 if matches(item):
                     return item.id
         if proof:
-            self._check(reading, since)
+            self._check(reading, since - SKEW)
         return None
+
+    async def all(self, since: datetime) -> list[Listed]:
+        """See `RemoteRecognizer.listed`: what either of two readings had."""
+        first, second = (await self._current(since - SKEW, 0.0, proof=True)).lists
+        return list((first | second).values())
 
     async def close(self) -> None:
         """Stop reading. Safe to call twice."""
@@ -78,6 +71,12 @@ class RequestList:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _current(self, since: datetime, within_s: float, *, proof: bool) -> _Reading:
+        earliest = self.clock() - within_s
+        while (reading := self._good(earliest, since, proof=proof)) is None:
+            await self._next(since, proof=proof)
+        return reading
 
     def _good(self, earliest: float, since: datetime, *, proof: bool) -> _Reading | None:
         newest = self._newest

@@ -5,6 +5,7 @@ and fails on order (`tests/servers/scripted.py`):
 
     POST /requests {marker, provider, tenant_id, job_id, run, language, duration_ms} -> 201 {id}
     GET  /requests?marker=...                                                       -> 200 [{id, marker}]
+    GET  /requests?provider=...&since=(Unix time)                                   -> 200 [{id, marker}]
     GET  /requests/{id} -> 200 {status: "pending", seconds} | {status: "done", hypothesis} | {status: "error", message}
 
 429 and 5xx (both with Retry-After) mean later; any other 4xx means no. A server accepts what it was sent within
@@ -19,12 +20,14 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from agents.providers import Audio, Pending, Request
+from agents.providers import Audio, Listed, Pending, Request
 from agents.providers.retry_after import seconds_of
 from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 from schemas.words import Hypothesis, Word, adapter
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import aiohttp
 
 #: Seconds for one call: below the 15 that a recognizer may take.
@@ -89,6 +92,20 @@ class Scripted:
             if answer:
                 return str(_field(answer[0], "id"))
         return None
+
+    async def listed(self, since: datetime) -> list[Listed]:
+        """See `RemoteRecognizer`."""
+        if self._url is None:
+            return []
+        which = {"provider": self.name, "since": str(since.timestamp())}
+        answer = await self._call("GET", "/requests", params=which)
+        if not isinstance(answer, list):
+            raise Transient(f"{self.name}: the list of requests is no list")
+        return [Listed(str(_field(item, "id")), marker=str(_field(item, "marker"))) for item in answer]
+
+    def recalls(self, listed: Listed, request: Request) -> bool | None:
+        """See `RemoteRecognizer`."""
+        return listed.marker == request.marker
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
         """See `RemoteRecognizer`."""

@@ -59,7 +59,7 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], 
                      $9::text[], $10::float8[], $11::int[], $12::text[], $13::text[], $14::timestamptz[],
                      $15::timestamptz[], $16::text[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[])
 ON CONFLICT (tenant_id, job_id, run, provider) DO UPDATE SET
-    state = excluded.state, provider_id = excluded.provider_id, hypothesis_uri = excluded.hypothesis_uri,
+    state = excluded.state, token = excluded.token, provider_id = excluded.provider_id, hypothesis_uri = excluded.hypothesis_uri,
     confidence = excluded.confidence, word_count = excluded.word_count, language = excluded.language,
     error = excluded.error, submitted_at = excluded.submitted_at, finished_at = excluded.finished_at,
     audio_url = excluded.audio_url, audio_at = excluded.audio_at,

@@ -85,7 +85,9 @@ WITH due AS (
 SELECT pg_notify('outbox_' || shard, '') FROM (SELECT DISTINCT shard FROM due) AS shards;
 
 -- name: queued
-SELECT count(*)::int FROM provider_requests WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL;
+SELECT (SELECT count(*)::int FROM provider_requests
+        WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL) AS queued,
+       (SELECT count(*)::int FROM provider_requests WHERE provider = $1 AND state = 'parked') AS parked;
 
 -- name: reserve
 -- Moments for $2 calls, $3 seconds apart, none before the provider's pause is over: seconds until the first of them.

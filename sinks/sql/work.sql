@@ -30,7 +30,32 @@ UPDATE provider_requests p
 SET state = 'intended', token = p.token + 1, claimed_until = clock_timestamp() + $5 * interval '1 second'
 FROM waiting w
 WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (w.tenant_id, w.job_id, w.run, w.provider)
-RETURNING p.*;
+RETURNING p.*, EXISTS (SELECT FROM strays s WHERE s.provider = p.provider) AS strays;
+
+-- name: doubtful
+-- Requests that a person should know of: parked, or left behind by the last run that had them.
+SELECT p.* FROM provider_requests p
+WHERE p.state = 'parked' OR (p.abandoned_at IS NOT NULL AND NOT EXISTS (
+    SELECT FROM provider_requests n
+    WHERE (n.tenant_id, n.job_id, n.provider) = (p.tenant_id, p.job_id, p.provider) AND n.run > p.run))
+ORDER BY claimed_until DESC NULLS LAST LIMIT $1;
+
+-- name: drop_known_strays
+DELETE FROM strays s USING provider_requests p WHERE p.provider = s.provider AND p.provider_id = s.provider_id AND s.provider = $1;
+
+-- name: strays
+SELECT * FROM strays WHERE provider = $1 ORDER BY provider_id;
+
+-- name: keep_strays
+-- Those that no row knows. Lists of URLs come as JSON: unnest would take arrays of arrays apart.
+INSERT INTO strays (provider, provider_id, created, urls, marker)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::jsonb[], $5::text[]) AS w (provider, provider_id, created, urls, marker)
+WHERE NOT EXISTS (SELECT FROM provider_requests p WHERE p.provider = w.provider AND p.provider_id = w.provider_id)
+ON CONFLICT (provider, provider_id) DO UPDATE SET created = excluded.created
+RETURNING *;
+
+-- name: forget_stray
+DELETE FROM strays WHERE provider = $1 AND provider_id = $2 RETURNING provider_id;
 
 -- name: hasten
 -- The scheduled event of a submitted request, found by its job, becomes due; its relay is told. What is due already may be in a
@@ -41,6 +66,15 @@ WITH due AS (
     WHERE p.provider = $1 AND p.provider_id = $2 AND p.state = 'submitted'
       AND o.tenant_id = p.tenant_id AND o.job_id = p.job_id AND o.topic = $3 AND o.due_at > clock_timestamp()
     RETURNING o.shard
+)
+SELECT pg_notify('outbox_' || shard, '') FROM due;
+
+-- name: hasten_job
+-- The same for a request of any state, by its job.
+WITH due AS (
+    UPDATE outbox SET due_at = clock_timestamp()
+    WHERE tenant_id = $1 AND job_id = $2 AND topic = $3 AND due_at > clock_timestamp()
+    RETURNING shard
 )
 SELECT pg_notify('outbox_' || shard, '') FROM due;
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import socket
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agents.providers import Checked, Pending, Request, UploadingRecognizer
-from agents.providers.assemblyai import CALLED_S, AssemblyAI, Callback
-from schemas.errors import ProviderError, RateLimited, SettingsError, Transient, Unavailable
+from agents.providers import Checked, Listed, Pending, Request, UploadingRecognizer
+from agents.providers.assemblyai import CALLED_S, DELIVERY_MS, AssemblyAI, Callback
+from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient, Unavailable
 from schemas.words import Hypothesis, Word
 from tests.servers.assemblyai import Server, Switches
 
@@ -398,6 +399,89 @@ async def test_a_list_without_end_is_given_up_in_time_and_not_taken_for_a_no(run
         with pytest.raises(Transient, match="too long"):
             await recognizer.find(ASKED)
         await recognizer.close()
+
+
+@pytest.mark.parametrize("how", [{"status": 202}, {"half": 1}, {"late": 1, "late_answer": "504"}], ids=str)
+async def test_an_answer_to_a_submission_that_is_none_leaves_open_whether_it_is_accepted(recognizer, server, how):
+    server.switches = Switches(**how)
+
+    with pytest.raises(Transient) as caught:
+        await recognizer.submit(ASKED, Sound())
+    assert not isinstance(caught.value, NotAccepted)
+
+
+async def test_a_list_that_has_other_requests_only_now_and_then_proves_nothing(recognizer, server):
+    """In one reading of the two something is missing that was there long before."""
+    for n in range(5):
+        ago = time.time() - 500 + 100 * n
+        server.ledger.charge({"id": f"other-{n}", "audio_url": f"https://x/{n}", "charged_at": ago, "ready_at": ago})
+    server.switches = Switches(gap=1)
+    with pytest.raises(Transient, match="leaves some out"):
+        await recognizer.find(replace(ASKED, since=datetime.now(UTC)))
+
+    assert await recognizer.find(replace(ASKED, since=datetime.now(UTC))) is None
+
+
+async def test_a_list_that_has_forgotten_where_we_were_is_not_taken_for_its_end(recognizer, server):
+    now = time.time()
+    for n in range(5):
+        server.ledger.charge({"id": f"other-{n}", "audio_url": f"https://x/{n}", "charged_at": now, "ready_at": now})
+    server.switches = Switches(page=2)
+    page, deleted = recognizer._page, []
+
+    async def forgetting(before):
+        if before is not None and not deleted:
+            deleted.append(before)
+            server._deleted.add(before)
+        return await page(before)
+
+    recognizer._page = forgetting
+    with pytest.raises(Transient, match="does not go on where it was"):
+        await recognizer.find(replace(ASKED, since=datetime.now(UTC)))
+
+
+async def test_those_who_look_at_the_same_time_share_a_reading(recognizer, server):
+    asked = [replace(ASKED, audio_url=f"https://x/{n}", since=datetime.now(UTC)) for n in range(30)]
+    ids = [await recognizer.submit(each, Sound()) for each in asked]
+    found = await asyncio.gather(*(recognizer.find(each) for each in asked))
+
+    assert found == ids
+    assert [call for call, _ in server.calls].count("find") <= 2 * 2 * 2  # two readings each, of two calls
+
+
+async def test_a_reading_goes_on_when_who_asked_for_it_has_given_up(recognizer, server):
+    id = await recognizer.submit(ASKED, Sound())
+    server.switches = Switches(stall=True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await recognizer.find(ASKED)
+    server.switches = Switches()
+    looked = [call for call, _ in server.calls].count("find")
+
+    assert looked == 1
+    with contextlib.suppress(Transient):  # the call that stalled was cut off, or given up
+        await recognizer.find(ASKED, within_s=10)
+    assert await recognizer.find(ASKED, within_s=10) == id
+
+
+async def test_a_link_to_our_storage_is_known_again_by_its_path_whoever_signed_it(recognizer):
+    listed = Listed("x", datetime(2026, 1, 1, tzinfo=UTC), frozenset([SIGNED.format(1)]))
+    upload = Listed("y", None, frozenset(["https://cdn.assemblyai.com/upload/1"]))
+    again = replace(ASKED, audio_url=SIGNED.format(2), since=datetime.now(UTC))
+
+    assert recognizer.recalls(listed, again)
+    assert recognizer.recalls(listed, replace(again, audio_url="https://bucket/another.wav?s=1")) is False
+    assert recognizer.recalls(upload, again) is False
+    assert recognizer.recalls(upload, replace(again, audio_url="https://cdn.assemblyai.com/upload/2")) is None
+    assert recognizer.recalls(Listed("z", None, None), again) is None
+
+
+async def test_the_system_does_not_deliver_a_request_long_after_we_have_given_up(recognizer, server):
+    await recognizer.submit(ASKED, Sound())
+    [connection] = recognizer._calls.http_client._transport._pool.connections
+    stream = connection._connection._network_stream.get_extra_info("socket")
+
+    assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DELIVERY_MS
 
 
 @pytest.mark.parametrize("bare", [False, True])

@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 
+from agents.commands.requests import decide
 from schemas import topics
 from schemas.errors import Unavailable
 from schemas.events import AsrDeadline, AsrRequest, Persisted, StepState
 from schemas.jobs import Adjudication, Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step, Usage
 from schemas.messages import Message
-from sinks import Claim
+from sinks import Claim, Stray
 from sinks.memory import MemoryDatabase
 from sinks.migrate import migrate
 from sinks.postgres import SQL, Postgres, connect_pool
@@ -856,3 +857,71 @@ async def test_a_provider_that_refuses_again_after_each_pause_it_asked_for_is_gi
 
     assert first_s == pytest.approx(1, abs=0.5)
     assert await paused_s(under_test) == pytest.approx(2, abs=0.5)
+
+
+async def test_what_a_person_should_know_of(under_test):
+    """Parked requests; those that a run left behind, until another run has them."""
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a", "b", "c")])
+    for provider in ("a", "b"):
+        await database.claim("t", "j", 1, provider, 0)
+    await database.commit([changed("a", 1, state="parked", error="it cannot be listed")])
+    before = await database.doubtful(10)
+    end = Outcome(tenant_id="t", job_id="j", run=1, give_up="no answer before the deadline")
+    await database.commit([Step("reconcile", uuid4(), end), moved("failed")])
+    after = await database.doubtful(10)
+    again = Outcome(tenant_id="t", job_id="j", begin=job(run=2), new_requests=requests(job(run=2), "a"))
+    await database.commit([Step("intake", uuid4(), again)])
+
+    assert [(row.provider, row.state) for row in before] == [("a", "parked")]
+    assert sorted((row.provider, row.state) for row in after) == [("a", "failed"), ("b", "failed")]
+    assert [(row.provider, row.run) for row in await database.doubtful(10)] == [("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("decision", "state"), [("found", "submitted"), ("retry", "waiting"), ("give-up", "failed")], ids=str
+)
+async def test_a_person_decides_about_a_parked_request_and_whoever_looked_for_it_cannot_write(
+    under_test, decision, state
+):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    await database.claim("t", "j", 1, "a", 0)
+    parked = changed("a", 1, state="parked", error="it cannot be listed")
+    await database.commit([replace(parked, outcome=replace(parked.outcome, later=(poll("j", "a"),)))])
+    [row] = await database.doubtful(10)
+
+    assert await decide(database, row, decision, "p7")
+    assert not await decide(database, row, decision, "p7")
+    assert await under_test.due() == [("asr.requests.a", b"j")]
+    late = await database.commit([changed("a", 1, state="parked", error="still not")])
+    [row] = await database.requests("t", "j", 1)
+    assert not late[0].applied
+    assert (row.state, row.token) == (state, 2)
+    assert (row.provider_id, bool(row.abandoned_at)) == ("p7" if state == "submitted" else None, state == "failed")
+    assert isinstance(await database.claim("t", "j", 1, "a", 30), Claim) == (state == "waiting")
+
+
+async def test_strays_are_what_no_row_knows_until_one_does(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    await database.commit([changed("a", None, state="submitted", provider_id="p1")])
+    now = await database.now()
+    known, upload, other = (
+        Stray("a", "p1", now, ("https://x/1",), None),
+        Stray("a", "p2", None, None, None),
+        Stray("a", "p3", now, (), "marker"),
+    )
+    kept = await database.keep_strays([known, upload, other])
+    await database.commit([created(job("k", status="transcribing"), "a")])
+    claim = await database.claim("t", "k", 1, "a", 30)
+
+    assert sorted(kept, key=lambda stray: stray.provider_id) == [upload, other]
+    assert await database.strays("a") == [upload, other]
+    assert await database.strays("b") == []
+    assert claim.strays
+    await database.commit([changed("a", 1, "k", state="submitted", provider_id="p2")])
+    assert await database.strays("a") == [other]
+    assert await database.forget_stray("a", "p3")
+    assert not await database.forget_stray("a", "p3")
+    assert await database.keep_strays([]) == []

@@ -34,7 +34,7 @@ from agents.providers.google_batch import GoogleBatch
 from agents.providers.google_speech import Speech
 from agents.providers.google_storage import Bucket
 from agents.providers.scripted import Scripted, hear
-from schemas.errors import ProviderError, RateLimited, RefusedMedia, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, RefusedMedia, Transient
 from schemas.words import Hypothesis, adapter
 from tests.conftest import need
 from tests.servers import assemblyai, gcs, google_speech
@@ -316,6 +316,7 @@ async def test_a_pause_that_is_asked_for_is_passed_on_by_every_call(billed):
     for call in calls:
         with pytest.raises(RateLimited) as caught:
             await call()
+        assert isinstance(caught.value, NotAccepted)
         assert caught.value.retry_after == 7
 
 
@@ -327,6 +328,50 @@ async def test_a_failing_server_is_transient_in_every_call(billed):
         with pytest.raises(Transient):
             await call()
     assert len(billed.charges()) == 1
+
+
+async def test_it_says_how_long_a_lost_request_may_still_arrive(remote):
+    assert 10 < remote.recognizer.settles_s < remote.recognizer.remembers_s
+
+
+@pytest.mark.parametrize("how", [{"error_5xx": True}, {"stall": True}, {"lose_answer": 1}], ids=str)
+async def test_it_is_open_whether_a_submission_that_ends_like_this_is_accepted(billed, how):
+    asked = await uploaded(billed.recognizer, request())
+    await billed.switch(**how)
+
+    with pytest.raises(Transient) as caught:
+        await billed.recognizer.submit(asked, Sound())
+    assert not isinstance(caught.value, NotAccepted)
+
+
+async def test_a_reading_that_leaves_the_request_out_is_not_taken_for_proof(billed):
+    asked = await uploaded(billed.recognizer, request())
+    provider_id = await billed.recognizer.submit(asked, Sound())
+    await billed.switch(gap=1)
+
+    assert await billed.recognizer.find(asked) == provider_id
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+async def test_it_is_found_however_small_the_pages_of_the_list_are(billed, page):
+    asked = [await uploaded(billed.recognizer, request(f"job-{number}")) for number in range(4)]
+    ids = [await billed.recognizer.submit(each, Sound()) for each in asked]
+    await billed.switch(page=page, repeat=3)
+
+    assert [await billed.recognizer.find(each) for each in asked] == ids
+    never = await uploaded(billed.recognizer, request("never"))
+    assert await billed.recognizer.find(never) is None
+
+
+async def test_everything_that_was_asked_for_is_listed_and_known_again_as_far_as_it_can_be(billed):
+    since = datetime.now(UTC)
+    asked, other = [await uploaded(billed.recognizer, request(job)) for job in ("job-1", "job-2")]
+    provider_id = await billed.recognizer.submit(asked, Sound())
+    [listed] = await billed.recognizer.listed(since)
+
+    assert listed.id == provider_id
+    assert billed.recognizer.recalls(listed, asked)
+    assert not billed.recognizer.recalls(listed, other)
 
 
 async def test_a_server_that_never_answers_is_given_up_in_every_call(billed):
@@ -366,13 +411,11 @@ async def test_a_recording_that_the_provider_cannot_transcribe_is_a_final_no(bil
 )
 async def test_no_server_at_all_is_transient(make):
     recognizer = make(f"http://127.0.0.1:{unused_port()}")
-    asked = replace(request(), audio_url="https://example.com/a.wav")
+    asked = replace(request(), audio_url="https://example.com/a.wav", since=datetime.now(UTC))
 
-    for call in (
-        lambda: recognizer.submit(asked, Sound()),
-        lambda: recognizer.find(asked),
-        lambda: recognizer.poll("x"),
-    ):
+    with pytest.raises(NotAccepted):
+        await recognizer.submit(asked, Sound())
+    for call in (lambda: recognizer.find(asked), lambda: recognizer.poll("x"), lambda: recognizer.listed(asked.since)):
         with pytest.raises(Transient):
             await call()
     await recognizer.close()

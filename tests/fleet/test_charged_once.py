@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestServer
 
+from agents.commands.requests import decide, recover
 from agents.memory import Clock
 from agents.providers.assemblyai import AssemblyAI
 from agents.providers.scripted import Scripted
@@ -220,3 +221,48 @@ async def test_a_parked_request_holds_its_run_until_the_deadline_and_is_looked_f
     assert "may have been accepted, and is not asked again" in failed["error"]
     assert told.story.terminal() == [("persisted", job(0), 2), ("job.failed", job(0), 1)]
     assert sorted(told.charges.values()) == [1]
+
+
+async def test_after_a_restore_nothing_is_asked_for_that_the_provider_was_asked_for_already(told, story):
+    """The database is that of before the upload, and Kafka has the upload still. An upload to AssemblyAI has a URL that
+    nobody can derive again: such a request waits for a person.
+    """
+    clock = told.story.fleet.clock
+    backup = clock()
+    await told.uploaded()
+    await told.story.fleet.run()
+    clock.advance(300)
+    restored = story(told.vendor.recognizer, deadline_s=900, clock=clock)
+    [stray] = await recover(restored.fleet.database, told.vendor.recognizer, backup)
+    await restored.upload(job(0))
+    await restored.fleet.run(until=timedelta(minutes=5))
+    if told.vendor.by == "audio_url":
+        [row] = await restored.fleet.database.doubtful(10)
+        assert "requests of before the restore that nobody knows" in row.error
+        assert restored.terminal() == []
+        await decide(restored.fleet.database, row, "found", stray.provider_id)
+        await restored.fleet.run()
+
+    assert restored.terminal() == [("persisted", job(0), 1)]
+    assert sorted(told.charges.values()) == [1]
+    assert await restored.fleet.database.strays(told.vendor.recognizer.name) == []
+
+
+async def test_after_a_restore_what_the_provider_was_not_asked_for_is_submitted(told, story):
+    clock = told.story.fleet.clock
+    backup = clock()
+    await told.uploaded()
+    await told.story.fleet.run()
+    clock.advance(300)
+    restored = story(told.vendor.recognizer, deadline_s=900, clock=clock)
+    [stray] = await recover(restored.fleet.database, told.vendor.recognizer, backup)
+    await restored.upload(job(1))
+    await restored.fleet.run(until=timedelta(minutes=5))
+    if told.vendor.by == "audio_url":
+        [row] = await restored.fleet.database.doubtful(10)
+        await decide(restored.fleet.database, row, "retry")
+        await restored.fleet.run()
+
+    assert restored.terminal() == [("persisted", job(1), 1)]
+    assert sorted(told.charges.values()) == [1, 1]
+    assert await restored.fleet.database.strays(told.vendor.recognizer.name) == [stray]

@@ -116,9 +116,12 @@ class Server(Billing):
     async def find(self, request: web.Request) -> web.StreamResponse:
         if (answer := await self._misbehaved(request, "find")) is not None:
             return answer
-        marker = request.query.get("marker")
         there = self.listed(self.ledger.charges)
-        found = self.switches.shown([c for c in there if c["marker"] == marker])
+        if (since := request.query.get("since")) is not None:
+            there = [c for c in there if c["provider"] == request.query["provider"] and c["charged_at"] >= float(since)]
+        else:
+            there = [c for c in there if c["marker"] == request.query.get("marker")]
+        found = self.switches.shown(there)
         return web.json_response([{"id": c["id"], "marker": c["marker"]} for c in found])
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
