@@ -9,6 +9,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 
 from agents import kafka as clients
 from agents.kafka import Kafka
@@ -48,7 +49,7 @@ class GroupPositions:
         behind: dict[Any, int] = {}
         async with self._admin() as admin:
             for group, topics in groups.items():
-                committed = await admin.list_consumer_group_offsets(group)
+                committed = await _committed(admin, group)
                 for partition, end in ends.items():
                     if partition.topic in topics:
                         known = committed.get(partition)
@@ -97,3 +98,12 @@ class GroupPositions:
             yield reader
         finally:
             await reader.stop()
+
+
+async def _committed(admin: Any, group: str) -> dict[Any, Any]:
+    """The group's offsets. Coordinators take a moment at Kafka's start and after one of its nodes is lost."""
+    for pause_s in (0.2, 0.4, 0.8, 1.6, 3.2):
+        with contextlib.suppress(GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
+            return dict(await admin.list_consumer_group_offsets(group))
+        await asyncio.sleep(pause_s)
+    return dict(await admin.list_consumer_group_offsets(group))

@@ -93,7 +93,7 @@ class Sweeper:
         await self.sweep_blobs()
 
     async def _revive(self, status: Status) -> None:
-        groups = self._groups(status)
+        groups = self.groups(status)
         snapshot = self._snapshots.get(status)
         if snapshot is None:
             at = await self.database.now()
@@ -116,7 +116,7 @@ class Sweeper:
             await self.upkeep.note_revivals([one.job for one in stuck])
         return len(stuck)
 
-    def _groups(self, status: Status) -> dict[str, Collection[str]]:
+    def groups(self, status: Status) -> dict[str, Collection[str]]:
         """The consumer groups that jobs of this status wait for, with the topics in which their events may be."""
         reconcile: dict[str, Collection[str]] = {"concord.reconcile": AWAITED["reconciling"]}
         match status:

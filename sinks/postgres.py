@@ -441,6 +441,22 @@ class Postgres:
         """These are gone, or referred to."""
         await self._fetch("forget_blobs", list(uris))
 
+    async def unended_requests(self, limit: int) -> list[Any]:
+        """Requests of ended runs whose end is not known."""
+        return await self._fetch("unended_requests", limit)
+
+    async def without_transcript(self, limit: int) -> list[Any]:
+        """Completed jobs that have no transcript."""
+        return await self._fetch("without_transcript", limit)
+
+    async def files_after(self, tenant_id: str, job_id: str, run: int, kind: str, limit: int) -> list[Any]:
+        """Stored files by their key, those behind this one."""
+        return await self._fetch("files_after", tenant_id, job_id, run, kind, limit)
+
+    async def known_blobs(self, keys: Sequence[Key]) -> list[Any]:
+        """What these jobs refer to; a status of None where there is no such job."""
+        return await self._fetch("known_blobs", *_split(keys, 2))
+
     async def outbox_depth(self) -> list[Any]:
         """Per shard: rows due, rows waiting, age of the oldest due one in seconds."""
         return await self._fetch("outbox_depth")

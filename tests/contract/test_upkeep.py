@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from agents.group_positions import GroupPositions
 from agents.kafka import Kafka, consumer, producer
@@ -123,15 +120,6 @@ async def test_the_blob_of_a_refused_step_is_an_orphan_at_once(under_test):  # n
     assert await database.orphan_blobs(3600, 3600, 10) == ["s3://b/t/j/original.au"]
 
 
-async def answered(question, *about):
-    """The answer of a Kafka that has just started: its first group's coordinator takes a moment."""
-    async with asyncio.timeout(20):
-        while True:
-            with contextlib.suppress(GroupCoordinatorNotAvailableError):
-                return await question(*about)
-            await asyncio.sleep(0.3)
-
-
 async def test_a_group_has_passed_what_it_has_committed_markers_of_transactions_left_out(kafka):
     where, topic, group = Kafka(kafka), f"positions-{uuid4().hex}", f"group-{uuid4().hex}"
     admin = AIOKafkaAdminClient(**where.client())
@@ -143,7 +131,7 @@ async def test_a_group_has_passed_what_it_has_committed_markers_of_transactions_
         await sender.send_and_wait(topic, b"one", partition=0)
     positions = GroupPositions(where)
     ends = await positions.ends([topic, "no-such-topic"])
-    unread = await answered(positions.passed, {group: [topic]}, ends)
+    unread = await positions.passed({group: [topic]}, ends)
     reader = consumer(where, topic, group_id=group)
     await reader.start()
     await reader.getone()
