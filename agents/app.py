@@ -9,7 +9,6 @@ import contextlib
 import gc
 import logging
 import os
-import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -62,9 +61,9 @@ from sinks.reader import Reader
 from web.app import make_app
 from web.auth import ApiKeys
 from web.callbacks import HEADER, Callbacks, token_of
-from web.changes import Changes
 from web.connections import BoundedSite, Bounds
 from web.ports import Health, LiveJobs
+from web.status_feed import StatusFeeds
 
 if TYPE_CHECKING:
     from schemas.events import JobStatus
@@ -231,25 +230,14 @@ class LiveTable:
 
     def __init__(self) -> None:
         self._table: LiveJobs | None = None
-        self._tables = 0
 
     def use(self, table: LiveJobs | None) -> None:
         """From now on this one, or none."""
         self._table = table
-        self._tables += 1
-
-    @property
-    def epoch(self) -> int:
-        """The table's own; another one after a change of tables."""
-        return (self._tables << 32) + (self._table.epoch if self._table else 0)
 
     def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
         """What the table says."""
         return self._table.get(tenant_id, job_id) if self._table else None
-
-    def owner(self, tenant_id: str, job_id: str) -> str | None:
-        """What the table says."""
-        return self._table.owner(tenant_id, job_id) if self._table else None
 
 
 @dataclass
@@ -272,7 +260,7 @@ class Fleet:
     paces: list[Pace] = field(default_factory=list)
     paid: PaidCalls = field(default_factory=PaidCalls)
     table: LiveTable = field(default_factory=LiveTable)
-    changes: Changes = field(default_factory=Changes)
+    feeds: StatusFeeds = field(default_factory=StatusFeeds)
     #: What is due and not published, at the last look.
     backlog: list[Overdue] = field(default_factory=list)
 
@@ -401,8 +389,8 @@ async def _answers(store: Store) -> None:
 
 
 def _listen(settings: Settings, *, must: bool) -> socket.socket:
-    """The HTTP socket, bound first: its port goes into what other workers are told. Workers that serve no API take any
-    port.
+    """The HTTP socket, bound first: where it cannot be, nothing else need be started. Workers that serve no API take
+    any port.
     """
     address = (settings.http_host, settings.http_port)
     try:
@@ -416,7 +404,7 @@ def _listen(settings: Settings, *, must: bool) -> socket.socket:
 
 def _url(settings: Settings, listening: socket.socket) -> str:
     host = settings.http_host if settings.http_host != "0.0.0.0" else socket.gethostname()  # noqa: S104 - a comparison
-    return settings.advertise or f"http://{host}:{listening.getsockname()[1]}"
+    return f"http://{host}:{listening.getsockname()[1]}"
 
 
 async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
@@ -431,7 +419,7 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
         metrics=lambda: generate_latest(fleet.metrics.registry),
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
-        changes=fleet.changes,
+        feeds=fleet.feeds,
         callbacks=Callbacks(fleet.database, tokens) if tokens else None,
         bounds=bounds,
     )
@@ -518,8 +506,8 @@ def _build(fleet: Fleet, kafka: Kafka, committer: Committer, admission: Admissio
 
 def _build_track(fleet: Fleet, kafka: Kafka, committer: Committer) -> _Built:
     more = _membership("track", fleet)
-    changed = fleet.changes.publish
-    app, table = bind.track_app(kafka, fleet.settings.data, fleet.url, committer, fleet.metrics, changed, **more)
+    changed = fleet.feeds.publish
+    app, table = bind.track_app(kafka, fleet.settings.data, committer, fleet.metrics, changed, **more)
     return app, None, table
 
 
@@ -654,10 +642,4 @@ def _membership(role: str, fleet: Fleet) -> dict[str, Any]:
     """
     if not fleet.settings.instance:
         return {}
-    name = f"{fleet.settings.instance}.{role}"
-    if role == "track":
-        # The place comes back with the URL in it that the worker had. With another one (CONCORD_HTTP with port 0)
-        # Faust's assignor would refuse its own assignment, for ever: then it is another worker, which waits for the
-        # dead one.
-        name += "." + re.sub(r"[^A-Za-z0-9._-]", "-", fleet.url)
-    return {"consumer_group_instance_id": name}
+    return {"consumer_group_instance_id": f"{fleet.settings.instance}.{role}"}

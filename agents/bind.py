@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from aiokafka.partitioner import DefaultPartitioner
 from yarl import URL
 
 from agents import track
@@ -198,46 +197,27 @@ class FaustTable:
         while files:
             files.popitem()[1].close()
 
-    @property
-    def epoch(self) -> int:
-        """How often partitions have moved. A row read back after a kill may be older than what was shown of it."""
-        return int(self._app.rebalancing_count)
-
     def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
         """This worker's row; None while partitions move or the table is read back."""
         row = self._table.get(ids.job_key(tenant_id, job_id)) if self._settled() else None
         return JobStatus.model_validate(row) if row else None
 
-    def owner(self, tenant_id: str, job_id: str) -> str | None:
-        """Base URL of the other worker that has the row."""
-        if not self._settled():
-            return None
-        # Not Faust's `key_store`: it needs the producer's metadata of the changelog, and counts the key as JSON. Rows
-        # live where their source event was, and that went by the raw key.
-        everywhere = range(self._table.partitions)
-        partition = _PARTITIONER(ids.job_key(tenant_id, job_id).encode(), everywhere, everywhere)
-        changelog = self._table.changelog_topic.get_topic_name()
-        for url, held in self._app.router.tables_metadata().items():
-            if partition in held.get(changelog, ()):
-                return None if str(url) == str(self._app.conf.canonical_url) else str(url)
-        return None
-
-
-#: How every client of ours, and any Java client, finds the partition of a key.
-_PARTITIONER = DefaultPartitioner()
-
 
 def track_app(
     kafka: Kafka,
     data: Path,
-    url: str,
     committer: Committer,
     metrics: Metrics,
     changed: Callable[[JobStatus], None],
     **more: Any,
 ) -> tuple[faust.App, FaustTable]:
-    """The app that owns the table `jobs`, and the table. `url` is where other workers ask for our rows."""
-    app = faust_app("track", kafka, data, store="rocksdb://", table_standby_replicas=0, canonical_url=url, **more)
+    """The app that owns the table `jobs`, and the table."""
+    # Workers ask PostgreSQL and not each other: whoever speaks to the broker may join the group with any address. One
+    # address for all, because a member that comes back as `CONCORD_INSTANCE` gets the assignment that it had, which
+    # Faust's assignor refuses if another address is in it.
+    app = faust_app(
+        "track", kafka, data, store="rocksdb://", table_standby_replicas=0, canonical_url="http://concord", **more
+    )
     # No value_type: with one, the changelog cannot be decoded and the table comes up empty.
     table = app.Table(track.TABLE, partitions=kafka.partitions, key_type=str)
     topic = app.topic(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ class Persist:
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or job.run != data.run or job.ended:
             return NOTHING
+        job = replace(job, metadata=await self.database.metadata(*job.key))
         decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
         content = agent_optimized(job, decided)
         optimized = await self._put(names.agent_optimized(job.tenant_id, job.job_id, job.run), content)

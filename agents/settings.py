@@ -170,9 +170,6 @@ class Settings(BaseModel):
         ge=8,
         description="open HTTP connections of a worker, and half of its limit of open files at most",
     )
-    advertise: str | None = Field(
-        None, alias="CONCORD_ADVERTISE", description="http://host:port at which other workers reach this one"
-    )
     public_url: str | None = Field(
         None,
         alias="CONCORD_PUBLIC_URL",

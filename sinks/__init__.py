@@ -9,13 +9,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from schemas.events import JobStatus
 from schemas.jobs import (
     Adjudication,
     File,
     Job,
     ProviderRequest,
+    Standing,
     Status,
     Step,
     Transcript,
@@ -169,6 +171,9 @@ class Database(Protocol):
     async def job(self, tenant_id: str, job_id: str) -> Job | None:
         """The job's row."""
 
+    async def metadata(self, tenant_id: str, job_id: str) -> dict[str, Any]:
+        """What the job's producer sent along. Apart from the row, which everybody reads: it may be 850 kB."""
+
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference: two, if they are two."""
 
@@ -264,7 +269,7 @@ class Cursor:
 class Page:
     """Some of a tenant's jobs, newest first, and where to go on (None at the end)."""
 
-    jobs: list[Job]
+    jobs: list[JobStatus]
     following: Cursor | None
 
 
@@ -282,6 +287,11 @@ class Reads(Protocol):
 
     async def job(self, tenant: str, job_id: str) -> Job | None:
         """The tenant's job with this id."""
+
+    async def standing(self, tenant: str, job_id: str) -> Standing | None:
+        """How new the job's row is, read after this was called. For the service itself: asked about any tenant's job,
+        it tells nothing of it.
+        """
 
     async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by a name, which is an id (a UUID in any spelling) or a reference: of each tenant at

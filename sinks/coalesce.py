@@ -27,6 +27,11 @@ class Coalesce(Generic[K, V]):
         self._waiting: dict[K, list[asyncio.Future[V]]] = {}
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being asked."""
+        return not self._waiting and (self._task is None or self._task.done())
+
     async def __call__(self, key: K) -> V:
         """The answer for one key."""
         answer: asyncio.Future[V] = asyncio.get_running_loop().create_future()

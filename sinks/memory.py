@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -32,6 +33,7 @@ from sinks import Claim, Stray, Traffic, places
 from sinks.upkeep import AWAITED, StuckJob
 
 _JOB = TypeAdapter(Job)
+_METADATA = TypeAdapter(dict[str, Any])
 _REQUEST = TypeAdapter(ProviderRequest)
 _USAGE = TypeAdapter(Usage)
 _ADJUDICATION = TypeAdapter(Adjudication)
@@ -48,6 +50,7 @@ class MemoryDatabase:
     audit: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     _inbox: set[tuple[str, UUID]] = field(default_factory=set)
     _jobs: dict[Key, bytes] = field(default_factory=dict)
+    _metadata: dict[Key, bytes] = field(default_factory=dict)
     #: By (tenant, reference).
     _references: dict[tuple[str, str], Key] = field(default_factory=dict)
     #: By (tenant, job, run), then provider.
@@ -79,7 +82,9 @@ class MemoryDatabase:
         rows = Rows(job, self._of_run(*key, job.run) if key and job else {}, self._namesake(step.outcome.create))
         written = advance(step, rows, self.clock())
         if rows.job is not None and key:
-            self._jobs[key] = _JOB.dump_json(rows.job)
+            if rows.job.metadata is not None:
+                self._metadata[key] = _METADATA.dump_json(rows.job.metadata)
+            self._jobs[key] = _JOB.dump_json(replace(rows.job, metadata=None))
             if rows.job.reference is not None:
                 self._references[rows.job.tenant_id, rows.job.reference] = key
             stored = {p: _REQUEST.dump_json(r) for p, r in rows.requests.items()}
@@ -112,6 +117,10 @@ class MemoryDatabase:
     async def job(self, tenant_id: str, job_id: str) -> Job | None:
         """The job's row."""
         return self._load(tenant_id, job_id)
+
+    async def metadata(self, tenant_id: str, job_id: str) -> dict[str, Any]:
+        """What the producer sent along."""
+        return _METADATA.validate_json(self._metadata.get((tenant_id, job_id), b"{}"))
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The jobs with this id or this reference; see `sinks.Database`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.ids import canonical_uuid
-from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
+from schemas.jobs import ORDER, TERMINAL, File, Job, Standing, Status, Transcript, standing, status_of
 from sinks import MANY, Cursor, Page
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ class MemoryReader:
     async def job(self, tenant: str, job_id: str) -> Job | None:
         """The job's row."""
         return await self.database.job(tenant, job_id)
+
+    async def standing(self, tenant: str, job_id: str) -> Standing | None:
+        """How new the job's row is."""
+        job = await self.database.job(tenant, job_id)
+        return standing(status_of(job)) if job is not None else None
 
     async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by an id or a reference."""
@@ -43,7 +48,9 @@ class MemoryReader:
         if before is not None:
             mine = [job for job in mine if _is_behind(job, before)]
         page = mine[:limit]
-        return Page(page, Cursor(_created(page[-1]), page[-1].job_id) if len(mine) > limit else None)
+        return Page(
+            [status_of(job) for job in page], Cursor(_created(page[-1]), page[-1].job_id) if len(mine) > limit else None
+        )
 
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""

@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -31,7 +31,8 @@ SQL = queries.load("steps", "work", "relay", "retention", "turns", "upkeep")
 STATEMENT_S = 15.0
 
 _REQUEST_COLUMNS = tuple(f.name for f in fields(ProviderRequest))
-_JOB_COLUMNS = tuple(f.name for f in fields(Job))
+#: Rows are read without their metadata.
+_JOB_COLUMNS = tuple(f.name for f in fields(Job) if f.name != "metadata")
 
 
 async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8) -> asyncpg.Pool[asyncpg.Record]:
@@ -147,7 +148,9 @@ class Postgres:
         changed = [job for key, job in sorted(jobs.items()) if old_jobs.get(key) is not job]
         if changed:
             try:
-                written = await db.fetch(SQL["upsert_jobs"], *_columns(changed, _JOB_ORDER))
+                written = await db.fetch(
+                    SQL["upsert_jobs"], *_columns([_insertable(job) for job in changed], _JOB_ORDER)
+                )
             except asyncpg.UniqueViolationError as exc:
                 raise asyncpg.SerializationError("a reference was taken between lock and write") from exc
             if len(written) != len(changed):
@@ -201,6 +204,11 @@ class Postgres:
     async def _jobs(self, keys: Sequence[Key]) -> list[Job | None]:
         jobs = {job.key: job for job in map(_job, await self._fetch("jobs", *_split(keys, 2)))}
         return [jobs.get(key) for key in keys]
+
+    async def metadata(self, tenant_id: str, job_id: str) -> dict[str, Any]:
+        """What the producer sent along; see `sinks.Database`."""
+        rows = await self._fetch("metadata", tenant_id, job_id)
+        return rows[0]["metadata"] if rows else {}
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The jobs with this id or this reference; see `sinks.Database`."""
@@ -558,7 +566,12 @@ def _stray(row: Any) -> Stray:
 def _job(row: Any) -> Job:
     values = {name: row[name] for name in _JOB_COLUMNS}
     values["steps"] = {name: StepState.model_validate(step) for name, step in values["steps"].items()}
-    return Job(**values)
+    return Job(**values, metadata=None)
+
+
+def _insertable(job: Job) -> Job:
+    """A row that is there keeps its metadata; but a row that might be inserted must have some."""
+    return replace(job, metadata={}) if job.metadata is None else job
 
 
 def _request(row: Any) -> ProviderRequest:

@@ -5,22 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
+from schemas.events import JobStatus, StepState
 from schemas.ids import canonical_uuid
-from schemas.jobs import ORDER, TERMINAL, File, Job, Status, Transcript
+from schemas.jobs import ORDER, TERMINAL, File, Job, Standing, Status, Transcript, status_of
 from sinks import MANY, Cursor, Page, queries
+from sinks.coalesce import Coalesce
+from sinks.fair_slots import FairSlots
 from sinks.postgres import _job
 from sinks.postgres_errors import AWAY, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
     import asyncpg
 
+    from schemas.ids import Key
+
 SQL = queries.load("reads")
+
+#: Rows of a list after which others have their turn of the event loop.
+TURN = 50
+
+#: Questions that are answered at once, over a pool of eight connections, and of one tenant.
+READ_SLOTS, TENANT_SLOTS = 6, 3
 
 #: Seconds to wait for a free connection, and for an answer. People ask again; they do not wait as long as stages do.
 ACQUIRE_S, ANSWER_S = 3.0, 5.0
@@ -55,17 +67,42 @@ class Reader:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
+        self._slots: FairSlots[str | None] = FairSlots(READ_SLOTS, TENANT_SLOTS)
         self._giving_back: set[asyncio.Task[None]] = set()
+        self._standing = Coalesce(self._standings)
+        self._finding: dict[str | None, Coalesce[str, list[Job]]] = {}
 
     async def job(self, tenant: str, job_id: str) -> Job | None:
         """The job's row; as that tenant, whoever asks."""
-        rows = await self._read(tenant, "read_job", job_id, tenant)
-        return _job(rows[0]) if rows else None
+        return next((job for job in await self.find(tenant, job_id) if job.job_id == job_id), None)
+
+    async def standing(self, tenant: str, job_id: str) -> Standing | None:
+        """How new the job's row is."""
+        return await self._standing((tenant, job_id))
+
+    async def _standings(self, keys: Sequence[Key]) -> list[Standing | None]:
+        """Over a connection that no list can take: there is one such question at a time."""
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        with unavailable():
+            async with asyncio.timeout(ACQUIRE_S + ANSWER_S):
+                rows = await self._pool.fetch(SQL["read_standing"], *columns)
+        found = {(row["tenant_id"], row["job_id"]): (row["created_at"], row["version"]) for row in rows}
+        return [found.get(key) for key in keys]
 
     async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by an id or a reference."""
-        ids = [name, *filter(None, [canonical_uuid(name)])]
-        return [_job(row) for row in await self._read(tenant, "find_jobs", ids, name, limit)]
+        asking = self._finding.setdefault(tenant, Coalesce(partial(self._find, tenant)))
+        try:
+            return (await asking(name))[:limit]
+        finally:
+            if asking.is_idle:
+                self._finding.pop(tenant, None)
+
+    async def _find(self, tenant: str | None, names: Sequence[str]) -> list[list[Job]]:
+        found: list[list[Job]] = [[] for _ in names]
+        for row in await self._read(tenant, "find_jobs", names, [canonical_uuid(name) or name for name in names], MANY):
+            found[row["number"] - 1].append(_job(row))
+        return found
 
     async def jobs(
         self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
@@ -77,7 +114,11 @@ class Reader:
             rows = await self._read(tenant, "read_jobs", *behind, limit + 1)
         else:
             rows = await self._read(tenant, "read_jobs_in_status", *behind, limit + 1, status)
-        jobs = [_job(row) for row in rows[:limit]]
+        jobs = []
+        for row in rows[:limit]:
+            jobs.append(_listed(row))
+            if len(jobs) % TURN == 0:
+                await asyncio.sleep(0)
         more = len(rows) > limit
         return Page(jobs, Cursor(rows[limit - 1]["created_at"], jobs[-1].job_id) if more else None)
 
@@ -114,24 +155,36 @@ class Reader:
     async def _acting_as(self, tenant: str | None) -> AsyncIterator[Any]:
         """A connection that sees what `tenant` may see, and cannot write."""
         async with asyncio.timeout(ACQUIRE_S):
-            connection = await self._pool.acquire()
+            await self._slots.acquire(tenant)
+            try:
+                connection = await self._pool.acquire()
+            except BaseException:
+                self._slots.release(tenant)
+                raise
         try:
             if tenant is not None:
                 await connection.execute(_AS_TENANT.format(name=_hex(tenant)), timeout=ANSWER_S)
             yield connection
         finally:
             # Whoever asked has the answer, and need not wait for the rest: in a busy loop that took as long again.
-            task = asyncio.create_task(self._give_back(connection))
+            task = asyncio.create_task(self._give_back(connection, tenant))
             self._giving_back.add(task)
             task.add_done_callback(self._giving_back.discard)
 
-    async def _give_back(self, connection: Any) -> None:
+    async def _give_back(self, connection: Any, tenant: str | None) -> None:
         with contextlib.suppress(*AWAY):  # then the pool opens another
             try:
                 if connection.is_in_transaction():  # not when the server has gone
                     await connection.execute("ROLLBACK", timeout=ANSWER_S)
             finally:
+                self._slots.release(tenant)
                 await self._pool.release(connection)
+
+
+def _listed(row: Any) -> JobStatus:
+    """A job of a list, of which no more is read than is shown."""
+    values = dict(row) | {"steps": {name: StepState.model_validate(step) for name, step in row["steps"].items()}}
+    return status_of(Job(audio_uri="", **values))
 
 
 def _hex(tenant: str) -> str:

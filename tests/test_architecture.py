@@ -91,6 +91,19 @@ def test_faust_is_imported_where_stages_are_bound_and_nowhere_else():
     assert users <= FAUST
 
 
+def test_the_web_view_calls_nobody():
+    """It answers from the database, the store and the table here: a caller's key has nowhere to go."""
+    clients = {"ClientSession", "open_connection", "create_connection", "urlopen", "requests", "httpx"}
+    callers = {
+        name(path)
+        for path in SOURCES
+        if name(path).startswith("web/")
+        and clients & {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(ast.parse(path.read_text()))}
+    }
+
+    assert callers == set()
+
+
 def test_the_environment_is_read_at_the_edge_only():
     readers = {name(path) for path in SOURCES if "os.environ" in path.read_text() or "os.getenv" in path.read_text()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -13,18 +12,16 @@ from aiohttp import web
 from schemas.errors import Unavailable
 from schemas.words import Reconciliation
 from web import views
-from web.changes import Changes
 from web.connections import Bounds
 from web.openapi import Route, document
-from web.owners import Owners
 from web.problems import as_problems
-from web.pulse import Pulse
 from web.shares import Shares
 from web.site import Site
 from web.status import Statuses
+from web.status_feed import StatusFeeds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp.typedefs import Handler
 
@@ -53,26 +50,24 @@ def make_app(
     metrics: Callable[[], bytes | Awaitable[bytes]],
     health: Callable[[], Awaitable[Health]],
     keys: ApiKeys,
-    forward_timeout_s: float = 2.0,
-    changes: Changes | None = None,
+    feeds: StatusFeeds | None = None,
     callbacks: Callbacks | None = None,
     bounds: Bounds | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
-    `changes` is where the owner of `live` publishes every newer status, in the service's event loop; without it,
+    `feeds` is where the owner of `live` publishes every newer status, in the service's event loop; without it,
     watchers look often. With `callbacks`, providers may call. `health` and `metrics` are open to all: nothing
     secret may be in them. `bounds` are those of the connections over which the service is asked.
     """
-    owners, pulse, bounds = Owners(forward_timeout_s), Pulse(), bounds or Bounds()
+    bounds = bounds or Bounds()
     site = Site(
-        Statuses(live, reader, owners, pulse),
+        Statuses(live, reader),
         reader,
         store,
         metrics,
         health,
-        changes or Changes(),
-        changes is not None,
+        feeds or StatusFeeds(told=False),
         Shares("watches", bounds.watchers),
         Shares("recordings on their way", bounds.streams),
     )
@@ -87,8 +82,7 @@ def make_app(
             app.router.add_route(route.method, route.path, _guarded(route, keys))
     _add_console(app)
     app.on_response_prepare.append(_harden)
-    app.on_shutdown.append(_end_watches(site.changes))
-    app.cleanup_ctx.append(partial(_running, owners, pulse))
+    app.on_shutdown.append(_end_watches(site.feeds))
     return app
 
 
@@ -225,13 +219,8 @@ async def _harden(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Cache-Control", "no-store")
 
 
-def _end_watches(changes: Changes) -> Callable[[web.Application], Awaitable[None]]:
+def _end_watches(feeds: StatusFeeds) -> Callable[[web.Application], Awaitable[None]]:
     async def end(_: web.Application) -> None:
-        changes.close()
+        feeds.close()
 
     return end
-
-
-async def _running(owners: Owners, pulse: Pulse, _: web.Application) -> AsyncIterator[None]:
-    async with owners.opened(), pulse.beating():
-        yield

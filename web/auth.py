@@ -17,9 +17,6 @@ from schemas.ids import Name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Headers that carry a key; they go along when a request is passed on to another worker.
-CREDENTIALS: Final = ("Authorization", "X-API-Key")
-
 #: A proxy on this machine would make every stranger look like a neighbour; these are what it adds.
 _PROXIED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
 

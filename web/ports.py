@@ -10,19 +10,10 @@ if TYPE_CHECKING:
 
 
 class LiveJobs(Protocol):
-    """The newest status of jobs, as the table of a `track` worker has it."""
-
-    @property
-    def epoch(self) -> int:
-        """Changes whenever rows may have come here that are older than what was shown of them elsewhere."""
+    """Statuses of jobs, as the table of a `track` worker has it."""
 
     def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
-        """This worker's row, or None when the job is unknown here."""
-
-    def owner(self, tenant_id: str, job_id: str) -> str | None:
-        """Base URL of the other worker that has the job's row; None when it would be this one, or while partitions
-        move.
-        """
+        """This worker's row, which may be behind; None when the job is unknown here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -14,22 +13,19 @@ from schemas.errors import NotFound
 from schemas.jobs import TERMINAL
 from sinks import Blob
 from web import views
-from web.changes import Changes, Watch
 from web.files import from_store, send
-from web.owners import passport
 from web.ports import Health
 from web.status import exact, job_named
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from schemas.events import JobStatus
-    from schemas.ids import Key
     from schemas.jobs import Transcript
     from sinks import Reads, Store
     from web.auth import Caller
     from web.shares import Shares
     from web.status import Answer, Statuses
+    from web.status_feed import Feed, StatusFeeds
 
 #: Seconds for which a link to a recording in object storage is good.
 LINK_S: Final = 900
@@ -49,8 +45,7 @@ class Site:
     store: Store
     metrics: Callable[[], bytes | Awaitable[bytes]]
     health: Callable[[], Awaitable[Health]]
-    changes: Changes
-    published: bool
+    feeds: StatusFeeds
     watches: Shares
     streams: Shares
 
@@ -64,26 +59,19 @@ class Site:
         seen = request.headers.get("Last-Event-ID", "")
         after = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else None
         with self.watches.taken(caller):
-            # Whatever it was named by, it is followed by its id.
-            key = _key((await self._newest(request, caller)).status)
-            ask = partial(self.statuses.newest, *key, passport(request.headers))
-            with self.changes.following(key) as news:
-                # Looked up after news are followed, so that nothing falls between.
-                first = await ask()
-                if first.status.version == after and first.status.status in TERMINAL:
-                    return web.Response(status=204)  # to an EventSource: do not come again
-                watch = Watch(ask, news, self.published)
-                return await self._tell(request, watch, first, after, operator=caller.tenant is None)
+            first = await self._newest(request, caller)
+            if first.status.version == after and first.status.status in TERMINAL:
+                return web.Response(status=204)  # to an EventSource: do not come again
+            with self.feeds.following(first, self.statuses.newer) as feed:
+                return await self._tell(request, feed, first, after, operator=caller.tenant is None)
 
     async def _tell(
-        self, request: web.Request, watch: Watch, first: Answer, after: int | None, *, operator: bool
+        self, request: web.Request, feed: Feed, first: Answer, after: int | None, *, operator: bool
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         await response.prepare(request)
         try:
-            async for status in watch.statuses(first, after):
-                if status is not None:
-                    self.statuses.seen.note(status)
+            async for status in feed.statuses(first, after):
                 await response.write(views.event(status, operator=operator))
         except NotFound:
             await response.write(b"event: gone\ndata: {}\n\n")
@@ -92,7 +80,7 @@ class Site:
         return response
 
     async def _newest(self, request: web.Request, caller: Caller) -> Answer:
-        return await self.statuses.newest(*_named(request, caller), passport(request.headers))
+        return await self.statuses.newest(*_named(request, caller))
 
     async def transcript(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """What was said."""
@@ -153,10 +141,7 @@ class Site:
         if not caller.sees(tenant):
             raise NotFound(views.NO_TENANT)
         page = await self.reads.jobs(tenant, **views.wanted_page(request.query))
-        view = views.page_view(page, operator=caller.tenant is None)
-        for status in view.jobs:
-            self.statuses.seen.note(status)
-        return web.Response(body=view.model_dump_json().encode(), content_type=_JSON)
+        return web.Response(body=await views.page_body(page, operator=caller.tenant is None), content_type=_JSON)
 
     async def alive(self, _: web.Request) -> web.StreamResponse:
         """The liveness probe."""
@@ -195,10 +180,6 @@ def _named(request: web.Request, caller: Caller) -> tuple[str | None, str]:
     if not caller.sees(tenant):
         raise NotFound(views.NO_JOB)
     return tenant, name
-
-
-def _key(status: JobStatus) -> Key:
-    return status.tenant_id, status.job_id
 
 
 def _status_response(answer: Answer, *, operator: bool) -> web.Response:

@@ -1,24 +1,34 @@
 -- What people ask. Each runs as concord_tenant, where row-level security adds the tenant's condition (and with it the index that
 -- begins with tenant_id), or as concord_worker, which sees all.
 
--- name: read_job
-SELECT * FROM jobs WHERE job_id = $1 AND tenant_id = $2;
+-- name: read_standing
+-- How new the rows of many jobs are. Run as concord_worker, for no one in particular: nothing of it is shown.
+SELECT tenant_id, job_id, created_at, version
+FROM unnest($1::text[], $2::text[]) AS k (tenant_id, job_id) JOIN jobs USING (tenant_id, job_id);
 
 -- name: find_jobs
--- Which job is meant by a name: of each tenant at most one, whose id it is (in whatever spelling, $1) before whose reference ($2).
-SELECT DISTINCT ON (tenant_id) * FROM jobs WHERE job_id = ANY($1::text[]) OR reference = $2
-ORDER BY tenant_id, job_id = ANY($1::text[]) DESC LIMIT $3;
+-- Which jobs are meant by names ($1; $2 is the same in the spelling of ids): for each name and tenant at most one, whose id it is
+-- before whose reference. Never `SELECT *`: metadata may be 850 kB a job.
+SELECT n.number, j.* FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (name, id, number) CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (tenant_id)
+           tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms, language,
+           priority, options, steps, reason, code, created_at, updated_at, completed_at
+    FROM jobs WHERE job_id IN (n.name, n.id) OR reference = n.name
+    ORDER BY tenant_id, job_id IN (n.name, n.id) DESC LIMIT $3) AS j
+ORDER BY n.number, j.tenant_id;
 
 -- name: read_jobs
 -- A page of a tenant's jobs behind ($1, $2), or from the newest. Only ever asked as a tenant.
-SELECT * FROM jobs
+SELECT tenant_id, job_id, reference, run, status, version, filename, steps, reason, code, created_at, updated_at, completed_at
+FROM jobs
 WHERE created_at <= coalesce($1::timestamptz, 'infinity')
   AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
 ORDER BY created_at DESC, job_id LIMIT $3;
 
 -- name: read_jobs_in_status
 -- The same for jobs in status $4. A query of its own: a condition that may be switched off could use no index.
-SELECT * FROM jobs
+SELECT tenant_id, job_id, reference, run, status, version, filename, steps, reason, code, created_at, updated_at, completed_at
+FROM jobs
 WHERE status = $4 AND created_at <= coalesce($1::timestamptz, 'infinity')
   AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
 ORDER BY created_at DESC, job_id LIMIT $3;

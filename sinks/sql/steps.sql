@@ -15,7 +15,7 @@ WHERE (i.stage, i.event_id) = (e.stage, e.event_id);
 -- The rows of these jobs, and of those that have one of these references, locked in an order that every transaction shares.
 -- Without what no step changes and an upload may bring 900 kB of.
 SELECT tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms,
-       language, priority, options, '{}'::jsonb AS metadata, steps, reason, code, created_at, updated_at, completed_at,
+       language, priority, options, steps, reason, code, created_at, updated_at, completed_at,
        clock_timestamp() AS db_now
 FROM jobs j
 WHERE (j.tenant_id, j.job_id) IN (
@@ -49,7 +49,8 @@ RETURNING job_id;
 
 -- name: replace_upload
 -- What a new run of a job may bring anew: the upload that it was created for could not be read.
-UPDATE jobs SET filename = $3, audio_uri = $4, priority = $5, metadata = $6 WHERE tenant_id = $1 AND job_id = $2;
+UPDATE jobs SET filename = $3, audio_uri = $4, priority = $5, metadata = coalesce($6, metadata)
+WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: upsert_requests
 INSERT INTO provider_requests (tenant_id, job_id, run, provider, state, marker, provider_id, token, hypothesis_uri,

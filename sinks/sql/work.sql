@@ -1,14 +1,26 @@
 -- name: jobs
-SELECT j.* FROM jobs j JOIN unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) USING (tenant_id, job_id);
+-- Without their metadata, which may be large.
+SELECT tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms,
+       language, priority, options, steps, reason, code, created_at, updated_at, completed_at
+FROM jobs JOIN unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) USING (tenant_id, job_id);
+
+-- name: metadata
+SELECT metadata FROM jobs WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: named
 -- The jobs that have this id, and those that have this reference, with the number of the question.
 WITH w AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (tenant_id, job_id, reference, number)
 )
-SELECT w.number, j.* FROM w JOIN jobs j ON (j.tenant_id, j.job_id) = (w.tenant_id, w.job_id)
+SELECT w.number, j.tenant_id, j.job_id, j.reference, j.run, j.status, j.version, j.filename, j.audio_uri, j.original_uri,
+       j.content_type, j.duration_ms, j.language, j.priority, j.options, j.steps, j.reason, j.code, j.created_at, j.updated_at,
+       j.completed_at
+FROM w JOIN jobs j ON (j.tenant_id, j.job_id) = (w.tenant_id, w.job_id)
 UNION ALL
-SELECT w.number, j.* FROM w JOIN jobs j ON (j.tenant_id, j.reference) = (w.tenant_id, w.reference) AND j.job_id <> w.job_id;
+SELECT w.number, j.tenant_id, j.job_id, j.reference, j.run, j.status, j.version, j.filename, j.audio_uri, j.original_uri,
+       j.content_type, j.duration_ms, j.language, j.priority, j.options, j.steps, j.reason, j.code, j.created_at, j.updated_at,
+       j.completed_at
+FROM w JOIN jobs j ON (j.tenant_id, j.reference) = (w.tenant_id, w.reference) AND j.job_id <> w.job_id;
 
 -- name: requests
 SELECT p.* FROM provider_requests p

@@ -131,6 +131,21 @@ def poll(job_id: str, provider: str) -> Later:
     return Later(topics.requests(provider).name, asked, seconds=60, kind=topics.REQUEST_TYPE)
 
 
+async def test_metadata_are_kept_apart_from_the_row_and_no_step_changes_them(under_test):
+    database = under_test.database
+    await database.commit([created(job(metadata={"caller": "Zoë"})), moved("transcribing")])
+    await database.commit([moved("reconciling")])
+
+    assert (await database.job("t", "j")).metadata is None
+    assert (await database.named("t", "j", None))[0].metadata is None
+    assert await database.metadata("t", "j") == {"caller": "Zoë"}
+    await database.commit([moved("failed")])
+    again = Outcome(tenant_id="t", job_id="j", begin=replace(await database.job("t", "j"), run=2, status="uploaded"))
+    await database.commit([Step("intake", uuid4(), again)])
+    assert await database.metadata("t", "j") == {"caller": "Zoë"}
+    assert await database.metadata("other", "j") == {}
+
+
 async def test_a_step_whose_event_was_handled_before_does_nothing(under_test):
     step = created(job())
     first = await under_test.database.commit([step])

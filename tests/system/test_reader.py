@@ -139,7 +139,7 @@ async def test_a_job_is_read_as_it_was_written(stored):
     found = await reader.job("acme", "j")
 
     assert found == await database.job("acme", "j")
-    assert found.metadata == {"caller": "Zoë"}
+    assert await reader.standing("acme", "j") == (found.created_at, found.version)
     assert (found.steps["intake"].attempts, found.steps["intake"].progress) == (2, 1.0)
 
 
@@ -149,6 +149,8 @@ async def test_what_is_another_tenants_does_not_exist(stored):
     await database.commit([completed("j")])
 
     assert await reader.job("bolt", "j") is None
+    assert await reader.find("bolt", "j") == []
+    assert await reader.standing("bolt", "j") is None
     assert await reader.transcript("bolt", "j") is None
     assert await reader.files("bolt", "j") == []
     assert (await reader.jobs("bolt")).jobs == []
@@ -159,7 +161,7 @@ async def test_an_operator_sees_all(stored):
     await database.commit([created("j"), created("k", "bolt")])
     await database.commit([completed("j")])
 
-    assert [job.tenant_id for job in await reader.find(None, "k")] == ["bolt"]
+    assert [job.key for job in await reader.find(None, "k")] == [("bolt", "k")]
     assert (await reader.transcript("acme", "j")).text == "hello in run 1"
     assert await reader.files("acme", "j") == [file("j", "acme")]
     assert await reader.tenants() == ["acme", "bolt"]
@@ -189,10 +191,25 @@ async def test_two_tenants_with_one_job_id_read_their_own(stored):
     assert await reader.files("bolt", "j") == [file("j", "bolt")]
 
 
+async def test_names_asked_for_in_one_moment_are_told_apart(stored):
+    database, reader = stored
+    mine = str(uuid4())
+    await database.commit([created("j"), created("k"), created(mine, reference="order/7"), created("j", "bolt")])
+    asked = [("acme", "j"), ("acme", "order/7"), ("acme", mine.upper()), ("acme", "x"), ("bolt", "j"), ("bolt", "k")]
+
+    found = await asyncio.gather(*(reader.find(*who) for who in asked))
+    standings = await asyncio.gather(*(reader.standing(*key) for key in (("acme", "j"), ("bolt", "k"), ("acme", mine))))
+
+    expected = [[("acme", "j")], [("acme", mine)], [("acme", mine)], [], [("bolt", "j")], []]
+    assert [[job.key for job in jobs] for jobs in found] == expected
+    assert [standing and standing[1] for standing in standings] == [1, None, 1]
+
+
 async def test_what_is_unknown_is_none(stored):
     _, reader = stored
 
-    assert await reader.job(None, "nobody") is None
+    assert await reader.find(None, "nobody") == []
+    assert await reader.standing("acme", "nobody") is None
     assert await reader.transcript("acme", "nobody") is None
     assert await reader.files("acme", "nobody") == []
     assert await reader.tenants() == []
@@ -463,11 +480,25 @@ async def test_a_tenants_question_takes_three_round_trips_and_an_operators_one(o
         con = connection._con
     con.add_query_logger(lambda record: said.append(re.sub("--.*\n", "", record.query).split(maxsplit=1)[0]))
 
-    await one_connection.job("acme", "a1")
+    await asyncio.gather(*(one_connection.find("acme", name) for name in ("a1", "a2", "a3")))
     await one_connection.find(None, "a1")  # on the only connection: after the end of the first
     await asyncio.sleep(0.01)  # asyncpg tells a moment later
 
     assert said == ["BEGIN", "SELECT", "ROLLBACK", "SELECT"]
+
+
+async def test_questions_about_many_jobs_standing_are_one(one_connection):
+    said = []
+    async with one_connection._pool.acquire() as connection:
+        con = connection._con
+    con.add_query_logger(lambda record: said.append(record.query))
+    tenants = {"a": "acme", "b": "bolt"}
+
+    found = await asyncio.gather(*(one_connection.standing(tenants[n[0]], n) for n in ("a1", "a2", "b1", "b2", "a9")))
+    await asyncio.sleep(0.01)
+
+    assert [standing and standing[1] for standing in found] == [1, 1, 1, 1, None]
+    assert len(said) == 1
 
 
 async def test_pages_and_counts_go_by_an_index(pool):
@@ -479,7 +510,7 @@ async def test_pages_and_counts_go_by_an_index(pool):
         plan = await explained(connection, "read_jobs", datetime.now(UTC), "", 51)
     async with reader._acting_as(None) as connection:
         counting = await explained(connection, "count_open_jobs")
-        finding = await explained(connection, "find_jobs", ["job-7"], "job-7", 20)
+        finding = await explained(connection, "find_jobs", ["job-7", "order 1"], ["job-7", "order 1"], 20)
 
     assert "jobs_of_tenant" in plan
     assert "Seq Scan" not in plan

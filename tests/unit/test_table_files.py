@@ -17,7 +17,7 @@ from sinks.memory import MemoryDatabase
 def opened(data: Path) -> tuple[FaustTable, Any]:
     """A table of an app that was never stopped, and one of its files."""
     kafka = Kafka("localhost:1")
-    _, table = track_app(kafka, data, "http://localhost:1", Committer(MemoryDatabase()), Metrics(), lambda _: None)
+    _, table = track_app(kafka, data, Committer(MemoryDatabase()), Metrics(), lambda _: None)
     return table, table._table.data._db_for_partition(0)
 
 
