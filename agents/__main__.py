@@ -21,7 +21,9 @@ from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
-COMMANDS = tuple("demo serve publish status usage requests dlq outbox verify schema migrate doctor reconcile".split())
+COMMANDS = tuple(
+    "demo serve publish status usage requests dlq skip outbox verify schema migrate doctor reconcile".split()
+)
 
 #: Seconds that tasks have for ending after their command has, and threads after them.
 END_S, THREADS_END_S = 2.0, 5.0

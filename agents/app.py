@@ -43,10 +43,12 @@ from agents.providers import (
     RemoteRecognizer,
     UploadingRecognizer,
 )
+from agents.record_batches import Records
 from agents.relay import Relay
 from agents.retention import DAYS, Retention
 from agents.scratch import temporary_files
 from agents.settings import Settings
+from agents.skips import Skips
 from agents.stage import Stage
 from agents.supervision import Part
 from agents.sweeper import Sweeper
@@ -56,6 +58,7 @@ from agents.work import LongWork
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Overdue, Store
 from sinks.migrate import migrate
+from sinks.operations import Operations
 from sinks.postgres import Postgres, connect_pool
 from sinks.reader import Reader
 from web.app import make_app
@@ -251,6 +254,8 @@ class Fleet:
     store: Store
     reader: Reader
     url: str
+    operations: Operations
+    skips: Skips
     #: What keeps running: the stages first, then what goes on beside them.
     parts: list[Part] = field(default_factory=list)
     #: Of the stages that run at the moment.
@@ -343,6 +348,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         pool = await connect_pool(dsn)
         database = Postgres(pool, shards=settings.relay_shards)
         stack.push_async_callback(database.close)
+        operations = Operations(pool)
         store = open_store(settings)
         stack.push_async_callback(store.close)
         if set(wanted) - {"relay"}:  # which has no use for it
@@ -358,8 +364,12 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
             store,
             Reader(reading),
             _url(settings, listening),
+            operations,
+            Skips(operations),
         )
         stack.push_async_callback(fleet.paid.close)
+        await fleet.skips.look()
+        Records.avoid = fleet.skips
         committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)
@@ -445,7 +455,10 @@ async def _kept(parts: Sequence[Part]) -> AsyncIterator[None]:
 
 async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
     """What goes on beside the stages."""
-    runs: dict[str, Callable[[], Awaitable[None]]] = {"observing": partial(observe, fleet)}
+    runs: dict[str, Callable[[], Awaitable[None]]] = {
+        "observing": partial(observe, fleet),
+        "looking for skips": fleet.skips.run,
+    }
     for pace in fleet.paces:
         runs[f"pace of {pace.provider}"] = partial(pace.run, partial(fleet.metrics.traffic, pace.provider))
     if fleet.settings.storage_fallback:
@@ -499,7 +512,7 @@ async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: c
 
 def _build(fleet: Fleet, kafka: Kafka, committer: Committer, admission: Admission, stage: Stage) -> _Built:
     app = bind.faust_app(stage.name, kafka, fleet.settings.data, **_membership(stage.name, fleet))
-    driver = bind.Driver(stage, committer, fleet.metrics, admission)
+    driver = bind.Driver(stage, committer, fleet.metrics, admission, fleet.skips)
     driver.attach(app)
     return app, driver, None
 
@@ -507,13 +520,15 @@ def _build(fleet: Fleet, kafka: Kafka, committer: Committer, admission: Admissio
 def _build_track(fleet: Fleet, kafka: Kafka, committer: Committer) -> _Built:
     more = _membership("track", fleet)
     changed = fleet.feeds.publish
-    app, table = bind.track_app(kafka, fleet.settings.data, committer, fleet.metrics, changed, **more)
+    app, table = bind.track_app(kafka, fleet.settings.data, committer, fleet.metrics, changed, fleet.skips, **more)
     return app, None, table
 
 
 async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: Callable[[], None]) -> None:
     """Run the stage's app until it fails; the next time it is another one."""
     app, driver, table = next(built)
+    with contextlib.suppress(Unavailable):
+        await fleet.skips.look()
 
     def up() -> None:
         fleet.apps[role] = app

@@ -20,19 +20,21 @@ from agents.failpoints import passing
 from agents.kafka import MAX_RECORD_BYTES, Kafka
 from agents.metrics import Metrics
 from agents.offsets import Transport
+from agents.skips import Skips, refusing
 from agents.stage import Stage, backoff_s, step, undeliverable
 from agents.supervision import Failed, Hung, Place
 from schemas import ids, topics
-from schemas.errors import MalformedEvent, Unavailable
+from schemas.errors import InvalidInput, MalformedEvent, Skipped, Unavailable
 from schemas.events import JobStatus
 from schemas.jobs import Failure, Step
 from schemas.messages import Flaw, Record
+from schemas.texts import described
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at whether an app still runs, and after which one that crashed should have ended. Without Kafka
-#: its consumer takes two request timeouts of 30 s for it.
-LOOK_S, HUNG_S = 0.2, 90.0
+#: Seconds between looks at whether an app still runs; that a part of one that crashed has for ending; and after which
+#: its thread should have ended. Without Kafka that takes two request timeouts of 30 s.
+LOOK_S, PART_END_S, HUNG_S = 0.2, 3.0, 90.0
 
 
 def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
@@ -100,8 +102,11 @@ def record_of(message: Any) -> Record:
 class Driver:
     """Runs one stage on its app: many events at once, each acked when its step is committed, and not before."""
 
-    def __init__(self, stage: Stage, committer: Committer, metrics: Metrics, admission: Admission) -> None:
+    def __init__(
+        self, stage: Stage, committer: Committer, metrics: Metrics, admission: Admission, skips: Skips
+    ) -> None:
         self._stage = stage
+        self._skips = skips
         self._admission = admission
         self._committer = committer
         self._metrics = metrics
@@ -151,6 +156,8 @@ class Driver:
             passing(f"{self._kind}.after-commit")
             await ack()
             self._metrics.handled(stored)
+            if (skip := self._skips.of(record)) is not None:
+                await self._skips.done(skip, self.stage_name)
         except Exception:  # nothing of the above raises any: an event that is not acked comes again after a restart
             log.exception("%s: an event of %s/%d stays", self._stage.name, record.topic, record.partition)
         finally:  # cancelled before the ack: it comes again
@@ -162,8 +169,9 @@ class Driver:
         """The step, however long our own servers are away."""
         tries = 0
         while True:
+            skip = self._skips.of(record)
             try:
-                return await step(self._stage, record)
+                return await step(self._stage if skip is None else refusing(self._stage, skip), record)
             except Unavailable as exc:
                 if time.monotonic() - self._told >= TOLD_S:
                     self._told = time.monotonic()
@@ -209,6 +217,7 @@ def track_app(
     committer: Committer,
     metrics: Metrics,
     changed: Callable[[JobStatus], None],
+    skips: Skips,
     **more: Any,
 ) -> tuple[faust.App, FaustTable]:
     """The app that owns the table `jobs`, and the table."""
@@ -229,17 +238,30 @@ def track_app(
         # Acked by hand: the compiled stream's own acks go past the consumer's `ack`, and so past our offsets.
         manual = stream.noack()
         async for event in manual.events():
-            record = record_of(event.message)
             try:
-                status = track.newest(table.get, record)
-            except MalformedEvent as exc:
-                await committer.commit(undeliverable("track", record, Failure(str(exc), exc.code)))
-                status = None
-            if status is not None:
-                table[track.key_of(status)] = status.model_dump(mode="json")
-                changed(status)
+                await take(record_of(event.message))
+            except Exception as exc:
+                # An agent that fails is started again by Faust, beside an event that nobody handles any more.
+                await app.crash(exc)
+                raise
             await manual.ack(event)
             metrics.tracked()
+
+    async def take(record: Record) -> None:
+        skip = skips.of(record)
+        try:
+            if skip is not None:
+                raise Skipped(skip.reason)
+            status = track.newest(table.get, record)
+        except (InvalidInput, ValueError, RecursionError) as exc:
+            code = exc.code if isinstance(exc, InvalidInput) else MalformedEvent.code
+            await committer.commit(undeliverable("track", record, Failure(described(exc), code)))
+            if skip is not None:
+                await skips.done(skip, "track")
+            return
+        if status is not None:
+            table[track.key_of(status)] = status.model_dump(mode="json")
+            changed(status)
 
     return app, FaustTable(app, table)
 
@@ -260,10 +282,11 @@ async def run_app(app: faust.App, started: Callable[[], None], stop_s: float) ->
             await asyncio.sleep(LOOK_S)
         raise Failed(_places(app)) from app.crash_reason
     except asyncio.CancelledError:
-        await _stopped(app, stop_s)
+        await _stop(app, stop_s)
         raise
     except Exception as exc:
-        if not await _stopped(app, HUNG_S):
+        await _stop(app, stop_s, each_s=PART_END_S)
+        if not await _ended(app):
             raise Hung(f"{app.conf.id} has crashed and does not end") from exc
         raise
 
@@ -278,13 +301,24 @@ def _places(app: faust.App) -> tuple[Place, ...]:
     return tuple(Place(tp.topic, tp.partition, offset or 0) for tp, offset in [*begun, *(read | done).items()])
 
 
-async def _stopped(app: faust.App, limit_s: float) -> bool:
-    """Stop it; whether that came to an end in time."""
+async def _stop(app: faust.App, limit_s: float, each_s: float | None = None) -> None:
+    """Stop it, for at most `limit_s` seconds; the parts of it one after the other, each for at most `each_s`."""
     stopping = asyncio.ensure_future(app.stop())
-    await asyncio.wait({stopping}, timeout=limit_s)
-    if not stopping.done():
-        stopping.cancel()
-        return False
-    if not stopping.cancelled() and (exc := stopping.exception()) is not None:
+    give_up = time.monotonic() + limit_s
+    while not stopping.done() and time.monotonic() < give_up:
+        await asyncio.wait({stopping}, timeout=each_s or limit_s)
+        if not stopping.done():
+            stopping.cancel()  # of the part that it waits for: then it goes on with the next
+    if stopping.done() and not stopping.cancelled() and (exc := stopping.exception()) is not None:
         log.warning("%s: %r while it stopped", app.conf.id, exc)
+
+
+async def _ended(app: faust.App) -> bool:
+    """Wait for the thread of its consumer, which has a place in the group as long as it lives; False if it hangs."""
+    thread = app.consumer._thread._thread  # noqa: SLF001 - there is no other way to it
+    give_up = time.monotonic() + HUNG_S
+    while thread is not None and thread.is_alive():
+        if time.monotonic() > give_up:
+            return False
+        await asyncio.sleep(LOOK_S)
     return True

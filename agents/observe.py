@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from typing import TYPE_CHECKING
 
 from schemas.errors import Unavailable
+from schemas.operations import AppFailure
 from sinks import Overdue
 
 if TYPE_CHECKING:
     from agents.app import Fleet
 
 log = logging.getLogger(__name__)
+
+#: How this process is called in what it tells.
+WORKER = f"{socket.gethostname()}/{os.getpid()}"
 
 #: Seconds between looks.
 LOOK_S = 5.0
@@ -23,12 +29,12 @@ OVERDUE_S = 60.0
 
 async def observe(fleet: Fleet) -> None:
     """Never returns by itself. A look that finds a server away is only missed."""
+    told: list[AppFailure] = []
     while True:
         try:
             _lag(fleet)
             _waiting(fleet)
-            for part in fleet.parts:
-                fleet.metrics.crash_looping.labels(part.name).set(part.looping)
+            told = await _failures(fleet, told)
             await _overdue(fleet)
             if "relay" in fleet.roles:
                 await _outbox(fleet)
@@ -62,6 +68,19 @@ async def _overdue(fleet: Fleet) -> None:
     fleet.metrics.overdue.clear()
     for late in fleet.backlog:
         fleet.metrics.overdue.labels(str(late.shard), late.topic).set(late.rows)
+
+
+async def _failures(fleet: Fleet, told: list[AppFailure]) -> list[AppFailure]:
+    """What fails again and again, told to whoever asks PostgreSQL; nothing once more if that was `told` last."""
+    failures = []
+    for part in fleet.parts:
+        fleet.metrics.crash_looping.labels(part.name).set(part.looping)
+        if part.looping or part.hung:
+            places = tuple(map(str, part.places[:3]))
+            failures.append(AppFailure(WORKER, part.name, part.restarts, part.error or "", places))
+    if failures or told:
+        await fleet.operations.keep_failures(WORKER, failures)
+    return failures
 
 
 async def _outbox(fleet: Fleet) -> None:

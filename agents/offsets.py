@@ -10,6 +10,7 @@ repository: a mistake here loses recordings silently, and shows only when a work
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Iterable, Iterator
 from typing import Any
@@ -122,6 +123,11 @@ class _ReadCommitted(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         consumer._fetch_max_bytes = FETCH_BYTES  # noqa: SLF001
         return consumer
+
+    def _stopped_set(self) -> None:
+        """Have the thread end, unless it has: after a crash it ends by itself, and closes its loop."""
+        with contextlib.suppress(RuntimeError):
+            super()._stopped_set()
 
 
 class _Rest:
@@ -241,6 +247,8 @@ class KeepingConsumer(Unraced, driver.Consumer):
 
     async def wait_empty(self) -> None:
         """Wait for handlers in flight, but never so long that the group gives us up: the rest is delivered again."""
+        if self.crashed:  # its thread has ended, or is about to, and answers no more
+            return
         give_up = time.monotonic() + WAIT_EMPTY_S
         while not self.should_stop and self._unacked_messages and time.monotonic() < give_up:
             await self.commit()

@@ -19,7 +19,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -139,6 +139,13 @@ def split(data: memoryview) -> Iterator[memoryview]:
         data = data[end:]
 
 
+class Avoid(Protocol):
+    """What an operator does not want unpacked, whatever comes of it."""
+
+    def unread(self, topic: str, partition: int, first: int, last: int) -> str | None:
+        """Why the batch of these offsets is to be left alone, if it is."""
+
+
 class Records:
     """The records in what was fetched of one partition; in place of aiokafka's `PartitionRecords`.
 
@@ -147,6 +154,8 @@ class Records:
 
     #: Batches whose checksum was wrong, and how often.
     _distrusted: ClassVar[Counter[tuple[str, int, int]]] = Counter()
+
+    avoid: ClassVar[Avoid | None] = None
 
     def __init__(
         self,
@@ -201,12 +210,16 @@ class Records:
     def _current(self, header: _Header, raw: memoryview) -> Iterator[ConsumerRecord]:
         """The records of a batch of magic 2, which every broker since 0.11 writes."""
         last = header.last_offset
-        if calc_crc32c(raw[_CRC_FROM:]) != header.crc:
+        place = self._tp.topic, self._tp.partition
+        reason = self.avoid.unread(*place, header.base_offset, last) if self.avoid else None
+        if reason is not None:
+            yield self._unread(raw, header.base_offset, max(last, header.base_offset), reason)
+        elif calc_crc32c(raw[_CRC_FROM:]) != header.crc:
             self._distrust(header.base_offset)
             here = max(header.base_offset, self.next_fetch_offset)
             last = last if header.dense and last >= here else here
             yield self._unread(raw, header.base_offset, last, "the batch does not have the checksum that it says")
-        elif self._passed_over(header):
+        elif self._for_nobody(header):
             self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
         elif not header.possible(len(raw)):
             here = max(last, self.next_fetch_offset)
@@ -227,7 +240,7 @@ class Records:
             raise _FetchAgain
         del self._distrusted[place]
 
-    def _passed_over(self, header: _Header) -> bool:
+    def _for_nobody(self, header: _Header) -> bool:
         """Whether the batch is for no reader: the end of a transaction, or part of one that was aborted."""
         if self._committed_only:
             while self._aborted and self._aborted[0][1] <= header.base_offset:
@@ -306,7 +319,9 @@ class Records:
         """
         kept = bytes(raw[:WHOLE_BYTES])
         whole = (len(raw), hashlib.sha256(raw).hexdigest()) if len(raw) > len(kept) else None
-        flaw = Flaw(f"{reason}. The value is the batch as Kafka has it", whole, (first, last) if first < last else None)
+        flaw = Flaw(
+            f"{reason}. The value is the batch as Kafka has it", whole, (first, last) if first < last else None, "batch"
+        )
         timestamp = struct.unpack_from(">q", raw, 35)[0] if len(raw) >= _HEADER.size and raw[16] == 2 else -1
         return self._record(last, (timestamp, 0), None, kept, (), flaw)
 
@@ -437,9 +452,9 @@ def _record(body: bytes) -> _Found:
         key, at = _bytes(body, at)
         value, at = _bytes(body, at)
     except _Malformed as exc:
-        return _Found(timestamp, offset, None, body, (), Flaw(f"{exc}. The value is the record as it came"))
-    headers, flaw = _headers(body, at)
-    return _Found(timestamp, offset, key, value, headers, flaw)
+        flaw = Flaw(f"{exc}. The value is the record as it came", bytes_of="record")
+        return _Found(timestamp, offset, None, body, (), flaw)
+    return _Found(timestamp, offset, key, value, *_headers(body, at))
 
 
 def _headers(body: bytes, at: int) -> tuple[Headers, Flaw | None]:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 15.0
 
 #: Seconds that a part has to run for its failures to be forgotten.
-STEADY_S = 60.0
+STEADY_S = 30.0
 
 
 class Hung(Exception):

@@ -12,7 +12,8 @@ ConcordError
 │   ├── RefusedLocation  a URI that Concord will not read
 │   ├── NotDelivered     a URI whose host did not deliver, for as long as it was tried
 │   ├── UnsupportedOption  an option that no configured recognizer can honour
-│   └── StorageRefused   a value that PostgreSQL does not store
+│   ├── StorageRefused   a value that PostgreSQL does not store
+│   └── Skipped          an operator had it passed over
 ├── ProviderError        a recognizer or model said no for good
 ├── PublishRefused       Kafka refuses an event of ours for good
 ├── Transient            may work later; carries how long to wait
@@ -116,6 +117,12 @@ class StorageRefused(InvalidInput):
     """PostgreSQL answers, and refuses this value for good: text, number or row that it does not store."""
 
     code = "storage_refused"
+
+
+class Skipped(InvalidInput):
+    """An operator had the record passed over (`concord skip`)."""
+
+    code = "skipped"
 
 
 class ProviderError(ConcordError):

@@ -67,6 +67,8 @@ class Flaw:
     whole: tuple[int, str] | None = None
     #: First and last offset, where several records cannot be told apart.
     offsets: tuple[int, int] | None = None
+    #: What the value is the bytes of ("record", "batch"), where that is more than a value.
+    bytes_of: str | None = None
 
     @property
     def headers(self) -> Headers:
@@ -76,6 +78,8 @@ class Flaw:
             notes |= {"dlq-value-length": str(self.whole[0]), "dlq-value-sha256": self.whole[1]}
         if self.offsets:
             notes["dlq-offsets"] = "{}-{}".format(*self.offsets)
+        if self.bytes_of:
+            notes["dlq-bytes-of"] = self.bytes_of
         return tuple((name, text.encode()) for name, text in notes.items())
 
 

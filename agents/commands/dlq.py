@@ -183,6 +183,8 @@ class Plan:
 def plan(record: Record, job: Job | None, *, skip_completed: bool = False) -> Plan:
     """What to publish for a dead letter, given the job it is about."""
     topic = came_from(record)
+    if (what := record.header("dlq-bytes-of")) is not None:
+        return Plan(None, f"not put back, its value is the bytes of a {what} that nobody could read")
     if "value" in (record.header("dlq-truncated") or "").split(","):
         return Plan(None, f"not put back, only a part of its {record.header('dlq-value-length')} bytes was kept")
     if skip_completed and job is not None and job.status == "completed":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import SecretStr
 
 from agents.app import open_adjudicator, open_recognizer, open_tiebreaker
-from agents.commands import check_kafka, check_postgres, reach
+from agents.commands import check_apps, check_kafka, check_postgres, reach
 from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
 from agents.providers import Checked, Recognizer, UploadingRecognizer
@@ -132,6 +132,7 @@ def _checks(
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
         ("Kafka", lambda: check_kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
         ("PostgreSQL", lambda: check_postgres.postgres(settings, remembered="database_url" in from_file)),
+        ("parts of workers", lambda: check_apps.apps(settings)),
         ("store", lambda: _store(settings)),
         ("HTTP", lambda: _http(settings)),
     ]

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from agents.app import dsn_of, kafka_of, open_store
 from agents.commands.serve import one_of, with_addresses
 from schemas.errors import NotFound, SettingsError, Unavailable
+from sinks.operations import Operations
 from sinks.postgres import Postgres, connect_pool
 from sinks.postgres_connect import connect
 from sinks.reader import Reader
@@ -136,6 +137,13 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
     """The truth about jobs, for as long as the context lasts."""
     async with _pool(settings) as pool:
         yield Postgres(pool)
+
+
+@contextlib.asynccontextmanager
+async def operations(settings: Settings) -> AsyncIterator[Operations]:
+    """What workers and operators tell each other."""
+    async with _pool(settings) as pool:
+        yield Operations(pool)
 
 
 @contextlib.asynccontextmanager

@@ -97,10 +97,24 @@ def crashing() -> None:
     _put(offsets.KeepingConsumer, "_receive", failing)
 
 
+def allergic() -> None:
+    """No safeguard less, but a bug: the consumer of a stage fails whenever it reads a certain word."""
+    receive = offsets.KeepingConsumer._receive
+
+    async def failing(self: offsets.KeepingConsumer, message: Any) -> None:
+        if b"an allergen" in (message.value or b""):
+            self.offsets.received(message.tp, message.offset)
+            raise RuntimeError("an allergic shock")
+        await receive(self, message)
+
+    _put(offsets.KeepingConsumer, "_receive", failing)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     **{f.__name__: f for f in (stock_consumer, no_inbox, no_fencing, early_ack, relay_repeats, relay_forgets)},
     "crashing": crashing,
+    "allergic": allergic,
 }
 
 

