@@ -19,7 +19,7 @@ from agents import track
 from agents.committer import Committer
 from agents.stage import Stage, step
 from schemas import ids, topics
-from schemas.errors import ConcordError
+from schemas.errors import ConcordError, Unavailable
 from schemas.events import Data, JobStatus
 from schemas.messages import Headers, Record, dump_headers, load_headers
 from sinks.memory import MemoryDatabase
@@ -103,8 +103,15 @@ class MemoryFleet:
     async def _one(self) -> bool:
         for stage in self.stages:
             if self._queues[stage.name]:
-                record = self._queues[stage.name].popleft()
-                await self._committer.commit(await step(stage, record))
+                # Not acked, and so still there, until it is committed; one that a server of ours is away for waits.
+                record = self._queues[stage.name][0]
+                try:
+                    await self._committer.commit(await step(stage, record))
+                except Unavailable:
+                    self._queues[stage.name].rotate(-1)
+                    self.clock.advance(1.0)
+                else:
+                    self._queues[stage.name].popleft()
                 self._relay()
                 return True
         self._relay()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -119,7 +120,8 @@ class Pace:
         await self.look()
 
     async def worked(self) -> None:
-        """A call was answered."""
+        """A call was answered. That PostgreSQL is away does not make the answer one that did not come."""
         if self.traffic.failures:
-            await self.database.provider_worked(self.provider)
-            await self.look()
+            with contextlib.suppress(Unavailable):
+                await self.database.provider_worked(self.provider)
+                await self.look()

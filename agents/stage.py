@@ -7,7 +7,8 @@ the driver waits.
 
 What says no can be refused as well: by a stage's own `give_up`, or by PostgreSQL when it is committed. So every step
 brings along what is committed in its place (`Step.otherwise`), each simpler than the one before: the outcome, then the
-stage's `give_up`, then a failed job made of nothing but its ids, then the dead letter alone.
+stage's `give_up`, then a failed job made of nothing but its ids, the same without a line in the audit log, and the dead
+letter alone.
 """
 
 from __future__ import annotations
@@ -260,39 +261,43 @@ def _given_up(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
     except Exception:
         log.exception("%s cannot give up %s", stage.name, envelope.id)
         return _ended(stage, envelope, failure)
-    return _with_letter(stage, envelope, failure, outcome, partial(_refused_end, stage, envelope, failure))
-
-
-def _refused_end(stage: Stage, envelope: Envelope, failure: Failure, _: Exception) -> Step:
-    return _ended(stage, envelope, failure)
+    return _with_letter(stage, envelope, failure, outcome, lambda _: _ended(stage, envelope, failure))
 
 
 def _ended(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
     """The job fails with nothing of the event in it but ids, which are safe: what cannot be refused for its content."""
-    reason = f"{stage.name} gave up ({failure.code}); the dead letter has the reason"
-    bare = replace(failure, reason=reason)
-    if isinstance(envelope.data, AudioUploaded):
-        job = Job(
-            tenant_id=envelope.data.tenant_id,
-            job_id=id_of_upload(envelope.data, envelope.root),
-            filename=UNREADABLE_NAME,
-            audio_uri=UNREADABLE_URI,
+    record = envelope.record
+    try:
+        outcome = _bare(stage.name, envelope, failure)
+        unlogged = _with_letter(
+            stage, envelope, failure, outcome, lambda _: undeliverable(stage.name, record, failure), audit=""
         )
-        outcome = failed_upload(job, stage.name, bare)
-    else:
-        outcome = failed_job(stage.name, envelope, bare)
-    return _with_letter(stage, envelope, failure, outcome, partial(_refused_letter, stage, envelope.record, failure))
+    except Exception:
+        log.exception("%s cannot end the job of %s", stage.name, envelope.id)
+        return undeliverable(stage.name, record, failure)
+    return _with_letter(stage, envelope, failure, outcome, lambda _: unlogged)
 
 
-def _refused_letter(stage: Stage, record: Record, failure: Failure, _: Exception) -> Step:
-    return undeliverable(stage.name, record, failure)
+def _bare(stage: str, envelope: Envelope, failure: Failure) -> Outcome:
+    bare = replace(failure, reason=f"{stage} gave up ({failure.code}); the dead letter has the reason")
+    upload = envelope.data
+    if not isinstance(upload, AudioUploaded):
+        return failed_job(stage, envelope, bare)
+    job_id = id_of_upload(upload, envelope.root)
+    job = Job(tenant_id=upload.tenant_id, job_id=job_id, filename=UNREADABLE_NAME, audio_uri=UNREADABLE_URI)
+    return failed_upload(job, stage, bare)
 
 
 def _with_letter(
-    stage: Stage, envelope: Envelope, failure: Failure, outcome: Outcome, otherwise: Callable[[Exception], Step]
+    stage: Stage,
+    envelope: Envelope,
+    failure: Failure,
+    outcome: Outcome,
+    otherwise: Callable[[Exception], Step],
+    audit: str = "failed",
 ) -> Step:
     letter = _letter(stage.name, envelope.record, failure, envelope.id, outcome)
-    outcome = replace(outcome, raw=(*outcome.raw, (letter, 0.0)), audit="failed", error=failure.reason)
+    outcome = replace(outcome, raw=(*outcome.raw, (letter, 0.0)), audit=audit, error=failure.reason)
     return Step(stage.name, envelope.id, outcome, envelope, otherwise=otherwise)
 
 

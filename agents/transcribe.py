@@ -183,11 +183,11 @@ class Transcribe:
         await self.pace.worked()
         if isinstance(answer, Hypothesis):
             return await self._done(asked, answer, row.token)
-        return await self._submitted(envelope, asked, row, answer)
+        return self._submitted(envelope, asked, row, answer)
 
-    async def _submitted(self, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, id: str) -> Outcome:
-        now = await self.database.now()
-        changes = {"state": "submitted", "provider_id": id, "submitted_at": now, "error": None}
+    def _submitted(self, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, id: str) -> Outcome:
+        """From the answer to here nothing asks PostgreSQL: should it be away, the outcome waits for it, with the id."""
+        changes = {"state": "submitted", "provider_id": id, "error": None}
         return Outcome(
             **belonging(envelope),
             request=self._change(asked, row.token, **changes),
@@ -223,7 +223,7 @@ class Transcribe:
         else:
             await self.pace.worked()
         if found is not None:
-            return await self._submitted(envelope, asked, row, found)
+            return self._submitted(envelope, asked, row, found)
         attempt = envelope.attempt + 1
         if settled_s < 0:
             seconds = min(backoff_s(envelope.attempt), SEARCH_S, -settled_s)

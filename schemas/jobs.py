@@ -582,8 +582,10 @@ def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[Provid
     """Apply the changes of provider requests; the ones that ended by it."""
     ended = []
     if outcome.request is not None:
-        row = replace(rows.requests[outcome.request.provider], **_bounded(outcome.request.columns))
+        before = rows.requests[outcome.request.provider]
+        row = replace(before, **_bounded(outcome.request.columns))
         row = replace(row, finished_at=now) if row.ended else row
+        row = replace(row, submitted_at=now) if row.state == "submitted" != before.state else row
         rows.requests[row.provider] = row
         ended += [row] if row.ended else []
     if outcome.give_up is not None:

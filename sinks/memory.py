@@ -4,16 +4,20 @@ here too.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from schemas import topics
+from schemas.errors import StorageRefused
 from schemas.ids import Key
 from schemas.jobs import (
     Adjudication,
@@ -37,6 +41,21 @@ _METADATA = TypeAdapter(dict[str, Any])
 _REQUEST = TypeAdapter(ProviderRequest)
 _USAGE = TypeAdapter(Usage)
 _ADJUDICATION = TypeAdapter(Adjudication)
+_TEXTS: TypeAdapter[tuple[Transcript | None, str | None]] = TypeAdapter(tuple[Transcript | None, str | None])
+
+#: A NUL in JSON, behind an even number of backslashes.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _stored(kind: TypeAdapter[Any], value: object) -> bytes:
+    """The value as JSON. Raises StorageRefused for what PostgreSQL does not store either."""
+    try:
+        data = kind.dump_json(value)
+    except PydanticSerializationError as exc:  # a lone surrogate
+        raise StorageRefused(f"the database does not store this ({type(exc).__name__})") from exc
+    if _NUL.search(data):
+        raise StorageRefused("the database does not store this (NUL)")
+    return data
 
 
 @dataclass
@@ -70,27 +89,37 @@ class MemoryDatabase:
     _intents: dict[str, tuple[Key, datetime]] = field(default_factory=dict)
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
-        """All steps at once."""
-        return [self._commit(step) for step in steps]
+        """All steps at once, or none."""
+        before = self._copy() if len(steps) > 1 else {}
+        try:
+            return [self._commit(step) for step in steps]
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _copy(self) -> dict[str, Any]:
+        copies = {name: copy(value) for name, value in vars(self).items() if isinstance(value, dict | set | list)}
+        return copies | {"_requests": {run: dict(rows) for run, rows in self._requests.items()}}
 
     def _commit(self, step: Step) -> Written | None:
         if (step.stage, step.event_id) in self._inbox:
             return None
-        self._inbox.add((step.stage, step.event_id))
         key = step.outcome.key
         job = self._load(*key) if key else None
         rows = Rows(job, self._of_run(*key, job.run) if key and job else {}, self._namesake(step.outcome.create))
         written = advance(step, rows, self.clock())
+        row = _stored(_JOB, replace(rows.job, metadata=None)) if rows.job else b""
+        stored = {p: _stored(_REQUEST, r) for p, r in rows.requests.items()}
+        _stored(_TEXTS, (written.transcript, step.outcome.error))
         if rows.job is not None and key:
             if rows.job.metadata is not None:
                 self._metadata[key] = _METADATA.dump_json(rows.job.metadata)
-            self._jobs[key] = _JOB.dump_json(replace(rows.job, metadata=None))
+            self._jobs[key] = row
             if rows.job.reference is not None:
                 self._references[rows.job.tenant_id, rows.job.reference] = key
-            stored = {p: _REQUEST.dump_json(r) for p, r in rows.requests.items()}
             self._requests.setdefault((*key, rows.job.run), {}).update(stored)
-        if written.fenced:
-            self._inbox.discard((step.stage, step.event_id))
+        if not written.fenced:
+            self._inbox.add((step.stage, step.event_id))
         self._keep(step, written, rows.job)
         return written
 

@@ -11,7 +11,7 @@ import pytest
 
 from agents.commands.requests import decide
 from schemas import topics
-from schemas.errors import Unavailable
+from schemas.errors import StorageRefused, Unavailable
 from schemas.events import AsrDeadline, AsrRequest, Persisted, StepState
 from schemas.jobs import Adjudication, Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step, Usage
 from schemas.messages import Message
@@ -94,7 +94,7 @@ async def under_test(dsn):
 
 
 def job(job_id: str = "j", tenant: str = "t", **more) -> Job:
-    return Job(tenant_id=tenant, job_id=job_id, filename="a.wav", audio_uri="file:///a.wav", **more)
+    return Job(**{"tenant_id": tenant, "job_id": job_id, "filename": "a.wav", "audio_uri": "file:///a.wav"} | more)
 
 
 def requests(of: Job, *providers: str) -> tuple[ProviderRequest, ...]:
@@ -940,3 +940,16 @@ async def test_strays_are_what_no_row_knows_until_one_does(under_test):
     assert await database.forget_stray("a", "p3")
     assert not await database.forget_stray("a", "p3")
     assert await database.keep_strays([]) == []
+
+
+async def test_a_step_that_cannot_be_stored_is_refused_and_so_is_its_whole_batch(under_test):
+    await under_test.database.commit([created(job())])
+    before = await under_test.outbox()
+    broken = created(job("k", filename="a\x00b"))
+    with pytest.raises(StorageRefused):
+        await under_test.database.commit([moved("transcribing"), created(job("l")), broken])
+
+    assert (await under_test.database.job("t", "j")).status == "uploaded"
+    assert await under_test.database.job("t", "l") is None
+    assert await under_test.outbox() == before
+    assert (await under_test.database.commit([created(job("l"))]))[0].applied

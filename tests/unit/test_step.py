@@ -155,10 +155,13 @@ async def test_each_step_brings_what_is_committed_in_its_place_and_the_last_is_t
     refused = ValueError("numbers \ud800 out of range")
     given_up = first.otherwise(refused)
     bare = given_up.otherwise(refused)
-    letter = bare.otherwise(refused)
+    unlogged = bare.otherwise(refused)
+    letter = unlogged.otherwise(refused)
 
     assert "numbers" in ended(given_up.outcome).error
     assert "numbers" not in ended(bare.outcome).error
+    assert (bare.outcome.audit, unlogged.outcome.audit) == ("failed", "")
+    assert ended(unlogged.outcome) == ended(bare.outcome)
     assert letter.outcome.job_id is None
     assert [m.topic for m, _ in letter.outcome.raw] == ["reconcile.due.dlq"]
     assert letter.otherwise is None
