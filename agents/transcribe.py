@@ -245,7 +245,7 @@ class Transcribe:
             (stray, recognizer.recalls(_listed(stray), request)) for stray in await self.database.strays(row.provider)
         ]
         if found := next((stray for stray, is_this in told if is_this), None):
-            return await self._submitted(envelope, asked, row, found.provider_id)
+            return self._submitted(envelope, asked, row, found.provider_id)
         if unknown := sum(is_this is None for _, is_this in told):
             why = (
                 f"{recognizer.name} has {unknown} requests of before the restore that nobody knows, and this may be one"
