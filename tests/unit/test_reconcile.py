@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agents.text.align import align
 from agents.text.reconcile import reconcile
+from schemas.texts import readable
 from schemas.words import Hypothesis, Word
 
 VOCABULARY = "a the cat cats sat can't can not twenty two 22 e-mail e mail um -".split()
@@ -25,7 +26,7 @@ def heard(provider, text, *, step=None, **more):
     return Hypothesis(provider, tuple(words), **more)
 
 
-texts = st.lists(st.sampled_from(VOCABULARY) | st.text(min_size=1, max_size=5), max_size=25).map(" ".join)
+texts = st.lists(st.sampled_from(VOCABULARY) | st.text(min_size=1, max_size=5), max_size=25).map(" ".join).map(readable)
 hypotheses = st.lists(texts, min_size=1, max_size=4).map(
     lambda lines: [heard(f"r{i}", line, step=None if i % 2 else 200) for i, line in enumerate(lines)]
 )
