@@ -498,6 +498,8 @@ def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
         return job.ended and job.run + 1 == outcome.begin.run
     if outcome.run is not None and (job.run != outcome.run or job.ended):
         return False
+    if outcome.new_requests and job.status != "uploaded":
+        return False  # the run has its requests, some of which may be paid for
     return _progress_allowed(outcome.progress, job) and _request_allowed(outcome, job, rows)
 
 

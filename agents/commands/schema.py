@@ -297,7 +297,10 @@ def _dead_letter_headers() -> dict[str, Any]:
         "dlq-offset": number,
         "dlq-timestamp": {"type": "string", "pattern": "^-?[0-9]+$", "description": "of the original record, in ms"},
     }
-    told = {f"dlq-{name}": {"type": "string", "description": "if it could be told"} for name in ("tenant-id", "job-id")}
+    told = {
+        f"dlq-{name}": {"type": "string", "description": "if it could be told"}
+        for name in ("tenant-id", "job-id", "run")
+    }
     return {
         "title": "DeadLetter",
         "description": "The original headers, and these.",

@@ -366,6 +366,25 @@ async def test_of_two_who_claim_at_the_same_moment_one_holds_it(under_test):
     assert all(isinstance(answer, Claim | ProviderRequest) for answer in answers)
 
 
+async def test_a_recording_that_was_fetched_twice_is_asked_about_once(under_test):
+    """Two looks at one fetch, each with its own event: the second must not make the first one's requests new again."""
+    database = under_test.database
+    await database.commit([created(job(status="uploaded"))])
+
+    def fetched() -> Step:
+        progress = Progress(run=1, status="transcribing", stage="intake", step=StepState(state="done"))
+        asked = requests(job(), "a")
+        return Step("intake", uuid4(), Outcome(tenant_id="t", job_id="j", progress=progress, new_requests=asked))
+
+    first = await database.commit([fetched()])
+    claim = await database.claim("t", "j", 1, "a", 30)
+    second = await database.commit([fetched()])
+    [row] = await database.requests("t", "j", 1)
+
+    assert (first[0].applied, second[0].applied) == (True, False)
+    assert (row.state, row.token) == ("intended", claim.request.token)
+
+
 async def test_who_lost_the_claim_cannot_write(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a")])

@@ -246,6 +246,19 @@ async def test_a_known_id_with_another_reference_is_refused_and_the_job_goes_on(
     assert ["another reference" in reason for reason in letters(told)] == [True]
 
 
+async def test_statuses_that_an_earlier_version_keyed_by_the_job_alone_are_ignored(story):
+    """They may be in the topic still when the first worker of this version starts."""
+    told = story(Speaker("a"))
+    await told.upload()
+    await told.fleet.run()
+    last = told.fleet.log["job.status"][-1]
+    newer = orjson.dumps(orjson.loads(last.value) | {"version": 99, "status": "failed"})
+    told.fleet.publish("job.status", newer, J.encode(), last.headers)
+
+    assert told.fleet.status("t", J).status == "completed"
+    assert list(told.fleet.table) == [f"t/{J}"]
+
+
 async def test_a_reference_is_no_part_of_any_path(story):
     told = story(Speaker("a"))
     await told.upload(None, reference="../../etc/passwd")
