@@ -20,6 +20,9 @@ from schemas.errors import InDoubt, Transient
 #: Seconds that one reading may take; whoever looks waits for it no longer than it likes, and finds it done later.
 READING_S: Final = 180.0
 
+#: Seconds between the two readings of a proof: what a page leaves out while the list moves, it has again by then.
+APART_S: Final = 3.0
+
 #: How far the provider's clock may be from ours.
 SKEW: Final = timedelta(minutes=10)
 
@@ -44,6 +47,7 @@ class RequestList:
         self._name, self._read, self._lag, self._reading_s = name, read, lag, reading_s
         #: Seconds; a test's own clock, if it has one.
         self.clock: Callable[[], float] = time.monotonic
+        self.apart_s = APART_S
         self._newest: _Reading | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -95,10 +99,16 @@ class RequestList:
         begun = self.clock()
         try:
             async with asyncio.timeout(self._reading_s):
-                lists = [{item.id: item for item in await self._read(since)} for _ in range(times)]
+                lists = [await self._items(since)]
+                while len(lists) < times:
+                    await asyncio.sleep(self.apart_s)
+                    lists.append(await self._items(since))
         except TimeoutError as exc:
             raise Transient(f"{self._name}: reading the list of requests takes too long") from exc
         self._newest = _Reading(begun, since, tuple(lists))
+
+    async def _items(self, since: datetime) -> dict[str, Listed]:
+        return {item.id: item for item in await self._read(since)}
 
     def _check(self, reading: _Reading, since: datetime) -> None:
         """Raise unless the list proves that what is not in it is not there."""

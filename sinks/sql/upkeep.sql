@@ -8,7 +8,7 @@ CROSS JOIN LATERAL (
     SELECT array(
         SELECT p.provider FROM provider_requests p
         WHERE (p.tenant_id, p.job_id, p.run) = (j.tenant_id, j.job_id, j.run) AND j.status = 'transcribing'
-          AND p.state IN ('waiting', 'intended', 'submitted')
+          AND p.state IN ('waiting', 'intended', 'parked', 'submitted')
           AND NOT EXISTS (SELECT FROM outbox o WHERE (o.tenant_id, o.job_id) = (j.tenant_id, j.job_id)
                           AND o.topic = 'asr.requests.' || p.provider)
         ORDER BY p.provider) AS providers,
@@ -54,7 +54,8 @@ DELETE FROM blob_intents WHERE uri = ANY($1::text[]);
 -- Requests of runs that have ended, of which it is not known how they ended: they may have been charged.
 SELECT p.tenant_id, p.job_id, p.run, p.provider, p.state, p.marker, p.provider_id, p.submitted_at
 FROM provider_requests p JOIN jobs j USING (tenant_id, job_id)
-WHERE p.state IN ('intended', 'parked', 'submitted') AND (p.run < j.run OR j.status IN ('completed', 'failed'))
+WHERE (p.state IN ('intended', 'parked', 'submitted') AND (p.run < j.run OR j.status IN ('completed', 'failed')))
+   OR (p.abandoned_at IS NOT NULL AND p.provider_id IS NULL AND p.run = j.run)
 ORDER BY p.tenant_id, p.job_id, p.run, p.provider LIMIT $1;
 
 -- name: without_transcript

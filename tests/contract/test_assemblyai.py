@@ -65,6 +65,7 @@ def server(running):
 @pytest.fixture
 async def recognizer(running):
     it = AssemblyAI("assemblyai", KEY, running[1], timeout_s=1.0)
+    it._list.apart_s = 0.0
     yield it
     await it.close()
 

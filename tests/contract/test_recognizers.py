@@ -151,6 +151,7 @@ async def assemblyai_sdk(folder):
                 assert answer.status == 200, await answer.text()
 
         recognizer = AssemblyAI("assemblyai", "a-key", str(running.make_url("/")), timeout_s=1.0)
+        recognizer._list.apart_s = 0.0
         charged = lambda: [charge["audio_url"] for charge in server.ledger.charges]  # noqa: E731
         yield Bench(recognizer, switch, charged, {"fail": True}, {"language": "tlh"})
         await recognizer.close()
@@ -182,7 +183,9 @@ def batch(endpoint, storage, **options):
     """A recognizer of Google's by batches."""
     speech = Speech("google", project="our-project", endpoint=endpoint.rstrip("/"))
     bucket = Bucket("google", gcs.BUCKET, endpoint=storage, timeout_s=1.0)
-    return GoogleBatch(speech, bucket, **{"timeout_s": 1.0} | options)
+    recognizer = GoogleBatch(speech, bucket, **{"timeout_s": 1.0} | options)
+    recognizer._list.apart_s = 0.0
+    return recognizer
 
 
 REMOTE = {

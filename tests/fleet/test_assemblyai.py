@@ -66,6 +66,7 @@ async def told(request, story, tmp_path):
     server = Server(tmp_path / "ledger.jsonl")
     async with TestServer(server.app()) as running:
         recognizer = AssemblyAI(NAME, "key", str(running.make_url("/")), timeout_s=0.5)
+        recognizer._list.apart_s = 0.0
         able = {NAME: frozenset({"diarize", "redact_pii"})}
         it = Told(story(recognizer, deadline_s=deadline_s, abilities=able), server, recognizer)
         yield it

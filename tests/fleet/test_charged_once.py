@@ -122,7 +122,7 @@ async def told(request, story, tmp_path):
     async with VENDORS[request.param](tmp_path, lambda: clock().timestamp()) as vendor:
         it = Told(vendor, story(vendor.recognizer, deadline_s=900, clock=clock))
         if listing := getattr(vendor.recognizer, "_list", None):
-            listing.clock = lambda: clock().timestamp()
+            listing.clock, listing.apart_s = lambda: clock().timestamp(), 0.0
         yield it
 
 

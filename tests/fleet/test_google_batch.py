@@ -76,6 +76,7 @@ async def told(story, tmp_path):
             able = {NAME: frozenset({"diarize"})}
             it = Told(story(recognizer, deadline_s=5 * 86_400, abilities=able), server, storage, recognizer)
             recognizer._list.clock = lambda: it.fleet.clock().timestamp()
+            recognizer._list.apart_s = 0.0
             yield it
             await recognizer.close()
             storage.changed()

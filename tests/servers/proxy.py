@@ -20,7 +20,7 @@ class Proxy:
     """Forwards connections to `target`; its switches apply to open connections and to new ones at once.
 
     Bytes that are held (black hole, delay) when their sender closes the connection are dropped: a request that nobody
-    waits for any more is not delivered late.
+    waits for any more is not delivered late, unless `keeps`.
     """
 
     target: tuple[str, int]
@@ -32,6 +32,8 @@ class Proxy:
     lose_answers: bool = False
     #: New connections are closed at once.
     refuse: bool = False
+    #: What a sender has left behind in a black hole is delivered when that is over, as the buffers of a network do.
+    keeps: bool = False
     port: int = 0
     #: Connections taken since the start.
     connections: int = 0
@@ -86,7 +88,9 @@ class Proxy:
         """Copy until one side ends. Reading goes on while pieces are held, so that a sender's end is seen at once."""
         pieces: asyncio.Queue[bytes] = asyncio.Queue()
         await _first(_read(source, pieces), self._write(pieces, sink, answers=answers))
-        if not (self.delay_s or self.blackhole or self.lose_answers):
+        while self.keeps and self.blackhole and not answers:
+            await asyncio.sleep(_LOOK_S)
+        if (self.keeps and not answers) or not (self.delay_s or self.blackhole or self.lose_answers):
             while not pieces.empty():
                 sink.write(pieces.get_nowait())
 

@@ -42,7 +42,9 @@ async def test_two_workers_and_a_provider_that_loses_answers_pay_once_for_each_r
             await worker.start()
         await asyncio.gather(*(worker.ready() for worker in (rest, *workers)))
         async with Watch(here) as watch:
-            await here.assemblyai.switch(lose_answer=6)
+            await here.assemblyai.switch(
+                lose_answer=3, listed_s=1, late=3, late_s=2, late_answer=["504", "cut"], page=3
+            )
             await watch.publisher.uploads_of(6)
             await workers[0].kill()
             await watch.publisher.uploads_of(6)

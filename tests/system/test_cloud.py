@@ -39,8 +39,14 @@ from tests.system.storm import Action, Storm  # noqa: E402
 from tests.system.test_faults import start, weather  # noqa: E402
 
 RATE = 16_000
-#: How both servers answer in good weather: seconds for which every request is in flight, for faults to meet it there.
-NORMAL = {"delay_s": 0.3}
+#: How both servers answer in good weather: seconds for which every request is in flight, for faults to meet it there,
+#: and after which it is listed; and pages so small that there are several.
+NORMAL = {"delay_s": 0.3, "listed_s": 1.5, "page": 50}
+#: Misbehaviours that are more than a switch: what was sent is accepted late, whatever is answered; pages leave one out.
+LATE = {"late": True, "late_s": 4.0, "late_answer": ["slow", "cut", "504"]}
+SWITCHES = {"late": LATE, "gap": {"gap": 1}}
+#: Seconds in which a request may still arrive and show: in a black hole of 12 s, or late.
+STORM_SETTLES_S = 18
 #: Seconds, on two busy cores, from a call's departure to its charge, and from its charge until its answer is stored.
 BEFORE_S, AFTER_S = 1.0, 3.0
 #: What Google's server does to a call that it then does not charge.
@@ -101,7 +107,7 @@ class CloudStorm(Storm):
         """Make a vendor's server misbehave for up to three seconds."""
         if self._breaks(name):
             hit = self._hit(name, what)
-            await patiently(lambda: self._vendor(name).switch(**NORMAL, **{what: True}))
+            await patiently(lambda: self._vendor(name).switch(**NORMAL, **SWITCHES.get(what, {what: True})))
             self._later(partial(self._restore, name, hit), self.chance.uniform(1, 3))
             await self._happened(name, what, probe=True)
 
@@ -183,7 +189,7 @@ class Bill:
 async def billed(here: Site, storm: CloudStorm) -> Bill:
     """The bill of everything up to now."""
     charges = await here.charges()
-    by = {name: Counter({m: n for m, n in charges.items() if m.endswith(f"-1-{name}")}) for name in CLOUD}
+    by = {name: Counter({m: n for m, n in charges.items() if m.endswith(f"~1~{name}")}) for name in CLOUD}
     connection = await asyncpg.connect(here.postgres.dsn)
     rows = await connection.fetch(
         "SELECT provider_id FROM provider_requests WHERE provider = 'assemblyai' AND provider_id IS NOT NULL"
@@ -283,7 +289,7 @@ async def test_both_vendors_are_paid_once_though_workers_die_and_answers_are_los
         async with Watch(here, record=melodies(here)) as watch:
             storm = CloudStorm(here, watch, chance)
             storm.hits.append(Hit("lose_answer", time.time()))
-            await here.assemblyai.switch(**NORMAL, lose_answer=3)
+            await here.assemblyai.switch(**NORMAL, lose_answer=3, **LATE | {"late": 3, "late_s": 2.0})
             await here.google.switch(**NORMAL, lose_answer=2)
             await watch.publisher.uploads_of(9)
             for name in (*CLOUD, "google"):
@@ -291,11 +297,11 @@ async def test_both_vendors_are_paid_once_though_workers_die_and_answers_are_los
                 await storm.kill(f"transcribe.{name}")
             await storm.clear()
             bill = await judged(storm, table, seed, began)
-            assert bill.lost == 3
+            assert bill.lost == 3 + 3
             assert bill.google.total() <= 12 + 2 + 2 * 2  # two answers lost, two kills with two calls in flight each
 
 
-def everything(storm: CloudStorm) -> list[Action]:
+def everything(storm: CloudStorm, *, whole: bool) -> list[Action]:
     """Sixty kills, most of them of who asks the vendors; every way in which a vendor fails, in the order of the
     seed.
     """
@@ -304,12 +310,14 @@ def everything(storm: CloudStorm) -> list[Action]:
     actions: list[Action] = [lambda role=role: storm.kill(role) for role in asking * 13 + others * 5]
     actions += [storm.kill] * 9
     actions += [lambda name=name: storm.kill_vendor(name) for name in CLOUD * 2]
-    uploading = ["lose_answer", "cut", "refuse_429", "error_5xx"] * 3 + ["stall"]
+    uploading = ["lose_answer", "cut", "refuse_429", "error_5xx", "late", "late", "gap"] * 3 + ["stall"]
     actions += [lambda what=what: storm.switch("assemblyai", what) for what in uploading]
-    actions += [lambda what=what: storm.switch("google", what) for what in ("lose_answer", *FREE) * 3]
-    # What holds an answer back for long would blur which call a later kill had hit, so Google is spared it.
+    asked = ("lose_answer", *FREE) * 3 + (("late", "late", "gap") * 3 if whole else ())
+    actions += [lambda what=what: storm.switch("google", what) for what in asked]
     ways = [("google", "cut"), ("google", "lose_answers"), ("assemblyai", "cut"), ("assemblyai", "lose_answers")] * 3
-    ways += [("assemblyai", "blackhole"), ("assemblyai", "delay")]
+    ways += [("assemblyai", "blackhole"), ("assemblyai", "delay")] * 2
+    # In pieces, what holds an answer back for long would blur which call a later kill had hit.
+    ways += [("google", "blackhole"), ("google", "delay")] * whole
     actions += [lambda way=way: storm.network(*way) for way in ways]
     storm.chance.shuffle(actions)
     return actions
@@ -327,16 +335,18 @@ async def test_five_hundred_recordings_are_paid_once_while_workers_and_vendors_f
         Proxy(("127.0.0.1", here.google.grpc)) as to_google,
     ):
         here.proxies = {"assemblyai": to_assemblyai, "google": to_google}
+        to_assemblyai.keeps = to_google.keeps = True
+        here.common["CONCORD_SETTLES"] = ",".join(f"{name}={STORM_SETTLES_S}" for name in CLOUD)
         here.common["ASSEMBLYAI_BASE_URL"] = f"http://127.0.0.1:{to_assemblyai.port}"
         here.common["GOOGLE_SPEECH_ENDPOINT"] = f"http://127.0.0.1:{to_google.port}"
         await start(here, dict.fromkeys(roles_with(CLOUD), 2))
         async with Watch(here, record=melodies(here)) as watch:
             storm = CloudStorm(here, watch, chance)
             await asyncio.gather(here.assemblyai.switch(**NORMAL), here.google.switch(**NORMAL))
-            await here.assemblyai.switch(**NORMAL, lose_answer=20)
+            await here.assemblyai.switch(**NORMAL, lose_answer=10, **LATE | {"late": 10})
             await watch.publisher.uploads_of(20)
             # Of about 410 that come with the weather and not as probes, one in twenty has no recording.
-            await weather(storm, everything(storm), uploads=540, pause_s=(0, 4))
+            await weather(storm, everything(storm, whole=whole), uploads=540, pause_s=(0, 4))
             bill = await judged(storm, table, seed, began, whole=whole)
             assert bill.adopted
             assert len(bill.recorded) >= 500

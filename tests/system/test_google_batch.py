@@ -71,7 +71,7 @@ async def test_two_workers_and_a_google_that_loses_answers_charge_each_recording
     rest = tuple(role for role in roles_with(GOOGLE) if role != "transcribe.google")
     asking = ("transcribe.google",)
     async with fleet(storage, rest, asking, asking) as (here, watch, _, one, two):
-        await here.google.switch(delay_s=0.5, lose_answer=6)
+        await here.google.switch(delay_s=0.5, lose_answer=4, listed_s=1, late=3, late_s=2, late_answer=["504", "cut"])
         await watch.publisher.uploads_of(8)
         await one.kill()
         await watch.publisher.uploads_of(4)
@@ -84,6 +84,6 @@ async def test_two_workers_and_a_google_that_loses_answers_charge_each_recording
         await two.start()
         await watch.publisher.uploads_of(4)
     table(
-        f"Google by batches: {len(here.sounds)} recordings charged once each, with 8 answers lost, "
-        "2 workers and Google's server killed"
+        f"Google by batches: {len(here.sounds)} recordings charged once each, with 6 answers lost, 3 requests accepted "
+        "late, 2 workers and Google's server killed"
     )
