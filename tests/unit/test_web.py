@@ -924,6 +924,22 @@ async def test_probes_say_what_is_wrong(worker):
     assert (await worker.get("/healthz", {})).status == 503
 
 
+async def test_probes_at_one_moment_are_one_check():
+    """Who asks needs no key, and a check takes one of the connections that the stages have."""
+    checks = []
+
+    async def check():
+        checks.append(1)
+        await asyncio.sleep(0.1)
+        return Health(alive=True, ready=True, details={})
+
+    async with Worker(health=check) as worker:
+        answers = await asyncio.gather(*(worker.get("/readyz", {}) for _ in range(50)))
+
+        assert {answer.status for answer in answers} == {200}
+        assert len(checks) < 5
+
+
 async def test_a_check_that_hangs_is_no_reason_to_restart(monkeypatch):
     async def hang():
         await asyncio.sleep(60)

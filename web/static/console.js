@@ -283,6 +283,7 @@ function openJob(job) {
 /** Follow the job's events until its run ends; come back when the connection breaks. */
 async function watch(job, signal) {
   while (!signal.aborted && !(newest && ENDED.has(newest.status))) {
+    let pause = 1000;
     try {
       const seen = newest ? { "Last-Event-ID": String(newest.version) } : {};
       const whose = `tenant=${encodeURIComponent(place.tenant)}`;
@@ -294,8 +295,9 @@ async function watch(job, signal) {
       complain(error);
       if (error.status === 404) return gone(error.message);
       if (error.status === 401) return;
+      if (error.status === 429) pause = 5000;  // too many windows watch: one may close
     }
-    await new Promise((done) => setTimeout(done, 1000));
+    await new Promise((done) => setTimeout(done, pause));
   }
 }
 
