@@ -577,7 +577,9 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
             work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
             stack.push_async_callback(recognizer.close)  # before its work: it finishes what it has paid for
             pace = _pace(recognizer, fleet)
-            return transcribe.stage(transcribe.Transcribe(recognizer, database, store, work, pace, fleet.paid))
+            transcriber = transcribe.Transcribe(recognizer, database, store, work, pace, fleet.paid)
+            stack.push_async_callback(transcriber.packer.close)
+            return transcribe.stage(transcriber)
         case ("reconcile", _, _):
             judge = await _judge(fleet, stack)
             work = long_work(16)  # it only waits

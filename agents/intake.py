@@ -145,10 +145,10 @@ class Intake:
             run=job.run,
             status="transcribing",
             stage="intake",
-            step=StepState(state="done", progress=1.0),
+            step=_done(fetched),
             columns=_audio_columns(fetched),
         )
-        job = replace(job, **_audio_columns(fetched))
+        job = replace(job, **_audio_columns(fetched), steps={"intake": _done(fetched)})
         return Outcome(
             **belonging(envelope),
             progress=progress,
@@ -221,7 +221,7 @@ class Intake:
         begun = replace(
             job,
             run=data.run,
-            steps={"intake": StepState(state="done")},
+            steps={"intake": StepState(state="done", notes=job.audio_notes or None)},
             reason=None,
             code=None,
             completed_at=None,
@@ -333,7 +333,7 @@ def _job(data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Job:
         priority=data.priority,
         options=data.options.model_dump(),
         metadata=dict(data.metadata),
-        steps={"intake": StepState(state="done" if fetched else "running", progress=1.0 if fetched else None)},
+        steps={"intake": _done(fetched) if fetched else StepState(state="running")},
     )
     return replace(job, **_audio_columns(fetched)) if fetched else job
 
@@ -366,6 +366,10 @@ def _reused(request: ProviderRequest, earlier: ProviderRequest | None) -> Provid
     state: RequestState = "submitted" if earlier.provider_id else "intended"
     earlier = replace(earlier, error=None, finished_at=None, abandoned_at=None, queued_at=None, admitted_at=None)
     return replace(earlier, run=request.run, state=state)
+
+
+def _done(fetched: Fetched) -> StepState:
+    return StepState(state="done", progress=1.0, notes=fetched.notes or None)
 
 
 def _audio_columns(fetched: Fetched) -> dict[str, Any]:

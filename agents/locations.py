@@ -36,6 +36,8 @@ class Fetched:
     blob: Blob
     duration_ms: int
     content_type: str
+    #: What is odd about it; see `agents.audio.Probe.notes`.
+    notes: tuple[str, ...] = ()
 
 
 async def _nobody(_key: Key, _uri: str) -> None:
@@ -86,7 +88,9 @@ class Locations:
                 probe: Probe = await self.prober.probe(path, data.filename, data.content_type)
                 blob = await self._stored(data, path, probe)
         # Another worker was first, and heard something else there: what is stored counts.
-        return Fetched(blob, probe.duration_ms, probe.content_type) if blob else await self.fetch(data, again=True)
+        if blob is None:
+            return await self.fetch(data, again=True)
+        return Fetched(blob, probe.duration_ms, probe.content_type, probe.notes)
 
     async def _stored_earlier(self, data: AudioFetch) -> str | None:
         begins = self._prefix(names.original(data.tenant_id, data.job_id, ""))

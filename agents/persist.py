@@ -124,16 +124,16 @@ def agent_optimized(job: Job, decided: Reconciliation) -> dict[str, Any]:
             "confidence": decided.quality.confidence,
             "method": decided.method,
             "recognizers": list(decided.providers),
-            "reconciliation_notes": notes(decided),
+            "reconciliation_notes": notes(job, decided),
             "quality": asdict(decided.quality),
             "custom": job.metadata,
         },
     }
 
 
-def notes(decided: Reconciliation) -> list[str]:
+def notes(job: Job, decided: Reconciliation) -> list[str]:
     """What a reader should know about how the transcript came to be, in sentences."""
-    said = list(decided.notes)
+    said = [*job.audio_notes, *decided.notes]
     if not decided.words:
         said.append("No speech was heard in this recording; the transcript is empty.")
     if decided.method == "single":
@@ -181,7 +181,7 @@ def _row(
         agreement=decided.quality.agreement,
         method=decided.method,
         provider_confidences={name: said.get("confidence") for name, said in decided.quality.recognizers.items()},
-        reconciliation_notes=notes(decided),
+        reconciliation_notes=notes(job, decided),
         quality=asdict(decided.quality),
         raw_transcript_uri=data.raw_uri,
         agent_optimized_uri=optimized.uri,

@@ -81,6 +81,8 @@ def requested(job: Job, provider: str) -> Later:
         content_type=job.content_type or "application/octet-stream",
         duration_ms=job.duration_ms,
         options=job.options,
+        # What decoding had to put right, others would not.
+        transcode=bool(job.audio_notes),
     )
     return Later(topics.requests(provider).name, request, kind=topics.REQUEST_TYPE, index=provider)
 

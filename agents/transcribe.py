@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
@@ -17,6 +17,7 @@ from agents.failpoints import passing
 from agents.pace import Pace
 from agents.paid_calls import PaidCalls, until_stored
 from agents.providers import (
+    Audio,
     Listed,
     LocalRecognizer,
     Pending,
@@ -27,7 +28,9 @@ from agents.providers import (
     UploadingRecognizer,
     audio_used,
 )
+from agents.providers.whole import Packer
 from agents.stage import Stage, backoff_s, belonging
+from agents.stored_audio import FLAC, Decoded, Stored
 from agents.work import LongWork
 from schemas import topics
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
@@ -79,6 +82,8 @@ class Transcribe:
     work: LongWork
     pace: Pace
     paid: PaidCalls = field(default_factory=PaidCalls)
+    #: For recordings that a remote recognizer would mishear as they came. Whoever builds this closes it.
+    packer: Packer = field(default_factory=Packer)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Submit, or look at what was submitted."""
@@ -145,7 +150,7 @@ class Transcribe:
 
         The row's token guards it: once a claim was made, it is that claim's URL and no other.
         """
-        request, audio = self._request(asked, row), _Stored(self.store, asked.audio_uri)
+        request, audio = self._request(asked, row), self._audio(asked)
         key = f"upload/{asked.tenant_id}/{asked.job_id}/{asked.run}/{asked.provider}"
 
         async def upload(_: Callable[[float], None]) -> str:
@@ -170,7 +175,7 @@ class Transcribe:
     async def _submit(
         self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, until: float
     ) -> Outcome:
-        audio = _Stored(self.store, asked.audio_uri)
+        audio = self._audio(asked)
         try:
             answer = await _before(until, lambda: recognizer.submit(self._request(asked, row), audio))
         except NotAccepted as exc:
@@ -417,6 +422,11 @@ class Transcribe:
     def _progress(self, asked: AsrRequest, state: StepState) -> Progress:
         return Progress(run=asked.run, stage=f"transcribe.{asked.provider}", step=state)
 
+    def _audio(self, asked: AsrRequest) -> Audio:
+        if asked.transcode:
+            return Decoded(self.store, asked.audio_uri, self.packer)
+        return Stored(self.store, asked.audio_uri, URL_S)
+
     @staticmethod
     def _change(asked: AsrRequest, token: int | None, **columns: object) -> RequestChange:
         return RequestChange(run=asked.run, provider=asked.provider, token=token, columns=columns)
@@ -431,7 +441,7 @@ class Transcribe:
             language=asked.language,
             diarize=asked.options.diarize,
             redact_pii=asked.options.redact_pii,
-            content_type=asked.content_type,
+            content_type=FLAC if asked.transcode else asked.content_type,
             duration_ms=asked.duration_ms,
             audio_url=row.audio_url,
             since=row.audio_at,
@@ -444,20 +454,6 @@ def stage(transcribe: Transcribe) -> Stage:
     topic = topics.requests(name)
     # Its events mostly wait for somebody else's server.
     return Stage(f"transcribe.{name}", (topic,), topic, transcribe.handle, transcribe.give_up, concurrency=256)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """The stored original, as `agents.providers.Audio`."""
-
-    store: Store
-    uri: str
-
-    def stream(self) -> AsyncIterator[bytes]:
-        return self.store.stream(self.uri)
-
-    async def url(self) -> str | None:
-        return await self.store.presigned_url(self.uri, URL_S)
 
 
 def _listed(stray: Stray) -> Listed:

@@ -213,6 +213,9 @@ class AsrRequest(Event):
     content_type: str = "application/octet-stream"
     duration_ms: int | None = None
     options: Options = Options()
+    transcode: bool = Field(
+        False, description="the recording as it came would be misheard: hand it over as it is decoded"
+    )
     moment: AwareDatetime | None = Field(
         None, description="reserved for a call to the provider; the event comes before"
     )
@@ -290,6 +293,9 @@ class StepState(Data):
     attempts: int = 0
     progress: Share | None = None
     error: Reason | None = None
+    notes: tuple[Reason, ...] | None = Field(
+        None, description="what intake found odd about the recording: what was lost, how channels and tracks were mixed"
+    )
 
 
 class JobStatus(JobEvent):

@@ -87,6 +87,12 @@ class Job:
         """Whether the run has had its terminal event."""
         return self.status in TERMINAL
 
+    @property
+    def audio_notes(self) -> tuple[str, ...]:
+        """What intake found odd about the recording."""
+        intake = self.steps.get("intake")
+        return (intake.notes if intake else None) or ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderRequest:

@@ -21,6 +21,7 @@ from agents.memory import Clock, MemoryFleet
 from agents.pace import Pace
 from agents.prober import Prober
 from agents.providers import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
+from agents.providers.whole import Packer
 from agents.tiebreak import Tiebreak
 from agents.work import LongWork
 from schemas.errors import ProviderError, Transient
@@ -129,7 +130,7 @@ async def story(prober, excerpts):
     """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers; a judge and a third recognizer, who have 3 s
     each, if there are any.
     """
-    opened: list[LongWork | Locations] = []
+    opened: list[LongWork | Locations | Packer] = []
 
     def build(
         *speakers: Speaker,
@@ -155,9 +156,11 @@ async def story(prober, excerpts):
         names = tuple(s.name for s in speakers)
         asked = (*names, third.name) if third else names
         paces = {name: Pace(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked}
+        transcribers = [transcribe.Transcribe(s, database, store, work, paces[s.name]) for s in speakers]
+        opened.extend(transcriber.packer for transcriber in transcribers)
         stages = [
             intake.stage(intake.Intake(database, locations, work, names, deadline_s, abilities=abilities or {})),
-            *(transcribe.stage(transcribe.Transcribe(s, database, store, work, paces[s.name])) for s in speakers),
+            *map(transcribe.stage, transcribers),
             reconcile.stage(
                 reconcile.Reconcile(
                     database,

@@ -9,11 +9,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 from aiohttp.test_utils import TestServer
 
 from agents import transcribe
+from agents.audio import decode as decoded
+from agents.audio import probe
 from agents.pace import Pace
 from agents.providers.assemblyai import AssemblyAI, Callback
 from agents.stage import step
@@ -24,6 +28,7 @@ from schemas.messages import decode
 from tests.fleet.conftest import J, Story
 from tests.servers.assemblyai import Server, Switches
 
+DATA = Path(__file__).parents[1] / "data"
 NAME = "assemblyai"
 TOPIC = f"asr.requests.{NAME}"
 
@@ -98,6 +103,27 @@ async def test_a_recording_is_uploaded_submitted_and_polled(told):
     assert row.audio_url == told.server.ledger.charges[0]["audio_url"]
     assert told.calls() == {"upload": 1, "submit": 1, "poll": 1}
     assert told.fleet.database.transcripts["t", J, 1].text
+
+
+async def test_a_recording_that_the_vendor_would_mishear_is_handed_over_as_it_is_decoded_here(
+    told, tmp_path, monkeypatch
+):
+    copy, upload = tmp_path / "sent", told.recognizer.upload
+
+    async def kept(request, audio):
+        copy.write_bytes(b"".join([piece async for piece in audio.stream()]))
+        assert (request.content_type, await audio.url()) == ("audio/flac", None)
+        return await upload(request, audio)
+
+    monkeypatch.setattr(told.recognizer, "upload", kept)
+    await told.story.upload(content=(DATA / "two-tracks.m4a").read_bytes())
+    await told.ends_well()
+
+    sent, heard = (np.concatenate(list(decoded(path))) for path in (copy, DATA / "two-tracks.m4a"))
+
+    assert probe(copy).format == "flac"
+    assert np.abs(sent[: len(heard)] - heard).max() < 1e-3
+    assert "track 2 was heard" in told.fleet.database.transcripts["t", J, 1].reconciliation_notes[0]
 
 
 async def test_the_url_is_kept_before_it_is_submitted(told):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import orjson
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 from schemas.events import JobReprocess
 from tests.fleet.conftest import J, Speaker, recording
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 async def test_a_recording_becomes_a_transcript(story):
@@ -351,6 +354,21 @@ async def test_a_silent_recording_completes_and_says_so(story):
     row = told.fleet.database.transcripts["t", J, 1]
     assert (row.text, row.words) == ("", 0)
     assert any("No speech" in note for note in row.reconciliation_notes)
+
+
+async def test_what_is_odd_about_a_recording_is_told_with_its_transcript_in_every_run(story):
+    told = story(Speaker("a"), Speaker("b"))
+    await told.upload(content=(DATA / "antiphase.flac").read_bytes())
+    await told.fleet.run()
+    again = JobReprocess(tenant_id="t", job_id=J, run=2)
+    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await told.fleet.run()
+
+    rows = [told.fleet.database.transcripts["t", J, run] for run in (1, 2)]
+    assert ["oppose each other" in row.reconciliation_notes[0] for row in rows] == [True, True]
+    assert "oppose each other" in told.fleet.status("t", J).steps["intake"].notes[0]
+    optimized = orjson.loads(await told.store.get(rows[1].agent_optimized_uri))
+    assert "oppose each other" in optimized["metadata"]["reconciliation_notes"][0]
 
 
 async def test_an_upload_that_stands_in_our_storage_already_is_not_copied(story):
