@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,14 @@ def test_faust_is_imported_where_stages_are_bound_and_nowhere_else():
     users = {name(path) for path in SOURCES if any(m.split(".")[0] == "faust" for m in imported(path))}
 
     assert users <= FAUST
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sinks" / "sql").glob("*.sql")), ids=lambda path: path.stem)
+def test_no_query_reads_every_column_of_jobs(path):
+    """Metadata may be 850 kB a job; only `metadata` reads them."""
+    statements = path.read_text().split(";")
+
+    assert [s for s in statements if re.search(r"SELECT\s+(DISTINCT\s+)?(\w+\.)?\*[^()]*?\bFROM jobs\b", s)] == []
 
 
 def test_the_web_view_calls_nobody():
