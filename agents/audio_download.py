@@ -178,7 +178,7 @@ class Downloader:
     def _check_answer(self, answer: aiohttp.ClientResponse) -> None:
         host = host_of(answer.url)
         if answer.status >= 500 or answer.status in _PASSING:
-            after = seconds_of(answer.headers.get("Retry-After"))
+            after = seconds_of(answer.headers)
             raise Transient(f"audio_uri: {host} answered {answer.status}", retry_after=after)
         if answer.status != 200:
             raise RefusedLocation(f"audio_uri: {host} answered {answer.status}")

@@ -33,6 +33,9 @@ GROUP = "concord.relay"
 #: the second after the first, is less than what PostgreSQL waits for a word of the relay (`relay.HUNG_S`).
 PUBLISH_S, LOOK_S, START_S, STOP_S = 6.0, 2.0, 6.0, 1.0
 
+#: Of a topic that Kafka does not show.
+MISSING = "UnknownTopicOrPartition: there is no such topic, or this login may not see it"
+
 #: For a record without a time. Kafka takes it whatever its clock says.
 NO_TIME = -1
 
@@ -182,8 +185,7 @@ class Publisher:
         unknown = {name for name in names if self._producer.client.cluster.partitions_for_topic(name) is None}
         missing = unknown - await self._there() if unknown else set()
         if missing:
-            reason = _said(errors.UnknownTopicOrPartitionError())
-            raise BatchRefused(topics=dict.fromkeys(missing, reason), begun=False)
+            raise BatchRefused(topics=dict.fromkeys(missing, MISSING), begun=False)
 
     async def _there(self) -> set[str]:
         async with asyncio.timeout(LOOK_S):
@@ -199,7 +201,7 @@ class Publisher:
             if topics.RELAY_POSITION not in there:
                 raise errors.UnknownTopicOrPartitionError(topics.RELAY_POSITION) from exc
             missing = {row["topic"] for row in sending.rows} - there
-            reason = _said(errors.UnknownTopicOrPartitionError()) if missing else f"no answer in {PUBLISH_S:.0f} s"
+            reason = MISSING if missing else f"no answer in {PUBLISH_S:.0f} s: no leader, or too few replicas"
             refused = BatchRefused(topics=dict.fromkeys(missing or sending.unanswered(), reason))
         if refused.rows or refused.topics or refused.times:
             raise refused from exc
@@ -317,5 +319,6 @@ def _of_transaction(producer: Any) -> BaseException | None:
 
 
 def _said(exc: BaseException) -> str:
-    text = str(exc)
-    return f"{type(exc).__name__}: {text}"[:300] if text else type(exc).__name__
+    name = type(exc).__name__
+    text = " ".join(str(argument) for argument in exc.args if str(argument) != name)
+    return f"{name}: {text}"[:300] if text else name

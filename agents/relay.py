@@ -205,7 +205,8 @@ class Relay:
 
     async def _refused(self, db: Any, rows: Sequence[Any], apart: Group | Parked | None, refused: BatchRefused) -> None:
         """Keep apart what may be to blame. The new producer aborts the batch's transaction before anything else."""
-        log.warning("relay %d: a batch of %d rows is refused: %s", self._shard, len(rows), refused)
+        level = logging.WARNING if apart is None else logging.INFO  # what is tried again was told before
+        log.log(level, "relay %d: a batch of %d rows is refused: %s", self._shard, len(rows), refused)
         now = time.monotonic()
         if refused.times:
             self._publisher.timed = False

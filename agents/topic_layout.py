@@ -139,6 +139,7 @@ def _faults(topic: TopicLayout, state: TopicState, beside: TopicState | None) ->
     yield from _limit(topic, state)
     yield from _cleanup(topic, state)
     yield from _replicas(state)
+    yield from _time(topic, state)
     yield from _partitions(topic, state, beside)
 
 
@@ -173,6 +174,13 @@ def _replicas(state: TopicState) -> Iterator[TopicFault]:
         said = f"has {state.replicas} replicas and min.insync.replicas {in_sync}: an older Kafka takes nothing then"
         advice = set_configs(state.name, {"min.insync.replicas": str(state.replicas)})
         yield TopicFault(state.name, said, advice, fatal=False)
+
+
+def _time(topic: TopicLayout, state: TopicState) -> Iterator[TopicFault]:
+    """Faust writes the changelog with its worker's clock; the relay knows what to do about a clock by itself."""
+    if topic.beside is not None and state.configs.get("message.timestamp.type", "CreateTime") == "CreateTime":
+        said = "refuses what workers write whose clocks are ahead"
+        yield TopicFault(topic.name, said, set_configs(topic.name, _CLOCK), fatal=False, mend=_CLOCK)
 
 
 def _partitions(topic: TopicLayout, state: TopicState, beside: TopicState | None) -> Iterator[TopicFault]:

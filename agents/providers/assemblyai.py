@@ -363,7 +363,10 @@ class AssemblyAI:
             raise (ProviderError(said) if isinstance(answer, Mapping) else Transient(said)) from None
 
     def _refusal(self, what: str, response: httpx.Response) -> Exception:
-        status, pause = response.status_code, seconds_of(response.headers.get("Retry-After"))
+        status, pause = (
+            response.status_code,
+            seconds_of(response.headers),
+        )
         said = f"{self.name} answered {status} to {what}: {self._clean(_message(response))}"
         if status == 429:
             return RateLimited(said, retry_after=pause)

@@ -261,7 +261,7 @@ def _usage(answer: GenerateContentResponse) -> dict[str, int]:
 def _pause_s(exc: APIError) -> float | None:
     """Seconds that it asks us to wait: in a header, or in RetryInfo."""
     headers = getattr(exc.response, "headers", None) or {}
-    if (told := seconds_of(headers.get("Retry-After"))) is not None:
+    if (told := seconds_of(headers)) is not None:
         return told
     with contextlib.suppress(AttributeError, KeyError, TypeError, StopIteration):
         details: Any = exc.details

@@ -156,7 +156,7 @@ class Bucket:
         return {"Authorization": f"Bearer {self._credentials.token}"}
 
     def _refusal(self, what: str, response: aiohttp.ClientResponse, answer: bytes) -> Exception:
-        status, pause = response.status, seconds_of(response.headers.get("Retry-After"))
+        status, pause = response.status, seconds_of(response.headers)
         said = f"{self._owner}: {self._base} answered {status} to {what} in gs://{self._bucket}: {_message(answer)}"
         match status:
             case 429:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -11,14 +12,25 @@ from typing import Final
 LONGEST_S: Final = 3600.0
 
 
-def seconds_of(text: str | None) -> float | None:
-    """Seconds, from a number or a date; None if it does not say."""
+def seconds_of(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from a number or a date; None if it does not say.
+
+    A date is meant by the clock that wrote the answer's own Date, which need not be ours.
+    """
+    text = headers.get("Retry-After")
     try:
         seconds = float(text or "")
     except ValueError:
-        try:
-            then = parsedate_to_datetime(text or "")
-            seconds = ((then if then.tzinfo else then.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
+        then = _moment(text)
+        if then is None:
             return None
+        seconds = (then - (_moment(headers.get("Date")) or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), LONGEST_S) if math.isfinite(seconds) else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        then = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError):
+        return None
+    return then if then.tzinfo else then.replace(tzinfo=UTC)

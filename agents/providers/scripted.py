@@ -147,9 +147,9 @@ class Scripted:
     def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
         said = f"{self.name} answered {response.status} to {response.method} {response.url.path}: {text[:200]}"
         if response.status == 429:
-            raise RateLimited(said, retry_after=seconds_of(response.headers.get("Retry-After")))
+            raise RateLimited(said, retry_after=seconds_of(response.headers))
         if response.status >= 500 or response.status == 408:
-            raise Transient(said, retry_after=seconds_of(response.headers.get("Retry-After")))
+            raise Transient(said, retry_after=seconds_of(response.headers))
         if response.status >= 400:
             raise ProviderError(said)
 
