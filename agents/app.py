@@ -263,6 +263,8 @@ class Fleet:
     drivers: dict[str, bind.Driver] = field(default_factory=dict)
     committer: Committer | None = None
     paces: list[Pace] = field(default_factory=list)
+    #: What else goes on for a stage, by what it is called.
+    beside: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     paid: PaidCalls = field(default_factory=PaidCalls)
     table: LiveTable = field(default_factory=LiveTable)
     feeds: StatusFeeds = field(default_factory=StatusFeeds)
@@ -458,6 +460,7 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
     runs: dict[str, Callable[[], Awaitable[None]]] = {
         "observing": partial(observe, fleet),
         "looking for skips": fleet.skips.run,
+        **fleet.beside,
     }
     for pace in fleet.paces:
         runs[f"pace of {pace.provider}"] = partial(pace.run, partial(fleet.metrics.traffic, pace.provider))
@@ -561,22 +564,26 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
 
     match role.partition("."):
         case ("intake", _, _):
-            return intake.stage(
-                intake.Intake(
-                    database,
-                    await _locations(fleet, stack),
-                    long_work(64),
-                    settings.recognizers,
-                    settings.deadline_s,
-                    settings.patience_s,
-                    abilities(settings),
-                )
+            taking_in = intake.Intake(
+                database,
+                await _locations(fleet, stack),
+                long_work(64),
+                settings.recognizers,
+                settings.deadline_s,
+                settings.patience_s,
+                abilities(settings),
             )
+            fleet.beside["uploads that wait"] = taking_in.queue.run
+            return intake.stage(taking_in)
         case ("transcribe", _, name):
             recognizer = open_recognizer(name, settings)
             work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
             stack.push_async_callback(recognizer.close)  # before its work: it finishes what it has paid for
             pace = _pace(recognizer, fleet)
+            if isinstance(recognizer, LocalRecognizer):
+                # As many as are heard here at once, and as many that stand by, so that no moment is lost.
+                pace = Pace(database, name, settings.slots.get(name), here=2 * work.limit, holder=holder)
+                fleet.paces.append(pace)
             transcriber = transcribe.Transcribe(recognizer, database, store, work, pace, fleet.paid)
             stack.push_async_callback(transcriber.packer.close)
             return transcribe.stage(transcriber)

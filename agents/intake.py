@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from agents.failpoints import passing
+from agents.fetch_queue import FetchQueue, share_of
 from agents.locations import Fetched, Locations, host_of_uri
 from agents.options import Abilities, check_options
 from agents.stage import RETRIES, Stage, backoff_s, belonging, failed_job
@@ -50,6 +51,9 @@ QUICK_S = 3.0
 #: Seconds between looks at a fetch that goes on.
 LOOK_S = 2.0
 
+#: Seconds after which an upload that waits for a place looks for itself whether it was forgotten.
+QUEUED_S = 3600.0
+
 #: Seconds for which a host is tried again that says itself when to come back.
 ASKED_S = 3600.0
 
@@ -69,6 +73,10 @@ class Intake:
     patience_s: float = 300.0
     #: What the recognizers carry out of an upload's options.
     abilities: Abilities = field(default_factory=dict)
+    queue: FetchQueue = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "queue", FetchQueue(self.database, self.work))
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """An upload, a look at a fetch that goes on, or the wish for a new run."""
@@ -93,6 +101,8 @@ class Intake:
             return await self._reprocess(wish) if again else _repeated(known)
         check_options(data.options, self.recognizers, self.abilities)
         fetch = AudioFetch(**data.model_dump(include=_FETCHED), job_id=job_id)
+        if self._is_new(fetch) and self.queue.must_wait((fetch.tenant_id, job_id), 9 - data.priority, _shares(fetch)):
+            return await self._queued_upload(envelope, data, fetch)
         try:
             fetched = await self._fetched(fetch, QUICK_S, eager=True)
         except Transient as exc:
@@ -107,6 +117,23 @@ class Intake:
                 audit="started",
             )
         return self._created(envelope, data, job_id, fetched)
+
+    def _is_new(self, data: AudioFetch) -> bool:
+        """Whether this process is not fetching the recording already."""
+        return self.work.progress(_key(data)) is None
+
+    async def _queued_upload(self, envelope: Envelope, data: AudioUploaded, fetch: AudioFetch) -> Outcome:
+        """The job begins, and its recording waits for a place."""
+        created = self._created(envelope, data, fetch.job_id, None)
+        now = await self.database.now()
+        job = replace(cast("Job", created.create), steps={"intake": _WAITING}, queued_at=now)
+        return replace(created, create=job, later=(_put_off(fetch, envelope.attempt),), audit="started")
+
+    async def _queued(self, envelope: Envelope, data: AudioFetch) -> Outcome:
+        """There is no place for this recording: it waits again, behind the others of its tenant."""
+        columns = {"queued_at": await self.database.now()}
+        progress = Progress(run=data.run, stage="intake", step=_WAITING, columns=columns)
+        return Outcome(**belonging(envelope), progress=progress, later=(_put_off(data, envelope.attempt),), audit="")
 
     async def _tried(self, envelope: Envelope, data: AudioFetch, exc: Transient) -> tuple[Later, StepState]:
         """The next try at audio that could not be had, and what the job's status says meanwhile.
@@ -131,6 +158,8 @@ class Intake:
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or job.run != data.run or job.status != "uploaded":
             return NOTHING
+        if self._is_new(data) and self.queue.full(job.key, _shares(data)):
+            return await self._queued(envelope, data)
         try:
             fetched = await self._fetched(data, LOOK_S)
         except Transient as exc:
@@ -139,7 +168,7 @@ class Intake:
             return Outcome(**belonging(envelope), progress=progress, later=(later,), audit="retried", error=step.error)
         if fetched is None:
             later = Later(topics.INTAKE_DUE.name, data, seconds=LOOK_S, kind="audio.fetch", attempt=envelope.attempt)
-            return Outcome(**belonging(envelope), later=(later,), audit="")
+            return Outcome(**belonging(envelope), progress=_begun(job), later=(later,), audit="")
         requests = _requests(job, self.recognizers)
         progress = Progress(
             run=job.run,
@@ -163,11 +192,7 @@ class Intake:
             passing("intake.stored")
             return found
 
-        # A tenant's flood, or a host that is slow for all of them, leaves places to others.
-        host = host_of_uri(data.audio_uri)
-        shares = (f"tenant {data.tenant_id}", *([f"host {host}"] if host else []))
-        key = f"fetch/{data.tenant_id}/{data.job_id}/{data.run}"
-        found = await self.work.run(key, make, wait_s, eager=eager, shares=shares)
+        found = await self.work.run(_key(data), make, wait_s, eager=eager, shares=_shares(data))
         return cast("Fetched | None", found)
 
     def _created(self, envelope: Envelope, data: AudioUploaded, job_id: str, fetched: Fetched | None) -> Outcome:
@@ -225,6 +250,7 @@ class Intake:
             reason=None,
             code=None,
             completed_at=None,
+            queued_at=None,
             status="transcribing",
         )
         if job.original_uri is None:
@@ -279,6 +305,32 @@ _FETCHED = {"tenant_id", "audio_uri", "filename", "content_type"}
 _TAKEN = (
     "reference: is another job's already; leave job_id out to repeat that job, or send another reference for a new one"
 )
+
+
+#: The step of an upload that waits for a place.
+_WAITING = StepState(state="waiting")
+
+
+def _key(data: AudioFetch) -> str:
+    return f"fetch/{data.tenant_id}/{data.job_id}/{data.run}"
+
+
+def _shares(data: AudioFetch) -> tuple[str, ...]:
+    """A tenant's flood, or a host that is slow for all of them, leaves places to others."""
+    host = host_of_uri(data.audio_uri)
+    return (share_of(data.tenant_id), *([f"host {host}"] if host else []))
+
+
+def _put_off(data: AudioFetch, attempt: int) -> Later:
+    """The event of a recording that waits for a place; it is made due with the place."""
+    return Later(topics.INTAKE_DUE.name, data, seconds=QUEUED_S, kind="audio.fetch", attempt=attempt)
+
+
+def _begun(job: Job) -> Progress | None:
+    """What is told of a recording that had to wait and is fetched now."""
+    if job.queued_at is None and job.steps.get("intake", _WAITING).state != "waiting":
+        return None
+    return Progress(run=job.run, stage="intake", step=StepState(state="running"), columns={"queued_at": None})
 
 
 def _failed(data: AudioUploaded, job_id: str, failure: Failure) -> Outcome:

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 #: Seconds between looks at the queue and at the pauses that others caused.
 LOOK_S = 1.0
 
+#: Seconds for which a process that computes counts after its last look.
+PRESENT_S = 10.0
+
 #: Longest line, in seconds, of calls that are about to be made.
 LINE_S = 3.0
 
@@ -40,11 +43,17 @@ class Pace:
     interval_s: float = 0.0
     #: Seconds of pause that a call waits for in the middle of its work; for a longer one the work ends, and comes back.
     patience_s: float = WAIT_S
+    #: Places that this process adds to those of the fleet, for a recognizer that computes here; it then gives its name.
+    here: int = 0
+    holder: str = ""
     #: As of the last look.
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
         self._reserve = Coalesce(self._moments)
+        self.at_most = self.slots
+        if self.here:
+            self.slots = min(self.here, self.slots or self.here)
 
     async def run(self, seen: Callable[[Traffic], None]) -> None:
         """Admit who queues and look around, for ever; `seen` is told of every look."""
@@ -58,6 +67,9 @@ class Pace:
 
     async def look(self) -> None:
         """Admit who queues, and learn of pauses."""
+        if self.here:
+            present = await self.database.present(f"local {self.provider}", self.holder, PRESENT_S)
+            self.slots = min(self.here * present, self.at_most or self.here * present)
         self.traffic = await self.database.admit(self.provider, self.slots)
 
     async def place(self, tenant_id: str, job_id: str, run: int) -> bool:

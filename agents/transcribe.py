@@ -336,11 +336,11 @@ class Transcribe:
         if row is None or row.ended:
             return NOTHING
         key = f"transcribe/{asked.tenant_id}/{asked.job_id}/{asked.run}/{asked.provider}"
-        if isinstance(recognizer, PiecewiseRecognizer):
-            if row.admitted_at is None and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
-                return self._later(envelope, asked, QUEUED_S)
-            if (pause := await self._paused(envelope, asked, key)) is not None:
-                return pause
+        if row.admitted_at is None and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
+            return self._later(envelope, asked, QUEUED_S)
+        pieces = isinstance(recognizer, PiecewiseRecognizer)
+        if pieces and (pause := await self._paused(envelope, asked, key)) is not None:
+            return pause
         try:
             found = await self.work.run(key, lambda tell: self._recognize(recognizer, asked, row, tell), LOOK_S)
         except NotAccepted as exc:

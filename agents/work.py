@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -47,6 +48,8 @@ class LongWork:
     limit: int = 2
     _pieces: dict[str, _Piece] = field(default_factory=dict)
     _renewing: asyncio.Task[None] | None = None
+    #: Set whenever work ends.
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(
         self, key: str, make: Make, wait_s: float, *, eager: bool = False, shares: Sequence[str] = ()
@@ -63,11 +66,13 @@ class LongWork:
         """
         piece = self._pieces.get(key)
         if piece is None:
-            if self._full(shares) or not (eager or await self._leased(key)):
+            began = time.monotonic()
+            if not await self._has_place(shares, 0 if eager else wait_s) or not (eager or await self._leased(key)):
                 return None
+            wait_s = max(0.0, wait_s - (time.monotonic() - began))
             piece = self._pieces.get(key)
         if piece is None:
-            if self._full(shares):  # others began while the lease was asked for
+            if self.full(shares):  # others began while the lease was asked for
                 await self._let_go(key)
                 return None
             piece = self._start(key, make, shares)
@@ -86,10 +91,33 @@ class LongWork:
         piece = self._pieces.get(key)
         return piece.progress if piece else None
 
-    def _full(self, shares: Sequence[str]) -> bool:
-        running = [piece for piece in self._pieces.values() if piece.done_at is None]
-        free = self.limit - len(running)
-        return free <= 0 or any(sum(share in piece.shares for piece in running) >= free for share in shares)
+    @property
+    def free(self) -> int:
+        """Places that nobody has."""
+        return max(0, self.limit - sum(piece.done_at is None for piece in self._pieces.values()))
+
+    @property
+    def held(self) -> Counter[str]:
+        """How many places each share has."""
+        return Counter(share for piece in self._pieces.values() if piece.done_at is None for share in piece.shares)
+
+    def full(self, shares: Sequence[str] = ()) -> bool:
+        """Whether there is no place for work of these shares."""
+        free, held = self.free, self.held if shares else Counter[str]()
+        return free <= 0 or any(held[share] >= free for share in shares)
+
+    async def _has_place(self, shares: Sequence[str], wait_s: float) -> bool:
+        """Whether there is a place within so many seconds. Work that stands by here begins as soon as other work ends,
+        not at its next look.
+        """
+        if not wait_s:
+            return not self.full(shares)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self.full(shares):
+                    self._freed.clear()
+                    await self._freed.wait()
+        return not self.full(shares)
 
     async def _leased(self, key: str) -> bool:
         return await self.database.lease(key, self.holder, LEASE_S)
@@ -110,9 +138,9 @@ class LongWork:
             self._renewing = asyncio.create_task(self._renew())
         return piece
 
-    @staticmethod
-    def _finished(piece: _Piece, task: asyncio.Task[Any]) -> None:
+    def _finished(self, piece: _Piece, task: asyncio.Task[Any]) -> None:
         piece.done_at = time.monotonic()
+        self._freed.set()
         if not task.cancelled():
             task.exception()  # seen: it is raised to whoever asks next, and must not be reported as lost
 

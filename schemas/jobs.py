@@ -76,6 +76,8 @@ class Job:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
+    #: Since when its recording waits for a place to be fetched; None when it does not.
+    queued_at: datetime | None = None
 
     @property
     def key(self) -> Key:

@@ -4,7 +4,7 @@ doubles too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from schemas.events import JobStatus
+from schemas.ids import Key
 from schemas.jobs import (
     Adjudication,
     File,
@@ -219,6 +220,19 @@ class Database(Protocol):
         """Give free places to those who queue, and make their events due: the most urgent first, among those tenants in
         turn, of each tenant the oldest. A share of the places is kept free of bulk (`sinks.places`).
         """
+
+    async def waiting_uploads(self) -> dict[str, int]:
+        """Tenants whose uploads wait for a place to be fetched (`Job.queued_at`), with the least urgency number of
+        them.
+        """
+
+    async def admit_uploads(self, held: Mapping[str, int], free: int) -> list[Key]:
+        """Give places of a process to uploads that wait, and make their events due: the most urgent first, among those
+        tenants in turn, of each tenant the oldest. `held` is how many the tenants have there already (`sinks.places`).
+        """
+
+    async def present(self, role: str, holder: str, seconds: float) -> int:
+        """This process has a role for so many seconds; how many processes have it."""
 
     async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for that many calls, `interval_s` apart; seconds until the first. None is within a pause."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -265,6 +265,38 @@ class MemoryDatabase:
         parked = sum((row.provider, row.state) == (provider, "parked") for row in self._rows())
         paused = paused_until if paused_until and paused_until > now else None
         return Traffic(under_way, len(queue), failures, paused, parked)
+
+    async def waiting_uploads(self) -> dict[str, int]:
+        """Tenants whose uploads wait for a place; see `sinks.Database`."""
+        waiting: dict[str, int] = {}
+        for job in self._queued_uploads():
+            waiting[job.tenant_id] = min(waiting.get(job.tenant_id, 9), 9 - job.priority)
+        return waiting
+
+    def _queued_uploads(self) -> list[Job]:
+        jobs = map(_JOB.validate_json, self._jobs.values())
+        return [job for job in jobs if job.status == "uploaded" and job.queued_at]
+
+    async def admit_uploads(self, held: Mapping[str, int], free: int) -> list[Key]:
+        """Give places to uploads that wait for one; see `sinks.Database`."""
+        turns: Counter[tuple[int, str]] = Counter()
+        ranked = []
+        for job in sorted(self._queued_uploads(), key=lambda job: (job.queued_at or self.clock(), job.job_id)):
+            lane = 9 - job.priority, job.tenant_id
+            turns[lane] += 1
+            ranked.append((lane[0], held.get(job.tenant_id, 0) + turns[lane], job.queued_at, job.key))
+        heads = [key for *_, key in sorted(ranked) if held.get(key[0], 0) < free][:free]
+        chosen = places.shared(heads, held, free)
+        for key in chosen:
+            self._jobs[key] = _JOB.dump_json(replace(_JOB.validate_json(self._jobs[key]), queued_at=None))
+        self._due(topics.INTAKE_DUE.name, chosen)
+        return sorted(chosen)
+
+    async def present(self, role: str, holder: str, seconds: float) -> int:
+        """How many processes have a role; see `sinks.Database`."""
+        now = self.clock()
+        self._leases[f"{role}/{holder}"] = (holder, now + timedelta(seconds=seconds))
+        return sum(key.startswith(f"{role}/") and until > now for key, (_, until) in self._leases.items())
 
     async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for calls; see `sinks.Database`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from functools import partial
@@ -337,6 +337,26 @@ class Postgres:
         failures, paused_until = state or (0, None)
         return Traffic(under_way, waiting["queued"], failures, paused_until, waiting["parked"])
 
+    async def waiting_uploads(self) -> dict[str, int]:
+        """Tenants whose uploads wait for a place; see `sinks.Database`."""
+        waiting: dict[str, int] = {}
+        for row in await self._fetch("upload_lanes"):
+            waiting.setdefault(row["tenant_id"], row["urgency"])
+        return waiting
+
+    async def admit_uploads(self, held: Mapping[str, int], free: int) -> list[Key]:
+        """Give places to uploads that wait for one; see `sinks.Database`."""
+        rows = await self._fetch("upload_heads", free, list(held), list(held.values()))
+        chosen = sorted(places.shared([(row["tenant_id"], row["job_id"]) for row in rows], held, free))
+        if not chosen:
+            return []
+        taken = await self._fetch("admit_uploads", *_split(chosen, 2), topics.INTAKE_DUE.name)
+        return [(row["tenant_id"], row["job_id"]) for row in taken]
+
+    async def present(self, role: str, holder: str, seconds: float) -> int:
+        """How many processes have a role; see `sinks.Database`."""
+        return int((await self._fetch("present", role, holder, seconds))[0][0])
+
     async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for calls; see `sinks.Database`."""
         return float((await self._fetch("reserve", provider, calls, interval_s))[0][0])
@@ -526,7 +546,7 @@ def _outbox_row(message: Message, seconds: float, shards: int) -> tuple[Any, ...
 
 _JOB_ORDER = (
     "tenant_id job_id reference run status version filename audio_uri original_uri content_type duration_ms language "
-    "priority options metadata steps reason code created_at updated_at completed_at"
+    "priority options metadata steps reason code created_at updated_at completed_at queued_at"
 ).split()
 _REQUEST_ORDER = (
     "tenant_id job_id run provider state marker provider_id token hypothesis_uri confidence word_count language error "

@@ -12,7 +12,7 @@ FROM unnest($1::text[], $2::text[]) AS k (tenant_id, job_id) JOIN jobs USING (te
 SELECT n.number, j.* FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (name, id, number) CROSS JOIN LATERAL (
     SELECT DISTINCT ON (tenant_id)
            tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms, language,
-           priority, options, steps, reason, code, created_at, updated_at, completed_at
+           priority, options, steps, reason, code, created_at, updated_at, completed_at, queued_at
     FROM jobs WHERE job_id IN (n.name, n.id) OR reference = n.name
     ORDER BY tenant_id, job_id IN (n.name, n.id) DESC LIMIT $3) AS j
 ORDER BY n.number, j.tenant_id;

@@ -15,7 +15,7 @@ WHERE (i.stage, i.event_id) = (e.stage, e.event_id);
 -- The rows of these jobs, and of those that have one of these references, locked in an order that every transaction shares.
 -- Without what no step changes and an upload may bring 900 kB of.
 SELECT tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms,
-       language, priority, options, steps, reason, code, created_at, updated_at, completed_at,
+       language, priority, options, steps, reason, code, created_at, updated_at, completed_at, queued_at,
        clock_timestamp() AS db_now
 FROM jobs j
 WHERE (j.tenant_id, j.job_id) IN (
@@ -35,15 +35,16 @@ ORDER BY p.tenant_id, p.job_id, p.run, p.provider FOR UPDATE OF p;
 -- name: upsert_jobs
 INSERT INTO jobs (tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type,
                   duration_ms, language, priority, options, metadata, steps, reason, code, created_at, updated_at,
-                  completed_at)
+                  completed_at, queued_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[], $7::text[], $8::text[],
                      $9::text[], $10::text[], $11::bigint[], $12::text[], $13::smallint[], $14::jsonb[], $15::jsonb[],
-                     $16::jsonb[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[])
+                     $16::jsonb[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[],
+                     $22::timestamptz[])
 ON CONFLICT (tenant_id, job_id) DO UPDATE SET
     run = excluded.run, status = excluded.status, version = excluded.version, original_uri = excluded.original_uri,
     content_type = excluded.content_type, duration_ms = excluded.duration_ms, language = excluded.language,
     options = excluded.options, steps = excluded.steps, reason = excluded.reason, code = excluded.code,
-    updated_at = excluded.updated_at, completed_at = excluded.completed_at
+    updated_at = excluded.updated_at, completed_at = excluded.completed_at, queued_at = excluded.queued_at
 WHERE jobs.version < excluded.version
 RETURNING job_id;
 

@@ -1,7 +1,7 @@
 -- name: jobs
 -- Without their metadata, which may be large.
 SELECT tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms,
-       language, priority, options, steps, reason, code, created_at, updated_at, completed_at
+       language, priority, options, steps, reason, code, created_at, updated_at, completed_at, queued_at
 FROM jobs JOIN unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) USING (tenant_id, job_id);
 
 -- name: metadata
@@ -14,12 +14,12 @@ WITH w AS (
 )
 SELECT w.number, j.tenant_id, j.job_id, j.reference, j.run, j.status, j.version, j.filename, j.audio_uri, j.original_uri,
        j.content_type, j.duration_ms, j.language, j.priority, j.options, j.steps, j.reason, j.code, j.created_at, j.updated_at,
-       j.completed_at
+       j.completed_at, j.queued_at
 FROM w JOIN jobs j ON (j.tenant_id, j.job_id) = (w.tenant_id, w.job_id)
 UNION ALL
 SELECT w.number, j.tenant_id, j.job_id, j.reference, j.run, j.status, j.version, j.filename, j.audio_uri, j.original_uri,
        j.content_type, j.duration_ms, j.language, j.priority, j.options, j.steps, j.reason, j.code, j.created_at, j.updated_at,
-       j.completed_at
+       j.completed_at, j.queued_at
 FROM w JOIN jobs j ON (j.tenant_id, j.reference) = (w.tenant_id, w.reference) AND j.job_id <> w.job_id;
 
 -- name: requests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import orjson
@@ -12,7 +13,7 @@ import pytest
 from agents.commands.requests import decide
 from schemas import topics
 from schemas.errors import StorageRefused, Unavailable
-from schemas.events import AsrDeadline, AsrRequest, Persisted, StepState
+from schemas.events import AsrDeadline, AsrRequest, AudioFetch, Persisted, StepState
 from schemas.jobs import Adjudication, Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step, Usage
 from schemas.messages import Message
 from sinks import Claim, Stray
@@ -22,7 +23,7 @@ from sinks.postgres import SQL, Postgres, connect_pool
 from tests.conftest import need
 
 #: Topics on which the tests here schedule something.
-SCHEDULED = ("asr.requests.a", "asr.requests.b", topics.RECONCILE_DUE.name)
+SCHEDULED = ("asr.requests.a", "asr.requests.b", topics.RECONCILE_DUE.name, topics.INTAKE_DUE.name)
 
 
 class OfMemory:
@@ -972,3 +973,56 @@ async def test_a_step_that_cannot_be_stored_is_refused_and_so_is_its_whole_batch
     assert await under_test.database.job("t", "l") is None
     assert await under_test.outbox() == before
     assert (await under_test.database.commit([created(job("l"))]))[0].applied
+
+
+def uploading(job_id: str, tenant: str = "t", priority: int = 5, *, queued: datetime | None = None) -> Job:
+    return job(job_id, tenant, priority=priority, queued_at=queued)
+
+
+async def queue(under_test, *jobs: tuple[str, str, int]) -> None:
+    """Uploads (tenant, job, priority) that wait for a place, the oldest first, each with an event that was put off."""
+    at = await under_test.database.now()
+    for n, (tenant, job_id, priority) in enumerate(jobs):
+        fetch = AudioFetch(tenant_id=tenant, job_id=job_id, audio_uri="file:///a.wav", filename="a.wav")
+        later = Later(topics.INTAKE_DUE.name, fetch, seconds=3600, kind="audio.fetch")
+        one = uploading(job_id, tenant, priority, queued=at + timedelta(seconds=n))
+        await under_test.database.commit([created(one, later=(later,))])
+
+
+async def test_uploads_get_places_by_urgency_then_tenants_in_turn_then_age(under_test):
+    flood = [("big", f"b{n}", 5) for n in range(6)]
+    await queue(under_test, *flood, ("small", "s1", 5), ("small", "s2", 5), ("other", "low", 0), ("big", "urgent", 9))
+    database = under_test.database
+
+    assert await database.waiting_uploads() == {"big": 0, "small": 4, "other": 9}
+    assert await database.admit_uploads({}, 5) == [("big", "b0"), ("big", "urgent"), ("small", "s1"), ("small", "s2")]
+    assert await due_jobs(under_test) == ["b0", "s1", "s2", "urgent"]
+    assert await database.waiting_uploads() == {"big": 4, "other": 9}
+
+
+async def test_a_tenant_that_holds_its_share_is_passed_over(under_test):
+    await queue(under_test, ("big", "b", 9), ("small", "s", 1))
+
+    assert await under_test.database.admit_uploads({"big": 3}, 3) == [("small", "s")]
+    assert await under_test.database.admit_uploads({"big": 3}, 3) == []
+    assert await under_test.database.admit_uploads({"big": 3}, 4) == [("big", "b")]
+    assert await under_test.database.waiting_uploads() == {}
+
+
+async def test_an_upload_that_is_past_being_fetched_waits_no_more(under_test):
+    await queue(under_test, ("t", "j", 5))
+    await under_test.database.commit([moved("failed")])
+
+    assert await under_test.database.waiting_uploads() == {}
+    assert await under_test.database.admit_uploads({}, 9) == []
+
+
+async def test_the_processes_of_a_role_are_counted(under_test):
+    database = under_test.database
+
+    assert await database.present("local a", "one", 30) == 1
+    assert await database.present("local a", "two", 30) == 2
+    assert await database.present("local a", "one", 30) == 2
+    assert await database.present("local ab", "three", 30) == 1
+    await database.present("local a", "two", -1)
+    assert await database.present("local a", "one", 30) == 1

@@ -1,0 +1,171 @@
+"""Who is next when many wait: by priority, then tenants in turn, then age; and a flood can be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import NAMESPACE_OID, uuid5
+
+import orjson
+import pytest
+
+from agents import intake, transcribe
+from agents.fetch_queue import FetchQueue
+from agents.memory import Clock, MemoryFleet
+from agents.pace import Pace
+from agents.work import LongWork
+from schemas.words import Hypothesis, Word
+from sinks.memory import MemoryDatabase
+from sinks.memory_store import MemoryStore
+
+
+@dataclass
+class Fetcher:
+    """Locations that deliver when told: each fetch waits for its turn to be let through."""
+
+    store: MemoryStore
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: list[str] = field(default_factory=list)
+
+    async def fetch(self, data, *, again=False):
+        from agents.locations import Fetched
+
+        self.begun.append(data.filename)
+        await self.open.wait()
+        blob = await self.store.put(f"{data.tenant_id}/{data.job_id}/audio.wav", b"RIFF", "audio/wav")
+        return Fetched(blob, 500, "audio/wav")
+
+
+@dataclass
+class Local:
+    """A recognizer that computes here, one after the other; `heard` is the order."""
+
+    heard: list[str] = field(default_factory=list)
+    name: str = "whisper-test"
+
+    async def transcribe(self, path, request, tell):
+        self.heard.append(request.job_id)
+        return Hypothesis(self.name, (Word("hello", 0, 400, 0.9),), "en", 500, 0.9)
+
+    async def close(self): ...
+
+
+class Impatient(LongWork):
+    """The fleet's clock stands still while an event waits: here none waits for long."""
+
+    async def run(self, key, make, wait_s, **more):
+        return await super().run(key, make, 0.002, **more)
+
+
+@dataclass
+class Flood:
+    """A fleet with few places, and who uploads to it."""
+
+    fleet: MemoryFleet
+    fetcher: Fetcher
+    intake: intake.Intake
+    local: Local
+    pace: Pace
+    names: dict[str, str] = field(default_factory=dict)
+
+    def upload(self, tenant: str, count: int, priority: int = 5) -> None:
+        """So many recordings, called "<tenant><number>"."""
+        for n in range(count):
+            name = f"{tenant}{n}"
+            job_id = str(uuid5(NAMESPACE_OID, name))
+            self.names[job_id] = name
+            data = {
+                "tenant_id": tenant,
+                "audio_uri": f"https://{tenant}.example/{name}",
+                "filename": name,
+                "priority": priority,
+            }
+            self.fleet.publish("audio.uploaded", orjson.dumps(data | {"job_id": job_id}), b"k")
+
+    async def settle(self, looks: int) -> None:
+        """Everything that is due within so many looks at who waits, which are one to two seconds apart."""
+        for _ in range(looks):
+            await self.fleet.run(until=timedelta(seconds=1), steps=20_000)
+            await self.intake.queue.look()
+            await self.pace.look()
+            self.fleet.clock.advance(1)
+
+    def status(self, name: str):
+        """The published status of a recording."""
+        return self.fleet.status(name.rstrip("0123456789"), str(uuid5(NAMESPACE_OID, name)))
+
+
+@pytest.fixture
+async def flood():
+    clock, store, local = Clock(), MemoryStore(), Local()
+    database = MemoryDatabase(clock=clock)
+    works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=2)
+    fetcher = Fetcher(store)
+    taking_in = intake.Intake(database, fetcher, works[0], (local.name,), 86_400.0)
+    pace = Pace(database, local.name, here=4, holder="here")
+    asking = transcribe.Transcribe(local, database, store, works[1], pace)
+    fleet = MemoryFleet([intake.stage(taking_in), transcribe.stage(asking)], database, clock)
+    yield Flood(fleet, fetcher, taking_in, local, pace)
+    for work in works:
+        await work.close()
+
+
+async def test_a_flood_waits_as_rows_and_leaves_places_for_fetching_to_others(flood):
+    flood.upload("a", 300)
+    flood.upload("b", 8, priority=9)
+    flood.upload("c", 1)
+    await flood.settle(1)
+
+    begun = Counter(name[0] for name in flood.fetcher.begun)
+    assert begun == {"a": 4, "b": 2, "c": 1}
+    assert flood.status("a0").steps["intake"].state == "running"
+    assert flood.status("a299").status == "uploaded"
+    assert flood.status("a299").steps["intake"].state == "waiting"
+    before = len(flood.fleet.log["intake.due"])
+    await flood.settle(20)
+    # Those that are fetched look every 2 s, those that wait not at all.
+    assert len(flood.fleet.log["intake.due"]) - before <= 20 * 8
+
+
+async def test_what_is_more_urgent_overtakes_a_flood_and_tenants_take_turns(flood):
+    """Through both lines: for being fetched, and for the recognizer that computes here."""
+    flood.upload("a", 100)
+    await flood.settle(1)
+    flood.upload("b", 8, priority=9)
+    flood.upload("c", 8)
+    flood.fetcher.open.set()
+    await flood.settle(60)
+
+    order = [flood.names[job_id] for job_id in flood.local.heard]
+    assert sorted(order) == sorted(flood.names.values())
+    assert max(order.index(f"b{n}") for n in range(8)) < 30
+    assert max(order.index(f"c{n}") for n in range(8)) < 60
+    assert [name for name in order if name[0] == "c"] == [f"c{n}" for n in range(8)]
+
+
+async def test_requests_to_a_recognizer_that_computes_here_do_not_look_while_they_wait(flood):
+    flood.fetcher.open.set()
+    flood.local.transcribe = _never
+    flood.upload("a", 50)
+    await flood.settle(20)
+    seen = len(flood.fleet.log[f"asr.requests.{flood.local.name}"])
+    await flood.settle(20)
+
+    assert len(flood.fleet.log[f"asr.requests.{flood.local.name}"]) - seen <= 2 * 20 * 4
+    assert flood.status("a49").steps[f"transcribe.{flood.local.name}"].state == "waiting"
+
+
+async def _never(path, request, tell):
+    await asyncio.Event().wait()
+
+
+async def test_an_upload_does_not_overtake_an_earlier_one_of_its_tenant():
+    database = MemoryDatabase()
+    queue = FetchQueue(database, LongWork(database, "here", limit=8))
+    queue._waiting = {"a": 4}
+
+    assert queue.must_wait(("a", "j"), 4, ("tenant a",))
+    assert not queue.must_wait(("a", "j"), 3, ("tenant a",))
+    assert not queue.must_wait(("b", "j"), 4, ("tenant b",))
