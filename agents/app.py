@@ -9,6 +9,7 @@ import contextlib
 import gc
 import logging
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import faust
 from aiohttp import web
 from aiokafka.errors import KafkaError
+from faust.exceptions import ConsistencyError
 from prometheus_client import generate_latest
 
 from agents import bind, intake, persist, reconcile, transcribe
@@ -50,7 +52,7 @@ from agents.scratch import temporary_files
 from agents.settings import Settings
 from agents.skips import Skips
 from agents.stage import Stage
-from agents.supervision import Part
+from agents.supervision import Failed, Part
 from agents.sweeper import Sweeper
 from agents.tiebreak import Tiebreak
 from agents.topic_layout import TopicKeeper, ensure_topics
@@ -541,8 +543,12 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
             fleet.table.use(table)
         started()
 
+    stale = False
     try:
         await bind.run_app(app, up, STOP_S)
+    except Failed as exc:
+        stale = table is not None and isinstance(exc.__cause__, ConsistencyError)
+        raise
     finally:
         fleet.apps.pop(role, None)
         fleet.drivers.pop(role, None)
@@ -551,6 +557,10 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
         if table is not None:
             fleet.table.use(None)
             table.close()
+        if stale:
+            # Kafka is younger than the files: another one, or restored. What they hold is in PostgreSQL as well.
+            log.warning("the files of %s's table are newer than its changelog: they are removed and read anew", role)
+            await asyncio.to_thread(shutil.rmtree, fleet.settings.data / "tables" / role, ignore_errors=True)
 
 
 async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> Stage:

@@ -126,6 +126,12 @@ class Metrics:
             ["app"],
             registry=new,
         )
+        self.lost_positions = Counter(
+            "concord_lost_positions",
+            "How often a stage's position was beyond the end of its topic, which is then read from its start",
+            ["topic"],
+            registry=new,
+        )
         self.crash_looping = Gauge(
             "concord_app_crash_looping",
             "1 while it fails again and again; /readyz says at which record and of what",

@@ -49,6 +49,8 @@ def _lag(fleet: Fleet) -> None:
     gauge.clear()
     for name, app in fleet.apps.items():
         consumer = app.consumer
+        for topic in list(consumer.lost_positions):
+            fleet.metrics.lost_positions.labels(topic).inc(consumer.lost_positions.pop(topic))
         for tp in consumer.offsets:
             behind = max(0, (consumer.highwater(tp) or 0) - (consumer.offsets.committable(tp) or 0))
             gauge.labels(name, tp.topic, str(tp.partition)).set(behind)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Hashable, Iterable, Iterator
 from typing import Any
 
 from faust.transport.consumer import ensure_TP
@@ -20,6 +22,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from agents import record_batches
+
+log = logging.getLogger(__name__)
 
 #: Longest wait, in seconds, for handlers in flight when partitions move or the worker stops. What is not done by then
 #: stays uncommitted and is delivered again.
@@ -188,6 +192,8 @@ class KeepingConsumer(Unraced, driver.Consumer):
         super().__init__(*args, **kwargs)
         self.offsets = Offsets()
         self.held = Held()
+        #: By topic, how often a position turned out to be beyond the log's end.
+        self.lost_positions: Counter[str] = Counter()
         self._deliver: Callable[[Any], Awaitable[None]] = self.callback
         self.callback: Callable[[Any], Awaitable[None]] = self._receive
 
@@ -231,6 +237,7 @@ class KeepingConsumer(Unraced, driver.Consumer):
         self.held.forget(self.offsets)
         self.offsets.forget(self.offsets)
         await super().perform_seek()
+        await self._forget_positions_beyond_the_end()
         fresh = [tp for tp in self.assignment() if self._is_fresh(tp)]
         if fresh:
             await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
@@ -238,6 +245,36 @@ class KeepingConsumer(Unraced, driver.Consumer):
 
     def _is_fresh(self, tp: Any) -> bool:
         return self.app.topics.acks_enabled_for(tp.topic) and not self._committed_offset.get(ensure_TP(tp))
+
+    async def _forget_positions_beyond_the_end(self) -> None:
+        """A committed offset after the last record is one of another log: the topic was made again, or Kafka restored.
+
+        aiokafka would read on from the beginning, and Faust drop all of it as read already, without a word.
+        """
+        committed = {tp: offset for tp in self.assignment() if (offset := self._committed_offset.get(ensure_TP(tp)))}
+        if not committed:
+            return
+        ends = await self.highwaters(*map(driver.ensure_aiokafka_TP, committed))
+        for tp, end in ends.items():
+            if committed.get(ensure_TP(tp), 0) > end:
+                self._begin_anew(ensure_TP(tp), committed[ensure_TP(tp)], end)
+                self._committed_offset[ensure_TP(tp)] = None
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """As Faust's. A record before what was read, in a log that does not reach so far, is one of another log."""
+        async for tp, message in super().getmany(timeout):
+            read = self._read_offset.get(tp)
+            if read is not None and message.offset < read and (self.highwater(tp) or 0) < read:
+                self._begin_anew(tp, read, self.highwater(tp) or 0)
+            yield tp, message
+
+    def _begin_anew(self, tp: TP, position: int, end: int) -> None:
+        self.lost_positions[tp.topic] += 1
+        text = "%s/%d: the position %d is beyond the log's end %d: it is another log, which is read from its start"
+        log.error(text, tp.topic, tp.partition, position, end)
+        self.held.forget([tp])
+        self.offsets.forget([tp])
+        self._read_offset[tp] = None
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commit what is done, then let go of the partitions."""
