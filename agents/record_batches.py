@@ -210,6 +210,8 @@ class Records:
     def _current(self, header: _Header, raw: memoryview) -> Iterator[ConsumerRecord]:
         """The records of a batch of magic 2, which every broker since 0.11 writes."""
         last = header.last_offset
+        if header.base_offset <= last < self.next_fetch_offset:
+            return  # all of it has been read
         place = self._tp.topic, self._tp.partition
         reason = self.avoid.unread(*place, header.base_offset, last) if self.avoid else None
         if reason is not None:
@@ -283,7 +285,8 @@ class Records:
                 yield self._unread(raw, expected, header.last_offset, reason)
                 return
             stated = header.base_offset + found.offset_delta
-            offset = stated if not header.dense and expected <= stated <= header.last_offset else expected
+            left = header.record_count - 1 - index  # each of them has an offset, too
+            offset = stated if not header.dense and expected <= stated <= header.last_offset - left else expected
             surplus = index == header.record_count - 1 and bool(decoded.slice(1))
             if surplus and offset == header.last_offset:
                 found = found._replace(flaw=found.flaw or Flaw(_SURPLUS))
@@ -297,10 +300,12 @@ class Records:
     def _legacy(self, raw: memoryview) -> Iterator[ConsumerRecord]:
         """The records of a message of magic 0 or 1, which may hold others, compressed."""
         (last,) = struct.unpack_from(">q", raw)
+        if last < self.next_fetch_offset:
+            return
         try:
             messages = _messages(raw)
         except (_Lost, struct.error) as exc:
-            yield self._unread(raw, last, max(last, self.next_fetch_offset), f"an old message is malformed: {exc}")
+            yield self._unread(raw, last, last, f"an old message is malformed: {exc}")
             return
         # Within a compressed message of magic 1 offsets count from its first, and it bears that of the last.
         from_first = last - messages[-1].offset if raw[16] == 1 else 0

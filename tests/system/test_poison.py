@@ -214,7 +214,7 @@ async def test_whatever_is_sent_everybody_else_is_served(here, table):
     assert not re.search(r"concord_app_restarts_total\{.*\} [1-9]", metrics)
     table(f"poison: {took:.1f} s, worst answer {pulse.worst_s * 1000:.0f} ms, at most {peak_mb(worker)} MB")
     assert peak_mb(worker) < 400
-    assert pulse.worst_s < 2.0
+    assert pulse.worst_s < 3.0
 
 
 async def ran(here, *argv: str) -> tuple[int, str]:

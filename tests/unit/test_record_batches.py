@@ -262,6 +262,12 @@ def test_a_wrong_checksum_does_not_lead_past_what_is_not_known():
     assert unpacked(raw, at=50)[1] == 51
 
 
+def test_what_lies_before_the_fetch_is_passed_over():
+    raw = Batch((Rec(),) * 3, GZIP, compressed=b"garbage").encode() + legacy(b"v", offset=3)
+
+    assert unpacked(raw + Batch(base=4).encode(), at=4)[0] == unpacked(Batch(base=4).encode(), at=4)[0]
+
+
 def test_unknown_formats_and_lengths_lead_on_by_one():
     assert unpacked(Batch(base=7, magic=3).encode(), at=7)[1] == 8
     broken = struct.pack(">qi", 9, -4) + b"anything"
@@ -467,30 +473,31 @@ def test_what_aiokafka_writes_comes_out_as_it_was(records, codec):
 @settings(max_examples=300, deadline=None)
 @given(st.data(), st.integers(0, 4))
 def test_whatever_the_bytes_are_each_offset_comes_out_once_and_nothing_is_raised(data, codec):
-    """A valid batch with some bytes replaced, and its checksum made right again; one that is valid follows."""
+    """A batch with some bytes replaced, and its checksum made right again; one that is valid follows."""
     payload = bytearray(b"".join(Rec(b"value-%d" % i, b"key", ((b"h", b"1"),)).encode(i) for i in range(4)))
     stream = bytearray(compressed(bytes(payload), codec) if data.draw(st.booleans()) else b"")
     where = stream or payload
     for _ in range(data.draw(st.integers(0, 4))):
         where[data.draw(st.integers(0, len(where) - 1))] = data.draw(st.integers(0, 255))
-    batch = Batch((Rec(),) * 4, codec, base=10, payload=bytes(payload), compressed=bytes(stream) or None)
+    more = {"compressed": bytes(stream) or None}
     if data.draw(st.booleans()):
-        batch = Batch(
-            (Rec(),) * 4,
-            codec,
-            base=10,
-            payload=bytes(payload),
-            count=data.draw(st.integers(-2, 9)),
-            attributes=data.draw(st.integers(0, 15)),
-        )
+        more = {"count": data.draw(st.integers(-2, 9)), "attributes": data.draw(st.integers(0, 15))}
+    last = 10 + data.draw(st.sampled_from([3, 3, 8]))
+    batch = Batch((Rec(),) * 4, codec, base=10, payload=bytes(payload), last_delta=last - 10, **more)
+    raw = batch.encode() + Batch(base=last + 1).encode()
 
-    records, after = unpacked(batch.encode() + Batch(base=14).encode(), at=10)
+    records, after = unpacked(raw, at=10)
 
-    assert after == 15
-    assert (records[-1].offset, records[-1].value) == (14, b"v")
+    assert after == last + 2
+    assert (records[-1].offset, records[-1].value) == (last + 1, b"v")
+    offsets = [record.offset for record in records]
+    assert offsets == sorted(set(offsets))
     firsts = [r.checksum.offsets[0] if r.checksum and r.checksum.offsets else r.offset for r in records]
     covered = [o for first, r in zip(firsts, records, strict=True) for o in range(first, r.offset + 1)]
-    assert covered == list(range(10, 15))
+    assert covered == sorted(set(covered))
+    assert covered == list(range(10, last + 2)) or last == 18  # after compaction, some are missing
+    middle = data.draw(st.integers(10, last + 1))
+    assert unpacked(raw, at=middle)[0] == [record for record in records if record.offset >= middle]
 
 
 @settings(max_examples=300, deadline=None)
