@@ -31,7 +31,7 @@ ConcordError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from schemas.texts import readable
 
@@ -180,3 +180,11 @@ class Misconfigured(SettingsError, Unavailable):
 
     Both: who starts says so and stops (`SettingsError`), who works waits and loses nothing (`Unavailable`).
     """
+
+
+def _codes(kind: type[ConcordError]) -> set[str]:
+    return {kind.code}.union(*map(_codes, kind.__subclasses__()))
+
+
+#: The codes that `job.failed` may have: of the errors above, and "stuck" for a run that nothing brings to its end.
+CODES: Final = frozenset({"stuck"} | _codes(ConcordError))

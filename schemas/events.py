@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas import texts
+from schemas import errors, texts
 from schemas.ids import Name, Reference, canonical_uuid
 
 #: Unicode's categories of what no URI may contain: controls, lone surrogates, line and paragraph separators.
@@ -274,7 +274,7 @@ class JobFailed(JobEvent):
     """Terminal: there will be no transcript of this run, and why. Once per (job, run)."""
 
     stage: str
-    code: str = Field("internal_error", description="for programs: one of the codes in schemas/errors.py")
+    code: str = Field("internal_error", description=f"for programs; more may come: {', '.join(sorted(errors.CODES))}")
     error: Reason
     attempts: int
     failed_at: AwareDatetime | None = None

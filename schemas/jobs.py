@@ -7,6 +7,7 @@ rules (versions only rise, a run ends once, only the claim's holder may write a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -221,7 +222,7 @@ def cost(of: OfUnit, prices: Mapping[str, float]) -> float | None:
 
 
 def used(whose: OfRun, provider: str, ref: str, amounts: Mapping[str, float]) -> tuple[Usage, ...]:
-    """A row for each unit that a request used up."""
+    """A row for each unit that a request used up; what a provider says that is no amount counts as none."""
     return tuple(
         Usage(
             tenant_id=whose.tenant_id,
@@ -230,7 +231,7 @@ def used(whose: OfRun, provider: str, ref: str, amounts: Mapping[str, float]) ->
             provider=provider,
             unit=unit,
             ref=ref,
-            quantity=float(quantity),
+            quantity=float(quantity) if 0 <= quantity < math.inf else 0.0,
         )
         for unit, quantity in amounts.items()
     )

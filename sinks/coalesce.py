@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
+from schemas.errors import Contended, InvalidInput
 from schemas.time_limit import not_counted
 
 K = TypeVar("K", bound=Hashable)
@@ -45,16 +46,24 @@ class Coalesce(Generic[K, V]):
         while self._waiting:
             await asyncio.sleep(0)  # whoever else is about to ask in this turn of the loop comes along
             keys = list(self._waiting)[:MANY]
-            batch = {key: self._waiting.pop(key) for key in keys}
-            try:
-                answers = await self._ask_many(keys)
-            except Exception as exc:  # noqa: BLE001 - it is the askers' to handle: each gets it
-                for future in _open(batch.values()):
-                    future.set_exception(exc)
-                continue
-            for key, answer in zip(keys, answers, strict=True):
-                for future in _open([batch[key]]):
-                    future.set_result(answer)
+            await self._answer({key: self._waiting.pop(key) for key in keys})
+
+    async def _answer(self, batch: dict[K, list[asyncio.Future[V]]]) -> None:
+        keys = list(batch)
+        try:
+            answers = await self._ask_many(keys)
+        except Exception as exc:  # noqa: BLE001 - it is the askers' to handle: each gets it
+            if isinstance(exc, Contended | InvalidInput) and len(keys) > 1:
+                # It lies with some of them: a row that somebody has locked, a key that cannot be one.
+                for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+                    await self._answer({key: batch[key] for key in half})
+                return
+            for future in _open(batch.values()):
+                future.set_exception(exc)
+            return
+        for key, answer in zip(keys, answers, strict=True):
+            for future in _open([batch[key]]):
+                future.set_result(answer)
 
 
 def _open(futures: Iterable[list[asyncio.Future[V]]]) -> list[asyncio.Future[V]]:

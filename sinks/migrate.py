@@ -33,9 +33,14 @@ async def migrate(dsn: str) -> list[str]:
 
 
 async def _migrate(dsn: str) -> list[str]:
-    # Whoever hangs while it holds the lock must not keep every other worker from starting.
-    hung = {"idle_in_transaction_session_timeout": f"{HUNG_S}s"}
-    connection = await connect(dsn, hung, timeout_s=15, command_timeout_s=None)
+    # Whoever hangs while it holds the lock must not keep every other worker from starting. But a large table takes its
+    # time, whatever an operator allows other statements.
+    session = {
+        "idle_in_transaction_session_timeout": f"{HUNG_S}s",
+        "lock_timeout": "0",
+        "statement_timeout": "0",
+    }
+    connection = await connect(dsn, session, timeout_s=15, command_timeout_s=None)
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext('concord migrations'))")

@@ -31,6 +31,9 @@ HUNG_S = 10
 #: `lock_timeout` for the database or the role, this holds here.
 LOCK_S = 3
 
+#: Seconds after which the server ends a statement of ours, should the driver that gives up before be gone.
+STATEMENT_S = 20
+
 
 def worker_session(role: str) -> dict[str, str]:
     """The settings of a session that acts as `role`, sent with its first message: they cost no round trip."""
@@ -42,6 +45,7 @@ def worker_session(role: str) -> dict[str, str]:
         "concord.schema": SCHEMA,
         "idle_in_transaction_session_timeout": f"{HUNG_S}s",
         "lock_timeout": f"{LOCK_S}s",
+        "statement_timeout": f"{STATEMENT_S}s",
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from agents import committer as committing
 from agents.committer import Committer
-from schemas.jobs import File, ProviderRequest, Transcript, Usage
+from schemas.jobs import File, ProviderRequest, RequestChange, Transcript, Usage
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
 from tests.conftest import need
@@ -208,13 +208,13 @@ async def test_whichever_table_refuses_a_job_it_ends_with_what_is_allowed(stage_
             IF new.job_id = 'j' || tg_argv[0] THEN RAISE EXCEPTION 'frozen'; END IF; RETURN new; END $$""")
     steps = []
     for n, table in enumerate(REFUSING):
-        await asyncio.wait_for(committer.commit(created(n)), 5)
+        await asyncio.wait_for(committer.commit(asked(created(n))), 5)
         await operator.execute(
             f"CREATE TRIGGER no BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION no({n})"
         )
         steps.append(everything(await moved(n)))
     untouched = len(REFUSING)
-    await asyncio.wait_for(committer.commit(created(untouched)), 5)
+    await asyncio.wait_for(committer.commit(asked(created(untouched))), 5)
     steps.append(everything(await moved(untouched)))
     await asyncio.wait_for(asyncio.gather(*await commit_all(committer, steps)), 20)
 
@@ -225,12 +225,18 @@ async def test_whichever_table_refuses_a_job_it_ends_with_what_is_allowed(stage_
     assert {t: (left[f"j{n}"], failed.count(f"j{n}"), 1) for n, t in enumerate(REFUSING)} == REFUSING
 
 
+def asked(step):
+    """The step with a request."""
+    row = ProviderRequest(tenant_id="t", job_id=step.outcome.job_id, run=1, provider="a", state="submitted", marker="m")
+    return replace(step, outcome=replace(step.outcome, new_requests=(row,)))
+
+
 def everything(step):
     """The step with a row for each table."""
     step, job_id = transcribed(step), step.outcome.job_id
     whose = {"tenant_id": "t", "job_id": job_id, "run": 1}
     file = File(**whose, kind="x", uri="memory:///x", size_bytes=1, content_type="x", sha256="x")
     used = Usage(**whose, provider="a", unit="requests", ref="x", quantity=1)
-    asked = ProviderRequest(**whose, provider="a", state="done", marker="m")
-    more = {"files": (file,), "usage": (used,), "new_requests": (asked,)}
+    change = RequestChange(run=1, provider="a", token=None, columns={"confidence": 0.5})
+    more = {"files": (file,), "usage": (used,), "request": change}
     return replace(step, outcome=replace(step.outcome, **more))
