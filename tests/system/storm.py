@@ -20,6 +20,9 @@ from tests.system.observers import AWAY, patiently
 
 Action = Callable[[], Awaitable[None]]
 
+#: What a provider of the slow kind does to what it is sent: accepts it later, whatever is answered, and lists it later.
+LATE = {"late": True, "late_s": 2.0, "late_answer": ["slow", "cut", "504"], "listed_s": 1.0}
+
 #: Seconds that a worker may take to end after SIGTERM: ten, and some for a machine on which everything dies at once.
 STOP_S = 15.0
 
@@ -132,7 +135,8 @@ class Storm:
     async def switch_provider(self, what: str) -> None:
         """Make the recognizers' server misbehave for up to three seconds."""
         if self._breaks("provider"):
-            await patiently(lambda: self.here.provider.switch(**{what: True}))
+            switches = LATE if what == "late" else {what: True}
+            await patiently(lambda: self.here.provider.switch(**switches))
             self._later(self._reset_provider, self.chance.uniform(1, 3))
             await self._happened("provider", what, probe=True)
 

@@ -84,7 +84,7 @@ def everything(storm: Storm) -> list[Action]:
     actions += [lambda role=role: storm.stop(role) for role in ("intake", a, "persist", "relay", "track")]
     actions += [lambda role=role: storm.freeze(role) for role in ("intake", a, b, "reconcile", "persist", "relay")]
     actions += [storm.terminate_sessions] * 3
-    switches = ("lose_answer", "refuse_429", "error_5xx", "stall") * 2
+    switches = ("lose_answer", "refuse_429", "error_5xx", "stall", "late") * 2
     actions += [lambda what=what: storm.switch_provider(what) for what in switches]
     for proxy in storm.here.proxies:
         for what in ("cut", "blackhole", "delay", "lose_answers"):
