@@ -32,6 +32,7 @@ def sound_bytes(path: Path, start: int, end: int, *, zeros: bool) -> int:
     they are behind a recording; within one, they are what a failing disk leaves of it.
     """
     with path.open("rb") as file:
+        end = min(end, path.stat().st_size)  # of a file that is damaged, ffmpeg tells places that are none
         end = _tags_start(file, start, end, zeros=zeros)
         return _other_bytes(file, start, end, zeros=zeros)
 
@@ -147,4 +148,4 @@ def _synchsafe(digits: bytes) -> int:
 
 def _bytes(file: IO[bytes], start: int, end: int) -> bytes:
     file.seek(start)
-    return file.read(end - start)
+    return file.read(max(0, end - start))

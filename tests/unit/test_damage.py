@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from pathlib import Path
@@ -182,6 +183,8 @@ def test_a_long_pad_is_looked_through_in_no_time(tmp_path):
 
     assert sound_bytes(path, 0, path.stat().st_size, zeros=True) == 5
     assert sound_bytes(path, 0, path.stat().st_size, zeros=False) > 1_000_000
+    assert sound_bytes(path, 0, path.stat().st_size + 5_000, zeros=True) == 5
+    assert sound_bytes(path, path.stat().st_size + 1, path.stat().st_size + 5_000, zeros=True) == 0
 
 
 # -- damage in the middle --
@@ -297,3 +300,36 @@ def test_a_header_that_names_more_than_there_is_means_cut_off(tmp_path, whole, n
     message = refused(tmp_path, name, with_length(whole(name), mark, before, 40 * 32_000 + besides, kind))
 
     assert "its header promises 40.0 s, but only 20.0 s are there" in message
+
+
+# -- anything --
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.aac", "a.flac", "a.ogg", "a.m4a", "a.mka", "a.ts", "a.wav", "a.aiff"])
+def test_whatever_happens_to_a_file_it_is_taken_or_refused(tmp_path, whole, name, seed):
+    chance = random.Random(f"{seed} {name}")
+    for number in range(4):
+        content = bytearray(whole(name)[:40_000])
+        for _ in range(chance.choice((1, 3, 30))):
+            _mutate(content, chance)
+        path = tmp_path / f"{number}-{name}"
+        path.write_bytes(content)
+        with contextlib.suppress(RefusedMedia):
+            found = probe(path)
+            assert abs(sum(map(len, decode(path))) / 16 - found.duration_ms) < 300
+
+
+def _mutate(content, chance):
+    place = chance.randrange(min(len(content), chance.choice((64, 400, 40_000))))
+    length = chance.choice((1, 4, 100, 5_000))
+    match chance.choice(("overwrite", "cut", "insert", "repeat", "number")):
+        case "overwrite":
+            content[place : place + length] = chance.randbytes(length)
+        case "cut":
+            del content[place : min(place + length, len(content) - 1)]
+        case "insert":
+            content[place:place] = chance.randbytes(length)
+        case "repeat":
+            content[place:place] = content[-length:]
+        case "number":
+            content[place : place + 4] = chance.choice((bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\1"))

@@ -196,13 +196,25 @@ def test_of_languages_the_preferred_one_is_heard(tmp_path, languages, says):
     assert says in probe(path).notes[0]
 
 
-def _retag(source, target, languages):
+def test_a_commentary_is_not_mixed_in(tmp_path):
+    from av.stream import Disposition
+
+    path = tmp_path / "a.mka"
+    _retag(write(tmp_path / "plain.mka", ANN, BEN, muxer="matroska"), path, ("und", "und"), Disposition.comment)
+
+    assert "track 1 was heard; track 2 was left out (a commentary or the like)" in probe(path).notes[0]
+    assert share(heard(path), ANN) > 0.98
+
+
+def _retag(source, target, languages, second=None):
     import av
 
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams.audio}
         for stream, language in zip(streams.values(), languages, strict=True):
             stream.metadata["language"] = language
+        if second is not None:
+            list(streams.values())[1].disposition = second
         for packet in old.demux():
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
