@@ -22,7 +22,8 @@ from schemas.printable import LINE, printable
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
 COMMANDS = tuple(
-    "demo serve publish status usage requests dlq skip outbox verify rewind schema migrate doctor reconcile".split()
+    *"demo serve publish status usage requests cancel dlq skip outbox".split(),
+    *"verify rewind schema migrate doctor reconcile".split(),
 )
 
 #: Seconds that tasks have for ending after their command has, and threads after them.

@@ -85,7 +85,7 @@ class Locations:
             data = data.model_copy(update={"audio_uri": stored})
         with _our_disk():
             async with self.as_file(data) as path:
-                probe: Probe = await self.prober.probe(path, data.filename, data.content_type)
+                probe: Probe = await self.prober.probe(path, data.filename, data.content_type, tenant=data.tenant_id)
                 blob = await self._stored(data, path, probe)
         # Another worker was first, and heard something else there: what is stored counts.
         if blob is None:

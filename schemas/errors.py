@@ -131,6 +131,12 @@ class ProviderError(ConcordError):
     code = "provider_refused"
 
 
+class Cancelled(ConcordError):
+    """Somebody who may decides that the job is not wanted any more."""
+
+    code = "cancelled"
+
+
 class PublishRefused(ConcordError):
     """Kafka answers, and refuses an event of ours for good."""
 

@@ -486,6 +486,8 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     results = _change_requests(outcome, rows, now)
     _publish(step, written, rows.job, now)
     _announce_results(step, rows, results, written, now)
+    if rows.job is not None and rows.job.ended:
+        _leave_requests(rows, rows.job, now)
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
@@ -614,6 +616,12 @@ def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
         name: readable(value, longest[name]) if name in longest and value is not None else value
         for name, value in columns.items()
     }
+
+
+def _leave_requests(rows: Rows, job: Job, now: datetime) -> None:
+    """A run that has ended waits for no answer, and its requests hold no places any more."""
+    for row in [r for r in rows.requests.values() if not r.ended]:
+        rows.requests[row.provider] = _abandoned(row, job.reason or f"the run has {job.status}", now)
 
 
 def _abandoned(row: ProviderRequest, reason: str, now: datetime) -> ProviderRequest:

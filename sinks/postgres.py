@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from functools import partial
@@ -352,6 +352,11 @@ class Postgres:
             return []
         taken = await self._fetch("admit_uploads", *_split(chosen, 2), topics.INTAKE_DUE.name)
         return [(row["tenant_id"], row["job_id"]) for row in taken]
+
+    async def open_jobs(self, tenant_id: str, statuses: Collection[str], after: str, limit: int) -> list[Key]:
+        """A tenant's jobs that have not ended; see `agents.cancelling.Cancellable`."""
+        rows = await self._fetch("open_jobs", tenant_id, list(statuses), after, limit)
+        return [(row["tenant_id"], row["job_id"]) for row in rows]
 
     async def present(self, role: str, holder: str, seconds: float) -> int:
         """How many processes have a role; see `sinks.Database`."""

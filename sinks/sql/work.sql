@@ -125,3 +125,9 @@ SELECT clock_timestamp();
 -- name: idle
 SELECT NOT EXISTS (SELECT FROM jobs WHERE status NOT IN ('completed', 'failed'))
    AND NOT EXISTS (SELECT FROM outbox WHERE due_at < now() + interval '5 seconds');
+
+-- name: open_jobs
+-- A tenant's jobs that have not ended, by id.
+SELECT tenant_id, job_id FROM jobs
+WHERE tenant_id = $1 AND status = ANY($2::text[]) AND status NOT IN ('completed', 'failed') AND job_id > $3
+ORDER BY job_id LIMIT $4;

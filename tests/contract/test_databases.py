@@ -1026,3 +1026,25 @@ async def test_the_processes_of_a_role_are_counted(under_test):
     assert await database.present("local ab", "three", 30) == 1
     await database.present("local a", "two", -1)
     assert await database.present("local a", "one", 30) == 1
+
+
+async def test_a_tenants_open_jobs_are_found_page_by_page(under_test):
+    jobs = [job(f"j{n}", status="transcribing") for n in range(3)]
+    await under_test.database.commit([created(one) for one in (*jobs, job("u"), job("x", "other"))])
+    await under_test.database.commit([moved("failed", job_id="j1")])
+    pages = [await under_test.database.open_jobs("t", ("uploaded", "transcribing"), after, 2) for after in ("", "j2")]
+
+    assert pages == [[("t", "j0"), ("t", "j2")], [("t", "u")]]
+    assert await under_test.database.open_jobs("t", ("transcribing",), "j2", 9) == []
+
+
+async def test_what_a_run_that_has_ended_asked_for_holds_no_place_any_more(under_test):
+    await asking(under_test, *map(waiting, "pqr"))
+    await under_way(under_test, 2, *"pqr")
+    await under_test.database.claim("t", "q", 1, "a", 30)
+    await under_test.database.commit([moved("failed", job_id=id) for id in "pq"])
+
+    assert (await under_test.database.admit("a", 2)).under_way == 1
+    rows = [(await under_test.database.requests("t", id, 1))[0] for id in "pq"]
+    assert [(row.state, row.abandoned_at is not None) for row in rows] == [("failed", False), ("failed", True)]
+    assert not [m for m in await under_test.due() if m[0] == "asr.results"]

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from agents import intake, transcribe
+from agents.cancelling import OPEN, cancel_all
 from agents.fetch_queue import FetchQueue
 from agents.memory import Clock, MemoryFleet
 from agents.pace import Pace
@@ -159,6 +160,28 @@ async def test_requests_to_a_recognizer_that_computes_here_do_not_look_while_the
 
 async def _never(path, request, tell):
     await asyncio.Event().wait()
+
+
+async def test_a_flood_is_cancelled_and_each_of_its_jobs_ends_once(flood):
+    flood.fetcher.open.set()
+    flood.upload("a", 60)
+    flood.upload("b", 4)
+    await flood.settle(2)
+    database = flood.fleet.database
+    ended = [n async for n in cancel_all(database, "a", OPEN, "not wanted")]
+    again = [n async for n in cancel_all(database, "a", OPEN, "not wanted")]
+    heard = len(flood.local.heard)
+    await flood.settle(20)
+
+    failed = flood.fleet.events("job.failed")
+    assert again == []
+    assert sum(ended) == len({event["job_id"] for event in failed}) == len(failed) > 40
+    assert {(event["tenant_id"], event["code"], event["error"]) for event in failed} == {
+        ("a", "cancelled", "not wanted")
+    }
+    assert flood.status("a59").status == "failed"
+    assert {flood.names[job_id][0] for job_id in flood.local.heard[heard:]} <= {"b"}
+    assert {f"b{n}" for n in range(4)} <= {flood.names[job_id] for job_id in flood.local.heard}
 
 
 async def test_an_upload_does_not_overtake_an_earlier_one_of_its_tenant():

@@ -1,0 +1,92 @@
+"""`concord cancel`: ends jobs that nobody wants any more, one or a whole flood of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from agents import cancelling
+from agents.commands import reach
+from schemas.errors import InvalidInput, NotFound
+from schemas.printable import printable
+
+if TYPE_CHECKING:
+    from agents.settings import Settings
+
+DESCRIPTION = """Ends jobs that have not ended: each fails once, with the code `cancelled`, and can be run again
+like any failed job. What waits for being fetched or transcribed is then passed over. What a provider was asked for
+already goes on there, and may be billed. Uploads that no worker has read yet become jobs later: cancel again until none
+is left.
+
+  concord cancel JOB                                       one, by its id or its reference
+  concord cancel JOB --tenant T                            where several tenants have one of this name
+  concord cancel --all --tenant T                          everything of a tenant that has not ended
+  concord cancel --all --tenant T --status uploaded        only what was not fetched yet (comma list)"""
+
+
+def add(commands: Any) -> None:
+    """The command."""
+    command = commands.add_parser(
+        "cancel",
+        help="end jobs that nobody wants any more",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("job", metavar="JOB", nargs="?", help="its id or its reference")
+    command.add_argument("--tenant", metavar="T", help="whose job it is, or whose jobs they are")
+    command.add_argument("--all", action="store_true", help="all open jobs of the tenant")
+    command.add_argument("--status", metavar="S", help="with --all: only jobs in these statuses, a comma list")
+    command.add_argument("--reason", metavar="TEXT", default="cancelled by an operator", help="what is told of it")
+    command.add_argument("--yes", action="store_true", help="with --all: do not ask")
+    command.set_defaults(run=run)
+
+
+async def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """End one job, or many."""
+    if bool(arguments.job) == arguments.all:
+        raise InvalidInput("say which job, or --all with --tenant")
+    if not arguments.all:
+        if arguments.status:
+            raise InvalidInput("--status goes with --all")
+        return await _one(arguments, settings)
+    if not arguments.tenant:
+        raise InvalidInput("--all needs --tenant: nobody cancels everybody's jobs at once")
+    statuses = _statuses(arguments.status)
+    if not arguments.yes and not _confirmed(
+        f"End every job of {printable(arguments.tenant)} that is {', '.join(statuses)}?"
+    ):
+        raise InvalidInput("nothing was cancelled; --yes does it without asking")
+    ended = 0
+    async with reach.database(reach.addressed(settings)) as database:
+        async for count in cancelling.cancel_all(database, arguments.tenant, statuses, arguments.reason):
+            ended += count
+            print(f"\r{ended} cancelled", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    print(f"{ended} jobs were cancelled")
+    return 0
+
+
+async def _one(arguments: argparse.Namespace, settings: Settings) -> int:
+    async with reach.both(reach.addressed(settings)) as (database, reader):
+        job = await reach.job_named(arguments.job, arguments.tenant, reader)
+        if job is None:
+            raise NotFound(f"there is no job {arguments.job}")
+        if not await cancelling.cancel(database, [job], arguments.reason):
+            raise InvalidInput(f"{arguments.job} has ended already: see `concord status`")
+    print("1 job was cancelled")
+    return 0
+
+
+def _statuses(text: str | None) -> tuple[str, ...]:
+    """The statuses in a comma list; by default, all of jobs that have not ended."""
+    if text is None:
+        return cancelling.OPEN
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or set(names) - set(cancelling.OPEN):
+        raise InvalidInput(f"--status: name some of {', '.join(cancelling.OPEN)}, with commas between them")
+    return names
+
+
+def _confirmed(question: str) -> bool:
+    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
