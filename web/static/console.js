@@ -336,7 +336,8 @@ function showJob(job, signal) {
   if (row && row.version < job.version) fillRow(row, job), markCurrent();
   fill($("head"),
     make("div", { class: "title" }, make("h2", {}, job.filename), pill(job.status)),
-    make("p", { class: "sub" }, `${job.job_id} · run ${job.run} · ${new Date(job.created_at).toLocaleString()}`,
+    make("p", { class: "sub" }, job.reference ? `${job.reference} · ` : "",
+      `${job.job_id} · run ${job.run} · ${new Date(job.created_at).toLocaleString()}`,
       job.completed_at ? ` · took ${lasted(new Date(job.created_at), new Date(job.completed_at))}` : ""),
     ENDED.has(job.status) ? null : make("progress", { value: job.progress, max: 1, "aria-label": "Progress" }),
     job.reason ? make("p", { class: "reason" }, job.reason) : null,
