@@ -212,34 +212,51 @@ class Transcribe:
         if row.claimed_until is None:  # a worker of an earlier version gave its claim back: the time counts from now
             begun = self._change(asked, row.token, claimed_until=await self.database.now())
             return replace(self._later(envelope, asked, NEXT_LOOK_S), request=begun)
-        ago_s = (await self.database.now() - row.claimed_until).total_seconds()
-        settled_s = ago_s - recognizer.settles_s
+        settled_s = (await self.database.now() - row.claimed_until).total_seconds() - recognizer.settles_s
         try:
             found = await self._found(recognizer, self._request(asked, row), settled_s)
         except RateLimited as exc:
             return await self._again(envelope, asked, exc, told=False)
-        except (Transient, ProviderError, InDoubt) as exc:
-            if isinstance(exc, Transient):
-                await self.pace.failed(exc)
-            if settled_s >= 0:
-                seconds = backoff_s(envelope.attempt) if isinstance(exc, Transient) else PARKED_S
-                return self._parked(envelope, asked, row, str(exc), seconds)
-            found = None
-        else:
-            await self.pace.worked()
+        except Transient as exc:
+            await self.pace.failed(exc)
+            return self._unknown(envelope, asked, row, str(exc), settled_s, backoff_s(envelope.attempt))
+        except (ProviderError, InDoubt) as exc:
+            return self._unknown(envelope, asked, row, str(exc), settled_s, PARKED_S)
+        await self.pace.worked()
         if found is not None:
             return self._submitted(envelope, asked, row, found)
-        attempt = envelope.attempt + 1
+        return await self._absent(recognizer, envelope, asked, row, settled_s)
+
+    def _unknown(
+        self, envelope: Envelope, asked: AsrRequest, row: ProviderRequest, why: str, settled_s: float, seconds: float
+    ) -> Outcome:
+        """The list does not tell. It is looked at again; once it should have told, the request is parked meanwhile."""
         if settled_s < 0:
-            seconds = min(backoff_s(envelope.attempt), SEARCH_S, -settled_s)
-            return self._later(envelope, asked, seconds, attempt=attempt)
-        if ago_s > recognizer.remembers_s:
+            return self._search_on(envelope, asked, -settled_s)
+        return self._parked(envelope, asked, row, why, seconds)
+
+    def _search_on(self, envelope: Envelope, asked: AsrRequest, left_s: float) -> Outcome:
+        seconds = min(backoff_s(envelope.attempt), SEARCH_S, left_s)
+        return self._later(envelope, asked, seconds, attempt=envelope.attempt + 1)
+
+    async def _absent(
+        self,
+        recognizer: RemoteRecognizer,
+        envelope: Envelope,
+        asked: AsrRequest,
+        row: ProviderRequest,
+        settled_s: float,
+    ) -> Outcome:
+        """The list does not have it: nothing came of it, if the list must have it by now and still would."""
+        if settled_s < 0:
+            return self._search_on(envelope, asked, -settled_s)
+        if settled_s > recognizer.remembers_s:
             why = f"{recognizer.name}'s list does not have it, and may have forgotten it"
             return self._parked(envelope, asked, row, why, PARKED_S)
         if outcome := await self._recalled(recognizer, envelope, asked, row):
             return outcome
         waiting = self._change(asked, row.token, state="waiting", claimed_until=None, error=None)
-        return replace(self._later(envelope, asked, 0.0, attempt=attempt), request=waiting)
+        return replace(self._later(envelope, asked, 0.0, attempt=envelope.attempt + 1), request=waiting)
 
     async def _recalled(
         self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest
