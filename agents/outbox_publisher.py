@@ -1,9 +1,9 @@
 """Publishes a batch of outbox rows in one Kafka transaction, and says what Kafka has against a batch that it refuses.
 
 aiokafka retries what it holds to be passing for ever, also what never passes: a topic that was deleted, or has too few
-replicas in sync. So a batch has a time, after which the topics are looked at. And after a refusal the producer's
-sequence numbers are ahead of what the broker has seen of them, so that it must be replaced: the new one's start
-also aborts the transaction that was left open.
+replicas in sync. So a batch of which nothing is answered any more is given up, and the topics are looked at. And after
+a refusal the producer's sequence numbers are ahead of what the broker has seen of them, so that it must be replaced:
+the new one's start also aborts the transaction that was left open.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 #: The consumer group whose offsets are batch numbers. It has no members.
 GROUP = "concord.relay"
 
-#: Seconds that a batch may take, that topics may be looked at, that a producer may take to start and to stop. Each, and
-#: the second after the first, is less than what PostgreSQL waits for a word of the relay (`relay.HUNG_S`).
-PUBLISH_S, LOOK_S, START_S, STOP_S = 6.0, 2.0, 6.0, 1.0
+#: Seconds without an answer after which a batch is given up; that topics may be looked at, and that a producer may take
+#: to start and to stop.
+ANSWER_S, LOOK_S, START_S, STOP_S = 6.0, 2.0, 8.0, 1.0
 
 #: Of a topic that Kafka does not show.
 MISSING = "UnknownTopicOrPartition: there is no such topic, or this login may not see it"
@@ -139,7 +139,7 @@ class Publisher:
         self._producer = broker.producer(
             self._kafka,
             transactional_id=f"concord-relay-{self._shard}",
-            transaction_timeout_ms=20_000,
+            transaction_timeout_ms=60_000,
             request_timeout_ms=15_000,
         )
         async with asyncio.timeout(START_S):
@@ -166,19 +166,17 @@ class Publisher:
         records = _records(rows)
         await self._find_topics({row["topic"] for row in rows})
         sending = _Sending(self._producer, rows, timed=self.timed)
+        position = TopicPartition(topics.RELAY_POSITION, self._shard)
         try:
-            async with asyncio.timeout(PUBLISH_S):
-                await self._producer.begin_transaction()
-                for row, headers in zip(rows, records, strict=True):
-                    await sending.send(row, headers)
-                await sending.sent()
-                position = TopicPartition(topics.RELAY_POSITION, self._shard)
-                await self._producer.send_offsets_to_transaction({position: batch}, GROUP)
-                passing("relay.sent")
+            await _within(self._producer.begin_transaction())
+            for row, headers in zip(rows, records, strict=True):
+                await sending.send(row, headers)
+            await sending.sent()
+            await _within(self._producer.send_offsets_to_transaction({position: batch}, GROUP))
+            passing("relay.sent")
         except (KafkaError, TimeoutError, errors.IllegalOperation) as exc:
             await self._explain(sending, exc)
-        async with asyncio.timeout(PUBLISH_S):
-            await self._producer.commit_transaction()
+        await _within(self._producer.commit_transaction())
 
     async def _find_topics(self, names: set[str]) -> None:
         """Raise BatchRefused for topics that are not there. Asked for by name, they might be made, and not by us."""
@@ -201,7 +199,7 @@ class Publisher:
             if topics.RELAY_POSITION not in there:
                 raise errors.UnknownTopicOrPartitionError(topics.RELAY_POSITION) from exc
             missing = {row["topic"] for row in sending.rows} - there
-            reason = MISSING if missing else f"no answer in {PUBLISH_S:.0f} s: no leader, or too few replicas"
+            reason = MISSING if missing else f"no answer in {ANSWER_S:.0f} s: no leader, or too few replicas"
             refused = BatchRefused(topics=dict.fromkeys(missing or sending.unanswered(), reason))
         if refused.rows or refused.topics or refused.times:
             raise refused from exc
@@ -222,13 +220,14 @@ class _Sending:
     async def send(self, row: Any, headers: list[tuple[str, bytes | None]]) -> None:
         self._answers[row["id"]] = None
         try:
-            answer = await self._producer.send(
+            sent = self._producer.send(
                 row["topic"],
                 row["value"],
                 row["key"],
                 headers=headers,
                 timestamp_ms=row["now_ms"] if self._timed else NO_TIME,
             )
+            answer = await _within(sent)
         except errors.MessageSizeTooLargeError as exc:
             self._errors[row["id"]] = exc
             del self._answers[row["id"]]
@@ -237,10 +236,13 @@ class _Sending:
             self._answers[row["id"]] = answer
 
     async def sent(self) -> None:
-        """Wait for every answer; raise the first error."""
+        """Wait for every answer, as long as they come; raise the first error."""
         answers = [answer for answer in self._answers.values() if answer is not None]
-        if answers:
-            await asyncio.wait(answers)
+        pending = set(answers)
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise TimeoutError
         for answer in answers:
             answer.result()
         for exc in self._errors.values():
@@ -272,6 +274,11 @@ class _Sending:
         """The topics of rows that were sent and not answered."""
         waiting = {id for id, answer in self._answers.items() if answer is None or not answer.done()}
         return {row["topic"] for row in self.rows if row["id"] in waiting}
+
+
+async def _within(answer: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(ANSWER_S):
+        return await answer
 
 
 def _seen(answer: asyncio.Future[Any] | None) -> BaseException | None:

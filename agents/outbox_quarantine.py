@@ -25,11 +25,24 @@ FIRST_S, LONGEST_S = 0.5, 30.0
 ALONE_S = 600.0
 
 
+#: Rows under suspicion at most, about. With more of them, what is wrong is with their topics, whose other rows wait.
+SUSPECTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """What is kept of a row while it waits, not its value: there may be many."""
+
+    id: int
+    topic: str
+    key: bytes | None
+
+
 @dataclass(slots=True, eq=False)
 class Group:
     """Rows that are published by themselves, because one of them may be what Kafka refuses."""
 
-    rows: tuple[Any, ...]
+    rows: tuple[Suspect, ...]
     error: str
     since: float
     tries: int = 0
@@ -38,12 +51,12 @@ class Group:
     @property
     def ids(self) -> list[int]:
         """The rows' ids."""
-        return [row["id"] for row in self.rows]
+        return [row.id for row in self.rows]
 
     @property
     def keys(self) -> set[bytes]:
         """What the rows are keyed by."""
-        return {row["key"] for row in self.rows if row["key"] is not None}
+        return {row.key for row in self.rows if row.key is not None}
 
 
 @dataclass(slots=True)
@@ -70,7 +83,9 @@ class Quarantine:
     @property
     def topics(self) -> list[str]:
         """Topics whose rows wait."""
-        return list(self._parked)
+        crowded = sum(len(group.rows) for group in self._groups) > SUSPECTS
+        suspected = {row.topic for group in self._groups for row in group.rows} if crowded else set()
+        return list(suspected | self._parked.keys())
 
     @property
     def ids(self) -> list[int]:
@@ -85,7 +100,7 @@ class Quarantine:
     @property
     def troubles(self) -> dict[str, str]:
         """What to tell people, by topic."""
-        told = {row["topic"]: group.error for group in reversed(self._groups) for row in group.rows}
+        told = {row.topic: group.error for group in reversed(self._groups) for row in group.rows}
         return told | {topic: parked.error for topic, parked in self._parked.items()}
 
     def due(self, now: float) -> Group | Parked | None:
@@ -130,14 +145,15 @@ class Quarantine:
         """Some of these rows, which were published as `what`, were refused. A row that is to be set aside, if it is
         clear that it is this one; the rest is tried again.
         """
-        blamed = tuple(row for row in rows if row["id"] in refusals)
+        blamed = [row for row in rows if row["id"] in refusals]
         refusal = refusals[blamed[0]["id"]]
+        suspects = tuple(Suspect(row["id"], row["topic"], row["key"]) for row in blamed)
         earlier = what if isinstance(what, Group) else None
         self.forget(what)
-        if len(blamed) > 1:
-            self._halve(blamed, refusal.error, earlier.since if earlier else now)
+        if len(suspects) > 1:
+            self._halve(suspects, refusal.error, earlier.since if earlier else now)
             return None
-        group = Group(blamed, refusal.error, earlier.since if earlier else now)
+        group = Group(suspects, refusal.error, earlier.since if earlier else now)
         group.tries = earlier.tries + 1 if earlier and len(earlier.rows) == 1 else 1
         group.due = now + self._backoff_s(group.tries - 1)
         if refusal.final or (group.tries >= TRIES and (refusal.clear or self._proven(group, now))):
@@ -145,13 +161,13 @@ class Quarantine:
         self._groups.appendleft(group)
         return None
 
-    def _halve(self, rows: tuple[Any, ...], error: str, since: float) -> None:
+    def _halve(self, rows: tuple[Suspect, ...], error: str, since: float) -> None:
         middle = len(rows) // 2
         self._groups.extendleft(Group(half, error, since) for half in (rows[middle:], rows[:middle]))
 
     def _proven(self, group: Group, now: float) -> bool:
         """Whether others were published on its topic meanwhile, or none for so long that it makes no difference."""
-        others = self._published.get(group.rows[0]["topic"], -1.0) >= group.since
+        others = self._published.get(group.rows[0].topic, -1.0) >= group.since
         return others or now - group.since >= self.alone_s
 
     def _backoff_s(self, tries: int) -> float:

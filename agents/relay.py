@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -39,9 +39,9 @@ from sinks.postgres_errors import AWAY
 
 log = logging.getLogger(__name__)
 
-#: Rows and bytes in one batch at most, rows of a topic that is tried again, and seconds between looks when nothing
-#: wakes the relay.
-BATCH, BATCH_BYTES, APART, IDLE_S = 500, 4 << 20, 20, 1.0
+#: Rows and bytes in one batch at most, and of a topic that is tried again; seconds between looks when nothing wakes the
+#: relay.
+BATCH, BATCH_BYTES, APART, APART_BYTES, IDLE_S = 500, 4 << 20, 20, 1 << 18, 1.0
 
 #: Seconds without a word to PostgreSQL after which it takes the shard from its owner: a process that hangs, or whose
 #: machine is gone, keeps its connection and would hold the shard for ever. Kafka fences what it may still do later.
@@ -124,7 +124,8 @@ class Relay:
                 raise
 
     async def _publish_all(self, db: Any) -> None:
-        await self._publisher.start()
+        async with _kept_alive(db):
+            await self._publisher.start()
         newest = await self._recover(db)
         await self._tell(db, self._quarantine.troubles)
         log.info("relay %d serves from batch %d", self._shard, newest)
@@ -179,9 +180,9 @@ class Relay:
         kept = self._quarantine
         match apart:
             case Group():
-                found = await db.fetch(SQL["claim_apart"], self._shard, batch, apart.ids, "", BATCH)
+                found = await db.fetch(SQL["claim_apart"], self._shard, batch, apart.ids, "", BATCH, BATCH_BYTES)
             case Parked():
-                found = await db.fetch(SQL["claim_apart"], self._shard, batch, [], apart.topic, APART)
+                found = await db.fetch(SQL["claim_apart"], self._shard, batch, [], apart.topic, APART, APART_BYTES)
             case _:
                 apart_from = (kept.topics, kept.ids, kept.keys)
                 found = await db.fetch(SQL["claim_batch"], self._shard, batch, BATCH, BATCH_BYTES, *apart_from)
@@ -191,7 +192,8 @@ class Relay:
     async def _publish(self, db: Any, rows: Sequence[Any], batch: int, apart: Group | Parked | None) -> bool:
         """Publish a claimed batch. False if it was refused: nothing of it is published, or ever will be as this one."""
         try:
-            await self._publisher.publish(rows, batch)
+            async with _kept_alive(db):
+                await self._publisher.publish(rows, batch)
         except BatchRefused as refused:
             await self._refused(db, rows, apart, refused)
             return False
@@ -219,7 +221,8 @@ class Relay:
         self._look_at_topics()
         await self._tell(db, self._quarantine.troubles)
         if refused.begun:
-            await self._publisher.start()
+            async with _kept_alive(db):
+                await self._publisher.start()
         if blamed is not None:
             await self._set_aside(db, *blamed)
 
@@ -252,3 +255,24 @@ class Relay:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(max(min(moments, default=IDLE_S), 0.001), IDLE_S)):
                 await self._wake.wait()
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(db: Any) -> AsyncIterator[None]:
+    """Keep the shard while Kafka takes its time: PostgreSQL hears that this process does not hang."""
+    done = asyncio.Event()
+
+    async def ping() -> None:
+        while not done.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HUNG_S / 3):
+                    await done.wait()
+            if not done.is_set():
+                await db.execute("SELECT 1")
+
+    pinging = asyncio.create_task(ping())
+    try:
+        yield
+    finally:
+        done.set()
+        await pinging

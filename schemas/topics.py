@@ -60,8 +60,8 @@ INTAKE_DUE = due("intake", UPLOADED, audio_fetch=events.AudioFetch, job_reproces
 RECONCILE_DUE = due("reconcile", RESULTS, asr_deadline=events.AsrDeadline)
 PERSIST_DUE = due("persist", RECONCILED, run_sweep=events.RunSweep)
 
-#: Batch numbers of the relay are committed as offsets of this topic, a partition per shard; no record is ever written
-#: to it.
+#: Batch numbers of the relay are committed as offsets of this topic, a partition per shard; no record is ever
+#: committed to it.
 RELAY_POSITION = "relay.position"
 
 

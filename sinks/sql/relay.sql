@@ -29,11 +29,18 @@ SELECT id, topic, key, value, headers, event_id, tenant_id, job_id, run,
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms FROM due ORDER BY due_at, id;
 
 -- name: claim_apart
--- The same for rows by id, or for the first $5 rows of a topic, that are published by themselves.
-WITH due AS MATERIALIZED (
-    SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run FROM outbox
+-- The same for rows by id, or for the first $5 rows of a topic, that are published by themselves; of the latter no more bytes than
+-- $6, but the first.
+WITH first AS (
+    SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run,
+           coalesce(octet_length(value), 0) + octet_length(headers) AS bytes
+    FROM outbox
     WHERE shard = $1 AND due_at <= (SELECT clock_timestamp()) AND (id = ANY($3::bigint[]) OR topic = $4)
     ORDER BY due_at, id LIMIT $5
+), due AS MATERIALIZED (
+    SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run
+    FROM (SELECT *, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS before FROM first) f
+    WHERE before < $6
 ), claimed AS (
     INSERT INTO relay_batches (shard, batch, ids) SELECT $1, $2, array_agg(id) FROM due HAVING count(*) > 0
     ON CONFLICT (shard) DO UPDATE SET batch = excluded.batch, ids = excluded.ids

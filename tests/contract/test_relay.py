@@ -184,7 +184,7 @@ async def test_a_topic_that_is_missing_holds_up_no_other_and_loses_nothing(here)
 
 
 async def test_a_topic_that_is_deleted_under_the_relay_holds_up_no_other(here, monkeypatch):
-    monkeypatch.setattr(outbox_publisher, "PUBLISH_S", 1.0)
+    monkeypatch.setattr(outbox_publisher, "ANSWER_S", 1.0)
     wide, gone = await here.topic(), await here.topic()
     await here.put((gone, b"before"), (wide, b"before"))
     here.start()

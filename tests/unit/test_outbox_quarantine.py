@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.outbox_publisher import Refusal
-from agents.outbox_quarantine import ALONE_S, LONGEST_S, TRIES, Group, Parked, Quarantine
+from agents.outbox_quarantine import ALONE_S, LONGEST_S, SUSPECTS, TRIES, Group, Parked, Quarantine
 
 FINAL, CLEAR, VAGUE = Refusal("too large", True, True), Refusal("too large", True, False), Refusal("?", False, False)
 
@@ -15,10 +15,15 @@ def row(id: int, topic: str = "x", key: bytes | None = None) -> dict[str, object
     return {"id": id, "topic": topic, "key": key}
 
 
+def rows_of(group: Group) -> list[dict[str, object]]:
+    return [row(suspect.id, suspect.topic, suspect.key) for suspect in group.rows]
+
+
 def refuse(quarantine: Quarantine, rows, what=None, *, now: float = 0.0, refusal: Refusal = FINAL):
     return quarantine.suspect(what, rows, {r["id"]: refusal for r in rows}, now)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 200), st.data())
 def test_the_rows_to_blame_are_found_and_all_others_are_published_once(count, data):
     bad = set(data.draw(st.lists(st.integers(0, count - 1), max_size=4)))
@@ -31,15 +36,24 @@ def test_the_rows_to_blame_are_found_and_all_others_are_published_once(count, da
         published = [r["id"] for r in rows]
     while (group := quarantine.due(0.0)) is not None:
         if bad & set(group.ids):
-            blamed = refuse(quarantine, group.rows, group)
+            blamed = refuse(quarantine, rows_of(group), group)
             aside += [blamed[0]["id"]] if blamed else []
         else:
-            quarantine.published(group, group.rows, 0.0)
+            quarantine.published(group, rows_of(group), 0.0)
             published += group.ids
 
     assert sorted(aside) == sorted(bad)
     assert published == [n for n in range(count) if n not in bad], "in their order"
     assert (quarantine.ids, quarantine.keys, quarantine.troubles, quarantine.wait_s(0.0)) == ([], [], {}, None)
+
+
+def test_where_too_many_rows_are_suspects_the_others_of_their_topic_wait():
+    quarantine = Quarantine()
+    refuse(quarantine, [row(n, "narrow") for n in range(SUSPECTS)])
+    assert quarantine.topics == []
+
+    refuse(quarantine, [row(n, "narrow") for n in range(SUSPECTS, 2 * SUSPECTS)])
+    assert quarantine.topics == ["narrow"]
 
 
 def test_only_the_rows_that_failed_are_suspects():
@@ -94,7 +108,7 @@ def test_rows_of_a_suspects_key_do_not_overtake_it_and_other_suspects_do():
     first = quarantine.due(0.0)
     assert isinstance(first, Group)
     assert first.ids == [2], "the row with key a waits for its next try"
-    refuse(quarantine, first.rows, first, refusal=CLEAR)
+    refuse(quarantine, rows_of(first), first, refusal=CLEAR)
     assert quarantine.due(0.0) is None, "the other row with key b waits for the first"
 
 
