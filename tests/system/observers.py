@@ -354,6 +354,8 @@ class Asker:
         self.backward: list[str] = []
         self.wrong: list[str] = []
         self.answers = 0
+        #: Seconds between two questions of one of them.
+        self.pause_s = 0.1
         self._urls = urls
         self._jobs: deque[str] = deque(maxlen=20)
         self._heard: dict[str, tuple[int, str]] = {}
@@ -393,7 +395,7 @@ class Asker:
 
     async def _keep_asking(self) -> None:
         while True:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(self.pause_s)
             urls = self._urls()
             if urls and self._jobs:
                 await self._ask(random.choice(urls), random.choice(self._jobs))

@@ -112,6 +112,24 @@ async def test_everything_fails_at_random_for_minutes_and_nothing_is_lost_or_don
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_no_status_goes_back_while_those_who_serve_and_publish_them_die(seed, table):
+    """Two poll two workers without a pause. As long as a relay is away, tables are behind what PostgreSQL has shown."""
+    chance, began = random.Random(seed), time.monotonic()
+    async with site() as here:
+        await start(here, {"track": 2})
+        async with Watch(here) as watch:
+            watch.asker.pause_s = 0.005
+            storm = Storm(here, watch, chance)
+            actions: list[Action] = [lambda: storm.kill("track")] * 6 + [lambda: storm.kill("relay")] * 4
+            actions += [storm.kill_broker, storm.kill_postgres]
+            chance.shuffle(actions)
+            await weather(storm, actions, uploads=60, pause_s=(0, 2))
+            await judged(storm, table, seed, began, all_heard=True)
+            assert watch.asker.answers > 1_000
+
+
+@pytest.mark.faults
 async def test_workers_that_hang_for_ever_hold_nobody_up():
     """Of every role one worker is stopped, with work in its hands, and never goes on: the other one has it."""
     async with site() as here:
