@@ -21,9 +21,9 @@ from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
 
 #: Files of agents/commands, in the order in which `--help` shows what they add.
-COMMANDS = tuple(
-    *"demo serve publish status usage requests cancel dlq skip outbox".split(),
-    *"verify rewind schema migrate doctor reconcile".split(),
+COMMANDS = (
+    *("demo", "serve", "publish", "status", "usage", "requests", "cancel", "dlq", "skip", "outbox", "verify", "rewind"),
+    *("schema", "migrate", "doctor", "reconcile"),
 )
 
 #: Seconds that tasks have for ending after their command has, and threads after them.
