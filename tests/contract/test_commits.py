@@ -193,7 +193,8 @@ REFUSING = {
     "transcripts": ("failed", 1, 1),
     "files": ("failed", 1, 1),
     "usage": ("failed", 1, 1),
-    "provider_requests": ("failed", 1, 1),
+    # A run that ends gives back the places of its requests, so that where these cannot be written it cannot end.
+    "provider_requests": ("reconciling", 0, 1),
     "audit_log": ("failed", 1, 1),
     "outbox": ("reconciling", 0, 1),
     "jobs": ("reconciling", 0, 1),
