@@ -2,8 +2,8 @@
 -- Open jobs that have not changed for long and for which nothing waits in the outbox. A recognizer's request has a topic of its own;
 -- all else of a stage is on the topics $4.
 SELECT j.tenant_id, j.job_id, j.reference, j.run, j.status, j.version, j.filename, j.audio_uri, j.original_uri,
-       j.content_type, j.duration_ms, j.language, j.priority, j.options, j.steps, j.reason, j.code, j.created_at, j.updated_at,
-       j.completed_at, q.providers, q.without_deadline, CASE WHEN r.version = j.version THEN r.times ELSE 0 END AS times
+       j.content_type, j.duration_ms, j.language, j.priority, j.options, j.steps, j.reason, j.code, j.queued_at, j.created_at,
+       j.updated_at, j.completed_at, q.providers, q.without_deadline, CASE WHEN r.version = j.version THEN r.times ELSE 0 END AS times
 FROM jobs j
 LEFT JOIN revivals r USING (tenant_id, job_id)
 CROSS JOIN LATERAL (
