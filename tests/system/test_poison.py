@@ -192,7 +192,7 @@ async def test_whatever_is_sent_everybody_else_is_served(here, table):
             await producer.send_and_wait(UPLOADED, valid("third"))
             await producer.stop()
         jobs.add(f"job.failed {refused}")  # its value could be read, in three of them
-        await seen.until(lambda: len(seen.ended) >= len(jobs) and len(seen.letters) >= len(poison) + many, 45)
+        await seen.until(lambda: len(seen.ended) >= len(jobs) and len(seen.letters) >= len(poison) + many, 100)
         took = time.monotonic() - began
         await seen.look(1000)
 
