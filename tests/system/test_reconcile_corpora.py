@@ -21,7 +21,11 @@ FIGURES = Path(__file__).parents[2] / "bench" / "results" / "reconcile.json"
 #: One call of so many is used, which keeps this short.
 STEPS = {"earnings21": 11, "primock57": 6}
 
-pytestmark = pytest.mark.skipif(not CORPORA.is_dir(), reason="no ../shared/corpora beside this work tree")
+pytestmark = [
+    pytest.mark.skipif(not CORPORA.is_dir(), reason="no ../shared/corpora beside this work tree"),
+    pytest.mark.xdist_group("corpora"),  # all read the same results, which take minutes on a loaded machine
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture(scope="module")
