@@ -60,7 +60,7 @@ async def test_large_uploads_and_topics_of_others_harm_nobody_else():
         )
         async with producer, gzipping, admin_client(where) as admin:
             # 1e15 is 4 bytes as it comes, and 18 as it is written again.
-            growing, grown = upload(b"[" + b"1e15," * 19_000 + b'"' + b"y" * 750_000 + b'"]')
+            growing, grown = upload(b"[" + b"1e15," * 19_000 + b'"' + b"y" * 500_000 + b'"]')
             largest, large = upload(b'"' + b"y" * 899_000 + b'"')
             await producer.send_and_wait("audio.uploaded", grown)
             await producer.send_and_wait("audio.uploaded", large)

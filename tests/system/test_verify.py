@@ -72,6 +72,7 @@ async def test_what_does_not_fit_together_is_listed_and_mended(here, postgres):
     await made(here, "still", "reconciling")
     db = await asyncpg.connect(postgres)
     await db.execute("UPDATE jobs SET updated_at = updated_at - interval '1 hour'")
+    await db.execute("UPDATE provider_requests SET state = 'submitted'")  # an ending run would have ended it
 
     status, printed = await here.run()
 
