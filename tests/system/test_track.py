@@ -111,12 +111,12 @@ async def test_statuses_survive_the_death_of_a_worker_and_the_loss_of_the_table(
         await second.kill()
         await moved(database, "reconciling")
         assert await _eventually(lambda: all_are(first, "reconciling"), 3)
-        assert await _eventually(lambda: settled(first, {"table"}), 40), await asker.sources(url(first))
+        assert await _eventually(lambda: settled(first, {"table"}), 70), await asker.sources(url(first))
         # The table's folder is lost: it comes back from its changelog.
         await first.kill()
         shutil.rmtree(here.folder / "workers" / "first" / "tables")
         await (await first.start()).ready()
-        assert await _eventually(lambda: settled(first, {"table"}), 40), await asker.sources(url(first))
+        assert await _eventually(lambda: settled(first, {"table"}), 70), await asker.sources(url(first))
         assert await all_are(first, "reconciling")
         assert "Error in recovery" not in first.log.read_text()
         async with _joined_by_a_stranger(here, lambda: settled(first, {"table", "database"})) as asked:
