@@ -37,6 +37,7 @@ def pytest_report_header(config):
     return f"seed of random faults: {config.getoption('seed')} (--seed repeats it)"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Fleets run one after the other, or they would time each other out; everything else runs beside them."""
     for item in items:
