@@ -47,6 +47,10 @@ MAX_LETTER_BYTES = (4 << 20) - 1024
 _RETRY_KEY, _RETRY_HEADERS = 16_384, 65_536
 _LETTER_KEY, _LETTER_HEADERS = 65_536, 524_288
 
+#: How many of its headers. A reader of ours takes 500 (`record_batches.MAX_HEADERS`) and cuts off the last, which would
+#: be those that we add.
+_RETRY_COUNT, _LETTER_COUNT = 440, 460
+
 SOURCE = "/concord"
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
@@ -380,7 +384,7 @@ def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int, waits: int 
         _ROOT: str(envelope.root).encode(),
         "traceparent": traceparent(envelope.traceparent, id).encode(),
     }
-    key, headers = _cut(record, {*ours, "ce_replay"}, _RETRY_KEY, _RETRY_HEADERS)
+    key, headers = _cut(record, {*ours, "ce_replay"}, _RETRY_KEY, _RETRY_HEADERS, _RETRY_COUNT)
     return Message(id, topic, key, record.value, headers + tuple(ours.items()), **_belonging(envelope.data))
 
 
@@ -401,7 +405,7 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
         "dlq-offset": str(offset),
         "dlq-timestamp": str(timestamp_ms),
     }
-    key, headers = _cut(record, set(), _LETTER_KEY, _LETTER_HEADERS)
+    key, headers = _cut(record, set(), _LETTER_KEY, _LETTER_HEADERS, _LETTER_COUNT)
     why |= {f"dlq-{name.replace('_', '-')}": str(value) for name, value in whose.items() if value is not None}
     headers += tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in why.items())
     headers += record.flaw.headers if record.flaw else ()
@@ -418,7 +422,9 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
     return Message(id, letter.topic, key, value, headers + cut, **whose)
 
 
-def _cut(record: Record, without: set[str], key_bytes: int, headers_bytes: int) -> tuple[bytes | None, Headers]:
+def _cut(
+    record: Record, without: set[str], key_bytes: int, headers_bytes: int, count: int
+) -> tuple[bytes | None, Headers]:
     """The record's key and a stranger's headers, within bounds, with headers that say what was cut: here, or earlier
     from the record of which this one is a retry.
     """
@@ -430,7 +436,7 @@ def _cut(record: Record, without: set[str], key_bytes: int, headers_bytes: int) 
         notes += _whole("dlq-key", key)
         key = key[:key_bytes]
     theirs = [(k, v) for k, v in record.headers if k not in without and not k.startswith("dlq-")]
-    kept = _within([(k.encode("utf-8", "backslashreplace").decode(), v) for k, v in theirs], headers_bytes)
+    kept = _within([(k.encode("utf-8", "backslashreplace").decode(), v) for k, v in theirs], headers_bytes)[:count]
     if len(kept) < len(theirs):
         notes += (("dlq-headers-count", str(len(theirs)).encode()),)
     return key, kept + notes

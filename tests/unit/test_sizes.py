@@ -13,6 +13,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.record_batches import MAX_HEADERS
 from schemas import topics
 from schemas.errors import MalformedEvent
 from schemas.events import JobFailed, JobReprocess, JobStatus, StepState
@@ -130,6 +131,22 @@ def test_every_retry_of_what_was_accepted_fits_its_topic(headers, key, length):
     assert wire_size(retry) <= size_of(retry)
     assert retry.value == envelope.record.value
     assert decode(Record("intake.due", 0, 0, retry.key, retry.value, retry.headers), TOPICS).data == envelope.data
+
+
+def test_retries_and_dead_letters_have_no_more_headers_than_are_read():
+    """What is read cuts the last headers off, and these are ours."""
+    envelope = decode(upload(headers=[(f"h{n}", b"") for n in range(MAX_HEADERS)]), TOPICS)
+    retry = again(envelope, "intake.due", id=uuid4(), attempt=1)
+    back = Record("intake.due", 0, 7, retry.key, retry.value, retry.headers)
+    letters = [
+        dead_letter(record, id=uuid4(), stage="intake", reason="bad", attempts=1) for record in (envelope.record, back)
+    ]
+
+    assert len(retry.headers) <= MAX_HEADERS
+    for letter in letters:
+        assert len(letter.headers) < MAX_HEADERS, "one more when it is replayed"
+        assert dict(letter.headers)["dlq-truncated"] == b"headers"
+        assert dict(letter.headers)["dlq-headers-count"] == b"%d" % MAX_HEADERS
 
 
 def test_what_a_retry_had_to_leave_out_is_said_by_its_dead_letter():
