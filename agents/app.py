@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ from agents.judge import Judge
 from agents.kafka import Kafka
 from agents.locations import Locations
 from agents.metrics import Metrics
-from agents.observe import observe
+from agents.observe import WORKER, observe
 from agents.pace import Pace
 from agents.paid_calls import PaidCalls
 from agents.prober import Prober
@@ -477,7 +476,7 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
             GroupPositions(kafka),
             fleet.settings.recognizers,
             fleet.settings.deadline_s,
-            f"{socket.gethostname()}/{os.getpid()}",
+            WORKER,
         ).run
     if "relay" in fleet.roles:
         days = {**DAYS, "audit_log": fleet.settings.audit_days}
@@ -565,7 +564,7 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
 
 async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> Stage:
     settings, database, store = fleet.settings, fleet.database, fleet.store
-    holder = f"{socket.gethostname()}/{os.getpid()}/{role}"
+    holder = f"{WORKER}/{role}"
 
     def long_work(limit: int) -> LongWork:
         work = LongWork(database, holder, limit)

@@ -1,4 +1,4 @@
-"""Stages on Faust: one app, and so one consumer group, each. With `app.py` the only file that knows Faust."""
+"""Stages on Faust: one app, and so one consumer group, each. `app.py`, `kafka.py` and `offsets.py` know Faust, too."""
 
 from __future__ import annotations
 
@@ -85,15 +85,13 @@ def _refuse_slow_streams() -> None:
 
 def record_of(message: Any) -> Record:
     """Faust's message as a record."""
-    headers = message.headers or ()
-    pairs = headers.items() if isinstance(headers, dict) else headers
     return Record(
         message.topic,
         message.partition,
         message.offset,
         message.key,
         message.value,
-        tuple(pairs),
+        tuple(message.headers or ()),
         round((message.timestamp or 0) * 1000),  # Faust has seconds; cut off, a millisecond would go missing
         message.checksum if isinstance(message.checksum, Flaw) else None,
     )

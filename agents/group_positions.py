@@ -8,17 +8,20 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 
 from agents import kafka as clients
 from agents.kafka import Kafka
+from agents.topic_layout import admin_client
 
 #: For each topic and partition the offset of the next record.
 Ends = Mapping[Any, int]
 
 #: Seconds that Kafka has for saying whether there are records between two offsets.
 LOOK_S = 2.0
+
+#: Milliseconds that Kafka has for an answer about a group.
+ADMIN_MS = 15_000
 
 
 class GroupPositions:
@@ -29,7 +32,7 @@ class GroupPositions:
 
     async def ends(self, topics: Collection[str]) -> dict[Any, int]:
         """The ends of these topics now; topics that are not there are left out."""
-        async with self._admin() as admin:
+        async with admin_client(self._kafka, ADMIN_MS) as admin:
             described = await admin.describe_topics(list(topics))
         partitions = [
             TopicPartition(topic["topic"], partition["partition"])
@@ -47,7 +50,7 @@ class GroupPositions:
         group that is said to be behind is so only if there is a record.
         """
         behind: dict[Any, int] = {}
-        async with self._admin() as admin:
+        async with admin_client(self._kafka, ADMIN_MS) as admin:
             for group, topics in groups.items():
                 committed = await _committed(admin, group)
                 for partition, end in ends.items():
@@ -80,15 +83,6 @@ class GroupPositions:
                     if any(record.offset < end for record in found.get(partition, ())):
                         return True
         return bool(await reader.position(partition) < end)
-
-    @contextlib.asynccontextmanager
-    async def _admin(self) -> AsyncIterator[Any]:
-        admin = AIOKafkaAdminClient(**self._kafka.client(), request_timeout_ms=15_000)
-        await admin.start()
-        try:
-            yield admin
-        finally:
-            await admin.close()
 
     @contextlib.asynccontextmanager
     async def _reader(self) -> AsyncIterator[Any]:

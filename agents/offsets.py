@@ -295,12 +295,10 @@ class KeepingConsumer(Unraced, driver.Consumer):
 
 
 def _size(message: Any) -> int:
-    headers = message.headers or ()
-    pairs = headers.items() if isinstance(headers, dict) else headers
     return (
         len(message.key or b"")
         + len(message.value or b"")
-        + sum(len(name) + len(value or b"") + 100 for name, value in pairs)
+        + sum(len(name) + len(value or b"") + 100 for name, value in message.headers or ())
     )
 
 

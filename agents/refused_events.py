@@ -8,8 +8,8 @@ from typing import Any
 from agents import intake
 from schemas import ids, topics
 from schemas.errors import MalformedEvent, PublishRefused
-from schemas.events import AudioUploaded, RunSweep, StepState
-from schemas.jobs import Failure, Outcome, Progress, Step, end_of_failed
+from schemas.events import AudioUploaded, RunSweep
+from schemas.jobs import Failure, Outcome, Step, end_of_failed, failed_progress
 from schemas.messages import Record, decode, load_headers
 
 STAGE = "relay"
@@ -18,12 +18,17 @@ STAGE = "relay"
 BEHIND = frozenset({topics.STATUS.name, topics.PERSISTED.name, topics.FAILED.name})
 
 
+def depends(topic: str) -> bool:
+    """Whether something in a run depends on the events of this topic."""
+    return not (topic.endswith(".dlq") or topic in BEHIND)
+
+
 def end_of_run(row: Any, error: str) -> Step | None:
     """The step that ends the run to which an outbox row belongs; None where no run depends on it.
 
     Always the same for the same row: committed twice, it ends the run once.
     """
-    if row["topic"].endswith(".dlq") or row["topic"] in BEHIND:
+    if not depends(row["topic"]):
         return None
     failure = Failure(f"its event for {row['topic']} is refused by Kafka: {error}", PublishRefused.code)
     outcome = _of_upload(row, failure) or _of_run(row, failure)
@@ -49,13 +54,7 @@ def _of_run(row: Any, failure: Failure) -> Outcome | None:
         tenant_id=tenant_id,
         job_id=job_id,
         run=run,
-        progress=Progress(
-            run=run,
-            status="failed",
-            stage=STAGE,
-            step=StepState(state="failed", attempts=failure.attempts, error=failure.reason),
-            reason=failure.reason,
-        ),
+        progress=failed_progress(run, STAGE, failure),
         later=end_of_failed(RunSweep(tenant_id=tenant_id, job_id=job_id, run=run), STAGE, failure),
         audit="failed",
         error=failure.reason,

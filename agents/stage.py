@@ -34,6 +34,7 @@ from schemas.jobs import (
     Progress,
     Step,
     end_of_failed,
+    failed_progress,
     failed_upload,
     id_of_upload,
 )
@@ -322,13 +323,6 @@ def failed_job(stage: str, envelope: Envelope, failure: Failure) -> Outcome:
     """The run ends here, without a transcript."""
     return Outcome(
         **belonging(envelope),
-        progress=Progress(
-            run=getattr(envelope.data, "run", 1),
-            status="failed",
-            stage=stage,
-            step=StepState(state="failed", attempts=failure.attempts, error=failure.reason),
-            reason=failure.reason,
-            columns={"code": failure.code},
-        ),
+        progress=failed_progress(getattr(envelope.data, "run", 1), stage, failure),
         later=end_of_failed(cast("OfRun", envelope.data), stage, failure),
     )

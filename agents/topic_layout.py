@@ -2,8 +2,8 @@
 
 A topic with another limit, cleanup policy or number of replicas than Concord needs refuses events, or loses them, and
 says so to nobody. So every start compares them all, the relay's worker does so again all the time, and `concord doctor`
-shows what it finds with the command that mends it. Only a limit on a topic on which nobody but Concord writes is raised
-without asking.
+shows what it finds with the command that mends it. What only Concord writes is mended without asking: a limit that is
+too low, the clock of the changelog, and partitions that `relay.position` lacks.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ async def ensure_topics(kafka: Kafka, recognizers: tuple[str, ...]) -> Ensured:
 
 
 async def ensure(kafka: Kafka, wanted: Sequence[TopicLayout]) -> Ensured:
-    """Create what is missing, raise limits that are too low where only Concord writes, and tell what else is wrong.
+    """Create what is missing, mend what may be mended without asking (`TopicFault.mend`), and tell what else is wrong.
 
     Raises Misconfigured for a topic that is missing and cannot be made, KafkaError when Kafka does not answer.
     """
@@ -224,11 +224,11 @@ async def ensure(kafka: Kafka, wanted: Sequence[TopicLayout]) -> Ensured:
 
 
 @contextlib.asynccontextmanager
-async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client that may look at topics and change them, for as long as the context lasts."""
-    admin = AIOKafkaAdminClient(**kafka.client(), request_timeout_ms=20_000)
-    await admin.start()
+async def admin_client(kafka: Kafka, timeout_ms: int = 20_000) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client that may look at topics and groups and change them, for as long as the context lasts."""
+    admin = AIOKafkaAdminClient(**kafka.client(), request_timeout_ms=timeout_ms)
     try:
+        await admin.start()
         yield admin
     finally:
         await admin.close()

@@ -416,14 +416,7 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
         request = None  # its end would send the run on
     return replace(
         step.outcome,
-        progress=Progress(
-            run=job.run,
-            status="failed",
-            stage=step.stage,
-            step=StepState(state="failed", attempts=failure.attempts, error=reason),
-            reason=reason,
-            columns={"code": failure.code},
-        ),
+        progress=failed_progress(job.run, step.stage, failure),
         request=request,
         new_requests=(),
         give_up=None,
@@ -431,6 +424,14 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
         later=end_of_failed(job, step.stage, failure),
         audit="failed",
         error=reason,
+    )
+
+
+def failed_progress(run: int, stage: str, failure: Failure) -> Progress:
+    """The run has failed at this stage."""
+    step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
+    return Progress(
+        run=run, status="failed", stage=stage, step=step, reason=failure.reason, columns={"code": failure.code}
     )
 
 

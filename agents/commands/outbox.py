@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agents.commands import dlq, reach
+from agents.refused_events import depends
 from schemas import topics
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
 from schemas.events import JobStatus
@@ -134,8 +135,7 @@ def plan(row: Any, job: Job | None) -> dlq.Plan | None:
         return None
     if topic == topics.STATUS.name and job is not None and job.version > _version(record):
         return dlq.Plan(None, "dropped, a newer status of its job was published")
-    behind = topic.endswith(dlq.SUFFIX) or topic in (topics.STATUS.name, topics.PERSISTED.name, topics.FAILED.name)
-    if job is not None and job.status == "failed" and row["run"] == job.run and not behind:
+    if job is not None and job.status == "failed" and row["run"] == job.run and depends(topic):
         return dlq.Plan(dlq.reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for")
     back = Message(row["event_id"], topic, row["key"], row["value"], tuple(record.headers))
     return dlq.Plan(back, f"put back, for {topic}")

@@ -7,12 +7,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from agents import kafka as clients
 from agents.commands import reach
 from agents.commands.usage import moment
+from agents.topic_layout import admin_client
 from schemas import topics
 from schemas.errors import InvalidInput
 
@@ -53,33 +53,26 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Look, move, say."""
     where = reach.kafka(reach.addressed(settings))
     with reach.kafka_explained(where):
-        await _refuse_busy(where, list(groups(settings.recognizers)))
-        for group, names in groups(settings.recognizers).items():
+        read = groups(settings.recognizers)
+        await _refuse_busy(where, list(read))
+        for group, names in read.items():
             moved = await rewound(where, group, names, arguments.since, dry_run=arguments.dry_run)
             print(f"{group:<40} {moved:>8} records to be read again")
     return 0
 
 
-def groups(recognizers: Sequence[str]) -> dict[str, list[str]]:
+def groups(recognizers: tuple[str, ...]) -> dict[str, list[str]]:
     """Every stage's consumer group, with the topics that it reads."""
-    asked = {f"concord.transcribe.{name}": [topics.requests(name).name] for name in recognizers}
-    return {
-        "concord.intake": [topics.UPLOADED.name, topics.INTAKE_DUE.name],
-        **asked,
-        "concord.reconcile": [topics.RESULTS.name, topics.RECONCILE_DUE.name],
-        "concord.persist": [topics.RECONCILED.name, topics.PERSIST_DUE.name],
-        "concord.track": [topics.STATUS.name],
-    }
+    found: dict[str, list[str]] = {}
+    for topic, stage in topics.read_by(recognizers).items():
+        found.setdefault(f"concord.{stage}", []).append(topic)
+    return found
 
 
 async def _refuse_busy(where: Kafka, names: list[str]) -> None:
     """Raises InvalidInput while a group has members: Kafka would refuse, and they would not look."""
-    admin = AIOKafkaAdminClient(**where.client(), request_timeout_ms=15_000)
-    await admin.start()
-    try:
+    async with admin_client(where, 15_000) as admin:
         busy = [name for name in names if await _state(admin, name) not in _AT_REST]
-    finally:
-        await admin.close()
     if busy:
         raise InvalidInput(f"workers run ({', '.join(busy)}): stop them all first, and wait ten seconds")
 

@@ -224,10 +224,8 @@ async def test_a_parked_request_holds_its_run_until_the_deadline_and_is_looked_f
     assert sorted(told.charges.values()) == [1]
 
 
-async def test_after_a_restore_nothing_is_asked_for_that_the_provider_was_asked_for_already(told, story):
-    """The database is that of before the upload, and Kafka has the upload still. An upload to AssemblyAI has a URL that
-    nobody can derive again: such a request waits for a person.
-    """
+async def restored_and_sent(told, story, number):
+    """A fleet with the database of before job 0, after an upload of job `number`; and the request it has forgotten."""
     clock = told.story.fleet.clock
     backup = clock()
     await told.uploaded()
@@ -235,8 +233,16 @@ async def test_after_a_restore_nothing_is_asked_for_that_the_provider_was_asked_
     clock.advance(300)
     restored = story(told.vendor.recognizer, deadline_s=900, clock=clock)
     [stray] = await recover(restored.fleet.database, told.vendor.recognizer, backup)
-    await restored.upload(job(0))
+    await restored.upload(job(number))
     await restored.fleet.run(until=timedelta(minutes=5))
+    return restored, stray
+
+
+async def test_after_a_restore_nothing_is_asked_for_that_the_provider_was_asked_for_already(told, story):
+    """The database is that of before the upload, and Kafka has the upload still. An upload to AssemblyAI has a URL that
+    nobody can derive again: such a request waits for a person.
+    """
+    restored, stray = await restored_and_sent(told, story, 0)
     if told.vendor.by == "audio_url":
         [row] = await restored.fleet.database.doubtful(10)
         assert "requests of before the restore that nobody knows" in row.error
@@ -250,15 +256,7 @@ async def test_after_a_restore_nothing_is_asked_for_that_the_provider_was_asked_
 
 
 async def test_after_a_restore_what_the_provider_was_not_asked_for_is_submitted(told, story):
-    clock = told.story.fleet.clock
-    backup = clock()
-    await told.uploaded()
-    await told.story.fleet.run()
-    clock.advance(300)
-    restored = story(told.vendor.recognizer, deadline_s=900, clock=clock)
-    [stray] = await recover(restored.fleet.database, told.vendor.recognizer, backup)
-    await restored.upload(job(1))
-    await restored.fleet.run(until=timedelta(minutes=5))
+    restored, stray = await restored_and_sent(told, story, 1)
     if told.vendor.by == "audio_url":
         [row] = await restored.fleet.database.doubtful(10)
         await decide(restored.fleet.database, row, "retry")

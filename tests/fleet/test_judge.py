@@ -293,10 +293,23 @@ def disputed() -> Reconciliation:
     return reconcile_text([Hypothesis(name, tuple(map(Word, text.split()))) for name, text in said.items()])
 
 
-async def test_an_answer_that_cannot_be_stored_is_kept_and_never_asked_again(impatient):
+def asking_while_away(**limits):
+    """A judge, a database that is away, and what asks the one and writes to the other."""
     judge, database = ScriptedJudge(), Away()
-    asking = Judge(judge, database, 200)
     database.away.set()
+    return judge, database, Judge(judge, database, 200, **limits)
+
+
+async def asked_and_cancelled(asking):
+    """The work that asks is cancelled while the answer cannot be stored."""
+    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_answer_that_cannot_be_stored_is_kept_and_never_asked_again(impatient):
+    judge, database, asking = asking_while_away()
     task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
     await asyncio.sleep(0.2)
     assert not task.done()
@@ -311,13 +324,8 @@ async def test_an_answer_that_cannot_be_stored_is_kept_and_never_asked_again(imp
 
 async def test_an_answer_outlives_the_work_that_asked_for_it(impatient):
     """The lease is lost while PostgreSQL is away: the work is cancelled, and begins again when it is back."""
-    judge, database = ScriptedJudge(), Away()
-    asking = Judge(judge, database, 200)
-    database.away.set()
-    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
-    await asyncio.sleep(0.1)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    judge, database, asking = asking_while_away()
+    await asked_and_cancelled(asking)
     begun_again = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
     await asyncio.sleep(0.1)
     database.away.clear()
@@ -328,9 +336,7 @@ async def test_an_answer_outlives_the_work_that_asked_for_it(impatient):
 
 
 async def test_out_of_time_an_answer_that_is_there_counts_although_it_is_not_stored_yet(impatient):
-    judge, database = ScriptedJudge(), Away()
-    asking = Judge(judge, database, 200, limit_s=0.1)
-    database.away.set()
+    judge, database, asking = asking_while_away(limit_s=0.1)
     told = await asyncio.wait_for(asking.judged(disputed(), Whose("t", "j", 1)), 5)
     assert told.method == "gemini"
     database.away.clear()
@@ -356,12 +362,8 @@ async def test_an_answer_that_comes_late_is_stored_for_the_next_who_asks(impatie
 
 
 async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
-    judge, database = ScriptedJudge(), Away()
-    asking = Judge(judge, database, 200)
-    database.away.set()
-    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
-    await asyncio.sleep(0.1)
-    task.cancel()
+    _, _, asking = asking_while_away()
+    await asked_and_cancelled(asking)
     began = asyncio.get_running_loop().time()
     await asking.paid.close()
 
@@ -369,9 +371,7 @@ async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
 
 
 async def test_when_too_many_answers_wait_to_be_stored_nobody_is_asked(impatient):
-    judge, database = ScriptedJudge(), Away()
-    asking = Judge(judge, database, 200, paid=paid_calls.PaidCalls(limit=1))
-    database.away.set()
+    judge, database, asking = asking_while_away(paid=paid_calls.PaidCalls(limit=1))
     first = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
     await asyncio.sleep(0.1)
     with pytest.raises(Unavailable, match="not stored"):
