@@ -9,16 +9,13 @@ from schemas import ids
 from schemas.errors import Cancelled
 from schemas.events import StepState
 from schemas.ids import Key
-from schemas.jobs import Failure, Job, Outcome, Progress, Status, Step, Written, end_of_failed
+from schemas.jobs import Failure, Job, Outcome, Progress, Step, Written, end_of_failed
 
 #: The stage's name of these steps, in the inbox, the audit log and `job.failed`.
 NAME: Final = "cancel"
 
 #: Jobs of one transaction.
 MANY: Final = 100
-
-#: The statuses of jobs that have not ended.
-OPEN: Final[tuple[Status, ...]] = ("uploaded", "transcribing", "reconciling", "persisting")
 
 
 class Cancellable(Protocol):

@@ -14,7 +14,7 @@ from agents.fetch_queue import FetchQueue, share_of
 from agents.locations import Fetched, Locations, host_of_uri
 from agents.options import Abilities, check_options
 from agents.stage import RETRIES, Stage, backoff_s, belonging, failed_job
-from agents.stuck_jobs import requested
+from agents.stuck_jobs import fetching, requested
 from agents.work import LongWork
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
@@ -269,14 +269,7 @@ class Intake:
 
     def _fetch_again(self, begun: Job) -> Outcome:
         begun = replace(begun, status="uploaded", steps={"intake": StepState(state="running")})
-        fetch = AudioFetch(
-            tenant_id=begun.tenant_id,
-            job_id=begun.job_id,
-            run=begun.run,
-            audio_uri=begun.audio_uri,
-            filename=begun.filename,
-        )
-        later = (Later(topics.INTAKE_DUE.name, fetch, kind="audio.fetch"),)
+        later = (fetching(begun),)
         return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")
 
 
@@ -285,7 +278,7 @@ def given_up(envelope: Envelope, failure: Failure) -> Outcome:
     told.
     """
     data = envelope.data
-    if isinstance(data, AudioFetch) or not isinstance(data, AudioUploaded):
+    if not isinstance(data, AudioUploaded):
         return failed_job("intake", envelope, failure)
     job_id = id_of_upload(data, envelope.root)
     # With an id of its own, the reason may be that the reference is another job's.

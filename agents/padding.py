@@ -37,7 +37,7 @@ def sound_bytes(path: Path, start: int, end: int, *, zeros: bool) -> int:
         return _other_bytes(file, start, end, zeros=zeros)
 
 
-def tags_start(path: Path, start: int, *, zeros: bool = False) -> int:
+def tags_start(path: Path, start: int, *, zeros: bool) -> int:
     """Where the tags begin with which the file ends, not before `start`; its size if it ends otherwise."""
     with path.open("rb") as file:
         return _tags_start(file, start, path.stat().st_size, zeros=zeros)

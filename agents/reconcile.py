@@ -21,7 +21,7 @@ from agents.work import LongWork
 from schemas import topics
 from schemas.errors import ProviderError
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
-from schemas.jobs import NOTHING, Failure, Job, Later, Outcome, Progress, ProviderRequest
+from schemas.jobs import NOTHING, Failure, Later, Outcome, Progress, ProviderRequest
 from schemas.messages import Envelope
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
@@ -102,10 +102,11 @@ class Reconcile:
         async def settled(tell: Callable[[float], None]) -> Reconciliation:
             compared = await self._compared(answered)
             decided = compared.decided
-            job = await self._job(result) if self.tiebreak is not None else None
-            # A tiebreaker hides nothing, so that it may not add to what was to be hidden.
-            if self.tiebreak is not None and job is not None and not job.options.get("redact_pii"):
-                decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
+            if self.tiebreak is not None:
+                job = await self.database.job(result.tenant_id, result.job_id)
+                # A tiebreaker hides nothing, so that it may not add to what was to be hidden.
+                if job is not None and not job.options.get("redact_pii"):
+                    decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
             if self.judge is not None:
                 whose = Whose(result.tenant_id, result.job_id, result.run)
                 decided = await self.judge.judged(decided, whose, tell)
@@ -114,9 +115,6 @@ class Reconcile:
 
         key = f"reconcile/{result.tenant_id}/{result.job_id}/{result.run}"
         return cast("Reconciliation | None", await self.work.run(key, settled, LOOK_S))
-
-    async def _job(self, result: AsrResult) -> Job | None:
-        return await self.database.job(result.tenant_id, result.job_id)
 
     @staticmethod
     def _look_again(envelope: Envelope, result: AsrResult) -> Outcome:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Final
 
 from schemas import ids, topics
-from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch, StepState
-from schemas.jobs import Failure, Job, Later, Outcome, Progress, Status, Step, end_of_failed
+from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch
+from schemas.jobs import Failure, Job, Later, Outcome, Status, Step, end_of_failed, failed_progress
 from sinks.upkeep import StuckJob
 
 #: The stage's name of these steps, in the inbox and the audit log.
@@ -41,7 +41,7 @@ def _on_its_way(stuck: StuckJob, deadline_s: float) -> Outcome:
     job = stuck.job
     match job.status:
         case "uploaded":
-            later: tuple[Later, ...] = (Later(topics.INTAKE_DUE.name, _fetch(job), kind="audio.fetch"),)
+            later: tuple[Later, ...] = (fetching(job),)
         case "transcribing":
             later = tuple(requested(job, provider) for provider in stuck.providers)
             if stuck.without_deadline:
@@ -62,9 +62,8 @@ def _ended(stuck: StuckJob) -> Outcome:
         return Outcome(give_up=reason, audit="failed", error=reason)  # it goes on with those that have answered
     stage = STAGES[job.status]
     failure = Failure(reason, "stuck", TRIES)
-    step = StepState(state="failed", attempts=TRIES, error=reason)
     return Outcome(
-        progress=Progress(run=job.run, status="failed", stage=stage, step=step, reason=reason),
+        progress=failed_progress(job.run, stage, failure),
         later=end_of_failed(job, stage, failure),
         audit="failed",
         error=reason,
@@ -87,8 +86,10 @@ def requested(job: Job, provider: str) -> Later:
     return Later(topics.requests(provider).name, request, kind=topics.REQUEST_TYPE, index=provider)
 
 
-def _fetch(job: Job) -> AudioFetch:
-    return AudioFetch(**_run(job), audio_uri=job.audio_uri, filename=job.filename, content_type=job.content_type)
+def fetching(job: Job) -> Later:
+    """What has a job's recording fetched."""
+    fetch = AudioFetch(**_run(job), audio_uri=job.audio_uri, filename=job.filename, content_type=job.content_type)
+    return Later(topics.INTAKE_DUE.name, fetch, kind="audio.fetch")
 
 
 def _run(job: Job) -> dict[str, object]:

@@ -15,6 +15,7 @@ ConcordError
 │   ├── StorageRefused   a value that PostgreSQL does not store
 │   └── Skipped          an operator had it passed over
 ├── ProviderError        a recognizer or model said no for good
+├── Cancelled            somebody who may has decided that the job is not wanted any more
 ├── PublishRefused       Kafka refuses an event of ours for good
 ├── Transient            may work later; carries how long to wait
 │   └── NotAccepted      and it is certain that the provider has taken nothing on

@@ -37,6 +37,8 @@ Status = Literal["uploaded", "transcribing", "reconciling", "persisting", "compl
 #: Statuses in the order a run goes through them; "failed" may follow any of the first four.
 ORDER: Final = ("uploaded", "transcribing", "reconciling", "persisting", "completed")
 TERMINAL: Final = frozenset({"completed", "failed"})
+#: Those of jobs that have not ended.
+OPEN: Final = tuple(status for status in ORDER if status not in TERMINAL)
 
 #: Seconds after which what a failed run left in storage is swept.
 SWEEP_AFTER_S: Final = 3600.0

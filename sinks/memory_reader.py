@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.ids import canonical_uuid
-from schemas.jobs import ORDER, TERMINAL, File, Job, Standing, Status, Transcript, standing, status_of
+from schemas.jobs import OPEN, File, Job, Standing, Status, Transcript, standing, status_of
 from sinks import MANY, Cursor, Page
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class MemoryReader:
     async def counts(self) -> dict[str, int]:
         """How many jobs have not ended, by status."""
         statuses = [job.status for job in await self._all()]
-        return {status: statuses.count(status) for status in ORDER if status not in TERMINAL}
+        return {status: statuses.count(status) for status in OPEN}
 
     async def _all(self) -> list[Job]:
         keys = list(self.database._jobs)  # noqa: SLF001 -- two halves of one double

@@ -9,7 +9,6 @@ import asyncpg
 
 from schemas.operations import AppFailure, Skip
 from sinks import queries
-from sinks.postgres_errors import unavailable
 
 SQL = queries.load("operations")
 
@@ -54,6 +53,4 @@ class Operations:
         return list(rows[0]["done"]) if rows else []
 
     async def _fetch(self, name: str, *arguments: Any) -> list[Any]:
-        with unavailable():
-            async with self._pool.acquire(timeout=10) as connection:
-                return await connection.fetch(SQL[name], *arguments)
+        return await queries.fetch(self._pool, SQL[name], *arguments)

@@ -22,7 +22,7 @@ from schemas.messages import Message, dump_headers
 from sinks import Claim, Stray, Traffic, places, queries
 from sinks.coalesce import Coalesce
 from sinks.postgres_connect import acts_as, connecting, worker_session
-from sinks.postgres_errors import AWAY, unavailable
+from sinks.postgres_errors import AWAY
 from sinks.upkeep import AWAITED, StuckJob
 
 SQL = queries.load("steps", "work", "relay", "retention", "turns", "upkeep")
@@ -104,9 +104,8 @@ class Postgres:
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
         """All steps in one transaction; see `sinks.Database`."""
-        with unavailable():
-            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
-                return await self._commit(connection, steps)
+        async with queries.transaction(self._pool) as connection:
+            return await self._commit(connection, steps)
 
     async def _commit(self, db: Any, steps: Sequence[Step]) -> list[Written | None]:
         new = {
@@ -283,9 +282,8 @@ class Postgres:
         placed: set[tuple[str, int, str, str, int]] = set()
         for provider, slots in sorted({key[:2] for key in wanted}):
             asking = [key[2:] for key in wanted if key[:2] == (provider, slots)]
-            with unavailable():
-                async with self._pool.acquire(timeout=10) as connection, connection.transaction():
-                    runs = await self._place_at(connection, provider, slots, asking)
+            async with queries.transaction(self._pool) as connection:
+                runs = await self._place_at(connection, provider, slots, asking)
             placed |= {(provider, slots, *run) for run in runs}
         return [key in placed for key in wanted]
 
@@ -312,9 +310,8 @@ class Postgres:
 
     async def admit(self, provider: str, slots: int | None) -> Traffic:
         """Give free places to those who queue; see `sinks.Database`."""
-        with unavailable():
-            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
-                return await self._admit(connection, provider, slots)
+        async with queries.transaction(self._pool) as connection:
+            return await self._admit(connection, provider, slots)
 
     async def _admit(self, db: Any, provider: str, slots: int | None) -> Traffic:
         if slots is not None:
@@ -420,11 +417,10 @@ class Postgres:
 
     async def forget(self, table: str, days: float, rows: int) -> int | None:
         """Delete a slice of a table's oldest rows; see `agents.retention.Forgetful`."""
-        with unavailable():
-            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
-                if not await connection.fetchval(SQL["lock_retention"]):
-                    return None
-                return int(await connection.fetchval(SQL[f"expire_{table}"], days, rows))
+        async with queries.transaction(self._pool) as connection:
+            if not await connection.fetchval(SQL["lock_retention"]):
+                return None
+            return int(await connection.fetchval(SQL[f"expire_{table}"], days, rows))
 
     async def overdue(self, seconds: float) -> list[Any]:
         """Rows that are due for longer than that, by shard and topic: how many, since when, and what the relay says."""
@@ -440,10 +436,9 @@ class Postgres:
 
     async def settle_refused(self, plans: Sequence[tuple[int, Message | None]]) -> set[int]:
         """Drop each of these rows and publish what is to come of it; the ids of those that were still there."""
-        with unavailable():
-            async with self._pool.acquire(timeout=10) as db, db.transaction():
-                there = {row["id"] for row in await db.fetch(SQL["drop_refused"], [id for id, _ in plans])}
-                await self._insert(db, [(m, 0.0) for id, m in plans if m is not None and id in there])
+        async with queries.transaction(self._pool) as db:
+            there = {row["id"] for row in await db.fetch(SQL["drop_refused"], [id for id, _ in plans])}
+            await self._insert(db, [(m, 0.0) for id, m in plans if m is not None and id in there])
         return there
 
     async def stuck_jobs(self, status: Status, before: datetime, limit: int) -> list[StuckJob]:
@@ -495,9 +490,7 @@ class Postgres:
         return await self._fetch("outbox_depth")
 
     async def _fetch(self, name: str, *arguments: Any) -> list[Any]:
-        with unavailable():
-            async with self._pool.acquire(timeout=10) as connection:
-                return await connection.fetch(SQL[name], *arguments)
+        return await queries.fetch(self._pool, SQL[name], *arguments)
 
 
 class _Batch:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.errors import InvalidInput
 from schemas.events import JobStatus, StepState
 from schemas.ids import canonical_uuid
-from schemas.jobs import ORDER, TERMINAL, File, Job, Standing, Status, Transcript, status_of
+from schemas.jobs import OPEN, File, Job, Standing, Status, Transcript, status_of
 from sinks import MANY, Cursor, Page, queries
 from sinks.coalesce import Coalesce
 from sinks.fair_slots import FairSlots
-from sinks.postgres import _job
+from sinks.postgres import _job, _split
 from sinks.postgres_errors import AWAY, unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ READ_SLOTS, TENANT_SLOTS = 6, 3
 #: Seconds to wait for a free connection, and for an answer. People ask again; they do not wait as long as stages do.
 ACQUIRE_S, ANSWER_S = 3.0, 5.0
 
-_OPEN: Final = tuple(status for status in ORDER if status not in TERMINAL)
 _TRANSCRIPT_COLUMNS = tuple(f.name for f in fields(Transcript))
 _FILE_COLUMNS = tuple(f.name for f in fields(File))
 
@@ -82,10 +81,9 @@ class Reader:
 
     async def _standings(self, keys: Sequence[Key]) -> list[Standing | None]:
         """Over a connection that no list can take: there is one such question at a time."""
-        columns = [list(column) for column in zip(*keys, strict=True)]
         with unavailable():
             async with asyncio.timeout(ACQUIRE_S + ANSWER_S):
-                rows = await self._pool.fetch(SQL["read_standing"], *columns)
+                rows = await self._pool.fetch(SQL["read_standing"], *_split(keys, 2))
         found = {(row["tenant_id"], row["job_id"]): (row["created_at"], row["version"]) for row in rows}
         return [found.get(key) for key in keys]
 
@@ -139,7 +137,7 @@ class Reader:
     async def counts(self) -> dict[str, int]:
         """How many jobs have not ended, by status."""
         found = {row["status"]: row["jobs"] for row in await self._read(None, "count_open_jobs")}
-        return {status: found.get(status, 0) for status in _OPEN}
+        return {status: found.get(status, 0) for status in OPEN}
 
     async def usage(self, tenant: str | None, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
         """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""

@@ -127,14 +127,14 @@ class S3Store:
         uri = self.uri(name)
         blobs.check_content_type(content_type)
         if once and not self._dialect.learned:
-            await self._learn()
+            await self._learn(self._dialect)
         async with self._body(content) as (body, size, sha256):
             blob = Blob(uri, size, sha256, content_type)
             try:
                 return await self._put(name, body, blob, once=once)
             except Unsupported:
                 before = self._dialect
-                await self._learn()
+                await self._learn(before)
                 if self._dialect == before:
                     raise
                 body.seek(0)
@@ -246,15 +246,19 @@ class S3Store:
         """
         name = f"_check/{uuid4().hex}.txt"
         try:
-            await self._learn()
+            await self._learn(self._dialect)
             await self._probe(name)
         except Denied as exc:
             raise await self._denied(name, exc) from exc
         return self._dialect.remarks
 
-    async def _learn(self) -> None:
-        """Find out which of what we would like to use this server has, by writing a probe twice."""
+    async def _learn(self, known: Dialect) -> None:
+        """Find out which of what we would like to use this server has, by writing a probe twice; unless another has
+        found out since the dialect was `known`.
+        """
         async with self._learning:
+            if self._dialect != known:
+                return
             name = f"_check/{uuid4().hex}.txt"
             try:
                 await self._speak(Dialect())

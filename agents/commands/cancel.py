@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agents import cancelling
 from agents.commands import reach
 from schemas.errors import InvalidInput, NotFound
+from schemas.jobs import OPEN
 from schemas.printable import printable
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ async def _one(arguments: argparse.Namespace, settings: Settings) -> int:
 def _statuses(text: str | None) -> tuple[str, ...]:
     """The statuses in a comma list; by default, all of jobs that have not ended."""
     if text is None:
-        return cancelling.OPEN
+        return OPEN
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names or set(names) - set(cancelling.OPEN):
-        raise InvalidInput(f"--status: name some of {', '.join(cancelling.OPEN)}, with commas between them")
+    if not names or set(names) - set(OPEN):
+        raise InvalidInput(f"--status: name some of {', '.join(OPEN)}, with commas between them")
     return names
 
 

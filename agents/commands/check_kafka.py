@@ -143,7 +143,7 @@ def _fault(fault: topic_layout.TopicFault) -> Finding:
 
 
 async def _transactions(where: Kafka, there: set[str]) -> list[Finding]:
-    """Begin one as the relay does, and take it back: nothing is written."""
+    """Begin one as the relay does, and take it back: nothing is committed."""
     producer = _doctors_producer(where)
     try:
         await producer.start()

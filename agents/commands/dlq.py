@@ -324,12 +324,13 @@ def told(record: Record) -> str:
         f"reason: {printable(record.header('dlq-reason') or 'not said')}",
         "",
     ]
-    rows += [f"  {printable(name, limit=LINE)}: {_bytes(value)}" for name, value in record.headers]
-    rows += ["", f"key: {_bytes(record.key)}", "value:", pretty(record.value)]
+    rows += [f"  {printable(name, limit=LINE)}: {readable_bytes(value)}" for name, value in record.headers]
+    rows += ["", f"key: {readable_bytes(record.key)}", "value:", pretty(record.value)]
     return "\n".join(rows)
 
 
-def _bytes(data: bytes | None) -> str:
+def readable_bytes(data: bytes | None) -> str:
+    """A header's value or a key, on one line."""
     return "none" if data is None else printable(data.decode("utf-8", "backslashreplace"), limit=LINE)
 
 

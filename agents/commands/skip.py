@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from agents import kafka as clients
 from agents.commands import reach
-from agents.commands.dlq import pretty
+from agents.commands.dlq import pretty, readable_bytes
 from schemas import topics
 from schemas.errors import InvalidInput, NotFound
 from schemas.operations import Skip
@@ -104,12 +104,8 @@ def shown(record: Record) -> str:
     rows = [f"{record.topic}/{record.partition}/{record.offset}"]
     if record.flaw is not None:
         rows.append(f"cannot be read as it was sent: {printable(record.flaw.reason, limit=LINE)}")
-    rows += [f"  {printable(name, limit=LINE)}: {_text(value)}" for name, value in record.headers]
-    return "\n".join([*rows, f"key: {_text(record.key)}", "value:", pretty(record.value)])
-
-
-def _text(data: bytes | None) -> str:
-    return "none" if data is None else printable(data.decode("utf-8", "backslashreplace"), limit=LINE)
+    rows += [f"  {printable(name, limit=LINE)}: {readable_bytes(value)}" for name, value in record.headers]
+    return "\n".join([*rows, f"key: {readable_bytes(record.key)}", "value:", pretty(record.value)])
 
 
 async def _there(where: Kafka, tp: TopicPartition, offset: int, *, unread: bool) -> Record | None:

@@ -14,6 +14,7 @@ from agents.commands import reach
 from agents.group_positions import GroupPositions
 from agents.stuck_jobs import STAGES
 from agents.sweeper import Sweeper
+from schemas.jobs import TERMINAL
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sinks import Store
     from sinks.postgres import Postgres
 
-#: Jobs of each kind, and files or blobs, that are looked at in one question.
+#: Files, or blobs, that are looked at in one question.
 MANY: Final = 500
 
 #: Seconds for which a job must have stood still.
@@ -37,7 +38,7 @@ DESCRIPTION = """Compares what PostgreSQL, the blob store and Kafka hold, and li
   without an end   requests to recognizers of ended runs whose end is not known: they may have been charged
   no transcript    completed jobs without one in PostgreSQL
   lost             blobs that a job refers to and that are not there
-  orphan           blobs in the folder of an ended job that nothing refers to
+  orphan           recordings in the folder of an ended job that nothing refers to
   nobody's         blobs in the folder of no job
 
   concord verify                  list; the status is 1 if there is anything
@@ -178,7 +179,7 @@ async def _of_no_job(database: Postgres, gathered: dict[Key, list[tuple[str, str
         for uri, name in gathered[key]:
             if row["status"] is None:
                 yield Fault("nobody's", *key, uri)
-            elif uri not in known and name.startswith("original.") and row["status"] in ("completed", "failed"):
+            elif uri not in known and name.startswith("original.") and row["status"] in TERMINAL:
                 yield Fault("orphan", *key, uri)
 
 

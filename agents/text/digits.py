@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from agents.text.normalise import Tokens, is_silent
+from agents.text.normalise import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,19 +37,20 @@ def digits_of(name: str) -> str:
     return name.replace(".", "") if _DIGITS.fullmatch(name) else ""
 
 
-def divided_differently(columns: Sequence[Sequence[str]], grid: Ints) -> list[list[Range]]:
+def divided_differently(
+    columns: Sequence[Ints], names: Sequence[str], silent: NDArray[np.bool_], key: Ints, grid: Ints
+) -> list[list[Range]]:
     """Per column, the ranges of tokens that have to become one, so that equal digits are equal tokens.
 
-    `columns` are the tokens of each, `grid` (rows, columns) their alignment as of `align`. Where digits differ, too,
-    what is divided alike stays as it is and only what lies between two common borders is joined. Fillers between the
-    digits are taken with them.
+    `columns` are the tokens of each, as indexes into `names`, of which `silent` says which are no words; `grid` (rows,
+    columns) is their alignment as of `align`, and `key` the tokens in it, -1 for none. Where digits differ, too, what
+    is divided alike stays as it is and only what lies between two common borders is joined. Fillers between the digits
+    are taken with them.
     """
-    texts = [np.array([*map(digits_of, column), ""], dtype=object) for column in columns]
-    written = np.stack([text[grid[:, k]] for k, text in enumerate(texts)], axis=1)
-    numeric = written != ""
-    silent = [np.array([*map(is_silent, column), True], dtype=bool) for column in columns]
-    passed = np.stack([flags[grid[:, k]] for k, flags in enumerate(silent)], axis=1)
-    inside = (numeric | passed).all(axis=1)
+    digits = np.array([*map(digits_of, names), ""], dtype=object)
+    texts = [digits[column] for column in columns]
+    written = digits[key]
+    inside = ((written != "") | np.append(silent, True)[key]).all(axis=1)
     disputed = (written != written[:, :1]).any(axis=1)
     ranges: list[list[Range]] = [[] for _ in columns]
     for first, end in _runs(inside):

@@ -104,7 +104,8 @@ def build(hypotheses: Sequence[Hypothesis]) -> Network:
     tokens = [tokenise([word.text for word in part], tongue) for part in words]
     columns = tuple(map(_column, ranked, words, tokens, itertools.repeat(names)))
     network = _aligned(columns, names)
-    ranges = divided_differently([part.keys for part in tokens], network.grid)
+    keys = [column.key for column in columns]
+    ranges = divided_differently(keys, network.names, network.silent, network.key, network.grid)
     if not any(ranges):
         return network
     columns = tuple(map(_column, ranked, words, map(joined, tokens, ranges), itertools.repeat(names)))

@@ -12,11 +12,12 @@ import orjson
 import pytest
 
 from agents import intake, transcribe
-from agents.cancelling import OPEN, cancel_all
+from agents.cancelling import cancel_all
 from agents.fetch_queue import FetchQueue
 from agents.memory import Clock, MemoryFleet
 from agents.pace import Pace
 from agents.work import LongWork
+from schemas.jobs import OPEN
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore
