@@ -390,14 +390,13 @@ class Opened:
         return False
 
 
-async def signal_when_at_work(prober, path, number, times):
-    opened = Opened(path)
+async def signal_when_at_work(prober, opened, number, times):
     for _ in range(times):
         await until(opened)
         (pid,) = prober.pids
         os.kill(pid, number)
+        opened()  # what it did is forgotten before another can begin: both need this event loop
         await until(lambda pid=pid: pid not in prober.pids)
-        opened()
 
 
 async def until(condition):
@@ -448,8 +447,8 @@ async def test_hours_of_sound_need_little_memory(prober, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_a_crash_is_tried_again(prober, tmp_path):
-    path = hours_long(tmp_path / "long.wav")
-    crashing = asyncio.create_task(signal_when_at_work(prober, path, signal.SIGSEGV, times=1))
+    path = hours_long(tmp_path / "long.wav", hours=4)
+    crashing = asyncio.create_task(signal_when_at_work(prober, Opened(path), signal.SIGSEGV, times=1))
 
     found = await prober.probe(path)
 
@@ -470,9 +469,9 @@ async def test_what_crashes_or_hangs_twice_is_refused_and_a_killer_from_outside_
     tmp_path, wav, number, error, says
 ):
     prober = Prober(processes=1, stall_s=1.5)
-    path = hours_long(tmp_path / "long.wav")
+    path = hours_long(tmp_path / "long.wav", hours=4)
     await prober.probe(wav)
-    task = asyncio.create_task(signal_when_at_work(prober, path, number, times=2))
+    task = asyncio.create_task(signal_when_at_work(prober, Opened(path), number, times=2))
 
     with pytest.raises(error, match=says):
         await prober.probe(path)
@@ -484,7 +483,7 @@ async def test_what_crashes_or_hangs_twice_is_refused_and_a_killer_from_outside_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_a_cancelled_probe_leaves_nothing_behind(prober, tmp_path, wav):
-    path = hours_long(tmp_path / "long.wav")
+    path = hours_long(tmp_path / "long.wav", hours=4)
     opened = Opened(path)
     task = asyncio.create_task(prober.probe(path))
     await until(opened)
