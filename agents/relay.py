@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import asyncpg
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -35,6 +34,7 @@ from schemas import topics
 from schemas.errors import Unavailable
 from sinks import Database
 from sinks.postgres import SQL
+from sinks.postgres_connect import connect
 from sinks.postgres_errors import AWAY
 
 log = logging.getLogger(__name__)
@@ -98,17 +98,8 @@ class Relay:
 
     async def _serve(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            db = await asyncpg.connect(
-                self._dsn,
-                timeout=10,
-                command_timeout=20,
-                server_settings={
-                    "role": "concord_worker",
-                    "application_name": "relay",
-                    "idle_session_timeout": f"{HUNG_S}s",
-                    "idle_in_transaction_session_timeout": f"{HUNG_S}s",
-                },
-            )
+            timeouts = dict.fromkeys(("idle_session_timeout", "idle_in_transaction_session_timeout"), f"{HUNG_S}s")
+            db = await connect(self._dsn, {"role": "concord_worker", "application_name": "relay", **timeouts})
             stack.callback(db.terminate)
             while not await db.fetchval(SQL["lock_shard"], self._shard):  # noqa: ASYNC110 - the lock rings no bell
                 await asyncio.sleep(0.5)

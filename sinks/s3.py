@@ -259,31 +259,27 @@ class S3Store:
         async with self._learning:
             if self._dialect != known:
                 return
-            name = f"_check/{uuid4().hex}.txt"
+            key = f"{self._prefix}_check/{uuid4().hex}.txt"
+            probe: dict[str, Any] = {"Key": key, "Body": _PROBE, **self._encryption}
+            checksums = conditional = False
             try:
                 await self._speak(Dialect())
-                checksums = await self._takes(name, {"ChecksumSHA256": _base64(hashlib.sha256(_PROBE).digest())})
+                with suppress(Unsupported):
+                    await self._call("put_object", **probe | _checksum(self._dialect, hashlib.sha256(_PROBE).digest()))
+                    checksums = True
                 if not checksums:
                     await self._speak(Dialect(checksums=False))
-                    await self._call("put_object", Key=self._prefix + name, Body=_PROBE)
-                conditional = False
+                    await self._call("put_object", **probe)
                 with suppress(Unsupported):
-                    await self._call("put_object", Key=self._prefix + name, Body=_PROBE, IfNoneMatch="*")
+                    await self._call("put_object", **probe, IfNoneMatch="*")
             except Exists:
                 conditional = True
             finally:
                 with suppress(ConcordError):
-                    await self._call("delete_object", Key=self._prefix + name)
+                    await self._call("delete_object", Key=key)
             await self._speak(Dialect(checksums=checksums, conditional=conditional, learned=True))
             for remark in self._dialect.remarks:
                 log.warning("%s: %s", self._place, remark)
-
-    async def _takes(self, name: str, parameters: dict[str, Any]) -> bool:
-        try:
-            await self._call("put_object", Key=self._prefix + name, Body=_PROBE, **parameters)
-        except Unsupported:
-            return False
-        return True
 
     async def _speak(self, dialect: Dialect) -> None:
         """Use this dialect from now on; requests under way end in the one before."""
@@ -319,7 +315,7 @@ class S3Store:
         key = self._prefix + name
         denied, granted = list(first.permissions), []
         for operation, about in (
-            ("put_object", {"Key": key, "Body": b""}),
+            ("put_object", {"Key": key, "Body": b"", **self._encryption}),
             ("head_object", {"Key": key}),
             ("list_objects_v2", {"Prefix": key}),
             ("delete_object", {"Key": key}),

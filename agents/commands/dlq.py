@@ -77,7 +77,7 @@ def add(commands: Any) -> None:
     verbs = command.add_subparsers(metavar="VERB", required=True)
     listed = verbs.add_parser("list", help="the newest dead letters", description=DESCRIPTION, formatter_class=raw)
     listed.add_argument("--topic", metavar="T", help="only those of this topic")
-    listed.add_argument("--limit", type=_positive, default=20, help="how many of each topic, newest last (default: 20)")
+    listed.add_argument("--limit", type=positive, default=20, help="how many of each topic, newest last (default: 20)")
     listed.add_argument("--json", action="store_true", help="a JSON object per dead letter")
     listed.set_defaults(run=run_list)
     shown = verbs.add_parser("show", help="one dead letter, whole", description=DESCRIPTION, formatter_class=raw)
@@ -93,7 +93,8 @@ def add(commands: Any) -> None:
     replay.set_defaults(run=run_replay)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of at least 1."""
     number = int(text)
     if number < 1:
         raise ValueError(text)

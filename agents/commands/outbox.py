@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
     )
     verbs = command.add_subparsers(metavar="VERB", required=True)
     listed = verbs.add_parser("list", help="what was set aside", description=DESCRIPTION, formatter_class=raw)
-    listed.add_argument("--limit", type=int, default=50, help="how many, newest first (default: 50)")
+    listed.add_argument("--limit", type=dlq.positive, default=50, help="how many, newest first (default: 50)")
     listed.add_argument("--json", action="store_true", help="a JSON object per event, whole")
     listed.set_defaults(run=run_list)
     retry = verbs.add_parser("retry", help="publish them after all", description=DESCRIPTION, formatter_class=raw)
@@ -52,6 +52,10 @@ def add(commands: Any) -> None:
     drop = verbs.add_parser("drop", help="forget them", description=DESCRIPTION, formatter_class=raw)
     drop.add_argument("id", metavar="ID", nargs="+", type=int, help="as `list` says them")
     drop.set_defaults(run=run_drop)
+
+
+#: Events that are put back at once.
+_MANY = 10_000
 
 
 async def run_list(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -101,6 +105,8 @@ async def run_retry(arguments: argparse.Namespace, settings: Settings) -> int:
             print(f"{id}: {made.said if id in there else 'is not there any more'}")
     if not rows:
         print("nothing was set aside")
+    elif len(rows) == _MANY:
+        print(f"these were the newest {_MANY}; say it again for the others")
     return 0
 
 
@@ -115,7 +121,7 @@ async def run_drop(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _found(database: Postgres, ids: Sequence[int] | None) -> list[Any]:
-    rows = await database.refused(10_000, ids)
+    rows = await database.refused(_MANY, ids)
     missing = sorted(set(ids or ()) - {row["id"] for row in rows})
     if missing:
         raise NotFound(f"no event {', '.join(map(str, missing))} was set aside; see `concord outbox list`")

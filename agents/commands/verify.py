@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from agents.commands import reach
+from agents.commands.dlq import positive
 from agents.group_positions import GroupPositions
 from agents.stuck_jobs import STAGES
 from agents.sweeper import Sweeper
@@ -69,7 +70,9 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--repair", action="store_true", help="put jobs on their way again, delete orphans")
     command.add_argument("--no-storage", action="store_true", help="do not look at blobs")
-    command.add_argument("--limit", type=int, default=1000, metavar="N", help="of each kind (default: 1000)")
+    command.add_argument(
+        "--limit", type=positive, default=1000, metavar="N", help="of each kind, but blobs: all (default: 1000)"
+    )
     command.add_argument("--json", action="store_true", help="a JSON object per line")
     command.set_defaults(run=run)
 

@@ -30,12 +30,16 @@ SELECT id, topic, key, value, headers, event_id, tenant_id, job_id, run,
 
 -- name: claim_apart
 -- The same for rows by id, or for the first $5 rows of a topic, that are published by themselves; of the latter no more bytes than
--- $6, but the first.
+-- $6, but the first. Rows are found by their key: with "or topic = $4" every row that is due would be read to find one.
 WITH first AS (
     SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run,
            coalesce(octet_length(value), 0) + octet_length(headers) AS bytes
     FROM outbox
-    WHERE shard = $1 AND due_at <= (SELECT clock_timestamp()) AND (id = ANY($3::bigint[]) OR topic = $4)
+    WHERE shard = $1 AND due_at <= (SELECT clock_timestamp()) AND id = ANY($3::bigint[] || array(
+        SELECT id FROM outbox
+        WHERE $4 <> '' AND shard = $1 AND topic = $4 AND due_at <= (SELECT clock_timestamp())
+        ORDER BY due_at, id LIMIT $5
+    ))
     ORDER BY due_at, id LIMIT $5
 ), due AS MATERIALIZED (
     SELECT id, due_at, topic, key, value, headers, event_id, tenant_id, job_id, run
