@@ -509,7 +509,7 @@ async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: c
         if role == "track":
             build = partial(_build_track, fleet, kafka, committer)
         else:
-            build = partial(_build, fleet, kafka, committer, admission, await _stage(role, fleet, stack))
+            build = partial(_build, fleet, kafka, committer, admission, await _stage(role, fleet, admission, stack))
         # Built the first time here, so that it is there when what is there is frozen.
         fleet.parts.append(_part(fleet, role, partial(_run_stage, fleet, role, chain([build()], iter(build, None)))))
 
@@ -562,7 +562,7 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
             await asyncio.to_thread(shutil.rmtree, fleet.settings.data / "tables" / role, ignore_errors=True)
 
 
-async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> Stage:
+async def _stage(role: str, fleet: Fleet, admission: Admission, stack: contextlib.AsyncExitStack) -> Stage:
     settings, database, store = fleet.settings, fleet.database, fleet.store
     holder = f"{WORKER}/{role}"
 
@@ -581,6 +581,7 @@ async def _stage(role: str, fleet: Fleet, stack: contextlib.AsyncExitStack) -> S
                 settings.deadline_s,
                 settings.patience_s,
                 abilities(settings),
+                lambda: admission.behind,
             )
             fleet.beside["uploads that wait"] = taking_in.queue.run
             return intake.stage(taking_in)

@@ -141,7 +141,8 @@ class Driver:
         """Begin one event; waits while too many are in flight, or the process is too busy for its kind."""
         await self._slots.acquire()
         if self._stage.rank is not None:
-            await self._admission.enter(self._stage.rank)
+            new = self._stage.begins and record.topic != self._stage.due.name
+            await self._admission.enter(None if new else self._stage.rank)
         task = asyncio.create_task(self._work(record, ack))
         self._tasks[task] = time.monotonic()
         task.add_done_callback(self._tasks.pop)

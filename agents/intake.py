@@ -5,7 +5,7 @@ the job.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from schemas.events import (
     StepState,
 )
 from schemas.jobs import (
+    IGNORED,
     NOTHING,
     Failure,
     File,
@@ -73,6 +74,8 @@ class Intake:
     patience_s: float = 300.0
     #: What the recognizers carry out of an upload's options.
     abilities: Abilities = field(default_factory=dict)
+    #: Whether this process has begun more than it can do at once: then what is new waits for its turn, as a row.
+    behind: Callable[[], bool] = lambda: False
     queue: FetchQueue = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,7 +104,8 @@ class Intake:
             return await self._reprocess(wish) if again else _repeated(known)
         check_options(data.options, self.recognizers, self.abilities)
         fetch = AudioFetch(**data.model_dump(include=_FETCHED), job_id=job_id)
-        if self._is_new(fetch) and self.queue.must_wait((fetch.tenant_id, job_id), 9 - data.priority, _shares(fetch)):
+        urgency, key = 9 - data.priority, (fetch.tenant_id, job_id)
+        if self._is_new(fetch) and (self.behind() or self.queue.must_wait(key, urgency, _shares(fetch))):
             return await self._queued_upload(envelope, data, fetch)
         try:
             fetched = await self._fetched(fetch, QUICK_S, eager=True)
@@ -156,7 +160,9 @@ class Intake:
 
     async def _fetch(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         job = await self.database.job(data.tenant_id, data.job_id)
-        if job is None or job.run != data.run or job.status != "uploaded":
+        if job is None or job.run < data.run:
+            return IGNORED
+        if job.run > data.run or job.status != "uploaded":
             return NOTHING
         if self._is_new(data) and self.queue.full(job.key, _shares(data)):
             return await self._queued(envelope, data)
@@ -235,7 +241,9 @@ class Intake:
 
     async def _reprocess(self, data: JobReprocess) -> Outcome:
         job = await self.database.job(data.tenant_id, data.job_id)
-        if job is None or not job.ended or data.run != job.run + 1:
+        if job is None or data.run > job.run + 1:
+            return IGNORED
+        if not job.ended or data.run <= job.run:
             return NOTHING
         if job.audio_uri == UNREADABLE_URI:
             raise InvalidInput("there is no recording to be run again: the upload could not be read; send it again")
@@ -288,7 +296,7 @@ def given_up(envelope: Envelope, failure: Failure) -> Outcome:
 
 def stage(intake: Intake) -> Stage:
     """Intake as a stage."""
-    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, given_up, rank=2)
+    return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, given_up, rank=2, begins=True)
 
 
 #: What fetching needs of an upload.

@@ -14,7 +14,7 @@ from agents.stage import Stage, belonging, failed_job
 from agents.text.segments import segments, speakers
 from schemas import topics
 from schemas.events import MAX_EVENT_METADATA_BYTES, Persisted, Reconciled, RunSweep, StepState
-from schemas.jobs import NOTHING, Failure, File, Job, Later, Outcome, Progress, Transcript
+from schemas.jobs import IGNORED, NOTHING, Failure, File, Job, Later, Outcome, Progress, Transcript
 from schemas.messages import Envelope
 from schemas.words import Reconciliation, adapter
 from sinks import Blob, Database, Store
@@ -35,7 +35,9 @@ class Persist:
             return await self._sweep(envelope.data)
         data = cast("Reconciled", envelope.data)
         job = await self.database.job(data.tenant_id, data.job_id)
-        if job is None or job.run != data.run or job.ended:
+        if job is None or job.run < data.run:
+            return IGNORED
+        if job.run > data.run or job.ended:
             return NOTHING
         job = replace(job, metadata=await self.database.metadata(*job.key))
         decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
@@ -86,7 +88,9 @@ class Persist:
         reprocessing.
         """
         job = await self.database.job(data.tenant_id, data.job_id)
-        if job is not None and job.run == data.run and job.status == "failed":
+        if job is None or job.run < data.run:
+            return IGNORED
+        if job.run == data.run and job.status == "failed":
             for name in (names.raw_transcript, names.agent_optimized, names.metadata):
                 await self.store.delete(self.store.uri(name(data.tenant_id, data.job_id, data.run)))
         return NOTHING

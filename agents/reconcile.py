@@ -21,7 +21,7 @@ from agents.work import LongWork
 from schemas import topics
 from schemas.errors import ProviderError
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
-from schemas.jobs import NOTHING, Failure, Later, Outcome, Progress, ProviderRequest
+from schemas.jobs import IGNORED, Failure, Later, Outcome, Progress, ProviderRequest
 from schemas.messages import Envelope
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
@@ -57,8 +57,10 @@ class Reconcile:
             return await self._end_waiting(envelope, envelope.data)
         result = cast("AsrResult", envelope.data)
         if result.remaining:
-            return NOTHING
+            return IGNORED  # nobody needs it; and should it be the last one after a restore, it has the same id
         requests = await self.database.requests(result.tenant_id, result.job_id, result.run)
+        if not requests or not all(r.ended for r in requests):
+            return IGNORED  # read again after a restore, which has taken the answers away
         answered = [r for r in requests if r.state == "done" and r.hypothesis_uri]
         if not answered:
             reasons = "; ".join(f"{r.provider}: {r.error}" for r in requests)

@@ -102,6 +102,8 @@ class Stage:
     concurrency: int = 48
     #: Where its events stand in a busy process, see `agents.admission`; None if they have a time of their own.
     rank: int | None = None
+    #: Whether what others send it is new work, which takes turns with everything that has begun.
+    begins: bool = False
 
     @property
     def topics(self) -> dict[str, Topic]:

@@ -35,7 +35,18 @@ from agents.work import LongWork
 from schemas import topics
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState
-from schemas.jobs import NOTHING, Failure, Later, OfRun, Outcome, Progress, ProviderRequest, RequestChange, used
+from schemas.jobs import (
+    IGNORED,
+    NOTHING,
+    Failure,
+    Later,
+    OfRun,
+    Outcome,
+    Progress,
+    ProviderRequest,
+    RequestChange,
+    used,
+)
 from schemas.messages import Envelope
 from schemas.words import Hypothesis, adapter
 from sinks import Claim, Database, Store, Stray
@@ -96,7 +107,7 @@ class Transcribe:
         if isinstance(recognizer, UploadingRecognizer) or self.pace.limited:
             row = await self._row(asked)
             if row is None or row.ended:
-                return NOTHING
+                return NOTHING if row else IGNORED
             if row.state == "waiting" and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
                 return self._later(envelope, asked, QUEUED_S)
             if isinstance(recognizer, UploadingRecognizer) and await self._lacks_audio(row):
@@ -121,6 +132,8 @@ class Transcribe:
                 return await self._search(recognizer, envelope, asked, row)
             case ProviderRequest(state="waiting"):  # another event has just put it back
                 return self._later(envelope, asked, SHORT_S, attempt=envelope.attempt)
+            case None:
+                return IGNORED
             case _:
                 return NOTHING
 
@@ -351,7 +364,7 @@ class Transcribe:
     ) -> Outcome:
         row = await self._row(asked)
         if row is None or row.ended:
-            return NOTHING
+            return NOTHING if row else IGNORED
         key = f"transcribe/{asked.tenant_id}/{asked.job_id}/{asked.run}/{asked.provider}"
         if row.admitted_at is None and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
             return self._later(envelope, asked, QUEUED_S)

@@ -62,6 +62,13 @@ def event_id(cause: UUID, stage: str, index: int | str) -> UUID:
     return uuid5(cause, f"{stage}/{index}")
 
 
+def terminal_id(tenant_id: str, job_id: str, run: int, topic: str) -> UUID:
+    """The id of the event that ends a run. It names the run alone, so that it is the same if the run ends again, by
+    whatever way, after a restore.
+    """
+    return uuid5(NAMESPACE, "\x1f".join([topic, tenant_id, job_id, str(run)]))
+
+
 def ingress_id(tenant_id: str, source: str, ce_id: str, about: str = "") -> UUID:
     """The identity of a stranger's event. CloudEvents promises that source and id together are unique, and not every
     producer keeps that promise (one id for all its events, a counter without a source): what the event is `about`

@@ -320,6 +320,9 @@ class Outcome:
     raw: tuple[tuple[Message, float], ...] = ()
     #: Becomes of it instead, besides `raw`, if the job to be created has the reference of another job of its tenant.
     taken: Outcome | None = None
+    #: Whether the event counts as handled. Only one that came to nothing may not: if it is about a run that is not
+    #: known, which after a restore is read again before the upload that makes its job.
+    remembered: bool = True
     #: What the audit log says: started, completed, failed, retried, repeated, refused.
     audit: str = "completed"
     error: str | None = None
@@ -331,6 +334,7 @@ class Outcome:
 
 
 NOTHING: Final = Outcome(audit="")
+IGNORED: Final = Outcome(audit="", remembered=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,8 +377,8 @@ class Written:
     """What one step writes, besides the rows it advanced. `applied` is False for a repeat or a late-comer."""
 
     applied: bool = True
-    #: Refused because another worker has claimed the request since. The event is that worker's now, and not done.
-    fenced: bool = False
+    #: The event is not done and may come again: its run is not known, or another worker has claimed the request since.
+    forgotten: bool = False
     transcript: Transcript | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
@@ -483,7 +487,7 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
         return other
     if not _guards_hold(outcome, rows):
         written.applied = False
-        written.fenced = _fenced(outcome, rows)
+        written.forgotten = _fenced(outcome, rows) or _unknown(outcome, rows.job)
         return written
     _change_job(step, rows, now)
     results = _change_requests(outcome, rows, now)
@@ -541,6 +545,14 @@ def _fenced(outcome: Outcome, rows: Rows) -> bool:
     change = outcome.request
     row = rows.requests.get(change.provider) if change else None
     return bool(change and row and change.token is not None and change.token < row.token and not row.ended)
+
+
+def _unknown(outcome: Outcome, job: Job | None) -> bool:
+    """Whether this is about a run that is not there. What is published all the same would be published again."""
+    if outcome.create is not None or outcome.raw:
+        return False
+    runs = [part.run for part in (outcome, outcome.progress, outcome.request) if part is not None]
+    return job is None or any(run is not None and run > job.run for run in runs)
 
 
 def _change_job(step: Step, rows: Rows, now: datetime) -> None:
@@ -680,10 +692,13 @@ def _publish(step: Step, written: Written, job: Job | None, now: datetime) -> No
 
 def _message(step: Step, later: Later, job: Job | None, now: datetime) -> Message:
     data = _completed(later.data, job, now)
-    if isinstance(data, AsrDeadline) and not data.extended:
-        id = deadline_id(data.tenant_id, data.job_id, data.run)
-    else:
-        id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
+    match data:
+        case AsrDeadline(extended=0):
+            id = deadline_id(data.tenant_id, data.job_id, data.run)
+        case Persisted() | JobFailed():
+            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, later.topic)
+        case _:
+            id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
     return message(later.topic, data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
 
 

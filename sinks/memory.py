@@ -118,7 +118,7 @@ class MemoryDatabase:
             if rows.job.reference is not None:
                 self._references[rows.job.tenant_id, rows.job.reference] = key
             self._requests.setdefault((*key, rows.job.run), {}).update(stored)
-        if not written.fenced:
+        if step.outcome.remembered and not written.forgotten:
             self._inbox.add((step.stage, step.event_id))
         self._keep(step, written, rows.job)
         return written

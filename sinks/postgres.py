@@ -108,22 +108,20 @@ class Postgres:
             return await self._commit(connection, steps)
 
     async def _commit(self, db: Any, steps: Sequence[Step]) -> list[Written | None]:
-        new = {
-            tuple(row)
-            for row in await db.fetch(SQL["insert_inbox"], [s.stage for s in steps], [s.event_id for s in steps])
-        }
+        events = [(s.stage, s.event_id) for s in steps if s.outcome.remembered]
+        new = {tuple(row) for row in (await db.fetch(SQL["insert_inbox"], *_split(events, 2)) if events else [])}
         jobs, requests, now = await self._lock(db, steps)
         before = dict(jobs), {row for rows in requests.values() for row in rows.values()}
         batch = _Batch(jobs, requests, now)
         done: list[Written | None] = []
         for step in steps:
             identity = (step.stage, step.event_id)
-            fresh = identity in new
+            fresh = identity in new or not step.outcome.remembered
             new.discard(identity)
             done.append(batch.advance(step) if fresh else None)
-        fenced = [step for step, written in zip(steps, done, strict=True) if written and written.fenced]
-        if fenced:
-            await db.execute(SQL["forget_inbox"], [s.stage for s in fenced], [s.event_id for s in fenced])
+        forgotten = [step for step, written in zip(steps, done, strict=True) if written and written.forgotten]
+        if forgotten:
+            await db.execute(SQL["forget_inbox"], [s.stage for s in forgotten], [s.event_id for s in forgotten])
         await self._write_rows(db, jobs, requests, *before)
         await self._write_rest(db, [(s, w) for s, w in zip(steps, done, strict=True) if w is not None], jobs)
         return done
@@ -411,8 +409,10 @@ class Postgres:
         """The highest shard with rows in the outbox, or -1."""
         return int((await self._fetch("highest_shard"))[0][0])
 
-    async def idle(self) -> bool:
-        """Whether no run is open and nothing is due within seconds."""
+    async def idle(self, key: Key | None = None) -> bool:
+        """Whether no run is open and nothing is due within seconds, or none and nothing of this job."""
+        if key is not None:
+            return bool((await self._fetch("job_idle", *key))[0][0])
         return bool((await self._fetch("idle"))[0][0])
 
     async def forget(self, table: str, days: float, rows: int) -> int | None:

@@ -249,8 +249,9 @@ async def _watch(fleet: app.Fleet, stop: asyncio.Event, *, once: bool, job: _Nam
 
 
 async def _ended(fleet: app.Fleet, tenant: str | None, name: str) -> bool:
+    """Whether a job has ended, and that is published."""
     job = one_of(name, await fleet.reader.find(tenant, name))
-    return job is not None and job.ended
+    return job is not None and job.ended and await fleet.database.idle(job.key)
 
 
 def one_of(name: str, jobs: Sequence[Job]) -> Job | None:

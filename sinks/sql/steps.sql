@@ -7,7 +7,7 @@ ON CONFLICT DO NOTHING
 RETURNING stage, event_id;
 
 -- name: forget_inbox
--- These were not handled after all: another worker has them.
+-- These were not handled after all: another worker has them, or their run is not known.
 DELETE FROM inbox i USING unnest($1::text[], $2::uuid[]) AS e (stage, event_id)
 WHERE (i.stage, i.event_id) = (e.stage, e.event_id);
 

@@ -126,6 +126,10 @@ SELECT clock_timestamp();
 SELECT NOT EXISTS (SELECT FROM jobs WHERE status NOT IN ('completed', 'failed'))
    AND NOT EXISTS (SELECT FROM outbox WHERE due_at < now() + interval '5 seconds');
 
+-- name: job_idle
+SELECT NOT EXISTS (SELECT FROM jobs WHERE (tenant_id, job_id) = ($1, $2) AND status NOT IN ('completed', 'failed'))
+   AND NOT EXISTS (SELECT FROM outbox WHERE (tenant_id, job_id) = ($1, $2) AND due_at < now() + interval '5 seconds');
+
 -- name: open_jobs
 -- A tenant's jobs that have not ended, by id.
 SELECT tenant_id, job_id FROM jobs

@@ -14,7 +14,18 @@ from agents.commands.requests import decide
 from schemas import topics
 from schemas.errors import StorageRefused, Unavailable
 from schemas.events import AsrDeadline, AsrRequest, AudioFetch, Persisted, StepState
-from schemas.jobs import Adjudication, Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Step, Usage
+from schemas.jobs import (
+    IGNORED,
+    Adjudication,
+    Job,
+    Later,
+    Outcome,
+    Progress,
+    ProviderRequest,
+    RequestChange,
+    Step,
+    Usage,
+)
 from schemas.messages import Message
 from sinks import Claim, Stray
 from sinks.memory import MemoryDatabase
@@ -300,6 +311,21 @@ async def test_an_event_of_an_earlier_run_is_too_late(under_test):
     assert not written[0].applied
     assert (row.run, row.status) == (2, "transcribing")
     assert row.version == 2
+
+
+@pytest.mark.parametrize("known", ["no job", "an earlier run"])
+async def test_an_event_of_a_run_that_is_not_known_yet_is_not_remembered(under_test, known):
+    """After a restore it may be read again before the upload that makes the job, with the id that it has then."""
+    if known == "an earlier run":
+        await under_test.database.commit([created(job(status="transcribing"))])
+    run = 1 if known == "no job" else 2
+    for early in (moved("reconciling", run=run), replace(moved("reconciling"), outcome=IGNORED)):
+        assert await under_test.database.commit([early]) != [None]
+        assert await under_test.database.commit([early]) != [None]
+    letter = Message(uuid4(), "asr.results.dlq", b"k", b"v", ())
+    told = replace(early, outcome=Outcome(tenant_id="t", job_id="j", run=run, raw=((letter, 0.0),)))
+    assert await under_test.database.commit([told]) != [None]
+    assert await under_test.database.commit([told]) == [None]  # or its dead letter would be published twice
 
 
 async def test_a_new_run_begins_only_after_the_last_one_ended(under_test):

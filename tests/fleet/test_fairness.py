@@ -147,6 +147,21 @@ async def test_what_is_more_urgent_overtakes_a_flood_and_tenants_take_turns(floo
     assert [name for name in order if name[0] == "c"] == [f"c{n}" for n in range(8)]
 
 
+async def test_a_process_that_is_behind_takes_note_of_uploads_and_begins_the_most_urgent_first(flood):
+    """Places are free; it is the process that has no time."""
+    object.__setattr__(flood.intake, "behind", lambda: True)
+    flood.fetcher.open.set()
+    flood.upload("a", 60)
+    flood.upload("b", 4, priority=9)
+    await flood.fleet.run(until=timedelta(seconds=1), steps=20_000)
+    assert flood.fetcher.begun == []
+    assert flood.status("a59").steps["intake"].state == "waiting"
+
+    await flood.settle(40)
+    assert {f"b{n}" for n in range(4)} <= set(flood.fetcher.begun[:8])
+    assert len(flood.local.heard) == 64
+
+
 async def test_requests_to_a_recognizer_that_computes_here_do_not_look_while_they_wait(flood):
     flood.fetcher.open.set()
     flood.local.transcribe = _never

@@ -142,6 +142,11 @@ class Site:
         await asyncio.gather(self.kafka.start(), self.postgres.start(), *(p.start() for p in self._providers()))
         return self
 
+    @property
+    def servers(self) -> list[Child]:
+        """The processes of Kafka and PostgreSQL."""
+        return [*(node.child for node in self.kafka._nodes), self.postgres._child]
+
     def _providers(self) -> list[Provider]:
         vendors = {"assemblyai": self.assemblyai, "google": self.google}
         used = [vendors.get(name, self.provider) for name in self.recognizers]
@@ -205,10 +210,10 @@ async def site(
             try:
                 yield here
             except BaseException:
-                for worker in here.workers.values():
-                    print(
-                        f"\n=== {worker.name} ({worker.state}), {worker.log}\n{tail(worker.log, 25)}", file=sys.stderr
-                    )
+                logs = {f"{worker.name} ({worker.state})": worker.log for worker in here.workers.values()}
+                logs |= {child.name: child.log_file for child in here.servers}
+                for name, log in logs.items():
+                    print(f"\n=== {name}, {log}\n{tail(log, 25)}", file=sys.stderr)
                 raise
     finally:
         if not os.environ.get("CONCORD_KEEP_TESTS"):

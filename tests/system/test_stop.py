@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 
@@ -17,8 +18,9 @@ from tests.system.harness import RECOGNIZERS, ROLES, Watch, Worker, site, until 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-#: Seconds that a worker may take to end.
-STOP_S = 10.0
+#: Seconds that a worker may take to end, and while Kafka does not answer: less than the grace that pods and containers
+#: have.
+STOP_S, GRACE_S = 10.0, 14.0
 
 
 async def stopped(worker: Worker, number: int) -> float:
@@ -35,6 +37,15 @@ async def busy(watch: Watch) -> None:
     await watch.here.provider.switch(stall=3, on=["submit"], delay_s=3)
     jobs = await watch.publisher.uploads_of(10)
     assert await until(lambda: watch.asked(jobs) >= 10 * len(RECOGNIZERS), 30)
+
+
+async def ends(watch: Watch, worker: Worker) -> None:
+    """It ends by itself; if it does not, what it waits for is told."""
+    try:
+        assert await worker.ended(60) == 0
+    except AssertionError as exc:
+        stories = [await watch.story(job) for job in watch.waiting()[:3]]
+        raise AssertionError("\n".join([str(exc), *stories])) from None
 
 
 async def clean(watch: Watch) -> None:
@@ -99,6 +110,24 @@ async def test_a_worker_stops_in_order_while_the_database_is_away(watch):
     await worker.kill()
 
 
+async def test_a_worker_stops_in_order_while_kafka_stands_still_and_nothing_stays_unread(watch):
+    worker = watch.here.worker(*ROLES, name="still", concord_instance="still")
+    await (await worker.start()).ready()
+    await busy(watch)
+    kafka = watch.here.kafka.pid()
+    os.kill(kafka, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(2)
+        took = await stopped(worker, signal.SIGTERM)
+    finally:
+        os.kill(kafka, signal.SIGCONT)
+    assert took <= GRACE_S
+
+    await worker.start()
+    await clean(watch)
+    await worker.kill()
+
+
 async def test_a_worker_whose_parts_crash_begins_anew_and_still_stops_in_order(watch):
     worker = watch.here.worker(*ROLES, name="unlucky", mutant="crashing", concord_instance="unlucky")
     await (await worker.start()).ready()
@@ -121,7 +150,7 @@ async def test_up_once_works_off_what_is_there_and_exits(watch):
     await watch.publisher.upload(hopeless=True)
     await once.start()
 
-    assert await once.ended(60) == 0
+    await ends(watch, once)
     assert await until(lambda: not watch.waiting(), 2)
     await clean(watch)
 
@@ -132,5 +161,5 @@ async def test_up_job_exits_when_that_job_has_ended(watch):
     one.argv = ["up", "--job", job]
     await one.start()
 
-    assert await one.ended(60) == 0
+    await ends(watch, one)
     assert await until(lambda: job not in watch.waiting(), 5), await watch.story(job)

@@ -129,13 +129,22 @@ def test_what_is_about_an_earlier_run_changes_nothing(status, kind):
     assert written.messages == []
 
 
+@pytest.mark.parametrize(("run", "unknown"), [(1, False), (2, False), (3, True)])
+def test_what_is_about_a_later_run_is_not_done(run, unknown):
+    now = rows("transcribing")
+    now.job = replace(now.job, run=2)
+    written = advance(Step("x", uuid4(), Outcome(**WHOSE, progress=Progress(run=run, status="failed"))), now, NOW)
+
+    assert written.forgotten == unknown
+
+
 @pytest.mark.parametrize(("token", "fenced"), [(2, True), (3, False), (None, False)])
 def test_only_the_newest_claim_may_write(token, fenced):
     now = rows("transcribing")
     change = RequestChange(run=1, provider="a", token=token, columns={"state": "done"})
     written = advance(Step("x", uuid4(), Outcome(**WHOSE, request=change)), now, NOW)
 
-    assert (written.applied, written.fenced) == (not fenced, fenced)
+    assert (written.applied, written.forgotten) == (not fenced, fenced)
 
 
 def test_a_request_is_submitted_when_that_is_stored():
