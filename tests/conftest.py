@@ -39,9 +39,11 @@ def pytest_report_header(config):
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Fleets run one after the other, or they would time each other out; everything else runs beside them."""
+    """Fleets run one after the other, or they would time each other out; everything else runs beside them, and so do
+    files of `tests/system` that name a group of their own.
+    """
     for item in items:
-        if "tests/system/" in item.path.as_posix():
+        if "tests/system/" in item.path.as_posix() and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group("system"))
 
 

