@@ -291,20 +291,19 @@ class Postgres:
         await db.execute(SQL["lock_places"], provider)
         under_way = sum(row["requests"] for row in await db.fetch(SQL["under_way"], provider))
         queue = await db.fetchval(SQL["is_queue"], provider)
-        placed, taking, queueing = set(), [], []
+        placed, asked = set(), dict[tuple[str, str, int], bool]()
         for row in await db.fetch(SQL["wants"], provider, *_split(asking, 3)):
             run = row["tenant_id"], row["job_id"], row["run"]
             if row["placed"]:
                 placed.add(run)
             elif not queue and places.free(slots, under_way, row["urgency"]):
                 under_way += 1
-                taking.append(run)
+                asked[run] = True
             else:
-                queueing.append(run)
-        for name, runs in (("take_places", taking), ("queue", queueing)):
-            if runs:
-                await db.execute(SQL[name], provider, *_split(runs, 3))
-        return placed | set(taking)
+                asked[run] = False
+        if asked:
+            await db.execute(SQL["take_places"], provider, *_split(list(asked), 3), list(asked.values()))
+        return placed | {run for run, taken in asked.items() if taken}
 
     async def admit(self, provider: str, slots: int | None) -> Traffic:
         """Give free places to those who queue; see `sinks.Database`."""

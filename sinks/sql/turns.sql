@@ -24,23 +24,19 @@ JOIN unnest($2::text[], $3::text[], $4::int[]) WITH ORDINALITY AS w (tenant_id, 
 ORDER BY urgency, position;
 
 -- name: take_places
--- Rows are locked in the order in which steps lock them, here and below.
+-- These have a place ($5) or are in the queue. Rows are locked in the order in which steps lock them, here and below; all in one
+-- statement, because a second one in the same transaction would begin that order anew.
 WITH locked AS (
-    SELECT p.* FROM provider_requests p
-    JOIN unnest($2::text[], $3::text[], $4::int[]) AS w (tenant_id, job_id, run) USING (tenant_id, job_id, run)
-    WHERE p.provider = $1 AND p.state = 'waiting' ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
-)
-UPDATE provider_requests p SET admitted_at = clock_timestamp()
-FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider);
-
--- name: queue
-WITH locked AS (
-    SELECT p.*, 9 - j.priority AS urgent FROM provider_requests p
-    JOIN unnest($2::text[], $3::text[], $4::int[]) AS w (tenant_id, job_id, run) USING (tenant_id, job_id, run)
+    SELECT p.*, 9 - j.priority AS urgent, w.placed FROM provider_requests p
+    JOIN unnest($2::text[], $3::text[], $4::int[], $5::bool[]) AS w (tenant_id, job_id, run, placed)
+        USING (tenant_id, job_id, run)
     JOIN jobs j USING (tenant_id, job_id)
     WHERE p.provider = $1 AND p.state = 'waiting' ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
 )
-UPDATE provider_requests p SET urgency = l.urgent, queued_at = coalesce(p.queued_at, clock_timestamp())
+UPDATE provider_requests p
+SET admitted_at = CASE WHEN l.placed THEN clock_timestamp() ELSE p.admitted_at END,
+    urgency = CASE WHEN l.placed THEN p.urgency ELSE l.urgent END,
+    queued_at = CASE WHEN l.placed THEN p.queued_at ELSE coalesce(p.queued_at, clock_timestamp()) END
 FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider);
 
 -- name: heads
