@@ -15,8 +15,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from agents import settings as configuration
-from agents.failpoints import arm
 from agents.heap import give_back
+from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
 

@@ -13,7 +13,7 @@ from sinks import Store
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One recognizer's answers about one recording, as `agents.providers.Answers`; all runs share them."""
+    """One recognizer's answers about one recording, as `asr.protocols.Answers`; all runs share them."""
 
     store: Store
     tenant_id: str

@@ -22,16 +22,13 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ConsistencyError
 from prometheus_client import generate_latest
 
-from agents import bind, intake, persist, reconcile, transcribe
-from agents.admission import Admission
-from agents.committer import Committer
+from agents import intake, persist, reconcile, transcribe
 from agents.excerpts import Excerpts
 from agents.file_limit import raise_file_limit
 from agents.group_positions import GroupPositions
 from agents.judge import Judge
 from agents.kafka import Kafka
 from agents.locations import Locations
-from agents.metrics import Metrics
 from agents.observe import WORKER, observe
 from agents.pace import Pace
 from agents.paid_calls import PaidCalls
@@ -47,15 +44,19 @@ from agents.providers import (
 from agents.record_batches import Records
 from agents.relay import Relay
 from agents.retention import DAYS, Retention
-from agents.scratch import temporary_files
+from agents.runtime import faust_binding
+from agents.runtime.backpressure import Admission
+from agents.runtime.group_commit import Committer
+from agents.runtime.leased_tasks import LongWork
+from agents.runtime.metrics import Metrics
+from agents.runtime.scratch import temporary_files
+from agents.runtime.skips import Skips
+from agents.runtime.stage import Stage
+from agents.runtime.supervision import Failed, Part
 from agents.settings import Settings
-from agents.skips import Skips
-from agents.stage import Stage
-from agents.supervision import Failed, Part
 from agents.sweeper import Sweeper
 from agents.tiebreak import Tiebreak
 from agents.topic_layout import TopicKeeper, ensure_topics
-from agents.work import LongWork
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Overdue, Store
 from sinks.migrate import migrate
@@ -261,7 +262,7 @@ class Fleet:
     parts: list[Part] = field(default_factory=list)
     #: Of the stages that run at the moment.
     apps: dict[str, faust.App] = field(default_factory=dict)
-    drivers: dict[str, bind.Driver] = field(default_factory=dict)
+    drivers: dict[str, faust_binding.Driver] = field(default_factory=dict)
     committer: Committer | None = None
     paces: list[Pace] = field(default_factory=list)
     #: What else goes on for a stage, by what it is called.
@@ -500,7 +501,7 @@ def _part(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable
 
 
 #: A stage's app, with what runs its events and the table that it owns, if any.
-_Built = tuple[faust.App, bind.Driver | None, bind.FaustTable | None]
+_Built = tuple[faust.App, faust_binding.Driver | None, faust_binding.FaustTable | None]
 
 
 async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: contextlib.AsyncExitStack) -> None:
@@ -515,8 +516,8 @@ async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: c
 
 
 def _build(fleet: Fleet, kafka: Kafka, committer: Committer, admission: Admission, stage: Stage) -> _Built:
-    app = bind.faust_app(stage.name, kafka, fleet.settings.data, **_membership(stage.name, fleet))
-    driver = bind.Driver(stage, committer, fleet.metrics, admission, fleet.skips)
+    app = faust_binding.faust_app(stage.name, kafka, fleet.settings.data, **_membership(stage.name, fleet))
+    driver = faust_binding.Driver(stage, committer, fleet.metrics, admission, fleet.skips)
     driver.attach(app)
     return app, driver, None
 
@@ -524,7 +525,9 @@ def _build(fleet: Fleet, kafka: Kafka, committer: Committer, admission: Admissio
 def _build_track(fleet: Fleet, kafka: Kafka, committer: Committer) -> _Built:
     more = _membership("track", fleet)
     changed = fleet.feeds.publish
-    app, table = bind.track_app(kafka, fleet.settings.data, committer, fleet.metrics, changed, fleet.skips, **more)
+    app, table = faust_binding.track_app(
+        kafka, fleet.settings.data, committer, fleet.metrics, changed, fleet.skips, **more
+    )
     return app, None, table
 
 
@@ -544,7 +547,7 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
 
     stale = False
     try:
-        await bind.run_app(app, up, STOP_S)
+        await faust_binding.run_app(app, up, STOP_S)
     except Failed as exc:
         stale = table is not None and isinstance(exc.__cause__, ConsistencyError)
         raise

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agents.work import LongWork
+from agents.runtime.leased_tasks import LongWork
 from schemas.errors import Unavailable
 from schemas.ids import Key
 from sinks import Database

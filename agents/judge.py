@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from agents.metrics import Metrics
 from agents.paid_calls import PaidCalls, until_stored
 from agents.providers import Adjudicator, Judgement
+from agents.runtime.leased_tasks import each
+from agents.runtime.metrics import Metrics
 from agents.text.adjudicate import Span, judged, overruled, spans
-from agents.work import each
 from schemas.errors import InvalidInput, ProviderError, RateLimited, Transient
 from schemas.jobs import Adjudication, Usage, used
 from schemas.texts import ERROR_CHARS, readable

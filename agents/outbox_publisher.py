@@ -19,8 +19,8 @@ from aiokafka import TopicPartition, errors
 from aiokafka.errors import KafkaError
 
 from agents import kafka as broker
-from agents.failpoints import passing
 from agents.kafka import Kafka
+from agents.runtime.failpoints import passing
 from schemas import topics
 from schemas.messages import MAX_EVENT_BYTES, MAX_LETTER_BYTES, load_headers
 

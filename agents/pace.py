@@ -30,7 +30,7 @@ WAIT_S = 10.0
 
 @dataclass
 class Pace:
-    """One recognizer's limits, and how it stands with it; as `agents.providers.Turns`, for calls in the middle of work.
+    """One recognizer's limits, and how it stands with it; as `asr.protocols.Turns`, for calls in the middle of work.
 
     Without limits it only minds pauses.
     """
@@ -100,7 +100,7 @@ class Pace:
         return await self.pause_s()  # one may have begun meanwhile
 
     async def wait(self) -> None:
-        """See `agents.providers.Turns`. However long the rate makes it wait, it keeps its moment: who gave it up would
+        """See `asr.protocols.Turns`. However long the rate makes it wait, it keeps its moment: who gave it up would
         be the last again.
         """
         left_s, reserved = 0.0, False

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
-from agents.stage import backoff_s
+from agents.runtime.stage import backoff_s
 from schemas.errors import Unavailable
 
 log = logging.getLogger(__name__)

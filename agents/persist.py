@@ -9,8 +9,8 @@ from typing import Any, cast
 import orjson
 
 from agents import names
-from agents.failpoints import passing
-from agents.stage import Stage, belonging, failed_job
+from agents.runtime.failpoints import passing
+from agents.runtime.stage import Stage, belonging, failed_job
 from agents.text.segments import segments, speakers
 from schemas import topics
 from schemas.events import MAX_EVENT_METADATA_BYTES, Persisted, Reconciled, RunSweep, StepState

@@ -25,11 +25,11 @@ from aiokafka.errors import KafkaError
 
 from agents import kafka as broker
 from agents import refused_events
-from agents.failpoints import passing
 from agents.kafka import Kafka
-from agents.metrics import Metrics
 from agents.outbox_publisher import GROUP, BatchRefused, Publisher, Refusal
 from agents.outbox_quarantine import Group, Parked, Quarantine
+from agents.runtime.failpoints import passing
+from agents.runtime.metrics import Metrics
 from schemas import topics
 from schemas.errors import Unavailable
 from sinks import Database

@@ -20,7 +20,7 @@ _PIECE = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The stored original, as `agents.providers.Audio`."""
+    """The stored original, as `asr.protocols.Audio`."""
 
     store: Store
     uri: str
@@ -38,7 +38,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The same sound that recognizers on this machine hear, as `agents.providers.Audio`: a FLAC file, made when it is
+    """The same sound that recognizers on this machine hear, as `asr.protocols.Audio`: a FLAC file, made when it is
     read.
     """
 

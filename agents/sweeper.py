@@ -46,7 +46,7 @@ class Positions(Protocol):
 
 
 class Commits(Protocol):
-    """`agents.committer.Committer`."""
+    """`agents.runtime.group_commit.Committer`."""
 
     async def commit(self, step: Step) -> object: ...
 

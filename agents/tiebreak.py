@@ -17,12 +17,12 @@ from typing import cast
 
 from agents.answers import Kept
 from agents.excerpts import Excerpts
-from agents.metrics import Metrics
 from agents.paid_calls import PaidCalls
 from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request, Turns, audio_used
+from agents.runtime.leased_tasks import each
+from agents.runtime.metrics import Metrics
 from agents.text.reconcile import Compared
 from agents.text.stretches import Stretch, disputes, settled, stretches
-from agents.work import each
 from schemas.errors import ConcordError, NotFound, ProviderError, RateLimited, Transient, Unavailable
 from schemas.jobs import Job, used
 from schemas.words import Hypothesis, Reconciliation, adapter

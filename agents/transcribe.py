@@ -13,7 +13,6 @@ from typing import Any, cast
 
 from agents import names
 from agents.answers import Kept
-from agents.failpoints import passing
 from agents.pace import Pace
 from agents.paid_calls import PaidCalls, until_stored
 from agents.providers import (
@@ -29,9 +28,10 @@ from agents.providers import (
     audio_used,
 )
 from agents.providers.whole import Packer
-from agents.stage import Stage, backoff_s, belonging
+from agents.runtime.failpoints import passing
+from agents.runtime.leased_tasks import LongWork
+from agents.runtime.stage import Stage, backoff_s, belonging
 from agents.stored_audio import FLAC, Decoded, Stored
-from agents.work import LongWork
 from schemas import topics
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState

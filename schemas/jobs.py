@@ -108,7 +108,7 @@ class ProviderRequest:
     run: int
     provider: str
     state: RequestState = "waiting"
-    #: What the provider echoes, see `agents.providers.Request.marker`.
+    #: What the provider echoes, see `asr.protocols.Request.marker`.
     marker: str = ""
     #: The provider's own id, known from "submitted" on.
     provider_id: str | None = None

@@ -119,7 +119,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A request that a provider has and no row knows; as `agents.providers.Listed`."""
+    """A request that a provider has and no row knows; as `asr.protocols.Listed`."""
 
     provider: str
     provider_id: str

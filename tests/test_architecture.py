@@ -19,15 +19,23 @@ MAY_IMPORT = {
     "schemas/": {"schemas"},
     "agents/text/": {"schemas", "agents.text"},
     "agents/providers/": {"schemas", "agents.providers", "agents.audio", "agents.processes"},
-    "agents/embedded/": {"schemas", "agents.embedded", "agents.scratch"},
+    "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
     "sinks/": {"schemas", "sinks"},
     "web/": {"schemas", "sinks", "web"},
 }
 
 STAGES = ("intake", "transcribe", "reconcile", "persist", "track")
-FORBIDDEN_TO_STAGES = {"faust", "aiokafka", "asyncpg", "agents.settings", "agents.bind", "agents.app", "web"}
+FORBIDDEN_TO_STAGES = {
+    "faust",
+    "aiokafka",
+    "asyncpg",
+    "agents.settings",
+    "agents.runtime.faust_binding",
+    "agents.app",
+    "web",
+}
 
-FAUST = {"agents/bind.py", "agents/app.py", "agents/offsets.py", "agents/kafka.py"}
+FAUST = {"agents/runtime/faust_binding.py", "agents/app.py", "agents/runtime/offsets.py", "agents/kafka.py"}
 ENVIRONMENT = {
     "agents/__main__.py",
     "agents/embedded/address.py",

@@ -17,8 +17,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents import scratch
 from agents.embedded.process import DEFAULT_CACHE
+from agents.runtime import scratch
 from schemas.errors import ServerError
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from agents import scratch
 from agents.embedded.jars import Runtime, fetch
 from agents.embedded.process import DEFAULT_CACHE, Child, FolderLock, keep_ports, tail, until
+from agents.runtime import scratch
 from schemas.errors import ServerError
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
-from agents import scratch
 from agents.embedded.process import Child, FolderLock, keep_ports
+from agents.runtime import scratch
 from schemas.errors import ServerError
 
 if TYPE_CHECKING:

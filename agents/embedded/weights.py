@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents import scratch
 from agents.embedded.process import DEFAULT_CACHE
+from agents.runtime import scratch
 from schemas.errors import ServerError
 
 if TYPE_CHECKING:

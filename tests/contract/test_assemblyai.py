@@ -28,7 +28,7 @@ ASKED = Request("acme", "j", 1, "concord-j-1-assemblyai", audio_url=SIGNED.forma
 
 
 class Sound:
-    """`agents.providers.Audio`: pieces, and perhaps a link; `closed` when the pieces were given up or read."""
+    """`asr.protocols.Audio`: pieces, and perhaps a link; `closed` when the pieces were given up or read."""
 
     def __init__(self, pieces=(b"RIFF", b"data"), link=None, error=None) -> None:
         self.pieces, self.link, self.error = pieces, link, error

@@ -9,8 +9,8 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from agents import committer as committing
-from agents.committer import Committer
+from agents.runtime import group_commit as committing
+from agents.runtime.group_commit import Committer
 from schemas.jobs import File, ProviderRequest, RequestChange, Transcript, Usage
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool

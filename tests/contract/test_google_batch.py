@@ -34,7 +34,7 @@ ASKED = Request("acme", "j", 1, "concord-j-1-google", content_type="audio/mp4", 
 
 
 class Sound:
-    """`agents.providers.Audio`; `closed` when its bytes were given up or read."""
+    """`asr.protocols.Audio`; `closed` when its bytes were given up or read."""
 
     def __init__(self, content, error=None):
         self.content, self.error, self.closed = content, error, False

@@ -67,7 +67,7 @@ def heard_all(found, seconds):
 
 
 class Kept(dict):
-    """`agents.providers.Answers` in memory."""
+    """`asr.protocols.Answers` in memory."""
 
     async def get(self, key):
         return super().get(key)

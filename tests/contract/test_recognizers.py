@@ -67,7 +67,7 @@ class Bench:
 
 
 class Sound:
-    """`agents.providers.Audio` over bytes."""
+    """`asr.protocols.Audio` over bytes."""
 
     def __init__(self, content: bytes = b"") -> None:
         self._content = content

@@ -17,13 +17,13 @@ from agents import intake, persist, reconcile, transcribe
 from agents.excerpts import Excerpts
 from agents.judge import Judge
 from agents.locations import Locations
-from agents.memory import Clock, MemoryFleet
 from agents.pace import Pace
 from agents.prober import Prober
 from agents.providers import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
 from agents.providers.whole import Packer
+from agents.runtime.in_memory import Clock, MemoryFleet
+from agents.runtime.leased_tasks import LongWork
 from agents.tiebreak import Tiebreak
-from agents.work import LongWork
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase

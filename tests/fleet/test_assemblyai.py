@@ -20,8 +20,8 @@ from agents.audio import decode as decoded
 from agents.audio import probe
 from agents.pace import Pace
 from agents.providers.assemblyai import AssemblyAI, Callback
-from agents.stage import step
-from agents.work import LongWork
+from agents.runtime.leased_tasks import LongWork
+from agents.runtime.stage import step
 from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from schemas.messages import decode

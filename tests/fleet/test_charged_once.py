@@ -17,9 +17,9 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents.commands.requests import decide, recover
-from agents.memory import Clock
 from agents.providers.assemblyai import AssemblyAI
 from agents.providers.scripted import Scripted
+from agents.runtime.in_memory import Clock
 from schemas.events import JobReprocess
 from tests.contract.test_recognizers import batch
 from tests.fleet.conftest import Story

@@ -14,9 +14,9 @@ import pytest
 from agents import intake, transcribe
 from agents.cancelling import cancel_all
 from agents.fetch_queue import FetchQueue
-from agents.memory import Clock, MemoryFleet
 from agents.pace import Pace
-from agents.work import LongWork
+from agents.runtime.in_memory import Clock, MemoryFleet
+from agents.runtime.leased_tasks import LongWork
 from schemas.jobs import OPEN
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase

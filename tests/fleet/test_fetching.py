@@ -13,7 +13,7 @@ from aiohttp import web
 
 from agents import intake
 from agents.locations import Locations
-from agents.work import LongWork
+from agents.runtime.leased_tasks import LongWork
 from schemas import topics
 from schemas.messages import Record, decode
 from sinks.memory import MemoryDatabase

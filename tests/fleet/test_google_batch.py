@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from agents import transcribe
 from agents.providers.google_batch import GoogleBatch
-from agents.stage import step
+from agents.runtime.stage import step
 from schemas.events import JobReprocess
 from tests.contract.test_recognizers import batch
 from tests.fleet.conftest import J, Speaker, Story

@@ -7,9 +7,9 @@ import pytest
 
 from agents import intake
 from agents.locations import Locations
-from agents.memory import Clock, MemoryFleet
-from agents.stage import Stage
-from agents.work import LongWork
+from agents.runtime.in_memory import Clock, MemoryFleet
+from agents.runtime.leased_tasks import LongWork
+from agents.runtime.stage import Stage
 from schemas.messages import largest, size_of
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore

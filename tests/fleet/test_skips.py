@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from agents.skips import refusing
-from agents.stage import step
+from agents.runtime.skips import refusing
+from agents.runtime.stage import step
 from schemas import topics
 from schemas.operations import Skip
 from tests.fleet.conftest import J, Speaker

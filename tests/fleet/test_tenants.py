@@ -12,8 +12,8 @@ import pytest
 
 from agents import intake, names
 from agents.locations import Locations
-from agents.memory import Clock, MemoryFleet
-from agents.work import LongWork
+from agents.runtime.in_memory import Clock, MemoryFleet
+from agents.runtime.leased_tasks import LongWork
 from schemas import ids
 from schemas.errors import InvalidInput, Unavailable
 from sinks.memory import MemoryDatabase

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from agents.audio import decode
-from agents.memory import MemoryFleet
 from agents.pace import Pace
 from agents.providers.google import Google
 from agents.providers.google_speech import Speech
 from agents.providers.scripted_judge import ScriptedJudge
+from agents.runtime.in_memory import MemoryFleet
 from agents.text.reconcile import compare
 from agents.tiebreak import Tiebreak
 from schemas.errors import ProviderError, RateLimited, Transient

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import pytest
 
-from agents import committer as committing
 from agents import intake
-from agents.stage import Stage
+from agents.runtime import group_commit as committing
+from agents.runtime.stage import Stage
 from schemas.errors import (
     Contended,
     InvalidInput,

@@ -14,7 +14,8 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 
 import agents.__main__
-from agents import bind, offsets, relay
+from agents import relay
+from agents.runtime import faust_binding, offsets
 from schemas import jobs
 from sinks.postgres import SQL
 
@@ -53,9 +54,9 @@ def no_fencing() -> None:
 
 def early_ack() -> None:
     """An event is acked when it arrives, before its work is durable."""
-    take = bind.Driver.take
+    take = faust_binding.Driver.take
 
-    async def acked(self: bind.Driver, record: Any, ack: Callable[[], Any]) -> None:
+    async def acked(self: faust_binding.Driver, record: Any, ack: Callable[[], Any]) -> None:
         await ack()
 
         async def nothing() -> None:
@@ -63,7 +64,7 @@ def early_ack() -> None:
 
         await take(self, record, nothing)
 
-    _put(bind.Driver, "take", acked)
+    _put(faust_binding.Driver, "take", acked)
 
 
 def relay_repeats() -> None:

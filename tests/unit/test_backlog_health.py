@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agents.app import Fleet
-from agents.metrics import Metrics
+from agents.runtime.metrics import Metrics
 from agents.settings import Settings
 from sinks import Overdue
 from sinks.memory import MemoryDatabase

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from agents import committer as committing
-from agents.committer import Committer
-from agents.stage import Stage, failed_job, step
+from agents.runtime import group_commit as committing
+from agents.runtime.group_commit import Committer
+from agents.runtime.stage import Stage, failed_job, step
 from schemas import topics
 from schemas.errors import Contended, StorageRefused, Unavailable
 from schemas.events import StepState
@@ -44,7 +44,7 @@ def created(number: int) -> Step:
 
 
 async def moved(number: int) -> Step:
-    """A step of `reconcile` that moves a job on, with everything that `agents.stage.step` gives it."""
+    """A step of `reconcile` that moves a job on, with everything that `agents.runtime.stage.step` gives it."""
 
     async def handle(envelope):
         progress = Progress(run=1, status="persisting", stage="reconcile", step=StepState(state="done"))

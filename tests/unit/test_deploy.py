@@ -15,7 +15,7 @@ import promql_parser
 import pytest
 import yaml
 
-from agents.metrics import Metrics
+from agents.runtime.metrics import Metrics
 from agents.settings import variables
 from schemas import topics
 

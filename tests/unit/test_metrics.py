@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from agents.metrics import Metrics
+from agents.runtime.metrics import Metrics
 from agents.text.reconcile import reconcile
 from schemas.jobs import Outcome, Step, Transcript, Usage
 from schemas.words import Hypothesis, Word

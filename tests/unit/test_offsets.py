@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.offsets import Held, Offsets
+from agents.runtime.offsets import Held, Offsets
 
 P = ("topic", 0)
 

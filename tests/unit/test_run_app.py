@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from agents import bind
-from agents.bind import run_app
-from agents.offsets import Offsets
-from agents.supervision import Failed, Hung, Place
+from agents.runtime import faust_binding
+from agents.runtime.faust_binding import run_app
+from agents.runtime.offsets import Offsets
+from agents.runtime.supervision import Failed, Hung, Place
 
 UPLOADED, DUE = TP("audio.uploaded", 2), TP("intake.due", 0)
 
@@ -48,7 +48,7 @@ class App:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
     for name, seconds in {"LOOK_S": 0.001, "PART_END_S": 0.02, "HUNG_S": 0.1}.items():
-        monkeypatch.setattr(bind, name, seconds)
+        monkeypatch.setattr(faust_binding, name, seconds)
 
 
 async def test_what_crashes_says_where_it_was_and_of_what():

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.bind import faust_app
 from agents.commands.serve import make_data_folder
 from agents.embedded import address
 from agents.kafka import Kafka
+from agents.runtime.faust_binding import faust_app
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from agents import scratch
+from agents.runtime import scratch
 
 _WORK = """
 import sys, tempfile, time
 from pathlib import Path
-from agents.scratch import temporary_files
+from agents.runtime.scratch import temporary_files
 with temporary_files() as own:
     with tempfile.TemporaryDirectory(prefix="concord-") as folder:
         (Path(folder) / "audio").write_bytes(b"half a recording")

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from agents.record_batches import Fetched, Records
-from agents.skips import Skips
+from agents.runtime.skips import Skips
 from schemas.errors import Unavailable
 from schemas.messages import Flaw, Record
 from schemas.operations import Skip

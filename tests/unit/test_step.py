@@ -1,4 +1,4 @@
-"""Every way out of `agents.stage.step`: whatever a handler does, there is a step to commit, or a server is away."""
+"""Every way out of `runtime.stage.step`: whatever a handler does, there is a step to commit, or a server is away."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.stage import RETRIES, WAITS, Stage, backoff_s, step
+from agents.runtime.stage import RETRIES, WAITS, Stage, backoff_s, step
 from schemas import topics
 from schemas.errors import InvalidInput, NotFound, ProviderError, RefusedMedia, Transient, Unavailable
 from schemas.events import AsrResult, JobFailed
@@ -27,7 +27,7 @@ RESULT = {"tenant_id": "t", "job_id": "j", "run": 2, "provider": "a", "status": 
 
 
 def failing(stage_name: str = "reconcile"):
-    from agents.stage import failed_job
+    from agents.runtime.stage import failed_job
 
     return lambda envelope, failure: failed_job(stage_name, envelope, failure)
 

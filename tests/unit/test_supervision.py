@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from agents import supervision
-from agents.supervision import Failed, Hung, Part, Place
+from agents.runtime import supervision
+from agents.runtime.supervision import Failed, Hung, Part, Place
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from agents.bind import FaustTable, track_app
-from agents.committer import Committer
 from agents.kafka import Kafka
-from agents.metrics import Metrics
-from agents.skips import Skips
+from agents.runtime.faust_binding import FaustTable, track_app
+from agents.runtime.group_commit import Committer
+from agents.runtime.metrics import Metrics
+from agents.runtime.skips import Skips
 from schemas.operations import Skip
 from sinks.memory import MemoryDatabase
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from mode import Service
 
-from agents.offsets import TURN, Unraced
+from agents.runtime.offsets import TURN, Unraced
 
 
 class Probe(Unraced, Service):

@@ -100,7 +100,7 @@ class Stage:
     limit_s: float = 20.0
     #: Events handled at once by one worker.
     concurrency: int = 48
-    #: Where its events stand in a busy process, see `agents.admission`; None if they have a time of their own.
+    #: Its events' priority in a busy process, see `agents.runtime.backpressure`; None if they have a time of their own.
     rank: int | None = None
     #: Whether what others send it is new work, which takes turns with everything that has begun.
     begins: bool = False

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agents.stage import backoff_s
+from agents.runtime.stage import backoff_s
 from schemas.errors import Contended, Unavailable
 from schemas.jobs import Step
 from sinks import Database

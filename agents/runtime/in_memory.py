@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 
 from agents import track
-from agents.committer import Committer
-from agents.stage import Stage, step
+from agents.runtime.group_commit import Committer
+from agents.runtime.stage import Stage, step
 from schemas import ids, topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.events import Data, JobStatus

@@ -12,7 +12,7 @@ import logging
 from dataclasses import replace
 from typing import Protocol
 
-from agents.stage import Stage
+from agents.runtime.stage import Stage
 from schemas.errors import Skipped, Unavailable
 from schemas.jobs import Outcome
 from schemas.messages import Envelope, Record

@@ -14,15 +14,15 @@ import faust
 from yarl import URL
 
 from agents import track
-from agents.admission import Admission
-from agents.committer import TOLD_S, Committer
-from agents.failpoints import passing
 from agents.kafka import MAX_RECORD_BYTES, Kafka
-from agents.metrics import Metrics
-from agents.offsets import Transport
-from agents.skips import Skips, refusing
-from agents.stage import Stage, backoff_s, step, undeliverable
-from agents.supervision import Failed, Hung, Place
+from agents.runtime.backpressure import Admission
+from agents.runtime.failpoints import passing
+from agents.runtime.group_commit import TOLD_S, Committer
+from agents.runtime.metrics import Metrics
+from agents.runtime.offsets import Transport
+from agents.runtime.skips import Skips, refusing
+from agents.runtime.stage import Stage, backoff_s, step, undeliverable
+from agents.runtime.supervision import Failed, Hung, Place
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, Skipped, Unavailable
 from schemas.events import JobStatus

@@ -1,0 +1,1 @@
+"""What runs stages: Faust, group commit, backpressure, leases, supervision. A stage imports `stage` alone of it."""
