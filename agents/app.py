@@ -25,9 +25,7 @@ from prometheus_client import generate_latest
 from agents import intake, persist, reconcile, transcribe
 from agents.excerpts import Excerpts
 from agents.file_limit import raise_file_limit
-from agents.group_positions import GroupPositions
 from agents.judge import Judge
-from agents.kafka import Kafka
 from agents.locations import Locations
 from agents.observe import WORKER, observe
 from agents.pace import Pace
@@ -41,12 +39,15 @@ from agents.providers import (
     RemoteRecognizer,
     UploadingRecognizer,
 )
-from agents.record_batches import Records
 from agents.relay import Relay
 from agents.retention import DAYS, Retention
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Admission
 from agents.runtime.group_commit import Committer
+from agents.runtime.kafka.client import Kafka
+from agents.runtime.kafka.group_positions import GroupPositions
+from agents.runtime.kafka.record_batches import Records
+from agents.runtime.kafka.topic_layout import TopicKeeper, ensure_topics
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.metrics import Metrics
 from agents.runtime.scratch import temporary_files
@@ -56,7 +57,6 @@ from agents.runtime.supervision import Failed, Part
 from agents.settings import Settings
 from agents.sweeper import Sweeper
 from agents.tiebreak import Tiebreak
-from agents.topic_layout import TopicKeeper, ensure_topics
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Overdue, Store
 from sinks.migrate import migrate

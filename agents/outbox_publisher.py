@@ -18,9 +18,9 @@ from typing import Any
 from aiokafka import TopicPartition, errors
 from aiokafka.errors import KafkaError
 
-from agents import kafka as broker
-from agents.kafka import Kafka
 from agents.runtime.failpoints import passing
+from agents.runtime.kafka import client as broker
+from agents.runtime.kafka.client import Kafka
 from schemas import topics
 from schemas.messages import MAX_EVENT_BYTES, MAX_LETTER_BYTES, load_headers
 

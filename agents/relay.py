@@ -23,12 +23,12 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from agents import kafka as broker
 from agents import refused_events
-from agents.kafka import Kafka
 from agents.outbox_publisher import GROUP, BatchRefused, Publisher, Refusal
 from agents.outbox_quarantine import Group, Parked, Quarantine
 from agents.runtime.failpoints import passing
+from agents.runtime.kafka import client as broker
+from agents.runtime.kafka.client import Kafka
 from agents.runtime.metrics import Metrics
 from schemas import topics
 from schemas.errors import Unavailable

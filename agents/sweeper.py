@@ -38,7 +38,7 @@ LEASE_S: Final = 3 * LOOK_S
 
 
 class Positions(Protocol):
-    """What the sweeper asks of Kafka, see `agents.group_positions.GroupPositions`."""
+    """What the sweeper asks of Kafka, see `agents.runtime.kafka.group_positions.GroupPositions`."""
 
     async def ends(self, topics: Collection[str]) -> dict[Any, int]: ...
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from agents.app import kafka_of, open_store, roles
 from agents.commands.serve import servers
-from agents.kafka import Kafka
+from agents.runtime.kafka.client import Kafka
 from agents.settings import Settings, from_env
 from bench import bare, measure
 from bench.load import Load

@@ -12,7 +12,7 @@ from typing import Any
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from agents.kafka import Kafka
+from agents.runtime.kafka.client import Kafka
 
 #: audio.uploaded, two asr.requests, two asr.results, reconciled, persisted: a recording's way is five hops long.
 HOPS = 5

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 import orjson
 
-from agents.kafka import Kafka, consumer, producer
+from agents.runtime.kafka.client import Kafka, consumer, producer
 
 if TYPE_CHECKING:
     from bench.measure import Statuses

@@ -35,7 +35,12 @@ FORBIDDEN_TO_STAGES = {
     "web",
 }
 
-FAUST = {"agents/runtime/faust_binding.py", "agents/app.py", "agents/runtime/offsets.py", "agents/kafka.py"}
+FAUST = {
+    "agents/runtime/faust_binding.py",
+    "agents/app.py",
+    "agents/runtime/offsets.py",
+    "agents/runtime/kafka/client.py",
+}
 ENVIRONMENT = {
     "agents/__main__.py",
     "agents/embedded/address.py",

@@ -12,14 +12,14 @@ from aiokafka import TopicPartition, conn
 from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
 
-from agents import kafka as clients
-from agents import topic_layout
 from agents.app import kafka_of
 from agents.commands.finding import CLOCK_S, CONNECT_S, Finding, Level, stale
+from agents.runtime.kafka import client as clients
+from agents.runtime.kafka import topic_layout
 from schemas import topics
 
 if TYPE_CHECKING:
-    from agents.kafka import Kafka
+    from agents.runtime.kafka.client import Kafka
     from agents.settings import Settings
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import TopicPartition
 
-from agents import kafka as clients
 from agents.commands import reach
+from agents.runtime.kafka import client as clients
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
 from schemas.events import AudioUploaded, Event, JobReprocess
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
 
-    from agents.kafka import Kafka
+    from agents.runtime.kafka.client import Kafka
     from agents.settings import Settings
     from schemas.ids import Key
     from schemas.jobs import Job

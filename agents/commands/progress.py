@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from aiokafka import TopicPartition
 
-from agents import kafka as clients
 from agents.commands import reach
+from agents.runtime.kafka import client as clients
 from agents.track import key_of, newest
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
@@ -25,7 +25,7 @@ from schemas.printable import LINE, printable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 
-    from agents.kafka import Kafka
+    from agents.runtime.kafka.client import Kafka
     from schemas.events import JobStatus, StepState
     from schemas.ids import Key
     from schemas.jobs import Job

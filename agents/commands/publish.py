@@ -19,10 +19,10 @@ from uuid import uuid4
 import orjson
 from pydantic import ValidationError
 
-from agents import kafka as clients
 from agents import names
 from agents.commands import reach
 from agents.commands.progress import Board, following
+from agents.runtime.kafka import client as clients
 from schemas import topics
 from schemas.errors import ConcordError, InvalidInput, NotFound
 from schemas.events import AudioUploaded, JobStatus, Options
@@ -34,7 +34,7 @@ from sinks.blobs import PIECE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from agents.kafka import Kafka
+    from agents.runtime.kafka.client import Kafka
     from agents.settings import Settings
     from schemas.ids import Key
     from sinks import Store

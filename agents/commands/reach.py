@@ -24,7 +24,7 @@ from sinks.reader import Reader
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from agents.kafka import Kafka
+    from agents.runtime.kafka.client import Kafka
     from agents.settings import Settings
     from schemas.jobs import Job
     from sinks import Store

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from agents import kafka as clients
 from agents.commands import reach
 from agents.commands.usage import moment
-from agents.topic_layout import admin_client
+from agents.runtime.kafka import client as clients
+from agents.runtime.kafka.topic_layout import admin_client
 from schemas import topics
 from schemas.errors import InvalidInput
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from agents.kafka import Kafka
+    from agents.runtime.kafka.client import Kafka
     from agents.settings import Settings
 
 #: States of a group in which its offsets may be changed: nobody reads.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from agents import kafka as clients
 from agents.commands import reach
 from agents.commands.dlq import pretty, readable_bytes
+from agents.runtime.kafka import client as clients
 from schemas import topics
 from schemas.errors import InvalidInput, NotFound
 from schemas.operations import Skip
@@ -21,7 +21,7 @@ from schemas.printable import LINE, printable
 if TYPE_CHECKING:
     from typing import Any
 
-    from agents.kafka import Kafka
+    from agents.runtime.kafka.client import Kafka
     from agents.settings import Settings
     from schemas.messages import Record
     from sinks.operations import Operations

@@ -12,7 +12,7 @@ import orjson
 
 from agents.commands import reach
 from agents.commands.dlq import positive
-from agents.group_positions import GroupPositions
+from agents.runtime.kafka.group_positions import GroupPositions
 from agents.stuck_jobs import STAGES
 from agents.sweeper import Sweeper
 from schemas.jobs import TERMINAL

@@ -14,10 +14,10 @@ import faust
 from yarl import URL
 
 from agents import track
-from agents.kafka import MAX_RECORD_BYTES, Kafka
 from agents.runtime.backpressure import Admission
 from agents.runtime.failpoints import passing
 from agents.runtime.group_commit import TOLD_S, Committer
+from agents.runtime.kafka.client import MAX_RECORD_BYTES, Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.offsets import Transport
 from agents.runtime.skips import Skips, refusing

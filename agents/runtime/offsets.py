@@ -21,7 +21,7 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from agents import record_batches
+from agents.runtime.kafka import record_batches
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from backports import zstd
 
-from agents.kafka import Kafka, consumer, record_of
+from agents.runtime.kafka.client import Kafka, consumer, record_of
 from tests.batches import GZIP, LZ4, SNAPPY, ZSTD, Batch, Rec, Wire, sized, varint, xerial
 
 NOISE = os.urandom(60)

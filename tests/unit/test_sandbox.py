@@ -14,8 +14,8 @@ import pytest
 
 from agents.commands.serve import make_data_folder
 from agents.embedded import address
-from agents.kafka import Kafka
 from agents.runtime.faust_binding import faust_app
+from agents.runtime.kafka.client import Kafka
 
 ROOT = Path(__file__).parents[2]
 

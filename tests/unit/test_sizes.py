@@ -13,7 +13,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.record_batches import MAX_HEADERS
+from agents.runtime.kafka.record_batches import MAX_HEADERS
 from schemas import topics
 from schemas.errors import MalformedEvent
 from schemas.events import JobFailed, JobReprocess, JobStatus, StepState

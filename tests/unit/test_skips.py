@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import TopicPartition
 
-from agents.record_batches import Fetched, Records
+from agents.runtime.kafka.record_batches import Fetched, Records
 from agents.runtime.skips import Skips
 from schemas.errors import Unavailable
 from schemas.messages import Flaw, Record

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agents.kafka import Kafka
 from agents.runtime.faust_binding import FaustTable, track_app
 from agents.runtime.group_commit import Committer
+from agents.runtime.kafka.client import Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
 from schemas.operations import Skip

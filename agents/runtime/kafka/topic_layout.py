@@ -22,7 +22,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
 
 from agents import track
-from agents.kafka import MAX_RECORD_BYTES, Kafka
+from agents.runtime.kafka.client import MAX_RECORD_BYTES, Kafka
 from schemas import topics
 from schemas.errors import Misconfigured
 from schemas.topics import Topic

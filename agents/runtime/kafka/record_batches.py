@@ -26,7 +26,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from agents.decompression import Decoded
+from agents.runtime.kafka.decompression import Decoded
 from schemas.messages import MAX_VALUE_BYTES, Flaw, Headers
 
 log = logging.getLogger(__name__)

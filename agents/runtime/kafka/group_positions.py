@@ -10,9 +10,9 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 
-from agents import kafka as clients
-from agents.kafka import Kafka
-from agents.topic_layout import admin_client
+from agents.runtime.kafka import client as clients
+from agents.runtime.kafka.client import Kafka
+from agents.runtime.kafka.topic_layout import admin_client
 
 #: For each topic and partition the offset of the next record.
 Ends = Mapping[Any, int]

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiokafka
 
-from agents import record_batches
+from agents.runtime.kafka import record_batches
 from schemas.messages import Flaw, Record
 
 #: Largest record, in bytes: a dead letter is a stranger's record with some headers more.

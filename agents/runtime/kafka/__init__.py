@@ -1,0 +1,1 @@
+"""Kafka below Faust: clients, record batches of any maker, topics and positions of groups."""
