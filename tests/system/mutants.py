@@ -14,8 +14,8 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 
 import agents.__main__
-from agents import relay
 from agents.runtime import faust_binding, offsets
+from agents.runtime.outbox import relay
 from schemas import jobs
 from sinks.postgres import SQL
 

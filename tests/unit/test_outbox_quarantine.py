@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.outbox_publisher import Refusal
-from agents.outbox_quarantine import ALONE_S, LONGEST_S, SUSPECTS, TRIES, Group, Parked, Quarantine
+from agents.runtime.outbox.publisher import Refusal
+from agents.runtime.outbox.quarantine import ALONE_S, LONGEST_S, SUSPECTS, TRIES, Group, Parked, Quarantine
 
 FINAL, CLEAR, VAGUE = Refusal("too large", True, True), Refusal("too large", True, False), Refusal("?", False, False)
 

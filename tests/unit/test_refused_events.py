@@ -7,7 +7,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from agents.refused_events import end_of_run
+from agents.runtime.outbox.refused_events import end_of_run
 from schemas import topics
 from schemas.events import AudioFetch
 from schemas.jobs import Job, Later, Outcome, Step

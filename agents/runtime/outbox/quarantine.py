@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.outbox_publisher import Refusal
+from agents.runtime.outbox.publisher import Refusal
 
 #: How often a row that stands alone is tried before it counts as refused, unless it is final at once. Meanwhile a limit
 #: of its topic may be raised (`topic_layout.TopicKeeper`).

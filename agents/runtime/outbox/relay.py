@@ -23,13 +23,13 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from agents import refused_events
-from agents.outbox_publisher import GROUP, BatchRefused, Publisher, Refusal
-from agents.outbox_quarantine import Group, Parked, Quarantine
 from agents.runtime.failpoints import passing
 from agents.runtime.kafka import client as broker
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.metrics import Metrics
+from agents.runtime.outbox import refused_events
+from agents.runtime.outbox.publisher import GROUP, BatchRefused, Publisher, Refusal
+from agents.runtime.outbox.quarantine import Group, Parked, Quarantine
 from schemas import topics
 from schemas.errors import Unavailable
 from sinks import Database

@@ -1,0 +1,1 @@
+"""From the outbox in PostgreSQL to Kafka, each row once."""
