@@ -23,14 +23,14 @@ from faust.exceptions import ConsistencyError
 from prometheus_client import generate_latest
 
 from agents import intake, persist, reconcile, transcribe
-from agents.excerpts import Excerpts
 from agents.file_limit import raise_file_limit
 from agents.judge import Judge
-from agents.locations import Locations
+from agents.media.clips import Excerpts
+from agents.media.probe_pool import Prober
+from agents.media.source.audio_source import Locations
 from agents.observe import WORKER, observe
 from agents.pace import Pace
 from agents.paid_calls import PaidCalls
-from agents.prober import Prober
 from agents.providers import (
     Adjudicator,
     LocalRecognizer,

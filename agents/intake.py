@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from agents.fetch_queue import FetchQueue, share_of
-from agents.locations import Fetched, Locations, host_of_uri
+from agents.media.source.audio_source import Fetched, Locations, host_of_uri
 from agents.options import Abilities, check_options
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from agents.audio_url import AllowedHosts
+from agents.media.source.audio_url import AllowedHosts
 from schemas.errors import SettingsError
 from schemas.ids import Name
 

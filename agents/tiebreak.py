@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from agents.answers import Kept
-from agents.excerpts import Excerpts
+from agents.media.clips import Excerpts
 from agents.paid_calls import PaidCalls
 from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request, Turns, audio_used
 from agents.runtime.leased_tasks import each

@@ -13,6 +13,8 @@ from typing import Any, cast
 
 from agents import names
 from agents.answers import Kept
+from agents.media.stored_audio import FLAC, Decoded, Stored
+from agents.media.transcode import Packer
 from agents.pace import Pace
 from agents.paid_calls import PaidCalls, until_stored
 from agents.providers import (
@@ -27,11 +29,9 @@ from agents.providers import (
     UploadingRecognizer,
     audio_used,
 )
-from agents.providers.whole import Packer
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage, backoff_s, belonging
-from agents.stored_audio import FLAC, Decoded, Stored
 from schemas import topics
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState

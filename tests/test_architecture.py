@@ -18,7 +18,12 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 MAY_IMPORT = {
     "schemas/": {"schemas"},
     "agents/text/": {"schemas", "agents.text"},
-    "agents/providers/": {"schemas", "agents.providers", "agents.audio", "agents.processes"},
+    "agents/providers/": {
+        "schemas",
+        "agents.providers",
+        "agents.media.decoding.decoder",
+        "agents.media.subprocess_worker",
+    },
     "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
     "sinks/": {"schemas", "sinks"},
     "web/": {"schemas", "sinks", "web"},
@@ -46,7 +51,7 @@ ENVIRONMENT = {
     "agents/embedded/address.py",
     "agents/embedded/kafka.py",
     "agents/embedded/postgres.py",
-    "agents/sandbox.py",  # what children get of it
+    "agents/media/sandbox.py",  # what children get of it
 }
 
 

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents import app, sandbox
+from agents import app
 from agents.embedded import address
 from agents.embedded.sample_call import sample_call
+from agents.media import sandbox
 from agents.settings import Settings
 from schemas.errors import Ambiguous, ServerError, SettingsError, Unavailable
 from schemas.jobs import Job

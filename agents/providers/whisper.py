@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.audio import Piece, pieces
-from agents.processes import Died, Message, Worker, begin, serve
+from agents.media.decoding.decoder import Piece, pieces
+from agents.media.subprocess_worker import Died, Message, Worker, begin, serve
 from agents.providers import Request
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis, Word

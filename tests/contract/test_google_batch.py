@@ -18,8 +18,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents.app import open_recognizer, open_tiebreaker
-from agents.audio import decode
 from agents.commands.doctor import _recognizer as examined
+from agents.media.decoding.decoder import decode
 from agents.providers import Checked, Pending, PiecewiseRecognizer, Request, UploadingRecognizer
 from agents.providers.google_batch import LATEST_S, LONGEST_MS, SOONEST_S, GoogleBatch
 from agents.settings import from_env
@@ -511,7 +511,7 @@ async def test_no_word_of_the_key_is_told(bench, tmp_path, caplog):
 
 def test_what_is_packed_is_what_was_decoded(tmp_path):
     """Sample by sample: the process packs what the prober and the other recognizers hear."""
-    from agents.providers.whole import _answer
+    from agents.media.transcode import _answer
 
     source, target = tmp_path / "a.m4a", tmp_path / "a.flac"
     source.write_bytes(CALL)

@@ -481,7 +481,7 @@ def decoders():
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"agents.providers.pieces" in (folder / "cmdline").read_bytes():
+            if parent == os.getpid() and b"agents.media.flac_chunks" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
     return found
 
@@ -512,7 +512,7 @@ async def test_the_server_refuses_what_the_vendor_refuses(bench, content):
 
 
 async def test_the_server_refuses_more_than_a_minute(bench):
-    from agents.providers.pieces import flac
+    from agents.media.flac_chunks import flac
 
     speech = Speech("google", project="our-project", endpoint=bench.endpoint)
     await speech.opened()
@@ -651,8 +651,8 @@ async def test_read_speech_comes_back_as_words(tmp_path):
     """Whisper listens on Google's behalf: pieces, encoding and times survive the way there and back."""
     from faster_whisper import WhisperModel
 
-    from agents.audio import decode
     from agents.embedded.weights import model_path
+    from agents.media.decoding.decoder import decode
 
     model = await asyncio.to_thread(lambda: WhisperModel(str(model_path("tiny.en", None)), compute_type="int8"))
 

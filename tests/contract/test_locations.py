@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from agents.locations import Locations
+from agents.media.source.audio_source import Locations
 from schemas.errors import RefusedLocation, RefusedMedia, Unavailable
 from schemas.events import AudioFetch
 from sinks.fallback import FallbackStore

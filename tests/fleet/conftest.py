@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from agents import intake, persist, reconcile, transcribe
-from agents.excerpts import Excerpts
 from agents.judge import Judge
-from agents.locations import Locations
+from agents.media.clips import Excerpts
+from agents.media.probe_pool import Prober
+from agents.media.source.audio_source import Locations
+from agents.media.transcode import Packer
 from agents.pace import Pace
-from agents.prober import Prober
 from agents.providers import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
-from agents.providers.whole import Packer
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
 from agents.tiebreak import Tiebreak

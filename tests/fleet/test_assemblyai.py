@@ -16,8 +16,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents import transcribe
-from agents.audio import decode as decoded
-from agents.audio import probe
+from agents.media.decoding.decoder import decode as decoded
+from agents.media.decoding.decoder import probe
 from agents.pace import Pace
 from agents.providers.assemblyai import AssemblyAI, Callback
 from agents.runtime.leased_tasks import LongWork

@@ -32,7 +32,7 @@ class Fetcher:
     begun: list[str] = field(default_factory=list)
 
     async def fetch(self, data, *, again=False):
-        from agents.locations import Fetched
+        from agents.media.source.audio_source import Fetched
 
         self.begun.append(data.filename)
         await self.open.wait()

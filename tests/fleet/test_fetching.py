@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from agents import intake
-from agents.locations import Locations
+from agents.media.source.audio_source import Locations
 from agents.runtime.leased_tasks import LongWork
 from schemas import topics
 from schemas.messages import Record, decode

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from agents import intake
-from agents.locations import Locations
+from agents.media.source.audio_source import Locations
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage

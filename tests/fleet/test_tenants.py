@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from agents import intake, names
-from agents.locations import Locations
+from agents.media.source.audio_source import Locations
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
 from schemas import ids

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from agents.audio import decode
+from agents.media.decoding.decoder import decode
 from agents.pace import Pace
 from agents.providers.google import Google
 from agents.providers.google_speech import Speech

@@ -69,7 +69,7 @@ from aiohttp import web
 from assemblyai import LanguageCode
 from yarl import URL
 
-from agents.audio import pieces
+from agents.media.decoding.decoder import pieces
 from agents.providers.scripted import hear
 from schemas.words import Hypothesis, Word
 from tests.servers.billing import Billing, Switched, cut, half

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from agents.excerpts import Excerpts
+from agents.media.clips import Excerpts
 from agents.pace import Pace
 from agents.providers import Request
 from agents.text.reconcile import compare
@@ -77,7 +77,7 @@ def write(path, samples):
 
 
 def read(path):
-    from agents.audio import decode
+    from agents.media.decoding.decoder import decode
 
     return np.concatenate(list(decode(path)))
 

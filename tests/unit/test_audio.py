@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.audio import decode, pieces, probe
-from agents.prober import Prober
+from agents.media.decoding.decoder import decode, pieces, probe
+from agents.media.probe_pool import Prober
 from schemas.errors import NotFound, RefusedMedia, Transient
 from tests.conftest import need
 

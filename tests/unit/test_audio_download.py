@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.audio_download import Downloader, Patience
-from agents.audio_url import AllowedHosts, is_public
+from agents.media.source.audio_download import Downloader, Patience
+from agents.media.source.audio_url import AllowedHosts, is_public
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
 from tests.servers.hosts import answering, raw, serving
 

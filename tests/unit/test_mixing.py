@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.audio import decode, probe
-from agents.excerpts import excerpts
-from agents.mixing import Mixer
+from agents.media.clips import excerpts
+from agents.media.decoding.decoder import decode, probe
+from agents.media.decoding.mixing import Mixer
 from tests.conftest import need
 from tests.recordings import RATE, voice, write
 

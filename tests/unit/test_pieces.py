@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.audio import cut, decode
-from agents.providers.pieces import LONGEST_S, RATE, SHORTEST_S, Cutter, flac
+from agents.media.decoding.decoder import cut, decode
+from agents.media.flac_chunks import LONGEST_S, RATE, SHORTEST_S, Cutter, flac
 from schemas.errors import RefusedMedia, Transient
 
 #: Hertz: levels instead of sound. The cutter does not know the difference, and ten hours are nothing.

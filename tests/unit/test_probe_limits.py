@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from agents.audio import MAX_DURATION_MS, Limits, probe
-from agents.formats import CODECS, CONTAINERS
-from agents.prober import Prober
-from agents.recording import MAX_SOUND_TRACKS, MAX_TRACKS, Recording
+from agents.media.decoding.decoder import MAX_DURATION_MS, Limits, probe
+from agents.media.decoding.formats import CODECS, CONTAINERS
+from agents.media.decoding.recording import MAX_SOUND_TRACKS, MAX_TRACKS, Recording
+from agents.media.probe_pool import Prober
 from schemas.errors import RefusedMedia
 from tests.conftest import need
 from tests.recordings import flac_of_nothing, voice, write, zlib_matroska

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from agents.prober import _Places
+from agents.media.probe_pool import _Places
 
 
 async def told(places: _Places, *tenants: str) -> tuple[list[str], asyncio.Queue[None], list[asyncio.Task[None]]]:

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from agents.processes import FILE_SIZE, MEMORY, NICENESS, Died, Worker, begin, serve
-from agents.sandbox import PASSED
+from agents.media.sandbox import PASSED
+from agents.media.subprocess_worker import FILE_SIZE, MEMORY, NICENESS, Died, Worker, begin, serve
 from schemas.errors import RefusedMedia, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -233,8 +233,8 @@ async def test_the_childs_environment_is_a_short_list_and_its_limits_are_low(wor
 def test_a_child_that_is_taken_over_gets_nowhere():
     program = (
         "import asyncio, json\n"
-        "from agents.processes import Worker\n"
-        "from agents.sandbox import keep_private\n"
+        "from agents.media.subprocess_worker import Worker\n"
+        "from agents.media.sandbox import keep_private\n"
         "async def main():\n"
         "    keep_private()\n"
         f"    worker = Worker({THIS!r})\n"
@@ -281,7 +281,7 @@ def test_uvloop_the_loop_of_production_does_all_of_it_too():
 def test_the_child_dies_with_its_parent_idle_or_at_work(order):
     program = (
         "import asyncio, sys\n"
-        "from agents.processes import Worker\n"
+        "from agents.media.subprocess_worker import Worker\n"
         "async def main():\n"
         f"    worker = Worker({THIS!r})\n"
         "    await worker.ask({'do': 'echo', 'say': 1}, stall_s=60)\n"

@@ -57,7 +57,7 @@ def test_a_data_folder_that_is_there_keeps_its_mode(tmp_path):
 def test_a_process_that_keeps_private_shows_nothing_and_makes_private_files(tmp_path):
     program = (
         "import ctypes, os, sys\n"
-        "from agents.sandbox import keep_private\n"
+        "from agents.media.sandbox import keep_private\n"
         "os.umask(0)\n"
         "keep_private()\n"
         "open(sys.argv[1], 'w').close()\n"

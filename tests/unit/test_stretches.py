@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.excerpts import Excerpts, excerpts
+from agents.media.clips import Excerpts, excerpts
 from agents.text.reconcile import compare
 from agents.text.stretches import CONTEXT_MS, Dispute, disputes, settled, stretches
 from schemas.errors import RefusedMedia

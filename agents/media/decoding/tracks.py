@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agents.mixing import SILENT_PEAK
-from agents.recording import Recording
+from agents.media.decoding.mixing import SILENT_PEAK
+from agents.media.decoding.recording import Recording
 
 if TYPE_CHECKING:
     import av

@@ -19,8 +19,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from agents.audio_files import EXHAUSTED
-from agents.audio_url import AllowedHosts, check_port, host_of, is_public, web_url
+from agents.media.source.audio_files import EXHAUSTED
+from agents.media.source.audio_url import AllowedHosts, check_port, host_of, is_public, web_url
 from agents.providers.retry_after import seconds_of
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
 

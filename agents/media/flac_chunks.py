@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from agents.audio import SILENT_PEAK, Piece, pieces
-from agents.processes import Died, Message, Worker, begin, serve
+from agents.media.decoding.decoder import SILENT_PEAK, Piece, pieces
+from agents.media.subprocess_worker import Died, Message, Worker, begin, serve
 from schemas.errors import Transient, Unavailable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Flac:
 
     start_ms: int
     length_ms: int
-    #: It never gets louder than `agents.audio.SILENT_PEAK`.
+    #: It never gets louder than `agents.media.decoding.decoder.SILENT_PEAK`.
     silent: bool
     #: The same for the same recording, on the same build of ffmpeg.
     content: bytes
@@ -50,7 +50,7 @@ class Cutter:
     def __init__(self, path: Path, *, stall_s: float = STALL_S) -> None:
         self._path = path
         self._stall_s = stall_s
-        self._worker = Worker("agents.providers.pieces")
+        self._worker = Worker("agents.media.flac_chunks")
         self._number = 0
         self._turn = asyncio.Lock()
 
@@ -165,7 +165,7 @@ def cut(answer: Callable[[Message, Callable[[Message], None]], Message]) -> None
 
 
 def main() -> None:
-    """The process: `python -m agents.providers.pieces`."""
+    """The process: `python -m agents.media.flac_chunks`."""
     cut(_Cutting().answer)
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agents.audio import MAX_DURATION_MS, Probe, probe
-from agents.processes import Died, Worker, begin, serve
+from agents.media.decoding.decoder import MAX_DURATION_MS, Probe, probe
+from agents.media.subprocess_worker import Died, Worker, begin, serve
 from schemas.errors import RefusedMedia, Transient
 
 
@@ -74,7 +74,7 @@ class Prober:
         """
         self._max_duration_ms = max_duration_ms
         self._stall_s = stall_s
-        self._idle = [Worker("agents.prober", start_s=start_s) for _ in range(processes)]
+        self._idle = [Worker("agents.media.probe_pool", start_s=start_s) for _ in range(processes)]
         self._workers = tuple(self._idle)
         self._places = _Places(processes)
 
@@ -86,7 +86,7 @@ class Prober:
     async def probe(
         self, path: Path, name: str | None = None, declared_type: str | None = None, *, tenant: str = ""
     ) -> Probe:
-        """What the file is; see `agents.audio.probe`.
+        """What the file is; see `agents.media.decoding.decoder.probe`.
 
         A file that crashes or hangs its process is tried once more in a new one, then refused. `Transient` when the
         processes were killed by someone else (out of memory, an operator), `Unavailable` when they do not start.
@@ -133,7 +133,7 @@ def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
 
 
 def main() -> None:
-    """A worker process of `Prober`: `python -m agents.prober`."""
+    """A worker process of `Prober`: `python -m agents.media.probe_pool`."""
     begin()
     import av  # noqa: F401  (so that the first file does not wait for it)
 

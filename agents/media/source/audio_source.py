@@ -15,11 +15,11 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
 from agents import names
-from agents.audio import Probe
-from agents.audio_download import Downloader
-from agents.audio_files import AudioFiles
-from agents.audio_url import AllowedHosts, host_of, web_url
-from agents.prober import Prober
+from agents.media.decoding.decoder import Probe
+from agents.media.probe_pool import Prober
+from agents.media.source.audio_download import Downloader
+from agents.media.source.audio_files import AudioFiles
+from agents.media.source.audio_url import AllowedHosts, host_of, web_url
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.events import AudioFetch
 from schemas.ids import Key
@@ -36,7 +36,7 @@ class Fetched:
     blob: Blob
     duration_ms: int
     content_type: str
-    #: What is odd about it; see `agents.audio.Probe.notes`.
+    #: What is odd about it; see `agents.media.decoding.decoder.Probe.notes`.
     notes: tuple[str, ...] = ()
 
 

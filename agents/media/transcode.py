@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.audio import decode
-from agents.processes import Message, Worker
-from agents.providers.pieces import RATE, STALL_S, cut, cutting, write_flac
+from agents.media.decoding.decoder import decode
+from agents.media.flac_chunks import RATE, STALL_S, cut, cutting, write_flac
+from agents.media.subprocess_worker import Message, Worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ class Packer:
     """Packs for an event loop; recordings wait for each other."""
 
     def __init__(self, *, stall_s: float = STALL_S) -> None:
-        self._worker = Worker("agents.providers.whole")
+        self._worker = Worker("agents.media.transcode")
         self._stall_s = stall_s
 
     async def pack(self, audio: Path, target: Path) -> None:
@@ -52,7 +52,7 @@ def _answer(order: Message, tell: Callable[[Message], None]) -> Message:
 
 
 def main() -> None:
-    """The process: `python -m agents.providers.whole`."""
+    """The process: `python -m agents.media.transcode`."""
     cut(_answer)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agents.providers.whole import Packer
+from agents.media.transcode import Packer
 from schemas.errors import Unavailable
 from sinks import Store
 

@@ -1,7 +1,7 @@
 """Everything about media: what a file really is, whether it can be transcribed, and its sound as numbers.
 
 Uploads come from strangers, so their bytes meet ffmpeg (through PyAV) only in worker processes. The functions here are
-plain and synchronous, for those processes; `agents.prober` is what an event loop uses.
+plain and synchronous, for those processes; `agents.media.probe_pool` is what an event loop uses.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents import tracks
-from agents.formats import EXACT, PACKED, page_cut
-from agents.mixing import SILENT_PEAK, Mixer, opposed
-from agents.padding import sound_bytes, zeros_at_end
-from agents.recording import Recording
+from agents.media.decoding import tracks
+from agents.media.decoding.formats import EXACT, PACKED, page_cut
+from agents.media.decoding.mixing import SILENT_PEAK, Mixer, opposed
+from agents.media.decoding.padding import sound_bytes, zeros_at_end
+from agents.media.decoding.recording import Recording
 from schemas.errors import RefusedMedia
 
 if TYPE_CHECKING:

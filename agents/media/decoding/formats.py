@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from agents.padding import sound_bytes, tags_start
+from agents.media.decoding.padding import sound_bytes, tags_start
 
 #: ffmpeg's containers that are recordings. Anything else stays shut: playlists and scripts among its formats read other
 #: files and fetch URLs, images and subtitles have no sound, and headerless formats claim whatever they are given.

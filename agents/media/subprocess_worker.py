@@ -2,7 +2,7 @@
 
 For what computes long (recognition) or may crash (strangers' media). JSON and not pickle, because an answer of a
 process that has met hostile bytes must be no more than data. The child holds no socket and no secret of ours, is
-confined (`agents.sandbox`), ignores Ctrl-C, and dies with us.
+confined (`agents.media.sandbox`), ignores Ctrl-C, and dies with us.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from agents import sandbox
+from agents.media import sandbox
 from schemas.errors import ConcordError, NotFound, ProviderError, RefusedMedia, Transient, Unavailable
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ _ANSWERS: dict[str, type[ConcordError]] = {
 }
 #: How a process ends that tripped over its input. Other signals (SIGKILL, SIGTERM) come from outside.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 #: What this process, if it is a child, could not give up.
 _kept: list[str] = []
 #: Seconds that a child may take from its last word to its end.

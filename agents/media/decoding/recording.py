@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from agents.damage import Tally
-from agents.formats import (
+from agents.media.decoding.damage import Tally
+from agents.media.decoding.formats import (
     CODECS,
     CONTAINERS,
     EXACT,
@@ -28,7 +28,7 @@ from agents.formats import (
     unstated_sound,
     xing_s,
 )
-from agents.padding import sound_bytes, tags_end, tags_start
+from agents.media.decoding.padding import sound_bytes, tags_end, tags_start
 from schemas.errors import NotFound, RefusedMedia
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.audio import decode
-from agents.processes import Message, Worker
-from agents.providers.pieces import RATE, STALL_S, cut, cutting, flac
+from agents.media.decoding.decoder import decode
+from agents.media.flac_chunks import RATE, STALL_S, cut, cutting, flac
+from agents.media.subprocess_worker import Message, Worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ class Excerpts:
     """Cuts for an event loop; recordings wait for each other."""
 
     def __init__(self, *, stall_s: float = STALL_S) -> None:
-        self._worker = Worker("agents.excerpts")
+        self._worker = Worker("agents.media.clips")
         self._stall_s = stall_s
 
     async def cut(self, audio: Path, stretches: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
@@ -82,7 +82,7 @@ def excerpts(
 
 
 def main() -> None:
-    """The process: `python -m agents.excerpts`."""
+    """The process: `python -m agents.media.clips`."""
     cut(_answer)
 
 
