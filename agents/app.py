@@ -24,7 +24,7 @@ from prometheus_client import generate_latest
 
 from agents import intake, persist, reconcile, transcribe
 from agents.file_limit import raise_file_limit
-from agents.judge import Judge
+from agents.llm.adjudicator import Judge
 from agents.media.clips import Excerpts
 from agents.media.probe_pool import Prober
 from agents.media.source.audio_source import Locations
@@ -225,7 +225,7 @@ def open_adjudicator(settings: Settings) -> Adjudicator | None:
     """Who is asked about disputed words; None if nobody is configured."""
     if settings.gemini_key is None:
         return None
-    from agents.providers.gemini import Gemini
+    from agents.llm.gemini import Gemini
 
     return Gemini(settings.gemini_key.get_secret_value(), settings.gemini_model, settings.gemini_url)
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from agents import names
-from agents.judge import Judge, Whose
+from agents.llm.adjudicator import Judge, Whose
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage, belonging, failed_job

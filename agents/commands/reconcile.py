@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from agents.commands import transcript
-from agents.judge import Judge, Whose
+from agents.llm.adjudicator import Judge, Whose
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError

@@ -11,8 +11,8 @@ from importlib.resources import files
 import pytest
 from aiohttp.test_utils import unused_port
 
-from agents.providers.gemini import PROMPT, Gemini, asked, read
-from agents.providers.scripted_judge import ScriptedJudge
+from agents.llm.gemini import PROMPT, Gemini, asked, read
+from agents.llm.scripted import ScriptedJudge
 from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.words import Question
 from tests.conftest import need

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from agents import intake, persist, reconcile, transcribe
-from agents.judge import Judge
+from agents.llm.adjudicator import Judge
 from agents.media.clips import Excerpts
 from agents.media.probe_pool import Prober
 from agents.media.source.audio_source import Locations

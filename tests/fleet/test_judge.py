@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from agents import paid_calls
-from agents.judge import Judge, Whose
-from agents.providers.gemini import Gemini
-from agents.providers.scripted_judge import ScriptedJudge
+from agents.llm.adjudicator import Judge, Whose
+from agents.llm.gemini import Gemini
+from agents.llm.scripted import ScriptedJudge
 from agents.text.reconcile import reconcile as reconcile_text
 from schemas.errors import ProviderError, RateLimited, Transient, Unavailable
 from schemas.events import JobReprocess

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from agents.llm.scripted import ScriptedJudge
 from agents.media.decoding.decoder import decode
 from agents.pace import Pace
 from agents.providers.google import Google
 from agents.providers.google_speech import Speech
-from agents.providers.scripted_judge import ScriptedJudge
 from agents.runtime.in_memory import MemoryFleet
 from agents.text.reconcile import compare
 from agents.tiebreak import Tiebreak

@@ -1,0 +1,1 @@
+"""Language models that choose among what recognizers heard."""
