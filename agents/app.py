@@ -23,15 +23,8 @@ from faust.exceptions import ConsistencyError
 from prometheus_client import generate_latest
 
 from agents import intake, persist, reconcile, transcribe
-from agents.file_limit import raise_file_limit
-from agents.llm.adjudicator import Judge
-from agents.media.clips import Excerpts
-from agents.media.probe_pool import Prober
-from agents.media.source.audio_source import Locations
-from agents.observe import WORKER, observe
-from agents.pace import Pace
-from agents.paid_calls import PaidCalls
-from agents.providers import (
+from agents.asr.paid_calls import PaidCalls
+from agents.asr.protocols import (
     Adjudicator,
     LocalRecognizer,
     PiecewiseRecognizer,
@@ -39,6 +32,14 @@ from agents.providers import (
     RemoteRecognizer,
     UploadingRecognizer,
 )
+from agents.asr.rate_limit import Pace
+from agents.asr.tiebreaker import Tiebreak
+from agents.file_limit import raise_file_limit
+from agents.llm.adjudicator import Judge
+from agents.media.clips import Excerpts
+from agents.media.probe_pool import Prober
+from agents.media.source.audio_source import Locations
+from agents.observe import WORKER, observe
 from agents.retention import DAYS, Retention
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Admission
@@ -56,7 +57,6 @@ from agents.runtime.stage import Stage
 from agents.runtime.supervision import Failed, Part
 from agents.settings import Settings
 from agents.sweeper import Sweeper
-from agents.tiebreak import Tiebreak
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Overdue, Store
 from sinks.migrate import migrate
@@ -133,21 +133,21 @@ def open_store(settings: Settings) -> Store:
 
 
 def _whisper(name: str, settings: Settings) -> Recognizer:
+    from agents.asr.whisper import Whisper
     from agents.embedded.weights import model_path
-    from agents.providers.whisper import Whisper
 
     model = name.removeprefix("whisper-")
     return Whisper(name, lambda: model_path(model, settings.whisper_dir, settings.cache))
 
 
 def _scripted(name: str, settings: Settings) -> Recognizer:
-    from agents.providers.scripted import Scripted
+    from agents.asr.scripted import Scripted
 
     return Scripted(name, settings.scripted_url)
 
 
 def _google(name: str, settings: Settings) -> Recognizer:
-    from agents.providers.google_speech import Speech
+    from agents.asr.google.speech import Speech
 
     key = settings.google_credentials
     speech = Speech(
@@ -160,17 +160,17 @@ def _google(name: str, settings: Settings) -> Recognizer:
         credentials=key,
     )
     if settings.google_bucket is None:
-        from agents.providers.google import Google
+        from agents.asr.google.recognize import Google
 
         return Google(speech)
-    from agents.providers.google_batch import GoogleBatch
-    from agents.providers.google_storage import Bucket
+    from agents.asr.google.batch_recognize import GoogleBatch
+    from agents.asr.google.storage import Bucket
 
     return GoogleBatch(speech, Bucket(name, settings.google_bucket, endpoint=settings.google_storage, credentials=key))
 
 
 def _assemblyai(name: str, settings: Settings) -> Recognizer:
-    from agents.providers.assemblyai import AssemblyAI, Callback
+    from agents.asr.assemblyai import AssemblyAI, Callback
 
     if settings.assemblyai_key is None:
         raise SettingsError("ASSEMBLYAI_API_KEY is not set")

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from agents import names
+from agents.asr.tiebreaker import Tiebreak
 from agents.llm.adjudicator import Judge, Whose
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.text.reconcile import Compared, compare
-from agents.tiebreak import Tiebreak
 from schemas import topics
 from schemas.errors import ProviderError
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState

@@ -12,12 +12,8 @@ from datetime import timedelta
 from typing import Any, cast
 
 from agents import names
-from agents.answers import Kept
-from agents.media.stored_audio import FLAC, Decoded, Stored
-from agents.media.transcode import Packer
-from agents.pace import Pace
-from agents.paid_calls import PaidCalls, until_stored
-from agents.providers import (
+from agents.asr.paid_calls import PaidCalls, until_stored
+from agents.asr.protocols import (
     Audio,
     Listed,
     LocalRecognizer,
@@ -29,6 +25,10 @@ from agents.providers import (
     UploadingRecognizer,
     audio_used,
 )
+from agents.asr.rate_limit import Pace
+from agents.asr.response_cache import Kept
+from agents.media.stored_audio import FLAC, Decoded, Stored
+from agents.media.transcode import Packer
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage, backoff_s, belonging

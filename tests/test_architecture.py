@@ -18,11 +18,10 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 MAY_IMPORT = {
     "schemas/": {"schemas"},
     "agents/text/": {"schemas", "agents.text"},
-    "agents/providers/": {
+    "agents/asr/": {
         "schemas",
-        "agents.providers",
-        "agents.media.decoding.decoder",
-        "agents.media.subprocess_worker",
+        "agents.asr",
+        "agents.media",
     },
     "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
     "sinks/": {"schemas", "sinks"},

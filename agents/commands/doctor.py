@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import SecretStr
 
 from agents.app import open_adjudicator, open_recognizer, open_tiebreaker
+from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
 from agents.commands import check_apps, check_kafka, check_postgres, reach
 from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
-from agents.providers import Checked, Recognizer, UploadingRecognizer
 from agents.settings import Settings, variables
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 from schemas.printable import LINE, printable
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from agents.providers.google import Google
-    from agents.providers.google_batch import GoogleBatch
+    from agents.asr.google.batch_recognize import GoogleBatch
+    from agents.asr.google.recognize import Google
 
 #: Seconds that one check may take in all.
 CHECK_S = 30.0
@@ -230,7 +230,7 @@ def _named(variables: dict[str, str], name: str) -> str:
 
 
 async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
-    from agents.providers.google_speech import load_credentials
+    from agents.asr.google.speech import load_credentials
 
     opened = open_tiebreaker(settings) if name == settings.tiebreaker else open_recognizer(name, settings)
     recognizer = cast("Google | GoogleBatch", opened)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from agents.app import open_recognizer
+from agents.asr.protocols import RemoteRecognizer
 from agents.commands import reach
 from agents.commands.usage import moment
-from agents.providers import RemoteRecognizer
 from agents.transcribe import CLAIM_S
 from schemas.errors import NotFound
 from schemas.events import StepState

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from agents.paid_calls import PaidCalls, until_stored
-from agents.providers import Adjudicator, Judgement
+from agents.asr.paid_calls import PaidCalls, until_stored
+from agents.asr.protocols import Adjudicator, Judgement
 from agents.runtime.leased_tasks import each
 from agents.runtime.metrics import Metrics
 from agents.text.adjudicate import Span, judged, overruled, spans

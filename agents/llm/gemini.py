@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from agents.providers import Judgement
-from agents.providers.retry_after import seconds_of
+from agents.asr.protocols import Judgement
 from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.retry_after import seconds_of
 from schemas.words import Question
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Gemini:
         self._timeout_s = timeout_s
         self._client: Client | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._prompt = files("agents.providers").joinpath(f"adjudicate.{PROMPT}.txt").read_text("utf-8")
+        self._prompt = files("agents.llm").joinpath(f"adjudicate.{PROMPT}.txt").read_text("utf-8")
 
     async def prepare(self) -> None:
         """Import the SDK: over a second, which the events of a worker that has just started should not share."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agents.providers import Judgement
+from agents.asr.protocols import Judgement
 from schemas.words import Question
 
 

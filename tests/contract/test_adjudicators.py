@@ -230,6 +230,6 @@ def test_the_message_and_the_reading_of_answers_agree_about_numbers():
 def test_another_prompt_is_another_version():
     """The version is in every question's hash: else answers to the old prompt would be taken for the new."""
     digests = {"v1": "520349c8b772d513c63283ae346698c51a01b51eb9b9f7a6aff06bf11414669f"}
-    text = files("agents.providers").joinpath(f"adjudicate.{PROMPT}.txt").read_bytes()
+    text = files("agents.llm").joinpath(f"adjudicate.{PROMPT}.txt").read_bytes()
 
     assert digests[PROMPT] == hashlib.sha256(text).hexdigest()

@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agents.providers import Checked, Listed, Pending, Request, UploadingRecognizer
-from agents.providers.assemblyai import CALLED_S, DELIVERY_MS, AssemblyAI, Callback
+from agents.asr.assemblyai import CALLED_S, DELIVERY_MS, AssemblyAI, Callback
+from agents.asr.protocols import Checked, Listed, Pending, Request, UploadingRecognizer
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient, Unavailable
 from schemas.words import Hypothesis, Word
 from tests.servers.assemblyai import Server, Switches

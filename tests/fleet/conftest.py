@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from agents import intake, persist, reconcile, transcribe
+from agents.asr.protocols import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
+from agents.asr.rate_limit import Pace
+from agents.asr.tiebreaker import Tiebreak
 from agents.llm.adjudicator import Judge
 from agents.media.clips import Excerpts
 from agents.media.probe_pool import Prober
 from agents.media.source.audio_source import Locations
 from agents.media.transcode import Packer
-from agents.pace import Pace
-from agents.providers import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
-from agents.tiebreak import Tiebreak
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase

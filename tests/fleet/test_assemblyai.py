@@ -16,10 +16,10 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents import transcribe
+from agents.asr.assemblyai import AssemblyAI, Callback
+from agents.asr.rate_limit import Pace
 from agents.media.decoding.decoder import decode as decoded
 from agents.media.decoding.decoder import probe
-from agents.pace import Pace
-from agents.providers.assemblyai import AssemblyAI, Callback
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import step
 from schemas.errors import RateLimited, Unavailable

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestServer
 
+from agents.asr.assemblyai import AssemblyAI
+from agents.asr.scripted import Scripted
 from agents.commands.requests import decide, recover
-from agents.providers.assemblyai import AssemblyAI
-from agents.providers.scripted import Scripted
 from agents.runtime.in_memory import Clock
 from schemas.events import JobReprocess
 from tests.contract.test_recognizers import batch

@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from agents import intake, transcribe
+from agents.asr.rate_limit import Pace
 from agents.cancelling import cancel_all
 from agents.fetch_queue import FetchQueue
-from agents.pace import Pace
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
 from schemas.jobs import OPEN

@@ -13,7 +13,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents import transcribe
-from agents.providers.google_batch import GoogleBatch
+from agents.asr.google.batch_recognize import GoogleBatch
 from agents.runtime.stage import step
 from schemas.events import JobReprocess
 from tests.contract.test_recognizers import batch

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import paid_calls
+from agents.asr import paid_calls
 from agents.llm.adjudicator import Judge, Whose
 from agents.llm.gemini import Gemini
 from agents.llm.scripted import ScriptedJudge

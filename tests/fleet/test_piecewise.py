@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from agents.answers import Kept
-from agents.providers.google import Google
-from agents.providers.google_speech import Speech
+from agents.asr.google.recognize import Google
+from agents.asr.google.speech import Speech
+from agents.asr.response_cache import Kept
 from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from sinks.memory_store import MemoryStore

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from agents.asr.google.recognize import Google
+from agents.asr.google.speech import Speech
+from agents.asr.rate_limit import Pace
+from agents.asr.tiebreaker import Tiebreak
 from agents.llm.scripted import ScriptedJudge
 from agents.media.decoding.decoder import decode
-from agents.pace import Pace
-from agents.providers.google import Google
-from agents.providers.google_speech import Speech
 from agents.runtime.in_memory import MemoryFleet
 from agents.text.reconcile import compare
-from agents.tiebreak import Tiebreak
 from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.events import JobReprocess
 from schemas.jobs import Job

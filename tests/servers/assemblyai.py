@@ -69,8 +69,8 @@ from aiohttp import web
 from assemblyai import LanguageCode
 from yarl import URL
 
+from agents.asr.scripted import hear
 from agents.media.decoding.decoder import pieces
-from agents.providers.scripted import hear
 from schemas.words import Hypothesis, Word
 from tests.servers.billing import Billing, Switched, cut, half
 

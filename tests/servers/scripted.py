@@ -4,7 +4,7 @@
 
 Every POST /requests is charged, once and for good, also one with a marker seen before: it does not deduplicate, so
 that a submission made twice shows. A charge is a line of the ledger, on the disk before the answer is sent; a server
-that is killed and started again on its ledger knows its requests. The protocol is in `agents/providers/scripted.py`;
+that is killed and started again on its ledger knows its requests. The protocol is in `agents/asr/scripted.py`;
 besides:
 
     GET /ledger            the charges: [{id, marker, provider, job_id, run, charged_at, ready_at, ...}]
@@ -39,7 +39,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agents.providers.scripted import hear
+from agents.asr.scripted import hear
 from schemas.words import Hypothesis, adapter
 from tests.servers.billing import Billing, Switched, cut
 

@@ -114,11 +114,6 @@ def _import_everything() -> None:
     import rocksdict  # noqa: F401
     import uvloop  # noqa: F401
 
-    import agents.__main__
-    import agents.app
-    import agents.commands.serve
-    import agents.providers.assemblyai
-    import agents.providers.scripted  # noqa: F401 - so that no worker has to
     import sinks.local  # noqa: F401 - so that no worker has to
     import tests.system.mutants  # noqa: F401
 

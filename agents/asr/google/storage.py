@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import aiohttp
 
-from agents.providers.google_speech import load_credentials
-from agents.providers.retry_after import seconds_of
+from agents.asr.google.speech import load_credentials
 from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
+from schemas.retry_after import seconds_of
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from agents.providers import Listed
+from agents.asr.protocols import Listed
 from schemas.errors import InDoubt, Transient
 
 #: Seconds that one reading may take; whoever looks waits for it no longer than it likes, and finds it done later.

@@ -25,9 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents.asr.google.speech import CHECK_S, Heard, Speech, read
+from agents.asr.protocols import Answers, Request, Turns
 from agents.media.flac_chunks import Cutter, Flac
-from agents.providers import Answers, Request, Turns
-from agents.providers.google_speech import CHECK_S, Heard, Speech, read
 from schemas.errors import NotAccepted, Paused, Transient
 from schemas.words import Hypothesis
 

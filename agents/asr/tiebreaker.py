@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from agents.answers import Kept
+from agents.asr.paid_calls import PaidCalls
+from agents.asr.protocols import Answers, LocalRecognizer, PiecewiseRecognizer, Request, Turns, audio_used
+from agents.asr.response_cache import Kept
 from agents.media.clips import Excerpts
-from agents.paid_calls import PaidCalls
-from agents.providers import Answers, LocalRecognizer, PiecewiseRecognizer, Request, Turns, audio_used
 from agents.runtime.leased_tasks import each
 from agents.runtime.metrics import Metrics
 from agents.text.reconcile import Compared

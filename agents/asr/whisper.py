@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents.asr.protocols import Request
 from agents.media.decoding.decoder import Piece, pieces
 from agents.media.subprocess_worker import Died, Message, Worker, begin, serve
-from agents.providers import Request
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis, Word
 
@@ -146,7 +146,7 @@ class Whisper:
                 except ConcordError as exc:
                     raise ProviderError(f"{self.name}: {exc}") from exc
                 arguments = (str(folder.resolve()), str(self._threads))
-                self._worker = Worker("agents.providers.whisper", *arguments, start_s=self._start_s)
+                self._worker = Worker("agents.asr.whisper", *arguments, start_s=self._start_s)
             return self._worker
 
     async def close(self) -> None:
@@ -308,7 +308,7 @@ def _words(segments: Any, window: _Window, *, joined: bool) -> list[list[Any]]:
 
 
 def main(folder: str, threads: str) -> None:
-    """The worker process: `python -m agents.providers.whisper FOLDER THREADS`."""
+    """The worker process: `python -m agents.asr.whisper FOLDER THREADS`."""
     begin(memory=_MEMORY + 4 * (Path(folder) / "model.bin").stat().st_size)
     from faster_whisper import WhisperModel
 

@@ -20,9 +20,9 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from agents.providers import Audio, Listed, Pending, Request
-from agents.providers.retry_after import seconds_of
+from agents.asr.protocols import Audio, Listed, Pending, Request
 from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
+from schemas.retry_after import seconds_of
 from schemas.words import Hypothesis, Word, adapter
 
 if TYPE_CHECKING:

@@ -27,11 +27,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
+from agents.asr.google.speech import Speech, read
+from agents.asr.google.storage import Bucket
+from agents.asr.protocols import Audio, Listed, Pending, Request
+from agents.asr.request_list import RequestList
 from agents.media.transcode import Packer
-from agents.providers import Audio, Listed, Pending, Request
-from agents.providers.google_speech import Speech, read
-from agents.providers.google_storage import Bucket
-from agents.providers.request_list import RequestList
 from schemas.errors import ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis
 

@@ -28,10 +28,10 @@ from assemblyai.prerecorded.v2 import async_api
 from assemblyai.types import TranscriptRequest
 from pydantic import BaseModel, Field, ValidationError
 
-from agents.providers import Audio, Listed, Pending, Request
-from agents.providers.request_list import SKEW, RequestList, is_older
-from agents.providers.retry_after import seconds_of
+from agents.asr.protocols import Audio, Listed, Pending, Request
+from agents.asr.request_list import SKEW, RequestList, is_older
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
+from schemas.retry_after import seconds_of
 from schemas.words import Hypothesis, Word
 
 #: Seconds for one call that is no upload, and for all pages of a search together: below the 15 that a call may take.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agents import names
-from agents.paid_calls import PaidCalls, until_stored
+from agents.asr.paid_calls import PaidCalls, until_stored
 from schemas.errors import NotFound
 from sinks import Store
 

@@ -1,0 +1,1 @@
+"""Google Cloud Speech v2: in pieces, or whole from a bucket."""
