@@ -22,7 +22,6 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ConsistencyError
 from prometheus_client import generate_latest
 
-from agents import intake, persist, reconcile, transcribe
 from agents.asr.paid_calls import PaidCalls
 from agents.asr.protocols import (
     Adjudicator,
@@ -40,7 +39,6 @@ from agents.media.clips import Excerpts
 from agents.media.probe_pool import Prober
 from agents.media.source.audio_source import Locations
 from agents.observe import WORKER, observe
-from agents.retention import DAYS, Retention
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Admission
 from agents.runtime.group_commit import Committer
@@ -56,7 +54,9 @@ from agents.runtime.skips import Skips
 from agents.runtime.stage import Stage
 from agents.runtime.supervision import Failed, Part
 from agents.settings import Settings
-from agents.sweeper import Sweeper
+from agents.stages import intake, persist, reconcile, transcribe
+from agents.upkeep.retention import DAYS, Retention
+from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Overdue, Store
 from sinks.migrate import migrate

@@ -293,7 +293,7 @@ class MemoryDatabase:
         return sorted(chosen)
 
     async def open_jobs(self, tenant_id: str, statuses: Collection[str], after: str, limit: int) -> list[Key]:
-        """A tenant's jobs that have not ended; see `agents.cancelling.Cancellable`."""
+        """A tenant's jobs that have not ended; see `agents.upkeep.cancelling.Cancellable`."""
         jobs = map(_JOB.validate_json, self._jobs.values())
         wanted = (j.key for j in jobs if j.tenant_id == tenant_id and j.status in statuses and j.job_id > after)
         return sorted(wanted)[:limit]

@@ -348,7 +348,7 @@ class Postgres:
         return [(row["tenant_id"], row["job_id"]) for row in taken]
 
     async def open_jobs(self, tenant_id: str, statuses: Collection[str], after: str, limit: int) -> list[Key]:
-        """A tenant's jobs that have not ended; see `agents.cancelling.Cancellable`."""
+        """A tenant's jobs that have not ended; see `agents.upkeep.cancelling.Cancellable`."""
         rows = await self._fetch("open_jobs", tenant_id, list(statuses), after, limit)
         return [(row["tenant_id"], row["job_id"]) for row in rows]
 
@@ -415,7 +415,7 @@ class Postgres:
         return bool((await self._fetch("idle"))[0][0])
 
     async def forget(self, table: str, days: float, rows: int) -> int | None:
-        """Delete a slice of a table's oldest rows; see `agents.retention.Forgetful`."""
+        """Delete a slice of a table's oldest rows; see `agents.upkeep.retention.Forgetful`."""
         async with queries.transaction(self._pool) as connection:
             if not await connection.fetchval(SQL["lock_retention"]):
                 return None

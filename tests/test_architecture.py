@@ -98,7 +98,7 @@ def test_arrows_point_one_way(path):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_know_neither_faust_nor_settings_nor_drivers(stage):
-    found = imported(ROOT / "agents" / f"{stage}.py")
+    found = imported(ROOT / "agents" / "stages" / f"{stage}.py")
 
     assert [m for m in sorted(found) if any(m == f or m.startswith(f"{f}.") for f in FORBIDDEN_TO_STAGES)] == []
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from agents import cancelling
 from agents.commands import reach
+from agents.upkeep import cancelling
 from schemas.errors import InvalidInput, NotFound
 from schemas.jobs import OPEN
 from schemas.printable import printable

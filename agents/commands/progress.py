@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 
 from agents.commands import reach
 from agents.runtime.kafka import client as clients
-from agents.track import key_of, newest
+from agents.stages.track import key_of, newest
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.ids import job_key

@@ -14,7 +14,7 @@ from agents.app import open_recognizer
 from agents.asr.protocols import RemoteRecognizer
 from agents.commands import reach
 from agents.commands.usage import moment
-from agents.transcribe import CLAIM_S
+from agents.stages.transcribe import CLAIM_S
 from schemas.errors import NotFound
 from schemas.events import StepState
 from schemas.jobs import Outcome, Progress, RequestChange, Step

@@ -13,8 +13,8 @@ import orjson
 from agents.commands import reach
 from agents.commands.dlq import positive
 from agents.runtime.kafka.group_positions import GroupPositions
-from agents.stuck_jobs import STAGES
-from agents.sweeper import Sweeper
+from agents.upkeep.stuck_jobs import STAGES
+from agents.upkeep.sweeper import Sweeper
 from schemas.jobs import TERMINAL
 from schemas.printable import printable, printable_json
 

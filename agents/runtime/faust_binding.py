@@ -13,7 +13,6 @@ from typing import Any
 import faust
 from yarl import URL
 
-from agents import track
 from agents.runtime.backpressure import Admission
 from agents.runtime.failpoints import passing
 from agents.runtime.group_commit import TOLD_S, Committer
@@ -23,6 +22,7 @@ from agents.runtime.offsets import Transport
 from agents.runtime.skips import Skips, refusing
 from agents.runtime.stage import Stage, backoff_s, step, undeliverable
 from agents.runtime.supervision import Failed, Hung, Place
+from agents.stages import track
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, Skipped, Unavailable
 from schemas.events import JobStatus

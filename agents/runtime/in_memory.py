@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
-from agents import track
 from agents.runtime.group_commit import Committer
 from agents.runtime.stage import Stage, step
+from agents.stages import track
 from schemas import ids, topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.events import Data, JobStatus

@@ -8,7 +8,7 @@ import time
 import asyncpg
 import pytest
 
-from agents.retention import DAYS, SLICE, Retention
+from agents.upkeep.retention import DAYS, SLICE, Retention
 from sinks.migrate import migrate
 from sinks.postgres import SQL, Postgres, connect_pool
 from tests.conftest import need

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agents import intake, persist, reconcile, transcribe
 from agents.asr.protocols import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
 from agents.asr.rate_limit import Pace
 from agents.asr.tiebreaker import Tiebreak
@@ -24,6 +23,7 @@ from agents.media.source.audio_source import Locations
 from agents.media.transcode import Packer
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
+from agents.stages import intake, persist, reconcile, transcribe
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from aiohttp.test_utils import TestServer
 
-from agents import transcribe
 from agents.asr.assemblyai import AssemblyAI, Callback
 from agents.asr.rate_limit import Pace
 from agents.media.decoding.decoder import decode as decoded
 from agents.media.decoding.decoder import probe
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import step
+from agents.stages import transcribe
 from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from schemas.messages import decode

@@ -11,12 +11,12 @@ from uuid import NAMESPACE_OID, uuid5
 import orjson
 import pytest
 
-from agents import intake, transcribe
 from agents.asr.rate_limit import Pace
-from agents.cancelling import cancel_all
-from agents.fetch_queue import FetchQueue
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
+from agents.stages import intake, transcribe
+from agents.stages.fetch_queue import FetchQueue
+from agents.upkeep.cancelling import cancel_all
 from schemas.jobs import OPEN
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase

@@ -11,9 +11,9 @@ import orjson
 import pytest
 from aiohttp import web
 
-from agents import intake
 from agents.media.source.audio_source import Locations
 from agents.runtime.leased_tasks import LongWork
+from agents.stages import intake
 from schemas import topics
 from schemas.messages import Record, decode
 from sinks.memory import MemoryDatabase

@@ -12,9 +12,9 @@ from datetime import timedelta
 import pytest
 from aiohttp.test_utils import TestServer
 
-from agents import transcribe
 from agents.asr.google.batch_recognize import GoogleBatch
 from agents.runtime.stage import step
+from agents.stages import transcribe
 from schemas.events import JobReprocess
 from tests.contract.test_recognizers import batch
 from tests.fleet.conftest import J, Speaker, Story

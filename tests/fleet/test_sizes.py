@@ -5,11 +5,11 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from agents import intake
 from agents.media.source.audio_source import Locations
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage
+from agents.stages import intake
 from schemas.messages import largest, size_of
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from agents.stuck_jobs import STAGES, TRIES
-from agents.sweeper import Sweeper
+from agents.upkeep.stuck_jobs import STAGES, TRIES
+from agents.upkeep.sweeper import Sweeper
 from schemas import topics
 from schemas.jobs import Job, Outcome, Step
 from tests.fleet.conftest import J, Speaker, recording

@@ -10,10 +10,11 @@ from uuid import UUID
 import orjson
 import pytest
 
-from agents import intake, names
+from agents import names
 from agents.media.source.audio_source import Locations
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
+from agents.stages import intake
 from schemas import ids
 from schemas.errors import InvalidInput, Unavailable
 from sinks.memory import MemoryDatabase
@@ -104,8 +105,8 @@ async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(prober
     """Its fetch goes on outside its event while the other tenant's upload with the same job id comes; PostgreSQL is
     away when the result is to be kept; and either of them may be the first to ask for it then.
     """
-    monkeypatch.setattr("agents.intake.QUICK_S", 0.3)
-    monkeypatch.setattr("agents.intake.LOOK_S", 0.3)
+    monkeypatch.setattr("agents.stages.intake.QUICK_S", 0.3)
+    monkeypatch.setattr("agents.stages.intake.LOOK_S", 0.3)
     clock, store = Clock(), Late(slow)
     database, locations = Flickering(clock=clock), Locations(store, prober, ())
     work = LongWork(database, "test", limit=8)

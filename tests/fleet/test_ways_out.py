@@ -12,9 +12,9 @@ from uuid import UUID
 
 import pytest
 
-from agents import intake
 from agents.runtime import group_commit as committing
 from agents.runtime.stage import Stage
+from agents.stages import intake
 from schemas.errors import (
     Contended,
     InvalidInput,

@@ -21,8 +21,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
 
-from agents import track
 from agents.runtime.kafka.client import MAX_RECORD_BYTES, Kafka
+from agents.stages import track
 from schemas import topics
 from schemas.errors import Misconfigured
 from schemas.topics import Topic

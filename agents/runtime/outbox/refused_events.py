@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from agents import intake
+from agents.stages import intake
 from schemas import ids, topics
 from schemas.errors import MalformedEvent, PublishRefused
 from schemas.events import AudioUploaded, RunSweep

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from agents.fetch_queue import FetchQueue, share_of
 from agents.media.source.audio_source import Fetched, Locations, host_of_uri
-from agents.options import Abilities, check_options
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import RETRIES, Stage, backoff_s, belonging, failed_job
-from agents.stuck_jobs import fetching, requested
+from agents.stages.fetch_queue import FetchQueue, share_of
+from agents.stages.options import Abilities, check_options
+from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import ids, topics
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events import (

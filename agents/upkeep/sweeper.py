@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from aiokafka.errors import KafkaError
 
-from agents.stuck_jobs import STAGES, revived
+from agents.upkeep.stuck_jobs import STAGES, revived
 from schemas import topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.jobs import Status, Step

@@ -1,0 +1,1 @@
+"""One file a stage, and what only one stage needs."""
