@@ -14,8 +14,8 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from agents import settings as configuration
-from agents.heap import give_back
+from agents.fleet import settings as configuration
+from agents.fleet.malloc import give_back
 from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
 from schemas.printable import LINE, printable

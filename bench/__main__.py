@@ -21,10 +21,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.app import kafka_of, open_store, roles
 from agents.commands.serve import servers
+from agents.fleet.build import kafka_of, open_store, roles
+from agents.fleet.settings import Settings, from_env
 from agents.runtime.kafka.client import Kafka
-from agents.settings import Settings, from_env
 from bench import bare, measure
 from bench.load import Load
 from bench.processes import cpu_seconds, resident_mb

@@ -31,11 +31,11 @@ import aiohttp
 import aiokafka
 import numpy as np
 
-from agents import names
-from agents.app import open_store
-from agents.settings import from_env
+from agents.fleet.build import open_store
+from agents.fleet.settings import from_env
 from bench.__main__ import Figures
 from bench.processes import command, family, peak_mb, share_mb
+from schemas import blob_names
 from schemas.words import Hypothesis, Reconciliation, adapter
 from tests.servers.s3 import OWNER, REGION, S3Server, server_in
 from tests.system.harness import CLOUD, Site, Worker, roles_with, site
@@ -161,7 +161,7 @@ async def complete(worker: Worker, event: dict[str, Any], words: list[str]) -> i
     """
     store = open_store(from_env(worker.env))
     try:
-        uris = [store.uri(names.hypothesis(TENANT, event["job_id"], 1, name)) for name in CLOUD]
+        uris = [store.uri(blob_names.hypothesis(TENANT, event["job_id"], 1, name)) for name in CLOUD]
         said = [adapter(Hypothesis).validate_json(await store.get(uri)).words for uri in uris]
         decided = adapter(Reconciliation).validate_json(await store.get(event["raw_transcript_uri"]))
     finally:

@@ -15,8 +15,8 @@ import aiohttp
 import asyncpg
 import orjson
 
-from agents.app import dsn_of
-from agents.settings import Settings
+from agents.fleet.build import dsn_of
+from agents.fleet.settings import Settings
 from bench.processes import cpu_seconds
 
 

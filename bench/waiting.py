@@ -23,9 +23,9 @@ from pathlib import Path
 
 import aiohttp
 
-from agents.app import kafka_of, open_store
 from agents.commands.serve import servers
-from agents.settings import from_env
+from agents.fleet.build import kafka_of, open_store
+from agents.fleet.settings import from_env
 from bench import measure
 from bench.__main__ import Figures, worker
 from bench.load import Load

@@ -33,15 +33,15 @@ FORBIDDEN_TO_STAGES = {
     "faust",
     "aiokafka",
     "asyncpg",
-    "agents.settings",
+    "agents.fleet.settings",
     "agents.runtime.faust_binding",
-    "agents.app",
+    "agents.fleet.build",
     "web",
 }
 
 FAUST = {
     "agents/runtime/faust_binding.py",
-    "agents/app.py",
+    "agents/fleet/build.py",
     "agents/runtime/offsets.py",
     "agents/runtime/kafka/client.py",
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from agents import names
 from agents.asr.paid_calls import PaidCalls, until_stored
+from schemas import blob_names
 from schemas.errors import NotFound
 from sinks import Store
 
@@ -37,7 +37,7 @@ class Kept:
         await self.paid.through(whose, partial(until_stored, write))
 
     def _name(self, key: str) -> str:
-        return names.piece(self.tenant_id, self.job_id, self.provider, key)
+        return blob_names.piece(self.tenant_id, self.job_id, self.provider, key)
 
     def _uri(self, key: str) -> str:
         return self.store.uri(self._name(key))

@@ -13,7 +13,7 @@ from schemas.jobs import OPEN
 from schemas.printable import printable
 
 if TYPE_CHECKING:
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
 
 DESCRIPTION = """Ends jobs that have not ended: each fails once, with the code `cancelled`, and can be run again
 like any failed job. What waits for being fetched or transcribed is then passed over. What a provider was asked for

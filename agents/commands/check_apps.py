@@ -9,7 +9,7 @@ from agents.commands.finding import Finding
 from schemas.errors import ConcordError
 
 if TYPE_CHECKING:
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
     from schemas.operations import AppFailure
 
 #: Seconds after which what a worker said of itself is of no interest any more.

@@ -12,15 +12,15 @@ from aiokafka import TopicPartition, conn
 from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
 
-from agents.app import kafka_of
 from agents.commands.finding import CLOCK_S, CONNECT_S, Finding, Level, stale
+from agents.fleet.build import kafka_of
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
 from schemas import topics
 
 if TYPE_CHECKING:
+    from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from agents.settings import Settings
 
 
 async def kafka(settings: Settings, *, quick: bool, remembered: bool) -> list[Finding]:

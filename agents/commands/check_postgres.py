@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 
 from agents.commands.finding import CLOCK_S, CONNECT_S, Finding, stale
-from agents.observe import OVERDUE_S
+from agents.fleet.gauges import OVERDUE_S
 from schemas.errors import ConcordError
 from sinks import Overdue
 from sinks.migrate import migrations
@@ -22,7 +22,7 @@ from sinks.postgres import SQL
 from sinks.postgres_connect import POOLER, acts_as, connect, problem, worker_session
 
 if TYPE_CHECKING:
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
 
 #: Seconds within which a notification from one session must be with another.
 HEARD_S = 2.0

@@ -16,13 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from agents import app, names
 from agents.commands import publish, reach, transcript
 from agents.commands.progress import following
 from agents.commands.serve import servers
 from agents.embedded.sample_call import sample_call
 from agents.embedded.weights import model_path
+from agents.fleet import build
 from agents.text.score import Score, pooled, score, words
+from schemas import blob_names
 from schemas.errors import InvalidInput, NotFound, ServerError, SettingsError, Unavailable
 from schemas.printable import printable
 from schemas.words import Hypothesis, Reconciliation, adapter
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from agents.commands.publish import Recording
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
     from schemas.events import JobStatus
     from schemas.ids import Key
     from sinks import Store
@@ -127,7 +128,7 @@ class Running:
     database: Postgres
     store: Store
     console: str
-    own: app.Fleet | None = None
+    own: build.Fleet | None = None
 
 
 @contextlib.asynccontextmanager
@@ -150,7 +151,7 @@ async def _fleet(settings: Settings, found: Settings) -> AsyncIterator[Running]:
         await reach.answering(complete)
         print(f"  servers are up after {time.monotonic() - began:.1f} s; starting the stages", flush=True)
         complete = _with_a_port(complete)
-        async with app.running(complete, app.roles(complete.recognizers)) as fleet:
+        async with build.running(complete, build.roles(complete.recognizers)) as fleet:
             await _joined(fleet)
             print(
                 f"  {len(fleet.apps)} stages and the relay are up after {time.monotonic() - began:.1f} s\n", flush=True
@@ -186,7 +187,7 @@ def _with_a_port(settings: Settings) -> Settings:
         return settings.model_copy(update={"http": f"{settings.http_host}:0"})
 
 
-async def _joined(fleet: app.Fleet) -> None:
+async def _joined(fleet: build.Fleet) -> None:
     """Wait until every stage takes events, so that what the live view shows is the recording's time and not ours."""
     until = time.monotonic() + JOIN_S
     while not all(fleet.ready.values()):
@@ -207,7 +208,7 @@ async def _through(paths: Sequence[Path], fleet: Running) -> list[tuple[Recordin
     return [(one, ended[one.key]) for one in recordings]
 
 
-async def _guarded(watching: Any, fleet: app.Fleet | None) -> dict[Key, JobStatus]:
+async def _guarded(watching: Any, fleet: build.Fleet | None) -> dict[Key, JobStatus]:
     """Wait for the end, or for a part of the fleet that stopped."""
     task = asyncio.ensure_future(watching)
     try:
@@ -244,7 +245,7 @@ async def _show(one: Recording, status: JobStatus, fleet: Running) -> dict[str, 
 
 
 async def _decided(one: Recording, status: JobStatus, store: Store) -> Reconciliation:
-    uri = store.uri(names.raw_transcript(TENANT, one.job_id, status.run))
+    uri = store.uri(blob_names.raw_transcript(TENANT, one.job_id, status.run))
     try:
         return cast("Reconciliation", adapter(Reconciliation).validate_json(await store.get(uri)))
     except NotFound as exc:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
 
+    from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from agents.settings import Settings
     from schemas.ids import Key
     from schemas.jobs import Job
     from sinks.postgres import Postgres

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
-from agents.app import open_adjudicator, open_recognizer, open_tiebreaker
 from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
 from agents.commands import check_apps, check_kafka, check_postgres, reach
 from agents.commands.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
-from agents.settings import Settings, variables
+from agents.fleet.build import open_adjudicator, open_recognizer, open_tiebreaker
+from agents.fleet.settings import Settings, variables
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 from schemas.printable import LINE, printable
 

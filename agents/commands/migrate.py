@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from agents.app import dsn_of
 from agents.commands.serve import with_addresses
-from agents.settings import Settings
+from agents.fleet.build import dsn_of
+from agents.fleet.settings import Settings
 from sinks.migrate import migrate
 
 

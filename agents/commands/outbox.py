@@ -19,7 +19,7 @@ from schemas.printable import printable, printable_json
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
     from schemas.jobs import Job
     from sinks.postgres import Postgres
 

@@ -19,11 +19,10 @@ from uuid import uuid4
 import orjson
 from pydantic import ValidationError
 
-from agents import names
 from agents.commands import reach
 from agents.commands.progress import Board, following
 from agents.runtime.kafka import client as clients
-from schemas import topics
+from schemas import blob_names, topics
 from schemas.errors import ConcordError, InvalidInput, NotFound
 from schemas.events import AudioUploaded, JobStatus, Options
 from schemas.ids import job_of_reference
@@ -34,8 +33,8 @@ from sinks.blobs import PIECE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from agents.settings import Settings
     from schemas.ids import Key
     from sinks import Store
 
@@ -198,7 +197,7 @@ def _complaint(error: Any) -> str:
 def blob_name(path: Path, tenant: str, job_id: str) -> str:
     """Where the fleet would keep the original itself, so that it need not copy it."""
     extension = path.suffix[1:].lower()
-    return names.original(tenant, job_id, extension if re.fullmatch(r"[a-z0-9]{1,8}", extension) else "audio")
+    return blob_names.original(tenant, job_id, extension if re.fullmatch(r"[a-z0-9]{1,8}", extension) else "audio")
 
 
 async def _known(one: Recording, store: Store, settings: Settings) -> Recording:
@@ -296,7 +295,7 @@ async def _result(one: Recording, status: JobStatus, store: Store, *, as_json: b
 
 
 async def _text(one: Recording, status: JobStatus, store: Store) -> str:
-    uri = store.uri(names.agent_optimized(one.event.tenant_id, one.job_id, status.run))
+    uri = store.uri(blob_names.agent_optimized(one.event.tenant_id, one.job_id, status.run))
     try:
         found = orjson.loads(await store.get(uri))
     except NotFound as exc:

@@ -13,8 +13,8 @@ import asyncpg
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from agents.app import dsn_of, kafka_of, open_store
 from agents.commands.serve import one_of, with_addresses
+from agents.fleet.build import dsn_of, kafka_of, open_store
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks.operations import Operations
 from sinks.postgres import Postgres, connect_pool
@@ -24,8 +24,8 @@ from sinks.reader import Reader
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from agents.settings import Settings
     from schemas.jobs import Job
     from sinks import Store
 

@@ -27,7 +27,7 @@ from sinks.memory import MemoryDatabase
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
 
 #: What the row of the result is called; no recognizer can have this name.
 RESULT = "= reconciled"
@@ -131,7 +131,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _judged(decided: Reconciliation, settings: Settings) -> Reconciliation:
-    from agents.app import open_adjudicator
+    from agents.fleet.build import open_adjudicator
 
     adjudicator = open_adjudicator(settings)
     if adjudicator is None:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from agents.app import open_recognizer
 from agents.asr.protocols import RemoteRecognizer
 from agents.commands import reach
 from agents.commands.usage import moment
+from agents.fleet.build import open_recognizer
 from agents.stages.transcribe import CLAIM_S
 from schemas.errors import NotFound
 from schemas.events import StepState
@@ -24,7 +24,7 @@ from sinks import Stray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
     from schemas.jobs import ProviderRequest
     from sinks import Database
 

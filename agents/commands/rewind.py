@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from agents.settings import Settings
 
 #: States of a group in which its offsets may be changed: nobody reads.
 _AT_REST: Final = frozenset({"Empty", "Dead"})

@@ -21,8 +21,8 @@ from schemas.printable import LINE, printable
 if TYPE_CHECKING:
     from typing import Any
 
+    from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from agents.settings import Settings
     from schemas.messages import Record
     from sinks.operations import Operations
 

@@ -15,7 +15,7 @@ from schemas.jobs import status_of
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
     from schemas.jobs import Job
     from sinks.postgres import Postgres
     from sinks.reader import Reader

@@ -17,7 +17,7 @@ from schemas.printable import printable, printable_json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
     from sinks.reader import Reader, Used
 
 DESCRIPTION = """Adds up what was asked of recognizers and judges: seconds of audio, requests, tokens.

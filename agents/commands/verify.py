@@ -21,7 +21,7 @@ from schemas.printable import printable, printable_json
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agents.settings import Settings
+    from agents.fleet.settings import Settings
     from schemas.ids import Key
     from schemas.jobs import Step
     from sinks import Store

@@ -8,11 +8,10 @@ from typing import Any, cast
 
 import orjson
 
-from agents import names
 from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.text.segments import segments, speakers
-from schemas import topics
+from schemas import blob_names, topics
 from schemas.events import MAX_EVENT_METADATA_BYTES, Persisted, Reconciled, RunSweep, StepState
 from schemas.jobs import IGNORED, NOTHING, Failure, File, Job, Later, Outcome, Progress, Transcript
 from schemas.messages import Envelope
@@ -42,9 +41,9 @@ class Persist:
         job = replace(job, metadata=await self.database.metadata(*job.key))
         decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
         content = agent_optimized(job, decided)
-        optimized = await self._put(names.agent_optimized(job.tenant_id, job.job_id, job.run), content)
+        optimized = await self._put(blob_names.agent_optimized(job.tenant_id, job.job_id, job.run), content)
         passing("persist.half-stored")
-        known = await self._put(names.metadata(job.tenant_id, job.job_id, job.run), _metadata(job, data, decided))
+        known = await self._put(blob_names.metadata(job.tenant_id, job.job_id, job.run), _metadata(job, data, decided))
         passing("persist.stored")
         transcript = _row(job, data, decided, content["transcript"], optimized)
         return self._ended(envelope, job, data, transcript, (optimized, known))
@@ -91,7 +90,7 @@ class Persist:
         if job is None or job.run < data.run:
             return IGNORED
         if job.run == data.run and job.status == "failed":
-            for name in (names.raw_transcript, names.agent_optimized, names.metadata):
+            for name in (blob_names.raw_transcript, blob_names.agent_optimized, blob_names.metadata):
                 await self.store.delete(self.store.uri(name(data.tenant_id, data.job_id, data.run)))
         return NOTHING
 

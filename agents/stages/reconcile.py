@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from agents import names
 from agents.asr.tiebreaker import Tiebreak
 from agents.llm.adjudicator import Judge, Whose
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.text.reconcile import Compared, compare
-from schemas import topics
+from schemas import blob_names, topics
 from schemas.errors import ProviderError
 from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
 from schemas.jobs import IGNORED, Failure, Later, Outcome, Progress, ProviderRequest
@@ -82,7 +81,7 @@ class Reconcile:
         decided = await self._decided(result, answered)
         if decided is None:
             return self._look_again(envelope, result)
-        name = names.raw_transcript(result.tenant_id, result.job_id, result.run)
+        name = blob_names.raw_transcript(result.tenant_id, result.job_id, result.run)
         blob = await self.store.put(name, adapter(Reconciliation).dump_json(decided), "application/json")
         passing("reconcile.stored")
         return Outcome(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
 
-from agents import names
 from agents.asr.paid_calls import PaidCalls, until_stored
 from agents.asr.protocols import (
     Audio,
@@ -32,7 +31,7 @@ from agents.media.transcode import Packer
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LongWork
 from agents.runtime.stage import Stage, backoff_s, belonging
-from schemas import topics
+from schemas import blob_names, topics
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
 from schemas.events import AsrRequest, StepState
 from schemas.jobs import (
@@ -387,7 +386,7 @@ class Transcribe:
         row: ProviderRequest,
         tell: Callable[[float], None],
     ) -> Hypothesis:
-        name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
+        name = blob_names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
         if await self.store.stat(self.store.uri(name)) is not None:  # another worker finished it and lost the event
             return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(self.store.uri(name))))
         async with self.store.local_path(asked.audio_uri) as path:
@@ -405,14 +404,14 @@ class Transcribe:
         return next((row for row in rows if row.provider == asked.provider), None)
 
     async def _store(self, asked: AsrRequest, heard: Hypothesis) -> str:
-        name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
+        name = blob_names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
         blob = await self.store.put(name, adapter(Hypothesis).dump_json(heard), "application/json")
         passing("transcribe.stored")
         return blob.uri
 
     async def _done(self, asked: AsrRequest, heard: Hypothesis, token: int, *, stored: bool = False) -> Outcome:
         """A request has ended well."""
-        name = names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
+        name = blob_names.hypothesis(asked.tenant_id, asked.job_id, asked.run, asked.provider)
         uri = self.store.uri(name) if stored else await self._store(asked, heard)
         length_ms = heard.duration_ms or asked.duration_ms or 0
         return Outcome(

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from aiohttp.test_utils import TestServer
 
-from agents.app import open_recognizer, open_tiebreaker
 from agents.asr.google.batch_recognize import LATEST_S, LONGEST_MS, SOONEST_S, GoogleBatch
 from agents.asr.protocols import Checked, Pending, PiecewiseRecognizer, Request, UploadingRecognizer
 from agents.commands.doctor import _recognizer as examined
+from agents.fleet.build import open_recognizer, open_tiebreaker
+from agents.fleet.settings import from_env
 from agents.media.decoding.decoder import decode
-from agents.settings import from_env
 from schemas.errors import InDoubt, ProviderError, RefusedMedia, SettingsError, Transient, Unavailable
 from tests.contract.test_google_speech import RATE, heard_all, key, tones
 from tests.contract.test_recognizers import batch, is_a_transcript

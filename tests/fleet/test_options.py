@@ -2,8 +2,8 @@
 
 import pytest
 
-from agents.app import abilities
-from agents.settings import from_env
+from agents.fleet.build import abilities
+from agents.fleet.settings import from_env
 from schemas.events import AudioUploaded
 from tests.fleet.conftest import Speaker
 

@@ -10,12 +10,11 @@ from uuid import UUID
 import orjson
 import pytest
 
-from agents import names
 from agents.media.source.audio_source import Locations
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LongWork
 from agents.stages import intake
-from schemas import ids
+from schemas import blob_names, ids
 from schemas.errors import InvalidInput, Unavailable
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore
@@ -269,4 +268,4 @@ async def test_a_reference_is_no_part_of_any_path(story):
 
     assert done["reference"] == "../../etc/passwd"
     assert not [uri for uri in stored if "passwd" in uri]
-    assert told.store.uri(names.agent_optimized("t", done["job_id"], 1)) in stored
+    assert told.store.uri(blob_names.agent_optimized("t", done["job_id"], 1)) in stored

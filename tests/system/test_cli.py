@@ -16,9 +16,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents import settings as configuration
 from agents.__main__ import COMMANDS
 from agents.commands import check_kafka, check_postgres, publish, reach
+from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
 from schemas.errors import Ambiguous, InvalidInput, NotFound, SettingsError, Unavailable

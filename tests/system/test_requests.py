@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from aiohttp.test_utils import TestServer
 
-from agents import settings as configuration
 from agents.commands import requests
+from agents.fleet import settings as configuration
 from schemas.errors import NotFound
 from schemas.jobs import Job, Outcome, ProviderRequest, RequestChange, Step
 from sinks.migrate import migrate

@@ -8,8 +8,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from agents import settings as configuration
 from agents.commands import verify
+from agents.fleet import settings as configuration
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import ensure_topics
 from schemas.jobs import File, Job, Outcome, ProviderRequest, Step

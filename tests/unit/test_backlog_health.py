@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agents.app import Fleet
+from agents.fleet.build import Fleet
+from agents.fleet.settings import Settings
 from agents.runtime.metrics import Metrics
-from agents.settings import Settings
 from sinks import Overdue
 from sinks.memory import MemoryDatabase
 

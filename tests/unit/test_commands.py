@@ -22,11 +22,11 @@ import pytest
 from aiohttp.test_utils import TestServer
 from aiokafka import errors as kafka_errors
 
-from agents import app
-from agents import settings as configuration
 from agents.__main__ import COMMANDS, OneLine
 from agents.commands import check_kafka, demo, dlq, doctor, progress, publish, reconcile, schema, transcript
 from agents.commands.finding import Finding
+from agents.fleet import build
+from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
 from agents.text.reconcile import reconcile as reconciled
@@ -993,29 +993,29 @@ def test_a_short_secret_is_refused_and_not_shown():
 
 
 async def test_a_recognizer_is_opened_by_its_name():
-    recognizer = app.open_recognizer("assemblyai", settings(**KEYED))
+    recognizer = build.open_recognizer("assemblyai", settings(**KEYED))
 
     assert recognizer.name == "assemblyai"
     assert recognizer._callback is None
     await recognizer.close()
     with pytest.raises(SettingsError, match="assemblyai"):
-        app.open_recognizer("assemblyay", settings())
+        build.open_recognizer("assemblyay", settings())
 
 
 async def test_a_tiebreaker_hears_parts_and_is_none_of_the_others():
-    recognizer = app.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small"))
+    recognizer = build.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small"))
     assert recognizer is not None
     assert recognizer.name == "whisper-small"
     await recognizer.close()
 
-    assert app.open_tiebreaker(settings()) is None
-    assert app.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small", CONCORD_TIEBREAKER_SECONDS="0")) is None
+    assert build.open_tiebreaker(settings()) is None
+    assert build.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small", CONCORD_TIEBREAKER_SECONDS="0")) is None
     with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: whisper-base hears everything already"):
         settings(CONCORD_TIEBREAKER="whisper-base")
     with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: scripted-a takes whole recordings only"):
-        app.open_tiebreaker(settings(CONCORD_TIEBREAKER="scripted-a"))
+        build.open_tiebreaker(settings(CONCORD_TIEBREAKER="scripted-a"))
     with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: there is no recognizer"):
-        app.open_tiebreaker(settings(CONCORD_TIEBREAKER="nobody"))
+        build.open_tiebreaker(settings(CONCORD_TIEBREAKER="nobody"))
     with pytest.raises(SettingsError, match="GOOGLE_CLOUD_PROJECT: must be set, because CONCORD_TIEBREAKER names"):
         settings(CONCORD_TIEBREAKER="google")
 
@@ -1032,14 +1032,14 @@ async def test_the_doctor_refuses_a_tiebreaker_that_takes_whole_recordings():
 async def test_callbacks_are_asked_for_when_it_is_known_where_to_and_by_what(missing):
     given = KEYED | {"CONCORD_PUBLIC_URL": "https://concord.example.com/", "WEBHOOK_SECRET": "a secret of some length"}
     given.pop(missing, None)
-    recognizer = app.open_recognizer("assemblyai", settings(**given))
+    recognizer = build.open_recognizer("assemblyai", settings(**given))
     await recognizer.close()
 
     if missing:
         assert recognizer._callback is None
     else:
         assert recognizer._callback.url == "https://concord.example.com/webhooks/assemblyai"
-        assert recognizer._callback.token == app.callback_tokens(settings(**given))["assemblyai"]
+        assert recognizer._callback.token == build.callback_tokens(settings(**given))["assemblyai"]
         assert "secret" not in recognizer._callback.token
 
 

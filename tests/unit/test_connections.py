@@ -14,7 +14,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from agents.file_limit import MOST, raise_file_limit
+from agents.fleet.file_limit import MOST, raise_file_limit
 from web.connections import BoundedSite, Bounds
 from web.problems import as_problems
 

@@ -15,8 +15,8 @@ import promql_parser
 import pytest
 import yaml
 
+from agents.fleet.settings import variables
 from agents.runtime.metrics import Metrics
-from agents.settings import variables
 from schemas import topics
 
 ROOT = Path(__file__).parents[2]
@@ -259,7 +259,7 @@ def test_what_is_scaled_follows_the_lag_of_its_own_group_and_topics():
 
 
 def test_roles_recognizers_and_topics_are_those_of_the_fleet():
-    from agents.app import roles  # imports Faust: seconds that only this test needs
+    from agents.fleet.build import roles  # imports Faust: seconds that only this test needs
 
     names = {topic.name for waits in ROLES.values() for topic in waits}
 

@@ -13,7 +13,7 @@ import pytest
 MOMENT = """
 import sys
 from pathlib import Path
-from agents.heap import give_back
+from agents.fleet.malloc import give_back
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

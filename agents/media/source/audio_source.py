@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
-from agents import names
 from agents.media.decoding.decoder import Probe
 from agents.media.probe_pool import Prober
 from agents.media.source.audio_download import Downloader
 from agents.media.source.audio_files import AudioFiles
 from agents.media.source.audio_url import AllowedHosts, host_of, web_url
+from schemas import blob_names
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.events import AudioFetch
 from schemas.ids import Key
@@ -93,15 +93,15 @@ class Locations:
         return Fetched(blob, probe.duration_ms, probe.content_type, probe.notes)
 
     async def _stored_earlier(self, data: AudioFetch) -> str | None:
-        begins = self._prefix(names.original(data.tenant_id, data.job_id, ""))
-        async for uri in self.store.list(f"{names.folder(data.tenant_id, data.job_id, 1)}/"):
+        begins = self._prefix(blob_names.original(data.tenant_id, data.job_id, ""))
+        async for uri in self.store.list(f"{blob_names.folder(data.tenant_id, data.job_id, 1)}/"):
             if uri.startswith(begins):
                 return uri
         return None
 
     async def _stored(self, data: AudioFetch, path: Path, probe: Probe) -> Blob | None:
         """The recording as the job's original, which never changes; None if that is another one already."""
-        name = names.original(data.tenant_id, data.job_id, probe.extension.lstrip("."))
+        name = blob_names.original(data.tenant_id, data.job_id, probe.extension.lstrip("."))
         if self.store.uri(name) == data.audio_uri:
             there = await self.store.stat(data.audio_uri)
             if there is not None:

@@ -33,12 +33,13 @@ from agents.asr.protocols import (
 )
 from agents.asr.rate_limit import Pace
 from agents.asr.tiebreaker import Tiebreak
-from agents.file_limit import raise_file_limit
+from agents.fleet.file_limit import raise_file_limit
+from agents.fleet.gauges import WORKER, observe
+from agents.fleet.settings import Settings
 from agents.llm.adjudicator import Judge
 from agents.media.clips import Excerpts
 from agents.media.probe_pool import Prober
 from agents.media.source.audio_source import Locations
-from agents.observe import WORKER, observe
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Admission
 from agents.runtime.group_commit import Committer
@@ -53,7 +54,6 @@ from agents.runtime.scratch import temporary_files
 from agents.runtime.skips import Skips
 from agents.runtime.stage import Stage
 from agents.runtime.supervision import Failed, Part
-from agents.settings import Settings
 from agents.stages import intake, persist, reconcile, transcribe
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
