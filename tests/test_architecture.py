@@ -14,19 +14,29 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("agents", "schemas", "sinks", "web")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
-#: Folder or file to the first parts of our modules that it may import; the first match counts.
+#: Folder to the modules of ours that it may import; the first match counts.
 MAY_IMPORT = {
     "schemas/": {"schemas"},
-    "agents/text/": {"schemas", "agents.text"},
-    "agents/asr/": {
-        "schemas",
-        "agents.asr",
-        "agents.media",
-    },
-    "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
     "sinks/": {"schemas", "sinks"},
     "web/": {"schemas", "sinks", "web"},
+    "agents/text/": {"schemas", "agents.text"},
+    "agents/media/": {"schemas", "sinks", "agents.media"},
+    # The table of `track` is made by the Faust binding, and a refused upload ends as intake has it.
+    "agents/runtime/": {"schemas", "sinks", "agents.runtime", "agents.stages.track", "agents.stages.intake"},
+    "agents/asr/": {"schemas", "sinks", "agents.asr", "agents.text", "agents.media", "agents.runtime"},
+    "agents/llm/": {"schemas", "sinks", "agents.llm", "agents.asr", "agents.text", "agents.runtime"},
+    "agents/upkeep/": {"schemas", "sinks", "agents.upkeep"},
+    "agents/stages/": {
+        *("schemas", "sinks", "agents.stages", "agents.asr", "agents.llm", "agents.text", "agents.media"),
+        *("agents.runtime", "agents.upkeep"),
+    },
+    "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
 }
+
+#: Modules in one folder at most.
+MODULES = 12
+#: Folders that are larger, until they are divided.
+LARGE = {"agents/commands", "agents/text", "schemas", "sinks", "web"}
 
 STAGES = ("intake", "transcribe", "reconcile", "persist", "track")
 FORBIDDEN_TO_STAGES = {
@@ -94,6 +104,13 @@ def test_arrows_point_one_way(path):
     allowed = next((may for folder, may in MAY_IMPORT.items() if name(path).startswith(folder)), None)
     if allowed is not None:
         assert [m for m in sorted(imported(path)) if ours(m) and not within(m, allowed)] == []
+
+
+def test_folders_are_small():
+    folders = {path.parent for path in SOURCES}
+    sizes = {name(folder): sum(f.parent == folder and f.name != "__init__.py" for f in SOURCES) for folder in folders}
+
+    assert {folder for folder, size in sizes.items() if size > MODULES} <= LARGE
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -37,7 +37,7 @@ MIXED = ("scripted-a", "assemblyai")
 #: The vendors' own protocols: what a fleet with keys speaks.
 CLOUD = ("assemblyai", "google")
 
-#: Seconds in which a request may still arrive, here: less than `agents/providers` assumes of servers that are not ours.
+#: Seconds in which a request may still arrive, here: less than `agents/asr` assumes of servers that are not ours.
 SETTLES_S = 5.0
 
 
