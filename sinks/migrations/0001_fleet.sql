@@ -138,7 +138,7 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_due ON outbox (shard, due_at, id);
 CREATE INDEX outbox_event ON outbox (event_id);
 
--- The newest batch that the relay of each shard has claimed, with the rows in it. See agents/runtime/outbox/relay.py.
+-- The newest batch that the relay of each shard has claimed, with the rows in it. See agents/relay.py.
 CREATE TABLE relay_batches (
     shard  smallint PRIMARY KEY,
     batch  bigint NOT NULL,

