@@ -12,6 +12,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from agents.commands import reach
 from agents.commands.usage import moment
 from agents.runtime.kafka import client as clients
+from agents.runtime.kafka.group_positions import ADMIN_MS
 from agents.runtime.kafka.topic_layout import admin_client
 from schemas import topics
 from schemas.errors import InvalidInput
@@ -71,7 +72,7 @@ def groups(recognizers: tuple[str, ...]) -> dict[str, list[str]]:
 
 async def _refuse_busy(where: Kafka, names: list[str]) -> None:
     """Raises InvalidInput while a group has members: Kafka would refuse, and they would not look."""
-    async with admin_client(where, 15_000) as admin:
+    async with admin_client(where, ADMIN_MS) as admin:
         busy = [name for name in names if await _state(admin, name) not in _AT_REST]
     if busy:
         raise InvalidInput(f"workers run ({', '.join(busy)}): stop them all first, and wait ten seconds")

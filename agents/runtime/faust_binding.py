@@ -1,4 +1,6 @@
-"""Stages on Faust: one app, and so one consumer group, each. `app.py`, `kafka.py` and `offsets.py` know Faust, too."""
+"""Stages on Faust: one app, and so one consumer group, each. `offsets`, `kafka.client` and `fleet.build` know
+Faust, too.
+"""
 
 from __future__ import annotations
 

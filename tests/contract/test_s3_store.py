@@ -474,6 +474,22 @@ async def test_encryption_at_rest_is_asked_for(moto, sse, algorithm, key):
             )
 
 
+async def test_probes_ask_for_encryption_as_blobs_do(moto, monkeypatch):
+    """A bucket may refuse whatever comes without."""
+    async with store_at(moto.endpoint, sse="aws:kms") as store:
+        asked, call = [], store._call
+
+        async def noted(operation, **about):
+            asked.append((operation, about.get("ServerSideEncryption")))
+            return await call(operation, **about)
+
+        monkeypatch.setattr(store, "_call", noted)
+        await store.check()
+        await store._denied("_check/none.txt", Denied(store._place, [], ""))
+
+    assert {sse for operation, sse in asked if operation in {"put_object", "create_multipart_upload"}} == {"aws:kms"}
+
+
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory):
     """Versitygw keeps no encryption settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 
 from agents.runtime.backpressure import BEHIND, BURST, Admission
 
@@ -18,6 +19,35 @@ async def busy(until: asyncio.Event) -> None:
 async def entered(gate: Admission, rank: int | None, order: list[int | None]) -> None:
     await gate.enter(rank)
     order.append(rank)
+
+
+@dataclass
+class Late:
+    """A gate whose loop is late, until `calm`; `order` is that in which it lets in."""
+
+    gate: Admission = field(default_factory=Admission)
+    order: list[int | None] = field(default_factory=list)
+    _calm: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __aenter__(self) -> Late:
+        self._hog = asyncio.create_task(busy(self._calm))
+        for _ in range(BURST):
+            await self.gate.enter(2)
+        await asyncio.sleep(0.3)  # it notices
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._calm.set()
+        await self._hog
+
+    def waiting(self, *ranks: int | None) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(entered(self.gate, rank, self.order)) for rank in ranks]
+
+    async def calm(self, waiting: list[asyncio.Task[None]]) -> None:
+        """The loop is on time from now on, and lets these in."""
+        self._calm.set()
+        async with asyncio.timeout(5):
+            await asyncio.gather(self._hog, *waiting)
 
 
 async def test_a_loop_with_nothing_to_do_lets_everybody_in() -> None:
@@ -36,66 +66,40 @@ async def test_an_idle_process_begins_at_once() -> None:
 
 
 async def test_a_late_loop_lets_nobody_in_and_then_first_what_is_nearest_to_its_end() -> None:
-    gate, order, calm = Admission(), list[int | None](), asyncio.Event()
-    hog = asyncio.create_task(busy(calm))
-    await asyncio.sleep(0.1)
-    for _ in range(BURST):
-        await gate.enter(2)
-    await asyncio.sleep(0.2)  # it notices
-    waiting = [asyncio.create_task(entered(gate, rank, order)) for rank in (2, 0, 1, 2, 1, 0)]
-    await asyncio.sleep(0.3)
-    assert order == []
-    calm.set()
-    async with asyncio.timeout(5):
-        await asyncio.gather(hog, *waiting)
-    assert order == [0, 0, 1, 1, 2, 2]
+    async with Late() as late:
+        waiting = late.waiting(2, 0, 1, 2, 1, 0)
+        await asyncio.sleep(0.3)
+        assert late.order == []
+        await late.calm(waiting)
+    assert late.order == [0, 0, 1, 1, 2, 2]
 
 
 async def test_new_work_takes_turns_with_what_has_begun() -> None:
-    gate, order, calm = Admission(), list[int | None](), asyncio.Event()
-    hog = asyncio.create_task(busy(calm))
-    for _ in range(BURST):
-        await gate.enter(2)
-    await asyncio.sleep(0.3)
-    waiting = [asyncio.create_task(entered(gate, rank, order)) for rank in (None, None, None, 1, 0, 0, 1)]
-    calm.set()
-    async with asyncio.timeout(5):
-        await asyncio.gather(hog, *waiting)
-    assert order == [None, 0, None, 0, None, 1, 1]
+    async with Late() as late:
+        await late.calm(late.waiting(None, None, None, 1, 0, 0, 1))
+    assert late.order == [None, 0, None, 0, None, 1, 1]
 
 
 async def test_a_process_with_more_begun_than_it_can_do_is_behind_and_new_work_does_not_count() -> None:
-    gate, order, calm = Admission(), list[int | None](), asyncio.Event()
-    hog = asyncio.create_task(busy(calm))
-    for _ in range(BURST):
-        await gate.enter(2)
-    await asyncio.sleep(0.3)
-    waiting = [asyncio.create_task(entered(gate, None, order)) for _ in range(3 * BEHIND)]
-    await asyncio.sleep(0.05)
-    assert not gate.behind
-    waiting += [asyncio.create_task(entered(gate, 1, order)) for _ in range(2 * BEHIND)]
-    await asyncio.sleep(0.05)
-    assert gate.behind
-    calm.set()
-    async with asyncio.timeout(5):
-        await asyncio.gather(hog, *waiting)
-    assert not gate.behind
+    async with Late() as late:
+        waiting = late.waiting(*[None] * 3 * BEHIND)
+        await asyncio.sleep(0.05)
+        assert not late.gate.behind
+        waiting += late.waiting(*[1] * 2 * BEHIND)
+        await asyncio.sleep(0.05)
+        assert late.gate.behind
+        await late.calm(waiting)
+    assert not late.gate.behind
 
 
 async def test_who_went_away_takes_no_turn() -> None:
-    gate, order, calm = Admission(), list[int | None](), asyncio.Event()
-    hog = asyncio.create_task(busy(calm))
-    for _ in range(BURST):
-        await gate.enter(2)
-    await asyncio.sleep(0.3)
-    gone, stays = (asyncio.create_task(entered(gate, 1, order)) for _ in range(2))
-    await asyncio.sleep(0.05)
-    gone.cancel()
-    calm.set()
-    async with asyncio.timeout(5):
-        await asyncio.gather(hog, stays)
+    async with Late() as late:
+        gone, stays = late.waiting(1, 1)
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await late.calm([stays])
     assert gone.cancelled() or gone.done()
-    assert order == [1]
+    assert late.order == [1]
 
 
 async def test_a_loop_that_is_always_late_still_lets_in_one_for_each_that_leaves() -> None:

@@ -83,6 +83,8 @@ def test_every_command_says_what_it_does_and_the_new_ones_show_an_example():
         "dlq show audio.uploaded",
         "dlq show audio.uploaded x",
         "dlq list --limit 0",
+        "outbox list --limit -1",
+        "verify --limit 0",
         "schema yaml",
         "reconcile a.json --format pdf",
     ],

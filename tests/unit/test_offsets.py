@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from faust.transport.drivers.aiokafka import Consumer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.runtime.offsets import Held, Offsets
+from agents.runtime.offsets import Held, KeepingConsumer, Offsets
 
 P = ("topic", 0)
 
@@ -144,3 +145,23 @@ async def test_who_gave_up_waiting_holds_nothing():
     held.drop(P, 0)
 
     await asyncio.wait_for(held.add(P, 2, 10), 1)
+
+
+async def test_nothing_is_delivered_while_positions_are_set(monkeypatch):
+    """What comes in before Faust resumes the flow is thrown out of the streams' queues when it does."""
+    consumer = object.__new__(KeepingConsumer)
+    consumer.offsets, consumer.held = Offsets(), Held()
+    consumer.flow_active, consumer.can_resume_flow, consumer.suspend_flow = True, asyncio.Event(), asyncio.Event()
+    flowing = []
+
+    async def seek(self):
+        flowing.append(self.flow_active)
+
+    monkeypatch.setattr(Consumer, "perform_seek", seek)
+    monkeypatch.setattr(KeepingConsumer, "_forget_positions_beyond_the_end", seek)
+    monkeypatch.setattr(KeepingConsumer, "assignment", set)
+    await consumer.perform_seek()
+
+    assert flowing == [False, False]
+    assert not consumer.flow_active  # whoever seeks resumes it
+    assert consumer.suspend_flow.is_set()

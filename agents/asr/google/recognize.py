@@ -2,7 +2,7 @@
 by one `Recognize`, several at a time.
 
 Why pieces: `Recognize` takes 10 MB or a minute, `BatchRecognize` only what already lies in Google's own storage.
-Who has a bucket there is better served by `google_batch.py`.
+Who has a bucket there is better served by `batch_recognize.py`.
 
 What it promises about money: the answer to each piece is kept under the piece's content before its lane asks for
 another, so a restart sends only what was not answered. What it cannot promise: `Recognize` has neither an idempotency
