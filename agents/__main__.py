@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from agents.fleet import settings as configuration
-from agents.fleet.malloc import give_back
+from agents.fleet.malloc import release_freed_memory
 from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
@@ -55,7 +55,7 @@ def _end(status: int) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command; its exit status."""
-    give_back()
+    release_freed_memory()
     parser = argparse.ArgumentParser(
         "concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -250,7 +250,7 @@ class Adjudication:
     question: str
     job_id: str
     run: int
-    judge: str
+    adjudicator: str
     #: Index of the chosen reading; None for "neither", or for no usable answer.
     choice: int | None
     #: Why there is no usable answer.
@@ -741,10 +741,10 @@ _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: When a job was created, and its version: what makes one status of a job newer than another. Versions start anew when
 #: a job is deleted and its id used again.
-Standing = tuple[datetime, int]
+StatusVersion = tuple[datetime, int]
 
 
-def standing(status: JobStatus) -> Standing:
+def status_version(status: JobStatus) -> StatusVersion:
     """How new a status is."""
     return status.created_at, status.version
 

@@ -18,8 +18,8 @@ from schemas.jobs import (
     File,
     Job,
     ProviderRequest,
-    Standing,
     Status,
+    StatusVersion,
     Step,
     Transcript,
     Usage,
@@ -188,12 +188,12 @@ class Database(Protocol):
         that; None if unknown.
         """
 
-    async def hasten(self, provider: str, provider_id: str) -> bool:
+    async def expedite_poll(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a submitted request due now; False if none waits: it is unknown, has ended, or is just
         being looked at.
         """
 
-    async def hasten_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
+    async def expedite_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
         """The same for a request of any state."""
 
     async def doubtful(self, limit: int) -> list[ProviderRequest]:
@@ -210,15 +210,15 @@ class Database(Protocol):
     async def forget_stray(self, provider: str, provider_id: str) -> bool:
         """It is none of ours; False if there is no such stray."""
 
-    async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
+    async def acquire_slot(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be among the at most `slots` of its provider that are under way.
 
         If not, it is queued: `admit` gives it a place later. One that has a place keeps it until the request ends.
         """
 
-    async def admit(self, provider: str, slots: int | None) -> Traffic:
+    async def grant_slots(self, provider: str, slots: int | None) -> Traffic:
         """Give free places to those who queue, and make their events due: the most urgent first, among those tenants in
-        turn, of each tenant the oldest. A share of the places is kept free of bulk (`sinks.places`).
+        turn, of each tenant the oldest. A share of the places is kept free of bulk (`sinks.provider_slots`).
         """
 
     async def waiting_uploads(self) -> dict[str, int]:
@@ -228,23 +228,24 @@ class Database(Protocol):
 
     async def admit_uploads(self, held: Mapping[str, int], free: int) -> list[Key]:
         """Give places of a process to uploads that wait, and make their events due: the most urgent first, among those
-        tenants in turn, of each tenant the oldest. `held` is how many the tenants have there already (`sinks.places`).
+        tenants in turn, of each tenant the oldest. `held` is how many the tenants have there already
+        (`sinks.provider_slots`).
         """
 
-    async def present(self, role: str, holder: str, seconds: float) -> int:
+    async def register_worker(self, role: str, holder: str, seconds: float) -> int:
         """This process has a role for so many seconds; how many processes have it."""
 
-    async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
+    async def reserve_calls(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for that many calls, `interval_s` apart; seconds until the first. None is within a pause."""
 
-    async def enter(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
+    async def space_calls(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
         """Stand in line for calls that are about to be made, `interval_s` apart: seconds until the first, None (and
         nothing taken) if that is more than `within_s`. Who came late for a reserved moment is held apart from others.
         """
 
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """A call failed. All pause: as long as the provider asks for, and after several failures in a row for a time
-        that doubles up to a minute, if that is longer (`sinks.places`).
+        that doubles up to a minute, if that is longer (`sinks.provider_slots`).
         """
 
     async def provider_worked(self, provider: str) -> None:
@@ -302,7 +303,7 @@ class Reads(Protocol):
     async def job(self, tenant: str, job_id: str) -> Job | None:
         """The tenant's job with this id."""
 
-    async def standing(self, tenant: str, job_id: str) -> Standing | None:
+    async def status_version(self, tenant: str, job_id: str) -> StatusVersion | None:
         """How new the job's row is, read after this was called. For the service itself: asked about any tenant's job,
         it tells nothing of it.
         """

@@ -33,7 +33,7 @@ from schemas.jobs import (
     advance,
 )
 from schemas.messages import Message
-from sinks import Claim, Stray, Traffic, places
+from sinks import Claim, Stray, Traffic, provider_slots
 from sinks.upkeep import AWAITED, StuckJob
 
 _JOB = TypeAdapter(Job)
@@ -178,7 +178,7 @@ class MemoryDatabase:
     def _write(self, row: ProviderRequest) -> None:
         self._requests[row.tenant_id, row.job_id, row.run][row.provider] = _REQUEST.dump_json(row)
 
-    async def hasten(self, provider: str, provider_id: str) -> bool:
+    async def expedite_poll(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now."""
         rows = [_REQUEST.validate_json(of[provider]) for of in self._requests.values() if provider in of]
         jobs = {(r.tenant_id, r.job_id) for r in rows if r.state == "submitted" and r.provider_id == provider_id}
@@ -191,7 +191,7 @@ class MemoryDatabase:
         self.outbox = [(now if m.id in waiting else due, m) for due, m in self.outbox]
         return waiting
 
-    async def hasten_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
+    async def expedite_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
         """The same for a request of any state."""
         return bool(self._due(topics.requests(provider).name, [(tenant_id, job_id)]))
 
@@ -221,14 +221,14 @@ class MemoryDatabase:
     def _rows(self) -> list[ProviderRequest]:
         return [_REQUEST.validate_json(data) for run in self._requests.values() for data in run.values()]
 
-    async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
+    async def acquire_slot(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be under way now; see `sinks.Database`."""
         row = self._of_run(tenant_id, job_id, run)[provider]
         if row.state != "waiting" or row.admitted_at:
             return True
         _, rows, queue = self._traffic(provider)
         job = self._load(tenant_id, job_id)
-        if job and not queue and places.free(slots, len(rows), 9 - job.priority):
+        if job and not queue and provider_slots.free(slots, len(rows), 9 - job.priority):
             placed = replace(row, admitted_at=self.clock())
         else:
             placed = replace(row, queued_at=row.queued_at or self.clock())
@@ -244,14 +244,14 @@ class MemoryDatabase:
         ranked = sorted(((9 - job.priority, r) for r, job in jobs if job), key=lambda q: q[1].queued_at or self.clock())
         return Counter(r.tenant_id for r in busy), busy, ranked
 
-    async def admit(self, provider: str, slots: int | None) -> Traffic:
+    async def grant_slots(self, provider: str, slots: int | None) -> Traffic:
         """Give free places to those who queue; see `sinks.Database`."""
         topic = topics.requests(provider).name
         tenants, busy, queue = self._traffic(provider)
         under_way = len(busy)
         while slots is not None and queue:
             urgency, row = min(queue, key=lambda q: (q[0], tenants[q[1].tenant_id], q[1].queued_at))
-            if not places.free(slots, under_way, urgency):
+            if not provider_slots.free(slots, under_way, urgency):
                 break
             queue.remove((urgency, row))
             if not self._due(topic, {(row.tenant_id, row.job_id)}):
@@ -286,7 +286,7 @@ class MemoryDatabase:
             turns[lane] += 1
             ranked.append((lane[0], held.get(job.tenant_id, 0) + turns[lane], job.queued_at, job.key))
         heads = [key for *_, key in sorted(ranked) if held.get(key[0], 0) < free][:free]
-        chosen = places.shared(heads, held, free)
+        chosen = provider_slots.shared(heads, held, free)
         for key in chosen:
             self._jobs[key] = _JOB.dump_json(replace(_JOB.validate_json(self._jobs[key]), queued_at=None))
         self._due(topics.INTAKE_DUE.name, chosen)
@@ -298,20 +298,20 @@ class MemoryDatabase:
         wanted = (j.key for j in jobs if j.tenant_id == tenant_id and j.status in statuses and j.job_id > after)
         return sorted(wanted)[:limit]
 
-    async def present(self, role: str, holder: str, seconds: float) -> int:
+    async def register_worker(self, role: str, holder: str, seconds: float) -> int:
         """How many processes have a role; see `sinks.Database`."""
         now = self.clock()
         self._leases[f"{role}/{holder}"] = (holder, now + timedelta(seconds=seconds))
         return sum(key.startswith(f"{role}/") and until > now for key, (_, until) in self._leases.items())
 
-    async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
+    async def reserve_calls(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for calls; see `sinks.Database`."""
         failures, paused_until, next_at = self._providers.get(provider, (0, None, None))
         first = max(filter(None, (paused_until, next_at, self.clock())))
         self._providers[provider] = (failures, paused_until, first + timedelta(seconds=calls * interval_s))
         return (first - self.clock()).total_seconds()
 
-    async def enter(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
+    async def space_calls(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
         """Stand in line; see `sinks.Database`."""
         now = self.clock()
         first = max(self._lines.get(provider, now), now)
@@ -324,7 +324,7 @@ class MemoryDatabase:
         """Count a failed call; see `sinks.Database`."""
         failures, paused_until, next_at = self._providers.get(provider, (0, None, None))
         counted = 0 if paused_until and paused_until > self.clock() else failures + 1
-        until = self.clock() + timedelta(seconds=places.pause_s(counted, retry_after))
+        until = self.clock() + timedelta(seconds=provider_slots.pause_s(counted, retry_after))
         self._providers[provider] = (counted or failures, max(filter(None, (paused_until, until))), next_at)
 
     async def provider_worked(self, provider: str) -> None:

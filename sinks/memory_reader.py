@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.ids import canonical_uuid
-from schemas.jobs import OPEN, File, Job, Standing, Status, Transcript, standing, status_of
+from schemas.jobs import OPEN, File, Job, Status, StatusVersion, Transcript, status_of, status_version
 from sinks import MANY, Cursor, Page
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ class MemoryReader:
         """The job's row."""
         return await self.database.job(tenant, job_id)
 
-    async def standing(self, tenant: str, job_id: str) -> Standing | None:
+    async def status_version(self, tenant: str, job_id: str) -> StatusVersion | None:
         """How new the job's row is."""
         job = await self.database.job(tenant, job_id)
-        return standing(status_of(job)) if job is not None else None
+        return status_version(status_of(job)) if job is not None else None
 
     async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by an id or a reference."""

@@ -19,13 +19,13 @@ from schemas.events import StepState
 from schemas.ids import Key, job_key
 from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Status, Step, Usage, Written, advance
 from schemas.messages import Message, dump_headers
-from sinks import Claim, Stray, Traffic, places, queries
+from sinks import Claim, Stray, Traffic, provider_slots, queries
 from sinks.coalesce import Coalesce
 from sinks.postgres_connect import acts_as, connecting, worker_session
 from sinks.postgres_errors import AWAY
 from sinks.upkeep import AWAITED, StuckJob
 
-SQL = queries.load("steps", "work", "relay", "retention", "turns", "upkeep")
+SQL = queries.load("steps", "work", "relay", "retention", "provider_slots", "upkeep")
 
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
@@ -246,11 +246,11 @@ class Postgres:
         rows = await self._requests_of((tenant_id, job_id, run))
         return next((row for row in rows if row.provider == provider), None)
 
-    async def hasten(self, provider: str, provider_id: str) -> bool:
+    async def expedite_poll(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a request due now; see `sinks.Database`."""
         return bool(await self._fetch("hasten", provider, provider_id, topics.requests(provider).name))
 
-    async def hasten_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
+    async def expedite_job(self, tenant_id: str, job_id: str, provider: str) -> bool:
         """The same for a request of any state."""
         return bool(await self._fetch("hasten_job", tenant_id, job_id, topics.requests(provider).name))
 
@@ -272,7 +272,7 @@ class Postgres:
         """It is none of ours."""
         return bool(await self._fetch("forget_stray", provider, provider_id))
 
-    async def place(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
+    async def acquire_slot(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
         """Whether the request may be under way now; see `sinks.Database`."""
         return await self._places((provider, slots, tenant_id, job_id, run))
 
@@ -296,7 +296,7 @@ class Postgres:
             run = row["tenant_id"], row["job_id"], row["run"]
             if row["placed"]:
                 placed.add(run)
-            elif not queue and places.free(slots, under_way, row["urgency"]):
+            elif not queue and provider_slots.free(slots, under_way, row["urgency"]):
                 under_way += 1
                 asked[run] = True
             else:
@@ -305,7 +305,7 @@ class Postgres:
             await db.execute(SQL["take_places"], provider, *_split(list(asked), 3), list(asked.values()))
         return placed | {run for run, taken in asked.items() if taken}
 
-    async def admit(self, provider: str, slots: int | None) -> Traffic:
+    async def grant_slots(self, provider: str, slots: int | None) -> Traffic:
         """Give free places to those who queue; see `sinks.Database`."""
         async with queries.transaction(self._pool) as connection:
             return await self._admit(connection, provider, slots)
@@ -315,13 +315,13 @@ class Postgres:
             await db.execute(SQL["lock_places"], provider)
         tenants = await db.fetch(SQL["under_way"], provider)
         under_way = sum(row["requests"] for row in tenants)
-        if slots is not None and places.free(slots, under_way, 0):
+        if slots is not None and provider_slots.free(slots, under_way, 0):
             busy = [row["tenant_id"] for row in tenants], [row["requests"] for row in tenants]
-            heads = await db.fetch(SQL["heads"], provider, places.free(slots, under_way, 0), *busy)
+            heads = await db.fetch(SQL["heads"], provider, provider_slots.free(slots, under_way, 0), *busy)
             admitted = [
                 (row["tenant_id"], row["job_id"])
                 for n, row in enumerate(heads)
-                if places.free(slots, under_way + n, row["urgency"])
+                if provider_slots.free(slots, under_way + n, row["urgency"])
             ]
             if admitted:
                 await db.execute(SQL["admit"], provider, *_split(admitted, 2), topics.requests(provider).name)
@@ -341,7 +341,7 @@ class Postgres:
     async def admit_uploads(self, held: Mapping[str, int], free: int) -> list[Key]:
         """Give places to uploads that wait for one; see `sinks.Database`."""
         rows = await self._fetch("upload_heads", free, list(held), list(held.values()))
-        chosen = sorted(places.shared([(row["tenant_id"], row["job_id"]) for row in rows], held, free))
+        chosen = sorted(provider_slots.shared([(row["tenant_id"], row["job_id"]) for row in rows], held, free))
         if not chosen:
             return []
         taken = await self._fetch("admit_uploads", *_split(chosen, 2), topics.INTAKE_DUE.name)
@@ -352,22 +352,22 @@ class Postgres:
         rows = await self._fetch("open_jobs", tenant_id, list(statuses), after, limit)
         return [(row["tenant_id"], row["job_id"]) for row in rows]
 
-    async def present(self, role: str, holder: str, seconds: float) -> int:
+    async def register_worker(self, role: str, holder: str, seconds: float) -> int:
         """How many processes have a role; see `sinks.Database`."""
-        return int((await self._fetch("present", role, holder, seconds))[0][0])
+        return int((await self._fetch("register_worker", role, holder, seconds))[0][0])
 
-    async def reserve(self, provider: str, calls: int, interval_s: float) -> float:
+    async def reserve_calls(self, provider: str, calls: int, interval_s: float) -> float:
         """Reserve moments for calls; see `sinks.Database`."""
-        return float((await self._fetch("reserve", provider, calls, interval_s))[0][0])
+        return float((await self._fetch("reserve_calls", provider, calls, interval_s))[0][0])
 
-    async def enter(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
+    async def space_calls(self, provider: str, calls: int, interval_s: float, within_s: float) -> float | None:
         """Stand in line; see `sinks.Database`."""
-        rows = await self._fetch("enter", provider, calls, interval_s, within_s)
+        rows = await self._fetch("space_calls", provider, calls, interval_s, within_s)
         return float(rows[0][0]) if rows else None
 
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """Count a failed call; see `sinks.Database`."""
-        await self._fetch("provider_failed", provider, retry_after, places.TOLERATED, places.LONGEST_S)
+        await self._fetch("provider_failed", provider, retry_after, provider_slots.TOLERATED, provider_slots.LONGEST_S)
 
     async def provider_worked(self, provider: str) -> None:
         """Forget failed calls."""
@@ -415,7 +415,7 @@ class Postgres:
         return bool((await self._fetch("idle"))[0][0])
 
     async def forget(self, table: str, days: float, rows: int) -> int | None:
-        """Delete a slice of a table's oldest rows; see `agents.upkeep.retention.Forgetful`."""
+        """Delete a slice of a table's oldest rows; see `agents.upkeep.retention.ExpiresRows`."""
         async with queries.transaction(self._pool) as connection:
             if not await connection.fetchval(SQL["lock_retention"]):
                 return None
@@ -554,7 +554,7 @@ _TRANSCRIPT_ORDER = (
     "reconciliation_notes quality raw_transcript_uri agent_optimized_uri duration_ms"
 ).split()
 _USAGE_ORDER = "tenant_id job_id run provider unit ref quantity".split()
-_ADJUDICATION_ORDER = "tenant_id question job_id run judge choice fault".split()
+_ADJUDICATION_ORDER = "tenant_id question job_id run adjudicator choice fault".split()
 _STRAY_ORDER = "provider provider_id created urls marker".split()
 _FILE_ORDER = "tenant_id job_id run kind uri size_bytes content_type sha256".split()
 

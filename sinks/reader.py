@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.errors import InvalidInput
 from schemas.events import JobStatus, StepState
 from schemas.ids import canonical_uuid
-from schemas.jobs import OPEN, File, Job, Standing, Status, Transcript, status_of
+from schemas.jobs import OPEN, File, Job, Status, StatusVersion, Transcript, status_of
 from sinks import MANY, Cursor, Page, queries
 from sinks.coalesce import Coalesce
 from sinks.fair_slots import FairSlots
@@ -68,18 +68,18 @@ class Reader:
         self._pool = pool
         self._slots: FairSlots[str | None] = FairSlots(READ_SLOTS, TENANT_SLOTS)
         self._giving_back: set[asyncio.Task[None]] = set()
-        self._standing = Coalesce(self._standings)
+        self._standing = Coalesce(self._status_versions)
         self._finding: dict[str | None, Coalesce[str, list[Job]]] = {}
 
     async def job(self, tenant: str, job_id: str) -> Job | None:
         """The job's row; as that tenant, whoever asks."""
         return next((job for job in await self.find(tenant, job_id) if job.job_id == job_id), None)
 
-    async def standing(self, tenant: str, job_id: str) -> Standing | None:
+    async def status_version(self, tenant: str, job_id: str) -> StatusVersion | None:
         """How new the job's row is."""
         return await self._standing((tenant, job_id))
 
-    async def _standings(self, keys: Sequence[Key]) -> list[Standing | None]:
+    async def _status_versions(self, keys: Sequence[Key]) -> list[StatusVersion | None]:
         """Over a connection that no list can take: there is one such question at a time."""
         with unavailable():
             async with asyncio.timeout(ACQUIRE_S + ANSWER_S):

@@ -28,10 +28,10 @@ HEADER: Final = "X-Concord-Callback"
 MAX_BYTES, READ_S = 4096, 5.0
 
 
-class Hastens(Protocol):
+class ExpeditesPolls(Protocol):
     """The part of `sinks.Database` that this needs."""
 
-    async def hasten(self, provider: str, provider_id: str) -> bool:
+    async def expedite_poll(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a submitted request due now."""
 
 
@@ -51,7 +51,7 @@ def token_of(secret: str, provider: str) -> str:
 class Callbacks:
     """The handler, and what it needs."""
 
-    database: Hastens
+    database: ExpeditesPolls
     #: By provider.
     tokens: Mapping[str, str] = field(repr=False)
 
@@ -64,7 +64,7 @@ class Callbacks:
         if not right or provider not in self.tokens:
             raise web.HTTPUnauthorized(text=f"show the token that you were given, in {HEADER}")
         finished = _finished(await _body(request))
-        await self.database.hasten(provider, finished.transcript_id)
+        await self.database.expedite_poll(provider, finished.transcript_id)
         return web.Response(status=204)
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import Ambiguous, NotFound
 from schemas.ids import canonical_uuid
-from schemas.jobs import standing, status_of
+from schemas.jobs import status_of, status_version
 from web.views import NO_JOB
 
 if TYPE_CHECKING:
     from schemas.events import JobStatus
     from schemas.ids import Key
-    from schemas.jobs import Job, Standing
+    from schemas.jobs import Job, StatusVersion
     from sinks import Reads
     from web.ports import LiveJobs
 
@@ -51,17 +51,17 @@ class Statuses:
         """
         key = exact(tenant, name)
         row = self._live.get(*key) if key else None
-        if row is not None and standing(row) == await self._reads.standing(row.tenant_id, row.job_id):
+        if row is not None and status_version(row) == await self._reads.status_version(row.tenant_id, row.job_id):
             return Answer(row, "table")
         return Answer(status_of(await job_named(self._reads, tenant, name)), "database")
 
-    async def newer(self, key: Key, known: Standing) -> Answer | None:
+    async def newer(self, key: Key, known: StatusVersion) -> Answer | None:
         """The status of a job if it does not stand so any more, else None. Raises `NotFound` when it is deleted."""
-        now = await self._reads.standing(*key)
+        now = await self._reads.status_version(*key)
         if now == known:
             return None
         row = self._live.get(*key)
-        if row is not None and standing(row) == now:
+        if row is not None and status_version(row) == now:
             return Answer(row, "table")
         job = await self._reads.job(*key)
         if job is None:

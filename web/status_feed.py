@@ -11,18 +11,18 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import NotFound, Unavailable
-from schemas.jobs import TERMINAL, standing
+from schemas.jobs import TERMINAL, status_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from schemas.events import JobStatus
     from schemas.ids import Key
-    from schemas.jobs import Standing
+    from schemas.jobs import StatusVersion
     from web.status import Answer
 
     #: Looks for a status of the job that is newer than the one that stands so.
-    Look = Callable[[Key, Standing], Awaitable[Answer | None]]
+    Look = Callable[[Key, StatusVersion], Awaitable[Answer | None]]
 
 #: Seconds of silence after which a watcher, and every proxy before it, is shown that the connection lives.
 BEAT_S = 15.0
@@ -50,7 +50,7 @@ class Feed:
 
     def offer(self, answer: Answer) -> None:
         """Show this to all, if it is newer than what they have."""
-        if self._newest is None or standing(answer.status) > standing(self._newest.status):
+        if self._newest is None or status_version(answer.status) > status_version(self._newest.status):
             self._newest = answer
             self._wake()
 
@@ -87,7 +87,7 @@ class Feed:
     async def _newer(self, shown: JobStatus) -> JobStatus | None:
         give_up = asyncio.get_running_loop().time() + BEAT_S
         while (left_s := give_up - asyncio.get_running_loop().time()) > 0:
-            if self._newest is not None and standing(self._newest.status) > standing(shown):
+            if self._newest is not None and status_version(self._newest.status) > status_version(shown):
                 return self._newest.status
             if self._is_gone:
                 raise NotFound("the job is deleted")
@@ -107,7 +107,7 @@ class Feed:
         while self._newest is not None and self._newest.status.status not in TERMINAL:
             await self._pause(interval_s(self._newest))
             try:
-                answer = await look(self._key, standing(self._newest.status))
+                answer = await look(self._key, status_version(self._newest.status))
             except NotFound:
                 self._is_gone = True
                 self._wake()

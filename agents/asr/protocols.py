@@ -2,7 +2,7 @@
 
 Three shapes exist, because three things can go wrong. A `RemoteRecognizer` bills: it is asked once, by a request that
 can be found again by its marker. A `LocalRecognizer` costs only our own time: it is simply run again when its process
-dies. A `PiecewiseRecognizer` bills piece by piece and remembers nothing: what it answered is kept by us, at once.
+dies. A `ChunkedRecognizer` bills piece by piece and remembers nothing: what it answered is kept by us, at once.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ class LocalRecognizer(Protocol):
         """End the worker processes. Safe to call twice."""
 
 
-class Answers(Protocol):
-    """What a `PiecewiseRecognizer` was told about this recording so far, in whatever process that was."""
+class ResponseCache(Protocol):
+    """What a `ChunkedRecognizer` was told about this recording so far, in whatever process that was."""
 
     async def get(self, key: str) -> bytes | None:
         """What was kept under this key, or None. May raise `Unavailable`: nothing is lost by that."""
@@ -177,7 +177,7 @@ class Answers(Protocol):
         """Keep it, durably. It was paid for: a store that is away is waited for."""
 
 
-class Turns(Protocol):
+class RateLimit(Protocol):
     """When a provider may be called, on which all workers agree. Who calls waits first, and then says how it went."""
 
     async def wait(self) -> None:
@@ -194,13 +194,18 @@ class Turns(Protocol):
 
 
 @runtime_checkable
-class PiecewiseRecognizer(Protocol):
+class ChunkedRecognizer(Protocol):
     """A recognizer behind a network that takes a minute at most, answers at once, and cannot say what it was asked."""
 
     name: str
 
-    async def transcribe_pieces(
-        self, audio: Path, request: Request, progress: Callable[[float], None], answers: Answers, turns: Turns
+    async def transcribe_chunks(
+        self,
+        audio: Path,
+        request: Request,
+        progress: Callable[[float], None],
+        answers: ResponseCache,
+        rate_limit: RateLimit,
     ) -> Hypothesis:
         """The whole recording, as `LocalRecognizer.transcribe`; it sends only those pieces that `answers` does not
         have, each when it is its turn, and puts each answer there before it asks for more.
@@ -213,11 +218,11 @@ class PiecewiseRecognizer(Protocol):
         """Let the calls in flight end, a few seconds at most, and keep their answers. Safe to call twice."""
 
 
-Recognizer = RemoteRecognizer | LocalRecognizer | PiecewiseRecognizer
+Recognizer = RemoteRecognizer | LocalRecognizer | ChunkedRecognizer
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class AdjudicatorAnswer:
     """What a judge's one answer came to: every question asked is in `choices` or in `faults`."""
 
     #: By question: index of the reading, or None for "neither".
@@ -244,15 +249,15 @@ class Adjudicator(Protocol):
     async def prepare(self) -> None:
         """Do what the first call would otherwise wait for, importing an SDK above all. Asks nothing of anybody."""
 
-    async def judge(self, questions: Sequence[Question], language: str | None) -> Judgement:
-        """One call about some questions; an answer that makes no sense is a `Judgement` with faults.
+    async def adjudicate(self, questions: Sequence[Question], language: str | None) -> AdjudicatorAnswer:
+        """One call about some questions; an answer that makes no sense is a `AdjudicatorAnswer` with faults.
 
         Raises `Transient` when the provider is away or too slow, `RateLimited` when it wants a pause, `ProviderError`
         for a no that also other questions will get (a wrong key, an unknown model). Takes less than 30 s.
         """
 
     async def check(self) -> None:
-        """See whether it can be asked, without being billed. Raises like `judge`."""
+        """See whether it can be asked, without being billed. Raises like `adjudicator`."""
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""

@@ -29,8 +29,8 @@ WAIT_S = 10.0
 
 
 @dataclass
-class Pace:
-    """One recognizer's limits, and how it stands with it; as `asr.protocols.Turns`, for calls in the middle of work.
+class ProviderLimiter:
+    """One recognizer's limits and its present state; as `asr.protocols.RateLimit`, for calls in the middle of work.
 
     Without limits it only minds pauses.
     """
@@ -68,20 +68,20 @@ class Pace:
     async def look(self) -> None:
         """Admit who queues, and learn of pauses."""
         if self.here:
-            present = await self.database.present(f"local {self.provider}", self.holder, PRESENT_S)
+            present = await self.database.register_worker(f"local {self.provider}", self.holder, PRESENT_S)
             self.slots = min(self.here * present, self.at_most or self.here * present)
-        self.traffic = await self.database.admit(self.provider, self.slots)
+        self.traffic = await self.database.grant_slots(self.provider, self.slots)
 
-    async def place(self, tenant_id: str, job_id: str, run: int) -> bool:
+    async def acquire_slot(self, tenant_id: str, job_id: str, run: int) -> bool:
         """Whether the request may be under way now. If not, it queues, and its event is made due when it may."""
-        return self.slots is None or await self.database.place(tenant_id, job_id, run, self.provider, self.slots)
+        return self.slots is None or await self.database.acquire_slot(tenant_id, job_id, run, self.provider, self.slots)
 
     @property
     def limited(self) -> bool:
         """Whether there is anything but pauses to mind."""
         return self.slots is not None or self.interval_s > 0
 
-    async def turn(self, *, reserved: bool) -> float:
+    async def reserve_call(self, *, reserved: bool) -> float:
         """0 when a call may be made now. Else seconds until a moment that is the caller's, who comes again then, and
         says so.
 
@@ -93,14 +93,14 @@ class Pace:
         caller = object()  # no two callers share a moment
         if (pause_s or not reserved) and (wait_s := await self._reserve(caller)):
             return wait_s
-        line_s = await self.database.enter(self.provider, 1, self.interval_s, LINE_S)
+        line_s = await self.database.space_calls(self.provider, 1, self.interval_s, LINE_S)
         if line_s is None:
             return max(LINE_S, await self._reserve(caller))
         await asyncio.sleep(line_s)
         return await self.pause_s()  # one may have begun meanwhile
 
     async def wait(self) -> None:
-        """See `asr.protocols.Turns`. However long the rate makes it wait, it keeps its moment: who gave it up would
+        """See `asr.protocols.RateLimit`. However long the rate makes it wait, it keeps its moment: who gave it up would
         be the last again.
         """
         left_s, reserved = 0.0, False
@@ -108,7 +108,7 @@ class Pace:
             if (pause_s := await self.pause_s()) > self.patience_s:
                 message = f"{self.provider} is not called at present: it failed, or asked for a pause"
                 raise Paused(message, retry_after=pause_s)
-            left_s = left_s or await self.turn(reserved=reserved)
+            left_s = left_s or await self.reserve_call(reserved=reserved)
             if not left_s:
                 return
             part_s = min(left_s, WAIT_S)
@@ -123,7 +123,7 @@ class Pace:
 
     async def _moments(self, callers: Sequence[object]) -> list[float]:
         """One statement for all who ask in the same moment."""
-        first = await self.database.reserve(self.provider, len(callers), self.interval_s)
+        first = await self.database.reserve_calls(self.provider, len(callers), self.interval_s)
         return [first + number * self.interval_s for number in range(len(callers))]
 
     async def failed(self, exc: Transient) -> None:

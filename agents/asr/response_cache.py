@@ -12,8 +12,8 @@ from sinks import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One recognizer's answers about one recording, as `asr.protocols.Answers`; all runs share them."""
+class StoredResponses:
+    """One recognizer's answers about one recording, as `asr.protocols.ResponseCache`; all runs share them."""
 
     store: Store
     tenant_id: str

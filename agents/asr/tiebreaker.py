@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import cast
 
 from agents.asr.paid_calls import PaidCalls
-from agents.asr.protocols import Answers, LocalRecognizer, PiecewiseRecognizer, Request, Turns, audio_used
-from agents.asr.response_cache import Kept
-from agents.media.clips import Excerpts
+from agents.asr.protocols import ChunkedRecognizer, LocalRecognizer, RateLimit, Request, ResponseCache, audio_used
+from agents.asr.response_cache import StoredResponses
+from agents.media.clips import Clips
 from agents.runtime.leased_tasks import each
 from agents.runtime.metrics import Metrics
+from agents.text.disputed_intervals import DisputedInterval, disputed_intervals, disputes, settled
 from agents.text.reconcile import Compared
-from agents.text.stretches import Stretch, disputes, settled, stretches
 from schemas.errors import ConcordError, NotFound, ProviderError, RateLimited, Transient, Unavailable
 from schemas.jobs import Job, used
 from schemas.words import Hypothesis, Reconciliation, adapter
@@ -41,14 +41,14 @@ TRIES = 2
 
 
 @dataclass(frozen=True)
-class Tiebreak:
+class Tiebreaker:
     """A recognizer for stretches, with a memory."""
 
-    recognizer: LocalRecognizer | PiecewiseRecognizer
+    recognizer: LocalRecognizer | ChunkedRecognizer
     database: Database
     store: Store
-    excerpts: Excerpts
-    pace: Turns
+    clips: Clips
+    limiter: RateLimit
     #: Seconds of sound that one job may have heard again.
     seconds: float
     metrics: Metrics = field(default_factory=Metrics)
@@ -67,13 +67,13 @@ class Tiebreak:
         Raises `Unavailable` when the database or the store is away.
         """
         found, timeless = await asyncio.to_thread(disputes, compared)
-        wanted = await asyncio.to_thread(stretches, found, round(self.seconds * 1000))
+        wanted = await asyncio.to_thread(disputed_intervals, found, round(self.seconds * 1000))
         asking = _Asking(self, job, wanted, tell)
         if wanted:
             async with self.turn:
                 await asking.ask()
         after = await asyncio.to_thread(settled, compared, asking.heard)
-        asked = sum(len(stretch.disputes) for stretch in wanted)
+        asked = sum(len(interval.disputes) for interval in wanted)
         return replace(after, notes=(*after.notes, *asking.notes(len(found) - asked, timeless)))
 
 
@@ -81,12 +81,12 @@ class Tiebreak:
 class _Asking:
     """One job's stretches on their way."""
 
-    tiebreak: Tiebreak
+    tiebreak: Tiebreaker
     job: Job
-    wanted: Sequence[Stretch]
+    wanted: Sequence[DisputedInterval]
     tell: Callable[[float], None]
-    heard: dict[Stretch, Hypothesis] = field(default_factory=dict)
-    faults: dict[Stretch, str] = field(default_factory=dict)
+    heard: dict[DisputedInterval, Hypothesis] = field(default_factory=dict)
+    faults: dict[DisputedInterval, str] = field(default_factory=dict)
     #: Why no other stretch is begun: a no that all of them would get.
     stop: str | None = None
 
@@ -108,23 +108,23 @@ class _Asking:
         if self.job.original_uri is None:
             raise NotFound("the recording is not kept")
         with tempfile.TemporaryDirectory(prefix="concord-") as folder:
-            times = [(stretch.start_ms, stretch.end_ms) for stretch in self.wanted]
+            times = [(interval.start_ms, interval.end_ms) for interval in self.wanted]
             async with store.local_path(self.job.original_uri) as audio:
-                files = await self.tiebreak.excerpts.cut(audio, times, Path(folder))
+                files = await self.tiebreak.clips.cut(audio, times, Path(folder))
 
-            async def hear(one: tuple[Stretch, Path]) -> None:
-                await self._stretch(*one)
+            async def hear(one: tuple[DisputedInterval, Path]) -> None:
+                await self._hear_interval(*one)
                 self.tell((len(self.heard) + len(self.faults)) / len(self.wanted))
 
             await each(zip(self.wanted, files, strict=True), hear, AT_ONCE)
 
-    async def _stretch(self, stretch: Stretch, file: Path) -> None:
+    async def _hear_interval(self, interval: DisputedInterval, file: Path) -> None:
         for last in (False,) * (TRIES - 1) + (True,):
             if self.stop is not None:
-                self.faults[stretch] = self.stop
+                self.faults[interval] = self.stop
                 return
             try:
-                self.heard[stretch] = await self._hear(stretch, file)
+                self.heard[interval] = await self._hear(interval, file)
             except Unavailable:
                 raise
             except Transient as exc:
@@ -132,35 +132,35 @@ class _Asking:
                     self.stop = str(exc)
                 elif not last:
                     continue
-                self.faults[stretch] = str(exc)
+                self.faults[interval] = str(exc)
             except ConcordError as exc:
                 if isinstance(exc, ProviderError):
                     self.stop = str(exc)
-                self.faults[stretch] = str(exc)
+                self.faults[interval] = str(exc)
             return
 
-    async def _hear(self, stretch: Stretch, file: Path) -> Hypothesis:
+    async def _hear(self, interval: DisputedInterval, file: Path) -> Hypothesis:
         recognizer, job = self.tiebreak.recognizer, self.job
-        kept = Kept(self.tiebreak.store, job.tenant_id, job.job_id, recognizer.name, self.tiebreak.paid)
+        kept = StoredResponses(self.tiebreak.store, job.tenant_id, job.job_id, recognizer.name, self.tiebreak.paid)
         request = Request(
             tenant_id=job.tenant_id,
             job_id=job.job_id,
             run=job.run,
-            marker=f"{job.tenant_id}/{job.job_id}/{job.run}/{stretch.start_ms}",
+            marker=f"{job.tenant_id}/{job.job_id}/{job.run}/{interval.start_ms}",
             language=job.language,
             content_type="audio/flac",
-            duration_ms=stretch.length_ms,
+            duration_ms=interval.length_ms,
         )
-        if isinstance(recognizer, PiecewiseRecognizer):
-            heard = await recognizer.transcribe_pieces(file, request, _silent, kept, self.tiebreak.pace)
+        if isinstance(recognizer, ChunkedRecognizer):
+            heard = await recognizer.transcribe_chunks(file, request, _silent, kept, self.tiebreak.limiter)
         else:
             heard = await _once(recognizer, file, request, kept)
-        await self._count(stretch, heard)
-        return _moved(heard, stretch)
+        await self._count(interval, heard)
+        return _moved(heard, interval)
 
-    async def _count(self, stretch: Stretch, heard: Hypothesis) -> None:
-        ref = f"{stretch.start_ms}-{stretch.end_ms}"
-        rows = used(self.job, heard.provider, ref, audio_used(heard, stretch.length_ms / 1000))
+    async def _count(self, interval: DisputedInterval, heard: Hypothesis) -> None:
+        ref = f"{interval.start_ms}-{interval.end_ms}"
+        rows = used(self.job, heard.provider, ref, audio_used(heard, interval.length_ms / 1000))
         await self.tiebreak.database.record_usage(rows)
         self.tiebreak.metrics.used(rows)
 
@@ -173,7 +173,7 @@ class _Asking:
         name = self.tiebreak.recognizer.name
         said = []
         if self.heard:
-            seconds = sum(stretch.length_ms for stretch in self.heard) / 1000
+            seconds = sum(interval.length_ms for interval in self.heard) / 1000
             said.append(
                 f"{name} was asked as well about {len(self.heard)} disputed stretches, {seconds:.1f} s of sound."
             )
@@ -193,7 +193,7 @@ class _Asking:
         return said
 
 
-async def _once(recognizer: LocalRecognizer, file: Path, request: Request, kept: Answers) -> Hypothesis:
+async def _once(recognizer: LocalRecognizer, file: Path, request: Request, kept: ResponseCache) -> Hypothesis:
     """What it hears in the file, or heard when it was asked before."""
     content = await asyncio.to_thread(file.read_bytes)
     key = hashlib.sha256(b"\0".join((request.language.encode(), content))).hexdigest()
@@ -206,13 +206,13 @@ async def _once(recognizer: LocalRecognizer, file: Path, request: Request, kept:
     return heard
 
 
-def _moved(heard: Hypothesis, stretch: Stretch) -> Hypothesis:
+def _moved(heard: Hypothesis, interval: DisputedInterval) -> Hypothesis:
     """With the recording's own times."""
     words = (
         replace(
             word,
-            start_ms=None if word.start_ms is None else stretch.start_ms + word.start_ms,
-            end_ms=None if word.end_ms is None else min(stretch.end_ms, stretch.start_ms + word.end_ms),
+            start_ms=None if word.start_ms is None else interval.start_ms + word.start_ms,
+            end_ms=None if word.end_ms is None else min(interval.end_ms, interval.start_ms + word.end_ms),
         )
         for word in heard.words
     )

@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from agents.commands import transcript
-from agents.llm.adjudicator import Judge, Whose
+from agents.llm.adjudicator import SpanAdjudicator, Whose
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError
@@ -116,7 +116,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     call = one_call(arguments.files).only(arguments.recognizers)
     decided = await asyncio.to_thread(call.result)
     if arguments.adjudicate:
-        decided = await _judged(decided, settings)
+        decided = await _adjudicated(decided, settings)
         print("\n".join(map(printable, decided.notes)), file=sys.stderr)
     if arguments.format == "json":
         dumped = orjson.dumps(adapter(Reconciliation).dump_python(decided, mode="json"), option=orjson.OPT_INDENT_2)
@@ -130,15 +130,15 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _judged(decided: Reconciliation, settings: Settings) -> Reconciliation:
+async def _adjudicated(decided: Reconciliation, settings: Settings) -> Reconciliation:
     from agents.fleet.build import open_adjudicator
 
     adjudicator = open_adjudicator(settings)
     if adjudicator is None:
         raise SettingsError("--adjudicate: GEMINI_API_KEY is not set")
     try:
-        judge = Judge(adjudicator, MemoryDatabase(), settings.gemini_spans)
-        return await judge.judged(decided, Whose("local", "local", 1))
+        spans = SpanAdjudicator(adjudicator, MemoryDatabase(), settings.gemini_spans)
+        return await spans.adjudicated(decided, Whose("local", "local", 1))
     finally:
         await adjudicator.close()
 

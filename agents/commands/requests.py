@@ -135,7 +135,7 @@ async def decide(database: Database, row: ProviderRequest, decision: Decision, i
         error=f"decided by a person: {decision}",
     )
     [written] = await database.commit([Step(f"transcribe.{row.provider}", uuid4(), outcome)])
-    await database.hasten_job(row.tenant_id, row.job_id, row.provider)
+    await database.expedite_job(row.tenant_id, row.job_id, row.provider)
     return written is not None and written.applied
 
 

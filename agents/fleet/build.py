@@ -25,29 +25,29 @@ from prometheus_client import generate_latest
 from agents.asr.paid_calls import PaidCalls
 from agents.asr.protocols import (
     Adjudicator,
+    ChunkedRecognizer,
     LocalRecognizer,
-    PiecewiseRecognizer,
     Recognizer,
     RemoteRecognizer,
     UploadingRecognizer,
 )
-from agents.asr.rate_limit import Pace
-from agents.asr.tiebreaker import Tiebreak
+from agents.asr.rate_limit import ProviderLimiter
+from agents.asr.tiebreaker import Tiebreaker
 from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.gauges import WORKER, observe
 from agents.fleet.settings import Settings
-from agents.llm.adjudicator import Judge
-from agents.media.clips import Excerpts
-from agents.media.probe_pool import Prober
-from agents.media.source.audio_source import Locations
+from agents.llm.adjudicator import SpanAdjudicator
+from agents.media.clips import Clips
+from agents.media.probe_pool import ProbePool
+from agents.media.source.audio_source import AudioSource
 from agents.runtime import faust_binding
-from agents.runtime.backpressure import Admission
+from agents.runtime.backpressure import Backpressure
 from agents.runtime.group_commit import Committer
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.group_positions import GroupPositions
 from agents.runtime.kafka.record_batches import Records
-from agents.runtime.kafka.topic_layout import TopicKeeper, ensure_topics
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.kafka.topic_layout import TopicRepair, ensure_topics
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.metrics import Metrics
 from agents.runtime.outbox.relay import Relay
 from agents.runtime.scratch import temporary_files
@@ -264,7 +264,7 @@ class Fleet:
     apps: dict[str, faust.App] = field(default_factory=dict)
     drivers: dict[str, faust_binding.Driver] = field(default_factory=dict)
     committer: Committer | None = None
-    paces: list[Pace] = field(default_factory=list)
+    limiters: list[ProviderLimiter] = field(default_factory=list)
     #: What else goes on for a stage, by what it is called.
     beside: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     paid: PaidCalls = field(default_factory=PaidCalls)
@@ -464,8 +464,8 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
         "looking for skips": fleet.skips.run,
         **fleet.beside,
     }
-    for pace in fleet.paces:
-        runs[f"pace of {pace.provider}"] = partial(pace.run, partial(fleet.metrics.traffic, pace.provider))
+    for limiter in fleet.limiters:
+        runs[f"pace of {limiter.provider}"] = partial(limiter.run, partial(fleet.metrics.traffic, limiter.provider))
     if fleet.settings.storage_fallback:
         runs["moving blobs"] = cast("FallbackStore", fleet.store).move
     if "relay" in fleet.roles and fleet.committer is not None:
@@ -482,7 +482,7 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
     if "relay" in fleet.roles:
         days = {**DAYS, "audit_log": fleet.settings.audit_days}
         runs["forgetting old rows"] = Retention(fleet.database, days).run
-        keeper = TopicKeeper(kafka, fleet.settings.recognizers)
+        keeper = TopicRepair(kafka, fleet.settings.recognizers)
         runs["looking after topics"] = keeper.run
         # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
         shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
@@ -505,19 +505,21 @@ _Built = tuple[faust.App, faust_binding.Driver | None, faust_binding.FaustTable 
 
 
 async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: contextlib.AsyncExitStack) -> None:
-    admission = Admission()
+    backpressure = Backpressure()
     for role in fleet.stages:
         if role == "track":
             build = partial(_build_track, fleet, kafka, committer)
         else:
-            build = partial(_build, fleet, kafka, committer, admission, await _stage(role, fleet, admission, stack))
+            build = partial(
+                _build, fleet, kafka, committer, backpressure, await _stage(role, fleet, backpressure, stack)
+            )
         # Built the first time here, so that it is there when what is there is frozen.
         fleet.parts.append(_part(fleet, role, partial(_run_stage, fleet, role, chain([build()], iter(build, None)))))
 
 
-def _build(fleet: Fleet, kafka: Kafka, committer: Committer, admission: Admission, stage: Stage) -> _Built:
+def _build(fleet: Fleet, kafka: Kafka, committer: Committer, backpressure: Backpressure, stage: Stage) -> _Built:
     app = faust_binding.faust_app(stage.name, kafka, fleet.settings.data, **_membership(stage.name, fleet))
-    driver = faust_binding.Driver(stage, committer, fleet.metrics, admission, fleet.skips)
+    driver = faust_binding.Driver(stage, committer, fleet.metrics, backpressure, fleet.skips)
     driver.attach(app)
     return app, driver, None
 
@@ -565,12 +567,12 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
             await asyncio.to_thread(shutil.rmtree, fleet.settings.data / "tables" / role, ignore_errors=True)
 
 
-async def _stage(role: str, fleet: Fleet, admission: Admission, stack: contextlib.AsyncExitStack) -> Stage:
+async def _stage(role: str, fleet: Fleet, backpressure: Backpressure, stack: contextlib.AsyncExitStack) -> Stage:
     settings, database, store = fleet.settings, fleet.database, fleet.store
     holder = f"{WORKER}/{role}"
 
-    def long_work(limit: int) -> LongWork:
-        work = LongWork(database, holder, limit)
+    def leased_tasks(limit: int) -> LeasedTasks:
+        work = LeasedTasks(database, holder, limit)
         stack.push_async_callback(work.close)
         return work
 
@@ -578,48 +580,48 @@ async def _stage(role: str, fleet: Fleet, admission: Admission, stack: contextli
         case ("intake", _, _):
             taking_in = intake.Intake(
                 database,
-                await _locations(fleet, stack),
-                long_work(64),
+                await _audio_source(fleet, stack),
+                leased_tasks(64),
                 settings.recognizers,
                 settings.deadline_s,
                 settings.patience_s,
                 abilities(settings),
-                lambda: admission.behind,
+                lambda: backpressure.behind,
             )
             fleet.beside["uploads that wait"] = taking_in.queue.run
             return intake.stage(taking_in)
         case ("transcribe", _, name):
             recognizer = open_recognizer(name, settings)
-            work = long_work(16 if isinstance(recognizer, UploadingRecognizer) else 2)
+            work = leased_tasks(16 if isinstance(recognizer, UploadingRecognizer) else 2)
             stack.push_async_callback(recognizer.close)  # before its work: it finishes what it has paid for
-            pace = _pace(recognizer, fleet)
+            limiter = _limiter(recognizer, fleet)
             if isinstance(recognizer, LocalRecognizer):
                 # As many as are heard here at once, and as many that stand by, so that no moment is lost.
-                pace = Pace(database, name, settings.slots.get(name), here=2 * work.limit, holder=holder)
-                fleet.paces.append(pace)
-            transcriber = transcribe.Transcribe(recognizer, database, store, work, pace, fleet.paid)
-            stack.push_async_callback(transcriber.packer.close)
+                limiter = ProviderLimiter(database, name, settings.slots.get(name), here=2 * work.limit, holder=holder)
+                fleet.limiters.append(limiter)
+            transcriber = transcribe.Transcribe(recognizer, database, store, work, limiter, fleet.paid)
+            stack.push_async_callback(transcriber.transcoder.close)
             return transcribe.stage(transcriber)
         case ("reconcile", _, _):
-            judge = await _judge(fleet, stack)
-            work = long_work(16)  # it only waits
+            adjudicator = await _span_adjudicator(fleet, stack)
+            work = leased_tasks(16)  # it only waits
             tiebreak = _tiebreak(fleet, stack)  # closed before its work: it finishes what it has paid for
-            return reconcile.stage(reconcile.Reconcile(database, store, judge, work, tiebreak))
+            return reconcile.stage(reconcile.Reconcile(database, store, adjudicator, work, tiebreak))
         case _:
             return persist.stage(persist.Persist(database, store))
 
 
-def _pace(recognizer: Recognizer, fleet: Fleet) -> Pace:
+def _limiter(recognizer: Recognizer, fleet: Fleet) -> ProviderLimiter:
     """The recognizer's limits; what goes on at one that others provide is looked at all the time."""
     name, settings = recognizer.name, fleet.settings
     rate = settings.rates.get(name)
-    pace = Pace(fleet.database, name, settings.slots.get(name), 1 / rate if rate else 0.0)
+    limiter = ProviderLimiter(fleet.database, name, settings.slots.get(name), 1 / rate if rate else 0.0)
     if not isinstance(recognizer, LocalRecognizer):
-        fleet.paces.append(pace)
-    return pace
+        fleet.limiters.append(limiter)
+    return limiter
 
 
-def open_tiebreaker(settings: Settings) -> LocalRecognizer | PiecewiseRecognizer | None:
+def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer | None:
     """Who hears again what others disagree about; None if nobody is configured."""
     if settings.tiebreaker is None or not settings.tiebreaker_s:
         return None
@@ -632,45 +634,45 @@ def open_tiebreaker(settings: Settings) -> LocalRecognizer | PiecewiseRecognizer
     return recognizer
 
 
-def _tiebreak(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Tiebreak | None:
+def _tiebreak(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Tiebreaker | None:
     settings = fleet.settings
     recognizer = open_tiebreaker(settings)
     if recognizer is None:
         return None
-    excerpts = Excerpts()
+    clips = Clips()
     stack.push_async_callback(recognizer.close)
-    stack.push_async_callback(excerpts.close)
-    pace = _pace(recognizer, fleet)
-    return Tiebreak(
-        recognizer, fleet.database, fleet.store, excerpts, pace, settings.tiebreaker_s, fleet.metrics, paid=fleet.paid
+    stack.push_async_callback(clips.close)
+    limiter = _limiter(recognizer, fleet)
+    return Tiebreaker(
+        recognizer, fleet.database, fleet.store, clips, limiter, settings.tiebreaker_s, fleet.metrics, paid=fleet.paid
     )
 
 
-async def _judge(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Judge | None:
+async def _span_adjudicator(fleet: Fleet, stack: contextlib.AsyncExitStack) -> SpanAdjudicator | None:
     adjudicator = open_adjudicator(fleet.settings)
     if adjudicator is None or not fleet.settings.gemini_spans:
         return None
     stack.push_async_callback(adjudicator.close)
     await adjudicator.prepare()
     stack.push_async_callback(fleet.paid.close)  # before the adjudicator: what is asked at this moment is answered
-    return Judge(adjudicator, fleet.database, fleet.settings.gemini_spans, fleet.metrics, paid=fleet.paid)
+    return SpanAdjudicator(adjudicator, fleet.database, fleet.settings.gemini_spans, fleet.metrics, paid=fleet.paid)
 
 
-async def _locations(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Locations:
+async def _audio_source(fleet: Fleet, stack: contextlib.AsyncExitStack) -> AudioSource:
     settings = fleet.settings
-    prober = Prober(max_duration_ms=int(settings.max_audio_hours * 3_600_000))
-    stack.push_async_callback(prober.close)
-    locations = Locations(
+    probe_pool = ProbePool(max_duration_ms=int(settings.max_audio_hours * 3_600_000))
+    stack.push_async_callback(probe_pool.close)
+    audio_source = AudioSource(
         fleet.store,
-        prober,
+        probe_pool,
         settings.roots,
         settings.allow_hosts,
         settings.max_audio_mb << 20,
         (settings.storage, *(settings.data / server for server in ("kafka", "postgres", "tables"))),
         fleet.database.intend_blob,
     )
-    stack.push_async_callback(locations.close)
-    return locations
+    stack.push_async_callback(audio_source.close)
+    return audio_source
 
 
 def _membership(role: str, fleet: Fleet) -> dict[str, Any]:

@@ -15,7 +15,7 @@ LARGE = 1 << 20
 HEAPS = 2
 
 
-def give_back() -> None:
+def release_freed_memory() -> None:
     """Set it for this process, before it has threads. Does nothing where the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from agents.asr.paid_calls import PaidCalls, until_stored
-from agents.asr.protocols import Adjudicator, Judgement
+from agents.asr.protocols import Adjudicator, AdjudicatorAnswer
 from agents.runtime.leased_tasks import each
 from agents.runtime.metrics import Metrics
-from agents.text.adjudicate import Span, judged, overruled, spans
+from agents.text.adjudicate import Span, adjudicated, overruled, spans
 from schemas.errors import InvalidInput, ProviderError, RateLimited, Transient
 from schemas.jobs import Adjudication, Usage, used
 from schemas.texts import ERROR_CHARS, readable
@@ -44,7 +44,7 @@ class Whose:
 
 
 @dataclass(frozen=True)
-class Judge:
+class SpanAdjudicator:
     """An adjudicator, with a memory."""
 
     adjudicator: Adjudicator
@@ -55,7 +55,7 @@ class Judge:
     limit_s: float = JOB_S
     paid: PaidCalls = field(default_factory=PaidCalls)
 
-    async def judged(
+    async def adjudicated(
         self, decided: Reconciliation, whose: Whose, tell: Callable[[float], None] = lambda _: None
     ) -> Reconciliation:
         """The transcript with the judge's choices, and a note on what was judged and what was not.
@@ -78,12 +78,12 @@ class Judge:
         except TimeoutError:
             await asking.give_up(f"no answer within {self.limit_s:g} s")
         for result, count in asking.results().items():
-            self.metrics.judged.labels(self.adjudicator.name.partition("/")[0], result).inc(count)
+            self.metrics.adjudicated.labels(self.adjudicator.name.partition("/")[0], result).inc(count)
         return await asyncio.to_thread(self._noted, decided, wanted, asking, len(found) - len(wanted))
 
     def _noted(self, decided: Reconciliation, wanted: Sequence[Span], asking: _Asking, beyond: int) -> Reconciliation:
         name = self.adjudicator.name
-        after = judged(decided, wanted, asking.choices, name)
+        after = adjudicated(decided, wanted, asking.choices, name)
         results = asking.results()
         said = (
             f"{name} judged {results['chosen'] + results['neither']} of {len(wanted) + beyond} disputed spans "
@@ -102,7 +102,7 @@ class Judge:
 class _Asking:
     """One job's questions on their way."""
 
-    judge: Judge
+    adjudicator: SpanAdjudicator
     whose: Whose
     language: str | None
     open: dict[str, Question]
@@ -115,19 +115,19 @@ class _Asking:
     async def recall(self) -> None:
         """What was answered before is not asked again; neither is what this run has asked in vain."""
         whose = self.whose
-        known = await self.judge.database.adjudications(whose.tenant_id, whose.job_id, whose.run, list(self.open))
+        known = await self.adjudicator.database.adjudications(whose.tenant_id, whose.job_id, whose.run, list(self.open))
         answered = {row.question: row.choice for row in known if row.fault is None}
         self._close(answered, {row.question: row.fault for row in known if row.fault is not None})
 
     async def ask(self) -> None:
         """All that is open, in several calls at a time."""
         questions = list(self.open.values())
-        many = self.judge.adjudicator.many
+        many = self.adjudicator.adjudicator.many
         calls = [questions[at : at + many] for at in range(0, len(questions), many)]
 
         async def call(some: Sequence[Question]) -> None:
-            self.judge.paid.require_room()
-            await self.judge.paid.through(self.whose, partial(self._call, some))
+            self.adjudicator.paid.require_room()
+            await self.adjudicator.paid.through(self.whose, partial(self._call, some))
             self.tell(1 - len(self.open) / len(questions))
 
         await each(calls, call, AT_ONCE)
@@ -139,7 +139,7 @@ class _Asking:
             return
         try:
             async with asyncio.timeout(CALL_S):
-                answer = await self.judge.adjudicator.judge(questions, self.language)
+                answer = await self.adjudicator.adjudicator.adjudicate(questions, self.language)
         except (RateLimited, ProviderError) as exc:
             self.stop = str(exc)
             await self._failed(questions, str(exc))
@@ -154,14 +154,14 @@ class _Asking:
         log.warning("%s/%d: %d spans stay as calibrated: %s", self.whose.job_id, self.whose.run, len(questions), reason)
         await self._keep({}, {question.id: reason for question in questions})
 
-    async def _answered(self, questions: Sequence[Question], answer: Judgement) -> None:
+    async def _answered(self, questions: Sequence[Question], answer: AdjudicatorAnswer) -> None:
         asked = {question.id for question in questions}
         ref = readable(answer.ref, ERROR_CHARS)
-        rows = used(self.whose, self.judge.adjudicator.name.partition("/")[0], ref, answer.usage)
+        rows = used(self.whose, self.adjudicator.adjudicator.name.partition("/")[0], ref, answer.usage)
         choices = {id: choice for id, choice in answer.choices.items() if id in asked}
         faults = {id: fault for id, fault in answer.faults.items() if id in asked}
         await self._keep(choices, faults, rows)
-        self.judge.metrics.used(rows)
+        self.adjudicator.metrics.used(rows)
 
     async def _keep(self, choices: dict[str, int | None], faults: dict[str, str], usage: Sequence[Usage] = ()) -> None:
         """Take it as it is, and return when it is stored."""
@@ -170,8 +170,8 @@ class _Asking:
         rows += [self._row(id, None, readable(fault, ERROR_CHARS)) for id, fault in faults.items()]
 
         async def write() -> None:
-            await self.judge.database.record_usage(usage)
-            await self.judge.database.keep_adjudications(rows)
+            await self.adjudicator.database.record_usage(usage)
+            await self.adjudicator.database.keep_adjudications(rows)
 
         try:
             await until_stored(write)
@@ -184,7 +184,7 @@ class _Asking:
             question=question,
             job_id=self.whose.job_id,
             run=self.whose.run,
-            judge=self.judge.adjudicator.name,
+            adjudicator=self.adjudicator.adjudicator.name,
             choice=choice,
             fault=fault,
         )

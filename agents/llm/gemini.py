@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from agents.asr.protocols import Judgement
+from agents.asr.protocols import AdjudicatorAnswer
 from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.retry_after import seconds_of
 from schemas.words import Question
@@ -85,7 +85,7 @@ class Gemini:
         """Import the SDK: over a second, which the events of a worker that has just started should not share."""
         await self._opened()
 
-    async def judge(self, questions: Sequence[Question], language: str | None) -> Judgement:
+    async def adjudicate(self, questions: Sequence[Question], language: str | None) -> AdjudicatorAnswer:
         """See `Adjudicator`."""
         client = await self._opened()
         from google.genai import types
@@ -107,7 +107,7 @@ class Gemini:
             async with asyncio.timeout(self._timeout_s):
                 answer = await client.aio.models.generate_content(model=self._model, contents=content, config=config)
         choices, faults = read(questions, *_text(answer))
-        return Judgement(choices, faults, _usage(answer), answer.response_id or _digest(content))
+        return AdjudicatorAnswer(choices, faults, _usage(answer), answer.response_id or _digest(content))
 
     async def check(self) -> None:
         """Ask for the model's description, which costs nothing."""

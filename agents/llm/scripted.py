@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agents.asr.protocols import Judgement
+from agents.asr.protocols import AdjudicatorAnswer
 from schemas.words import Question
 
 
@@ -16,7 +16,7 @@ def longest(question: Question) -> int | None:
 
 
 @dataclass
-class ScriptedJudge:
+class ScriptedAdjudicator:
     """An `Adjudicator`. Takes what `pick` says, after raising what `trouble` holds for the next calls."""
 
     pick: Callable[[Question], int | None] = longest
@@ -30,7 +30,7 @@ class ScriptedJudge:
     async def prepare(self) -> None:
         """Always ready."""
 
-    async def judge(self, questions: Sequence[Question], language: str | None) -> Judgement:
+    async def adjudicate(self, questions: Sequence[Question], language: str | None) -> AdjudicatorAnswer:
         """See `Adjudicator`. What `pick` invents is a fault, as with the real one."""
         del language
         self.asked.append(list(questions))
@@ -40,7 +40,7 @@ class ScriptedJudge:
         picked = {question.id: (self.pick(question), len(question.readings)) for question in questions}
         choices = {id: choice for id, (choice, count) in picked.items() if choice is None or 0 <= choice < count}
         words = sum(len(f"{q.before} {' '.join(q.readings)} {q.after}".split()) for q in questions)
-        return Judgement(
+        return AdjudicatorAnswer(
             choices,
             {id: "not one of the readings" for id in picked if id not in choices},
             {"prompt_tokens": words, "candidates_tokens": len(questions), "total_tokens": words + len(questions)},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Excerpts:
+class Clips:
     """Cuts for an event loop; recordings wait for each other."""
 
     def __init__(self, *, stall_s: float = STALL_S) -> None:
@@ -44,13 +44,13 @@ def _file(folder: Path, number: int) -> Path:
 
 
 def _answer(order: Message, tell: Callable[[Message], None]) -> Message:
-    sounds = excerpts(Path(order["path"]), order["stretches"], lambda: tell({}))
+    sounds = clips(Path(order["path"]), order["stretches"], lambda: tell({}))
     for number, samples in enumerate(sounds):
         _file(Path(order["folder"]), number).write_bytes(flac(samples))
     return {}
 
 
-def excerpts(
+def clips(
     path: Path, stretches: Sequence[tuple[int, int]], beat: Callable[[], None] = lambda: None
 ) -> Iterator[NDArray[np.float32]]:
     """The sound of each stretch, mono at 16 kHz. One at a time is held, and nothing behind the last is decoded."""

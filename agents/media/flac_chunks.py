@@ -44,7 +44,7 @@ class Flac:
     content: bytes
 
 
-class Cutter:
+class FlacChunker:
     """The pieces of one recording, in order. Use as a context manager: the process ends with it."""
 
     def __init__(self, path: Path, *, stall_s: float = STALL_S) -> None:

@@ -58,7 +58,7 @@ class _Places:
             first[1].set_result(None)
 
 
-class Prober:
+class ProbePool:
     """Probes files in worker processes of its own, which live on from file to file. For an event loop."""
 
     def __init__(
@@ -133,7 +133,7 @@ def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
 
 
 def main() -> None:
-    """A worker process of `Prober`: `python -m agents.media.probe_pool`."""
+    """A worker process of `ProbePool`: `python -m agents.media.probe_pool`."""
     begin()
     import av  # noqa: F401  (so that the first file does not wait for it)
 

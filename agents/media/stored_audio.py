@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agents.media.transcode import Packer
+from agents.media.transcode import Transcoder
 from schemas.errors import Unavailable
 from sinks import Store
 
-#: The content type of what `Decoded` gives.
+#: The content type of what `DecodedAudio` gives.
 FLAC = "audio/flac"
 #: Bytes that are read at once.
 _PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredAudio:
     """The stored original, as `asr.protocols.Audio`."""
 
     store: Store
@@ -37,14 +37,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedAudio:
     """The same sound that recognizers on this machine hear, as `asr.protocols.Audio`: a FLAC file, made when it is
     read.
     """
 
     store: Store
     uri: str
-    packer: Packer
+    transcoder: Transcoder
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Its bytes. Raises `RefusedMedia`, `Transient` when the packing process died, `Unavailable` without room."""
@@ -52,7 +52,7 @@ class Decoded:
             with TemporaryDirectory(prefix="concord-") as folder:
                 flac = Path(folder) / "audio.flac"
                 async with self.store.local_path(self.uri) as original:
-                    await self.packer.pack(original, flac)
+                    await self.transcoder.transcode(original, flac)
                 with flac.open("rb") as file:
                     while piece := await asyncio.to_thread(file.read, _PIECE):
                         yield piece

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Packer:
+class Transcoder:
     """Packs for an event loop; recordings wait for each other."""
 
     def __init__(self, *, stall_s: float = STALL_S) -> None:
         self._worker = Worker("agents.media.transcode")
         self._stall_s = stall_s
 
-    async def pack(self, audio: Path, target: Path) -> None:
+    async def transcode(self, audio: Path, target: Path) -> None:
         """Write all of the recording's sound to a FLAC file: mono, 16 kHz, 16 bits; a sample's place is its time.
 
         Raises `RefusedMedia`, or `Transient` when the process died.

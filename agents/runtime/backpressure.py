@@ -28,7 +28,7 @@ BEHIND = 16
 ALWAYS = 2
 
 
-class Admission:
+class Backpressure:
     """The gate of one process, in one event loop."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import faust
 from yarl import URL
 
-from agents.runtime.backpressure import Admission
+from agents.runtime.backpressure import Backpressure
 from agents.runtime.failpoints import passing
 from agents.runtime.group_commit import TOLD_S, Committer
 from agents.runtime.kafka.client import MAX_RECORD_BYTES, Kafka
@@ -103,11 +103,11 @@ class Driver:
     """Runs one stage on its app: many events at once, each acked when its step is committed, and not before."""
 
     def __init__(
-        self, stage: Stage, committer: Committer, metrics: Metrics, admission: Admission, skips: Skips
+        self, stage: Stage, committer: Committer, metrics: Metrics, backpressure: Backpressure, skips: Skips
     ) -> None:
         self._stage = stage
         self._skips = skips
-        self._admission = admission
+        self._admission = backpressure
         self._committer = committer
         self._metrics = metrics
         self._slots = asyncio.Semaphore(stage.concurrency)

@@ -39,7 +39,7 @@ class _Piece:
 
 
 @dataclass
-class LongWork:
+class LeasedTasks:
     """Up to `limit` pieces of work at once in this process, each under its key's lease."""
 
     database: Database

@@ -138,7 +138,7 @@ class Metrics:
             ["app"],
             registry=new,
         )
-        self.judged = Counter(
+        self.adjudicated = Counter(
             "concord_judged_spans", "Disputed spans a judge was asked about", ["provider", "result"], registry=new
         )
         self.usage = Counter("concord_usage", "What providers' requests used up", ["provider", "unit"], registry=new)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from schemas.errors import Unavailable
 from schemas.ids import Key
 from sinks import Database
@@ -30,7 +30,7 @@ COMING_S = 3.0
 
 
 def share_of(tenant_id: str) -> str:
-    """What a tenant's work is called among the shares of `LongWork`."""
+    """What a tenant's work is called among the shares of `LeasedTasks`."""
     return f"tenant {tenant_id}"
 
 
@@ -39,7 +39,7 @@ class FetchQueue:
     """The line for the places of one process."""
 
     database: Database
-    work: LongWork
+    work: LeasedTasks
     #: Tenants that have uploads waiting, and how urgent the most urgent of them is, as of the last look.
     _waiting: dict[str, int] = field(default_factory=dict)
     #: Uploads that were admitted and have not come yet, and until when they are expected.

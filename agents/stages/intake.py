@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from agents.media.source.audio_source import Fetched, Locations, host_of_uri
+from agents.media.source.audio_source import AudioSource, Fetched, host_of_uri
 from agents.runtime.failpoints import passing
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import RETRIES, Stage, backoff_s, belonging, failed_job
 from agents.stages.fetch_queue import FetchQueue, share_of
 from agents.stages.options import Abilities, check_options
@@ -64,8 +64,8 @@ class Intake:
     """What intake needs from outside."""
 
     database: Database
-    locations: Locations
-    work: LongWork
+    audio_source: AudioSource
+    work: LeasedTasks
     recognizers: tuple[str, ...]
     #: Seconds, for a recording of this many ms, after which a run goes on without the recognizers that have not
     #: answered.
@@ -194,7 +194,7 @@ class Intake:
 
     async def _fetched(self, data: AudioFetch, wait_s: float, *, eager: bool = False) -> Fetched | None:
         async def make(_: object) -> Fetched:
-            found = await self.locations.fetch(data, again=not eager)
+            found = await self.audio_source.fetch(data, again=not eager)
             passing("intake.stored")
             return found
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from agents.asr.tiebreaker import Tiebreak
-from agents.llm.adjudicator import Judge, Whose
+from agents.asr.tiebreaker import Tiebreaker
+from agents.llm.adjudicator import SpanAdjudicator, Whose
 from agents.runtime.failpoints import passing
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.text.reconcile import Compared, compare
 from schemas import blob_names, topics
@@ -45,10 +45,10 @@ class Reconcile:
     database: Database
     store: Store
     #: Who is asked about disputed words, and the work in which that goes on; None where nobody is.
-    judge: Judge | None = None
-    work: LongWork | None = None
+    adjudicator: SpanAdjudicator | None = None
+    work: LeasedTasks | None = None
     #: Who hears disputed words again, before the judge is asked.
-    tiebreak: Tiebreak | None = None
+    tiebreak: Tiebreaker | None = None
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """The last recognizer's result, or the end of waiting for it."""
@@ -97,7 +97,7 @@ class Reconcile:
 
     async def _decided(self, result: AsrResult, answered: list[ProviderRequest]) -> Reconciliation | None:
         """The transcript; None while others are being asked, which goes on outside the event."""
-        if not (self.judge or self.tiebreak) or self.work is None or len(answered) < 2:
+        if not (self.adjudicator or self.tiebreak) or self.work is None or len(answered) < 2:
             return (await self._compared(answered)).decided
 
         async def settled(tell: Callable[[float], None]) -> Reconciliation:
@@ -108,9 +108,9 @@ class Reconcile:
                 # A tiebreaker hides nothing, so that it may not add to what was to be hidden.
                 if job is not None and not job.options.get("redact_pii"):
                     decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
-            if self.judge is not None:
+            if self.adjudicator is not None:
                 whose = Whose(result.tenant_id, result.job_id, result.run)
-                decided = await self.judge.judged(decided, whose, tell)
+                decided = await self.adjudicator.adjudicated(decided, whose, tell)
             passing("reconcile.judged")
             return decided
 

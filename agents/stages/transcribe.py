@@ -14,22 +14,22 @@ from typing import Any, cast
 from agents.asr.paid_calls import PaidCalls, until_stored
 from agents.asr.protocols import (
     Audio,
+    ChunkedRecognizer,
     Listed,
     LocalRecognizer,
     Pending,
-    PiecewiseRecognizer,
     Recognizer,
     RemoteRecognizer,
     Request,
     UploadingRecognizer,
     audio_used,
 )
-from agents.asr.rate_limit import Pace
-from agents.asr.response_cache import Kept
-from agents.media.stored_audio import FLAC, Decoded, Stored
-from agents.media.transcode import Packer
+from agents.asr.rate_limit import ProviderLimiter
+from agents.asr.response_cache import StoredResponses
+from agents.media.stored_audio import FLAC, DecodedAudio, StoredAudio
+from agents.media.transcode import Transcoder
 from agents.runtime.failpoints import passing
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, backoff_s, belonging
 from schemas import blob_names, topics
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
@@ -89,25 +89,25 @@ class Transcribe:
     recognizer: Recognizer
     database: Database
     store: Store
-    work: LongWork
-    pace: Pace
+    work: LeasedTasks
+    limiter: ProviderLimiter
     paid: PaidCalls = field(default_factory=PaidCalls)
     #: For recordings that a remote recognizer would mishear as they came. Whoever builds this closes it.
-    packer: Packer = field(default_factory=Packer)
+    transcoder: Transcoder = field(default_factory=Transcoder)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Submit, or look at what was submitted."""
         asked = cast("AsrRequest", envelope.data)
-        if isinstance(self.recognizer, LocalRecognizer | PiecewiseRecognizer):
+        if isinstance(self.recognizer, LocalRecognizer | ChunkedRecognizer):
             return await self._local(self.recognizer, envelope, asked)
         return await self._remote(self.recognizer, envelope, asked)
 
     async def _remote(self, recognizer: RemoteRecognizer, envelope: Envelope, asked: AsrRequest) -> Outcome:
-        if isinstance(recognizer, UploadingRecognizer) or self.pace.limited:
+        if isinstance(recognizer, UploadingRecognizer) or self.limiter.limited:
             row = await self._row(asked)
             if row is None or row.ended:
                 return NOTHING if row else IGNORED
-            if row.state == "waiting" and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
+            if row.state == "waiting" and not await self.limiter.acquire_slot(asked.tenant_id, asked.job_id, asked.run):
                 return self._later(envelope, asked, QUEUED_S)
             if isinstance(recognizer, UploadingRecognizer) and await self._lacks_audio(row):
                 return await self._upload(recognizer, envelope, asked, row)
@@ -148,12 +148,12 @@ class Transcribe:
         """
         if asked.moment is not None:
             wait_s = max(0.0, (asked.moment - await self.database.now()).total_seconds())
-        elif not (wait_s := await self.pace.turn(reserved=False)):
+        elif not (wait_s := await self.limiter.reserve_call(reserved=False)):
             return 0.0
         if wait_s > SHORT_S:
             return wait_s
         await asyncio.sleep(wait_s)
-        return await self.pace.turn(reserved=True)
+        return await self.limiter.reserve_call(reserved=True)
 
     async def _upload(
         self, recognizer: UploadingRecognizer, envelope: Envelope, asked: AsrRequest, row: ProviderRequest
@@ -166,7 +166,7 @@ class Transcribe:
         key = f"upload/{asked.tenant_id}/{asked.job_id}/{asked.run}/{asked.provider}"
 
         async def upload(_: Callable[[float], None]) -> str:
-            await self.pace.wait()  # for nothing where the provider follows a link to our storage: only it knows
+            await self.limiter.wait()  # for nothing where the provider follows a link to our storage: only it knows
             return await recognizer.upload(request, audio)
 
         if (pause := await self._paused(envelope, asked, key)) is not None:
@@ -180,7 +180,7 @@ class Transcribe:
         if url is None:
             return self._later(envelope, asked, NEXT_LOOK_S, attempt=envelope.attempt)
         passing("transcribe.uploaded")
-        await self.pace.worked()
+        await self.limiter.worked()
         columns = {"audio_url": url, "audio_at": await self.database.now()}
         return replace(self._later(envelope, asked, 0.0), request=self._change(asked, row.token, **columns))
 
@@ -197,7 +197,7 @@ class Transcribe:
             ended = self._change(asked, row.token, claimed_until=await self.database.now())
             return replace(await self._again(envelope, asked, exc), request=ended)
         passing("transcribe.submitted")
-        await self.pace.worked()
+        await self.limiter.worked()
         if isinstance(answer, Hypothesis):
             return await self._done(asked, answer, row.token)
         return self._submitted(envelope, asked, row, answer)
@@ -230,11 +230,11 @@ class Transcribe:
         except RateLimited as exc:
             return await self._again(envelope, asked, exc, told=False)
         except Transient as exc:
-            await self.pace.failed(exc)
+            await self.limiter.failed(exc)
             return self._unknown(envelope, asked, row, str(exc), settled_s, backoff_s(envelope.attempt))
         except (ProviderError, InDoubt) as exc:
             return self._unknown(envelope, asked, row, str(exc), settled_s, PARKED_S)
-        await self.pace.worked()
+        await self.limiter.worked()
         if found is not None:
             return self._submitted(envelope, asked, row, found)
         return await self._absent(recognizer, envelope, asked, row, settled_s)
@@ -326,7 +326,7 @@ class Transcribe:
             return await self._again(envelope, asked, Transient(f"no answer within {CLAIM_S:.0f} s"), told=False)
         except Transient as exc:
             return await self._again(envelope, asked, exc, told=False)
-        await self.pace.worked()
+        await self.limiter.worked()
         if isinstance(answer, Pending):
             return self._later(envelope, asked, answer.seconds, progress=answer.progress)
         return await self._done(asked, answer, row.token)
@@ -335,7 +335,7 @@ class Transcribe:
         """The provider is away, or wants a pause. Not counted: it is asked again until the run's deadline, however long
         that lasts. What it was asked for may be paid for already.
         """
-        await self.pace.failed(exc)
+        await self.limiter.failed(exc)
         attempt = envelope.attempt + 1
         later = self._later(envelope, asked, backoff_s(envelope.attempt, exc.retry_after), attempt=attempt)
         return self._retrying(later, asked, exc, attempt) if told else later
@@ -354,20 +354,20 @@ class Transcribe:
 
     async def _paused(self, envelope: Envelope, asked: AsrRequest, key: str) -> Outcome | None:
         """For work that is not begun here: put off until after the pause, if there is one."""
-        if self.work.progress(key) is None and (pause_s := await self.pace.pause_s()) > SHORT_S:
+        if self.work.progress(key) is None and (pause_s := await self.limiter.pause_s()) > SHORT_S:
             return self._later(envelope, asked, pause_s, attempt=envelope.attempt)
         return None
 
     async def _local(
-        self, recognizer: LocalRecognizer | PiecewiseRecognizer, envelope: Envelope, asked: AsrRequest
+        self, recognizer: LocalRecognizer | ChunkedRecognizer, envelope: Envelope, asked: AsrRequest
     ) -> Outcome:
         row = await self._row(asked)
         if row is None or row.ended:
             return NOTHING if row else IGNORED
         key = f"transcribe/{asked.tenant_id}/{asked.job_id}/{asked.run}/{asked.provider}"
-        if row.admitted_at is None and not await self.pace.place(asked.tenant_id, asked.job_id, asked.run):
+        if row.admitted_at is None and not await self.limiter.acquire_slot(asked.tenant_id, asked.job_id, asked.run):
             return self._later(envelope, asked, QUEUED_S)
-        pieces = isinstance(recognizer, PiecewiseRecognizer)
+        pieces = isinstance(recognizer, ChunkedRecognizer)
         if pieces and (pause := await self._paused(envelope, asked, key)) is not None:
             return pause
         try:
@@ -381,7 +381,7 @@ class Transcribe:
 
     async def _recognize(
         self,
-        recognizer: LocalRecognizer | PiecewiseRecognizer,
+        recognizer: LocalRecognizer | ChunkedRecognizer,
         asked: AsrRequest,
         row: ProviderRequest,
         tell: Callable[[float], None],
@@ -391,9 +391,9 @@ class Transcribe:
             return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(self.store.uri(name))))
         async with self.store.local_path(asked.audio_uri) as path:
             request = self._request(asked, row)
-            if isinstance(recognizer, PiecewiseRecognizer):
-                kept = Kept(self.store, asked.tenant_id, asked.job_id, asked.provider, self.paid)
-                heard = await recognizer.transcribe_pieces(path, request, tell, kept, self.pace)
+            if isinstance(recognizer, ChunkedRecognizer):
+                kept = StoredResponses(self.store, asked.tenant_id, asked.job_id, asked.provider, self.paid)
+                heard = await recognizer.transcribe_chunks(path, request, tell, kept, self.limiter)
             else:
                 heard = await recognizer.transcribe(path, request, tell)
         await until_stored(lambda: self._store(asked, heard))  # it may be hours of computing
@@ -453,8 +453,8 @@ class Transcribe:
 
     def _audio(self, asked: AsrRequest) -> Audio:
         if asked.transcode:
-            return Decoded(self.store, asked.audio_uri, self.packer)
-        return Stored(self.store, asked.audio_uri, URL_S)
+            return DecodedAudio(self.store, asked.audio_uri, self.transcoder)
+        return StoredAudio(self.store, asked.audio_uri, URL_S)
 
     @staticmethod
     def _change(asked: AsrRequest, token: int | None, **columns: object) -> RequestChange:

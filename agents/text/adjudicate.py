@@ -44,18 +44,18 @@ class Span:
     probability: float
 
 
-def spans(decided: Reconciliation, judge: str) -> list[Span]:
+def spans(decided: Reconciliation, adjudicator: str) -> list[Span]:
     """Everything that a judge could decide, the most doubtful first.
 
     A reading is what one recognizer heard in the whole span, or the calibrated choice where that is pieced together.
-    Spans that differ in fillers and punctuation only are left out. `judge` names the model and the prompt, and with
-    them the questions: another judge is asked anew.
+    Spans that differ in fillers and punctuation only are left out. `adjudicator` names the model and the prompt, which
+    are part of a question's id: another adjudicator is asked anew.
     """
-    found = [_span(decided, first, end, judge) for first, end in _disputed(decided.decisions)]
+    found = [_span(decided, first, end, adjudicator) for first, end in _disputed(decided.decisions)]
     return sorted((span for span in found if span is not None), key=lambda span: (span.probability, span.first))
 
 
-def judged(
+def adjudicated(
     decided: Reconciliation, asked: Iterable[Span], choices: Mapping[str, int | None], rule: str
 ) -> Reconciliation:
     """The reconciliation with a judge's choices, by question; None is "neither".
@@ -103,7 +103,7 @@ def _disputed(decisions: Sequence[Decision]) -> Iterable[tuple[int, int]]:
         yield first, len(decisions)
 
 
-def _span(decided: Reconciliation, first: int, end: int, judge: str) -> Span | None:
+def _span(decided: Reconciliation, first: int, end: int, adjudicator: str) -> Span | None:
     slots = decided.decisions[first:end]
     if len(slots) > LONGEST:
         return None
@@ -116,7 +116,7 @@ def _span(decided: Reconciliation, first: int, end: int, judge: str) -> Span | N
     after = _context(decided.decisions[end : end + NEAR])
     if sum(map(len, [*paths, *before, *after])) > CHARACTERS:
         return None
-    content = [judge, decided.language, before, after, sorted(paths)]
+    content = [adjudicator, decided.language, before, after, sorted(paths)]
     id = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
     # Whose reading comes first must tell nothing: the order is a matter of the content.
     readings = tuple(

@@ -28,7 +28,7 @@ SLICE, ROUND_S, PAUSE_S = 5000, 60.0, 0.05
 REST = 4
 
 
-class Forgetful(Protocol):
+class ExpiresRows(Protocol):
     """A database that forgets."""
 
     async def forget(self, table: str, days: float, rows: int) -> int | None:
@@ -42,7 +42,7 @@ class Forgetful(Protocol):
 class Retention:
     """`run` never returns by itself."""
 
-    database: Forgetful
+    database: ExpiresRows
     #: By table.
     days: Mapping[str, float]
 

@@ -69,7 +69,7 @@ RETURNING *;
 -- name: forget_stray
 DELETE FROM strays WHERE provider = $1 AND provider_id = $2 RETURNING provider_id;
 
--- name: hasten
+-- name: expedite_poll
 -- The scheduled event of a submitted request, found by its job, becomes due; its relay is told. What is due already may be in a
 -- batch and is left alone.
 WITH due AS (
@@ -81,7 +81,7 @@ WITH due AS (
 )
 SELECT pg_notify('outbox_' || shard, '') FROM due;
 
--- name: hasten_job
+-- name: expedite_job
 -- The same for a request of any state, by its job.
 WITH due AS (
     UPDATE outbox SET due_at = clock_timestamp()
@@ -112,10 +112,10 @@ ORDER BY question;
 
 -- name: keep_adjudications
 -- Rows come in the order of the key, so that two writers of the same questions do not wait for each other in a circle.
-INSERT INTO adjudications (tenant_id, question, job_id, run, judge, choice, fault)
+INSERT INTO adjudications (tenant_id, question, job_id, run, adjudicator, choice, fault)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::int[], $7::text[])
 ON CONFLICT (tenant_id, question) DO UPDATE
-SET job_id = excluded.job_id, run = excluded.run, judge = excluded.judge, choice = excluded.choice,
+SET job_id = excluded.job_id, run = excluded.run, adjudicator = excluded.adjudicator, choice = excluded.choice,
     fault = excluded.fault, at = excluded.at
 WHERE adjudications.fault IS NOT NULL;
 

@@ -209,10 +209,10 @@ async def test_what_waits_for_one_tenants_job_becomes_due_for_it_alone(under_tes
         await under_way(under_test, 1, "j", tenant=tenant)
     await database.claim("t", "j", 1, "a", 30)
     await database.commit([changed("a", 1, state="submitted", provider_id="p")])
-    await database.hasten("a", "p")
+    await database.expedite_poll("a", "p")
     hastened = await under_test.whose()
     await database.commit([answered("a", 1)])
-    await database.admit("a", 1)
+    await database.grant_slots("a", 1)
 
     assert hastened == ["t"]
     assert sorted(await under_test.whose()) == ["other", "t"]
@@ -469,11 +469,11 @@ async def test_what_a_callback_is_about_becomes_due_and_nothing_else(under_test)
     deadline = Later(topics.RECONCILE_DUE.name, AsrDeadline(tenant_id="t", job_id="j"), seconds=60, kind="asr.deadline")
     await database.commit([moved("transcribing", later=(deadline,))])
 
-    assert await database.hasten("a", "j-a")
+    assert await database.expedite_poll("a", "j-a")
     assert await under_test.due() == [("asr.requests.a", b"j")]
-    assert not await database.hasten("a", "j-a")
-    assert not await database.hasten("a", "nobody")
-    assert not await database.hasten("b", "j-a")
+    assert not await database.expedite_poll("a", "j-a")
+    assert not await database.expedite_poll("a", "nobody")
+    assert not await database.expedite_poll("b", "j-a")
 
 
 async def test_a_callback_about_a_request_that_has_ended_does_nothing(under_test):
@@ -483,7 +483,7 @@ async def test_a_callback_about_a_request_that_has_ended_does_nothing(under_test
     await database.commit([replace(change, outcome=replace(change.outcome, later=(poll("j", "a"),)))])
     await database.commit([answered("a", None)])
 
-    assert not await database.hasten("a", "p")
+    assert not await database.expedite_poll("a", "p")
     assert await under_test.due() == []
 
 
@@ -575,7 +575,7 @@ async def test_what_was_used_up_is_counted_once_however_often_it_is_written(unde
 
 
 def answer(question: str, choice: int | None = 0, **more) -> Adjudication:
-    whose = {"tenant_id": "t", "job_id": "j", "run": 1, "judge": "gemini/m/v1"}
+    whose = {"tenant_id": "t", "job_id": "j", "run": 1, "adjudicator": "gemini/m/v1"}
     return Adjudication(**whose | {"question": question, "choice": choice} | more)
 
 
@@ -700,7 +700,7 @@ async def test_places_claims_and_steps_that_meet_do_not_deadlock(postgres):
         worker, order = Postgres(pool), names if number % 2 else names[::-1]
         for _ in range(5):
             await worker.commit([changed("b", None, name, confidence=number / 100) for name in order])
-            await asyncio.gather(*(worker.place("t", name, 1, "a", 20) for name in order))
+            await asyncio.gather(*(worker.acquire_slot("t", name, 1, "a", 20) for name in order))
             await asyncio.gather(*(worker.claim("t", name, 1, "a", 0) for name in order))
 
     await asyncio.gather(*map(work, range(6)))
@@ -745,7 +745,7 @@ async def test_a_callback_finds_its_event_by_index_and_wakes_the_relay(postgres)
 
     async with pool.acquire() as connection:
         await connection.add_listener("outbox_0", hear)
-        await database.hasten("a", "p")
+        await database.expedite_poll("a", "p")
         await asyncio.wait_for(heard.get(), 5)
         await connection.remove_listener("outbox_0", hear)
         await connection.execute("SET enable_seqscan = off")
@@ -794,7 +794,7 @@ async def due_jobs(under_test) -> list[str]:
 
 async def under_way(under_test, slots: int, *jobs: str, tenant: str = "t") -> list[str]:
     """Which of these requests may be under way."""
-    return [id for id in jobs if await under_test.database.place(tenant, id, 1, "a", slots)]
+    return [id for id in jobs if await under_test.database.acquire_slot(tenant, id, 1, "a", slots)]
 
 
 async def test_only_so_many_requests_are_under_way_and_the_others_queue(under_test):
@@ -802,7 +802,7 @@ async def test_only_so_many_requests_are_under_way_and_the_others_queue(under_te
 
     assert await under_way(under_test, 2, *"pqrs") == ["p", "q"]
     assert await under_way(under_test, 2, *"pqrs") == ["p", "q"]  # who has a place keeps it, who queues queues on
-    traffic = await under_test.database.admit("a", 2)
+    traffic = await under_test.database.grant_slots("a", 2)
     assert (traffic.under_way, traffic.queued) == (2, 2)
     rows = await under_test.database.requests("t", "r", 1)
     assert rows[0].queued_at is not None
@@ -812,10 +812,10 @@ async def test_a_place_that_is_free_again_goes_to_who_queues_and_makes_its_event
     await asking(under_test, *map(waiting, "pqr"))
     await under_way(under_test, 1, *"pqr")
     await under_test.database.claim("t", "p", 1, "a", 30)
-    assert (await under_test.database.admit("a", 1)).queued == 2
+    assert (await under_test.database.grant_slots("a", 1)).queued == 2
     await under_test.database.commit([changed("a", 1, "p", state="done")])
 
-    traffic = await under_test.database.admit("a", 1)
+    traffic = await under_test.database.grant_slots("a", 1)
 
     assert (traffic.under_way, traffic.queued) == (1, 1)
     assert await under_way(under_test, 1, *"qr") == ["q"]
@@ -830,7 +830,7 @@ async def test_the_urgent_are_first_and_tenants_take_turns(under_test):
     for one in (*bulk, *others):
         await under_way(under_test, 1, one.job_id, tenant=one.tenant_id)
 
-    await under_test.database.admit("a", 6)
+    await under_test.database.grant_slots("a", 6)
 
     assert set(await due_jobs(under_test)) == {"u1", "s1", "b0", "s2", "b1"}
 
@@ -839,9 +839,9 @@ async def test_bulk_leaves_a_share_of_the_places_free(under_test):
     await asking(under_test, *(waiting(f"b{n}", priority=0) for n in range(12)), waiting("live"))
 
     assert len(await under_way(under_test, 10, *(f"b{n}" for n in range(12)))) == 8
-    assert (await under_test.database.admit("a", 10)).under_way == 8
+    assert (await under_test.database.grant_slots("a", 10)).under_way == 8
     assert await under_way(under_test, 10, "live") == []  # a queue there is; but it is the first in it
-    assert (await under_test.database.admit("a", 10)).under_way == 9
+    assert (await under_test.database.grant_slots("a", 10)).under_way == 9
     assert await under_way(under_test, 10, "live") == ["live"]
 
 
@@ -850,48 +850,48 @@ async def test_who_queues_without_an_event_yet_is_admitted_later(under_test):
     await under_way(under_test, 1, "p")
     await under_way(under_test, 1, "q")
 
-    assert (await under_test.database.admit("a", 5)).queued == 1
+    assert (await under_test.database.grant_slots("a", 5)).queued == 1
 
 
 async def test_calls_are_reserved_one_after_the_other_and_not_within_a_pause(under_test):
     database = under_test.database
-    first, second = await database.reserve("a", 10, 0.5), await database.reserve("a", 1, 0.5)
+    first, second = await database.reserve_calls("a", 10, 0.5), await database.reserve_calls("a", 1, 0.5)
 
     assert first == pytest.approx(0, abs=0.2)
     assert second == pytest.approx(5, abs=0.5)
     await database.provider_failed("a", 60.0)
-    assert await database.reserve("a", 1, 0.5) == pytest.approx(60, abs=1)
-    assert await database.reserve("another", 1, 0.5) == pytest.approx(0, abs=0.2)
+    assert await database.reserve_calls("a", 1, 0.5) == pytest.approx(60, abs=1)
+    assert await database.reserve_calls("another", 1, 0.5) == pytest.approx(0, abs=0.2)
 
 
 async def test_calls_that_are_about_to_be_made_stand_in_a_short_line(under_test):
     database = under_test.database
-    await database.reserve("a", 100, 0.5)  # moments later on are another matter
-    first, second, third = [await database.enter("a", calls, 4.0, 5.0) for calls in (1, 2, 1)]
+    await database.reserve_calls("a", 100, 0.5)  # moments later on are another matter
+    first, second, third = [await database.space_calls("a", calls, 4.0, 5.0) for calls in (1, 2, 1)]
 
     assert first == pytest.approx(0, abs=0.2)
     assert second == pytest.approx(4, abs=0.8)
     assert third is None
-    assert await database.enter("another", 1, 4.0, 5.0) == pytest.approx(0, abs=0.2)
+    assert await database.space_calls("another", 1, 4.0, 5.0) == pytest.approx(0, abs=0.2)
 
 
 async def test_several_failures_in_a_row_make_a_pause(under_test):
     database = under_test.database
     for _ in range(4):
         await database.provider_failed("a", None)
-    assert (await database.admit("a", None)).paused_until is None
+    assert (await database.grant_slots("a", None)).paused_until is None
     await database.provider_failed("a", None)
 
-    traffic = await database.admit("a", None)
+    traffic = await database.grant_slots("a", None)
 
     assert traffic.failures == 5
     assert 0 < (traffic.paused_until - await database.now()).total_seconds() <= 1
     await database.provider_worked("a")
-    assert (await database.admit("a", None)).failures == 0
+    assert (await database.grant_slots("a", None)).failures == 0
 
 
 async def paused_s(under_test) -> float:
-    traffic = await under_test.database.admit("a", None)
+    traffic = await under_test.database.grant_slots("a", None)
     return (traffic.paused_until - await under_test.database.now()).total_seconds() if traffic.paused_until else 0.0
 
 
@@ -901,7 +901,7 @@ async def test_what_fails_within_a_pause_is_not_counted_and_may_ask_for_more(und
     for _ in range(50):
         await database.provider_failed("a", None)
 
-    assert (await database.admit("a", None)).failures == 1
+    assert (await database.grant_slots("a", None)).failures == 1
     assert await paused_s(under_test) == pytest.approx(5, abs=1)
     await database.provider_failed("a", 30.0)
     assert await paused_s(under_test) == pytest.approx(30, abs=1)
@@ -1046,12 +1046,12 @@ async def test_an_upload_that_is_past_being_fetched_waits_no_more(under_test):
 async def test_the_processes_of_a_role_are_counted(under_test):
     database = under_test.database
 
-    assert await database.present("local a", "one", 30) == 1
-    assert await database.present("local a", "two", 30) == 2
-    assert await database.present("local a", "one", 30) == 2
-    assert await database.present("local ab", "three", 30) == 1
-    await database.present("local a", "two", -1)
-    assert await database.present("local a", "one", 30) == 1
+    assert await database.register_worker("local a", "one", 30) == 1
+    assert await database.register_worker("local a", "two", 30) == 2
+    assert await database.register_worker("local a", "one", 30) == 2
+    assert await database.register_worker("local ab", "three", 30) == 1
+    await database.register_worker("local a", "two", -1)
+    assert await database.register_worker("local a", "one", 30) == 1
 
 
 async def test_a_tenants_open_jobs_are_found_page_by_page(under_test):
@@ -1070,7 +1070,7 @@ async def test_what_a_run_that_has_ended_asked_for_holds_no_place_any_more(under
     await under_test.database.claim("t", "q", 1, "a", 30)
     await under_test.database.commit([moved("failed", job_id=id) for id in "pq"])
 
-    assert (await under_test.database.admit("a", 2)).under_way == 1
+    assert (await under_test.database.grant_slots("a", 2)).under_way == 1
     rows = [(await under_test.database.requests("t", id, 1))[0] for id in "pq"]
     assert [(row.state, row.abandoned_at is not None) for row in rows] == [("failed", False), ("failed", True)]
     assert not [m for m in await under_test.due() if m[0] == "asr.results"]

@@ -18,7 +18,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents.asr.google.batch_recognize import LATEST_S, LONGEST_MS, SOONEST_S, GoogleBatch
-from agents.asr.protocols import Checked, Pending, PiecewiseRecognizer, Request, UploadingRecognizer
+from agents.asr.protocols import Checked, ChunkedRecognizer, Pending, Request, UploadingRecognizer
 from agents.commands.doctor import _recognizer as examined
 from agents.fleet.build import open_recognizer, open_tiebreaker
 from agents.fleet.settings import from_env
@@ -440,8 +440,8 @@ def test_a_bucket_makes_it_go_by_batches_and_a_tiebreaker_in_pieces():
     }
 
     assert isinstance(open_recognizer("google", from_env(environ)), GoogleBatch)
-    assert isinstance(open_tiebreaker(from_env(environ)), PiecewiseRecognizer)
-    assert isinstance(open_recognizer("google", from_env(environ | {"GOOGLE_CLOUD_BUCKET": ""})), PiecewiseRecognizer)
+    assert isinstance(open_tiebreaker(from_env(environ)), ChunkedRecognizer)
+    assert isinstance(open_recognizer("google", from_env(environ | {"GOOGLE_CLOUD_BUCKET": ""})), ChunkedRecognizer)
 
 
 @pytest.mark.parametrize(

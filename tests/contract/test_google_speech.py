@@ -21,8 +21,8 @@ from aiohttp.test_utils import unused_port
 
 from agents.asr.google.recognize import PARALLEL, Google
 from agents.asr.google.speech import Speech
-from agents.asr.protocols import LocalRecognizer, PiecewiseRecognizer, RemoteRecognizer, Request
-from agents.asr.rate_limit import Pace
+from agents.asr.protocols import ChunkedRecognizer, LocalRecognizer, RemoteRecognizer, Request
+from agents.asr.rate_limit import ProviderLimiter
 from agents.commands.doctor import _google as examined
 from agents.commands.doctor import _recognizer as recognizer
 from agents.fleet.settings import from_env
@@ -66,8 +66,8 @@ def heard_all(found, seconds):
         assert word.end_ms == pytest.approx(n * 1000 + 700, abs=25)
 
 
-class Kept(dict):
-    """`asr.protocols.Answers` in memory."""
+class StoredResponses(dict):
+    """`asr.protocols.ResponseCache` in memory."""
 
     async def get(self, key):
         return super().get(key)
@@ -83,9 +83,9 @@ class Bench:
     server: Server
     endpoint: str
     call: Path
-    kept: Kept = field(default_factory=Kept)
+    kept: StoredResponses = field(default_factory=StoredResponses)
     told: list[float] = field(default_factory=list)
-    pace: Pace = field(default_factory=lambda: Pace(MemoryDatabase(), "google"))
+    limiter: ProviderLimiter = field(default_factory=lambda: ProviderLimiter(MemoryDatabase(), "google"))
 
     def recognizer(self, **options):
         """Its options, and those of what it speaks with."""
@@ -101,8 +101,8 @@ class Bench:
     async def transcribed(self, recognizer=None, path=None, **fields):
         google = recognizer or self.recognizer()
         try:
-            return await google.transcribe_pieces(
-                path or self.call, asked(**fields), self.told.append, self.kept, self.pace
+            return await google.transcribe_chunks(
+                path or self.call, asked(**fields), self.told.append, self.kept, self.limiter
             )
         finally:
             if recognizer is None:
@@ -132,7 +132,7 @@ async def bench(tmp_path, call):
 async def test_it_is_neither_remote_nor_local(bench):
     google = bench.recognizer()
 
-    assert isinstance(google, PiecewiseRecognizer)
+    assert isinstance(google, ChunkedRecognizer)
     assert not isinstance(google, RemoteRecognizer | LocalRecognizer)
     await google.close()
     await google.close()
@@ -267,7 +267,7 @@ async def test_a_pause_that_is_asked_for_is_kept_by_all(bench):
 
 
 async def test_every_piece_waits_for_its_turn_in_the_rate(bench):
-    bench.pace.interval_s = 0.4
+    bench.limiter.interval_s = 0.4
 
     heard_all(await bench.transcribed(), SECONDS)
 
@@ -279,9 +279,9 @@ async def test_every_piece_waits_for_its_turn_in_the_rate(bench):
 async def test_a_lost_answer_counts_although_a_pause_follows(bench):
     """Whoever charges for it would be asked for ever, were it taken for a pause."""
     bench.switch(lose_answer=True)
-    bench.pace.patience_s = 1.0
+    bench.limiter.patience_s = 1.0
     for _ in range(4):
-        await bench.pace.failed(Transient("before this"))
+        await bench.limiter.failed(Transient("before this"))
 
     with pytest.raises(Transient) as caught:
         async with asyncio.timeout(60):
@@ -686,7 +686,9 @@ async def test_a_killed_server_has_forgotten_nothing(tmp_path):
         google = Google(Speech("google", project="p", endpoint=f"http://127.0.0.1:{port}"), retries=0)
         with contextlib.suppress(Transient):
             kept.append(
-                await google.transcribe_pieces(path, asked(), lambda _: None, Kept(), Pace(MemoryDatabase(), "google"))
+                await google.transcribe_chunks(
+                    path, asked(), lambda _: None, StoredResponses(), ProviderLimiter(MemoryDatabase(), "google")
+                )
             )
         await google.close()
         process.kill()

@@ -37,6 +37,7 @@ APPLIED = {
     "0012_strays": "fb3e70bc7ed97b39",
     "0013_skips": "b839b56c36dcfc36",
     "0014_waiting_uploads": "e7e062c094db208e",
+    "0015_adjudicator": "ab359b3aa9e4ed16",
 }
 
 #: Statements as the version before `0006` made them.
@@ -127,7 +128,7 @@ async def test_messages_that_wait_are_found_by_their_job_afterwards(before, post
     await left_in_outbox(before, "asr.results.dlq", of())
     await migrate(postgres)
     pool = await connect_pool(postgres)
-    hastened = await Postgres(pool).hasten("a", "p-order-1")
+    hastened = await Postgres(pool).expedite_poll("a", "p-order-1")
     await pool.close()
     rows = {r["topic"]: r for r in await before.fetch("SELECT topic, key, tenant_id, job_id, run FROM outbox")}
 

@@ -23,7 +23,7 @@ FILL = {
     "inbox": "(stage, event_id, at) SELECT 'reconcile', gen_random_uuid(), {at}",
     "audit_log": "(tenant_id, job_id, run, step, what, attempt, at) "
     "SELECT 't', n::text, 1, 'persist', 'completed', 0, {at}",
-    "adjudications": "(tenant_id, question, job_id, run, judge, choice, at) "
+    "adjudications": "(tenant_id, question, job_id, run, adjudicator, choice, at) "
     "SELECT 't', gen_random_uuid(), 'j', 1, 'g', 0, {at}",
     "leases": "(key, holder, until) SELECT gen_random_uuid(), 'w', {at}",
 }

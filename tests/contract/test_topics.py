@@ -122,7 +122,7 @@ async def test_a_topic_that_is_deleted_while_the_fleet_runs_is_made_again(where,
     monkeypatch.setattr(topic_layout, "layout", lambda *_: wanted)
     monkeypatch.setattr(topic_layout, "SOONEST_S", 0.1)
     await ensure(where, wanted)
-    keeper = topic_layout.TopicKeeper(where, ("a",))
+    keeper = topic_layout.TopicRepair(where, ("a",))
     running = asyncio.create_task(keeper.run())
     async with admin_client(where) as admin:
         await admin.delete_topics([wanted[0].name])

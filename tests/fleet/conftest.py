@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agents.asr.protocols import Adjudicator, LocalRecognizer, Pending, PiecewiseRecognizer
-from agents.asr.rate_limit import Pace
-from agents.asr.tiebreaker import Tiebreak
-from agents.llm.adjudicator import Judge
-from agents.media.clips import Excerpts
-from agents.media.probe_pool import Prober
-from agents.media.source.audio_source import Locations
-from agents.media.transcode import Packer
+from agents.asr.protocols import Adjudicator, ChunkedRecognizer, LocalRecognizer, Pending
+from agents.asr.rate_limit import ProviderLimiter
+from agents.asr.tiebreaker import Tiebreaker
+from agents.llm.adjudicator import SpanAdjudicator
+from agents.media.clips import Clips
+from agents.media.probe_pool import ProbePool
+from agents.media.source.audio_source import AudioSource
+from agents.media.transcode import Transcoder
 from agents.runtime.in_memory import Clock, MemoryFleet
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, persist, reconcile, transcribe
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
@@ -92,7 +92,7 @@ class Story:
     fleet: MemoryFleet
     store: MemoryStore
     speakers: dict[str, Speaker]
-    paces: dict[str, Pace]
+    limiters: dict[str, ProviderLimiter]
 
     async def upload(self, job_id: str | None = J, tenant: str = "t", content: bytes | None = None, headers=(), **more):
         """Store a recording and announce it, as a stranger would."""
@@ -112,34 +112,34 @@ class Story:
 
 
 @pytest.fixture
-async def prober():
-    it = Prober(processes=1)
+async def probe_pool():
+    it = ProbePool(processes=1)
     yield it
     await it.close()
 
 
 @pytest.fixture
-async def excerpts():
-    it = Excerpts()
+async def clips():
+    it = Clips()
     yield it
     await it.close()
 
 
 @pytest.fixture
-async def story(prober, excerpts):
+async def story(probe_pool, clips):
     """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers; a judge and a third recognizer, who have 3 s
     each, if there are any.
     """
-    opened: list[LongWork | Locations | Packer] = []
+    opened: list[LeasedTasks | AudioSource | Transcoder] = []
 
     def build(
         *speakers: Speaker,
         deadline_s: float = 3600,
-        judge: Adjudicator | None = None,
+        adjudicator: Adjudicator | None = None,
         max_spans: int = 200,
         slots: dict[str, int] | None = None,
         interval_s: float = 0.0,
-        third: LocalRecognizer | PiecewiseRecognizer | None = None,
+        third: LocalRecognizer | ChunkedRecognizer | None = None,
         seconds: float = 120.0,
         third_limit_s: float = 3.0,
         allow_hosts: frozenset[str] = frozenset(),
@@ -148,33 +148,35 @@ async def story(prober, excerpts):
     ) -> Story:
         clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
-        work, locations = (
-            LongWork(database, "test", limit=8),
-            Locations(store, prober, (), allow_hosts, intended=database.intend_blob),
+        work, audio_source = (
+            LeasedTasks(database, "test", limit=8),
+            AudioSource(store, probe_pool, (), allow_hosts, intended=database.intend_blob),
         )
-        opened.extend((work, locations))
+        opened.extend((work, audio_source))
         names = tuple(s.name for s in speakers)
         asked = (*names, third.name) if third else names
-        paces = {name: Pace(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked}
-        transcribers = [transcribe.Transcribe(s, database, store, work, paces[s.name]) for s in speakers]
-        opened.extend(transcriber.packer for transcriber in transcribers)
+        limiters = {
+            name: ProviderLimiter(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked
+        }
+        transcribers = [transcribe.Transcribe(s, database, store, work, limiters[s.name]) for s in speakers]
+        opened.extend(transcriber.transcoder for transcriber in transcribers)
         stages = [
-            intake.stage(intake.Intake(database, locations, work, names, deadline_s, abilities=abilities or {})),
+            intake.stage(intake.Intake(database, audio_source, work, names, deadline_s, abilities=abilities or {})),
             *map(transcribe.stage, transcribers),
             reconcile.stage(
                 reconcile.Reconcile(
                     database,
                     store,
-                    Judge(judge, database, max_spans, limit_s=3) if judge else None,
+                    SpanAdjudicator(adjudicator, database, max_spans, limit_s=3) if adjudicator else None,
                     work,
-                    Tiebreak(third, database, store, excerpts, paces[third.name], seconds, limit_s=third_limit_s)
+                    Tiebreaker(third, database, store, clips, limiters[third.name], seconds, limit_s=third_limit_s)
                     if third
                     else None,
                 )
             ),
             persist.stage(persist.Persist(database, store)),
         ]
-        return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers}, paces)
+        return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers}, limiters)
 
     yield build
     for one in opened:

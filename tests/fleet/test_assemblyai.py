@@ -16,10 +16,10 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents.asr.assemblyai import AssemblyAI, Callback
-from agents.asr.rate_limit import Pace
+from agents.asr.rate_limit import ProviderLimiter
 from agents.media.decoding.decoder import decode as decoded
 from agents.media.decoding.decoder import probe
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import step
 from agents.stages import transcribe
 from schemas.errors import RateLimited, Unavailable
@@ -271,11 +271,11 @@ async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
     """Its lease runs out; until then nobody else begins another long upload."""
     monkeypatch.setattr(transcribe, "LOOK_S", 0.05)
     database = told.fleet.database
-    dead = LongWork(database, "dead", limit=1)
+    dead = LeasedTasks(database, "dead", limit=1)
     hung = replace(
         stage_of(told),
         handle=transcribe.Transcribe(
-            told.recognizer, database, told.story.store, dead, Pace(told.story.fleet.database, "assemblyai")
+            told.recognizer, database, told.story.store, dead, ProviderLimiter(told.story.fleet.database, "assemblyai")
         ).handle,
     )
     await told.story.upload()
@@ -292,7 +292,7 @@ async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
 
 
 async def test_uploads_wait_for_a_pause_as_all_calls_do(told):
-    await told.story.paces[NAME].failed(RateLimited("not so fast", retry_after=300))
+    await told.story.limiters[NAME].failed(RateLimited("not so fast", retry_after=300))
     await told.story.upload()
     await told.fleet.run(until=timedelta(seconds=290))
 
@@ -318,7 +318,7 @@ async def test_an_upload_that_is_refused_makes_everybody_pause(told):
 
 
 async def test_an_upload_counts_in_the_rate(told):
-    told.story.paces[NAME].interval_s = 0.5
+    told.story.limiters[NAME].interval_s = 0.5
     for number in range(3):
         await told.story.upload(f"j{number}")
     await told.fleet.run()
@@ -377,7 +377,7 @@ async def test_a_callback_brings_the_next_look_forward(told):
     await asyncio.sleep(0.3)
     id = told.server.ledger.charges[0]["id"]
 
-    assert await told.fleet.database.hasten(NAME, id)
+    assert await told.fleet.database.expedite_poll(NAME, id)
     await told.ends_well()
     ended = told.fleet.log["persisted"][0].timestamp_ms / 1000
     assert ended - began.timestamp() < 1

@@ -11,9 +11,9 @@ from uuid import NAMESPACE_OID, uuid5
 import orjson
 import pytest
 
-from agents.asr.rate_limit import Pace
+from agents.asr.rate_limit import ProviderLimiter
 from agents.runtime.in_memory import Clock, MemoryFleet
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, transcribe
 from agents.stages.fetch_queue import FetchQueue
 from agents.upkeep.cancelling import cancel_all
@@ -25,7 +25,7 @@ from sinks.memory_store import MemoryStore
 
 @dataclass
 class Fetcher:
-    """Locations that deliver when told: each fetch waits for its turn to be let through."""
+    """AudioSource that deliver when told: each fetch waits for its turn to be let through."""
 
     store: MemoryStore
     open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,7 +54,7 @@ class Local:
     async def close(self): ...
 
 
-class Impatient(LongWork):
+class Impatient(LeasedTasks):
     """The fleet's clock stands still while an event waits: here none waits for long."""
 
     async def run(self, key, make, wait_s, **more):
@@ -69,7 +69,7 @@ class Flood:
     fetcher: Fetcher
     intake: intake.Intake
     local: Local
-    pace: Pace
+    limiter: ProviderLimiter
     names: dict[str, str] = field(default_factory=dict)
 
     def upload(self, tenant: str, count: int, priority: int = 5) -> None:
@@ -91,7 +91,7 @@ class Flood:
         for _ in range(looks):
             await self.fleet.run(until=timedelta(seconds=1), steps=20_000)
             await self.intake.queue.look()
-            await self.pace.look()
+            await self.limiter.look()
             self.fleet.clock.advance(1)
 
     def status(self, name: str):
@@ -106,10 +106,10 @@ async def flood():
     works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=2)
     fetcher = Fetcher(store)
     taking_in = intake.Intake(database, fetcher, works[0], (local.name,), 86_400.0)
-    pace = Pace(database, local.name, here=4, holder="here")
-    asking = transcribe.Transcribe(local, database, store, works[1], pace)
+    limiter = ProviderLimiter(database, local.name, here=4, holder="here")
+    asking = transcribe.Transcribe(local, database, store, works[1], limiter)
     fleet = MemoryFleet([intake.stage(taking_in), transcribe.stage(asking)], database, clock)
-    yield Flood(fleet, fetcher, taking_in, local, pace)
+    yield Flood(fleet, fetcher, taking_in, local, limiter)
     for work in works:
         await work.close()
 
@@ -202,7 +202,7 @@ async def test_a_flood_is_cancelled_and_each_of_its_jobs_ends_once(flood):
 
 async def test_an_upload_does_not_overtake_an_earlier_one_of_its_tenant():
     database = MemoryDatabase()
-    queue = FetchQueue(database, LongWork(database, "here", limit=8))
+    queue = FetchQueue(database, LeasedTasks(database, "here", limit=8))
     queue._waiting = {"a": 4}
 
     assert queue.must_wait(("a", "j"), 4, ("tenant a",))

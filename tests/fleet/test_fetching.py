@@ -11,8 +11,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from agents.media.source.audio_source import Locations
-from agents.runtime.leased_tasks import LongWork
+from agents.media.source.audio_source import AudioSource
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake
 from schemas import topics
 from schemas.messages import Record, decode
@@ -126,12 +126,12 @@ def uploaded(number: int, tenant: str, uri: str):
 
 
 @pytest.mark.parametrize("tenants", [1, 5])
-async def test_uploads_that_drip_leave_places_to_other_tenants(prober, monkeypatch, tenants):
+async def test_uploads_that_drip_leave_places_to_other_tenants(probe_pool, monkeypatch, tenants):
     """70 recordings from a host that sends a byte every 20 s; another tenant's, from another host, at once."""
     database, store = MemoryDatabase(), MemoryStore()
-    locations = Locations(store, prober, (), frozenset({"127.0.0.1", "localhost"}))
-    work = LongWork(database, "test", limit=64)
-    it = intake.Intake(database, locations, work, ("a",), 3600)
+    audio_source = AudioSource(store, probe_pool, (), frozenset({"127.0.0.1", "localhost"}))
+    work = LeasedTasks(database, "test", limit=64)
+    it = intake.Intake(database, audio_source, work, ("a",), 3600)
     own = await store.put("fast/in/a.wav", recording(), "audio/wav")
 
     async def deliver(_):
@@ -148,14 +148,14 @@ async def test_uploads_that_drip_leave_places_to_other_tenants(prober, monkeypat
                 assert (await it.handle(uploaded(number, "fast", uri))).new_requests
         held = [work.progress(f"fetch/slow{n % tenants}/{job(n)}/1") is not None for n in range(70)]
         await work.close()
-    await locations.close()
+    await audio_source.close()
 
     assert all(outcome.create.status == "uploaded" for outcome in begun)
     assert sum(held) == 32  # of the host's share, whoever's they are
 
 
 async def test_no_share_holds_more_places_than_are_free_beside_it():
-    work, going = LongWork(MemoryDatabase(), "test", limit=12), asyncio.Event()
+    work, going = LeasedTasks(MemoryDatabase(), "test", limit=12), asyncio.Event()
 
     async def begun(number: int, *shares: str) -> bool:
         await work.run(f"{number}", lambda _: going.wait(), 0, shares=shares)
@@ -170,7 +170,7 @@ async def test_no_share_holds_more_places_than_are_free_beside_it():
 
 
 async def test_keys_that_ask_at_once_get_no_more_places_than_there_are():
-    work, going = LongWork(MemoryDatabase(), "test", limit=2), asyncio.Event()
+    work, going = LeasedTasks(MemoryDatabase(), "test", limit=2), asyncio.Event()
     await asyncio.gather(*(work.run(f"{n}", lambda _: going.wait(), 0) for n in range(40)))
 
     assert sum(work.progress(f"{n}") is not None for n in range(40)) == 2

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from agents.media.source.audio_source import Locations
+from agents.media.source.audio_source import AudioSource
 from agents.runtime.in_memory import Clock, MemoryFleet
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage
 from agents.stages import intake
 from schemas.messages import largest, size_of
@@ -17,16 +17,16 @@ from tests.fleet.conftest import J
 
 
 @pytest.fixture
-async def fleet(prober):
+async def fleet(probe_pool):
     """An intake that may fetch from this machine, where nothing listens: every fetch is tried again and given up."""
     clock = Clock()
     database, store = MemoryDatabase(clock=clock), MemoryStore()
-    work = LongWork(database, "test", limit=8)
-    locations = Locations(store, prober, (), frozenset({"127.0.0.1"}))
-    stage: Stage = intake.stage(intake.Intake(database, locations, work, ("a",), 3600))
+    work = LeasedTasks(database, "test", limit=8)
+    audio_source = AudioSource(store, probe_pool, (), frozenset({"127.0.0.1"}))
+    stage: Stage = intake.stage(intake.Intake(database, audio_source, work, ("a",), 3600))
     yield MemoryFleet([stage], database, clock)
     await work.close()
-    await locations.close()
+    await audio_source.close()
 
 
 def upload(metadata: bytes) -> bytes:

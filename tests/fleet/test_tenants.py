@@ -10,9 +10,9 @@ from uuid import UUID
 import orjson
 import pytest
 
-from agents.media.source.audio_source import Locations
+from agents.media.source.audio_source import AudioSource
 from agents.runtime.in_memory import Clock, MemoryFleet
-from agents.runtime.leased_tasks import LongWork
+from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake
 from schemas import blob_names, ids
 from schemas.errors import InvalidInput, Unavailable
@@ -49,7 +49,7 @@ async def test_two_tenants_with_one_name_have_a_job_each_with_its_own_recording(
         data = {"tenant_id": tenant, "audio_uri": blob.uri, "filename": f"{tenant}.wav"} | named
         told.fleet.publish("audio.uploaded", orjson.dumps(data), b"same key")
     for _ in range(60):
-        await told.paces["a"].look()
+        await told.limiters["a"].look()
         await told.fleet.run(until=timedelta(seconds=1))
         told.fleet.clock.advance(1)
 
@@ -100,16 +100,16 @@ class Flickering(MemoryDatabase):
 
 @pytest.mark.parametrize("first", TENANTS)
 @pytest.mark.parametrize("slow", TENANTS)
-async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(prober, slow, first, monkeypatch):
+async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(probe_pool, slow, first, monkeypatch):
     """Its fetch goes on outside its event while the other tenant's upload with the same job id comes; PostgreSQL is
     away when the result is to be kept; and either of them may be the first to ask for it then.
     """
     monkeypatch.setattr("agents.stages.intake.QUICK_S", 0.3)
     monkeypatch.setattr("agents.stages.intake.LOOK_S", 0.3)
     clock, store = Clock(), Late(slow)
-    database, locations = Flickering(clock=clock), Locations(store, prober, ())
-    work = LongWork(database, "test", limit=8)
-    fleet = MemoryFleet([intake.stage(intake.Intake(database, locations, work, ("a",), 3600))], database, clock)
+    database, audio_source = Flickering(clock=clock), AudioSource(store, probe_pool, ())
+    work = LeasedTasks(database, "test", limit=8)
+    fleet = MemoryFleet([intake.stage(intake.Intake(database, audio_source, work, ("a",), 3600))], database, clock)
     lengths = dict(zip(TENANTS, (0.5, 1.5), strict=True))
     uploads = {}
     for tenant in (slow, *(other for other in TENANTS if other != slow)):
@@ -130,7 +130,7 @@ async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(prober
             await fleet.run(until=timedelta(seconds=30))
     await fleet.run(until=timedelta(seconds=30))
     await work.close()
-    await locations.close()
+    await audio_source.close()
 
     for tenant, seconds in lengths.items():
         assert (await database.job(tenant, J)).duration_ms == round(seconds * 1000)

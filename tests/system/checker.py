@@ -69,7 +69,7 @@ def inputs(recognizers: Iterable[str]) -> dict[str, dict[str, Topic]]:
     return {stage: {topic.name: topic for topic in some} for stage, some in read.items()}
 
 
-def judge(
+def adjudicate(
     publisher: Publisher,
     downstreams: Sequence[Downstream],
     statuses: Statuses,

@@ -27,7 +27,7 @@ from agents.embedded.process import Child, keep_ports, tail
 from schemas import topics
 from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
-from tests.system.checker import Verdict, inputs, judge
+from tests.system.checker import Verdict, adjudicator, inputs
 from tests.system.nursery import ROOT, Nursery
 from tests.system.observers import AWAY, TENANT, Asker, Downstream, Publisher, Sampler, Statuses, Tap, patiently
 
@@ -466,7 +466,7 @@ class Watch:
             await downstream.looked()
         await patiently(self.sampler.sample)
         await self.asker.ask_all(self.statuses.versions)
-        return judge(
+        return adjudicator(
             self.publisher,
             self.downstreams,
             self.statuses,

@@ -246,7 +246,7 @@ def _heard(here: Site, job: str) -> str:
     return " ".join(word["text"] for word in json.loads(file.read_bytes())["words"]) if file.exists() else "nothing"
 
 
-async def judged(
+async def adjudicated(
     storm: CloudStorm, table: Callable[[str], None], seed: int, began: float, *, whole: bool = False
 ) -> Bill:
     """Everything comes to its end, by both recognizers, and is paid as it must be: once, by Google as well where
@@ -314,7 +314,7 @@ async def test_both_vendors_are_paid_once_though_workers_die_and_answers_are_los
                 await storm.clear()
                 await storm.kill(f"transcribe.{name}")
             await storm.clear()
-            bill = await judged(storm, table, seed, began)
+            bill = await adjudicated(storm, table, seed, began)
             assert bill.lost == 3 + 3
             assert bill.google.total() <= 12 + 2 + 2 * 2  # two answers lost, two kills with two calls in flight each
 
@@ -365,7 +365,7 @@ async def test_five_hundred_recordings_are_paid_once_while_workers_and_vendors_f
             await watch.publisher.uploads_of(20)
             # Of about 410 that come with the weather and not as probes, one in twenty has no recording.
             await weather(storm, everything(storm, whole=whole), uploads=540, pause_s=(0, 4))
-            bill = await judged(storm, table, seed, began, whole=whole)
+            bill = await adjudicated(storm, table, seed, began, whole=whole)
             assert await fits_together(here) == []
             assert bill.adopted
             assert len(bill.recorded) >= 500

@@ -49,7 +49,7 @@ async def weather(storm: Storm, actions: list[Action], uploads: int, pause_s: tu
     await storm.clear()
 
 
-async def judged(storm: Storm, table: object, seed: int, began: float, *, all_heard: bool) -> None:
+async def adjudicated(storm: Storm, table: object, seed: int, began: float, *, all_heard: bool) -> None:
     """Everything comes to its end, and the verdict is clean."""
     finished = await storm.watch.finished(45)
     quiet = await storm.watch.quiet(20)
@@ -72,7 +72,7 @@ async def test_workers_and_database_die_at_random_and_nothing_is_lost_or_done_tw
             actions: list[Action] = [*(lambda role=role: storm.kill(role) for role in ROLES), storm.kill_postgres]
             chance.shuffle(actions)
             await weather(storm, actions, uploads=40, pause_s=(0, 1))
-            await judged(storm, table, seed, began, all_heard=True)
+            await adjudicated(storm, table, seed, began, all_heard=True)
 
 
 def everything(storm: Storm) -> list[Action]:
@@ -107,7 +107,7 @@ async def test_everything_fails_at_random_for_minutes_and_nothing_is_lost_or_don
         async with Watch(here) as watch:
             storm = Storm(here, watch, chance)
             await weather(storm, everything(storm), uploads=200, pause_s=(0, 4))
-            await judged(storm, table, seed, began, all_heard=False)
+            await adjudicated(storm, table, seed, began, all_heard=False)
             assert sum(fault.kind == "kill -9" for fault in storm.faults) >= 30
 
 
@@ -125,7 +125,7 @@ async def test_no_status_goes_back_while_those_who_serve_and_publish_them_die(se
             actions += [storm.kill_broker, storm.kill_postgres]
             chance.shuffle(actions)
             await weather(storm, actions, uploads=60, pause_s=(0, 2))
-            await judged(storm, table, seed, began, all_heard=True)
+            await adjudicated(storm, table, seed, began, all_heard=True)
             assert watch.asker.answers > 1_000
 
 

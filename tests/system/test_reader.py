@@ -139,7 +139,7 @@ async def test_a_job_is_read_as_it_was_written(stored):
     found = await reader.job("acme", "j")
 
     assert found == await database.job("acme", "j")
-    assert await reader.standing("acme", "j") == (found.created_at, found.version)
+    assert await reader.status_version("acme", "j") == (found.created_at, found.version)
     assert (found.steps["intake"].attempts, found.steps["intake"].progress) == (2, 1.0)
 
 
@@ -150,7 +150,7 @@ async def test_what_is_another_tenants_does_not_exist(stored):
 
     assert await reader.job("bolt", "j") is None
     assert await reader.find("bolt", "j") == []
-    assert await reader.standing("bolt", "j") is None
+    assert await reader.status_version("bolt", "j") is None
     assert await reader.transcript("bolt", "j") is None
     assert await reader.files("bolt", "j") == []
     assert (await reader.jobs("bolt")).jobs == []
@@ -198,18 +198,20 @@ async def test_names_asked_for_in_one_moment_are_told_apart(stored):
     asked = [("acme", "j"), ("acme", "order/7"), ("acme", mine.upper()), ("acme", "x"), ("bolt", "j"), ("bolt", "k")]
 
     found = await asyncio.gather(*(reader.find(*who) for who in asked))
-    standings = await asyncio.gather(*(reader.standing(*key) for key in (("acme", "j"), ("bolt", "k"), ("acme", mine))))
+    standings = await asyncio.gather(
+        *(reader.status_version(*key) for key in (("acme", "j"), ("bolt", "k"), ("acme", mine)))
+    )
 
     expected = [[("acme", "j")], [("acme", mine)], [("acme", mine)], [], [("bolt", "j")], []]
     assert [[job.key for job in jobs] for jobs in found] == expected
-    assert [standing and standing[1] for standing in standings] == [1, None, 1]
+    assert [status_version and status_version[1] for status_version in standings] == [1, None, 1]
 
 
 async def test_what_is_unknown_is_none(stored):
     _, reader = stored
 
     assert await reader.find(None, "nobody") == []
-    assert await reader.standing("acme", "nobody") is None
+    assert await reader.status_version("acme", "nobody") is None
     assert await reader.transcript("acme", "nobody") is None
     assert await reader.files("acme", "nobody") == []
     assert await reader.tenants() == []
@@ -290,7 +292,7 @@ async def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(one_connect
     for tenant in ("acme", "bolt"):
         whose = {"tenant_id": tenant, "job_id": f"{tenant[0]}1", "run": 1}
         await postgres.record_usage([Usage(**whose, provider="gemini", unit="total_tokens", ref="1", quantity=9)])
-        await postgres.keep_adjudications([Adjudication(**whose, question="q", judge="gemini/m/v1", choice=0)])
+        await postgres.keep_adjudications([Adjudication(**whose, question="q", adjudicator="gemini/m/v1", choice=0)])
     seen = {}
     for tenant in (None, "acme"):
         async with one_connection._acting_as(tenant) as connection:
@@ -494,10 +496,12 @@ async def test_questions_about_many_jobs_standing_are_one(one_connection):
     con.add_query_logger(lambda record: said.append(record.query))
     tenants = {"a": "acme", "b": "bolt"}
 
-    found = await asyncio.gather(*(one_connection.standing(tenants[n[0]], n) for n in ("a1", "a2", "b1", "b2", "a9")))
+    found = await asyncio.gather(
+        *(one_connection.status_version(tenants[n[0]], n) for n in ("a1", "a2", "b1", "b2", "a9"))
+    )
     await asyncio.sleep(0.01)
 
-    assert [standing and standing[1] for standing in found] == [1, 1, 1, 1, None]
+    assert [status_version and status_version[1] for status_version in found] == [1, 1, 1, 1, None]
     assert len(said) == 1
 
 

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from agents.asr.protocols import Request
-from agents.asr.rate_limit import Pace
-from agents.asr.tiebreaker import Tiebreak
-from agents.media.clips import Excerpts
+from agents.asr.rate_limit import ProviderLimiter
+from agents.asr.tiebreaker import Tiebreaker
+from agents.media.clips import Clips
 from agents.text.reconcile import compare
 from schemas.errors import ProviderError
 from schemas.jobs import Job
@@ -249,12 +249,12 @@ async def test_it_settles_what_two_others_disagree_about(tiny):
         words = (Word(w, n * step, (n + 1) * step) for n, w in enumerate(text))
         return Hypothesis(name, tuple(words), "en", length_ms)
 
-    store, database, cutter = MemoryStore(), MemoryDatabase(), Excerpts()
+    store, database, chunker = MemoryStore(), MemoryDatabase(), Clips()
     blob = await store.put("t/j/original.wav", path.read_bytes(), "audio/wav")
     job = Job(tenant_id="t", job_id="j", filename="f", audio_uri="x", original_uri=blob.uri, duration_ms=length_ms)
-    tiebreak = Tiebreak(tiny, database, store, cutter, Pace(database, tiny.name), 60)
+    tiebreak = Tiebreaker(tiny, database, store, chunker, ProviderLimiter(database, tiny.name), 60)
     call = await tiebreak.settled(compare([heard("a", "yon"), heard("b", "young")]), job)
-    await cutter.close()
+    await chunker.close()
 
     assert call.text.split() == said
     assert [d.chosen.text for d in call.decisions if "whisper-tiny.en" in d.chosen.providers] == ["young"]

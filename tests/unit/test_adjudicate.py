@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.text.adjudicate import CONTEXT, LONGEST, ODDS, judged, overruled, spans
+from agents.text.adjudicate import CONTEXT, LONGEST, ODDS, adjudicated, overruled, spans
 from agents.text.reconcile import reconcile
 from schemas.words import Hypothesis, Word
 
@@ -53,7 +53,7 @@ def test_a_choice_is_made_signed_and_counted_in_the_quality():
     before = {d.chosen.text: d for d in ONE.decisions}
     [span] = [span for span in spans(ONE, RULE) if "mouse" in span.question.readings]
     other = next(n for n, text in enumerate(span.question.readings) if text not in before)
-    after = judged(ONE, [span], {span.question.id: other}, RULE)
+    after = adjudicated(ONE, [span], {span.question.id: other}, RULE)
     [was], [now] = ONE.decisions[span.first : span.end], after.decisions[span.first : span.end]
 
     assert (after.method, now.rule, now.chosen.text) == ("gemini", RULE, span.question.readings[other])
@@ -70,7 +70,7 @@ def test_a_choice_multiplies_its_odds_and_the_others_share_what_is_left():
     [span] = [span for span in spans(ONE, RULE) if "mouse" in span.question.readings]
     was = ONE.decisions[span.first]
     for choice in range(2):
-        now = judged(ONE, [span], {span.question.id: choice}, RULE).decisions[span.first]
+        now = adjudicated(ONE, [span], {span.question.id: choice}, RULE).decisions[span.first]
         p = next(r.probability for r in (was.chosen, *was.others) if r.text == now.chosen.text)
         odds = now.chosen.probability / (1 - now.chosen.probability)
 
@@ -85,8 +85,8 @@ def test_a_choice_multiplies_its_odds_and_the_others_share_what_is_left():
 def test_neither_and_what_was_not_offered_change_nothing(choice):
     asked = spans(ONE, RULE)
 
-    assert judged(ONE, asked, {span.question.id: choice for span in asked}, RULE) is ONE
-    assert judged(ONE, asked, {"unknown": 0}, RULE) is ONE
+    assert adjudicated(ONE, asked, {span.question.id: choice for span in asked}, RULE) is ONE
+    assert adjudicated(ONE, asked, {"unknown": 0}, RULE) is ONE
 
 
 def test_who_is_called_what_and_comes_first_changes_no_question():
@@ -153,11 +153,11 @@ def nobody_heard(call, hypotheses) -> set[str]:
 
 
 def harmless(hypotheses, chance: random.Random) -> int:
-    """Judge at random, also with what was not offered; how many slots changed."""
+    """SpanAdjudicator at random, also with what was not offered; how many slots changed."""
     before = reconcile(hypotheses)
     asked = spans(before, RULE)
     choices = {s.question.id: chance.choice([None, -1, *range(len(s.question.readings) + 2)]) for s in asked}
-    after = judged(before, asked, choices, RULE)
+    after = adjudicated(before, asked, choices, RULE)
     pairs = list(zip(before.decisions, after.decisions, strict=True))
 
     assert nobody_heard(after, hypotheses) == set()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from agents.media.decoding.decoder import decode, pieces, probe
-from agents.media.probe_pool import Prober
+from agents.media.probe_pool import ProbePool
 from schemas.errors import NotFound, RefusedMedia, Transient
 from tests.conftest import need
 
@@ -359,8 +359,8 @@ def test_pieces_are_cut_where_it_is_quiet_and_make_the_whole(tmp_path):
 
 
 @pytest.fixture
-async def prober():
-    found = Prober(processes=1, stall_s=60)
+async def probe_pool():
+    found = ProbePool(processes=1, stall_s=60)
     yield found
     await found.close()
 
@@ -390,13 +390,13 @@ class Opened:
         return False
 
 
-async def signal_when_at_work(prober, opened, number, times):
+async def signal_when_at_work(probe_pool, opened, number, times):
     for _ in range(times):
         await until(opened)
-        (pid,) = prober.pids
+        (pid,) = probe_pool.pids
         os.kill(pid, number)
         opened()  # what it did is forgotten before another can begin: both need this event loop
-        await until(lambda pid=pid: pid not in prober.pids)
+        await until(lambda pid=pid: pid not in probe_pool.pids)
 
 
 async def until(condition):
@@ -404,53 +404,53 @@ async def until(condition):
         await asyncio.sleep(0.01)
 
 
-async def test_one_process_probes_file_after_file(prober, wav):
-    first = await prober.probe(wav)
-    pids = prober.pids
+async def test_one_process_probes_file_after_file(probe_pool, wav):
+    first = await probe_pool.probe(wav)
+    pids = probe_pool.pids
     began = time.process_time()
-    others = await asyncio.gather(*(prober.probe(wav) for _ in range(100)))
+    others = await asyncio.gather(*(probe_pool.probe(wav) for _ in range(100)))
 
     assert set(others) == {first}
-    assert prober.pids == pids
+    assert probe_pool.pids == pids
     assert time.process_time() - began < 0.5  # of this process: a hundred probes cost it next to nothing
 
 
-async def test_a_refusal_crosses_the_process_boundary_and_the_process_stays(prober, tmp_path, wav):
-    await prober.probe(wav)
-    pids = prober.pids
+async def test_a_refusal_crosses_the_process_boundary_and_the_process_stays(probe_pool, tmp_path, wav):
+    await probe_pool.probe(wav)
+    pids = probe_pool.pids
     (tmp_path / "page").write_bytes(b"<html>")
 
     with pytest.raises(RefusedMedia, match=r"call\.mp3 is not a recording: it looks like an HTML page"):
-        await prober.probe(tmp_path / "page", "call.mp3", "audio/mpeg")
+        await probe_pool.probe(tmp_path / "page", "call.mp3", "audio/mpeg")
     with pytest.raises(NotFound):
-        await prober.probe(tmp_path / "none")
+        await probe_pool.probe(tmp_path / "none")
 
-    assert prober.pids == pids
+    assert probe_pool.pids == pids
 
 
 async def test_the_limit_of_the_prober_holds(wav):
-    prober = Prober(max_duration_ms=1000)
+    probe_pool = ProbePool(max_duration_ms=1000)
 
     with pytest.raises(RefusedMedia, match="longer than"):
-        await prober.probe(wav)
-    await prober.close()
+        await probe_pool.probe(wav)
+    await probe_pool.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-async def test_hours_of_sound_need_little_memory(prober, tmp_path):
-    found = await prober.probe(hours_long(tmp_path / "long.wav"))
+async def test_hours_of_sound_need_little_memory(probe_pool, tmp_path):
+    found = await probe_pool.probe(hours_long(tmp_path / "long.wav"))
 
-    status = Path(f"/proc/{prober.pids[0]}/status").read_text()
+    status = Path(f"/proc/{probe_pool.pids[0]}/status").read_text()
     assert (found.duration_ms, found.silent) == (3_600_000, True)
     assert int(status.split("VmHWM:")[1].split()[0]) < 150_000  # KB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-async def test_a_crash_is_tried_again(prober, tmp_path):
+async def test_a_crash_is_tried_again(probe_pool, tmp_path):
     path = hours_long(tmp_path / "long.wav", hours=4)
-    crashing = asyncio.create_task(signal_when_at_work(prober, Opened(path), signal.SIGSEGV, times=1))
+    crashing = asyncio.create_task(signal_when_at_work(probe_pool, Opened(path), signal.SIGSEGV, times=1))
 
-    found = await prober.probe(path)
+    found = await probe_pool.probe(path)
 
     await crashing
     assert found.format == "wav"
@@ -468,29 +468,29 @@ async def test_a_crash_is_tried_again(prober, tmp_path):
 async def test_what_crashes_or_hangs_twice_is_refused_and_a_killer_from_outside_is_not_the_files_fault(
     tmp_path, wav, number, error, says
 ):
-    prober = Prober(processes=1, stall_s=1.5)
+    probe_pool = ProbePool(processes=1, stall_s=1.5)
     path = hours_long(tmp_path / "long.wav", hours=4)
-    await prober.probe(wav)
-    task = asyncio.create_task(signal_when_at_work(prober, Opened(path), number, times=2))
+    await probe_pool.probe(wav)
+    task = asyncio.create_task(signal_when_at_work(probe_pool, Opened(path), number, times=2))
 
     with pytest.raises(error, match=says):
-        await prober.probe(path)
+        await probe_pool.probe(path)
 
     await task
-    assert (await prober.probe(wav)).format == "wav"
-    await prober.close()
+    assert (await probe_pool.probe(wav)).format == "wav"
+    await probe_pool.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-async def test_a_cancelled_probe_leaves_nothing_behind(prober, tmp_path, wav):
+async def test_a_cancelled_probe_leaves_nothing_behind(probe_pool, tmp_path, wav):
     path = hours_long(tmp_path / "long.wav", hours=4)
     opened = Opened(path)
-    task = asyncio.create_task(prober.probe(path))
+    task = asyncio.create_task(probe_pool.probe(path))
     await until(opened)
-    pids = prober.pids
+    pids = probe_pool.pids
 
     task.cancel()
 
-    assert (await prober.probe(wav)).format == "wav"
-    assert set(pids).isdisjoint(prober.pids)
+    assert (await probe_pool.probe(wav)).format == "wav"
+    assert set(pids).isdisjoint(probe_pool.pids)
     assert task.cancelled()

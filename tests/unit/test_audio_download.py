@@ -194,10 +194,10 @@ async def test_refused_before_a_connection_is_made(uri, tmp_path):
 
 
 async def test_refused_when_a_redirect_leads_there(tmp_path):
-    locations: list[bytes] = []
+    audio_source: list[bytes] = []
 
     async def redirect(request):
-        request.transport.write(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % locations[-1])
+        request.transport.write(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % audio_source[-1])
         request.transport.close()
         return web.Response()
 
@@ -206,7 +206,7 @@ async def test_refused_when_a_redirect_leads_there(tmp_path):
     async with counting() as (port, connections), serving(redirect) as base, downloader(only(base)) as it:
         for uri in led:
             location = uri.format(port) if "{}" in uri else uri
-            locations.append(location.encode("utf-8", "surrogatepass"))
+            audio_source.append(location.encode("utf-8", "surrogatepass"))
             with pytest.raises(RefusedLocation, match=r"^audio_uri: "):
                 await it.save(f"{base}/a.wav", tmp_path / "a")
 

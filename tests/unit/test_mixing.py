@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.media.clips import excerpts
+from agents.media.clips import clips
 from agents.media.decoding.decoder import decode, probe
 from agents.media.decoding.mixing import Mixer
 from tests.conftest import need
@@ -225,6 +225,6 @@ def test_a_stretch_of_a_recording_is_mixed_as_the_whole_is():
     path = DATA / "antiphase.flac"
     whole = heard(path)
 
-    (found,) = excerpts(path, [(500, 1500)])
+    (found,) = clips(path, [(500, 1500)])
 
     assert np.abs(found - whole[RATE // 2 : RATE * 3 // 2]).max() < 1e-6

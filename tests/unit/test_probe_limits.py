@@ -10,7 +10,7 @@ import pytest
 from agents.media.decoding.decoder import MAX_DURATION_MS, Limits, probe
 from agents.media.decoding.formats import CODECS, CONTAINERS
 from agents.media.decoding.recording import MAX_SOUND_TRACKS, MAX_TRACKS, Recording
-from agents.media.probe_pool import Prober
+from agents.media.probe_pool import ProbePool
 from schemas.errors import RefusedMedia
 from tests.conftest import need
 from tests.recordings import flac_of_nothing, voice, write, zlib_matroska
@@ -97,11 +97,11 @@ async def test_a_file_that_wants_the_machines_memory_is_refused(tmp_path):
         + b"WAVEfmt "
         + struct.pack("<IHHIIHH", 16, 1, 65_535, 16_000, 1, 65_534, 16)
     )
-    prober = Prober(processes=1)
+    probe_pool = ProbePool(processes=1)
 
     with pytest.raises(RefusedMedia):
-        await prober.probe(path)
-    await prober.close()
+        await probe_pool.probe(path)
+    await probe_pool.close()
 
 
 def test_more_tracks_than_anybody_records_are_refused(tmp_path):

@@ -1,5 +1,5 @@
 """What others on this machine see of a process with secrets, and of its files. The child's side is in
-test_processes.py.
+test_subprocess_worker.py.
 """
 
 from __future__ import annotations

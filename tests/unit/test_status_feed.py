@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from schemas.errors import NotFound, Unavailable
-from schemas.jobs import Job, standing, status_of
+from schemas.jobs import Job, status_of, status_version
 from sinks.coalesce import Coalesce
 from web.status import Answer
 from web.status_feed import StatusFeeds
@@ -34,7 +34,7 @@ class Database:
         await asyncio.sleep(0)
         if self.fault is not None:
             raise self.fault
-        return self.newest if standing(self.newest.status) != known else None
+        return self.newest if status_version(self.newest.status) != known else None
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from schemas.errors import NotFound
-from schemas.jobs import Job, standing, status_of
+from schemas.jobs import Job, status_of, status_version
 from web.memory import MemoryJobs
 from web.status import Statuses
 
@@ -41,9 +41,9 @@ class PostgreSQL:
 
     job: Job | None = None
 
-    async def standing(self, *_):
+    async def status_version(self, *_):
         await Question()
-        return standing(status_of(self.job)) if self.job else None
+        return status_version(status_of(self.job)) if self.job else None
 
     async def find(self, *_):
         await Question()
@@ -58,7 +58,7 @@ class Reads:
     """`sinks.Reads` over it."""
 
     def __init__(self, database):
-        self.standing, self.find, self.job = database.standing, database.find, database.job_of
+        self.status_version, self.find, self.job = database.status_version, database.find, database.job_of
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Fleet(RuleBasedStateMachine):
 
     def shown(self, request):
         if request.answer is not None:
-            shown = standing(request.answer.status)
+            shown = status_version(request.answer.status)
             if shown < request.before:
                 self.broken.append(f"{shown} after {request.before}")
             self.newest = max(self.newest, shown)

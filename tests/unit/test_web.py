@@ -22,7 +22,7 @@ from yarl import URL
 
 from schemas.errors import SettingsError, Unavailable
 from schemas.events import StepState
-from schemas.jobs import File, Job, Outcome, Progress, Step, Transcript, standing, status_of
+from schemas.jobs import File, Job, Outcome, Progress, Step, Transcript, status_of, status_version
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from sinks.memory import MemoryDatabase
 from sinks.memory_reader import MemoryReader
@@ -192,7 +192,7 @@ class Away(MemoryReader):
     async def find(self, *_, **__):
         raise Unavailable("memory://10.0.0.7 does not answer for root-key")
 
-    job = jobs = standing = transcript = files = tenants = find
+    job = jobs = status_version = transcript = files = tenants = find
 
 
 class Holds(MemoryReader):
@@ -209,9 +209,9 @@ class Holds(MemoryReader):
     async def job(self, tenant, job_id):
         return next(iter(await self.find(tenant, job_id)), None)
 
-    async def standing(self, tenant, job_id):
+    async def status_version(self, tenant, job_id):
         job = await self.job(tenant, job_id)
-        return job and standing(status_of(job))
+        return job and status_version(status_of(job))
 
 
 async def test_what_the_table_does_not_have_is_answered_from_the_database(worker):
@@ -1078,7 +1078,7 @@ class Hastened:
         self.asked = []
         self.error = error
 
-    async def hasten(self, provider, provider_id):
+    async def expedite_poll(self, provider, provider_id):
         if self.error:
             raise self.error
         self.asked.append((provider, provider_id))

@@ -31,7 +31,7 @@ from agents.asr.google.speech import Speech, read
 from agents.asr.google.storage import Bucket
 from agents.asr.protocols import Audio, Listed, Pending, Request
 from agents.asr.request_list import RequestList
-from agents.media.transcode import Packer
+from agents.media.transcode import Transcoder
 from schemas.errors import ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis
 
@@ -82,7 +82,7 @@ class GoogleBatch:
         self._list = RequestList(self.name, self._listed, lag=timedelta(seconds=LISTS_S))
         self._speech, self._bucket = speech, bucket
         self._timeout_s = timeout_s
-        self._packer = Packer()
+        self._transcoder = Transcoder()
         self._room = asyncio.Semaphore(UPLOADS)
 
     async def upload(self, request: Request, audio: Audio) -> str:
@@ -173,14 +173,14 @@ class GoogleBatch:
     async def close(self) -> None:
         """See `RemoteRecognizer`."""
         await self._list.close()
-        await self._packer.close()
+        await self._transcoder.close()
         await self._bucket.close()
         await self._speech.close()
 
     async def _uploaded(self, request: Request, audio: Audio, folder: Path) -> str:
         original, packed = folder / "original", folder / "whole.flac"
         await _written(audio, original)
-        await self._packer.pack(original, packed)
+        await self._transcoder.transcode(original, packed)
         original.unlink()
         name = f"{quote(request.marker, safe='')}/{secrets.token_hex(8)}.flac"
         return await self._bucket.put(name, packed, "audio/flac")

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.asr.google.speech import CHECK_S, Heard, Speech, read
-from agents.asr.protocols import Answers, Request, Turns
-from agents.media.flac_chunks import Cutter, Flac
+from agents.asr.protocols import RateLimit, Request, ResponseCache
+from agents.media.flac_chunks import Flac, FlacChunker
 from schemas.errors import NotAccepted, Paused, Transient
 from schemas.words import Hypothesis
 
@@ -48,7 +48,7 @@ CLOSE_S = 6.0
 
 
 class Google:
-    """A `PiecewiseRecognizer`."""
+    """A `ChunkedRecognizer`."""
 
     def __init__(
         self,
@@ -66,20 +66,25 @@ class Google:
         self._lanes: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def transcribe_pieces(
-        self, audio: Path, request: Request, progress: Callable[[float], None], answers: Answers, turns: Turns
+    async def transcribe_chunks(
+        self,
+        audio: Path,
+        request: Request,
+        progress: Callable[[float], None],
+        answers: ResponseCache,
+        rate_limit: RateLimit,
     ) -> Hypothesis:
-        """See `PiecewiseRecognizer`. Cancelling it gives up the calls in flight."""
+        """See `ChunkedRecognizer`. Cancelling it gives up the calls in flight."""
         await self._speech.opened()
         config = self._speech.config(request.language)
         heard: list[Heard] = []
-        async with Cutter(audio) as cutter:
+        async with FlacChunker(audio) as chunker:
             stop = asyncio.Event()
 
             async def lane() -> None:
                 try:
-                    while not stop.is_set() and (piece := await self._next(cutter)) is not None:
-                        heard.append(await self._heard(piece, config, answers, turns))
+                    while not stop.is_set() and (piece := await self._next(chunker)) is not None:
+                        heard.append(await self._heard(piece, config, answers, rate_limit))
                         if request.duration_ms:
                             progress(min(0.99, sum(h.length_ms for h in heard) / request.duration_ms))
                 finally:
@@ -101,7 +106,7 @@ class Google:
         await self._speech.check(min(CHECK_S, self._timeout_s))
 
     async def close(self) -> None:
-        """See `PiecewiseRecognizer`."""
+        """See `ChunkedRecognizer`."""
         self._closed = True
         if self._lanes:
             _, late = await asyncio.wait(self._lanes, timeout=self._close_s)
@@ -109,12 +114,14 @@ class Google:
                 task.cancel()
         await self._speech.close()
 
-    async def _next(self, cutter: Cutter) -> Flac | None:
+    async def _next(self, chunker: FlacChunker) -> Flac | None:
         if self._closed:
             raise NotAccepted(f"{self.name} is shut down")
-        return await cutter.next()
+        return await chunker.next()
 
-    async def _heard(self, piece: Flac, config: RecognitionConfig, answers: Answers, turns: Turns) -> Heard:
+    async def _heard(
+        self, piece: Flac, config: RecognitionConfig, answers: ResponseCache, rate_limit: RateLimit
+    ) -> Heard:
         """What Google hears in the piece, or heard when it was asked before."""
         from google.cloud.speech_v2 import RecognizeResponse
 
@@ -123,9 +130,9 @@ class Google:
         key = self._key(piece, config)
         response = _kept(await answers.get(key))
         if response is None:
-            response = await self._asked(piece, config, turns)
+            response = await self._asked(piece, config, rate_limit)
             await answers.put(key, RecognizeResponse.to_json(response, indent=None).encode())
-            await turns.worked()
+            await rate_limit.worked()
         message: Any = type(response).pb(response)
         return read(message, piece.start_ms, piece.length_ms)
 
@@ -134,12 +141,12 @@ class Google:
         settings = type(config).pb(config).SerializeToString(deterministic=True)
         return hashlib.sha256(b"\0".join((self._speech.recognizer.encode(), settings, piece.content))).hexdigest()
 
-    async def _asked(self, piece: Flac, config: RecognitionConfig, turns: Turns) -> RecognizeResponse:
+    async def _asked(self, piece: Flac, config: RecognitionConfig, rate_limit: RateLimit) -> RecognizeResponse:
         """One piece's answer, tried again where that may help."""
         failures: list[Transient] = []
         while True:
             try:
-                await turns.wait()
+                await rate_limit.wait()
             except Paused as pause:
                 raise _worst([*failures, pause]) from None
             if self._closed:
@@ -148,7 +155,7 @@ class Google:
                 await self._speech.connected(self._timeout_s)
                 return await self._speech.recognize(piece.content, config, self._timeout_s)
             except Transient as exc:
-                await turns.failed(exc)
+                await rate_limit.failed(exc)
                 failures.append(exc)
                 lost = sum(not isinstance(failure, NotAccepted) for failure in failures)
                 if len(failures) > self._retries or lost > min(self._retries, LOST_RETRIES) or self._closed:

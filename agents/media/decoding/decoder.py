@@ -288,7 +288,7 @@ def _quietest(samples: NDArray[np.float32], rate: int) -> int:
 
 
 class _Mono:
-    """Turns frames of any kind into mono samples at one rate."""
+    """RateLimit frames of any kind into mono samples at one rate."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate

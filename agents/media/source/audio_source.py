@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
 from agents.media.decoding.decoder import Probe
-from agents.media.probe_pool import Prober
+from agents.media.probe_pool import ProbePool
 from agents.media.source.audio_download import Downloader
 from agents.media.source.audio_files import AudioFiles
 from agents.media.source.audio_url import AllowedHosts, host_of, web_url
@@ -45,11 +45,11 @@ async def _nobody(_key: Key, _uri: str) -> None:
 
 
 @dataclass
-class Locations:
+class AudioSource:
     """Reads what this installation may read, and stores it as a job's original."""
 
     store: Store
-    prober: Prober
+    probe_pool: ProbePool
     #: Folders from which `file://` may be read.
     roots: tuple[Path, ...]
     #: Hosts, or host:port, that may be private or speak plain HTTP.
@@ -85,7 +85,9 @@ class Locations:
             data = data.model_copy(update={"audio_uri": stored})
         with _our_disk():
             async with self.as_file(data) as path:
-                probe: Probe = await self.prober.probe(path, data.filename, data.content_type, tenant=data.tenant_id)
+                probe: Probe = await self.probe_pool.probe(
+                    path, data.filename, data.content_type, tenant=data.tenant_id
+                )
                 blob = await self._stored(data, path, probe)
         # Another worker was first, and heard something else there: what is stored counts.
         if blob is None:

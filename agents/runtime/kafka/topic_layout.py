@@ -363,7 +363,7 @@ class IncrementalAlterConfigsRequest(Request[IncrementalAlterConfigsRequest_v0])
         return request_struct_class([(ConfigResourceType.TOPIC, self._topic, pairs)], False)
 
 
-class TopicKeeper:
+class TopicRepair:
     """Looks at the topics all the time: one that was deleted while the fleet runs is made again."""
 
     def __init__(self, kafka: Kafka, recognizers: tuple[str, ...]) -> None:

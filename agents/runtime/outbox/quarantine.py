@@ -14,7 +14,7 @@ from typing import Any
 from agents.runtime.outbox.publisher import Refusal
 
 #: How often a row that stands alone is tried before it counts as refused, unless it is final at once. Meanwhile a limit
-#: of its topic may be raised (`topic_layout.TopicKeeper`).
+#: of its topic may be raised (`topic_layout.TopicRepair`).
 TRIES = 5
 
 #: Seconds until the first other try, doubled with each, and the longest.

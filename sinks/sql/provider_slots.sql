@@ -85,14 +85,14 @@ SELECT (SELECT count(*)::int FROM provider_requests
         WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL) AS queued,
        (SELECT count(*)::int FROM provider_requests WHERE provider = $1 AND state = 'parked') AS parked;
 
--- name: reserve
+-- name: reserve_calls
 -- Moments for $2 calls, $3 seconds apart, none before the provider's pause is over: seconds until the first of them.
 INSERT INTO providers AS p (provider, next_at) VALUES ($1, clock_timestamp() + $2::int * $3::float8 * interval '1 second')
 ON CONFLICT (provider) DO UPDATE
 SET next_at = greatest(p.next_at, p.paused_until, clock_timestamp()) + $2::int * $3::float8 * interval '1 second'
 RETURNING greatest(extract(epoch FROM next_at - clock_timestamp()) - $2::int * $3::float8, 0)::float8;
 
--- name: enter
+-- name: space_calls
 -- The same for calls that are about to be made, in a line of their own, if the first moment is within $4 seconds; else nothing is taken.
 INSERT INTO providers AS p (provider, next_at)
 VALUES ($1 || ' line', clock_timestamp() + $2::int * $3::float8 * interval '1 second')
@@ -102,7 +102,7 @@ WHERE p.next_at <= clock_timestamp() + $4::float8 * interval '1 second'
 RETURNING greatest(extract(epoch FROM next_at - clock_timestamp()) - $2::int * $3::float8, 0)::float8;
 
 -- name: provider_failed
--- As sinks.places.pause_s has it: the pause that the provider asked for ($2), and from the $3rd failure in a row on one that doubles
+-- As sinks.provider_slots.pause_s has it: the pause that the provider asked for ($2), and from the $3rd failure in a row on one that doubles
 -- up to $4 seconds. What fails within a pause is not counted.
 INSERT INTO providers AS p (provider, failures, paused_until)
 VALUES ($1, 1, clock_timestamp() + coalesce($2::float8, 0) * interval '1 second')
@@ -173,7 +173,7 @@ WITH locked AS (
 )
 SELECT tenant_id, job_id, (SELECT count(*) FROM woken) FROM admitted ORDER BY tenant_id, job_id;
 
--- name: present
+-- name: register_worker
 -- The process $2 has the role $1 for $3 seconds; how many have it.
 WITH gone AS (
     DELETE FROM leases WHERE starts_with(key, $1 || '/') AND until < clock_timestamp() - interval '1 minute'

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from agents.runtime.backpressure import BEHIND, BURST, Admission
+from agents.runtime.backpressure import BEHIND, BURST, Backpressure
 
 
 async def busy(until: asyncio.Event) -> None:
@@ -16,7 +16,7 @@ async def busy(until: asyncio.Event) -> None:
         await asyncio.sleep(0)
 
 
-async def entered(gate: Admission, rank: int | None, order: list[int | None]) -> None:
+async def entered(gate: Backpressure, rank: int | None, order: list[int | None]) -> None:
     await gate.enter(rank)
     order.append(rank)
 
@@ -25,7 +25,7 @@ async def entered(gate: Admission, rank: int | None, order: list[int | None]) ->
 class Late:
     """A gate whose loop is late, until `calm`; `order` is that in which it lets in."""
 
-    gate: Admission = field(default_factory=Admission)
+    gate: Backpressure = field(default_factory=Backpressure)
     order: list[int | None] = field(default_factory=list)
     _calm: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -51,7 +51,7 @@ class Late:
 
 
 async def test_a_loop_with_nothing_to_do_lets_everybody_in() -> None:
-    gate, order = Admission(), list[int | None]()
+    gate, order = Backpressure(), list[int | None]()
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         for number in range(500):
             group.create_task(entered(gate, number % 3, order))
@@ -59,7 +59,7 @@ async def test_a_loop_with_nothing_to_do_lets_everybody_in() -> None:
 
 
 async def test_an_idle_process_begins_at_once() -> None:
-    gate = Admission()
+    gate = Backpressure()
     async with asyncio.timeout(0):  # not even a turn of the loop
         for _ in range(BURST):
             await gate.enter(2)
@@ -103,7 +103,7 @@ async def test_who_went_away_takes_no_turn() -> None:
 
 
 async def test_a_loop_that_is_always_late_still_lets_in_one_for_each_that_leaves() -> None:
-    gate, order, calm = Admission(), list[int | None](), asyncio.Event()
+    gate, order, calm = Backpressure(), list[int | None](), asyncio.Event()
     hog = asyncio.create_task(busy(calm))
 
     async def work(rank: int) -> None:

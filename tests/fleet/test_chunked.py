@@ -11,7 +11,7 @@ import pytest
 
 from agents.asr.google.recognize import Google
 from agents.asr.google.speech import Speech
-from agents.asr.response_cache import Kept
+from agents.asr.response_cache import StoredResponses
 from schemas.errors import RateLimited, Unavailable
 from schemas.events import JobReprocess
 from sinks.memory_store import MemoryStore
@@ -79,8 +79,8 @@ async def test_with_one_place_one_recording_is_with_it_and_the_others_queue(serv
 
     async def look():
         """What holds a place, before every event."""
-        await told.paces["google"].look()
-        assert told.paces["google"].traffic.under_way <= 1
+        await told.limiters["google"].look()
+        assert told.limiters["google"].traffic.under_way <= 1
 
     for number in range(3):
         await told.upload(f"j{number}", content=recording(3))
@@ -120,7 +120,7 @@ async def test_a_long_pause_is_for_everybody_and_is_no_try(server, story):
 
 async def test_a_recording_is_not_begun_within_a_pause(server, story):
     told = story(server[1])
-    await told.paces["google"].failed(RateLimited("not so fast", retry_after=500))
+    await told.limiters["google"].failed(RateLimited("not so fast", retry_after=500))
     await told.upload(content=recording(3))
     await told.fleet.run(until=timedelta(seconds=400))
 
@@ -145,7 +145,7 @@ class Away(MemoryStore):
 
 
 async def test_an_answer_that_is_paid_for_waits_for_the_store():
-    answers = Kept(Away(1), "t", "j", "google")
+    answers = StoredResponses(Away(1), "t", "j", "google")
     assert await answers.get("k") is None
 
     await answers.put("k", b"{}")
@@ -154,7 +154,7 @@ async def test_an_answer_that_is_paid_for_waits_for_the_store():
 
 
 async def test_an_answer_that_is_paid_for_is_stored_although_who_asked_is_out_of_time():
-    answers = Kept(Away(1), "t", "j", "google")
+    answers = StoredResponses(Away(1), "t", "j", "google")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(answers.put("k", b"{}"), 0.05)
     await answers.paid.settled(("t", "j", "google"))

@@ -22,7 +22,7 @@ from agents.media.subprocess_worker import FILE_SIZE, MEMORY, NICENESS, Died, Wo
 from schemas.errors import RefusedMedia, Unavailable
 
 ROOT = Path(__file__).parents[2]
-THIS = "tests.unit.test_processes"
+THIS = "tests.unit.test_subprocess_worker"
 
 
 def work(request, tell):

@@ -15,9 +15,9 @@ import pytest
 
 from agents.asr.google.recognize import Google
 from agents.asr.google.speech import Speech
-from agents.asr.rate_limit import Pace
-from agents.asr.tiebreaker import Tiebreak
-from agents.llm.scripted import ScriptedJudge
+from agents.asr.rate_limit import ProviderLimiter
+from agents.asr.tiebreaker import Tiebreaker
+from agents.llm.scripted import ScriptedAdjudicator
 from agents.media.decoding.decoder import decode
 from agents.runtime.in_memory import MemoryFleet
 from agents.text.reconcile import compare
@@ -210,13 +210,13 @@ async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(story):
     assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
 
 
-async def test_jobs_wait_for_each_other_and_each_has_its_own_time(excerpts):
+async def test_jobs_wait_for_each_other_and_each_has_its_own_time(clips):
     store = MemoryStore()
     blob = await store.put(f"t/{J}/original.wav", ramp(), "audio/wav")
     job = Job(tenant_id="t", job_id=J, filename="f", audio_uri="x", original_uri=blob.uri)
     third = Third(slow_s=1.5)
     database = MemoryDatabase()
-    tiebreak = Tiebreak(third, database, store, excerpts, Pace(database, third.name), 120, limit_s=5)
+    tiebreak = Tiebreaker(third, database, store, clips, ProviderLimiter(database, third.name), 120, limit_s=5)
     heard = pair_heard()
     jobs = (tiebreak.settled(compare(heard), replace(job, job_id=f"j{n}")) for n in range(4))
     calls = await asyncio.gather(*jobs)
@@ -224,7 +224,7 @@ async def test_jobs_wait_for_each_other_and_each_has_its_own_time(excerpts):
     assert [call.text for call in calls] == [OTHER] * 4
 
 
-async def test_a_recording_that_is_gone_costs_a_note(excerpts):
+async def test_a_recording_that_is_gone_costs_a_note(clips):
     third, store = Third(), MemoryStore()
     heard = [
         Hypothesis(s.name, tuple(Word(w, n * 400, n * 400 + 350) for n, w in enumerate(s.text.split()))) for s in pair()
@@ -232,7 +232,7 @@ async def test_a_recording_that_is_gone_costs_a_note(excerpts):
     job = Job(tenant_id="t", job_id=J, filename="f", audio_uri="x", original_uri=store.uri(f"t/{J}/original.wav"))
     compared = compare(heard)
     database = MemoryDatabase()
-    tiebreak = Tiebreak(third, database, store, excerpts, Pace(database, third.name), 120)
+    tiebreak = Tiebreaker(third, database, store, clips, ProviderLimiter(database, third.name), 120)
     call = await tiebreak.settled(compared, job)
 
     assert third.heard == []
@@ -260,10 +260,10 @@ async def test_without_times_nothing_is_cut(story):
 
 
 async def test_a_judge_is_asked_after_it_and_sees_three(story):
-    judge = ScriptedJudge()
+    adjudicator = ScriptedAdjudicator()
     third = Third(OTHER.replace("mousetrap", "mouse"))
-    call = await run(story(*pair(), third=third, judge=judge))
-    first = [q for questions in judge.asked for q in questions if "mousetrap" in q.readings]
+    call = await run(story(*pair(), third=third, adjudicator=adjudicator))
+    first = [q for questions in adjudicator.asked for q in questions if "mousetrap" in q.readings]
 
     assert [set(q.readings) for q in first] == [{"house", "mousetrap", "mouse"}]
     assert call.method == "gemini"
@@ -292,7 +292,7 @@ async def test_google_is_not_asked_within_a_pause_that_others_caused(story, tmp_
     async with serving(server) as endpoint:
         google = Google(Speech("google", project="p", endpoint=endpoint), retries=0)
         told = story(*pair(), third=google, third_limit_s=60)
-        await told.paces["google"].failed(RateLimited("not so fast", retry_after=86_400))
+        await told.limiters["google"].failed(RateLimited("not so fast", retry_after=86_400))
         call = await run(told)
         await google.close()
     server.ledger.close()

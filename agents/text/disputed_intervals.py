@@ -37,7 +37,7 @@ class Dispute:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class DisputedInterval:
     """A part of the recording to be heard again."""
 
     start_ms: int
@@ -69,28 +69,28 @@ def disputes(compared: Compared) -> tuple[list[Dispute], int]:
     return found, timeless
 
 
-def stretches(found: Iterable[Dispute], limit_ms: int) -> list[Stretch]:
+def disputed_intervals(found: Iterable[Dispute], limit_ms: int) -> list[DisputedInterval]:
     """What to hear again, in order, no longer than `limit_ms` in all: where the most errors a second are expected."""
     taken: list[Dispute] = []
     for dispute in sorted(found, key=lambda d: (-d.doubt / (d.end_ms - d.start_ms + 2 * CONTEXT_MS), d.first)):
-        if sum(stretch.length_ms for stretch in _merged([*taken, dispute])) <= limit_ms:
+        if sum(interval.length_ms for interval in _merged([*taken, dispute])) <= limit_ms:
             taken.append(dispute)
     return _merged(taken)
 
 
-def settled(compared: Compared, heard: Mapping[Stretch, Hypothesis]) -> Reconciliation:
+def settled(compared: Compared, heard: Mapping[DisputedInterval, Hypothesis]) -> Reconciliation:
     """The reconciliation with what one more recognizer heard in some stretches, its times those of the recording.
 
     Each stretch is decided by itself. Only disputed words are decided again: what all others heard stays, and so does a
     dispute for which the new words fit in no way between the agreed ones around it. Who heard not a word in a whole
     stretch, in which others agree on some, has not listened well: that counts as not having been asked.
     """
-    heard = {stretch: third for stretch, third in heard.items() if third.words}
+    heard = {interval: third for interval, third in heard.items() if third.words}
     decisions = list(compared.decided.decisions)
     won: Counter[str] = Counter()
-    for stretch in sorted(heard, key=lambda s: s.start_ms, reverse=True):
-        again = _Again(compared, stretch, heard[stretch])
-        for dispute in reversed(stretch.disputes):
+    for interval in sorted(heard, key=lambda s: s.start_ms, reverse=True):
+        again = _Again(compared, interval, heard[interval])
+        for dispute in reversed(interval.disputes):
             new = again.decisions(dispute)
             if new is None:
                 continue
@@ -132,11 +132,11 @@ def _with(
 class _Again:
     """One stretch, decided with the words that the new recognizer heard in it."""
 
-    def __init__(self, compared: Compared, stretch: Stretch, third: Hypothesis) -> None:
+    def __init__(self, compared: Compared, interval: DisputedInterval, third: Hypothesis) -> None:
         network = compared.network
         self.names = [column.hypothesis.provider for column in network.columns]
         self.before = _places(network, self.names)
-        first, end = _around(network, _slots(network), stretch)
+        first, end = _around(network, _slots(network), interval)
         begin, stop = self.before[first], self.before[end]
         parts = [
             replace(column.hypothesis, words=column.words[begin[k] : stop[k]])
@@ -216,29 +216,29 @@ def _times(network: Network, slot: int, after: int) -> tuple[int, int] | None:
     return begin, max(begin, end)
 
 
-def _merged(found: Iterable[Dispute]) -> list[Stretch]:
+def _merged(found: Iterable[Dispute]) -> list[DisputedInterval]:
     """The sound around disputes, each second of it once."""
-    merged: list[Stretch] = []
+    merged: list[DisputedInterval] = []
     for dispute in sorted(found, key=lambda d: d.first):
         start, end = max(0, dispute.start_ms - CONTEXT_MS), dispute.end_ms + CONTEXT_MS
         if merged and start <= merged[-1].end_ms:
             last = merged.pop()
             start, end, more = min(start, last.start_ms), max(end, last.end_ms), last.disputes
-            merged.append(Stretch(start, end, (*more, dispute)))
+            merged.append(DisputedInterval(start, end, (*more, dispute)))
         else:
-            merged.append(Stretch(start, end, (dispute,)))
+            merged.append(DisputedInterval(start, end, (dispute,)))
     return merged
 
 
-def _around(network: Network, slots: Sequence[int], stretch: Stretch) -> tuple[int, int]:
+def _around(network: Network, slots: Sequence[int], interval: DisputedInterval) -> tuple[int, int]:
     """First and end of the segments that were said in a stretch; one more on each side of its disputes in any case."""
 
     def within(segment: int) -> bool:
         when = _times(network, slots[segment], slots[segment + 1])
-        return when is None or stretch.start_ms <= sum(when) / 2 <= stretch.end_ms
+        return when is None or interval.start_ms <= sum(when) / 2 <= interval.end_ms
 
     last = len(slots) - 1
-    first, end = max(0, stretch.disputes[0].first - 1), min(last, stretch.disputes[-1].end + 1)
+    first, end = max(0, interval.disputes[0].first - 1), min(last, interval.disputes[-1].end + 1)
     while first and within(first - 1):
         first -= 1
     while end < last and within(end):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.media.decoding.decoder import cut, decode
-from agents.media.flac_chunks import LONGEST_S, RATE, SHORTEST_S, Cutter, flac
+from agents.media.flac_chunks import LONGEST_S, RATE, SHORTEST_S, FlacChunker, flac
 from schemas.errors import RefusedMedia, Transient
 
 #: Hertz: levels instead of sound. The cutter does not know the difference, and ten hours are nothing.
@@ -83,26 +83,26 @@ def recording(tmp_path):
     return tmp_path / "call.wav"
 
 
-async def all_of(cutter):
+async def all_of(chunker):
     found = []
-    while (piece := await cutter.next()) is not None:
+    while (piece := await chunker.next()) is not None:
         found.append(piece)
     return found
 
 
 async def test_a_process_cuts_and_the_pieces_follow_each_other(recording):
-    async with Cutter(recording) as cutter:
-        found = await all_of(cutter)
-        assert await cutter.next() is None
+    async with FlacChunker(recording) as chunker:
+        found = await all_of(chunker)
+        assert await chunker.next() is None
 
     assert 40_000 <= found[0].length_ms <= 40_500
     assert [piece.start_ms for piece in found[1:]] == [p.start_ms + p.length_ms for p in found[:-1]]
     assert sum(piece.length_ms for piece in found) == 100_000
-    assert cutter.pid is None
+    assert chunker.pid is None
 
 
 async def test_asking_several_at_a_time_gives_every_piece_once(recording):
-    async with Cutter(recording) as one, Cutter(recording) as other:
+    async with FlacChunker(recording) as one, FlacChunker(recording) as other:
         together = await asyncio.gather(*(one.next() for _ in range(6)))
         expected = await all_of(other)
 
@@ -111,42 +111,42 @@ async def test_asking_several_at_a_time_gives_every_piece_once(recording):
 
 
 async def test_a_killed_process_is_transient_and_the_next_goes_on_where_it_was(recording):
-    async with Cutter(recording) as undisturbed:
+    async with FlacChunker(recording) as undisturbed:
         expected = await all_of(undisturbed)
-    async with Cutter(recording) as cutter:
-        found = [await cutter.next()]
-        os.kill(cutter.pid, signal.SIGSTOP)
-        task = asyncio.create_task(cutter.next())
+    async with FlacChunker(recording) as chunker:
+        found = [await chunker.next()]
+        os.kill(chunker.pid, signal.SIGSTOP)
+        task = asyncio.create_task(chunker.next())
         await asyncio.sleep(0.05)
-        os.kill(cutter.pid, signal.SIGKILL)
+        os.kill(chunker.pid, signal.SIGKILL)
         with pytest.raises(Transient):
             await task
-        found += await all_of(cutter)
+        found += await all_of(chunker)
 
     assert found == expected
 
 
 async def test_a_process_that_hangs_is_killed(recording):
-    async with Cutter(recording, stall_s=1.5) as cutter:
-        await cutter.next()
-        os.kill(cutter.pid, signal.SIGSTOP)
+    async with FlacChunker(recording, stall_s=1.5) as chunker:
+        await chunker.next()
+        os.kill(chunker.pid, signal.SIGSTOP)
 
         with pytest.raises(Transient, match="no progress"):
-            await cutter.next()
-        assert cutter.pid is None
+            await chunker.next()
+        assert chunker.pid is None
 
 
 async def test_what_is_no_recording_is_refused_every_time(tmp_path):
     (tmp_path / "call.wav").write_bytes(b"<html>")
 
-    async with Cutter(tmp_path / "call.wav") as cutter:
+    async with FlacChunker(tmp_path / "call.wav") as chunker:
         for _ in range(2):
             with pytest.raises(RefusedMedia, match="HTML"):
-                await cutter.next()
+                await chunker.next()
 
 
 async def test_silence_is_told(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac(np.zeros(RATE, np.float32)))
 
-    async with Cutter(tmp_path / "a.flac") as cutter:
-        assert [piece.silent for piece in await all_of(cutter)] == [True]
+    async with FlacChunker(tmp_path / "a.flac") as chunker:
+        assert [piece.silent for piece in await all_of(chunker)] == [True]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from agents.asr import paid_calls
-from agents.llm.adjudicator import Judge, Whose
+from agents.llm.adjudicator import SpanAdjudicator, Whose
 from agents.llm.gemini import Gemini
-from agents.llm.scripted import ScriptedJudge
+from agents.llm.scripted import ScriptedAdjudicator
 from agents.text.reconcile import reconcile as reconcile_text
 from schemas.errors import ProviderError, RateLimited, Transient, Unavailable
 from schemas.events import JobReprocess
@@ -58,14 +58,14 @@ async def server():
 
 @pytest.fixture
 async def gemini(server):
-    judge = Gemini(KEY, "gemini-3.8-flash", server.url, timeout_s=1)
-    await judge.prepare()  # importing the SDK takes longer than a story has
-    yield judge
-    await judge.close()
+    adjudicator = Gemini(KEY, "gemini-3.8-flash", server.url, timeout_s=1)
+    await adjudicator.prepare()  # importing the SDK takes longer than a story has
+    yield adjudicator
+    await adjudicator.close()
 
 
 async def test_a_judge_chooses_among_what_was_heard_and_signs(story, server, gemini):
-    told = story(*pair(), judge=gemini)
+    told = story(*pair(), adjudicator=gemini)
     await told.upload()
     await told.fleet.run()
     call = await decided(told)
@@ -79,7 +79,7 @@ async def test_a_judge_chooses_among_what_was_heard_and_signs(story, server, gem
 
 
 async def test_what_it_used_up_is_in_the_database(story, gemini):
-    told = story(*pair(), judge=gemini)
+    told = story(*pair(), adjudicator=gemini)
     await told.upload()
     await told.fleet.run()
     rows = [row for row in told.fleet.database.usage if row.provider == "gemini"]
@@ -94,7 +94,7 @@ async def test_what_it_used_up_is_in_the_database(story, gemini):
 
 
 async def test_the_same_words_again_and_a_reprocessing_are_answered_from_memory(story, server, gemini):
-    told = story(*pair(), judge=gemini)
+    told = story(*pair(), adjudicator=gemini)
     await told.upload()
     await told.fleet.run()
     first = await decided(told)
@@ -111,7 +111,7 @@ async def test_the_same_words_again_and_a_reprocessing_are_answered_from_memory(
 
 
 async def test_another_tenant_is_asked_for_anew(story, server, gemini):
-    told = story(*pair(), judge=gemini)
+    told = story(*pair(), adjudicator=gemini)
     await told.upload(J, "t")
     await told.upload("k", "u")
     await told.fleet.run()
@@ -131,7 +131,7 @@ async def test_however_it_misbehaves_the_job_completes_with_what_was_heard(story
     await calibrated.upload()
     await calibrated.fleet.run()
     server.misbehave(mode)
-    told = story(*pair(), judge=gemini)
+    told = story(*pair(), adjudicator=gemini)
     record = await told.upload()
     await told.fleet.run()
     told.fleet.deliver_again(record)
@@ -153,7 +153,7 @@ async def test_however_it_misbehaves_the_job_completes_with_what_was_heard(story
 
 async def test_half_an_answer_is_used_span_by_span(story, server, gemini):
     server.misbehave("some")
-    told = story(*pair(), judge=gemini)
+    told = story(*pair(), adjudicator=gemini)
     await told.upload()
     await told.fleet.run()
     call = await decided(told)
@@ -163,8 +163,8 @@ async def test_half_an_answer_is_used_span_by_span(story, server, gemini):
 
 
 async def test_neither_leaves_the_calibrated_choice_and_is_not_asked_again(story):
-    judge = ScriptedJudge(pick=lambda question: None)
-    told = story(*pair(), judge=judge)
+    adjudicator = ScriptedAdjudicator(pick=lambda question: None)
+    told = story(*pair(), adjudicator=adjudicator)
     await told.upload()
     await told.upload("k")
     await told.fleet.run()
@@ -172,65 +172,65 @@ async def test_neither_leaves_the_calibrated_choice_and_is_not_asked_again(story
 
     assert call.method == "calibrated"
     assert all(d.rule in ("unanimous", "calibrated") for d in call.decisions)
-    assert len(judge.asked) == 1
+    assert len(adjudicator.asked) == 1
 
 
 async def test_only_the_most_doubtful_are_asked_within_the_budget(story):
-    judge = ScriptedJudge()
-    told = story(*pair(), judge=judge, max_spans=3)
+    adjudicator = ScriptedAdjudicator()
+    told = story(*pair(), adjudicator=adjudicator, max_spans=3)
     await told.upload()
     await told.fleet.run()
     call = await decided(told)
 
-    assert sum(map(len, judge.asked)) == 3
+    assert sum(map(len, adjudicator.asked)) == 3
     assert "the budget is 3" in " ".join(call.notes)
     assert told.terminal() == [("persisted", J, 1)]
 
 
 async def test_recognizers_that_agree_or_are_alone_need_no_judge(story):
-    judge = ScriptedJudge()
+    adjudicator = ScriptedAdjudicator()
     for speakers in ((Speaker("a"), Speaker("b")), (Speaker("a"),), (Speaker("a"), Speaker("b", "fails"))):
-        told = story(*speakers, judge=judge)
+        told = story(*speakers, adjudicator=adjudicator)
         await told.upload()
         await told.fleet.run()
 
         assert told.terminal() == [("persisted", J, 1)]
-    assert judge.asked == []
+    assert adjudicator.asked == []
 
 
 async def test_after_a_refusal_no_other_call_is_begun_after_a_failure_they_are(story):
     for trouble, calls in ((RateLimited("slow down"), 1), (ProviderError("wrong key"), 1), (Transient("away"), 12)):
-        judge = ScriptedJudge(many=1, trouble=[trouble] * 4)
+        adjudicator = ScriptedAdjudicator(many=1, trouble=[trouble] * 4)
         one = " ".join(f"w{n} x y z {'house' if n < 12 else ''}" for n in range(12))
-        told = story(Speaker("a", one), Speaker("b", one.replace("house", "mousetrap")), judge=judge)
+        told = story(Speaker("a", one), Speaker("b", one.replace("house", "mousetrap")), adjudicator=adjudicator)
         await told.upload()
         await told.fleet.run()
 
         assert told.terminal() == [("persisted", J, 1)]
-        assert len(judge.asked) == calls
+        assert len(adjudicator.asked) == calls
         assert (await decided(told)).method == ("gemini" if calls == 12 else "calibrated")
 
 
 @dataclasses.dataclass
-class Slow(ScriptedJudge):
+class Slow(ScriptedAdjudicator):
     """Answers its first call, then never."""
 
-    async def judge(self, questions, language):
+    async def adjudicate(self, questions, language):
         if self.asked:
             self.asked.append(list(questions))
             await asyncio.sleep(3600)
-        return await super().judge(questions, language)
+        return await super().adjudicate(questions, language)
 
 
 async def test_after_its_time_what_is_unanswered_stays_as_calibrated(story):
-    judge = Slow(many=2)
-    told = story(*pair(), judge=judge)
+    adjudicator = Slow(many=2)
+    told = story(*pair(), adjudicator=adjudicator)
     await told.upload()
     await told.fleet.run()
     call = await decided(told)
 
     assert told.terminal() == [("persisted", J, 1)]
-    assert sum(d.rule == judge.name for d in call.decisions) == 2
+    assert sum(d.rule == adjudicator.name for d in call.decisions) == 2
     assert "no answer within 3 s" in " ".join(call.notes)
     assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
 
@@ -251,18 +251,20 @@ async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(s
     heard = {word.text for h in hypotheses for word in h.words}
     calibrated = reconcile_text(hypotheses)
     agreed = [n for n, d in enumerate(calibrated.decisions) if d.rule == "unanimous"]
-    judge = Gemini(KEY, "gemini-3.8-flash", server.url, timeout_s=0.5)
-    await judge.check()
+    adjudicator = Gemini(KEY, "gemini-3.8-flash", server.url, timeout_s=0.5)
+    await adjudicator.check()
     for mode in (*MODES, ""):
         server.misbehave(mode)
         server.asked.clear()
-        told = await Judge(judge, MemoryDatabase(), 200, limit_s=3).judged(calibrated, Whose("t", J, 1))
+        told = await SpanAdjudicator(adjudicator, MemoryDatabase(), 200, limit_s=3).adjudicated(
+            calibrated, Whose("t", J, 1)
+        )
 
         assert {word.text for word in told.words} <= heard, mode
         assert [told.decisions[n] for n in agreed] == [calibrated.decisions[n] for n in agreed], mode
         assert max(Counter(server.places).values(), default=1) == 1, mode
         assert told.method == ("gemini" if mode in ("some", "") else "calibrated"), mode
-    await judge.close()
+    await adjudicator.close()
 
     assert any(d.rule.startswith("gemini/") for d in told.decisions)
 
@@ -295,70 +297,70 @@ def disputed() -> Reconciliation:
 
 def asking_while_away(**limits):
     """A judge, a database that is away, and what asks the one and writes to the other."""
-    judge, database = ScriptedJudge(), Away()
+    adjudicator, database = ScriptedAdjudicator(), Away()
     database.away.set()
-    return judge, database, Judge(judge, database, 200, **limits)
+    return adjudicator, database, SpanAdjudicator(adjudicator, database, 200, **limits)
 
 
 async def asked_and_cancelled(asking):
     """The work that asks is cancelled while the answer cannot be stored."""
-    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    task = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
     await asyncio.sleep(0.1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_answer_that_cannot_be_stored_is_kept_and_never_asked_again(impatient):
-    judge, database, asking = asking_while_away()
-    task = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    adjudicator, database, asking = asking_while_away()
+    task = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
     await asyncio.sleep(0.2)
     assert not task.done()
     database.away.clear()
     told = await asyncio.wait_for(task, 5)
-    again = await asking.judged(disputed(), Whose("t", "k", 1))
+    again = await asking.adjudicated(disputed(), Whose("t", "k", 1))
 
     assert told.method == again.method == "gemini"
-    assert len(judge.asked) == 1
+    assert len(adjudicator.asked) == 1
     assert database.refused > 2
 
 
 async def test_an_answer_outlives_the_work_that_asked_for_it(impatient):
     """The lease is lost while PostgreSQL is away: the work is cancelled, and begins again when it is back."""
-    judge, database, asking = asking_while_away()
+    adjudicator, database, asking = asking_while_away()
     await asked_and_cancelled(asking)
-    begun_again = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    begun_again = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
     await asyncio.sleep(0.1)
     database.away.clear()
     told = await asyncio.wait_for(begun_again, 5)
 
     assert told.method == "gemini"
-    assert len(judge.asked) == 1
+    assert len(adjudicator.asked) == 1
 
 
 async def test_out_of_time_an_answer_that_is_there_counts_although_it_is_not_stored_yet(impatient):
-    judge, database, asking = asking_while_away(limit_s=0.1)
-    told = await asyncio.wait_for(asking.judged(disputed(), Whose("t", "j", 1)), 5)
+    adjudicator, database, asking = asking_while_away(limit_s=0.1)
+    told = await asyncio.wait_for(asking.adjudicated(disputed(), Whose("t", "j", 1)), 5)
     assert told.method == "gemini"
     database.away.clear()
     await asking.paid.settled(Whose("t", "j", 1))
 
-    assert len(await database.adjudications("t", "k", 1, [q.id for [*qs] in judge.asked for q in qs])) == 4
+    assert len(await database.adjudications("t", "k", 1, [q.id for [*qs] in adjudicator.asked for q in qs])) == 4
 
 
 async def test_an_answer_that_comes_late_is_stored_for_the_next_who_asks(impatient):
-    class Late(ScriptedJudge):
-        async def judge(self, questions, language):
+    class Late(ScriptedAdjudicator):
+        async def adjudicate(self, questions, language):
             await asyncio.sleep(0.3)
-            return await super().judge(questions, language)
+            return await super().adjudicate(questions, language)
 
-    judge, database = Late(), MemoryDatabase()
-    asking = Judge(judge, database, 200, limit_s=0.05)
-    first = await asking.judged(disputed(), Whose("t", "j", 1))
+    adjudicator, database = Late(), MemoryDatabase()
+    asking = SpanAdjudicator(adjudicator, database, 200, limit_s=0.05)
+    first = await asking.adjudicated(disputed(), Whose("t", "j", 1))
     await asking.paid.close()
-    second = await asking.judged(disputed(), Whose("t", "k", 1))
+    second = await asking.adjudicated(disputed(), Whose("t", "k", 1))
 
     assert (first.method, second.method) == ("calibrated", "gemini")
-    assert len(judge.asked) == 1
+    assert len(adjudicator.asked) == 1
 
 
 async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
@@ -371,12 +373,12 @@ async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
 
 
 async def test_when_too_many_answers_wait_to_be_stored_nobody_is_asked(impatient):
-    judge, database, asking = asking_while_away(paid=paid_calls.PaidCalls(limit=1))
-    first = asyncio.create_task(asking.judged(disputed(), Whose("t", "j", 1)))
+    adjudicator, database, asking = asking_while_away(paid=paid_calls.PaidCalls(limit=1))
+    first = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
     await asyncio.sleep(0.1)
     with pytest.raises(Unavailable, match="not stored"):
-        await asking.judged(disputed(), Whose("t", "k", 1))
+        await asking.adjudicated(disputed(), Whose("t", "k", 1))
     database.away.clear()
     await asyncio.wait_for(first, 5)
 
-    assert len(judge.asked) == 1
+    assert len(adjudicator.asked) == 1

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.media.clips import Excerpts, excerpts
+from agents.media.clips import Clips, clips
+from agents.text.disputed_intervals import CONTEXT_MS, Dispute, disputed_intervals, disputes, settled
 from agents.text.reconcile import compare
-from agents.text.stretches import CONTEXT_MS, Dispute, disputes, settled, stretches
 from schemas.errors import RefusedMedia
 from schemas.words import Hypothesis, Word
 
@@ -28,9 +28,9 @@ def heard(provider, text, *, start_ms=0, timed=True):
     return Hypothesis(provider, tuple(words), "en")
 
 
-def part(whole, stretch):
+def part(whole, interval):
     """What the recognizer of the whole hears in a stretch."""
-    words = (w for w in whole.words if stretch.start_ms <= w.start_ms and w.end_ms <= stretch.end_ms)
+    words = (w for w in whole.words if interval.start_ms <= w.start_ms and w.end_ms <= interval.end_ms)
     return replace(whole, words=tuple(words))
 
 
@@ -39,22 +39,22 @@ def dispute(n, start_ms, end_ms, doubt=1.0):
 
 
 def times(found):
-    return [(stretch.start_ms, stretch.end_ms) for stretch in found]
+    return [(interval.start_ms, interval.end_ms) for interval in found]
 
 
 def test_context_is_added_and_what_overlaps_is_one_stretch():
-    found = stretches([dispute(1, 1000, 1400), dispute(3, 20_000, 20_500), dispute(5, 22_000, 22_100)], 60_000)
+    found = disputed_intervals([dispute(1, 1000, 1400), dispute(3, 20_000, 20_500), dispute(5, 22_000, 22_100)], 60_000)
 
     assert times(found) == [(0, 2900), (18_500, 23_600)]
-    assert [len(stretch.disputes) for stretch in found] == [1, 2]
+    assert [len(interval.disputes) for interval in found] == [1, 2]
 
 
 def test_a_small_budget_goes_to_where_the_most_errors_a_second_are():
     few, many, long = dispute(1, 10_000, 11_000, 0.5), dispute(3, 50_000, 51_000, 2), dispute(5, 90_000, 120_000, 2.5)
 
-    assert [s.disputes for s in stretches([few, many, long], 8000)] == [(few,), (many,)]
-    assert [s.disputes for s in stretches([few, many, long], 4000)] == [(many,)]
-    assert stretches([few, many, long], 3000) == []
+    assert [s.disputes for s in disputed_intervals([few, many, long], 8000)] == [(few,), (many,)]
+    assert [s.disputes for s in disputed_intervals([few, many, long], 4000)] == [(many,)]
+    assert disputed_intervals([few, many, long], 3000) == []
 
 
 @given(
@@ -62,11 +62,11 @@ def test_a_small_budget_goes_to_where_the_most_errors_a_second_are():
     st.integers(0, 120_000),
 )
 def test_stretches_are_in_order_apart_and_within_the_budget(places, limit_ms):
-    found = stretches(
+    found = disputed_intervals(
         [dispute(2 * n, at, at + long, doubt) for n, (at, long, doubt) in enumerate(sorted(places))], limit_ms
     )
 
-    assert sum(stretch.length_ms for stretch in found) <= limit_ms
+    assert sum(interval.length_ms for interval in found) <= limit_ms
     assert all(one.end_ms < two.start_ms for one, two in itertools.pairwise(found))
     assert all(s.start_ms <= d.start_ms - CONTEXT_MS or not s.start_ms for s in found for d in s.disputes)
 
@@ -94,18 +94,18 @@ def test_what_has_no_times_is_counted_and_placed_between_its_neighbours_if_those
 
 def test_times_that_go_back_are_a_moment():
     broken = [Hypothesis(n, (Word("hi", 0, 300), Word(w, 9000, 2000)), "en") for n, w in (("a", "Ann"), ("b", "Anne"))]
-    [stretch] = stretches(disputes(compare(broken))[0], 60_000)
+    [interval] = disputed_intervals(disputes(compare(broken))[0], 60_000)
 
-    assert (stretch.start_ms, stretch.end_ms) == (7500, 10_500)
+    assert (interval.start_ms, interval.end_ms) == (7500, 10_500)
 
 
 def test_the_third_settles_a_dispute_and_is_named_nowhere_else():
     compared = compare([heard("a", "we sold four houses here"), heard("b", "we sold forty houses here")])
     found, _ = disputes(compared)
-    [stretch] = stretches(found, 60_000)
+    [interval] = disputed_intervals(found, 60_000)
     for word in ("four", "forty"):
         third = heard("c", f"we sold {word} houses here")
-        call = settled(compared, {stretch: third})
+        call = settled(compared, {interval: third})
 
         assert call.text == f"we sold {word} houses here"
         assert ["c" in str(d.chosen.providers) for d in call.decisions] == [False, False, True, False, False]
@@ -139,7 +139,7 @@ def test_every_word_was_heard_and_what_two_agreed_on_is_as_it_was(given_):
     *pair, third = given_
     compared = compare(pair)
     found, _ = disputes(compared)
-    call = settled(compared, {stretch: part(third, stretch) for stretch in stretches(found, 600_000)})
+    call = settled(compared, {interval: part(third, interval) for interval in disputed_intervals(found, 600_000)})
     by_name = {h.provider: {word.text for word in h.words} for h in given_}
 
     for decision in call.decisions:
@@ -156,15 +156,15 @@ def test_every_word_was_heard_and_what_two_agreed_on_is_as_it_was(given_):
 
 def test_a_third_that_heard_nothing_at_all_is_not_believed():
     compared = compare([heard("a", "we sold four houses here"), heard("b", "we sold forty houses here")])
-    [stretch] = stretches(disputes(compared)[0], 60_000)
+    [interval] = disputed_intervals(disputes(compared)[0], 60_000)
 
-    assert settled(compared, {stretch: heard("c", "")}) == compared.decided
+    assert settled(compared, {interval: heard("c", "")}) == compared.decided
 
 
 def test_a_third_that_cuts_words_otherwise_beside_a_dispute_is_heard_all_the_same():
     compared = compare([heard("a", "it was not an e mail for him"), heard("b", "it was not and e mail for him")])
-    [stretch] = stretches(disputes(compared)[0], 60_000)
-    call = settled(compared, {stretch: heard("c", "it was not an e-mail for him")})
+    [interval] = disputed_intervals(disputes(compared)[0], 60_000)
+    call = settled(compared, {interval: heard("c", "it was not an e-mail for him")})
 
     assert [{p for r in (d.chosen, *d.others) for p in r.providers} for d in call.decisions[2:5]] == [
         {"a", "b"},
@@ -181,7 +181,7 @@ def test_speakers_stay_those_of_the_whole():
     compared = compare([Hypothesis("a", tuple(words), "en"), heard("b", "we sold forty houses here")])
     third = heard("c", "we sold forty houses here")
     third = replace(third, words=tuple(replace(word, speaker="1") for word in third.words))
-    call = settled(compared, dict.fromkeys(stretches(disputes(compared)[0], 60000), third))
+    call = settled(compared, dict.fromkeys(disputed_intervals(disputes(compared)[0], 60000), third))
 
     assert [d.speaker for d in call.decisions] == ["A", "A", "A", "B", "B"]
 
@@ -198,7 +198,7 @@ def test_excerpts_are_the_sound_of_their_times_and_silence_behind_the_end(tmp_pa
     edges = sorted(edges)[: len(edges) // 2 * 2]
     wanted = list(zip(edges[::2], edges[1::2], strict=True))
 
-    found = list(excerpts(path, wanted))
+    found = list(clips(path, wanted))
 
     assert len(found) == len(wanted)
     for (start, end), samples in zip(wanted, found, strict=True):
@@ -206,9 +206,9 @@ def test_excerpts_are_the_sound_of_their_times_and_silence_behind_the_end(tmp_pa
 
 
 async def test_excerpts_come_from_a_process_that_refuses_what_is_no_recording(tmp_path):
-    cutter = Excerpts()
+    chunker = Clips()
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"no recording")
     with pytest.raises(RefusedMedia):
-        await cutter.cut(bad, [(0, 1000)], tmp_path)
-    await cutter.close()
+        await chunker.cut(bad, [(0, 1000)], tmp_path)
+    await chunker.close()

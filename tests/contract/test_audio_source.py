@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from agents.media.source.audio_source import Locations
+from agents.media.source.audio_source import AudioSource
 from schemas.errors import RefusedLocation, RefusedMedia, Unavailable
 from schemas.events import AudioFetch
 from sinks.fallback import FallbackStore
@@ -48,15 +48,15 @@ async def store(request):
 
 
 @asynccontextmanager
-async def locations(store, *roots: Path, **more):
-    it = Locations(store, None, roots, **more)
+async def audio_source(store, *roots: Path, **more):
+    it = AudioSource(store, None, roots, **more)
     try:
         yield it
     finally:
         await it.close()
 
 
-async def read(it: Locations, uri: str, tenant: str = "acme") -> bytes:
+async def read(it: AudioSource, uri: str, tenant: str = "acme") -> bytes:
     data = AudioFetch.model_construct(tenant_id=tenant, job_id="j", audio_uri=uri, filename="a.wav")
     async with it.as_file(data) as path:
         return path.read_bytes()
@@ -77,7 +77,7 @@ NAMES = {
 async def test_a_blob_is_found_by_its_name_and_by_its_name_percent_encoded(store):
     base = store.uri("x")[:-1]
     scheme = base.partition("://")[0]
-    async with locations(store) as it:
+    async with audio_source(store) as it:
         for name, spellings in NAMES.items():
             blob = await store.put(name, name.encode(), "audio/wav")
             for spelled in [blob.uri, *(base + spelling for spelling in spellings)]:
@@ -94,7 +94,7 @@ async def test_of_two_that_a_uri_may_mean_the_one_of_exactly_that_name_is_read(s
     base = store.uri("x")[:-1]
     for name in ("acme/a%20b.wav", "acme/a b.wav"):
         await store.put(name, name.encode(), "audio/wav")
-    async with locations(store) as it:
+    async with audio_source(store) as it:
         for name in ("acme/a%20b.wav", "acme/a b.wav"):
             assert await read(it, store.uri(name)) == name.encode()
         expected = b"acme/a b.wav" if base.startswith("file:") else b"acme/a%20b.wav"
@@ -128,14 +128,14 @@ async def test_of_two_that_a_uri_may_mean_the_one_of_exactly_that_name_is_read(s
 async def test_what_is_not_the_tenants_is_refused(store, path):
     for name in ("other/secret.wav", "acme2/secret.wav", "ACME/secret.wav", "acme/a.wav"):
         await store.put(name, b"secret", "audio/wav")
-    async with locations(store) as it:
+    async with audio_source(store) as it:
         with pytest.raises(RefusedLocation, match=r"^audio_uri: "):
             await read(it, store.uri("x")[:-1] + path)
 
 
 async def test_another_bucket_is_refused_with_what_to_do():
     store = S3Store("ours", prefix="calls", region=REGION, **OWNER)
-    async with locations(store) as it:
+    async with audio_source(store) as it:
         for uri in ("s3://theirs/acme/a.wav", "s3://ours/acme/a.wav", "s3://OURS/calls/acme/a.wav"):
             with pytest.raises(RefusedLocation, match=r"only s3://ours/calls/ is read; .*signed https:// URL"):
                 await read(it, uri)
@@ -159,7 +159,7 @@ def site(tmp_path):
 @asynccontextmanager
 async def reader(site, *roots, **more):
     store = LocalStore(site / "storage")
-    async with locations(store, *(roots or (site,)), own=(site / "storage", site / "data/kafka"), **more) as it:
+    async with audio_source(store, *(roots or (site,)), own=(site / "storage", site / "data/kafka"), **more) as it:
         yield it
     await store.close()
 
