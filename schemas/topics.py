@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import events
-from schemas.events import Data
+from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
+from schemas.events.audio import AudioFetch, AudioUploaded
+from schemas.events.base import Data
+from schemas.events.job import JobFailed, JobReprocess, JobStatus, Persisted, Reconciled, RunSweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,12 @@ def _topic(name: str, model: type[Data], **more: bool) -> Topic:
     return Topic(name, {name: model}, **more)
 
 
-UPLOADED = _topic("audio.uploaded", events.AudioUploaded, ingress=True)
-RESULTS = _topic("asr.results", events.AsrResult)
-RECONCILED = _topic("reconciled", events.Reconciled)
-PERSISTED = _topic("persisted", events.Persisted)
-FAILED = _topic("job.failed", events.JobFailed)
-STATUS = _topic("job.status", events.JobStatus, compacted=True)
+UPLOADED = _topic("audio.uploaded", AudioUploaded, ingress=True)
+RESULTS = _topic("asr.results", AsrResult)
+RECONCILED = _topic("reconciled", Reconciled)
+PERSISTED = _topic("persisted", Persisted)
+FAILED = _topic("job.failed", JobFailed)
+STATUS = _topic("job.status", JobStatus, compacted=True)
 
 #: Names of the topics on which strangers write.
 INGRESS = frozenset({UPLOADED.name})
@@ -46,7 +48,7 @@ REQUEST_TYPE = "asr.request"
 
 def requests(recognizer: str) -> Topic:
     """The topic of one recognizer's requests; its lag is what that recognizer's workers scale on."""
-    return Topic(f"asr.requests.{recognizer}", {REQUEST_TYPE: events.AsrRequest}, public=False)
+    return Topic(f"asr.requests.{recognizer}", {REQUEST_TYPE: AsrRequest}, public=False)
 
 
 def due(stage: str, *inputs: Topic, **internal: type[Data]) -> Topic:
@@ -56,9 +58,9 @@ def due(stage: str, *inputs: Topic, **internal: type[Data]) -> Topic:
     return Topic(f"{stage}.due", models, public=False)
 
 
-INTAKE_DUE = due("intake", UPLOADED, audio_fetch=events.AudioFetch, job_reprocess=events.JobReprocess)
-RECONCILE_DUE = due("reconcile", RESULTS, asr_deadline=events.AsrDeadline)
-PERSIST_DUE = due("persist", RECONCILED, run_sweep=events.RunSweep)
+INTAKE_DUE = due("intake", UPLOADED, audio_fetch=AudioFetch, job_reprocess=JobReprocess)
+RECONCILE_DUE = due("reconcile", RESULTS, asr_deadline=AsrDeadline)
+PERSIST_DUE = due("persist", RECONCILED, run_sweep=RunSweep)
 
 #: Batch numbers of the relay are committed as offsets of this topic, a partition per shard; no record is ever
 #: committed to it.

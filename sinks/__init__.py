@@ -11,20 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from schemas.events import JobStatus
+from schemas.events.job import JobStatus
 from schemas.ids import Key
-from schemas.jobs import (
-    Adjudication,
-    File,
-    Job,
-    ProviderRequest,
-    Status,
-    StatusVersion,
-    Step,
-    Transcript,
-    Usage,
-    Written,
-)
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import Adjudication, File, Job, ProviderRequest, Status, Transcript, Usage
+from schemas.jobs.status import StatusVersion
+from schemas.jobs.transitions import Written
 
 
 @dataclass(frozen=True, slots=True)

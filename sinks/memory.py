@@ -19,19 +19,9 @@ from pydantic_core import PydanticSerializationError
 from schemas import topics
 from schemas.errors import StorageRefused
 from schemas.ids import Key
-from schemas.jobs import (
-    Adjudication,
-    File,
-    Job,
-    ProviderRequest,
-    Rows,
-    Status,
-    Step,
-    Transcript,
-    Usage,
-    Written,
-    advance,
-)
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import Adjudication, File, Job, ProviderRequest, Status, Transcript, Usage
+from schemas.jobs.transitions import Rows, Written, advance
 from schemas.messages import Message
 from sinks import Claim, Stray, Traffic, provider_slots
 from sinks.upkeep import AWAITED, StuckJob

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.ids import canonical_uuid
-from schemas.jobs import OPEN, File, Job, Status, StatusVersion, Transcript, status_of, status_version
+from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
+from schemas.jobs.status import StatusVersion, status_of, status_version
 from sinks import MANY, Cursor, Page
 
 if TYPE_CHECKING:

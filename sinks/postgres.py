@@ -1,4 +1,4 @@
-"""The database on PostgreSQL: many steps a transaction, rows locked, rules applied by `schemas.jobs.advance`."""
+"""The database on PostgreSQL: many steps a transaction, rows locked, the rules of `schemas.jobs.transitions`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import asyncpg
 import orjson
 
 from schemas import topics
-from schemas.events import StepState
+from schemas.events.job import StepState
 from schemas.ids import Key, job_key
-from schemas.jobs import Adjudication, Job, ProviderRequest, Rows, Status, Step, Usage, Written, advance
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Status, Usage
+from schemas.jobs.transitions import Rows, Written, advance
 from schemas.messages import Message, dump_headers
 from sinks import Claim, Stray, Traffic, provider_slots, queries
 from sinks.coalesce import Coalesce

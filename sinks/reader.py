@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
-from schemas.events import JobStatus, StepState
+from schemas.events.job import JobStatus, StepState
 from schemas.ids import canonical_uuid
-from schemas.jobs import OPEN, File, Job, Status, StatusVersion, Transcript, status_of
+from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
+from schemas.jobs.status import StatusVersion, status_of
 from sinks import MANY, Cursor, Page, queries
 from sinks.coalesce import Coalesce
 from sinks.fair_slots import FairSlots
@@ -56,7 +57,7 @@ class Used:
     #: None where all jobs are added up.
     job_id: str | None
     provider: str
-    #: See `schemas.jobs.Usage`.
+    #: See `schemas.jobs.rows.Usage`.
     unit: str
     quantity: float
 

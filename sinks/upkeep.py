@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from schemas import topics
 from schemas.ids import Key
-from schemas.jobs import Job, Status
+from schemas.jobs.rows import Job, Status
 
 #: By status, the topics on which an event that moves such a job on may wait; a recognizer's requests have their own.
 AWAITED: Final[Mapping[Status, tuple[str, ...]]] = {

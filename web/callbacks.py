@@ -16,7 +16,7 @@ from aiohttp import web
 from pydantic import StringConstraints, ValidationError
 
 from schemas.errors import InvalidInput
-from schemas.events import Data
+from schemas.events.base import Data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schemas.events import JobStatus
+    from schemas.events.job import JobStatus
     from schemas.ids import Key
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from schemas.events import JobStatus
+    from schemas.events.job import JobStatus
 
 
 class LiveJobs(Protocol):

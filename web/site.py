@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from schemas.errors import NotFound
-from schemas.jobs import TERMINAL
+from schemas.jobs.rows import TERMINAL
 from sinks import Blob
 from web import views
 from web.files import from_store, send
@@ -20,7 +20,7 @@ from web.status import exact, job_named
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from schemas.jobs import Transcript
+    from schemas.jobs.rows import Transcript
     from sinks import Reads, Store
     from web.auth import Caller
     from web.shares import Shares

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import Ambiguous, NotFound
 from schemas.ids import canonical_uuid
-from schemas.jobs import status_of, status_version
+from schemas.jobs.status import status_of, status_version
 from web.views import NO_JOB
 
 if TYPE_CHECKING:
-    from schemas.events import JobStatus
+    from schemas.events.job import JobStatus
     from schemas.ids import Key
-    from schemas.jobs import Job, StatusVersion
+    from schemas.jobs.rows import Job
+    from schemas.jobs.status import StatusVersion
     from sinks import Reads
     from web.ports import LiveJobs
 

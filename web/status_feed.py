@@ -11,14 +11,15 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import NotFound, Unavailable
-from schemas.jobs import TERMINAL, status_version
+from schemas.jobs.rows import TERMINAL
+from schemas.jobs.status import status_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from schemas.events import JobStatus
+    from schemas.events.job import JobStatus
     from schemas.ids import Key
-    from schemas.jobs import StatusVersion
+    from schemas.jobs.status import StatusVersion
     from web.status import Answer
 
     #: Looks for a status of the job that is newer than the one that stands so.

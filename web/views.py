@@ -13,9 +13,10 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.errors import InvalidInput, NotFound
-from schemas.events import Data, JobStatus, StepState
+from schemas.events.base import Data
+from schemas.events.job import JobStatus, StepState
 from schemas.ids import Name, Reference
-from schemas.jobs import ORDER, TERMINAL, Job, Status, Transcript
+from schemas.jobs.rows import ORDER, TERMINAL, Job, Status, Transcript
 from sinks import Cursor
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ PAGE_BYTES = 2 << 20
 #: Jobs of a page after which others have their turn of the event loop: some milliseconds.
 TURN: Final = 50
 
-#: The highest run there can be, see `schemas.events.Run`.
+#: The highest run there can be, see `schemas.events.base.Run`.
 RUNS: Final = 1_000_000
 
 #: What is said of a job that is not there, or not the caller's: the same.

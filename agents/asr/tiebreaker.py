@@ -24,7 +24,7 @@ from agents.runtime.metrics import Metrics
 from agents.text.disputed_intervals import DisputedInterval, disputed_intervals, disputes, settled
 from agents.text.reconcile import Compared
 from schemas.errors import ConcordError, NotFound, ProviderError, RateLimited, Transient, Unavailable
-from schemas.jobs import Job, used
+from schemas.jobs.rows import Job, used
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks import Database, Store
 

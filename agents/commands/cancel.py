@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agents.commands import reach
 from agents.upkeep import cancelling
 from schemas.errors import InvalidInput, NotFound
-from schemas.jobs import OPEN
+from schemas.jobs.rows import OPEN
 from schemas.printable import printable
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from agents.commands.publish import Recording
     from agents.fleet.settings import Settings
-    from schemas.events import JobStatus
+    from schemas.events.job import JobStatus
     from schemas.ids import Key
     from sinks import Store
     from sinks.postgres import Postgres

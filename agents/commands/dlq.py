@@ -17,10 +17,13 @@ from aiokafka import TopicPartition
 from agents.commands import reach
 from agents.runtime.kafka import client as clients
 from schemas import ids, topics
+from schemas.envelope import Headers, Record, decode
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
-from schemas.events import AudioUploaded, Event, JobReprocess
-from schemas.jobs import id_of_upload
-from schemas.messages import Headers, Message, Record, decode, message
+from schemas.events.audio import AudioUploaded
+from schemas.events.base import Event
+from schemas.events.job import JobReprocess
+from schemas.jobs.outcome import id_of_upload
+from schemas.messages import Message, message
 from schemas.printable import LINE, printable, printable_json
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
     from schemas.ids import Key
-    from schemas.jobs import Job
+    from schemas.jobs.rows import Job
     from sinks.postgres import Postgres
     from sinks.reader import Reader
 

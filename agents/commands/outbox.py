@@ -11,16 +11,17 @@ import orjson
 from agents.commands import dlq, reach
 from agents.runtime.outbox.refused_events import depends
 from schemas import topics
+from schemas.envelope import Record, decode
 from schemas.errors import InvalidInput, MalformedEvent, NotFound
-from schemas.events import JobStatus
-from schemas.messages import Message, Record, decode, load_headers
+from schemas.events.job import JobStatus
+from schemas.messages import Message, load_headers
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agents.fleet.settings import Settings
-    from schemas.jobs import Job
+    from schemas.jobs.rows import Job
     from sinks.postgres import Postgres
 
 DESCRIPTION = """An event that Kafka refuses for good (too large for its topic, say) is set aside, so that others are

@@ -19,16 +19,17 @@ from agents.stages.track import key_of, newest
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.ids import job_key
-from schemas.jobs import TERMINAL, status_of
+from schemas.jobs.rows import TERMINAL
+from schemas.jobs.status import status_of
 from schemas.printable import LINE, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 
     from agents.runtime.kafka.client import Kafka
-    from schemas.events import JobStatus, StepState
+    from schemas.events.job import JobStatus, StepState
     from schemas.ids import Key
-    from schemas.jobs import Job
+    from schemas.jobs.rows import Job
 
     #: Asks for a job's row, by tenant and id.
     Ask = Callable[[str, str], Awaitable[Job | None]]

@@ -24,7 +24,8 @@ from agents.commands.progress import Board, following
 from agents.runtime.kafka import client as clients
 from schemas import blob_names, topics
 from schemas.errors import ConcordError, InvalidInput, NotFound
-from schemas.events import AudioUploaded, JobStatus, Options
+from schemas.events.audio import AudioUploaded, Options
+from schemas.events.job import JobStatus
 from schemas.ids import job_of_reference
 from schemas.messages import Message, message
 from schemas.printable import printable, printable_json

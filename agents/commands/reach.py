@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from schemas.jobs import Job
+    from schemas.jobs.rows import Job
     from sinks import Store
 
 #: What to do about a server that does not answer.

@@ -16,8 +16,8 @@ from agents.commands.usage import moment
 from agents.fleet.build import open_recognizer
 from agents.stages.transcribe import CLAIM_S
 from schemas.errors import NotFound
-from schemas.events import StepState
-from schemas.jobs import Outcome, Progress, RequestChange, Step
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, RequestChange, Step
 from schemas.printable import printable
 from sinks import Stray
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agents.fleet.settings import Settings
-    from schemas.jobs import ProviderRequest
+    from schemas.jobs.rows import ProviderRequest
     from sinks import Database
 
 DESCRIPTION = """Shows requests to providers that may have been accepted, and paid for, although no answer came: those

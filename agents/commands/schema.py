@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from schemas.events import Data
+    from schemas.events.base import Data
     from schemas.topics import Topic
 
 #: 3.0.0 and not 3.1: what generators and viewers read today.

@@ -19,7 +19,7 @@ from agents.fleet import build
 from agents.fleet.settings import Settings
 from agents.media import sandbox
 from schemas.errors import Ambiguous, ServerError, SettingsError, Unavailable
-from schemas.jobs import Job
+from schemas.jobs.rows import Job
 
 log = logging.getLogger(__name__)
 

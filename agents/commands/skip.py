@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
-    from schemas.messages import Record
+    from schemas.envelope import Record
     from sinks.operations import Operations
 
 #: Seconds for which the record is looked for, and between looks at whether it has been passed over.

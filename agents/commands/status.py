@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from agents.commands import reach
 from agents.commands.progress import ASK_S, Board, Follower, table
 from schemas.errors import NotFound
-from schemas.jobs import status_of
+from schemas.jobs.status import status_of
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from agents.fleet.settings import Settings
-    from schemas.jobs import Job
+    from schemas.jobs.rows import Job
     from sinks.postgres import Postgres
     from sinks.reader import Reader
 

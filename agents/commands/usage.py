@@ -11,7 +11,7 @@ import orjson
 
 from agents.commands import reach
 from schemas.errors import NotFound
-from schemas.jobs import cost
+from schemas.jobs.rows import cost
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from agents.commands.dlq import positive
 from agents.runtime.kafka.group_positions import GroupPositions
 from agents.upkeep.stuck_jobs import STAGES
 from agents.upkeep.sweeper import Sweeper
-from schemas.jobs import TERMINAL
+from schemas.jobs.rows import TERMINAL
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agents.fleet.settings import Settings
     from schemas.ids import Key
-    from schemas.jobs import Step
+    from schemas.jobs.outcome import Step
     from sinks import Store
     from sinks.postgres import Postgres
 

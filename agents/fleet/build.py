@@ -71,7 +71,7 @@ from web.ports import Health, LiveJobs
 from web.status_feed import StatusFeeds
 
 if TYPE_CHECKING:
-    from schemas.events import JobStatus
+    from schemas.events.job import JobStatus
     from sinks.fallback import FallbackStore
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from agents.runtime.leased_tasks import each
 from agents.runtime.metrics import Metrics
 from agents.text.adjudicate import Span, adjudicated, overruled, spans
 from schemas.errors import InvalidInput, ProviderError, RateLimited, Transient
-from schemas.jobs import Adjudication, Usage, used
+from schemas.jobs.rows import Adjudication, Usage, used
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Question, Reconciliation
 from sinks import Database

@@ -26,10 +26,10 @@ from agents.runtime.stage import Stage, backoff_s, step, undeliverable
 from agents.runtime.supervision import Failed, Hung, Place
 from agents.stages import track
 from schemas import ids, topics
+from schemas.envelope import Flaw, Record
 from schemas.errors import InvalidInput, MalformedEvent, Skipped, Unavailable
-from schemas.events import JobStatus
-from schemas.jobs import Failure, Step
-from schemas.messages import Flaw, Record
+from schemas.events.job import JobStatus
+from schemas.jobs.outcome import Failure, Step
 from schemas.texts import described
 
 log = logging.getLogger(__name__)

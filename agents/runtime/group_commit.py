@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from agents.runtime.stage import backoff_s
 from schemas.errors import Contended, Unavailable
-from schemas.jobs import Step
+from schemas.jobs.outcome import Step
 from sinks import Database
 
 log = logging.getLogger(__name__)

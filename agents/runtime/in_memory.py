@@ -19,9 +19,11 @@ from agents.runtime.group_commit import Committer
 from agents.runtime.stage import Stage, step
 from agents.stages import track
 from schemas import ids, topics
+from schemas.envelope import Headers, Record
 from schemas.errors import ConcordError, Unavailable
-from schemas.events import Data, JobStatus
-from schemas.messages import Headers, Record, dump_headers, load_headers
+from schemas.events.base import Data
+from schemas.events.job import JobStatus
+from schemas.messages import dump_headers, load_headers
 from sinks.memory import MemoryDatabase
 
 

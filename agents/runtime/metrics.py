@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from schemas.jobs import Step, Transcript, Usage, cost
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import Transcript, Usage, cost
 from sinks import Traffic
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
@@ -23,7 +24,7 @@ class Metrics:
     """All of a worker's metrics, on `registry`."""
 
     def __init__(self, prices: Mapping[str, float] | None = None) -> None:
-        """`prices` as for `schemas.jobs.cost`."""
+        """`prices` as for `schemas.jobs.rows.cost`."""
         self._prices = prices or {}
         self.registry = CollectorRegistry()
         new = self.registry

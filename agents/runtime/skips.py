@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from agents.runtime.stage import Stage
+from schemas.envelope import Envelope, Record
 from schemas.errors import Skipped, Unavailable
-from schemas.jobs import Outcome
-from schemas.messages import Envelope, Record
+from schemas.jobs.outcome import Outcome
 from schemas.operations import Skip
 
 log = logging.getLogger(__name__)

@@ -24,12 +24,12 @@ from functools import partial
 from typing import Any, cast
 
 from schemas import ids
+from schemas.envelope import UNREADABLE_NAME, UNREADABLE_URI, Envelope, Record, decode, identity, salvaged
 from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
-from schemas.events import AudioUploaded, StepState
-from schemas.jobs import (
+from schemas.events.audio import AudioUploaded
+from schemas.events.job import StepState
+from schemas.jobs.outcome import (
     Failure,
-    Job,
-    OfRun,
     Outcome,
     Progress,
     Step,
@@ -38,18 +38,8 @@ from schemas.jobs import (
     failed_upload,
     id_of_upload,
 )
-from schemas.messages import (
-    UNREADABLE_NAME,
-    UNREADABLE_URI,
-    Envelope,
-    Message,
-    Record,
-    again,
-    dead_letter,
-    decode,
-    identity,
-    salvaged,
-)
+from schemas.jobs.rows import Job, OfRun
+from schemas.messages import Message, again, dead_letter
 from schemas.texts import described
 from schemas.time_limit import time_limit
 from schemas.topics import Topic

@@ -17,31 +17,14 @@ from agents.stages.fetch_queue import FetchQueue, share_of
 from agents.stages.options import Abilities, check_options
 from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import ids, topics
+from schemas.envelope import UNREADABLE_URI, Envelope
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
-from schemas.events import (
-    AsrDeadline,
-    AsrResult,
-    AudioFetch,
-    AudioUploaded,
-    JobReprocess,
-    Options,
-    StepState,
-)
-from schemas.jobs import (
-    IGNORED,
-    NOTHING,
-    Failure,
-    File,
-    Job,
-    Later,
-    Outcome,
-    Progress,
-    ProviderRequest,
-    RequestState,
-    failed_upload,
-    id_of_upload,
-)
-from schemas.messages import UNREADABLE_URI, Envelope, dead_letter
+from schemas.events.asr import AsrDeadline, AsrResult
+from schemas.events.audio import AudioFetch, AudioUploaded, Options
+from schemas.events.job import JobReprocess, StepState
+from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, failed_upload, id_of_upload
+from schemas.jobs.rows import File, Job, ProviderRequest, RequestState
+from schemas.messages import dead_letter
 from sinks import Blob, Database
 
 log = logging.getLogger(__name__)

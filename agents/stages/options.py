@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from schemas.errors import UnsupportedOption
-from schemas.events import Options
+from schemas.events.audio import Options
 
 #: Which options each recognizer carries out, by its name; the others carry out none.
 Abilities = Mapping[str, frozenset[str]]

@@ -12,9 +12,11 @@ from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.text.segments import segments, speakers
 from schemas import blob_names, topics
-from schemas.events import MAX_EVENT_METADATA_BYTES, Persisted, Reconciled, RunSweep, StepState
-from schemas.jobs import IGNORED, NOTHING, Failure, File, Job, Later, Outcome, Progress, Transcript
-from schemas.messages import Envelope
+from schemas.envelope import Envelope
+from schemas.events.base import MAX_EVENT_METADATA_BYTES
+from schemas.events.job import Persisted, Reconciled, RunSweep, StepState
+from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
+from schemas.jobs.rows import File, Job, Transcript
 from schemas.words import Reconciliation, adapter
 from sinks import Blob, Database, Store
 

@@ -18,10 +18,12 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.text.reconcile import Compared, compare
 from schemas import blob_names, topics
+from schemas.envelope import Envelope
 from schemas.errors import ProviderError
-from schemas.events import AsrDeadline, AsrResult, Reconciled, StepState
-from schemas.jobs import IGNORED, Failure, Later, Outcome, Progress, ProviderRequest
-from schemas.messages import Envelope
+from schemas.events.asr import AsrDeadline, AsrResult
+from schemas.events.job import Reconciled, StepState
+from schemas.jobs.outcome import IGNORED, Failure, Later, Outcome, Progress
+from schemas.jobs.rows import ProviderRequest
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks import Database, Store

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from schemas import ids, topics
-from schemas.events import JobStatus
-from schemas.messages import Record, decode
+from schemas.envelope import Record, decode
+from schemas.events.job import JobStatus
 
 #: The Faust table's name; its rows are `JobStatus` as JSON objects, by `ids.job_key`. Rows that an earlier version
 #: keyed by the job id alone are still in it, and found by nobody: no id contains a slash.

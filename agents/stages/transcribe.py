@@ -32,21 +32,12 @@ from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, backoff_s, belonging
 from schemas import blob_names, topics
+from schemas.envelope import Envelope
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
-from schemas.events import AsrRequest, StepState
-from schemas.jobs import (
-    IGNORED,
-    NOTHING,
-    Failure,
-    Later,
-    OfRun,
-    Outcome,
-    Progress,
-    ProviderRequest,
-    RequestChange,
-    used,
-)
-from schemas.messages import Envelope
+from schemas.events.asr import AsrRequest
+from schemas.events.job import StepState
+from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, RequestChange
+from schemas.jobs.rows import OfRun, ProviderRequest, used
 from schemas.words import Hypothesis, adapter
 from sinks import Claim, Database, Store, Stray
 

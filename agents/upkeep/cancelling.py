@@ -7,9 +7,11 @@ from typing import Final, Protocol
 
 from schemas import ids
 from schemas.errors import Cancelled
-from schemas.events import StepState
+from schemas.events.job import StepState
 from schemas.ids import Key
-from schemas.jobs import Failure, Job, Outcome, Progress, Step, Written, end_of_failed
+from schemas.jobs.outcome import Failure, Outcome, Progress, Step, end_of_failed
+from schemas.jobs.rows import Job
+from schemas.jobs.transitions import Written
 
 #: The stage's name of these steps, in the inbox, the audit log and `job.failed`.
 NAME: Final = "cancel"

@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Final
 
 from schemas import ids, topics
-from schemas.events import AsrDeadline, AsrRequest, AsrResult, AudioFetch
-from schemas.jobs import Failure, Job, Later, Outcome, Status, Step, end_of_failed, failed_progress
+from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
+from schemas.events.audio import AudioFetch
+from schemas.jobs.outcome import Failure, Later, Outcome, Step, end_of_failed, failed_progress
+from schemas.jobs.rows import Job, Status
 from sinks.upkeep import StuckJob
 
 #: The stage's name of these steps, in the inbox and the audit log.

@@ -18,7 +18,8 @@ from aiokafka.errors import KafkaError
 from agents.upkeep.stuck_jobs import STAGES, revived
 from schemas import topics
 from schemas.errors import ConcordError, Unavailable
-from schemas.jobs import Status, Step
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import Status
 from sinks import Database, Store
 from sinks.upkeep import AWAITED, Upkeep
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from agents.media.source.audio_source import AudioSource
 from schemas.errors import RefusedLocation, RefusedMedia, Unavailable
-from schemas.events import AudioFetch
+from schemas.events.audio import AudioFetch
 from sinks.fallback import FallbackStore
 from sinks.local import LocalStore
 from sinks.memory_store import MemoryStore

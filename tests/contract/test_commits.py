@@ -11,7 +11,8 @@ import pytest
 
 from agents.runtime import group_commit as committing
 from agents.runtime.group_commit import Committer
-from schemas.jobs import File, ProviderRequest, RequestChange, Transcript, Usage
+from schemas.jobs.outcome import RequestChange
+from schemas.jobs.rows import File, ProviderRequest, Transcript, Usage
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
 from tests.conftest import need

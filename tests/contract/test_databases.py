@@ -13,19 +13,11 @@ import pytest
 from agents.commands.requests import decide
 from schemas import topics
 from schemas.errors import StorageRefused, Unavailable
-from schemas.events import AsrDeadline, AsrRequest, AudioFetch, Persisted, StepState
-from schemas.jobs import (
-    IGNORED,
-    Adjudication,
-    Job,
-    Later,
-    Outcome,
-    Progress,
-    ProviderRequest,
-    RequestChange,
-    Step,
-    Usage,
-)
+from schemas.events.asr import AsrDeadline, AsrRequest
+from schemas.events.audio import AudioFetch
+from schemas.events.job import Persisted, StepState
+from schemas.jobs.outcome import IGNORED, Later, Outcome, Progress, RequestChange, Step
+from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Usage
 from schemas.messages import Message
 from sinks import Claim, Stray
 from sinks.memory import MemoryDatabase

@@ -10,7 +10,8 @@ import asyncpg
 import orjson
 import pytest
 
-from schemas.jobs import Outcome, Progress, ProviderRequest, Step
+from schemas.jobs.outcome import Outcome, Progress, Step
+from schemas.jobs.rows import ProviderRequest
 from sinks.migrate import migrate, migrations
 from sinks.postgres import AWAY, Postgres, connect_pool
 from sinks.reader import Reader

@@ -26,8 +26,9 @@ from agents.runtime.metrics import Metrics  # noqa: E402
 from agents.runtime.outbox import publisher  # noqa: E402
 from agents.runtime.outbox.quarantine import Quarantine  # noqa: E402
 from agents.runtime.outbox.relay import Relay  # noqa: E402
-from schemas.events import AudioFetch  # noqa: E402
-from schemas.jobs import Job, Later, Outcome, Step  # noqa: E402
+from schemas.events.audio import AudioFetch  # noqa: E402
+from schemas.jobs.outcome import Later, Outcome, Step  # noqa: E402
+from schemas.jobs.rows import Job  # noqa: E402
 from schemas.messages import dump_headers  # noqa: E402
 from sinks.migrate import migrate  # noqa: E402
 from sinks.postgres import Postgres, connect_pool  # noqa: E402

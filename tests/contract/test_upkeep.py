@@ -11,8 +11,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from agents.runtime.kafka.client import Kafka, consumer, producer
 from agents.runtime.kafka.group_positions import GroupPositions
 from schemas import topics
-from schemas.events import AsrDeadline, AsrRequest
-from schemas.jobs import File, Later, Outcome, Progress, Step
+from schemas.events.asr import AsrDeadline, AsrRequest
+from schemas.jobs.outcome import Later, Outcome, Progress, Step
+from schemas.jobs.rows import File
 from tests.contract.test_databases import created, dsn, job, under_test  # noqa: F401 - fixtures
 
 WHOSE = {"tenant_id": "t", "job_id": "j"}

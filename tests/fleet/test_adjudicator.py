@@ -20,7 +20,7 @@ from agents.llm.gemini import Gemini
 from agents.llm.scripted import ScriptedAdjudicator
 from agents.text.reconcile import reconcile as reconcile_text
 from schemas.errors import ProviderError, RateLimited, Transient, Unavailable
-from schemas.events import JobReprocess
+from schemas.events.job import JobReprocess
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory import MemoryDatabase
 from tests.conftest import need

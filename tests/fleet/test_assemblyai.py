@@ -22,9 +22,9 @@ from agents.media.decoding.decoder import probe
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import step
 from agents.stages import transcribe
+from schemas.envelope import decode
 from schemas.errors import RateLimited, Unavailable
-from schemas.events import JobReprocess
-from schemas.messages import decode
+from schemas.events.job import JobReprocess
 from tests.fleet.conftest import J, Story
 from tests.servers.assemblyai import Server, Switches
 

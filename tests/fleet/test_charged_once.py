@@ -20,7 +20,7 @@ from agents.asr.assemblyai import AssemblyAI
 from agents.asr.scripted import Scripted
 from agents.commands.requests import decide, recover
 from agents.runtime.in_memory import Clock
-from schemas.events import JobReprocess
+from schemas.events.job import JobReprocess
 from tests.contract.test_recognizers import batch
 from tests.fleet.conftest import Story
 from tests.servers import assemblyai, gcs, google_speech, scripted

@@ -17,7 +17,7 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, transcribe
 from agents.stages.fetch_queue import FetchQueue
 from agents.upkeep.cancelling import cancel_all
-from schemas.jobs import OPEN
+from schemas.jobs.rows import OPEN
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore

@@ -15,7 +15,7 @@ from agents.media.source.audio_source import AudioSource
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake
 from schemas import topics
-from schemas.messages import Record, decode
+from schemas.envelope import Record, decode
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore
 from tests.fleet.conftest import J, Speaker, recording

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from agents.asr.google.batch_recognize import GoogleBatch
 from agents.runtime.stage import step
 from agents.stages import transcribe
-from schemas.events import JobReprocess
+from schemas.events.job import JobReprocess
 from tests.contract.test_recognizers import batch
 from tests.fleet.conftest import J, Speaker, Story
 from tests.servers import gcs

@@ -4,7 +4,7 @@ import pytest
 
 from agents.fleet.build import abilities
 from agents.fleet.settings import from_env
-from schemas.events import AudioUploaded
+from schemas.events.audio import AudioUploaded
 from tests.fleet.conftest import Speaker
 
 ALL = frozenset({"diarize", "redact_pii"})

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from schemas.errors import ProviderError
-from schemas.events import JobReprocess, Reconciled
+from schemas.events.job import JobReprocess, Reconciled
 from tests.fleet.conftest import J, Speaker, recording
 
 

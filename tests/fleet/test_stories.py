@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
-from schemas.events import JobReprocess
+from schemas.events.job import JobReprocess
 from tests.fleet.conftest import J, Speaker, recording
 
 DATA = Path(__file__).parents[1] / "data"

@@ -8,7 +8,8 @@ import pytest
 from agents.upkeep.stuck_jobs import STAGES, TRIES
 from agents.upkeep.sweeper import Sweeper
 from schemas import topics
-from schemas.jobs import Job, Outcome, Step
+from schemas.jobs.outcome import Outcome, Step
+from schemas.jobs.rows import Job
 from tests.fleet.conftest import J, Speaker, recording
 
 

@@ -22,8 +22,8 @@ from agents.media.decoding.decoder import decode
 from agents.runtime.in_memory import MemoryFleet
 from agents.text.reconcile import compare
 from schemas.errors import ProviderError, RateLimited, Transient
-from schemas.events import JobReprocess
-from schemas.jobs import Job
+from schemas.events.job import JobReprocess
+from schemas.jobs.rows import Job
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore

@@ -15,6 +15,7 @@ import pytest
 from agents.runtime import group_commit as committing
 from agents.runtime.stage import Stage
 from agents.stages import intake
+from schemas.envelope import Envelope
 from schemas.errors import (
     Contended,
     InvalidInput,
@@ -25,9 +26,9 @@ from schemas.errors import (
     Transient,
     Unavailable,
 )
-from schemas.events import AudioFetch, AudioUploaded
-from schemas.jobs import Failure, Outcome, Step, Written
-from schemas.messages import Envelope
+from schemas.events.audio import AudioFetch, AudioUploaded
+from schemas.jobs.outcome import Failure, Outcome, Step
+from schemas.jobs.transitions import Written
 from sinks.memory import MemoryDatabase
 from tests.fleet.conftest import J, Speaker, Story
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
 from schemas import topics
+from schemas.envelope import Record, decode, identity
 from schemas.errors import MalformedEvent
-from schemas.messages import Record, decode, identity
 from schemas.topics import Topic
 from tests.system.observers import TENANT, Asker, Downstream, Publisher, Sampler, Statuses, Tap
 

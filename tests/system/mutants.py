@@ -16,7 +16,9 @@ from faust.transport.drivers import aiokafka as driver
 import agents.__main__
 from agents.runtime import faust_binding, offsets
 from agents.runtime.outbox import relay
-from schemas import jobs
+from schemas.jobs import transitions
+from schemas.jobs.outcome import Outcome
+from schemas.jobs.rows import Job
 from sinks.postgres import SQL
 
 
@@ -43,13 +45,13 @@ def no_inbox() -> None:
 def no_fencing() -> None:
     """A claim is given to whoever asks, and an old one may still write."""
     _edit("claim", "AND (claimed_until IS NULL OR claimed_until < clock_timestamp())", "")
-    allowed = jobs._request_allowed
+    allowed = transitions._request_allowed
 
-    def whoever(outcome: jobs.Outcome, job: jobs.Job, rows: jobs.Rows) -> bool:
+    def whoever(outcome: Outcome, job: Job, rows: transitions.Rows) -> bool:
         change = outcome.request
         return allowed(outcome if change is None else replace(outcome, request=replace(change, token=None)), job, rows)
 
-    _put(jobs, "_request_allowed", whoever)
+    _put(transitions, "_request_allowed", whoever)
 
 
 def early_ack() -> None:

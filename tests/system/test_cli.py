@@ -21,10 +21,13 @@ from agents.commands import check_kafka, check_postgres, publish, reach
 from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
+from schemas.envelope import Record, decode
 from schemas.errors import Ambiguous, InvalidInput, NotFound, SettingsError, Unavailable
-from schemas.events import AudioUploaded, JobReprocess, StepState
-from schemas.jobs import Job, Outcome, Progress, Step, Usage
-from schemas.messages import Record, dead_letter, decode
+from schemas.events.audio import AudioUploaded
+from schemas.events.job import JobReprocess, StepState
+from schemas.jobs.outcome import Outcome, Progress, Step
+from schemas.jobs.rows import Job, Usage
+from schemas.messages import dead_letter
 from schemas.topics import INTAKE_DUE, UPLOADED
 from sinks.migrate import migrate
 from sinks.postgres import connect_pool

@@ -14,7 +14,8 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from schemas.jobs import Job, Outcome, Step
+from schemas.jobs.outcome import Outcome, Step
+from schemas.jobs.rows import Job
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
 from tests.conftest import need

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from schemas.events import StepState
-from schemas.jobs import Job, Outcome, Progress, Step
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, Step
+from schemas.jobs.rows import Job
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
 from sinks.reader import Reader

@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 
 from schemas.errors import InvalidInput, Unavailable
-from schemas.events import StepState
-from schemas.jobs import Adjudication, File, Job, Outcome, Progress, ProviderRequest, Step, Transcript, Usage
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, Step
+from schemas.jobs.rows import Adjudication, File, Job, ProviderRequest, Transcript, Usage
 from sinks import Cursor
 from sinks.memory import MemoryDatabase
 from sinks.memory_reader import MemoryReader

@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestServer
 from agents.commands import requests
 from agents.fleet import settings as configuration
 from schemas.errors import NotFound
-from schemas.jobs import Job, Outcome, ProviderRequest, RequestChange, Step
+from schemas.jobs.outcome import Outcome, RequestChange, Step
+from schemas.jobs.rows import Job, ProviderRequest
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
 from tests.conftest import need

@@ -17,8 +17,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from schemas.events import StepState
-from schemas.jobs import Job, Outcome, Progress, Step
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, Step
+from schemas.jobs.rows import Job
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool
 from tests.conftest import need

@@ -12,7 +12,8 @@ from agents.commands import verify
 from agents.fleet import settings as configuration
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import ensure_topics
-from schemas.jobs import File, Job, Outcome, ProviderRequest, Step
+from schemas.jobs.outcome import Outcome, Step
+from schemas.jobs.rows import File, Job, ProviderRequest
 from sinks.local import LocalStore
 from sinks.migrate import migrate
 from sinks.postgres import Postgres, connect_pool

@@ -16,7 +16,7 @@ from agents.asr.tiebreaker import Tiebreaker
 from agents.media.clips import Clips
 from agents.text.reconcile import compare
 from schemas.errors import ProviderError
-from schemas.jobs import Job
+from schemas.jobs.rows import Job
 from schemas.words import Hypothesis, Word
 from sinks.memory import MemoryDatabase
 from sinks.memory_store import MemoryStore

@@ -9,22 +9,11 @@ from uuid import uuid4
 import pytest
 
 from schemas import topics
-from schemas.events import AsrRequest, Persisted, StepState
-from schemas.jobs import (
-    TERMINAL,
-    Failure,
-    Job,
-    Later,
-    Outcome,
-    Progress,
-    ProviderRequest,
-    RequestChange,
-    Rows,
-    Step,
-    advance,
-    end_of_failed,
-    failed_upload,
-)
+from schemas.events.asr import AsrRequest
+from schemas.events.job import Persisted, StepState
+from schemas.jobs.outcome import Failure, Later, Outcome, Progress, RequestChange, Step, end_of_failed, failed_upload
+from schemas.jobs.rows import TERMINAL, Job, ProviderRequest
+from schemas.jobs.transitions import Rows, advance
 from schemas.messages import Message
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

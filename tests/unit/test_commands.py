@@ -32,10 +32,11 @@ from agents.runtime.kafka import topic_layout
 from agents.text.reconcile import reconcile as reconciled
 from agents.text.score import Score
 from schemas import ids, topics
+from schemas.envelope import Record, identity
 from schemas.errors import InvalidInput, SettingsError, Unavailable
-from schemas.events import JobReprocess, JobStatus, Persisted, StepState
-from schemas.jobs import Job
-from schemas.messages import Record, dead_letter, identity, message
+from schemas.events.job import JobReprocess, JobStatus, Persisted, StepState
+from schemas.jobs.rows import Job
+from schemas.messages import dead_letter, message
 from schemas.printable import printable, printable_json
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.local import LocalStore

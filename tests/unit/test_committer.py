@@ -15,10 +15,12 @@ from agents.runtime import group_commit as committing
 from agents.runtime.group_commit import Committer
 from agents.runtime.stage import Stage, failed_job, step
 from schemas import topics
+from schemas.envelope import Record
 from schemas.errors import Contended, StorageRefused, Unavailable
-from schemas.events import StepState
-from schemas.jobs import Job, Outcome, Progress, Step, Written
-from schemas.messages import Record
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, Step
+from schemas.jobs.rows import Job
+from schemas.jobs.transitions import Written
 from sinks.memory import MemoryDatabase
 
 

@@ -12,20 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import topics
+from schemas.envelope import Flaw, Record, decode, identity
 from schemas.errors import MalformedEvent
-from schemas.events import AudioUploaded, JobFailed, JobStatus
-from schemas.messages import (
-    Flaw,
-    Record,
-    again,
-    dead_letter,
-    decode,
-    dump_headers,
-    identity,
-    load_headers,
-    message,
-    traceparent,
-)
+from schemas.events.audio import AudioUploaded
+from schemas.events.job import JobFailed, JobStatus
+from schemas.messages import again, dead_letter, dump_headers, load_headers, message, traceparent
 
 UPLOAD = {"tenant_id": "t", "audio_uri": "https://example.com/a.wav", "filename": "a.wav"}
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

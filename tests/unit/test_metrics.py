@@ -9,7 +9,8 @@ import pytest
 
 from agents.runtime.metrics import Metrics
 from agents.text.reconcile import reconcile
-from schemas.jobs import Outcome, Step, Transcript, Usage
+from schemas.jobs.outcome import Outcome, Step
+from schemas.jobs.rows import Transcript, Usage
 from schemas.words import Hypothesis, Word
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from agents.runtime.kafka import decompression, record_batches
 from agents.runtime.kafka.decompression import LIMIT_WITH_WINDOW, Decoded
 from agents.runtime.kafka.record_batches import MAX_HEADERS, POLL_BYTES, WHOLE_BYTES, Fetched, Records, Result
-from schemas.messages import MAX_VALUE_BYTES
+from schemas.envelope import MAX_VALUE_BYTES
 from tests.batches import GZIP, LZ4, SNAPPY, ZSTD, Batch, Rec, compressed, legacy, sized, varint, xerial
 
 TP = TopicPartition("audio.uploaded", 2)

@@ -9,9 +9,11 @@ import pytest
 
 from agents.runtime.outbox.refused_events import end_of_run
 from schemas import topics
-from schemas.events import AudioFetch
-from schemas.jobs import Job, Later, Outcome, Step
-from schemas.messages import Message, Record, again, decode, dump_headers, message
+from schemas.envelope import Record, decode
+from schemas.events.audio import AudioFetch
+from schemas.jobs.outcome import Later, Outcome, Step
+from schemas.jobs.rows import Job
+from schemas.messages import Message, again, dump_headers, message
 from sinks.memory import MemoryDatabase
 
 JOB_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"

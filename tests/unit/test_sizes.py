@@ -15,20 +15,13 @@ from hypothesis import strategies as st
 
 from agents.runtime.kafka.record_batches import MAX_HEADERS
 from schemas import topics
+from schemas.envelope import MAX_EVENT_BYTES, MAX_VALUE_BYTES, Record, decode
 from schemas.errors import MalformedEvent
-from schemas.events import JobFailed, JobReprocess, JobStatus, StepState
-from schemas.jobs import Job, Later, Outcome, Progress, ProviderRequest, RequestChange, Rows, Step, advance
-from schemas.messages import (
-    MAX_EVENT_BYTES,
-    MAX_VALUE_BYTES,
-    Record,
-    again,
-    dead_letter,
-    decode,
-    largest,
-    message,
-    size_of,
-)
+from schemas.events.job import JobFailed, JobReprocess, JobStatus, StepState
+from schemas.jobs.outcome import Later, Outcome, Progress, RequestChange, Step
+from schemas.jobs.rows import Job, ProviderRequest
+from schemas.jobs.transitions import Rows, advance
+from schemas.messages import again, dead_letter, largest, message, size_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TOPICS = {t.name: t for t in topics.all_topics(("a",))}

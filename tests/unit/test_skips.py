@@ -7,8 +7,8 @@ from aiokafka import TopicPartition
 
 from agents.runtime.kafka.record_batches import Fetched, Records
 from agents.runtime.skips import Skips
+from schemas.envelope import Flaw, Record
 from schemas.errors import Unavailable
-from schemas.messages import Flaw, Record
 from schemas.operations import Skip
 from tests.batches import Batch, Rec
 

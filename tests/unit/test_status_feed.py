@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from schemas.errors import NotFound, Unavailable
-from schemas.jobs import Job, status_of, status_version
+from schemas.jobs.rows import Job
+from schemas.jobs.status import status_of, status_version
 from sinks.coalesce import Coalesce
 from web.status import Answer
 from web.status_feed import StatusFeeds

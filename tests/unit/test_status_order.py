@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from schemas.errors import NotFound
-from schemas.jobs import Job, status_of, status_version
+from schemas.jobs.rows import Job
+from schemas.jobs.status import status_of, status_version
 from web.memory import MemoryJobs
 from web.status import Statuses
 

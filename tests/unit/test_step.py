@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from agents.runtime.stage import RETRIES, WAITS, Stage, backoff_s, step
 from schemas import topics
+from schemas.envelope import Record
 from schemas.errors import InvalidInput, NotFound, ProviderError, RefusedMedia, Transient, Unavailable
-from schemas.events import AsrResult, JobFailed
-from schemas.jobs import NOTHING, Outcome
-from schemas.messages import Record
+from schemas.events.asr import AsrResult
+from schemas.events.job import JobFailed
+from schemas.jobs.outcome import NOTHING, Outcome
 from sinks.coalesce import Coalesce
 from sinks.local import LocalStore
 from sinks.postgres_errors import unavailable

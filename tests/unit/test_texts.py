@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import topics
+from schemas.envelope import Record, decode
 from schemas.errors import MalformedEvent
-from schemas.events import MAX_METADATA_BYTES, AudioUploaded
-from schemas.messages import Record, decode
+from schemas.events.audio import AudioUploaded
+from schemas.events.base import MAX_METADATA_BYTES
 from schemas.texts import MAX_DEPTH, MAX_VALUES, described, readable, storable_json, written_bytes
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 

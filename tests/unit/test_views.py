@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidInput, NotFound
-from schemas.events import JobStatus, StepState
-from schemas.jobs import Transcript
+from schemas.events.job import JobStatus, StepState
+from schemas.jobs.rows import Transcript
 from sinks import Cursor, Page
 from web import views
 from web.files import disposition

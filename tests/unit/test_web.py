@@ -21,8 +21,10 @@ from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from yarl import URL
 
 from schemas.errors import SettingsError, Unavailable
-from schemas.events import StepState
-from schemas.jobs import File, Job, Outcome, Progress, Step, Transcript, status_of, status_version
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, Step
+from schemas.jobs.rows import File, Job, Transcript
+from schemas.jobs.status import status_of, status_version
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from sinks.memory import MemoryDatabase
 from sinks.memory_reader import MemoryReader

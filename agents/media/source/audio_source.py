@@ -21,7 +21,7 @@ from agents.media.source.audio_files import AudioFiles
 from agents.media.source.audio_url import AllowedHosts, host_of, web_url
 from schemas import blob_names
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
-from schemas.events import AudioFetch
+from schemas.events.audio import AudioFetch
 from schemas.ids import Key
 from sinks import Blob, Store, blobs
 from sinks.threads import Threads

@@ -9,7 +9,7 @@ from typing import Any
 import aiokafka
 
 from agents.runtime.kafka import record_batches
-from schemas.messages import Flaw, Record
+from schemas.envelope import Flaw, Record
 
 #: Largest record, in bytes: a dead letter is a stranger's record with some headers more.
 MAX_RECORD_BYTES = 4 << 20

@@ -6,7 +6,7 @@ takes offsets within an uncompressed batch as they come: two records with the sa
 the second without a word, and a record that says it is a thousand further on, by which a group would commit past what
 it has not read.
 
-What cannot be read becomes a record with a `Flaw`, which `schemas.messages.decode` refuses, so that it ends in the dead
+What cannot be read becomes a record with a `Flaw`, which `schemas.envelope.decode` refuses, so that it ends in the dead
 letters. `install` puts this into aiokafka.
 """
 
@@ -27,7 +27,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from agents.runtime.kafka.decompression import Decoded
-from schemas.messages import MAX_VALUE_BYTES, Flaw, Headers
+from schemas.envelope import MAX_VALUE_BYTES, Flaw, Headers
 
 log = logging.getLogger(__name__)
 

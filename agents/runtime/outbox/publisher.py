@@ -22,7 +22,8 @@ from agents.runtime.failpoints import passing
 from agents.runtime.kafka import client as broker
 from agents.runtime.kafka.client import Kafka
 from schemas import topics
-from schemas.messages import MAX_EVENT_BYTES, MAX_LETTER_BYTES, load_headers
+from schemas.envelope import MAX_EVENT_BYTES
+from schemas.messages import MAX_LETTER_BYTES, load_headers
 
 log = logging.getLogger(__name__)
 

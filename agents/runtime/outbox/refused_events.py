@@ -7,10 +7,12 @@ from typing import Any
 
 from agents.stages import intake
 from schemas import ids, topics
+from schemas.envelope import Record, decode
 from schemas.errors import MalformedEvent, PublishRefused
-from schemas.events import AudioUploaded, RunSweep
-from schemas.jobs import Failure, Outcome, Step, end_of_failed, failed_progress
-from schemas.messages import Record, decode, load_headers
+from schemas.events.audio import AudioUploaded
+from schemas.events.job import RunSweep
+from schemas.jobs.outcome import Failure, Outcome, Step, end_of_failed, failed_progress
+from schemas.messages import load_headers
 
 STAGE = "relay"
 

@@ -1,0 +1,1 @@
+"""The events on the stream, a file a family: frozen pydantic models, from which the published schemas are made."""

@@ -1,0 +1,346 @@
+"""The state machine of a run, pure: how an outcome turns a job's rows (`advance`).
+
+A database, real or double, locks the rows that a step concerns, calls `advance` and writes what comes back. So the
+rules (versions only rise, a run ends once, only the claim's holder may write a request) stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from schemas import ids, topics
+from schemas.errors import TooLarge
+from schemas.events.asr import AsrDeadline, AsrResult
+from schemas.events.base import Data, JobEvent
+from schemas.events.job import JobFailed, Persisted, StepState
+from schemas.jobs.outcome import Failure, Later, Outcome, Progress, Step, end_of_failed, failed_progress
+from schemas.jobs.rows import ORDER, TERMINAL, File, Job, ProviderRequest, Transcript, Usage
+from schemas.jobs.status import status_of
+from schemas.messages import Message, largest, message, size_of
+from schemas.texts import ERROR_CHARS, readable
+
+
+@dataclass(slots=True)
+class Rows:
+    """What a step may see and change of one job, locked: its row and its run's provider requests by recognizer."""
+
+    job: Job | None
+    requests: dict[str, ProviderRequest]
+    #: The other job of the tenant that has the reference of the job to be created.
+    namesake: Job | None = None
+
+
+@dataclass(slots=True)
+class Written:
+    """What one step writes, besides the rows it advanced. `applied` is False for a repeat or a late-comer."""
+
+    applied: bool = True
+    #: The event is not done and may come again: its run is not known, or another worker has claimed the request since.
+    forgotten: bool = False
+    transcript: Transcript | None = None
+    files: tuple[File, ...] = ()
+    usage: tuple[Usage, ...] = ()
+    #: (message, seconds until it is due)
+    messages: list[tuple[Message, float]] = field(default_factory=list)
+    #: Ids of scheduled events that have lost their purpose.
+    cancelled: list[UUID] = field(default_factory=list)
+
+
+def deadline_id(tenant_id: str, job_id: str, run: int) -> UUID:
+    """The id of the event that ends a run's wait for its recognizers, so that it can be taken back."""
+    return ids.ingress_id(tenant_id, "deadline", f"{job_id}/{run}")
+
+
+def advance(step: Step, rows: Rows, now: datetime) -> Written:
+    """Apply one step to the rows of its job (in place) and say what else it writes.
+
+    A step whose guard does not hold is not an error: someone else did the work, or the run is over. It writes nothing
+    but what must not be lost (dead letters and retries). A step with an event that is too large to be published ends
+    its run instead.
+    """
+    before, requests, namesake = rows.job, dict(rows.requests), rows.namesake
+    written = _advance(step, rows, now)
+    events = (sent for sent, _ in written.messages[len(step.outcome.raw) :])
+    oversized = next((sent for sent in events if size_of(sent) > largest(sent.topic)), None)
+    job = step.outcome.create or step.outcome.begin or before
+    if oversized is None or job is None:
+        return written
+    rows.job, rows.namesake = before, namesake
+    rows.requests.clear()
+    rows.requests.update(requests)
+    return _advance(replace(step, outcome=_too_large(step, job, oversized)), rows, now)
+
+
+def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
+    """The step's outcome without its events: the run ends, and what it has cost stays known."""
+    reason = f"{oversized.topic}: its event has {size_of(oversized)} bytes, which is too large to be published"
+    failure = Failure(reason, TooLarge.code, step.envelope.attempt + 1 if step.envelope else 1)
+    request = step.outcome.request
+    if request is not None and request.columns.get("state") in ("done", "failed"):
+        request = None  # its end would send the run on
+    return replace(
+        step.outcome,
+        progress=failed_progress(job.run, step.stage, failure),
+        request=request,
+        new_requests=(),
+        give_up=None,
+        transcript=None,
+        later=end_of_failed(job, step.stage, failure),
+        audit="failed",
+        error=reason,
+    )
+
+
+def _advance(step: Step, rows: Rows, now: datetime) -> Written:
+    outcome = step.outcome
+    written = Written(messages=list(outcome.raw))
+    if outcome.key is None:
+        _publish(step, written, None, now)
+        return written
+    before = rows.job
+    if outcome.taken is not None and before is None and rows.namesake is not None:
+        rows.namesake = None
+        other = _advance(replace(step, outcome=outcome.taken), rows, now)
+        other.messages[:0] = written.messages
+        return other
+    if not _guards_hold(outcome, rows):
+        written.applied = False
+        written.forgotten = _fenced(outcome, rows) or _unknown(outcome, rows.job)
+        return written
+    _change_job(step, rows, now)
+    results = _change_requests(outcome, rows, now)
+    _publish(step, written, rows.job, now)
+    _announce_results(step, rows, results, written, now)
+    if rows.job is not None and rows.job.ended:
+        _leave_requests(rows, rows.job, now)
+    written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
+    if rows.job is not None and rows.job != before:
+        rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
+        written.messages.append((_status_message(step, rows.job, now), 0.0))
+        if rows.job.ended:
+            written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
+    else:
+        rows.job = before  # equal, but another object: nothing to write
+    return written
+
+
+def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
+    job = rows.job
+    if outcome.create is not None:
+        return job is None and rows.namesake is None
+    if job is None:
+        return False
+    if outcome.begin is not None:
+        return job.ended and job.run + 1 == outcome.begin.run
+    if outcome.run is not None and (job.run != outcome.run or job.ended):
+        return False
+    if outcome.new_requests and job.status != "uploaded":
+        return False  # the run has its requests, some of which may be paid for
+    return _progress_allowed(outcome.progress, job) and _request_allowed(outcome, job, rows)
+
+
+def _progress_allowed(progress: Progress | None, job: Job) -> bool:
+    if progress is None:
+        return True
+    if job.run != progress.run or job.ended:
+        return False
+    if progress.status is None or progress.status == "failed":
+        return True
+    return ORDER.index(progress.status) >= ORDER.index(job.status)
+
+
+def _request_allowed(outcome: Outcome, job: Job, rows: Rows) -> bool:
+    change = outcome.request
+    if change is None:
+        return True
+    row = rows.requests.get(change.provider)
+    if row is None or row.run != change.run or row.ended or job.run != change.run or job.ended:
+        return False
+    return change.token is None or change.token == row.token
+
+
+def _fenced(outcome: Outcome, rows: Rows) -> bool:
+    change = outcome.request
+    row = rows.requests.get(change.provider) if change else None
+    return bool(change and row and change.token is not None and change.token < row.token and not row.ended)
+
+
+def _unknown(outcome: Outcome, job: Job | None) -> bool:
+    """Whether this is about a run that is not there. What is published all the same would be published again."""
+    if outcome.create is not None or outcome.raw:
+        return False
+    runs = [part.run for part in (outcome, outcome.progress, outcome.request) if part is not None]
+    return job is None or any(run is not None and run > job.run for run in runs)
+
+
+def _change_job(step: Step, rows: Rows, now: datetime) -> None:
+    outcome = step.outcome
+    begun = outcome.create or outcome.begin
+    if begun is not None:
+        rows.job = replace(
+            begun,
+            version=rows.job.version if rows.job else 1,
+            created_at=rows.job.created_at if rows.job else now,
+            completed_at=now if begun.ended else None,
+            steps={name: _merged(None, state, now, step.seconds) for name, state in begun.steps.items()},
+        )
+        if outcome.begin is not None:
+            rows.requests.clear()
+    for request in outcome.new_requests:
+        rows.requests[request.provider] = request
+    if outcome.new_requests and rows.job is not None:
+        awaited = {f"transcribe.{r.provider}": _AWAITED[r.ended] for r in outcome.new_requests}
+        rows.job = replace(rows.job, steps=rows.job.steps | awaited)
+    progress, job = outcome.progress, rows.job
+    if progress is None or job is None:
+        return
+    columns = dict(progress.columns)
+    if progress.status is not None:
+        columns["status"] = progress.status
+        if progress.status in TERMINAL:
+            columns["completed_at"] = now
+    if progress.step is not None:
+        columns["steps"] = job.steps | {
+            progress.stage: _merged(job.steps.get(progress.stage), progress.step, now, step.seconds)
+        }
+    if progress.reason is not None:
+        columns["reason"] = readable(progress.reason, ERROR_CHARS)
+    rows.job = replace(job, **columns)
+
+
+#: How a recognizer's step begins: waiting, or with an earlier run's answer.
+_AWAITED: Final = {False: StepState(state="waiting"), True: StepState(state="done", progress=1.0)}
+
+
+def _merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:
+    """The step's new state, with times: it began at its first event, or `seconds` ago with this one."""
+    ended = new.state in ("done", "failed")
+    return new.model_copy(
+        update={
+            "started_at": (old.started_at if old else None) or now - timedelta(seconds=seconds),
+            "finished_at": now if ended else None,
+            "attempts": max(new.attempts, old.attempts if old else 0),
+        }
+    )
+
+
+def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[ProviderRequest]:
+    """Apply the changes of provider requests; the ones that ended by it."""
+    ended = []
+    if outcome.request is not None:
+        before = rows.requests[outcome.request.provider]
+        row = replace(before, **_bounded(outcome.request.columns))
+        row = replace(row, finished_at=now) if row.ended else row
+        row = replace(row, submitted_at=now) if row.state == "submitted" != before.state else row
+        rows.requests[row.provider] = row
+        ended += [row] if row.ended else []
+    if outcome.give_up is not None:
+        for row in [r for r in rows.requests.values() if not r.ended]:
+            row = _abandoned(row, outcome.give_up, now)
+            rows.requests[row.provider] = row
+            ended.append(row)
+    return ended
+
+
+def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's columns with a provider's words cut to what an event has room for."""
+    longest = {"error": ERROR_CHARS, "language": 100}
+    return {
+        name: readable(value, longest[name]) if name in longest and value is not None else value
+        for name, value in columns.items()
+    }
+
+
+def _leave_requests(rows: Rows, job: Job, now: datetime) -> None:
+    """A run that has ended waits for no answer, and its requests hold no places any more."""
+    for row in [r for r in rows.requests.values() if not r.ended]:
+        rows.requests[row.provider] = _abandoned(row, job.reason or f"the run has {job.status}", now)
+
+
+def _abandoned(row: ProviderRequest, reason: str, now: datetime) -> ProviderRequest:
+    """The request as it ends when its run waits no longer. Of a parked one its own reason is kept, too."""
+    error = readable(f"{reason}: {row.error}", ERROR_CHARS) if row.state == "parked" else reason
+    left = now if row.state != "waiting" else None
+    return replace(row, state="failed", error=error, finished_at=now, abandoned_at=left)
+
+
+def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], written: Written, now: datetime) -> None:
+    """`asr.results` for every request that ended; with the last of a run, the job goes on to be reconciled."""
+    if not results or rows.job is None:
+        return
+    waiting = sum(not r.ended for r in rows.requests.values())
+    for index, row in enumerate(results):
+        remaining = waiting + len(results) - 1 - index
+        data = _result(row, rows.job, remaining)
+        result = Later(topics.RESULTS.name, data, index=row.provider)
+        written.messages.append((_message(step, result, rows.job, now), 0.0))
+        stage = f"transcribe.{row.provider}"
+        state = StepState(
+            state="done" if row.state == "done" else "failed",
+            error=row.error,
+            progress=1.0 if row.state == "done" else None,
+        )
+        steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now, step.seconds)}
+        rows.job = replace(rows.job, steps=steps)
+    if not waiting:
+        rows.job = replace(rows.job, status="reconciling")
+        written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
+
+
+def _result(row: ProviderRequest, job: Job, remaining: int) -> AsrResult:
+    return AsrResult(
+        tenant_id=row.tenant_id,
+        job_id=row.job_id,
+        run=row.run,
+        provider=row.provider,
+        status="ok" if row.state == "done" else "failed",
+        hypothesis_uri=row.hypothesis_uri,
+        confidence=row.confidence,
+        word_count=row.word_count,
+        duration_ms=job.duration_ms,
+        language=row.language,
+        error=row.error,
+        remaining=remaining,
+    )
+
+
+def _publish(step: Step, written: Written, job: Job | None, now: datetime) -> None:
+    written.messages += [(_message(step, later, job, now), later.seconds) for later in step.outcome.later]
+
+
+def _message(step: Step, later: Later, job: Job | None, now: datetime) -> Message:
+    data = _completed(later.data, job, now)
+    match data:
+        case AsrDeadline(extended=0):
+            id = deadline_id(data.tenant_id, data.job_id, data.run)
+        case Persisted() | JobFailed():
+            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, later.topic)
+        case _:
+            id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
+    return message(later.topic, data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
+
+
+def _completed(data: Data, job: Job | None, now: datetime) -> Data:
+    """An event's data with what is known here only: the time of the commit, and the producer's name for the job."""
+    known: dict[str, Any] = {}
+    if isinstance(data, JobEvent) and job is not None:
+        known["reference"] = job.reference
+    if isinstance(data, Persisted):
+        known["completed_at"] = now
+    if isinstance(data, JobFailed):
+        known["failed_at"] = now
+    return data.model_copy(update=known) if known else data
+
+
+def _status_message(step: Step, job: Job, now: datetime) -> Message:
+    sent = _message(step, Later(topics.STATUS.name, status_of(job), index=job.version), job, now)
+    if size_of(sent) <= largest(sent.topic):
+        return sent
+    # Hundreds of steps with long errors. Where the job stands must be told all the same.
+    steps = {name: state.model_copy(update={"error": None}) for name, state in job.steps.items()}
+    status = status_of(replace(job, steps=steps))
+    return _message(step, Later(topics.STATUS.name, status, index=job.version), job, now)
