@@ -20,9 +20,10 @@ from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
 
-#: Files of agents/commands, in the order in which `--help` shows what they add.
+#: Modules of `agents.commands`, in the order in which `--help` shows what they add.
 COMMANDS = (
-    *("demo", "serve", "publish", "status", "usage", "requests", "cancel", "dlq", "skip", "outbox", "verify", "rewind"),
+    *("demo", "serve", "jobs.publish", "jobs.status", "jobs.usage", "operations.requests", "jobs.cancel"),
+    *("operations.dlq", "operations.skip", "operations.outbox", "operations.verify", "operations.rewind"),
     *("schema", "migrate", "doctor", "reconcile"),
 )
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.text.align import matches
-from agents.text.network import Network, build, spoken
+from agents.text.alignment.align import matches
+from agents.text.alignment.network import Network, build, spoken
 from agents.text.score import words
 from schemas.words import Hypothesis, Word
 

@@ -1,4 +1,4 @@
-"""Fits agents/text/calibration.json.gz on the shared corpora: `python -m bench.fit_reconciler`. The same input, the
+"""Fits the shipped calibration (TARGET) on the shared corpora: `python -m bench.fit_reconciler`. The same input, the
 same bytes.
 
 Three things are learned: tables about words and recognizers (Knowledge), trees that weigh the evidence in disputed
@@ -21,16 +21,16 @@ import numpy as np
 import wordfreq
 import wordsegment
 
-from agents.text.agreed import RECORD as AGREED_RECORD
-from agents.text.agreed import agreed_evidence
-from agents.text.calibrate import Calibration, dump
-from agents.text.evidence import RECORD_COLUMNS, WHO, View, disputed_evidence
-from agents.text.knowledge import Knowledge
-from agents.text.trees import UNKNOWN, Tree, Trees
+from agents.text.calibration.agreed import RECORD as AGREED_RECORD
+from agents.text.calibration.agreed import agreed_evidence
+from agents.text.calibration.calibrate import Calibration, dump
+from agents.text.calibration.evidence import RECORD_COLUMNS, WHO, View, disputed_evidence
+from agents.text.calibration.knowledge import Knowledge
+from agents.text.calibration.trees import UNKNOWN, Tree, Trees
 from bench.corpora import CORPORA, Call, Sample, load, samples
 
 FOLDS, SEED = 5, 7
-TARGET = Path(__file__).parents[1] / "agents" / "text" / "calibration.json.gz"
+TARGET = Path(__file__).parents[1] / "agents" / "text" / "calibration" / "calibration.json.gz"
 #: Disputes longer than this are stretches a recognizer missed; they say little about words, slots.
 LONGEST_DISPUTE = 8
 #: Share of rows whose recognizers' record is hidden: all of it, the candidate's, its rival's.

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from agents.text.calibrate import Calibration
-from agents.text.network import Network
-from agents.text.normalise import is_silent, tokenise
+from agents.text.alignment.network import Network
+from agents.text.calibration.calibrate import Calibration
+from agents.text.normalisation.normalise import is_silent, tokenise
 from agents.text.reconcile import reconcile
 from agents.text.score import bootstrap, words
 from bench import remaining

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.text.network import spoken
+from agents.text.alignment.network import spoken
 from bench.corpora import Sample
 
 #: rover takes the square of a file's length, so a call is given to it in pieces of about so many slots, cut in the

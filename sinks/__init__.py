@@ -210,7 +210,7 @@ class Database(Protocol):
 
     async def grant_slots(self, provider: str, slots: int | None) -> Traffic:
         """Give free places to those who queue, and make their events due: the most urgent first, among those tenants in
-        turn, of each tenant the oldest. A share of the places is kept free of bulk (`sinks.provider_slots`).
+        turn, of each tenant the oldest. A share of the places is kept free of bulk (`sinks.ports.provider_slots`).
         """
 
     async def waiting_uploads(self) -> dict[str, int]:
@@ -221,7 +221,7 @@ class Database(Protocol):
     async def admit_uploads(self, held: Mapping[str, int], free: int) -> list[Key]:
         """Give places of a process to uploads that wait, and make their events due: the most urgent first, among those
         tenants in turn, of each tenant the oldest. `held` is how many the tenants have there already
-        (`sinks.provider_slots`).
+        (`sinks.ports.provider_slots`).
         """
 
     async def register_worker(self, role: str, holder: str, seconds: float) -> int:
@@ -237,7 +237,7 @@ class Database(Protocol):
 
     async def provider_failed(self, provider: str, retry_after: float | None) -> None:
         """A call failed. All pause: as long as the provider asks for, and after several failures in a row for a time
-        that doubles up to a minute, if that is longer (`sinks.provider_slots`).
+        that doubles up to a minute, if that is longer (`sinks.ports.provider_slots`).
         """
 
     async def provider_worked(self, provider: str) -> None:

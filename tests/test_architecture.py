@@ -36,7 +36,7 @@ MAY_IMPORT = {
 #: Modules in one folder at most.
 MODULES = 12
 #: Folders that are larger, until they are divided.
-LARGE = {"agents/commands", "agents/text", "schemas", "sinks", "web"}
+LARGE = {"web"}
 
 STAGES = ("intake", "transcribe", "reconcile", "persist", "track")
 FORBIDDEN_TO_STAGES = {

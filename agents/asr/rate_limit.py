@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from schemas.errors import Paused, Transient, Unavailable
 from sinks import Database, Traffic
-from sinks.coalesce import Coalesce
+from sinks.postgres.coalesce import Coalesce
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from agents.commands import publish, reach, transcript
-from agents.commands.progress import following
+from agents.commands import reach
+from agents.commands.jobs import publish, transcript
+from agents.commands.jobs.progress import following
 from agents.commands.serve import servers
 from agents.embedded.sample_call import sample_call
 from agents.embedded.weights import model_path
@@ -31,12 +32,12 @@ from schemas.words import Hypothesis, Reconciliation, adapter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from agents.commands.publish import Recording
+    from agents.commands.jobs.publish import Recording
     from agents.fleet.settings import Settings
     from schemas.events.job import JobStatus
     from schemas.ids import Key
     from sinks import Store
-    from sinks.postgres import Postgres
+    from sinks.postgres.database import Postgres
 
 #: Whose recordings the demo's are.
 TENANT = "demo"

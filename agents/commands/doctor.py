@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import SecretStr
 
 from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
-from agents.commands import check_apps, check_kafka, check_postgres, reach
-from agents.commands.finding import CONNECT_S, Finding
+from agents.commands import reach
+from agents.commands.checks import apps, kafka, postgres
+from agents.commands.checks.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
 from agents.fleet.build import open_adjudicator, open_recognizer, open_tiebreaker
 from agents.fleet.settings import Settings, variables
@@ -130,9 +131,9 @@ def _checks(
         ("recognizers", lambda: _recognizers(settings, quick=quick)),
         ("Gemini", lambda: _gemini(settings)),
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
-        ("Kafka", lambda: check_kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
-        ("PostgreSQL", lambda: check_postgres.postgres(settings, remembered="database_url" in from_file)),
-        ("parts of workers", lambda: check_apps.apps(settings)),
+        ("Kafka", lambda: kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
+        ("PostgreSQL", lambda: postgres.postgres(settings, remembered="database_url" in from_file)),
+        ("parts of workers", lambda: apps.apps(settings)),
         ("store", lambda: _store(settings)),
         ("HTTP", lambda: _http(settings)),
     ]

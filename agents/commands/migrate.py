@@ -8,7 +8,7 @@ from typing import Any
 from agents.commands.serve import with_addresses
 from agents.fleet.build import dsn_of
 from agents.fleet.settings import Settings
-from sinks.migrate import migrate
+from sinks.postgres.migrate import migrate
 
 
 def add(commands: Any) -> None:

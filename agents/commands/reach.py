@@ -16,10 +16,10 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from agents.commands.serve import one_of, with_addresses
 from agents.fleet.build import dsn_of, kafka_of, open_store
 from schemas.errors import NotFound, SettingsError, Unavailable
-from sinks.operations import Operations
-from sinks.postgres import Postgres, connect_pool
-from sinks.postgres_connect import connect
-from sinks.reader import Reader
+from sinks.postgres.connect import connect
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.operations import Operations
+from sinks.postgres.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 from pydantic import ValidationError
 
-from agents.commands import transcript
+from agents.commands.jobs import transcript
 from agents.llm.adjudicator import SpanAdjudicator, Whose
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError
 from schemas.printable import printable, printable_json
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

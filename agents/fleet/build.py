@@ -59,10 +59,10 @@ from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks import Overdue, Store
-from sinks.migrate import migrate
-from sinks.operations import Operations
-from sinks.postgres import Postgres, connect_pool
-from sinks.reader import Reader
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
+from sinks.postgres.operations import Operations
+from sinks.postgres.reader import Reader
 from web.app import make_app
 from web.auth import ApiKeys
 from web.callbacks import HEADER, Callbacks, token_of
@@ -72,7 +72,7 @@ from web.status_feed import StatusFeeds
 
 if TYPE_CHECKING:
     from schemas.events.job import JobStatus
-    from sinks.fallback import FallbackStore
+    from sinks.blobs.fallback import FallbackStore
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +111,12 @@ def dsn_of(settings: Settings) -> str:
 
 def open_store(settings: Settings) -> Store:
     """The blob store that the settings ask for."""
-    from sinks.local import LocalStore
+    from sinks.blobs.local import LocalStore
 
     if settings.s3_bucket is None:
         return LocalStore(settings.storage)
-    from sinks.fallback import FallbackStore
-    from sinks.s3 import S3Store
+    from sinks.blobs.fallback import FallbackStore
+    from sinks.blobs.s3 import S3Store
 
     bucket = S3Store(
         settings.s3_bucket,

@@ -24,7 +24,7 @@ from schemas.errors import ConcordError, Unavailable
 from schemas.events.base import Data
 from schemas.events.job import JobStatus
 from schemas.messages import dump_headers, load_headers
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 
 
 @dataclass

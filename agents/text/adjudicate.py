@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agents.text.normalise import is_silent, normalised
+from agents.text.normalisation.normalise import is_silent, normalised
 from schemas.words import Question
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from agents.text.network import Network
+    from agents.text.alignment.network import Network
     from schemas.words import Hypothesis
 
     Floats = NDArray[np.float64]

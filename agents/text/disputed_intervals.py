@@ -16,7 +16,7 @@ from agents.text.reconcile import compare
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from agents.text.network import Network
+    from agents.text.alignment.network import Network
     from agents.text.reconcile import Compared
     from schemas.words import Decision, Hypothesis, Reconciliation
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.text.calibrate import Calibration, probabilities, shipped
+from agents.text.alignment.network import build, language
+from agents.text.calibration.calibrate import Calibration, probabilities, shipped
 from agents.text.choose import choose
-from agents.text.network import build, language
 from agents.text.spoken_language import of_one_language
 from schemas.words import Quality, Reconciliation
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from agents.text.network import Column, Network
+    from agents.text.alignment.network import Column, Network
     from schemas.words import Decision, Hypothesis
 
 #: A stretch in which only one recognizer heard words is reported as a gap when it is longer than this, ms.

@@ -1,4 +1,4 @@
-"""Word error rate against a reference, counted on comparable tokens (agents/text/normalise.py: Whisper's English
+"""Word error rate against a reference, counted on comparable tokens (`agents.text.normalisation`: Whisper's English
 rules).
 
 The normaliser's name is part of every score, because a rate without it means little. Fillers and marks do not count.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from agents.text.normalise import is_silent, normalised
+from agents.text.normalisation.normalise import is_silent, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from agents.text.normalise import normalised
+from agents.text.normalisation.normalise import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

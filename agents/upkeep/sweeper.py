@@ -21,7 +21,7 @@ from schemas.errors import ConcordError, Unavailable
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import Status
 from sinks import Database, Store
-from sinks.upkeep import AWAITED, Upkeep
+from sinks.ports.upkeep import AWAITED, Upkeep
 
 log = logging.getLogger(__name__)
 

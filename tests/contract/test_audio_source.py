@@ -19,10 +19,10 @@ from aiohttp import web
 from agents.media.source.audio_source import AudioSource
 from schemas.errors import RefusedLocation, RefusedMedia, Unavailable
 from schemas.events.audio import AudioFetch
-from sinks.fallback import FallbackStore
-from sinks.local import LocalStore
-from sinks.memory_store import MemoryStore
-from sinks.s3 import S3Store
+from sinks.blobs.fallback import FallbackStore
+from sinks.blobs.local import LocalStore
+from sinks.blobs.memory import MemoryStore
+from sinks.blobs.s3 import S3Store
 from tests.servers.hosts import serving
 from tests.servers.s3 import BUCKET, OWNER, REGION
 

@@ -13,8 +13,8 @@ from agents.runtime import group_commit as committing
 from agents.runtime.group_commit import Committer
 from schemas.jobs.outcome import RequestChange
 from schemas.jobs.rows import File, ProviderRequest, Transcript, Usage
-from sinks.migrate import migrate
-from sinks.postgres import Postgres, connect_pool
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
 from tests.conftest import need
 from tests.unit.test_committer import created, moved
 

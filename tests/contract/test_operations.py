@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from schemas.operations import AppFailure, Skip
-from sinks.migrate import migrate
-from sinks.operations import Operations
-from sinks.postgres import connect_pool
+from sinks.postgres.database import connect_pool
+from sinks.postgres.migrate import migrate
+from sinks.postgres.operations import Operations
 from tests.conftest import need
 
 SKIP = Skip("audio.uploaded", 2, 17, "it kills the prober", timestamp_ms=-5, unread=False)

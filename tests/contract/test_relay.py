@@ -30,8 +30,8 @@ from schemas.events.audio import AudioFetch  # noqa: E402
 from schemas.jobs.outcome import Later, Outcome, Step  # noqa: E402
 from schemas.jobs.rows import Job  # noqa: E402
 from schemas.messages import dump_headers  # noqa: E402
-from sinks.migrate import migrate  # noqa: E402
-from sinks.postgres import Postgres, connect_pool  # noqa: E402
+from sinks.postgres.database import Postgres, connect_pool  # noqa: E402
+from sinks.postgres.migrate import migrate  # noqa: E402
 
 HEADERS = dump_headers((("h", b"1"),))
 

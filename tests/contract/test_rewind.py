@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from agents.commands.rewind import groups, rewound
+from agents.commands.operations.rewind import groups, rewound
 from agents.runtime.kafka.client import Kafka, consumer, producer
 from schemas import topics
 

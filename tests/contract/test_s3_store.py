@@ -17,8 +17,8 @@ import pytest
 
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from schemas.time_limit import time_limit
-from sinks.s3 import PART, S3Store
-from sinks.s3_errors import Denied
+from sinks.blobs.s3 import PART, S3Store
+from sinks.blobs.s3_errors import Denied
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, moto_in, server_in
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits until versitygw is built

@@ -11,10 +11,10 @@ import pytest
 
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from sinks import Blob
-from sinks.fallback import FallbackStore
-from sinks.local import LocalStore
-from sinks.memory_store import MemoryStore
-from sinks.s3 import S3Store
+from sinks.blobs.fallback import FallbackStore
+from sinks.blobs.local import LocalStore
+from sinks.blobs.memory import MemoryStore
+from sinks.blobs.s3 import S3Store
 from tests.servers.s3 import BUCKET, OWNER, REGION
 
 MB = 1 << 20

@@ -26,8 +26,8 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, persist, reconcile, transcribe
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
-from sinks.memory import MemoryDatabase
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
 
 #: The job that most stories are about.
 J = "4711ca11-0000-4000-8000-000000000000"

@@ -22,7 +22,7 @@ from agents.text.reconcile import reconcile as reconcile_text
 from schemas.errors import ProviderError, RateLimited, Transient, Unavailable
 from schemas.events.job import JobReprocess
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 from tests.conftest import need
 from tests.fleet.conftest import J, Speaker
 from tests.servers.gemini import KEY, gemini_server

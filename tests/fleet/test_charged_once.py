@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 
 from agents.asr.assemblyai import AssemblyAI
 from agents.asr.scripted import Scripted
-from agents.commands.requests import decide, recover
+from agents.commands.operations.requests import decide, recover
 from agents.runtime.in_memory import Clock
 from schemas.events.job import JobReprocess
 from tests.contract.test_recognizers import batch

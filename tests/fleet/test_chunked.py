@@ -14,7 +14,7 @@ from agents.asr.google.speech import Speech
 from agents.asr.response_cache import StoredResponses
 from schemas.errors import RateLimited, Unavailable
 from schemas.events.job import JobReprocess
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
 from tests.fleet.conftest import J, Speaker, recording
 from tests.servers.google_speech import Server, Switches, bursts, serving
 

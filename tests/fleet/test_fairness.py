@@ -19,8 +19,8 @@ from agents.stages.fetch_queue import FetchQueue
 from agents.upkeep.cancelling import cancel_all
 from schemas.jobs.rows import OPEN
 from schemas.words import Hypothesis, Word
-from sinks.memory import MemoryDatabase
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
 
 
 @dataclass

@@ -11,8 +11,8 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage
 from agents.stages import intake
 from schemas.messages import largest, size_of
-from sinks.memory import MemoryDatabase
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
 from tests.fleet.conftest import J
 
 

@@ -16,8 +16,8 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake
 from schemas import blob_names, ids
 from schemas.errors import InvalidInput, Unavailable
-from sinks.memory import MemoryDatabase
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
 from tests.fleet.conftest import J, Speaker, recording
 
 TENANTS = ("acme", "bolt")

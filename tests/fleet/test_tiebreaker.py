@@ -25,8 +25,8 @@ from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.events.job import JobReprocess
 from schemas.jobs.rows import Job
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
-from sinks.memory import MemoryDatabase
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
 from tests.fleet.conftest import J, Speaker
 from tests.servers.google_speech import Server, serving
 

@@ -29,7 +29,7 @@ from schemas.errors import (
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.jobs.outcome import Failure, Outcome, Step
 from schemas.jobs.transitions import Written
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 from tests.fleet.conftest import J, Speaker, Story
 
 At = Callable[[Envelope], bool]

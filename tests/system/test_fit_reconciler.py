@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.text.calibrate import load
+from agents.text.calibration.calibrate import load
 
 ROOT = Path(__file__).parents[2]
 CORPORA = ROOT.parent / "shared" / "corpora"

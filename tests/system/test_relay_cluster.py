@@ -22,8 +22,8 @@ from agents.embedded import kafka as embedded  # noqa: E402
 from agents.embedded.kafka import EmbeddedKafka  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
 from agents.runtime.kafka.topic_layout import admin_client, ensure_topics  # noqa: E402
-from sinks.migrate import migrate  # noqa: E402
-from sinks.postgres import Postgres, connect_pool  # noqa: E402
+from sinks.postgres.database import Postgres, connect_pool  # noqa: E402
+from sinks.postgres.migrate import migrate  # noqa: E402
 from tests.contract.test_relay import Here  # noqa: E402
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]

@@ -9,13 +9,13 @@ from uuid import uuid4
 import pytest
 from aiohttp.test_utils import TestServer
 
-from agents.commands import requests
+from agents.commands.operations import requests
 from agents.fleet import settings as configuration
 from schemas.errors import NotFound
 from schemas.jobs.outcome import Outcome, RequestChange, Step
 from schemas.jobs.rows import Job, ProviderRequest
-from sinks.migrate import migrate
-from sinks.postgres import Postgres, connect_pool
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
 from tests.conftest import need
 from tests.servers import scripted
 

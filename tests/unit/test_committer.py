@@ -21,7 +21,7 @@ from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import Job
 from schemas.jobs.transitions import Written
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 
 
 @dataclass

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.text.digits import digits_of, joined
-from agents.text.normalise import Tokens, tokenise
+from agents.text.normalisation.digits import digits_of, joined
+from agents.text.normalisation.normalise import Tokens, tokenise
 from agents.text.reconcile import reconcile
 from schemas.words import Hypothesis, Word
 

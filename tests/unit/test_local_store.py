@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
-from sinks.blobs import is_name, name_in
-from sinks.local import ATTRIBUTE, PART_AGE, PARTS, LocalStore
-from sinks.threads import Threads
+from sinks.blobs.local import ATTRIBUTE, PART_AGE, PARTS, LocalStore
+from sinks.blobs.rules import is_name, name_in
+from sinks.blobs.threads import Threads
 
 ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="extended attributes and /proc are Linux's")
@@ -320,7 +320,7 @@ async def test_a_thread_is_waited_for_however_often_its_caller_is_cancelled():
 WRITER = """
     import asyncio, hashlib, itertools, sys
     from pathlib import Path
-    from sinks.local import LocalStore
+    from sinks.blobs.local import LocalStore
 
     def content(turn, size):
         seed = hashlib.sha256(str(turn).encode()).digest()
@@ -400,7 +400,7 @@ def test_a_full_disk_is_unavailable_says_so_and_keeps_what_was_there(tmp_path):
         import asyncio, os, sys
         from pathlib import Path
         from schemas.errors import Unavailable
-        from sinks.local import LocalStore
+        from sinks.blobs.local import LocalStore
 
         async def big():
             for _ in range(30):
@@ -433,7 +433,7 @@ def test_a_file_system_without_attributes_still_serves(tmp_path):
         """
         import asyncio, sys
         from pathlib import Path
-        from sinks.local import LocalStore
+        from sinks.blobs.local import LocalStore
 
         async def main():
             store = LocalStore(Path(sys.argv[1]))
@@ -459,7 +459,7 @@ def test_a_read_only_disk_is_the_operators_to_mend(tmp_path):
         import asyncio, sys
         from pathlib import Path
         from schemas.errors import SettingsError
-        from sinks.local import LocalStore
+        from sinks.blobs.local import LocalStore
 
         async def main():
             store = LocalStore(Path(sys.argv[1]))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.text.normalise import is_silent, normalised, tokenise
-from agents.text.numbers import read_numbers
+from agents.text.normalisation.normalise import is_silent, normalised, tokenise
+from agents.text.normalisation.numbers import read_numbers
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.text.align import align
+from agents.text.alignment.align import align
 from agents.text.reconcile import reconcile
 from schemas.texts import readable
 from schemas.words import Hypothesis, Word

@@ -14,7 +14,7 @@ from schemas.events.audio import AudioFetch
 from schemas.jobs.outcome import Later, Outcome, Step
 from schemas.jobs.rows import Job
 from schemas.messages import Message, again, dump_headers, message
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 
 JOB_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 

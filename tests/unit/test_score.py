@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from agents.text.calibrate import dump, load, shipped
+from agents.text.calibration.calibrate import dump, load, shipped
+from agents.text.calibration.trees import Tree, Trees
+from agents.text.normalisation.sound import sound
 from agents.text.score import Score, bootstrap, interval, pooled, score
-from agents.text.sound import sound
-from agents.text.trees import Tree, Trees
 
 
 def test_errors_are_counted_by_kind():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.text.calibrate import shipped
+from agents.text.calibration.calibrate import shipped
 from agents.text.reconcile import reconcile
 from agents.text.spoken_language import primary, spoken
 from schemas.words import Hypothesis, Word

@@ -20,9 +20,9 @@ from schemas.errors import InvalidInput, NotFound, ProviderError, RefusedMedia, 
 from schemas.events.asr import AsrResult
 from schemas.events.job import JobFailed
 from schemas.jobs.outcome import NOTHING, Outcome
-from sinks.coalesce import Coalesce
-from sinks.local import LocalStore
-from sinks.postgres_errors import unavailable
+from sinks.blobs.local import LocalStore
+from sinks.postgres.coalesce import Coalesce
+from sinks.postgres.errors import unavailable
 
 RESULT = {"tenant_id": "t", "job_id": "j", "run": 2, "provider": "a", "status": "ok"}
 

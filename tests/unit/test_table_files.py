@@ -13,7 +13,7 @@ from agents.runtime.kafka.client import Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
 from schemas.operations import Skip
-from sinks.memory import MemoryDatabase
+from sinks.memory.database import MemoryDatabase
 
 
 class NoRows:

@@ -26,9 +26,9 @@ from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import File, Job, Transcript
 from schemas.jobs.status import status_of, status_version
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
-from sinks.memory import MemoryDatabase
-from sinks.memory_reader import MemoryReader
-from sinks.memory_store import MemoryStore
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
+from sinks.memory.reader import MemoryReader
 from web.app import make_app
 from web.auth import ApiKeys
 from web.callbacks import HEADER, Callbacks, token_of

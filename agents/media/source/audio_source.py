@@ -23,8 +23,9 @@ from schemas import blob_names
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.events.audio import AudioFetch
 from schemas.ids import Key
-from sinks import Blob, Store, blobs
-from sinks.threads import Threads
+from sinks import Blob, Store
+from sinks.blobs import rules
+from sinks.blobs.threads import Threads
 
 _PIECE = 1 << 18
 
@@ -57,7 +58,7 @@ class AudioSource:
     max_bytes: int = 2 << 30
     #: Folders of this installation, which `file://` never reads.
     own: tuple[Path, ...] = ()
-    #: Told of each blob before it is written, see `sinks.upkeep.Upkeep.intend_blob`.
+    #: Told of each blob before it is written, see `sinks.ports.upkeep.Upkeep.intend_blob`.
     intended: Callable[[Key, str], Awaitable[None]] = _nobody
     _downloader: Downloader = field(init=False)
     _files: AudioFiles = field(init=False)
@@ -153,7 +154,7 @@ class AudioSource:
 
     @contextlib.asynccontextmanager
     async def _ours(self, data: AudioFetch, ours: list[str]) -> AsyncIterator[Path]:
-        mine = [name for name in ours if name.startswith(f"{data.tenant_id}/") and blobs.is_name(name)]
+        mine = [name for name in ours if name.startswith(f"{data.tenant_id}/") and rules.is_name(name)]
         if not mine:
             raise RefusedLocation("audio_uri: this part of the storage is not the tenant's")
         async with contextlib.AsyncExitStack() as stack:

@@ -33,9 +33,9 @@ from agents.runtime.outbox.quarantine import Group, Parked, Quarantine
 from schemas import topics
 from schemas.errors import Unavailable
 from sinks import Database
-from sinks.postgres import SQL
-from sinks.postgres_connect import connect
-from sinks.postgres_errors import AWAY
+from sinks.postgres.connect import connect
+from sinks.postgres.database import SQL
+from sinks.postgres.errors import AWAY
 
 log = logging.getLogger(__name__)
 

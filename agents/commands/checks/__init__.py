@@ -1,0 +1,1 @@
+"""What `concord doctor` checks, one file a server."""

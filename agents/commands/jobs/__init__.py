@@ -1,0 +1,1 @@
+"""Commands for people who upload recordings and follow jobs."""

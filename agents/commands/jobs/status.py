@@ -1,0 +1,107 @@
+"""`concord status` and `concord watch`: where a job is, from PostgreSQL, which has the truth."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from agents.commands import reach
+from agents.commands.jobs.progress import ASK_S, Board, Follower, table
+from schemas.errors import NotFound
+from schemas.jobs.status import status_of
+from schemas.printable import printable, printable_json
+
+if TYPE_CHECKING:
+    from agents.fleet.settings import Settings
+    from schemas.jobs.rows import Job
+    from sinks.postgres.database import Postgres
+    from sinks.postgres.reader import Reader
+
+#: Seconds for which `watch` waits for a job that is not known yet: its upload may be on its way.
+APPEARS_S = 15.0
+
+STATUS = """Shows where a job is: every step with its time and attempts, and the reason if it failed.
+
+  concord status 4be0643f-1d98-573b-97cd-ca98a65347dd
+  concord status order-1234 --tenant acme --json | jq .status        (by the reference that the upload brought)
+
+Ends with 0, or with 2 when there is no such job, or several tenants have one of that name."""
+
+WATCH = """Shows where a job is until its run has ended.
+
+  concord watch 4be0643f-1d98-573b-97cd-ca98a65347dd
+
+On a terminal one line, kept fresh; elsewhere a line per change (with --json an object per change).
+Ends with 0 when the job was completed, 1 when it failed, 2 when there is no such job."""
+
+
+def add(commands: Any) -> None:
+    """The two commands."""
+    for name, does, description, run in (
+        ("status", "where a job is", STATUS, run_status),
+        ("watch", "follow a job until it has ended", WATCH, run_watch),
+    ):
+        raw = argparse.RawDescriptionHelpFormatter
+        command = commands.add_parser(name, help=does, description=description, formatter_class=raw)
+        command.add_argument("job", metavar="JOB", help="its id, as `concord publish` said it, or its reference")
+        command.add_argument(
+            "--tenant", metavar="T", help="whose job it is; needed where several have one of that name"
+        )
+        command.add_argument("--json", action="store_true", help="as JSON, in the form of the topic job.status")
+        command.set_defaults(run=run)
+
+
+async def run_status(arguments: argparse.Namespace, settings: Settings) -> int:
+    """One look."""
+    async with reach.both(reach.addressed(settings)) as (database, reader):
+        job = await reach.job_named(arguments.job, arguments.tenant, reader)
+        if job is None:
+            raise _unknown(arguments.job)
+        dumped = printable_json(status_of(job).model_dump_json(indent=2)) if arguments.json else None
+        print(dumped or await _told(job, database))
+    return 0
+
+
+async def _told(job: Job, database: Postgres) -> str:
+    told = table(status_of(job), datetime.now(UTC))
+    requests = await database.requests(*job.key, job.run)
+    heard = [
+        f"  {printable(r.provider):<28} {r.word_count or 0} words, confidence {r.confidence or 0:.0%}"
+        for r in requests
+        if r.state == "done"
+    ]
+    return "\n".join([told, *(["", "heard:", *heard] if heard else [])])
+
+
+async def run_watch(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Look until it has ended."""
+    async with reach.both(reach.addressed(settings)) as (database, reader):
+        job = await _appeared(arguments.job, arguments.tenant, reader)
+        board = Board({job.key: job.filename})
+        status = status_of(job)
+        if arguments.json:
+            async for status in Follower(ask=database.job).until_ended([job.key]):
+                print(printable_json(status.model_dump_json()), flush=True)
+        else:
+            async with board.shown():
+                async for status in Follower(ask=database.job).until_ended([job.key]):
+                    board.update(status)
+    return int(status.status == "failed")
+
+
+async def _appeared(name: str, tenant: str | None, reader: Reader) -> Job:
+    until = time.monotonic() + APPEARS_S
+    while True:
+        job = await reach.job_named(name, tenant, reader)
+        if job is not None:
+            return job
+        if time.monotonic() > until:
+            raise _unknown(name)
+        await asyncio.sleep(ASK_S)
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no job {name!r} in the database: is the id right, and does an `intake` worker run?")

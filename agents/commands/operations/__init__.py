@@ -1,0 +1,1 @@
+"""Commands for operators: dead letters, outbox, requests, offsets, repairs."""

@@ -1,0 +1,194 @@
+"""`concord requests`: requests to providers of which nobody can tell whether they were accepted, and what a person
+decides about them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+from agents.asr.protocols import RemoteRecognizer
+from agents.commands import reach
+from agents.commands.jobs.usage import moment
+from agents.fleet.build import open_recognizer
+from agents.stages.transcribe import CLAIM_S
+from schemas.errors import NotFound
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, RequestChange, Step
+from schemas.printable import printable
+from sinks import Stray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agents.fleet.settings import Settings
+    from schemas.jobs.rows import ProviderRequest
+    from sinks import Database
+
+DESCRIPTION = """Shows requests to providers that may have been accepted, and paid for, although no answer came: those
+that are parked, because the provider's list does not tell; those that a run went on without, until the job is
+reprocessed; and those that a provider has and this installation does not know (after a restore). Nobody makes any of
+them again.
+
+  concord requests
+  concord requests found JOB assemblyai 5551722e-f677...    it is there, under this id: its answer is waited for
+  concord requests retry JOB assemblyai                     it is not there: it is made again, and billed
+  concord requests give-up JOB assemblyai                   the run goes on without it at once
+  concord requests forget assemblyai 5551722e-f677...       that is none of ours
+
+After a backup of PostgreSQL was restored, while no worker runs, before the first one is started:
+
+  concord requests recover --since 2026-11-29T10:00         the time of the backup
+
+reads from each provider's list what was asked for since, so that none of it is asked for, and paid for, again."""
+
+Decision = Literal["found", "retry", "give-up"]
+
+#: Rows that are listed at most.
+LISTED = 1000
+
+
+def add(commands: Any) -> None:
+    """The command and its decisions."""
+    raw = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser(
+        "requests", help="requests that may have been accepted unanswered", description=DESCRIPTION, formatter_class=raw
+    )
+    command.set_defaults(run=run_list)
+    verbs = command.add_subparsers(metavar="DECISION")
+    for name in ("found", "retry", "give-up"):
+        verb = verbs.add_parser(name, description=DESCRIPTION, formatter_class=raw)
+        verb.add_argument("job", metavar="JOB", help="its id or its reference")
+        verb.add_argument("provider", metavar="PROVIDER")
+        if name == "found":
+            verb.add_argument("id", metavar="ID", help="the provider's own id of the request")
+        verb.add_argument("--tenant", metavar="T", help="whose job it is")
+        verb.set_defaults(run=run_decision, decision=name)
+    verb = verbs.add_parser("forget", description=DESCRIPTION, formatter_class=raw)
+    verb.add_argument("provider", metavar="PROVIDER")
+    verb.add_argument("id", metavar="ID")
+    verb.set_defaults(run=run_forget)
+    verb = verbs.add_parser("recover", description=DESCRIPTION, formatter_class=raw)
+    verb.add_argument("--since", metavar="TIME", type=moment, required=True, help="when the backup was taken, in UTC")
+    verb.add_argument("--now", action="store_true", help="do not wait for what may still arrive")
+    verb.set_defaults(run=run_recover)
+
+
+async def run_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Everything that a person may have to decide about."""
+    del arguments
+    async with reach.database(reach.addressed(settings)) as database:
+        rows = await database.doubtful(LISTED)
+        strays = [stray for name in settings.recognizers for stray in await database.strays(name)]
+    lines = [*map(_line, rows), *map(_stray_line, strays)]
+    print("\n".join(lines) or "there is none")
+    return 0
+
+
+def _line(row: ProviderRequest) -> str:
+    state = row.state if row.state == "parked" else "left behind"
+    when = f"{row.claimed_until:%Y-%m-%d %H:%M}" if row.claimed_until else "?"
+    whose = f"{printable(row.tenant_id)} {printable(row.job_id)} run {row.run}"
+    return f"{state:<12} {printable(row.provider):<14} {when}  {whose}  {printable(row.error or '')}"
+
+
+def _stray_line(stray: Stray) -> str:
+    when = f"{stray.created:%Y-%m-%d %H:%M}" if stray.created else "?"
+    about = stray.marker or " ".join(url.partition("?")[0] for url in stray.urls or ())
+    return f"{'unknown':<12} {printable(stray.provider):<14} {when}  {printable(stray.provider_id)}  {printable(about)}"
+
+
+async def run_decision(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Decide about a parked request."""
+    async with reach.both(reach.addressed(settings)) as (database, reader):
+        job = await reach.job_named(arguments.job, arguments.tenant, reader)
+        rows = await database.requests(*job.key, job.run) if job else []
+        row = next((r for r in rows if r.provider == arguments.provider and r.state == "parked"), None)
+        if row is None:
+            raise NotFound(f"{arguments.job} has no parked request to {arguments.provider}; see `concord requests`")
+        if not await decide(database, row, arguments.decision, getattr(arguments, "id", None)):
+            raise NotFound("it is parked no more: its run has ended, or its answer has come; see `concord status`")
+    return 0
+
+
+async def decide(database: Database, row: ProviderRequest, decision: Decision, id: str | None = None) -> bool:
+    """Write what a person has decided; False if the request is not what it was. Whoever looks for it is fenced out."""
+    columns: dict[str, Any] = {"token": row.token + 1, "error": None}
+    match decision:
+        case "found":
+            columns |= {"state": "submitted", "provider_id": id, "submitted_at": await database.now()}
+        case "retry":
+            columns |= {"state": "waiting", "claimed_until": None}
+        case _:
+            reason = f"given up by a person: {row.error}"
+            columns |= {"state": "failed", "error": reason, "abandoned_at": await database.now()}
+    outcome = Outcome(
+        tenant_id=row.tenant_id,
+        job_id=row.job_id,
+        run=row.run,
+        request=RequestChange(run=row.run, provider=row.provider, token=row.token, columns=columns),
+        progress=Progress(run=row.run, stage=f"transcribe.{row.provider}", step=StepState(state="running")),
+        audit="failed" if decision == "give-up" else "retried",
+        error=f"decided by a person: {decision}",
+    )
+    [written] = await database.commit([Step(f"transcribe.{row.provider}", uuid4(), outcome)])
+    await database.expedite_job(row.tenant_id, row.job_id, row.provider)
+    return written is not None and written.applied
+
+
+async def run_forget(arguments: argparse.Namespace, settings: Settings) -> int:
+    """An unknown request is none of ours."""
+    async with reach.database(reach.addressed(settings)) as database:
+        if not await database.forget_stray(arguments.provider, arguments.id):
+            raise NotFound(f"{arguments.provider} has no unknown request {arguments.id}; see `concord requests`")
+    return 0
+
+
+async def run_recover(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Read every provider's list."""
+    settings = reach.addressed(settings)
+    async with reach.database(settings) as database:
+        for name in settings.recognizers:
+            recognizer = open_recognizer(name, settings)
+            try:
+                if isinstance(recognizer, RemoteRecognizer):
+                    if not arguments.now:
+                        await _settled(recognizer)
+                    print(_found(name, await recover(database, recognizer, arguments.since)))
+                else:
+                    print(f"{name}: cannot be asked what it was asked for")
+            finally:
+                await recognizer.close()
+    return 0
+
+
+async def _settled(recognizer: RemoteRecognizer) -> None:
+    seconds = recognizer.settles_s + CLAIM_S
+    print(
+        f"{recognizer.name}: what was sent may still arrive; its list is read in {seconds:.0f} s (or now, with --now)"
+    )
+    await asyncio.sleep(seconds)
+
+
+async def recover(database: Database, recognizer: RemoteRecognizer, since: datetime) -> list[Stray]:
+    """Remember what the provider was asked for since then and no row knows; a recording that is submitted later is
+    compared with that first.
+    """
+    since -= timedelta(minutes=10)  # clocks differ
+    listed = await recognizer.listed(since)
+    recent = [item for item in listed if item.created is None or item.created >= since]
+    strays = [
+        Stray(recognizer.name, item.id, item.created, None if item.urls is None else tuple(item.urls), item.marker)
+        for item in recent
+        if item.urls is None or item.urls or item.marker
+    ]
+    return await database.keep_strays(strays)
+
+
+def _found(name: str, strays: Sequence[Stray]) -> str:
+    oldest = min((stray.created for stray in strays if stray.created), default=None)
+    since = f", the oldest of {oldest.astimezone(UTC):%Y-%m-%d %H:%M}" if oldest else ""
+    return f"{name}: {len(strays)} requests that no row knows{since}"

@@ -1,0 +1,1 @@
+"""Hypotheses side by side: alignment and the word network."""

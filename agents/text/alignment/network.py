@@ -1,0 +1,154 @@
+"""The word network: every recognizer's tokens of one recording, aligned in slots, with what is needed to get back to
+words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agents.text.alignment.align import align
+from agents.text.normalisation.digits import divided_differently, joined
+from agents.text.normalisation.normalise import Tokens, is_silent, tokenise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from schemas.words import Hypothesis, Word
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One recognizer's tokens in the network."""
+
+    hypothesis: Hypothesis
+    #: Its words that are not blank.
+    words: tuple[Word, ...]
+    tokens: Tokens
+    #: Per token: index into the network's names; its group; the first and the last word of that group.
+    key: Ints
+    group: Ints
+    first: Ints
+    last: Ints
+    #: Per token, ms, NaN if unknown: start and end of the words it came from.
+    start: Floats
+    end: Floats
+
+
+@dataclass(frozen=True)
+class Network:
+    """Slots in order. `grid[slot, column]` is the position of the token a recognizer has there, or -1."""
+
+    columns: tuple[Column, ...]
+    names: list[str]
+    #: Per name: a filler, mark or note, which is not counted in scores.
+    silent: NDArray[np.bool_]
+    grid: Ints
+
+    @cached_property
+    def key(self) -> Ints:
+        """(slots, columns): index of the token in `names`, -1 for none."""
+        return self.pick([column.key for column in self.columns], -1)
+
+    @cached_property
+    def unanimous(self) -> NDArray[np.bool_]:
+        """Per slot: all recognizers heard the same token there."""
+        same: NDArray[np.bool_] = (self.key == self.key[:, :1]).all(axis=1)
+        return same
+
+    @cached_property
+    def plain(self) -> NDArray[np.bool_]:
+        """Per slot: every token there came from one word."""
+        one = self.pick([(column.first == column.last).astype(np.int64) for column in self.columns], 1)
+        plain: NDArray[np.bool_] = (one == 1).all(axis=1)
+        return plain
+
+    @cached_property
+    def segment(self) -> Ints:
+        """Per slot, its segment: the fewest slots that can be taken from any recognizer without cutting a word."""
+        slots = len(self.grid)
+        open_ = np.zeros(slots + 1, dtype=np.int64)
+        for k, column in enumerate(self.columns):
+            at = np.flatnonzero(self.grid[:, k] >= 0)
+            joined = np.flatnonzero(np.diff(column.group) == 0)
+            np.add.at(open_, at[joined] + 1, 1)
+            np.add.at(open_, at[joined + 1] + 1, -1)
+        inside = np.cumsum(open_)[:slots] > 0
+        return np.cumsum(~inside) - 1
+
+    def pick(self, values: Sequence[Ints], missing: int) -> Ints:
+        """(slots, columns): a value per token of every column, `missing` where a column has no token."""
+        picked = np.full(self.grid.shape, missing, dtype=np.int64)
+        for k, value in enumerate(values):
+            there = self.grid[:, k] >= 0
+            picked[there, k] = value[self.grid[there, k]]
+        return picked
+
+
+def build(hypotheses: Sequence[Hypothesis]) -> Network:
+    """Align hypotheses, in any order, into a network; columns are ordered by content, not by who it came from."""
+    names: dict[str, int] = {}
+    tongue = language(hypotheses)
+    ranked = sorted(hypotheses, key=_rank)
+    words = [tuple(word for word in h.words if word.text.strip()) for h in ranked]
+    tokens = [tokenise([word.text for word in part], tongue) for part in words]
+    columns = tuple(map(_column, ranked, words, tokens, itertools.repeat(names)))
+    network = _aligned(columns, names)
+    keys = [column.key for column in columns]
+    ranges = divided_differently(keys, network.names, network.silent, network.key, network.grid)
+    if not any(ranges):
+        return network
+    columns = tuple(map(_column, ranked, words, map(joined, tokens, ranges), itertools.repeat(names)))
+    return _aligned(columns, names)
+
+
+def _aligned(columns: tuple[Column, ...], names: dict[str, int]) -> Network:
+    keys = list(names)
+    times = [((column.start + column.end) / 2).astype(np.float32) for column in columns]
+    silent = np.array([is_silent(name) for name in keys], dtype=bool)
+    return Network(columns, keys, silent, align([column.key for column in columns], keys, times, silent))
+
+
+def language(hypotheses: Sequence[Hypothesis]) -> str | None:
+    """What most recognizers detected, which is what all of them are read as."""
+    said = sorted(h.language for h in hypotheses if h.language)
+    return max(said, key=said.count) if said else None
+
+
+def spoken(network: Network) -> tuple[Network, Ints]:
+    """The network without fillers and marks, which never share a slot with words; and the slots that are left."""
+    keep = [~network.silent[column.key] for column in network.columns]
+    columns = tuple(
+        dataclasses.replace(
+            column, **{name: getattr(column, name)[kept] for name in ("key", "group", "first", "last", "start", "end")}
+        )
+        for column, kept in zip(network.columns, keep, strict=True)
+    )
+    place = network.pick([np.where(kept, np.cumsum(kept) - 1, -1) for kept in keep], -1)
+    slots = np.flatnonzero((place >= 0).any(axis=1))
+    return Network(columns, network.names, network.silent, place[slots]), slots
+
+
+def _rank(hypothesis: Hypothesis) -> tuple[object, ...]:
+    words = hypothesis.words
+    return len(words), [word.text for word in words], [word.start_ms or 0 for word in words], hypothesis.provider
+
+
+def _column(hypothesis: Hypothesis, words: tuple[Word, ...], tokens: Tokens, names: dict[str, int]) -> Column:
+    key = np.array([names.setdefault(name, len(names)) for name in tokens.keys], dtype=np.int64)
+    group = np.array(tokens.group, dtype=np.int64)
+    first_word = np.array(tokens.first_word, dtype=np.int64)
+    first, last = first_word[group], first_word[group + 1] - 1
+    start = np.array([np.nan if word.start_ms is None else word.start_ms for word in words], dtype=np.float32)
+    end = np.array([np.nan if word.end_ms is None else word.end_ms for word in words], dtype=np.float32)
+    return Column(hypothesis, words, tokens, key, group, first, last, start[first], end[last])

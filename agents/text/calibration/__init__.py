@@ -1,0 +1,1 @@
+"""How probable each reading is: evidence, language statistics, trees, and the fitted calibration."""

@@ -1,0 +1,1 @@
+"""How words are written: tokens, numbers, digits and sounds that compare equal."""

@@ -1,0 +1,1 @@
+"""Doubles of the ports, which pass the same contract suites as PostgreSQL."""

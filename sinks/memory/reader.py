@@ -1,0 +1,88 @@
+"""The double of `sinks.postgres.reader`: the same questions to a `MemoryDatabase`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas.ids import canonical_uuid
+from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
+from schemas.jobs.status import StatusVersion, status_of, status_version
+from sinks import MANY, Cursor, Page
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sinks.memory.database import MemoryDatabase
+
+
+@dataclass(frozen=True)
+class MemoryReader:
+    """`sinks.Reads` on the double of the database."""
+
+    database: MemoryDatabase
+
+    async def job(self, tenant: str, job_id: str) -> Job | None:
+        """The job's row."""
+        return await self.database.job(tenant, job_id)
+
+    async def status_version(self, tenant: str, job_id: str) -> StatusVersion | None:
+        """How new the job's row is."""
+        job = await self.database.job(tenant, job_id)
+        return status_version(status_of(job)) if job is not None else None
+
+    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+        """The jobs that are meant by an id or a reference."""
+        ids = {name, canonical_uuid(name)}
+        all_of = [job for job in await self._all() if tenant in (None, job.tenant_id)]
+        meant = {job.tenant_id: job for job in all_of if job.reference == name}
+        meant |= {job.tenant_id: job for job in all_of if job.job_id in ids}
+        return [job for _, job in sorted(meant.items())][:limit]
+
+    async def jobs(
+        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+    ) -> Page:
+        """A page of a tenant's jobs."""
+        mine = [job for job in await self._all() if job.tenant_id == tenant and status in (None, job.status)]
+        mine.sort(key=lambda job: job.job_id)
+        mine.sort(key=_created, reverse=True)
+        if before is not None:
+            mine = [job for job in mine if _is_behind(job, before)]
+        page = mine[:limit]
+        return Page(
+            [status_of(job) for job in page], Cursor(_created(page[-1]), page[-1].job_id) if len(mine) > limit else None
+        )
+
+    async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
+        """The transcript of a run; by default of the newest run that has one."""
+        stored = self.database.transcripts
+        runs = sorted(key for key in stored if key[:2] == (tenant, job_id) and run in (None, key[2]))
+        return stored[runs[-1]] if runs else None
+
+    async def files(self, tenant: str, job_id: str) -> list[File]:
+        """Every blob of the job."""
+        return [file for key, file in sorted(self.database.files.items()) if key[:2] == (tenant, job_id)]
+
+    async def tenants(self, limit: int = 1000) -> list[str]:
+        """Who has jobs."""
+        return sorted({job.tenant_id for job in await self._all()})[:limit]
+
+    async def counts(self) -> dict[str, int]:
+        """How many jobs have not ended, by status."""
+        statuses = [job.status for job in await self._all()]
+        return {status: statuses.count(status) for status in OPEN}
+
+    async def _all(self) -> list[Job]:
+        keys = list(self.database._jobs)  # noqa: SLF001 -- two halves of one double
+        return [job for key in keys if (job := await self.database.job(*key)) is not None]
+
+
+def _created(job: Job) -> datetime:
+    if job.created_at is None:
+        raise ValueError("every stored job was created at some time")
+    return job.created_at
+
+
+def _is_behind(job: Job, cursor: Cursor) -> bool:
+    created = _created(job)
+    return created < cursor.created_at or (created == cursor.created_at and job.job_id > cursor.job_id)

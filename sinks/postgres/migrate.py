@@ -1,0 +1,74 @@
+"""Brings a database to the newest schema: numbered files, each applied once, all under one lock."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from importlib.resources import files
+
+import asyncpg
+
+from schemas.errors import SettingsError
+from sinks.postgres.connect import HUNG_S, connect
+from sinks.postgres.errors import unavailable
+
+log = logging.getLogger(__name__)
+
+
+def migrations() -> list[tuple[str, str]]:
+    """(name, SQL) of every migration, in order."""
+    folder = files("sinks.postgres").joinpath("migrations")
+    return sorted((f.name.removesuffix(".sql"), f.read_text()) for f in folder.iterdir() if f.name.endswith(".sql"))
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Apply what is missing; the names of what was applied. Safe to call from many workers at once.
+
+    Raises:
+        SettingsError: a migration that was applied earlier has another text now, or the login may not do this.
+        Unavailable: the database does not answer.
+    """
+    with unavailable():
+        return await _migrate(dsn)
+
+
+async def _migrate(dsn: str) -> list[str]:
+    # Whoever hangs while it holds the lock must not keep every other worker from starting. But a large table takes its
+    # time, whatever an operator allows other statements.
+    session = {
+        "idle_in_transaction_session_timeout": f"{HUNG_S}s",
+        "lock_timeout": "0",
+        "statement_timeout": "0",
+    }
+    connection = await connect(dsn, session, timeout_s=15, command_timeout_s=None)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext('concord migrations'))")
+            return await _apply(connection)
+    except asyncpg.InsufficientPrivilegeError as exc:
+        raise SettingsError(
+            f"the login of DATABASE_URL may not migrate: {exc}. It needs CREATE and CREATEROLE."
+        ) from exc
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _apply(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations "
+        "(name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
+    )
+    known = {r["name"]: r["sha256"] for r in await connection.fetch("SELECT name, sha256 FROM migrations")}
+    applied = []
+    for name, sql in migrations():
+        digest = hashlib.sha256(sql.encode()).hexdigest()
+        if name not in known:
+            log.info("applying migration %s", name)
+            await connection.execute(sql)
+            await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
+            applied.append(name)
+        elif known[name] != digest:
+            raise SettingsError(
+                f"migration {name} was applied with another text; a migration never changes, add a new one"
+            )
+    return applied

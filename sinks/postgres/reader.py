@@ -1,0 +1,193 @@
+"""What people ask of PostgreSQL, under row-level security: a query that forgets whose it is finds nothing foreign."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from schemas.errors import InvalidInput
+from schemas.events.job import JobStatus, StepState
+from schemas.ids import canonical_uuid
+from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
+from schemas.jobs.status import StatusVersion, status_of
+from sinks import MANY, Cursor, Page
+from sinks.postgres import queries
+from sinks.postgres.coalesce import Coalesce
+from sinks.postgres.database import _job, _split
+from sinks.postgres.errors import AWAY, unavailable
+from sinks.postgres.fair_slots import FairSlots
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
+
+    import asyncpg
+
+    from schemas.ids import Key
+
+SQL = queries.load("reads")
+
+#: Rows of a list after which others have their turn of the event loop.
+TURN = 50
+
+#: Questions that are answered at once, over a pool of eight connections, and of one tenant.
+READ_SLOTS, TENANT_SLOTS = 6, 3
+
+#: Seconds to wait for a free connection, and for an answer. People ask again; they do not wait as long as stages do.
+ACQUIRE_S, ANSWER_S = 3.0, 5.0
+
+_TRANSCRIPT_COLUMNS = tuple(f.name for f in fields(Transcript))
+_FILE_COLUMNS = tuple(f.name for f in fields(File))
+
+#: One round trip into a read-only transaction as a tenant, until the transaction ends. Several statements at once take
+#: no parameters; the name therefore goes as hexadecimal digits, so that nothing in it can be SQL.
+_AS_TENANT: Final = (
+    "BEGIN READ ONLY; SET LOCAL ROLE concord_tenant; "
+    "SELECT set_config('concord.tenant', convert_from('\\x{name}'::bytea, 'UTF8'), true)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What requests to a provider used up, added up."""
+
+    tenant_id: str
+    #: None where all jobs are added up.
+    job_id: str | None
+    provider: str
+    #: See `schemas.jobs.rows.Usage`.
+    unit: str
+    quantity: float
+
+
+class Reader:
+    """`sinks.Reads` on a pool of `sinks.postgres.database.connect_pool`, whose own role is the operator's."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+        self._slots: FairSlots[str | None] = FairSlots(READ_SLOTS, TENANT_SLOTS)
+        self._giving_back: set[asyncio.Task[None]] = set()
+        self._standing = Coalesce(self._status_versions)
+        self._finding: dict[str | None, Coalesce[str, list[Job]]] = {}
+
+    async def job(self, tenant: str, job_id: str) -> Job | None:
+        """The job's row; as that tenant, whoever asks."""
+        return next((job for job in await self.find(tenant, job_id) if job.job_id == job_id), None)
+
+    async def status_version(self, tenant: str, job_id: str) -> StatusVersion | None:
+        """How new the job's row is."""
+        return await self._standing((tenant, job_id))
+
+    async def _status_versions(self, keys: Sequence[Key]) -> list[StatusVersion | None]:
+        """Over a connection that no list can take: there is one such question at a time."""
+        with unavailable():
+            async with asyncio.timeout(ACQUIRE_S + ANSWER_S):
+                rows = await self._pool.fetch(SQL["read_status_version"], *_split(keys, 2))
+        found = {(row["tenant_id"], row["job_id"]): (row["created_at"], row["version"]) for row in rows}
+        return [found.get(key) for key in keys]
+
+    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+        """The jobs that are meant by an id or a reference."""
+        asking = self._finding.setdefault(tenant, Coalesce(partial(self._find, tenant)))
+        try:
+            return (await asking(name))[:limit]
+        finally:
+            if asking.is_idle:
+                self._finding.pop(tenant, None)
+
+    async def _find(self, tenant: str | None, names: Sequence[str]) -> list[list[Job]]:
+        found: list[list[Job]] = [[] for _ in names]
+        for row in await self._read(tenant, "find_jobs", names, [canonical_uuid(name) or name for name in names], MANY):
+            found[row["number"] - 1].append(_job(row))
+        return found
+
+    async def jobs(
+        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+    ) -> Page:
+        """A page of a tenant's jobs; as that tenant, whoever asks."""
+        behind = (before.created_at, before.job_id) if before else (None, "")
+        # One more than asked for tells whether there is a next page.
+        if status is None:
+            rows = await self._read(tenant, "read_jobs", *behind, limit + 1)
+        else:
+            rows = await self._read(tenant, "read_jobs_in_status", *behind, limit + 1, status)
+        jobs = []
+        for row in rows[:limit]:
+            jobs.append(_listed(row))
+            if len(jobs) % TURN == 0:
+                await asyncio.sleep(0)
+        more = len(rows) > limit
+        return Page(jobs, Cursor(rows[limit - 1]["created_at"], jobs[-1].job_id) if more else None)
+
+    async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
+        """The transcript of a run; by default of the newest run that has one."""
+        rows = await self._read(tenant, "read_transcript", tenant, job_id, run)
+        return Transcript(**{name: rows[0][name] for name in _TRANSCRIPT_COLUMNS}) if rows else None
+
+    async def files(self, tenant: str, job_id: str) -> list[File]:
+        """Every blob of the job."""
+        rows = await self._read(tenant, "read_files", tenant, job_id)
+        return [File(**{name: row[name] for name in _FILE_COLUMNS}) for row in rows]
+
+    async def tenants(self, limit: int = 1000) -> list[str]:
+        """Who has jobs."""
+        return [row["tenant_id"] for row in await self._read(None, "read_tenants", limit)]
+
+    async def counts(self) -> dict[str, int]:
+        """How many jobs have not ended, by status."""
+        found = {row["status"]: row["jobs"] for row in await self._read(None, "count_open_jobs")}
+        return {status: found.get(status, 0) for status in OPEN}
+
+    async def usage(self, tenant: str | None, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
+        """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""
+        return [Used(**row) for row in await self._read(tenant, "read_usage", since, until, by_job)]
+
+    async def _read(self, tenant: str | None, name: str, *arguments: Any) -> list[Any]:
+        with unavailable():
+            async with self._acting_as(tenant) as connection:
+                rows: list[Any] = await connection.fetch(SQL[name], *arguments, timeout=ANSWER_S)
+                return rows
+
+    @contextlib.asynccontextmanager
+    async def _acting_as(self, tenant: str | None) -> AsyncIterator[Any]:
+        """A connection that sees what `tenant` may see, and cannot write."""
+        async with asyncio.timeout(ACQUIRE_S):
+            await self._slots.acquire(tenant)
+            try:
+                connection = await self._pool.acquire()
+            except BaseException:
+                self._slots.release(tenant)
+                raise
+        try:
+            if tenant is not None:
+                await connection.execute(_AS_TENANT.format(name=_hex(tenant)), timeout=ANSWER_S)
+            yield connection
+        finally:
+            # Whoever asked has the answer, and need not wait for the rest: in a busy loop that took as long again.
+            task = asyncio.create_task(self._give_back(connection, tenant))
+            self._giving_back.add(task)
+            task.add_done_callback(self._giving_back.discard)
+
+    async def _give_back(self, connection: Any, tenant: str | None) -> None:
+        with contextlib.suppress(*AWAY):  # then the pool opens another
+            try:
+                if connection.is_in_transaction():  # not when the server has gone
+                    await connection.execute("ROLLBACK", timeout=ANSWER_S)
+            finally:
+                self._slots.release(tenant)
+                await self._pool.release(connection)
+
+
+def _listed(row: Any) -> JobStatus:
+    """A job of a list, of which no more is read than is shown."""
+    values = dict(row) | {"steps": {name: StepState.model_validate(step) for name, step in row["steps"].items()}}
+    return status_of(Job(audio_uri="", **values))
+
+
+def _hex(tenant: str) -> str:
+    if not tenant or not tenant.isprintable():
+        raise InvalidInput(f"{tenant!r} cannot be a tenant's name")
+    return tenant.encode().hex()
