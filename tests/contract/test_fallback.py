@@ -8,9 +8,9 @@ import contextlib
 import pytest
 
 from schemas.errors import Misconfigured, NotFound, Unavailable
+from sinks.blobs import fallback
 from sinks.blobs.fallback import FallbackStore
 from sinks.blobs.local import LocalStore
-from sinks.blobs import fallback
 
 
 class Plug(LocalStore):
