@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.commands.serve import servers
-from agents.fleet.build import kafka_of, open_store, roles
+from agents.fleet.servers import kafka_of, open_store
 from agents.fleet.settings import Settings, from_env
 from agents.runtime.kafka.client import Kafka
+from agents.stages.registry import roles
 from bench import bare, measure
 from bench.load import Load
 from bench.processes import cpu_seconds, resident_mb

@@ -31,7 +31,7 @@ import aiohttp
 import aiokafka
 import numpy as np
 
-from agents.fleet.build import open_store
+from agents.fleet.servers import open_store
 from agents.fleet.settings import from_env
 from bench.__main__ import Figures
 from bench.processes import command, family, peak_mb, share_mb

@@ -15,7 +15,7 @@ import aiohttp
 import asyncpg
 import orjson
 
-from agents.fleet.build import dsn_of
+from agents.fleet.servers import dsn_of
 from agents.fleet.settings import Settings
 from bench.processes import cpu_seconds
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import aiohttp
 
 from agents.commands.serve import servers
-from agents.fleet.build import kafka_of, open_store
+from agents.fleet.servers import kafka_of, open_store
 from agents.fleet.settings import from_env
 from bench import measure
 from bench.__main__ import Figures, worker

@@ -65,33 +65,3 @@ PERSIST_DUE = due("persist", RECONCILED, run_sweep=RunSweep)
 #: Batch numbers of the relay are committed as offsets of this topic, a partition per shard; no record is ever
 #: committed to it.
 RELAY_POSITION = "relay.position"
-
-
-def read_by(recognizers: tuple[str, ...]) -> dict[str, str]:
-    """Which stage reads a topic, of those that one reads."""
-    return {
-        UPLOADED.name: "intake",
-        INTAKE_DUE.name: "intake",
-        **{requests(name).name: f"transcribe.{name}" for name in recognizers},
-        RESULTS.name: "reconcile",
-        RECONCILE_DUE.name: "reconcile",
-        RECONCILED.name: "persist",
-        PERSIST_DUE.name: "persist",
-        STATUS.name: "track",
-    }
-
-
-def all_topics(recognizers: tuple[str, ...]) -> tuple[Topic, ...]:
-    """Every topic of a fleet with these recognizers, without the dead letter topics."""
-    return (
-        UPLOADED,
-        INTAKE_DUE,
-        *(requests(r) for r in recognizers),
-        RESULTS,
-        RECONCILE_DUE,
-        RECONCILED,
-        PERSIST_DUE,
-        PERSISTED,
-        FAILED,
-        STATUS,
-    )

@@ -23,6 +23,8 @@ from agents.commands.serve import servers
 from agents.embedded.sample_call import sample_call
 from agents.embedded.weights import model_path
 from agents.fleet import build
+from agents.fleet.fleet import Fleet
+from agents.stages import registry
 from agents.text.score import Score, pooled, score, words
 from schemas import blob_names
 from schemas.errors import InvalidInput, NotFound, ServerError, SettingsError, Unavailable
@@ -129,7 +131,7 @@ class Running:
     database: Postgres
     store: Store
     console: str
-    own: build.Fleet | None = None
+    own: Fleet | None = None
 
 
 @contextlib.asynccontextmanager
@@ -152,7 +154,7 @@ async def _fleet(settings: Settings, found: Settings) -> AsyncIterator[Running]:
         await reach.answering(complete)
         print(f"  servers are up after {time.monotonic() - began:.1f} s; starting the stages", flush=True)
         complete = _with_a_port(complete)
-        async with build.running(complete, build.roles(complete.recognizers)) as fleet:
+        async with build.running(complete, registry.roles(complete.recognizers, complete.enrichments)) as fleet:
             await _joined(fleet)
             print(
                 f"  {len(fleet.apps)} stages and the relay are up after {time.monotonic() - began:.1f} s\n", flush=True
@@ -188,7 +190,7 @@ def _with_a_port(settings: Settings) -> Settings:
         return settings.model_copy(update={"http": f"{settings.http_host}:0"})
 
 
-async def _joined(fleet: build.Fleet) -> None:
+async def _joined(fleet: Fleet) -> None:
     """Wait until every stage takes events, so that what the live view shows is the recording's time and not ours."""
     until = time.monotonic() + JOIN_S
     while not all(fleet.ready.values()):
@@ -209,7 +211,7 @@ async def _through(paths: Sequence[Path], fleet: Running) -> list[tuple[Recordin
     return [(one, ended[one.key]) for one in recordings]
 
 
-async def _guarded(watching: Any, fleet: build.Fleet | None) -> dict[Key, JobStatus]:
+async def _guarded(watching: Any, fleet: Fleet | None) -> dict[Key, JobStatus]:
     """Wait for the end, or for a part of the fleet that stopped."""
     task = asyncio.ensure_future(watching)
     try:

@@ -20,7 +20,7 @@ from agents.commands import reach
 from agents.commands.checks import apps, kafka, postgres
 from agents.commands.checks.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
-from agents.fleet.build import open_adjudicator, open_recognizer, open_tiebreaker
+from agents.fleet.recognizers import open_adjudicator, open_recognizer, open_tiebreaker
 from agents.fleet.settings import Settings, variables
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 from schemas.printable import LINE, printable

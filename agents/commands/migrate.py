@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from agents.commands.serve import with_addresses
-from agents.fleet.build import dsn_of
+from agents.fleet.servers import dsn_of
 from agents.fleet.settings import Settings
 from sinks.postgres.migrate import migrate
 

@@ -14,7 +14,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from agents.commands.serve import one_of, with_addresses
-from agents.fleet.build import dsn_of, kafka_of, open_store
+from agents.fleet.servers import dsn_of, kafka_of, open_store
 from schemas.errors import NotFound, SettingsError, Unavailable
 from sinks.postgres.connect import connect
 from sinks.postgres.database import Postgres, connect_pool

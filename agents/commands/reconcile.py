@@ -131,7 +131,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _adjudicated(decided: Reconciliation, settings: Settings) -> Reconciliation:
-    from agents.fleet.build import open_adjudicator
+    from agents.fleet.recognizers import open_adjudicator
 
     adjudicator = open_adjudicator(settings)
     if adjudicator is None:

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from agents.fleet.settings import Settings
 from agents.runtime.kafka.client import MAX_RECORD_BYTES
 from agents.runtime.kafka.topic_layout import EVENT_LIMIT, EVENTS_MS, LETTERS_MS
+from agents.stages import registry
 from schemas import topics
 from schemas.errors import InvalidInput
 
@@ -87,7 +88,7 @@ def _dumped(document: Any) -> str:
 
 def published() -> tuple[Topic, ...]:
     """The topics that others may count on."""
-    return tuple(topic for topic in topics.all_topics(()) if topic.public)
+    return tuple(topic for topic in registry.all_topics(()) if topic.public)
 
 
 def _events() -> dict[str, type[Data]]:

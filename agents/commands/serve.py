@@ -16,8 +16,10 @@ from typing import Any
 from agents.embedded import address
 from agents.embedded.sample_call import sample_call
 from agents.fleet import build
+from agents.fleet.fleet import Fleet
 from agents.fleet.settings import Settings
 from agents.media import sandbox
+from agents.stages import registry
 from schemas.errors import Ambiguous, ServerError, SettingsError, Unavailable
 from schemas.jobs.rows import Job
 
@@ -77,7 +79,7 @@ async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
     async with servers(settings) as complete:
         await asyncio.to_thread(_prepare_recordings, complete)
         job = (arguments.tenant, arguments.job) if arguments.job else None
-        roles = build.roles(complete.recognizers)
+        roles = registry.roles(complete.recognizers, complete.enrichments)
         return await _serve(complete, roles, stop, once=arguments.once, job=job, announce=_announce)
 
 
@@ -89,7 +91,7 @@ def _prepare_recordings(settings: Settings) -> None:
             sample_call(settings.roots[0])
 
 
-def _announce(fleet: build.Fleet) -> None:
+def _announce(fleet: Fleet) -> None:
     """What a person needs to know of a fleet that has just started."""
     settings = fleet.settings
     lines = [
@@ -208,7 +210,7 @@ async def _serve(
     *,
     once: bool = False,
     job: _Named | None = None,
-    announce: Callable[[build.Fleet], None] = lambda _: None,
+    announce: Callable[[Fleet], None] = lambda _: None,
 ) -> int:
     """Run the roles. 0 when told to stop or done, 1 when a part hangs."""
     wait_s = 1.0
@@ -237,7 +239,7 @@ async def _serve(
     return 0
 
 
-async def _watch(fleet: build.Fleet, stop: asyncio.Event, *, once: bool, job: _Named | None) -> None:
+async def _watch(fleet: Fleet, stop: asyncio.Event, *, once: bool, job: _Named | None) -> None:
     """Return when told to stop, when done, or when a part hangs."""
     while not stop.is_set() and fleet.hung() is None:
         if job is not None and await _ended(fleet, *job):
@@ -249,7 +251,7 @@ async def _watch(fleet: build.Fleet, stop: asyncio.Event, *, once: bool, job: _N
                 await stop.wait()
 
 
-async def _ended(fleet: build.Fleet, tenant: str | None, name: str) -> bool:
+async def _ended(fleet: Fleet, tenant: str | None, name: str) -> bool:
     """Whether a job has ended, and that is published."""
     job = one_of(name, await fleet.reader.find(tenant, name))
     return job is not None and job.ended and await fleet.database.idle(job.key)
@@ -263,6 +265,6 @@ def one_of(name: str, jobs: Sequence[Job]) -> Job | None:
     return jobs[0] if jobs else None
 
 
-async def _drained(fleet: build.Fleet) -> bool:
+async def _drained(fleet: Fleet) -> bool:
     """Nothing is in flight: every topic read to its end, no job open, nothing due."""
     return all(fleet.ready.values()) and await fleet.drained()

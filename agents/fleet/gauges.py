@@ -13,7 +13,7 @@ from schemas.operations import AppFailure
 from sinks import Overdue
 
 if TYPE_CHECKING:
-    from agents.fleet.build import Fleet
+    from agents.fleet.fleet import Fleet
 
 log = logging.getLogger(__name__)
 

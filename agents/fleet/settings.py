@@ -88,6 +88,11 @@ class Settings(BaseModel):
     recognizers: tuple[Name, ...] = Field(
         LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one"
     )
+    enrichments: tuple[str, ...] = Field(
+        (),
+        alias="CONCORD_ENRICHMENTS",
+        description="comma list of what is made from each transcript; none: nothing",
+    )
     tiebreaker: Name | None = Field(
         None,
         alias="CONCORD_TIEBREAKER",

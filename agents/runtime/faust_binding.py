@@ -22,10 +22,9 @@ from agents.runtime.kafka.client import MAX_RECORD_BYTES, Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.offsets import Transport
 from agents.runtime.skips import Skips, refusing
-from agents.runtime.stage import Stage, backoff_s, step, undeliverable
+from agents.runtime.stage import Stage, TableStage, backoff_s, step, undeliverable
 from agents.runtime.supervision import Failed, Hung, Place
-from agents.stages import track
-from schemas import ids, topics
+from schemas import ids
 from schemas.envelope import Flaw, Record
 from schemas.errors import InvalidInput, MalformedEvent, Skipped, Unavailable
 from schemas.events.job import JobStatus
@@ -189,7 +188,7 @@ class Driver:
 
 
 class FaustTable:
-    """`web.ports.LiveJobs` on the table of a `track` app."""
+    """`web.ports.LiveJobs` on the table of a `TableStage`."""
 
     def __init__(self, app: faust.App, table: Any) -> None:
         self._app = app
@@ -212,7 +211,8 @@ class FaustTable:
         return JobStatus.model_validate(row) if row else None
 
 
-def track_app(
+def table_app(
+    stage: TableStage,
     kafka: Kafka,
     data: Path,
     committer: Committer,
@@ -221,20 +221,18 @@ def track_app(
     skips: Skips,
     **more: Any,
 ) -> tuple[faust.App, FaustTable]:
-    """The app that owns the table `jobs`, and the table."""
+    """The app that owns a table, and the table."""
     # Workers ask PostgreSQL and not each other: whoever speaks to the broker may join the group with any address. One
     # address for all, because a member that comes back as `CONCORD_INSTANCE` gets the assignment that it had, which
     # Faust's assignor refuses if another address is in it.
     app = faust_app(
-        "track", kafka, data, store="rocksdb://", table_standby_replicas=0, canonical_url="http://concord", **more
+        stage.name, kafka, data, store="rocksdb://", table_standby_replicas=0, canonical_url="http://concord", **more
     )
     # No value_type: with one, the changelog cannot be decoded and the table comes up empty.
-    table = app.Table(track.TABLE, partitions=kafka.partitions, key_type=str)
-    topic = app.topic(
-        topics.STATUS.name, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes
-    )
+    table = app.Table(stage.table, partitions=kafka.partitions, key_type=str)
+    topic = app.topic(stage.topic.name, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
 
-    @app.agent(topic, name="track")
+    @app.agent(topic, name=stage.name)
     async def follow(stream: Any) -> None:
         # Acked by hand: the compiled stream's own acks go past the consumer's `ack`, and so past our offsets.
         manual = stream.noack()
@@ -253,15 +251,15 @@ def track_app(
         try:
             if skip is not None:
                 raise Skipped(skip.reason)
-            status = track.newest(table.get, record)
+            status = stage.newest(table.get, record)
         except (InvalidInput, ValueError, RecursionError) as exc:
             code = exc.code if isinstance(exc, InvalidInput) else MalformedEvent.code
-            await committer.commit(undeliverable("track", record, Failure(described(exc), code)))
+            await committer.commit(undeliverable(stage.name, record, Failure(described(exc), code)))
             if skip is not None:
-                await skips.done(skip, "track")
+                await skips.done(skip, stage.name)
             return
         if status is not None:
-            table[track.key_of(status)] = status.model_dump(mode="json")
+            table[stage.key_of(status)] = status.model_dump(mode="json")
             changed(status)
 
     return app, FaustTable(app, table)

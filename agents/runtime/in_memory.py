@@ -16,9 +16,8 @@ from typing import Any
 import orjson
 
 from agents.runtime.group_commit import Committer
-from agents.runtime.stage import Stage, step
-from agents.stages import track
-from schemas import ids, topics
+from agents.runtime.stage import Stage, TableStage, step
+from schemas import ids
 from schemas.envelope import Headers, Record
 from schemas.errors import ConcordError, Unavailable
 from schemas.events.base import Data
@@ -48,6 +47,8 @@ class MemoryFleet:
     stages: Sequence[Stage]
     database: MemoryDatabase
     clock: Clock
+    #: Keeps the table of `job.status`.
+    tracked: TableStage
     log: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     #: The table `jobs`, as JSON text: a value changed in place is lost here as it would be in the changelog.
     table: dict[str, bytes] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class MemoryFleet:
         for stage in self.stages:
             if topic in stage.topics:
                 self._queues[stage.name].append(record)
-        if topic == topics.STATUS.name:
+        if topic == self.tracked.topic.name:
             self._track(record)
         return record
 
@@ -78,9 +79,9 @@ class MemoryFleet:
                 self._queues[stage.name].append(record)
 
     def _track(self, record: Record) -> None:
-        status = track.newest(self._row, record)
+        status = self.tracked.newest(self._row, record)
         if status is not None:
-            self.table[track.key_of(status)] = orjson.dumps(status.model_dump(mode="json"))
+            self.table[self.tracked.key_of(status)] = orjson.dumps(status.model_dump(mode="json"))
 
     def _row(self, key: str) -> dict[str, Any] | None:
         row = self.table.get(key)

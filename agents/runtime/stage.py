@@ -27,7 +27,7 @@ from schemas import ids
 from schemas.envelope import UNREADABLE_NAME, UNREADABLE_URI, Envelope, Record, decode, identity, salvaged
 from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
 from schemas.events.audio import AudioUploaded
-from schemas.events.job import StepState
+from schemas.events.job import JobStatus, StepState
 from schemas.jobs.outcome import (
     Failure,
     Outcome,
@@ -99,6 +99,19 @@ class Stage:
     def topics(self) -> dict[str, Topic]:
         """Everything it reads, by topic name."""
         return {topic.name: topic for topic in (*self.inputs, self.due)}
+
+
+@dataclass(frozen=True, slots=True)
+class TableStage:
+    """A stage that keeps the newest record of each key of one topic in a table, which HTTP answers from."""
+
+    name: str
+    topic: Topic
+    #: The table's name.
+    table: str
+    #: The status in a record if it is newer than the row of its key (the argument finds rows by key), else None.
+    newest: Callable[[Callable[[str], dict[str, Any] | None], Record], JobStatus | None]
+    key_of: Callable[[JobStatus], str]
 
 
 def backoff_s(attempt: int, retry_after: float | None = None) -> float:

@@ -15,6 +15,7 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import RETRIES, Stage, backoff_s, belonging, failed_job
 from agents.stages.fetch_queue import FetchQueue, share_of
 from agents.stages.options import Abilities, check_options
+from agents.stages.spec import Resources, StageSpec
 from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import ids, topics
 from schemas.envelope import UNREADABLE_URI, Envelope
@@ -280,6 +281,29 @@ def given_up(envelope: Envelope, failure: Failure) -> Outcome:
 def stage(intake: Intake) -> Stage:
     """Intake as a stage."""
     return Stage("intake", (topics.UPLOADED,), topics.INTAKE_DUE, intake.handle, given_up, rank=2, begins=True)
+
+
+async def _build(_: StageSpec, resources: Resources) -> Stage:
+    intake = Intake(
+        resources.database,
+        resources.audio_source(),
+        resources.leased_tasks(64),
+        resources.recognizers,
+        resources.deadline_s,
+        resources.patience_s,
+        resources.abilities,
+        resources.is_behind,
+    )
+    resources.run_beside("uploads that wait", intake.queue.run)
+    return stage(intake)
+
+
+def _refused(envelope: Envelope, failure: Failure) -> Outcome | None:
+    """An upload that was to be tried again has no job yet: it is created as failed, so that a status exists."""
+    return given_up(envelope, failure) if isinstance(envelope.data, AudioUploaded) else None
+
+
+SPEC = StageSpec(name="intake", inputs=(topics.UPLOADED,), due=topics.INTAKE_DUE, build=_build, refused=_refused)
 
 
 #: What fetching needs of an upload.

@@ -10,6 +10,7 @@ import orjson
 
 from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
+from agents.stages.spec import Resources, StageSpec
 from agents.text.segments import segments, speakers
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
@@ -106,6 +107,19 @@ class Persist:
 def stage(persist: Persist) -> Stage:
     """Persist as a stage."""
     return Stage("persist", (topics.RECONCILED,), topics.PERSIST_DUE, persist.handle, persist.give_up, rank=0)
+
+
+async def _build(_: StageSpec, resources: Resources) -> Stage:
+    return stage(Persist(resources.database, resources.store))
+
+
+SPEC = StageSpec(
+    name="persist",
+    inputs=(topics.RECONCILED,),
+    due=topics.PERSIST_DUE,
+    publishes=(topics.PERSISTED,),
+    build=_build,
+)
 
 
 def announced_metadata(job: Job) -> dict[str, Any] | None:

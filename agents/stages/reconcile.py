@@ -16,6 +16,7 @@ from agents.llm.adjudicator import SpanAdjudicator, Whose
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
+from agents.stages.spec import Resources, StageSpec
 from agents.text.reconcile import Compared, compare
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
@@ -161,6 +162,22 @@ def _left_s(pending: Sequence[ProviderRequest], seconds: float, now: datetime) -
 def stage(reconcile: Reconcile) -> Stage:
     """Reconcile as a stage."""
     return Stage("reconcile", (topics.RESULTS,), topics.RECONCILE_DUE, reconcile.handle, reconcile.give_up, rank=1)
+
+
+async def _build(_: StageSpec, resources: Resources) -> Stage:
+    adjudicator = await resources.span_adjudicator()
+    tasks = resources.leased_tasks(16)  # they only wait
+    tiebreaker = resources.tiebreaker()  # closed before the tasks: it finishes what it has paid for
+    return stage(Reconcile(resources.database, resources.store, adjudicator, tasks, tiebreaker))
+
+
+SPEC = StageSpec(
+    name="reconcile",
+    inputs=(topics.RESULTS,),
+    due=topics.RECONCILE_DUE,
+    publishes=(topics.RECONCILED,),
+    build=_build,
+)
 
 
 def _announced(result: AsrResult, decided: Reconciliation, uri: str) -> Reconciled:

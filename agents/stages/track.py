@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from agents.runtime.stage import TableStage
+from agents.stages.spec import StageSpec
 from schemas import ids, topics
 from schemas.envelope import Record, decode
 from schemas.events.job import JobStatus
@@ -32,3 +34,9 @@ def newest(known: Callable[[str], dict[str, Any] | None], record: Record) -> Job
         return None
     row = known(key)
     return status if row is None or status.version > row["version"] else None
+
+
+#: How the table is kept.
+TABLE_STAGE = TableStage("track", topics.STATUS, TABLE, newest, key_of)
+
+SPEC = StageSpec(name="track", inputs=(topics.STATUS,), table=TABLE_STAGE)

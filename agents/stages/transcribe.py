@@ -31,6 +31,7 @@ from agents.media.transcode import Transcoder
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, backoff_s, belonging
+from agents.stages.spec import Resources, StageSpec
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
 from schemas.errors import InDoubt, NotAccepted, Paused, ProviderError, RateLimited, Transient
@@ -474,6 +475,19 @@ def stage(transcribe: Transcribe) -> Stage:
     topic = topics.requests(name)
     # Its events mostly wait for somebody else's server.
     return Stage(f"transcribe.{name}", (topic,), topic, transcribe.handle, transcribe.give_up, concurrency=256)
+
+
+async def _build(spec: StageSpec, resources: Resources) -> Stage:
+    recognizer = resources.recognizer(spec.name.removeprefix(f"{SPEC.name}."))
+    tasks = resources.leased_tasks(16 if isinstance(recognizer, UploadingRecognizer) else 2)
+    resources.on_close(recognizer.close)  # before its tasks: it finishes what it has paid for
+    limiter = resources.limiter(recognizer, tasks)
+    transcriber = Transcribe(recognizer, resources.database, resources.store, tasks, limiter, resources.paid)
+    resources.on_close(transcriber.transcoder.close)
+    return stage(transcriber)
+
+
+SPEC = StageSpec(name="transcribe", publishes=(topics.RESULTS,), per_recognizer=topics.requests, build=_build)
 
 
 def _listed(stray: Stray) -> Listed:

@@ -21,11 +21,12 @@ from aiokafka.admin import NewTopic  # noqa: E402
 
 from agents.runtime.kafka import client as clients  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
-from agents.runtime.kafka.topic_layout import admin_client, ensure_topics  # noqa: E402
+from agents.runtime.kafka.topic_layout import admin_client, ensure  # noqa: E402
 from agents.runtime.metrics import Metrics  # noqa: E402
 from agents.runtime.outbox import publisher  # noqa: E402
 from agents.runtime.outbox.quarantine import Quarantine  # noqa: E402
 from agents.runtime.outbox.relay import Relay  # noqa: E402
+from agents.stages import registry  # noqa: E402
 from schemas.events.audio import AudioFetch  # noqa: E402
 from schemas.jobs.outcome import Later, Outcome, Step  # noqa: E402
 from schemas.jobs.rows import Job  # noqa: E402
@@ -113,7 +114,7 @@ class Here:
 @pytest.fixture
 async def here(kafka, postgres):
     where = Kafka(kafka)
-    await ensure_topics(where, ("a",))
+    await ensure(where, registry.layouts(where, ("a",)))
     await migrate(postgres)
     pool = await connect_pool(postgres)
     db = await asyncpg.connect(postgres)

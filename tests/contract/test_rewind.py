@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from agents.commands.operations.rewind import groups, rewound
 from agents.runtime.kafka.client import Kafka, consumer, producer
+from agents.stages import registry
 from schemas import topics
 
 
@@ -47,4 +48,4 @@ def test_every_stage_reads_again():
     """A topic that stages read and that is left out would not be read again."""
     read = {name for names in groups(("a",)).values() for name in names}
 
-    assert read == {topic.name for topic in topics.all_topics(("a",))} - {topics.PERSISTED.name, topics.FAILED.name}
+    assert read == {topic.name for topic in registry.all_topics(("a",))} - {topics.PERSISTED.name, topics.FAILED.name}

@@ -16,7 +16,8 @@ from aiokafka.admin import NewTopic  # noqa: E402
 
 from agents.runtime.kafka import topic_layout  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
-from agents.runtime.kafka.topic_layout import TopicLayout, admin_client, ensure, layout, topic_states  # noqa: E402
+from agents.runtime.kafka.topic_layout import TopicLayout, admin_client, ensure, topic_states  # noqa: E402
+from agents.stages import registry  # noqa: E402
 from schemas.errors import Misconfigured  # noqa: E402
 
 
@@ -31,7 +32,7 @@ def wanted(where):
     prefix = f"t{uuid4().hex[:8]}"
     return [
         replace(topic, name=f"{prefix}.{topic.name}", beside=topic.beside and f"{prefix}.{topic.beside}")
-        for topic in layout(where, ("a",))
+        for topic in registry.layouts(where, ("a",))
     ]
 
 
@@ -119,10 +120,9 @@ async def test_a_topic_that_kafka_does_not_make_is_an_error_and_not_a_topic(kafk
 
 
 async def test_a_topic_that_is_deleted_while_the_fleet_runs_is_made_again(where, wanted, monkeypatch):
-    monkeypatch.setattr(topic_layout, "layout", lambda *_: wanted)
     monkeypatch.setattr(topic_layout, "SOONEST_S", 0.1)
     await ensure(where, wanted)
-    keeper = topic_layout.TopicRepair(where, ("a",))
+    keeper = topic_layout.TopicRepair(where, wanted)
     running = asyncio.create_task(keeper.run())
     async with admin_client(where) as admin:
         await admin.delete_topics([wanted[0].name])

@@ -23,7 +23,7 @@ from agents.media.source.audio_source import AudioSource
 from agents.media.transcode import Transcoder
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
-from agents.stages import intake, persist, reconcile, transcribe
+from agents.stages import intake, persist, reconcile, track, transcribe
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
 from sinks.blobs.memory import MemoryStore
@@ -176,7 +176,9 @@ async def story(probe_pool, clips):
             ),
             persist.stage(persist.Persist(database, store)),
         ]
-        return Story(MemoryFleet(stages, database, clock), store, {s.name: s for s in speakers}, limiters)
+        return Story(
+            MemoryFleet(stages, database, clock, track.TABLE_STAGE), store, {s.name: s for s in speakers}, limiters
+        )
 
     yield build
     for one in opened:

@@ -14,7 +14,7 @@ import pytest
 from agents.asr.rate_limit import ProviderLimiter
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
-from agents.stages import intake, transcribe
+from agents.stages import intake, track, transcribe
 from agents.stages.fetch_queue import FetchQueue
 from agents.upkeep.cancelling import cancel_all
 from schemas.jobs.rows import OPEN
@@ -108,7 +108,7 @@ async def flood():
     taking_in = intake.Intake(database, fetcher, works[0], (local.name,), 86_400.0)
     limiter = ProviderLimiter(database, local.name, here=4, holder="here")
     asking = transcribe.Transcribe(local, database, store, works[1], limiter)
-    fleet = MemoryFleet([intake.stage(taking_in), transcribe.stage(asking)], database, clock)
+    fleet = MemoryFleet([intake.stage(taking_in), transcribe.stage(asking)], database, clock, track.TABLE_STAGE)
     yield Flood(fleet, fetcher, taking_in, local, limiter)
     for work in works:
         await work.close()

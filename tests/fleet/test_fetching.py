@@ -13,8 +13,7 @@ from aiohttp import web
 
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.leased_tasks import LeasedTasks
-from agents.stages import intake
-from schemas import topics
+from agents.stages import intake, registry
 from schemas.envelope import Record, decode
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
@@ -122,7 +121,7 @@ def uploaded(number: int, tenant: str, uri: str):
     """The upload as intake gets it."""
     data = {"tenant_id": tenant, "job_id": job(number), "audio_uri": uri, "filename": "a.wav"}
     record = Record("audio.uploaded", 0, number, None, orjson.dumps(data))
-    return decode(record, {t.name: t for t in topics.all_topics(("a",))})
+    return decode(record, {t.name: t for t in registry.all_topics(("a",))})
 
 
 @pytest.mark.parametrize("tenants", [1, 5])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.fleet.build import abilities
+from agents.fleet.recognizers import abilities
 from agents.fleet.settings import from_env
 from schemas.events.audio import AudioUploaded
 from tests.fleet.conftest import Speaker

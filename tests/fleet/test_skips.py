@@ -6,6 +6,7 @@ import orjson
 
 from agents.runtime.skips import refusing
 from agents.runtime.stage import step
+from agents.stages import registry
 from schemas import topics
 from schemas.operations import Skip
 from tests.fleet.conftest import J, Speaker
@@ -30,4 +31,6 @@ async def test_every_topic_that_a_stage_reads_is_known_by_its_stage(story):
     it = story(Speaker("a"), Speaker("b"))
     read = {topic: stage.name for stage in it.fleet.stages for topic in stage.topics}
 
-    assert topics.read_by(("a", "b")) == read | {topics.STATUS.name: "track"}
+    assert registry.read_by(("a", "b")) == {topic: (stage,) for topic, stage in read.items()} | {
+        topics.STATUS.name: ("track",)
+    }

@@ -13,7 +13,7 @@ import pytest
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
-from agents.stages import intake
+from agents.stages import intake, track
 from schemas import blob_names, ids
 from schemas.errors import InvalidInput, Unavailable
 from sinks.blobs.memory import MemoryStore
@@ -109,7 +109,9 @@ async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(probe_
     clock, store = Clock(), Late(slow)
     database, audio_source = Flickering(clock=clock), AudioSource(store, probe_pool, ())
     work = LeasedTasks(database, "test", limit=8)
-    fleet = MemoryFleet([intake.stage(intake.Intake(database, audio_source, work, ("a",), 3600))], database, clock)
+    fleet = MemoryFleet(
+        [intake.stage(intake.Intake(database, audio_source, work, ("a",), 3600))], database, clock, track.TABLE_STAGE
+    )
     lengths = dict(zip(TENANTS, (0.5, 1.5), strict=True))
     uploads = {}
     for tenant in (slow, *(other for other in TENANTS if other != slow)):

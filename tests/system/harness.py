@@ -24,7 +24,7 @@ import asyncpg
 from agents.embedded.kafka import EmbeddedKafka
 from agents.embedded.postgres import EmbeddedPostgres
 from agents.embedded.process import Child, keep_ports, tail
-from schemas import topics
+from agents.stages import registry
 from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
 from tests.system.checker import Verdict, adjudicator, inputs
@@ -395,7 +395,7 @@ class Watch:
         self.publisher = Publisher(kafka, self.here.audio, self.record)
         self.downstreams = [Downstream(kafka, dsn, self.read), Downstream(kafka, dsn, self.read)]
         self.statuses = Statuses(kafka)
-        everything = topics.all_topics(self.here.recognizers)
+        everything = registry.all_topics(self.here.recognizers)
         names = [name for topic in everything for name in (topic.name, topic.dead_letters)]
         self.tap = Tap(kafka, tuple(names))
         self.asker = Asker(lambda: [w.url for w in self.here.workers.values() if "track" in w.argv])

@@ -24,6 +24,7 @@ from agents.commands.jobs import publish
 from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
+from agents.stages import registry
 from schemas.envelope import Record, decode
 from schemas.errors import Ambiguous, InvalidInput, NotFound, SettingsError, Unavailable
 from schemas.events.audio import AudioUploaded
@@ -84,7 +85,7 @@ def where(environment):
 @pytest.fixture
 async def fleet_topics(environment):
     """Every topic of a fleet is there."""
-    await topic_layout.ensure_topics(where(environment), ("whisper-tiny.en",))
+    await topic_layout.ensure(where(environment), registry.layouts(where(environment), ("whisper-tiny.en",)))
 
 
 # --- doctor
@@ -270,7 +271,7 @@ async def test_doctor_tells_events_that_are_not_published_and_topics_that_take_t
     concord, environment, postgres
 ):
     await migrate(postgres)
-    await topic_layout.ensure_topics(where(environment), ("whisper-tiny.en",))
+    await topic_layout.ensure(where(environment), registry.layouts(where(environment), ("whisper-tiny.en",)))
     async with topic_layout.admin_client(where(environment)) as admin:
         await topic_layout._alter(admin, "job.failed.dlq", {"max.message.bytes": "1000"})
     late = "(0, now() - interval '2 minutes', gen_random_uuid(), '{}', '[]'::bytea)"

@@ -21,7 +21,8 @@ from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String  #
 from agents.embedded import kafka as embedded  # noqa: E402
 from agents.embedded.kafka import EmbeddedKafka  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
-from agents.runtime.kafka.topic_layout import admin_client, ensure_topics  # noqa: E402
+from agents.runtime.kafka.topic_layout import admin_client, ensure  # noqa: E402
+from agents.stages import registry  # noqa: E402
 from sinks.postgres.database import Postgres, connect_pool  # noqa: E402
 from sinks.postgres.migrate import migrate  # noqa: E402
 from tests.contract.test_relay import Here  # noqa: E402
@@ -33,7 +34,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 async def beside(kafka: EmbeddedKafka, dsn: str) -> AsyncIterator[Here]:
     """A relay's surroundings."""
     where = Kafka(kafka.bootstrap_servers)
-    await ensure_topics(where, ("a",))
+    await ensure(where, registry.layouts(where, ("a",)))
     await migrate(dsn)
     database = Postgres(await connect_pool(dsn))
     db = await asyncpg.connect(dsn)

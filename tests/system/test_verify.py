@@ -11,7 +11,8 @@ import pytest
 from agents.commands.operations import verify
 from agents.fleet import settings as configuration
 from agents.runtime.kafka.client import Kafka
-from agents.runtime.kafka.topic_layout import ensure_topics
+from agents.runtime.kafka.topic_layout import ensure
+from agents.stages import registry
 from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import File, Job, ProviderRequest
 from sinks.blobs.local import LocalStore
@@ -32,7 +33,7 @@ async def here(kafka, postgres, tmp_path, capsys):
         "CONCORD_DATA": str(tmp_path),
         "CONCORD_RECOGNIZERS": "scripted-a",
     }
-    await ensure_topics(Kafka(kafka), ("scripted-a",))
+    await ensure(Kafka(kafka), registry.layouts(Kafka(kafka), ("scripted-a",)))
     pool = await connect_pool(postgres)
     store = LocalStore(tmp_path / "storage")
 

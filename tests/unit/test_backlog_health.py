@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.fleet.build import Fleet
+from agents.fleet.fleet import Fleet
 from agents.fleet.settings import Settings
 from agents.runtime.metrics import Metrics
 from sinks import Overdue

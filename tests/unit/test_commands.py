@@ -28,13 +28,13 @@ from agents.commands.checks import kafka
 from agents.commands.checks.finding import Finding
 from agents.commands.jobs import progress, publish, transcript
 from agents.commands.operations import dlq
-from agents.fleet import build
+from agents.fleet import recognizers
 from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
-from agents.runtime.kafka import topic_layout
+from agents.stages import registry
 from agents.text.reconcile import reconcile as reconciled
 from agents.text.score import Score
-from schemas import ids, topics
+from schemas import ids
 from schemas.envelope import Record, identity
 from schemas.errors import InvalidInput, SettingsError, Unavailable
 from schemas.events.job import JobReprocess, JobStatus, Persisted, StepState
@@ -149,7 +149,7 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere():
 
 def test_the_asyncapi_document_holds_the_public_topics_and_no_others():
     addresses = {channel["address"] for channel in schema.asyncapi()["channels"].values()}
-    everything = topics.all_topics(("some",))
+    everything = registry.all_topics(("some",))
 
     assert addresses == {topic.name for topic in everything if topic.public} | {"{topic}.dlq"}
     assert "intake.due" not in addresses
@@ -162,7 +162,7 @@ def test_concord_receives_uploads_and_sends_the_rest():
 
 
 def test_the_asyncapi_document_describes_topics_as_they_are_made():
-    made = {made.name: (made.partitions, made.configs) for made in topic_layout.layout(clients.Kafka("x:1"), ())}
+    made = {made.name: (made.partitions, made.configs) for made in registry.layouts(clients.Kafka("x:1"), ())}
     for channel in schema.asyncapi()["channels"].values():
         binding = channel["bindings"]["kafka"]
         partitions, configs = made[channel["address"].replace("{topic}", "persisted")]
@@ -999,29 +999,32 @@ def test_a_short_secret_is_refused_and_not_shown():
 
 
 async def test_a_recognizer_is_opened_by_its_name():
-    recognizer = build.open_recognizer("assemblyai", settings(**KEYED))
+    recognizer = recognizers.open_recognizer("assemblyai", settings(**KEYED))
 
     assert recognizer.name == "assemblyai"
     assert recognizer._callback is None
     await recognizer.close()
     with pytest.raises(SettingsError, match="assemblyai"):
-        build.open_recognizer("assemblyay", settings())
+        recognizers.open_recognizer("assemblyay", settings())
 
 
 async def test_a_tiebreaker_hears_parts_and_is_none_of_the_others():
-    recognizer = build.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small"))
+    recognizer = recognizers.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small"))
     assert recognizer is not None
     assert recognizer.name == "whisper-small"
     await recognizer.close()
 
-    assert build.open_tiebreaker(settings()) is None
-    assert build.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small", CONCORD_TIEBREAKER_SECONDS="0")) is None
+    assert recognizers.open_tiebreaker(settings()) is None
+    assert (
+        recognizers.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small", CONCORD_TIEBREAKER_SECONDS="0"))
+        is None
+    )
     with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: whisper-base hears everything already"):
         settings(CONCORD_TIEBREAKER="whisper-base")
     with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: scripted-a takes whole recordings only"):
-        build.open_tiebreaker(settings(CONCORD_TIEBREAKER="scripted-a"))
+        recognizers.open_tiebreaker(settings(CONCORD_TIEBREAKER="scripted-a"))
     with pytest.raises(SettingsError, match="CONCORD_TIEBREAKER: there is no recognizer"):
-        build.open_tiebreaker(settings(CONCORD_TIEBREAKER="nobody"))
+        recognizers.open_tiebreaker(settings(CONCORD_TIEBREAKER="nobody"))
     with pytest.raises(SettingsError, match="GOOGLE_CLOUD_PROJECT: must be set, because CONCORD_TIEBREAKER names"):
         settings(CONCORD_TIEBREAKER="google")
 
@@ -1038,14 +1041,14 @@ async def test_the_doctor_refuses_a_tiebreaker_that_takes_whole_recordings():
 async def test_callbacks_are_asked_for_when_it_is_known_where_to_and_by_what(missing):
     given = KEYED | {"CONCORD_PUBLIC_URL": "https://concord.example.com/", "WEBHOOK_SECRET": "a secret of some length"}
     given.pop(missing, None)
-    recognizer = build.open_recognizer("assemblyai", settings(**given))
+    recognizer = recognizers.open_recognizer("assemblyai", settings(**given))
     await recognizer.close()
 
     if missing:
         assert recognizer._callback is None
     else:
         assert recognizer._callback.url == "https://concord.example.com/webhooks/assemblyai"
-        assert recognizer._callback.token == build.callback_tokens(settings(**given))["assemblyai"]
+        assert recognizer._callback.token == recognizers.callback_tokens(settings(**given))["assemblyai"]
         assert "secret" not in recognizer._callback.token
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from agents.fleet.settings import variables
 from agents.runtime.metrics import Metrics
+from agents.stages import registry
 from schemas import topics
 
 ROOT = Path(__file__).parents[2]
@@ -259,12 +260,12 @@ def test_what_is_scaled_follows_the_lag_of_its_own_group_and_topics():
 
 
 def test_roles_recognizers_and_topics_are_those_of_the_fleet():
-    from agents.fleet.build import roles  # imports Faust: seconds that only this test needs
+    from agents.stages.registry import roles  # imports SDKs: seconds that only this test needs
 
     names = {topic.name for waits in ROLES.values() for topic in waits}
 
     assert sorted(ROLES) == sorted(roles(RECOGNIZERS))
-    assert names <= {topic.name for topic in topics.all_topics(RECOGNIZERS)}
+    assert names <= {topic.name for topic in registry.all_topics(RECOGNIZERS)}
     for given in (VARIABLES, COMPOSE["x-concord"]["environment"]):
         assert given["CONCORD_RECOGNIZERS"] == ",".join(RECOGNIZERS)
 

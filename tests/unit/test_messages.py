@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import topics
+from agents.stages import registry
 from schemas.envelope import Flaw, Record, decode, identity
 from schemas.errors import MalformedEvent
 from schemas.events.audio import AudioUploaded
@@ -20,7 +20,7 @@ from schemas.messages import again, dead_letter, dump_headers, load_headers, mes
 
 UPLOAD = {"tenant_id": "t", "audio_uri": "https://example.com/a.wav", "filename": "a.wav"}
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-TOPICS = {t.name: t for t in (*topics.all_topics(("a",)),)}
+TOPICS = {t.name: t for t in (*registry.all_topics(("a",)),)}
 
 
 def upload(headers=(), **fields) -> Record:

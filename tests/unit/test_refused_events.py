@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from agents.runtime.outbox.refused_events import end_of_run
+from agents.stages import registry
 from schemas import topics
 from schemas.envelope import Record, decode
 from schemas.events.audio import AudioFetch
@@ -40,7 +41,7 @@ async def test_the_run_of_an_event_ends_once_however_often_the_relay_dies():
     await database.commit([Step("intake", uuid4(), created)])
     row = row_of(next(m for _, m in database.outbox if m.topic == "intake.due"))
     for _ in range(2):
-        await database.commit([end_of_run(row, "MessageSizeTooLarge")])
+        await database.commit([end_of_run(row, "MessageSizeTooLarge", registry.refusals())])
 
     [failed] = terminal(database)
     assert (failed["job_id"], failed["code"], failed["stage"]) == ("j", "publish_refused", "relay")
@@ -54,7 +55,7 @@ async def test_an_upload_that_was_to_be_tried_again_has_a_job_that_failed():
     database = MemoryDatabase()
     value = orjson.dumps({"tenant_id": "t", "job_id": JOB_ID, "audio_uri": "https://e.com/a.wav", "filename": "a.wav"})
     upload = decode(Record("audio.uploaded", 0, 3, b"k", value), {"audio.uploaded": topics.UPLOADED})
-    step = end_of_run(row_of(again(upload, "intake.due", id=uuid4(), attempt=1)), "refused")
+    step = end_of_run(row_of(again(upload, "intake.due", id=uuid4(), attempt=1)), "refused", registry.refusals())
     await database.commit([step])
 
     assert [(e["tenant_id"], e["job_id"], e["code"]) for e in terminal(database)] == [("t", JOB_ID, "publish_refused")]
@@ -65,12 +66,12 @@ def test_no_run_depends_on_what_it_leaves_behind(topic):
     fetch = AudioFetch(tenant_id="t", job_id="j", audio_uri="https://e.com/a.wav", filename="a.wav")
     sent = message("intake.due", fetch, id=uuid4(), now=MemoryDatabase().clock(), kind="audio.fetch")
 
-    assert end_of_run(row_of(sent), "refused") is not None
-    assert end_of_run(row_of(sent) | {"topic": topic}, "refused") is None
+    assert end_of_run(row_of(sent), "refused", registry.refusals()) is not None
+    assert end_of_run(row_of(sent) | {"topic": topic}, "refused", registry.refusals()) is None
 
 
 @pytest.mark.parametrize("headers", [b"[1]", b"[]", b"nonsense"])
 def test_a_row_that_belongs_to_nobody_ends_nothing(headers):
     row = {"event_id": uuid4(), "topic": "intake.due", "key": None, "value": b"\xff", "headers": headers}
 
-    assert end_of_run(row | {"tenant_id": None, "job_id": None, "run": None}, "refused") is None
+    assert end_of_run(row | {"tenant_id": None, "job_id": None, "run": None}, "refused", registry.refusals()) is None

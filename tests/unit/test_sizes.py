@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.runtime.kafka.record_batches import MAX_HEADERS
-from schemas import topics
+from agents.stages import registry
 from schemas.envelope import MAX_EVENT_BYTES, MAX_VALUE_BYTES, Record, decode
 from schemas.errors import MalformedEvent
 from schemas.events.job import JobFailed, JobReprocess, JobStatus, StepState
@@ -24,7 +24,7 @@ from schemas.jobs.transitions import Rows, advance
 from schemas.messages import again, dead_letter, largest, message, size_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-TOPICS = {t.name: t for t in topics.all_topics(("a",))}
+TOPICS = {t.name: t for t in registry.all_topics(("a",))}
 UPLOAD = {"tenant_id": "t", "audio_uri": "https://example.com/a.wav", "filename": "a.wav"}
 JOB = Job(tenant_id="t", job_id="j", filename="a.wav", audio_uri="https://example.com/a.wav", status="transcribing")
 WHOSE = {"tenant_id": "t", "job_id": "j", "run": 1}

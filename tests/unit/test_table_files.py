@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from agents.runtime.faust_binding import FaustTable, track_app
+from agents.runtime.faust_binding import FaustTable, table_app
 from agents.runtime.group_commit import Committer
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
+from agents.stages import track
 from schemas.operations import Skip
 from sinks.memory.database import MemoryDatabase
 
@@ -29,7 +30,7 @@ def opened(data: Path) -> tuple[FaustTable, Any]:
     """A table of an app that was never stopped, and one of its files."""
     kafka = Kafka("localhost:1")
     committer, skips = Committer(MemoryDatabase()), Skips(NoRows())
-    _, table = track_app(kafka, data, committer, Metrics(), lambda _: None, skips)
+    _, table = table_app(track.TABLE_STAGE, kafka, data, committer, Metrics(), lambda _: None, skips)
     return table, table._table.data._db_for_partition(0)
 
 

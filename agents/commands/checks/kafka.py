@@ -13,9 +13,10 @@ from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
 
 from agents.commands.checks.finding import CLOCK_S, CONNECT_S, Finding, Level, stale
-from agents.fleet.build import kafka_of
+from agents.fleet.servers import kafka_of
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
+from agents.stages import registry
 from schemas import topics
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def _listens(host: str, port: int) -> bool:
 
 
 async def _topics(where: Kafka, settings: Settings) -> list[Finding]:
-    wanted = topic_layout.layout(where, settings.recognizers)
+    wanted = registry.layouts(where, settings.recognizers)
     async with topic_layout.admin_client(where) as admin:
         there = await topic_layout.topic_states(admin, [topic.name for topic in wanted])
     found = [_fault(fault) for fault in topic_layout.faults(wanted, there)]

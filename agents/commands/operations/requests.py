@@ -13,7 +13,7 @@ from uuid import uuid4
 from agents.asr.protocols import RemoteRecognizer
 from agents.commands import reach
 from agents.commands.jobs.usage import moment
-from agents.fleet.build import open_recognizer
+from agents.fleet.recognizers import open_recognizer
 from agents.stages.transcribe import CLAIM_S
 from schemas.errors import NotFound
 from schemas.events.job import StepState

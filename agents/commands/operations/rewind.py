@@ -14,7 +14,7 @@ from agents.commands.jobs.usage import moment
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka.group_positions import ADMIN_MS
 from agents.runtime.kafka.topic_layout import admin_client
-from schemas import topics
+from agents.stages import registry
 from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
 def groups(recognizers: tuple[str, ...]) -> dict[str, list[str]]:
     """Every stage's consumer group, with the topics that it reads."""
     found: dict[str, list[str]] = {}
-    for topic, stage in topics.read_by(recognizers).items():
-        found.setdefault(f"concord.{stage}", []).append(topic)
+    for topic, stages in registry.read_by(recognizers).items():
+        for stage in stages:
+            found.setdefault(f"concord.{stage}", []).append(topic)
     return found
 
 

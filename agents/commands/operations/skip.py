@@ -13,12 +13,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from agents.commands import reach
 from agents.commands.operations.dlq import pretty, readable_bytes
 from agents.runtime.kafka import client as clients
-from schemas import topics
+from agents.stages import registry
 from schemas.errors import InvalidInput, NotFound
 from schemas.operations import Skip
 from schemas.printable import LINE, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from agents.fleet.settings import Settings
@@ -77,24 +78,23 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     settings = reach.addressed(settings)
     where = reach.kafka(settings)
     tp = TopicPartition(arguments.topic, arguments.partition)
-    stage = topics.read_by(settings.recognizers).get(tp.topic)
-    if stage is None:
-        there = ", ".join(topics.read_by(settings.recognizers))
-        raise InvalidInput(f"no stage reads {tp.topic}; they read {there}")
+    readers = registry.read_by(settings.recognizers)
+    if tp.topic not in readers:
+        raise InvalidInput(f"no stage reads {tp.topic}; they read {', '.join(readers)}")
     record = await _there(where, tp, arguments.offset, unread=arguments.unread)
-    await _not_yet_done(where, stage, tp, arguments.offset)
+    stages = await _still_ahead(where, readers[tp.topic], tp, arguments.offset)
     print("not looked at" if record is None else shown(record))
     reason = f"passed over by an operator: {arguments.reason}"
     when = record.timestamp_ms if record is not None else None
     skip = Skip(tp.topic, tp.partition, arguments.offset, reason, when, arguments.unread)
     async with reach.operations(settings) as operations:
         await operations.ask(skip)
-        print(f"\n{stage} is to pass over {tp.topic}/{tp.partition}/{skip.offset}", flush=True)
-        done = await _done(operations, skip, stage, arguments.wait)
+        print(f"\n{' and '.join(stages)} is to pass over {tp.topic}/{tp.partition}/{skip.offset}", flush=True)
+        done = await _done(operations, skip, stages, arguments.wait)
     print(
         f"done: it is in {tp.topic}.dlq (`concord dlq list --topic {tp.topic}`)"
         if done
-        else f"not done within {arguments.wait:.0f} s: it will be when a worker with {stage} comes to it"
+        else f"not done within {arguments.wait:.0f} s: it will be when a worker with {' and '.join(stages)} comes to it"
     )
     return 0
 
@@ -130,24 +130,29 @@ async def _there(where: Kafka, tp: TopicPartition, offset: int, *, unread: bool)
     raise NotFound(f"{tp.topic}/{tp.partition} has no record at {offset}: it was part of a transaction, or is gone")
 
 
-async def _not_yet_done(where: Kafka, stage: str, tp: TopicPartition, offset: int) -> None:
-    """Raises InvalidInput if the stage is past it."""
-    group = f"concord.{stage}"
+async def _still_ahead(where: Kafka, stages: Sequence[str], tp: TopicPartition, offset: int) -> list[str]:
+    """Those of these stages that have not committed an offset behind the record. Raises InvalidInput if all have."""
     admin = AIOKafkaAdminClient(**where.client(), request_timeout_ms=10_000)
     with reach.kafka_explained(where):
         try:
             await admin.start()
-            committed = (await admin.list_consumer_group_offsets(group, partitions=[tp]))[tp].offset
+            committed = {
+                stage: (await admin.list_consumer_group_offsets(f"concord.{stage}", partitions=[tp]))[tp].offset
+                for stage in stages
+            }
         finally:
             await admin.close()
-    if committed > offset:
-        raise InvalidInput(f"{stage} is past it: what it reads next of {tp.topic}/{tp.partition} is {committed}")
+    ahead = [stage for stage in stages if committed[stage] <= offset]
+    if not ahead:
+        past = ", ".join(f"{stage} is past it and reads {committed[stage]} next" for stage in stages)
+        raise InvalidInput(f"{tp.topic}/{tp.partition}: {past}")
+    return ahead
 
 
-async def _done(operations: Operations, skip: Skip, stage: str, seconds: float) -> bool:
+async def _done(operations: Operations, skip: Skip, stages: Sequence[str], seconds: float) -> bool:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
-        if stage in await operations.done_by(skip):
+        if set(stages) <= set(await operations.done_by(skip)):
             return True
         await asyncio.sleep(LOOK_S)
     return False

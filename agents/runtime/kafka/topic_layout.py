@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
 
 from agents.runtime.kafka.client import MAX_RECORD_BYTES, Kafka
-from agents.stages import track
+from agents.runtime.stage import TableStage
 from schemas import topics
 from schemas.errors import Misconfigured
 from schemas.topics import Topic
@@ -86,20 +86,23 @@ class TopicFault:
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """What `ensure_topics` did, and what it found and cannot mend."""
+    """What `ensure` did, and what it found and cannot mend."""
 
     created: list[str]
     faults: list[TopicFault]
 
 
-def layout(kafka: Kafka, recognizers: tuple[str, ...]) -> tuple[TopicLayout, ...]:
-    """Every topic of a fleet with these recognizers."""
-    every = [made for topic in topics.all_topics(recognizers) for made in (_events(topic, kafka), _letters(topic))]
+def layout(kafka: Kafka, events: Iterable[Topic], tables: Iterable[TableStage]) -> tuple[TopicLayout, ...]:
+    """These topics of events with their dead letters, the changelogs of these tables, and the relay's positions."""
+    every = [made for topic in events for made in (_events(topic, kafka), _letters(topic))]
     shards = max(8, kafka.relay_shards)
     position = TopicLayout(topics.RELAY_POSITION, shards, _kept(EVENT_LIMIT, EVENTS_MS), growing=True)
     # Faust names a table's changelog after the app and the table; its partitions must be those of the source topic.
-    changelog = f"concord.track-{track.TABLE}-changelog"
-    return (*every, position, TopicLayout(changelog, kafka.partitions, _compacted(), beside=topics.STATUS.name))
+    changelogs = [
+        TopicLayout(f"concord.{one.name}-{one.table}-changelog", kafka.partitions, _compacted(), beside=one.topic.name)
+        for one in tables
+    ]
+    return (*every, position, *changelogs)
 
 
 def _events(topic: Topic, kafka: Kafka) -> TopicLayout:
@@ -200,11 +203,6 @@ def set_configs(topic: str, configs: Mapping[str, str]) -> str:
     """The command that sets a topic's configuration."""
     pairs = ",".join(f"{name}={value}" for name, value in configs.items())
     return f"kafka-configs --alter --entity-type topics --entity-name {topic} --add-config {pairs}"
-
-
-async def ensure_topics(kafka: Kafka, recognizers: tuple[str, ...]) -> Ensured:
-    """Make sure of every topic of a fleet with these recognizers; see `ensure`."""
-    return await ensure(kafka, layout(kafka, recognizers))
 
 
 async def ensure(kafka: Kafka, wanted: Sequence[TopicLayout]) -> Ensured:
@@ -366,9 +364,9 @@ class IncrementalAlterConfigsRequest(Request[IncrementalAlterConfigsRequest_v0])
 class TopicRepair:
     """Looks at the topics all the time: one that was deleted while the fleet runs is made again."""
 
-    def __init__(self, kafka: Kafka, recognizers: tuple[str, ...]) -> None:
+    def __init__(self, kafka: Kafka, topics: Sequence[TopicLayout]) -> None:
         self._kafka = kafka
-        self._recognizers = recognizers
+        self._topics = topics
         self._asked = asyncio.Event()
 
     def look(self) -> None:
@@ -383,7 +381,7 @@ class TopicRepair:
                     await self._asked.wait()
             self._asked.clear()
             try:
-                done = await ensure_topics(self._kafka, self._recognizers)
+                done = await ensure(self._kafka, self._topics)
             except (kafka_errors.KafkaError, Misconfigured, OSError, TimeoutError) as exc:
                 log.warning("the topics were not looked at: %s", exc or type(exc).__name__)
             else:

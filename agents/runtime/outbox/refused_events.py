@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from agents.stages import intake
 from schemas import ids, topics
-from schemas.envelope import Record, decode
+from schemas.envelope import Envelope, Record, decode
 from schemas.errors import MalformedEvent, PublishRefused
-from schemas.events.audio import AudioUploaded
 from schemas.events.job import RunSweep
 from schemas.jobs.outcome import Failure, Outcome, Step, end_of_failed, failed_progress
 from schemas.messages import load_headers
@@ -25,26 +24,30 @@ def depends(topic: str) -> bool:
     return not (topic.endswith(".dlq") or topic in BEHIND)
 
 
-def end_of_run(row: Any, error: str) -> Step | None:
-    """The step that ends the run to which an outbox row belongs; None where no run depends on it.
+#: By name of a topic: the topic, and the outcome of an event for it that is given up; None ends the run.
+Refusals = Mapping[str, tuple[topics.Topic, Callable[[Envelope, Failure], Outcome | None]]]
+
+
+def end_of_run(row: Any, error: str, refusals: Refusals) -> Step | None:
+    """The step that ends what depends on an outbox row: what `refusals` has for its topic, else the run to which it
+    belongs; None where nothing depends on it.
 
     Always the same for the same row: committed twice, it ends the run once.
     """
     if not depends(row["topic"]):
         return None
     failure = Failure(f"its event for {row['topic']} is refused by Kafka: {error}", PublishRefused.code)
-    outcome = _of_upload(row, failure) or _of_run(row, failure)
+    outcome = _of_topic(row, failure, refusals) or _of_run(row, failure)
     return None if outcome is None else Step(STAGE, ids.event_id(row["event_id"], STAGE, "refused"), outcome)
 
 
-def _of_upload(row: Any, failure: Failure) -> Outcome | None:
-    """An upload that was to be tried again has no job yet: it is created as failed, so that whoever asks is told."""
-    if row["topic"] != topics.INTAKE_DUE.name:
+def _of_topic(row: Any, failure: Failure, refusals: Refusals) -> Outcome | None:
+    if row["topic"] not in refusals:
         return None
+    topic, give_up = refusals[row["topic"]]
     with contextlib.suppress(MalformedEvent, ValueError, TypeError):
-        record = Record(row["topic"], 0, 0, row["key"], row["value"], tuple(load_headers(row["headers"])))
-        envelope = decode(record, {topics.INTAKE_DUE.name: topics.INTAKE_DUE})
-        return intake.given_up(envelope, failure) if isinstance(envelope.data, AudioUploaded) else None
+        record = Record(topic.name, 0, 0, row["key"], row["value"], tuple(load_headers(row["headers"])))
+        return give_up(decode(record, {topic.name: topic}), failure)
     return None
 
 

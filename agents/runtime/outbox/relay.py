@@ -18,6 +18,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -62,6 +63,7 @@ class Relay:
         metrics: Metrics,
         database: Database,
         *,
+        refusals: refused_events.Refusals = MappingProxyType({}),
         look_at_topics: Callable[[], None] = lambda: None,
         quarantine: Quarantine | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class Relay:
         self._kafka = kafka
         self._metrics = metrics
         self._database = database
+        self._refusals = refusals
         self._look_at_topics = look_at_topics
         self._quarantine = quarantine or Quarantine()
         self._publisher = Publisher(kafka, shard)
@@ -221,7 +224,7 @@ class Relay:
         """End the row's job, then take the row out of the way. Killed in between, both are done again."""
         log.error("event %s for %s is refused for good: %s", row["event_id"], row["topic"], refusal.error)
         passing("relay.refused")
-        step = refused_events.end_of_run(row, refusal.error)
+        step = refused_events.end_of_run(row, refusal.error, self._refusals)
         if step is not None:
             await self._database.commit([step])
         passing("relay.job-ended")

@@ -1,0 +1,65 @@
+"""HTTP on a worker: the socket, health, metrics, and the API."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from agents.fleet.file_limit import raise_file_limit
+from agents.fleet.fleet import Fleet
+from agents.fleet.recognizers import callback_tokens
+from agents.fleet.settings import Settings
+from schemas.errors import SettingsError
+from web.app import make_app
+from web.auth import ApiKeys
+from web.callbacks import Callbacks
+from web.connections import BoundedSite, Bounds
+
+log = logging.getLogger(__name__)
+
+
+def listen(settings: Settings, *, must: bool) -> socket.socket:
+    """The HTTP socket, bound first: where it cannot be, nothing else need be started. Workers that serve no API take
+    any port.
+    """
+    address = (settings.http_host, settings.http_port)
+    try:
+        return socket.create_server(address, reuse_port=False)
+    except OSError as exc:
+        if must:
+            hint = "set CONCORD_HTTP=host:port (port 0: any that is free)"
+            raise SettingsError(f"CONCORD_HTTP: cannot listen on {settings.http} ({exc.strerror}); {hint}") from exc
+        return socket.create_server((settings.http_host, 0))
+
+
+def url_of(settings: Settings, listening: socket.socket) -> str:
+    host = settings.http_host if settings.http_host != "0.0.0.0" else socket.gethostname()  # noqa: S104 - a comparison
+    return f"http://{host}:{listening.getsockname()[1]}"
+
+
+async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
+    """HTTP: health and metrics on every worker, and the API, which a `track` worker answers from its table."""
+    secret = fleet.settings.api_keys
+    tokens = callback_tokens(fleet.settings)
+    bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
+    service = make_app(
+        live=fleet.table,
+        reader=fleet.reader,
+        store=fleet.store,
+        metrics=lambda: generate_latest(fleet.metrics.registry),
+        health=fleet.health,
+        keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
+        feeds=fleet.feeds,
+        callbacks=Callbacks(fleet.database, tokens) if tokens else None,
+        bounds=bounds,
+    )
+    # Cancelled: whoever has hung up keeps no query and no recording going.
+    runner = web.AppRunner(service, handler_cancellation=True, shutdown_timeout=2)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await BoundedSite(runner, listening, bounds).start()
+    log.info("HTTP on %s", fleet.url)

@@ -1,0 +1,121 @@
+"""What stages are built from: each thing is opened when a stage asks for it, and closed when the worker stops."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agents.asr.protocols import LocalRecognizer, Recognizer
+from agents.asr.rate_limit import ProviderLimiter
+from agents.asr.tiebreaker import Tiebreaker
+from agents.fleet.fleet import Fleet
+from agents.fleet.gauges import WORKER
+from agents.fleet.recognizers import abilities, open_adjudicator, open_recognizer, open_tiebreaker
+from agents.llm.adjudicator import SpanAdjudicator
+from agents.media.clips import Clips
+from agents.media.probe_pool import ProbePool
+from agents.media.source.audio_source import AudioSource
+from agents.runtime.backpressure import Backpressure
+from agents.runtime.leased_tasks import LeasedTasks
+
+
+@dataclass
+class StageResources:
+    """`agents.stages.spec.Resources` for one stage of a fleet."""
+
+    role: str
+    fleet: Fleet
+    backpressure: Backpressure
+    stack: contextlib.AsyncExitStack
+
+    def __post_init__(self) -> None:
+        settings = self.fleet.settings
+        self.database, self.store, self.paid = self.fleet.database, self.fleet.store, self.fleet.paid
+        self.recognizers, self.abilities = settings.recognizers, abilities(settings)
+        self.enrichments = settings.enrichments
+        self.deadline_s, self.patience_s = settings.deadline_s, settings.patience_s
+        self._holder = f"{WORKER}/{self.role}"
+
+    def is_behind(self) -> bool:
+        """Whether more events wait in this process than it can begin at once."""
+        return self.backpressure.behind
+
+    def leased_tasks(self, limit: int) -> LeasedTasks:
+        """Background tasks under a lease."""
+        tasks = LeasedTasks(self.database, self._holder, limit)
+        self.on_close(tasks.close)
+        return tasks
+
+    def recognizer(self, name: str) -> Recognizer:
+        """A recognizer by its name. The stage closes it: it finishes what it has paid for while its tasks still run."""
+        return open_recognizer(name, self.fleet.settings)
+
+    def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
+        """The fleet-wide limits for a recognizer. Those of remote ones are read all the time, for the metrics; a local
+        one has as many slots as `tasks` of all workers, and as many again that stand by, so that no moment is lost.
+        """
+        name, settings = recognizer.name, self.fleet.settings
+        slots, rate = settings.slots.get(name), settings.rates.get(name)
+        if not isinstance(recognizer, LocalRecognizer):
+            limiter = ProviderLimiter(self.database, name, slots, 1 / rate if rate else 0.0)
+        elif tasks is not None:
+            limiter = ProviderLimiter(self.database, name, slots, here=2 * tasks.limit, holder=self._holder)
+        else:
+            return ProviderLimiter(self.database, name, slots, 1 / rate if rate else 0.0)
+        self.fleet.limiters.append(limiter)
+        return limiter
+
+    def audio_source(self) -> AudioSource:
+        """Where recordings are fetched from."""
+        settings = self.fleet.settings
+        probe_pool = ProbePool(max_duration_ms=int(settings.max_audio_hours * 3_600_000))
+        self.on_close(probe_pool.close)
+        source = AudioSource(
+            self.store,
+            probe_pool,
+            settings.roots,
+            settings.allow_hosts,
+            settings.max_audio_mb << 20,
+            (settings.storage, *(settings.data / server for server in ("kafka", "postgres", "tables"))),
+            self.database.intend_blob,
+        )
+        self.on_close(source.close)
+        return source
+
+    def tiebreaker(self) -> Tiebreaker | None:
+        """The recognizer that hears disputed intervals again."""
+        fleet, recognizer = self.fleet, open_tiebreaker(self.fleet.settings)
+        if recognizer is None:
+            return None
+        clips = Clips()
+        self.on_close(recognizer.close)
+        self.on_close(clips.close)
+        return Tiebreaker(
+            recognizer,
+            self.database,
+            self.store,
+            clips,
+            self.limiter(recognizer),
+            fleet.settings.tiebreaker_s,
+            fleet.metrics,
+            paid=self.paid,
+        )
+
+    async def span_adjudicator(self) -> SpanAdjudicator | None:
+        """The language model that decides disputed words."""
+        fleet, adjudicator = self.fleet, open_adjudicator(self.fleet.settings)
+        if adjudicator is None or not fleet.settings.gemini_spans:
+            return None
+        self.on_close(adjudicator.close)
+        await adjudicator.prepare()
+        self.on_close(self.paid.close)  # before the adjudicator: what is asked at this moment is answered
+        return SpanAdjudicator(adjudicator, self.database, fleet.settings.gemini_spans, fleet.metrics, paid=self.paid)
+
+    def run_beside(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Keep `run` running beside the stages."""
+        self.fleet.beside[name] = run
+
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call `close` when the worker stops."""
+        self.stack.push_async_callback(close)
