@@ -33,6 +33,11 @@ def agent_optimized(tenant_id: str, job_id: str, run: int) -> str:
     return f"{folder(tenant_id, job_id, run)}/agent_optimized.json"
 
 
+def document(tenant_id: str, job_id: str, run: int) -> str:
+    """The transcript as a document for people."""
+    return f"{folder(tenant_id, job_id, run)}/document.md"
+
+
 def metadata(tenant_id: str, job_id: str, run: int) -> str:
     """What is known about the run."""
     return f"{folder(tenant_id, job_id, run)}/metadata.json"

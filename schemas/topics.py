@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.base import Data
+from schemas.events.enrichment import DocumentGenerated, EnrichmentFailed
 from schemas.events.job import JobFailed, JobReprocess, JobStatus, Persisted, Reconciled, RunSweep
 
 
@@ -39,6 +40,8 @@ RECONCILED = _topic("reconciled", Reconciled)
 PERSISTED = _topic("persisted", Persisted)
 FAILED = _topic("job.failed", JobFailed)
 STATUS = _topic("job.status", JobStatus, compacted=True)
+DOCUMENT = _topic("document.generated", DocumentGenerated)
+ENRICHMENT_FAILED = _topic("enrichment.failed", EnrichmentFailed)
 
 #: Names of the topics on which strangers write.
 INGRESS = frozenset({UPLOADED.name})

@@ -89,9 +89,9 @@ class Settings(BaseModel):
         LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one"
     )
     enrichments: tuple[str, ...] = Field(
-        (),
+        ("document",),
         alias="CONCORD_ENRICHMENTS",
-        description="comma list of what is made from each transcript; none: nothing",
+        description="comma list: what is made of each transcript; none: nothing",
     )
     tiebreaker: Name | None = Field(
         None,
@@ -258,6 +258,14 @@ class Settings(BaseModel):
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("enrichments", mode="before")
+    @classmethod
+    def _kinds(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        kinds = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        return () if kinds == ("none",) else kinds
 
     @field_validator("allow_hosts")
     @classmethod

@@ -29,11 +29,13 @@ from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderE
 from schemas.events.audio import AudioUploaded
 from schemas.events.job import JobStatus, StepState
 from schemas.jobs.outcome import (
+    EnrichmentChange,
     Failure,
     Outcome,
     Progress,
     Step,
     end_of_failed,
+    failed_enrichment,
     failed_progress,
     failed_upload,
     id_of_upload,
@@ -94,6 +96,8 @@ class Stage:
     rank: int | None = None
     #: Whether what others send it is new work, which takes turns with everything that has begun.
     begins: bool = False
+    #: The kind of enrichment that it makes; then what fails is that, and never the run.
+    enrichment: str | None = None
 
     @property
     def topics(self) -> dict[str, Topic]:
@@ -222,14 +226,17 @@ def _comes_back(
     stage: Stage, envelope: Envelope, message: Message, seconds: float, reason: str, attempts: int
 ) -> Outcome:
     whose = belonging(envelope)
-    progress = Progress(
-        run=getattr(envelope.data, "run", 1),
-        stage=stage.name,
-        step=StepState(state="retrying", attempts=attempts, error=reason),
-    )
+    run = getattr(envelope.data, "run", 1)
+    step = StepState(state="retrying", attempts=attempts, error=reason)
+    progress = Progress(run=run, stage=stage.name, step=step)
+    enrichment = None
+    if stage.enrichment is not None:
+        change = EnrichmentChange(run=run, kind=stage.enrichment, state="retrying", attempts=attempts, error=reason)
+        enrichment = replace(change, reopens=envelope.replay > 0)
     return Outcome(
         **whose,
-        progress=progress if whose["job_id"] else None,
+        progress=progress if whose["job_id"] and enrichment is None else None,
+        enrichment=enrichment,
         raw=((message, seconds),),
         audit="retried",
         error=reason,
@@ -274,7 +281,7 @@ def _ended(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
     """The job fails with nothing of the event in it but ids, which are safe: what cannot be refused for its content."""
     record = envelope.record
     try:
-        outcome = _bare(stage.name, envelope, failure)
+        outcome = _bare(stage, envelope, failure)
         unlogged = _with_letter(
             stage, envelope, failure, outcome, lambda _: undeliverable(stage.name, record, failure), audit=""
         )
@@ -284,14 +291,16 @@ def _ended(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
     return _with_letter(stage, envelope, failure, outcome, lambda _: unlogged)
 
 
-def _bare(stage: str, envelope: Envelope, failure: Failure) -> Outcome:
-    bare = replace(failure, reason=f"{stage} gave up ({failure.code}); the dead letter has the reason")
+def _bare(stage: Stage, envelope: Envelope, failure: Failure) -> Outcome:
+    bare = replace(failure, reason=f"{stage.name} gave up ({failure.code}); the dead letter has the reason")
     upload = envelope.data
+    if stage.enrichment is not None:
+        return failed_enrichment(cast("OfRun", upload), stage.enrichment, bare, reopens=envelope.replay > 0)
     if not isinstance(upload, AudioUploaded):
-        return failed_job(stage, envelope, bare)
+        return failed_job(stage.name, envelope, bare)
     job_id = id_of_upload(upload, envelope.root)
     job = Job(tenant_id=upload.tenant_id, job_id=job_id, filename=UNREADABLE_NAME, audio_uri=UNREADABLE_URI)
-    return failed_upload(job, stage, bare)
+    return failed_upload(job, stage.name, bare)
 
 
 def _with_letter(

@@ -58,6 +58,8 @@ class Intake:
     patience_s: float = 300.0
     #: What the recognizers carry out of an upload's options.
     abilities: Abilities = field(default_factory=dict)
+    #: What is made of each transcript.
+    enrichments: tuple[str, ...] = ()
     #: Whether this process has begun more than it can do at once: then what is new waits for its turn, as a row.
     behind: Callable[[], bool] = lambda: False
     queue: FetchQueue = field(init=False)
@@ -86,7 +88,7 @@ class Intake:
             again = envelope.replay and known.status == "failed"
             wish = JobReprocess(tenant_id=known.tenant_id, job_id=known.job_id, run=known.run + 1)
             return await self._reprocess(wish) if again else _repeated(known)
-        check_options(data.options, self.recognizers, self.abilities)
+        check_options(data.options, self.recognizers, self.abilities, self.enrichments)
         fetch = AudioFetch(**data.model_dump(include=_FETCHED), job_id=job_id)
         urgency, key = 9 - data.priority, (fetch.tenant_id, job_id)
         if self._is_new(fetch) and (self.behind() or self.queue.must_wait(key, urgency, _shares(fetch))):
@@ -215,7 +217,7 @@ class Intake:
         """An upload that can be read, of a job of which only one came that could not: the job's next run."""
         job = replace(_job(data, known.job_id, None), reference=known.reference, run=known.run + 1)
         try:
-            check_options(data.options, self.recognizers, self.abilities)
+            check_options(data.options, self.recognizers, self.abilities, self.enrichments)
         except InvalidInput as exc:
             failed = failed_upload(job, "intake", Failure(str(exc), exc.code))
             id = ids.event_id(envelope.id, "intake", "dlq")
@@ -232,7 +234,7 @@ class Intake:
         if job.audio_uri == UNREADABLE_URI:
             raise InvalidInput("there is no recording to be run again: the upload could not be read; send it again")
         # The recognizers may be others by now. Earlier versions stored `enrich` although nobody had asked for it.
-        check_options(Options(**job.options | {"enrich": None}), self.recognizers, self.abilities)
+        check_options(Options(**job.options | {"enrich": None}), self.recognizers, self.abilities, self.enrichments)
         runs = [await self.database.requests(*job.key, run) for run in range(1, job.run + 1)]
         earlier = {row.provider: row for rows in runs for row in rows}
         begun = replace(
@@ -292,6 +294,7 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
         resources.deadline_s,
         resources.patience_s,
         resources.abilities,
+        resources.enrichments,
         resources.is_behind,
     )
     resources.run_beside("uploads that wait", intake.queue.run)

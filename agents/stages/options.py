@@ -11,7 +11,9 @@ from schemas.events.audio import Options
 Abilities = Mapping[str, frozenset[str]]
 
 
-def check_options(options: Options, recognizers: tuple[str, ...], abilities: Abilities) -> None:
+def check_options(
+    options: Options, recognizers: tuple[str, ...], abilities: Abilities, enrichments: tuple[str, ...] = ()
+) -> None:
     """Raises UnsupportedOption for what would be ignored, with what to do instead.
 
     Hiding personal data needs every recognizer: what one of them writes down may stand in the result. Telling speakers
@@ -28,7 +30,8 @@ def check_options(options: Options, recognizers: tuple[str, ...], abilities: Abi
             f"options.diarize: {', '.join(recognizers)} cannot tell speakers apart. Leave the option out, or have an "
             "operator add a recognizer that can (assemblyai, or google with GOOGLE_CLOUD_BUCKET)"
         )
-    if options.enrich:
+    if options.enrich and not enrichments:
         raise UnsupportedOption(
-            "options.enrich: nothing is made of transcripts yet (documents, summaries, reports). Leave the option out"
+            "options.enrich: nothing is made of transcripts here. Leave the option out, or have an operator set "
+            "CONCORD_ENRICHMENTS (document)"
         )

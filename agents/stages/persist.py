@@ -30,6 +30,8 @@ class Persist:
 
     database: Database
     store: Store
+    #: Kinds of enrichment that begin when a run completes.
+    enrichments: tuple[str, ...] = ()
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """A reconciled transcript, or the sweep after a failed run."""
@@ -78,6 +80,7 @@ class Persist:
                 step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
             ),
             transcript=transcript,
+            new_enrichments=() if job.options.get("enrich") is False else self.enrichments,
             files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", known)),
             later=(Later(topics.PERSISTED.name, done),),
         )
@@ -110,7 +113,7 @@ def stage(persist: Persist) -> Stage:
 
 
 async def _build(_: StageSpec, resources: Resources) -> Stage:
-    return stage(Persist(resources.database, resources.store))
+    return stage(Persist(resources.database, resources.store, resources.enrichments))
 
 
 SPEC = StageSpec(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import TopicLayout, layout
-from agents.stages import intake, persist, reconcile, track, transcribe
+from agents.stages import document, intake, persist, reconcile, track, transcribe
 from agents.stages.spec import StageSpec
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError
@@ -19,6 +19,7 @@ STAGES: tuple[StageSpec, ...] = (
     transcribe.SPEC,
     reconcile.SPEC,
     persist.SPEC,
+    document.SPEC,
     track.SPEC,
 )
 

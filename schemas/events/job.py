@@ -76,6 +76,18 @@ class StepState(Data):
     )
 
 
+class EnrichmentStatus(Data):
+    """How far one kind of enrichment is with the transcript of one run."""
+
+    state: Literal["pending", "running", "retrying", "done", "failed"]
+    attempts: int = 0
+    error: Reason | None = None
+    code: str | None = Field(None, description="for programs, where it failed")
+    version: str | None = Field(None, description="of what made it: a template, a prompt, a program")
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
 class JobStatus(JobEvent):
     """Where a job stands. Compacted; the highest version is the truth, whatever the order of arrival."""
 
@@ -84,6 +96,9 @@ class JobStatus(JobEvent):
     filename: str
     steps: dict[str, StepState]
     progress: Share = 0.0
+    enrichment: dict[str, EnrichmentStatus] = Field(
+        default_factory=dict, description="what is made of the transcript after the run has completed, by kind"
+    )
     reason: Reason | None = None
     code: str | None = Field(None, description="for programs, where it failed: as in job.failed")
     created_at: datetime

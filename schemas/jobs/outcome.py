@@ -12,9 +12,10 @@ from schemas.envelope import Envelope
 from schemas.errors import ConcordError
 from schemas.events.audio import AudioUploaded
 from schemas.events.base import Data
+from schemas.events.enrichment import EnrichmentFailed
 from schemas.events.job import JobFailed, RunSweep, StepState
 from schemas.ids import Key
-from schemas.jobs.rows import File, Job, OfRun, ProviderRequest, Status, Transcript, Usage
+from schemas.jobs.rows import EnrichmentState, File, Job, OfRun, ProviderRequest, Status, Transcript, Usage
 from schemas.messages import Message
 
 #: Seconds after which what a failed run left in storage is swept.
@@ -60,6 +61,22 @@ class RequestChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnrichmentChange:
+    """A change of an enrichment's row, refused when the job's run is another or the enrichment has ended."""
+
+    run: int
+    kind: str
+    state: EnrichmentState
+    attempts: int = 0
+    error: str | None = None
+    code: str | None = None
+    version: str | None = None
+    result: dict[str, Any] | None = None
+    #: An operator has started it again: it may have failed before.
+    reopens: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What handling one event came to. Nothing of it has happened until the database has committed it, whole."""
 
@@ -77,6 +94,10 @@ class Outcome:
     #: Every request of this run that has not ended fails with this reason.
     give_up: str | None = None
     transcript: Transcript | None = None
+    #: Kinds of enrichment that begin because this completes the run.
+    new_enrichments: tuple[str, ...] = ()
+    #: Of a run that has completed. An outcome with it changes nothing of the run.
+    enrichment: EnrichmentChange | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     later: tuple[Later, ...] = ()
@@ -143,6 +164,39 @@ def end_of_failed(whose: OfRun, stage: str, failure: Failure) -> tuple[Later, ..
     return (
         Later(topics.FAILED.name, ended),
         Later(topics.PERSIST_DUE.name, RunSweep(**run), seconds=SWEEP_AFTER_S, kind="run.sweep"),
+    )
+
+
+def failed_enrichment(
+    whose: OfRun, kind: str, failure: Failure, *, version: str | None = None, reopens: bool = False
+) -> Outcome:
+    """An enrichment ends without a result; its run stays as it is."""
+    failed = EnrichmentFailed(
+        tenant_id=whose.tenant_id,
+        job_id=whose.job_id,
+        run=whose.run,
+        kind=kind,
+        version=version,
+        code=failure.code,
+        error=failure.reason,
+        attempts=failure.attempts,
+    )
+    return Outcome(
+        tenant_id=whose.tenant_id,
+        job_id=whose.job_id,
+        enrichment=EnrichmentChange(
+            run=whose.run,
+            kind=kind,
+            state="failed",
+            attempts=failure.attempts,
+            error=failure.reason,
+            code=failure.code,
+            version=version,
+            reopens=reopens,
+        ),
+        later=(Later(topics.ENRICHMENT_FAILED.name, failed),),
+        audit="failed",
+        error=failure.reason,
     )
 
 

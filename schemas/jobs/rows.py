@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
-from schemas.events.job import StepState
+from schemas.events.job import EnrichmentStatus, StepState
 from schemas.ids import Key
 
 Status = Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
@@ -55,6 +55,8 @@ class Job:
     #: `Database.metadata` has it for who needs it.
     metadata: dict[str, Any] | None = field(default_factory=dict)
     steps: dict[str, StepState] = field(default_factory=dict)
+    #: What is made of the transcript of the current run, by kind: the published view of its `Enrichment` rows.
+    enrichment: dict[str, EnrichmentStatus] = field(default_factory=dict)
     reason: str | None = None
     #: Why it failed, for programs: a code of `schemas.errors`.
     code: str | None = None
@@ -142,6 +144,36 @@ class Transcript:
     raw_transcript_uri: str
     agent_optimized_uri: str
     duration_ms: int | None
+
+
+EnrichmentState = Literal["pending", "running", "retrying", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrichment:
+    """One kind of what is made of a run's transcript; see `schemas.jobs.enrichment`."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    kind: str
+    state: EnrichmentState = "pending"
+    attempts: int = 0
+    error: str | None = None
+    #: Why it failed, for programs: a code of `schemas.errors`, "superseded" or "stuck".
+    code: str | None = None
+    #: Of what made it: a template, a prompt, a program.
+    version: str | None = None
+    #: What was made, as far as it is small; where the rest is.
+    result: dict[str, Any] | None = None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be done for it."""
+        return self.state in ("done", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ def status_of(job: Job) -> JobStatus:
         filename=job.filename,
         steps=job.steps,
         progress=round(share, 3),
+        enrichment=job.enrichment,
         reason=job.reason,
         code=job.code,
         created_at=job.created_at or _NEVER,

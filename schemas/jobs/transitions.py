@@ -16,9 +16,20 @@ from schemas import ids, topics
 from schemas.errors import TooLarge
 from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.base import Data, JobEvent
+from schemas.events.enrichment import EnrichmentEvent
 from schemas.events.job import JobFailed, Persisted, StepState
-from schemas.jobs.outcome import Failure, Later, Outcome, Progress, Step, end_of_failed, failed_progress
-from schemas.jobs.rows import ORDER, TERMINAL, File, Job, ProviderRequest, Transcript, Usage
+from schemas.jobs import enrichment
+from schemas.jobs.outcome import (
+    Failure,
+    Later,
+    Outcome,
+    Progress,
+    Step,
+    end_of_failed,
+    failed_enrichment,
+    failed_progress,
+)
+from schemas.jobs.rows import ORDER, TERMINAL, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.jobs.status import status_of
 from schemas.messages import Message, largest, message, size_of
 from schemas.texts import ERROR_CHARS, readable
@@ -32,6 +43,8 @@ class Rows:
     requests: dict[str, ProviderRequest]
     #: The other job of the tenant that has the reference of the job to be created.
     namesake: Job | None = None
+    #: Enrichments of the current run, by kind.
+    enrichments: dict[str, Enrichment] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -42,6 +55,8 @@ class Written:
     #: The event is not done and may come again: its run is not known, or another worker has claimed the request since.
     forgotten: bool = False
     transcript: Transcript | None = None
+    #: Rows that are new or changed.
+    enrichments: tuple[Enrichment, ...] = ()
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     #: (message, seconds until it is due)
@@ -63,6 +78,7 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
     its run instead.
     """
     before, requests, namesake = rows.job, dict(rows.requests), rows.namesake
+    enrichments = dict(rows.enrichments)
     written = _advance(step, rows, now)
     events = (sent for sent, _ in written.messages[len(step.outcome.raw) :])
     oversized = next((sent for sent in events if size_of(sent) > largest(sent.topic)), None)
@@ -72,6 +88,8 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
     rows.job, rows.namesake = before, namesake
     rows.requests.clear()
     rows.requests.update(requests)
+    rows.enrichments.clear()
+    rows.enrichments.update(enrichments)
     return _advance(replace(step, outcome=_too_large(step, job, oversized)), rows, now)
 
 
@@ -79,6 +97,10 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
     """The step's outcome without its events: the run ends, and what it has cost stays known."""
     reason = f"{oversized.topic}: its event has {size_of(oversized)} bytes, which is too large to be published"
     failure = Failure(reason, TooLarge.code, step.envelope.attempt + 1 if step.envelope else 1)
+    change = step.outcome.enrichment
+    if change is not None:
+        end = failed_enrichment(job, change.kind, failure, version=change.version, reopens=change.reopens)
+        return replace(end, usage=step.outcome.usage, raw=step.outcome.raw)
     request = step.outcome.request
     if request is not None and request.columns.get("state") in ("done", "failed"):
         request = None  # its end would send the run on
@@ -89,6 +111,7 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
         new_requests=(),
         give_up=None,
         transcript=None,
+        new_enrichments=(),
         later=end_of_failed(job, step.stage, failure),
         audit="failed",
         error=reason,
@@ -111,12 +134,16 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
         written.applied = False
         written.forgotten = _fenced(outcome, rows) or _unknown(outcome, rows.job)
         return written
+    written.enrichments = _change_enrichments(outcome, rows, now)
     _change_job(step, rows, now)
     results = _change_requests(outcome, rows, now)
     _publish(step, written, rows.job, now)
     _announce_results(step, rows, results, written, now)
     if rows.job is not None and rows.job.ended:
         _leave_requests(rows, rows.job, now)
+        written.enrichments += _begin_enrichments(outcome, rows, rows.job, now)
+        if written.enrichments:
+            rows.job = replace(rows.job, enrichment=enrichment.statuses(rows.enrichments))
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
@@ -136,6 +163,8 @@ def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
         return False
     if outcome.begin is not None:
         return job.ended and job.run + 1 == outcome.begin.run
+    if outcome.enrichment is not None:
+        return enrichment.is_allowed(outcome.enrichment, job, rows.enrichments)
     if outcome.run is not None and (job.run != outcome.run or job.ended):
         return False
     if outcome.new_requests and job.status != "uploaded":
@@ -173,7 +202,8 @@ def _unknown(outcome: Outcome, job: Job | None) -> bool:
     """Whether this is about a run that is not there. What is published all the same would be published again."""
     if outcome.create is not None or outcome.raw:
         return False
-    runs = [part.run for part in (outcome, outcome.progress, outcome.request) if part is not None]
+    parts = (outcome, outcome.progress, outcome.request, outcome.enrichment)
+    runs = [part.run for part in parts if part is not None]
     return job is None or any(run is not None and run > job.run for run in runs)
 
 
@@ -187,6 +217,7 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
             created_at=rows.job.created_at if rows.job else now,
             completed_at=now if begun.ended else None,
             steps={name: _merged(None, state, now, step.seconds) for name, state in begun.steps.items()},
+            enrichment={},
         )
         if outcome.begin is not None:
             rows.requests.clear()
@@ -244,6 +275,28 @@ def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[Provid
             rows.requests[row.provider] = row
             ended.append(row)
     return ended
+
+
+def _change_enrichments(outcome: Outcome, rows: Rows, now: datetime) -> tuple[Enrichment, ...]:
+    """Apply a change of an enrichment, or end those that a new run leaves behind; the rows that changed."""
+    if outcome.begin is not None:
+        left = enrichment.superseded(rows.enrichments, now)
+        rows.enrichments.clear()
+        return tuple(left)
+    change = outcome.enrichment
+    if change is None:
+        return ()
+    row = enrichment.changed(rows.enrichments[change.kind], change, now)
+    rows.enrichments[change.kind] = row
+    return (row,)
+
+
+def _begin_enrichments(outcome: Outcome, rows: Rows, job: Job, now: datetime) -> tuple[Enrichment, ...]:
+    """The enrichments of a run that this step has completed."""
+    if job.status != "completed" or not outcome.new_enrichments:
+        return ()
+    rows.enrichments.update(enrichment.begun(job, outcome.new_enrichments, now))
+    return tuple(rows.enrichments.values())
 
 
 def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,6 +372,8 @@ def _message(step: Step, later: Later, job: Job | None, now: datetime) -> Messag
             id = deadline_id(data.tenant_id, data.job_id, data.run)
         case Persisted() | JobFailed():
             id = ids.terminal_id(data.tenant_id, data.job_id, data.run, later.topic)
+        case EnrichmentEvent():
+            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, f"{later.topic}/{data.kind}")
         case _:
             id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
     return message(later.topic, data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
@@ -333,6 +388,8 @@ def _completed(data: Data, job: Job | None, now: datetime) -> Data:
         known["completed_at"] = now
     if isinstance(data, JobFailed):
         known["failed_at"] = now
+    if isinstance(data, EnrichmentEvent):
+        known["ended_at"] = now
     return data.model_copy(update=known) if known else data
 
 

@@ -24,7 +24,7 @@ async def ended(told, **upload):
         ({"redact_pii": True}, {}, "a, b cannot hide personal data"),
         ({"redact_pii": True}, {"a": ALL}, "b cannot hide personal data"),
         ({"diarize": True}, {}, "a, b cannot tell speakers apart"),
-        ({"enrich": True}, {"a": ALL, "b": ALL}, "nothing is made of transcripts yet"),
+        ({"enrich": True}, {"a": ALL, "b": ALL}, "nothing is made of transcripts here"),
     ],
 )
 async def test_what_cannot_be_done_is_refused(story, options, able, reason):

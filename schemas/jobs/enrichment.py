@@ -1,0 +1,81 @@
+"""The state machine of enrichments, pure: what is made of a transcript after its run has completed.
+
+An enrichment is a row per (tenant, job, run, kind). It begins, `pending`, in the step that completes the run, and ends
+as `done` or `failed`; an ended one is not changed any more, but for a failed one that an operator has started again.
+Nothing of it changes the run. `schemas.jobs.transitions.advance` applies these rules to locked rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from schemas.events.job import EnrichmentStatus
+from schemas.jobs.outcome import EnrichmentChange
+from schemas.jobs.rows import Enrichment, Job
+from schemas.texts import ERROR_CHARS, readable
+
+#: Code of an enrichment that had not ended when the next run of its job began.
+SUPERSEDED: Final = "superseded"
+
+
+def begun(job: Job, kinds: Iterable[str], now: datetime) -> dict[str, Enrichment]:
+    """The rows with which the enrichments of a completed run begin, by kind."""
+    return {
+        kind: Enrichment(
+            tenant_id=job.tenant_id, job_id=job.job_id, run=job.run, kind=kind, created_at=now, updated_at=now
+        )
+        for kind in kinds
+    }
+
+
+def is_allowed(change: EnrichmentChange, job: Job, rows: Mapping[str, Enrichment]) -> bool:
+    """Whether the change may be applied to the rows of the job's current run."""
+    row = rows.get(change.kind)
+    if row is None or job.run != change.run:
+        return False
+    return not row.ended or (change.reopens and row.state == "failed")
+
+
+def changed(row: Enrichment, change: EnrichmentChange, now: datetime) -> Enrichment:
+    """The row after an allowed change."""
+    ended = change.state in ("done", "failed")
+    return replace(
+        row,
+        state=change.state,
+        attempts=max(change.attempts, row.attempts),
+        error=None if change.error is None else readable(change.error, ERROR_CHARS),
+        code=change.code,
+        version=change.version or row.version,
+        result=change.result if ended else row.result,
+        updated_at=now,
+        finished_at=now if ended else None,
+    )
+
+
+def superseded(rows: Mapping[str, Enrichment], now: datetime) -> list[Enrichment]:
+    """The rows of a run that have not ended, as they end when the job's next run begins."""
+    error = "the job's next run has begun"
+    return [
+        replace(row, state="failed", code=SUPERSEDED, error=error, updated_at=now, finished_at=now)
+        for row in rows.values()
+        if not row.ended
+    ]
+
+
+def statuses(rows: Mapping[str, Enrichment]) -> dict[str, EnrichmentStatus]:
+    """The published view of the rows, by kind."""
+    return {
+        kind: EnrichmentStatus(
+            state=row.state,
+            attempts=row.attempts,
+            error=row.error,
+            code=row.code,
+            version=row.version,
+            started_at=row.created_at,
+            finished_at=row.finished_at,
+        )
+        for kind, row in sorted(rows.items())
+    }
