@@ -58,10 +58,11 @@ from agents.stages import intake, persist, reconcile, transcribe
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
-from sinks import Overdue, Store
+from sinks.ports.blobs import Store
+from sinks.ports.outbox import Overdue
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
-from sinks.postgres.operations import Operations
+from sinks.postgres.operations import PostgresOperations
 from sinks.postgres.reader import Reader
 from web.app import make_app
 from web.auth import ApiKeys
@@ -256,7 +257,7 @@ class Fleet:
     store: Store
     reader: Reader
     url: str
-    operations: Operations
+    operations: PostgresOperations
     skips: Skips
     #: What keeps running: the stages first, then what goes on beside them.
     parts: list[Part] = field(default_factory=list)
@@ -352,7 +353,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         pool = await connect_pool(dsn)
         database = Postgres(pool, shards=settings.relay_shards)
         stack.push_async_callback(database.close)
-        operations = Operations(pool)
+        operations = PostgresOperations(pool)
         store = open_store(settings)
         stack.push_async_callback(store.close)
         if set(wanted) - {"relay"}:  # which has no use for it

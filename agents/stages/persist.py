@@ -18,7 +18,8 @@ from schemas.events.job import Persisted, Reconciled, RunSweep, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
 from schemas.jobs.rows import File, Job, Transcript
 from schemas.words import Reconciliation, adapter
-from sinks import Blob, Database, Store
+from sinks.ports.blobs import Blob, Store
+from sinks.ports.jobs import Jobs
 
 _JSON = "application/json"
 
@@ -27,7 +28,7 @@ _JSON = "application/json"
 class Persist:
     """What persist needs from outside."""
 
-    database: Database
+    database: Jobs
     store: Store
 
     async def handle(self, envelope: Envelope) -> Outcome:
