@@ -20,7 +20,7 @@ from agents.runtime.kafka.client import Kafka, consumer, producer
 
 if TYPE_CHECKING:
     from bench.measure import Statuses
-    from sinks import Store
+    from sinks.ports.blobs import Store
 
 #: Seconds after the last upload at which what is missing counts as lost.
 PATIENCE_S = 180.0

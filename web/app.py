@@ -11,7 +11,7 @@ from aiohttp import web
 
 from schemas.errors import Unavailable
 from schemas.words import Reconciliation
-from sinks.postgres.coalesce import Coalesce
+from sinks.postgres.connection.coalesce import Coalesce
 from web import views
 from web.connections import Bounds
 from web.openapi import Route, document
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from sinks import Reads, Store
+    from sinks.ports.blobs import Store
+    from sinks.ports.reads import Reads
     from web.auth import ApiKeys
     from web.callbacks import Callbacks
     from web.ports import Health, LiveJobs

@@ -29,7 +29,7 @@ MAX_BYTES, READ_S = 4096, 5.0
 
 
 class ExpeditesPolls(Protocol):
-    """The part of `sinks.Database` that this needs."""
+    """The part of `sinks.ports.providers.requests.Requests` that this needs."""
 
     async def expedite_poll(self, provider: str, provider_id: str) -> bool:
         """Make the next look at a submitted request due now."""

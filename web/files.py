@@ -15,7 +15,7 @@ from web.views import byte_range
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from sinks import Blob, Store
+    from sinks.ports.blobs import Blob, Store
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from schemas.errors import NotFound
 from schemas.jobs.rows import TERMINAL
-from sinks import Blob
+from sinks.ports.blobs import Blob
 from web import views
 from web.files import from_store, send
 from web.ports import Health
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from schemas.jobs.rows import Transcript
-    from sinks import Reads, Store
+    from sinks.ports.blobs import Store
+    from sinks.ports.reads import Reads
     from web.auth import Caller
     from web.shares import Shares
     from web.status import Answer, Statuses

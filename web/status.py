@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from schemas.ids import Key
     from schemas.jobs.rows import Job
     from schemas.jobs.status import StatusVersion
-    from sinks import Reads
+    from sinks.ports.reads import Reads
     from web.ports import LiveJobs
 
 Source = Literal["table", "database"]

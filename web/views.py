@@ -17,12 +17,12 @@ from schemas.events.base import Data
 from schemas.events.job import JobStatus, StepState
 from schemas.ids import Name, Reference
 from schemas.jobs.rows import ORDER, TERMINAL, Job, Status, Transcript
-from sinks import Cursor
+from sinks.ports.reads import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sinks import Page
+    from sinks.ports.reads import Page
     from web.ports import Health
 
 #: Jobs on a page, unless asked otherwise, and at most; and bytes. A job has 2 kB, one whose every step failed 30.
@@ -239,7 +239,7 @@ def tenant_name(text: str) -> str:
 
 
 def wanted_page(query: Mapping[str, str]) -> dict[str, Any]:
-    """Which page of a list is asked for, as `sinks.Reads.jobs` takes it."""
+    """Which page of a list is asked for, as `sinks.ports.reads.Reads.jobs` takes it."""
     return {
         "status": wanted_status(query.get("status")),
         "limit": wanted_number(query, "limit", MAX_PAGE, PAGE),

@@ -8,10 +8,14 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from schemas.errors import Paused, Transient, Unavailable
-from sinks import Database, Traffic
-from sinks.postgres.coalesce import Coalesce
+from sinks.ports.clock import Clock
+from sinks.ports.leases import Leases
+from sinks.ports.providers.limits import Limits
+from sinks.ports.providers.slots import Slots, Traffic
+from sinks.postgres.connection.coalesce import Coalesce
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,10 @@ LINE_S = 3.0
 
 #: Seconds that a call usually waits for in the middle of its work.
 WAIT_S = 10.0
+
+
+class Database(Clock, Slots, Limits, Leases, Protocol):
+    """What a provider's limits ask of the database."""
 
 
 @dataclass
@@ -135,5 +143,5 @@ class ProviderLimiter:
         """A call was answered. That PostgreSQL is away does not make the answer one that did not come."""
         if self.traffic.failures:
             with contextlib.suppress(Unavailable):
-                await self.database.provider_worked(self.provider)
+                await self.database.provider_succeeded(self.provider)
                 await self.look()

@@ -8,7 +8,7 @@ from functools import partial
 from agents.asr.paid_calls import PaidCalls, until_stored
 from schemas import blob_names
 from schemas.errors import NotFound
-from sinks import Store
+from sinks.ports.blobs import Store
 
 
 @dataclass(frozen=True, slots=True)

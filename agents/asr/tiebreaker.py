@@ -26,7 +26,8 @@ from agents.text.reconcile import Compared
 from schemas.errors import ConcordError, NotFound, ProviderError, RateLimited, Transient, Unavailable
 from schemas.jobs.rows import Job, used
 from schemas.words import Hypothesis, Reconciliation, adapter
-from sinks import Database, Store
+from sinks.ports.blobs import Store
+from sinks.ports.providers.usage import UsageRows
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Tiebreaker:
     """A recognizer for stretches, with a memory."""
 
     recognizer: LocalRecognizer | ChunkedRecognizer
-    database: Database
+    database: UsageRows
     store: Store
     clips: Clips
     limiter: RateLimit

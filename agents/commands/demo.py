@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from schemas.events.job import JobStatus
     from schemas.ids import Key
-    from sinks import Store
+    from sinks.ports.blobs import Store
     from sinks.postgres.database import Postgres
 
 #: Whose recordings the demo's are.

@@ -16,9 +16,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from agents.commands.serve import one_of, with_addresses
 from agents.fleet.servers import dsn_of, kafka_of, open_store
 from schemas.errors import NotFound, SettingsError, Unavailable
-from sinks.postgres.connect import connect
+from sinks.postgres.connection.connect import connect
 from sinks.postgres.database import Postgres, connect_pool
-from sinks.postgres.operations import Operations
+from sinks.postgres.operations import PostgresOperations
 from sinks.postgres.reader import Reader
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
     from schemas.jobs.rows import Job
-    from sinks import Store
+    from sinks.ports.blobs import Store
 
 #: What to do about a server that does not answer.
 ADVICE = "`concord up` starts a fleet on this machine; `concord doctor` says what is wrong with a configured one."
@@ -140,10 +140,10 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
 
 
 @contextlib.asynccontextmanager
-async def operations(settings: Settings) -> AsyncIterator[Operations]:
+async def operations(settings: Settings) -> AsyncIterator[PostgresOperations]:
     """What workers and operators tell each other."""
     async with _pool(settings) as pool:
-        yield Operations(pool)
+        yield PostgresOperations(pool)
 
 
 @contextlib.asynccontextmanager

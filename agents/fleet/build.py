@@ -38,10 +38,10 @@ from agents.stages import registry
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
-from sinks import Store
+from sinks.ports.blobs import Store
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
-from sinks.postgres.operations import Operations
+from sinks.postgres.operations import PostgresOperations
 from sinks.postgres.reader import Reader
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         pool = await connect_pool(dsn)
         database = Postgres(pool, shards=settings.relay_shards)
         stack.push_async_callback(database.close)
-        operations = Operations(pool)
+        operations = PostgresOperations(pool)
         store = open_store(settings)
         stack.push_async_callback(store.close)
         if set(wanted) - {"relay"}:  # which has no use for it

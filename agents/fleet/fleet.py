@@ -16,9 +16,10 @@ from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
 from agents.runtime.supervision import Part
 from schemas.errors import Unavailable
-from sinks import Overdue, Store
+from sinks.ports.blobs import Store
+from sinks.ports.outbox import Overdue
 from sinks.postgres.database import Postgres
-from sinks.postgres.operations import Operations
+from sinks.postgres.operations import PostgresOperations
 from sinks.postgres.reader import Reader
 from web.ports import Health, LiveJobs
 from web.status_feed import StatusFeeds
@@ -55,7 +56,7 @@ class Fleet:
     store: Store
     reader: Reader
     url: str
-    operations: Operations
+    operations: PostgresOperations
     skips: Skips
     #: What keeps running: the stages first, then what goes on beside them.
     parts: list[Part] = field(default_factory=list)

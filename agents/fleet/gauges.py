@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import Unavailable
 from schemas.operations import AppFailure
-from sinks import Overdue
 
 if TYPE_CHECKING:
     from agents.fleet.fleet import Fleet
@@ -66,7 +65,7 @@ def _waiting(fleet: Fleet) -> None:
 
 async def _overdue(fleet: Fleet) -> None:
     """What is due and not published, which every worker tells: without the relay, nothing moves anywhere."""
-    fleet.backlog = [Overdue(**row) for row in await fleet.database.overdue(OVERDUE_S)]
+    fleet.backlog = await fleet.database.overdue(OVERDUE_S)
     fleet.metrics.overdue.clear()
     for late in fleet.backlog:
         fleet.metrics.overdue.labels(str(late.shard), late.topic).set(late.rows)

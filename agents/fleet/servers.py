@@ -5,7 +5,7 @@ from __future__ import annotations
 from agents.fleet.settings import Settings
 from agents.runtime.kafka.client import Kafka
 from schemas.errors import SettingsError
-from sinks import Store
+from sinks.ports.blobs import Store
 
 
 def kafka_of(settings: Settings) -> Kafka:

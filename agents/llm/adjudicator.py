@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 from agents.asr.paid_calls import PaidCalls, until_stored
 from agents.asr.protocols import Adjudicator, AdjudicatorAnswer
@@ -20,7 +21,8 @@ from schemas.errors import InvalidInput, ProviderError, RateLimited, Transient
 from schemas.jobs.rows import Adjudication, Usage, used
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Question, Reconciliation
-from sinks import Database
+from sinks.ports.providers.adjudications import Adjudications
+from sinks.ports.providers.usage import UsageRows
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ class Whose:
     tenant_id: str
     job_id: str
     run: int
+
+
+class Database(Adjudications, UsageRows, Protocol):
+    """What adjudicating asks of the database."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from agents.media.transcode import Transcoder
 from schemas.errors import Unavailable
-from sinks import Store
+from sinks.ports.blobs import Store
 
 #: The content type of what `DecodedAudio` gives.
 FLAC = "audio/flac"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from agents.runtime.stage import backoff_s
 from schemas.errors import Contended, Unavailable
 from schemas.jobs.outcome import Step
-from sinks import Database
+from sinks.ports.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class _Waiting:
 class Committer:
     """Commits steps in the order they come; waits out the database's absence."""
 
-    def __init__(self, database: Database, abandoned: Callable[[Step], None] = lambda _: None) -> None:
+    def __init__(self, database: Steps, abandoned: Callable[[Step], None] = lambda _: None) -> None:
         """`abandoned` is told of a step of which nothing could be stored."""
         self._database = database
         self._abandoned = abandoned

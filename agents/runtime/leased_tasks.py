@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from schemas.errors import Unavailable
-from sinks import Database
+from sinks.ports.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class _Piece:
 class LeasedTasks:
     """Up to `limit` pieces of work at once in this process, each under its key's lease."""
 
-    database: Database
+    database: Leases
     #: Names this process among all workers.
     holder: str
     limit: int = 2

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import Transcript, Usage, cost
-from sinks import Traffic
+from sinks.ports.providers.slots import Traffic
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 

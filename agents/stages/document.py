@@ -16,7 +16,7 @@ from schemas import blob_names, topics
 from schemas.events.enrichment import DocumentGenerated
 from schemas.jobs.rows import File, Job
 from schemas.printable import printable
-from sinks import Store
+from sinks.ports.blobs import Store
 
 _CONTENT_TYPE = "text/markdown; charset=utf-8"
 

@@ -23,7 +23,7 @@ from schemas.jobs.outcome import (
 )
 from schemas.jobs.rows import File, Job, OfRun, Usage
 from schemas.topics import Topic
-from sinks import Database
+from sinks.ports.jobs import Jobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Enrichment:
     version: str
     topic: Topic
     make: Make
-    database: Database
+    database: Jobs
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """A run has completed, or its enrichment is asked for again."""

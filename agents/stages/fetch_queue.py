@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from agents.runtime.leased_tasks import LeasedTasks
 from schemas.errors import Unavailable
 from schemas.ids import Key
-from sinks import Database
+from sinks.ports.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def share_of(tenant_id: str) -> str:
 class FetchQueue:
     """The line for the places of one process."""
 
-    database: Database
+    database: Uploads
     work: LeasedTasks
     #: Tenants that have uploads waiting, and how urgent the most urgent of them is, as of the last look.
     _waiting: dict[str, int] = field(default_factory=dict)

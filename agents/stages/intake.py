@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from agents.media.source.audio_source import AudioSource, Fetched, host_of_uri
 from agents.runtime.failpoints import passing
@@ -26,7 +26,11 @@ from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, failed_upload, id_of_upload
 from schemas.jobs.rows import File, Job, ProviderRequest, RequestState
 from schemas.messages import dead_letter
-from sinks import Blob, Database
+from sinks.ports.blobs import Blob
+from sinks.ports.clock import Clock
+from sinks.ports.jobs import Jobs
+from sinks.ports.providers.requests import Requests
+from sinks.ports.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,10 @@ QUEUED_S = 3600.0
 
 #: Seconds for which a host is tried again that says itself when to come back.
 ASKED_S = 3600.0
+
+
+class Database(Clock, Jobs, Requests, Uploads, Protocol):
+    """What intake asks of the database."""
 
 
 @dataclass(frozen=True)

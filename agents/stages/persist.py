@@ -19,7 +19,8 @@ from schemas.events.job import Persisted, Reconciled, RunSweep, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
 from schemas.jobs.rows import File, Job, Transcript
 from schemas.words import Reconciliation, adapter
-from sinks import Blob, Database, Store
+from sinks.ports.blobs import Blob, Store
+from sinks.ports.jobs import Jobs
 
 _JSON = "application/json"
 
@@ -28,7 +29,7 @@ _JSON = "application/json"
 class Persist:
     """What persist needs from outside."""
 
-    database: Database
+    database: Jobs
     store: Store
     #: Kinds of enrichment that begin when a run completes.
     enrichments: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import SpanAdjudicator, Whose
@@ -27,7 +27,10 @@ from schemas.jobs.outcome import IGNORED, Failure, Later, Outcome, Progress
 from schemas.jobs.rows import ProviderRequest
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
-from sinks import Database, Store
+from sinks.ports.blobs import Store
+from sinks.ports.clock import Clock
+from sinks.ports.jobs import Jobs
+from sinks.ports.providers.requests import Requests
 
 #: One at a time, in a thread: deciding is pure computation, and the relay's round trips must not wait for a queue of
 #: it.
@@ -39,6 +42,10 @@ LOOK_S, NEXT_LOOK_S = 2.0, 1.0
 
 #: Seconds by which a run's deadline is put off while a request of it is queued.
 EXTENDED_S = 600.0
+
+
+class Database(Clock, Jobs, Requests, Protocol):
+    """What reconciling asks of the database."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,19 @@ from agents.runtime.stage import Stage, TableStage
 from schemas.envelope import Envelope
 from schemas.jobs.outcome import Failure, Outcome
 from schemas.topics import Topic
-from sinks import Database, Store
+from sinks.ports.blobs import Store
+from sinks.ports.clock import Clock
+from sinks.ports.jobs import Jobs
+from sinks.ports.leases import Leases
+from sinks.ports.providers.limits import Limits
+from sinks.ports.providers.requests import Requests
+from sinks.ports.providers.slots import Slots
+from sinks.ports.providers.strays import Strays
+from sinks.ports.uploads import Uploads
+
+
+class Database(Clock, Jobs, Requests, Strays, Uploads, Slots, Limits, Leases, Protocol):
+    """What stages may ask of the database; each states what it needs."""
 
 
 class Resources(Protocol):

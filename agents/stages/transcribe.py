@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from agents.asr.paid_calls import PaidCalls, until_stored
 from agents.asr.protocols import (
@@ -40,7 +40,10 @@ from schemas.events.job import StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, RequestChange
 from schemas.jobs.rows import OfRun, ProviderRequest, used
 from schemas.words import Hypothesis, adapter
-from sinks import Claim, Database, Store, Stray
+from sinks.ports.blobs import Store
+from sinks.ports.clock import Clock
+from sinks.ports.providers.requests import Claim, Requests
+from sinks.ports.providers.strays import Stray, Strays
 
 #: Seconds for which a claim gives the right to submit. Every submission ends earlier or is not begun.
 CLAIM_S = 15.0
@@ -72,6 +75,10 @@ QUEUED_S = 3600.0
 
 #: Seconds for which an event waits for local work or an upload, and until the next look.
 LOOK_S, NEXT_LOOK_S = 2.0, 1.0
+
+
+class Database(Clock, Requests, Strays, Protocol):
+    """What transcribing asks of the database."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from typing import Final, Protocol
 
 from schemas import ids
 from schemas.errors import Cancelled
 from schemas.events.job import StepState
-from schemas.ids import Key
 from schemas.jobs.outcome import Failure, Outcome, Progress, Step, end_of_failed
 from schemas.jobs.rows import Job
-from schemas.jobs.transitions import Written
+from sinks.ports.jobs import Jobs
+from sinks.ports.steps import Steps
 
 #: The stage's name of these steps, in the inbox, the audit log and `job.failed`.
 NAME: Final = "cancel"
@@ -20,15 +20,8 @@ NAME: Final = "cancel"
 MANY: Final = 100
 
 
-class Cancellable(Protocol):
+class Cancellable(Steps, Jobs, Protocol):
     """What cancelling asks of the database."""
-
-    async def commit(self, steps: Sequence[Step]) -> list[Written | None]: ...
-
-    async def open_jobs(self, tenant_id: str, statuses: Collection[str], after: str, limit: int) -> list[Key]:
-        """The tenant's jobs in these statuses by id, those behind `after`."""
-
-    async def job(self, tenant_id: str, job_id: str) -> Job | None: ...
 
 
 def cancelled(job: Job, reason: str) -> Step:

@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from schemas.errors import Unavailable
+from sinks.ports.upkeep.retention import ExpiresRows
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +27,6 @@ SLICE, ROUND_S, PAUSE_S = 5000, 60.0, 0.05
 
 #: How much longer than a slice the pause after it is.
 REST = 4
-
-
-class ExpiresRows(Protocol):
-    """A database that forgets."""
-
-    async def forget(self, table: str, days: float, rows: int) -> int | None:
-        """Delete at most so many of the table's oldest rows that are older than `days`; how many they were.
-
-        None if another worker is at it. Raises `Unavailable`.
-        """
 
 
 @dataclass(frozen=True)

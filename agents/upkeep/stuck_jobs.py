@@ -14,7 +14,7 @@ from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
 from schemas.events.audio import AudioFetch
 from schemas.jobs.outcome import Failure, Later, Outcome, Step, end_of_failed, failed_progress
 from schemas.jobs.rows import Job, Status
-from sinks.ports.upkeep import StuckJob
+from sinks.ports.upkeep.stuck_jobs import StuckJob
 
 #: The stage's name of these steps, in the inbox and the audit log.
 NAME: Final = "sweeper"

@@ -20,8 +20,11 @@ from schemas import topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import Status
-from sinks import Database, Store
-from sinks.ports.upkeep import AWAITED, Upkeep
+from sinks.ports.blobs import Store
+from sinks.ports.clock import Clock
+from sinks.ports.leases import Leases
+from sinks.ports.upkeep.blob_intents import BlobIntents
+from sinks.ports.upkeep.stuck_jobs import AWAITED, StuckJobs
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,14 @@ OLD_S: Final = 6 * 3600.0
 
 #: Seconds for which one process has the task.
 LEASE_S: Final = 3 * LOOK_S
+
+
+class Database(Clock, Leases, Protocol):
+    """What the sweeper asks of the database."""
+
+
+class Upkeep(StuckJobs, BlobIntents, Protocol):
+    """What the sweeper asks about jobs and blobs."""
 
 
 class Positions(Protocol):

@@ -269,3 +269,20 @@ class Adjudication:
     choice: int | None
     #: Why there is no usable answer.
     fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """What a step did to a run, for operators."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    #: The stage's name.
+    step: str
+    #: `Outcome.audit`, or "repeated" for a step that changed nothing.
+    what: str
+    duration_ms: float
+    #: How often the event was tried before.
+    attempt: int
+    error: str | None

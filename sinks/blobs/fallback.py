@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from schemas.errors import Misconfigured, NotFound, Unavailable
-from sinks import Blob, Store
+from sinks.ports.blobs import Blob, Store
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from uuid import uuid4
 
 from schemas.errors import ConcordError, InvalidInput, Misconfigured, NotFound, Unavailable
 from schemas.time_limit import not_counted
-from sinks import Blob
 from sinks.blobs import rules
 from sinks.blobs.threads import Threads
+from sinks.ports.blobs import Blob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import InvalidInput, NotFound
-from sinks import Blob
 from sinks.blobs.rules import PIECE, check_content_type, check_expiry, check_name, check_prefix, check_range, name_in
+from sinks.ports.blobs import Blob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

@@ -17,10 +17,10 @@ from uuid import uuid4
 
 from schemas.errors import ConcordError, Misconfigured, NotFound, SettingsError, Unavailable
 from schemas.time_limit import not_counted
-from sinks import Blob
 from sinks.blobs import rules
 from sinks.blobs.s3_errors import PERMISSIONS, Denied, Exists, IsFolder, PastEnd, Place, Unsupported, explain, failures
 from sinks.blobs.threads import Threads, settled
+from sinks.ports.blobs import Blob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence

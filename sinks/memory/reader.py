@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from schemas.ids import canonical_uuid
 from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion, status_of, status_version
-from sinks import MANY, Cursor, Page
+from sinks.ports.reads import MANY, Cursor, Page, Reads
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MemoryReader:
-    """`sinks.Reads` on the double of the database."""
+class MemoryReader(Reads):
+    """`Reads` on the double of the database."""
 
     database: MemoryDatabase
 
@@ -34,7 +34,7 @@ class MemoryReader:
     async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by an id or a reference."""
         ids = {name, canonical_uuid(name)}
-        all_of = [job for job in await self._all() if tenant in (None, job.tenant_id)]
+        all_of = [job for job in self.database.all_jobs() if tenant in (None, job.tenant_id)]
         meant = {job.tenant_id: job for job in all_of if job.reference == name}
         meant |= {job.tenant_id: job for job in all_of if job.job_id in ids}
         return [job for _, job in sorted(meant.items())][:limit]
@@ -43,7 +43,7 @@ class MemoryReader:
         self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
     ) -> Page:
         """A page of a tenant's jobs."""
-        mine = [job for job in await self._all() if job.tenant_id == tenant and status in (None, job.status)]
+        mine = [job for job in self.database.all_jobs() if job.tenant_id == tenant and status in (None, job.status)]
         mine.sort(key=lambda job: job.job_id)
         mine.sort(key=_created, reverse=True)
         if before is not None:
@@ -64,17 +64,13 @@ class MemoryReader:
         return [file for key, file in sorted(self.database.files.items()) if key[:2] == (tenant, job_id)]
 
     async def tenants(self, limit: int = 1000) -> list[str]:
-        """Who has jobs."""
-        return sorted({job.tenant_id for job in await self._all()})[:limit]
+        """The tenants that have jobs, in order."""
+        return sorted({job.tenant_id for job in self.database.all_jobs()})[:limit]
 
     async def counts(self) -> dict[str, int]:
         """How many jobs have not ended, by status."""
-        statuses = [job.status for job in await self._all()]
+        statuses = [job.status for job in self.database.all_jobs()]
         return {status: statuses.count(status) for status in OPEN}
-
-    async def _all(self) -> list[Job]:
-        keys = list(self.database._jobs)  # noqa: SLF001 -- two halves of one double
-        return [job for key in keys if (job := await self.database.job(*key)) is not None]
 
 
 def _created(job: Job) -> datetime:

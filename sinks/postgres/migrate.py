@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema: numbered files, each applied once, all under one lock."""
+"""Migrations: numbered SQL files, each applied once, all under one lock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from importlib.resources import files
 import asyncpg
 
 from schemas.errors import SettingsError
-from sinks.postgres.connect import HUNG_S, connect
-from sinks.postgres.errors import unavailable
+from sinks.postgres.connection.connect import HUNG_S, connect
+from sinks.postgres.connection.errors import unavailable
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ async def migrate(dsn: str) -> list[str]:
 
 
 async def _migrate(dsn: str) -> list[str]:
-    # Whoever hangs while it holds the lock must not keep every other worker from starting. But a large table takes its
-    # time, whatever an operator allows other statements.
+    # A process that hangs while it holds the lock must not keep every other worker from starting. But a large table
+    # takes its time, whatever timeout an operator sets for other statements.
     session = {
         "idle_in_transaction_session_timeout": f"{HUNG_S}s",
         "lock_timeout": "0",
@@ -58,16 +58,16 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
         "CREATE TABLE IF NOT EXISTS migrations "
         "(name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
     )
-    known = {r["name"]: r["sha256"] for r in await connection.fetch("SELECT name, sha256 FROM migrations")}
+    applied_before = {r["name"]: r["sha256"] for r in await connection.fetch("SELECT name, sha256 FROM migrations")}
     applied = []
     for name, sql in migrations():
         digest = hashlib.sha256(sql.encode()).hexdigest()
-        if name not in known:
+        if name not in applied_before:
             log.info("applying migration %s", name)
             await connection.execute(sql)
             await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
             applied.append(name)
-        elif known[name] != digest:
+        elif applied_before[name] != digest:
             raise SettingsError(
                 f"migration {name} was applied with another text; a migration never changes, add a new one"
             )

@@ -1,24 +1,24 @@
-"""What people ask of PostgreSQL, under row-level security: a query that forgets whose it is finds nothing foreign."""
+"""What people ask of PostgreSQL, under row-level security: a query that omits the tenant still finds only its rows."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
-from schemas.events.job import JobStatus, StepState
 from schemas.ids import canonical_uuid
 from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion, status_of
-from sinks import MANY, Cursor, Page
-from sinks.postgres import queries
-from sinks.postgres.coalesce import Coalesce
-from sinks.postgres.database import _job, _split
-from sinks.postgres.errors import AWAY, unavailable
-from sinks.postgres.fair_slots import FairSlots
+from sinks.ports.reads import MANY, Cursor, Page, Reads
+from sinks.postgres.connection.coalesce import Coalesce
+from sinks.postgres.connection.errors import AWAY, unavailable
+from sinks.postgres.connection.fair_slots import FairSlots
+from sinks.postgres.connection.port import by_column
+from sinks.postgres.sql.queries import SQL
+from sinks.postgres.sql.tables import FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -28,19 +28,14 @@ if TYPE_CHECKING:
 
     from schemas.ids import Key
 
-SQL = queries.load("reads")
-
-#: Rows of a list after which others have their turn of the event loop.
+#: Rows of a list after which the event loop runs other tasks.
 TURN = 50
 
-#: Questions that are answered at once, over a pool of eight connections, and of one tenant.
+#: Concurrent questions over a pool of eight connections: of all tenants, and of one tenant.
 READ_SLOTS, TENANT_SLOTS = 6, 3
 
 #: Seconds to wait for a free connection, and for an answer. People ask again; they do not wait as long as stages do.
 ACQUIRE_S, ANSWER_S = 3.0, 5.0
-
-_TRANSCRIPT_COLUMNS = tuple(f.name for f in fields(Transcript))
-_FILE_COLUMNS = tuple(f.name for f in fields(File))
 
 #: One round trip into a read-only transaction as a tenant, until the transaction ends. Several statements at once take
 #: no parameters; the name therefore goes as hexadecimal digits, so that nothing in it can be SQL.
@@ -63,51 +58,51 @@ class Used:
     quantity: float
 
 
-class Reader:
-    """`sinks.Reads` on a pool of `sinks.postgres.database.connect_pool`, whose own role is the operator's."""
+class Reader(Reads):
+    """`Reads` on a pool of `sinks.postgres.database.connect_pool`, whose own role is the operator's."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
         self._slots: FairSlots[str | None] = FairSlots(READ_SLOTS, TENANT_SLOTS)
         self._giving_back: set[asyncio.Task[None]] = set()
-        self._standing = Coalesce(self._status_versions)
+        self._versions = Coalesce(self._status_versions)
         self._finding: dict[str | None, Coalesce[str, list[Job]]] = {}
 
     async def job(self, tenant: str, job_id: str) -> Job | None:
-        """The job's row; as that tenant, whoever asks."""
+        """The job's row, read as that tenant."""
         return next((job for job in await self.find(tenant, job_id) if job.job_id == job_id), None)
 
     async def status_version(self, tenant: str, job_id: str) -> StatusVersion | None:
         """How new the job's row is."""
-        return await self._standing((tenant, job_id))
+        return await self._versions((tenant, job_id))
 
     async def _status_versions(self, keys: Sequence[Key]) -> list[StatusVersion | None]:
-        """Over a connection that no list can take: there is one such question at a time."""
+        """Over a connection beside the slots, so that no list can block it: there is one such question at a time."""
         with unavailable():
             async with asyncio.timeout(ACQUIRE_S + ANSWER_S):
-                rows = await self._pool.fetch(SQL["read_status_version"], *_split(keys, 2))
-        found = {(row["tenant_id"], row["job_id"]): (row["created_at"], row["version"]) for row in rows}
-        return [found.get(key) for key in keys]
+                rows = await self._pool.fetch(SQL["read_status_version"], *by_column(keys, 2))
+        versions = {(row["tenant_id"], row["job_id"]): (row["created_at"], row["version"]) for row in rows}
+        return [versions.get(key) for key in keys]
 
     async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by an id or a reference."""
-        asking = self._finding.setdefault(tenant, Coalesce(partial(self._find, tenant)))
+        find = self._finding.setdefault(tenant, Coalesce(partial(self._find, tenant)))
         try:
-            return (await asking(name))[:limit]
+            return (await find(name))[:limit]
         finally:
-            if asking.is_idle:
+            if find.is_idle:
                 self._finding.pop(tenant, None)
 
     async def _find(self, tenant: str | None, names: Sequence[str]) -> list[list[Job]]:
-        found: list[list[Job]] = [[] for _ in names]
+        jobs: list[list[Job]] = [[] for _ in names]
         for row in await self._read(tenant, "find_jobs", names, [canonical_uuid(name) or name for name in names], MANY):
-            found[row["number"] - 1].append(_job(row))
-        return found
+            jobs[row["number"] - 1].append(JOBS.read(row))
+        return jobs
 
     async def jobs(
         self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
     ) -> Page:
-        """A page of a tenant's jobs; as that tenant, whoever asks."""
+        """A page of a tenant's jobs, read as that tenant."""
         behind = (before.created_at, before.job_id) if before else (None, "")
         # One more than asked for tells whether there is a next page.
         if status is None:
@@ -116,7 +111,7 @@ class Reader:
             rows = await self._read(tenant, "read_jobs_in_status", *behind, limit + 1, status)
         jobs = []
         for row in rows[:limit]:
-            jobs.append(_listed(row))
+            jobs.append(status_of(LISTED_JOBS.read(row)))
             if len(jobs) % TURN == 0:
                 await asyncio.sleep(0)
         more = len(rows) > limit
@@ -125,21 +120,21 @@ class Reader:
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""
         rows = await self._read(tenant, "read_transcript", tenant, job_id, run)
-        return Transcript(**{name: rows[0][name] for name in _TRANSCRIPT_COLUMNS}) if rows else None
+        return TRANSCRIPTS.read(rows[0]) if rows else None
 
     async def files(self, tenant: str, job_id: str) -> list[File]:
         """Every blob of the job."""
         rows = await self._read(tenant, "read_files", tenant, job_id)
-        return [File(**{name: row[name] for name in _FILE_COLUMNS}) for row in rows]
+        return [FILES.read(row) for row in rows]
 
     async def tenants(self, limit: int = 1000) -> list[str]:
-        """Who has jobs."""
+        """The tenants that have jobs, in order."""
         return [row["tenant_id"] for row in await self._read(None, "read_tenants", limit)]
 
     async def counts(self) -> dict[str, int]:
         """How many jobs have not ended, by status."""
-        found = {row["status"]: row["jobs"] for row in await self._read(None, "count_open_jobs")}
-        return {status: found.get(status, 0) for status in OPEN}
+        counts = {row["status"]: row["jobs"] for row in await self._read(None, "count_open_jobs")}
+        return {status: counts.get(status, 0) for status in OPEN}
 
     async def usage(self, tenant: str | None, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
         """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""
@@ -166,7 +161,7 @@ class Reader:
                 await connection.execute(_AS_TENANT.format(name=_hex(tenant)), timeout=ANSWER_S)
             yield connection
         finally:
-            # Whoever asked has the answer, and need not wait for the rest: in a busy loop that took as long again.
+            # The caller has the answer and does not wait for the rest: in a busy loop that took as long again.
             task = asyncio.create_task(self._give_back(connection, tenant))
             self._giving_back.add(task)
             task.add_done_callback(self._giving_back.discard)
@@ -179,12 +174,6 @@ class Reader:
             finally:
                 self._slots.release(tenant)
                 await self._pool.release(connection)
-
-
-def _listed(row: Any) -> JobStatus:
-    """A job of a list, of which no more is read than is shown."""
-    values = dict(row) | {"steps": {name: StepState.model_validate(step) for name, step in row["steps"].items()}}
-    return status_of(Job(audio_uri="", **values))
 
 
 def _hex(tenant: str) -> str:

@@ -19,10 +19,12 @@ from schemas.events.job import Persisted, StepState
 from schemas.jobs.outcome import IGNORED, Later, Outcome, Progress, RequestChange, Step
 from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Usage
 from schemas.messages import Message
-from sinks import Claim, Stray
 from sinks.memory.database import MemoryDatabase
-from sinks.postgres.database import SQL, Postgres, connect_pool
+from sinks.ports.providers.requests import Claim
+from sinks.ports.providers.strays import Stray
+from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
+from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
 
 #: Topics on which the tests here schedule something.
@@ -878,7 +880,7 @@ async def test_several_failures_in_a_row_make_a_pause(under_test):
 
     assert traffic.failures == 5
     assert 0 < (traffic.paused_until - await database.now()).total_seconds() <= 1
-    await database.provider_worked("a")
+    await database.provider_succeeded("a")
     assert (await database.grant_slots("a", None)).failures == 0
 
 

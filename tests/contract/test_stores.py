@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 
 from schemas.errors import InvalidInput, NotFound, Unavailable
-from sinks import Blob
 from sinks.blobs.fallback import FallbackStore
 from sinks.blobs.local import LocalStore
 from sinks.blobs.memory import MemoryStore
 from sinks.blobs.s3 import S3Store
+from sinks.ports.blobs import Blob
 from tests.servers.s3 import BUCKET, OWNER, REGION
 
 MB = 1 << 20

@@ -19,7 +19,7 @@ from agents.runtime.outbox import relay
 from schemas.jobs import transitions
 from schemas.jobs.outcome import Outcome
 from schemas.jobs.rows import Job
-from sinks.postgres.database import SQL
+from sinks.postgres.sql.queries import SQL
 
 
 def stock_consumer() -> None:

@@ -33,7 +33,7 @@ from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import Job, Usage
 from schemas.messages import dead_letter
 from schemas.topics import INTAKE_DUE, UPLOADED
-from sinks.postgres.connect import acts_as, connect
+from sinks.postgres.connection.connect import acts_as, connect
 from sinks.postgres.database import connect_pool
 from sinks.postgres.migrate import migrate
 from tests.conftest import need

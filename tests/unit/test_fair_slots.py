@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from sinks.postgres.fair_slots import FairSlots
+from sinks.postgres.connection.fair_slots import FairSlots
 
 
 async def test_a_tenant_with_a_long_queue_keeps_nobody_waiting():

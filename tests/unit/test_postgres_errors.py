@@ -7,7 +7,7 @@ import pytest
 from asyncpg import exceptions
 
 from schemas.errors import Contended, InvalidInput, StorageRefused, Unavailable
-from sinks.postgres.errors import AWAY, BY_CLASS, Verdict, unavailable, verdict
+from sinks.postgres.connection.errors import AWAY, BY_CLASS, Verdict, unavailable, verdict
 
 CLASSES = sorted(
     {

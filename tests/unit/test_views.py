@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.errors import InvalidInput, NotFound
 from schemas.events.job import JobStatus, StepState
 from schemas.jobs.rows import Transcript
-from sinks import Cursor, Page
+from sinks.ports.reads import Cursor, Page
 from web import views
 from web.files import disposition
 

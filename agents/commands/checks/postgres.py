@@ -16,10 +16,10 @@ import asyncpg
 from agents.commands.checks.finding import CLOCK_S, CONNECT_S, Finding, stale
 from agents.fleet.gauges import OVERDUE_S
 from schemas.errors import ConcordError
-from sinks import Overdue
-from sinks.postgres.connect import POOLER, acts_as, connect, problem, worker_session
-from sinks.postgres.database import SQL
+from sinks.ports.outbox import Overdue
+from sinks.postgres.connection.connect import POOLER, acts_as, connect, problem, worker_session
 from sinks.postgres.migrate import migrations
+from sinks.postgres.sql.queries import SQL
 
 if TYPE_CHECKING:
     from agents.fleet.settings import Settings

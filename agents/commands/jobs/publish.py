@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
     from schemas.ids import Key
-    from sinks import Store
+    from sinks.ports.blobs import Store
 
 #: Where the events of this command come from, in CloudEvents' sense. Not "/concord": to the fleet we are strangers.
 SOURCE = "/concord/cli"

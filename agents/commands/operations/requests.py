@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import uuid4
 
 from agents.asr.protocols import RemoteRecognizer
@@ -19,14 +19,16 @@ from schemas.errors import NotFound
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, RequestChange, Step
 from schemas.printable import printable
-from sinks import Stray
+from sinks.ports.clock import Clock
+from sinks.ports.providers.requests import Requests
+from sinks.ports.providers.strays import Stray, Strays
+from sinks.ports.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agents.fleet.settings import Settings
     from schemas.jobs.rows import ProviderRequest
-    from sinks import Database
 
 DESCRIPTION = """Shows requests to providers that may have been accepted, and paid for, although no answer came: those
 that are parked, because the provider's list does not tell; those that a run went on without, until the job is
@@ -114,7 +116,11 @@ async def run_decision(arguments: argparse.Namespace, settings: Settings) -> int
     return 0
 
 
-async def decide(database: Database, row: ProviderRequest, decision: Decision, id: str | None = None) -> bool:
+class Decides(Clock, Steps, Requests, Protocol):
+    """What a decision asks of the database."""
+
+
+async def decide(database: Decides, row: ProviderRequest, decision: Decision, id: str | None = None) -> bool:
     """Write what a person has decided; False if the request is not what it was. Whoever looks for it is fenced out."""
     columns: dict[str, Any] = {"token": row.token + 1, "error": None}
     match decision:
@@ -173,7 +179,7 @@ async def _settled(recognizer: RemoteRecognizer) -> None:
     await asyncio.sleep(seconds)
 
 
-async def recover(database: Database, recognizer: RemoteRecognizer, since: datetime) -> list[Stray]:
+async def recover(database: Strays, recognizer: RemoteRecognizer, since: datetime) -> list[Stray]:
     """Remember what the provider was asked for since then and no row knows; a recording that is submitted later is
     compared with that first.
     """

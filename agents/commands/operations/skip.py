@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
     from schemas.envelope import Record
-    from sinks.postgres.operations import Operations
+    from sinks.postgres.operations import PostgresOperations
 
 #: Seconds for which the record is looked for, and between looks at whether it has been passed over.
 READ_S, LOOK_S = 10.0, 0.5
@@ -149,7 +149,7 @@ async def _still_ahead(where: Kafka, stages: Sequence[str], tp: TopicPartition, 
     return ahead
 
 
-async def _done(operations: Operations, skip: Skip, stages: Sequence[str], seconds: float) -> bool:
+async def _done(operations: PostgresOperations, skip: Skip, stages: Sequence[str], seconds: float) -> bool:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         if set(stages) <= set(await operations.done_by(skip)):

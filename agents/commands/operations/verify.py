@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from schemas.ids import Key
     from schemas.jobs.outcome import Step
-    from sinks import Store
+    from sinks.ports.blobs import Store
     from sinks.postgres.database import Postgres
 
 #: Files, or blobs, that are looked at in one question.

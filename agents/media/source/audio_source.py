@@ -23,9 +23,9 @@ from schemas import blob_names
 from schemas.errors import NotFound, RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.events.audio import AudioFetch
 from schemas.ids import Key
-from sinks import Blob, Store
 from sinks.blobs import rules
 from sinks.blobs.threads import Threads
+from sinks.ports.blobs import Blob, Store
 
 _PIECE = 1 << 18
 
@@ -58,7 +58,7 @@ class AudioSource:
     max_bytes: int = 2 << 30
     #: Folders of this installation, which `file://` never reads.
     own: tuple[Path, ...] = ()
-    #: Told of each blob before it is written, see `sinks.ports.upkeep.Upkeep.intend_blob`.
+    #: Called with each blob before it is written, see `sinks.ports.upkeep.blob_intents`.
     intended: Callable[[Key, str], Awaitable[None]] = _nobody
     _downloader: Downloader = field(init=False)
     _files: AudioFiles = field(init=False)

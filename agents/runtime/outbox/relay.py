@@ -33,10 +33,10 @@ from agents.runtime.outbox.publisher import GROUP, BatchRefused, Publisher, Refu
 from agents.runtime.outbox.quarantine import Group, Parked, Quarantine
 from schemas import topics
 from schemas.errors import Unavailable
-from sinks import Database
-from sinks.postgres.connect import connect
-from sinks.postgres.database import SQL
-from sinks.postgres.errors import AWAY
+from sinks.ports.steps import Steps
+from sinks.postgres.connection.connect import connect
+from sinks.postgres.connection.errors import AWAY
+from sinks.postgres.sql.queries import SQL
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Relay:
         kafka: Kafka,
         shard: int,
         metrics: Metrics,
-        database: Database,
+        database: Steps,
         *,
         refusals: refused_events.Refusals = MappingProxyType({}),
         look_at_topics: Callable[[], None] = lambda: None,

@@ -11,15 +11,14 @@ FROM unnest($1::text[], $2::text[]) AS k (tenant_id, job_id) JOIN jobs USING (te
 -- before whose reference. Never `SELECT *`: metadata may be 850 kB a job.
 SELECT n.number, j.* FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (name, id, number) CROSS JOIN LATERAL (
     SELECT DISTINCT ON (tenant_id)
-           tenant_id, job_id, reference, run, status, version, filename, audio_uri, original_uri, content_type, duration_ms, language,
-           priority, options, steps, reason, code, created_at, updated_at, completed_at, queued_at
+           {jobs.columns}
     FROM jobs WHERE job_id IN (n.name, n.id) OR reference = n.name
     ORDER BY tenant_id, job_id IN (n.name, n.id) DESC LIMIT $3) AS j
 ORDER BY n.number, j.tenant_id;
 
 -- name: read_jobs
 -- A page of a tenant's jobs behind ($1, $2), or from the newest. Only ever asked as a tenant.
-SELECT tenant_id, job_id, reference, run, status, version, filename, steps, reason, code, created_at, updated_at, completed_at
+SELECT {listed_jobs.columns}
 FROM jobs
 WHERE created_at <= coalesce($1::timestamptz, 'infinity')
   AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
@@ -27,7 +26,7 @@ ORDER BY created_at DESC, job_id LIMIT $3;
 
 -- name: read_jobs_in_status
 -- The same for jobs in status $4. A query of its own: a condition that may be switched off could use no index.
-SELECT tenant_id, job_id, reference, run, status, version, filename, steps, reason, code, created_at, updated_at, completed_at
+SELECT {listed_jobs.columns}
 FROM jobs
 WHERE status = $4 AND created_at <= coalesce($1::timestamptz, 'infinity')
   AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
@@ -35,10 +34,10 @@ ORDER BY created_at DESC, job_id LIMIT $3;
 
 -- name: read_transcript
 -- Of run $3, or of the newest run that has one.
-SELECT * FROM transcripts WHERE tenant_id = $1 AND job_id = $2 AND run = coalesce($3::int, run) ORDER BY run DESC LIMIT 1;
+SELECT {transcripts.columns} FROM transcripts WHERE tenant_id = $1 AND job_id = $2 AND run = coalesce($3::int, run) ORDER BY run DESC LIMIT 1;
 
 -- name: read_files
-SELECT * FROM files WHERE tenant_id = $1 AND job_id = $2 ORDER BY run, kind;
+SELECT {files.columns} FROM files WHERE tenant_id = $1 AND job_id = $2 ORDER BY run, kind;
 
 -- name: read_tenants
 -- From one tenant to the next by the index: as many steps as there are tenants, however many jobs they have.

@@ -1,4 +1,4 @@
-"""A number of places that tenants share: each waits for its own requests, and free places go to tenants in turn."""
+"""A semaphore that tenants share: each waits behind its own requests only, and free slots go to tenants in turn."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Tenant = TypeVar("Tenant")
 
 
 class FairSlots(Generic[Tenant]):
-    """`slots` places, of which one tenant has `each` at most."""
+    """`slots` slots, of which one tenant holds `each` at most."""
 
     def __init__(self, slots: int, each: int) -> None:
         self._free, self._each = slots, each
         self._held: Counter[Tenant] = Counter()
-        #: Who waits, by tenant; the tenant whose turn it is comes first.
+        #: Waiting requests by tenant; the tenant whose turn it is comes first.
         self._waiting: OrderedDict[Tenant, deque[asyncio.Future[None]]] = OrderedDict()
 
     @contextlib.asynccontextmanager
     async def held(self, tenant: Tenant) -> AsyncIterator[None]:
-        """A place, for as long as the context lasts."""
+        """A slot, for as long as the context lasts."""
         await self.acquire(tenant)
         try:
             yield
@@ -32,19 +32,19 @@ class FairSlots(Generic[Tenant]):
             self.release(tenant)
 
     async def acquire(self, tenant: Tenant) -> None:
-        """Wait for a place; to be given back with `release`."""
+        """Wait for a slot; `release` returns it."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
         self._admit()
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # admitted at this very moment
+            if turn.done() and not turn.cancelled():  # admitted at the same moment
                 self.release(tenant)
             raise
 
     def release(self, tenant: Tenant) -> None:
-        """Give a place back."""
+        """Return a slot."""
         self._free += 1
         self._held[tenant] -= 1
         if not self._held[tenant]:

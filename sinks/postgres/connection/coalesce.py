@@ -1,4 +1,4 @@
-"""Questions that are asked at the same moment become one: a round trip per batch, not per event."""
+"""Batching of calls: questions that are asked at the same moment share one statement, a round trip per batch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from schemas.time_limit import not_counted
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-#: Keys in one question at most.
+#: Keys in one batch at most.
 MANY = 200
 
 
 class Coalesce(Generic[K, V]):
     """`ask_many(keys)`, which answers in the order of its (distinct) keys, as a function of one key.
 
-    While one question is under way the next keys gather. Two callers with the same key in one batch get the same
-    answer.
+    While one batch is under way the next keys gather. Two callers with the same key in one batch get the same answer.
     """
 
     def __init__(self, ask_many: Callable[[Sequence[K]], Awaitable[Sequence[V]]]) -> None:
@@ -30,7 +29,7 @@ class Coalesce(Generic[K, V]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is being asked."""
+        """Whether no batch is under way."""
         return not self._waiting and (self._task is None or self._task.done())
 
     async def __call__(self, key: K) -> V:
@@ -44,7 +43,7 @@ class Coalesce(Generic[K, V]):
 
     async def _drain(self) -> None:
         while self._waiting:
-            await asyncio.sleep(0)  # whoever else is about to ask in this turn of the loop comes along
+            await asyncio.sleep(0)  # the batch also gets the keys of tasks that run in this turn of the loop
             keys = list(self._waiting)[:MANY]
             await self._answer({key: self._waiting.pop(key) for key in keys})
 
@@ -52,9 +51,9 @@ class Coalesce(Generic[K, V]):
         keys = list(batch)
         try:
             answers = await self._ask_many(keys)
-        except Exception as exc:  # noqa: BLE001 - it is the askers' to handle: each gets it
+        except Exception as exc:  # noqa: BLE001 - each caller gets it
             if isinstance(exc, Contended | InvalidInput) and len(keys) > 1:
-                # It lies with some of them: a row that somebody has locked, a key that cannot be one.
+                # The cause is one of the keys: a row that is locked, a key that the database refuses.
                 for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
                     await self._answer({key: batch[key] for key in half})
                 return
@@ -67,5 +66,5 @@ class Coalesce(Generic[K, V]):
 
 
 def _open(futures: Iterable[list[asyncio.Future[V]]]) -> list[asyncio.Future[V]]:
-    """Those that nobody has stopped waiting for."""
+    """Those whose callers still wait."""
     return [future for some in futures for future in some if not future.done()]

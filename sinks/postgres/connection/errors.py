@@ -1,8 +1,8 @@
 """What an error of PostgreSQL means for a step, by SQLSTATE: the one place where that is decided.
 
-Waiting is the default. A job that is failed because of a state of ours (a lock, a failover, a migration that rolls, a
-release with a broken statement) is lost for its user; one that waits goes on by itself when that is mended, and how
-long the oldest step has waited is a metric. So only what lies with the values themselves is final.
+Waiting is the default. A job that fails because of a state of the server (a lock, a failover, a migration, a release
+with a broken statement) is lost for its user; one that waits continues by itself when that state ends, and how long the
+oldest step has waited is a metric. So only errors about the values themselves are final.
 """
 
 from __future__ import annotations

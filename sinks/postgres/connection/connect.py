@@ -1,4 +1,4 @@
-"""Connecting to PostgreSQL: as whom, with which session settings, and what it means when no connection is made.
+"""Connecting to PostgreSQL: the role, the session settings, and what it means when no connection is made.
 
 Workers, migrations and `concord doctor` connect through here, so that what the doctor calls fine is what workers do.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from schemas.errors import Misconfigured, Unavailable
-from sinks.postgres.errors import AWAY
+from sinks.postgres.connection.errors import AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,13 +94,13 @@ def problem(exc: BaseException) -> Problem:
         case ValueError() | asyncpg.ClientConfigurationError():
             return Problem("DATABASE_URL cannot be read", _WRITE, final=True)  # the message may repeat the password
         case asyncpg.PostgresError():
-            return _said(exc)
+            return _refusal(exc)
         case _:
             return Problem(f"{type(exc).__name__}: {exc}", "look at PostgreSQL's log")
 
 
-def _said(exc: asyncpg.PostgresError) -> Problem:
-    """What the server refused, by its SQLSTATE."""
+def _refusal(exc: asyncpg.PostgresError) -> Problem:
+    """What the server refuses, by its SQLSTATE."""
     text = str(exc).splitlines()[0]
     match getattr(exc, "sqlstate", None):
         case "08P01" if "startup parameter" in text:  # PgBouncer, by default, for all but a few settings
@@ -134,17 +134,22 @@ _FAILED: tuple[type[BaseException], ...] = (*AWAY, ValueError, ssl.SSLError, asy
 
 @contextlib.contextmanager
 def connecting() -> Iterator[None]:
-    """Raise `Unavailable` for what may pass, `Misconfigured` for what will not, both with the server's words."""
+    """Translate errors of connecting, with the server's words.
+
+    Raises:
+        Unavailable: waiting may help.
+        Misconfigured: waiting does not help.
+    """
     try:
         yield
     except _FAILED as exc:
-        found = problem(exc)
-        kind = Misconfigured if found.final else Unavailable
-        raise kind(f"PostgreSQL: {found.text}. What to do: {found.advice}") from exc
+        reason = problem(exc)
+        kind = Misconfigured if reason.final else Unavailable
+        raise kind(f"PostgreSQL: {reason.text}. What to do: {reason.advice}") from exc
 
 
 async def acts_as(connection: Any, role: str) -> None:
-    """Make sure that the session has the role that was asked for: a pooler that drops settings would leave the
+    """Check that the session has the role that was asked for: a pooler that drops settings would leave the
     login's rights, under which row-level security may not hold.
 
     Raises Misconfigured.

@@ -1,0 +1,40 @@
+"""The double of jobs' rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from schemas.ids import Key
+from schemas.jobs.rows import Job
+from sinks.memory.state import MemoryState
+from sinks.ports.jobs import Jobs
+
+METADATA = TypeAdapter(dict[str, Any])
+
+
+@dataclass
+class MemoryJobs(MemoryState, Jobs):
+    """`Jobs` in this process."""
+
+    async def job(self, tenant_id: str, job_id: str) -> Job | None:
+        """The job's row, without its metadata."""
+        return self._load(tenant_id, job_id)
+
+    async def metadata(self, tenant_id: str, job_id: str) -> dict[str, Any]:
+        """What the job's producer sent along."""
+        return METADATA.validate_json(self._metadata.get((tenant_id, job_id), b"{}"))
+
+    async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
+        """The tenant's jobs that have this id or this reference."""
+        other = self._references.get((tenant_id, reference)) if reference is not None else None
+        keys = dict.fromkeys(key for key in ((tenant_id, job_id), other) if key is not None)
+        return [job for key in keys if (job := self._load(*key)) is not None]
+
+    async def open_jobs(self, tenant_id: str, statuses: Collection[str], after: str, limit: int) -> list[Key]:
+        """A page of the tenant's jobs that have not ended, by id."""
+        open_jobs = [job for job in self.all_jobs() if job.tenant_id == tenant_id and not job.ended]
+        return sorted(job.key for job in open_jobs if job.status in statuses and job.job_id > after)[:limit]

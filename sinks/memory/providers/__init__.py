@@ -1,0 +1,1 @@
+"""Doubles of what the database keeps about external recognizers and models."""

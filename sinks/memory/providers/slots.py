@@ -1,0 +1,64 @@
+"""The double of slots for concurrent requests to a provider."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from schemas import topics
+from schemas.jobs.rows import ProviderRequest
+from sinks.memory.providers.limits import MemoryLimits
+from sinks.memory.state import REQUEST
+from sinks.ports.providers.slots import Slots, Traffic, free
+
+
+@dataclass
+class MemorySlots(MemoryLimits, Slots):
+    """`Slots` in this process. A provider's load tells of its pause, hence the base."""
+
+    async def acquire_slot(self, tenant_id: str, job_id: str, run: int, provider: str, slots: int) -> bool:
+        """Whether the request is under way; if not, it is queued."""
+        row = self._of_run(tenant_id, job_id, run)[provider]
+        if row.state != "waiting" or row.admitted_at:
+            return True
+        job = self._load(tenant_id, job_id)
+        if job and not self._queue(provider) and free(slots, len(self._under_way(provider)), 9 - job.priority):
+            placed = replace(row, admitted_at=self.clock())
+        else:
+            placed = replace(row, queued_at=row.queued_at or self.clock())
+        self._write(placed)
+        return placed.admitted_at is not None
+
+    async def grant_slots(self, provider: str, slots: int | None) -> Traffic:
+        """Give free slots to queued requests, and make their events due; the provider's load afterwards."""
+        if slots is not None:
+            self._grant(provider, slots)
+        parked = sum((row.provider, row.state) == (provider, "parked") for row in self._all_requests())
+        queued, failures = len(self._queue(provider)), self._breaker(provider).failures
+        return Traffic(len(self._under_way(provider)), queued, failures, self._paused_until(provider), parked)
+
+    def _grant(self, provider: str, slots: int) -> None:
+        queue = self._queue(provider)
+        tenants = Counter(row.tenant_id for row in self._under_way(provider))
+        while queue:
+            urgency, row = min(queue, key=lambda q: (q[0], tenants[q[1].tenant_id], q[1].queued_at))
+            if not free(slots, tenants.total(), urgency):
+                return
+            queue.remove((urgency, row))
+            if self._make_due(topics.requests(provider).name, {(row.tenant_id, row.job_id)}):
+                self._write(replace(row, admitted_at=self.clock()))
+                tenants[row.tenant_id] += 1
+
+    def _under_way(self, provider: str) -> list[ProviderRequest]:
+        rows = self._of_provider(provider)
+        return [r for r in rows if r.state in ("intended", "submitted") or (r.state == "waiting" and r.admitted_at)]
+
+    def _queue(self, provider: str) -> list[tuple[int, ProviderRequest]]:
+        """Queued requests with their urgency, the oldest first."""
+        rows = [r for r in self._of_provider(provider) if r.state == "waiting" and r.queued_at and not r.admitted_at]
+        jobs = [(row, self._load(row.tenant_id, row.job_id)) for row in rows]
+        queue = [(9 - job.priority, row) for row, job in jobs if job]
+        return sorted(queue, key=lambda q: q[1].queued_at or self.clock())
+
+    def _of_provider(self, provider: str) -> list[ProviderRequest]:
+        return [REQUEST.validate_json(run[provider]) for run in self._requests.values() if provider in run]

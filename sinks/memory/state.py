@@ -1,0 +1,89 @@
+"""The rows that several doubles share, in dictionaries. Rows are kept as JSON, so that a value which PostgreSQL cannot
+store fails here too, and a row that was read can be changed without changing what is stored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
+
+from schemas.errors import StorageRefused
+from schemas.ids import Key
+from schemas.jobs.rows import File, Job, ProviderRequest, Transcript, Usage
+from schemas.messages import Message
+from sinks.ports.clock import Clock
+
+JOB = TypeAdapter(Job)
+REQUEST = TypeAdapter(ProviderRequest)
+
+#: A NUL in JSON, behind an even number of backslashes.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def dump(kind: TypeAdapter[Any], value: object) -> bytes:
+    """The value as JSON. Raises StorageRefused for what PostgreSQL does not store either."""
+    try:
+        data = kind.dump_json(value)
+    except PydanticSerializationError as exc:  # a lone surrogate
+        raise StorageRefused(f"the database does not store this ({type(exc).__name__})") from exc
+    if _NUL.search(data):
+        raise StorageRefused("the database does not store this (NUL)")
+    return data
+
+
+@dataclass
+class MemoryState(Clock):
+    """Rows of this process, by key. `outbox` is what a relay would publish, with due times."""
+
+    #: The database's clock.
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    outbox: list[tuple[datetime, Message]] = field(default_factory=list)
+    transcripts: dict[tuple[str, str, int], Transcript] = field(default_factory=dict)
+    files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
+    #: Job, stage, what it did, error.
+    audit: list[tuple[str, str, str, str | None]] = field(default_factory=list)
+    _jobs: dict[Key, bytes] = field(default_factory=dict)
+    _metadata: dict[Key, bytes] = field(default_factory=dict)
+    #: By (tenant, reference).
+    _references: dict[tuple[str, str], Key] = field(default_factory=dict)
+    #: By (tenant, job, run), then provider.
+    _requests: dict[tuple[str, str, int], dict[str, bytes]] = field(default_factory=dict)
+    _usage: dict[tuple[str, str, int, str, str, str], Usage] = field(default_factory=dict)
+    #: By URI: the job whose blob is about to be written, and since when.
+    _intents: dict[str, tuple[Key, datetime]] = field(default_factory=dict)
+
+    async def now(self) -> datetime:
+        """The clock's time."""
+        return self.clock()
+
+    def all_jobs(self) -> list[Job]:
+        """Every job's row, without its metadata, in the order of creation."""
+        return [JOB.validate_json(data) for data in self._jobs.values()]
+
+    def _load(self, tenant_id: str, job_id: str) -> Job | None:
+        data = self._jobs.get((tenant_id, job_id))
+        return JOB.validate_json(data) if data else None
+
+    def _of_run(self, tenant_id: str, job_id: str, run: int) -> dict[str, ProviderRequest]:
+        rows = self._requests.get((tenant_id, job_id, run), {})
+        return {provider: REQUEST.validate_json(data) for provider, data in rows.items()}
+
+    def _all_requests(self) -> list[ProviderRequest]:
+        return [REQUEST.validate_json(data) for run in self._requests.values() for data in run.values()]
+
+    def _write(self, row: ProviderRequest) -> None:
+        self._requests[row.tenant_id, row.job_id, row.run][row.provider] = REQUEST.dump_json(row)
+
+    def _make_due(self, topic: str, jobs: Collection[tuple[str | None, str | None]]) -> list[UUID]:
+        """Make the events of these jobs on a topic due that were put off; their ids."""
+        now = self.clock()
+        waiting = [m.id for due, m in self.outbox if m.topic == topic and (m.tenant_id, m.job_id) in jobs and due > now]
+        self.outbox = [(now if m.id in waiting else due, m) for due, m in self.outbox]
+        return waiting

@@ -1,0 +1,93 @@
+"""The double of steps: the rules of `schemas.jobs.transitions` over dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from schemas.ids import Key
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import Job, ProviderRequest, Transcript, Usage
+from schemas.jobs.transitions import Rows, Written, advance
+from sinks.memory.jobs import METADATA
+from sinks.memory.providers.usage import MemoryUsage
+from sinks.memory.state import JOB, REQUEST, dump
+from sinks.ports.steps import Steps
+
+_Results = tuple[Transcript | None, str | None, tuple[Usage, ...]]
+_RESULTS: TypeAdapter[_Results] = TypeAdapter(_Results)
+
+
+@dataclass
+class MemorySteps(MemoryUsage, Steps):
+    """`Steps` in this process."""
+
+    _inbox: set[tuple[str, UUID]] = field(default_factory=set)
+
+    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+        """All steps at once, or none."""
+        before = self._copy() if len(steps) > 1 else {}
+        try:
+            return [self._commit(step) for step in steps]
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _copy(self) -> dict[str, Any]:
+        copies = {name: copy(value) for name, value in vars(self).items() if isinstance(value, dict | set | list)}
+        return copies | {"_requests": {run: dict(rows) for run, rows in self._requests.items()}}
+
+    def _commit(self, step: Step) -> Written | None:
+        if (step.stage, step.event_id) in self._inbox:
+            return None
+        key = step.outcome.key
+        job = self._load(*key) if key else None
+        rows = Rows(job, self._of_run(*key, job.run) if key and job else {}, self._namesake(step.outcome.create))
+        written = advance(step, rows, self.clock())
+        dump(_RESULTS, (written.transcript, step.outcome.error, tuple(written.usage)))
+        if rows.job is not None and key:
+            self._write_job(key, rows.job, rows.requests)
+        if step.outcome.remembered and not written.forgotten:
+            self._inbox.add((step.stage, step.event_id))
+        self._write_results(step, written, rows.job)
+        return written
+
+    def _write_job(self, key: Key, job: Job, requests: dict[str, ProviderRequest]) -> None:
+        row = dump(JOB, replace(job, metadata=None))
+        stored = {provider: dump(REQUEST, request) for provider, request in requests.items()}
+        if job.metadata is not None:
+            self._metadata[key] = METADATA.dump_json(job.metadata)
+        self._jobs[key] = row
+        if job.reference is not None:
+            self._references[job.tenant_id, job.reference] = key
+        self._requests.setdefault((*key, job.run), {}).update(stored)
+
+    def _namesake(self, job: Job | None) -> Job | None:
+        key = self._references.get((job.tenant_id, job.reference)) if job and job.reference else None
+        return self._load(*key) if job and key and key != job.key else None
+
+    def _write_results(self, step: Step, written: Written, job: Job | None) -> None:
+        if (text := written.transcript) is not None:
+            self.transcripts.setdefault((text.tenant_id, text.job_id, text.run), text)
+        self._keep_usage(written.usage)
+        self.files.update({(f.tenant_id, f.job_id, f.run, f.kind): f for f in written.files})
+        self._settle_blobs(step, written)
+        self.outbox = [(due, m) for due, m in self.outbox if m.id not in written.cancelled]
+        self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
+        if job is not None and step.outcome.audit:
+            what = step.outcome.audit if written.applied else "repeated"
+            self.audit.append((job.job_id, step.stage, what, step.outcome.error))
+
+    def _settle_blobs(self, step: Step, written: Written) -> None:
+        """The files of a step that was applied are referred to; those of a refused one are orphans at once."""
+        for file in step.outcome.files:
+            if written.applied:
+                self._intents.pop(file.uri, None)
+            elif file.uri in self._intents:
+                self._intents[file.uri] = (self._intents[file.uri][0], datetime.min.replace(tzinfo=UTC))

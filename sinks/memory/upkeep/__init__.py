@@ -1,0 +1,1 @@
+"""Doubles of what keeps the stores in order."""

@@ -1,0 +1,48 @@
+"""The double of jobs that do not move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from schemas import topics
+from schemas.ids import Key
+from schemas.jobs.rows import Job, Status
+from sinks.memory.state import MemoryState
+from sinks.ports.upkeep.stuck_jobs import AWAITED, StuckJob, StuckJobs
+
+
+@dataclass
+class MemoryStuckJobs(MemoryState, StuckJobs):
+    """`StuckJobs` in this process."""
+
+    #: By job: its version when it was revived, how often, and when last.
+    _revivals: dict[Key, tuple[int, int, datetime]] = field(default_factory=dict)
+
+    async def stuck_jobs(self, status: Status, before: datetime, limit: int) -> list[StuckJob]:
+        """Jobs in this status that have not changed since `before` and for which no event waits."""
+        jobs = [job for job in self.all_jobs() if job.status == status]
+        idle = [job for job in jobs if (job.updated_at or before) < before and self._revived_at(job) < before]
+        stuck = (self._stuck(job) for job in sorted(idle, key=lambda job: job.updated_at or before))
+        return [one for one in stuck if one is not None][:limit]
+
+    def _revived_at(self, job: Job) -> datetime:
+        return self._revivals.get(job.key, (0, 0, datetime.min.replace(tzinfo=UTC)))[2]
+
+    def _stuck(self, job: Job) -> StuckJob | None:
+        waiting = {m.topic for _, m in self.outbox if (m.tenant_id, m.job_id) == job.key and m.run in (None, job.run)}
+        version, times, _ = self._revivals.get(job.key, (0, 0, None))
+        times = times if version == job.version else 0
+        if job.status != "transcribing":
+            return None if waiting & {*AWAITED[job.status]} else StuckJob(job, times=times)
+        rows = self._of_run(*job.key, job.run).values()
+        silent = sorted(r.provider for r in rows if not r.ended and topics.requests(r.provider).name not in waiting)
+        without_deadline = topics.RECONCILE_DUE.name not in waiting
+        return StuckJob(job, tuple(silent), without_deadline, times) if silent or without_deadline else None
+
+    async def note_revivals(self, jobs: Sequence[Job]) -> None:
+        """Count that the events of these jobs were made again."""
+        for job in jobs:
+            version, times, _ = self._revivals.get(job.key, (0, 0, None))
+            self._revivals[job.key] = (job.version, times + 1 if version == job.version else 1, self.clock())

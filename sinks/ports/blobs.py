@@ -1,0 +1,92 @@
+"""The port of a blob store: bytes by name, such as recordings and transcripts in a folder or in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored object, as the store confirmed it."""
+
+    uri: str
+    size_bytes: int
+    #: Hex digest of the content.
+    sha256: str
+    content_type: str
+
+
+class Store(Protocol):
+    """Blobs by name (`tenant/job/raw_transcript.json`); a blob is found by the URI that `put` and `uri` return.
+
+    Names are segments divided by `/`, none empty or beginning with a dot (so no `..`, no absolute path), without
+    backslashes and control characters, at most 255 bytes each and 900 in all (`sinks.blobs.rules.check_name`). One blob
+    should not lie inside another (`a` and `a/b`): S3 takes that, a folder refuses it.
+
+    Raises:
+        Unavailable: the store cannot be reached or is full.
+        Misconfigured: the same (a subclass, and also a `SettingsError`), where only an operator can change that.
+        NotFound: there is no such blob.
+        InvalidInput: the name or URI is not one of this store's.
+    An error that `content` raises passes through unchanged.
+    """
+
+    async def put(
+        self, name: str, content: bytes | AsyncIterator[bytes], content_type: str, *, once: bool = False
+    ) -> Blob:
+        """Store durably and atomically: a reader sees the whole blob or none. Writing again replaces it.
+
+        With `once` a blob that exists already stays and is what is returned; its sha256 tells whether the content is
+        the same. Of several writers at the same time, one wins. Pieces may have any size; memory stays bounded. A put
+        that is cancelled or fails leaves what was there before, or the whole blob.
+        """
+
+    async def get(self, uri: str) -> bytes:
+        """The whole blob; for small ones (JSON)."""
+
+    def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The blob in pieces, optionally only bytes `start` to `end` (exclusive), cut at the blob's end.
+
+        All pieces are of one version, also if the blob is replaced meanwhile. Errors are raised when a piece is asked
+        for, not by the call.
+        """
+
+    async def stat(self, uri: str) -> Blob | None:
+        """What is stored there, or None. A file that another program put there may have to be read as a whole."""
+
+    def local_path(self, uri: str) -> AbstractAsyncContextManager[Path]:
+        """The blob as a file for as long as the context lasts; the file must not be changed.
+
+        In a folder it is the blob itself: replacing or deleting the blob meanwhile affects the reader, too.
+        """
+
+    async def presigned_url(self, uri: str, expires_s: int) -> str | None:
+        """A URL that gives read access for `expires_s` seconds (at most a week); None if the store has no such URLs."""
+
+    async def delete(self, uri: str) -> None:
+        """Remove the blob; no error if it is gone already."""
+
+    def list(self, prefix: str) -> AsyncIterator[str]:
+        """URIs of all blobs whose name begins with `prefix`, in no order; deleting them meanwhile is allowed.
+
+        The prefix is empty or ends in `/`; any other raises InvalidInput, because `acme` would also match `acme2`.
+        """
+
+    def uri(self, name: str) -> str:
+        """The URI that a blob of this name has or would have."""
+
+    def name(self, uri: str) -> str:
+        """The name behind a URI of this store. Raises InvalidInput for any other URI."""
+
+    async def check(self) -> Sequence[str]:
+        """Write, read and delete a probe as the stages do; one sentence for each feature that the server lacks.
+
+        Raises Unavailable or Misconfigured with what is wrong and what to do about it.
+        """
+
+    async def close(self) -> None:
+        """Release connections and threads; the store cannot be used afterwards. Safe to call twice."""

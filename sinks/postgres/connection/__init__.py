@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: sessions and roles, what errors mean, and how many callers share one statement."""

@@ -1,0 +1,48 @@
+"""The base of the ports on PostgreSQL: a pool of connections, and statements by name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from sinks.ports.clock import Clock
+from sinks.postgres.connection.errors import unavailable
+from sinks.postgres.sql.queries import SQL
+
+#: Seconds to wait for a free connection of the pool.
+ACQUIRE_S = 10
+
+
+class PostgresPort(Clock):
+    """`Clock` on a pool. `shards` is how many relays share the rows of the outbox."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, shards: int = 1) -> None:
+        self._pool = pool
+        self._shards = shards
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        now: datetime = (await self._fetch("now"))[0][0]
+        return now
+
+    async def _fetch(self, name: str, *arguments: Any) -> list[Any]:
+        """The rows of one statement, over a connection of its own."""
+        with unavailable():
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+                return await connection.fetch(SQL[name], *arguments)
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Any]:
+        """A connection in a transaction of its own."""
+        with unavailable():
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
+                yield connection
+
+
+def by_column(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows of so many columns as one list per column, for `unnest`; also where there are no rows."""
+    return [[row[n] for row in rows] for n in range(width)]

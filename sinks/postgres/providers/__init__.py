@@ -1,0 +1,1 @@
+"""What PostgreSQL keeps about external recognizers and models."""

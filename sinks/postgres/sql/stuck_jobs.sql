@@ -1,0 +1,29 @@
+-- name: stuck_jobs
+-- Open jobs that have not changed for long and for which nothing waits in the outbox. A recognizer's request has a topic of its own;
+-- all else of a stage is on the topics $4.
+SELECT {jobs.columns as j}, q.providers, q.without_deadline, CASE WHEN r.version = j.version THEN r.times ELSE 0 END AS times
+FROM jobs j
+LEFT JOIN revivals r USING (tenant_id, job_id)
+CROSS JOIN LATERAL (
+    SELECT array(
+        SELECT p.provider FROM provider_requests p
+        WHERE (p.tenant_id, p.job_id, p.run) = (j.tenant_id, j.job_id, j.run) AND j.status = 'transcribing'
+          AND p.state IN ('waiting', 'intended', 'parked', 'submitted')
+          AND NOT EXISTS (SELECT FROM outbox o WHERE (o.tenant_id, o.job_id) = (j.tenant_id, j.job_id)
+                          AND o.topic = 'asr.requests.' || p.provider)
+        ORDER BY p.provider) AS providers,
+    j.status = 'transcribing' AND NOT EXISTS (
+        SELECT FROM outbox o WHERE (o.tenant_id, o.job_id, o.topic) = (j.tenant_id, j.job_id, 'reconcile.due') AND o.run = j.run
+    ) AS without_deadline) q
+WHERE j.status = $1 AND j.status NOT IN ('completed', 'failed') AND j.updated_at < $2
+  AND (r.at IS NULL OR r.at < $2)
+  AND CASE WHEN j.status = 'transcribing' THEN cardinality(q.providers) > 0 OR q.without_deadline
+           ELSE NOT EXISTS (SELECT FROM outbox o WHERE (o.tenant_id, o.job_id) = (j.tenant_id, j.job_id)
+                            AND o.topic = ANY($4::text[]) AND o.run = j.run) END
+ORDER BY j.updated_at LIMIT $3;
+
+-- name: note_revivals
+INSERT INTO revivals AS r (tenant_id, job_id, version, times)
+SELECT tenant_id, job_id, version, 1 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w (tenant_id, job_id, version)
+ON CONFLICT (tenant_id, job_id) DO UPDATE
+SET times = CASE WHEN r.version = excluded.version THEN r.times + 1 ELSE 1 END, version = excluded.version, at = excluded.at;

@@ -1,0 +1,3 @@
+-- name: record_usage
+{usage.insert}
+ON CONFLICT DO NOTHING;

@@ -1,0 +1,185 @@
+"""Steps on PostgreSQL: many in a transaction, rows locked, the rules of `schemas.jobs.transitions`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from schemas.ids import Key
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import AuditEntry, Job, ProviderRequest
+from schemas.jobs.transitions import Rows, Written, advance
+from sinks.ports.steps import Steps
+from sinks.postgres.connection.port import PostgresPort, by_column
+from sinks.postgres.outbox import insert_messages
+from sinks.postgres.sql.queries import SQL
+from sinks.postgres.sql.tables import AUDIT_LOG, FILES, JOBS, PROVIDER_REQUESTS, TRANSCRIPTS, USAGE
+
+
+class PostgresSteps(PostgresPort, Steps):
+    """`Steps` on a pool."""
+
+    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+        """All steps in one transaction; None for a step whose event was committed before."""
+        async with self._transaction() as db:
+            events = [(step.stage, step.event_id) for step in steps if step.outcome.remembered]
+            new = {tuple(row) for row in (await db.fetch(SQL["insert_inbox"], *by_column(events, 2)) if events else [])}
+            rows = await _locked(db, steps)
+            before = _Before(dict(rows.jobs), set(rows.all_requests))
+            results = [_advance(rows, step, new) for step in steps]
+            applied = [(step, result) for step, result in zip(steps, results, strict=True) if result is not None]
+            await _forget_events(db, [step for step, written in applied if written.forgotten])
+            await self._write_rows(db, rows, before)
+            await _write_results(db, applied)
+            await _write_audit(db, applied, rows.jobs)
+            await self._emit(db, [written for _, written in applied])
+            return results
+
+    async def _write_rows(self, db: Any, rows: _LockedRows, before: _Before) -> None:
+        changed = [job for key, job in sorted(rows.jobs.items()) if before.jobs.get(key) is not job]
+        if changed:
+            await _write_jobs(db, changed)
+        begun = [job for job in changed if job.run > 1 and job.run != getattr(before.jobs.get(job.key), "run", 0)]
+        if begun:
+            uploads = [(*job.key, job.filename, job.audio_uri, job.priority, job.metadata) for job in begun]
+            await db.executemany(SQL["replace_upload"], uploads)
+        requests = [row for row in rows.all_requests if row not in before.requests]
+        if requests:
+            requests.sort(key=lambda row: (row.tenant_id, row.job_id, row.provider))
+            await db.execute(SQL["upsert_requests"], *PROVIDER_REQUESTS.arguments(requests))
+
+    async def _emit(self, db: Any, results: Sequence[Written]) -> None:
+        cancelled = [id for written in results for id in written.cancelled]
+        if cancelled:
+            await db.execute(SQL["cancel_scheduled"], cancelled)
+        await insert_messages(db, [message for written in results for message in written.messages], self._shards)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The rows as they were when they were locked."""
+
+    jobs: dict[Key, Job]
+    requests: set[ProviderRequest]
+
+
+class _LockedRows:
+    """The rows that a batch of steps has locked, as they become while the steps are applied one after the other."""
+
+    def __init__(self, jobs: dict[Key, Job], requests: Sequence[ProviderRequest], now: datetime) -> None:
+        self.jobs, self._now = jobs, now
+        #: The current run's provider requests, by job and provider.
+        self._requests: defaultdict[Key, dict[str, ProviderRequest]] = defaultdict(dict)
+        for row in requests:
+            self._requests[row.tenant_id, row.job_id][row.provider] = row
+        self._references: dict[tuple[str, str], Key] = {}
+        for job in jobs.values():
+            self._remember(job)
+
+    @property
+    def all_requests(self) -> Iterator[ProviderRequest]:
+        """The provider requests of all jobs."""
+        return (row for rows in self._requests.values() for row in rows.values())
+
+    def advance(self, step: Step) -> Written:
+        """Apply one step."""
+        key = step.outcome.key
+        if key is None:
+            return advance(step, Rows(None, {}), self._now)
+        rows = Rows(self.jobs.get(key), self._requests[key], self._namesake(step.outcome.create))
+        written = advance(step, rows, self._now)
+        if rows.job is not None:
+            self.jobs[key] = rows.job
+            self._remember(rows.job)
+        return written
+
+    def _namesake(self, job: Job | None) -> Job | None:
+        if job is None or job.reference is None:
+            return None
+        key = self._references.get((job.tenant_id, job.reference))
+        return self.jobs[key] if key is not None and key != job.key else None
+
+    def _remember(self, job: Job) -> None:
+        if job.reference is not None:
+            self._references[job.tenant_id, job.reference] = job.key
+
+
+async def _locked(db: Any, steps: Sequence[Step]) -> _LockedRows:
+    """The rows of the steps' jobs, of jobs that have the same references, and of their runs' requests."""
+    keys = sorted({step.outcome.key for step in steps if step.outcome.key is not None})
+    created = [step.outcome.create for step in steps if step.outcome.create is not None]
+    references = sorted({(job.tenant_id, job.reference) for job in created if job.reference is not None})
+    records = await db.fetch(SQL["lock_jobs"], *by_column(keys, 2), *by_column(references, 2)) if keys else []
+    jobs = {job.key: job for job in map(JOBS.read, records)}
+    now = max((record["db_now"] for record in records), default=None) or await db.fetchval(SQL["now"])
+    runs = [(*key, job.run) for key, job in jobs.items()]
+    requests = await db.fetch(SQL["lock_requests"], *by_column(runs, 3)) if runs else []
+    return _LockedRows(jobs, [PROVIDER_REQUESTS.read(record) for record in requests], now)
+
+
+def _advance(rows: _LockedRows, step: Step, new: set[tuple[Any, ...]]) -> Written | None:
+    """Apply a step unless its event was committed before, or earlier in this batch."""
+    event = (step.stage, step.event_id)
+    fresh = event in new or not step.outcome.remembered
+    new.discard(event)
+    return rows.advance(step) if fresh else None
+
+
+async def _forget_events(db: Any, steps: Sequence[Step]) -> None:
+    if steps:
+        await db.execute(SQL["forget_inbox"], [step.stage for step in steps], [step.event_id for step in steps])
+
+
+async def _write_jobs(db: Any, jobs: Sequence[Job]) -> None:
+    # A row that exists keeps its metadata; but a row that might be inserted must have some.
+    rows = [replace(job, metadata={}) if job.metadata is None else job for job in jobs]
+    try:
+        written = await db.fetch(SQL["upsert_jobs"], *JOBS.arguments(rows))
+    except asyncpg.UniqueViolationError as exc:
+        raise asyncpg.SerializationError("a reference was taken between lock and write") from exc
+    if len(written) != len(jobs):
+        # Two workers created the same job at this moment and the other was first. Nothing of this batch happened yet.
+        raise asyncpg.SerializationError("a job appeared between lock and write")
+
+
+async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> None:
+    transcripts = [written.transcript for _, written in applied if written.transcript is not None]
+    if transcripts:
+        await db.executemany(SQL["insert_transcript"], TRANSCRIPTS.values(transcripts))
+    files = {(f.tenant_id, f.job_id, f.run, f.kind): f for _, written in applied for f in written.files}
+    if files:
+        await db.execute(SQL["upsert_files"], *FILES.arguments(files.values()))
+    refused = [file.uri for step, written in applied if not written.applied for file in step.outcome.files]
+    if files or refused:
+        await db.execute(SQL["settle_blobs"], [file.uri for file in files.values()], refused)
+    usage = [row for _, written in applied for row in written.usage]
+    if usage:
+        await db.execute(SQL["record_usage"], *USAGE.arguments(usage))
+
+
+async def _write_audit(db: Any, applied: Sequence[tuple[Step, Written]], jobs: dict[Key, Job]) -> None:
+    entries = [entry for step, written in applied if (entry := _audit(step, written, jobs)) is not None]
+    if entries:
+        await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments(entries))
+
+
+def _audit(step: Step, written: Written, jobs: dict[Key, Job]) -> AuditEntry | None:
+    outcome = step.outcome
+    job = jobs.get(outcome.key) if outcome.key is not None else None
+    if job is None or not outcome.audit:
+        return None
+    return AuditEntry(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        run=job.run,
+        step=step.stage,
+        what=outcome.audit if written.applied else "repeated",
+        duration_ms=step.seconds * 1000,
+        attempt=step.envelope.attempt if step.envelope else 0,
+        error=outcome.error,
+    )
