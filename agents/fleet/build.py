@@ -175,6 +175,7 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
             fleet.settings.recognizers,
             fleet.settings.deadline_s,
             WORKER,
+            fleet.settings.enrichments,
         ).run
     if "relay" in fleet.roles:
         days = {**DAYS, "audit_log": fleet.settings.audit_days}

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from aiokafka.errors import KafkaError
 
+from agents.upkeep.stuck_enrichments import revived_enrichment
 from agents.upkeep.stuck_jobs import STAGES, revived
 from schemas import topics
 from schemas.errors import ConcordError, Unavailable
@@ -84,9 +85,11 @@ class Sweeper:
     deadline_s: float
     #: Names this process among all workers.
     holder: str = "sweeper"
+    #: Kinds of enrichment that the fleet makes.
+    enrichments: tuple[str, ...] = ()
     idle_s: float = IDLE_S
     settled_s: float = SETTLED_S
-    _snapshots: dict[Status, _Snapshot] = field(default_factory=dict)
+    _snapshots: dict[str, _Snapshot] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Look again and again. A look that finds a server away is only missed."""
@@ -101,21 +104,39 @@ class Sweeper:
     async def look(self) -> None:
         """Put jobs that stand still on their way again, and delete orphan blobs."""
         for status in STAGES:
-            await self._revive(status)
+            if before := await self._passed(status, self.groups(status)):
+                await self.revive(status, before)
+        for kind in self.enrichments:
+            group = {f"concord.{kind}": [topics.PERSISTED.name, f"{kind}.due"]}
+            if before := await self._passed(f"enrichment {kind}", group):
+                await self.revive_enrichments(kind, before)
         await self.sweep_blobs()
 
-    async def _revive(self, status: Status) -> None:
-        groups = self.groups(status)
-        snapshot = self._snapshots.get(status)
+    async def _passed(self, what: str, groups: Mapping[str, Collection[str]]) -> datetime | None:
+        """Before when what these groups wait for must have changed: they have read what was in their topics then. None
+        until they have.
+        """
+        snapshot = self._snapshots.get(what)
         if snapshot is None:
             at = await self.database.now()
             everything = {topic for group in groups.values() for topic in group}
-            self._snapshots[status] = _Snapshot(at, await self.positions.ends(everything))
-            return
+            self._snapshots[what] = _Snapshot(at, await self.positions.ends(everything))
+            return None
         if not await self.positions.passed(groups, snapshot.ends):
-            return
-        del self._snapshots[status]
-        await self.revive(status, snapshot.at - timedelta(seconds=self.idle_s))
+            return None
+        del self._snapshots[what]
+        return snapshot.at - timedelta(seconds=self.idle_s)
+
+    async def revive_enrichments(self, kind: str, before: datetime) -> int:
+        """Ask again for enrichments of a kind that have stood still since `before`, or fail them; how many."""
+        stuck = await self.upkeep.stuck_enrichments(kind, before, MANY)
+        for one in stuck:
+            step, row = revived_enrichment(one), one.enrichment
+            log.warning("job %s of %s: %s", row.job_id, row.tenant_id, step.outcome.error)
+            await self.commits.commit(step)
+        if stuck:
+            await self.upkeep.note_enrichment_revivals([one.enrichment for one in stuck])
+        return len(stuck)
 
     async def revive(self, status: Status, before: datetime) -> int:
         """Revive, or end, jobs of this status that have stood still since `before`; how many."""

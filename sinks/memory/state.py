@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 
 from schemas.errors import StorageRefused
 from schemas.ids import Key
-from schemas.jobs.rows import File, Job, ProviderRequest, Transcript, Usage
+from schemas.jobs.rows import Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
 from sinks.ports.clock import Clock
 
@@ -46,6 +46,7 @@ class MemoryState(Clock):
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     outbox: list[tuple[datetime, Message]] = field(default_factory=list)
     transcripts: dict[tuple[str, str, int], Transcript] = field(default_factory=dict)
+    enrichments: dict[tuple[str, str, int, str], Enrichment] = field(default_factory=dict)
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
     #: Job, stage, what it did, error.
     audit: list[tuple[str, str, str, str | None]] = field(default_factory=list)

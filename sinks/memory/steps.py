@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from schemas.ids import Key
 from schemas.jobs.outcome import Step
-from schemas.jobs.rows import Job, ProviderRequest, Transcript, Usage
+from schemas.jobs.rows import Enrichment, Job, ProviderRequest, Transcript, Usage
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.memory.jobs import METADATA
 from sinks.memory.providers.usage import MemoryUsage
@@ -48,7 +48,12 @@ class MemorySteps(MemoryUsage, Steps):
             return None
         key = step.outcome.key
         job = self._load(*key) if key else None
-        rows = Rows(job, self._of_run(*key, job.run) if key and job else {}, self._namesake(step.outcome.create))
+        rows = Rows(
+            job,
+            self._of_run(*key, job.run) if key and job else {},
+            self._namesake(step.outcome.create),
+            self._enrichments_of(job) if job else {},
+        )
         written = advance(step, rows, self.clock())
         dump(_RESULTS, (written.transcript, step.outcome.error, tuple(written.usage)))
         if rows.job is not None and key:
@@ -57,6 +62,10 @@ class MemorySteps(MemoryUsage, Steps):
             self._inbox.add((step.stage, step.event_id))
         self._write_results(step, written, rows.job)
         return written
+
+    def _enrichments_of(self, job: Job) -> dict[str, Enrichment]:
+        run = (job.tenant_id, job.job_id, job.run)
+        return {e.kind: e for e in self.enrichments.values() if (e.tenant_id, e.job_id, e.run) == run}
 
     def _write_job(self, key: Key, job: Job, requests: dict[str, ProviderRequest]) -> None:
         row = dump(JOB, replace(job, metadata=None))
@@ -75,6 +84,7 @@ class MemorySteps(MemoryUsage, Steps):
     def _write_results(self, step: Step, written: Written, job: Job | None) -> None:
         if (text := written.transcript) is not None:
             self.transcripts.setdefault((text.tenant_id, text.job_id, text.run), text)
+        self.enrichments |= {(e.tenant_id, e.job_id, e.run, e.kind): e for e in written.enrichments}
         self._keep_usage(written.usage)
         self.files.update({(f.tenant_id, f.job_id, f.run, f.kind): f for f in written.files})
         self._settle_blobs(step, written)

@@ -12,13 +12,13 @@ import asyncpg
 
 from schemas.ids import Key
 from schemas.jobs.outcome import Step
-from schemas.jobs.rows import AuditEntry, Job, ProviderRequest
+from schemas.jobs.rows import AuditEntry, Enrichment, Job, ProviderRequest
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.ports.steps import Steps
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.outbox import insert_messages
 from sinks.postgres.sql.queries import SQL
-from sinks.postgres.sql.tables import AUDIT_LOG, FILES, JOBS, PROVIDER_REQUESTS, TRANSCRIPTS, USAGE
+from sinks.postgres.sql.tables import AUDIT_LOG, ENRICHMENTS, FILES, JOBS, PROVIDER_REQUESTS, TRANSCRIPTS, USAGE
 
 
 class PostgresSteps(PostgresPort, Steps):
@@ -71,12 +71,22 @@ class _Before:
 class _LockedRows:
     """The rows that a batch of steps has locked, as they become while the steps are applied one after the other."""
 
-    def __init__(self, jobs: dict[Key, Job], requests: Sequence[ProviderRequest], now: datetime) -> None:
+    def __init__(
+        self,
+        jobs: dict[Key, Job],
+        requests: Sequence[ProviderRequest],
+        enrichments: Sequence[Enrichment],
+        now: datetime,
+    ) -> None:
         self.jobs, self._now = jobs, now
         #: The current run's provider requests, by job and provider.
         self._requests: defaultdict[Key, dict[str, ProviderRequest]] = defaultdict(dict)
         for row in requests:
             self._requests[row.tenant_id, row.job_id][row.provider] = row
+        #: The current run's enrichments, by job and kind; only of jobs for which a step of the batch concerns them.
+        self._enrichments: defaultdict[Key, dict[str, Enrichment]] = defaultdict(dict)
+        for enrichment in enrichments:
+            self._enrichments[enrichment.tenant_id, enrichment.job_id][enrichment.kind] = enrichment
         self._references: dict[tuple[str, str], Key] = {}
         for job in jobs.values():
             self._remember(job)
@@ -91,7 +101,8 @@ class _LockedRows:
         key = step.outcome.key
         if key is None:
             return advance(step, Rows(None, {}), self._now)
-        rows = Rows(self.jobs.get(key), self._requests[key], self._namesake(step.outcome.create))
+        namesake = self._namesake(step.outcome.create)
+        rows = Rows(self.jobs.get(key), self._requests[key], namesake, self._enrichments[key])
         written = advance(step, rows, self._now)
         if rows.job is not None:
             self.jobs[key] = rows.job
@@ -119,7 +130,16 @@ async def _locked(db: Any, steps: Sequence[Step]) -> _LockedRows:
     now = max((record["db_now"] for record in records), default=None) or await db.fetchval(SQL["now"])
     runs = [(*key, job.run) for key, job in jobs.items()]
     requests = await db.fetch(SQL["lock_requests"], *by_column(runs, 3)) if runs else []
-    return _LockedRows(jobs, [PROVIDER_REQUESTS.read(record) for record in requests], now)
+    # A step that completes a run begins enrichments; another that concerns the new rows may be in the same batch.
+    concerned = {step.outcome.key for step in steps if step.outcome.enrichment or step.outcome.begin}
+    runs = [(*key, job.run) for key, job in jobs.items() if key in concerned]
+    enrichments = await db.fetch(SQL["lock_enrichments"], *by_column(runs, 3)) if runs else []
+    return _LockedRows(
+        jobs,
+        [PROVIDER_REQUESTS.read(record) for record in requests],
+        [ENRICHMENTS.read(record) for record in enrichments],
+        now,
+    )
 
 
 def _advance(rows: _LockedRows, step: Step, new: set[tuple[Any, ...]]) -> Written | None:
@@ -151,6 +171,9 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     transcripts = [written.transcript for _, written in applied if written.transcript is not None]
     if transcripts:
         await db.executemany(SQL["insert_transcript"], TRANSCRIPTS.values(transcripts))
+    enrichments = {(e.tenant_id, e.job_id, e.run, e.kind): e for _, written in applied for e in written.enrichments}
+    if enrichments:
+        await db.execute(SQL["upsert_enrichments"], *ENRICHMENTS.arguments(enrichments.values()))
     files = {(f.tenant_id, f.job_id, f.run, f.kind): f for _, written in applied for f in written.files}
     if files:
         await db.execute(SQL["upsert_files"], *FILES.arguments(files.values()))

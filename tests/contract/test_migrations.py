@@ -39,6 +39,7 @@ APPLIED = {
     "0013_skips": "b839b56c36dcfc36",
     "0014_waiting_uploads": "e7e062c094db208e",
     "0015_adjudicator": "ab359b3aa9e4ed16",
+    "0016_enrichments": "89b033815de0f251",
 }
 
 #: Statements as the version before `0006` made them.

@@ -145,6 +145,7 @@ async def story(probe_pool, clips):
         allow_hosts: frozenset[str] = frozenset(),
         abilities: dict[str, frozenset[str]] | None = None,
         clock: Clock | None = None,
+        enrichments: tuple[str, ...] = (),
     ) -> Story:
         clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
@@ -161,7 +162,11 @@ async def story(probe_pool, clips):
         transcribers = [transcribe.Transcribe(s, database, store, work, limiters[s.name]) for s in speakers]
         opened.extend(transcriber.transcoder for transcriber in transcribers)
         stages = [
-            intake.stage(intake.Intake(database, audio_source, work, names, deadline_s, abilities=abilities or {})),
+            intake.stage(
+                intake.Intake(
+                    database, audio_source, work, names, deadline_s, abilities=abilities or {}, enrichments=enrichments
+                )
+            ),
             *map(transcribe.stage, transcribers),
             reconcile.stage(
                 reconcile.Reconcile(
@@ -174,7 +179,7 @@ async def story(probe_pool, clips):
                     else None,
                 )
             ),
-            persist.stage(persist.Persist(database, store)),
+            persist.stage(persist.Persist(database, store, enrichments)),
         ]
         return Story(
             MemoryFleet(stages, database, clock, track.TABLE_STAGE), store, {s.name: s for s in speakers}, limiters

@@ -18,20 +18,20 @@ import yaml
 from agents.fleet.settings import variables
 from agents.runtime.metrics import Metrics
 from agents.stages import registry
-from schemas import topics
 
 ROOT = Path(__file__).parents[2]
 BASE, OVERLAY = ROOT / "k8s/base", ROOT / "k8s/overlays/example"
 RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
 
-#: Role to the topics on which its consumer group waits; `track` and `relay` are not scaled by a group's lag.
+STAGES = registry.stages(RECOGNIZERS)
+
+#: Role to the consumer groups and topics on which it waits. What keeps a table, and the relay, are not scaled by lag;
+#: stages that enrich transcripts share a deployment.
 ROLES = {
-    "intake": (topics.UPLOADED, topics.INTAKE_DUE),
-    **{f"transcribe.{name}": (topics.requests(name),) for name in RECOGNIZERS},
-    "reconcile": (topics.RESULTS, topics.RECONCILE_DUE),
-    "persist": (topics.RECONCILED, topics.PERSIST_DUE),
-    "track": (),
-    "relay": (),
+    **{spec.name: [(spec.name, topic.name) for topic in spec.reads] for spec in STAGES if not spec.enrichment},
+    "enrichments": [(spec.name, topic.name) for spec in STAGES if spec.enrichment for topic in spec.reads],
+    **{spec.name: [] for spec in STAGES if spec.table},
+    "relay": [],
 }
 
 ENVIRONMENT = {name for name, _ in variables()}
@@ -250,8 +250,8 @@ def test_what_is_scaled_follows_the_lag_of_its_own_group_and_topics():
     for role, waits in scaled.items():
         spec = of("ScaledObject")[role.replace(".", "-")]["spec"]
         triggers = [trigger["metadata"] for trigger in spec["triggers"]]
-        assert [trigger["topic"] for trigger in triggers] == [topic.name for topic in waits]
-        assert {trigger["consumerGroup"] for trigger in triggers} == {f"concord.{role}"}
+        waited = [(trigger["consumerGroup"], trigger["topic"]) for trigger in triggers]
+        assert waited == [(f"concord.{group}", topic) for group, topic in waits]
         assert {trigger["bootstrapServersFromEnv"] for trigger in triggers} <= VARIABLES.keys()
         target = WORKERS[spec["scaleTargetRef"]["name"]]
         assert container(target)["args"] == ["worker", role]
@@ -259,13 +259,7 @@ def test_what_is_scaled_follows_the_lag_of_its_own_group_and_topics():
         assert spec["minReplicaCount"] < spec["maxReplicaCount"] <= int(VARIABLES["KAFKA_PARTITIONS"])
 
 
-def test_roles_recognizers_and_topics_are_those_of_the_fleet():
-    from agents.stages.registry import roles  # imports SDKs: seconds that only this test needs
-
-    names = {topic.name for waits in ROLES.values() for topic in waits}
-
-    assert sorted(ROLES) == sorted(roles(RECOGNIZERS))
-    assert names <= {topic.name for topic in registry.all_topics(RECOGNIZERS)}
+def test_recognizers_are_those_of_the_example():
     for given in (VARIABLES, COMPOSE["x-concord"]["environment"]):
         assert given["CONCORD_RECOGNIZERS"] == ",".join(RECOGNIZERS)
 
@@ -369,6 +363,14 @@ def test_panels_do_not_overlap():
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+def test_alerts_name_stages_that_there_are():
+    named = {
+        name for rule in RULES for text in re.findall(r'stage[=!]~?"([^"]*)"', rule["expr"]) for name in text.split("|")
+    }
+
+    assert named - {"transcribe.*", registry.RELAY, "sweeper"} <= {spec.name for spec in registry.STAGES}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])

@@ -1,4 +1,4 @@
-"""The double of jobs that do not move."""
+"""The double of jobs and enrichments that do not move."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from schemas import topics
 from schemas.ids import Key
-from schemas.jobs.rows import Job, Status
+from schemas.jobs.rows import Enrichment, Job, Status
 from sinks.memory.state import MemoryState
-from sinks.ports.upkeep.stuck_jobs import AWAITED, StuckJob, StuckJobs
+from sinks.ports.upkeep.stuck_jobs import AWAITED, StuckEnrichment, StuckJob, StuckJobs
 
 
 @dataclass
@@ -19,6 +19,8 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
 
     #: By job: its version when it was revived, how often, and when last.
     _revivals: dict[Key, tuple[int, int, datetime]] = field(default_factory=dict)
+    #: By enrichment and the time of its last change: how often it was revived since, and when last.
+    _enrichment_revivals: dict[tuple[str, str, int, str, datetime], tuple[int, datetime]] = field(default_factory=dict)
 
     async def stuck_jobs(self, status: Status, before: datetime, limit: int) -> list[StuckJob]:
         """Jobs in this status that have not changed since `before` and for which no event waits."""
@@ -46,3 +48,28 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
         for job in jobs:
             version, times, _ = self._revivals.get(job.key, (0, 0, None))
             self._revivals[job.key] = (job.version, times + 1 if version == job.version else 1, self.clock())
+
+    async def stuck_enrichments(self, kind: str, before: datetime, limit: int) -> list[StuckEnrichment]:
+        """Enrichments of this kind that have not changed since `before` and for which no event waits."""
+        idle = [e for e in self.enrichments.values() if e.kind == kind and not e.ended and e.updated_at < before]
+        stuck = [
+            StuckEnrichment(e, times)
+            for e in sorted(idle, key=lambda e: e.updated_at)
+            for times, at in [self._revived(e)]
+            if at < before and not self._has_event(e)
+        ]
+        return stuck[:limit]
+
+    def _revived(self, row: Enrichment) -> tuple[int, datetime]:
+        key = (row.tenant_id, row.job_id, row.run, row.kind, row.updated_at)
+        return self._enrichment_revivals.get(key, (0, datetime.min.replace(tzinfo=UTC)))
+
+    def _has_event(self, row: Enrichment) -> bool:
+        run, waited = (row.tenant_id, row.job_id, row.run), {topics.PERSISTED.name, f"{row.kind}.due"}
+        return any(m.topic in waited and (m.tenant_id, m.job_id, m.run) == run for _, m in self.outbox)
+
+    async def note_enrichment_revivals(self, rows: Sequence[Enrichment]) -> None:
+        """Count that the events of these enrichments were made again."""
+        for row in rows:
+            key = (row.tenant_id, row.job_id, row.run, row.kind, row.updated_at)
+            self._enrichment_revivals[key] = (self._revived(row)[0] + 1, self.clock())

@@ -25,5 +25,9 @@ CREATE INDEX enrichments_open ON enrichments (updated_at) WHERE state NOT IN ('d
 
 ALTER TABLE jobs ADD COLUMN enrichment jsonb NOT NULL DEFAULT '{}';
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON enrichments TO concord_worker;
+GRANT SELECT ON enrichments TO concord_tenant;
 ALTER TABLE enrichments ENABLE ROW LEVEL SECURITY;
-ALTER TABLE enrichments FORCE ROW LEVEL SECURITY;
+CREATE POLICY worker ON enrichments TO concord_worker USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON enrichments FOR SELECT TO concord_tenant
+    USING (tenant_id = current_setting('concord.tenant', true));

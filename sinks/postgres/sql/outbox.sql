@@ -30,10 +30,12 @@ GROUP BY o.shard, o.topic ORDER BY 4 DESC;
 
 -- name: idle
 SELECT NOT EXISTS (SELECT FROM jobs WHERE status NOT IN ('completed', 'failed'))
+   AND NOT EXISTS (SELECT FROM enrichments WHERE state NOT IN ('done', 'failed'))
    AND NOT EXISTS (SELECT FROM outbox WHERE due_at < now() + interval '5 seconds');
 
 -- name: job_idle
 SELECT NOT EXISTS (SELECT FROM jobs WHERE (tenant_id, job_id) = ($1, $2) AND status NOT IN ('completed', 'failed'))
+   AND NOT EXISTS (SELECT FROM enrichments WHERE (tenant_id, job_id) = ($1, $2) AND state NOT IN ('done', 'failed'))
    AND NOT EXISTS (SELECT FROM outbox WHERE (tenant_id, job_id) = ($1, $2) AND due_at < now() + interval '5 seconds');
 
 -- name: refused

@@ -59,3 +59,13 @@ ON CONFLICT (tenant_id, job_id, run) DO NOTHING;
 -- name: cancel_scheduled
 -- Take back events that lost their purpose before they were due. One that is on its way will find nothing to do.
 DELETE FROM outbox WHERE event_id = ANY($1::uuid[]);
+
+-- name: lock_enrichments
+-- Those of the current runs of these jobs, whose rows are locked already.
+SELECT {enrichments.columns as e} FROM enrichments e
+JOIN unnest($1::text[], $2::text[], $3::int[]) AS w (tenant_id, job_id, run) USING (tenant_id, job_id, run)
+ORDER BY e.tenant_id, e.job_id, e.run, e.kind FOR UPDATE OF e;
+
+-- name: upsert_enrichments
+{enrichments.insert}
+{enrichments.update}, revivals = 0;

@@ -27,3 +27,17 @@ INSERT INTO revivals AS r (tenant_id, job_id, version, times)
 SELECT tenant_id, job_id, version, 1 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w (tenant_id, job_id, version)
 ON CONFLICT (tenant_id, job_id) DO UPDATE
 SET times = CASE WHEN r.version = excluded.version THEN r.times + 1 ELSE 1 END, version = excluded.version, at = excluded.at;
+
+-- name: stuck_enrichments
+-- Enrichments that have not ended nor changed for long and for which nothing waits in the outbox, with how often that was found.
+SELECT {enrichments.columns as e}, e.revivals FROM enrichments e
+WHERE e.kind = $1 AND e.state NOT IN ('done', 'failed') AND e.updated_at < $2
+  AND (e.revived_at IS NULL OR e.revived_at < $2)
+  AND NOT EXISTS (SELECT FROM outbox o WHERE (o.tenant_id, o.job_id, o.run) = (e.tenant_id, e.job_id, e.run)
+                  AND o.topic = ANY (ARRAY['persisted', e.kind || '.due']))
+ORDER BY e.updated_at LIMIT $3;
+
+-- name: note_enrichment_revivals
+UPDATE enrichments e SET revivals = e.revivals + 1, revived_at = clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::int[], $4::text[]) AS w (tenant_id, job_id, run, kind)
+WHERE (e.tenant_id, e.job_id, e.run, e.kind) = (w.tenant_id, w.job_id, w.run, w.kind);

@@ -14,8 +14,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from schemas.events.job import StepState
-from schemas.jobs.rows import Adjudication, AuditEntry, File, Job, ProviderRequest, Transcript, Usage
+from schemas.events.job import EnrichmentStatus, StepState
+from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from sinks.ports.providers.strays import Stray
 
 Row = TypeVar("Row")
@@ -113,7 +113,7 @@ def _type(annotation: Any) -> str:
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, dict) and any(isinstance(v, StepState) for v in value.values()):
+    if isinstance(value, dict) and any(isinstance(v, StepState | EnrichmentStatus) for v in value.values()):
         return {name: step.model_dump(mode="json", exclude_none=True) for name, step in value.items()}
     return value
 
@@ -125,6 +125,10 @@ def _element(value: Any) -> Any:
 
 def _steps(value: Mapping[str, Any]) -> dict[str, StepState]:
     return {name: StepState.model_validate(step) for name, step in value.items()}
+
+
+def _enrichment(value: Mapping[str, Any]) -> dict[str, EnrichmentStatus]:
+    return {kind: EnrichmentStatus.model_validate(status) for kind, status in value.items()}
 
 
 def _urls(value: list[str] | None) -> tuple[str, ...] | None:
@@ -141,7 +145,7 @@ JOBS: Final = Table(
     #: Metadata may be 850 kB a job: with them a list of 500 took 4 s, without 10 ms. `PostgresJobs.metadata` has them.
     unread={"metadata": None},
     fixed=frozenset({"reference", "filename", "audio_uri", "priority", "metadata", "created_at"}),
-    parse={"steps": _steps},
+    parse={"steps": _steps, "enrichment": _enrichment},
 )
 
 #: Jobs of a list, of which no more is read than is shown.
@@ -171,6 +175,15 @@ PROVIDER_REQUESTS: Final = Table(
 
 TRANSCRIPTS: Final = Table("transcripts", Transcript, _RUN, sql_only=frozenset({"created_at"}))
 
+ENRICHMENTS: Final = Table(
+    "enrichments",
+    Enrichment,
+    (*_RUN, "kind"),
+    #: The sweeper's, which steps must not write over.
+    sql_only=frozenset({"revivals", "revived_at"}),
+    fixed=frozenset({"created_at"}),
+)
+
 FILES: Final = Table("files", File, (*_RUN, "kind"), sql_only=frozenset({"created_at"}))
 
 USAGE: Final = Table("usage", Usage, (*_RUN, "provider", "unit", "ref"), sql_only=frozenset({"at"}))
@@ -187,6 +200,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "listed_jobs": LISTED_JOBS,
     "provider_requests": PROVIDER_REQUESTS,
     "transcripts": TRANSCRIPTS,
+    "enrichments": ENRICHMENTS,
     "files": FILES,
     "usage": USAGE,
     "adjudications": ADJUDICATIONS,
