@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
+from agents.stages import registry
 from schemas import topics
 from schemas.envelope import Record, decode, identity
 from schemas.errors import MalformedEvent
@@ -60,16 +61,11 @@ class Verdict:
 
 def inputs(recognizers: Iterable[str]) -> dict[str, dict[str, Topic]]:
     """What each stage reads, by topic name."""
-    read: dict[str, tuple[Topic, ...]] = {
-        "intake": (topics.UPLOADED, topics.INTAKE_DUE),
-        **{f"transcribe.{name}": (topics.requests(name),) for name in recognizers},
-        "reconcile": (topics.RESULTS, topics.RECONCILE_DUE),
-        "persist": (topics.RECONCILED, topics.PERSIST_DUE),
-    }
-    return {stage: {topic.name: topic for topic in some} for stage, some in read.items()}
+    specs = [spec for spec in registry.stages(recognizers) if spec.table is None]
+    return {spec.name: {topic.name: topic for topic in spec.reads} for spec in specs}
 
 
-def adjudicate(
+def verdict_on(
     publisher: Publisher,
     downstreams: Sequence[Downstream],
     statuses: Statuses,
@@ -88,6 +84,7 @@ def adjudicate(
     for observer, downstream in enumerate(downstreams):
         _terminal(verdict, publisher, downstream, f"observer {observer}", all_heard=all_heard)
         verdict.torn += downstream.torn
+    _enrichments(verdict, tap)
     _letters(verdict, publisher, tap)
     _ids(verdict, tap)
     verdict.backward += statuses.backward + asker.backward
@@ -114,6 +111,16 @@ def _terminal(verdict: Verdict, publisher: Publisher, downstream: Downstream, wh
         verdict.wrong += [f"{job}: {s.topic} {s.error!r} instead of {expected} ({who})" for s in wrong]
     strangers = [f"{job}/{run}" for job, run in downstream.seen if run != 1 or job not in publisher.uploads]
     verdict.duplicated += [f"{run}: a terminal event that nobody asked for ({who})" for run in strangers]
+
+
+def _enrichments(verdict: Verdict, tap: Tap) -> None:
+    """One event ends each enrichment of a run."""
+    ends: Counter[tuple[str, int, str]] = Counter()
+    for (topic, _, _), record in tap.records.items():
+        if topic in (topics.DOCUMENT.name, topics.ENRICHMENT_FAILED.name):
+            event = json.loads(record.value)
+            ends[event["job_id"], event["run"], event["kind"]] += 1
+    verdict.duplicated += [f"{run}: {count} events end it" for run, count in ends.items() if count > 1]
 
 
 def _letters(verdict: Verdict, publisher: Publisher, tap: Tap) -> None:

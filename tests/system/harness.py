@@ -27,7 +27,7 @@ from agents.embedded.process import Child, keep_ports, tail
 from agents.stages import registry
 from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
-from tests.system.checker import Verdict, adjudicator, inputs
+from tests.system.checker import Verdict, inputs, verdict_on
 from tests.system.nursery import ROOT, Nursery
 from tests.system.observers import AWAY, TENANT, Asker, Downstream, Publisher, Sampler, Statuses, Tap, patiently
 
@@ -43,7 +43,7 @@ SETTLES_S = 5.0
 
 def roles_with(recognizers: tuple[str, ...]) -> tuple[str, ...]:
     """Every role of a fleet with these recognizers."""
-    return ("intake", *(f"transcribe.{name}" for name in recognizers), "reconcile", "persist", "track", "relay")
+    return registry.roles(recognizers)
 
 
 ROLES = roles_with(RECOGNIZERS)
@@ -244,6 +244,8 @@ class Worker:
         self.name = name
         self.env = env
         self.argv = argv
+        #: The work tree that `start_plain` runs.
+        self.tree = ROOT
         self.log = here.folder / "workers" / f"{name}.log"
         self.url = f"http://{env['CONCORD_HTTP']}"
         self._nursery = here.nursery
@@ -283,7 +285,7 @@ class Worker:
         with self.log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "agents", *self.argv,
-                cwd=ROOT, env=self.env | more, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
+                cwd=self.tree, env=self.env | more, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         self._pid = process.pid
         self._ended = asyncio.ensure_future(process.wait())
@@ -416,6 +418,14 @@ class Watch:
         """Uploads of which an observer has not seen the end."""
         return [job for job in self.publisher.uploads if not all(d.seen.get((job, 1)) for d in self.downstreams)]
 
+    def undocumented(self) -> list[str]:
+        """Completed runs of which no document was seen, where a worker makes documents."""
+        if not any("document" in worker.argv for worker in self.here.workers.values()):
+            return []
+        made = {json.loads(r.value)["job_id"] for (t, _, _), r in self.tap.records.items() if t == "document.generated"}
+        ended = self.downstreams[0].seen.items()
+        return [job for (job, _), seen in ended if seen[0].topic == "persisted" and job not in made]
+
     def unanswered(self) -> list[bytes]:
         """Rubbish of which no dead letter was seen."""
         letters = {record.value for (topic, _, _), record in self.tap.records.items() if topic.endswith(".dlq")}
@@ -432,7 +442,7 @@ class Watch:
         That is: `seconds` count anew with every event, so that a slow machine is not taken for a loss.
         """
         seen, give_up = -1, 0.0
-        while self.waiting() or self.unanswered():
+        while self.waiting() or self.unanswered() or self.undocumented():
             if len(self.tap.records) > seen:
                 seen, give_up = len(self.tap.records), time.monotonic() + seconds
             if time.monotonic() > give_up:
@@ -466,7 +476,7 @@ class Watch:
             await downstream.looked()
         await patiently(self.sampler.sample)
         await self.asker.ask_all(self.statuses.versions)
-        return adjudicator(
+        return verdict_on(
             self.publisher,
             self.downstreams,
             self.statuses,

@@ -115,7 +115,6 @@ class Publisher:
             "job_id": job_id,
             "audio_uri": (self._audio / file).as_uri(),
             "filename": file,
-            "options": {"enrich": False},
         }
         for _ in range(times):
             await self._send(json.dumps(data).encode(), job_id.encode())
@@ -319,15 +318,16 @@ def _must(holds: object, otherwise: str) -> None:
 
 
 class Statuses:
-    """Follows `job.status`: the versions of a job only rise, none is left out, and nothing of a run comes after its
-    end.
+    """Follows `job.status`: the versions of a job only rise, none is left out, and nothing of a run changes after its
+    end but its enrichments.
     """
 
     def __init__(self, servers: str) -> None:
         self.backward: list[str] = []
         self.missed: list[str] = []
         self.versions: dict[str, int] = {}
-        self._ended: set[Run] = set()
+        #: What was said of each run at its end, without what may change after it.
+        self._ended: dict[Run, dict[str, Any]] = {}
         self.follower = Follower(servers, ("job.status",), self._saw)
 
     def _saw(self, record: ConsumerRecord) -> None:
@@ -338,11 +338,12 @@ class Statuses:
             self.backward.append(f"{what} after {self.versions[job]}")
         if version > self.versions.get(job, 0) + 1:
             self.missed.append(f"{what} after {self.versions.get(job, 0)}")
-        if (job, run) in self._ended:
+        end = {name: value for name, value in data.items() if name not in ("version", "updated_at", "enrichment")}
+        if self._ended.get((job, run), end) != end:
             self.backward.append(f"{what} after the run's end")
         self.versions[job] = max(version, self.versions.get(job, 0))
         if data["status"] in ("completed", "failed"):
-            self._ended.add((job, run))
+            self._ended[job, run] = end
 
 
 class Asker:
