@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
-import stat
-import sys
-import time
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
@@ -20,28 +16,20 @@ from uuid import uuid4
 from schemas.errors import ConcordError, InvalidInput, Misconfigured, NotFound, Unavailable
 from schemas.time_limit import not_counted
 from sinks.blobs import rules
+from sinks.blobs.local_folders import FOLDER_MODE, FolderTree
+from sinks.blobs.local_parts import Part, described, sweep
 from sinks.blobs.threads import Threads
 from sinks.ports.blobs import Blob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 #: Where blobs are written before they are renamed into place. One folder for all (names cannot begin with a dot, so no
-#: blob lies in it): what a killed process left is found at once, however many million blobs there are.
+#: blob lies in it): what a killed process left behind is found without a walk over millions of blobs.
 PARTS: Final = ".parts"
-
-#: Seconds without a write after which a part is what a killed process left.
-PART_AGE: Final = 3600.0
-
-#: The extended attribute with what the bytes do not tell. Set before the rename, so as atomic as the bytes are.
-ATTRIBUTE: Final = "user.concord.blob"
-
-#: Recordings are private: whoever runs this may read them, others on this machine may not.
-_FILE_MODE: Final = 0o600
-_FOLDER_MODE: Final = 0o700
 
 #: Names a listing fetches at once.
 _LISTED: Final = 500
@@ -51,13 +39,6 @@ _RACES: Final = 100
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_UNSUPPORTED: Final = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP})
-#: What opening says of a symbolic link that it must not follow, or of a file that should be a folder.
-_NO_FOLDER: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
-
-_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-#: O_NONBLOCK: a pipe that somebody left among the blobs must not hold a thread.
-_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _URI = re.compile(r"file://(?:localhost)?(/[^?#]*)")
 
@@ -67,17 +48,15 @@ class LocalStore:
 
     A blob is written to a part, synced, renamed, and its folder synced. `durable=False` leaves out the syncs: still
     atomic, and safe when the process is killed, but a power cut may take what was acknowledged seconds before.
-    A symbolic link on the way from the root to a blob is refused: what was opened lies where its name says, or every
-    segment is looked at by itself.
+    Symbolic links below the root are refused (`FolderTree`).
     """
 
     def __init__(self, root: Path, *, durable: bool = True, threads: int = 4) -> None:
-        # Links in the root itself are not resolved: it may be a link to another disk, and URIs say what settings say.
-        self.root = Path(os.path.abspath(root))  # noqa: PTH100 -- Path.absolute keeps `..`
-        self._base = os.path.join(self.root, "")  # noqa: PTH118 -- with its slash at the end, also if it is `/`
+        self._tree = FolderTree(root, durable=durable)
+        self.root = self._tree.root
+        self._base = self._tree.base
         self._durable = durable
-        self._rooted = self._swept = False
-        self._real = self.root
+        self._swept = False
         self._threads = Threads(threads)
 
     async def put(
@@ -87,7 +66,7 @@ class LocalStore:
         rules.check_content_type(content_type)
         if isinstance(content, bytes):
             return await self._hop(self._put_whole, name, content, content_type, once)
-        part = await self._hop(self._begin, undo=_Part.discard)
+        part = await self._hop(self._begin, undo=Part.discard)
         try:
             async for piece in rules.gathered(content):
                 await self._hop(part.write, piece)
@@ -118,7 +97,7 @@ class LocalStore:
     @asynccontextmanager
     async def local_path(self, uri: str) -> AsyncIterator[Path]:
         name = self.name(uri)
-        os.close(await self._hop(self._open, name, undo=os.close))  # it is there, and no link leads to it
+        os.close(await self._hop(self._open, name, undo=os.close))  # it exists, and no link leads to it
         yield self.root / name
 
     async def presigned_url(self, uri: str, expires_s: int) -> str | None:
@@ -130,7 +109,7 @@ class LocalStore:
         await self._hop(self._delete, self.name(uri))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
-        names = self._walk(rules.check_prefix(prefix).split("/")[:-1])
+        names = self._tree.walk(rules.check_prefix(prefix).split("/")[:-1])
         while some := await self._hop(lambda: [*islice(names, _LISTED)]):
             for name in some:
                 yield self.uri(name)
@@ -186,32 +165,32 @@ class LocalStore:
         finally:
             part.discard()
 
-    def _begin(self) -> _Part:
+    def _begin(self) -> Part:
         if self._swept:
-            with suppress(FileNotFoundError):  # somebody tidied up
+            with suppress(FileNotFoundError):  # the folder of parts was removed
                 return self._part()
-        os.close(self._open_root())
+        os.close(self._tree.open_root())
         folder = self.root / PARTS
-        folder.mkdir(_FOLDER_MODE, exist_ok=True)
-        _sweep(folder)
+        folder.mkdir(FOLDER_MODE, exist_ok=True)
+        sweep(folder)
         self._swept = True
         return self._part()
 
-    def _part(self) -> _Part:
-        return _Part(self.root / PARTS / f"{uuid4().hex}.part")
+    def _part(self) -> Part:
+        return Part(self.root / PARTS / f"{uuid4().hex}.part")
 
-    def _finish(self, part: _Part, name: str, content_type: str, once: bool) -> Blob:
-        """Give the part its name. Whatever deletes do meanwhile, its folder is there or is made again."""
+    def _finish(self, part: Part, name: str, content_type: str, once: bool) -> Blob:
+        """Give the part its name. Its folder is made again if deletes remove it meanwhile."""
         sha256 = part.seal(content_type, durable=self._durable)
         *folders, leaf = name.split("/")
         for _ in range(_RACES):
-            with suppress(FileNotFoundError), self._folder(folders, create=True) as folder:
+            with suppress(FileNotFoundError), self._tree.folder(folders, create=True) as folder:
                 if not self._place(part, leaf, folder, name, once):
                     return self._already(name)
                 return Blob(self.uri(name), part.size, sha256, content_type)
-        raise Unavailable(f"{name}: somebody keeps removing its folder, or its part in {PARTS}, under {self.root}")
+        raise Unavailable(f"{name}: its folder is removed again and again, or its part in {PARTS}, under {self.root}")
 
-    def _place(self, part: _Part, leaf: str, folder: int, name: str, once: bool) -> bool:
+    def _place(self, part: Part, leaf: str, folder: int, name: str, once: bool) -> bool:
         """Whether the part is now the blob; not if it should be so only once and there is one already."""
         try:
             if once:
@@ -223,7 +202,7 @@ class LocalStore:
             return False
         except IsADirectoryError:
             raise _has_blobs_inside(name) from None
-        self._sync(folder)
+        self._tree.sync(folder)
         return True
 
     def _already(self, name: str) -> Blob:
@@ -234,87 +213,12 @@ class LocalStore:
                 raise _has_blobs_inside(name) from None
             raise Unavailable(f"{name} was there when it was to be written, and then was not") from None
 
-    def _sync(self, folder: int) -> None:
-        if self._durable:
-            os.fsync(folder)
-
-    def _open_root(self) -> int:
-        """The root, made if it is not there when first used. Not later: what is gone then is a disk."""
-        if not self._rooted:
-            self.root.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
-            self._real = self.root.resolve()
-            self._rooted = True
-        try:
-            return os.open(self.root, _OPEN_FOLDER)
-        except FileNotFoundError:
-            raise Unavailable(f"{self.root} is gone: is its disk mounted?") from None
-
-    @contextmanager
-    def _folder(self, names: Sequence[str], *, create: bool = False) -> Iterator[int]:
-        """The descriptor of a folder. What is done relative to it stays in it, whatever is linked meanwhile."""
-        found = self._open_at_once(names, _OPEN_FOLDER)
-        here, names = (self._open_root(), names) if found is None else (found, ())
-        try:
-            for name in names:
-                inner = self._enter(here, name, create=create)
-                os.close(here)
-                here = inner
-            yield here
-        finally:
-            os.close(here)
-
-    def _open_at_once(self, names: Sequence[str], flags: int) -> int | None:
-        """The descriptor of what lies there, if no link led to it: then its path is what it should be. None to have a
-        closer look, segment by segment.
-
-        Each call to the system gives up Python's lock, and has to wait for it again: two are better than ten.
-        """
-        if not self._rooted:
-            return None
-        try:
-            found = os.open(self._base + "/".join(names), flags)
-        except OSError:
-            return None
-        with suppress(OSError):  # without /proc, too
-            if Path(f"/proc/self/fd/{found}").readlink() == self._real.joinpath(*names):
-                return found
-        os.close(found)
-        return None
-
-    def _enter(self, here: int, name: str, *, create: bool) -> int:
-        flags = _OPEN_FOLDER | os.O_NOFOLLOW
-        try:
-            return os.open(name, flags, dir_fd=here)
-        except FileNotFoundError:
-            if not create:
-                raise
-        except OSError as exc:
-            if exc.errno in _NO_FOLDER:
-                raise _no_folder(here, name, create=create) from None
-            raise
-        with suppress(FileExistsError):
-            os.mkdir(name, _FOLDER_MODE, dir_fd=here)
-            self._sync(here)
-        return os.open(name, flags, dir_fd=here)
-
     def _open(self, name: str) -> int:
-        """The descriptor of a blob; NotFound if there is none."""
-        *folders, leaf = name.split("/")
+        """A descriptor of a blob. Raises NotFound if there is none."""
         try:
-            file = self._open_at_once((*folders, leaf), _OPEN_FILE)
-            if file is None:
-                with self._folder(folders) as folder:
-                    file = os.open(leaf, _OPEN_FILE, dir_fd=folder)
+            return self._tree.open_file(name)
         except FileNotFoundError:
             raise NotFound(f"there is no blob {self.uri(name)}") from None
-        except OSError as exc:
-            if exc.errno == errno.ELOOP:
-                raise InvalidInput(f"{self.root / name} is a symbolic link: not followed") from None
-            raise
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            os.close(file)
-            raise NotFound(f"there is no blob {self.uri(name)}")
-        return file
 
     def _read_whole(self, name: str) -> bytes:
         file = self._open(name)
@@ -329,134 +233,23 @@ class LocalStore:
     def _stat(self, name: str) -> Blob:
         with open(self._open(name), "rb") as file:  # noqa: PTH123 -- a descriptor
             size = os.fstat(file.fileno()).st_size
-            described = _described(file.fileno())
-            if described is None:  # copied here without its attribute, or changed by hand
-                described = hashlib.file_digest(file, "sha256").hexdigest(), rules.guess_content_type(name)
-        return Blob(self.uri(name), size, *described)
+            facts = described(file.fileno())
+            if facts is None:  # copied here without its attribute, or changed by hand
+                facts = hashlib.file_digest(file, "sha256").hexdigest(), rules.guess_content_type(name)
+        return Blob(self.uri(name), size, *facts)
 
     def _delete(self, name: str) -> None:
         *folders, leaf = name.split("/")
         with suppress(FileNotFoundError, IsADirectoryError):
-            with self._folder(folders) as folder:
+            with self._tree.folder(folders) as folder:
                 os.unlink(leaf, dir_fd=folder)
-                self._sync(folder)
-            self._prune(folders)
-
-    def _prune(self, folders: Sequence[str]) -> None:
-        """Remove the folders that are empty now, innermost first. rmdir refuses others: no blob goes along."""
-        with suppress(OSError):
-            while folders:
-                *folders, last = folders
-                with self._folder(folders) as folder:
-                    os.rmdir(last, dir_fd=folder)
-
-    def _walk(self, folders: Sequence[str]) -> Iterator[str]:
-        """The names of all blobs below a folder, in no order; what others left there is passed over."""
-        with suppress(FileNotFoundError), self._folder(folders):
-            pass  # no link leads there
-        waiting = ["/".join(folders)]
-        while waiting:
-            for name, is_folder in _entries(self.root, waiting.pop()):
-                if is_folder:
-                    waiting.append(name)
-                else:
-                    yield name
-
-
-class _Part:
-    """A blob that is being written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        #: Whether it has become a blob.
-        self.moved = False
-        #: Bytes so far.
-        self.size = 0
-        self._digest = hashlib.sha256()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-        self._open = True
-
-    def write(self, piece: bytes) -> None:
-        self._digest.update(piece)
-        self.size += len(piece)
-        left = memoryview(piece)
-        while left:
-            left = left[os.write(self._file, left) :]
-
-    def seal(self, content_type: str, *, durable: bool) -> str:
-        """End writing; its sha256."""
-        sha256 = self._digest.hexdigest()
-        _describe(self._file, sha256, content_type)
-        if durable:
-            os.fsync(self._file)
-        self._close()
-        return sha256
-
-    def discard(self) -> None:
-        """Remove it, unless it has become a blob. Safe to call twice."""
-        self._close()
-        if not self.moved:
-            self.path.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        if self._open:
-            self._open = False
-            os.close(self._file)
+                self._tree.sync(folder)
+            self._tree.prune(folders)
 
 
 def _has_blobs_inside(name: str) -> InvalidInput:
     return InvalidInput(f"blob name {name!r}: there are blobs inside it, and one cannot lie in another")
 
 
-def _sweep(folder: Path) -> None:
-    for part in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process sweeps too
-            if time.time() - part.stat().st_mtime > PART_AGE:
-                part.unlink()
-
-
 def _read(file: int, start: int, end: int | None) -> bytes:
     return os.pread(file, rules.PIECE if end is None else min(rules.PIECE, end - start), start)
-
-
-def _no_folder(here: int, name: str, *, create: bool) -> OSError | InvalidInput:
-    """Why a segment on the way to a blob cannot be entered."""
-    if stat.S_ISLNK(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
-        return InvalidInput(f"{name!r} is a symbolic link: not followed, as blobs lie in the store's own folder")
-    if create:
-        return InvalidInput(f"{name!r} is a blob: no other blob can lie inside it")
-    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-
-
-def _entries(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
-    """Name and whether it is a folder, for all that may be ours; none if the folder is gone by now."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root / folder) as entries:
-        for entry in entries:
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if rules.is_name(name) and (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
-                yield name, entry.is_dir(follow_symlinks=False)
-
-
-def _describe(file: int, sha256: str, content_type: str) -> None:
-    """Keep digest and content type with the file, where the file system can; else `stat` finds out or guesses."""
-    if sys.platform != "linux":  # Python has no extended attributes elsewhere
-        return
-    facts = {"sha256": sha256, "content_type": content_type, "mtime_ns": os.fstat(file).st_mtime_ns}
-    try:
-        os.setxattr(file, ATTRIBUTE, json.dumps(facts).encode())
-    except OSError as exc:
-        if exc.errno not in _UNSUPPORTED:
-            raise
-
-
-def _described(file: int) -> tuple[str, str] | None:
-    """Digest and content type; None if they were not kept, or the file was written to since."""
-    if sys.platform != "linux":
-        return None
-    try:
-        facts = json.loads(os.getxattr(file, ATTRIBUTE))
-        if facts["mtime_ns"] == os.fstat(file).st_mtime_ns:
-            return facts["sha256"], facts["content_type"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None

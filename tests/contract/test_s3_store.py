@@ -17,8 +17,9 @@ import pytest
 
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from schemas.time_limit import time_limit
-from sinks.blobs.s3 import PART, S3Store
+from sinks.blobs.s3 import S3Store
 from sinks.blobs.s3_errors import Denied
+from sinks.blobs.s3_uploads import PART
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, moto_in, server_in
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits until versitygw is built
@@ -256,7 +257,7 @@ async def test_a_server_that_never_answers_is_given_up_on_in_time():
         await asyncio.sleep(30)
 
     async with scripted(silence) as (endpoint, _), store_at(endpoint, timeout=0.5) as store:
-        await store._connected()  # connecting means half a second of imports, not of network
+        await store._client.connected()  # connecting means half a second of imports, not of network
         for work in (
             store.get(store.uri("a")),
             store.put("a", b"x", "a/b"),
@@ -477,15 +478,15 @@ async def test_encryption_at_rest_is_asked_for(moto, sse, algorithm, key):
 async def test_probes_ask_for_encryption_as_blobs_do(moto, monkeypatch):
     """A bucket may refuse whatever comes without."""
     async with store_at(moto.endpoint, sse="aws:kms") as store:
-        asked, call = [], store._call
+        asked, call = [], store._client.call
 
         async def noted(operation, **about):
             asked.append((operation, about.get("ServerSideEncryption")))
             return await call(operation, **about)
 
-        monkeypatch.setattr(store, "_call", noted)
+        monkeypatch.setattr(store._client, "call", noted)
         await store.check()
-        await store._denied("_check/none.txt", Denied(store._place, [], ""))
+        await store._probes.denied("_check/none.txt", Denied(store._place, [], ""))
 
     assert {sse for operation, sse in asked if operation in {"put_object", "create_multipart_upload"}} == {"aws:kms"}
 

@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
-from sinks.blobs.local import ATTRIBUTE, PART_AGE, PARTS, LocalStore
+from sinks.blobs.local import PARTS, LocalStore
+from sinks.blobs.local_folders import FolderTree
+from sinks.blobs.local_parts import ATTRIBUTE, PART_AGE
 from sinks.blobs.rules import is_name, name_in
 from sinks.blobs.threads import Threads
 
@@ -29,7 +31,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="extended attributes 
 @pytest.fixture(params=["in one go", "segment by segment"])
 async def store(tmp_path, request, monkeypatch):
     if request.param == "segment by segment":  # as without /proc
-        monkeypatch.setattr(LocalStore, "_open_at_once", lambda *_: None)
+        monkeypatch.setattr(FolderTree, "_open_at_once", lambda *_: None)
     made = LocalStore(tmp_path / "blobs")
     yield made
     await made.close()

@@ -17,7 +17,7 @@ from typing import Final, Self
 from urllib.parse import unquote
 
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
-from sinks.blobs.local import ATTRIBUTE
+from sinks.blobs.local_parts import ATTRIBUTE
 
 #: What opening says when this process or machine has no descriptor or memory left.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})

@@ -1,7 +1,7 @@
 """Tables whose rows are dataclasses: column lists, INSERTs, arguments and rows read back all follow from the fields, so
 that a new column needs a migration, a field, and the stage that sets it.
 
-`tests/contract/test_tables.py` compares each table with the columns of a migrated database.
+`tests/contract/databases/test_tables.py` compares each table with the columns of a migrated database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What workers and operators tell each other, in PostgreSQL."""
+"""What workers report and operators ask for; see `sinks.ports.operations`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def operations(postgres):
     pool.terminate()
 
 
-async def test_what_a_worker_says_replaces_what_it_said_before(operations):
+async def test_a_workers_report_replaces_its_report_before(operations):
     intake = AppFailure("host/1", "intake", 3, 'it\'s "odd"', ("audio.uploaded/2/17", "intake.due/0/3"))
     other = AppFailure("host/2", "track", 2, "OSError: full")
     await operations.keep_failures("host/1", [intake, AppFailure("host/1", "persist", 2, "?")])
@@ -36,7 +36,7 @@ async def test_what_a_worker_says_replaces_what_it_said_before(operations):
     assert [found.worker for found in await operations.failures()] == ["host/2"]
 
 
-async def test_a_wish_is_kept_until_it_is_another(operations):
+async def test_a_skip_is_kept_until_it_is_asked_for_again(operations):
     await operations.ask(SKIP)
     assert await operations.skips() == [SKIP]
     assert await operations.done_by(SKIP) == []

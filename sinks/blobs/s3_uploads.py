@@ -1,0 +1,99 @@
+"""Multipart uploads to S3: content in parts, one after the other, of which nothing is visible before the last step."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from sinks.blobs import rules
+from sinks.blobs.threads import Threads, settled
+
+if TYPE_CHECKING:
+    from sinks.blobs.s3_client import S3Client
+
+log = logging.getLogger(__name__)
+
+#: Bytes in a part of a multipart upload, and the most that goes up in one request. One part is in memory at a time.
+PART: Final = 16 << 20
+
+#: Parts a multipart upload may have, by S3's rules.
+_PARTS: Final = 10_000
+
+#: Seconds for cleaning up after a cancellation. What is left then is the bucket's lifecycle rule's.
+_CLEANUP_S: Final = 5.0
+
+
+class MultipartUploads:
+    """Uploads through one client; digests are computed in `threads`."""
+
+    def __init__(self, client: S3Client, threads: Threads) -> None:
+        self._client = client
+        self._threads = threads
+
+    async def upload(
+        self, key: str, body: IO[bytes], size: int, about: dict[str, Any], condition: dict[str, str]
+    ) -> None:
+        """Store `size` bytes of `body`; `about` and `condition` are parameters of the first and last step."""
+        upload = await self._begin(key, about)
+        try:
+            length = max(PART, math.ceil(size / _PARTS))
+            numbers = range(1, math.ceil(size / length) + 1)
+            parts = [
+                await self._part(upload, number, *await self._threads.run(_cut, body, length)) for number in numbers
+            ]
+            done = {"MultipartUpload": {"Parts": parts}, **condition, **upload}
+            await self._client.call("complete_multipart_upload", moved=size, **done)
+        except BaseException:
+            await self._abort(upload)
+            raise
+
+    async def _begin(self, key: str, about: dict[str, Any]) -> dict[str, Any]:
+        """Key and id of a new multipart upload. Cancelled meanwhile, it waits for the id and aborts the upload."""
+        about = ({"ChecksumAlgorithm": "SHA256"} if self._client.dialect.checksums else {}) | about
+        asking = asyncio.create_task(self._client.call("create_multipart_upload", Key=key, **about))
+        try:
+            answer = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            if await settled(asking, _CLEANUP_S) and asking.exception() is None:
+                await self._abort({"Key": key, "UploadId": asking.result()["UploadId"]})
+            asking.cancel()
+            raise
+        return {"Key": key, "UploadId": answer["UploadId"]}
+
+    async def _part(self, upload: dict[str, Any], number: int, content: BytesIO, sha256: bytes) -> dict[str, Any]:
+        part = {"PartNumber": number, **self._client.dialect.checksum(sha256)}
+        answer = await self._client.call(
+            "upload_part", moved=content.getbuffer().nbytes, Body=content, **part, **upload
+        )
+        return {**part, "ETag": answer["ETag"]}
+
+    async def _abort(self, upload: dict[str, Any]) -> None:
+        """Remove the parts, also during a cancellation. A failure here must not hide the error that led here."""
+        aborting = asyncio.create_task(self._client.call("abort_multipart_upload", **upload))
+        if not await settled(aborting, _CLEANUP_S):
+            aborting.cancel()
+        elif aborting.exception() is None:
+            return
+        log.warning(
+            "parts of %s stay in bucket %s until a lifecycle rule removes them",
+            upload["Key"],
+            self._client.place.bucket,
+        )
+
+
+def _cut(body: IO[bytes], length: int) -> tuple[BytesIO, bytes]:
+    """The next `length` bytes and their sha256.
+
+    As a file, because aiohttp sends plain bytes in one go, which blocks the event loop. Written piece by piece, because
+    a BytesIO that is made of one bytes object copies it.
+    """
+    part, digest = BytesIO(), hashlib.sha256()
+    while piece := body.read(min(rules.PIECE, length - part.tell())):
+        part.write(piece)
+        digest.update(piece)
+    part.seek(0)
+    return part, digest.digest()

