@@ -64,11 +64,13 @@ from sinks.postgres.migrate import migrate
 from sinks.postgres.operations import Operations
 from sinks.postgres.reader import Reader
 from web.app import make_app
-from web.auth import ApiKeys
-from web.callbacks import HEADER, Callbacks, token_of
-from web.connections import BoundedSite, Bounds
+from web.auth.api_keys import ApiKeys
+from web.auth.provider_token import HEADER, token_of
+from web.connections.bounded_site import BoundedSite
+from web.connections.bounds import Bounds
+from web.live.status_feed import StatusFeeds
 from web.ports import Health, LiveJobs
-from web.status_feed import StatusFeeds
+from web.resources.callbacks import Callbacks
 
 if TYPE_CHECKING:
     from schemas.events.job import JobStatus
@@ -434,7 +436,7 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
         feeds=fleet.feeds,
-        callbacks=Callbacks(fleet.database, tokens) if tokens else None,
+        resources=[Callbacks(fleet.database, tokens)] if tokens else [],
         bounds=bounds,
     )
     # Cancelled: whoever has hung up keeps no query and no recording going.

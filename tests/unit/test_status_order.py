@@ -14,8 +14,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from schemas.errors import NotFound
 from schemas.jobs.rows import Job
 from schemas.jobs.status import status_of, status_version
+from web.live.statuses import Statuses
 from web.memory import MemoryJobs
-from web.status import Statuses
 
 BEGUN = datetime(2026, 5, 1, tzinfo=UTC)
 KEY = ("acme", "j")

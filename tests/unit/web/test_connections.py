@@ -15,8 +15,9 @@ import uvloop
 from aiohttp import web
 
 from agents.fleet.file_limit import MOST, raise_file_limit
-from web.connections import BoundedSite, Bounds
-from web.problems import as_problems
+from web.connections.bounded_site import BoundedSite
+from web.connections.bounds import Bounds
+from web.problems import problem_middleware
 
 SMALL = Bounds(connections=8, per_client=5, head_s=0.4, head_bytes=4096, idle_s=0.8, stalled_s=0.4)
 STATUS = b"GET /status HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -43,7 +44,7 @@ class Service:
         self.answered = 0
 
     async def __aenter__(self):
-        app = web.Application(middlewares=[as_problems])
+        app = web.Application(middlewares=[problem_middleware])
         app.router.add_get("/status", self.status)
         app.router.add_get("/held", self.held)
         app.router.add_get("/large", self.large)
@@ -274,7 +275,7 @@ def test_half_of_the_descriptors_is_kept_for_others():
     assert Bounds.within(4096, 1024).connections == 512
     assert Bounds.within(4096, 65_536).connections == 4096
     assert Bounds.within(4096, 1024).per_client == 256
-    assert Bounds.within(4096, 1024).watchers + Bounds.within(4096, 1024).streams < 512
+    assert Bounds.within(4096, 1024).event_streams + Bounds.within(4096, 1024).blob_streams < 512
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_goes():

@@ -11,15 +11,15 @@ from schemas.errors import NotFound, Unavailable
 from schemas.jobs.rows import Job
 from schemas.jobs.status import status_of, status_version
 from sinks.postgres.coalesce import Coalesce
-from web.status import Answer
-from web.status_feed import StatusFeeds
+from web.live.status_feed import StatusFeeds
+from web.live.statuses import CurrentStatus
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def answer(version, status="transcribing", job_id="j", source="database"):
     named = {"tenant_id": "acme", "job_id": job_id, "filename": "a.wav", "audio_uri": "s3://b/a"}
-    return Answer(status_of(Job(**named, version=version, status=status, created_at=AT, updated_at=AT)), source)
+    return CurrentStatus(status_of(Job(**named, version=version, status=status, created_at=AT, updated_at=AT)), source)
 
 
 class Database:
@@ -47,7 +47,7 @@ async def watch(feeds, database, first=None, told=None):
     """Watch to the end; the versions seen."""
     told = [] if told is None else told
     first = first or database.newest
-    with feeds.following(first, database.look) as feed:
+    with feeds.subscribe(first, database.look) as feed:
         async for status in feed.statuses(first):
             told.append(status and status.version)
     return told
@@ -101,7 +101,7 @@ async def test_what_came_between_the_first_answer_and_the_watch_is_told_at_once(
 
 async def test_a_watcher_that_is_slow_misses_what_is_old_and_never_the_newest(database):
     feeds = StatusFeeds()
-    with feeds.following(answer(1), database.look) as feed:
+    with feeds.subscribe(answer(1), database.look) as feed:
         told = feed.statuses(answer(1))
         assert (await anext(told)).version == 1
         for version in range(2, 50):
@@ -112,7 +112,7 @@ async def test_a_watcher_that_is_slow_misses_what_is_old_and_never_the_newest(da
 
 async def test_nobody_is_told_an_older_status_than_before(database):
     feeds = StatusFeeds()
-    with feeds.following(answer(5), database.look) as feed:
+    with feeds.subscribe(answer(5), database.look) as feed:
         told = feed.statuses(answer(5))
         await anext(told)
         database.newest = answer(3)  # a server that lags
@@ -120,7 +120,7 @@ async def test_nobody_is_told_an_older_status_than_before(database):
         await asyncio.sleep(0.1)
         assert not later.done()
         database.newest = answer(6)
-        feed.hint()
+        feed.query_now()
 
         assert (await asyncio.wait_for(later, 1)).version == 6
 
@@ -160,7 +160,7 @@ async def test_a_fault_of_ours_is_not_waited_out_in_silence(database):
 
 async def test_a_run_that_follows_is_looked_at_again_while_the_last_watcher_of_the_first_leaves(database):
     feeds = StatusFeeds()
-    with feeds.following(answer(2, "completed"), database.look):
+    with feeds.subscribe(answer(2, "completed"), database.look):
         database.newest = answer(3)
         tasks = await watching(feeds, database, 1)
         database.newest = answer(4, "completed")
@@ -169,7 +169,7 @@ async def test_a_run_that_follows_is_looked_at_again_while_the_last_watcher_of_t
 
 
 async def test_a_silent_watch_is_kept_open(monkeypatch, database):
-    monkeypatch.setattr("web.status_feed.BEAT_S", 0.05)
+    monkeypatch.setattr("web.live.status_feed.HEARTBEAT_S", 0.05)
     told = []
     (task,) = await watching(StatusFeeds(), database, 1, told=told)
     await asyncio.sleep(0.15)
@@ -213,7 +213,7 @@ async def test_looks_at_many_jobs_are_few_questions():
     coalesced, feeds = Coalesce(ask), StatusFeeds()
 
     async def follow(job_id):
-        with feeds.following(answer(1, job_id=job_id), lambda key, _: coalesced(key)) as feed:
+        with feeds.subscribe(answer(1, job_id=job_id), lambda key, _: coalesced(key)) as feed:
             async for _ in feed.statuses(answer(1, job_id=job_id)):
                 pass
 

@@ -1,0 +1,33 @@
+"""The page and its scripts: served as they are, with a strict policy."""
+
+from __future__ import annotations
+
+import re
+
+from web.console import FOLDER
+
+
+async def test_the_console_runs_nothing_but_its_own_files(worker):
+    page = await worker.get("/", {})
+    html = await page.text()
+    policy = page.headers["Content-Security-Policy"]
+
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|https?://|javascript:", html)
+    for link in re.findall(r'(?:src|href)="(/[^"]+)"', html):
+        response = await worker.get(link, {})
+        assert response.status == 200, link
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_consoles_script_writes_text_and_never_markup():
+    """Transcripts, file names and reasons come from strangers."""
+    scripts = sorted(FOLDER.rglob("*.js"))
+
+    assert FOLDER / "console.js" in scripts
+    for script in scripts:
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|localStorage",
+            script.read_text(),
+        )
