@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from yarl import URL
+
 from web.console import FOLDER
 
 
@@ -19,6 +21,20 @@ async def test_the_console_runs_nothing_but_its_own_files(worker):
         response = await worker.get(link, {})
         assert response.status == 200, link
         assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_every_module_of_the_page_and_all_that_it_imports_is_served_as_a_script(worker):
+    """A module that is missing, or has another media type, stops the whole page."""
+    pending, served = ["/static/console.js"], set()
+    while pending:
+        path = pending.pop()
+        response = await worker.get(path, {})
+        assert (response.status, response.content_type) == (200, "text/javascript"), path
+        served.add(path)
+        imports = re.findall(r'^import .* from "(\..*)";$', await response.text(), re.MULTILINE)
+        pending += [module for name in imports if (module := str(URL(path).join(URL(name)))) not in served]
+
+    assert served == {f"/static/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.js")}
 
 
 def test_the_consoles_script_writes_text_and_never_markup():
