@@ -9,16 +9,16 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.errors import NotFound, Unavailable
-from web.parameters import NO_TENANT, read_parameters, tenant_name
-from web.problems import InvalidRequest
-from web.route import ApiRequest
+from web.parameters import read_parameters, tenant_name
+from web.problems import NO_TENANT, InvalidRequest
+from web.route import AnyRoute, ApiRequest
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
     from web.auth.api_keys import ApiKeys
     from web.auth.caller import Caller
-    from web.route import RequestBody, Result, Route
+    from web.route import AnyRoute, RequestBody, Result
 
 #: Seconds that an answer may take that is not streamed.
 REQUEST_S = 30.0
@@ -26,7 +26,7 @@ REQUEST_S = 30.0
 B = TypeVar("B")
 
 
-def endpoint(route: Route[Any, Any], keys: ApiKeys) -> Handler:
+def endpoint(route: AnyRoute, keys: ApiKeys) -> Handler:
     """The aiohttp handler of a route."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -42,7 +42,7 @@ def endpoint(route: Route[Any, Any], keys: ApiKeys) -> Handler:
     return handle
 
 
-async def _answer(route: Route[Any, Any], request: web.Request, caller: Caller) -> web.StreamResponse:
+async def _answer(route: AnyRoute, request: web.Request, caller: Caller) -> web.StreamResponse:
     _check_tenant(request, caller)
     parameters = read_parameters(route.parameters, request)
     body = await read_body(request, route.body) if route.body else None
@@ -58,7 +58,7 @@ def _check_tenant(request: web.Request, caller: Caller) -> None:
         raise NotFound(NO_TENANT)
 
 
-def _response(route: Route[Any, Any], result: Result) -> web.StreamResponse:
+def _response(route: AnyRoute, result: Result) -> web.StreamResponse:
     if isinstance(result, web.StreamResponse):
         return result
     if result is None:

@@ -9,14 +9,12 @@ from pydantic import TypeAdapter
 
 from web.auth.access import API_KEY_HEADER, BEARER
 from web.problems import ProblemView
-from web.route import ResponseSpec
+from web.route import AnyRoute, ResponseSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from web.route import RequestBody, Route
-
-    AnyRoute = Route[Any, Any]
+    from web.route import RequestBody
 
 Mode = Literal["validation", "serialization"]
 #: Schemas by model and by whether it is read or written.
@@ -55,9 +53,14 @@ def _schemas(routes: Iterable[AnyRoute]) -> tuple[Schemas, dict[str, Any]]:
     answered = {spec.model for route in routes for spec in route.responses.values() if spec.model}
     models: set[tuple[type[Any], Mode]] = {(model, "serialization") for model in answered | {ProblemView}}
     models |= {(route.body.model, "validation") for route in routes if route.body}
-    inputs = [((model, mode), mode, TypeAdapter(model)) for model, mode in sorted(models, key=lambda m: m[0].__name__)]
+    inputs = [((model, mode), mode, TypeAdapter(model)) for model, mode in sorted(models, key=_name_and_mode)]
     schemas, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REFS)
     return {key: schema for (key, _), schema in schemas.items()}, definitions
+
+
+def _name_and_mode(key: tuple[type[Any], Mode]) -> tuple[str, str]:
+    model, mode = key
+    return model.__name__, mode
 
 
 def _paths(routes: Iterable[AnyRoute], schemas: Schemas) -> dict[str, Any]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from schemas.errors import NotFound
 from schemas.ids import Name, Reference
-from web.problems import InvalidRequest
+from web.problems import NO_JOB, NO_TENANT, InvalidRequest
 
 if TYPE_CHECKING:
     from aiohttp import web
     from pydantic import GetCoreSchemaHandler
-
-#: The answer about a job that does not exist, and about another tenant's: both are the same.
-NO_JOB: Final = "there is no such job"
-NO_TENANT: Final = "there is no such tenant"
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 #: Every id is a possible reference, too.

@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 #: `Retry-After` in seconds when one of our own servers is away.
 RETRY_S: Final = 2
 
+#: The answer about a job that does not exist, and about another tenant's: both are the same.
+NO_JOB: Final = "there is no such job"
+NO_TENANT: Final = "there is no such tenant"
+
 #: Headers of aiohttp's own errors that the answer keeps.
 _KEPT: Final = ("Accept", "Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
 

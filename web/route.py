@@ -67,8 +67,8 @@ class ResponseSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route(Generic[P, B]):
-    """One method on one path.
+class AnyRoute:
+    """One method on one path, whatever its parameters and body are.
 
     Raises:
         ValueError: the path names a parameter that `parameters` does not have, or no response is a success.
@@ -78,11 +78,11 @@ class Route(Generic[P, B]):
     path: str
     operation_id: str
     summary: str
-    handler: Callable[[ApiRequest[P, B]], Awaitable[Result]]
-    parameters: type[P]
+    handler: Callable[[Any], Awaitable[Result]]
+    parameters: type[Parameters]
     #: By status. The usual errors are added to the document by `web.openapi`.
     responses: Mapping[int, ResponseSpec]
-    body: RequestBody[B] | None = None
+    body: RequestBody[Any] | None = None
     access: Access = API_KEY
     #: Whether the response takes as long as its client reads: it has no time limit, and a caller may have only so many.
     is_streamed: bool = False
@@ -110,8 +110,20 @@ class Route(Generic[P, B]):
         return self.body.max_bytes if self.body else MAX_BODY
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route(AnyRoute, Generic[P, B]):
+    """A route as resources declare it: types are checked, so that its handler takes these parameters and this body.
+
+    Lists of routes are lists of `AnyRoute`: as elements of a `list[Route[Any, Any]]` they would not be checked.
+    """
+
+    handler: Callable[[ApiRequest[P, B]], Awaitable[Result]]
+    parameters: type[P]
+    body: RequestBody[B] | None = None
+
+
 class Resource(Protocol):
     """A group of routes, with what their handlers need."""
 
-    def routes(self) -> Sequence[Route[Any, Any]]:
+    def routes(self) -> Sequence[AnyRoute]:
         """The routes of this resource."""

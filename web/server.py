@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -10,7 +10,7 @@ from web.console import add_console
 from web.endpoint import endpoint
 from web.problems import problem_middleware
 from web.resources.documentation import Documentation
-from web.route import MAX_BODY
+from web.route import MAX_BODY, AnyRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
     from web.auth.api_keys import ApiKeys
-    from web.route import Resource, Route
+    from web.route import AnyRoute, Resource
 
 
 def build_application(resources: Iterable[Resource], keys: ApiKeys) -> web.Application:
@@ -37,14 +37,14 @@ def build_application(resources: Iterable[Resource], keys: ApiKeys) -> web.Appli
     return app
 
 
-def _add(router: web.UrlDispatcher, route: Route[Any, Any], handler: Handler) -> None:
+def _add(router: web.UrlDispatcher, route: AnyRoute, handler: Handler) -> None:
     if route.method == "GET":
         router.add_get(route.path, handler, allow_head=route.allow_head)
     else:
         router.add_route(route.method, route.path, handler)
 
 
-def _limit_bodies(routes: Sequence[Route[Any, Any]]) -> Middleware:
+def _limit_bodies(routes: Sequence[AnyRoute]) -> Middleware:
     """Refuses a body whose Content-Length is above `MAX_BODY` and above its route's limit, before any of it is read.
     Bodies without a length, and routes with a lower limit, are checked where they are read.
     """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import Ambiguous, NotFound
 from schemas.ids import canonical_uuid
-from web.parameters import NO_JOB
+from web.problems import NO_JOB
 
 if TYPE_CHECKING:
     from schemas.ids import Key

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from schemas.errors import NotFound
 from schemas.jobs.status import status_of, status_version
 from web.live.job_lookup import find_job, job_key
-from web.parameters import NO_JOB
+from web.problems import NO_JOB
 
 if TYPE_CHECKING:
     from schemas.events.job import JobStatus

@@ -6,14 +6,14 @@ time, a forged or repeated one costs a poll, and the answer does not reveal whet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 from pydantic import Field, StringConstraints
 
 from schemas.events.base import Data
 from web.auth.provider_token import ProviderToken
 from web.parameters import Parameters
-from web.route import ApiRequest, RequestBody, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ class Callbacks:
         self._database = database
         self._access = ProviderToken(tokens)
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The one route."""
         return [
             Route(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
@@ -10,7 +10,7 @@ from aiohttp import web
 from web.auth.access import PUBLIC
 from web.openapi import document
 from web.parameters import Parameters
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Documentation:
     """The document of the given routes and of its own."""
 
-    def __init__(self, routes: Sequence[Route[Any, Any]]) -> None:
+    def __init__(self, routes: Sequence[AnyRoute]) -> None:
         self._body = orjson.dumps(document([*routes, *self.routes()]))
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The one route."""
         return [
             Route(

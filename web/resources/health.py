@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -12,7 +12,7 @@ from sinks.postgres.coalesce import Coalesce
 from web.auth.access import PUBLIC
 from web.parameters import Parameters
 from web.ports import Health
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -45,7 +45,7 @@ class HealthProbes:
         # moment share one.
         self._health: Coalesce[None, Health] = Coalesce(check)
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """Liveness and readiness."""
         responses = {
             200: ResponseSpec("it is", HealthView, _EXAMPLE),

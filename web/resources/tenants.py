@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.events.base import Data
 from web.parameters import Parameters
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from sinks import Reads
@@ -25,7 +25,7 @@ class TenantList:
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The one route."""
         return [
             Route(

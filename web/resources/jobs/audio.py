@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from aiohttp import web
 from pydantic import Field, WithJsonSchema
@@ -12,7 +12,7 @@ from sinks import Blob
 from web.live.job_lookup import find_job
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from sinks import Reads, Store
@@ -39,7 +39,7 @@ class JobAudio:
     def __init__(self, reads: Reads, store: Store, streams: CallerLimit) -> None:
         self._reads, self._store, self._streams = reads, store, streams
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The one route."""
         return [
             Route(

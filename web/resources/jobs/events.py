@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -10,7 +10,7 @@ from schemas.errors import NotFound
 from schemas.jobs.rows import TERMINAL
 from web.resources.jobs.job_view import job_view
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class JobEvents:
     def __init__(self, statuses: Statuses, feeds: StatusFeeds, streams: CallerLimit) -> None:
         self._statuses, self._feeds, self._streams = statuses, feeds, streams
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The one route."""
         return [
             Route(

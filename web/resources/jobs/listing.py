@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
 from aiohttp import web
@@ -18,7 +18,7 @@ from schemas.jobs.rows import Status
 from sinks import Cursor
 from web.parameters import Parameters, TenantName, WholeNumber
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from sinks import Page, Reads
@@ -80,7 +80,7 @@ class TenantJobs:
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The one route."""
         example = {"jobs": [EXAMPLE], "next": encode_cursor(Cursor(datetime(2026, 5, 1, tzinfo=UTC), "j"))}
         return [

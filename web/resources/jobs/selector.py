@@ -6,7 +6,8 @@ from pydantic import Field
 
 from schemas.errors import NotFound
 from web.auth.caller import Caller
-from web.parameters import NO_JOB, JobName, Parameters, TenantName
+from web.parameters import JobName, Parameters, TenantName
+from web.problems import NO_JOB
 
 
 class JobSelector(Parameters):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from web.live.statuses import Statuses
@@ -20,7 +20,7 @@ class JobStatuses:
     def __init__(self, statuses: Statuses) -> None:
         self._statuses = statuses
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The one route."""
         return [
             Route(

@@ -15,7 +15,7 @@ from web.live.job_lookup import find_job, job_key
 from web.parameters import WholeNumber
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
-from web.route import ApiRequest, ResponseSpec, Route
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from schemas.jobs.rows import Job, Transcript
@@ -98,7 +98,7 @@ class Transcripts:
     def __init__(self, reads: Reads, store: Store, streams: CallerLimit) -> None:
         self._reads, self._store, self._streams = reads, store, streams
 
-    def routes(self) -> list[Route[Any, Any]]:
+    def routes(self) -> list[AnyRoute]:
         """The transcript, and the raw one."""
         return [
             Route(
