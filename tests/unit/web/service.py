@@ -148,9 +148,9 @@ async def problem(response, status):
 
 
 def stored(job_id, tenant="acme", version=1, status="uploaded", **more):
-    known = {"created_at": datetime(2026, 5, 1, tzinfo=UTC), "updated_at": datetime(2026, 5, 1, tzinfo=UTC)} | more
+    times = {"created_at": datetime(2026, 5, 1, tzinfo=UTC), "updated_at": datetime(2026, 5, 1, tzinfo=UTC)} | more
     of = {"tenant_id": tenant, "job_id": job_id, "version": version, "status": status}
-    return Job(**of, filename="a.wav", audio_uri="s3://b/a", **known)
+    return Job(**of, filename="a.wav", audio_uri="s3://b/a", **times)
 
 
 class Holds(MemoryReader):
@@ -191,7 +191,7 @@ async def by(worker, path, name, headers, **query):
     return await worker.client.session.get(url, headers=headers)
 
 
-async def said(worker, request):
+async def raw_response(worker, request):
     """The raw answer to raw bytes."""
     port = worker.client.port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -205,12 +205,12 @@ async def said(worker, request):
 
 async def lines(response, count):
     """The next `count` events, as (event, data); comments count as events of None."""
-    found = []
-    while len(found) < count:
+    events = []
+    while len(events) < count:
         block = (await asyncio.wait_for(response.content.readuntil(b"\n\n"), 5)).decode()
         fields = dict(line.split(": ", 1) for line in block.strip().splitlines())
-        found.append((fields.get("event"), json.loads(fields["data"]) if "data" in fields else None))
-    return found
+        events.append((fields.get("event"), json.loads(fields["data"]) if "data" in fields else None))
+    return events
 
 
 async def eventually(condition, seconds=3.0):

@@ -47,17 +47,17 @@ async def test_a_key_is_taken_from_either_header(worker, headers):
         {"Authorization": "acme-key"},
     ],
 )
-async def test_without_a_known_key_nothing_is_told_but_what_to_do(worker, headers):
+async def test_a_request_without_a_valid_key_is_answered_with_401_that_says_what_to_send(worker, headers):
     await worker.created()
     for path in (*(p.format("j") for p in PATHS), "/tenants", "/tenants/acme/jobs"):
         response = await worker.get(path, headers)
-        told = await problem(response, 401)
+        document = await problem(response, 401)
 
-        assert "Authorization: Bearer" in told["detail"]
+        assert "Authorization: Bearer" in document["detail"]
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-async def test_a_key_in_the_address_is_no_key(worker):
+async def test_a_key_in_the_url_is_ignored(worker):
     await problem(await worker.get("/tenants?api_key=acme-key&key=acme-key", {}), 401)
 
 
@@ -75,7 +75,7 @@ async def test_without_any_keys_a_program_on_this_machine_is_an_operator():
         assert (await worker.json("/tenants", {}))["operator"]
 
 
-STRANGERS = [
+NOT_LOCAL = [
     {"X-Forwarded-For": "203.0.113.9"},
     {"Forwarded": "for=203.0.113.9"},
     {"X-Real-IP": "127.0.0.1"},
@@ -85,12 +85,12 @@ STRANGERS = [
 ]
 
 
-@pytest.mark.parametrize("headers", STRANGERS)
-async def test_without_keys_neither_a_proxys_guest_nor_a_web_page_is_taken_for_a_neighbour(headers):
+@pytest.mark.parametrize("headers", NOT_LOCAL)
+async def test_without_keys_requests_through_a_proxy_or_with_another_host_are_refused(headers):
     async with Worker(keys=None) as worker:
-        told = await problem(await worker.get("/tenants", headers), 401)
+        document = await problem(await worker.get("/tenants", headers), 401)
 
-        assert "CONCORD_API_KEYS" in told["detail"]
+        assert "CONCORD_API_KEYS" in document["detail"]
         assert (await worker.get("/healthz", headers)).status == 200
 
 
@@ -106,14 +106,14 @@ def asked_by(address, **headers):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-def test_without_keys_this_machine_is_known_by_any_of_its_own_addresses(address):
+def test_without_keys_every_loopback_address_is_local(address):
     assert ApiKeys().caller(asked_by((address, 5))).tenant is None
 
 
 @pytest.mark.parametrize(
     "address", [("203.0.113.9", 5), ("::ffff:203.0.113.9", 5), ("fe80::1%eth0", 5, 0, 2), "", None]
 )
-def test_without_keys_another_machine_is_told_what_to_do(address):
+def test_without_keys_a_request_from_another_machine_is_refused(address):
     with pytest.raises(web.HTTPUnauthorized) as refused:
         ApiKeys().caller(asked_by(address))
 
@@ -121,15 +121,15 @@ def test_without_keys_another_machine_is_told_what_to_do(address):
 
 
 @pytest.mark.parametrize("text", ["acme", "acme=", "=key", "acme=key,", "a b=key", "../x=key", "acme=ke y", "acme=kéy"])
-def test_a_setting_that_is_no_list_of_keys_is_refused_by_place_and_without_the_key(text):
+def test_a_malformed_list_of_keys_is_refused_with_the_position_and_without_the_key(text):
     if text == "acme=key,":
         assert repr(ApiKeys.parse(text)) == "ApiKeys(1)"
         return
-    with pytest.raises(SettingsError, match="entry 2") as said:
+    with pytest.raises(SettingsError, match="entry 2") as error:
         ApiKeys.parse(f"first=hunter2,{text}")
 
-    assert "hunter2" not in str(said.value)
-    assert "key" not in str(said.value).replace("API_KEYS", "").replace("tenant=key", "").replace("*=key", "").replace(
+    assert "hunter2" not in str(error.value)
+    assert "key" not in str(error.value).replace("API_KEYS", "").replace("tenant=key", "").replace("*=key", "").replace(
         "the key of entry", ""
     )
 
@@ -139,7 +139,7 @@ def test_one_key_cannot_be_two_tenants():
         ApiKeys.parse("acme=hunter2,*=hunter2")
 
 
-def test_keys_are_nowhere_in_memory_or_print():
+def test_keys_are_neither_in_memory_nor_in_representations():
     keys = ApiKeys.parse("acme=hunter2")
 
     assert "hunter2" not in repr(keys) + repr(vars(keys))

@@ -39,7 +39,7 @@ AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
         ("bytes=0-" + "9" * 30, None),
     ],
 )
-def test_a_range_is_read_as_rfc_9110_has_it(header, part):
+def test_a_range_is_parsed_as_rfc_9110_defines_it(header, part):
     assert byte_range(header, 10) == part
 
 
@@ -51,10 +51,10 @@ def test_a_range_lies_within_the_content_whatever_was_asked_for(text, size):
 
 
 @given(st.text())
-def test_a_file_name_cannot_break_out_of_its_header(name):
-    said = disposition(name)
+def test_a_file_name_cannot_end_its_header(name):
+    header = disposition(name)
 
-    assert said.isascii()
-    assert said.isprintable()
-    assert said.startswith('inline; filename="')
-    assert said.count('"') == 2
+    assert header.isascii()
+    assert header.isprintable()
+    assert header.startswith('inline; filename="')
+    assert header.count('"') == 2

@@ -17,55 +17,55 @@ TOKEN = token_of("a secret of some length", "assemblyai")
 DONE = {"transcript_id": "t-1", "status": "completed"}
 
 
-class Hastened:
+class PollRecorder:
     """Who was to be looked at; a database that is away raises."""
 
     def __init__(self, error=None):
-        self.asked = []
+        self.polls = []
         self.error = error
 
     async def expedite_poll(self, provider, provider_id):
         if self.error:
             raise self.error
-        self.asked.append((provider, provider_id))
+        self.polls.append((provider, provider_id))
         return False
 
 
 @contextlib.asynccontextmanager
-async def called(error=None):
-    database = Hastened(error)
+async def served(error=None):
+    database = PollRecorder(error)
     callbacks = Callbacks(database, {"assemblyai": TOKEN})
     assert TOKEN not in repr(callbacks) + repr(callbacks.routes())
     async with Worker(resources=[callbacks]) as it:
         yield it, database
 
 
-async def test_a_callback_with_its_token_makes_the_next_look_due_and_tells_nothing():
-    async with called() as (it, database):
+async def test_a_callback_with_its_token_makes_the_next_poll_due_and_has_an_empty_answer():
+    async with served() as (it, database):
         answer = await it.client.post("/webhooks/assemblyai", json=DONE, headers={HEADER: TOKEN})
 
         assert (answer.status, await answer.read()) == (204, b"")
-        assert database.asked == [("assemblyai", "t-1")]
+        assert database.polls == [("assemblyai", "t-1")]
 
 
 @pytest.mark.parametrize("path", ["/webhooks/assemblyai", "/webhooks/google"])
 @pytest.mark.parametrize("shown", [{}, {HEADER: "wrong"}, {HEADER: "x" * 64}, {"X-API-Key": "root-key"}])
-async def test_a_callback_without_its_token_is_refused_whoever_it_is_for(path, shown):
-    async with called() as (it, database):
+async def test_a_callback_without_its_token_is_refused_for_known_and_unknown_providers(path, shown):
+    async with served() as (it, database):
         answer = await it.client.post(path, json=DONE, headers=shown)
-        said = await answer.json()
+        document = await answer.json()
 
         assert answer.status == 401
-        assert TOKEN not in str(said)
-        assert database.asked == []
+        assert TOKEN not in str(document)
+        assert database.polls == []
 
 
-async def test_a_token_is_of_use_for_its_own_provider_only():
-    async with called() as (it, database):
+async def test_a_token_is_valid_for_its_own_provider_only():
+    async with served() as (it, database):
         for shown in (TOKEN, HEADER, token_of("a secret of some length", "google")):
             answer = await it.client.post("/webhooks/google", json=DONE, headers={HEADER: shown})
             assert answer.status == 401
-        assert database.asked == []
+        assert database.polls == []
 
 
 @pytest.mark.parametrize(
@@ -86,23 +86,23 @@ async def test_a_token_is_of_use_for_its_own_provider_only():
     ],
     ids=lambda it: str(it)[:40],
 )
-async def test_a_callback_that_says_nothing_usable_is_refused(body, status):
-    async with called() as (it, database):
+async def test_a_callback_with_an_invalid_body_is_refused(body, status):
+    async with served() as (it, database):
         answer = await it.client.post("/webhooks/assemblyai", data=body, headers={HEADER: TOKEN})
 
         assert answer.status == status
-        assert database.asked == []
+        assert database.polls == []
 
 
-async def test_a_callback_that_we_cannot_keep_is_to_come_again():
-    async with called(Unavailable("PostgreSQL does not answer")) as (it, _):
+async def test_a_callback_while_the_database_is_away_is_answered_with_503():
+    async with served(Unavailable("PostgreSQL does not answer")) as (it, _):
         answer = await it.client.post("/webhooks/assemblyai", json=DONE, headers={HEADER: TOKEN})
 
         assert answer.status == 503
 
 
-async def test_callbacks_have_a_place_in_the_document_and_none_where_there_are_none(worker):
-    async with called() as (it, _):
+async def test_callbacks_are_documented_where_they_are_served(worker):
+    async with served() as (it, _):
         document = await it.json("/openapi.json")
     without = await worker.client.post("/webhooks/assemblyai", json=DONE, headers={HEADER: TOKEN})
 

@@ -84,7 +84,7 @@ class Service:
         await asyncio.sleep(0.01)
         return client
 
-    async def asked(self, address="127.0.0.1", sends=STATUS):
+    async def request(self, address="127.0.0.1", sends=STATUS):
         """(status, head and body) of an answer on a connection of its own."""
         reader, _ = await self.connected(address, sends.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         answer = await asyncio.wait_for(reader.read(), 5)
@@ -116,46 +116,46 @@ async def eventually(condition, seconds=3.0):
 
 
 @on_uvloop
-async def test_idle_connections_give_way_to_those_who_ask():
+async def test_idle_connections_are_closed_for_new_ones():
     async with Service(Bounds(connections=8, per_client=5)) as service:
         for n in range(30):
             await service.connected(f"127.0.0.{1 + n % 4}")
 
         assert service.open == 8
-        assert [(await service.asked(f"127.0.0.{n}"))[0] for n in (1, 2, 9)] == [200] * 3
+        assert [(await service.request(f"127.0.0.{n}"))[0] for n in (1, 2, 9)] == [200] * 3
 
 
 @on_uvloop
-async def test_a_client_with_its_share_of_busy_connections_is_refused_and_others_are_not():
+async def test_a_client_at_its_limit_of_busy_connections_is_refused_and_others_are_not():
     async with Service(Bounds(connections=8, per_client=5)) as service:
         for _ in range(5):
             await service.connected(sends=b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
-        status, answer = await service.asked()
+        status, answer = await service.request()
         head, _, body = answer.partition(b"\r\n\r\n")
 
         assert status == 503
         assert b"\r\nRetry-After: 2\r\n" in head
         assert json.loads(body)["status"] == 503
-        assert (await service.asked("127.0.0.2"))[0] == 200
+        assert (await service.request("127.0.0.2"))[0] == 200
         service.hold.set()
-        assert (await service.asked())[0] == 200
+        assert (await service.request())[0] == 200
 
 
 @on_uvloop
-async def test_when_all_places_are_busy_a_newcomer_is_told_to_come_again():
+async def test_at_the_limit_of_busy_connections_a_new_one_is_answered_with_503():
     async with Service(Bounds(connections=8, per_client=5)) as service:
         for n in range(8):
             await service.connected(f"127.0.0.{1 + n % 4}", b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
 
-        assert [(await service.asked("127.0.0.9"))[0] for _ in range(3)] == [503] * 3
+        assert [(await service.request("127.0.0.9"))[0] for _ in range(3)] == [503] * 3
         await asyncio.gather(*(service.connected("127.0.0.9") for _ in range(100)))  # silent: soon forgotten
         service.hold.set()
         assert await eventually(lambda: service.site.connections.refusing < 64)
-        assert (await service.asked("127.0.0.10"))[0] == 200
+        assert (await service.request("127.0.0.10"))[0] == 200
 
 
 @on_uvloop
-async def test_one_who_asks_again_and_again_keeps_the_connection_in_a_flood_of_idle_ones():
+async def test_an_active_connection_stays_open_among_many_idle_ones():
     async with Service(Bounds(connections=8, per_client=5)) as service:
         reader, writer = await service.connected("127.0.0.2")
         for n in range(20):
@@ -166,7 +166,7 @@ async def test_one_who_asks_again_and_again_keeps_the_connection_in_a_flood_of_i
 
 @pytest.mark.parametrize("sends", [b"", b"GET /status HTTP/1.1\r\nX-Slow: "])
 @on_uvloop
-async def test_a_connection_that_never_asks_is_ended(sends):
+async def test_a_connection_without_a_request_is_closed(sends):
     async with Service() as service:
         client = await service.connected(sends=sends)
 
@@ -176,7 +176,7 @@ async def test_a_connection_that_never_asks_is_ended(sends):
 
 
 @on_uvloop
-async def test_a_head_byte_by_byte_is_ended_as_soon():
+async def test_a_head_that_is_sent_byte_by_byte_is_limited_in_time():
     async with Service() as service:
         reader, writer = await service.connected(sends=b"GET /status HTTP/1.1\r\n")
         began = time.monotonic()
@@ -189,7 +189,7 @@ async def test_a_head_byte_by_byte_is_ended_as_soon():
 
 
 @on_uvloop
-async def test_a_head_without_end_is_ended():
+async def test_a_head_that_does_not_end_is_limited_in_bytes():
     async with Service(Bounds(head_bytes=4096)) as service:
         client = await service.connected(sends=b"GET /status HTTP/1.1\r\nX-Long: " + b"x" * 5000)
 
@@ -197,7 +197,7 @@ async def test_a_head_without_end_is_ended():
 
 
 @on_uvloop
-async def test_answers_longer_in_coming_than_a_head_may_be_are_waited_for_and_idle_ones_kept_as_said():
+async def test_a_slow_answer_is_not_limited_by_the_timeout_of_heads_and_idle_connections_stay_open_for_their_time():
     async with Service() as service:
         client = await service.connected(sends=b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
 
@@ -209,7 +209,7 @@ async def test_answers_longer_in_coming_than_a_head_may_be_are_waited_for_and_id
 
 
 @on_uvloop
-async def test_a_client_that_does_not_read_is_cut_off():
+async def test_a_client_that_does_not_read_is_disconnected():
     async with Service() as service:
         client = await service.connected(sends=b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n", limit=1024)
 
@@ -230,7 +230,7 @@ async def test_a_slow_client_that_reads_is_served_to_the_end():
 
 
 @on_uvloop
-async def test_who_hangs_up_is_noticed():
+async def test_a_request_is_cancelled_when_its_client_disconnects():
     async with Service() as service:
         _, writer = await service.connected(sends=b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
         writer.close()
@@ -239,14 +239,14 @@ async def test_who_hangs_up_is_noticed():
 
 
 @on_uvloop
-async def test_what_is_no_request_is_a_problem_and_no_traceback(caplog):
+async def test_bytes_that_are_not_http_are_answered_with_a_problem_and_no_traceback(caplog):
     async with Service() as service:
         for garbage in (
             b"\x16\x03\x01\x00\x00\r\n\r\n",
             b"GET / HTTP/1.1\r\nA\x00: b\r\n\r\n",
             b"\r\n\r\nfoo bar\r\n\r\n",
         ):
-            status, answer = await service.asked(sends=garbage)
+            status, answer = await service.request(sends=garbage)
 
             assert status == 400
             assert json.loads(answer.partition(b"\r\n\r\n")[2])["title"] == "Bad Request"
@@ -254,7 +254,7 @@ async def test_what_is_no_request_is_a_problem_and_no_traceback(caplog):
 
 
 @on_uvloop
-async def test_pipelined_requests_without_end_are_held_back():
+async def test_endless_pipelined_requests_are_not_buffered():
     """Who asks and asks without reading is read no further, and then cut off."""
     async with Service(Bounds(stalled_s=0.4)) as service:
         _, writer = await service.connected(limit=1024)
@@ -271,14 +271,14 @@ async def test_pipelined_requests_without_end_are_held_back():
         assert await eventually(lambda: service.open == 0)
 
 
-def test_half_of_the_descriptors_is_kept_for_others():
+def test_half_of_the_descriptors_is_left_for_other_uses():
     assert Bounds.within(4096, 1024).connections == 512
     assert Bounds.within(4096, 65_536).connections == 4096
     assert Bounds.within(4096, 1024).per_client == 256
     assert Bounds.within(4096, 1024).event_streams + Bounds.within(4096, 1024).blob_streams < 512
 
 
-def test_the_limit_of_open_files_is_raised_as_far_as_it_goes():
+def test_the_limit_of_open_files_is_raised_to_its_maximum():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:

@@ -9,7 +9,7 @@ from yarl import URL
 from web.console import FOLDER
 
 
-async def test_the_console_runs_nothing_but_its_own_files(worker):
+async def test_the_console_loads_its_own_files_only(worker):
     page = await worker.get("/", {})
     html = await page.text()
     policy = page.headers["Content-Security-Policy"]
@@ -37,7 +37,7 @@ async def test_every_module_of_the_page_and_all_that_it_imports_is_served_as_a_s
     assert served == {f"/static/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.js")}
 
 
-def test_the_consoles_script_writes_text_and_never_markup():
+def test_the_consoles_scripts_write_text_and_never_markup():
     """Transcripts, file names and reasons come from strangers."""
     scripts = sorted(FOLDER.rglob("*.js"))
 

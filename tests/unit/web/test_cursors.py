@@ -17,15 +17,15 @@ AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def status(state="transcribing", steps=None, **more):
-    known = {"tenant_id": "acme", "job_id": "j", "version": 3, "filename": "a.wav", "created_at": AT, "updated_at": AT}
-    return JobStatus(**(known | {"status": state, "steps": steps or {}} | more))
+    values = {"tenant_id": "acme", "job_id": "j", "version": 3, "filename": "a.wav", "created_at": AT, "updated_at": AT}
+    return JobStatus(**(values | {"status": state, "steps": steps or {}} | more))
 
 
 def step(state, finished=None, **more):
     return StepState(state=state, finished_at=AT + timedelta(seconds=finished) if finished else None, **more)
 
 
-async def test_a_page_says_where_the_next_begins():
+async def test_a_page_has_the_cursor_of_the_next():
 
     shown = JobPage.model_validate_json(await page_body(Page([status()], Cursor(AT, "j"))))
 
@@ -38,7 +38,7 @@ async def test_a_page_says_where_the_next_begins():
     st.datetimes(timezones=st.just(UTC)),
     st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_:@-]{0,126}[A-Za-z0-9_-])?", fullmatch=True),
 )
-def test_a_cursor_survives_its_way_through_a_url(at, job_id):
+def test_a_cursor_is_decoded_to_what_was_encoded(at, job_id):
     text = encode_cursor(Cursor(at, job_id))
 
     assert decode_cursor(text) == Cursor(at, job_id)
@@ -72,12 +72,12 @@ def coded(value):
         coded([["2026"], "j"]),
     ],
 )
-def test_a_broken_cursor_is_refused_saying_what_to_do(text):
+def test_a_malformed_cursor_is_refused_with_advice(text):
     with pytest.raises(ValueError, match="use `next` of an earlier answer"):
         decode_cursor(text)
 
 
-def test_a_cursor_from_another_time_zone_is_the_same_place():
+def test_a_cursor_in_another_time_zone_is_the_same_cursor():
     there = datetime(2026, 5, 1, 14, tzinfo=timezone(timedelta(hours=2)))
 
     assert decode_cursor(coded([there.isoformat(), "j"])) == Cursor(AT, "j")

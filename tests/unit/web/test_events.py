@@ -17,23 +17,23 @@ from tests.unit.web.service import (
 from web.live.status_feed import StatusFeeds
 
 
-async def test_a_watcher_is_told_every_newer_status_until_the_run_ends():
+async def test_every_newer_status_is_sent_until_the_run_ends():
     async with Worker(feeds=StatusFeeds()) as worker:
         await worker.created()
         response = await worker.get("/jobs/j/events")
-        told = await lines(response, 1)
+        events = await lines(response, 1)
         for status in ("transcribing", "reconciling", "persisting", "completed"):
             await worker.moved(status)
             worker.feeds.publish(await worker.tabled())
             worker.feeds.publish(status_of(stored("j")))  # one that comes late
-            told += await lines(response, 1)
+            events += await lines(response, 1)
 
-        assert [data["version"] for _, data in told] == [1, 2, 3, 4, 5]
+        assert [data["version"] for _, data in events] == [1, 2, 3, 4, 5]
         assert response.headers["Content-Type"] == "text/event-stream"
         assert await response.content.read() == b""
 
 
-async def test_a_watcher_is_told_at_once():
+async def test_a_published_status_is_sent_at_once():
     async with Worker(feeds=StatusFeeds()) as worker:
         await worker.created()
         response = await worker.get("/jobs/j/events")
@@ -44,10 +44,10 @@ async def test_a_watcher_is_told_at_once():
         worker.feeds.publish(await worker.tabled())
         await lines(response, 1)
 
-        assert time.monotonic() - began < 0.5  # without being told it would look after 2 s
+        assert time.monotonic() - began < 0.5  # without publish it would query after 2 s
 
 
-async def test_a_row_that_is_in_no_table_here_is_looked_at_often(worker):
+async def test_a_job_that_is_not_in_the_table_is_queried_often(worker):
     await worker.created()
     worker.live.rows.clear()
     response = await worker.get("/jobs/j/events")
@@ -59,7 +59,7 @@ async def test_a_row_that_is_in_no_table_here_is_looked_at_often(worker):
     assert time.monotonic() - began < 1
 
 
-async def test_a_watcher_that_comes_back_is_not_told_the_same_again():
+async def test_a_client_that_reconnects_gets_no_status_twice():
     async with Worker(feeds=StatusFeeds()) as worker:
         await worker.created()
         response = await worker.get("/jobs/j/events", ACME | {"Last-Event-ID": "1"})
@@ -71,7 +71,7 @@ async def test_a_watcher_that_comes_back_is_not_told_the_same_again():
         assert (await worker.get("/jobs/j/events", ACME | {"Last-Event-ID": "x"})).status == 200
 
 
-async def test_a_watch_of_a_job_that_is_deleted_ends():
+async def test_a_stream_ends_when_its_job_is_deleted():
     reader = Holds(j=stored("j"))
     async with Worker(reader=reader) as worker:
         response = await worker.get("/jobs/j/events")
@@ -81,7 +81,7 @@ async def test_a_watch_of_a_job_that_is_deleted_ends():
         assert (await lines(response, 1))[0][0] == "gone"
 
 
-async def test_a_worker_that_stops_ends_its_watches_at_once():
+async def test_a_worker_that_stops_ends_its_streams_at_once():
     async with Worker(feeds=StatusFeeds()) as worker:
         await worker.created()
         response = await worker.get("/jobs/j/events")

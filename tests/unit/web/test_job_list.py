@@ -11,7 +11,7 @@ from tests.unit.web.service import (
 )
 
 
-async def test_a_list_goes_on_where_its_page_ended(worker):
+async def test_the_next_page_begins_where_the_last_one_ended(worker):
     for n in range(5):
         await worker.created(f"j{n}")
     first = await worker.json("/tenants/acme/jobs?limit=3")
@@ -21,7 +21,7 @@ async def test_a_list_goes_on_where_its_page_ended(worker):
     assert second["next"] is None
 
 
-async def test_a_page_is_bounded_in_bytes_and_goes_on_where_it_was_cut(worker, monkeypatch):
+async def test_a_page_is_limited_in_bytes_and_the_next_begins_where_it_was_cut(worker, monkeypatch):
     monkeypatch.setattr("web.resources.jobs.listing.PAGE_BYTES", 5_000)
     for n in range(12):
         await worker.created(f"j{n:02}")
@@ -38,7 +38,7 @@ async def test_a_page_is_bounded_in_bytes_and_goes_on_where_it_was_cut(worker, m
     assert seen == [f"j{n:02}" for n in reversed(range(12))]
 
 
-async def test_a_list_can_be_narrowed_to_a_status(worker):
+async def test_a_list_can_be_filtered_by_status(worker):
     await worker.created("a")
     await worker.created("b")
     await worker.moved("failed", "a")
@@ -62,5 +62,5 @@ async def test_a_list_can_be_narrowed_to_a_status(worker):
         ("status=done", "status: use one of 'uploaded'"),
     ],
 )
-async def test_a_wrong_parameter_is_named_with_what_would_be_right(worker, query, says):
+async def test_an_invalid_parameter_is_named_with_valid_values(worker, query, says):
     assert says in (await problem(await worker.get(f"/tenants/acme/jobs?{query}"), 400))["detail"]

@@ -16,8 +16,8 @@ AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def status(state="transcribing", steps=None, **more):
-    known = {"tenant_id": "acme", "job_id": "j", "version": 3, "filename": "a.wav", "created_at": AT, "updated_at": AT}
-    return JobStatus(**(known | {"status": state, "steps": steps or {}} | more))
+    values = {"tenant_id": "acme", "job_id": "j", "version": 3, "filename": "a.wav", "created_at": AT, "updated_at": AT}
+    return JobStatus(**(values | {"status": state, "steps": steps or {}} | more))
 
 
 def step(state, finished=None, **more):
@@ -74,7 +74,7 @@ def test_the_transcript_is_linked_once_there_may_be_one():
     assert "raw" in job_view(status("transcribing", run=2)).links
 
 
-def test_another_worker_reads_the_same_status_out_of_the_document():
+def test_a_view_can_be_read_as_the_status_that_it_shows():
     """Forwarding relies on it: what is added for people is left out again, nothing else."""
     before = status("completed", {"intake": step("done", 1, attempts=2, error="x")}, reason="é\u2028")
 
@@ -91,7 +91,7 @@ def test_an_event_is_one_line_of_data_whatever_the_status_says():
     assert encode_event(None).startswith(b":")
 
 
-def test_a_transcript_is_shown_without_the_places_of_its_blobs():
+def test_a_transcript_is_shown_without_the_uris_of_its_blobs():
     row = Transcript(
         tenant_id="acme",
         job_id="j",

@@ -20,7 +20,7 @@ from web.connections.bounds import Bounds
 from web.live.status_feed import StatusFeeds
 
 
-async def test_watchers_of_one_tenant_leave_places_for_those_of_others_and_for_questions():
+async def test_event_streams_of_one_tenant_leave_room_for_those_of_others_and_for_other_requests():
     async with Worker(feeds=StatusFeeds(), bounds=Bounds(connections=16)) as worker:
         await worker.created()
         await worker.created("k", "bolt")
@@ -43,7 +43,7 @@ async def is_watched(worker):
     return response.status == 200
 
 
-async def test_recordings_on_their_way_to_one_tenant_are_bounded_too():
+async def test_recordings_that_are_sent_to_one_tenant_are_limited():
     async with Worker(store=Endless(), bounds=Bounds(connections=16)) as worker:
         await worker.created()
         await worker.stored_audio()
@@ -62,7 +62,7 @@ class Endless(MemoryStore):
         await asyncio.sleep(60)
 
 
-async def test_a_question_that_takes_too_long_is_given_up(monkeypatch):
+async def test_a_request_that_takes_too_long_is_answered_with_503(monkeypatch):
     class Slow(MemoryReader):
         async def jobs(self, *_, **__):
             await asyncio.sleep(60)
@@ -75,7 +75,7 @@ async def test_a_question_that_takes_too_long_is_given_up(monkeypatch):
         assert response.headers["Retry-After"] == "2"
 
 
-async def test_a_body_that_nobody_asked_for_is_refused_by_its_length(worker):
+async def test_a_body_of_a_get_is_refused_by_its_content_length(worker):
     sizes = [io.BytesIO(bytes(size)) for size in (1_048_576, 1_048_577)]
     assert (await worker.client.get("/tenants", headers=ACME, data=sizes[0])).status == 200
     response = await worker.client.get("/tenants", headers=ACME, data=sizes[1])

@@ -31,12 +31,12 @@ async def test_the_openapi_document_names_every_route_and_every_reference_in_it_
     assert len({operation["operationId"] for operation in operations}) == len(operations)
 
 
-async def test_what_is_answered_is_what_the_document_promises(worker):
+async def test_answers_keep_the_schemas_of_the_document(worker):
     await worker.created()
     await worker.created("other")
     await worker.finished()
     document = await worker.json("/openapi.json")
-    asked = {
+    examples = {
         "/jobs/{id}/status": "/jobs/j/status",
         "/jobs/{id}/transcript": "/jobs/j/transcript",
         "/jobs/{id}/transcript/raw": "/jobs/j/transcript/raw",
@@ -44,10 +44,10 @@ async def test_what_is_answered_is_what_the_document_promises(worker):
         "/tenants": "/tenants",
         "/healthz": "/healthz",
     }
-    for route, path in asked.items():
+    for route, path in examples.items():
         schema = document["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         whole = schema | {"components": document["components"]}
         jsonschema.Draft202012Validator(whole).validate(await worker.json(path))
-        told = await problem(await worker.get("/jobs/unknown/status"), 404)
+        missing = await problem(await worker.get("/jobs/unknown/status"), 404)
     errors = document["paths"]["/jobs/{id}/status"]["get"]["responses"]["404"]["content"]["application/problem+json"]
-    jsonschema.Draft202012Validator(errors["schema"] | {"components": document["components"]}).validate(told)
+    jsonschema.Draft202012Validator(errors["schema"] | {"components": document["components"]}).validate(missing)

@@ -35,20 +35,20 @@ def test_a_number_that_is_not_given_is_the_default():
 
 
 @pytest.mark.parametrize("text", ["", " ", "x" * 256, "a\x00", "a\n", "\u202ea", "\ud800"])
-def test_a_name_that_no_job_can_have_is_as_unknown_as_any_other(text):
+def test_a_name_that_no_job_can_have_is_answered_like_an_unknown_one(text):
     with pytest.raises(NotFound, match=r"^there is no such job$"):
         job_name(text)
 
 
 @pytest.mark.parametrize("text", ["..", "a/b", "a b", "é", "-a", "%2e"])
-def test_a_reference_may_be_whatever_a_producer_calls_it(text):
+def test_a_reference_may_be_any_printable_text(text):
     assert job_name(text) == text
 
 
 @pytest.mark.parametrize(
     "text", ["", "..", "a/b", "a b", ".a", "a.", "a..b", "x" * 129, "a\x00", "é", "-a", "%2e", "a\n"]
 )
-def test_a_tenant_that_cannot_exist_is_as_unknown_as_any_other(text):
+def test_a_name_that_no_tenant_can_have_is_answered_like_an_unknown_one(text):
     with pytest.raises(NotFound, match=r"^there is no such tenant$"):
         tenant_name(text)
 

@@ -18,7 +18,7 @@ from tests.unit.web.service import (
 )
 
 
-async def test_a_transcript_is_shown_with_where_its_words_come_from(worker):
+async def test_a_transcript_links_to_what_each_recognizer_heard(worker):
     await worker.created()
     await worker.finished()
     shown = await worker.json("/jobs/j/transcript")
@@ -31,7 +31,7 @@ async def test_a_transcript_is_shown_with_where_its_words_come_from(worker):
     assert raw.content_type == "application/json"
 
 
-async def test_a_transcript_that_is_not_there_yet_says_how_the_job_stands(worker):
+async def test_a_missing_transcript_is_answered_with_the_status_of_the_job(worker):
     await worker.created()
     early = await problem(await worker.get("/jobs/j/transcript"), 404)
     await worker.moved("failed")
@@ -44,7 +44,7 @@ async def test_a_transcript_that_is_not_there_yet_says_how_the_job_stands(worker
     await problem(await worker.get("/jobs/j/transcript?run=0"), 400)
 
 
-async def test_a_blob_that_the_store_has_lost_is_missing_without_saying_where(worker):
+async def test_a_blob_that_the_store_has_lost_is_answered_with_404_without_its_uri(worker):
     await worker.created()
     await worker.stored_audio()
     await worker.finished()
@@ -93,7 +93,7 @@ async def test_a_recording_the_client_has_already_is_not_sent_again(worker):
 
 
 @pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/javascript", "application/xhtml+xml"])
-async def test_a_recording_is_never_taken_for_a_page(worker, kind):
+async def test_a_recording_is_never_sent_with_a_media_type_that_browsers_execute(worker, kind):
     await worker.created()
     await worker.stored_audio(kind=kind)
     response = await worker.get("/jobs/j/audio")
@@ -110,7 +110,7 @@ class Signing(MemoryStore):
         return f"https://bucket.example/{uri.removeprefix('memory://')}?signed={expires_s}"
 
 
-async def test_object_storage_sends_its_recordings_itself_unless_asked_not_to():
+async def test_a_recording_in_object_storage_is_answered_with_a_link_unless_direct_is_no():
     async with Worker(store=Signing()) as worker:
         await worker.created()
         await worker.stored_audio()
@@ -122,7 +122,7 @@ async def test_object_storage_sends_its_recordings_itself_unless_asked_not_to():
         assert await (await worker.get("/jobs/j/audio?direct=no")).read() == AUDIO
 
 
-async def test_a_recording_not_fetched_yet_says_so(worker):
+async def test_a_recording_that_is_not_stored_yet_is_answered_with_404_that_explains_it(worker):
     await worker.created()
 
     assert "not stored yet" in (await problem(await worker.get("/jobs/j/audio"), 404))["detail"]
@@ -136,7 +136,7 @@ class Breaking(MemoryStore):
         raise Unavailable(f"{uri} is out of reach")
 
 
-async def test_a_recording_that_breaks_off_is_not_taken_for_the_whole():
+async def test_a_recording_that_breaks_off_breaks_the_connection():
     async with Worker(store=Breaking()) as worker:
         await worker.created()
         await worker.stored_audio()

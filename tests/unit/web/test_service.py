@@ -16,7 +16,7 @@ from tests.unit.web.service import (
 from web.ports import Health
 
 
-async def test_probes_say_what_is_wrong(worker):
+async def test_probes_list_the_state_of_each_part(worker):
     worker.health = Health(alive=True, ready=False, details={"database": "away"})
 
     assert (await worker.get("/healthz", {})).status == 200
@@ -27,7 +27,7 @@ async def test_probes_say_what_is_wrong(worker):
     assert (await worker.get("/healthz", {})).status == 503
 
 
-async def test_probes_at_one_moment_are_one_check():
+async def test_simultaneous_probes_share_one_check():
     """Who asks needs no key, and a check takes one of the connections that the stages have."""
     checks = []
 
@@ -43,7 +43,7 @@ async def test_probes_at_one_moment_are_one_check():
         assert len(checks) < 5
 
 
-async def test_a_check_that_hangs_is_no_reason_to_restart(monkeypatch):
+async def test_a_health_check_that_hangs_fails_readiness_only(monkeypatch):
     async def hang():
         await asyncio.sleep(60)
 
@@ -53,7 +53,7 @@ async def test_a_check_that_hangs_is_no_reason_to_restart(monkeypatch):
         assert (await worker.get("/readyz", {})).status == 503
 
 
-async def test_metrics_may_be_collected_at_once_or_take_a_while():
+async def test_metrics_may_be_collected_synchronously_or_asynchronously():
     async def slowly():
         return b"later 1\n"
 
@@ -76,34 +76,34 @@ class Away(MemoryReader):
     job = jobs = status_version = transcript = files = tenants = find
 
 
-async def test_a_database_that_is_away_is_asked_to_be_patient_with_and_not_described():
+async def test_while_the_database_is_away_answers_are_503_and_do_not_describe_it():
     async with Worker(reader=Away()) as worker:
         for path in ("/jobs/j/status", "/jobs/j/transcript", "/jobs/j/audio", "/jobs/j/events", "/tenants/acme/jobs"):
             response = await worker.get(path)
-            told = await problem(response, 503)
+            document = await problem(response, 503)
             assert response.headers["Retry-After"] == "2"
-            assert "10.0.0.7" not in told["detail"]
+            assert "10.0.0.7" not in document["detail"]
 
 
-async def test_a_fault_of_ours_has_a_number_in_the_log_and_no_traceback_for_the_asker(caplog):
+async def test_an_internal_error_has_an_incident_number_in_the_log_and_no_traceback_in_the_answer(caplog):
     def broken():
         raise RuntimeError("root-key is in file: memory://secret.py")
 
     async with Worker(metrics=broken) as worker:
-        told = await problem(await worker.get("/metrics", {}), 500)
+        document = await problem(await worker.get("/metrics", {}), 500)
 
-        assert told["incident"] in caplog.text
+        assert document["incident"] in caplog.text
         assert "RuntimeError" in caplog.text
 
 
-async def test_what_is_not_there_and_what_does_not_go_are_problems_too(worker):
+async def test_unknown_paths_and_methods_are_answered_with_problems(worker):
     assert "/openapi.json" in (await problem(await worker.get("/nothing"), 404))["detail"]
     response = await worker.client.post("/jobs/j/status", headers=ACME)
     await problem(response, 405)
     assert response.headers["Allow"] == "GET,HEAD"
 
 
-async def test_every_answer_is_kept_by_nobody_and_told_to_nobody(worker):
+async def test_no_answer_is_cached_or_sent_as_a_referrer(worker):
     await worker.created()
     for path in ("/jobs/j/status", "/tenants/acme/jobs", "/jobs/unknown/status", "/metrics"):
         headers = (await worker.get(path)).headers

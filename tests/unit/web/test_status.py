@@ -22,11 +22,11 @@ async def test_the_table_answers_when_the_database_says_that_its_row_is_the_newe
     await worker.tabled()
     again = await worker.get("/jobs/j/status")
 
-    said = [(r.headers["X-Concord-Source"], (await r.json())["version"]) for r in (current, behind, again)]
-    assert said == [("table", 1), ("database", 2), ("table", 2)]
+    answers = [(r.headers["X-Concord-Source"], (await r.json())["version"]) for r in (current, behind, again)]
+    assert answers == [("table", 1), ("database", 2), ("table", 2)]
 
 
-async def test_what_the_table_does_not_have_is_answered_from_the_database(worker):
+async def test_a_job_that_is_not_in_the_table_is_answered_from_the_database(worker):
     await worker.created()
     worker.live.rows.clear()
     response = await worker.get("/jobs/j/status")
@@ -35,7 +35,7 @@ async def test_what_the_table_does_not_have_is_answered_from_the_database(worker
     assert (await response.json())["links"]["events"] == "/jobs/j/events"
 
 
-async def test_a_table_that_is_behind_takes_nothing_back_that_another_worker_has_shown():
+async def test_a_worker_with_an_old_table_shows_no_older_status_than_another_worker_before():
     """The relay is away: what is committed is in no table yet, and whoever has no row shows PostgreSQL's."""
     async with two() as (first, second):
         await first.created()
@@ -47,7 +47,7 @@ async def test_a_table_that_is_behind_takes_nothing_back_that_another_worker_has
         assert [before["version"], shown["version"], after["version"]] == [1, 2, 2]
 
 
-async def test_a_table_that_is_behind_does_not_contradict_a_list_of_another_worker():
+async def test_a_worker_with_an_old_table_does_not_contradict_a_list_of_another_worker():
     async with two() as (first, second):
         await first.created()
         await first.json("/jobs/j/status")
@@ -57,7 +57,7 @@ async def test_a_table_that_is_behind_does_not_contradict_a_list_of_another_work
         assert listed["jobs"][0]["status"] == (await first.json("/jobs/j/status"))["status"] == "completed"
 
 
-async def test_a_status_that_only_the_table_has_is_not_believed():
+async def test_a_status_that_only_the_table_has_is_not_shown():
     """Whoever speaks to the broker can write it there; what is true was committed first."""
     async with Worker(reader=Holds(j=stored("j", version=3))) as worker:
         worker.live.rows["acme", "j"] = status_of(stored("j", version=9, status="completed"))
@@ -65,7 +65,7 @@ async def test_a_status_that_only_the_table_has_is_not_believed():
         assert (await worker.json("/jobs/j/status"))["version"] == 3
 
 
-async def test_an_id_that_is_used_again_after_its_job_was_deleted_begins_anew():
+async def test_the_id_of_a_deleted_job_can_be_used_again():
     old, new = stored("j", version=9), stored("j", version=1, created_at=datetime(2026, 6, 1, tzinfo=UTC))
     reader = Holds(j=old)
     async with Worker(reader=reader) as worker:

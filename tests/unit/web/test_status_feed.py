@@ -1,4 +1,4 @@
-"""One feed a job, however many watch it: what is looked up, and what each watcher is told."""
+"""One feed a job, however many subscribers it has: what is queried, and what each of them gets."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def database():
     return Database(answer(1))
 
 
-async def watch(feeds, database, first=None, told=None):
+async def watch(feeds, database, first=None, versions=None):
     """Watch to the end; the versions seen."""
-    told = [] if told is None else told
+    versions = [] if versions is None else versions
     first = first or database.newest
     with feeds.subscribe(first, database.look) as feed:
         async for status in feed.statuses(first):
-            told.append(status and status.version)
-    return told
+            versions.append(status and status.version)
+    return versions
 
 
 async def watching(feeds, database, count, **more):
@@ -59,7 +59,7 @@ async def watching(feeds, database, count, **more):
     return tasks
 
 
-async def test_a_thousand_watchers_of_a_job_cost_one_look_at_a_time(database):
+async def test_a_thousand_subscribers_of_a_job_cost_one_query_at_a_time(database):
     feeds = StatusFeeds()
     tasks = await watching(feeds, database, 1000)
     await asyncio.sleep(1)
@@ -69,7 +69,7 @@ async def test_a_thousand_watchers_of_a_job_cost_one_look_at_a_time(database):
     assert await asyncio.gather(*tasks) == [[1, 2]] * 1000
 
 
-async def test_what_the_table_takes_is_told_at_once(database):
+async def test_a_status_that_the_table_takes_is_delivered_at_once(database):
     feeds = StatusFeeds()
     database.newest = answer(1, source="table")
     tasks = await watching(feeds, database, 3)
@@ -80,43 +80,43 @@ async def test_what_the_table_takes_is_told_at_once(database):
     assert database.looks == looks + 1
 
 
-async def test_a_published_status_that_is_not_in_the_database_is_shown_to_nobody(database):
+async def test_a_published_status_that_is_not_in_the_database_is_not_delivered(database):
     """Whoever speaks to the broker may write to its topics; and a step that is rolled back has published nothing."""
     feeds = StatusFeeds()
-    told = []
-    (task,) = await watching(feeds, database, 1, told=told)
+    versions = []
+    (task,) = await watching(feeds, database, 1, versions=versions)
     feeds.publish(answer(99, "completed").status)
     await asyncio.sleep(0.1)
 
-    assert told == [1]
+    assert versions == [1]
     task.cancel()
 
 
-async def test_what_came_between_the_first_answer_and_the_watch_is_told_at_once(database):
+async def test_a_status_between_the_first_read_and_the_subscription_is_delivered_at_once(database):
     feeds = StatusFeeds()
     first, database.newest = answer(1), answer(2, "completed")
 
     assert await asyncio.wait_for(watch(feeds, database, first), 0.2) == [1, 2]
 
 
-async def test_a_watcher_that_is_slow_misses_what_is_old_and_never_the_newest(database):
+async def test_a_slow_subscriber_skips_old_statuses_and_never_the_newest(database):
     feeds = StatusFeeds()
     with feeds.subscribe(answer(1), database.look) as feed:
-        told = feed.statuses(answer(1))
-        assert (await anext(told)).version == 1
+        statuses = feed.statuses(answer(1))
+        assert (await anext(statuses)).version == 1
         for version in range(2, 50):
             feed.offer(answer(version))
 
-        assert (await anext(told)).version == 49
+        assert (await anext(statuses)).version == 49
 
 
-async def test_nobody_is_told_an_older_status_than_before(database):
+async def test_no_status_is_delivered_after_a_newer_one(database):
     feeds = StatusFeeds()
     with feeds.subscribe(answer(5), database.look) as feed:
-        told = feed.statuses(answer(5))
-        await anext(told)
+        statuses = feed.statuses(answer(5))
+        await anext(statuses)
         database.newest = answer(3)  # a server that lags
-        later = asyncio.create_task(anext(told))
+        later = asyncio.create_task(anext(statuses))
         await asyncio.sleep(0.1)
         assert not later.done()
         database.newest = answer(6)
@@ -125,7 +125,7 @@ async def test_nobody_is_told_an_older_status_than_before(database):
         assert (await asyncio.wait_for(later, 1)).version == 6
 
 
-async def test_a_watch_of_a_job_that_is_deleted_ends(database):
+async def test_a_stream_ends_when_its_job_is_deleted(database):
     feeds = StatusFeeds()
     tasks = await watching(feeds, database, 2)
     database.fault = NotFound("deleted")
@@ -136,7 +136,7 @@ async def test_a_watch_of_a_job_that_is_deleted_ends(database):
             await asyncio.wait_for(task, 1)
 
 
-async def test_a_watch_goes_on_while_the_database_is_away(database):
+async def test_a_subscription_goes_on_while_the_database_is_away(database):
     feeds = StatusFeeds()
     tasks = await watching(feeds, database, 1)
     database.fault = Unavailable("away")
@@ -147,7 +147,7 @@ async def test_a_watch_goes_on_while_the_database_is_away(database):
     assert await asyncio.wait_for(tasks[0], 1) == [1, 2]
 
 
-async def test_a_fault_of_ours_is_not_waited_out_in_silence(database):
+async def test_an_internal_error_ends_a_subscription(database):
     feeds = StatusFeeds()
     tasks = await watching(feeds, database, 2)
     database.fault = RuntimeError("a bug")
@@ -158,7 +158,7 @@ async def test_a_fault_of_ours_is_not_waited_out_in_silence(database):
             await asyncio.wait_for(task, 1)
 
 
-async def test_a_run_that_follows_is_looked_at_again_while_the_last_watcher_of_the_first_leaves(database):
+async def test_the_next_run_is_polled_while_the_last_subscriber_of_the_first_leaves(database):
     feeds = StatusFeeds()
     with feeds.subscribe(answer(2, "completed"), database.look):
         database.newest = answer(3)
@@ -168,17 +168,17 @@ async def test_a_run_that_follows_is_looked_at_again_while_the_last_watcher_of_t
         assert await asyncio.wait_for(tasks[0], 1) == [3, 4]
 
 
-async def test_a_silent_watch_is_kept_open(monkeypatch, database):
+async def test_a_stream_without_news_sends_heartbeats(monkeypatch, database):
     monkeypatch.setattr("web.live.status_feed.HEARTBEAT_S", 0.05)
-    told = []
-    (task,) = await watching(StatusFeeds(), database, 1, told=told)
+    versions = []
+    (task,) = await watching(StatusFeeds(), database, 1, versions=versions)
     await asyncio.sleep(0.15)
     task.cancel()
 
-    assert told[:3] == [1, None, None]
+    assert versions[:3] == [1, None, None]
 
 
-async def test_a_worker_that_stops_ends_its_watches_at_once_and_takes_no_more(database):
+async def test_a_worker_that_stops_ends_its_subscriptions_at_once_and_accepts_no_more(database):
     feeds = StatusFeeds()
     tasks = await watching(feeds, database, 3)
     feeds.close()
@@ -188,7 +188,7 @@ async def test_a_worker_that_stops_ends_its_watches_at_once_and_takes_no_more(da
         await watch(feeds, database)
 
 
-async def test_nothing_is_looked_up_when_nobody_watches_any_more(database):
+async def test_polling_ends_with_the_last_subscription(database):
     feeds = StatusFeeds()
     tasks = await watching(feeds, database, 3)
     for task in tasks:
@@ -201,7 +201,7 @@ async def test_nothing_is_looked_up_when_nobody_watches_any_more(database):
     assert not feeds._feeds
 
 
-async def test_looks_at_many_jobs_are_few_questions():
+async def test_queries_for_many_jobs_are_coalesced():
     """Two thousand watched jobs, each looked at every two seconds, would be a thousand questions a second."""
     questions = []
 

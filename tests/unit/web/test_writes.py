@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from tests.unit.web.notes import EXAMPLE, Notes
-from tests.unit.web.service import ACME, BOLT, ROOT, Worker, problem, said
+from tests.unit.web.service import ACME, BOLT, ROOT, Worker, problem, raw_response
 
 NOTES = "/tenants/acme/notes"
 JSON = {"Content-Type": "application/json"}
@@ -41,7 +41,7 @@ async def test_a_note_is_added_changed_and_deleted(service):
     await problem(await change(service, {"text": "again"}), 404)
 
 
-async def test_who_may_call_a_route_is_checked_before_its_body(service):
+async def test_access_is_checked_before_the_body_is_validated(service):
     assert (await add(service)).status == 201
     await problem(await add(service, {"wrong": 1}, headers={}), 401)
     foreign = await problem(await add(service, {"wrong": 1}, headers=BOLT), 404)
@@ -72,7 +72,7 @@ async def test_every_wrong_field_is_named(service, body, pointers):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"text": "\xff"}', b'{"text": "a"} {}', b"NaN", b"[" * 400])
-async def test_what_is_no_json_is_refused(service, body):
+async def test_a_body_that_is_not_json_is_refused(service, body):
     refused = await problem(await service.client.post(NOTES, data=body, headers=ACME | JSON), 400)
 
     assert [error["pointer"] for error in refused["errors"]] == ["#"]
@@ -116,11 +116,11 @@ async def test_each_route_has_its_own_limit_of_a_body(service):
     await problem(larger, 413)
 
 
-async def test_a_body_that_does_not_arrive_is_given_up(service):
+async def test_a_body_that_does_not_arrive_in_time_is_answered_with_408(service):
     head = f"PATCH {NOTES}/1 HTTP/1.1\r\nHost: localhost\r\nX-API-Key: acme-key\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n"
 
-    assert (await said(service, head.encode())).startswith(b"HTTP/1.1 408")
+    assert (await raw_response(service, head.encode())).startswith(b"HTTP/1.1 408")
 
 
 async def test_a_path_parameter_is_named_like_any_other(service):

@@ -97,8 +97,8 @@ class TenantJobs:
 
     async def jobs(self, request: ApiRequest[JobListParameters, None]) -> web.StreamResponse:
         """A page of a tenant's jobs."""
-        wanted = request.parameters
-        page = await self._reads.jobs(wanted.tenant, status=wanted.status, limit=wanted.limit, before=wanted.cursor)
+        query = request.parameters
+        page = await self._reads.jobs(query.tenant, status=query.status, limit=query.limit, before=query.cursor)
         body = await page_body(page, operator=request.caller.is_operator)
         return web.Response(body=body, content_type="application/json")
 
