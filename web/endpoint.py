@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from schemas.errors import NotFound, Unavailable
 from web.parameters import read_parameters, tenant_name
 from web.problems import NO_TENANT, InvalidRequest
-from web.route import AnyRoute, ApiRequest
+from web.route import ApiRequest
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -82,13 +82,13 @@ async def read_body(request: web.Request, expected: RequestBody[B]) -> B:
         raise web.HTTPUnsupportedMediaType(text=f"send the body as {accepted}", headers={"Accept": accepted})
     content = await _read(request, expected)
     try:
-        return TypeAdapter(expected.model).validate_json(content)
+        return expected.adapter.validate_json(content)
     except ValidationError as exc:
         raise InvalidRequest.of_body(exc) from None
 
 
 async def _read(request: web.Request, expected: RequestBody[Any]) -> bytes:
-    """Not by `request.read()`, whose limit is the same for all routes."""
+    """The bytes of the body. Not by `request.read()`, whose limit is the same for all routes."""
     content = bytearray()
     try:
         async with asyncio.timeout(expected.read_s):

@@ -9,12 +9,12 @@ from pydantic import TypeAdapter
 
 from web.auth.access import API_KEY_HEADER, BEARER
 from web.problems import ProblemView
-from web.route import AnyRoute, ResponseSpec
+from web.route import ResponseSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from web.route import RequestBody
+    from web.route import AnyRoute, RequestBody
 
 Mode = Literal["validation", "serialization"]
 #: Schemas by model and by whether it is read or written.

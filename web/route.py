@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from web.auth.access import API_KEY, Access
 from web.auth.caller import Caller
@@ -38,7 +39,7 @@ class ApiRequest(Generic[P, B]):
 Result = web.StreamResponse | BaseModel | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestBody(Generic[B]):
     """The JSON body that a route takes."""
 
@@ -48,9 +49,14 @@ class RequestBody(Generic[B]):
     max_bytes: int = MAX_BODY
     #: Seconds in which the client must have sent all of it.
     read_s: float = 10.0
-    #: The first is the documented one; with `any_media_type` others are taken, too.
     media_types: tuple[str, ...] = ("application/json",)
+    #: Whether the Content-Type is ignored, for clients that send a wrong one.
     any_media_type: bool = False
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[B]:
+        """Validates bodies. Made once: pydantic compiles the model's schema for each adapter."""
+        return TypeAdapter(self.model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from web.console import add_console
 from web.endpoint import endpoint
 from web.problems import problem_middleware
 from web.resources.documentation import Documentation
-from web.route import MAX_BODY, AnyRoute
+from web.route import MAX_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
