@@ -35,8 +35,6 @@ MAY_IMPORT = {
 
 #: Modules in one folder at most.
 MODULES = 12
-#: Folders that are larger, until they are divided.
-LARGE = {"web"}
 
 #: The files of stages, and what they share; the list of them reads Kafka's layout.
 STAGES = sorted(path for path in (ROOT / "agents" / "stages").rglob("*.py") if path.stem != "registry")
@@ -110,7 +108,7 @@ def test_folders_are_small():
     folders = {path.parent for path in SOURCES}
     sizes = {name(folder): sum(f.parent == folder and f.name != "__init__.py" for f in SOURCES) for folder in folders}
 
-    assert {folder for folder, size in sizes.items() if size > MODULES} <= LARGE
+    assert {folder for folder, size in sizes.items() if size > MODULES} == set()
 
 
 @pytest.mark.parametrize("path", STAGES, ids=name)

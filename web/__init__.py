@@ -1,3 +1,3 @@
-"""What is shown: status, transcripts and health over HTTP. Knows neither Faust nor settings; what it needs is handed
-in.
+"""The HTTP interface: status, transcripts, recordings and health of a fleet's jobs. It imports neither Faust nor
+settings; what it needs are arguments of `web.app.make_app`.
 """

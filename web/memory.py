@@ -1,4 +1,4 @@
-"""The double of a `track` worker's table."""
+"""A `track` worker's table in memory."""
 
 from __future__ import annotations
 

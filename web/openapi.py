@@ -1,64 +1,36 @@
-"""The HTTP interface as OpenAPI 3.1, made from the table of routes and the models that the routes answer with."""
+"""The OpenAPI 3.1 document of the HTTP interface, made from the declared routes and their models."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import TypeAdapter
 
-from web.views import ProblemView
+from web.auth.access import API_KEY_HEADER, BEARER
+from web.problems import ProblemView
+from web.route import ResponseSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from aiohttp import web
+    from web.route import AnyRoute, RequestBody
 
-    from web.auth import Caller
+Mode = Literal["validation", "serialization"]
+#: Schemas by model and by whether it is read or written.
+Schemas = dict[tuple[type[Any], Mode], Any]
 
-_PROBLEM: Final = ProblemView.__name__
+_JSON: Final = "application/json"
 _REFS: Final = "#/components/schemas/{model}"
 
-#: What may go wrong where, besides 404 for what has a name in its path.
-_ERRORS: Final = {
-    "400": "a parameter is wrong; `detail` says which and how",
-    "401": "no API key, or an unknown one",
-    "404": "no such thing, for this caller",
-    "503": "a server that the answer needs is away; ask again after `Retry-After` seconds",
-}
 
+def document(routes: Sequence[AnyRoute]) -> dict[str, Any]:
+    """The OpenAPI document of these routes.
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One request that is answered."""
-
-    path: str
-    summary: str
-    #: Takes the request and who asks; None for a route that is open to all, see `opened`.
-    handler: Callable[[web.Request, Caller], Awaitable[web.StreamResponse]] | None = None
-    opened: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
-    #: What the answer's body is: a pydantic model or dataclass, or None when it is no JSON.
-    answer: type[Any] | None = None
-    media: str = "application/json"
-    #: Query parameters, with their JSON Schemas.
-    query: Mapping[str, Mapping[str, Any]] | None = None
-    #: Statuses besides 200 and the usual errors.
-    also: Mapping[str, str] | None = None
-    method: Literal["GET", "POST"] = "GET"
-    #: Whether the answer takes as long as its reader does: how many a caller may have at once is bounded.
-    streams: bool = False
-
-
-def document(routes: Iterable[Route]) -> dict[str, Any]:
-    """The OpenAPI document of these routes."""
-    routes = list(routes)
-    models = {route.answer.__name__: route.answer for route in routes if route.answer} | {_PROBLEM: ProblemView}
-    mode: Literal["serialization"] = "serialization"
-    keyed = [(name, mode, TypeAdapter(model)) for name, model in sorted(models.items())]
-    schemas, definitions = TypeAdapter.json_schemas(keyed, ref_template=_REFS)
-    bodies = {name: schema for (name, _), schema in schemas.items()}
+    Raises:
+        ValueError: two routes have the same method and path, or the same operation id.
+    """
+    schemas, definitions = _schemas(routes)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -66,53 +38,117 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             "version": _version(),
             "description": "Status, transcripts and recordings of a fleet's jobs.",
         },
-        "paths": {route.path: {route.method.lower(): _operation(route, bodies)} for route in routes},
+        "paths": _paths(routes, schemas),
         "components": {
             "schemas": definitions["$defs"],
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                BEARER: {"type": "http", "scheme": "bearer"},
+                API_KEY_HEADER: {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
         },
     }
 
 
-def _operation(route: Route, bodies: Mapping[str, Any]) -> dict[str, Any]:
-    schema = bodies[route.answer.__name__] if route.answer else {"type": "string"}
-    errors = dict(_ERRORS) if route.handler else {"503": _ERRORS["503"]}
-    if route.streams:
-        errors["429"] = "you have as many of these at once as one caller may; `Retry-After` says when to ask again"
-    if "{" not in route.path:
-        errors.pop("404", None)
-    problem = {"application/problem+json": {"schema": bodies[_PROBLEM]}}
-    return {
+def _schemas(routes: Iterable[AnyRoute]) -> tuple[Schemas, dict[str, Any]]:
+    answered = {spec.model for route in routes for spec in route.responses.values() if spec.model}
+    models: set[tuple[type[Any], Mode]] = {(model, "serialization") for model in answered | {ProblemView}}
+    models |= {(route.body.model, "validation") for route in routes if route.body}
+    inputs = [((model, mode), mode, TypeAdapter(model)) for model, mode in sorted(models, key=_name_and_mode)]
+    schemas, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REFS)
+    return {key: schema for (key, _), schema in schemas.items()}, definitions
+
+
+def _name_and_mode(key: tuple[type[Any], Mode]) -> tuple[str, str]:
+    model, mode = key
+    return model.__name__, mode
+
+
+def _paths(routes: Iterable[AnyRoute], schemas: Schemas) -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    operation_ids: set[str] = set()
+    for route in routes:
+        operations, method = paths.setdefault(route.path, {}), route.method.lower()
+        if method in operations or route.operation_id in operation_ids:
+            raise ValueError(f"{route.method} {route.path} ({route.operation_id}) is declared twice")
+        operation_ids.add(route.operation_id)
+        operations[method] = _operation(route, schemas)
+    return paths
+
+
+def _operation(route: AnyRoute, schemas: Schemas) -> dict[str, Any]:
+    errors = {status: _response(status, ResponseSpec(text), schemas) for status, text in _errors(route).items()}
+    responses = {status: _response(status, spec, schemas) for status, spec in route.responses.items()}
+    operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": re.sub(r"\W+", "_", route.path).strip("_") or "console",
-        "parameters": [*_in_path(route.path), *_in_query(route)],
-        "responses": {
-            "200": {"description": route.summary, "content": {route.media: {"schema": schema}}},
-            **{status: {"description": text} for status, text in (route.also or {}).items()},
-            **{status: {"description": text, "content": problem} for status, text in errors.items()},
-        },
-        "security": [{"bearer": []}, {"key": []}] if route.handler else [],
+        "operationId": route.operation_id,
+        "parameters": _parameters(route),
+        "responses": {str(status): response for status, response in (errors | responses).items()},
+        "security": list(route.access.security),
     }
+    return operation | ({"requestBody": _request_body(route.body, schemas)} if route.body else {})
 
 
-def _in_path(path: str) -> list[dict[str, Any]]:
-    lengths = {"id": 255}  # a job's id, or its reference, escaped
+def _errors(route: AnyRoute) -> dict[int, str]:
+    """The errors that every route of this kind may answer with."""
+    errors = {
+        503: "a server that the answer needs is away; ask again after `Retry-After` seconds",
+        **route.access.errors,
+    }
+    if route.access.security or route.body:
+        errors[400] = "a parameter or a field of the body is wrong; `detail` says which and how"
+    if route.access.security and route.path_parameters:
+        errors[404] = "no such thing, for this caller"
+    if route.body:
+        errors[413] = f"the body has more than {route.max_body} bytes"
+        if not route.body.any_media_type:
+            errors[415] = f"the body is not sent as {', '.join(route.body.media_types)}"
+    if route.is_streamed:
+        errors[429] = "you have as many of these at once as one caller may; `Retry-After` says when to ask again"
+    return errors
+
+
+def _response(status: int, spec: ResponseSpec, schemas: Schemas) -> dict[str, Any]:
+    """Every error may be a problem document, also where it has a model of its own."""
+    content: dict[str, Any] = {}
+    if spec.model is not None:
+        content[_JSON] = _with_example(schemas[spec.model, "serialization"], spec.example)
+    elif spec.media_type is not None:
+        content[spec.media_type] = {"schema": {} if spec.media_type == _JSON else {"type": "string"}}
+    if status >= 400:
+        content["application/problem+json"] = {"schema": schemas[ProblemView, "serialization"]}
+    return {"description": spec.description} | ({"content": content} if content else {})
+
+
+def _request_body(body: RequestBody[Any], schemas: Schemas) -> dict[str, Any]:
+    content = _with_example(schemas[body.model, "validation"], body.example)
+    return {"required": True, "content": dict.fromkeys(body.media_types, content)}
+
+
+def _with_example(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
+    return {"schema": schema} | ({"example": example} if example is not None else {})
+
+
+def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
+    schema = route.parameters.model_json_schema()
+    required, in_path = schema.get("required", ()), route.path_parameters
     return [
         {
             "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "maxLength": lengths.get(name, 128)},
+            "in": "path" if name in in_path else "query",
+            **({"required": True} if name in required else {}),
+            "schema": _parameter_schema(one),
         }
-        for name in re.findall(r"{(\w+)}", path)
+        for name, one in schema.get("properties", {}).items()
     ]
 
 
-def _in_query(route: Route) -> list[dict[str, Any]]:
-    return [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in (route.query or {}).items()]
+def _parameter_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Pydantic's schema as it is for a URL, where null cannot be written: a parameter is left out instead."""
+    plain = {key: value for key, value in schema.items() if key not in {"title", "anyOf"}}
+    if plain.get("default", ...) is None:
+        del plain["default"]
+    variants = [variant for variant in schema.get("anyOf", ()) if variant != {"type": "null"}]
+    return plain | (variants[0] if len(variants) == 1 else {"anyOf": variants} if variants else {})
 
 
 def _version() -> str:

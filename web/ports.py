@@ -1,4 +1,4 @@
-"""What the web view asks of the fleet around it."""
+"""The parts of the fleet that the HTTP service needs, as protocols and values."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ if TYPE_CHECKING:
 
 
 class LiveJobs(Protocol):
-    """Statuses of jobs, as the table of a `track` worker has it."""
+    """Statuses of jobs, as the table of a `track` worker has them."""
 
     def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
-        """This worker's row, which may be behind; None when the job is unknown here."""
+        """This worker's row, which may be behind; None when the job is not in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a probe is told: `alive` False means restart me, `ready` False means send me no traffic; details by part."""
+    """The result of a health check: `alive` False means restart the worker, `ready` False means send it no traffic;
+    `details` by part.
+    """
 
     alive: bool
     ready: bool

@@ -1,30 +1,94 @@
-"""Errors over HTTP: problem+json (RFC 9457) that says what to do, never with a traceback, a path or a secret."""
+"""Errors over HTTP as problem documents (RFC 9457): they say what to do, and contain no traceback, path or secret."""
 
 from __future__ import annotations
 
 import logging
 import math
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
 
 import orjson
 from aiohttp import web
+from pydantic import Field
 
 from schemas.errors import Ambiguous, InvalidInput, NotFound, Transient, Unavailable
+from schemas.events.base import Data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from aiohttp.typedefs import Handler
+    from pydantic import ValidationError
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which asking again makes sense when one of our own servers is away.
+#: `Retry-After` in seconds when one of our own servers is away.
 RETRY_S: Final = 2
 
+#: The answer about a job that does not exist, and about another tenant's: both are the same.
+NO_JOB: Final = "there is no such job"
+NO_TENANT: Final = "there is no such tenant"
+
 #: Headers of aiohttp's own errors that the answer keeps.
-_KEPT: Final = ("Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
+_KEPT: Final = ("Accept", "Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
+
+
+class FieldProblem(Data):
+    """One field of a request that is wrong."""
+
+    parameter: str | None = Field(None, description="name of a path or query parameter")
+    pointer: str | None = Field(None, description="JSON pointer to a field of the body, as a URI fragment")
+    detail: str
+
+
+class ProblemView(Data):
+    """An error (RFC 9457)."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = Field(None, description="the fields of the request that are wrong")
+
+
+class InvalidRequest(InvalidInput):
+    """Parameters of a request, or fields of its body, that their model refuses."""
+
+    def __init__(self, fields: Sequence[FieldProblem]) -> None:
+        super().__init__("; ".join(f"{_place(field)}: {field.detail}" for field in fields))
+        self.fields = tuple(fields)
+
+    @classmethod
+    def of_parameters(cls, exc: ValidationError) -> InvalidRequest:
+        """The parameters that pydantic refuses."""
+        errors = exc.errors(include_url=False, include_input=False)
+        return cls([FieldProblem(parameter=str(error["loc"][0]), detail=_reason(error)) for error in errors])
+
+    @classmethod
+    def of_body(cls, exc: ValidationError) -> InvalidRequest:
+        """The fields of a JSON body that pydantic refuses; the pointer `#` is the body as a whole."""
+        errors = exc.errors(include_url=False, include_input=False)
+        return cls([FieldProblem(pointer=_pointer(error["loc"]), detail=_reason(error)) for error in errors])
+
+
+def _place(field: FieldProblem) -> str:
+    return field.parameter or (field.pointer or "").removeprefix("#").removeprefix("/") or "the body"
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    return "#" + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """The message of pydantic; without its prefix where a validator of ours has written it."""
+    match error["type"]:
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case "literal_error" | "enum":
+            return f"use one of {error['ctx']['expected']}"
+        case _:
+            return str(error["msg"])
 
 
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> web.Response:
@@ -37,8 +101,10 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
 
 
 @web.middleware
-async def as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error a handler raises, as a problem. Errors after a response has begun are the handler's own matter."""
+async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers every error that a handler raises with a problem document. Errors after a response has begun are left to
+    the handler.
+    """
     try:
         return await handler(request)
     except web.HTTPException as exc:
@@ -49,17 +115,21 @@ async def as_problems(request: web.Request, handler: Handler) -> web.StreamRespo
         return problem(404, str(exc))
     except Ambiguous as exc:
         return problem(409, str(exc), tenants=exc.tenants)
+    except InvalidRequest as exc:
+        return problem(400, str(exc), errors=[field.model_dump(exclude_none=True) for field in exc.fields])
     except InvalidInput as exc:
         return problem(400, str(exc))
     except (Unavailable, Transient) as exc:
-        return _away(request, exc)
+        return _unavailable(request, exc)
     except Exception as exc:  # noqa: BLE001 -- the edge of the process; aiohttp itself may answer with a traceback
-        return _bug(request, exc)
+        return _internal_error(request, exc)
 
 
 def _of_http(request: web.Request, exc: web.HTTPException) -> web.Response:
-    """What aiohttp found: no such route, another method, too large a body; or what we raised ourselves, with a text."""
-    ours = exc.text if exc.text and not exc.text.startswith(f"{exc.status}:") else None
+    """An error of aiohttp's (no such route, another method, too large a body), or one that a handler raised with a text
+    of its own.
+    """
+    own = exc.text if exc.text and not exc.text.startswith(f"{exc.status}:") else None
     match exc.status:
         case 404:
             detail = f"there is nothing at {request.path[:200]}; /openapi.json lists what there is"
@@ -67,18 +137,18 @@ def _of_http(request: web.Request, exc: web.HTTPException) -> web.Response:
             detail = f"{request.method[:20]} does not go here; /openapi.json lists what does"
         case _:
             detail = HTTPStatus(exc.status).description
-    return problem(exc.status, ours or detail, headers={k: exc.headers[k] for k in _KEPT if k in exc.headers})
+    return problem(exc.status, own or detail, headers={k: exc.headers[k] for k in _KEPT if k in exc.headers})
 
 
-def _away(request: web.Request, exc: Unavailable | Transient) -> web.Response:
-    """Who is away, and why, is for the log: the message may name hosts and paths."""
+def _unavailable(request: web.Request, exc: Unavailable | Transient) -> web.Response:
+    """The reason is only logged: it may name hosts and paths."""
     log.warning("%s could not be answered: %s", request.path, exc)
     wait = exc.retry_after if isinstance(exc, Transient) and exc.retry_after else RETRY_S
     detail = "a server that this answer needs is away at the moment; nothing is lost, ask again"
     return problem(503, detail, headers={"Retry-After": str(math.ceil(wait))})
 
 
-def _bug(request: web.Request, exc: Exception) -> web.Response:
+def _internal_error(request: web.Request, exc: Exception) -> web.Response:
     incident = uuid4().hex[:12]
     log.error("incident %s at %s", incident, request.path, exc_info=exc)
     return problem(500, f"this is a fault of ours, in the log as incident {incident}", incident=incident)

@@ -21,8 +21,8 @@ from sinks.ports.outbox import Overdue
 from sinks.postgres.database import Postgres
 from sinks.postgres.operations import PostgresOperations
 from sinks.postgres.reader import Reader
+from web.live.status_feed import StatusFeeds
 from web.ports import Health, LiveJobs
-from web.status_feed import StatusFeeds
 
 if TYPE_CHECKING:
     import faust

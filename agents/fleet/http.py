@@ -15,9 +15,10 @@ from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
 from schemas.errors import SettingsError
 from web.app import make_app
-from web.auth import ApiKeys
-from web.callbacks import Callbacks
-from web.connections import BoundedSite, Bounds
+from web.auth.api_keys import ApiKeys
+from web.connections.bounded_site import BoundedSite
+from web.connections.bounds import Bounds
+from web.resources.callbacks import Callbacks
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
         feeds=fleet.feeds,
-        callbacks=Callbacks(fleet.database, tokens) if tokens else None,
+        resources=[Callbacks(fleet.database, tokens)] if tokens else [],
         bounds=bounds,
     )
     # Cancelled: whoever has hung up keeps no query and no recording going.

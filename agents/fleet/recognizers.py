@@ -13,7 +13,7 @@ from agents.asr.protocols import (
 )
 from agents.fleet.settings import Settings
 from schemas.errors import SettingsError
-from web.callbacks import HEADER, token_of
+from web.auth.provider_token import HEADER, token_of
 
 
 def _whisper(name: str, settings: Settings) -> Recognizer:

@@ -83,7 +83,12 @@ async def test_a_stage_that_is_added_runs_is_shown_and_announced_once(tree):
             await counted.start()
             try:
                 job = await watch.publisher.upload()
-                assert await watch.finished(60), (watch.waiting(), watch.undocumented(), {t for t, _, _ in watch.tap.records}, worker.log.read_text()[-1000:])
+                assert await watch.finished(60), (
+                    watch.waiting(),
+                    watch.undocumented(),
+                    {t for t, _, _ in watch.tap.records},
+                    worker.log.read_text()[-1000:],
+                )
                 async with asyncio.timeout(30):
                     [record] = (await counted.getone(),)
                 event = json.loads(record.value)

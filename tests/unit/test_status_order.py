@@ -14,8 +14,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from schemas.errors import NotFound
 from schemas.jobs.rows import Job
 from schemas.jobs.status import status_of, status_version
+from web.live.statuses import Statuses
 from web.memory import MemoryJobs
-from web.status import Statuses
 
 BEGUN = datetime(2026, 5, 1, tzinfo=UTC)
 KEY = ("acme", "j")
@@ -56,7 +56,7 @@ class PostgreSQL:
 
 
 class Reads:
-    """`sinks.Reads` over it."""
+    """`sinks.ports.reads.Reads` over it."""
 
     def __init__(self, database):
         self.status_version, self.find, self.job = database.status_version, database.find, database.job_of

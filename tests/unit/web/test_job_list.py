@@ -1,0 +1,66 @@
+"""The list of a tenant's jobs: pages, statuses, parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress
+from tests.unit.web.service import (
+    problem,
+)
+
+
+async def test_the_next_page_begins_where_the_last_one_ended(worker):
+    for n in range(5):
+        await worker.created(f"j{n}")
+    first = await worker.json("/tenants/acme/jobs?limit=3")
+    second = await worker.json(f"/tenants/acme/jobs?limit=3&cursor={first['next']}")
+
+    assert [job["job_id"] for job in first["jobs"] + second["jobs"]] == ["j4", "j3", "j2", "j1", "j0"]
+    assert second["next"] is None
+
+
+async def test_a_page_is_limited_in_bytes_and_the_next_begins_where_it_was_cut(worker, monkeypatch):
+    monkeypatch.setattr("web.resources.jobs.listing.PAGE_BYTES", 5_000)
+    for n in range(12):
+        await worker.created(f"j{n:02}")
+        failed = Progress(run=1, stage="intake", step=StepState(state="failed", error="x" * 1_500), status="failed")
+        await worker.commit("intake", Outcome(tenant_id="acme", job_id=f"j{n:02}", progress=failed))
+    seen, cursor = [], ""
+    while cursor is not None:
+        response = await worker.get(f"/tenants/acme/jobs?limit=10{cursor and '&cursor=' + cursor}")
+        assert len(await response.read()) < 6_000
+        page = await response.json()
+        seen += [job["job_id"] for job in page["jobs"]]
+        cursor = page["next"]
+
+    assert seen == [f"j{n:02}" for n in reversed(range(12))]
+
+
+async def test_a_list_can_be_filtered_by_status(worker):
+    await worker.created("a")
+    await worker.created("b")
+    await worker.moved("failed", "a")
+
+    failed = await worker.json("/tenants/acme/jobs?status=failed")
+
+    assert [job["job_id"] for job in failed["jobs"]] == ["a"]
+    assert failed["jobs"][0]["progress"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("limit=0", "limit: use a whole number from 1 to 500"),
+        ("limit=501", "limit: use a whole number"),
+        ("limit=99999999999999999999", "limit: use a whole number"),
+        ("limit=-1", "limit: use a whole number"),
+        ("limit=ten", "limit: use a whole number"),
+        ("cursor=broken", "cursor: use `next`"),
+        ("cursor=%00", "cursor: use `next`"),
+        ("status=done", "status: use one of 'uploaded'"),
+    ],
+)
+async def test_an_invalid_parameter_is_named_with_valid_values(worker, query, says):
+    assert says in (await problem(await worker.get(f"/tenants/acme/jobs?{query}"), 400))["detail"]

@@ -1,0 +1,66 @@
+"""Path and query parameters: what is accepted, and how the rest is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from yarl import URL
+
+from schemas.errors import InvalidInput, NotFound
+from web.parameters import job_name, read_parameters, tenant_name
+from web.problems import InvalidRequest
+from web.resources.jobs.listing import JobListParameters
+
+AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def page_of(query):
+    url = str(URL("/tenants/acme/jobs").with_query(query))
+    return read_parameters(JobListParameters, make_mocked_request("GET", url, match_info={"tenant": "acme"}))
+
+
+@pytest.mark.parametrize("text", ["0", "501", "-1", "1e3", "1.5", "١", "9" * 30, " 1", "x", "0x10", "+1"])  # noqa: RUF001
+def test_a_number_out_of_its_range_is_refused_with_the_range(text):
+    with pytest.raises(InvalidInput, match="limit: use a whole number from 1 to 500"):
+        page_of({"limit": text})
+
+
+def test_a_number_that_is_not_given_is_the_default():
+    assert page_of({}).limit == 50
+    assert page_of({"limit": ""}).limit == 50
+    assert page_of({"limit": "", "cursor": "", "status": ""}).cursor is None
+    assert page_of({"limit": "500"}).limit == 500
+
+
+@pytest.mark.parametrize("text", ["", " ", "x" * 256, "a\x00", "a\n", "\u202ea", "\ud800"])
+def test_a_name_that_no_job_can_have_is_answered_like_an_unknown_one(text):
+    with pytest.raises(NotFound, match=r"^there is no such job$"):
+        job_name(text)
+
+
+@pytest.mark.parametrize("text", ["..", "a/b", "a b", "é", "-a", "%2e"])
+def test_a_reference_may_be_any_printable_text(text):
+    assert job_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "..", "a/b", "a b", ".a", "a.", "a..b", "x" * 129, "a\x00", "é", "-a", "%2e", "a\n"]
+)
+def test_a_name_that_no_tenant_can_have_is_answered_like_an_unknown_one(text):
+    with pytest.raises(NotFound, match=r"^there is no such tenant$"):
+        tenant_name(text)
+
+
+def test_of_a_repeated_parameter_the_first_counts_and_the_path_counts_before_the_query():
+    page = page_of([("limit", "7"), ("limit", "8"), ("tenant", "bolt")])
+
+    assert (page.limit, page.tenant) == (7, "acme")
+
+
+def test_all_wrong_parameters_are_named():
+    with pytest.raises(InvalidRequest) as refused:
+        page_of({"limit": "0", "cursor": "x", "status": "done"})
+
+    assert [field.parameter for field in refused.value.fields] == ["status", "limit", "cursor"]

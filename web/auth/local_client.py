@@ -1,0 +1,40 @@
+"""Whether a request comes from a program on the same machine, which an installation without API keys trusts."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+#: Headers that a reverse proxy adds. A proxy on this machine makes every remote client look local.
+_PROXY_HEADERS: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+
+def is_local_client(request: web.Request) -> bool:
+    """Whether the peer has a loopback address, no proxy forwarded the request, and its Host header is localhost or an
+    address: any other host may be a web page's own name that was rebound to this machine.
+    """
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if not isinstance(peer, tuple) or not _is_loopback(str(peer[0])):
+        return False
+    if any(name in request.headers for name in _PROXY_HEADERS):
+        return False
+    host = request.url.host or ""
+    return "Host" not in request.headers or host == "localhost" or _is_address(host)
+
+
+def _is_loopback(address: str) -> bool:
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    return ip.is_loopback
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

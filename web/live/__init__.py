@@ -1,0 +1,1 @@
+"""The current status of jobs, and its changes as they are committed."""

@@ -1,0 +1,1 @@
+"""What the HTTP interface shows of jobs: status, events, transcripts, recordings."""

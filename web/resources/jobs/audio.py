@@ -1,0 +1,82 @@
+"""`/jobs/{id}/audio`: a job's recording, by a link to object storage or streamed with ranges."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from aiohttp import web
+from pydantic import Field, WithJsonSchema
+
+from schemas.errors import NotFound
+from sinks.ports.blobs import Blob
+from web.live.job_lookup import find_job
+from web.resources.jobs.blob_response import hide_storage, send
+from web.resources.jobs.selector import AMBIGUOUS, JobSelector
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
+
+if TYPE_CHECKING:
+    from sinks.ports.blobs import Store
+    from sinks.ports.reads import Reads
+    from web.connections.caller_limit import CallerLimit
+
+#: Seconds for which a link to a recording in object storage is valid.
+LINK_S: Final = 900
+
+
+class AudioParameters(JobSelector):
+    """A job's recording. Any other value of `direct` counts as none, as it did before parameters were validated."""
+
+    direct: Annotated[str, WithJsonSchema({"enum": ["no"]})] | None = Field(
+        None, description="`no`: from here, even where object storage could be asked"
+    )
+
+
+Request = ApiRequest[AudioParameters, None]
+
+
+class JobAudio:
+    """The recording of a job."""
+
+    def __init__(self, reads: Reads, store: Store, streams: CallerLimit) -> None:
+        self._reads, self._store, self._streams = reads, store, streams
+
+    def routes(self) -> list[AnyRoute]:
+        """The one route."""
+        return [
+            Route(
+                method="GET",
+                path="/jobs/{id}/audio",
+                operation_id="jobs_id_audio",
+                summary="The recording of a job",
+                handler=self.audio,
+                parameters=AudioParameters,
+                responses={
+                    200: ResponseSpec("all of it", media_type="audio/*"),
+                    206: ResponseSpec("the range that `Range` asks for"),
+                    302: ResponseSpec("a link to object storage, valid for some minutes"),
+                    304: ResponseSpec("it is the one that `If-None-Match` names"),
+                    409: ResponseSpec(AMBIGUOUS),
+                    416: ResponseSpec("the recording has no such range"),
+                },
+                is_streamed=True,
+            )
+        ]
+
+    async def audio(self, request: Request) -> web.StreamResponse:
+        """A redirect to object storage if it makes links, else the recording."""
+        with self._streams.acquire(request.caller):
+            return await self._audio(request)
+
+    async def _audio(self, request: Request) -> web.StreamResponse:
+        job = await find_job(self._reads, *request.parameters.scope(request.caller))
+        stored = await self._reads.files(*job.key)
+        original = next((file for file in reversed(stored) if file.kind == "original"), None)
+        if original is None:
+            raise NotFound(f"the recording is not stored yet; the job is {job.status}")
+        if request.parameters.direct != "no":
+            with hide_storage("the recording"):
+                url = await self._store.presigned_url(original.uri, LINK_S)
+            if url is not None:
+                raise web.HTTPFound(url, headers={"Cache-Control": "no-store"})
+        blob = Blob(original.uri, original.size_bytes, original.sha256, original.content_type)
+        return await send(request.http, self._store, blob, job.filename)

@@ -1,0 +1,131 @@
+"""Responses that stream a blob from the store, whole or a byte range of it, as RFC 9110 defines them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from aiohttp import web
+
+from schemas.errors import ConcordError, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sinks.ports.blobs import Blob, Store
+
+log = logging.getLogger(__name__)
+
+#: Whatever type a recording claims to have, a browser must never show it as a page of this origin.
+_HEADERS: Final = {
+    "Accept-Ranges": "bytes",
+    "Cache-Control": "private, no-cache",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+@contextlib.contextmanager
+def hide_storage(what: str) -> Iterator[None]:
+    """Replaces the store's errors, which contain URIs, by ones for clients. `what` names the blob in them.
+
+    Raises:
+        NotFound: the store does not have the blob.
+    """
+    try:
+        yield
+    except (NotFound, InvalidInput) as exc:
+        log.warning("%s is not in the store: %s", what, exc)
+        raise NotFound(f"{what} is not in the storage of this installation any more") from exc
+
+
+async def send(request: web.Request, store: Store, blob: Blob, filename: str) -> web.StreamResponse:
+    """The blob, the part of it that a Range header asks for, or 304 if the client has it already.
+
+    Raises:
+        HTTPRequestRangeNotSatisfiable: the range lies behind the blob's end.
+        NotFound: the store does not have the blob.
+    """
+    tag = f'"{blob.sha256}"'
+    headers = _HEADERS | {"ETag": tag, "Content-Disposition": disposition(filename)}
+    if tag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    requested = request.headers.get("Range") if request.headers.get("If-Range", tag) == tag else None
+    part = byte_range(requested, blob.size_bytes)
+    start, end = part or (0, blob.size_bytes)
+    if part and start == end:
+        raise web.HTTPRequestRangeNotSatisfiable(
+            text=f"the recording has {blob.size_bytes} bytes, none of them in this range",
+            headers={"Content-Range": f"bytes */{blob.size_bytes}"},
+        )
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
+    response = web.StreamResponse(status=206 if part else 200, headers=headers)
+    response.content_type = _harmless(blob.content_type)
+    response.content_length = end - start
+    return await _stream(request, response, store.stream(blob.uri, start, end), filename)
+
+
+async def _stream(
+    request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes], what: str
+) -> web.StreamResponse:
+    if request.method == "HEAD":
+        await response.prepare(request)
+        return response
+    with hide_storage(what):
+        first = await anext(chunks, b"")  # errors until here are answered with a problem document
+    await response.prepare(request)
+    try:
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
+        await response.write_eof()
+    except ConcordError as exc:
+        # The head has promised more bytes than will come: only a broken connection tells the client.
+        log.warning("%s broke off: %s", what, exc)
+        abort(request)
+    except ConnectionError:
+        log.debug("the client of %s has disconnected", what)
+    return response
+
+
+def abort(request: web.Request) -> None:
+    """Break the connection off, so that the client does not take the part that it has for the whole."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """First byte and end (exclusive) that a Range header asks for, of `size` bytes; None for all of them.
+
+    A header that cannot be read, or asks for several ranges, is ignored as RFC 9110 prescribes. A range behind the last
+    byte gives an empty one, to be answered with 416.
+    """
+    unit, _, spec = (header or "").replace(" ", "").partition("=")
+    first, dash, last = spec.partition("-")
+    if unit.lower() != "bytes" or not dash or not _digits(first, last):
+        return None
+    if not first:
+        return (max(size - int(last), 0), size) if int(last) else (size, size)
+    start, end = int(first), min(int(last) + 1, size) if last else size
+    if last and int(last) < start:
+        return None
+    return (start, end) if start < size else (size, size)
+
+
+def _digits(*texts: str) -> bool:
+    return any(texts) and all(not text or (text.isascii() and text.isdigit() and len(text) < 20) for text in texts)
+
+
+def disposition(filename: str) -> str:
+    """A Content-Disposition that shows the blob in the browser, and saves it under its name, whatever characters are in
+    it.
+    """
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
+    return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"
+
+
+def _harmless(content_type: str) -> str:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind if kind.startswith(("audio/", "video/")) or kind == "application/json" else "application/octet-stream"

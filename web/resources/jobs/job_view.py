@@ -1,0 +1,99 @@
+"""A job's status as the HTTP interface shows it: with its steps in order, and links to what else there is of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from pydantic import Field
+
+from schemas.events.job import JobStatus, StepState
+from schemas.jobs.rows import ORDER, TERMINAL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Stages in the order in which a run goes through them; recognizers share one place.
+_PIPELINE: Final = ("intake", "transcribe", "reconcile", "persist")
+#: The stage that works on a job, by the job's status.
+_STAGE_OF_STATUS: Final = dict(zip(ORDER, _PIPELINE, strict=False))
+
+
+class JobView(JobStatus):
+    """A job's status, with links."""
+
+    stage: str | None = Field(description="the stage that has the job, or in which it failed; null when completed")
+    links: dict[str, str] = Field(description="what else there is of this job, by kind")
+
+
+#: A `JobView` as JSON, for the documentation.
+EXAMPLE: Final[Mapping[str, Any]] = {
+    "tenant_id": "acme",
+    "job_id": "4711ca11-0000-4000-8000-00000000000a",
+    "reference": "call 4711",
+    "run": 1,
+    "status": "reconciling",
+    "version": 5,
+    "filename": "call.wav",
+    "steps": {
+        "intake": {"state": "done", "started_at": "2026-05-01T12:00:00Z", "finished_at": "2026-05-01T12:00:01Z"},
+        "transcribe.whisper-base": {"state": "done", "attempts": 1, "progress": 1.0},
+        "reconcile": {"state": "running", "started_at": "2026-05-01T12:00:09Z"},
+        "persist": {"state": "waiting"},
+    },
+    "progress": 0.8,
+    "reason": None,
+    "code": None,
+    "created_at": "2026-05-01T12:00:00Z",
+    "updated_at": "2026-05-01T12:00:09Z",
+    "completed_at": None,
+    "stage": "reconcile",
+    "links": {
+        "status": "/jobs/4711ca11-0000-4000-8000-00000000000a/status",
+        "events": "/jobs/4711ca11-0000-4000-8000-00000000000a/events",
+        "audio": "/jobs/4711ca11-0000-4000-8000-00000000000a/audio",
+    },
+}
+
+
+def job_view(status: JobStatus, *, operator: bool = False) -> JobView:
+    """The view of a status: its steps in the order of the pipeline, those ahead included, and links. Those for an
+    operator name the tenant.
+    """
+    values = {name: getattr(status, name) for name in JobStatus.model_fields}
+    values |= {"steps": _steps(status), "stage": stage_of(status), "links": _links(status, operator=operator)}
+    return JobView.model_construct(**values)
+
+
+def stage_of(status: JobStatus) -> str | None:
+    """The stage that has the job, or in which it failed; None when it is completed, or when that is not recorded."""
+    if status.status == "failed":
+        failed = [
+            (step.finished_at or status.updated_at, name)
+            for name, step in status.steps.items()
+            if step.state == "failed"
+        ]
+        return max(failed)[1] if failed else None
+    return _STAGE_OF_STATUS.get(status.status)
+
+
+def _steps(status: JobStatus) -> dict[str, StepState]:
+    """PostgreSQL's jsonb and a merged table keep no order; a page and its reader need one."""
+    steps = dict(status.steps)
+    if status.status not in TERMINAL:
+        begun = {name.partition(".")[0] for name in steps}
+        steps |= {name: StepState(state="waiting") for name in _PIPELINE if name not in begun}
+    return dict(sorted(steps.items(), key=lambda item: (_position(item[0]), item[0])))
+
+
+def _position(step: str) -> int:
+    stage = step.partition(".")[0]
+    return _PIPELINE.index(stage) if stage in _PIPELINE else len(_PIPELINE)
+
+
+def _links(status: JobStatus, *, operator: bool) -> dict[str, str]:
+    job, query = f"/jobs/{quote(status.job_id)}", f"?tenant={quote(status.tenant_id)}" if operator else ""
+    links = {name: f"{job}/{name}{query}" for name in ("status", "events", "audio")}
+    if status.status == "completed" or status.run > 1:
+        links |= {"transcript": f"{job}/transcript{query}", "raw": f"{job}/transcript/raw{query}"}
+    return links

@@ -1,0 +1,33 @@
+"""The parameters by which a request names a job."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from schemas.errors import NotFound
+from web.auth.caller import Caller
+from web.parameters import JobName, Parameters, TenantName
+from web.problems import NO_JOB
+
+
+class JobSelector(Parameters):
+    """Names a job by its id or reference. An operator may add the tenant; a tenant's key selects that tenant's jobs."""
+
+    id: JobName
+    tenant: TenantName | None = Field(None, description="whose job it is, where an operator asks")
+
+    def scope(self, caller: Caller) -> tuple[str | None, str]:
+        """The tenant whose jobs are searched (None: those of all), and the job's name.
+
+        Raises:
+            NotFound: the caller does not see this tenant.
+        """
+        if self.tenant is None:
+            return caller.tenant, self.id
+        if not caller.sees(self.tenant):
+            raise NotFound(NO_JOB)
+        return self.tenant, self.id
+
+
+#: The error of a route whose job several tenants have, when an operator names none of them.
+AMBIGUOUS = "several tenants have a job of this name; `tenants` lists them, `?tenant=` chooses"

@@ -1,0 +1,174 @@
+"""`/jobs/{id}/transcript` and `/jobs/{id}/transcript/raw`: the result of a run, and how each word was decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import quote
+
+from aiohttp import web
+from pydantic import Field
+
+from schemas.errors import NotFound
+from schemas.events.base import Data
+from schemas.words import Reconciliation
+from web.live.job_lookup import find_job, job_key
+from web.parameters import WholeNumber
+from web.resources.jobs.blob_response import hide_storage, send
+from web.resources.jobs.selector import AMBIGUOUS, JobSelector
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
+
+if TYPE_CHECKING:
+    from schemas.jobs.rows import Job, Transcript
+    from sinks.ports.blobs import Store
+    from sinks.ports.reads import Reads
+    from web.connections.caller_limit import CallerLimit
+
+#: The highest number of a run, see `schemas.events.base.Run`.
+MAX_RUN: Final = 1_000_000
+
+
+class TranscriptParameters(JobSelector):
+    """A run of a job."""
+
+    run: Annotated[int, WholeNumber(MAX_RUN)] | None = Field(None, description="default: the newest")
+
+
+class TranscriptView(Data):
+    """The transcript for people to read; what each recognizer heard is behind `links.raw`."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    text: str
+    words: int
+    speakers: list[str]
+    segments: list[dict[str, Any]] = Field(description="start_ms, end_ms, speaker, text, confidence of each, in order")
+    language: str | None
+    confidence: float | None
+    agreement: float | None
+    method: str
+    provider_confidences: dict[str, float | None]
+    reconciliation_notes: list[str]
+    quality: dict[str, Any]
+    duration_ms: int | None
+    links: dict[str, str]
+
+
+_EXAMPLE: Final = {
+    "tenant_id": "acme",
+    "job_id": "4711ca11-0000-4000-8000-00000000000a",
+    "run": 1,
+    "text": "Hello.",
+    "words": 1,
+    "speakers": ["A"],
+    "segments": [{"start_ms": 0, "end_ms": 400, "speaker": "A", "text": "Hello.", "confidence": 0.93}],
+    "language": "en",
+    "confidence": 0.93,
+    "agreement": 1.0,
+    "method": "calibrated",
+    "provider_confidences": {"whisper-base": 0.91, "assemblyai": 0.97},
+    "reconciliation_notes": [],
+    "quality": {"expected_word_errors": 0.1},
+    "duration_ms": 400,
+    "links": {
+        "status": "/jobs/4711ca11-0000-4000-8000-00000000000a/status",
+        "audio": "/jobs/4711ca11-0000-4000-8000-00000000000a/audio",
+        "raw": "/jobs/4711ca11-0000-4000-8000-00000000000a/transcript/raw?run=1",
+    },
+}
+
+_READING: Final = {"text": "Hello.", "providers": ["whisper-base"], "probability": 0.93, "start_ms": 0, "end_ms": 400}
+_RAW_EXAMPLE: Final = {
+    "decisions": [{"chosen": _READING | {"confidence": 0.91}, "others": [], "rule": "single", "speaker": "A"}],
+    "method": "single",
+    "quality": {
+        "confidence": 0.93,
+        "agreement": None,
+        "expected_word_errors": 0.1,
+        "disputed_spans_per_1000_words": 0.0,
+    },
+    "providers": ["whisper-base"],
+}
+
+Request = ApiRequest[TranscriptParameters, None]
+
+
+class Transcripts:
+    """The transcript of a job's run, in both forms."""
+
+    def __init__(self, reads: Reads, store: Store, streams: CallerLimit) -> None:
+        self._reads, self._store, self._streams = reads, store, streams
+
+    def routes(self) -> list[AnyRoute]:
+        """The transcript, and the raw one."""
+        return [
+            Route(
+                method="GET",
+                path="/jobs/{id}/transcript",
+                operation_id="jobs_id_transcript",
+                summary="The transcript of a job",
+                handler=self.transcript,
+                parameters=TranscriptParameters,
+                responses={
+                    200: ResponseSpec("text and segments", TranscriptView, _EXAMPLE),
+                    409: ResponseSpec(AMBIGUOUS),
+                },
+            ),
+            Route(
+                method="GET",
+                path="/jobs/{id}/transcript/raw",
+                operation_id="jobs_id_transcript_raw",
+                summary="What each recognizer heard, and how each word was decided",
+                handler=self.raw,
+                parameters=TranscriptParameters,
+                responses={
+                    200: ResponseSpec("every word with all its readings", Reconciliation, _RAW_EXAMPLE),
+                    409: ResponseSpec(AMBIGUOUS),
+                },
+                is_streamed=True,
+            ),
+        ]
+
+    async def transcript(self, request: Request) -> web.StreamResponse:
+        """The transcript."""
+        view = transcript_view(await self._find(request), operator=request.caller.is_operator)
+        return web.Response(body=view.model_dump_json().encode(), content_type="application/json")
+
+    async def raw(self, request: Request) -> web.StreamResponse:
+        """All readings and decisions, as reconcile stored them."""
+        with self._streams.acquire(request.caller):
+            transcript = await self._find(request)
+            with hide_storage("the raw transcript"):
+                blob = await self._store.stat(transcript.raw_transcript_uri)
+                if blob is None:
+                    raise NotFound(transcript.raw_transcript_uri)
+            return await send(request.http, self._store, blob, f"{transcript.job_id}.json")
+
+    async def _find(self, request: Request) -> Transcript:
+        tenant, name = request.parameters.scope(request.caller)
+        run, key = request.parameters.run, job_key(tenant, name)
+        transcript = await self._reads.transcript(*key, run) if key else None
+        if transcript is None:
+            job = await find_job(self._reads, tenant, name)
+            transcript = await self._reads.transcript(*job.key, run) if job.key != key else None
+            if transcript is None:
+                raise NotFound(no_transcript(job, run))
+        return transcript
+
+
+def transcript_view(transcript: Transcript, *, operator: bool = False) -> TranscriptView:
+    """The row without the URIs of its blobs."""
+    job, tenant = f"/jobs/{quote(transcript.job_id)}", f"tenant={quote(transcript.tenant_id)}" if operator else ""
+    values = {name: getattr(transcript, name) for name in TranscriptView.model_fields if name != "links"}
+    raw = f"{job}/transcript/raw?run={transcript.run}" + (f"&{tenant}" if tenant else "")
+    links = {name: f"{job}/{name}" + (f"?{tenant}" if tenant else "") for name in ("status", "audio")} | {"raw": raw}
+    return TranscriptView.model_construct(**values, links=links)
+
+
+def no_transcript(job: Job, run: int | None) -> str:
+    """Why a job of the caller's own has no transcript."""
+    if run is not None and run > job.run:
+        return f"the job has {job.run} runs"
+    if job.status == "failed" and run in (None, job.run):
+        return "there is no transcript: the run failed, see the job's status"
+    return f"there is no transcript {'of this run' if run else 'yet'}: the job is {job.status}"
