@@ -166,7 +166,9 @@ def _request_allowed(outcome: Outcome, job: Job, rows: Rows) -> bool:
 def _fenced(outcome: Outcome, rows: Rows) -> bool:
     change = outcome.request
     row = rows.requests.get(change.provider) if change else None
-    return bool(change and row and change.token is not None and change.token < row.token and not row.ended)
+    if change is None or row is None or change.token is None:
+        return False
+    return change.run == row.run and change.token < row.token and not row.ended
 
 
 def _unknown(outcome: Outcome, job: Job | None) -> bool:
