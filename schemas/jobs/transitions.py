@@ -289,7 +289,8 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
         steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now, step.seconds)}
         rows.job = replace(rows.job, steps=steps)
     if not waiting:
-        rows.job = replace(rows.job, status="reconciling")
+        if rows.job.status in ("uploaded", "transcribing"):  # an answer moves no job back, and none on that has ended
+            rows.job = replace(rows.job, status="reconciling")
         written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
 
 

@@ -116,8 +116,8 @@ def moved(status: str, run: int) -> Outcome:
 
 
 def begun(run: int) -> Outcome:
-    """A run with other recognizers than the run before: c has answered in it already."""
-    requests = (request("a", "waiting", run), request("c", "done", run))
+    """A run with other recognizers than the run before, of which c has answered in it already."""
+    requests = (request("a", "waiting", run), request("c", "done", run), request("d", "waiting", run))
     return Outcome(**WHOSE, begin=replace(JOB, run=run, version=1, status="transcribing"), new_requests=requests)
 
 
@@ -142,7 +142,9 @@ def outcome(kind: str, run: int = RUN) -> Outcome:
             begin=replace(JOB, run=run + 1, status="failed"),
             later=end_of_failed(replace(JOB, run=run + 1), "x", Failure("no")),
         ),
-        "new_requests": lambda: replace(moved("transcribing", run), new_requests=(request("a", "waiting", run),)),
+        "new_requests": lambda: replace(
+            moved("transcribing", run), new_requests=tuple(request(name, "waiting", run) for name in "ab")
+        ),
         "retrying": lambda: Outcome(
             **WHOSE, progress=Progress(run=run, stage="x", step=StepState(state="retrying", attempts=2))
         ),
@@ -242,6 +244,7 @@ def test_a_run_begins_with_the_steps_of_its_recognizers_and_keeps_what_belongs_t
     assert {name: state.state for name, state in here.job.steps.items()} == {
         "transcribe.a": "waiting",
         "transcribe.c": "done",
+        "transcribe.d": "waiting",
     }
 
 
@@ -250,6 +253,14 @@ def test_an_ended_job_takes_no_answer_even_if_a_request_was_left_open():
     written = advance(Step("x", uuid4(), changed(RUN)), here, NOW)
 
     assert written == Written(applied=False)
+
+
+@pytest.mark.parametrize("progress", ["persisting", "failed"])
+def test_the_last_answer_takes_no_job_back_from_where_its_own_step_brings_it(progress):
+    here = rows("last")
+    advance(Step("x", uuid4(), replace(outcome("answer"), progress=moved(progress, RUN).progress)), here, NOW)
+
+    assert here.job.status == progress
 
 
 @pytest.mark.parametrize("kind", ["to_completed", "to_failed"])

@@ -21,6 +21,7 @@ STEPS = st.lists(
         st.sampled_from(["create", "begin_next_run", "new_requests"]) | st.sampled_from(sorted(CELLS)),
         st.sampled_from([0, 0, 0, 0, -1, 1]),
     ),
+    min_size=8,
     max_size=30,
 )
 
@@ -46,7 +47,7 @@ def published(past: list[tuple[Job | None, Job | None, Written]], *names: str) -
     return [orjson.loads(m.value) for *_, written in past for m, _ in written.messages if m.topic in names]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(STEPS)
 def test_versions_only_rise_and_each_is_announced_once(steps):
     past = history(steps)
@@ -56,7 +57,7 @@ def test_versions_only_rise_and_each_is_announced_once(steps):
     assert [status["version"] for status in published(past, topics.STATUS.name)] == list(range(1, len(changes) + 1))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(STEPS)
 def test_a_run_goes_forward_and_ends_once_with_one_terminal_event(steps):
     past = history(steps)
@@ -71,7 +72,7 @@ def test_a_run_goes_forward_and_ends_once_with_one_terminal_event(steps):
     assert len(set(ended)) == len(ended)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(STEPS)
 def test_each_recognizer_of_a_run_answers_once_and_one_answer_is_the_last(steps):
     results = published(history(steps), topics.RESULTS.name)
