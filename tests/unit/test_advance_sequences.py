@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas import topics
@@ -59,6 +59,7 @@ def test_versions_only_rise_and_each_is_announced_once(steps):
 
 @settings(deadline=None, max_examples=60)
 @given(STEPS)
+@example([("create", 0), ("new_requests", 0), ("to_persisting", 0), ("deadline", 0)])
 def test_a_run_goes_forward_and_ends_once_with_one_terminal_event(steps):
     past = history(steps)
     order = ("uploaded", "transcribing", "reconciling", "persisting", "completed", "failed")

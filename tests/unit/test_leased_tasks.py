@@ -140,13 +140,14 @@ async def test_what_work_raises_is_raised_to_the_next_call_once(worker):
     assert await here.run("k", quick, 1) == "quick"
 
 
-async def test_an_error_that_no_call_asks_for_is_not_reported_as_lost(worker):
+async def test_an_error_that_no_call_asks_for_is_not_reported_as_lost(worker, monkeypatch):
+    monkeypatch.setattr(leased_tasks, "KEEP_S", 0.0)
     here, work, lost = worker(), Work(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
     await here.run("k", work, 0.001)
     work.end(ValueError("no recording"))
     await renewed()
-    await here.close()
+    assert here._pieces == {}
     gc.collect()
 
     assert lost == []
@@ -174,9 +175,13 @@ async def test_a_call_that_is_cancelled_leaves_the_work_alone(worker):
     assert await here.run("k", work, 1) == "result"
 
 
-async def test_one_key_is_worked_on_once_however_many_ask(worker):
+async def test_one_key_is_worked_on_once_however_many_ask(worker, database):
     here, work = worker(), Work()
+    database.open.clear()
     calls = [asyncio.create_task(here.run("k", work, 1)) for _ in range(3)]
+    while database.asked < 3:
+        await asyncio.sleep(0)
+    database.open.set()
     while not work.begun:
         await asyncio.sleep(0)
     work.end("result")
@@ -196,6 +201,8 @@ async def test_what_another_worker_holds_is_not_begun(worker):
 
 async def test_a_lease_is_renewed_as_long_as_the_work_takes(worker, clock):
     here, elsewhere, work = worker(), worker("elsewhere"), Work()
+    await here.run("earlier", quick, 1)
+    await renewed()  # and nothing is left to be renewed
     await here.run("k", work, 0.001)
     for _ in range(3):
         clock.advance(LEASE_S * 0.9)
@@ -278,9 +285,24 @@ async def test_closing_ends_all_work_and_gives_its_leases_back_at_once(worker):
     await here.close()
 
     assert (work.cancelled, other.cancelled, here.free) == (1, 1, 8)
-    assert here._renewing.cancelled() or here._renewing.cancelling()
+    assert here._renewing.cancelled()
     assert await elsewhere.run("k", quick, 1) == "quick"
     assert await elsewhere.run("l", quick, 1) == "quick"
+
+
+async def test_no_lease_is_renewed_after_it_was_given_back(worker, database):
+    here, elsewhere, release = worker(), worker("elsewhere"), database.release
+    await here.run("k", Work(), 0.001)
+    await here.run("l", Work(), 0.001)
+
+    async def slowly(*lease: str) -> None:
+        await release(*lease)
+        await renewed()
+
+    database.release = slowly
+    await here.close()
+
+    assert await elsewhere.run("k", quick, 1) == "quick"
 
 
 async def test_work_that_never_ends_keeps_its_slot_its_lease_and_its_caller_no_longer_than_asked(worker, clock):
@@ -348,41 +370,3 @@ async def test_a_slot_that_is_lost_while_the_lease_is_asked_for_gives_the_lease_
     assert await elsewhere.run("k", quick, 1) == "quick"
     work.end()
     assert await eager == "done"
-
-
-@pytest.mark.parametrize(
-    ("limit", "held", "asks", "begins"),
-    [
-        (8, "aaa", "a", True),
-        (8, "aaaa", "a", False),  # one alone has half of the slots
-        (8, "aaaa", "b", True),
-        (8, "aaaabb", "b", False),  # two of eight are free, and b has two
-        (8, "aaaabb", "c", True),
-        (8, "aaaabbc", "d", True),  # there is always one for the next
-        (8, "aaaabbc", "c", False),
-        (1, "", "a", True),
-        (1, "a", "b", False),
-        (2, "a", "a", False),
-        (2, "a", "b", True),
-    ],
-)
-async def test_no_share_holds_more_slots_than_are_free_beside_it(worker, limit, held, asks, begins):
-    here = worker(limit=limit)
-    for number, share in enumerate(held):
-        await here.run(f"k{number}", Work(), 0, eager=True, shares=(share,))
-    assert "".join(sorted(here.held.elements())) == held, "the slots that the row begins with"
-    work = Work()
-    await here.run("k", work, 0.001, eager=True, shares=(asks,))
-
-    assert work.begun == begins
-    assert here.full((asks,)) or begins
-
-
-async def test_work_of_two_shares_needs_room_in_both(worker):
-    here = worker(limit=4)
-    for key, shares in {"k1": ("tenant", "host"), "k2": ("other", "host")}.items():
-        await here.run(key, Work(), 0, eager=True, shares=shares)
-
-    assert here.full(("tenant", "host"))
-    assert not here.full(("tenant", "other host"))
-    assert here.held == {"tenant": 1, "other": 1, "host": 2}
