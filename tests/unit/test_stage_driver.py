@@ -143,7 +143,7 @@ async def bench(monkeypatch):
 
     yield build
     for one in built:
-        await one.driver.close()
+        await asyncio.wait_for(one.driver.close(), 5)
         assert (one.slots, one.gate.inside) == (one.concurrency, 0), "every event gives its slot back, and leaves"
 
 
