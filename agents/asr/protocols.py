@@ -153,18 +153,25 @@ class Checked(Protocol):
 
 @runtime_checkable
 class LocalRecognizer(Protocol):
-    """A recognizer in this machine's processes. Running it again is harmless."""
+    """A recognizer in this machine's processes. Running it again is harmless, and gives the same transcript."""
 
     name: str
 
     async def transcribe(self, audio: Path, request: Request, progress: Callable[[float], None]) -> Hypothesis:
-        """The whole recording, decoded in pieces; calls `progress` with 0 to 1. Cancelling it stops the work.
+        """Transcribe the whole recording, decoded in pieces. The event loop goes on meanwhile.
 
-        Raises `RefusedMedia`, `ProviderError`, or `Transient` when a worker process died.
+        Calls `progress` with shares from 0 to 1 that never fall, at the end with 1. `Hypothesis.duration_ms` is the
+        length of the recording, to a tenth of a second. Several recordings may be given at the same time; they may
+        wait for each other. Cancelling a call stops its work, and the next call is served as ever.
+
+        Raises:
+            RefusedMedia: the file is no recording that can be transcribed.
+            ProviderError: the recognizer will never transcribe it.
+            Transient: a worker process died, or the recognizer is closed.
         """
 
     async def close(self) -> None:
-        """End the worker processes. Safe to call twice."""
+        """End the worker processes; a call that comes later raises `Transient`. Safe to call twice."""
 
 
 class ResponseCache(Protocol):

@@ -141,12 +141,25 @@ class Driver:
     async def take(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
         """Begin one event; waits while too many are in flight, or the process is too busy for its kind."""
         await self._slots.acquire()
-        if self._stage.rank is not None:
-            new = self._stage.begins and record.topic != self._stage.due.name
-            await self._admission.enter(None if new else self._stage.rank)
+        try:
+            if self._stage.rank is not None:
+                new = self._stage.begins and record.topic != self._stage.due.name
+                await self._admission.enter(None if new else self._stage.rank)
+        except BaseException:
+            self._slots.release()
+            raise
         task = asyncio.create_task(self._work(record, ack))
         self._tasks[task] = time.monotonic()
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Not at the end of the task itself: one that is cancelled before its first turn has none, and the gate, which
+        other stages of the process share, would count it for ever.
+        """
+        del self._tasks[task]
+        self._slots.release()
+        if self._stage.rank is not None:
+            self._admission.leave()
 
     async def _work(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
         try:
@@ -160,10 +173,6 @@ class Driver:
                 await self._skips.done(skip, self.stage_name)
         except Exception:  # nothing of the above raises any: an event that is not acked comes again after a restart
             log.exception("%s: an event of %s/%d stays", self._stage.name, record.topic, record.partition)
-        finally:  # cancelled before the ack: it comes again
-            self._slots.release()
-            if self._stage.rank is not None:
-                self._admission.leave()
 
     async def _step(self, record: Record) -> Step:
         """The step, however long our own servers are away."""

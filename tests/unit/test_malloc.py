@@ -13,13 +13,13 @@ import pytest
 MOMENT = """
 import sys
 from pathlib import Path
-from agents.fleet.malloc import give_back
+from agents.fleet.malloc import release_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 if sys.argv[1] == "told":
-    give_back()
+    release_freed_memory()
 before = resident()
 part = b"x" * (16 << 20)
 del part

@@ -1,0 +1,70 @@
+"""Whisper's worker process: what becomes of a recording when it is killed, cancelled or closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+import pytest_asyncio
+
+from schemas.errors import RefusedMedia, Transient
+from tests.contract.test_local_recognizers import ignore, speech, whisper  # noqa: F401 - a fixture
+from tests.transcripts import is_a_transcript, request
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def recognizer():
+    """One for all tests: loading its model takes 2 s."""
+    async with whisper() as it:
+        yield it
+
+
+async def test_english_speech_is_understood(recognizer, speech):  # noqa: F811
+    hypothesis = await recognizer.transcribe(speech[0], request(duration_ms=speech[1]), ignore)
+
+    assert "calling" in " ".join(word.text for word in hypothesis.words).lower()
+
+
+async def test_a_recording_that_is_cancelled_in_the_middle_makes_room_for_the_next(recognizer, speech):  # noqa: F811
+    task = asyncio.create_task(recognizer.transcribe(speech[0], request(), ignore))
+    await asyncio.sleep(0.2)
+    task.cancel()
+
+    is_a_transcript(await recognizer.transcribe(speech[0], request(), ignore), recognizer)
+    assert task.cancelled()
+
+
+async def test_a_killed_process_is_transient_and_the_next_recording_gets_another(recognizer, speech):  # noqa: F811
+    await recognizer.transcribe(speech[0], request(), ignore)
+    task = asyncio.create_task(recognizer.transcribe(speech[0], request(), ignore))
+    await asyncio.sleep(0.05)
+
+    os.kill(recognizer.pid, signal.SIGKILL)
+
+    with pytest.raises(Transient):
+        await task
+    is_a_transcript(await recognizer.transcribe(speech[0], request(), ignore), recognizer)
+
+
+async def test_what_is_no_recording_is_refused_with_what_it_is(recognizer, tmp_path):
+    (tmp_path / "call.wav").write_bytes(b"<html>")
+
+    with pytest.raises(RefusedMedia, match="HTML"):
+        await recognizer.transcribe(tmp_path / "call.wav", request(), ignore)
+
+
+async def test_closing_ends_the_process_and_no_other_starts(speech):  # noqa: F811
+    async with whisper() as it:
+        await it.transcribe(speech[0], request(), ignore)
+        pid = it.pid
+        await it.close()
+
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        with pytest.raises(Transient):
+            await it.transcribe(speech[0], request(), ignore)
+        assert it.pid is None
