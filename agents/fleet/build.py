@@ -45,7 +45,7 @@ from agents.runtime.backpressure import Backpressure
 from agents.runtime.group_commit import Committer
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.group_positions import GroupPositions
-from agents.runtime.kafka.record_batches import Records
+from agents.runtime.kafka.record_batches import PartitionRecords
 from agents.runtime.kafka.topic_layout import TopicRepair, ensure_topics
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.metrics import Metrics
@@ -373,7 +373,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         )
         stack.push_async_callback(fleet.paid.close)
         await fleet.skips.look()
-        Records.avoid = fleet.skips
+        PartitionRecords.skipped = fleet.skips
         committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)
