@@ -348,7 +348,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         if ensured.created:
             log.info("created %d topics", len(ensured.created))
         for fault in ensured.faults:
-            log.warning("the topic %s %s: %s", fault.topic, fault.said, fault.advice)
+            log.warning("the topic %s %s: %s", fault.topic, fault.problem, fault.advice)
         pool = await connect_pool(dsn)
         database = Postgres(pool, shards=settings.relay_shards)
         stack.push_async_callback(database.close)
@@ -486,7 +486,9 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
         runs["looking after topics"] = keeper.run
         # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
         shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
-        relay = partial(Relay, dsn, kafka, metrics=fleet.metrics, database=fleet.database, look_at_topics=keeper.look)
+        relay = partial(
+            Relay, dsn, kafka, metrics=fleet.metrics, database=fleet.database, request_topic_check=keeper.request_check
+        )
         runs |= {f"relay {shard}": relay(shard=shard).run for shard in range(shards)}
     return [_part(fleet, name, partial(_run, run)) for name, run in runs.items()]
 

@@ -272,7 +272,7 @@ async def test_doctor_tells_events_that_are_not_published_and_topics_that_take_t
     await migrate(postgres)
     await topic_layout.ensure_topics(where(environment), ("whisper-tiny.en",))
     async with topic_layout.admin_client(where(environment)) as admin:
-        await topic_layout._alter(admin, "job.failed.dlq", {"max.message.bytes": "1000"})
+        await topic_layout.alter_configs(admin, "job.failed.dlq", {"max.message.bytes": "1000"})
     late = "(0, now() - interval '2 minutes', gen_random_uuid(), '{}', '[]'::bytea)"
     await _execute(
         postgres,
@@ -284,7 +284,7 @@ async def test_doctor_tells_events_that_are_not_published_and_topics_that_take_t
 
     status, said = await concord("doctor")
     async with topic_layout.admin_client(where(environment)) as admin:
-        await topic_layout._alter(admin, "job.failed.dlq", {"max.message.bytes": "4194304"})
+        await topic_layout.alter_configs(admin, "job.failed.dlq", {"max.message.bytes": "4194304"})
 
     assert status == 1
     assert re.search(r"fail  outbox 0 persisted +1 due for up to 1\d\d s: TopicAuthorizationFailed", said)

@@ -139,7 +139,7 @@ async def _topics(where: Kafka, settings: Settings) -> list[Finding]:
 def _fault(fault: topic_layout.TopicFault) -> Finding:
     command = fault.advice.replace("kafka-configs ", "kafka-configs --bootstrap-server ... ")
     level: Level = "fail" if fault.fatal else "warn"
-    return Finding(f"Kafka topic {fault.topic}", level, fault.said, command)
+    return Finding(f"Kafka topic {fault.topic}", level, fault.problem, command)
 
 
 async def _transactions(where: Kafka, there: set[str]) -> list[Finding]:

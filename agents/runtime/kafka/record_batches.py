@@ -153,7 +153,8 @@ class PartitionRecords:
         last = header.last_offset
         if header.base_offset <= last < self.next_fetch_offset:
             return  # all of it has been read
-        skip_reason = self.skipped.unread(*self._tp, header.base_offset, last) if self.skipped else None
+        topic, partition = self._tp
+        skip_reason = self.skipped.unread(topic, partition, header.base_offset, last) if self.skipped else None
         if skip_reason is not None:
             yield self._unread(raw, header.base_offset, max(last, header.base_offset), skip_reason)
         elif calc_crc32c(raw[CRC_START:]) != header.crc:
