@@ -53,7 +53,7 @@ from agents.runtime.outbox.relay import Relay
 from agents.runtime.scratch import temporary_files
 from agents.runtime.skips import Skips
 from agents.runtime.stage import Stage
-from agents.runtime.supervision import Failed, Part
+from agents.runtime.supervision import StageCrashed, SupervisedTask
 from agents.stages import intake, persist, reconcile, transcribe
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
@@ -259,7 +259,7 @@ class Fleet:
     operations: Operations
     skips: Skips
     #: What keeps running: the stages first, then what goes on beside them.
-    parts: list[Part] = field(default_factory=list)
+    parts: list[SupervisedTask] = field(default_factory=list)
     #: Of the stages that run at the moment.
     apps: dict[str, faust.App] = field(default_factory=dict)
     drivers: dict[str, faust_binding.Driver] = field(default_factory=dict)
@@ -280,11 +280,11 @@ class Fleet:
 
     def failure(self) -> str | None:
         """What keeps failing, or None."""
-        return next((f"{part.name} {part.state}" for part in self.parts if part.looping or part.hung), None)
+        return next((f"{part.name} {part.summary}" for part in self.parts if part.crash_looping or part.hung), None)
 
     def hung(self) -> str | None:
         """What failed and does not end, so that it cannot be started again in this process, or None."""
-        return next((f"{part.name} {part.state}" for part in self.parts if part.hung), None)
+        return next((f"{part.name} {part.summary}" for part in self.parts if part.hung), None)
 
     async def drained(self) -> bool:
         """Whether every topic is read to its end, nothing is in flight, no run is open and nothing is due soon."""
@@ -316,8 +316,8 @@ class Fleet:
             details["postgresql"] = "ready"
         except (Unavailable, TimeoutError):
             details["postgresql"] = "away"
-        details |= {part.name: f"crash-looping: {part.state}" for part in self.parts if part.looping}
-        details |= {part.name: f"hung: {part.state}" for part in self.parts if part.hung}
+        details |= {part.name: f"crash-looping: {part.summary}" for part in self.parts if part.crash_looping}
+        details |= {part.name: f"hung: {part.summary}" for part in self.parts if part.hung}
         ready = all(state == "ready" for state in details.values()) and not self.stuck
         details |= {f"outbox {late.shard} {late.topic}": str(late) for late in self.backlog[:10]}
         return Health(self.hung() is None, ready, details)
@@ -372,7 +372,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
             Skips(operations),
         )
         stack.push_async_callback(fleet.paid.close)
-        await fleet.skips.look()
+        await fleet.skips.refresh()
         PartitionRecords.skipped = fleet.skips
         committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
         stack.push_async_callback(committer.close)
@@ -446,9 +446,9 @@ async def _serve(fleet: Fleet, listening: socket.socket, stack: contextlib.Async
 
 
 @contextlib.asynccontextmanager
-async def _kept(parts: Sequence[Part]) -> AsyncIterator[None]:
+async def _kept(parts: Sequence[SupervisedTask]) -> AsyncIterator[None]:
     """Keep the parts running, and at the end stop them, all at once."""
-    tasks = [asyncio.create_task(part.keep(), name=part.name) for part in parts]
+    tasks = [asyncio.create_task(part.supervise(), name=part.name) for part in parts]
     try:
         yield
     finally:
@@ -457,7 +457,7 @@ async def _kept(parts: Sequence[Part]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
+async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[SupervisedTask]:
     """What goes on beside the stages."""
     runs: dict[str, Callable[[], Awaitable[None]]] = {
         "observing": partial(observe, fleet),
@@ -498,8 +498,8 @@ async def _run(run: Callable[[], Awaitable[None]], started: Callable[[], None]) 
     await run()
 
 
-def _part(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> Part:
-    return Part(name, run, fleet.metrics.restarts.labels(name).inc)
+def _part(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> SupervisedTask:
+    return SupervisedTask(name, run, fleet.metrics.restarts.labels(name).inc)
 
 
 #: A stage's app, with what runs its events and the table that it owns, if any.
@@ -539,7 +539,7 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
     """Run the stage's app until it fails; the next time it is another one."""
     app, driver, table = next(built)
     with contextlib.suppress(Unavailable):
-        await fleet.skips.look()
+        await fleet.skips.refresh()
 
     def up() -> None:
         fleet.apps[role] = app
@@ -552,7 +552,7 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
     stale = False
     try:
         await faust_binding.run_app(app, up, STOP_S)
-    except Failed as exc:
+    except StageCrashed as exc:
         stale = table is not None and isinstance(exc.__cause__, ConsistencyError)
         raise
     finally:

@@ -34,7 +34,7 @@ class Rows:
 
 async def known(*skips: Skip) -> Skips:
     found = Skips(Rows(*skips))
-    await found.look()
+    await found.refresh()
     return found
 
 
@@ -70,10 +70,10 @@ async def test_only_what_is_to_stay_unread_is():
 async def test_wishes_hold_while_the_database_is_away():
     rows = Rows(Skip(*AT, "it kills us"))
     skips = Skips(rows)
-    await skips.look()
+    await skips.refresh()
     rows.away = True
     with pytest.raises(Unavailable):
-        await skips.look()
+        await skips.refresh()
 
     assert skips.of(Record(*AT, None, b"v")) is not None
     await skips.done(rows.kept[0], "intake")
