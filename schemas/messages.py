@@ -39,7 +39,7 @@ _RETRY_KEY, _RETRY_HEADERS = 16_384, 65_536
 _LETTER_KEY, _LETTER_HEADERS = 65_536, 524_288
 
 
-#: How many of its headers. A reader of ours takes 500 (`record_batches.MAX_HEADERS`) and cuts off the last, which would
+#: How many of its headers. A reader of ours takes 500 (`record_format.MAX_HEADERS`) and cuts off the last, which would
 #: be those that we add.
 _RETRY_COUNT, _LETTER_COUNT = 440, 460
 

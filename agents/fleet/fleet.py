@@ -14,7 +14,7 @@ from agents.runtime import faust_binding
 from agents.runtime.group_commit import Committer
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
-from agents.runtime.supervision import Part
+from agents.runtime.supervision import SupervisedTask
 from schemas.errors import Unavailable
 from sinks.ports.blobs import Store
 from sinks.ports.outbox import Overdue
@@ -59,7 +59,7 @@ class Fleet:
     operations: PostgresOperations
     skips: Skips
     #: What keeps running: the stages first, then what goes on beside them.
-    parts: list[Part] = field(default_factory=list)
+    parts: list[SupervisedTask] = field(default_factory=list)
     #: Of the stages that run at the moment.
     apps: dict[str, faust.App] = field(default_factory=dict)
     drivers: dict[str, faust_binding.Driver] = field(default_factory=dict)
@@ -80,11 +80,11 @@ class Fleet:
 
     def failure(self) -> str | None:
         """What keeps failing, or None."""
-        return next((f"{part.name} {part.state}" for part in self.parts if part.looping or part.hung), None)
+        return next((f"{part.name} {part.summary}" for part in self.parts if part.crash_looping or part.hung), None)
 
     def hung(self) -> str | None:
         """What failed and does not end, so that it cannot be started again in this process, or None."""
-        return next((f"{part.name} {part.state}" for part in self.parts if part.hung), None)
+        return next((f"{part.name} {part.summary}" for part in self.parts if part.hung), None)
 
     async def drained(self) -> bool:
         """Whether every topic is read to its end, nothing is in flight, no run is open and nothing is due soon."""
@@ -116,8 +116,8 @@ class Fleet:
             details["postgresql"] = "ready"
         except (Unavailable, TimeoutError):
             details["postgresql"] = "away"
-        details |= {part.name: f"crash-looping: {part.state}" for part in self.parts if part.looping}
-        details |= {part.name: f"hung: {part.state}" for part in self.parts if part.hung}
+        details |= {part.name: f"crash-looping: {part.summary}" for part in self.parts if part.crash_looping}
+        details |= {part.name: f"hung: {part.summary}" for part in self.parts if part.hung}
         ready = all(state == "ready" for state in details.values()) and not self.stuck
         details |= {f"outbox {late.shard} {late.topic}": str(late) for late in self.backlog[:10]}
         return Health(self.hung() is None, ready, details)

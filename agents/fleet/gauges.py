@@ -75,9 +75,9 @@ async def _failures(fleet: Fleet, told: list[AppFailure]) -> list[AppFailure]:
     """What fails again and again, told to whoever asks PostgreSQL; nothing once more if that was `told` last."""
     failures = []
     for part in fleet.parts:
-        fleet.metrics.crash_looping.labels(part.name).set(part.looping)
-        if part.looping or part.hung:
-            places = tuple(map(str, part.places[:3]))
+        fleet.metrics.crash_looping.labels(part.name).set(part.crash_looping)
+        if part.crash_looping or part.hung:
+            places = tuple(map(str, part.positions[:3]))
             failures.append(AppFailure(WORKER, part.name, part.restarts, part.error or "", places))
     if failures or told:
         await fleet.operations.keep_failures(WORKER, failures)

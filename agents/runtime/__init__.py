@@ -1,1 +1,1 @@
-"""What runs stages: Faust, group commit, backpressure, leases, supervision. A stage imports `stage` alone of it."""
+"""Runs the stages: Faust, group commit, backpressure, leased tasks, supervision. A stage imports only `stage` of it."""

@@ -1,14 +1,14 @@
-"""Named places between two durable steps at which a test may kill the process, the way a power cut would.
+"""Named points between two durable steps at which tests kill the process, as a power cut would.
 
-Armed by `CONCORD_FAILPOINT=name[:n]` (the n-th time it is passed, 1 by default); `concord worker --help` does not
-mention it.
+`CONCORD_FAILPOINT=name[:n]` arms one: the process ends when it passes the point for the n-th time, 1 by default. The
+variable is for tests alone, so `concord worker --help` does not mention it.
 """
 
 from __future__ import annotations
 
 import os
 
-#: Every failpoint there is, so that a test can go through all of them.
+#: Every failpoint, so that a test can iterate over all of them.
 POINTS = (
     "intake.stored",
     "intake.before-commit",
@@ -39,17 +39,17 @@ _armed: dict[str, int] = {}
 
 
 def arm(text: str) -> None:
-    """Arm one failpoint; an empty text arms none. Raises ValueError for a name that is not in `POINTS`."""
+    """Arm the failpoint `name[:n]`; an empty text arms none. Raises ValueError for a name that is not in `POINTS`."""
     if not text:
         return
     name, _, times = text.partition(":")
     if name not in POINTS:
-        raise ValueError(f"no failpoint {name!r}; there are {', '.join(POINTS)}")
+        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(POINTS)}")
     _armed[name] = int(times or 1)
 
 
 def passing(name: str) -> None:
-    """Die here, without any clean-up, if armed."""
+    """Exit with status 137, without any clean-up, if this failpoint is armed."""
     if name not in _armed:
         return
     _armed[name] -= 1

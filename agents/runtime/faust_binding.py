@@ -23,7 +23,7 @@ from agents.runtime.metrics import Metrics
 from agents.runtime.offsets import Transport
 from agents.runtime.skips import Skips, refusing
 from agents.runtime.stage import Stage, TableStage, backoff_s, step, undeliverable
-from agents.runtime.supervision import Failed, Hung, Place
+from agents.runtime.supervision import Hung, Position, StageCrashed
 from schemas import ids
 from schemas.envelope import Flaw, Record
 from schemas.errors import InvalidInput, MalformedEvent, Skipped, Unavailable
@@ -280,7 +280,7 @@ async def run_app(app: faust.App, started: Callable[[], None], stop_s: float) ->
     Cancelled, it is stopped, for at most `stop_s` seconds: what it had in flight then is not acked.
 
     Raises:
-        Failed: it has crashed.
+        StageCrashed: it has crashed.
         Hung: it has crashed, and does not end.
     """
     try:
@@ -288,7 +288,7 @@ async def run_app(app: faust.App, started: Callable[[], None], stop_s: float) ->
         started()
         while not app.should_stop:  # noqa: ASYNC110 - crashed or stopped: two events, and nothing waits for either
             await asyncio.sleep(LOOK_S)
-        raise Failed(_places(app)) from app.crash_reason
+        raise StageCrashed(_positions(app)) from app.crash_reason
     except asyncio.CancelledError:
         await _stop(app, stop_s)
         raise
@@ -299,14 +299,14 @@ async def run_app(app: faust.App, started: Callable[[], None], stop_s: float) ->
         raise
 
 
-def _places(app: faust.App) -> tuple[Place, ...]:
+def _positions(app: faust.App) -> tuple[Position, ...]:
     """Where it was: what it had begun and not done first, then what it would have read next."""
     consumer = app.consumer
     offsets = consumer.offsets
     begun = [(tp, offset) for tp in offsets if (offset := offsets.unfinished(tp)) is not None]
     done = {tp: offsets.committable(tp) for tp in offsets if offsets.unfinished(tp) is None}
     read = {tp: offset for tp, offset in consumer._read_offset.items() if tp not in dict(begun)}  # noqa: SLF001
-    return tuple(Place(tp.topic, tp.partition, offset or 0) for tp, offset in [*begun, *(read | done).items()])
+    return tuple(Position(tp.topic, tp.partition, offset or 0) for tp, offset in [*begun, *(read | done).items()])
 
 
 async def _stop(app: faust.App, limit_s: float, each_s: float | None = None) -> None:

@@ -1,5 +1,7 @@
-"""Work that outlives its event: it goes on in this process under a lease, and any worker may take it over when the
-lease runs out.
+"""Background tasks that outlive the handling of their event, each under a lease in PostgreSQL.
+
+A task goes on in this process between two deliveries of its event. If the process dies, its lease runs out and any
+worker may start the task again.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ log = logging.getLogger(__name__)
 #: Seconds that a lease lasts; it is renewed at a third of that.
 LEASE_S = 9.0
 
-#: Seconds for which the result of work that nobody asked about again is kept.
+#: Seconds for which the result of a task is kept, if no call of `run` fetches it.
 KEEP_S = 600.0
 
 
 T = TypeVar("T")
 
+#: Starts the work, given a function to which it reports its progress, 0 to 1.
 Make = Callable[[Callable[[float], None]], Awaitable[Any]]
 
 
 @dataclass(slots=True)
-class _Piece:
+class _LeasedTask:
     task: asyncio.Task[Any]
     shares: Sequence[str]
     progress: float = 0.0
@@ -40,75 +43,80 @@ class _Piece:
 
 @dataclass
 class LeasedTasks:
-    """Up to `limit` pieces of work at once in this process, each under its key's lease."""
+    """At most `limit` tasks at once in this process, each under the lease of its key."""
 
     database: Leases
-    #: Names this process among all workers.
+    #: Identifies this process among all workers.
     holder: str
     limit: int = 2
-    _pieces: dict[str, _Piece] = field(default_factory=dict)
+    _tasks: dict[str, _LeasedTask] = field(default_factory=dict)
     _renewing: asyncio.Task[None] | None = None
-    #: Set whenever work ends.
+    #: Set whenever a task ends.
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(
         self, key: str, make: Make, wait_s: float, *, eager: bool = False, shares: Sequence[str] = ()
     ) -> Any | None:
-        """The result of the work, if it is there within `wait_s`; None while it goes on, here or elsewhere, or waits
-        for a place.
+        """The result of the key's task if it ends within `wait_s` seconds; the task is started if it does not run yet.
 
-        `make` is called with a function that takes the progress, 0 to 1. What the work raises is raised here, once. An
-        eager piece begins without asking for the lease, which is asked for when it turns out to be long: for work that
-        is mostly short.
+        None while the task runs, in this process or in another, or waits for a slot: then call again later.
 
-        `shares` names whose work it is (a tenant, a host). No share may hold more places than are free beside it, so
-        that one has half of them at most, several have less, and there is always one for somebody else.
+        `eager` starts the task without a lease, and acquires the lease only if the task outlives `wait_s`: for tasks
+        that are mostly short.
+
+        `shares` names the tenant or host, say, for which the task runs. A share may hold no more slots than are free
+        beside it: one alone has at most half of them, several have less, and there is always one for another share.
+
+        Raises:
+            Unavailable: the database cannot be reached for the lease.
+            Exception: whatever the task raised, in one call.
         """
-        piece = self._pieces.get(key)
-        if piece is None:
+        running = self._tasks.get(key)
+        if running is None:
             began = time.monotonic()
-            if not await self._has_place(shares, 0 if eager else wait_s) or not (eager or await self._leased(key)):
+            if not await self._has_slot(shares, 0 if eager else wait_s) or not (eager or await self._acquire(key)):
                 return None
             wait_s = max(0.0, wait_s - (time.monotonic() - began))
-            piece = self._pieces.get(key)
-        if piece is None:
-            if self.full(shares):  # others began while the lease was asked for
-                await self._let_go(key)
+            running = self._tasks.get(key)
+        if running is None:
+            if self.full(shares):  # other tasks started while the lease was acquired
+                await self._release(key)
                 return None
-            piece = self._start(key, make, shares)
-        await asyncio.wait([piece.task], timeout=wait_s)
-        if not piece.task.done():
-            if eager and not await self._leased(key):
+            running = self._start(key, make, shares)
+        await asyncio.wait([running.task], timeout=wait_s)
+        if not running.task.done():
+            if eager and not await self._acquire(key):
                 self._drop(key)
             return None
-        self._pieces.pop(key, None)
+        self._tasks.pop(key, None)
         if not eager:
-            await self._let_go(key)
-        return None if piece.task.cancelled() else piece.task.result()
+            await self._release(key)
+        return None if running.task.cancelled() else running.task.result()
 
     def progress(self, key: str) -> float | None:
-        """How far the work is, if it goes on here."""
-        piece = self._pieces.get(key)
-        return piece.progress if piece else None
+        """The progress of the key's task, 0 to 1; None if it does not run in this process."""
+        running = self._tasks.get(key)
+        return running.progress if running else None
 
     @property
     def free(self) -> int:
-        """Places that nobody has."""
-        return max(0, self.limit - sum(piece.done_at is None for piece in self._pieces.values()))
+        """The number of free slots."""
+        return max(0, self.limit - sum(running.done_at is None for running in self._tasks.values()))
 
     @property
     def held(self) -> Counter[str]:
-        """How many places each share has."""
-        return Counter(share for piece in self._pieces.values() if piece.done_at is None for share in piece.shares)
+        """By share, the number of slots that it holds."""
+        active = (running for running in self._tasks.values() if running.done_at is None)
+        return Counter(share for running in active for share in running.shares)
 
     def full(self, shares: Sequence[str] = ()) -> bool:
-        """Whether there is no place for work of these shares."""
+        """Whether there is no slot for a task of these shares."""
         free, held = self.free, self.held if shares else Counter[str]()
         return free <= 0 or any(held[share] >= free for share in shares)
 
-    async def _has_place(self, shares: Sequence[str], wait_s: float) -> bool:
-        """Whether there is a place within so many seconds. Work that stands by here begins as soon as other work ends,
-        not at its next look.
+    async def _has_slot(self, shares: Sequence[str], wait_s: float) -> bool:
+        """Whether there is a slot within so many seconds. A task that waits here starts as soon as another ends, and
+        not only when its event is delivered again.
         """
         if not wait_s:
             return not self.full(shares)
@@ -119,74 +127,75 @@ class LeasedTasks:
                     await self._freed.wait()
         return not self.full(shares)
 
-    async def _leased(self, key: str) -> bool:
+    async def _acquire(self, key: str) -> bool:
+        """Acquire or renew the key's lease; False if another process holds it."""
         return await self.database.lease(key, self.holder, LEASE_S)
 
     def _drop(self, key: str) -> None:
-        piece = self._pieces.pop(key, None)
-        if piece is not None:
-            piece.task.cancel()
+        running = self._tasks.pop(key, None)
+        if running is not None:
+            running.task.cancel()
 
-    def _start(self, key: str, make: Make, shares: Sequence[str]) -> _Piece:
+    def _start(self, key: str, make: Make, shares: Sequence[str]) -> _LeasedTask:
         async def work() -> Any:
-            return await make(lambda share: setattr(piece, "progress", max(0.0, min(1.0, share))))
+            return await make(lambda share: setattr(running, "progress", max(0.0, min(1.0, share))))
 
-        piece = _Piece(asyncio.create_task(work(), name=key), shares)
-        piece.task.add_done_callback(lambda task: self._finished(piece, task))
-        self._pieces[key] = piece
+        running = _LeasedTask(asyncio.create_task(work(), name=key), shares)
+        running.task.add_done_callback(lambda task: self._finished(running, task))
+        self._tasks[key] = running
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
-        return piece
+        return running
 
-    def _finished(self, piece: _Piece, task: asyncio.Task[Any]) -> None:
-        piece.done_at = time.monotonic()
+    def _finished(self, running: _LeasedTask, task: asyncio.Task[Any]) -> None:
+        running.done_at = time.monotonic()
         self._freed.set()
         if not task.cancelled():
-            task.exception()  # seen: it is raised to whoever asks next, and must not be reported as lost
+            task.exception()  # marks it as retrieved: `run` raises it later, and asyncio must not log it as lost
 
     async def _renew(self) -> None:
-        while self._pieces:
+        while self._tasks:
             await asyncio.sleep(LEASE_S / 3)
-            for key, piece in list(self._pieces.items()):
-                await self._renew_one(key, piece)
+            for key, running in list(self._tasks.items()):
+                await self._renew_one(key, running)
 
-    async def _renew_one(self, key: str, piece: _Piece) -> None:
-        if piece.done_at is not None:
-            if time.monotonic() - piece.done_at > KEEP_S:
-                self._pieces.pop(key, None)
+    async def _renew_one(self, key: str, running: _LeasedTask) -> None:
+        if running.done_at is not None:
+            if time.monotonic() - running.done_at > KEEP_S:
+                self._tasks.pop(key, None)
             return
         with contextlib.suppress(Unavailable):
-            if not await self._leased(key):
-                log.warning("lost the lease of %s; another worker has it", key)
+            if not await self._acquire(key):
+                log.warning("the lease of %s is lost; another worker holds it", key)
                 self._drop(key)
 
-    async def _let_go(self, key: str) -> None:
+    async def _release(self, key: str) -> None:
         with contextlib.suppress(Unavailable):
             await self.database.release(key, self.holder)
 
     async def close(self) -> None:
-        """Stop everything and hand it back: the leases are free at once for another worker."""
-        if self._renewing is not None:  # first: a renewal would take a lease that was given back, for `LEASE_S` seconds
+        """Cancel all tasks and release their leases, so that other workers can start the tasks at once."""
+        if self._renewing is not None:  # first: a renewal would take a released lease again, for `LEASE_S` seconds
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
-        for key, piece in list(self._pieces.items()):
-            piece.task.cancel()
-            await self._let_go(key)
-        await asyncio.gather(*(piece.task for piece in self._pieces.values()), return_exceptions=True)
-        self._pieces.clear()
+        for key, running in list(self._tasks.items()):
+            running.task.cancel()
+            await self._release(key)
+        await asyncio.gather(*(running.task for running in self._tasks.values()), return_exceptions=True)
+        self._tasks.clear()
 
 
 async def each(items: Iterable[T], do: Callable[[T], Awaitable[None]], at_once: int) -> None:
-    """Do all items, so many at a time. The first thing that is raised ends the others, and is raised."""
-    left = iter(items)
+    """Call `do` for all items, `at_once` at a time. The first error cancels the other calls, and is raised."""
+    remaining = iter(items)
 
-    async def caller() -> None:
-        for item in left:
+    async def worker() -> None:
+        for item in remaining:
             await do(item)
 
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
-                group.create_task(caller())
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
+                group.create_task(worker())
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None

@@ -1,4 +1,4 @@
-"""What operators watch, in Prometheus' terms; one registry a process, nothing global."""
+"""The Prometheus metrics of a worker, on a registry of its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sinks.ports.providers.slots import Traffic
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 
-#: Finer where recognizers usually are.
+#: Finer where the coverage and agreement of recognizers usually are.
 _SHARES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1)
 
 
-def _shares(name: str, about: str, registry: CollectorRegistry) -> Histogram:
-    return Histogram(name, about, ["provider"], buckets=_SHARES, registry=registry)
+def _shares(name: str, documentation: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, documentation, ["provider"], buckets=_SHARES, registry=registry)
 
 
 class Metrics:
@@ -32,32 +32,40 @@ class Metrics:
         self.seconds = Histogram(
             "concord_step_seconds", "Time to handle an event", ["stage"], buckets=_SECONDS, registry=new
         )
-        self.retries = Counter("concord_retries", "Events that come again after an error", ["stage"], registry=new)
-        self.dead_letters = Counter("concord_dead_letters", "Records given up", ["topic"], registry=new)
+        self.retries = Counter("concord_retries", "Events retried after an error", ["stage"], registry=new)
+        self.dead_letters = Counter("concord_dead_letters", "Dead letters written", ["topic"], registry=new)
         self.oldest_event = Gauge(
-            "concord_oldest_event_seconds", "For how long the oldest event has been in work", ["stage"], registry=new
+            "concord_oldest_event_seconds", "Age of the oldest event that is being handled", ["stage"], registry=new
         )
         self.oldest_step = Gauge(
-            "concord_oldest_step_seconds", "For how long the oldest step has waited to be stored", registry=new
+            "concord_oldest_step_seconds", "Time for which the oldest step has waited to be stored", registry=new
         )
         self.steps_abandoned = Counter(
-            "concord_steps_abandoned", "Events of which PostgreSQL took not even the dead letter", ["stage"],
+            "concord_steps_abandoned",
+            "Events for which PostgreSQL refused even the dead letter",
+            ["stage"],
             registry=new,
-        )  # fmt: skip
+        )
         self.batches = Counter("concord_relay_batches", "Outbox batches published", ["shard"], registry=new)
         self.relayed_rows = Counter("concord_relay_rows", "Outbox rows published", ["shard"], registry=new)
         self.refused_rows = Counter(
             "concord_outbox_refused", "Outbox rows that Kafka refused for good, by topic", ["topic"], registry=new
         )
         self.set_aside = Gauge(
-            "concord_outbox_set_aside_rows", "Such rows that nobody has looked after yet", ["topic"], registry=new
+            "concord_outbox_set_aside_rows",
+            "Refused rows that were neither retried nor dropped yet",
+            ["topic"],
+            registry=new,
         )
         self.overdue = Gauge(
-            "concord_outbox_overdue_rows", "Rows due for more than a minute", ["shard", "topic"], registry=new
+            "concord_outbox_overdue_rows",
+            "Outbox rows that have been due for more than a minute",
+            ["shard", "topic"],
+            registry=new,
         )
         self.outbox = Gauge("concord_outbox_rows", "Rows in the outbox", ["shard", "state"], registry=new)
         self.oldest = Gauge(
-            "concord_outbox_oldest_due_seconds", "Age of the oldest row that is due", ["shard"], registry=new
+            "concord_outbox_oldest_due_seconds", "Age of the oldest outbox row that is due", ["shard"], registry=new
         )
         self.lag = Gauge(
             "concord_consumer_lag", "Records not yet committed", ["stage", "topic", "partition"], registry=new
@@ -67,24 +75,26 @@ class Metrics:
             "concord_provider_requests", "Provider requests ended", ["provider", "state"], registry=new
         )
         self.under_way = Gauge(
-            "concord_provider_under_way", "Requests that hold a place at the provider", ["provider"], registry=new
+            "concord_provider_under_way", "Requests that hold a slot at the provider", ["provider"], registry=new
         )
         self.queued = Gauge(
-            "concord_provider_queued", "Requests that wait for a place at the provider", ["provider"], registry=new
+            "concord_provider_queued", "Requests that wait for a slot at the provider", ["provider"], registry=new
         )
         self.parked = Gauge(
             "concord_provider_parked",
-            "Requests that may have been accepted, of which a person has to decide",
+            "Requests that may have been accepted, and that an operator has to decide about",
             ["provider"],
             registry=new,
         )
         self.circuit = Gauge(
-            "concord_provider_paused", "1 while nobody calls the provider: it failed or asked for it", ["provider"],
+            "concord_provider_paused",
+            "1 while all workers pause calls to the provider, after failures or at its request",
+            ["provider"],
             registry=new,
-        )  # fmt: skip
+        )
         self.failures = Gauge(
             "concord_provider_failures",
-            "Calls that failed since the last that did not, pauses aside",
+            "Failed calls since the last successful one, without those during a pause",
             ["provider"],
             registry=new,
         )
@@ -97,7 +107,7 @@ class Metrics:
         )
 
         self.coverage = _shares(
-            "concord_recognizer_coverage", "Share of a recording's words that a recognizer heard", new
+            "concord_recognizer_coverage", "Share of a recording's words that a recognizer returned", new
         )
         self.agreement = _shares(
             "concord_recognizer_agreement",
@@ -107,7 +117,7 @@ class Metrics:
         self.transcripts = Counter("concord_transcripts", "Transcripts stored", ["method"], registry=new)
         self.words = Counter("concord_transcript_words", "Words in transcripts stored", registry=new)
         self.word_errors = Counter(
-            "concord_transcript_expected_word_errors", "Wrong words to be expected in transcripts stored", registry=new
+            "concord_transcript_expected_word_errors", "Expected wrong words in transcripts stored", registry=new
         )
         self.unanimity = Histogram(
             "concord_transcript_agreement",
@@ -123,30 +133,30 @@ class Metrics:
         )
         self.restarts = Counter(
             "concord_app_restarts",
-            "How often a stage, or what goes on beside the stages, failed and was started again",
+            "How often a stage, or another task of the worker, failed and was restarted",
             ["app"],
             registry=new,
         )
         self.lost_positions = Counter(
             "concord_lost_positions",
-            "How often a stage's position was beyond the end of its topic, which is then read from its start",
+            "How often a stage's position was beyond the end of its topic, which is then read from its beginning",
             ["topic"],
             registry=new,
         )
         self.crash_looping = Gauge(
             "concord_app_crash_looping",
-            "1 while it fails again and again; /readyz says at which record and of what",
+            "1 while a stage or another task fails repeatedly; /readyz has the record and the error",
             ["app"],
             registry=new,
         )
         self.adjudicated = Counter(
-            "concord_judged_spans", "Disputed spans a judge was asked about", ["provider", "result"], registry=new
+            "concord_judged_spans", "Disputed spans sent to an adjudicator", ["provider", "result"], registry=new
         )
-        self.usage = Counter("concord_usage", "What providers' requests used up", ["provider", "unit"], registry=new)
-        self.cost = Counter("concord_cost", "What that cost, at CONCORD_PRICES", ["provider"], registry=new)
+        self.usage = Counter("concord_usage", "Units consumed at providers", ["provider", "unit"], registry=new)
+        self.cost = Counter("concord_cost", "Cost of these units, at CONCORD_PRICES", ["provider"], registry=new)
 
     def used(self, rows: Iterable[Usage]) -> None:
-        """Count what requests used up."""
+        """Count units consumed at providers, and their cost where there is a price."""
         for row in rows:
             self.usage.labels(row.provider, row.unit).inc(row.quantity)
             if (amount := cost(row, self._prices)) is not None:
@@ -172,30 +182,30 @@ class Metrics:
             self._stored(outcome.transcript)
 
     def _stored(self, transcript: Transcript) -> None:
-        """What a finished transcript says about its recognizers and itself; see `schemas.words.Quality`."""
+        """Count a finished transcript and its quality; see `schemas.words.Quality`."""
         quality = transcript.quality
         self.transcripts.labels(transcript.method).inc()
         self.words.inc(transcript.words)
         self.word_errors.inc(quality.get("expected_word_errors") or 0.0)
-        said: dict[str, dict[str, float | None]] = quality.get("recognizers") or {}
-        if len(said) < 2:  # one alone agrees with itself in everything, which says nothing
+        recognizers: dict[str, dict[str, float | None]] = quality.get("recognizers") or {}
+        if len(recognizers) < 2:  # a single recognizer always agrees with the result
             return
         if quality.get("agreement") is not None:
             self.unanimity.observe(quality["agreement"])
         if quality.get("disputed_spans_per_1000_words") is not None:
             self.disputes.observe(quality["disputed_spans_per_1000_words"])
-        for name, figures in said.items():
-            for what, histogram in (("coverage", self.coverage), ("agreement", self.agreement)):
-                share = figures.get(what)
+        for name, figures in recognizers.items():
+            for figure, histogram in (("coverage", self.coverage), ("agreement", self.agreement)):
+                share = figures.get(figure)
                 if share is not None:
                     histogram.labels(name).observe(share)
 
     def abandoned(self, step: Step) -> None:
-        """Count a step of which nothing could be stored."""
+        """Count a step for which not even a dead letter could be stored."""
         self.steps_abandoned.labels(step.stage).inc()
 
     def traffic(self, provider: str, traffic: Traffic) -> None:
-        """How it stands with a recognizer that others provide."""
+        """Set the gauges of an external recognizer."""
         self.under_way.labels(provider).set(traffic.under_way)
         self.queued.labels(provider).set(traffic.queued)
         self.parked.labels(provider).set(traffic.parked)

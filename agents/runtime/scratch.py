@@ -1,4 +1,4 @@
-"""Temporary files of a process that may be killed: in a folder of its own, which the next process removes."""
+"""Temporary folders that are removed at exit and, after a kill -9, by the next process that creates one."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-#: What the folders are called in which processes keep their temporary files.
+#: Prefix of the folders of temporary files.
 PREFIX: Final = "concord-work-"
 
 
 @contextlib.contextmanager
 def temporary_files() -> Iterator[Path]:
-    """Let everything in this process that makes temporary files (libraries, too) make them in a folder of its own."""
-    with folder(Path(tempfile.gettempdir()), PREFIX) as own:
-        before, tempfile.tempdir = tempfile.tempdir, str(own)
+    """Direct all temporary files of this process, those of libraries too, into one folder, and yield its path."""
+    with folder(Path(tempfile.gettempdir()), PREFIX) as path:
+        previous, tempfile.tempdir = tempfile.tempdir, str(path)
         try:
-            yield own
+            yield path
         finally:
-            tempfile.tempdir = before
+            tempfile.tempdir = previous
 
 
 @contextlib.contextmanager
 def folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder, removed at the end. After a kill -9 it is removed by whoever makes the next of that prefix there.
+    """A new folder in `parent`, removed at the end of the context; also removes those that killed processes have left.
 
-    A lock on the folder says that its process lives: it ends with the process, however that ends.
+    A lock on the folder shows that its process runs: the kernel releases it when the process ends, however that is.
+    Raises OSError when the folder cannot be created.
     """
     _sweep(parent, prefix)
     with contextlib.ExitStack() as stack:
         lock = None
-        while lock is None:  # somebody who sweeps may have found it before it was locked
+        while lock is None:  # another process may remove the folder before it is locked
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix=prefix)))
             lock = _locked(path)
         stack.callback(os.close, lock)
@@ -46,7 +47,7 @@ def folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _sweep(parent: Path, prefix: str) -> None:
-    """Remove the folders of processes that are gone."""
+    """Remove the folders of processes that have ended."""
     for path in parent.glob(f"{prefix}*"):
         lock = _locked(path)
         if lock is None:
@@ -54,13 +55,13 @@ def _sweep(parent: Path, prefix: str) -> None:
         try:
             if os.fstat(lock).st_uid == os.geteuid():
                 shutil.rmtree(path, ignore_errors=True)
-                log.info("removed %s, which a process that was killed had left", path)
+                log.info("removed %s, left behind by a process that was killed", path)
         finally:
             os.close(lock)
 
 
 def _locked(path: Path) -> int | None:
-    """A descriptor that holds the folder's lock; None if another process has it, or the folder is gone."""
+    """A descriptor that holds the folder's lock; None if another process holds it, or the folder does not exist."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -1,1 +1,1 @@
-"""What looks after jobs and rows beside the stages: stuck and cancelled jobs, orphans, old rows."""
+"""Repairs beside the stages: stuck jobs, cancelled jobs, orphan blobs, expired rows."""

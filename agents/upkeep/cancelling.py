@@ -1,4 +1,4 @@
-"""Ends jobs that nobody wants any more: each once, by the same way as every other end of a job."""
+"""Cancels jobs: each run ends once, through the same transaction as every other end of a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from schemas.jobs.rows import Job
 from sinks.ports.jobs import Jobs
 from sinks.ports.steps import Steps
 
-#: The stage's name of these steps, in the inbox, the audit log and `job.failed`.
+#: The stage name of these steps in the inbox, the audit log and `job.failed`.
 NAME: Final = "cancel"
 
-#: Jobs of one transaction.
+#: Most jobs in one transaction.
 MANY: Final = 100
 
 
@@ -25,7 +25,7 @@ class Cancellable(Steps, Jobs, Protocol):
 
 
 def cancelled(job: Job, reason: str) -> Step:
-    """The step that ends the job's run. Committed twice, it changes nothing."""
+    """The step that ends the job's run. Committing it a second time changes nothing."""
     failure = Failure(reason, Cancelled.code)
     state = StepState(state="failed", error=reason)
     outcome = Outcome(
@@ -43,21 +43,23 @@ def cancelled(job: Job, reason: str) -> Step:
 
 
 async def cancel(database: Cancellable, jobs: Collection[Job], reason: str) -> int:
-    """End those of these jobs that have not ended; how many. What a recognizer was asked for already may be billed.
+    """Cancel those of these jobs that have not ended; how many. Requests already sent to a recognizer may be billed.
 
-    Raises Unavailable when the database cannot be reached; nothing is then ended, or all.
+    Raises:
+        Unavailable: the database cannot be reached; either all of the jobs are then cancelled, or none.
     """
     steps = [cancelled(job, reason) for job in jobs if not job.ended]
-    written = await database.commit(steps) if steps else []
-    return sum(one is not None and one.applied for one in written)
+    results = await database.commit(steps) if steps else []
+    return sum(written is not None and written.applied for written in results)
 
 
 async def cancel_all(
     database: Cancellable, tenant_id: str, statuses: Collection[str], reason: str
 ) -> AsyncIterator[int]:
-    """End a tenant's open jobs in these statuses, `MANY` in a transaction; how many ended by each.
+    """Cancel a tenant's open jobs in these statuses, `MANY` in a transaction; yields the number cancelled by each.
 
-    Jobs that move on meanwhile are ended in the status that they have then.
+    A job whose status changes meanwhile is cancelled in its new status. Raises Unavailable; the transactions before
+    are then committed.
     """
     after = ""
     while keys := await database.open_jobs(tenant_id, statuses, after, MANY):

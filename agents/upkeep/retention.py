@@ -1,7 +1,7 @@
-"""Forgets rows that nobody needs any more, faster than they come: in slices, with pauses, by one worker at a time.
+"""Deletes expired rows, faster than they are written: in slices, with pauses, by one worker at a time.
 
 A recording leaves ten to twenty rows in `inbox` and in `audit_log`. A slice of 5,000 takes some 10 ms; with pauses of
-four times that, 80,000 rows a second were forgotten on two busy cores, and 60 recordings a second make 1,200.
+four times that, 80,000 rows a second were deleted on two busy cores, and 60 recordings a second write 1,200.
 """
 
 from __future__ import annotations
@@ -18,44 +18,45 @@ from sinks.ports.upkeep.retention import ExpiresRows
 
 log = logging.getLogger(__name__)
 
-#: Days for which rows are remembered, by table. Handled events: twice as long as Kafka keeps their records. Answers of
-#: judges: after that nobody asks the same again. Leases that ran out say nothing. `usage` is what was paid, and stays.
+#: Days for which rows are kept, by table. Handled events: twice as long as Kafka keeps their records. Answers of
+#: adjudicators: the same question is not asked later. Leases that ran out have no effect. `usage`, what was paid, is
+#: kept.
 DAYS: Final[Mapping[str, float]] = {"inbox": 14.0, "adjudications": 90.0, "leases": 1.0}
 
-#: Rows of one transaction at most, and seconds between two rounds and between two slices at least.
+#: Most rows in one transaction, and least seconds between two rounds and between two slices.
 SLICE, ROUND_S, PAUSE_S = 5000, 60.0, 0.05
 
-#: How much longer than a slice the pause after it is.
+#: The pause after a slice, as a multiple of the time that the slice took.
 REST = 4
 
 
 @dataclass(frozen=True)
 class Retention:
-    """`run` never returns by itself."""
+    """Deletes the expired rows of some tables."""
 
     database: ExpiresRows
-    #: By table.
+    #: Days for which rows are kept, by table.
     days: Mapping[str, float]
 
     async def run(self) -> None:
-        """Forget again and again. A round that finds the database away is only missed."""
+        """Run a round every `ROUND_S` seconds until cancelled, except while the database is unavailable."""
         while True:
             try:
                 await self.round()
             except Unavailable as exc:
-                log.debug("a round was missed: %s", exc)
+                log.debug("no expired rows were deleted: %s", exc)
             await asyncio.sleep(ROUND_S)
 
     async def round(self) -> int:
-        """Forget everything that is old enough; how many rows that was. Raises `Unavailable`."""
-        return sum([await self._forget(table, days) for table, days in self.days.items()])
+        """Delete all expired rows; how many. Raises Unavailable."""
+        return sum([await self._delete_expired(table, days) for table, days in self.days.items()])
 
-    async def _forget(self, table: str, days: float) -> int:
-        forgotten = 0
+    async def _delete_expired(self, table: str, days: float) -> int:
+        deleted = 0
         while True:
             began = time.monotonic()
             rows = await self.database.forget(table, days, SLICE)
-            forgotten += rows or 0
+            deleted += rows or 0
             if rows is None or rows < SLICE:
-                return forgotten
+                return deleted
             await asyncio.sleep(max(PAUSE_S, REST * (time.monotonic() - began)))

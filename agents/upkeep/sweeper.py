@@ -1,7 +1,7 @@
-"""Finds jobs that stand still and blobs that nothing refers to, and sees to it that every job ends.
+"""Revives stuck jobs, so that every job ends, and deletes orphan blobs.
 
-A job stands still if no event for it waits in the outbox and its stage has read all that was in Kafka when this was
-first seen: then no event is on its way, and none will come by itself.
+A job is stuck if no event for it waits in the outbox, and its stage has read everything that was in Kafka when that was
+first observed: then no event for it exists, and none will be created without help.
 """
 
 from __future__ import annotations
@@ -29,16 +29,20 @@ from sinks.ports.upkeep.stuck_jobs import AWAITED, StuckJobs
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks; for which a job has not changed before it counts as standing still; jobs and blobs a look.
+#: Seconds between two rounds.
 LOOK_S: Final = 30.0
+
+#: Seconds for which a job must not have changed before it can count as stuck.
 IDLE_S: Final = 60.0
+
+#: Most jobs, and most blobs, in a round.
 MANY: Final = 500
 
-#: Seconds after which an intended blob is an orphan: of a job that has another original or has ended; of any.
+#: Seconds after which an intended blob is an orphan if its job has another original or has ended; and in any case.
 SETTLED_S: Final = 120.0
 OLD_S: Final = 6 * 3600.0
 
-#: Seconds for which one process has the task.
+#: Seconds of the lease under which one process of the fleet sweeps.
 LEASE_S: Final = 3 * LOOK_S
 
 
@@ -51,7 +55,7 @@ class Upkeep(StuckJobs, BlobIntents, Protocol):
 
 
 class Positions(Protocol):
-    """What the sweeper asks of Kafka, see `agents.runtime.kafka.group_positions.GroupPositions`."""
+    """The queries to Kafka that the sweeper needs; see `agents.runtime.kafka.group_positions.GroupPositions`."""
 
     async def ends(self, topics: Collection[str]) -> dict[Any, int]: ...
 
@@ -59,14 +63,14 @@ class Positions(Protocol):
 
 
 class Commits(Protocol):
-    """`agents.runtime.group_commit.Committer`."""
+    """Stores steps; see `agents.runtime.group_commit.Committer`."""
 
     async def commit(self, step: Step) -> object: ...
 
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """Where the topics of a status ended, and when."""
+    """The ends of the topics that matter for a status, and the database's time when they were read."""
 
     at: datetime
     ends: Mapping[Any, int]
@@ -74,7 +78,7 @@ class _Snapshot:
 
 @dataclass
 class Sweeper:
-    """One at a time in the fleet does the work; `run` never returns by itself."""
+    """Sweeps while this process holds the lease; one process of the fleet at a time does."""
 
     database: Database
     upkeep: Upkeep
@@ -83,7 +87,7 @@ class Sweeper:
     positions: Positions
     recognizers: tuple[str, ...]
     deadline_s: float
-    #: Names this process among all workers.
+    #: Identifies this process among all workers.
     holder: str = "sweeper"
     #: Kinds of enrichment that the fleet makes.
     enrichments: tuple[str, ...] = ()
@@ -92,17 +96,21 @@ class Sweeper:
     _snapshots: dict[str, _Snapshot] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Look again and again. A look that finds a server away is only missed."""
+        """Run a round every `LOOK_S` seconds until cancelled, except while PostgreSQL or Kafka is unavailable."""
         while True:
             try:
                 if await self.database.lease("sweeper", self.holder, LEASE_S):
                     await self.look()
             except (Unavailable, KafkaError, OSError, TimeoutError) as exc:
-                log.debug("a look was missed: %s", exc or type(exc).__name__)
+                log.debug("stuck jobs were not looked for: %s", exc or type(exc).__name__)
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Put jobs that stand still on their way again, and delete orphan blobs."""
+        """Run one round: revive stuck jobs, and delete orphan blobs.
+
+        Jobs of a status are revived in the first round in which their groups have passed the ends that an earlier
+        round has read. Raises Unavailable, KafkaError and TimeoutError.
+        """
         for status in STAGES:
             if before := await self._passed(status, self.groups(status)):
                 await self.revive(status, before)
@@ -119,8 +127,8 @@ class Sweeper:
         snapshot = self._snapshots.get(what)
         if snapshot is None:
             at = await self.database.now()
-            everything = {topic for group in groups.values() for topic in group}
-            self._snapshots[what] = _Snapshot(at, await self.positions.ends(everything))
+            awaited_topics = {topic for names in groups.values() for topic in names}
+            self._snapshots[what] = _Snapshot(at, await self.positions.ends(awaited_topics))
             return None
         if not await self.positions.passed(groups, snapshot.ends):
             return None
@@ -139,41 +147,41 @@ class Sweeper:
         return len(stuck)
 
     async def revive(self, status: Status, before: datetime) -> int:
-        """Revive, or end, jobs of this status that have stood still since `before`; how many."""
-        stuck = await self.upkeep.stuck_jobs(status, before, MANY)
-        for one in stuck:
-            step = revived(one, self.deadline_s)
-            log.warning("job %s of %s: %s", one.job.job_id, one.job.tenant_id, step.outcome.error)
+        """Revive, or end, jobs of this status that have not changed since `before`; how many. Raises Unavailable."""
+        stuck_jobs = await self.upkeep.stuck_jobs(status, before, MANY)
+        for stuck in stuck_jobs:
+            step = revived(stuck, self.deadline_s)
+            log.warning("job %s of %s: %s", stuck.job.job_id, stuck.job.tenant_id, step.outcome.error)
             await self.commits.commit(step)
-        if stuck:
-            await self.upkeep.note_revivals([one.job for one in stuck])
-        return len(stuck)
+        if stuck_jobs:
+            await self.upkeep.note_revivals([stuck.job for stuck in stuck_jobs])
+        return len(stuck_jobs)
 
     def groups(self, status: Status) -> dict[str, Collection[str]]:
-        """The consumer groups that jobs of this status wait for, with the topics in which their events may be."""
+        """The consumer groups for which jobs of this status wait, each with the topics in which their events may be."""
         reconcile: dict[str, Collection[str]] = {"concord.reconcile": AWAITED["reconciling"]}
         match status:
             case "uploaded":
                 return {"concord.intake": AWAITED[status]}
             case "transcribing":
-                asked = {f"concord.transcribe.{name}": [topics.requests(name).name] for name in self.recognizers}
-                return {**asked, **reconcile}
+                transcribe = {f"concord.transcribe.{name}": [topics.requests(name).name] for name in self.recognizers}
+                return {**transcribe, **reconcile}
             case "reconciling":
                 return reconcile
             case _:
                 return {**reconcile, "concord.persist": [topics.RECONCILED.name, topics.PERSIST_DUE.name]}
 
     async def sweep_blobs(self) -> int:
-        """Delete blobs that were written for a step that never came to be; how many."""
+        """Delete orphan blobs: written for a step that was never committed; how many. Raises Unavailable."""
         orphans = await self.upkeep.orphan_blobs(self.settled_s, OLD_S, MANY)
         for uri in orphans:
             try:
                 await self.store.delete(uri)
             except Unavailable:
                 raise
-            except ConcordError as exc:  # of another store, that was configured once
+            except ConcordError as exc:  # it is in a store that was configured earlier
                 log.warning("%s cannot be deleted: %s", uri, exc)
         if orphans:
             await self.upkeep.forget_blobs(orphans)
-            log.info("deleted %d blobs that nothing refers to", len(orphans))
+            log.info("deleted %d orphan blobs", len(orphans))
         return len(orphans)

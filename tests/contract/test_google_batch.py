@@ -465,7 +465,7 @@ async def test_the_doctor_looks_at_all_of_it_and_is_not_billed(bench):
     finding = await examined("google", from_env(bench.environ), quick=False)
 
     assert finding.level == "ok"
-    assert f"gs://{gcs.BUCKET}" in finding.said
+    assert f"gs://{gcs.BUCKET}" in finding.result
     assert bench.server.called == {"recognize": 1, "list": 1}
     assert bench.charges == []
     assert bench.storage.objects == {}
@@ -488,13 +488,13 @@ async def test_the_doctor_says_what_is_missing(bench, speech, storage, said):
     finding = await examined("google", from_env(bench.environ), quick=False)
 
     assert finding.level == "fail"
-    assert said in finding.said
+    assert said in finding.result
 
 
 async def test_the_doctor_names_a_bucket_that_is_not_there(bench):
     finding = await examined("google", from_env(bench.environ | {"GOOGLE_CLOUD_BUCKET": "another"}), quick=False)
 
-    assert (finding.level, "GOOGLE_CLOUD_BUCKET" in finding.said) == ("fail", True)
+    assert (finding.level, "GOOGLE_CLOUD_BUCKET" in finding.result) == ("fail", True)
 
 
 async def test_no_word_of_the_key_is_told(bench, tmp_path, caplog):

@@ -583,7 +583,7 @@ async def test_the_doctor_advises_on_what_is_wrong(bench, monkeypatch, switch, l
     found = await recognizer("google", from_env(environment(GOOGLE_SPEECH_ENDPOINT=bench.endpoint)), quick=False)
 
     assert found.level == level
-    assert said in found.said
+    assert said in found.result
     assert advice in found.advice
 
 

@@ -74,7 +74,7 @@ class Here:
             self.looks += 1
 
         relay = Relay(
-            self.dsn, self.where, 0, self.metrics, self.database, look_at_topics=look, quarantine=Quarantine(0.02)
+            self.dsn, self.where, 0, self.metrics, self.database, request_topic_check=look, quarantine=Quarantine(0.02)
         )
         self._running = asyncio.create_task(relay.run())
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from agents.commands.operations.rewind import groups, rewound
+from agents.commands.operations.rewind import groups, rewind
 from agents.runtime.kafka.client import Kafka, consumer, producer
 from agents.stages import registry
 from schemas import topics
@@ -38,9 +38,9 @@ async def test_what_came_since_a_time_is_read_again(kafka):
         return values
 
     assert await read(3) == [b"before", b"after", b"later"]
-    assert await rewound(where, group, [topic], since, dry_run=True) == 2
-    assert await rewound(where, group, [topic], since) == 2
-    assert await rewound(where, group, [topic], datetime.now(UTC)) == 0
+    assert await rewind(where, group, [topic], since, dry_run=True) == 2
+    assert await rewind(where, group, [topic], since) == 2
+    assert await rewind(where, group, [topic], datetime.now(UTC)) == 0
     assert await read(2) == [b"after", b"later"]
 
 

@@ -103,7 +103,7 @@ async def test_what_would_lose_or_refuse_events_is_told_with_what_to_do(where, w
     async with asyncio.timeout(10):
         while len(found := (await ensure(where, wanted)).faults) != 6:
             pass  # brokers learn of new topics after the answer
-    said = {(fault.topic.partition(".")[2], fault.fatal): fault.said for fault in found}
+    said = {(fault.topic.partition(".")[2], fault.fatal): fault.problem for fault in found}
 
     assert "compacted: events with the same key" in said["asr.results", True]
     assert "2 days" in said["persisted.dlq", False]
@@ -120,7 +120,7 @@ async def test_a_topic_that_kafka_does_not_make_is_an_error_and_not_a_topic(kafk
 
 
 async def test_a_topic_that_is_deleted_while_the_fleet_runs_is_made_again(where, wanted, monkeypatch):
-    monkeypatch.setattr(topic_layout, "SOONEST_S", 0.1)
+    monkeypatch.setattr(topic_layout, "MIN_CHECK_S", 0.1)
     await ensure(where, wanted)
     keeper = topic_layout.TopicRepair(where, wanted)
     running = asyncio.create_task(keeper.run())
@@ -128,7 +128,7 @@ async def test_a_topic_that_is_deleted_while_the_fleet_runs_is_made_again(where,
         await admin.delete_topics([wanted[0].name])
         async with asyncio.timeout(15):
             while wanted[0].name not in await admin.list_topics():
-                keeper.look()
+                keeper.request_check()
                 await asyncio.sleep(0.1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -282,7 +282,7 @@ async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
     record = await steps_to(told, "waiting")
     told.switch(stall=True, on=["upload"])
     await step(hung, record)
-    for piece in list(dead._pieces.values()):
+    for piece in list(dead._tasks.values()):
         piece.task.cancel()
     told.switch()
     told.fleet.deliver_again(record)

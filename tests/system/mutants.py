@@ -75,7 +75,7 @@ def relay_repeats() -> None:
     async def position(self: relay.Relay) -> int:
         return 0
 
-    _put(relay.Relay, "_position", position)
+    _put(relay.Relay, "_published_batch", position)
 
 
 def relay_forgets() -> None:
@@ -84,7 +84,7 @@ def relay_forgets() -> None:
     async def position(self: relay.Relay) -> int:
         return time.time_ns()  # above every number that was used before
 
-    _put(relay.Relay, "_position", position)
+    _put(relay.Relay, "_published_batch", position)
 
 
 def crashing() -> None:

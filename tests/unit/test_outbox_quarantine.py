@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.runtime.outbox.publisher import Refusal
-from agents.runtime.outbox.quarantine import ALONE_S, LONGEST_S, SUSPECTS, TRIES, Group, Parked, Quarantine
+from agents.runtime.outbox.quarantine import (
+    MAX_BACKOFF_S,
+    MAX_SUSPECTS,
+    TRIES,
+    UNPROVEN_S,
+    ParkedTopic,
+    Quarantine,
+    SuspectGroup,
+)
 
 FINAL, CLEAR, VAGUE = Refusal("too large", True, True), Refusal("too large", True, False), Refusal("?", False, False)
 
@@ -15,12 +23,12 @@ def row(id: int, topic: str = "x", key: bytes | None = None) -> dict[str, object
     return {"id": id, "topic": topic, "key": key}
 
 
-def rows_of(group: Group) -> list[dict[str, object]]:
+def rows_of(group: SuspectGroup) -> list[dict[str, object]]:
     return [row(suspect.id, suspect.topic, suspect.key) for suspect in group.rows]
 
 
-def refuse(quarantine: Quarantine, rows, what=None, *, now: float = 0.0, refusal: Refusal = FINAL):
-    return quarantine.suspect(what, rows, {r["id"]: refusal for r in rows}, now)
+def refuse(quarantine: Quarantine, rows, retry=None, *, now: float = 0.0, refusal: Refusal = FINAL):
+    return quarantine.suspect(retry, rows, {r["id"]: refusal for r in rows}, now)
 
 
 @settings(max_examples=30, deadline=None)
@@ -44,15 +52,15 @@ def test_the_rows_to_blame_are_found_and_all_others_are_published_once(count, da
 
     assert sorted(aside) == sorted(bad)
     assert published == [n for n in range(count) if n not in bad], "in their order"
-    assert (quarantine.ids, quarantine.keys, quarantine.troubles, quarantine.wait_s(0.0)) == ([], [], {}, None)
+    assert (quarantine.ids, quarantine.keys, quarantine.errors, quarantine.wait_s(0.0)) == ([], [], {}, None)
 
 
 def test_where_too_many_rows_are_suspects_the_others_of_their_topic_wait():
     quarantine = Quarantine()
-    refuse(quarantine, [row(n, "narrow") for n in range(SUSPECTS)])
+    refuse(quarantine, [row(n, "narrow") for n in range(MAX_SUSPECTS)])
     assert quarantine.topics == []
 
-    refuse(quarantine, [row(n, "narrow") for n in range(SUSPECTS, 2 * SUSPECTS)])
+    refuse(quarantine, [row(n, "narrow") for n in range(MAX_SUSPECTS, 2 * MAX_SUSPECTS)])
     assert quarantine.topics == ["narrow"]
 
 
@@ -96,7 +104,7 @@ def test_an_error_that_may_be_about_anything_is_held_against_a_row_when_others_a
 
     tries, seconds = tries_until_given_up(VAGUE)
     assert tries > TRIES
-    assert ALONE_S <= seconds < ALONE_S + LONGEST_S + 1
+    assert UNPROVEN_S <= seconds < UNPROVEN_S + MAX_BACKOFF_S + 1
 
 
 def test_rows_of_a_suspects_key_do_not_overtake_it_and_other_suspects_do():
@@ -106,7 +114,7 @@ def test_rows_of_a_suspects_key_do_not_overtake_it_and_other_suspects_do():
 
     assert sorted(quarantine.keys) == [b"a", b"b"]
     first = quarantine.due(0.0)
-    assert isinstance(first, Group)
+    assert isinstance(first, SuspectGroup)
     assert first.ids == [2], "the row with key a waits for its next try"
     refuse(quarantine, rows_of(first), first, refusal=CLEAR)
     assert quarantine.due(0.0) is None, "the other row with key b waits for the first"
@@ -120,11 +128,11 @@ def test_a_topic_that_takes_nothing_is_tried_ever_more_rarely_until_it_does():
         waits.append(quarantine.wait_s(now))
         now += waits[-1]
         parked = quarantine.due(now)
-        assert isinstance(parked, Parked)
+        assert isinstance(parked, ParkedTopic)
         quarantine.park(parked, {"x": "missing"}, now)
 
     assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert max(waits) == LONGEST_S
-    assert (quarantine.topics, quarantine.troubles) == (["x"], {"x": "missing"})
+    assert max(waits) == MAX_BACKOFF_S
+    assert (quarantine.topics, quarantine.errors) == (["x"], {"x": "missing"})
     quarantine.published(parked, [row(1)], now)
-    assert (quarantine.topics, quarantine.troubles) == ([], {})
+    assert (quarantine.topics, quarantine.errors) == ([], {})

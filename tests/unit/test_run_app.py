@@ -13,7 +13,7 @@ from faust.types import TP
 from agents.runtime import faust_binding
 from agents.runtime.faust_binding import run_app
 from agents.runtime.offsets import Offsets
-from agents.runtime.supervision import Failed, Hung, Place
+from agents.runtime.supervision import Hung, Position, StageCrashed
 
 UPLOADED, DUE = TP("audio.uploaded", 2), TP("intake.due", 0)
 
@@ -56,10 +56,10 @@ async def test_what_crashes_says_where_it_was_and_of_what():
     running = asyncio.create_task(run_app(app, started.set, 1))
     await started.wait()
     app.crash()
-    with pytest.raises(Failed) as failed:
+    with pytest.raises(StageCrashed) as failed:
         await running
 
-    assert failed.value.places == (Place("audio.uploaded", 2, 17), Place("intake.due", 0, 3))
+    assert failed.value.positions == (Position("audio.uploaded", 2, 17), Position("intake.due", 0, 3))
     assert failed.value.__cause__ is app.crash_reason
     assert app.stopped
 
@@ -67,7 +67,7 @@ async def test_what_crashes_says_where_it_was_and_of_what():
 async def test_parts_that_wait_for_a_thread_that_is_gone_are_given_up_one_after_the_other():
     app = App(deaf=3)
     app.crash()
-    with pytest.raises(Failed):
+    with pytest.raises(StageCrashed):
         await run_app(app, lambda: None, 1)
 
     assert app.stopped

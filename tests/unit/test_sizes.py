@@ -13,7 +13,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.runtime.kafka.record_batches import MAX_HEADERS
+from agents.runtime.kafka.record_format import MAX_HEADERS
 from agents.stages import registry
 from schemas.envelope import MAX_EVENT_BYTES, MAX_VALUE_BYTES, Record, decode
 from schemas.errors import MalformedEvent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import TopicPartition
 
-from agents.runtime.kafka.record_batches import Fetched, Records
+from agents.runtime.kafka.record_batches import FetchedData, PartitionRecords
 from agents.runtime.skips import Skips
 from schemas.envelope import Flaw, Record
 from schemas.errors import Unavailable
@@ -34,7 +34,7 @@ class Rows:
 
 async def known(*skips: Skip) -> Skips:
     found = Skips(Rows(*skips))
-    await found.look()
+    await found.refresh()
     return found
 
 
@@ -70,10 +70,10 @@ async def test_only_what_is_to_stay_unread_is():
 async def test_wishes_hold_while_the_database_is_away():
     rows = Rows(Skip(*AT, "it kills us"))
     skips = Skips(rows)
-    await skips.look()
+    await skips.refresh()
     rows.away = True
     with pytest.raises(Unavailable):
-        await skips.look()
+        await skips.refresh()
 
     assert skips.of(Record(*AT, None, b"v")) is not None
     await skips.done(rows.kept[0], "intake")
@@ -81,10 +81,14 @@ async def test_wishes_hold_while_the_database_is_away():
 
 
 async def test_a_batch_that_is_to_stay_unread_comes_out_as_its_bytes(monkeypatch):
-    monkeypatch.setattr(Records, "avoid", await known(Skip("audio.uploaded", 2, 1, "it kills us", unread=True)))
+    monkeypatch.setattr(
+        PartitionRecords, "skipped", await known(Skip("audio.uploaded", 2, 1, "it kills us", unread=True))
+    )
     raw = Batch((Rec(b"a"), Rec(b"b"), Rec(b"c"))).encode()
     records = list(
-        Records(TopicPartition("audio.uploaded", 2), Fetched(raw + Batch(base=3).encode()), (), 0, None, None, True, 1)
+        PartitionRecords(
+            TopicPartition("audio.uploaded", 2), FetchedData(raw + Batch(base=3).encode()), (), 0, None, None, True, 1
+        )
     )
 
     assert [(record.offset, record.value) for record in records] == [(2, raw), (3, b"v")]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from agents.runtime import supervision
-from agents.runtime.supervision import Failed, Hung, Part, Place
+from agents.runtime.supervision import Hung, Position, StageCrashed, SupervisedTask
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +31,10 @@ class Unlucky:
         await asyncio.Event().wait()
 
 
-async def kept(unlucky: Unlucky) -> tuple[Part, asyncio.Task[None], list[int]]:
+async def kept(unlucky: Unlucky) -> tuple[SupervisedTask, asyncio.Task[None], list[int]]:
     told: list[int] = []
-    part = Part("intake", unlucky, lambda: told.append(1))
-    task = asyncio.create_task(part.keep())
+    part = SupervisedTask("intake", unlucky, lambda: told.append(1))
+    task = asyncio.create_task(part.supervise())
     async with asyncio.timeout(2):
         while unlucky.runs <= unlucky.times and not task.done():
             await asyncio.sleep(0.001)
@@ -44,19 +44,19 @@ async def kept(unlucky: Unlucky) -> tuple[Part, asyncio.Task[None], list[int]]:
 async def test_one_failure_is_no_loop():
     part, task, told = await kept(Unlucky(1))
 
-    assert (part.restarts, part.looping, part.hung, len(told)) == (1, False, False, 1)
+    assert (part.restarts, part.crash_looping, part.hung, len(told)) == (1, False, False, 1)
     task.cancel()
 
 
 async def test_what_fails_again_says_where_and_of_what_until_it_is_steady(monkeypatch):
-    failed = Failed((Place("audio.uploaded", 2, 17), Place("intake.due", 0, 3)))
+    failed = StageCrashed((Position("audio.uploaded", 2, 17), Position("intake.due", 0, 3)))
     failed.__cause__ = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     part, task, _ = await kept(Unlucky(3, failed))
 
-    assert part.looping
-    assert part.state.startswith("failed 3 times at audio.uploaded/2/17, intake.due/0/3: UnicodeDecodeError: ")
+    assert part.crash_looping
+    assert part.summary.startswith("failed 3 times at audio.uploaded/2/17, intake.due/0/3: UnicodeDecodeError: ")
     monkeypatch.setattr(supervision, "STEADY_S", 0.0)
-    assert not part.looping
+    assert not part.crash_looping
     task.cancel()
 
 
@@ -65,7 +65,7 @@ async def test_failures_that_lie_far_apart_are_no_loop(monkeypatch):
     part, task, _ = await kept(Unlucky(4))
     monkeypatch.setattr(supervision, "STEADY_S", 60.0)
 
-    assert (part.restarts, part.looping) == (4, False)
+    assert (part.restarts, part.crash_looping) == (4, False)
     task.cancel()
 
 
@@ -73,8 +73,8 @@ async def test_a_part_that_returns_has_failed():
     async def over(_):
         return
 
-    part = Part("relay 0", over)
-    task = asyncio.create_task(part.keep())
+    part = SupervisedTask("relay 0", over)
+    task = asyncio.create_task(part.supervise())
     await part.begun.wait()
     assert part.error == "RuntimeError: it has ended"
     task.cancel()
@@ -87,7 +87,7 @@ async def test_what_hangs_is_not_started_again():
         await task
 
     assert (part.hung, unlucky.runs) == (True, 1)
-    assert "does not end" in part.state
+    assert "does not end" in part.summary
 
 
 async def test_nobody_waits_for_a_part_that_fails_at_its_start():

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from mode import Service
 
-from agents.runtime.offsets import TURN, Unraced
+from agents.runtime.offsets import DELIVERIES_PER_YIELD, Unraced
 
 
 class Probe(Unraced, Service):
@@ -38,7 +38,7 @@ async def test_others_have_their_turn_between_many_deliveries() -> None:
             turns += 1
 
     beside = asyncio.create_task(other())
-    for _ in range(10 * TURN):
+    for _ in range(10 * DELIVERIES_PER_YIELD):
         await probe.wait_first(nothing(), asyncio.Event().wait())
     beside.cancel()
     assert 9 <= turns <= 10

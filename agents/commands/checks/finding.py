@@ -1,14 +1,14 @@
-"""What one check of `concord doctor` found, and what all of its checks share."""
+"""The result of one check of `concord doctor`, and the limits that its checks share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-#: Seconds that one connection may take.
+#: Timeout of one connection, in seconds.
 CONNECT_S = 5.0
 
-#: Seconds by which our clock may differ from a server's before it is worth a word.
+#: Seconds by which this machine's clock may differ from a server's without a warning.
 CLOCK_S = 2.0
 
 Level = Literal["ok", "warn", "fail"]
@@ -18,15 +18,14 @@ Level = Literal["ok", "warn", "fail"]
 class Finding:
     """One line of the report."""
 
-    what: str
+    subject: str
     level: Level
-    said: str
-    #: What to do about it.
+    result: str
+    #: What to do about it; empty where nothing is to be done.
     advice: str = ""
 
 
 def stale(finding: Finding) -> Finding:
-    """An embedded server that is not there any more is no fault: the next start brings it back."""
-    return Finding(
-        finding.what, "warn", f"{finding.said} (an earlier `concord up` left this address)", "start `concord up` again"
-    )
+    """The finding about an embedded server that has ended: only a warning, because the next start brings it back."""
+    result = f"{finding.result} (an earlier `concord up` left this address)"
+    return Finding(finding.subject, "warn", result, "start `concord up` again")

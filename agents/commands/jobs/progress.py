@@ -11,8 +11,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aiokafka import TopicPartition
-
 from agents.commands import reach
 from agents.runtime.kafka import client as clients
 from agents.stages.track import key_of, newest
@@ -250,9 +248,7 @@ class Follower:
 @contextlib.asynccontextmanager
 async def following(where: Kafka, ask: Ask | None = None) -> AsyncIterator[Follower]:
     """A follower of everything that is said on `job.status` from now on."""
-    partitions = [
-        TopicPartition(topics.STATUS.name, number) for number in await reach.partitions_of(where, topics.STATUS.name)
-    ]
+    partitions = await reach.partitions_of(where, topics.STATUS.name)
     async with reach.started(where, clients.consumer(where)) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_end(*partitions)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agents.commands import reach
+from agents.commands.arguments import moment
 from schemas.errors import NotFound
 from schemas.jobs.rows import cost
 from schemas.printable import printable, printable_json
@@ -47,15 +48,6 @@ def add(commands: Any) -> None:
     command.add_argument("--until", metavar="TIME", type=moment, help="in UTC, itself not included (default: now)")
     command.add_argument("--json", action="store_true", help="a JSON object per row")
     command.set_defaults(run=run)
-
-
-def moment(text: str) -> datetime:
-    """A date, or a date and a time; UTC where it does not say."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write it as 2026-11-01 or 2026-11-01T12:00") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:

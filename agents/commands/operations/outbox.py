@@ -1,4 +1,4 @@
-"""`concord outbox`: events that Kafka refused for good, and that the relay has set aside."""
+"""`concord outbox`: lists events that Kafka refused for good and the relay has set aside, retries and drops them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agents.commands import reach
-from agents.commands.operations import dlq
+from agents.commands.arguments import positive
+from agents.commands.operations.replay import Replay, reprocess
 from agents.runtime.outbox.refused_events import depends
 from schemas import topics
 from schemas.envelope import Record, decode
@@ -26,103 +27,105 @@ if TYPE_CHECKING:
     from sinks.postgres.database import Postgres
 
 DESCRIPTION = """An event that Kafka refuses for good (too large for its topic, say) is set aside, so that others are
-published; the run that needed it has failed with the code publish_refused. When the reason is gone, put it back.
+published; the run that needed it has failed with the code publish_refused. When the reason is fixed, put it back.
 
   concord outbox list                    the newest, and why each was refused
-  concord outbox retry 17 18             publish two of them after all
+  concord outbox retry 17 18             publish two of them again
   concord outbox retry --all
-  concord outbox drop 17                 forget one
+  concord outbox drop 17                 delete one
 
-A job that has failed for want of its event is run again instead. `concord doctor` says which topics take too little."""
+A job that failed because its event was refused is run again instead. `concord doctor` lists the topics whose limits are
+too low."""
 
 
 def add(commands: Any) -> None:
-    """The command and its three verbs."""
+    """Add the command and its three verbs to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
     command = commands.add_parser(
         "outbox", help="events that Kafka refused", description=DESCRIPTION, formatter_class=raw
     )
     verbs = command.add_subparsers(metavar="VERB", required=True)
-    listed = verbs.add_parser("list", help="what was set aside", description=DESCRIPTION, formatter_class=raw)
-    listed.add_argument("--limit", type=dlq.positive, default=50, help="how many, newest first (default: 50)")
-    listed.add_argument("--json", action="store_true", help="a JSON object per event, whole")
-    listed.set_defaults(run=run_list)
-    retry = verbs.add_parser("retry", help="publish them after all", description=DESCRIPTION, formatter_class=raw)
-    retry.add_argument("id", metavar="ID", nargs="*", type=int, help="as `list` says them")
+    listing = verbs.add_parser("list", help="the newest", description=DESCRIPTION, formatter_class=raw)
+    listing.add_argument("--limit", type=positive, default=50, help="how many, newest first (default: 50)")
+    listing.add_argument("--json", action="store_true", help="one JSON object for each event, whole")
+    listing.set_defaults(run=run_list)
+    retry = verbs.add_parser("retry", help="publish them again", description=DESCRIPTION, formatter_class=raw)
+    retry.add_argument("id", metavar="ID", nargs="*", type=int, help="as `list` shows them")
     retry.add_argument("--all", action="store_true", help="all of them")
     retry.set_defaults(run=run_retry)
-    drop = verbs.add_parser("drop", help="forget them", description=DESCRIPTION, formatter_class=raw)
-    drop.add_argument("id", metavar="ID", nargs="+", type=int, help="as `list` says them")
+    drop = verbs.add_parser("drop", help="delete them", description=DESCRIPTION, formatter_class=raw)
+    drop.add_argument("id", metavar="ID", nargs="+", type=int, help="as `list` shows them")
     drop.set_defaults(run=run_drop)
 
 
-#: Events that are put back at once.
+#: Most events that are put back at once.
 _MANY = 10_000
 
 
 async def run_list(arguments: argparse.Namespace, settings: Settings) -> int:
-    """The newest."""
+    """Print the newest events."""
     async with reach.database(reach.addressed(settings)) as database:
         rows = await database.refused(arguments.limit)
     if arguments.json:
         print("".join(f"{printable_json(orjson.dumps(_as_json(row)).decode())}\n" for row in rows), end="")
     else:
-        print("\n".join(listed(rows)) if rows else "nothing was set aside")
+        print("\n".join(table(rows)) if rows else "nothing was set aside")
     return 0
 
 
-def listed(rows: Iterable[Any]) -> list[str]:
-    """A line for each row, for people."""
-    head = f"{'id':>8}  {'refused':<19}  {'topic':<28} {'bytes':>9}  {'job':<36}  why"
-    return [head, *(_line(row) for row in rows)]
+def table(rows: Iterable[Any]) -> list[str]:
+    """A line for each row, below a line of headings."""
+    heading = f"{'id':>8}  {'refused':<19}  {'topic':<28} {'bytes':>9}  {'job':<36}  why"
+    return [heading, *(_line(row) for row in rows)]
 
 
 def _line(row: Any) -> str:
-    when, size = f"{row['refused_at'].astimezone():%Y-%m-%d %H:%M:%S}", len(row["value"] or b"")
+    time, size = f"{row['refused_at'].astimezone():%Y-%m-%d %H:%M:%S}", len(row["value"] or b"")
     job = printable(row["job_id"] or "")[:36]
-    why = printable(row["error"])[:200]
-    return f"{row['id']:>8}  {when:<19}  {printable(row['topic']):<28} {size:>9}  {job:<36}  {why}"
+    reason = printable(row["error"])[:200]
+    return f"{row['id']:>8}  {time:<19}  {printable(row['topic']):<28} {size:>9}  {job:<36}  {reason}"
 
 
 def _as_json(row: Any) -> dict[str, Any]:
-    told = {name: row[name] for name in ("id", "topic", "tenant_id", "job_id", "run", "error")}
-    told["event_id"] = str(row["event_id"])
+    document = {name: row[name] for name in ("id", "topic", "tenant_id", "job_id", "run", "error")}
+    document["event_id"] = str(row["event_id"])
     for name in ("key", "value", "headers"):
-        told[name] = None if row[name] is None else base64.b64encode(row[name]).decode()
-    return told | {"refused_at": row["refused_at"]}
+        document[name] = None if row[name] is None else base64.b64encode(row[name]).decode()
+    return document | {"refused_at": row["refused_at"]}
 
 
 async def run_retry(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Put some back."""
+    """Put events back, and print what became of each."""
     if bool(arguments.id) == arguments.all:
         raise InvalidInput("say which: ids as `concord outbox list` shows them, or --all")
     async with reach.database(reach.addressed(settings)) as database:
-        rows = await _found(database, None if arguments.all else arguments.id)
-        plans = {row["id"]: plan(row, await _job(row, database)) for row in rows}
-        there = await database.settle_refused([(id, made.message) for id, made in plans.items() if made])
-    for id, made in plans.items():
-        if made is None:
+        rows = await _rows(database, None if arguments.all else arguments.id)
+        replays = {row["id"]: plan_replay(row, await _job(row, database)) for row in rows}
+        settled = await database.settle_refused([(id, replay.message) for id, replay in replays.items() if replay])
+    for id, replay in replays.items():
+        if replay is None:
             print(f"{id}: stays, no record can be made of it")
         else:
-            print(f"{id}: {made.said if id in there else 'is not there any more'}")
+            print(f"{id}: {replay.summary if id in settled else 'is no longer set aside'}")
     if not rows:
         print("nothing was set aside")
     elif len(rows) == _MANY:
-        print(f"these were the newest {_MANY}; say it again for the others")
+        print(f"these were the newest {_MANY}; repeat the command for the others")
     return 0
 
 
 async def run_drop(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Forget some."""
+    """Delete events."""
     async with reach.database(reach.addressed(settings)) as database:
-        rows = await _found(database, arguments.id)
-        there = await database.settle_refused([(row["id"], None) for row in rows])
-    for id in sorted(there):
+        rows = await _rows(database, arguments.id)
+        settled = await database.settle_refused([(row["id"], None) for row in rows])
+    for id in sorted(settled):
         print(f"{id}: dropped")
     return 0
 
 
-async def _found(database: Postgres, ids: Sequence[int] | None) -> list[Any]:
+async def _rows(database: Postgres, ids: Sequence[int] | None) -> list[Any]:
+    """The rows with these ids, or the newest, oldest first. Raises NotFound if one is not there."""
     rows = await database.refused(_MANY, ids)
     missing = sorted(set(ids or ()) - {row["id"] for row in rows})
     if missing:
@@ -134,23 +137,25 @@ async def _job(row: Any, database: Postgres) -> Job | None:
     return await database.job(row["tenant_id"], row["job_id"]) if row["tenant_id"] and row["job_id"] else None
 
 
-def plan(row: Any, job: Job | None) -> dlq.Plan | None:
-    """What to publish instead of a row that was set aside, given its job; None if nothing can be."""
+def plan_replay(row: Any, job: Job | None) -> Replay | None:
+    """The replay of a row that was set aside; `job` is its job, if it has one. None if the row is no valid record."""
     topic = row["topic"]
     try:
         record = record_of(row)
     except (ValueError, TypeError):
         return None
     if topic == topics.STATUS.name and job is not None and job.version > _version(record):
-        return dlq.Plan(None, "dropped, a newer status of its job was published")
+        return Replay(None, "dropped, a newer status of its job was published")
     if job is not None and job.status == "failed" and row["run"] == job.run and depends(topic):
-        return dlq.Plan(dlq.reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for")
-    back = Message(row["event_id"], topic, row["key"], row["value"], tuple(record.headers))
-    return dlq.Plan(back, f"put back, for {topic}")
+        return Replay(reprocess(record, job), f"job {job.job_id} failed: run {job.run + 1} asked for")
+    message = Message(row["event_id"], topic, row["key"], row["value"], tuple(record.headers))
+    return Replay(message, f"put back, for {topic}")
 
 
 def record_of(row: Any) -> Record:
-    """The row as the record that it would have become; its id is its place."""
+    """The row as the record that it would have become, with the row's id as its offset. Raises ValueError and TypeError
+    for headers that cannot be read.
+    """
     return Record(row["topic"], 0, row["id"], row["key"], row["value"], tuple(load_headers(row["headers"])))
 
 

@@ -1,6 +1,4 @@
-"""`concord requests`: requests to providers of which nobody can tell whether they were accepted, and what a person
-decides about them.
-"""
+"""`concord requests`: lists requests that a provider may have accepted, and stores an operator's decisions."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from uuid import uuid4
 
 from agents.asr.protocols import RemoteRecognizer
 from agents.commands import reach
-from agents.commands.jobs.usage import moment
+from agents.commands.arguments import moment
 from agents.fleet.recognizers import open_recognizer
 from agents.stages.transcribe import CLAIM_S
 from schemas.errors import NotFound
@@ -30,31 +28,31 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from schemas.jobs.rows import ProviderRequest
 
-DESCRIPTION = """Shows requests to providers that may have been accepted, and paid for, although no answer came: those
-that are parked, because the provider's list does not tell; those that a run went on without, until the job is
-reprocessed; and those that a provider has and this installation does not know (after a restore). Nobody makes any of
-them again.
+DESCRIPTION = """Shows requests to providers that may have been accepted, and billed, although no answer came: those
+that are parked, because the provider's list does not show whether they exist; those without which a run went on, until
+the job is reprocessed; and those that a provider lists and this installation does not know (after a restore). None of
+them is repeated.
 
   concord requests
-  concord requests found JOB assemblyai 5551722e-f677...    it is there, under this id: its answer is waited for
-  concord requests retry JOB assemblyai                     it is not there: it is made again, and billed
-  concord requests give-up JOB assemblyai                   the run goes on without it at once
-  concord requests forget assemblyai 5551722e-f677...       that is none of ours
+  concord requests found JOB assemblyai 5551722e-f677...    it exists, with this id: wait for its answer
+  concord requests retry JOB assemblyai                     it does not exist: repeat it, which is billed
+  concord requests give-up JOB assemblyai                   let the run go on without it at once
+  concord requests forget assemblyai 5551722e-f677...       it is not one of this installation
 
 After a backup of PostgreSQL was restored, while no worker runs, before the first one is started:
 
   concord requests recover --since 2026-11-29T10:00         the time of the backup
 
-reads from each provider's list what was asked for since, so that none of it is asked for, and paid for, again."""
+reads from each provider's list the requests since then, so that none of them is repeated and billed again."""
 
 Decision = Literal["found", "retry", "give-up"]
 
-#: Rows that are listed at most.
+#: Most rows that are listed.
 LISTED = 1000
 
 
 def add(commands: Any) -> None:
-    """The command and its decisions."""
+    """Add the command and its decisions to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
     command = commands.add_parser(
         "requests", help="requests that may have been accepted unanswered", description=DESCRIPTION, formatter_class=raw
@@ -67,7 +65,7 @@ def add(commands: Any) -> None:
         verb.add_argument("provider", metavar="PROVIDER")
         if name == "found":
             verb.add_argument("id", metavar="ID", help="the provider's own id of the request")
-        verb.add_argument("--tenant", metavar="T", help="whose job it is")
+        verb.add_argument("--tenant", metavar="T", help="the job's tenant")
         verb.set_defaults(run=run_decision, decision=name)
     verb = verbs.add_parser("forget", description=DESCRIPTION, formatter_class=raw)
     verb.add_argument("provider", metavar="PROVIDER")
@@ -75,12 +73,12 @@ def add(commands: Any) -> None:
     verb.set_defaults(run=run_forget)
     verb = verbs.add_parser("recover", description=DESCRIPTION, formatter_class=raw)
     verb.add_argument("--since", metavar="TIME", type=moment, required=True, help="when the backup was taken, in UTC")
-    verb.add_argument("--now", action="store_true", help="do not wait for what may still arrive")
+    verb.add_argument("--now", action="store_true", help="do not wait for requests that may still arrive")
     verb.set_defaults(run=run_recover)
 
 
 async def run_list(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Everything that a person may have to decide about."""
+    """Print every request that an operator may have to decide about."""
     del arguments
     async with reach.database(reach.addressed(settings)) as database:
         rows = await database.doubtful(LISTED)
@@ -92,19 +90,19 @@ async def run_list(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _line(row: ProviderRequest) -> str:
     state = row.state if row.state == "parked" else "left behind"
-    when = f"{row.claimed_until:%Y-%m-%d %H:%M}" if row.claimed_until else "?"
-    whose = f"{printable(row.tenant_id)} {printable(row.job_id)} run {row.run}"
-    return f"{state:<12} {printable(row.provider):<14} {when}  {whose}  {printable(row.error or '')}"
+    time = f"{row.claimed_until:%Y-%m-%d %H:%M}" if row.claimed_until else "?"
+    job = f"{printable(row.tenant_id)} {printable(row.job_id)} run {row.run}"
+    return f"{state:<12} {printable(row.provider):<14} {time}  {job}  {printable(row.error or '')}"
 
 
 def _stray_line(stray: Stray) -> str:
-    when = f"{stray.created:%Y-%m-%d %H:%M}" if stray.created else "?"
-    about = stray.marker or " ".join(url.partition("?")[0] for url in stray.urls or ())
-    return f"{'unknown':<12} {printable(stray.provider):<14} {when}  {printable(stray.provider_id)}  {printable(about)}"
+    time = f"{stray.created:%Y-%m-%d %H:%M}" if stray.created else "?"
+    audio = stray.marker or " ".join(url.partition("?")[0] for url in stray.urls or ())
+    return f"{'unknown':<12} {printable(stray.provider):<14} {time}  {printable(stray.provider_id)}  {printable(audio)}"
 
 
 async def run_decision(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Decide about a parked request."""
+    """Store a decision about a parked request."""
     async with reach.both(reach.addressed(settings)) as (database, reader):
         job = await reach.job_named(arguments.job, arguments.tenant, reader)
         rows = await database.requests(*job.key, job.run) if job else []
@@ -112,7 +110,7 @@ async def run_decision(arguments: argparse.Namespace, settings: Settings) -> int
         if row is None:
             raise NotFound(f"{arguments.job} has no parked request to {arguments.provider}; see `concord requests`")
         if not await decide(database, row, arguments.decision, getattr(arguments, "id", None)):
-            raise NotFound("it is parked no more: its run has ended, or its answer has come; see `concord status`")
+            raise NotFound("it is no longer parked: its run has ended, or its answer arrived; see `concord status`")
     return 0
 
 
@@ -121,7 +119,10 @@ class Decides(Clock, Steps, Requests, Protocol):
 
 
 async def decide(database: Decides, row: ProviderRequest, decision: Decision, id: str | None = None) -> bool:
-    """Write what a person has decided; False if the request is not what it was. Whoever looks for it is fenced out."""
+    """Store the decision; False if the request has changed meanwhile. A new token fences workers that search for it.
+
+    Raises Unavailable when the database cannot be reached.
+    """
     columns: dict[str, Any] = {"token": row.token + 1, "error": None}
     match decision:
         case "found":
@@ -129,7 +130,7 @@ async def decide(database: Decides, row: ProviderRequest, decision: Decision, id
         case "retry":
             columns |= {"state": "waiting", "claimed_until": None}
         case _:
-            reason = f"given up by a person: {row.error}"
+            reason = f"given up by an operator: {row.error}"
             columns |= {"state": "failed", "error": reason, "abandoned_at": await database.now()}
     outcome = Outcome(
         tenant_id=row.tenant_id,
@@ -138,7 +139,7 @@ async def decide(database: Decides, row: ProviderRequest, decision: Decision, id
         request=RequestChange(run=row.run, provider=row.provider, token=row.token, columns=columns),
         progress=Progress(run=row.run, stage=f"transcribe.{row.provider}", step=StepState(state="running")),
         audit="failed" if decision == "give-up" else "retried",
-        error=f"decided by a person: {decision}",
+        error=f"decided by an operator: {decision}",
     )
     [written] = await database.commit([Step(f"transcribe.{row.provider}", uuid4(), outcome)])
     await database.expedite_job(row.tenant_id, row.job_id, row.provider)
@@ -146,7 +147,7 @@ async def decide(database: Decides, row: ProviderRequest, decision: Decision, id
 
 
 async def run_forget(arguments: argparse.Namespace, settings: Settings) -> int:
-    """An unknown request is none of ours."""
+    """Delete an unknown request from the list: it belongs to another installation."""
     async with reach.database(reach.addressed(settings)) as database:
         if not await database.forget_stray(arguments.provider, arguments.id):
             raise NotFound(f"{arguments.provider} has no unknown request {arguments.id}; see `concord requests`")
@@ -154,7 +155,7 @@ async def run_forget(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def run_recover(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Read every provider's list."""
+    """Read the list of every provider, and print how many unknown requests it has."""
     settings = reach.addressed(settings)
     async with reach.database(settings) as database:
         for name in settings.recognizers:
@@ -162,26 +163,28 @@ async def run_recover(arguments: argparse.Namespace, settings: Settings) -> int:
             try:
                 if isinstance(recognizer, RemoteRecognizer):
                     if not arguments.now:
-                        await _settled(recognizer)
-                    print(_found(name, await recover(database, recognizer, arguments.since)))
+                        await _wait_until_settled(recognizer)
+                    print(_summary(name, await recover(database, recognizer, arguments.since)))
                 else:
-                    print(f"{name}: cannot be asked what it was asked for")
+                    print(f"{name}: has no list of its requests")
             finally:
                 await recognizer.close()
     return 0
 
 
-async def _settled(recognizer: RemoteRecognizer) -> None:
+async def _wait_until_settled(recognizer: RemoteRecognizer) -> None:
     seconds = recognizer.settles_s + CLAIM_S
-    print(
-        f"{recognizer.name}: what was sent may still arrive; its list is read in {seconds:.0f} s (or now, with --now)"
-    )
+    print(f"{recognizer.name}: requests may still arrive; its list is read in {seconds:.0f} s (or now, with --now)")
     await asyncio.sleep(seconds)
 
 
 async def recover(database: Strays, recognizer: RemoteRecognizer, since: datetime) -> list[Stray]:
-    """Remember what the provider was asked for since then and no row knows; a recording that is submitted later is
-    compared with that first.
+    """Store, and return, the requests in the provider's list since then that no row has: a recording that is submitted
+    later is compared with them first.
+
+    Raises:
+        Transient, ProviderError: the provider's list cannot be read.
+        Unavailable: the database cannot be reached.
     """
     since -= timedelta(minutes=10)  # clocks differ
     listed = await recognizer.listed(since)
@@ -194,7 +197,7 @@ async def recover(database: Strays, recognizer: RemoteRecognizer, since: datetim
     return await database.keep_strays(strays)
 
 
-def _found(name: str, strays: Sequence[Stray]) -> str:
+def _summary(name: str, strays: Sequence[Stray]) -> str:
     oldest = min((stray.created for stray in strays if stray.created), default=None)
     since = f", the oldest of {oldest.astimezone(UTC):%Y-%m-%d %H:%M}" if oldest else ""
-    return f"{name}: {len(strays)} requests that no row knows{since}"
+    return f"{name}: {len(strays)} unknown requests{since}"

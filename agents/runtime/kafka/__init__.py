@@ -1,1 +1,1 @@
-"""Kafka below Faust: clients, record batches of any maker, topics and positions of groups."""
+"""Kafka below Faust: clients, a defensive record parser, topics, committed offsets of groups."""

@@ -1,4 +1,4 @@
-"""How Concord reaches Kafka."""
+"""Connection settings for Kafka, and the producers and consumers that Concord creates from them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import aiokafka
 from agents.runtime.kafka import record_batches
 from schemas.envelope import Flaw, Record
 
-#: Largest record, in bytes: a dead letter is a stranger's record with some headers more.
+#: Largest record, in bytes: a dead letter is the original record with some headers more.
 MAX_RECORD_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class Kafka:
-    """Where the brokers are, how to speak to them, and how topics are laid out."""
+    """Addresses and credentials of the brokers, and how topics are created."""
 
     bootstrap_servers: str
     security_protocol: str = "PLAINTEXT"
@@ -31,7 +31,7 @@ class Kafka:
     relay_shards: int = 1
 
     def client(self) -> dict[str, Any]:
-        """Arguments for aiokafka's clients."""
+        """Arguments for the constructor of any aiokafka client. Raises OSError for a CA file that cannot be read."""
         arguments: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.security_protocol,
@@ -46,7 +46,7 @@ class Kafka:
         return arguments
 
     def faust_credentials(self) -> Any:
-        """The same for Faust."""
+        """The credentials as Faust takes them; None without any. Raises OSError as `client`."""
         from faust.auth import SASLCredentials, SSLCredentials
 
         if self.sasl_mechanism:
@@ -66,14 +66,18 @@ class Kafka:
 
 
 def producer(kafka: Kafka, **more: Any) -> aiokafka.AIOKafkaProducer:
-    """An idempotent producer."""
+    """An idempotent producer that waits for all in-sync replicas. `more` are further arguments of aiokafka's."""
     return aiokafka.AIOKafkaProducer(
         **kafka.client(), enable_idempotence=True, acks="all", max_request_size=MAX_RECORD_BYTES, **more
     )
 
 
 def consumer(kafka: Kafka, *names: str, **more: Any) -> aiokafka.AIOKafkaConsumer:
-    """A consumer that reads what was committed, from the beginning unless told otherwise."""
+    """A consumer with isolation level `read_committed`, without automatic commits, that reads from the earliest offset.
+
+    `more` are further arguments of aiokafka's, and override these defaults. Replaces aiokafka's record parser in this
+    process (`record_batches.install`).
+    """
     record_batches.install()
     arguments: dict[str, Any] = {
         "isolation_level": "read_committed",
@@ -84,7 +88,7 @@ def consumer(kafka: Kafka, *names: str, **more: Any) -> aiokafka.AIOKafkaConsume
 
 
 def record_of(raw: Any) -> Record:
-    """What a consumer of ours read, as a record."""
+    """A `ConsumerRecord` of `record_batches` as Concord's record."""
     flaw = raw.checksum if isinstance(raw.checksum, Flaw) else None
     return Record(
         raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp or 0, flaw

@@ -1,7 +1,7 @@
-"""Compressed record batches, a slice at a time: what a stranger compressed may be thirty thousand times its size.
+"""Decompresses record batches incrementally and within bounds: a small batch may decompress to a huge one.
 
-aiokafka decompresses a batch in one piece, whatever comes of it; a gzip batch of 153 kB then takes 150 MB. Here nothing
-is decompressed before somebody asks for it, and never more than `LIMIT` bytes of one batch.
+aiokafka decompresses a batch at once, whatever its size: a gzip batch of 153 kB takes 150 MB of memory. Here bytes are
+decompressed as they are read, and never more than `LIMIT` bytes of one batch.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import cramjam
 import lz4.frame
 from backports import zstd
 
-#: Most bytes that one batch may come to. One of 1 MB, Kafka's own limit, may come to 20 MB of JSON that repeats itself.
+#: Most bytes that one batch may decompress to. One of 1 MB, Kafka's own limit, may hold 20 MB of repetitive JSON.
 LIMIT = 256 << 20
 
-#: Most bytes of a zstd batch whose window is larger than `WINDOW_LOG` says: its decoder keeps all that it has decoded.
+#: Most bytes of a zstd batch whose window is larger than 2^`WINDOW_LOG` bytes: its decoder keeps all its output.
 LIMIT_WITH_WINDOW = 32 << 20
 WINDOW_LOG = 23
 
 #: Bytes of input and of output in one step of a decoder.
-PIECE, SLICE = 16 << 10, 256 << 10
+INPUT_BYTES, OUTPUT_BYTES = 16 << 10, 256 << 10
 
-#: Snappy cannot come to more than this many times its size.
+#: Snappy cannot compress to less than one part in so many.
 SNAPPY_RATIO = 64
 
 _XERIAL = b"\x82SNAPPY\0"
 
 
 class Undecodable(Exception):
-    """The bytes are not what their codec says, or come to too much; the message says which."""
+    """The bytes do not follow their codec's format, or decompress to too many; the message says which."""
 
 
 class _Frame(Protocol):
-    """A decoder of one frame, as `bz2`, `lzma`, `lz4.frame` and `compression.zstd` have it."""
+    """The interface of the incremental decoders in `bz2`, `lzma`, `lz4.frame` and `compression.zstd`."""
 
     @property
     def eof(self) -> bool: ...
@@ -49,7 +49,7 @@ class _Frame(Protocol):
 
 
 class _Gzip:
-    """zlib's decoder in the shape of the others; `zlib` itself has that from Python 3.14 on."""
+    """zlib's decoder with the interface of `_Frame`; `zlib` itself has that from Python 3.14 on."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(31)
@@ -65,24 +65,24 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         out = self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
-        # Output that did not fit may wait inside although all input is consumed.
+        # zlib may keep output that did not fit although it has consumed all input.
         self.needs_input = not self._inflate.unconsumed_tail and len(out) < max_length
         return out
 
 
-def _frames(data: memoryview, opened: Callable[[], _Frame], magic: tuple[bytes, ...]) -> Iterator[bytes]:
-    """What the frames at the beginning hold. Bytes after the last frame are passed over, as Kafka itself does."""
+def _frames(data: memoryview, new_frame: Callable[[], _Frame], magic: tuple[bytes, ...]) -> Iterator[bytes]:
+    """The contents of the frames at the beginning. Bytes after the last frame are ignored, as Kafka itself does."""
     at = 0
     while True:
-        frame = opened()
+        frame = new_frame()
         while not frame.eof:
-            piece = b""
+            chunk = b""
             if frame.needs_input:
                 if at >= len(data):
                     raise Undecodable("the compressed bytes end too early")
-                piece = bytes(data[at : at + PIECE])
-                at += len(piece)
-            yield frame.decompress(piece, SLICE)
+                chunk = bytes(data[at : at + INPUT_BYTES])
+                at += len(chunk)
+            yield frame.decompress(chunk, OUTPUT_BYTES)
         at -= len(frame.unused_data or b"")
         if not bytes(data[at : at + 4]).startswith(magic):
             return
@@ -90,14 +90,14 @@ def _frames(data: memoryview, opened: Callable[[], _Frame], magic: tuple[bytes, 
 
 def _zstd(data: memoryview) -> Iterator[bytes]:
     magic = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)))
-    narrow: dict[int, int] = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
-    begun = False
+    small_window: dict[int, int] = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+    has_output = False
     try:
-        for chunk in _frames(data, lambda: zstd.ZstdDecompressor(options=narrow), magic):
-            begun = begun or bool(chunk)
+        for chunk in _frames(data, lambda: zstd.ZstdDecompressor(options=small_window), magic):
+            has_output = has_output or bool(chunk)
             yield chunk
     except zstd.ZstdError:
-        if begun:
+        if has_output:
             raise
         yield from _bounded(_frames(data, zstd.ZstdDecompressor, magic), LIMIT_WITH_WINDOW)
 
@@ -109,18 +109,18 @@ def _snappy(data: memoryview) -> Iterator[bytes]:
     at = 0
     while at < len(data):
         if bytes(data[at : at + len(_XERIAL)]) == _XERIAL:
-            at += 16  # two versions follow, which have never been other than 1
+            at += 16  # the magic and two version numbers, which have always been 1
             continue
         (size,) = struct.unpack_from(">i", data, at)
         if not 0 <= size <= len(data) - at - 4:
-            raise Undecodable(f"a snappy block of {size} bytes is not there")
+            raise Undecodable(f"a snappy block declares {size} bytes, where {len(data) - at - 4} are left")
         yield _snappy_block(data[at + 4 : at + 4 + size])
         at += 4 + size
 
 
 def _snappy_block(block: memoryview) -> bytes:
     if cramjam.snappy.decompress_raw_len(bytes(block)) > SNAPPY_RATIO * len(block):
-        raise Undecodable("the snappy block says that it is larger than snappy can make it")
+        raise Undecodable(f"a snappy block declares more than {SNAPPY_RATIO} times its size, which snappy cannot reach")
     return bytes(cramjam.snappy.decompress_raw(bytes(block)))
 
 
@@ -132,7 +132,7 @@ _CODECS: dict[int, Callable[[memoryview], Iterator[Any]]] = {
     4: _zstd,
 }
 
-#: What the decoders raise for bytes that are not theirs.
+#: What the decoders raise for bytes that do not follow their format.
 _ERRORS = (zlib.error, cramjam.DecompressionError, RuntimeError, zstd.ZstdError, struct.error, EOFError, ValueError)
 
 
@@ -141,18 +141,18 @@ def _bounded(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     for chunk in chunks:
         total += len(chunk)
         if total > limit:
-            raise Undecodable(f"the batch comes to more than {limit} bytes")
+            raise Undecodable(f"the batch decompresses to more than {limit} bytes")
         yield chunk
 
 
-class Decoded:
-    """The decompressed bytes of a batch, read from front to back."""
+class DecompressedStream:
+    """The decompressed bytes of a batch, read from front to back. Damaged input ends the stream and sets `error`."""
 
     def __init__(self, data: memoryview, codec: int) -> None:
         self._chunks: Iterator[bytes | memoryview] = _bounded(self._decode(data, codec), LIMIT)
         self._chunk = memoryview(b"")
-        #: Why nothing more can be read, if that is not simply the end.
-        self.trouble: Undecodable | None = None
+        #: Why the stream ended early; None while it has not, and at its regular end.
+        self.error: Undecodable | None = None
 
     @staticmethod
     def _decode(data: memoryview, codec: int) -> Iterator[bytes]:
@@ -160,32 +160,32 @@ class Decoded:
             raise Undecodable(f"the compression codec {codec} is unknown")
         yield from _CODECS[codec](data)
 
-    def slice(self, size: int) -> memoryview:
-        """Up to `size` bytes more; none only at the end, or when there is trouble."""
+    def read_some(self, size: int) -> memoryview:
+        """Between 1 and `size` bytes; none only at the end, or after an error."""
         while not self._chunk:
             try:
                 self._chunk = memoryview(next(self._chunks))
             except StopIteration:
                 break
             except Undecodable as exc:
-                self.trouble = exc
+                self.error = exc
             except _ERRORS as exc:
-                self.trouble = Undecodable(f"the compressed bytes are damaged: {str(exc)[:200]}")
-        found, self._chunk = self._chunk[:size], self._chunk[size:]
-        return found
+                self.error = Undecodable(f"the compressed bytes are damaged: {str(exc)[:200]}")
+        data, self._chunk = self._chunk[:size], self._chunk[size:]
+        return data
 
     def put_back(self, data: bytes) -> None:
-        """Have these bytes, which were read, read again."""
+        """Return bytes that were read to the front of the stream."""
         self._chunks = itertools.chain([self._chunk], self._chunks)
         self._chunk = memoryview(data)
 
     def read(self, size: int) -> bytes:
-        """`size` bytes; fewer only at the end, or when there is trouble."""
-        found = self.slice(size)
-        if len(found) == size:
-            return bytes(found)
-        parts = [found]
-        while found and (size := size - len(found)):
-            found = self.slice(size)
-            parts.append(found)
-        return b"".join(parts)
+        """Exactly `size` bytes; fewer only at the end, or after an error."""
+        chunk = self.read_some(size)
+        if len(chunk) == size:
+            return bytes(chunk)
+        chunks = [chunk]
+        while chunk and (size := size - len(chunk)):
+            chunk = self.read_some(size)
+            chunks.append(chunk)
+        return b"".join(chunks)

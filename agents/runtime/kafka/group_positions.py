@@ -1,4 +1,4 @@
-"""Whether consumer groups have read everything that was in their topics at some moment. Asks Kafka; joins no group."""
+"""Compares the committed offsets of consumer groups with the ends of their topics, without joining a group."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from agents.runtime.kafka import client as clients
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import admin_client
 
-#: For each topic and partition the offset of the next record.
+#: By `TopicPartition`, the offset that the next record will have.
 Ends = Mapping[Any, int]
 
-#: Seconds that Kafka has for saying whether there are records between two offsets.
-LOOK_S = 2.0
+#: Seconds for reading a record between two offsets, if there is one.
+READ_S = 2.0
 
-#: Milliseconds that Kafka has for an answer about a group.
+#: Timeout of an admin request, in milliseconds.
 ADMIN_MS = 15_000
 
 
 class GroupPositions:
-    """Positions of groups in topics. Raises KafkaError and TimeoutError when Kafka does not answer."""
+    """Reads topic ends and committed offsets. Methods raise KafkaError or TimeoutError when Kafka does not answer."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
 
     async def ends(self, topics: Collection[str]) -> dict[Any, int]:
-        """The ends of these topics now; topics that are not there are left out."""
+        """The end of each partition of these topics now; topics that do not exist are left out."""
         async with admin_client(self._kafka, ADMIN_MS) as admin:
             described = await admin.describe_topics(list(topics))
         partitions = [
@@ -44,10 +44,10 @@ class GroupPositions:
             return dict(await reader.end_offsets(partitions)) if partitions else {}
 
     async def passed(self, groups: Mapping[str, Collection[str]], ends: Ends) -> bool:
-        """Whether each group has committed past `ends` in each of its topics.
+        """Whether each group has committed past `ends` in each of its topics; `groups` maps a group to its topics.
 
-        The last record of a transaction is followed by a marker, which nobody reads and which counts as an offset: a
-        group that is said to be behind is so only if there is a record.
+        The last record of a transaction is followed by a marker, which has an offset and is delivered to no consumer:
+        so a group whose committed offset is below the end is behind only if there is a record between the two.
         """
         behind: dict[Any, int] = {}
         async with admin_client(self._kafka, ADMIN_MS) as admin:
@@ -55,13 +55,13 @@ class GroupPositions:
                 committed = await _committed(admin, group)
                 for partition, end in ends.items():
                     if partition.topic in topics:
-                        known = committed.get(partition)
-                        begin = known.offset if known is not None and known.offset > 0 else 0
+                        position = committed.get(partition)
+                        begin = position.offset if position is not None and position.offset > 0 else 0
                         if begin < end:
                             behind[partition] = min(begin, behind.get(partition, end))
-        return not behind or not await self._records(behind, ends)
+        return not behind or not await self._has_records(behind, ends)
 
-    async def _records(self, begins: Ends, ends: Ends) -> bool:
+    async def _has_records(self, begins: Ends, ends: Ends) -> bool:
         """Whether any partition has a record at or after `begins` and before `ends`."""
         async with self._reader() as reader:
             first = await reader.beginning_offsets(list(begins))
@@ -70,17 +70,17 @@ class GroupPositions:
                     continue
                 reader.assign([partition])
                 reader.seek(partition, max(begin, first[partition]))
-                if await self._record_before(reader, partition, ends[partition]):
+                if await self._has_record_before(reader, partition, ends[partition]):
                     return True
         return False
 
     @staticmethod
-    async def _record_before(reader: Any, partition: Any, end: int) -> bool:
+    async def _has_record_before(reader: Any, partition: Any, end: int) -> bool:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(READ_S):
                 while await reader.position(partition) < end:
-                    found = await reader.getmany(partition, timeout_ms=200, max_records=1)
-                    if any(record.offset < end for record in found.get(partition, ())):
+                    records = await reader.getmany(partition, timeout_ms=200, max_records=1)
+                    if any(record.offset < end for record in records.get(partition, ())):
                         return True
         return bool(await reader.position(partition) < end)
 
@@ -95,7 +95,9 @@ class GroupPositions:
 
 
 async def _committed(admin: Any, group: str) -> dict[Any, Any]:
-    """The group's offsets. Coordinators take a moment at Kafka's start and after one of its nodes is lost."""
+    """The group's committed offsets, after retries: at Kafka's start, and after the loss of a broker, a group has no
+    coordinator for some seconds.
+    """
     for pause_s in (0.2, 0.4, 0.8, 1.6, 3.2):
         with contextlib.suppress(GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
             return dict(await admin.list_consumer_group_offsets(group))

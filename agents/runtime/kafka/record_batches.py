@@ -1,13 +1,13 @@
-"""Kafka's record batches as strangers made them: every record comes out, whole or with its flaw, and nothing is raised.
+"""Replaces the record parser of aiokafka's consumer, so that no bytes in a topic can stop a consumer.
 
 aiokafka's own parser raises in the middle of a batch, for the whole consumer: for a header whose name is not UTF-8, for
 bytes after a gzip stream, for an attribute bit that Kafka ignores. Kafka takes all of these from a producer. It also
-takes offsets within an uncompressed batch as they come: two records with the same one, of which aiokafka passes over
-the second without a word, and a record that says it is a thousand further on, by which a group would commit past what
-it has not read.
+stores offset deltas within an uncompressed batch unchecked: of two records with the same delta aiokafka drops the
+second without a word, and after a record whose delta is a thousand too large a group would commit past records that it
+has not read.
 
-What cannot be read becomes a record with a `Flaw`, which `schemas.envelope.decode` refuses, so that it ends in the dead
-letters. `install` puts this into aiokafka.
+Here every record of a batch is returned, whole or with a `Flaw`; `schemas.envelope.decode` refuses the latter, so that
+they become dead letters. `install` puts these classes into aiokafka.
 """
 
 from __future__ import annotations
@@ -15,152 +15,93 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from agents.runtime.kafka.decompression import Decoded
-from schemas.envelope import MAX_VALUE_BYTES, Flaw, Headers
+from agents.runtime.kafka.decompression import DecompressedStream
+from agents.runtime.kafka.legacy_messages import MalformedMessage, unpack_messages
+from agents.runtime.kafka.record_format import (
+    CRC_START,
+    HEADER_STRUCT,
+    MAX_HEADERS,
+    WHOLE_BYTES,
+    BatchHeader,
+    RecordBoundaryLost,
+    next_record,
+    split_batches,
+    too_many_headers,
+)
+from schemas.envelope import Flaw, Headers
 
 log = logging.getLogger(__name__)
 
-#: Bytes of records up to which a batch is unpacked at once, by aiokafka's compiled parser; a larger one comes out
-#: record by record. Also the largest record that comes out whole: no topic of ours takes a larger one.
-WHOLE_BYTES = 4 << 20
-
-#: Records of one batch that come out. A batch of 1 MB can declare millions, each of which would be a dead letter.
+#: Records of one batch that are unpacked. A batch of 1 MB can declare millions, each of which would be a dead letter.
 MAX_RECORDS = 100_000
 
-#: Headers of one record, and bytes in them, that come out.
-MAX_HEADERS, MAX_HEADER_BYTES = 500, 512 << 10
-
-#: Bytes of records after which a consumer is given what there is.
+#: Bytes of records after which a poll returns.
 POLL_BYTES = 1 << 20
 
-#: How often a batch with a wrong checksum is fetched again before it is given up.
+#: How often a batch with a wrong checksum is fetched again before it becomes a dead letter.
 REFETCHES = 2
 
 _READ_COMMITTED = fetcher.READ_COMMITTED
 
-
-class _Header(NamedTuple):
-    """The header of a batch of magic 2."""
-
-    base_offset: int
-    length: int
-    leader_epoch: int
-    magic: int
-    crc: int
-    attributes: int
-    last_offset_delta: int
-    first_timestamp: int
-    max_timestamp: int
-    producer_id: int
-    producer_epoch: int
-    base_sequence: int
-    record_count: int
-
-    @property
-    def last_offset(self) -> int:
-        return self.base_offset + self.last_offset_delta
-
-    @property
-    def codec(self) -> int:
-        return self.attributes & 0x07
-
-    @property
-    def appended(self) -> bool:
-        """Whether all records have the time at which Kafka took the batch."""
-        return bool(self.attributes & 0x08)
-
-    @property
-    def transactional(self) -> bool:
-        return bool(self.attributes & 0x10)
-
-    @property
-    def control(self) -> bool:
-        return bool(self.attributes & 0x20)
-
-    def possible(self, length: int) -> bool:
-        """Whether a batch of this length can hold what it says. Compaction may have left it without a record."""
-        if self.record_count == 0:
-            return self.last_offset_delta >= 0 and length == _HEADER.size
-        return 0 < self.record_count <= self.last_offset_delta + 1
-
-    @property
-    def dense(self) -> bool:
-        """Whether no record is missing, as after compaction: then the place of a record in the batch is its offset."""
-        return self.record_count == self.last_offset_delta + 1
+_SURPLUS = "bytes follow the last record of its batch"
 
 
-_HEADER = struct.Struct(">qiibIhiqqqhii")
-_CRC_FROM = 21
-_ATTRIBUTES = slice(21, 23)
-#: The smallest that can follow a batch's length: a message of magic 0 without key and value.
-_LEAST = 14
+class _FetchAgain(Exception):
+    """The rest of the fetched data is dropped, and fetched again."""
 
 
-class Fetched:
-    """The bytes that Kafka sent of one partition; in place of aiokafka's `MemoryRecords`."""
+class FetchedData:
+    """The bytes of one partition in a fetch response; replaces aiokafka's `MemoryRecords`."""
 
     def __init__(self, data: bytes | None) -> None:
         self.data = memoryview(data or b"")
 
     def has_next(self) -> bool:
-        """Whether there is a batch."""
-        return next(split(self.data), None) is not None
+        """Whether the data contains a complete batch."""
+        return next(split_batches(self.data), None) is not None
 
     @staticmethod
     def size_in_bytes() -> int:
-        """Never more than 0. It is asked for when there is no whole batch, and aiokafka would raise: a fetch may cut
-        off a batch, which the next one brings whole.
+        """Always 0. aiokafka asks when there is no complete batch, and raises for any other number; but a fetch may cut
+        off a batch, and the next fetch then brings it whole.
         """
         return 0
 
 
-def split(data: memoryview) -> Iterator[memoryview]:
-    """The batches in what Kafka sent. The last may be cut off, and is left out; after a length that cannot be one, the
-    rest is one batch.
-    """
-    while len(data) >= 12:
-        end = 12 + int.from_bytes(data[8:12], "big", signed=True)
-        if end < 12 + _LEAST:
-            end = len(data)
-        if end > len(data):
-            return
-        yield data[:end]
-        data = data[end:]
-
-
-class Avoid(Protocol):
-    """What an operator does not want unpacked, whatever comes of it."""
+class SkippedBatches(Protocol):
+    """Batches that an operator has excluded from unpacking (`concord skip --unread`)."""
 
     def unread(self, topic: str, partition: int, first: int, last: int) -> str | None:
-        """Why the batch of these offsets is to be left alone, if it is."""
+        """Why the batch with the offsets `first` to `last` must not be unpacked; None if it may be."""
 
 
-class Records:
-    """The records in what was fetched of one partition; in place of aiokafka's `PartitionRecords`.
+class PartitionRecords:
+    """An iterator over the records in the fetched data of one partition; replaces aiokafka's `PartitionRecords`.
 
-    Each is a `ConsumerRecord` of aiokafka's, whose `checksum` is its `Flaw` or None.
+    Each is a `ConsumerRecord` of aiokafka's, whose `checksum` is its `Flaw` or None. Offsets are those that Kafka
+    assigned, whatever the records of an uncompressed batch declare.
     """
 
-    #: Batches whose checksum was wrong, and how often.
-    _distrusted: ClassVar[Counter[tuple[str, int, int]]] = Counter()
+    #: By topic, partition and base offset: how often a batch had a wrong checksum.
+    _checksum_failures: ClassVar[Counter[tuple[str, int, int]]] = Counter()
 
-    avoid: ClassVar[Avoid | None] = None
+    #: Consulted before a batch is unpacked.
+    skipped: ClassVar[SkippedBatches | None] = None
 
     def __init__(
         self,
         tp: TopicPartition,
-        records: Fetched,
+        records: FetchedData,
         aborted_transactions: Any,
         fetch_offset: int,
         key_deserializer: Any,
@@ -169,7 +110,7 @@ class Records:
         isolation_level: int,
     ) -> None:
         if key_deserializer or value_deserializer or not check_crcs:
-            raise NotImplementedError("values come as they are, with their checksums checked")
+            raise NotImplementedError("values are returned as bytes, with their checksums checked")
         self._tp = tp
         self._data = records.data
         self._committed_only = isolation_level == _READ_COMMITTED
@@ -178,14 +119,14 @@ class Records:
         self.next_fetch_offset = fetch_offset
         self._records = self._unpack()
 
-    def __iter__(self) -> Records:
+    def __iter__(self) -> PartitionRecords:
         return self
 
     def __next__(self) -> ConsumerRecord:
         return next(self._records)
 
     def _unpack(self) -> Iterator[ConsumerRecord]:
-        for raw in split(self._data):
+        for raw in split_batches(self._data):
             try:
                 yield from self._batch(raw)
             except _FetchAgain:
@@ -197,53 +138,53 @@ class Records:
 
     def _batch(self, raw: memoryview) -> Iterator[ConsumerRecord]:
         base, length = struct.unpack_from(">qi", raw)
-        here = max(base, self.next_fetch_offset)
+        offset = max(base, self.next_fetch_offset)
         if len(raw) != 12 + length:
-            yield self._unread(raw, here, here, f"a batch cannot have a length of {length}")
+            yield self._unread(raw, offset, offset, f"the length field of the batch is impossible: {length}")
         elif raw[16] < 2:
             yield from self._legacy(raw)
-        elif raw[16] > 2 or len(raw) < _HEADER.size:
-            yield self._unread(raw, here, here, f"a batch of an unknown format ({raw[16]}), or too short")
+        elif raw[16] > 2 or len(raw) < HEADER_STRUCT.size:
+            yield self._unread(raw, offset, offset, f"the batch has an unknown format ({raw[16]}), or is too short")
         else:
-            yield from self._current(_Header(*_HEADER.unpack_from(raw)), raw)
+            yield from self._current(BatchHeader(*HEADER_STRUCT.unpack_from(raw)), raw)
 
-    def _current(self, header: _Header, raw: memoryview) -> Iterator[ConsumerRecord]:
+    def _current(self, header: BatchHeader, raw: memoryview) -> Iterator[ConsumerRecord]:
         """The records of a batch of magic 2, which every broker since 0.11 writes."""
         last = header.last_offset
         if header.base_offset <= last < self.next_fetch_offset:
             return  # all of it has been read
-        place = self._tp.topic, self._tp.partition
-        reason = self.avoid.unread(*place, header.base_offset, last) if self.avoid else None
-        if reason is not None:
-            yield self._unread(raw, header.base_offset, max(last, header.base_offset), reason)
-        elif calc_crc32c(raw[_CRC_FROM:]) != header.crc:
-            self._distrust(header.base_offset)
-            here = max(header.base_offset, self.next_fetch_offset)
-            last = last if header.dense and last >= here else here
-            yield self._unread(raw, header.base_offset, last, "the batch does not have the checksum that it says")
-        elif self._for_nobody(header):
+        topic, partition = self._tp
+        skip_reason = self.skipped.unread(topic, partition, header.base_offset, last) if self.skipped else None
+        if skip_reason is not None:
+            yield self._unread(raw, header.base_offset, max(last, header.base_offset), skip_reason)
+        elif calc_crc32c(raw[CRC_START:]) != header.crc:
+            self._count_checksum_failure(header.base_offset)
+            offset = max(header.base_offset, self.next_fetch_offset)
+            last = last if header.dense and last >= offset else offset
+            yield self._unread(raw, header.base_offset, last, "the checksum of the batch is wrong")
+        elif self._is_invisible(header):
             self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
-        elif not header.possible(len(raw)):
-            here = max(last, self.next_fetch_offset)
-            reason = f"the batch says that it holds {header.record_count} records up to {header.last_offset_delta}"
-            yield self._unread(raw, header.base_offset, here, reason)
+        elif not header.is_consistent(len(raw)):
+            offset = max(last, self.next_fetch_offset)
+            reason = f"the batch declares {header.record_count} records up to offset delta {header.last_offset_delta}"
+            yield self._unread(raw, header.base_offset, offset, reason)
         else:
             yield from self._readable(header, raw)
             self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
 
-    def _distrust(self, base_offset: int) -> None:
-        """Raises _FetchAgain the first times: a bit may have changed on the way here, and records that Kafka has whole
-        must not be given up for that.
+    def _count_checksum_failure(self, base_offset: int) -> None:
+        """Raises _FetchAgain the first times: a bit may have changed on the network, and records that Kafka stores
+        intact must not become dead letters for that.
         """
-        place = (*self._tp, base_offset)
-        self._distrusted[place] += 1
-        if self._distrusted[place] <= REFETCHES:
-            log.warning("a batch of %s/%d at %d has a wrong checksum; it is fetched again", *place)
+        batch = (*self._tp, base_offset)
+        self._checksum_failures[batch] += 1
+        if self._checksum_failures[batch] <= REFETCHES:
+            log.warning("a batch of %s/%d at %d has a wrong checksum; it is fetched again", *batch)
             raise _FetchAgain
-        del self._distrusted[place]
+        del self._checksum_failures[batch]
 
-    def _for_nobody(self, header: _Header) -> bool:
-        """Whether the batch is for no reader: the end of a transaction, or part of one that was aborted."""
+    def _is_invisible(self, header: BatchHeader) -> bool:
+        """Whether no reader gets the batch: it is a transaction marker, or part of an aborted transaction."""
         if self._committed_only:
             while self._aborted and self._aborted[0][1] <= header.base_offset:
                 self._aborted_producers.add(self._aborted.pop(0)[0])
@@ -251,89 +192,88 @@ class Records:
                 self._aborted_producers.discard(header.producer_id)
         return header.control or (header.transactional and header.producer_id in self._aborted_producers)
 
-    def _readable(self, header: _Header, raw: memoryview) -> Iterator[ConsumerRecord]:
-        decoded = Decoded(raw[_HEADER.size :], header.codec)
+    def _readable(self, header: BatchHeader, raw: memoryview) -> Iterator[ConsumerRecord]:
+        stream = DecompressedStream(raw[HEADER_STRUCT.size :], header.codec)
         if header.codec:
-            whole = decoded.read(WHOLE_BYTES + 1)
-            records = _parsed(header, _plain(header, raw) + whole) if decoded.trouble is None else None
-            decoded.put_back(whole)
+            data = stream.read(WHOLE_BYTES + 1)
+            records = _parsed_at_once(header, header.uncompressed(raw) + data) if stream.error is None else None
+            stream.put_back(data)
         else:
-            records = _parsed(header, bytes(raw))
+            records = _parsed_at_once(header, bytes(raw))
         if records is None:
-            yield from self._one_by_one(header, raw, decoded)
+            yield from self._one_by_one(header, raw, stream)
             return
         for offset, record in records:
             if offset >= self.next_fetch_offset:
                 headers, flaw = tuple(record.headers), None
                 if len(headers) > MAX_HEADERS:
-                    headers, flaw = headers[:MAX_HEADERS], _too_many_headers(len(headers))
-                when = record.timestamp, record.timestamp_type
-                yield self._record(offset, when, record.key, record.value, headers, flaw)
+                    headers, flaw = headers[:MAX_HEADERS], too_many_headers(len(headers))
+                timestamp = record.timestamp, record.timestamp_type
+                yield self._record(offset, timestamp, record.key, record.value, headers, flaw)
 
-    def _one_by_one(self, header: _Header, raw: memoryview, decoded: Decoded) -> Iterator[ConsumerRecord]:
-        """The records of a batch that is large, or in which not everything is as it should be."""
+    def _one_by_one(self, header: BatchHeader, raw: memoryview, stream: DecompressedStream) -> Iterator[ConsumerRecord]:
+        """The records of a batch that is large, or that breaks the format somewhere."""
         offset = header.base_offset - 1
         for index in range(header.record_count):
             expected = offset + 1
             if index == MAX_RECORDS:
-                yield self._unread(raw, expected, header.last_offset, f"the batch holds {header.record_count} records")
-                return
-            try:
-                found = _next(decoded)
-            except _Lost as lost:
-                reason = f"record {index + 1} of {header.record_count} in its batch: {decoded.trouble or lost}"
+                reason = f"the batch has {header.record_count} records"
                 yield self._unread(raw, expected, header.last_offset, reason)
                 return
-            stated = header.base_offset + found.offset_delta
-            left = header.record_count - 1 - index  # each of them has an offset, too
-            offset = stated if not header.dense and expected <= stated <= header.last_offset - left else expected
-            surplus = index == header.record_count - 1 and bool(decoded.slice(1))
+            try:
+                record = next_record(stream)
+            except RecordBoundaryLost as lost:
+                reason = f"record {index + 1} of {header.record_count} in its batch: {stream.error or lost}"
+                yield self._unread(raw, expected, header.last_offset, reason)
+                return
+            declared = header.base_offset + record.offset_delta
+            remaining = header.record_count - 1 - index  # each of them has an offset, too
+            in_order = expected <= declared <= header.last_offset - remaining
+            offset = declared if not header.dense and in_order else expected
+            surplus = index == header.record_count - 1 and bool(stream.read_some(1))
             if surplus and offset == header.last_offset:
-                found = found._replace(flaw=found.flaw or Flaw(_SURPLUS))
+                record = record._replace(flaw=record.flaw or Flaw(_SURPLUS))
             if self.next_fetch_offset <= offset <= header.last_offset:
-                created = header.first_timestamp + found.timestamp_delta
-                when = (header.max_timestamp, 1) if header.appended else (created, 0)
-                yield self._record(offset, when, found.key, found.value, found.headers, found.flaw)
+                created = header.first_timestamp + record.timestamp_delta
+                timestamp = (header.max_timestamp, 1) if header.has_log_append_time else (created, 0)
+                yield self._record(offset, timestamp, record.key, record.value, record.headers, record.flaw)
             if surplus and offset < header.last_offset:
                 yield self._unread(raw, offset + 1, header.last_offset, _SURPLUS)
 
     def _legacy(self, raw: memoryview) -> Iterator[ConsumerRecord]:
-        """The records of a message of magic 0 or 1, which may hold others, compressed."""
+        """The records of a message of magic 0 or 1, which may contain others, compressed."""
         (last,) = struct.unpack_from(">q", raw)
         if last < self.next_fetch_offset:
             return
         try:
-            messages = _messages(raw)
-        except (_Lost, struct.error) as exc:
-            yield self._unread(raw, last, last, f"an old message is malformed: {exc}")
+            messages = unpack_messages(raw)
+        except (MalformedMessage, struct.error) as exc:
+            yield self._unread(raw, last, last, f"a message of format v0 or v1 is malformed: {exc}")
             return
-        # Within a compressed message of magic 1 offsets count from its first, and it bears that of the last.
-        from_first = last - messages[-1].offset if raw[16] == 1 else 0
         previous = -1
         for message in messages:
-            offset = message.offset + from_first
-            offset = offset if previous < offset <= last else previous + 1
+            offset = message.offset if previous < message.offset <= last else previous + 1
             previous = offset
             if self.next_fetch_offset <= offset <= last:
-                yield self._record(offset, message.when, message.key, message.value, (), None)
+                yield self._record(offset, message.timestamp, message.key, message.value, (), None)
         self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
 
     def _unread(self, raw: memoryview, first: int, last: int, reason: str) -> ConsumerRecord:
-        """One record for all from `first` to `last`, with the bytes of their batch. It stands at the last offset: what
-        is committed when it is done then follows them all.
+        """One record in place of all with the offsets `first` to `last`; its value is the bytes of their batch. Its
+        offset is the last one: the offset committed after it then follows them all.
         """
-        kept = bytes(raw[:WHOLE_BYTES])
-        whole = (len(raw), hashlib.sha256(raw).hexdigest()) if len(raw) > len(kept) else None
-        flaw = Flaw(
-            f"{reason}. The value is the batch as Kafka has it", whole, (first, last) if first < last else None, "batch"
-        )
-        timestamp = struct.unpack_from(">q", raw, 35)[0] if len(raw) >= _HEADER.size and raw[16] == 2 else -1
-        return self._record(last, (timestamp, 0), None, kept, (), flaw)
+        value = bytes(raw[:WHOLE_BYTES])
+        whole = (len(raw), hashlib.sha256(raw).hexdigest()) if len(raw) > len(value) else None
+        offsets = (first, last) if first < last else None
+        flaw = Flaw(f"{reason}. The value is the batch as Kafka stores it", whole, offsets, "batch")
+        is_current = len(raw) >= HEADER_STRUCT.size and raw[16] == 2
+        timestamp = struct.unpack_from(">q", raw, 35)[0] if is_current else -1
+        return self._record(last, (timestamp, 0), None, value, (), flaw)
 
     def _record(
         self,
         offset: int,
-        when: tuple[int | None, int | None],
+        timestamp: tuple[int | None, int | None],
         key: bytes | None,
         value: bytes | None,
         headers: Headers,
@@ -341,16 +281,16 @@ class Records:
     ) -> ConsumerRecord:
         self.next_fetch_offset = offset + 1
         sizes = -1 if key is None else len(key), -1 if value is None else len(value)
-        return ConsumerRecord(*self._tp, offset, *when, key, value, flaw, *sizes, headers)
+        return ConsumerRecord(*self._tp, offset, *timestamp, key, value, flaw, *sizes, headers)
 
 
-class Result(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no types
-    """aiokafka's `FetchResult`, which gives out bytes as well as records in portions."""
+class FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's `FetchResult`, which limits the bytes of a poll as well as its records."""
 
-    _partition_records: Records | None
+    _partition_records: PartitionRecords | None
 
     def getall(self, max_records: int | None = None) -> list[ConsumerRecord]:
-        """The next records: `max_records` at most, and no more once there are `POLL_BYTES` of them."""
+        """The next records: `max_records` at most, and no more once they have `POLL_BYTES` bytes."""
         unpacked = self._partition_records
         if not self.check_assignment(self._topic_partition) or unpacked is None:
             return []
@@ -367,234 +307,24 @@ class Result(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no type
 
 
 def install() -> None:
-    """Have aiokafka unpack what it fetches with this file, in all of this process: it has no other place for that."""
-    fetcher.MemoryRecords, fetcher.PartitionRecords, fetcher.FetchResult = Fetched, Records, Result
+    """Replace the parser of every aiokafka consumer in this process: aiokafka has no setting for one consumer."""
+    fetcher.MemoryRecords, fetcher.PartitionRecords, fetcher.FetchResult = FetchedData, PartitionRecords, FetchResult
 
 
-_SURPLUS = "bytes follow the last record of its batch"
-
-
-class _FetchAgain(Exception):
-    """The rest of what was fetched is not believed yet."""
-
-
-class _Lost(Exception):
-    """Where the next record begins cannot be known."""
-
-
-class _Malformed(Exception):
-    """A record is not as it should be, but its end is known."""
-
-
-class _Found(NamedTuple):
-    """A record as its bytes have it."""
-
-    timestamp_delta: int
-    offset_delta: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    flaw: Flaw | None
-
-
-def _plain(header: _Header, raw: memoryview) -> bytes:
-    """The header of the batch as it would be without a codec."""
-    plain = bytearray(raw[: _HEADER.size])
-    plain[_ATTRIBUTES] = (header.attributes & ~0x07 & 0xFFFF).to_bytes(2, "big")
-    return bytes(plain)
-
-
-def _parsed(header: _Header, batch: bytes) -> list[tuple[int, Any]] | None:
-    """The records with their offsets, by aiokafka's compiled parser; None if anything is wrong with them, or the batch
+def _parsed_at_once(header: BatchHeader, batch: bytes) -> list[tuple[int, Any]] | None:
+    """The records with their offsets, by aiokafka's compiled parser; None if the batch breaks the format in any way, or
     is too large for it.
     """
-    if len(batch) > WHOLE_BYTES + _HEADER.size or header.record_count > MAX_RECORDS:
+    if len(batch) > WHOLE_BYTES + HEADER_STRUCT.size or header.record_count > MAX_RECORDS:
         return None
     try:
         records = list(DefaultRecordBatch(batch))
-    except Exception:  # noqa: BLE001 - whatever it is, our own parser will find it
+    except Exception:  # noqa: BLE001 - whatever it is, the parser in record_format finds it
         return None
     offsets = [record.offset for record in records]
     if header.dense:
-        right = offsets == list(range(header.base_offset, header.last_offset + 1))
+        in_order = offsets == list(range(header.base_offset, header.last_offset + 1))
     else:
         bounds = [header.base_offset - 1, *offsets, header.last_offset + 1]
-        right = all(before < after for before, after in pairwise(bounds))
-    return list(zip(offsets, records, strict=True)) if right and len(records) == header.record_count else None
-
-
-def _next(decoded: Decoded) -> _Found:
-    """The next record. Raises _Lost where there is none."""
-    length = shift = 0
-    while True:
-        byte = decoded.read(1)
-        if not byte:
-            raise _Lost("there is no more of the batch")
-        length |= (byte[0] & 0x7F) << shift
-        shift += 7
-        if byte[0] < 0x80:
-            break
-        if shift > 28:
-            raise _Lost("its length is no number")
-    if length & 1:
-        raise _Lost("its length is negative")
-    length >>= 1
-    if length > WHOLE_BYTES:
-        return _large(decoded, length)
-    body = decoded.read(length)
-    if len(body) < length:
-        raise _Lost(f"the batch ends within it, after {len(body)} of {length} bytes")
-    return _record(body)
-
-
-def _record(body: bytes) -> _Found:
-    """A record out of its bytes, or as much of it as can be made out."""
-    timestamp = offset = 0
-    try:
-        at = 1  # the attributes, all of them unused: one byte, which aiokafka takes for a number of several
-        timestamp, at = _varint(body, at)
-        offset, at = _varint(body, at)
-        key, at = _bytes(body, at)
-        value, at = _bytes(body, at)
-    except _Malformed as exc:
-        flaw = Flaw(f"{exc}. The value is the record as it came", bytes_of="record")
-        return _Found(timestamp, offset, None, body, (), flaw)
-    return _Found(timestamp, offset, key, value, *_headers(body, at))
-
-
-def _headers(body: bytes, at: int) -> tuple[Headers, Flaw | None]:
-    """The headers that can be read; where one ends otherwise than it should, none of those after it."""
-    headers: list[tuple[str, bytes | None]] = []
-    flaw = None
-    try:
-        count, at = _varint(body, at)
-        if count < 0:
-            raise _Malformed("the number of its headers is negative")
-        for _ in range(min(count, MAX_HEADERS)):
-            name, at = _bytes(body, at)
-            if name is None:
-                raise _Malformed("a header has no name")
-            value, at = _bytes(body, at)
-            try:
-                headers.append((name.decode(), value))
-            except UnicodeDecodeError:
-                escaped = name.decode("utf-8", "backslashreplace")
-                flaw = flaw or Flaw(f"the name of a header is not UTF-8; it is kept as {escaped[:100]}")
-                headers.append((escaped, value))
-        if count > MAX_HEADERS:
-            flaw = flaw or _too_many_headers(count)
-        elif at != len(body):
-            raise _Malformed(f"{len(body) - at} bytes follow its headers")
-    except _Malformed as exc:
-        flaw = flaw or Flaw(f"{exc}. The key, the value and {len(headers)} headers are kept")
-    return tuple(headers), flaw
-
-
-def _too_many_headers(count: int) -> Flaw:
-    return Flaw(f"it has {count} headers; {MAX_HEADERS} are kept")
-
-
-def _large(decoded: Decoded, length: int) -> _Found:
-    """A record larger than any topic of ours takes: its beginning, and of its value the length and the SHA-256."""
-    begun = decoded.read(MAX_VALUE_BYTES + MAX_HEADER_BYTES)
-    timestamp = offset = at = 0
-    key, size = None, length
-    try:
-        timestamp, at = _varint(begun, 1)
-        offset, at = _varint(begun, at)
-        key, at = _bytes(begun, at)
-        size, at = _varint(begun, at)
-    except _Malformed:
-        size = -1
-    if not MAX_VALUE_BYTES < size <= length - at:  # it is something else that makes it large
-        key, at, size = None, 0, length
-    digest = hashlib.sha256(begun[at : at + size])
-    _skim(decoded, at + size - len(begun), digest.update)
-    after, tail = length - at - size, begun[at + size :]
-    if after > MAX_HEADER_BYTES:
-        _skim(decoded, after - len(tail), bytes)
-        headers: Headers = ()
-    else:
-        headers, _ = _headers(tail + decoded.read(after - len(tail)), 0)
-    reason = f"the value has {size} bytes; {MAX_VALUE_BYTES} are kept"
-    kept = begun[at : at + MAX_VALUE_BYTES]
-    return _Found(timestamp, offset, key, kept, headers, Flaw(reason, (size, digest.hexdigest())))
-
-
-def _skim(decoded: Decoded, size: int, use: Callable[[memoryview], Any]) -> None:
-    """Read so many bytes and keep none of them. Raises _Lost if there are fewer."""
-    while size > 0:
-        piece = decoded.slice(size)
-        if not piece:
-            raise _Lost(f"the batch ends within it, {size} bytes too early")
-        use(piece)
-        size -= len(piece)
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """A number, and where it ends."""
-    number = shift = 0
-    for end in range(at, min(at + 10, len(body))):
-        number |= (body[end] & 0x7F) << shift
-        shift += 7
-        if body[end] < 0x80:
-            return (number >> 1) ^ -(number & 1), end + 1
-    raise _Malformed("a number in it is too long, or cut off")
-
-
-def _bytes(body: bytes, at: int) -> tuple[bytes | None, int]:
-    """Bytes with their length before them, None for a negative one as Kafka has it; and where they end."""
-    size, at = _varint(body, at)
-    if size < 0:
-        return None, at
-    if size > len(body) - at:
-        raise _Malformed(f"a part of it says that it has {size} bytes, where {len(body) - at} are left")
-    return body[at : at + size], at + size
-
-
-class _Message(NamedTuple):
-    """A message of magic 0 or 1."""
-
-    offset: int
-    when: tuple[int | None, int | None]
-    key: bytes | None
-    value: bytes | None
-
-
-def _messages(raw: memoryview) -> list[_Message]:
-    """The message, or those that are compressed in it; at least one. Raises _Lost and struct.error."""
-    outer, codec = _message(raw)
-    if not codec:
-        return [outer]
-    decoded = Decoded(memoryview(outer.value or b""), codec)
-    inner = decoded.read(WHOLE_BYTES + 1)
-    if decoded.trouble or len(inner) > WHOLE_BYTES:
-        raise _Lost(decoded.trouble or f"it comes to more than {WHOLE_BYTES} bytes")
-    messages = []
-    for part in split(memoryview(inner)):
-        message, codec = _message(part)
-        if codec:
-            raise _Lost("it is compressed twice")
-        # Kafka's own time, if the outer one has that, holds for all.
-        messages.append(message._replace(when=outer.when) if outer.when[1] == 1 else message)
-    if not messages:
-        raise _Lost("it holds none")
-    return messages
-
-
-def _message(raw: memoryview) -> tuple[_Message, int]:
-    """One message, and the codec of what is in it."""
-    offset, _, crc, magic, attributes = struct.unpack_from(">qiIbb", raw)
-    if magic not in (0, 1) or zlib.crc32(raw[16:]) != crc:
-        raise _Lost("it does not have the checksum that it says")
-    at = 26 if magic else 18
-    when = (struct.unpack_from(">q", raw, 18)[0], attributes >> 3 & 1) if magic else (None, None)
-    parts: list[bytes | None] = []
-    for _ in range(2):
-        (size,) = struct.unpack_from(">i", raw, at)
-        at += 4
-        if size > len(raw) - at:
-            raise _Lost(f"a part of it says that it has {size} bytes")
-        parts.append(bytes(raw[at : at + size]) if size >= 0 else None)
-        at += max(size, 0)
-    return _Message(offset, when, *parts), attributes & 0x07
+        in_order = all(before < after for before, after in pairwise(bounds))
+    return list(zip(offsets, records, strict=True)) if in_order and len(records) == header.record_count else None

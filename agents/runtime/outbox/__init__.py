@@ -1,1 +1,1 @@
-"""From the outbox in PostgreSQL to Kafka, each row once."""
+"""Publishes the rows of the PostgreSQL outbox to Kafka, each row exactly once."""

@@ -1,9 +1,9 @@
-"""Publishes a batch of outbox rows in one Kafka transaction, and says what Kafka has against a batch that it refuses.
+"""Publishes a batch of outbox rows in one Kafka transaction, and reports which rows or topics Kafka refuses.
 
-aiokafka retries what it holds to be passing for ever, also what never passes: a topic that was deleted, or has too few
-replicas in sync. So a batch of which nothing is answered any more is given up, and the topics are looked at. And after
-a refusal the producer's sequence numbers are ahead of what the broker has seen of them, so that it must be replaced:
-the new one's start also aborts the transaction that was left open.
+aiokafka retries retriable errors without end, also where the cause does not pass: a topic that was deleted, or has too
+few in-sync replicas. So a batch is given up when no answer arrives any more, and the topics are looked up. After a
+refusal the producer's sequence numbers are ahead of those that the broker has stored, so the producer is replaced; the
+start of the new one also aborts the open transaction.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ log = logging.getLogger(__name__)
 #: The consumer group whose offsets are batch numbers. It has no members.
 GROUP = "concord.relay"
 
-#: Seconds without an answer after which a batch is given up; that topics may be looked at, and that a producer may take
-#: to start and to stop.
-ANSWER_S, LOOK_S, START_S, STOP_S = 6.0, 2.0, 8.0, 1.0
+#: Seconds without an answer after which a batch is given up; timeouts for listing topics, and for starting and stopping
+#: a producer.
+ANSWER_S, METADATA_S, START_S, STOP_S = 6.0, 2.0, 8.0, 1.0
 
-#: Of a topic that Kafka does not show.
-MISSING = "UnknownTopicOrPartition: there is no such topic, or this login may not see it"
+#: The error of a topic that is not in Kafka's metadata.
+MISSING = "UnknownTopicOrPartition: the topic does not exist, or this login may not see it"
 
-#: For a record without a time. Kafka takes it whatever its clock says.
-NO_TIME = -1
+#: The timestamp of a record without one: Kafka accepts it whatever its clock says.
+NO_TIMESTAMP = -1
 
 
 class InvalidRecordError(errors.BrokerResponseError):  # type: ignore[misc]
-    """The broker has checked the record and does not want it, e.g. one without a key on a compacted topic."""
+    """The broker has checked the record and refuses it, e.g. one without a key on a compacted topic."""
 
     errno = 87
     message = "INVALID_RECORD"
 
 
-# aiokafka does not know this one, and would call it "unknown".
+# aiokafka lacks this code, and would report it as UnknownError.
 errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
 
-#: What Kafka says about a record that it will never take.
-OF_RECORD = (
+#: Errors that are about one record, which Kafka will never accept.
+RECORD_ERRORS = (
     errors.MessageSizeTooLargeError,
     errors.RecordListTooLargeError,
     errors.UnsupportedForMessageFormatError,
     InvalidRecordError,
 )
 
-#: What it says about a topic that takes nothing, whatever is sent.
-OF_TOPIC = (
+#: Errors of a topic that accepts no record at all.
+TOPIC_ERRORS = (
     errors.UnknownTopicOrPartitionError,
     errors.TopicAuthorizationFailedError,
     errors.InvalidTopicError,
@@ -68,8 +68,8 @@ OF_TOPIC = (
     errors.PolicyViolationError,
 )
 
-#: What it says about the producer or the whole cluster. So does every error that aiokafka calls retriable.
-OF_ALL = (
+#: Errors of the producer or the whole cluster. So is every error that aiokafka marks as retriable.
+CLUSTER_ERRORS = (
     errors.ProducerFenced,
     errors.ProducerClosed,
     errors.KafkaTimeoutError,
@@ -97,45 +97,53 @@ OF_ALL = (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What Kafka says about one row's record. It may mean another one that was sent together with it."""
+    """Kafka's error for one row's record. The cause may be another record that was sent together with it."""
 
     error: str
-    #: Whether the error says that it is about a record. Others may be about whatever goes on in a broker.
+    #: Whether the error is one of `RECORD_ERRORS`. Any other may come from the broker's state.
     clear: bool
-    #: Whether the same record will never be taken, whatever becomes of its topic.
+    #: Whether the same record will never be accepted, even if its topic's configuration changes.
     final: bool
 
 
 @dataclass
 class BatchRefused(Exception):
-    """Kafka does not take the batch because of some of its rows, or of their topics. Nothing of it is published."""
+    """Kafka refuses the batch because of some of its rows, or of their topics. Nothing of it is published."""
 
     #: By the row's id.
     rows: dict[int, Refusal] = field(default_factory=dict)
-    #: Topics that take nothing at the moment, and why.
+    #: The error of each topic that accepts nothing at the moment.
     topics: dict[str, str] = field(default_factory=dict)
-    #: Whether the batch's times are what Kafka refuses.
-    times: bool = False
-    #: Whether a transaction is left open, which the next start of the producer aborts.
-    begun: bool = True
+    #: Whether Kafka refuses the records' timestamps.
+    timestamps: bool = False
+    #: Whether a transaction is open, which the next start of the producer aborts.
+    in_transaction: bool = True
 
     def __str__(self) -> str:
         reasons = {*(refusal.error for refusal in self.rows.values()), *(f"{t}: {e}" for t, e in self.topics.items())}
-        return ", ".join(sorted(reasons)) or "its records' times are too far from Kafka's clock"
+        return ", ".join(sorted(reasons)) or "its records' timestamps are too far from Kafka's clock"
+
+    @property
+    def has_cause(self) -> bool:
+        """Whether any row, topic or timestamp is known to be refused."""
+        return bool(self.rows or self.topics or self.timestamps)
 
 
 class Publisher:
-    """A transactional producer for one shard. `start` it again after everything that `publish` raises."""
+    """A transactional producer for one shard. After any error of `publish` it must be started again."""
 
     def __init__(self, kafka: Kafka, shard: int) -> None:
         self._kafka = kafka
         self._shard = shard
         self._producer: Any = None
-        #: Whether records carry the database's time. Kafka refuses those of a clock that is too far from its own.
-        self.timed = True
+        #: Whether records carry the database's time. Kafka refuses timestamps that are too far from its own clock.
+        self.timestamped = True
 
     async def start(self) -> None:
-        """A new producer. This ends, one way or the other, any transaction that a former one left open."""
+        """Replace the producer. Kafka then completes or aborts the open transaction of any former one.
+
+        Raises KafkaError or TimeoutError when Kafka does not answer.
+        """
         await self.close()
         self._producer = broker.producer(
             self._kafka,
@@ -147,97 +155,106 @@ class Publisher:
             await self._producer.start()
 
     async def close(self) -> None:
-        """Let go of the producer, whatever state it is in."""
+        """Stop the producer, whatever state it is in. Safe to call twice."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        # What it still tries to send would keep it from stopping.
+        # Unsent records would keep it from stopping.
         producer._message_accumulator.fail_all(errors.ProducerClosed())  # noqa: SLF001 - there is no other way
-        for end in (producer.stop, producer.client.close):
+        for stop in (producer.stop, producer.client.close):
             with contextlib.suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(STOP_S):
-                    await end()
+                    await stop()
 
     async def publish(self, rows: Sequence[Any], batch: int) -> None:
         """Publish the rows and commit the batch's number, both or neither.
 
-        Raises BatchRefused, or for everything that is not about rows or topics KafkaError or TimeoutError: it is then
-        not known whether the batch was published, but to who asks Kafka for the number.
+        Raises:
+            BatchRefused: rows or topics are the cause; nothing is published.
+            KafkaError, TimeoutError: anything else. Whether the batch is published is then unknown until the committed
+                number is read from Kafka.
         """
-        records = _records(rows)
-        await self._find_topics({row["topic"] for row in rows})
-        sending = _Sending(self._producer, rows, timed=self.timed)
+        records = _all_headers(rows)
+        await self._check_topics({row["topic"] for row in rows})
+        sending = _SendingBatch(self._producer, rows, timestamped=self.timestamped)
         position = TopicPartition(topics.RELAY_POSITION, self._shard)
         try:
-            await _within(self._producer.begin_transaction())
+            await _within_limit(self._producer.begin_transaction())
             for row, headers in zip(rows, records, strict=True):
                 await sending.send(row, headers)
-            await sending.sent()
-            await _within(self._producer.send_offsets_to_transaction({position: batch}, GROUP))
+            await sending.wait()
+            await _within_limit(self._producer.send_offsets_to_transaction({position: batch}, GROUP))
             passing("relay.sent")
         except (KafkaError, TimeoutError, errors.IllegalOperation) as exc:
-            await self._explain(sending, exc)
-        await _within(self._producer.commit_transaction())
+            await self._raise_cause(sending, exc)
+        await _within_limit(self._producer.commit_transaction())
 
-    async def _find_topics(self, names: set[str]) -> None:
-        """Raise BatchRefused for topics that are not there. Asked for by name, they might be made, and not by us."""
+    async def _check_topics(self, names: set[str]) -> None:
+        """Raise BatchRefused for topics that do not exist. A broker may create a topic that is requested by name, with
+        another configuration than Concord needs; so all names are listed instead.
+        """
         unknown = {name for name in names if self._producer.client.cluster.partitions_for_topic(name) is None}
-        missing = unknown - await self._there() if unknown else set()
+        missing = unknown - await self._existing_topics() if unknown else set()
         if missing:
-            raise BatchRefused(topics=dict.fromkeys(missing, MISSING), begun=False)
+            raise BatchRefused(topics=dict.fromkeys(missing, MISSING), in_transaction=False)
 
-    async def _there(self) -> set[str]:
-        async with asyncio.timeout(LOOK_S):
+    async def _existing_topics(self) -> set[str]:
+        async with asyncio.timeout(METADATA_S):
             cluster = await self._producer.client.fetch_all_metadata()
         names: set[str] = cluster.topics() | cluster.unauthorized_topics
         return names
 
-    async def _explain(self, sending: _Sending, exc: Exception) -> None:
-        """Raise BatchRefused where rows or topics are to blame, else the error."""
-        refused = sending.refused(_of_transaction(self._producer))
-        if not (refused.rows or refused.topics or refused.times) and isinstance(exc, TimeoutError):
-            there = await self._there()
-            if topics.RELAY_POSITION not in there:
-                raise errors.UnknownTopicOrPartitionError(topics.RELAY_POSITION) from exc
-            missing = {row["topic"] for row in sending.rows} - there
-            reason = MISSING if missing else f"no answer in {ANSWER_S:.0f} s: no leader, or too few replicas"
-            refused = BatchRefused(topics=dict.fromkeys(missing or sending.unanswered(), reason))
-        if refused.rows or refused.topics or refused.times:
+    async def _raise_cause(self, sending: _SendingBatch, exc: Exception) -> None:
+        """Raise BatchRefused where rows or topics are the cause, else the error."""
+        refused = sending.refused(_transaction_error(self._producer))
+        if not refused.has_cause and isinstance(exc, TimeoutError):
+            refused = await self._unanswered_topics(sending, exc)
+        if refused.has_cause:
             raise refused from exc
         raise exc if isinstance(exc, KafkaError | TimeoutError) else KafkaError(str(exc))
 
+    async def _unanswered_topics(self, sending: _SendingBatch, exc: Exception) -> BatchRefused:
+        """The topics of a batch without an answer that are missing, or else those of the rows without an answer."""
+        existing = await self._existing_topics()
+        if topics.RELAY_POSITION not in existing:
+            raise errors.UnknownTopicOrPartitionError(topics.RELAY_POSITION) from exc
+        missing = {row["topic"] for row in sending.rows} - existing
+        reason = MISSING if missing else f"no answer in {ANSWER_S:.0f} s: no leader, or too few replicas"
+        return BatchRefused(topics=dict.fromkeys(missing or sending.unanswered(), reason))
 
-class _Sending:
-    """What has become of each row of a batch that is being sent."""
 
-    def __init__(self, producer: Any, rows: Sequence[Any], *, timed: bool) -> None:
+class _SendingBatch:
+    """Sends the rows of a batch, and keeps the answer or error of each."""
+
+    def __init__(self, producer: Any, rows: Sequence[Any], *, timestamped: bool) -> None:
         self.rows = rows
         self._producer = producer
-        self._timed = timed
-        #: None while a row waits to be sent: its topic's partition takes no more.
+        self._timestamped = timestamped
+        #: None while a row waits to be sent, because the producer's buffer for its partition is full.
         self._answers: dict[int, asyncio.Future[Any] | None] = {}
         self._errors: dict[int, BaseException] = {}
 
     async def send(self, row: Any, headers: list[tuple[str, bytes | None]]) -> None:
+        """Hand one row to the producer. Raises KafkaError, and TimeoutError while its partition's buffer is full."""
         self._answers[row["id"]] = None
         try:
-            sent = self._producer.send(
+            sending = self._producer.send(
                 row["topic"],
                 row["value"],
                 row["key"],
                 headers=headers,
-                timestamp_ms=row["now_ms"] if self._timed else NO_TIME,
+                timestamp_ms=row["now_ms"] if self._timestamped else NO_TIMESTAMP,
             )
-            answer = await _within(sent)
+            answer = await _within_limit(sending)
         except errors.MessageSizeTooLargeError as exc:
             self._errors[row["id"]] = exc
             del self._answers[row["id"]]
         else:
-            answer.add_done_callback(_seen)
+            answer.add_done_callback(_retrieved_error)
             self._answers[row["id"]] = answer
 
-    async def sent(self) -> None:
-        """Wait for every answer, as long as they come; raise the first error."""
+    async def wait(self) -> None:
+        """Wait for all answers; raise the first error, or TimeoutError after `ANSWER_S` without any answer."""
         answers = [answer for answer in self._answers.values() if answer is not None]
         pending = set(answers)
         while pending:
@@ -249,54 +266,57 @@ class _Sending:
         for exc in self._errors.values():
             raise exc
 
-    def refused(self, of_transaction: BaseException | None) -> BatchRefused:
+    def refused(self, transaction_error: BaseException | None) -> BatchRefused:
+        """The rows and topics that Kafka refuses, by the answers so far; `has_cause` is False if there is none."""
         refused = BatchRefused()
-        if isinstance(of_transaction, errors.TopicAuthorizationFailedError):
-            names = of_transaction.args[0] if of_transaction.args else ()
+        if isinstance(transaction_error, errors.TopicAuthorizationFailedError):
+            names = transaction_error.args[0] if transaction_error.args else ()
             denied = {names} if isinstance(names, str) else set(names)
-            refused.topics |= {name: _said(of_transaction) for name in denied}
-            return refused  # whatever else was said follows from it
+            refused.topics |= {name: _description(transaction_error) for name in denied}
+            return refused  # all other errors follow from this one
         for row, exc in self._failures():
-            if isinstance(exc, errors.InvalidTimestampError) and self._timed:
-                refused.times = True
-            elif isinstance(exc, OF_TOPIC):
-                refused.topics[row["topic"]] = _said(exc)
-            elif not (isinstance(exc, OF_ALL) or getattr(exc, "retriable", False)):
-                refused.rows[row["id"]] = Refusal(_said(exc), isinstance(exc, OF_RECORD), _final(exc, row))
+            if isinstance(exc, errors.InvalidTimestampError) and self._timestamped:
+                refused.timestamps = True
+            elif isinstance(exc, TOPIC_ERRORS):
+                refused.topics[row["topic"]] = _description(exc)
+            elif not (isinstance(exc, CLUSTER_ERRORS) or getattr(exc, "retriable", False)):
+                refused.rows[row["id"]] = Refusal(
+                    _description(exc), isinstance(exc, RECORD_ERRORS), _is_final(exc, row)
+                )
         return refused
 
     def _failures(self) -> Iterator[tuple[Any, BaseException]]:
         for row in self.rows:
-            exc = self._errors.get(row["id"]) or _seen(self._answers.get(row["id"]))
+            exc = self._errors.get(row["id"]) or _retrieved_error(self._answers.get(row["id"]))
             if exc is not None:
                 yield row, exc
 
     def unanswered(self) -> set[str]:
-        """The topics of rows that were sent and not answered."""
+        """The topics of rows without an answer."""
         waiting = {id for id, answer in self._answers.items() if answer is None or not answer.done()}
         return {row["topic"] for row in self.rows if row["id"] in waiting}
 
 
-async def _within(answer: Awaitable[Any]) -> Any:
+async def _within_limit(answer: Awaitable[Any]) -> Any:
     async with asyncio.timeout(ANSWER_S):
         return await answer
 
 
-def _seen(answer: asyncio.Future[Any] | None) -> BaseException | None:
-    """What an answer failed with. Asked of each, so that none is reported as lost."""
+def _retrieved_error(answer: asyncio.Future[Any] | None) -> BaseException | None:
+    """The error of an answer, if it has one. Read from every answer: asyncio logs exceptions that are never read."""
     return answer.exception() if answer is not None and answer.done() and not answer.cancelled() else None
 
 
-def _records(rows: Sequence[Any]) -> list[list[tuple[str, bytes | None]]]:
-    """The rows' headers. Raises BatchRefused for rows of which no record can be made."""
+def _all_headers(rows: Sequence[Any]) -> list[list[tuple[str, bytes | None]]]:
+    """The headers of each row. Raises BatchRefused for rows that cannot be a Kafka record."""
     headers, refused = [], {}
     for row in rows:
         try:
             headers.append(_headers(row))
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
-            refused[row["id"]] = Refusal(f"no Kafka record: {_said(exc)}", clear=True, final=True)
+            refused[row["id"]] = Refusal(f"no Kafka record: {_description(exc)}", clear=True, final=True)
     if refused:
-        raise BatchRefused(refused, begun=False)
+        raise BatchRefused(refused, in_transaction=False)
     return headers
 
 
@@ -309,24 +329,24 @@ def _headers(row: Mapping[str, Any]) -> list[tuple[str, bytes | None]]:
     return headers
 
 
-def _final(exc: BaseException, row: Any) -> bool:
-    """A record is too large for good if our own limits say so, too; else its topic's limit may yet be raised."""
+def _is_final(exc: BaseException, row: Any) -> bool:
+    """Whether raising the topic's limit could not help: a record that exceeds Concord's own limits is final."""
     if isinstance(exc, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):
         limit = MAX_LETTER_BYTES if row["topic"].endswith(".dlq") else MAX_EVENT_BYTES
         return len(row["key"] or b"") + len(row["value"] or b"") + len(row["headers"]) > limit
-    return isinstance(exc, OF_RECORD)
+    return isinstance(exc, RECORD_ERRORS)
 
 
-def _of_transaction(producer: Any) -> BaseException | None:
-    """The error for which the coordinator refuses the transaction: it is not told to those who send."""
-    ended = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - there is no other way
-    if ended is None or not ended.done() or ended.cancelled():
+def _transaction_error(producer: Any) -> BaseException | None:
+    """The coordinator's error for the transaction, which aiokafka does not pass to `send`."""
+    end = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - there is no other way
+    if end is None or not end.done() or end.cancelled():
         return None
-    error: BaseException | None = ended.exception()
+    error: BaseException | None = end.exception()
     return error
 
 
-def _said(exc: BaseException) -> str:
+def _description(exc: BaseException) -> str:
     name = type(exc).__name__
     text = " ".join(str(argument) for argument in exc.args if str(argument) != name)
     return f"{name}: {text}"[:300] if text else name

@@ -1,7 +1,8 @@
-"""Which outbox rows are kept apart, and until when: rows that Kafka may refuse, and topics that take nothing.
+"""Which outbox rows are excluded from regular batches, and when they are retried: suspect rows, and parked topics.
 
-What is wrong with one row, or one topic, must not hold up the rest of the stream. Rows that were refused together are
-halved until the one that is to blame stands alone. Where later rows of the same key would overtake them, those wait.
+One refused row, or one topic that accepts nothing, must not hold up the rest of the stream. Rows that were refused
+together are split in halves until the row that causes the refusal is alone. Later rows with the same key wait for them,
+so that records of one key keep their order.
 """
 
 from __future__ import annotations
@@ -13,25 +14,24 @@ from typing import Any
 
 from agents.runtime.outbox.publisher import Refusal
 
-#: How often a row that stands alone is tried before it counts as refused, unless it is final at once. Meanwhile a limit
-#: of its topic may be raised (`topic_layout.TopicRepair`).
+#: How often a row that is alone in its batch is tried before it counts as refused, unless its refusal is final.
+#: Meanwhile a limit of its topic may be raised (`topic_layout.TopicRepair`).
 TRIES = 5
 
-#: Seconds until the first other try, doubled with each, and the longest.
-FIRST_S, LONGEST_S = 0.5, 30.0
+#: Seconds until the first retry, doubled with each, and the longest.
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 
-#: Seconds after which a row is given up for an error that may be about anything, although nothing else was published on
-#: its topic meanwhile.
-ALONE_S = 600.0
+#: Seconds after which a row is given up for an error that need not be about a record, although no other row was
+#: published on its topic meanwhile.
+UNPROVEN_S = 600.0
 
-
-#: Rows under suspicion at most, about. With more of them, what is wrong is with their topics, whose other rows wait.
-SUSPECTS = 500
+#: Above this number of suspect rows, roughly, their topics are the likelier cause: all rows of these topics then wait.
+MAX_SUSPECTS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
-    """What is kept of a row while it waits, not its value: there may be many."""
+class SuspectRow:
+    """The fields of a row that are kept while it waits. Its value is not: there may be many."""
 
     id: int
     topic: str
@@ -39,10 +39,10 @@ class Suspect:
 
 
 @dataclass(slots=True, eq=False)
-class Group:
-    """Rows that are published by themselves, because one of them may be what Kafka refuses."""
+class SuspectGroup:
+    """Rows that are published in a batch of their own, because Kafka may refuse one of them."""
 
-    rows: tuple[Suspect, ...]
+    rows: tuple[SuspectRow, ...]
     error: str
     since: float
     tries: int = 0
@@ -55,13 +55,13 @@ class Group:
 
     @property
     def keys(self) -> set[bytes]:
-        """What the rows are keyed by."""
+        """The rows' keys."""
         return {row.key for row in self.rows if row.key is not None}
 
 
 @dataclass(slots=True)
-class Parked:
-    """A topic that takes nothing."""
+class ParkedTopic:
+    """A topic that accepts nothing: its rows wait, and a few of them are tried from time to time."""
 
     topic: str
     error: str
@@ -69,106 +69,112 @@ class Parked:
     due: float = 0.0
 
 
+#: Rows that are published in a batch of their own; None stands for a regular batch.
+Retry = SuspectGroup | ParkedTopic
+
+
 @dataclass
 class Quarantine:
-    """What one shard keeps apart. Times are seconds of any clock that only goes forward."""
+    """The suspect rows and parked topics of one shard. Times are seconds of a monotonic clock."""
 
-    first_s: float = FIRST_S
-    alone_s: float = ALONE_S
-    _groups: deque[Group] = field(default_factory=deque)
-    _parked: dict[str, Parked] = field(default_factory=dict)
-    #: When something was last published, by topic.
+    min_backoff_s: float = MIN_BACKOFF_S
+    unproven_s: float = UNPROVEN_S
+    _groups: deque[SuspectGroup] = field(default_factory=deque)
+    _parked: dict[str, ParkedTopic] = field(default_factory=dict)
+    #: By topic, the time of the last successful batch.
     _published: dict[str, float] = field(default_factory=dict)
 
     @property
     def topics(self) -> list[str]:
         """Topics whose rows wait."""
-        crowded = sum(len(group.rows) for group in self._groups) > SUSPECTS
+        crowded = sum(len(group.rows) for group in self._groups) > MAX_SUSPECTS
         suspected = {row.topic for group in self._groups for row in group.rows} if crowded else set()
         return list(suspected | self._parked.keys())
 
     @property
     def ids(self) -> list[int]:
-        """Rows that wait for their group's turn."""
+        """Rows that wait for the batch of their group."""
         return [id for group in self._groups for id in group.ids]
 
     @property
     def keys(self) -> list[bytes]:
-        """Keys whose later rows must not overtake those."""
+        """Keys of suspect rows, whose later rows wait as well."""
         return list(set().union(*(group.keys for group in self._groups)))
 
     @property
-    def troubles(self) -> dict[str, str]:
-        """What to tell people, by topic."""
-        told = {row.topic: group.error for group in reversed(self._groups) for row in group.rows}
-        return told | {topic: parked.error for topic, parked in self._parked.items()}
+    def errors(self) -> dict[str, str]:
+        """By topic, the error for which rows wait."""
+        suspected = {row.topic: group.error for group in reversed(self._groups) for row in group.rows}
+        return suspected | {topic: parked.error for topic, parked in self._parked.items()}
 
-    def due(self, now: float) -> Group | Parked | None:
-        """What is to be tried by itself now. A group does not overtake another one with the same key."""
-        before: set[bytes] = set()
+    def due(self, now: float) -> Retry | None:
+        """What is to be retried now. A group does not overtake an earlier one with the same key."""
+        earlier_keys: set[bytes] = set()
         for group in self._groups:
-            if group.due <= now and not group.keys & before:
+            if group.due <= now and not group.keys & earlier_keys:
                 return group
-            before |= group.keys
+            earlier_keys |= group.keys
         return next((parked for parked in self._parked.values() if parked.due <= now), None)
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until something more is due; None if nothing is kept apart."""
-        moments = [group.due for group in self._groups] + [parked.due for parked in self._parked.values()]
-        return min((due - now for due in moments if due > now), default=None)
+        """Seconds until the next retry after now; None if there is none."""
+        times = [group.due for group in self._groups] + [parked.due for parked in self._parked.values()]
+        return min((due - now for due in times if due > now), default=None)
 
-    def published(self, what: Group | Parked | None, rows: Iterable[Any], now: float) -> None:
-        """These rows were published."""
+    def published(self, retry: Retry | None, rows: Iterable[Any], now: float) -> None:
+        """Note that these rows were published as this retry, or as a regular batch."""
         self._published |= {row["topic"]: now for row in rows}
-        self.forget(what)
+        self.release(retry)
 
-    def forget(self, what: Group | Parked | None) -> None:
-        """There is no reason, or no row, any more."""
-        if isinstance(what, Group):
-            self._groups.remove(what)
-        elif isinstance(what, Parked):
-            self._parked.pop(what.topic, None)
+    def release(self, retry: Retry | None) -> None:
+        """Return these rows to regular batches."""
+        if isinstance(retry, SuspectGroup):
+            self._groups.remove(retry)
+        elif isinstance(retry, ParkedTopic):
+            self._parked.pop(retry.topic, None)
 
-    def park(self, what: Group | Parked | None, topics: Mapping[str, str], now: float) -> None:
-        """These topics take nothing: so it was found when `what` was tried."""
-        if isinstance(what, Group):
-            self.forget(what)
+    def park(self, retry: Retry | None, topics: Mapping[str, str], now: float) -> None:
+        """Park topics that accepted nothing in this retry or regular batch; `topics` maps each to its error."""
+        if isinstance(retry, SuspectGroup):
+            self.release(retry)
         for topic, error in topics.items():
-            parked = self._parked.setdefault(topic, Parked(topic, error))
+            parked = self._parked.setdefault(topic, ParkedTopic(topic, error))
             parked.error = error
             parked.due = now + self._backoff_s(parked.tries)
             parked.tries += 1
 
     def suspect(
-        self, what: Group | Parked | None, rows: Sequence[Any], refusals: Mapping[int, Refusal], now: float
+        self, retry: Retry | None, rows: Sequence[Any], refusals: Mapping[int, Refusal], now: float
     ) -> tuple[Any, Refusal] | None:
-        """Some of these rows, which were published as `what`, were refused. A row that is to be set aside, if it is
-        clear that it is this one; the rest is tried again.
+        """Quarantine those of a batch's rows that have a refusal, by id.
+
+        Returns:
+            The row that is the cause, with its refusal, once that is certain: it is no longer kept here.
         """
-        blamed = [row for row in rows if row["id"] in refusals]
-        refusal = refusals[blamed[0]["id"]]
-        suspects = tuple(Suspect(row["id"], row["topic"], row["key"]) for row in blamed)
-        earlier = what if isinstance(what, Group) else None
-        self.forget(what)
+        refused = [row for row in rows if row["id"] in refusals]
+        refusal = refusals[refused[0]["id"]]
+        suspects = tuple(SuspectRow(row["id"], row["topic"], row["key"]) for row in refused)
+        previous = retry if isinstance(retry, SuspectGroup) else None
+        self.release(retry)
         if len(suspects) > 1:
-            self._halve(suspects, refusal.error, earlier.since if earlier else now)
+            self._halve(suspects, refusal.error, previous.since if previous else now)
             return None
-        group = Group(suspects, refusal.error, earlier.since if earlier else now)
-        group.tries = earlier.tries + 1 if earlier and len(earlier.rows) == 1 else 1
+        group = SuspectGroup(suspects, refusal.error, previous.since if previous else now)
+        group.tries = previous.tries + 1 if previous and len(previous.rows) == 1 else 1
         group.due = now + self._backoff_s(group.tries - 1)
-        if refusal.final or (group.tries >= TRIES and (refusal.clear or self._proven(group, now))):
-            return blamed[0], refusal
+        if refusal.final or (group.tries >= TRIES and (refusal.clear or self._is_proven(group, now))):
+            return refused[0], refusal
         self._groups.appendleft(group)
         return None
 
-    def _halve(self, rows: tuple[Suspect, ...], error: str, since: float) -> None:
+    def _halve(self, rows: tuple[SuspectRow, ...], error: str, since: float) -> None:
         middle = len(rows) // 2
-        self._groups.extendleft(Group(half, error, since) for half in (rows[middle:], rows[:middle]))
+        self._groups.extendleft(SuspectGroup(half, error, since) for half in (rows[middle:], rows[:middle]))
 
-    def _proven(self, group: Group, now: float) -> bool:
-        """Whether others were published on its topic meanwhile, or none for so long that it makes no difference."""
-        others = self._published.get(group.rows[0].topic, -1.0) >= group.since
-        return others or now - group.since >= self.alone_s
+    def _is_proven(self, group: SuspectGroup, now: float) -> bool:
+        """Whether other rows were published on the row's topic meanwhile, or none for `unproven_s`."""
+        others_published = self._published.get(group.rows[0].topic, -1.0) >= group.since
+        return others_published or now - group.since >= self.unproven_s
 
     def _backoff_s(self, tries: int) -> float:
-        return min(self.first_s * 2.0 ** min(tries, 20), LONGEST_S)
+        return min(self.min_backoff_s * 2.0 ** min(tries, 20), MAX_BACKOFF_S)
