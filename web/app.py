@@ -11,7 +11,7 @@ from aiohttp import web
 
 from schemas.errors import Unavailable
 from schemas.words import Reconciliation
-from sinks.postgres.connection.coalesce import Coalesce
+from sinks.coalesce import Coalesce
 from web import views
 from web.connections import Bounds
 from web.openapi import Route, document
