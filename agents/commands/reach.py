@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agents.runtime.kafka.client import Kafka
     from schemas.jobs.rows import Job
     from sinks.ports.blobs import Store
+    from sinks.ports.operations import Operations
 
 #: What to do about a server that does not answer.
 ADVICE = "`concord up` starts a fleet on this machine; `concord doctor` says what is wrong with a configured one."
@@ -140,7 +141,7 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
 
 
 @contextlib.asynccontextmanager
-async def operations(settings: Settings) -> AsyncIterator[PostgresOperations]:
+async def operations(settings: Settings) -> AsyncIterator[Operations]:
     """What workers and operators tell each other."""
     async with _pool(settings) as pool:
         yield PostgresOperations(pool)

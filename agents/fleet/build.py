@@ -59,6 +59,7 @@ from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from sinks.ports.blobs import Store
+from sinks.ports.operations import Operations
 from sinks.ports.outbox import Overdue
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
@@ -257,7 +258,7 @@ class Fleet:
     store: Store
     reader: Reader
     url: str
-    operations: PostgresOperations
+    operations: Operations
     skips: Skips
     #: What keeps running: the stages first, then what goes on beside them.
     parts: list[Part] = field(default_factory=list)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
     from schemas.envelope import Record
-    from sinks.postgres.operations import PostgresOperations
+    from sinks.ports.operations import Operations
 
 #: Seconds for which the record is looked for, and between looks at whether it has been passed over.
 READ_S, LOOK_S = 10.0, 0.5
@@ -144,7 +144,7 @@ async def _not_yet_done(where: Kafka, stage: str, tp: TopicPartition, offset: in
         raise InvalidInput(f"{stage} is past it: what it reads next of {tp.topic}/{tp.partition} is {committed}")
 
 
-async def _done(operations: PostgresOperations, skip: Skip, stage: str, seconds: float) -> bool:
+async def _done(operations: Operations, skip: Skip, stage: str, seconds: float) -> bool:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         if stage in await operations.done_by(skip):
