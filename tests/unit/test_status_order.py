@@ -56,7 +56,7 @@ class PostgreSQL:
 
 
 class Reads:
-    """`sinks.Reads` over it."""
+    """`sinks.ports.reads.Reads` over it."""
 
     def __init__(self, database):
         self.status_version, self.find, self.job = database.status_version, database.find, database.job_of
