@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas.errors import Paused, Transient, Unavailable
+from sinks.coalesce import Coalesce
 from sinks.ports.clock import Clock
 from sinks.ports.leases import Leases
 from sinks.ports.providers.limits import Limits
 from sinks.ports.providers.slots import Slots, Traffic
-from sinks.postgres.connection.coalesce import Coalesce
 
 log = logging.getLogger(__name__)
 

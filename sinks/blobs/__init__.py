@@ -1,1 +1,1 @@
-"""Blob stores: a folder, S3, S3 with a folder to fall back on, and the double."""
+"""Blob stores: a folder, S3, S3 with a folder as fallback, and the double."""

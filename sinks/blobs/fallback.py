@@ -1,4 +1,4 @@
-"""A store that goes on while another is away: what cannot be written there is kept here, and moved when it returns."""
+"""A store with a fallback: what the main store does not take now is kept in a spare one, and moved later."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from sinks.ports.blobs import Blob, Store
 
 log = logging.getLogger(__name__)
 
-#: Seconds between attempts to reach a store that is away, and between looks for blobs that others left in the spare.
+#: Seconds between attempts to reach a store that is away, and between looks for blobs that other workers put into the
+#: spare.
 RETRY_S: Final = 5.0
 LOOK_S: Final = 10.0
 
 
-class FallbackStore:
+class FallbackStore(Store):
     """`main`, and `spare` for what `main` does not take now.
 
     URIs are always `main`'s, so nothing that was announced changes when a blob moves. The spare is read first: it holds
-    nothing but what `main` has not, or has older. Workers on several machines must share the spare's folder, or one
-    does not find what another could not write. Somebody has to run `move` as long as the store is used: until it sees
-    `main` working again, a `main` that failed counts as away and nobody waits for its timeouts.
+    only blobs that `main` does not have, or has in an older version. Workers on several machines must share the spare's
+    folder, or one does not find what another wrote there. `move` must run as long as the store is used: once `main` has
+    failed, calls go to the spare without waiting for timeouts until `move` sees `main` working again.
     """
 
     def __init__(self, main: Store, spare: Store) -> None:
@@ -38,7 +39,7 @@ class FallbackStore:
     async def put(
         self, name: str, content: bytes | AsyncIterator[bytes], content_type: str, *, once: bool = False
     ) -> Blob:
-        """See `Store`. Content in pieces cannot be read again when `main` broke off: that raises `Unavailable`, and the
+        """See `Store`. Content in pieces cannot be read again after `main` failed: that raises `Unavailable`, and the
         caller's next try goes to the spare. `once` holds within each of the two.
         """
         if not self.away:
@@ -110,7 +111,7 @@ class FallbackStore:
         return self._main.name(uri)
 
     async def check(self) -> Sequence[str]:
-        """Both must work, but a `main` that is merely away does not keep anybody from starting."""
+        """Both must work, but a `main` that is merely away does not prevent a start."""
         await self._spare.check()
         try:
             return await self._main.check()

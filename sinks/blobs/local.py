@@ -1,4 +1,4 @@
-"""Blobs as plain files under one folder: the default store, and the fallback when S3 is away."""
+"""Blobs as plain files below one folder: the default store, and the fallback when S3 is away."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sinks.blobs import rules
 from sinks.blobs.local_folders import FOLDER_MODE, FolderTree
 from sinks.blobs.local_parts import Part, described, sweep
 from sinks.blobs.threads import Threads
-from sinks.ports.blobs import Blob
+from sinks.ports.blobs import Blob, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -43,7 +43,7 @@ _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _URI = re.compile(r"file://(?:localhost)?(/[^?#]*)")
 
 
-class LocalStore:
+class LocalStore(Store):
     """A folder; URIs are `file://` and the percent-encoded absolute path. Several processes may share it.
 
     A blob is written to a part, synced, renamed, and its folder synced. `durable=False` leaves out the syncs: still

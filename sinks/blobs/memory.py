@@ -1,4 +1,4 @@
-"""A blob store without a disk, for tests and fleets in memory. It passes the same contract suite as the real ones."""
+"""The double of a blob store, in memory. It passes the same contract suite as the real ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.errors import InvalidInput, NotFound
 from sinks.blobs.rules import PIECE, check_content_type, check_expiry, check_name, check_prefix, check_range, name_in
-from sinks.ports.blobs import Blob
+from sinks.ports.blobs import Blob, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 BASE: Final = "memory://"
 
 
-class MemoryStore:
-    """Blobs in a dict; URIs are `memory://` and the name. Gone with the object."""
+class MemoryStore(Store):
+    """Blobs in a dict; URIs are `memory://` and the name."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, tuple[Blob, bytes]] = {}
@@ -43,21 +43,21 @@ class MemoryStore:
         return blob
 
     async def get(self, uri: str) -> bytes:
-        return self._found(uri)[1]
+        return self._stored(uri)[1]
 
     async def stream(self, uri: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         check_range(start, end)
-        content = self._found(uri)[1][start:end]
+        content = self._stored(uri)[1][start:end]
         for position in range(0, len(content), PIECE):
             yield content[position : position + PIECE]
 
     async def stat(self, uri: str) -> Blob | None:
-        found = self._blobs.get(name_in(BASE, uri))
-        return found[0] if found else None
+        stored = self._blobs.get(name_in(BASE, uri))
+        return stored[0] if stored else None
 
     @asynccontextmanager
     async def local_path(self, uri: str) -> AsyncIterator[Path]:
-        content = self._found(uri)[1]
+        content = self._stored(uri)[1]
         with TemporaryDirectory(prefix="concord-") as folder:
             path = Path(folder, uri.rpartition("/")[2])
             path.write_bytes(content)
@@ -85,20 +85,20 @@ class MemoryStore:
         return name_in(BASE, uri)
 
     async def check(self) -> Sequence[str]:
-        """Nothing can be wrong with a dict."""
+        """Nothing to check."""
         return ()
 
     async def close(self) -> None:
         """Nothing to release."""
 
-    def _found(self, uri: str) -> tuple[Blob, bytes]:
-        found = self._blobs.get(name_in(BASE, uri))
-        if found is None:
+    def _stored(self, uri: str) -> tuple[Blob, bytes]:
+        stored = self._blobs.get(name_in(BASE, uri))
+        if stored is None:
             raise NotFound(f"there is no blob {uri}")
-        return found
+        return stored
 
     def _refuse_nesting(self, name: str) -> None:
-        """As a folder would: what is a blob cannot hold blobs."""
+        """As a folder does: one blob cannot lie inside another."""
         if self._folders[name] or any(folder in self._blobs for folder in _folders(name)):
             raise InvalidInput(f"blob name {name!r}: one blob cannot lie inside another")
 

@@ -1,4 +1,4 @@
-"""What every blob store decides alike: which names, ranges and content types there are. Pure."""
+"""Rules that all blob stores share: which names, ranges and content types are valid. Pure functions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_prefix(prefix: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether a blob may be called this; false for what others left among ours."""
+    """Whether a blob may have this name; False for files that other programs put among the blobs."""
     try:
         check_name(name)
     except InvalidInput:

@@ -17,7 +17,7 @@ from sinks.blobs.s3_errors import Denied, Exists, IsFolder, PastEnd, Place, Unsu
 from sinks.blobs.s3_probes import S3Probes
 from sinks.blobs.s3_uploads import PART, MultipartUploads
 from sinks.blobs.threads import Threads
-from sinks.ports.blobs import Blob
+from sinks.ports.blobs import Blob, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEY_LIMIT: Final = 1024
 
 
-class S3Store:
+class S3Store(Store):
     """A bucket, or what is below `prefix` in it; URIs are `s3://bucket/key`, the key as it is (not percent-encoded).
 
     Without keys the standard AWS chain finds some: environment, profile, the role of the pod or machine.
@@ -36,8 +36,8 @@ class S3Store:
 
     The sha256 goes into the object's metadata, which S3 takes before the content: so streamed content is first spooled,
     in memory up to 16 MiB, else in a nameless file in `spool` (a kill leaves nothing), then sent with its checksums.
-    A kill in the middle of a multipart upload leaves parts that nobody sees and somebody pays for: let a lifecycle rule
-    of the bucket remove them (AbortIncompleteMultipartUpload). In a bucket with versions, `delete` needs a rule too.
+    A kill in the middle of a multipart upload leaves invisible parts, which are billed: let a lifecycle rule of the
+    bucket remove them (AbortIncompleteMultipartUpload). In a bucket with versions, `delete` needs a rule too.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class S3Store:
                 return await self._put(name, body, blob, once=once)
 
     async def _put(self, name: str, body: IO[bytes], blob: Blob, *, once: bool) -> Blob:
-        """Write what `blob` says, in the dialect of this server; what is there then."""
+        """Write the body as `blob` describes it, in the dialect of this server; the blob that is stored afterwards."""
         key, dialect = self._prefix + name, self._client.dialect
         about = {"ContentType": blob.content_type, "Metadata": {"sha256": blob.sha256}, **self._encryption}
         condition = {"IfNoneMatch": "*"} if once and dialect.conditional else {}
@@ -114,10 +114,10 @@ class S3Store:
         return await self._already(blob.uri) if once and not condition else blob
 
     async def _already(self, uri: str) -> Blob:
-        """What is there. It may be our own: the SDK sends again what had no answer, and meets what it wrote."""
-        if (found := await self.stat(uri)) is None:
+        """The blob that exists. It may be this call's own: the SDK repeats a request without an answer."""
+        if (blob := await self.stat(uri)) is None:
             raise Unavailable(f"{uri} was there when it was to be written, and then was not")
-        return found
+        return blob
 
     async def get(self, uri: str) -> bytes:
         return b"".join([piece async for piece in self.stream(uri)])
@@ -128,15 +128,15 @@ class S3Store:
         if start == end:  # HTTP has no empty range
             await self._client.call("head_object", Key=key)
             return
-        wanted: dict[str, Any] = (
+        limits: dict[str, Any] = (
             {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         )
         try:
-            answer = await self._client.call("get_object", Key=key, **wanted)
+            answer = await self._client.call("get_object", Key=key, **limits)
         except PastEnd:
             return
         # S3's own checksum of a blob sent in parts is one of checksums, which the SDK does not compare.
-        expected = None if wanted else answer["Metadata"].get("sha256")
+        expected = None if limits else answer["Metadata"].get("sha256")
         digest = hashlib.sha256()
         async with answer["Body"] as body:
             while piece := await self._client.read(body):
@@ -251,7 +251,7 @@ class S3Store:
 
     @asynccontextmanager
     async def _folder_races(self, name: str) -> AsyncIterator[None]:
-        """Gateways over files say "is a folder" also when a delete takes a put's folder away (versitygw#1988): look."""
+        """Gateways over files answer "is a folder" also when a delete removes a put's folder (versitygw#1988)."""
         try:
             yield
         except IsFolder:
@@ -271,7 +271,7 @@ class S3Store:
             await self._threads.run(file.write, piece)
 
     async def _digest(self, uri: str) -> str:
-        """The sha256 of an object that another program stored, without saying it."""
+        """The sha256 of an object that another program stored without that metadata."""
         digest = hashlib.sha256()
         async for piece in rules.gathered(self.stream(uri)):
             await self._threads.run(digest.update, piece)

@@ -1,4 +1,4 @@
-"""What S3's refusals and silences mean: what to wait for, what is not there, and what the operator has to mend."""
+"""What S3's errors and timeouts mean: wait, not found, or something that an operator has to change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ELSEWHERE: Final = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
 
-#: S3's codes for what only the operator can mend, and how.
+#: S3's codes for what only an operator can change, and how.
 _OPERATOR: Final = {
     "InvalidAccessKeyId": "the access key is not known there: check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret is not the access key's: check AWS_SECRET_ACCESS_KEY",
@@ -61,7 +61,7 @@ class PastEnd(InvalidInput):
 
 
 class Exists(InvalidInput):
-    """A blob that was to be written once is there already, or is being written by somebody else."""
+    """A blob that was to be written once exists already, or is being written by another writer."""
 
 
 class Unsupported(Misconfigured):

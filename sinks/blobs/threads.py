@@ -1,4 +1,4 @@
-"""Blocking file work off the event loop: in threads of its own, and safe to cancel."""
+"""Threads for blocking file work, separate from asyncio's, and safe to cancel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Threads:
-    """At most `count` threads, started when needed. Its own, so that a slow disk cannot use up asyncio's."""
+    """At most `count` threads, started when needed. Separate, so that a slow disk cannot use up asyncio's."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="sinks")
@@ -23,8 +23,8 @@ class Threads:
     async def run(self, work: Callable[[*Ts], T], *args: *Ts, undo: Callable[[T], object] | None = None) -> T:
         """What `work(*args)` returns.
 
-        Cancelled, it waits until the thread is done with it (or has not begun): whoever cleans up then has the files to
-        himself. `undo` gets the result that the cancelled caller does not: a descriptor to close, say.
+        A cancelled call waits until the thread has finished (or has not begun), so that the caller can clean up files
+        that nothing else uses. `undo` then gets the result that the caller does not: a descriptor to close, say.
         """
         job = self._pool.submit(work, *args)
         try:

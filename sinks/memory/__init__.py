@@ -1,1 +1,1 @@
-"""Doubles of the ports, which pass the same contract suites as PostgreSQL."""
+"""Doubles of the database ports for tests; they pass the same contract suites as PostgreSQL."""

@@ -1,1 +1,1 @@
-"""The ports on PostgreSQL."""
+"""The database ports on PostgreSQL."""

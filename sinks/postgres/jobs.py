@@ -9,8 +9,8 @@ import asyncpg
 
 from schemas.ids import Key
 from schemas.jobs.rows import Job
+from sinks.coalesce import Coalesce
 from sinks.ports.jobs import Jobs
-from sinks.postgres.connection.coalesce import Coalesce
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.tables import JOBS
 

@@ -12,8 +12,8 @@ from schemas.errors import InvalidInput
 from schemas.ids import canonical_uuid
 from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion, status_of
+from sinks.coalesce import Coalesce
 from sinks.ports.reads import MANY, Cursor, Page, Reads
-from sinks.postgres.connection.coalesce import Coalesce
 from sinks.postgres.connection.errors import AWAY, unavailable
 from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.connection.port import by_column

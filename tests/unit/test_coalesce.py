@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from schemas.errors import Contended, StorageRefused, Unavailable
-from sinks.postgres.connection.coalesce import Coalesce
+from sinks.coalesce import Coalesce
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from schemas.events.asr import AsrResult
 from schemas.events.job import JobFailed
 from schemas.jobs.outcome import NOTHING, Outcome
 from sinks.blobs.local import LocalStore
-from sinks.postgres.connection.coalesce import Coalesce
+from sinks.coalesce import Coalesce
 from sinks.postgres.connection.errors import unavailable
 
 RESULT = {"tenant_id": "t", "job_id": "j", "run": 2, "provider": "a", "status": "ok"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from schemas.events.base import Data
-from sinks.postgres.connection.coalesce import Coalesce
+from sinks.coalesce import Coalesce
 from web.auth.access import PUBLIC
 from web.parameters import Parameters
 from web.ports import Health

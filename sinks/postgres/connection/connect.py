@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 SCHEMA = "0006"
 
 #: Seconds without a statement after which an open transaction is ended: a process that hangs in one must not keep its
-#: locks, on which others wait.
+#: locks, for which others wait.
 HUNG_S = 10
 
 #: Seconds for which a statement waits for a lock. Longer than any of our own transactions takes, and short enough that
-#: a row which somebody else holds for an hour does not keep other rows' steps waiting; whatever an operator sets as
+#: a row which an operator locks for an hour does not keep other rows' steps waiting; whatever an operator sets as
 #: `lock_timeout` for the database or the role, this holds here.
 LOCK_S = 3
 
@@ -55,7 +55,7 @@ class Problem:
 
     text: str
     advice: str
-    #: Waiting cannot mend it: the settings are wrong, or what lies between us and the server.
+    #: Waiting does not help: the settings are wrong, or what lies between the worker and the server.
     final: bool = False
 
 

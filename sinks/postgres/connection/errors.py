@@ -108,7 +108,7 @@ def verdict(exc: BaseException) -> Verdict | None:
 
 
 def of_state(state: str) -> Verdict:
-    """What a SQLSTATE means; one that nobody knows is waited out."""
+    """What a SQLSTATE means; an unknown one is waited out."""
     return BY_STATE.get(state) or BY_CLASS.get(state[:2], _AWAY)
 
 

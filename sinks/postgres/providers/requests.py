@@ -8,8 +8,8 @@ import asyncpg
 
 from schemas import topics
 from schemas.jobs.rows import ProviderRequest
+from sinks.coalesce import Coalesce
 from sinks.ports.providers.requests import Claim, Requests
-from sinks.postgres.connection.coalesce import Coalesce
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.tables import PROVIDER_REQUESTS
 

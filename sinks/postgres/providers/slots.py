@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 
 from schemas import topics
+from sinks.coalesce import Coalesce
 from sinks.ports.providers.slots import Slots, Traffic, free
-from sinks.postgres.connection.coalesce import Coalesce
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.queries import SQL
 

@@ -4,7 +4,7 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS w (tenant_id, job_id
 ON CONFLICT (uri) DO UPDATE SET at = excluded.at;
 
 -- name: settle_blobs
--- These are referred to now; those of refused steps ($2) are orphans unless somebody else's step refers to them.
+-- The blobs $1 are referred to now; those of refused steps ($2) are orphans unless another step refers to them.
 WITH refused AS (
     UPDATE blob_intents SET at = '-infinity' WHERE uri = ANY($2::text[]) AND NOT uri = ANY($1::text[])
 )

@@ -1,5 +1,5 @@
 -- name: lease
--- Take a lease that is free or ran out, or renew one's own.
+-- Take a lease that is free or has expired, or renew it as its holder.
 INSERT INTO leases (key, holder, until) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')
 ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = excluded.until
 WHERE leases.holder = excluded.holder OR leases.until < clock_timestamp()

@@ -6,7 +6,7 @@ SET next_at = greatest(p.next_at, p.paused_until, clock_timestamp()) + $2::int *
 RETURNING greatest(extract(epoch FROM next_at - clock_timestamp()) - $2::int * $3::float8, 0)::float8;
 
 -- name: space_calls
--- The same for calls that are about to be made, in a line of their own, if the first moment is within $4 seconds; else nothing is taken.
+-- The same for calls that are about to be made, in a second queue, if the first moment is within $4 seconds; else nothing is reserved.
 INSERT INTO providers AS p (provider, next_at)
 VALUES ($1 || ' line', clock_timestamp() + $2::int * $3::float8 * interval '1 second')
 ON CONFLICT (provider) DO UPDATE
@@ -15,8 +15,8 @@ WHERE p.next_at <= clock_timestamp() + $4::float8 * interval '1 second'
 RETURNING greatest(extract(epoch FROM next_at - clock_timestamp()) - $2::int * $3::float8, 0)::float8;
 
 -- name: provider_failed
--- As sinks.ports.providers.limits.pause_s has it: the pause that the provider asked for ($2), and from the $3rd failure in a row on one that doubles
--- up to $4 seconds. What fails within a pause is not counted.
+-- The rule of sinks.ports.providers.limits.pause_s: the pause that the provider asked for ($2), and from the $3rd failure in a row on one
+-- that doubles up to $4 seconds. A failure within a pause is not counted.
 INSERT INTO providers AS p (provider, failures, paused_until)
 VALUES ($1, 1, clock_timestamp() + coalesce($2::float8, 0) * interval '1 second')
 ON CONFLICT (provider) DO UPDATE

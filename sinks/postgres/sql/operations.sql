@@ -1,5 +1,5 @@
 -- name: drop_failures
--- What this worker does not say any more, and what was said by workers that are gone.
+-- Remove what this worker reports no longer, and reports of workers that are gone.
 DELETE FROM app_failures
 WHERE (worker = $1 AND NOT app = ANY($2::text[])) OR seen_at < now() - interval '1 day';
 

@@ -47,5 +47,5 @@ WHERE $2::bigint[] IS NULL OR id = ANY($2) ORDER BY id DESC LIMIT $1;
 SELECT topic, count(*) AS rows FROM outbox_refused GROUP BY topic ORDER BY topic;
 
 -- name: drop_refused
--- These are looked after; what becomes of them is in the same transaction.
+-- These rows are settled; the same transaction publishes what replaces them.
 DELETE FROM outbox_refused WHERE id = ANY($1::bigint[]) RETURNING id;

@@ -2,7 +2,7 @@
 -- begins with tenant_id), or as concord_worker, which sees all.
 
 -- name: read_status_version
--- How new the rows of many jobs are. Run as concord_worker, for no one in particular: nothing of it is shown.
+-- How new the rows of many jobs are. Run as concord_worker, for the service itself: nothing of it is shown.
 SELECT tenant_id, job_id, created_at, version
 FROM unnest($1::text[], $2::text[]) AS k (tenant_id, job_id) JOIN jobs USING (tenant_id, job_id);
 

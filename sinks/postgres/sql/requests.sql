@@ -4,8 +4,8 @@ JOIN unnest($1::text[], $2::text[], $3::int[]) AS r (tenant_id, job_id, run) USI
 ORDER BY tenant_id, job_id, run, provider;
 
 -- name: claim
--- The right to submit each of these that waits, until it runs out. One that was claimed before is not given again: it may have been
--- sent, and is looked for. Rows are locked in the order in which steps lock them.
+-- The right to submit each of these that waits, until it expires. One that was claimed before is not given again: the request may
+-- have been sent, and is looked for. Rows are locked in the order in which steps lock them.
 WITH waiting AS (
     SELECT p.tenant_id, p.job_id, p.run, p.provider FROM provider_requests p
     JOIN unnest($1::text[], $2::text[], $3::int[], $4::text[]) AS w (tenant_id, job_id, run, provider)
@@ -29,8 +29,8 @@ WHERE p.state = 'parked' OR (p.abandoned_at IS NOT NULL AND NOT EXISTS (
 ORDER BY claimed_until DESC NULLS LAST LIMIT $1;
 
 -- name: expedite_poll
--- The scheduled event of a submitted request, found by its job, becomes due; its relay is told. What is due already may be in a
--- batch and is left alone.
+-- The scheduled event of a submitted request, found by its job, becomes due, and its relay is notified. An event that is due already
+-- may be in a batch and stays as it is.
 WITH due AS (
     UPDATE outbox o SET due_at = clock_timestamp()
     FROM provider_requests p

@@ -1,5 +1,5 @@
 -- name: lock_retention
--- Held until the transaction ends: one worker forgets at a time.
+-- Held until the transaction ends: one worker deletes old rows at a time.
 SELECT pg_try_advisory_xact_lock(hashtext('concord retention'));
 
 -- name: expire_inbox

@@ -1,9 +1,9 @@
 -- name: lock_slots
--- Whoever gives places at this provider does so alone, until the end of the transaction.
+-- One transaction at a time gives out slots of this provider. (Workers of all versions use this name for the lock.)
 SELECT pg_advisory_xact_lock(hashtext('concord places ' || $1));
 
 -- name: slots_in_use
--- Requests of each tenant that hold a place: under way, perhaps under way, or admitted and about to be.
+-- How many requests of each tenant hold a slot: under way, perhaps under way, or admitted and about to be.
 SELECT tenant_id, count(*)::int AS requests FROM (
     SELECT tenant_id FROM provider_requests WHERE provider = $1 AND state IN ('intended', 'submitted')
     UNION ALL
@@ -15,7 +15,7 @@ SELECT tenant_id, count(*)::int AS requests FROM (
 SELECT EXISTS (SELECT FROM provider_requests WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL);
 
 -- name: slot_requests
--- What these requests are, in the order in which they may have a place.
+-- These requests in the order in which they may get a slot, and whether they hold one (placed).
 SELECT p.tenant_id, p.job_id, p.run, 9 - j.priority AS urgency,
        p.state <> 'waiting' OR p.admitted_at IS NOT NULL AS placed
 FROM provider_requests p JOIN jobs j USING (tenant_id, job_id)
@@ -24,8 +24,8 @@ JOIN unnest($2::text[], $3::text[], $4::int[]) WITH ORDINALITY AS w (tenant_id, 
 ORDER BY urgency, position;
 
 -- name: take_slots
--- These have a place ($5) or are in the queue. Rows are locked in the order in which steps lock them, here and below; all in one
--- statement, because a second one in the same transaction would begin that order anew.
+-- These requests get a slot ($5) or are queued. Rows are locked in the order in which steps lock them, here and below; all in one
+-- statement, because a second one in the same transaction would begin that order again.
 WITH locked AS (
     SELECT p.*, 9 - j.priority AS urgent, w.placed FROM provider_requests p
     JOIN unnest($2::text[], $3::text[], $4::int[], $5::bool[]) AS w (tenant_id, job_id, run, placed)
@@ -41,7 +41,7 @@ FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l
 
 -- name: slot_queue_heads
 -- The next $2 in the queue: the most urgent first; among those, tenants in turn, counting what they have under way ($3, $4); and of
--- each tenant the oldest. It goes from tenant to tenant by the index, so that it costs the same however many wait.
+-- each tenant the oldest. The index leads from tenant to tenant, so that the cost does not grow with the queue.
 WITH RECURSIVE lanes AS (
     (SELECT urgency, tenant_id FROM provider_requests
      WHERE provider = $1 AND state = 'waiting' AND queued_at IS NOT NULL AND admitted_at IS NULL
@@ -64,7 +64,8 @@ CROSS JOIN LATERAL (
 ORDER BY l.urgency, coalesce(u.requests, 0) + q.nth, q.queued_at LIMIT $2;
 
 -- name: grant_slots
--- These have a place. Their events, which were put off, become due. One whose event is not there yet is admitted the next time.
+-- These get a slot, and their events, which were put off, become due. One whose event is not in the outbox yet is left for a later
+-- call.
 WITH due AS (
     UPDATE outbox o SET due_at = clock_timestamp()
     FROM unnest($2::text[], $3::text[]) AS w (tenant_id, job_id)

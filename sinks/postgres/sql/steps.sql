@@ -13,7 +13,7 @@ WHERE (i.stage, i.event_id) = (e.stage, e.event_id);
 
 -- name: lock_jobs
 -- The rows of these jobs, and of those that have one of these references, locked in an order that every transaction shares.
--- Without what no step changes and an upload may bring 900 kB of.
+-- Without metadata, which no step changes and of which an upload may bring 900 kB.
 SELECT {jobs.columns}, clock_timestamp() AS db_now
 FROM jobs j
 WHERE (j.tenant_id, j.job_id) IN (
@@ -37,7 +37,7 @@ WHERE jobs.version < excluded.version
 RETURNING job_id;
 
 -- name: replace_upload
--- What a new run of a job may bring anew: the upload that it was created for could not be read.
+-- What a new run of a job replaces: the upload that the job was created for could not be read.
 UPDATE jobs SET filename = $3, audio_uri = $4, priority = $5, metadata = coalesce($6, metadata)
 WHERE tenant_id = $1 AND job_id = $2;
 
@@ -57,7 +57,7 @@ ON CONFLICT (tenant_id, job_id, run) DO NOTHING;
 {audit_log.insert};
 
 -- name: cancel_scheduled
--- Take back events that lost their purpose before they were due. One that is on its way will find nothing to do.
+-- Remove events that lost their purpose before they were due. One that is published already will change nothing.
 DELETE FROM outbox WHERE event_id = ANY($1::uuid[]);
 
 -- name: lock_enrichments

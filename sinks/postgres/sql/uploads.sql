@@ -1,5 +1,5 @@
 -- name: upload_lanes
--- The urgencies and tenants of uploads that wait for a place to be fetched, the most urgent first: by the index from one to the next.
+-- The urgencies and tenants of waiting uploads, the most urgent first: the index leads from one to the next.
 WITH RECURSIVE lanes AS (
     (SELECT 9 - priority AS urgency, tenant_id FROM jobs WHERE status = 'uploaded' AND queued_at IS NOT NULL
      ORDER BY 9 - priority, tenant_id LIMIT 1)
@@ -34,8 +34,7 @@ WHERE coalesce(u.held, 0) < $1::int
 ORDER BY l.urgency, coalesce(u.held, 0) + q.nth, q.queued_at LIMIT $1::int;
 
 -- name: admit_uploads
--- These have a place: they wait no more, and their events, which were put off, become due. Those that another worker admits at this
--- moment are left to it. Rows are locked in the order in which steps lock them.
+-- These wait no more, and their events, which were put off, become due. Rows that another worker admits at this moment are skipped. Rows are locked in the order in which steps lock them.
 WITH locked AS (
     SELECT j.tenant_id, j.job_id FROM jobs j
     JOIN unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) USING (tenant_id, job_id)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import asyncpg
 
 from schemas.ids import Key
+from sinks.coalesce import Coalesce
 from sinks.ports.upkeep.blob_intents import BlobIntents
-from sinks.postgres.connection.coalesce import Coalesce
 from sinks.postgres.connection.port import PostgresPort, by_column
 
 

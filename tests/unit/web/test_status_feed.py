@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import NotFound, Unavailable
 from schemas.jobs.rows import Job
 from schemas.jobs.status import status_of, status_version
-from sinks.postgres.connection.coalesce import Coalesce
+from sinks.coalesce import Coalesce
 from web.live.status_feed import StatusFeeds
 from web.live.statuses import CurrentStatus
 
