@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from agents.runtime.kafka.client import Kafka
     from schemas.envelope import Record
+    from sinks.postgres.operations import PostgresOperations
 
 #: Timeout for reading the record, and seconds between two queries whether it has been skipped.
 READ_S, POLL_S = 10.0, 0.5
@@ -150,7 +151,7 @@ async def _not_passed(where: Kafka, stages: Sequence[str], tp: TopicPartition, o
     return remaining
 
 
-async def _is_done(operations: Operations, skip: Skip, stages: Sequence[str], seconds: float) -> bool:
+async def _is_done(operations: PostgresOperations, skip: Skip, stages: Sequence[str], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if set(stages) <= set(await operations.done_by(skip)):
