@@ -23,12 +23,14 @@ MANY: Final = 100
 class Cancellable(Protocol):
     """The database operations that cancelling needs. All raise Unavailable."""
 
-    async def commit(self, steps: Sequence[Step]) -> list[Written | None]: ...
+    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+        """Commit all steps in one transaction; what each has written, None for a step that was committed before."""
 
     async def open_jobs(self, tenant_id: str, statuses: Collection[str], after: str, limit: int) -> list[Key]:
         """The keys of the tenant's jobs in these statuses, ordered by id, from the first id after `after` on."""
 
-    async def job(self, tenant_id: str, job_id: str) -> Job | None: ...
+    async def job(self, tenant_id: str, job_id: str) -> Job | None:
+        """The job, or None if there is none."""
 
 
 def cancelled(job: Job, reason: str) -> Step:
