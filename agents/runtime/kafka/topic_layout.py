@@ -96,7 +96,7 @@ class Ensured:
 def layout(kafka: Kafka, recognizers: tuple[str, ...]) -> tuple[TopicLayout, ...]:
     """Every topic of a fleet with these recognizers."""
     declared = topics.all_topics(recognizers)
-    event_topics = [made for topic in declared for made in (_events(topic, kafka), _letters(topic))]
+    event_topics = [entry for topic in declared for entry in (_events(topic, kafka), _letters(topic))]
     shards = max(8, kafka.relay_shards)
     position = TopicLayout(topics.RELAY_POSITION, shards, _deleted_after(EVENTS_MS, EVENT_LIMIT), growing=True)
     # Faust names a table's changelog after the app and the table; its partitions must be those of the source topic.
