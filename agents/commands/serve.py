@@ -192,7 +192,7 @@ async def _restart_ended(started: Sequence[Any]) -> None:
         await asyncio.sleep(LOOK_S)
         for server in started:
             if not server.alive:
-                log.warning("%s has ended and is restarted", type(server).__name__)
+                log.warning("%s has ended; it is started again", type(server).__name__)
                 try:
                     await server.start()
                 except ServerError as exc:
