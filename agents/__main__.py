@@ -20,21 +20,21 @@ from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
 
-#: Modules of `agents.commands`, in the order in which `--help` shows what they add.
+#: Modules of `agents.commands`, in the order in which `--help` lists their commands.
 COMMANDS = (
     *("demo", "serve", "jobs.publish", "jobs.status", "jobs.usage", "operations.requests", "jobs.cancel"),
     *("operations.dlq", "operations.skip", "operations.outbox", "operations.verify", "operations.rewind"),
     *("schema", "migrate", "doctor", "reconcile"),
 )
 
-#: Seconds that tasks have for ending after their command has, and threads after them.
+#: Seconds for which tasks may outlive the command, and threads the tasks.
 END_S, THREADS_END_S = 2.0, 5.0
 
-DESCRIPTION = """Concord turns uploaded call recordings into reconciled transcripts: several recognizers hear each
-recording, Concord decides word by word what was said, stores it and announces it exactly once."""
+DESCRIPTION = """Concord turns call recordings into transcripts. It runs several recognizers, reconciles them word by
+word, and publishes exactly one completion event per run."""
 
 EPILOG = """First steps:
-  concord demo                      watch one recording travel through a fleet of its own
+  concord demo                      transcribe one recording with a fleet of its own
   concord up                        run a fleet on this machine
   concord publish call.wav --wait   transcribe a recording
 
@@ -49,13 +49,16 @@ def main() -> None:
 
 
 def _end(status: int) -> None:
-    """End the process, should a thread that hangs hold it: Python waits for the consumers' threads without end."""
+    """Exit even if a thread hangs: at its end, Python waits for the consumers' threads without a timeout."""
     time.sleep(THREADS_END_S)
     os._exit(status)
 
 
 def run(argv: list[str]) -> int:
-    """Run one command; its exit status."""
+    """Run one command and return its exit status: 2 for wrong arguments, settings or input, 130 after Ctrl-C.
+
+    Raises SystemExit, as argparse does, for --help and unknown arguments.
+    """
     release_freed_memory()
     parser = argparse.ArgumentParser(
         "concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
@@ -66,7 +69,7 @@ def run(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         settings = configuration.from_env(os.environ)
-        # We fork only to exec. gRPC would restart its threads in the child before that, and may hang there.
+        # This process forks only to exec. gRPC would restart its threads in the child before that, and may hang there.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         arm(settings.failpoint)
         _log(settings.log_level)
@@ -76,7 +79,7 @@ def run(argv: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `concord ... | head`: nobody reads on, and that is no error
+    except BrokenPipeError:  # `concord ... | head`: the reader has closed the pipe, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
@@ -85,21 +88,21 @@ def _loop(command: Coroutine[object, object, int]) -> int:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_ended(command))
+        return runner.run(_run_and_cancel_rest(command))
 
 
-async def _ended(command: Coroutine[object, object, int]) -> int:
-    """The command's status, when nothing is left that would hold the process.
+async def _run_and_cancel_rest(command: Coroutine[object, object, int]) -> int:
+    """The command's status, after all other tasks are cancelled; exits the process if one does not end.
 
-    Some tasks of Faust's and aiokafka's outlive their app after a crash and cancellation, and asyncio waits for all.
+    Some tasks of Faust and aiokafka outlive their app after a crash and cancellation, and asyncio waits for all tasks.
     """
     status = await command
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
         task.cancel()
-    _, deaf = await asyncio.wait(left, timeout=END_S) if left else ((), ())
-    if deaf:
-        logging.getLogger(__name__).debug("%d tasks do not end", len(deaf))
+    _, running = await asyncio.wait(tasks, timeout=END_S) if tasks else ((), ())
+    if running:
+        logging.getLogger(__name__).debug("%d tasks do not end", len(running))
         logging.shutdown()
         sys.stdout.flush()
         os._exit(status)
@@ -107,18 +110,18 @@ async def _ended(command: Coroutine[object, object, int]) -> int:
 
 
 class OneLine(logging.Formatter):
-    """A record is one line, whatever strangers wrote into it; what a traceback adds is indented."""
+    """Formats a log record as one line, whatever texts it contains; a traceback follows indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """The line."""
+        """The record's line."""
         return printable(super().formatMessage(record), limit=LINE)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        """The traceback."""
+        """The exception's traceback, indented."""
         return _indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802
-        """The stack."""
+        """The stack, indented."""
         return _indented(stack_info)
 
 
@@ -126,9 +129,9 @@ def _indented(text: str) -> str:
     return textwrap.indent(printable(text, lines=True, limit=16 * LINE), "  ", lambda _: True)
 
 
-def _tells_something(record: logging.LogRecord) -> bool:
-    """Drop what every service of Faust's says at its start and stop, and what every client of Kafka says while a new
-    group's coordinator starts: 40 lines, at each start of a fleet, of which none is news.
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """False for the lines that every Faust service logs at its start and stop, and every Kafka client while a new
+    group's coordinator starts: 40 lines at each start of a fleet, without information.
     """
     text = str(record.msg)
     return not (
@@ -141,11 +144,11 @@ def _log(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     if level != "DEBUG":
-        handler.addFilter(_tells_something)
+        handler.addFilter(_is_relevant)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("aiokafka", "faust", "mode", "botocore", "asyncio", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING if level != "DEBUG" else logging.INFO)
-    # Commits that take longer than their interval are no news; a dead one is seen by the lag.
+    for library in ("aiokafka", "faust", "mode", "botocore", "asyncio", "httpx"):
+        logging.getLogger(library).setLevel(logging.WARNING if level != "DEBUG" else logging.INFO)
+    # mode warns of each commit that takes longer than its interval; one that hangs shows in the lag.
     logging.getLogger("mode.timers").setLevel(logging.ERROR)
 
 

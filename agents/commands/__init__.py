@@ -1,3 +1,1 @@
-"""The commands of `concord`, one file each: `add(subparsers)` says what it takes, `run(arguments, settings)` does
-it.
-"""
+"""The commands of `concord`, one module each: `add(subparsers)` adds arguments, `run(arguments, settings)` runs it."""

@@ -1,4 +1,4 @@
-"""`concord migrate`: bring the database to the newest schema."""
+"""`concord migrate`: applies the missing migrations of the database schema."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from sinks.postgres.migrate import migrate
 
 
 def add(commands: Any) -> None:
-    """The command; workers do the same at their start, so it is for deployments that want it done before."""
-    command = commands.add_parser("migrate", help="bring the database to the newest schema")
+    """Add the command to the parser. Workers migrate at their start, too; the command is for deployments that do it
+    before.
+    """
+    command = commands.add_parser("migrate", help="apply the missing migrations of the database schema")
     command.set_defaults(run=run)
 
 
 async def run(_: argparse.Namespace, settings: Settings) -> int:
-    """Apply what is missing."""
+    """Apply the missing migrations, and print their names."""
     applied = await migrate(dsn_of(with_addresses(settings)))
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
     return 0

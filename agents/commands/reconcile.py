@@ -1,4 +1,4 @@
-"""`concord reconcile` and `concord score`: the reconciler on files, without a fleet."""
+"""`concord reconcile` and `concord score`: reconcile and score transcripts in files, without a fleet."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from agents.fleet.settings import Settings
 
-#: What the row of the result is called; no recognizer can have this name.
+#: The name of the result's row; no recognizer can have it.
 RESULT = "= reconciled"
 
-RECONCILE = """Makes one transcript of several recognizers' and shows where they disagreed.
+RECONCILE = """Reconciles the transcripts of several recognizers into one, and shows where they disagree.
 
   concord reconcile call.json.gz                         a call in the corpora's format
   concord reconcile whisper-base.json whisper-tiny.json  our own hypotheses of one recording
@@ -40,9 +40,10 @@ RECONCILE = """Makes one transcript of several recognizers' and shows where they
   concord reconcile call.json.gz --format html > call.html
 
 A call: {"id", "reference"?, "hypotheses": {recognizer: [[word, start_ms|null, end_ms|null], ...]}}, gzipped or not.
-A hypothesis: what Concord keeps as hypotheses/RECOGNIZER.json. A raw_transcript.json is shown as it was decided."""
+A hypothesis: the format of Concord's hypotheses/RECOGNIZER.json. A raw_transcript.json is shown without being
+reconciled again."""
 
-SCORE = """Compares recognizers, and what is reconciled from them, with what was really said.
+SCORE = """Compares the transcripts of recognizers, and the reconciled one, with the spoken text.
 
   concord score shared/corpora/primock57 --recognizers assemblyai,deepgram
   concord score STORAGE/acme/JOB_ID --reference said.txt
@@ -51,10 +52,10 @@ Word error rates on Whisper's English normalisation, pooled over calls, with a 9
 
 
 def add(commands: Any) -> None:
-    """The two commands."""
+    """Add the two commands to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
     one = commands.add_parser(
-        "reconcile", help="make one transcript of several, from files", description=RECONCILE, formatter_class=raw
+        "reconcile", help="reconcile transcripts in files into one", description=RECONCILE, formatter_class=raw
     )
     one.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="a call, hypotheses of one recording, or a job's folder"
@@ -64,17 +65,17 @@ def add(commands: Any) -> None:
         "--format", choices=("text", "json", "html"), default="text", help="text (default), the apparatus, or a page"
     )
     one.add_argument(
-        "--adjudicate", action="store_true", help="ask Gemini about disputed words (GEMINI_API_KEY; bills)"
+        "--adjudicate", action="store_true", help="have Gemini adjudicate disputed words (GEMINI_API_KEY; billed)"
     )
     one.set_defaults(run=run)
     many = commands.add_parser(
-        "score", help="word error rates against what was said", description=SCORE, formatter_class=raw
+        "score", help="word error rates against the spoken text", description=SCORE, formatter_class=raw
     )
     many.add_argument("files", nargs="+", metavar="FILE", type=Path, help="calls, or folders of calls")
     many.add_argument(
-        "--recognizers", metavar="A,B", type=_names, help="only these (default: all that heard every call)"
+        "--recognizers", metavar="A,B", type=_names, help="only these (default: all that transcribed every call)"
     )
-    many.add_argument("--reference", metavar="TEXT", type=Path, help="what was said, for files that do not hold it")
+    many.add_argument("--reference", metavar="TEXT", type=Path, help="the spoken text, for files without it")
     many.add_argument("--json", action="store_true", help="the figures as JSON")
     many.set_defaults(run=run_score)
 
@@ -85,52 +86,53 @@ def _names(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One recording: what was heard, perhaps what was said, perhaps what was decided earlier."""
+    """One recording: its hypotheses, or a reconciliation that was stored earlier; and the spoken text, if known."""
 
     name: str
     hypotheses: tuple[Hypothesis, ...] = ()
     reference: str | None = None
-    decided: Reconciliation | None = None
+    stored: Reconciliation | None = None
 
     def only(self, recognizers: Sequence[str] | None) -> Call:
-        """The call as these recognizers heard it."""
+        """The call with the hypotheses of these recognizers; None for all. Raises InvalidInput if one is missing."""
         if recognizers is None:
             return self
-        heard = {h.provider: h for h in self.hypotheses}
-        missing = [name for name in recognizers if name not in heard]
+        by_name = {h.provider: h for h in self.hypotheses}
+        missing = [name for name in recognizers if name not in by_name]
         if missing:
-            raise InvalidInput(f"{self.name}: no hypothesis of {', '.join(missing)}; there are {', '.join(heard)}")
-        return replace(self, hypotheses=tuple(heard[name] for name in recognizers))
+            raise InvalidInput(f"{self.name}: no hypothesis of {', '.join(missing)}; there are {', '.join(by_name)}")
+        return replace(self, hypotheses=tuple(by_name[name] for name in recognizers))
 
     def result(self) -> Reconciliation:
-        """The reconciled transcript."""
-        if self.decided is not None:
-            return self.decided
+        """The reconciled transcript. Raises InvalidInput for a call without hypotheses."""
+        if self.stored is not None:
+            return self.stored
         if not self.hypotheses:
             raise InvalidInput(f"{self.name}: there is no hypothesis in it")
         return reconcile(self.hypotheses)
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Reconcile one recording and show the result."""
+    """Reconcile one recording and print the result."""
     call = one_call(arguments.files).only(arguments.recognizers)
-    decided = await asyncio.to_thread(call.result)
+    result = await asyncio.to_thread(call.result)
     if arguments.adjudicate:
-        decided = await _adjudicated(decided, settings)
-        print("\n".join(map(printable, decided.notes)), file=sys.stderr)
+        result = await _adjudicated(result, settings)
+        print("\n".join(map(printable, result.notes)), file=sys.stderr)
     if arguments.format == "json":
-        dumped = orjson.dumps(adapter(Reconciliation).dump_python(decided, mode="json"), option=orjson.OPT_INDENT_2)
-        print(printable_json(dumped.decode()))
+        document = orjson.dumps(adapter(Reconciliation).dump_python(result, mode="json"), option=orjson.OPT_INDENT_2)
+        print(printable_json(document.decode()))
     elif arguments.format == "html":
-        print(transcript.page(decided, call.name))
+        print(transcript.page(result, call.name))
     else:
         width = min(shutil.get_terminal_size((100, 24)).columns, 110)
-        print(transcript.plain(decided, color=sys.stdout.isatty(), width=width))
-        print(f"\n{textwrap.fill(transcript.facts(decided), width)}")
+        print(transcript.plain(result, color=sys.stdout.isatty(), width=width))
+        print(f"\n{textwrap.fill(transcript.facts(result), width)}")
     return 0
 
 
-async def _adjudicated(decided: Reconciliation, settings: Settings) -> Reconciliation:
+async def _adjudicated(result: Reconciliation, settings: Settings) -> Reconciliation:
+    """The result after adjudication. Raises SettingsError without a key."""
     from agents.fleet.recognizers import open_adjudicator
 
     adjudicator = open_adjudicator(settings)
@@ -138,56 +140,53 @@ async def _adjudicated(decided: Reconciliation, settings: Settings) -> Reconcili
         raise SettingsError("--adjudicate: GEMINI_API_KEY is not set")
     try:
         spans = SpanAdjudicator(adjudicator, MemoryDatabase(), settings.gemini_spans)
-        return await spans.adjudicated(decided, Whose("local", "local", 1))
+        return await spans.adjudicated(result, Whose("local", "local", 1))
     finally:
         await adjudicator.close()
 
 
 async def run_score(arguments: argparse.Namespace, _: Settings) -> int:
-    """Score recognizers and the result over some calls."""
+    """Score the recognizers and the result over some calls, and print the rates."""
     calls = [call for path in arguments.files for call in load(path)]
     if arguments.reference is not None:
         calls = [replace(_merged(calls), reference=_text(arguments.reference))]
-    scores = await asyncio.to_thread(scored, calls, arguments.recognizers)
+    scores = await asyncio.to_thread(all_scores, calls, arguments.recognizers)
     if arguments.json:
-        print(
-            printable_json(
-                orjson.dumps({name: figures(s) for name, s in scores.items()}, option=orjson.OPT_INDENT_2).decode()
-            )
-        )
+        document = {name: figures(by_call) for name, by_call in scores.items()}
+        print(printable_json(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()))
     else:
         print(table(scores))
     return 0
 
 
 def one_call(paths: Sequence[Path]) -> Call:
-    """The one recording that these files are about."""
+    """The one recording that these files are about. Raises InvalidInput if there are several, or as `load`."""
     calls = [call for path in paths for call in load(path)]
     return _merged(calls)
 
 
 def _merged(calls: Sequence[Call]) -> Call:
-    """Several files with a hypothesis each are one call."""
+    """One call of several files with one hypothesis each. Raises InvalidInput for several calls."""
     if len(calls) == 1:
         return calls[0]
     if any(len(call.hypotheses) != 1 for call in calls):
         raise InvalidInput(
             f"these are {len(calls)} calls; give one, or hypotheses of one recording (`concord score` takes many)"
         )
-    heard = tuple(h for call in calls for h in call.hypotheses)
-    names = [h.provider for h in heard]
+    hypotheses = tuple(h for call in calls for h in call.hypotheses)
+    names = [h.provider for h in hypotheses]
     if len(set(names)) != len(names):
         raise InvalidInput(f"a recognizer is there twice: {', '.join(sorted(names))}")
-    return Call(calls[0].name, heard)
+    return Call(calls[0].name, hypotheses)
 
 
 def load(path: Path) -> list[Call]:
-    """The calls in a file or a folder."""
+    """The calls in a file or a folder. Raises InvalidInput for what cannot be read as one."""
     if path.is_dir():
         return _load_folder(path)
     try:
-        packed = path.read_bytes()
-        data = orjson.loads(gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed)
+        contents = path.read_bytes()
+        data = orjson.loads(gzip.decompress(contents) if contents[:2] == b"\x1f\x8b" else contents)
     except OSError as exc:
         raise InvalidInput(f"{path}: cannot be read ({exc.strerror or exc})") from exc
     except (ValueError, EOFError) as exc:
@@ -202,21 +201,21 @@ def load(path: Path) -> list[Call]:
 
 def _load_folder(path: Path) -> list[Call]:
     folder = path / "hypotheses"
-    inside = sorted(
+    files = sorted(
         file for file in (folder if folder.is_dir() else path).iterdir() if file.name.endswith((".json", ".json.gz"))
     )
-    if not inside:
+    if not files:
         raise InvalidInput(f"{path}: no .json or .json.gz file in this folder")
-    calls = [call for file in inside for call in load(file)]
+    calls = [call for file in files for call in load(file)]
     return [replace(_merged(calls), name=path.name)] if folder.is_dir() else calls
 
 
 def _call(path: Path, data: dict[str, Any]) -> Call:
     if "decisions" in data:
-        return Call(path.name, decided=cast("Reconciliation", adapter(Reconciliation).validate_python(data)))
+        return Call(path.name, stored=cast("Reconciliation", adapter(Reconciliation).validate_python(data)))
     if "words" in data:
-        heard = cast("Hypothesis", adapter(Hypothesis).validate_python(data))
-        return Call(heard.provider, (heard,))
+        hypothesis = cast("Hypothesis", adapter(Hypothesis).validate_python(data))
+        return Call(hypothesis.provider, (hypothesis,))
     hypotheses = tuple(
         Hypothesis(name, tuple(Word(str(text), start, end) for text, start, end in words))
         for name, words in data["hypotheses"].items()
@@ -228,28 +227,33 @@ def _text(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidInput(f"{path}: is no text that can be read ({exc})") from exc
+        raise InvalidInput(f"{path}: cannot be read as text ({exc})") from exc
 
 
-def scored(calls: Sequence[Call], recognizers: Sequence[str] | None = None) -> dict[str, list[Score]]:
-    """Scores of each recognizer and of the result, a call each."""
-    nameless = [call.name for call in calls if call.reference is None]
-    if nameless:
-        raise InvalidInput(f"{nameless[0]}: what was said is not in it; give it with --reference TEXT")
+def all_scores(calls: Sequence[Call], recognizers: Sequence[str] | None = None) -> dict[str, list[Score]]:
+    """By name of a recognizer, or `RESULT`, its score of each call.
+
+    Raises InvalidInput if a call has no reference, or lacks a recognizer's hypothesis.
+    """
+    without_reference = [call.name for call in calls if call.reference is None]
+    if without_reference:
+        raise InvalidInput(f"{without_reference[0]}: it has no spoken text; give it with --reference TEXT")
     common = set.intersection(*({h.provider for h in call.hypotheses} for call in calls))
     names = recognizers or sorted(common)
     if not names:
-        raise InvalidInput("no recognizer heard every one of these calls; name some with --recognizers")
-    found: dict[str, list[Score]] = {name: [] for name in (*names, RESULT)}
+        raise InvalidInput("no recognizer has transcribed all of these calls; name some with --recognizers")
+    scores: dict[str, list[Score]] = {name: [] for name in (*names, RESULT)}
     for call in (call.only(names) for call in calls):
-        for heard in call.hypotheses:
-            found[heard.provider].append(score(call.reference or "", " ".join(word.text for word in heard.words)))
-        found[RESULT].append(score(call.reference or "", call.result().text))
-    return found
+        reference = call.reference or ""
+        for hypothesis in call.hypotheses:
+            text = " ".join(word.text for word in hypothesis.words)
+            scores[hypothesis.provider].append(score(reference, text))
+        scores[RESULT].append(score(reference, call.result().text))
+    return scores
 
 
 def figures(scores: Sequence[Score]) -> dict[str, Any]:
-    """Pooled figures, for JSON."""
+    """The pooled score with its interval and counts, as a JSON document."""
     total = pooled(scores)
     low, high = interval(scores)
     return {
@@ -266,10 +270,10 @@ def figures(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def table(scores: dict[str, list[Score]]) -> str:
-    """Word error rates for people, the relative gain below."""
+    """Word error rates as a table, with the relative gain of the result below."""
     rows = [f"{'':<24} {'WER':>8}   {'95 % interval':<17} {'subst.':>7} {'insert.':>7} {'delet.':>7}"]
-    for name, some in scores.items():
-        total, (low, high) = pooled(some), interval(some)
+    for name, by_call in scores.items():
+        total, (low, high) = pooled(by_call), interval(by_call)
         counts = f"{total.substitutions:7} {total.insertions:7} {total.deletions:7}"
         rows.append(f"{name:<24} {total.rate:8.2%}   {f'{low:.2%} to {high:.2%}':<17} {counts}")
     result = scores[RESULT]
@@ -281,13 +285,14 @@ def table(scores: dict[str, list[Score]]) -> str:
 
 
 def gain(scores: dict[str, list[Score]]) -> str:
-    """How the result compares with the best recognizer."""
+    """The result's relative change of errors against the best recognizer, with its interval, in one sentence."""
     best = min((name for name in scores if name != RESULT), key=lambda name: pooled(scores[name]).rate)
-    ours, theirs = ([s.errors for s in scores[name]] for name in (RESULT, best))
+    of_result, of_best = ([s.errors for s in scores[name]] for name in (RESULT, best))
 
     def relative(draw: Iterable[int]) -> float:
-        errors = sum(theirs[i] for i in draw)
-        return (sum(ours[i] for i in draw) - errors) / max(errors, 1)
+        errors = sum(of_best[i] for i in draw)
+        return (sum(of_result[i] for i in draw) - errors) / max(errors, 1)
 
-    low, high = bootstrap(relative, len(ours))
-    return f"against the best recognizer ({best}): {relative(range(len(ours))):+.1%} errors ({low:+.1%} to {high:+.1%})"
+    low, high = bootstrap(relative, len(of_result))
+    change = relative(range(len(of_result)))
+    return f"against the best recognizer ({best}): {change:+.1%} errors ({low:+.1%} to {high:+.1%})"

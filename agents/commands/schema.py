@@ -1,4 +1,4 @@
-"""`concord schema`: the published contract, generated from the models that the fleet itself reads and writes with."""
+"""`concord schema`: prints the AsyncAPI document and JSON Schemas of the public topics, from the event models."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from schemas.events.base import Data
     from schemas.topics import Topic
 
-#: 3.0.0 and not 3.1: what generators and viewers read today.
+#: Generators and viewers support 3.0.0, and not 3.1 yet.
 ASYNCAPI = "3.0.0"
 
 #: Version of the Kafka bindings.
 BINDING = "0.5.0"
 
-DESCRIPTION = """Prints the contract of the stream: which topics there are, what is on them, keyed and headed how.
+DESCRIPTION = """Prints the contract of the public topics: their events, keys and headers.
 
   concord schema asyncapi > asyncapi.json           an AsyncAPI 3 document, for viewers and code generators
   concord schema json                               the JSON Schema of every event, by name
   concord schema json --output schemas.d/           the same, one file each
 
-It is generated from the models that the fleet validates with, and the same every time."""
+It is generated from the models with which the fleet validates events, and deterministic."""
 
 _ABOUT = """Upload a recording, get one reconciled transcript announced exactly once.
 
@@ -43,7 +43,7 @@ job_id, run). Records of one job share its key and keep their order. What cannot
 
 _EXAMPLE = {
     "name": "smallest",
-    "summary": "All that a producer must say.",
+    "summary": "The required fields.",
     "payload": {
         "tenant_id": "acme",
         "audio_uri": "https://calls.example.com/2026/11/21/17.flac",
@@ -53,7 +53,7 @@ _EXAMPLE = {
 
 
 def add(commands: Any) -> None:
-    """The command."""
+    """Add the command to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
     command = commands.add_parser(
         "schema", help="AsyncAPI document and JSON Schemas", description=DESCRIPTION, formatter_class=raw
@@ -64,30 +64,30 @@ def add(commands: Any) -> None:
 
 
 async def run(arguments: argparse.Namespace, _: Settings) -> int:
-    """Print or write."""
+    """Print the documents, or write them to files."""
     schemas = json_schemas()
     documents = {f"{name}.schema.json": schema for name, schema in schemas.items()}
     if arguments.what == "asyncapi":
         documents = {"asyncapi.json": asyncapi()}
     if arguments.output is None:
-        print(_dumped(documents["asyncapi.json"] if arguments.what == "asyncapi" else schemas))
+        print(_json(documents["asyncapi.json"] if arguments.what == "asyncapi" else schemas))
         return 0
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
         for name, document in documents.items():
-            (arguments.output / name).write_text(_dumped(document) + "\n")
+            (arguments.output / name).write_text(_json(document) + "\n")
             print(arguments.output / name)
     except OSError as exc:
         raise InvalidInput(f"--output {arguments.output}: cannot be written to ({exc.strerror})") from exc
     return 0
 
 
-def _dumped(document: Any) -> str:
+def _json(document: Any) -> str:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
 
 
 def published() -> tuple[Topic, ...]:
-    """The topics that others may count on."""
+    """The topics that are part of the contract."""
     return tuple(topic for topic in registry.all_topics(()) if topic.public)
 
 
@@ -118,7 +118,7 @@ def asyncapi() -> dict[str, Any]:
         "servers": {"kafka": _server()},
         "channels": {topic.name: _channel(topic) for topic in published()} | {"dead-letters": _dead_letters()},
         "operations": {f"{_verb(topic)}.{topic.name}": _operation(topic) for topic in published()}
-        | {"send.dead-letters": _kept()},
+        | {"send.dead-letters": _dead_letter_operation()},
         "components": _components(),
     }
 
@@ -129,8 +129,8 @@ def _server() -> dict[str, Any]:
 
 
 def _channel(topic: Topic) -> dict[str, Any]:
-    kept = {"cleanup.policy": ["delete"], "retention.ms": EVENTS_MS, "max.message.bytes": EVENT_LIMIT}
-    configuration = {"cleanup.policy": ["compact"]} if topic.compacted else kept
+    deleted = {"cleanup.policy": ["delete"], "retention.ms": EVENTS_MS, "max.message.bytes": EVENT_LIMIT}
+    configuration = {"cleanup.policy": ["compact"]} if topic.compacted else deleted
     return {
         "address": topic.name,
         "summary": _summary(topic),
@@ -145,8 +145,8 @@ def _partitions() -> int:
 
 
 def _topic_binding(name: str | None, partitions: int, configuration: dict[str, Any]) -> dict[str, Any]:
-    named = {"topic": name} if name else {}
-    return named | {"partitions": partitions, "topicConfiguration": configuration, "bindingVersion": BINDING}
+    topic = {"topic": name} if name else {}
+    return topic | {"partitions": partitions, "topicConfiguration": configuration, "bindingVersion": BINDING}
 
 
 def _summary(topic: Topic) -> str:
@@ -176,7 +176,7 @@ def _operation(topic: Topic) -> dict[str, Any]:
 
 
 def _dead_letters() -> dict[str, Any]:
-    about = "the topic on which the record could not be handled, e.g. audio.uploaded"
+    description = "the topic on which the record could not be handled, e.g. audio.uploaded"
     configuration = {
         "cleanup.policy": ["delete"],
         "retention.ms": LETTERS_MS,
@@ -185,13 +185,13 @@ def _dead_letters() -> dict[str, Any]:
     return {
         "address": "{topic}.dlq",
         "summary": "Records that could not be handled: key, value and headers byte for byte, and why.",
-        "parameters": {"topic": {"description": about, "examples": [topic.name for topic in published()]}},
+        "parameters": {"topic": {"description": description, "examples": [topic.name for topic in published()]}},
         "messages": {"dead.letter": {"$ref": "#/components/messages/dead.letter"}},
         "bindings": {"kafka": _topic_binding(None, 1, configuration)},
     }
 
 
-def _kept() -> dict[str, Any]:
+def _dead_letter_operation() -> dict[str, Any]:
     return {
         "action": "send",
         "channel": {"$ref": "#/channels/dead-letters"},
@@ -216,7 +216,7 @@ def _components() -> dict[str, Any]:
 def _message(kind: str, model: type[Data], topic: Topic) -> dict[str, Any]:
     key = "any; records of one job keep their order when it is the job's id" if topic.ingress else "the job's id"
     key = "tenant and job: `acme/4be0643f-1d98-573b-97cd-ca98a65347dd`" if topic == topics.STATUS else key
-    said: dict[str, Any] = {
+    document: dict[str, Any] = {
         "name": kind,
         "title": model.__name__,
         "summary": _sentence(model),
@@ -225,12 +225,12 @@ def _message(kind: str, model: type[Data], topic: Topic) -> dict[str, Any]:
         "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
         "bindings": {"kafka": {"key": {"type": "string", "description": key}, "bindingVersion": BINDING}},
     }
-    return said | ({"examples": [_EXAMPLE]} if kind == topics.UPLOADED.name else {})
+    return document | ({"examples": [_EXAMPLE]} if kind == topics.UPLOADED.name else {})
 
 
 def _headers(kind: str, *, required: bool) -> dict[str, Any]:
-    """CloudEvents in binary mode: Concord always writes them, producers may leave them out."""
-    must = (
+    """The headers of CloudEvents in binary mode: Concord always writes them, producers may omit them."""
+    names = (
         ["ce_id", "ce_source", "ce_specversion", "ce_time", "ce_type", "content-type", "traceparent"]
         if required
         else []
@@ -239,7 +239,7 @@ def _headers(kind: str, *, required: bool) -> dict[str, Any]:
         "type": "object",
         "allOf": [{"$ref": "#/components/schemas/CloudEvent"}],
         "properties": {"ce_type": {"type": "string", "const": kind}},
-    } | ({"required": must} if must else {})
+    } | ({"required": names} if names else {})
 
 
 def _cloud_event() -> dict[str, Any]:
@@ -277,7 +277,7 @@ def _dead_letter() -> dict[str, Any]:
     return {
         "name": "dead.letter",
         "title": "DeadLetter",
-        "summary": "A record as it came, with why and where it was given up.",
+        "summary": "A record as it was received, with the reason why and the stage that gave it up.",
         "contentType": "application/octet-stream",
         "headers": {"$ref": "#/components/schemas/DeadLetter"},
         "payload": {"description": "The original value, byte for byte; it need not be JSON."},
@@ -291,21 +291,20 @@ def _dead_letter_headers() -> dict[str, Any]:
     number = {"type": "string", "pattern": "^[0-9]+$"}
     properties: dict[str, Any] = {
         "dlq-reason": {"type": "string", "maxLength": 2000},
-        "dlq-stage": {"type": "string", "description": "who gave it up"},
+        "dlq-stage": {"type": "string", "description": "the stage that gave it up"},
         "dlq-attempts": number,
-        "dlq-topic": {"type": "string", "description": "where it stood"},
+        "dlq-topic": {"type": "string", "description": "its original topic"},
         "dlq-partition": number,
         "dlq-offset": number,
         "dlq-timestamp": {"type": "string", "pattern": "^-?[0-9]+$", "description": "of the original record, in ms"},
     }
-    told = {
-        f"dlq-{name}": {"type": "string", "description": "if it could be told"}
-        for name in ("tenant-id", "job-id", "run")
+    job = {
+        f"dlq-{name}": {"type": "string", "description": "if it is known"} for name in ("tenant-id", "job-id", "run")
     }
     return {
         "title": "DeadLetter",
         "description": "The original headers, and these.",
         "type": "object",
-        "properties": properties | told,
+        "properties": properties | job,
         "required": list(properties),
     }

@@ -1,4 +1,4 @@
-"""`concord up`, `concord worker` and `concord servers`: everything that stays and serves until it is told to stop."""
+"""`concord up`, `concord worker` and `concord servers`: the commands that run until they get a signal."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from schemas.jobs.rows import Job
 
 log = logging.getLogger(__name__)
 
-#: A job as people name it: its tenant, if they say it, and its id or reference.
-_Named = tuple[str | None, str]
+#: A job in the arguments: its tenant, if given, and its id or reference.
+_JobName = tuple[str | None, str]
 
-#: Seconds between looks at whether everything still runs.
+#: Seconds between two checks whether everything still runs.
 LOOK_S = 0.5
 
-#: Where clients of Kafka look first: the embedded one listens there unless another program does.
+#: Kafka's default port: the embedded Kafka listens on it unless another program does.
 KAFKA_PORT = 9092
 
 
 def add(commands: Any) -> None:
-    """The three commands."""
+    """Add the three commands to the parser."""
     up = commands.add_parser("up", help="run the whole fleet in this process", description=UP, formatter_class=_Raw)
-    up.add_argument("--once", action="store_true", help="work off what is there, then exit")
-    up.add_argument("--job", metavar="JOB", help="run until this job (its id or reference) has ended, then exit")
-    up.add_argument("--tenant", metavar="T", help="whose job that is; needed where several have one of that name")
+    up.add_argument("--once", action="store_true", help="exit when no job is open and nothing is due")
+    up.add_argument("--job", metavar="JOB", help="exit when this job (its id or reference) has ended")
+    up.add_argument("--tenant", metavar="T", help="the job's tenant; needed where several have a job of that name")
     up.set_defaults(run=run_up)
     worker = commands.add_parser(
         "worker", help="run some stages, any number of copies", description=WORKER, formatter_class=_Raw
@@ -59,8 +59,9 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
 
 UP = """Runs every stage, the relay and the HTTP service in one process.
 
-Without KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL it starts a real Apache Kafka and a real PostgreSQL under CONCORD_DATA
-first, and stops them at the end; what they hold stays. Ctrl-C finishes or hands back what is in flight."""
+Without KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL it first starts a real Apache Kafka and a real PostgreSQL under
+CONCORD_DATA, and stops them at the end; their data is kept. On Ctrl-C, events that are being handled are finished, or
+handled again at the next start."""
 
 WORKER = """Runs the named stages, each as its own consumer group; start as many copies as there are partitions.
 
@@ -74,7 +75,7 @@ SERVERS = "Starts the embedded Kafka and PostgreSQL and prints the environment t
 
 
 async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
-    """All of it, until a signal comes or the work is done."""
+    """Run the servers and all roles, until a signal or the end of the work."""
     stop = _on_signals()
     async with servers(settings) as complete:
         await asyncio.to_thread(_prepare_recordings, complete)
@@ -84,7 +85,7 @@ async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _prepare_recordings(settings: Settings) -> None:
-    """Make the default folder for recordings, with one to begin with where the package with the voices is installed."""
+    """Create the default folder for recordings, with a sample if the package with the voices is installed."""
     if not settings.audio_roots:
         settings.roots[0].mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(ServerError):
@@ -92,7 +93,7 @@ def _prepare_recordings(settings: Settings) -> None:
 
 
 def _announce(fleet: Fleet) -> None:
-    """What a person needs to know of a fleet that has just started."""
+    """Print how to use the fleet that has just started."""
     settings = fleet.settings
     lines = [
         "",
@@ -100,20 +101,20 @@ def _announce(fleet: Fleet) -> None:
         f"  Kafka        {settings.kafka_servers}   (publish to audio.uploaded, subscribe to persisted and job.failed)",
         f"  Recordings   {', '.join(map(str, settings.roots))}   (files there can be named as file://...)",
         f"  Transcribe   {sys.argv[0]} publish RECORDING --wait   (any file, from another terminal)",
-        "  Stop         Ctrl-C; what is in flight goes on at the next start",
+        "  Stop         Ctrl-C; unfinished jobs go on at the next start",
         "",
     ]
     print("\n".join(lines), flush=True)
 
 
 async def run_worker(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Some of it, until a signal comes."""
+    """Run the named roles until a signal."""
     sandbox.keep_private()
     return await _serve(with_addresses(settings), arguments.stage, _on_signals())
 
 
 async def run_servers(_: argparse.Namespace, settings: Settings) -> int:
-    """The servers alone."""
+    """Run the embedded servers until a signal."""
     stop = _on_signals()
     async with servers(settings) as complete:
         print(
@@ -125,13 +126,13 @@ async def run_servers(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def with_addresses(settings: Settings) -> Settings:
-    """The settings with the addresses of a running `concord up`, where the environment names no servers."""
-    return _filled(settings, address.read(settings.data))
+    """The settings, completed by the addresses of a running `concord up` where the environment has none."""
+    return _with_defaults(settings, address.read(settings.data))
 
 
-def _filled(settings: Settings, found: dict[str, str]) -> Settings:
-    given = settings.model_dump(by_alias=True, exclude_unset=True)
-    return Settings.model_validate({k: v for k, v in found.items() if k in _ALIASES} | given)
+def _with_defaults(settings: Settings, addresses: dict[str, str]) -> Settings:
+    environment = settings.model_dump(by_alias=True, exclude_unset=True)
+    return Settings.model_validate({k: v for k, v in addresses.items() if k in _ALIASES} | environment)
 
 
 _ALIASES = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"}
@@ -139,37 +140,42 @@ _ALIASES = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"}
 
 @contextlib.asynccontextmanager
 async def servers(settings: Settings) -> AsyncIterator[Settings]:
-    """Start the embedded servers that the settings leave open; the settings with their addresses."""
-    found: dict[str, str] = {}
+    """Start an embedded server for each that is not configured; yields the settings with their addresses.
+
+    Raises ServerError when one does not start. Servers that end by themselves are restarted.
+    """
+    addresses: dict[str, str] = {}
     sandbox.keep_private()
     make_data_folder(settings.data)
     async with contextlib.AsyncExitStack() as stack:
-        started = [await stack.enter_async_context(server) for server in _missing(settings)]
+        started = [await stack.enter_async_context(server) for server in _embedded(settings)]
         for server in started:
-            found |= (
+            addresses |= (
                 {"DATABASE_URL": server.dsn}
                 if hasattr(server, "dsn")
                 else {"KAFKA_BOOTSTRAP_SERVERS": server.bootstrap_servers}
             )
-        if found:
-            address.write(settings.data, found)
+        if addresses:
+            address.write(settings.data, addresses)
             stack.callback(address.clear, settings.data)
-            watch = asyncio.create_task(_keep_alive(started))
-            stack.callback(watch.cancel)
-        yield _filled(settings, found)
+            task = asyncio.create_task(_restart_ended(started))
+            stack.callback(task.cancel)
+        yield _with_defaults(settings, addresses)
 
 
 def make_data_folder(data: Path) -> None:
-    """CONCORD_DATA, for its owner only; one that is there stays as it is.
+    """Create CONCORD_DATA for its owner only; an existing folder is not changed.
 
-    Root's can be passed through, and not listed: below it, PostgreSQL runs as somebody else, in a folder of its own.
+    Root's folder can be entered, but not listed, by others: below it, PostgreSQL runs as another user, in a folder of
+    its own. Raises OSError.
     """
     if not data.exists():
         data.mkdir(parents=True)
         data.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
-def _missing(settings: Settings) -> list[Any]:
+def _embedded(settings: Settings) -> list[Any]:
+    """The embedded servers that stand in for those that are not configured."""
     servers: list[Any] = []
     if settings.database_url is None:
         from agents.embedded.postgres import EmbeddedPostgres
@@ -182,13 +188,13 @@ def _missing(settings: Settings) -> list[Any]:
     return servers
 
 
-async def _keep_alive(started: Sequence[Any]) -> None:
-    """Start a server again that died; the fleet waits for it meanwhile."""
+async def _restart_ended(started: Sequence[Any]) -> None:
+    """Restart servers that have ended by themselves; the fleet waits for them meanwhile."""
     while True:
         await asyncio.sleep(LOOK_S)
         for server in started:
             if not server.alive:
-                log.warning("%s died; starting it again", type(server).__name__)
+                log.warning("%s has ended; it is started again", type(server).__name__)
                 try:
                     await server.start()
                 except ServerError as exc:
@@ -209,10 +215,13 @@ async def _serve(
     stop: asyncio.Event,
     *,
     once: bool = False,
-    job: _Named | None = None,
+    job: _JobName | None = None,
     announce: Callable[[Fleet], None] = lambda _: None,
 ) -> int:
-    """Run the roles. 0 when told to stop or done, 1 when a part hangs."""
+    """Run the roles; a fleet that fails is started again. The exit status: 1 when a task hangs, else 0.
+
+    Raises SettingsError and Ambiguous.
+    """
     wait_s = 1.0
     while not stop.is_set():
         try:
@@ -224,7 +233,7 @@ async def _serve(
                 hung = fleet.hung()
             if hung is None:
                 return 0
-            log.critical("this worker ends, and should be started again: %s", hung)
+            log.critical("this worker exits, and has to be restarted: %s", hung)
             return 1
         except (SettingsError, Ambiguous):
             raise
@@ -239,32 +248,32 @@ async def _serve(
     return 0
 
 
-async def _watch(fleet: Fleet, stop: asyncio.Event, *, once: bool, job: _Named | None) -> None:
-    """Return when told to stop, when done, or when a part hangs."""
+async def _watch(fleet: Fleet, stop: asyncio.Event, *, once: bool, job: _JobName | None) -> None:
+    """Return after a signal, at the end of the work, or when a task hangs."""
     while not stop.is_set() and fleet.hung() is None:
-        if job is not None and await _ended(fleet, *job):
+        if job is not None and await _has_ended(fleet, *job):
             return
-        if once and await _drained(fleet):
+        if once and await _is_drained(fleet):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await stop.wait()
 
 
-async def _ended(fleet: Fleet, tenant: str | None, name: str) -> bool:
-    """Whether a job has ended, and that is published."""
+async def _has_ended(fleet: Fleet, tenant: str | None, name: str) -> bool:
+    """Whether a job has ended, and its last events are published."""
     job = one_of(name, await fleet.reader.find(tenant, name))
     return job is not None and job.ended and await fleet.database.idle(job.key)
 
 
 def one_of(name: str, jobs: Sequence[Job]) -> Job | None:
-    """The job that a person means by a name; None if there is none. Raises Ambiguous if several tenants have one."""
+    """The only one of the jobs that have this name; None if there is none. Raises Ambiguous if there are several."""
     if len(jobs) > 1:
         tenants = [job.tenant_id for job in jobs]
         raise Ambiguous(name, tenants, f"--tenant ({', '.join(tenants)})")
     return jobs[0] if jobs else None
 
 
-async def _drained(fleet: Fleet) -> bool:
-    """Nothing is in flight: every topic read to its end, no job open, nothing due."""
+async def _is_drained(fleet: Fleet) -> bool:
+    """Whether every topic is read to its end, no job is open, and nothing is due."""
     return all(fleet.ready.values()) and await fleet.drained()

@@ -1,7 +1,7 @@
-"""Real servers for a laptop: Apache Kafka, PostgreSQL and speech models out of wheels, so that nothing is installed.
+"""Apache Kafka, PostgreSQL and speech models from Python wheels, so that a laptop needs no installation.
 
 `kafka.EmbeddedKafka` and `postgres.EmbeddedPostgres` are ordinary servers on loopback ports, run as children of this
-process: they keep their data and their ports from start to start, survive `kill -9`, and never outlive us.
+process: they keep their data and ports from start to start, recover after a `kill -9`, and end when this process ends.
 `weights.model_path` finds the recognizers' weights. Production uses none of this (see KAFKA_BOOTSTRAP_SERVERS and
 DATABASE_URL).
 """

@@ -1,6 +1,4 @@
-"""Where a running `concord up` keeps its servers' addresses, so that other commands on the same CONCORD_DATA find
-them.
-"""
+"""The file with the addresses of the servers of a running `concord up`, for other commands on the same CONCORD_DATA."""
 
 from __future__ import annotations
 
@@ -9,28 +7,28 @@ from pathlib import Path
 
 import orjson
 
-#: In CONCORD_DATA; readable by its owner only, because the database's URL holds a password.
+#: Its name in CONCORD_DATA. It is readable by its owner only, because the database's URL has a password.
 FILE = "servers.json"
 
 
 def write(data: Path, addresses: dict[str, str]) -> None:
-    """Announce environment variables by name, e.g. KAFKA_BOOTSTRAP_SERVERS."""
+    """Write addresses by environment variable, e.g. KAFKA_BOOTSTRAP_SERVERS. Raises OSError."""
     part = data / f"{FILE}.part"
-    part.unlink(missing_ok=True)  # one that is there has the mode it was made with
+    part.unlink(missing_ok=True)  # an existing file would keep its mode
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(orjson.dumps(addresses))
     part.rename(data / FILE)
 
 
 def read(data: Path) -> dict[str, str]:
-    """What was announced last, or nothing."""
+    """The addresses that were written last; empty if there are none, or they cannot be read."""
     try:
-        found: dict[str, str] = orjson.loads((data / FILE).read_bytes())
+        addresses: dict[str, str] = orjson.loads((data / FILE).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found
+    return addresses
 
 
 def clear(data: Path) -> None:
-    """Nothing runs here any more."""
+    """Remove the file, because the servers have stopped. Safe to call twice."""
     (data / FILE).unlink(missing_ok=True)

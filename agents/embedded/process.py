@@ -1,4 +1,4 @@
-"""What the embedded servers share: a child that dies with us, a folder with one owner, a port that stays the same."""
+"""Shared by the embedded servers: child processes that end with this one, a lock on a data folder, stable ports."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Where jars and put-together weights are kept, shared by all work trees. Settings may name another folder.
+#: The default folder for jars and weights, shared by all work trees.
 DEFAULT_CACHE = Path("~/.cache/concord")
 
-#: Ports are taken from below the kernel's ephemeral range: between two starts no outgoing connection sits on ours.
+#: Ports are below the kernel's ephemeral range: so no outgoing connection takes one of them between two starts.
 PORT_RANGE = range(20_000, 32_000)
 
-#: Bytes of log after which a start puts the old file aside (as `.1`).
+#: Bytes of a log file above which a start renames it (to `.1`).
 LOG_LIMIT = 10_000_000
 
 _PR_SET_PDEATHSIG = 1
@@ -39,10 +39,11 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def dies_with_parent(death_signal: int) -> Callable[[], None] | None:
-    """For `Popen(preexec_fn=...)`: the kernel sends the child `death_signal` when the *thread* that forked it ends.
+    """A function for `Popen(preexec_fn=...)`: it sets PR_SET_PDEATHSIG, by which the kernel sends the child
+    `death_signal` when the *thread* that forked it ends.
 
-    So fork from the main thread (an event loop's usual place) or one that lives as long as the server should.
-    Linux only; elsewhere `atexit` has to do, and a `kill -9` of us leaves the server to the next start, which ends it.
+    So fork from the main thread, or from one that runs as long as the server should. None outside of Linux: there only
+    `atexit` ends the child, and after a `kill -9` of this process the next start does.
     """
     if _libc is None:
         return None
@@ -50,16 +51,16 @@ def dies_with_parent(death_signal: int) -> Callable[[], None] | None:
 
     def set_death_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
-        if os.getppid() != parent:  # we died between the fork and this line
+        if os.getppid() != parent:  # the parent ended between the fork and this line
             os._exit(1)
 
     return set_death_signal
 
 
 class Child:
-    """One server process: started, watched, and ended for sure.
+    """One server process.
 
-    `pid_file` remembers it, so that a start after our own death finds what is still on the folder and ends it first.
+    Its id is stored in `pid_file`, so that a later start can end a server that outlived the process that started it.
     """
 
     def __init__(self, name: str, pid_file: Path, log_file: Path, *, death_signal: int = signal.SIGKILL) -> None:
@@ -71,6 +72,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -87,8 +89,11 @@ class Child:
         uid: int | None = None,
         gid: int | None = None,
     ) -> None:
-        """Run `command`, its output appended to the log file, as another user when `uid` is given (needs root)."""
-        _put_aside(self.log_file)
+        """Run `command`, with its output appended to the log file; as another user when `uid` is given (needs root).
+
+        Raises OSError.
+        """
+        _rotate(self.log_file)
         with os.fdopen(os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out:
             self._process = subprocess.Popen(
                 command,
@@ -100,36 +105,38 @@ class Child:
                 user=uid,
                 group=gid,
                 extra_groups=None if uid is None else [],
-                start_new_session=True,  # a Ctrl-C in the terminal is ours to handle; the server is stopped in order
+                start_new_session=True,  # Ctrl-C in the terminal is for this process, which stops the server in order
                 preexec_fn=dies_with_parent(self._death_signal),  # noqa: PLW1509 (calls only prctl, looked up beforehand)
             )
         self._pid_file.write_text(json.dumps({"pid": self._process.pid, "started": _started(self._process.pid)}))
         atexit.register(self.kill)
 
     def send(self, number: int) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal, if the process runs."""
         if self._process is not None and self.alive:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """`kill -9`, and wait until it is gone. Safe to call twice."""
+        """`kill -9` the process, and wait until it has ended. Safe to call twice."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         self._forget()
 
     async def stop(self, number: int, seconds: float) -> None:
-        """Ask it to stop, and kill it when it has not within `seconds`. Safe to call twice."""
+        """Send the signal `number`, and kill the process if it does not end within `seconds`. Safe to call twice."""
         self.send(number)
         if not await until(lambda: not self.alive, seconds):
             log.info("%s did not stop within %g s: killed", self.name, seconds)
         self.kill()
 
     async def end_leftover(self, seconds: float = 5.0) -> None:
-        """End what an earlier owner left running, after `seconds`. Only what is surely ours: same id, same start."""
+        """Kill the server of an earlier start, if it still runs after `seconds`. Its id and its start time must be
+        those in the pid file: the id may belong to another program by now.
+        """
         try:
-            seen = json.loads(self._pid_file.read_text())
-            pid, started = int(seen["pid"]), seen["started"]
+            record = json.loads(self._pid_file.read_text())
+            pid, started = int(record["pid"]), record["started"]
         except (OSError, ValueError, KeyError, TypeError):
             return
         if started is not None and not await until(lambda: _started(pid) != started, seconds):
@@ -138,11 +145,11 @@ class Child:
             await until(lambda: _started(pid) != started, seconds)
         self._pid_file.unlink(missing_ok=True)
 
-    def fail(self, what: str, advice: str) -> ServerError:
-        """The error to raise: what happened, the log's last lines, what to do."""
+    def fail(self, problem: str, advice: str) -> ServerError:
+        """An error to raise, with the problem, the exit status, the advice and the log's last lines."""
         state = "" if self.alive or self._process is None else f" (exit status {self._process.returncode})"
         return ServerError(
-            f"{self.name} {what}{state}. {advice}\nLast lines of {self.log_file}:\n{tail(self.log_file)}"
+            f"{self.name} {problem}{state}. {advice}\nLast lines of {self.log_file}:\n{tail(self.log_file)}"
         )
 
     def _forget(self) -> None:
@@ -151,9 +158,9 @@ class Child:
 
 
 class FolderLock:
-    """One owner per data folder. Released by the kernel when the owner dies, however it dies."""
+    """A lock that one process holds on a data folder. The kernel releases it whenever that process ends."""
 
-    #: Record locks do not exclude within one process (nor survive into forked workers, which is why they are used).
+    #: Record locks do not exclude within one process (nor are they inherited by forked workers, so they are used).
     _ours: set[Path] = set()  # noqa: RUF012
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -162,7 +169,7 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the folder, or raise ServerError naming the process that has it."""
+        """Take the lock. Raises ServerError, which names the process that holds it."""
         if self._descriptor is not None:
             return
         if self._path in self._ours:
@@ -186,7 +193,7 @@ class FolderLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give the folder back. Safe to call twice."""
+        """Release the lock. Safe to call twice."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._ours.discard(self._path)
@@ -194,7 +201,7 @@ class FolderLock:
 
     def _taken(self, owner: str) -> ServerError:
         return ServerError(
-            f"{self._name} on {self._path.parent} is already run by process {owner}. Stop that one, or give this one "
+            f"{self._name} on {self._path.parent} is already run by process {owner}. Stop that process, or choose "
             "another data folder (CONCORD_DATA)."
         )
 
@@ -203,26 +210,26 @@ def keep_ports(
     file: Path, names: Sequence[str], fixed: Mapping[str, int], preferred: Mapping[str, int] | None = None
 ) -> dict[str, int]:
     """A free loopback port for each name: the one in `fixed`, else the one in `preferred` if it is free, else the one
-    of last time, else a new one.
+    of the last start, else a new one.
 
-    They are remembered in `file`. Raises ServerError when a fixed port is taken; one of last time that somebody took
-    meanwhile is replaced, with a warning.
+    They are stored in `file`. Raises ServerError when a fixed port is taken; a port of the last start that is taken is
+    replaced, with a warning.
     """
-    known = _read_ports(file) | {name: port for name, port in (preferred or {}).items() if port_is_free(port)}
+    defaults = _read_ports(file) | {name: port for name, port in (preferred or {}).items() if port_is_free(port)}
     ports: dict[str, int] = {}
     for name in names:
-        wanted = fixed.get(name, known.get(name))
+        port = fixed.get(name, defaults.get(name))
         if name in fixed and not port_is_free(fixed[name]):
             raise ServerError(
                 f"port {fixed[name]} on 127.0.0.1 is taken by another program: stop it, or choose another port."
             )
-        if wanted is None or not port_is_free(wanted):
-            if wanted is not None:
+        if port is None or not port_is_free(port):
+            if port is not None:
                 log.warning(
-                    "port %d (%s) was taken by another program since the last start: choosing a new one", wanted, name
+                    "port %d (%s) was taken by another program since the last start: choosing a new one", port, name
                 )
-            wanted = _free_port({*ports.values(), *known.values(), *fixed.values()})
-        ports[name] = wanted
+            port = _free_port({*ports.values(), *defaults.values(), *fixed.values()})
+        ports[name] = port
     file.write_text(json.dumps(ports, indent=2) + "\n")
     return ports
 
@@ -230,16 +237,15 @@ def keep_ports(
 def _read_ports(file: Path) -> dict[str, int]:
     try:
         return {str(name): int(port) for name, port in json.loads(file.read_text()).items()}
-    except (OSError, ValueError, AttributeError):  # none yet, or cut off by a kill: new ports are as good
+    except (OSError, ValueError, AttributeError):  # no file yet, or one cut off by a kill: new ports serve as well
         return {}
 
 
 def port_is_free(port: int) -> bool:
     """Whether a server may listen on this loopback port now."""
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do: old connections in TIME_WAIT are no harm
+        # As servers do: old connections in TIME_WAIT do not matter.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
@@ -274,13 +280,13 @@ def tail(file: Path, lines: int = 20) -> str:
         return "(no log)"
 
 
-def _put_aside(file: Path) -> None:
+def _rotate(file: Path) -> None:
     if file.exists() and file.stat().st_size > LOG_LIMIT:
         file.replace(file.with_name(file.name + ".1"))
 
 
 def _started(pid: int) -> str | None:
-    """When a running process started, in ticks since boot; None when it is gone, or a zombie, which holds nothing."""
+    """The start time of a process, in ticks since boot; None when it has ended, or is a zombie, which holds nothing."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""A recording to begin with: a short call that two synthetic voices hold, and what is said in it."""
+"""The sample recording: a short call with two synthetic voices, and its text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: The file's name.
 NAME = "two-voices.wav"
 
-#: The call, by speaker: some words are easy to mishear, so that there is something to reconcile.
+#: The call, by speaker: some words are easily misrecognized, so that there is something to reconcile.
 CALL = (
     (0, "Good morning, Northwind support, this is Martin speaking. How can I help you?"),
     (1, "Hello Martin, my name is Clara Hughes. My order from last Tuesday has not arrived yet."),
@@ -25,13 +25,13 @@ CALL = (
 
 
 def sample_call(folder: Path) -> Path:
-    """The recording in this folder, with its text beside it; spoken there if it is missing. Blocks for 0.1 s then.
+    """The path of the recording in this folder; it, and a file with its text, are created if it is missing.
 
-    Raises ServerError when the package with the voices is missing.
+    Creating it blocks for 0.1 s. Raises ServerError when the package with the voices is missing.
     """
     path = folder / NAME
     if not path.exists():
-        samples, rate = speak([(VOICES[who], text) for who, text in CALL])
+        samples, rate = speak([(VOICES[speaker], text) for speaker, text in CALL])
         folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".txt").write_text(" ".join(text for _, text in CALL) + "\n")
         part = path.with_suffix(".part")

@@ -1,6 +1,6 @@
-"""A voice for the demo's recording: eSpeak NG out of a wheel (library and voices), called through its C interface.
+"""Text to speech for the demo's recording: eSpeak NG from a wheel (library and voices), through its C interface.
 
-Offline, a second of speech in two milliseconds. It sounds like a machine, and is recognized like a telephone call:
+It works offline, a second of speech in two milliseconds. It sounds synthetic, and is recognized like a telephone call:
 3 % (Whisper base) and 7 % (tiny.en) of the words are wrong. GPL-3.0, loaded at run time by the demo and by tests only.
 """
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-#: The two speakers of a call that recognizers understand best: a man and a woman.
+#: The two voices with the lowest word error rates: a man's and a woman's.
 VOICES = ("en-us", "en-us+f3")
 
-_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples go to the callback, and espeak_Synth returns when it has all
+_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: espeak_Synth returns when the callback has got all samples
 _UTF8 = 1
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 _RATE = 1  # espeakRATE
@@ -30,9 +30,16 @@ _RATE = 1  # espeakRATE
 def speak(
     lines: Sequence[tuple[str, str]], *, words_per_minute: int = 160, pause_ms: int = 400
 ) -> tuple[npt.NDArray[np.int16], int]:
-    """Speak (voice, text) lines one after the other: mono samples, and their rate in Hz.
+    """Speak (voice, text) lines one after the other, with pauses between them.
 
-    Not from two threads at once: the library has one voice.
+    Not thread-safe: the library has global state.
+
+    Returns:
+        The samples, mono, of shape (n,), and their rate in Hz.
+
+    Raises:
+        ServerError: the package is missing, or eSpeak NG fails.
+        ValueError: there is no such voice.
     """
     try:
         import espeakng_loader
@@ -46,11 +53,11 @@ def speak(
         raise ServerError(f"eSpeak NG did not start (status {rate}): reinstall with `make clean install`.")
     library.espeak_SetParameter(_RATE, words_per_minute, 0)
     pause = np.zeros(rate * pause_ms // 1000, np.int16)
-    spoken = [part for voice, text in lines for part in (_say(library, voice, text), pause)]
-    return np.concatenate(spoken or [pause]), rate
+    samples = [part for voice, text in lines for part in (_synthesize(library, voice, text), pause)]
+    return np.concatenate(samples or [pause]), rate
 
 
-def _say(library: ctypes.CDLL, voice: str, text: str) -> npt.NDArray[np.int16]:
+def _synthesize(library: ctypes.CDLL, voice: str, text: str) -> npt.NDArray[np.int16]:
     blocks: list[bytes] = []
 
     def keep(samples: int | None, count: int, _events: int | None) -> int:
@@ -58,13 +65,13 @@ def _say(library: ctypes.CDLL, voice: str, text: str) -> npt.NDArray[np.int16]:
             blocks.append(ctypes.string_at(samples, 2 * count))
         return 0
 
-    callback = _CALLBACK(keep)  # named, so that it lives as long as the library may call it
+    callback = _CALLBACK(keep)  # a variable, so that it is not freed while the library may call it
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise ValueError(f"eSpeak NG has no voice {voice!r}")
     encoded = text.encode() + b"\0"
     status = library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _UTF8, None, None)
-    library.espeak_SetSynthCallback(None)  # ours ends with this function
+    library.espeak_SetSynthCallback(None)  # the callback is freed at the end of this function
     if status != 0:
         raise ServerError(f"eSpeak NG could not speak (status {status}): {text[:60]!r}")
     return np.frombuffer(b"".join(blocks), np.int16)

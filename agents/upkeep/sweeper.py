@@ -57,15 +57,18 @@ class Upkeep(StuckJobs, BlobIntents, Protocol):
 class Positions(Protocol):
     """The queries to Kafka that the sweeper needs; see `agents.runtime.kafka.group_positions.GroupPositions`."""
 
-    async def ends(self, topics: Collection[str]) -> dict[Any, int]: ...
+    async def ends(self, topics: Collection[str]) -> dict[Any, int]:
+        """By partition, the ends of these topics now."""
 
-    async def passed(self, groups: Mapping[str, Collection[str]], ends: Mapping[Any, int]) -> bool: ...
+    async def passed(self, groups: Mapping[str, Collection[str]], ends: Mapping[Any, int]) -> bool:
+        """Whether each group has committed past `ends` in each of its topics."""
 
 
 class Commits(Protocol):
     """Stores steps; see `agents.runtime.group_commit.Committer`."""
 
-    async def commit(self, step: Step) -> object: ...
+    async def commit(self, step: Step) -> object:
+        """Return when the step is durable."""
 
 
 @dataclass(frozen=True)

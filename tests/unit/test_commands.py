@@ -581,7 +581,7 @@ def test_everything_wrong_with_files_is_said_before_anything_is_published(tmp_pa
     arguments = publishing(tmp_path / "none.wav", tmp_path, tmp_path / "ok.wav")
 
     with pytest.raises(InvalidInput, match=r"(?s)nothing was published.*none.wav: there is no.*is a folder") as caught:
-        publish.planned(arguments, store)
+        publish.recordings_of(arguments, store)
     assert "ok.wav" not in str(caught.value)
 
 
@@ -599,18 +599,20 @@ def test_options_are_checked_against_the_events_schema(tmp_path, store, options,
     (tmp_path / "a.wav").touch()
 
     with pytest.raises(InvalidInput, match=complaint):
-        publish.planned(publishing(tmp_path / "a.wav", *options), store)
+        publish.recordings_of(publishing(tmp_path / "a.wav", *options), store)
 
 
 def test_a_job_id_is_for_one_recording(tmp_path, store):
     with pytest.raises(InvalidInput, match="--job-id is for one"):
-        publish.planned(publishing("a.wav", "b.wav", "--job-id", "x"), store)
+        publish.recordings_of(publishing("a.wav", "b.wav", "--job-id", "x"), store)
 
 
 def test_a_recording_goes_where_the_fleet_would_keep_it(tmp_path, store):
     path = tmp_path / "Call 1.WAV"
     path.touch()
-    [one] = publish.planned(publishing(path, "--tenant", "acme", "--reference", "call 1", "--metadata", "a=b=c"), store)
+    [one] = publish.recordings_of(
+        publishing(path, "--tenant", "acme", "--reference", "call 1", "--metadata", "a=b=c"), store
+    )
 
     name = f"acme/{ids.job_of_reference('acme', 'call 1')}/original.wav"
     assert one.name == name
@@ -625,7 +627,7 @@ def test_an_odd_extension_does_not_become_part_of_a_name(name):
 
 def test_the_event_is_a_strangers_cloudevent(tmp_path, store):
     (tmp_path / "a.wav").touch()
-    [one] = publish.planned(publishing(tmp_path / "a.wav"), store)
+    [one] = publish.recordings_of(publishing(tmp_path / "a.wav"), store)
     sent = publish.record(one)
     headers = dict(sent["headers"])
 
@@ -636,14 +638,14 @@ def test_the_event_is_a_strangers_cloudevent(tmp_path, store):
 
 async def test_a_job_id_that_holds_another_recording_is_refused(tmp_path, store):
     (tmp_path / "a.wav").write_bytes(b"this")
-    [one] = publish.planned(publishing(tmp_path / "a.wav", "--job-id", "j1"), store)
+    [one] = publish.recordings_of(publishing(tmp_path / "a.wav", "--job-id", "j1"), store)
     await store.put(one.name, b"that", "audio/wav")
 
     with pytest.raises(InvalidInput, match="has another recording already"):
-        await publish._not_taken(one, store)
+        await publish._refuse_other_recording(one, store)
 
     await store.put(one.name, b"this", "audio/wav")
-    await publish._not_taken(one, store)
+    await publish._refuse_other_recording(one, store)
 
 
 def test_places_are_paths_where_they_can_be():
@@ -944,23 +946,23 @@ def test_what_was_said_is_found_in_a_text_or_a_readme_beside_the_recording(tmp_p
     (tmp_path / "README.md").write_text("\n".join(lines))
     (tmp_path / "e.txt").write_text("from a text\n")
 
-    assert demo.said_in(tmp_path / "a.wav") == "he was not"
-    assert demo.said_in(tmp_path / "d.wav") == "plain"
-    assert demo.said_in(tmp_path / "e.wav") == "from a text\n"
-    assert demo.said_in(tmp_path / "b.wav") is None
-    assert demo.said_in(tmp_path / "c.wav") is None
+    assert demo.reference_text(tmp_path / "a.wav") == "he was not"
+    assert demo.reference_text(tmp_path / "d.wav") == "plain"
+    assert demo.reference_text(tmp_path / "e.wav") == "from a text\n"
+    assert demo.reference_text(tmp_path / "b.wav") is None
+    assert demo.reference_text(tmp_path / "c.wav") is None
 
 
 def test_a_folder_stands_for_the_recordings_in_it(tmp_path):
     for name in ("b.flac", "a.WAV", "README.md"):
         (tmp_path / name).touch()
 
-    assert [path.name for path in demo.chosen([tmp_path])] == ["a.WAV", "b.flac"]
+    assert [path.name for path in demo.recordings_in([tmp_path])] == ["a.WAV", "b.flac"]
     with pytest.raises(InvalidInput, match="nothing was started"):
-        demo.chosen([tmp_path / "none.wav"])
+        demo.recordings_in([tmp_path / "none.wav"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match="no recording in this folder"):
-        demo.chosen([tmp_path / "empty"])
+        demo.recordings_in([tmp_path / "empty"])
 
 
 def test_rates_say_what_kind_of_errors_there_were():
@@ -972,7 +974,7 @@ def test_rates_say_what_kind_of_errors_there_were():
 
 
 def test_rates_of_several_recordings_are_pooled():
-    said = demo._together([{"one": Score(1, 0, 0, 10)}, {"one": Score(0, 0, 0, 90)}])
+    said = demo._pooled_rates([{"one": Score(1, 0, 0, 10)}, {"one": Score(0, 0, 0, 90)}])
 
     assert "2 recordings together" in said
     assert "1.00%" in said

@@ -1,4 +1,4 @@
-"""`concord cancel`: ends jobs that nobody wants any more, one or a whole flood of them."""
+"""`concord cancel`: ends one job, or all open jobs of a tenant."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from schemas.printable import printable
 if TYPE_CHECKING:
     from agents.fleet.settings import Settings
 
-DESCRIPTION = """Ends jobs that have not ended: each fails once, with the code `cancelled`, and can be run again
-like any failed job. What waits for being fetched or transcribed is then passed over. What a provider was asked for
-already goes on there, and may be billed. Uploads that no worker has read yet become jobs later: cancel again until none
-is left.
+DESCRIPTION = """Ends jobs that have not ended: each fails once, with the code `cancelled`, and can be run again like
+any failed job. Recordings that wait to be fetched or transcribed are then skipped. Requests already sent to a provider
+go on there, and may be billed. Uploads that no worker has read yet become jobs later: repeat the command until it
+cancels none.
 
   concord cancel JOB                                       one, by its id or its reference
   concord cancel JOB --tenant T                            where several tenants have one of this name
-  concord cancel --all --tenant T                          everything of a tenant that has not ended
-  concord cancel --all --tenant T --status uploaded        only what was not fetched yet (comma list)"""
+  concord cancel --all --tenant T                          every job of a tenant that has not ended
+  concord cancel --all --tenant T --status uploaded        only jobs that are not fetched yet (comma list)"""
 
 
 def add(commands: Any) -> None:
-    """The command."""
+    """Add the command to the parser."""
     command = commands.add_parser(
         "cancel",
-        help="end jobs that nobody wants any more",
+        help="end jobs that have not ended",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("job", metavar="JOB", nargs="?", help="its id or its reference")
-    command.add_argument("--tenant", metavar="T", help="whose job it is, or whose jobs they are")
+    command.add_argument("--tenant", metavar="T", help="the tenant of the job or jobs")
     command.add_argument("--all", action="store_true", help="all open jobs of the tenant")
     command.add_argument("--status", metavar="S", help="with --all: only jobs in these statuses, a comma list")
-    command.add_argument("--reason", metavar="TEXT", default="cancelled by an operator", help="what is told of it")
-    command.add_argument("--yes", action="store_true", help="with --all: do not ask")
+    command.add_argument(
+        "--reason", metavar="TEXT", default="cancelled by an operator", help="the reason in `job.failed`"
+    )
+    command.add_argument("--yes", action="store_true", help="with --all: do not ask for confirmation")
     command.set_defaults(run=run)
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """End one job, or many."""
+    """Cancel one job, or all of a tenant."""
     if bool(arguments.job) == arguments.all:
         raise InvalidInput("say which job, or --all with --tenant")
     if not arguments.all:
@@ -52,7 +54,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
             raise InvalidInput("--status goes with --all")
         return await _one(arguments, settings)
     if not arguments.tenant:
-        raise InvalidInput("--all needs --tenant: nobody cancels everybody's jobs at once")
+        raise InvalidInput("--all needs --tenant: the jobs of all tenants cannot be cancelled at once")
     statuses = _statuses(arguments.status)
     if not arguments.yes and not _confirmed(
         f"End every job of {printable(arguments.tenant)} that is {', '.join(statuses)}?"
@@ -80,7 +82,7 @@ async def _one(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _statuses(text: str | None) -> tuple[str, ...]:
-    """The statuses in a comma list; by default, all of jobs that have not ended."""
+    """The statuses in a comma list; by default, those of all jobs that have not ended. Raises InvalidInput."""
     if text is None:
         return OPEN
     names = tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,4 +1,4 @@
-"""Following jobs while they go through the fleet, and showing where they are: pure lines, a board that redraws them."""
+"""Follows the statuses of jobs, and shows their progress on a terminal."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from schemas.ids import Key
     from schemas.jobs.rows import Job
 
-    #: Asks for a job's row, by tenant and id.
+    #: Reads a job's row, by tenant and id.
     Ask = Callable[[str, str], Awaitable[Job | None]]
 
-#: Seconds between redraws of the board, and between questions to the database.
+#: Seconds between redraws of the board, and between queries to the database.
 REDRAW_S, ASK_S = 0.25, 0.5
 
-#: Seconds for which a database that does not answer is put up with.
+#: Seconds for which the database may be unavailable.
 PATIENCE_S = 30.0
 
-#: Stages of a run in their order; the recognizers stand between the first two.
+#: The stages of a run in their order; the recognizers are between the first two.
 _STAGES = ("intake", "reconcile", "persist")
 
 _MARKS = {"done": "✓", "failed": "✗", "retrying": "↻", "running": "…", "waiting": "·"}
 _BLOCKS = " ▏▎▍▌▋▊▉"
 
 
-def shown(status: JobStatus) -> JobStatus:
-    """The status with everything that strangers wrote in it safe for a terminal."""
+def printable_status(status: JobStatus) -> JobStatus:
+    """The status with all texts from producers and providers made safe for a terminal."""
     steps = {
         printable(name): step.model_copy(update={"error": _one_line(step.error)}) for name, step in status.steps.items()
     }
@@ -73,9 +73,9 @@ def seconds(step: StepState, now: datetime) -> float | None:
 
 
 def steps_of(status: JobStatus) -> list[tuple[str, StepState]]:
-    """The steps that have begun, in the order of the pipeline."""
-    heard = sorted(name for name in status.steps if name not in _STAGES)
-    order = [_STAGES[0], *heard, *_STAGES[1:]]
+    """The steps that have started, in the order of the pipeline."""
+    recognizers = sorted(name for name in status.steps if name not in _STAGES)
+    order = [_STAGES[0], *recognizers, *_STAGES[1:]]
     return [(name, status.steps[name]) for name in order if name in status.steps]
 
 
@@ -84,27 +84,27 @@ def short_step(name: str, step: StepState, now: datetime) -> str:
     parts = [name.removeprefix("transcribe."), _MARKS[step.state]]
     if step.state == "running" and step.progress is not None:
         parts.append(f"{step.progress:.0%}")
-    took = seconds(step, now)
-    if took is not None:
-        parts.append(f"{took:.1f} s")
+    duration_s = seconds(step, now)
+    if duration_s is not None:
+        parts.append(f"{duration_s:.1f} s")
     return " ".join(parts)
 
 
 def line(label: str, status: JobStatus | None, now: datetime) -> str:
-    """One job in one line."""
+    """One job in one line; without a status, as waiting for intake."""
     if status is None:
         return f"{label}  ▕{bar(0)}▏   0 %  waiting for intake"
-    status = shown(status)
+    status = printable_status(status)
     steps = "   ".join(short_step(name, step, now) for name, step in steps_of(status))
-    said = f"{label}  ▕{bar(status.progress)}▏ {status.progress:4.0%}  {status.status:<12}  {steps}"
-    return f"{said}   {status.reason}" if status.reason else said
+    text = f"{label}  ▕{bar(status.progress)}▏ {status.progress:4.0%}  {status.status:<12}  {steps}"
+    return f"{text}   {status.reason}" if status.reason else text
 
 
 def table(status: JobStatus, now: datetime) -> str:
-    """One job in full: what, where, how far, each step with its time and attempts, and why it failed."""
-    status = shown(status)
-    named = f", reference {status.reference}" if status.reference else ""
-    rows = [f"{status.filename}  (job {status.job_id}{named}, tenant {status.tenant_id}, run {status.run})"]
+    """One job in full: its names, status and times, each step with its attempts, and the reason if it failed."""
+    status = printable_status(status)
+    reference = f", reference {status.reference}" if status.reference else ""
+    rows = [f"{status.filename}  (job {status.job_id}{reference}, tenant {status.tenant_id}, run {status.run})"]
     rows.append(f"{status.status}  ▕{bar(status.progress)}▏ {status.progress:.0%}")
     rows.append(f"since {_time(status.created_at)}, last change {_time(status.updated_at)}")
     rows += ["", f"  {'step':<28} {'state':<13} {'started':<20} {'seconds':>8} {'tries':>6}"]
@@ -113,17 +113,17 @@ def table(status: JobStatus, now: datetime) -> str:
         rows += [
             "",
             f"failed: {status.reason}",
-            "`concord dlq list` shows what was given up, `concord dlq replay` tries it again.",
+            "`concord dlq list` shows the dead letters, `concord dlq replay` retries one.",
         ]
     return "\n".join(rows)
 
 
 def _step_row(name: str, step: StepState, now: datetime) -> str:
-    took = seconds(step, now)
-    shown = f"{took:8.1f}" if took is not None else " " * 8
+    duration_s = seconds(step, now)
+    duration = f"{duration_s:8.1f}" if duration_s is not None else " " * 8
     share = f" {step.progress:.0%}" if step.state == "running" and step.progress is not None else ""
     state = f"{_MARKS[step.state]} {name:<28} {step.state + share:<13}"
-    row = f"{state} {_time(step.started_at):<20} {shown} {step.attempts or '':>6}"
+    row = f"{state} {_time(step.started_at):<20} {duration} {step.attempts or '':>6}"
     return f"{row}  {step.error}" if step.error else row
 
 
@@ -132,27 +132,27 @@ def _time(moment: datetime | None) -> str:
 
 
 class Board:
-    """Where some jobs are: on a terminal a line each, redrawn in place; elsewhere a line per change."""
+    """Shows the progress of some jobs: on a terminal a line for each, redrawn in place; elsewhere a line per change."""
 
     def __init__(self, labels: Mapping[Key, str], out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
         safe = {key: printable(label) for key, label in labels.items()}
         width = max(map(len, safe.values()), default=0)
         self._labels = {key: label.ljust(width) for key, label in safe.items()}
-        self._known: dict[Key, JobStatus] = {}
+        self._statuses: dict[Key, JobStatus] = {}
         self._drawn = 0
         self._live = self._out.isatty()
 
     def update(self, status: JobStatus) -> None:
         """Show a newer status of one of the jobs."""
         key = status.tenant_id, status.job_id
-        self._known[key] = status
+        self._statuses[key] = status
         if not self._live:
             print(f"{datetime.now():%H:%M:%S}  {self._line(key)}", file=self._out, flush=True)  # noqa: DTZ005 - for people
 
     @contextlib.asynccontextmanager
     async def shown(self) -> AsyncIterator[Board]:
-        """Keep the lines on the terminal fresh for as long as the context lasts."""
+        """Redraw the lines on the terminal for the duration of the context."""
         drawing = asyncio.create_task(self._redraw()) if self._live else None
         try:
             yield self
@@ -167,7 +167,7 @@ class Board:
             await asyncio.sleep(REDRAW_S)
 
     def draw(self) -> None:
-        """Write all lines over the ones before."""
+        """Write all lines over the previous ones."""
         width, height = shutil.get_terminal_size()
         lines = [self._line(key)[: width - 1] for key in self._labels]
         if len(lines) >= height:
@@ -178,55 +178,60 @@ class Board:
         self._drawn = len(lines)
 
     def _line(self, key: Key) -> str:
-        return line(self._labels[key], self._known.get(key), datetime.now(UTC))
+        return line(self._labels[key], self._statuses.get(key), datetime.now(UTC))
 
     def _summary(self) -> str:
-        ended = [status.status for status in self._known.values()]
-        share = sum(status.progress for status in self._known.values()) / len(self._labels)
-        done, failed = ended.count("completed"), ended.count("failed")
-        return f"{len(self._labels)} recordings  ▕{bar(share)}▏ {share:4.0%}  {done} completed, {failed} failed"
+        names = [status.status for status in self._statuses.values()]
+        share = sum(status.progress for status in self._statuses.values()) / len(self._labels)
+        completed, failed = names.count("completed"), names.count("failed")
+        return f"{len(self._labels)} recordings  ▕{bar(share)}▏ {share:4.0%}  {completed} completed, {failed} failed"
 
 
 class Follower:
-    """Statuses of jobs from a moment on: what `job.status` says, or the database where that is silent."""
+    """Reads newer statuses of jobs from the topic `job.status`, and from the database; either may be left out."""
 
     def __init__(self, consumer: Any = None, ask: Ask | None = None) -> None:
+        """`consumer` is assigned to `job.status`; `ask` reads a job from the database."""
         self._consumer = consumer
         self._ask = ask
-        self._known: dict[str, dict[str, Any]] = {}
+        #: By job key, the newest version that was returned, in the form that `track.newest` reads.
+        self._versions: dict[str, dict[str, Any]] = {}
         self._asked_at = self._answered_at = -math.inf
 
     async def until_ended(self, jobs: Collection[Key]) -> AsyncIterator[JobStatus]:
-        """Every newer status of these jobs, until the run of each has ended."""
-        waiting, self._answered_at = set(jobs), time.monotonic()
-        while waiting:
-            for status in [*await self._read(waiting), *await self._look(waiting)]:
+        """Every newer status of these jobs, until the run of each has ended.
+
+        Raises Unavailable when the database does not answer for `PATIENCE_S`.
+        """
+        open_jobs, self._answered_at = set(jobs), time.monotonic()
+        while open_jobs:
+            for status in [*await self._from_kafka(open_jobs), *await self._from_database(open_jobs)]:
                 yield status
                 if status.status in TERMINAL:
-                    waiting.discard((status.tenant_id, status.job_id))
+                    open_jobs.discard((status.tenant_id, status.job_id))
 
-    async def _read(self, wanted: Collection[Key]) -> list[JobStatus]:
+    async def _from_kafka(self, jobs: Collection[Key]) -> list[JobStatus]:
         if self._consumer is None:
             await asyncio.sleep(REDRAW_S)
             return []
         batch = await self._consumer.getmany(timeout_ms=int(REDRAW_S * 1000))
-        keys = {job_key(*key) for key in wanted}
-        found = [self._newer(record, keys) for records in batch.values() for record in records]
-        return [status for status in found if status is not None]
+        keys = {job_key(*key) for key in jobs}
+        statuses = [self._newer(record, keys) for records in batch.values() for record in records]
+        return [status for status in statuses if status is not None]
 
-    def _newer(self, record: Any, wanted: Collection[str]) -> JobStatus | None:
-        if (record.key or b"").decode("utf-8", "replace") not in wanted:
+    def _newer(self, record: Any, keys: Collection[str]) -> JobStatus | None:
+        if (record.key or b"").decode("utf-8", "replace") not in keys:
             return None
-        with contextlib.suppress(MalformedEvent):  # the fleet's `track` keeps it in the dead letters
-            return self._remembered(newest(self._known.get, clients.record_of(record)))
+        with contextlib.suppress(MalformedEvent):  # the fleet's `track` writes it to the dead letters
+            return self._remember(newest(self._versions.get, clients.record_of(record)))
         return None
 
-    async def _look(self, wanted: Collection[Key]) -> list[JobStatus]:
+    async def _from_database(self, keys: Collection[Key]) -> list[JobStatus]:
         if self._ask is None or time.monotonic() - self._asked_at < ASK_S:
             return []
         self._asked_at = time.monotonic()
         try:
-            jobs = [await self._ask(*key) for key in sorted(wanted)]
+            jobs = [await self._ask(*key) for key in sorted(keys)]
         except Unavailable:
             if time.monotonic() - self._answered_at > PATIENCE_S:
                 raise
@@ -235,24 +240,24 @@ class Follower:
         newer = [
             job
             for job in jobs
-            if job is not None and job.version > self._known.get(job_key(*job.key), {"version": 0})["version"]
+            if job is not None and job.version > self._versions.get(job_key(*job.key), {"version": 0})["version"]
         ]
-        return [status for status in (self._remembered(status_of(job)) for job in newer) if status is not None]
+        return [status for status in (self._remember(status_of(job)) for job in newer) if status is not None]
 
-    def _remembered(self, status: JobStatus | None) -> JobStatus | None:
+    def _remember(self, status: JobStatus | None) -> JobStatus | None:
         if status is not None:
-            self._known[key_of(status)] = {"version": status.version}
+            self._versions[key_of(status)] = {"version": status.version}
         return status
 
 
 @contextlib.asynccontextmanager
 async def following(where: Kafka, ask: Ask | None = None) -> AsyncIterator[Follower]:
-    """A follower of everything that is said on `job.status` from now on."""
+    """A follower of all records on `job.status` from now on. Raises NotFound and Unavailable."""
     partitions = await reach.partitions_of(where, topics.STATUS.name)
     async with reach.started(where, clients.consumer(where)) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_end(*partitions)
-        # The seek is lazy: only a position fixes where "now" is.
+        # The seek is lazy: only reading a position fixes the offset.
         for partition in partitions:
             await consumer.position(partition)
         yield Follower(consumer, ask)

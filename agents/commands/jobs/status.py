@@ -1,4 +1,4 @@
-"""`concord status` and `concord watch`: where a job is, from PostgreSQL, which has the truth."""
+"""`concord status` and `concord watch`: show a job's status from PostgreSQL, once or until its run has ended."""
 
 from __future__ import annotations
 
@@ -20,66 +20,66 @@ if TYPE_CHECKING:
     from sinks.postgres.database import Postgres
     from sinks.postgres.reader import Reader
 
-#: Seconds for which `watch` waits for a job that is not known yet: its upload may be on its way.
+#: Seconds for which `watch` waits for a job that does not exist yet: its upload may not be read yet.
 APPEARS_S = 15.0
 
-STATUS = """Shows where a job is: every step with its time and attempts, and the reason if it failed.
+STATUS = """Shows a job's status: every step with its time and attempts, and the reason if it failed.
 
   concord status 4be0643f-1d98-573b-97cd-ca98a65347dd
-  concord status order-1234 --tenant acme --json | jq .status        (by the reference that the upload brought)
+  concord status order-1234 --tenant acme --json | jq .status        (by the reference in the upload)
 
-Ends with 0, or with 2 when there is no such job, or several tenants have one of that name."""
+The exit status is 0, or 2 when there is no such job, or several tenants have one of that name."""
 
-WATCH = """Shows where a job is until its run has ended.
+WATCH = """Shows a job's status until its run has ended.
 
   concord watch 4be0643f-1d98-573b-97cd-ca98a65347dd
 
-On a terminal one line, kept fresh; elsewhere a line per change (with --json an object per change).
-Ends with 0 when the job was completed, 1 when it failed, 2 when there is no such job."""
+On a terminal one line, updated in place; elsewhere one line for each change (with --json one object for each change).
+The exit status is 0 when the job was completed, 1 when it failed, 2 when there is no such job."""
 
 
 def add(commands: Any) -> None:
-    """The two commands."""
-    for name, does, description, run in (
-        ("status", "where a job is", STATUS, run_status),
+    """Add the two commands to the parser."""
+    for name, summary, description, run in (
+        ("status", "a job's status", STATUS, run_status),
         ("watch", "follow a job until it has ended", WATCH, run_watch),
     ):
         raw = argparse.RawDescriptionHelpFormatter
-        command = commands.add_parser(name, help=does, description=description, formatter_class=raw)
-        command.add_argument("job", metavar="JOB", help="its id, as `concord publish` said it, or its reference")
+        command = commands.add_parser(name, help=summary, description=description, formatter_class=raw)
+        command.add_argument("job", metavar="JOB", help="its id, as `concord publish` prints it, or its reference")
         command.add_argument(
-            "--tenant", metavar="T", help="whose job it is; needed where several have one of that name"
+            "--tenant", metavar="T", help="the job's tenant; needed where several have a job of that name"
         )
         command.add_argument("--json", action="store_true", help="as JSON, in the form of the topic job.status")
         command.set_defaults(run=run)
 
 
 async def run_status(arguments: argparse.Namespace, settings: Settings) -> int:
-    """One look."""
+    """Print the job's status."""
     async with reach.both(reach.addressed(settings)) as (database, reader):
         job = await reach.job_named(arguments.job, arguments.tenant, reader)
         if job is None:
             raise _unknown(arguments.job)
-        dumped = printable_json(status_of(job).model_dump_json(indent=2)) if arguments.json else None
-        print(dumped or await _told(job, database))
+        document = printable_json(status_of(job).model_dump_json(indent=2)) if arguments.json else None
+        print(document or await _text(job, database))
     return 0
 
 
-async def _told(job: Job, database: Postgres) -> str:
-    told = table(status_of(job), datetime.now(UTC))
+async def _text(job: Job, database: Postgres) -> str:
+    steps = table(status_of(job), datetime.now(UTC))
     requests = await database.requests(*job.key, job.run)
-    heard = [
+    hypotheses = [
         f"  {printable(r.provider):<28} {r.word_count or 0} words, confidence {r.confidence or 0:.0%}"
         for r in requests
         if r.state == "done"
     ]
-    return "\n".join([told, *(["", "heard:", *heard] if heard else [])])
+    return "\n".join([steps, *(["", "heard:", *hypotheses] if hypotheses else [])])
 
 
 async def run_watch(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Look until it has ended."""
+    """Print each change of the job's status until its run has ended."""
     async with reach.both(reach.addressed(settings)) as (database, reader):
-        job = await _appeared(arguments.job, arguments.tenant, reader)
+        job = await _wait_for_job(arguments.job, arguments.tenant, reader)
         board = Board({job.key: job.filename})
         status = status_of(job)
         if arguments.json:
@@ -92,13 +92,13 @@ async def run_watch(arguments: argparse.Namespace, settings: Settings) -> int:
     return int(status.status == "failed")
 
 
-async def _appeared(name: str, tenant: str | None, reader: Reader) -> Job:
-    until = time.monotonic() + APPEARS_S
+async def _wait_for_job(name: str, tenant: str | None, reader: Reader) -> Job:
+    deadline = time.monotonic() + APPEARS_S
     while True:
         job = await reach.job_named(name, tenant, reader)
         if job is not None:
             return job
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise _unknown(name)
         await asyncio.sleep(ASK_S)
 

@@ -1,4 +1,4 @@
-"""`concord usage`: what providers' requests used up, and what that cost."""
+"""`concord usage`: adds up the units consumed at recognizers and adjudicators, and their cost."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from agents.fleet.settings import Settings
     from sinks.postgres.reader import Reader, Used
 
-DESCRIPTION = """Adds up what was asked of recognizers and judges: seconds of audio, requests, tokens.
+DESCRIPTION = """Adds up the units consumed at recognizers and adjudicators: seconds of audio, requests, tokens.
 
   concord usage                                       this month, by tenant
   concord usage --tenant acme --by job                each of a tenant's jobs
   concord usage --job order-1234 --since 2026-01-01   one job, by its id or reference
   concord usage --since 2026-10-01 --until 2026-11-01 --json
 
-With prices it says what that cost, at the prices of now:
+With prices, also their cost at the current prices:
 
   export CONCORD_PRICES=assemblyai:audio_seconds=0.21/3600,gemini:prompt_tokens=0.30/1000000"""
 
 
 def add(commands: Any) -> None:
-    """The command."""
+    """Add the command to the parser."""
     command = commands.add_parser(
         "usage",
-        help="what providers' requests used up, and cost",
+        help="units consumed at providers, and their cost",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,12 +46,12 @@ def add(commands: Any) -> None:
     command.add_argument("--job", metavar="JOB", help="only this job's, named by its id or reference")
     command.add_argument("--since", metavar="TIME", type=moment, help="in UTC (default: the first of this month)")
     command.add_argument("--until", metavar="TIME", type=moment, help="in UTC, itself not included (default: now)")
-    command.add_argument("--json", action="store_true", help="a JSON object per row")
+    command.add_argument("--json", action="store_true", help="one JSON object for each row")
     command.set_defaults(run=run)
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Ask, add up, print."""
+    """Print the rows of usage as a table, or as JSON."""
     until = arguments.until or datetime.now(UTC)
     since = arguments.since or datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     async with reach.reader(reach.addressed(settings)) as reader:
@@ -76,7 +76,7 @@ async def _of_job(name: str, tenant: str | None, since: datetime, until: datetim
 
 
 def table(rows: Sequence[Used], prices: Mapping[str, float]) -> str:
-    """A line for each, and the total where there are prices."""
+    """A line for each row, and a total where there are prices; `rows` must not be empty."""
     width = 38 if rows[0].job_id is not None else 0
 
     def line(tenant: str, job: str, provider: str, unit: str, quantity: str, money: str) -> str:
@@ -84,14 +84,14 @@ def table(rows: Sequence[Used], prices: Mapping[str, float]) -> str:
         return f"{tenant:<20} {job:<{width}}{provider:<24} {unit:<18} {quantity:>14} {money:>10}"
 
     costs = [cost(row, prices) for row in rows]
-    shown = [line("tenant", "job" if width else "", "provider", "unit", "quantity", "cost")]
-    shown += [
+    lines = [line("tenant", "job" if width else "", "provider", "unit", "quantity", "cost")]
+    lines += [
         line(row.tenant_id, row.job_id or "", row.provider, row.unit, f"{row.quantity:,.0f}", _money(amount))
         for row, amount in zip(rows, costs, strict=True)
     ]
     if prices:
-        shown.append(line("total", "", "", "", "", _money(sum(amount or 0 for amount in costs))))
-    return "\n".join(shown)
+        lines.append(line("total", "", "", "", "", _money(sum(amount or 0 for amount in costs))))
+    return "\n".join(lines)
 
 
 def _money(amount: float | None) -> str:

@@ -226,10 +226,7 @@ class PartitionRecords:
                 reason = f"record {index + 1} of {header.record_count} in its batch: {stream.error or lost}"
                 yield self._unread(raw, expected, header.last_offset, reason)
                 return
-            declared = header.base_offset + record.offset_delta
-            remaining = header.record_count - 1 - index  # each of them has an offset, too
-            in_order = expected <= declared <= header.last_offset - remaining
-            offset = declared if not header.dense and in_order else expected
+            offset = _assigned_offset(header, record.offset_delta, index, expected)
             surplus = index == header.record_count - 1 and bool(stream.read_some(1))
             if surplus and offset == header.last_offset:
                 record = record._replace(flaw=record.flaw or Flaw(_SURPLUS))
@@ -309,6 +306,14 @@ class FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no
 def install() -> None:
     """Replace the parser of every aiokafka consumer in this process: aiokafka has no setting for one consumer."""
     fetcher.MemoryRecords, fetcher.PartitionRecords, fetcher.FetchResult = FetchedData, PartitionRecords, FetchResult
+
+
+def _assigned_offset(header: BatchHeader, delta: int, index: int, expected: int) -> int:
+    """The offset of the record at `index`, which declares this delta: at least `expected`, in order with the others."""
+    declared = header.base_offset + delta
+    remaining = header.record_count - 1 - index  # each of them has an offset, too
+    in_order = expected <= declared <= header.last_offset - remaining
+    return declared if not header.dense and in_order else expected
 
 
 def _parsed_at_once(header: BatchHeader, batch: bytes) -> list[tuple[int, Any]] | None:

@@ -98,9 +98,9 @@ class Relay:
             except (KafkaError, TimeoutError, Unavailable, *AWAY) as exc:
                 reason = str(exc) or type(exc).__name__
                 detailed = log.isEnabledFor(logging.DEBUG)
-                log.warning("relay %d restarts: %s: %s", self._shard, type(exc).__name__, reason, exc_info=detailed)
+                log.warning("relay %d starts again: %s: %s", self._shard, type(exc).__name__, reason, exc_info=detailed)
             except Exception:
-                log.exception("relay %d restarts", self._shard)
+                log.exception("relay %d starts again", self._shard)
             await asyncio.sleep(min(RESTART_S * 2.0 ** min(self._failures, 10), MAX_RESTART_S))
             self._failures += 1
 
