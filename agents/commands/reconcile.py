@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from agents.commands.jobs import transcript
-from agents.llm.adjudicator import SpanAdjudicator, Whose
+from agents.llm.adjudicator import RunId, SpanAdjudicator
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError
@@ -138,7 +138,7 @@ async def _adjudicated(decided: Reconciliation, settings: Settings) -> Reconcili
         raise SettingsError("--adjudicate: GEMINI_API_KEY is not set")
     try:
         spans = SpanAdjudicator(adjudicator, MemoryDatabase(), settings.gemini_spans)
-        return await spans.adjudicated(decided, Whose("local", "local", 1))
+        return await spans.adjudicated(decided, RunId("local", "local", 1))
     finally:
         await adjudicator.close()
 

@@ -24,7 +24,6 @@ from prometheus_client import generate_latest
 
 from agents.asr.paid_calls import PaidCalls
 from agents.asr.protocols import (
-    Adjudicator,
     ChunkedRecognizer,
     LocalRecognizer,
     Recognizer,
@@ -37,6 +36,7 @@ from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.gauges import WORKER, observe
 from agents.fleet.settings import Settings
 from agents.llm.adjudicator import SpanAdjudicator
+from agents.llm.protocols import Adjudicator
 from agents.media.clips import Clips
 from agents.media.probe_pool import ProbePool
 from agents.media.source.audio_source import AudioSource

@@ -11,7 +11,7 @@ from importlib.resources import files
 import pytest
 from aiohttp.test_utils import unused_port
 
-from agents.llm.gemini import PROMPT, Gemini, asked, read
+from agents.llm.gemini import PROMPT, Gemini, parse, user_message
 from agents.llm.scripted import ScriptedAdjudicator
 from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.words import Question
@@ -219,11 +219,11 @@ async def test_the_judge_sees_no_recognizer_no_job_and_what_is_said_cannot_leave
 def test_the_message_and_the_reading_of_answers_agree_about_numbers():
     questions = [question(1, "x", "y")]
 
-    assert '"1": "x"' in asked(questions, None)
-    assert read(questions, '{"answers": [{"id": "p1", "choice": 2}]}', None) == ({"hash-1": 1}, {})
+    assert '"1": "x"' in user_message(questions, None)
+    assert parse(questions, '{"answers": [{"id": "p1", "choice": 2}]}', None) == ({"hash-1": 1}, {})
     for wrong in ("0", "-1", "3", "1.0", "two", "", "01x", "٢", None, [1], True):
         said = json.dumps({"answers": [{"id": "p1", "choice": wrong}]})
-        choices, faults = read(questions, said, None)
+        choices, faults = parse(questions, said, None)
         assert (choices, list(faults)) == ({}, ["hash-1"])
 
 
