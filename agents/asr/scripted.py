@@ -143,7 +143,7 @@ class Scripted:
         try:
             return json.loads(text)
         except ValueError as exc:
-            raise Transient(f"{self.name} answered {method} {path} with a body that is not JSON") from exc
+            raise Transient(f"{self.name} answered {method} {path} with a body that is no JSON") from exc
 
     def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
         message = f"{self.name} answered {response.status} to {response.method} {response.url.path}: {text[:200]}"

@@ -111,7 +111,7 @@ class Client:
         try:
             return response.json()
         except ValueError:
-            raise Transient(f"{self._provider} answered {operation} with a body that is not JSON") from None
+            raise Transient(f"{self._provider} answered {operation} with a body that is no JSON") from None
 
     def _refusal(self, operation: str, response: httpx.Response) -> Exception:
         status, pause_s = response.status_code, seconds_of(response.headers)
