@@ -16,13 +16,13 @@ from sinks.postgres.coalesce import Coalesce
 log = logging.getLogger(__name__)
 
 #: Seconds between two refreshes of the shared state: queued requests, and pauses that other workers caused.
-LOOK_S = 1.0
+REFRESH_S = 1.0
 
 #: Seconds after its last refresh for which a worker counts as present.
 PRESENT_S = 10.0
 
 #: Seconds of the second queue, at most, in which calls that are made late are spaced again.
-LINE_S = 3.0
+QUEUE_S = 3.0
 
 #: Seconds of pause that a call waits for in the middle of its work, by default.
 WAIT_S = 10.0
@@ -57,17 +57,17 @@ class ProviderLimiter:
         if self.here:
             self.slots = min(self.here, self.slots or self.here)
 
-    async def run(self, seen: Callable[[Traffic], None]) -> None:
-        """Refresh the state for ever; calls `seen` after each refresh."""
+    async def run(self, on_refresh: Callable[[Traffic], None]) -> None:
+        """Refresh the state for ever; calls `on_refresh` after each refresh."""
         while True:
             try:
-                await self.look()
-                seen(self.traffic)
+                await self.refresh()
+                on_refresh(self.traffic)
             except Unavailable:
                 log.debug("the limits of %s are not refreshed: the database is away", self.provider)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(REFRESH_S)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Grant free slots to queued requests, and read the current pause. Raises `Unavailable`."""
         if self.here:
             present = await self.database.register_worker(f"local {self.provider}", self.holder, PRESENT_S)
@@ -87,21 +87,21 @@ class ProviderLimiter:
         return self.slots is not None or self.interval_s > 0
 
     async def reserve_call(self, *, reserved: bool) -> float:
-        """0 if a call may be made now, otherwise the seconds until the slot that is reserved for the caller.
+        """0 if a call may be made now, otherwise the seconds until the time that is reserved for the caller.
 
-        The caller then calls again with `reserved`. Callers that missed their reserved slot, because our own servers
+        The caller then calls again with `reserved`. Callers that missed their reserved time, because our own servers
         were blocked, are spaced again in a second, short queue, to avoid a burst. Raises `Unavailable`.
         """
         pause_s = await self.pause_s()
         if not self.interval_s:
             return pause_s
-        caller = object()  # unique, so that `Coalesce` gives each caller a slot of its own
+        caller = object()  # unique, so that `Coalesce` reserves a time for each caller
         if (pause_s or not reserved) and (wait_s := await self._reserve(caller)):
             return wait_s
-        line_s = await self.database.space_calls(self.provider, 1, self.interval_s, LINE_S)
-        if line_s is None:
-            return max(LINE_S, await self._reserve(caller))
-        await asyncio.sleep(line_s)
+        queue_s = await self.database.space_calls(self.provider, 1, self.interval_s, QUEUE_S)
+        if queue_s is None:
+            return max(QUEUE_S, await self._reserve(caller))
+        await asyncio.sleep(queue_s)
         return await self.pause_s()  # a pause may have begun meanwhile
 
     async def wait(self) -> None:
@@ -129,18 +129,18 @@ class ProviderLimiter:
         return left * random.uniform(1.0, 1.25)  # noqa: S311 - chance, not a secret
 
     async def _reserve_calls(self, callers: Sequence[object]) -> list[float]:
-        """Seconds until the slot of each caller: one statement for all concurrent callers."""
+        """Seconds until the reserved time of each caller: one statement for all concurrent callers."""
         first = await self.database.reserve_calls(self.provider, len(callers), self.interval_s)
         return [first + number * self.interval_s for number in range(len(callers))]
 
     async def failed(self, exc: Transient) -> None:
         """Record a failed call in the circuit breaker; this may start a pause for all workers."""
         await self.database.provider_failed(self.provider, exc.retry_after)
-        await self.look()
+        await self.refresh()
 
     async def worked(self) -> None:
         """Record an answered call in the circuit breaker. Skipped while PostgreSQL is away: the call did not fail."""
         if self.traffic.failures:
             with contextlib.suppress(Unavailable):
                 await self.database.provider_worked(self.provider)
-                await self.look()
+                await self.refresh()

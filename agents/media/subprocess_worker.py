@@ -80,9 +80,11 @@ class _Child:
 
     @property
     def alive(self) -> bool:
+        """Whether the process has not ended."""
         return self.process.returncode is None
 
     def kill(self) -> None:
+        """Send SIGKILL, if the process has not ended."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 # Not process.kill(): that polls first, and so takes the exit status from asyncio's child watcher.

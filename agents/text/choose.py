@@ -71,7 +71,7 @@ class _Writer:
         self.decisions: list[Decision] = []
         self.chosen: list[int] = []
         self.names = [column.hypothesis.provider for column in columns]
-        self.everyone = tuple(sorted(self.names))
+        self.all_names = tuple(sorted(self.names))
         #: Columns, the best punctuated first.
         self.order = sorted(range(len(columns)), key=lambda k: -best_written(columns[k].hypothesis))
         self.best = self.order[0]
@@ -109,9 +109,9 @@ class _Writer:
         word = self.words[best][self.first[best][at[best]]]
         if word.start_ms is None or word.end_ms is None or self.graded:
             cells = [self.words[k][self.first[k][at[k]]] for k in self.order]
-            reading = self._reading(cells, self.everyone, chance, slot)
+            reading = self._reading(cells, self.all_names, chance, slot)
         else:
-            reading = Reading(word.text, self.everyone, chance, word.start_ms, word.end_ms)
+            reading = Reading(word.text, self.all_names, chance, word.start_ms, word.end_ms)
         self.decisions.append(Decision(reading, (), self.rule, self.speakers[slot] if self.speakers else None))
         self.chosen.append(best)
 

@@ -50,7 +50,7 @@ def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None 
 
 
 def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Compared:
-    """As `reconcile`, but returns the word network, too."""
+    """As `reconcile`, but returns the word network, too. Raises as `reconcile` does."""
     if not hypotheses:
         raise ValueError("nothing to reconcile: no hypothesis was given")
     calibration = calibration or shipped()

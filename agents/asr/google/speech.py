@@ -5,7 +5,6 @@ of requests, the reading of answers, and the translation of errors.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections import Counter
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from agents.asr.google.credentials import load_credentials
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
 from schemas.words import Hypothesis, Word
 
@@ -343,41 +343,6 @@ def _imported(file: Path | None) -> Credentials | None:
     # At level DEBUG, the SDK writes every recording and every transcript to the log.
     logging.getLogger("google").setLevel(logging.INFO)
     return None if file is None else load_credentials(file)
-
-
-def load_credentials(file: Path) -> Credentials:
-    """The credentials in a key file of the Google Cloud console or of `gcloud`.
-
-    Raises:
-        SettingsError: The file cannot be used; the text contains nothing of the file's content.
-    """
-    from google.auth.exceptions import GoogleAuthError
-
-    try:
-        kind, info = _parsed(file)
-        match kind:
-            case "service_account":
-                from google.oauth2 import service_account
-
-                return service_account.Credentials.from_service_account_info(info)  # type: ignore[no-any-return,no-untyped-call]
-            case "authorized_user":
-                from google.oauth2 import credentials
-
-                return credentials.Credentials.from_authorized_user_info(info)  # type: ignore[no-any-return,no-untyped-call]
-            case "external_account":
-                from google.auth import identity_pool
-
-                return identity_pool.Credentials.from_info(info)  # type: ignore[no-any-return,no-untyped-call]
-    except (OSError, ValueError, KeyError, GoogleAuthError) as exc:
-        problem = f"{file} cannot be used ({exc.strerror if isinstance(exc, OSError) else type(exc).__name__})"
-        raise SettingsError(f"GOOGLE_APPLICATION_CREDENTIALS: {problem}") from None
-    types = "service_account, authorized_user or external_account"
-    raise SettingsError(f"GOOGLE_APPLICATION_CREDENTIALS: {file} is no key file: its type is not {types}")
-
-
-def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
-    info = json.loads(file.read_bytes())
-    return (str(info.get("type")), info) if isinstance(info, dict) else ("", {})
 
 
 def _client(endpoint: str, credentials: Credentials | None) -> SpeechAsyncClient:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from agents.asr.google.speech import load_credentials
+from agents.asr.google.credentials import load_credentials
 from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
 from schemas.retry_after import seconds_of
 
@@ -65,7 +65,7 @@ class Bucket:
         self._closed = False
 
     async def put(self, name: str, file: Path, content_type: str) -> str:
-        """Store a file under an unused name; returns its URI. A failed upload stores nothing."""
+        """Store a file under an unused name; returns its URI. A failed one stores nothing. Raises as `Bucket` says."""
         size = (await asyncio.to_thread(file.stat)).st_size
         try:
             async with asyncio.timeout(None) as limit:

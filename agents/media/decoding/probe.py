@@ -31,7 +31,7 @@ TOLERATED_DAMAGE = 0.2
 #: Share of the length in a header that may be missing, and never less than this many seconds: encoders round and pad.
 TOLERATED_LOSS, TOLERATED_LOSS_S = 0.01, 0.25
 #: Seconds between two comparisons of the channels, and the share of these from which opposed channels get a note.
-LOOK_S, OPPOSED_SHARE = 2.0, 0.05
+COMPARE_S, OPPOSED_SHARE = 2.0, 0.05
 #: Zeros at the end of a file from which they are taken for missing content and not for padding.
 EMPTY_BYTES = 4096
 
@@ -117,16 +117,18 @@ class _Levels:
     _opposed: int = 0
 
     def add(self, recording: Recording, frame: av.AudioFrame) -> None:
+        """Examine a frame."""
         samples = tracks.amplitudes(frame)
         if tracks.peak(samples) <= SILENT_PEAK:
             return
         self.silent = False
         if recording.tally.end_s >= self.next_s:
-            self.next_s = recording.tally.end_s + LOOK_S if len(samples) > 1 else math.inf
+            self.next_s = recording.tally.end_s + COMPARE_S if len(samples) > 1 else math.inf
             self._compared += 1
             self._opposed += bool(opposed(samples).any())
 
     def notes(self) -> list[str]:
+        """A note about opposed channels, if there are many."""
         share = self._opposed / self._compared if self._compared else 0.0
         if share < OPPOSED_SHARE:
             return []

@@ -354,11 +354,13 @@ class _PatchedFile:
         self.tell = file.tell
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See `io.IOBase.seek`."""
         if whence == os.SEEK_END:
             offset, whence = self._end + offset, os.SEEK_SET
         return self._file.seek(offset, whence)
 
     def read(self, size: int) -> bytes:
+        """See `io.RawIOBase.read`."""
         start = self._file.tell()
         original = self._file.read(max(0, min(size, self._end - start)))
         offset = self._offset - start

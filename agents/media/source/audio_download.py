@@ -85,6 +85,7 @@ class _Resolver(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - aiohttp wants addresses of all families
     ) -> list[ResolveResult]:
+        """See `AbstractResolver`. Raises OSError."""
         addresses = await asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host, port)
         return [
             ResolveResult(hostname=host, host=address[0], port=port, family=family, proto=proto, flags=0)

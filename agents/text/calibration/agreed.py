@@ -28,7 +28,7 @@ def agreed_evidence(view: View) -> Evidence:
     network, knowledge, language, length = view.network, view.knowledge, view.language, view.length
     slots = np.flatnonzero(network.unanimous)
     key = network.key[slots, 0]
-    prior = np.array([*(view.topic.known(f"a {name}") for name in network.names), (np.nan, 0.0)])
+    prior = np.array([*(view.topic.odds(f"a {name}") for name in network.names), (np.nan, 0.0)])
     digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
     around = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
     records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
@@ -78,5 +78,5 @@ def _letter_speed(view: View, slots: Ints) -> Floats:
 
 
 def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else np.nan
+    numbers = [value for value in values if not np.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else np.nan

@@ -100,11 +100,11 @@ def disputed_evidence(view: View) -> Evidence:
 
 def _sides(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> Floats:
     """(candidates, recognizers with a record): 1 for a supporter, -1 for a supporter of the rival, 0 for others."""
-    known = sorted(knowledge.record)
-    sides = np.zeros((len(mine), len(known)), dtype=np.float32)
+    providers = sorted(knowledge.record)
+    sides = np.zeros((len(mine), len(providers)), dtype=np.float32)
     for k, column in enumerate(network.columns):
         if column.hypothesis.provider in knowledge.record:
-            sides[:, known.index(column.hypothesis.provider)] += mine[:, k].astype(np.float32) - theirs[:, k]
+            sides[:, providers.index(column.hypothesis.provider)] += mine[:, k].astype(np.float32) - theirs[:, k]
     return sides
 
 
@@ -293,7 +293,7 @@ class _Facts:
         bits = members @ (1 << np.arange(members.shape[1]))
         cases = np.stack([self.key[row, column], self.key[row, against], bits], axis=1)
         cases, back = np.unique(cases, axis=0, return_inverse=True)
-        facts = np.array([self._known(*case) for case in cases.tolist()], dtype=np.float32).reshape(-1, 6)
+        facts = np.array([self._word_facts(*case) for case in cases.tolist()], dtype=np.float32).reshape(-1, 6)
         return facts[back.ravel()]
 
     def field(self, row: Ints) -> Floats:
@@ -301,8 +301,8 @@ class _Facts:
         weights = list(self.topic.weights.values())[:-1]
         return np.broadcast_to(np.array(weights, dtype=np.float32), (len(row), len(weights)))
 
-    def _known(self, mine: int, theirs: int, supporters: int) -> tuple[float, ...]:
-        names, known = self.names, self.topic.known
+    def _word_facts(self, mine: int, theirs: int, supporters: int) -> tuple[float, ...]:
+        names, odds = self.names, self.topic.odds
         a, b = names[mine] if mine >= 0 else "", names[theirs] if theirs >= 0 else ""
         kind = SUBSTITUTION if a and b else INSERTION if a else DELETION
         word = f"{kind} {a or b}"
@@ -314,7 +314,7 @@ class _Facts:
                 special += past.get(word, rate)
                 count += 1
         record = (general / count, special / count) if count else (np.nan, np.nan)
-        return *known(word), *known(f"{kind} {a}|{b}"), *record
+        return *odds(word), *odds(f"{kind} {a}|{b}"), *record
 
     def per_pair(self, row: Ints, column: Ints, against: Ints) -> Floats:
         """(candidates, 4): the similarity of the two readings in spelling and in sound, whether one extends the other,

@@ -65,7 +65,7 @@ class Topic:
         self._tables = [(weight, knowledge.words[name]) for name, weight in weights.items()]
         self._usual = {kind: self._counted(kind) for kind in ("s", "i", "d", "a")}
 
-    def known(self, key: str) -> tuple[float, float]:
+    def odds(self, key: str) -> tuple[float, float]:
         """Log odds that such a reading is right, close to the average if it is rare; and log(1 + its occurrences).
 
         (NaN, 0) if it never occurred. `key` is one of `Knowledge.words`.

@@ -33,11 +33,11 @@ class Language:
         """log10 P(token | previous token) of a column's tokens at these positions; from frequency for unknown pairs."""
         before = np.where(at > 0, column.key[at - 1], -1)
         pairs, back = np.unique(before * (len(self.names) + 1) + column.key[at], return_inverse=True)
-        known, names = self.knowledge.bigrams, self.names
+        bigrams, names = self.knowledge.bigrams, self.names
         values = []
         for pair in pairs.tolist():
             left, right = divmod(pair, len(names) + 1)
-            value = known.get(f"{names[left]} {names[right]}") if left >= 0 else None
+            value = bigrams.get(f"{names[left]} {names[right]}") if left >= 0 else None
             values.append(max(self.zipf[right], 1.0) - 9.5 if value is None else value)
         return np.array(values, dtype=np.float32)[back.ravel()]
 
