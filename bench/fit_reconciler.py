@@ -24,7 +24,7 @@ import wordsegment
 from agents.text.calibration.agreed import RECORD as AGREED_RECORD
 from agents.text.calibration.agreed import agreed_evidence
 from agents.text.calibration.calibrate import Calibration, dump
-from agents.text.calibration.evidence import RECORD_COLUMNS, WHO, View, disputed_evidence
+from agents.text.calibration.evidence import RECORD_COLUMNS, SIDES, View, disputed_evidence
 from agents.text.calibration.knowledge import Knowledge
 from agents.text.calibration.trees import UNKNOWN, Tree, Trees
 from bench.corpora import CORPORA, Call, Sample, load, samples
@@ -255,7 +255,7 @@ def hide(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
         (difference, lot < theirs),
     ):
         values[np.ix_(hidden, columns)] = np.nan
-    who = values[:, WHO:]
+    who = values[:, SIDES:]
     who[(who > 0) & (lot < mine)[:, None]] = 0
     who[(who < 0) & ((lot < everything) | ((lot >= mine) & (lot < theirs)))[:, None]] = 0
     return values

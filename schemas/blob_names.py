@@ -18,8 +18,8 @@ def hypothesis(tenant_id: str, job_id: str, run: int, provider: str) -> str:
     return f"{folder(tenant_id, job_id, run)}/hypotheses/{provider}.json"
 
 
-def piece(tenant_id: str, job_id: str, provider: str, key: str) -> str:
-    """A recognizer's answer to a part of the recording; all runs share it, because its key says what was asked."""
+def chunk(tenant_id: str, job_id: str, provider: str, key: str) -> str:
+    """A recognizer's answer about a chunk of the recording. All runs share it: its key identifies the request."""
     return f"{tenant_id}/{job_id}/pieces/{provider}/{key}.json"
 
 

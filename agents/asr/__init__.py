@@ -1,1 +1,1 @@
-"""Speech recognizers, one file or folder each; what each must do (`protocols`), and the rate limits that they share."""
+"""Speech recognizers, one file or folder each; their interfaces (`protocols`), and the rate limits that they share."""

@@ -1,7 +1,8 @@
-"""Calls that cost money are carried through to where their answers are stored, whatever becomes of who asked.
+"""Completes calls that cost money, up to the storing of their answers, even if the caller is cancelled.
 
-A job that is out of time, whose lease went to another worker or whose worker stops would otherwise throw away an answer
-that is on its way, or one that waits for PostgreSQL or the store to come back; and it would be asked, and paid, again.
+A caller is cancelled when its job is out of time, when its lease is lost, or when its worker stops. Without this, an
+answer in flight, or one that waits for PostgreSQL or the store to come back, would be lost, and the call would be made
+and paid again.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from schemas.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Calls under way, or waiting to be stored, at most: what they hold in memory is bounded while our servers are away.
+#: Calls in flight or waiting to be stored, at most: bounds the memory that they occupy while our servers are away.
 LIMIT = 256
 
-#: Seconds that a worker which stops gives calls in flight and answers that are not stored yet.
+#: Seconds that a stopping worker waits for calls in flight and for answers to be stored.
 GRACE_S = 3.0
 
 T = TypeVar("T")
@@ -30,36 +31,43 @@ class PaidCalls:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._under_way: dict[asyncio.Task[object], Hashable] = {}
+        self._in_flight: dict[asyncio.Task[object], Hashable] = {}
 
     async def through(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
-        """What the call returns. Cancelled, the call goes on by itself. `key` says for whom it is, see `settled`."""
+        """Await a call and return its result; raises what it raises.
+
+        If this is cancelled, the call continues by itself. `key` identifies the caller; see `settled`.
+        """
         task = asyncio.ensure_future(call())
-        self._under_way[task] = key
+        self._in_flight[task] = key
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
     def require_room(self) -> None:
-        """Raise `Unavailable` when so many calls are not stored yet that no other should be made."""
-        if len(self._under_way) >= self._limit:
+        """Check that another call may be made.
+
+        Raises:
+            Unavailable: As many calls as allowed are in flight or not stored yet.
+        """
+        if len(self._in_flight) >= self._limit:
             raise Unavailable(f"{self._limit} calls that are paid for are not stored yet; no other is made")
 
     def _ended(self, task: asyncio.Task[object]) -> None:
-        self._under_way.pop(task, None)
+        self._in_flight.pop(task, None)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            log.debug("a call that is paid for failed", exc_info=exc)  # whoever waits for it is told, too
+            log.debug("a call that is paid for failed", exc_info=exc)  # `through` raises it, too, unless cancelled
 
     async def settled(self, key: Hashable) -> None:
-        """Return when no earlier call for this key is under way any more: then it is known what need not be asked."""
-        earlier = [task for task, whose in self._under_way.items() if whose == key]
+        """Return when no earlier call for this key is in flight, so that all answers to reuse are stored."""
+        earlier = [task for task, owner in self._in_flight.items() if owner == key]
         if earlier:
             await asyncio.wait(earlier)
 
     async def close(self) -> None:
-        """Give calls under way a little time, and end the rest: those are asked again by whoever goes on."""
-        if not self._under_way:
+        """Wait `GRACE_S` for calls in flight and cancel the rest, which the next worker makes again."""
+        if not self._in_flight:
             return
-        _, late = await asyncio.wait(list(self._under_way), timeout=GRACE_S)
+        _, late = await asyncio.wait(list(self._in_flight), timeout=GRACE_S)
         for task in late:
             task.cancel()
         if late:
@@ -68,7 +76,7 @@ class PaidCalls:
 
 
 async def until_stored(write: Callable[[], Awaitable[object]]) -> None:
-    """Write, however long our own servers are away."""
+    """Call `write` until it does not raise `Unavailable`, however long our own servers are away."""
     tries = 0
     while True:
         try:

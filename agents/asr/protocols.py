@@ -1,20 +1,23 @@
-"""What a recognizer must do to take part. One file a provider; its SDK is imported there only, and lazily.
+"""The interfaces of recognizers, which turn a recording into a hypothesis of its words.
 
-Three shapes exist, because three things can go wrong. A `RemoteRecognizer` bills: it is asked once, by a request that
-can be found again by its marker. A `LocalRecognizer` costs only our own time: it is simply run again when its process
-dies. A `ChunkedRecognizer` bills piece by piece and remembers nothing: what it answered is kept by us, at once.
+There are three, because a process that dies in the middle has different consequences. A `RemoteRecognizer` bills for a
+request, which can be found again at the provider by its marker, so it is made once. A `LocalRecognizer` costs only our
+own processor time and is run again. A `ChunkedRecognizer` bills for each chunk of the recording and keeps no list of
+requests, so each of its answers is stored at once.
+
+Each provider is one file or folder; its SDK is imported only there, and only when the recognizer is opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from schemas.errors import Transient
-from schemas.words import Hypothesis, Question
+from schemas.words import Hypothesis
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Request:
     tenant_id: str
     job_id: str
     run: int
-    #: Unique for (job, run, provider); the provider echoes it, so that a request whose answer was lost can be found.
+    #: Unique for (job, run, provider). The provider returns it in its list, so that a request whose answer was lost
+    #: can be found.
     marker: str
     #: BCP 47, or "auto" to detect.
     language: str = "auto"
@@ -33,54 +37,54 @@ class Request:
     content_type: str = "application/octet-stream"
     duration_ms: int | None = None
     vocabulary: tuple[str, ...] = field(default=())
-    #: Where the provider finds the audio, if it was uploaded first; it may hold a signature. See `UploadingRecognizer`.
+    #: Where the provider reads the audio, if it was uploaded first; may contain a signature. See `UploadingRecognizer`.
     audio_url: str | None = field(default=None, repr=False)
-    #: When that URL was made: no request about it is older.
+    #: When `audio_url` was made: no request with it is older.
     since: datetime | None = None
 
 
 class Audio(Protocol):
-    """The recording as a provider may want it."""
+    """The recording, in the forms in which a provider may take it."""
 
     def stream(self) -> AsyncIterator[bytes]:
-        """Its bytes, in pieces; every call begins again at the first byte."""
+        """Its bytes, in portions. Every call starts at the first byte."""
 
     async def url(self) -> str | None:
-        """A URL that the provider can fetch it from for some hours, or None where the storage has none to give."""
+        """A URL by which the provider can fetch it for some hours, or None if the storage cannot make one."""
 
 
-def audio_used(heard: Hypothesis, seconds: float) -> dict[str, float]:
-    """What an answer used up, by unit: as its provider counts where it tells, else one request of that length."""
+def audio_used(hypothesis: Hypothesis, seconds: float) -> dict[str, float]:
+    """Usage by unit: as the provider reports it, otherwise one request about `seconds` of audio."""
     return {
-        "audio_seconds": _counted(heard.details.get("billed_seconds"), seconds),
-        "requests": _counted(heard.details.get("requests"), 1),
+        "audio_seconds": _amount(hypothesis.details.get("billed_seconds"), seconds),
+        "requests": _amount(hypothesis.details.get("requests"), 1),
     }
 
 
-def _counted(told: object, otherwise: float) -> float:
-    """What the provider tells, if that is a number."""
-    return told if isinstance(told, int | float) and 0 <= told < 1e12 else otherwise
+def _amount(reported: object, default: float) -> float:
+    """What the provider reports, if it is a plausible number."""
+    return reported if isinstance(reported, int | float) and 0 <= reported < 1e12 else default
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Not done yet: ask again after `seconds`."""
+    """The request is not completed; poll again after `seconds`."""
 
     seconds: float
-    #: 0 to 1, if the provider tells.
+    #: 0 to 1, if the provider reports it.
     progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A request in a provider's list, whoever made it."""
+    """A request in a provider's list. It may belong to another installation with the same account."""
 
     id: str
-    #: By the provider's clock; None where the list does not say.
+    #: By the provider's clock; None if the list does not contain it.
     created: datetime | None = None
-    #: URLs of the audio; empty for what is none of our requests, None where the list does not say.
+    #: URLs of the audio; empty if this is certainly none of our requests, None if the list does not contain them.
     urls: frozenset[str] | None = frozenset()
-    #: See `Request.marker`; None where the list does not say.
+    #: See `Request.marker`; None if the list does not contain it.
     marker: str | None = None
 
 
@@ -88,42 +92,47 @@ class Listed:
 class RemoteRecognizer(Protocol):
     """A recognizer behind a network: submit, then poll. Every call has a timeout of its own, shorter than 15 s.
 
-    All calls raise `Transient` (with `retry_after` where told), `ProviderError` for a final no.
+    All calls raise `Transient` (with `retry_after` if the provider asks for a pause), or `ProviderError` if the
+    provider refuses for good.
     """
 
     name: str
     #: Seconds after a submission was sent within which the provider may still accept it, however its answer was lost,
-    #: plus those after which its list must show it. Until then nobody asks again.
+    #: plus those after which its list must contain it. Until then the request is not made again.
     settles_s: float
-    #: Seconds for which the provider's list keeps a request, at least. What is older and not in it proves nothing.
+    #: Seconds for which the provider's list keeps a request, at least. The absence of an older one proves nothing.
     remembers_s: float
 
     async def submit(self, request: Request, audio: Audio) -> str | Hypothesis:
-        """Hand the recording in, once; the provider's id of the request, or the transcript if it came at once.
+        """Submit the recording, once; the provider's id of the request, or the transcript if it came at once.
 
-        Raises `NotAccepted` only where it is certain that the provider has taken nothing on: it may be called again at
-        once. After any other `Transient` the request may have been accepted, or be accepted later.
+        Raises:
+            NotAccepted: The provider has certainly not accepted the request, which may be made again at once.
+            Transient: The provider may have accepted the request, or may accept it later.
         """
 
     async def find(self, request: Request, *, within_s: float = 0.0, proof: bool = True) -> str | None:
-        """The id of an earlier request with this marker, if the provider has one. Never bills.
+        """The id of an earlier request with this marker, or None if the provider's list does not contain it.
 
-        The provider's list must have been read at most `within_s` seconds ago. None says that it is not there; with
-        `proof` all of the list was read, as often as it takes to be sure of that. Raises `InDoubt` where the list does
-        not tell, `Transient` where it cannot be read now.
+        Never bills. The list was read at most `within_s` seconds ago. With `proof`, None means that the whole list was
+        read, as often as needed to be sure.
+
+        Raises:
+            InDoubt: The list does not allow an answer.
+            Transient: The list cannot be read now.
         """
 
     async def listed(self, since: datetime) -> list[Listed]:
-        """Everything that the provider was asked for since that time, and perhaps more. Never bills."""
+        """All requests that the provider received since that time, and perhaps older ones. Never bills."""
 
     def recalls(self, listed: Listed, request: Request) -> bool | None:
-        """Whether a request of which we have lost all we knew was made for this recording; None where nobody can tell.
+        """Whether a listed request, whose row was lost, was made for this recording; None if that cannot be decided.
 
-        So much must be told by what we can derive again: the marker, or the name of the audio in our own storage.
+        Only values that can be derived again may be compared: the marker, or the audio's name in our own storage.
         """
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
-        """Look once, without waiting."""
+        """Look at a request once, without waiting for its completion."""
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
@@ -131,43 +140,48 @@ class RemoteRecognizer(Protocol):
 
 @runtime_checkable
 class UploadingRecognizer(RemoteRecognizer, Protocol):
-    """A remote recognizer that knows a request by nothing of ours but the URL of its audio.
+    """A remote recognizer whose list identifies a request only by the URL of its audio.
 
-    So that URL is made first, and kept by whoever calls, and then asked about as `Request.audio_url`.
+    The caller therefore makes that URL first, stores it, and passes it to all other calls as `Request.audio_url`.
     """
 
     async def upload(self, request: Request, audio: Audio) -> str:
-        """Put the audio where the provider can read it for some hours; its URL, which no other run has. Never bills.
+        """Make the audio readable for the provider for some hours; its URL, which no other run has. Never bills.
 
-        May take minutes, and has its own limits. Done again, it makes another URL, and no harm.
+        May take minutes; the implementation bounds it. Repeating it is harmless and makes another URL.
         """
 
 
 @runtime_checkable
 class Checked(Protocol):
-    """A recognizer of which can be told beforehand whether it would take our requests."""
+    """A recognizer whose connection and credentials can be checked before it is used."""
 
     async def check(self) -> None:
-        """Raises `Transient` when it cannot be reached, `ProviderError` when it does not know us. Never bills."""
+        """Make a call that is not billed.
+
+        Raises:
+            Transient: The provider cannot be reached.
+            ProviderError: The provider does not accept our credentials.
+        """
 
 
 @runtime_checkable
 class LocalRecognizer(Protocol):
-    """A recognizer in this machine's processes. Running it again is harmless, and gives the same transcript."""
+    """A recognizer in processes of this machine. Running it again is harmless and gives the same transcript."""
 
     name: str
 
     async def transcribe(self, audio: Path, request: Request, progress: Callable[[float], None]) -> Hypothesis:
-        """Transcribe the whole recording, decoded in pieces. The event loop goes on meanwhile.
+        """Transcribe the whole recording, decoded in chunks. The event loop is not blocked meanwhile.
 
         Calls `progress` with shares from 0 to 1 that never fall, at the end with 1. `Hypothesis.duration_ms` is the
         length of the recording, to a tenth of a second. Several recordings may be given at the same time; they may
-        wait for each other. Cancelling a call stops its work, and the next call is served as ever.
+        wait for each other. Cancelling a call stops its work, and the next call is served as usual.
 
         Raises:
-            RefusedMedia: the file is no recording that can be transcribed.
-            ProviderError: the recognizer will never transcribe it.
-            Transient: a worker process died, or the recognizer is closed.
+            RefusedMedia: The recording cannot be decoded.
+            ProviderError: The recognizer cannot transcribe it.
+            Transient: A worker process died, or the recognizer is closed.
         """
 
     async def close(self) -> None:
@@ -175,34 +189,38 @@ class LocalRecognizer(Protocol):
 
 
 class ResponseCache(Protocol):
-    """What a `ChunkedRecognizer` was told about this recording so far, in whatever process that was."""
+    """Stored answers of a `ChunkedRecognizer` about one recording, shared by all processes."""
 
     async def get(self, key: str) -> bytes | None:
-        """What was kept under this key, or None. May raise `Unavailable`: nothing is lost by that."""
+        """The answer under this key, or None. May raise `Unavailable`; the caller can try again."""
 
     async def put(self, key: str, answer: bytes) -> None:
-        """Keep it, durably. It was paid for: a store that is away is waited for."""
+        """Store an answer durably. The answer is paid for, so this waits for a store that is away."""
 
 
 class RateLimit(Protocol):
-    """When a provider may be called, on which all workers agree. Who calls waits first, and then says how it went."""
+    """When a provider may be called, agreed on by all workers. A caller first waits, then reports the result."""
 
     async def wait(self) -> None:
-        """Return when the next call may be made; that moment is the caller's.
+        """Return when the next call may be made; the reserved time belongs to the caller.
 
-        Raises `Paused` when nobody may call for longer than a call should wait; then there was none.
+        Raises:
+            Paused: No call may be made for longer than a caller should wait. Nothing was reserved.
         """
 
     async def failed(self, exc: Transient) -> None:
-        """The call did: perhaps everybody has to pause."""
+        """Report that the call failed; this may start a pause for all workers."""
 
     async def worked(self) -> None:
-        """The call was answered, and the answer is kept. May raise `Unavailable`: nothing is lost by that."""
+        """Report that the call was answered, and the answer stored. May raise `Unavailable`, which loses nothing."""
 
 
 @runtime_checkable
 class ChunkedRecognizer(Protocol):
-    """A recognizer behind a network that takes a minute at most, answers at once, and cannot say what it was asked."""
+    """A recognizer behind a network that takes a minute of audio at most and answers at once.
+
+    The provider keeps no list of requests.
+    """
 
     name: str
 
@@ -214,57 +232,20 @@ class ChunkedRecognizer(Protocol):
         answers: ResponseCache,
         rate_limit: RateLimit,
     ) -> Hypothesis:
-        """The whole recording, as `LocalRecognizer.transcribe`; it sends only those pieces that `answers` does not
-        have, each when it is its turn, and puts each answer there before it asks for more.
+        """Transcribe the whole recording, as `LocalRecognizer.transcribe` does.
 
-        Raises `RefusedMedia`, `ProviderError`, or `Transient`: called again, it goes on where it stopped. With
-        `NotAccepted`, what failed was refused, or not sent, and is not billed.
+        Sends only the chunks that `answers` does not contain, each when `rate_limit` allows it, and stores each answer
+        before it sends the next chunk. Called again after an error, it continues with what is missing.
+
+        Raises:
+            RefusedMedia: The recording cannot be decoded.
+            ProviderError: The provider refuses for good.
+            NotAccepted: A chunk was refused or not sent, and is not billed.
+            Transient: A chunk failed for another reason and may be billed.
         """
 
     async def close(self) -> None:
-        """Let the calls in flight end, a few seconds at most, and keep their answers. Safe to call twice."""
+        """Wait a few seconds at most for calls in flight, and store their answers. Safe to call twice."""
 
 
 Recognizer = RemoteRecognizer | LocalRecognizer | ChunkedRecognizer
-
-
-@dataclass(frozen=True, slots=True)
-class AdjudicatorAnswer:
-    """What a judge's one answer came to: every question asked is in `choices` or in `faults`."""
-
-    #: By question: index of the reading, or None for "neither".
-    choices: dict[str, int | None]
-    #: By question: why there is no usable answer.
-    faults: dict[str, str]
-    #: What was used up, by unit; also an answer of no use is billed.
-    usage: dict[str, int]
-    #: The provider's own id of its answer, or what else tells it from others.
-    ref: str
-
-
-class Adjudicator(Protocol):
-    """Somebody who can say which of several readings fits its neighbours: asked when recognizers disagree.
-
-    Asking is not idempotent and may bill; nothing here asks again by itself.
-    """
-
-    #: `<provider>/<model>/<prompt version>`: what the choice will be signed with.
-    name: str
-    #: Questions in one call at most.
-    many: int
-
-    async def prepare(self) -> None:
-        """Do what the first call would otherwise wait for, importing an SDK above all. Asks nothing of anybody."""
-
-    async def adjudicate(self, questions: Sequence[Question], language: str | None) -> AdjudicatorAnswer:
-        """One call about some questions; an answer that makes no sense is a `AdjudicatorAnswer` with faults.
-
-        Raises `Transient` when the provider is away or too slow, `RateLimited` when it wants a pause, `ProviderError`
-        for a no that also other questions will get (a wrong key, an unknown model). Takes less than 30 s.
-        """
-
-    async def check(self) -> None:
-        """See whether it can be asked, without being billed. Raises like `adjudicator`."""
-
-    async def close(self) -> None:
-        """Release connections. Safe to call twice."""

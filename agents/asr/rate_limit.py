@@ -1,4 +1,4 @@
-"""Manners towards recognizers that others provide: places, rates and pauses, on which all workers agree."""
+"""Fleet-wide limits per recognizer: concurrent requests, call rate, circuit breaker. Their state is in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sinks.ports.providers.slots import Slots, Traffic
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at the queue and at the pauses that others caused.
-LOOK_S = 1.0
+#: Seconds between two refreshes of the shared state: queued requests, and pauses that other workers caused.
+REFRESH_S = 1.0
 
-#: Seconds for which a process that computes counts after its last look.
+#: Seconds after its last refresh for which a worker counts as present.
 PRESENT_S = 10.0
 
-#: Longest line, in seconds, of calls that are about to be made.
-LINE_S = 3.0
+#: Seconds of the second queue, at most, in which calls that are made late are spaced again.
+QUEUE_S = 3.0
 
-#: Seconds that a call usually waits for in the middle of its work.
+#: Seconds of pause that a call waits for in the middle of its work, by default.
 WAIT_S = 10.0
 
 
@@ -38,78 +38,83 @@ class Database(Clock, Slots, Limits, Leases, Protocol):
 
 @dataclass
 class ProviderLimiter:
-    """One recognizer's limits and its present state; as `asr.protocols.RateLimit`, for calls in the middle of work.
+    """The limits of one recognizer and their state. It is also an `asr.protocols.RateLimit`, for calls in the middle of
+    work.
 
-    Without limits it only minds pauses.
+    Without limits, only pauses (the circuit breaker) apply.
     """
 
     database: Database
     provider: str
-    #: Requests under way at once, over all workers; None for any number.
+    #: Concurrent requests of all workers; None for any number.
     slots: int | None = None
-    #: Seconds between two calls, over all workers.
+    #: Seconds between two calls, of all workers.
     interval_s: float = 0.0
-    #: Seconds of pause that a call waits for in the middle of its work; for a longer one the work ends, and comes back.
+    #: Seconds of pause that a call waits for in the middle of its work. During a longer pause, the work ends and its
+    #: event is delivered again later.
     patience_s: float = WAIT_S
-    #: Places that this process adds to those of the fleet, for a recognizer that computes here; it then gives its name.
+    #: Slots that this worker adds to those of the fleet, for a recognizer that computes here; and the worker's name.
     here: int = 0
     holder: str = ""
-    #: As of the last look.
+    #: As of the last refresh.
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
-        self._reserve = Coalesce(self._moments)
+        self._reserve = Coalesce(self._reserve_calls)
         self.at_most = self.slots
         if self.here:
             self.slots = min(self.here, self.slots or self.here)
 
-    async def run(self, seen: Callable[[Traffic], None]) -> None:
-        """Admit who queues and look around, for ever; `seen` is told of every look."""
+    async def run(self, on_refresh: Callable[[Traffic], None]) -> None:
+        """Refresh the state for ever; calls `on_refresh` after each refresh."""
         while True:
             try:
-                await self.look()
-                seen(self.traffic)
+                await self.refresh()
+                on_refresh(self.traffic)
             except Unavailable:
-                log.debug("a look at %s was missed: the database is away", self.provider)
-            await asyncio.sleep(LOOK_S)
+                log.debug("the limits of %s are not refreshed: the database is away", self.provider)
+            await asyncio.sleep(REFRESH_S)
 
-    async def look(self) -> None:
-        """Admit who queues, and learn of pauses."""
+    async def refresh(self) -> None:
+        """Grant free slots to queued requests, and read the current pause. Raises `Unavailable`."""
         if self.here:
             present = await self.database.register_worker(f"local {self.provider}", self.holder, PRESENT_S)
             self.slots = min(self.here * present, self.at_most or self.here * present)
         self.traffic = await self.database.grant_slots(self.provider, self.slots)
 
     async def acquire_slot(self, tenant_id: str, job_id: str, run: int) -> bool:
-        """Whether the request may be under way now. If not, it queues, and its event is made due when it may."""
+        """Whether the request may start now. If not, it is queued, and its event becomes due when a slot is granted.
+
+        Raises `Unavailable`.
+        """
         return self.slots is None or await self.database.acquire_slot(tenant_id, job_id, run, self.provider, self.slots)
 
     @property
     def limited(self) -> bool:
-        """Whether there is anything but pauses to mind."""
+        """Whether slots or a call rate apply, and not only pauses."""
         return self.slots is not None or self.interval_s > 0
 
     async def reserve_call(self, *, reserved: bool) -> float:
-        """0 when a call may be made now. Else seconds until a moment that is the caller's, who comes again then, and
-        says so.
+        """0 if a call may be made now, otherwise the seconds until the time that is reserved for the caller.
 
-        Whoever comes late, because our own servers stood still, meets others: so all stand in one short line at last.
+        The caller then calls again with `reserved`. Callers that missed their reserved time, because our own servers
+        were blocked, are spaced again in a second, short queue, to avoid a burst. Raises `Unavailable`.
         """
         pause_s = await self.pause_s()
         if not self.interval_s:
             return pause_s
-        caller = object()  # no two callers share a moment
+        caller = object()  # unique, so that `Coalesce` reserves a time for each caller
         if (pause_s or not reserved) and (wait_s := await self._reserve(caller)):
             return wait_s
-        line_s = await self.database.space_calls(self.provider, 1, self.interval_s, LINE_S)
-        if line_s is None:
-            return max(LINE_S, await self._reserve(caller))
-        await asyncio.sleep(line_s)
-        return await self.pause_s()  # one may have begun meanwhile
+        queue_s = await self.database.space_calls(self.provider, 1, self.interval_s, QUEUE_S)
+        if queue_s is None:
+            return max(QUEUE_S, await self._reserve(caller))
+        await asyncio.sleep(queue_s)
+        return await self.pause_s()  # a pause may have begun meanwhile
 
     async def wait(self) -> None:
-        """See `asr.protocols.RateLimit`. However long the rate makes it wait, it keeps its moment: who gave it up would
-        be the last again.
+        """See `asr.protocols.RateLimit`. Keeps its reservation while waiting, however long that takes; releasing it
+        would requeue the caller at the end.
         """
         left_s, reserved = 0.0, False
         while True:
@@ -124,24 +129,26 @@ class ProviderLimiter:
             left_s, reserved = left_s - part_s, True
 
     async def pause_s(self) -> float:
-        """Seconds until after the pause, 0 if there is none; a little more, so that not all come back at once."""
+        """Seconds until the end of the current pause, 0 if there is none. Up to a quarter longer at random, so that not
+        all callers continue at once.
+        """
         until = self.traffic.paused_until
         left = max(0.0, (until - await self.database.now()).total_seconds()) if until else 0.0
         return left * random.uniform(1.0, 1.25)  # noqa: S311 - chance, not a secret
 
-    async def _moments(self, callers: Sequence[object]) -> list[float]:
-        """One statement for all who ask in the same moment."""
+    async def _reserve_calls(self, callers: Sequence[object]) -> list[float]:
+        """Seconds until the reserved time of each caller: one statement for all concurrent callers."""
         first = await self.database.reserve_calls(self.provider, len(callers), self.interval_s)
         return [first + number * self.interval_s for number in range(len(callers))]
 
     async def failed(self, exc: Transient) -> None:
-        """A call did: perhaps everybody has to pause."""
+        """Record a failed call in the circuit breaker; this may start a pause for all workers."""
         await self.database.provider_failed(self.provider, exc.retry_after)
-        await self.look()
+        await self.refresh()
 
     async def worked(self) -> None:
-        """A call was answered. That PostgreSQL is away does not make the answer one that did not come."""
+        """Record an answered call in the circuit breaker. Skipped while PostgreSQL is away: the call did not fail."""
         if self.traffic.failures:
             with contextlib.suppress(Unavailable):
                 await self.database.provider_succeeded(self.provider)
-                await self.look()
+                await self.refresh()

@@ -1,8 +1,8 @@
-"""A provider's list of its requests, read as a whole, once for all who look for theirs at the same time.
+"""Reads a provider's list of requests completely, once for all concurrent searches.
 
-Whether a request is in the list decides whether it is made, and paid for, a second time. But a list is no snapshot: it
-is read page by page while it grows and shrinks, and what is missing on one page may only have moved to another. So
-absence counts only after two readings that agree with each other about everything else.
+If a request is not in the list, it is made, and paid for, a second time. But the list is not a snapshot: it changes
+while its pages are read, and a request that is missing on one page may have moved to another. Therefore absence counts
+only after two readings that agree about all other requests.
 """
 
 from __future__ import annotations
@@ -17,35 +17,38 @@ from typing import Final
 from agents.asr.protocols import Listed
 from schemas.errors import InDoubt, Transient
 
-#: Seconds that one reading may take; whoever looks waits for it no longer than it likes, and finds it done later.
+#: Seconds that one reading may take. A caller with a shorter timeout finds the reading completed when it tries again.
 READING_S: Final = 180.0
 
-#: Seconds between the two readings of a proof: what a page leaves out while the list moves, it has again by then.
+#: Seconds between the two readings of a proof, in which changes that affect the first one are completed.
 APART_S: Final = 3.0
 
-#: How far the provider's clock may be from ours.
+#: The largest difference between the provider's clock and ours.
 SKEW: Final = timedelta(minutes=10)
 
 
-#: Reads everything that was created since a time, or more. Raises `Transient`, `ProviderError`.
+#: Reads all requests that were created since a time, and perhaps more. Raises `Transient` or `ProviderError`.
 Read = Callable[[datetime], Awaitable[Sequence[Listed]]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What was read: one list, or two for whoever needs proof."""
+    """The result of reading the list once, or twice for a proof."""
 
+    #: When reading began, by `RequestList.clock`.
     begun: float
     since: datetime
+    #: By id.
     lists: tuple[dict[str, Listed], ...]
 
 
 class RequestList:
-    """`lag` is how long the provider may take to list what it has accepted."""
+    """Searches one provider's list of requests."""
 
     def __init__(self, name: str, read: Read, *, lag: timedelta, reading_s: float = READING_S) -> None:
+        """`name` begins error texts; `lag` is the time after which the provider lists a request that it accepted."""
         self._name, self._read, self._lag, self._reading_s = name, read, lag, reading_s
-        #: Seconds; a test's own clock, if it has one.
+        #: Seconds; replaced in tests.
         self.clock: Callable[[], float] = time.monotonic
         self.apart_s = APART_S
         self._newest: _Reading | None = None
@@ -54,7 +57,15 @@ class RequestList:
     async def find(
         self, matches: Callable[[Listed], bool], since: datetime, *, within_s: float, proof: bool
     ) -> str | None:
-        """See `RemoteRecognizer.find`; `since` is a time at which nobody had made the request yet."""
+        """The id of the first request that matches, or None; see `RemoteRecognizer.find`.
+
+        The request was made after `since`.
+
+        Raises:
+            InDoubt: With `proof`: the list does not say enough about some of its requests.
+            Transient: The list cannot be read now, or two readings do not agree.
+            ProviderError: The provider refuses to list its requests.
+        """
         reading = await self._current(since - SKEW, within_s, proof=proof)
         for listed in reading.lists:
             for item in listed.values():
@@ -65,12 +76,12 @@ class RequestList:
         return None
 
     async def all(self, since: datetime) -> list[Listed]:
-        """See `RemoteRecognizer.listed`: what either of two readings had."""
+        """The requests of two readings together; see `RemoteRecognizer.listed`. Raises as `find` does."""
         first, second = (await self._current(since - SKEW, 0.0, proof=True)).lists
         return list((first | second).values())
 
     async def close(self) -> None:
-        """Stop reading. Safe to call twice."""
+        """Cancel a reading in progress. Safe to call twice."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -78,24 +89,25 @@ class RequestList:
 
     async def _current(self, since: datetime, within_s: float, *, proof: bool) -> _Reading:
         earliest = self.clock() - within_s
-        while (reading := self._good(earliest, since, proof=proof)) is None:
+        while (reading := self._usable(earliest, since, proof=proof)) is None:
             await self._next(since, proof=proof)
         return reading
 
-    def _good(self, earliest: float, since: datetime, *, proof: bool) -> _Reading | None:
+    def _usable(self, earliest: float, since: datetime, *, proof: bool) -> _Reading | None:
+        """The newest reading, if it is recent and complete enough."""
         newest = self._newest
         if newest is None or newest.begun < earliest or newest.since > since or (proof and len(newest.lists) < 2):
             return None
         return newest
 
     async def _next(self, since: datetime, *, proof: bool) -> None:
-        """Wait until a reading is done; it goes on when whoever waits gives up."""
+        """Wait for the reading in progress, or start one. It continues if the caller is cancelled."""
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._reading(since, 2 if proof else 1))
-            self._task.add_done_callback(_seen)
+            self._task = asyncio.create_task(self._read_times(since, 2 if proof else 1))
+            self._task.add_done_callback(_retrieve_exception)
         await asyncio.shield(self._task)
 
-    async def _reading(self, since: datetime, times: int) -> None:
+    async def _read_times(self, since: datetime, times: int) -> None:
         begun = self.clock()
         try:
             async with asyncio.timeout(self._reading_s):
@@ -111,28 +123,28 @@ class RequestList:
         return {item.id: item for item in await self._read(since)}
 
     def _check(self, reading: _Reading, since: datetime) -> None:
-        """Raise unless the list proves that what is not in it is not there."""
-        first, second = ({id for id, item in found.items() if not is_older(item, since)} for found in reading.lists)
-        items = {id: item for found in reading.lists for id, item in found.items() if id in first | second}
-        if mute := sum(item.urls is None for item in items.values()):
-            raise InDoubt(f"{self._name}: {mute} requests in its list do not say what they are about")
-        times = [item.created for item in items.values() if item.created is not None]
-        edge = max(times) - self._lag if times else None
-        moved = [id for id in first ^ second if not _newer(items[id], edge)]
+        """Raise unless the reading proves that a request that is not in it was not made."""
+        first, second = ({id for id, item in items.items() if not is_older(item, since)} for items in reading.lists)
+        requests = {id: item for items in reading.lists for id, item in items.items() if id in first | second}
+        if unknown := sum(item.urls is None for item in requests.values()):
+            raise InDoubt(f"{self._name}: {unknown} requests in its list do not say what they are about")
+        times = [item.created for item in requests.values() if item.created is not None]
+        settled = max(times) - self._lag if times else None
+        moved = [id for id in first ^ second if not _is_newer(requests[id], settled)]
         if moved:
             raise Transient(f"{self._name}: its list of requests leaves some out ({len(moved)} were there only once)")
 
 
 def is_older(item: Listed, time: datetime) -> bool:
-    """Whether it is known to have been created before that time."""
+    """Whether the request was certainly created before that time."""
     return item.created is not None and item.created < time
 
 
-def _newer(item: Listed, time: datetime | None) -> bool:
+def _is_newer(item: Listed, time: datetime | None) -> bool:
     return item.created is not None and time is not None and item.created > time
 
 
-def _seen(task: asyncio.Task[None]) -> None:
-    """Its error was told to whoever waited, perhaps to nobody: it must not be reported as lost."""
+def _retrieve_exception(task: asyncio.Task[None]) -> None:
+    """Keeps asyncio from logging an error as never retrieved if every caller was cancelled before it."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Keeps what recognizers answered to parts of a recording, beside it: what was paid for once is there for every run."""
+"""Stores a recognizer's answers about parts of a recording beside it, so that every run reuses what was paid for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sinks.ports.blobs import Store
 
 @dataclass(frozen=True, slots=True)
 class StoredResponses:
-    """One recognizer's answers about one recording, as `asr.protocols.ResponseCache`; all runs share them."""
+    """The answers of one recognizer about one recording, as `asr.protocols.ResponseCache`; all runs share them."""
 
     store: Store
     tenant_id: str
@@ -22,22 +22,25 @@ class StoredResponses:
     paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def get(self, key: str) -> bytes | None:
+        """See `ResponseCache`."""
         try:
             return await self.store.get(self._uri(key))
         except NotFound:
             return None
 
     async def put(self, key: str, answer: bytes) -> None:
-        """Return when it is stored. Cancelled, storing goes on: the answer is paid for, and nowhere else."""
+        """See `ResponseCache`. If this call is cancelled, storing continues: the answer is paid for and exists only
+        here.
+        """
 
         async def write() -> None:
             await self.store.put(self._name(key), answer, "application/json")
 
-        whose = self.tenant_id, self.job_id, self.provider
-        await self.paid.through(whose, partial(until_stored, write))
+        owner = self.tenant_id, self.job_id, self.provider
+        await self.paid.through(owner, partial(until_stored, write))
 
     def _name(self, key: str) -> str:
-        return blob_names.piece(self.tenant_id, self.job_id, self.provider, key)
+        return blob_names.chunk(self.tenant_id, self.job_id, self.provider, key)
 
     def _uri(self, key: str) -> str:
         return self.store.uri(self._name(key))

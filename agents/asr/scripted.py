@@ -1,15 +1,15 @@
-"""Recognizers that hear nothing and answer by script: the double beside the real ones, for tests and benchmarks.
+"""Recognizers that answer by script, without reading the audio: the double of the real ones, for tests and benchmarks.
 
-In process it answers at once. Given a URL, it speaks a small protocol with a server that bills, and that loses answers
-and fails on order (`tests/servers/scripted.py`):
+Without a URL, they answer at once. With a URL, they use a small protocol of a test server that counts charges and can
+be made to fail and to lose answers (`tests/servers/scripted.py`):
 
     POST /requests {marker, provider, tenant_id, job_id, run, language, duration_ms} -> 201 {id}
     GET  /requests?marker=...                                                       -> 200 [{id, marker}]
     GET  /requests?provider=...&since=(Unix time)                                   -> 200 [{id, marker}]
     GET  /requests/{id} -> 200 {status: "pending", seconds} | {status: "done", hypothesis} | {status: "error", message}
 
-429 and 5xx (both with Retry-After) mean later; any other 4xx means no. A server accepts what it was sent within
-`ACCEPTS_S`, or not at all, and lists what it has accepted within `LISTS_S`.
+After 429 and 5xx (both with Retry-After) the client may try again; any other 4xx is final. The server accepts a request
+within `ACCEPTS_S` or not at all, and lists it within `LISTS_S` after that.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 #: Seconds for one call: below the 15 that a recognizer may take.
 TIMEOUT_S = 8.0
 
-#: Seconds within which a request may still be accepted after we lost sight of it, and until the list has it after that.
+#: Seconds within which a request whose answer was lost may still be accepted, and then until the list contains it.
 ACCEPTS_S, LISTS_S = 35.0, 10.0
 
 #: Seconds for which the list keeps a request, at least.
 REMEMBERS_S = 30 * 86_400.0
 
-#: What is said in every recording; which of them begins depends on the job.
-_SAID = tuple(
+#: The sentences of every recording; the job decides with which one it begins.
+_SENTENCES = tuple(
     sentence.split()
     for sentence in (
         "Good morning, thank you for calling, how can I help you today?",
@@ -53,17 +53,17 @@ _SAID = tuple(
         "Thank you very much for your help, and have a nice day.",
     )
 )
-#: What a recognizer hears instead, one word in twenty.
-_MISHEARD = ("the", "a", "and", "Dashboard", "fifteen", "they", "here", "not")
+#: Wrong words, which replace one word in twenty.
+_WRONG_WORDS = ("the", "a", "and", "Dashboard", "fifteen", "they", "here", "not")
 #: Milliseconds from word to word.
 _PACE_MS = 350
 
 
 class Scripted:
-    """A `RemoteRecognizer`. Two of different names disagree in about a tenth of their words."""
+    """A scripted `RemoteRecognizer`. Two with different names disagree in about a tenth of their words."""
 
     def __init__(self, name: str, base_url: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Without `base_url`, every request is answered at once, without any network."""
+        """Without `base_url`, every request is answered at once, without a server."""
         self.name = name
         self.settles_s, self.remembers_s = ACCEPTS_S + LISTS_S, REMEMBERS_S
         self._url = base_url.rstrip("/") if base_url else None
@@ -71,18 +71,19 @@ class Scripted:
         self._session: aiohttp.ClientSession | None = None
 
     async def submit(self, request: Request, audio: Audio) -> str | Hypothesis:
-        """See `RemoteRecognizer`; the audio is not looked at."""
+        """See `RemoteRecognizer`; the audio is not read."""
         del audio
         if self._url is None:
             return hear(self.name, request.job_id, request.language, request.duration_ms)
         fields = asdict(request)
-        wanted = ("marker", "tenant_id", "job_id", "run", "language", "duration_ms")
-        answer = await self._call("POST", "/requests", json={"provider": self.name} | {k: fields[k] for k in wanted})
+        names = ("marker", "tenant_id", "job_id", "run", "language", "duration_ms")
+        body = {"provider": self.name} | {name: fields[name] for name in names}
+        answer = await self._call("POST", "/requests", json=body)
         return str(_field(answer, "id"))
 
     async def find(self, request: Request, *, within_s: float = 0.0, proof: bool = True) -> str | None:
-        """See `RemoteRecognizer`. In process there is nothing to find: an answer comes with its request."""
-        del within_s  # what its server has of one marker is asked for anew each time
+        """See `RemoteRecognizer`. Without a server there is nothing to find."""
+        del within_s  # the server is asked each time
         if self._url is None:
             return None
         for _ in range(2 if proof else 1):
@@ -97,8 +98,8 @@ class Scripted:
         """See `RemoteRecognizer`."""
         if self._url is None:
             return []
-        which = {"provider": self.name, "since": str(since.timestamp())}
-        answer = await self._call("GET", "/requests", params=which)
+        parameters = {"provider": self.name, "since": str(since.timestamp())}
+        answer = await self._call("GET", "/requests", params=parameters)
         if not isinstance(answer, list):
             raise Transient(f"{self.name}: the list of requests is no list")
         return [Listed(str(_field(item, "id")), marker=str(_field(item, "marker"))) for item in answer]
@@ -142,16 +143,16 @@ class Scripted:
         try:
             return json.loads(text)
         except ValueError as exc:
-            raise Transient(f"{self.name} answered {method} {path} with what is no JSON") from exc
+            raise Transient(f"{self.name} answered {method} {path} with a body that is no JSON") from exc
 
     def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
-        said = f"{self.name} answered {response.status} to {response.method} {response.url.path}: {text[:200]}"
+        message = f"{self.name} answered {response.status} to {response.method} {response.url.path}: {text[:200]}"
         if response.status == 429:
-            raise RateLimited(said, retry_after=seconds_of(response.headers))
+            raise RateLimited(message, retry_after=seconds_of(response.headers))
         if response.status >= 500 or response.status == 408:
-            raise Transient(said, retry_after=seconds_of(response.headers))
+            raise Transient(message, retry_after=seconds_of(response.headers))
         if response.status >= 400:
-            raise ProviderError(said)
+            raise ProviderError(message)
 
 
 def _field(answer: Any, name: str) -> Any:
@@ -162,15 +163,15 @@ def _field(answer: Any, name: str) -> Any:
 
 def _hypothesis(value: Any) -> Hypothesis:
     try:
-        found: Hypothesis = adapter(Hypothesis).validate_python(value)
+        hypothesis: Hypothesis = adapter(Hypothesis).validate_python(value)
     except ValueError as exc:
         raise Transient(f"the scripted server's answer is no transcript: {exc}") from exc
-    return found
+    return hypothesis
 
 
 def hear(name: str, job_id: str, language: str = "auto", duration_ms: int | None = None) -> Hypothesis:
-    """What the recognizer of that name hears in the recording of that job, always the same: about a hundred words."""
-    words = _heard(name, zlib.crc32(job_id.encode()) % len(_SAID))
+    """The hypothesis of the recognizer with that name for a job, always the same: about a hundred words."""
+    words = _words(name, zlib.crc32(job_id.encode()) % len(_SENTENCES))
     return Hypothesis(
         provider=name,
         words=words,
@@ -182,13 +183,13 @@ def hear(name: str, job_id: str, language: str = "auto", duration_ms: int | None
 
 
 @cache
-def _heard(name: str, first: int) -> tuple[Word, ...]:
-    said = [word for sentence in (*_SAID[first:], *_SAID[:first]) for word in sentence]
+def _words(name: str, first: int) -> tuple[Word, ...]:
+    spoken = [word for sentence in (*_SENTENCES[first:], *_SENTENCES[:first]) for word in sentence]
     words = []
-    for place, text in enumerate(said):
-        chance = zlib.crc32(f"{name}/{first}/{place}".encode())
+    for index, right in enumerate(spoken):
+        chance = zlib.crc32(f"{name}/{first}/{index}".encode())
         wrong = chance % 20 == 0
-        heard = _MISHEARD[chance // 20 % len(_MISHEARD)] if wrong else text
-        start = place * _PACE_MS
-        words.append(Word(heard, start, start + _PACE_MS - 50, 0.6 if wrong else 0.92))
+        text = _WRONG_WORDS[chance // 20 % len(_WRONG_WORDS)] if wrong else right
+        start = index * _PACE_MS
+        words.append(Word(text, start, start + _PACE_MS - 50, 0.6 if wrong else 0.92))
     return tuple(words)

@@ -1,5 +1,6 @@
-"""Asks one more recognizer about the stretches of a recording in which the others disagree: within a budget of sound
-and of time, each stretch once.
+"""Asks one more recognizer about the intervals of a recording in which the others disagree.
+
+A job has a budget of audio and of time, and no interval is paid for twice: answers are stored beside the recording.
 """
 
 from __future__ import annotations
@@ -31,101 +32,106 @@ from sinks.ports.providers.usage import UsageRows
 
 log = logging.getLogger(__name__)
 
-#: Seconds that all stretches of one job may take; what is not heard by then stays as it was decided without.
+#: Seconds for all intervals of one job; those without a hypothesis by then stay as the others decided them.
 JOB_S = 60.0
 
-#: Stretches of one job that are with the recognizer at once.
+#: Intervals of one job that are transcribed concurrently.
 AT_ONCE = 4
 
-#: How often a stretch is tried that fails for a reason that may pass.
+#: Attempts for an interval that fails for a reason that may pass.
 TRIES = 2
 
 
 @dataclass(frozen=True)
 class Tiebreaker:
-    """A recognizer for stretches, with a memory."""
+    """A recognizer for disputed intervals, with its budget and the store of its answers."""
 
     recognizer: LocalRecognizer | ChunkedRecognizer
     database: UsageRows
     store: Store
     clips: Clips
     limiter: RateLimit
-    #: Seconds of sound that one job may have heard again.
+    #: Seconds of audio of one job, at most.
     seconds: float
     metrics: Metrics = field(default_factory=Metrics)
+    #: Seconds for one job.
     limit_s: float = JOB_S
-    #: Jobs wait for each other, so that each has its time for itself.
+    #: One job at a time, so that each has the recognizer, and the whole time, for itself.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def settled(
-        self, compared: Compared, job: Job, tell: Callable[[float], None] = lambda _: None
+        self, compared: Compared, job: Job, report: Callable[[float], None] = lambda _: None
     ) -> Reconciliation:
-        """The transcript, decided with what the recognizer heard in the worst places, and a note on what it was asked.
+        """The transcript, decided again in the most doubtful intervals, with notes on what was transcribed.
 
-        Whatever the recognizer does, this ends: with the decision of the others where there is no other. An answer is
-        stored before the next step is taken, so that who is killed and begins again asks only what was under way.
-        Raises `Unavailable` when the database or the store is away.
+        `report` gets the share of completed intervals, 0 to 1. A failing recognizer never makes this fail: intervals
+        without a hypothesis keep the decision of the others. An answer is stored before the next step, so that after a
+        kill only the calls in flight are repeated.
+
+        Raises:
+            Unavailable: The database or the store is away.
         """
-        found, timeless = await asyncio.to_thread(disputes, compared)
-        wanted = await asyncio.to_thread(disputed_intervals, found, round(self.seconds * 1000))
-        asking = _Asking(self, job, wanted, tell)
-        if wanted:
+        disputed, without_time = await asyncio.to_thread(disputes, compared)
+        intervals = await asyncio.to_thread(disputed_intervals, disputed, round(self.seconds * 1000))
+        transcription = _Transcription(self, job, intervals, report)
+        if intervals:
             async with self.turn:
-                await asking.ask()
-        after = await asyncio.to_thread(settled, compared, asking.heard)
-        asked = sum(len(interval.disputes) for interval in wanted)
-        return replace(after, notes=(*after.notes, *asking.notes(len(found) - asked, timeless)))
+                await transcription.run()
+        after = await asyncio.to_thread(settled, compared, transcription.hypotheses)
+        covered = sum(len(interval.disputes) for interval in intervals)
+        return replace(after, notes=(*after.notes, *transcription.notes(len(disputed) - covered, without_time)))
 
 
 @dataclass
-class _Asking:
-    """One job's stretches on their way."""
+class _Transcription:
+    """The transcription of one job's intervals."""
 
-    tiebreak: Tiebreaker
+    tiebreaker: Tiebreaker
     job: Job
-    wanted: Sequence[DisputedInterval]
-    tell: Callable[[float], None]
-    heard: dict[DisputedInterval, Hypothesis] = field(default_factory=dict)
+    intervals: Sequence[DisputedInterval]
+    report: Callable[[float], None]
+    hypotheses: dict[DisputedInterval, Hypothesis] = field(default_factory=dict)
     faults: dict[DisputedInterval, str] = field(default_factory=dict)
-    #: Why no other stretch is begun: a no that all of them would get.
+    #: Why no further interval is started: an error that all of them would get.
     stop: str | None = None
 
-    async def ask(self) -> None:
-        """All that is wanted, several at a time."""
-        limit_s = self.tiebreak.limit_s
+    async def run(self) -> None:
+        """Transcribe all intervals, several concurrently."""
+        limit_s = self.tiebreaker.limit_s
         try:
             async with asyncio.timeout(limit_s):
-                await self._all()
+                await self._transcribe_all()
         except TimeoutError:
-            self._failed(f"no answer within {limit_s:g} s")
+            self._give_up(f"no answer within {limit_s:g} s")
         except Unavailable:
             raise
-        except (ConcordError, OSError) as exc:  # before any stretch: the recording is gone, or cannot be cut
-            self._failed(str(exc))
+        except (ConcordError, OSError) as exc:  # before any interval: the recording is gone, or cannot be cut
+            self._give_up(str(exc))
 
-    async def _all(self) -> None:
-        store = self.tiebreak.store
+    async def _transcribe_all(self) -> None:
+        store = self.tiebreaker.store
         if self.job.original_uri is None:
             raise NotFound("the recording is not kept")
         with tempfile.TemporaryDirectory(prefix="concord-") as folder:
-            times = [(interval.start_ms, interval.end_ms) for interval in self.wanted]
+            times = [(interval.start_ms, interval.end_ms) for interval in self.intervals]
             async with store.local_path(self.job.original_uri) as audio:
-                files = await self.tiebreak.clips.cut(audio, times, Path(folder))
+                clips = await self.tiebreaker.clips.cut(audio, times, Path(folder))
 
-            async def hear(one: tuple[DisputedInterval, Path]) -> None:
-                await self._hear_interval(*one)
-                self.tell((len(self.heard) + len(self.faults)) / len(self.wanted))
+            async def transcribe(pair: tuple[DisputedInterval, Path]) -> None:
+                await self._try(*pair)
+                self.report((len(self.hypotheses) + len(self.faults)) / len(self.intervals))
 
-            await each(zip(self.wanted, files, strict=True), hear, AT_ONCE)
+            await each(zip(self.intervals, clips, strict=True), transcribe, AT_ONCE)
 
-    async def _hear_interval(self, interval: DisputedInterval, file: Path) -> None:
+    async def _try(self, interval: DisputedInterval, clip: Path) -> None:
+        """Set the interval's hypothesis or its fault."""
         for last in (False,) * (TRIES - 1) + (True,):
             if self.stop is not None:
                 self.faults[interval] = self.stop
                 return
             try:
-                self.heard[interval] = await self._hear(interval, file)
+                self.hypotheses[interval] = await self._transcribe(interval, clip)
             except Unavailable:
                 raise
             except Transient as exc:
@@ -140,9 +146,9 @@ class _Asking:
                 self.faults[interval] = str(exc)
             return
 
-    async def _hear(self, interval: DisputedInterval, file: Path) -> Hypothesis:
-        recognizer, job = self.tiebreak.recognizer, self.job
-        kept = StoredResponses(self.tiebreak.store, job.tenant_id, job.job_id, recognizer.name, self.tiebreak.paid)
+    async def _transcribe(self, interval: DisputedInterval, clip: Path) -> Hypothesis:
+        recognizer, job = self.tiebreaker.recognizer, self.job
+        cache = StoredResponses(self.tiebreaker.store, job.tenant_id, job.job_id, recognizer.name, self.tiebreaker.paid)
         request = Request(
             tenant_id=job.tenant_id,
             job_id=job.job_id,
@@ -153,72 +159,70 @@ class _Asking:
             duration_ms=interval.length_ms,
         )
         if isinstance(recognizer, ChunkedRecognizer):
-            heard = await recognizer.transcribe_chunks(file, request, _silent, kept, self.tiebreak.limiter)
+            limiter = self.tiebreaker.limiter
+            hypothesis = await recognizer.transcribe_chunks(clip, request, _ignore_progress, cache, limiter)
         else:
-            heard = await _once(recognizer, file, request, kept)
-        await self._count(interval, heard)
-        return _moved(heard, interval)
+            hypothesis = await _cached(recognizer, clip, request, cache)
+        await self._record_usage(interval, hypothesis)
+        return _shifted(hypothesis, interval)
 
-    async def _count(self, interval: DisputedInterval, heard: Hypothesis) -> None:
+    async def _record_usage(self, interval: DisputedInterval, hypothesis: Hypothesis) -> None:
         ref = f"{interval.start_ms}-{interval.end_ms}"
-        rows = used(self.job, heard.provider, ref, audio_used(heard, interval.length_ms / 1000))
-        await self.tiebreak.database.record_usage(rows)
-        self.tiebreak.metrics.used(rows)
+        rows = used(self.job, hypothesis.provider, ref, audio_used(hypothesis, interval.length_ms / 1000))
+        await self.tiebreaker.database.record_usage(rows)
+        self.tiebreaker.metrics.used(rows)
 
-    def _failed(self, reason: str) -> None:
-        """What is not heard by now stays as it was."""
-        self.faults |= {s: reason for s in self.wanted if s not in self.heard and s not in self.faults}
+    def _give_up(self, reason: str) -> None:
+        """Give all intervals without a result this fault."""
+        self.faults |= {i: reason for i in self.intervals if i not in self.hypotheses and i not in self.faults}
 
-    def notes(self, beyond: int, timeless: int) -> list[str]:
-        """What was asked, in sentences."""
-        name = self.tiebreak.recognizer.name
-        said = []
-        if self.heard:
-            seconds = sum(interval.length_ms for interval in self.heard) / 1000
-            said.append(
-                f"{name} was asked as well about {len(self.heard)} disputed stretches, {seconds:.1f} s of sound."
-            )
+    def notes(self, beyond: int, without_time: int) -> list[str]:
+        """Sentences for the transcript. `beyond` disputes were outside the budget, and `without_time` have no time."""
+        name = self.tiebreaker.recognizer.name
+        notes = []
+        if count := len(self.hypotheses):
+            seconds = sum(interval.length_ms for interval in self.hypotheses) / 1000
+            notes.append(f"{name} was asked as well about {count} disputed intervals, {seconds:.1f} s of sound.")
         for fault, count in sorted(Counter(self.faults.values()).items()):
-            log.warning("%s/%d: %d stretches stay as they were: %s", self.job.job_id, self.job.run, count, fault)
-            said.append(
-                f"{name} did not hear {count} disputed stretches, which stay as they were: {fault.rstrip('.')}."
+            log.warning("%s/%d: %d intervals stay as they were: %s", self.job.job_id, self.job.run, count, fault)
+            notes.append(
+                f"{name} did not hear {count} disputed intervals, which stay as they were: {fault.rstrip('.')}."
             )
-        if silent := sum(not heard.words for heard in self.heard.values()):
-            said.append(f"{name} heard nothing at all in {silent} of them, which stay as they were.")
+        if silent := sum(not hypothesis.words for hypothesis in self.hypotheses.values()):
+            notes.append(f"{name} heard nothing at all in {silent} of them, which stay as they were.")
         if beyond:
-            said.append(
-                f"{name} was not asked about {beyond} disputes: the limit is {self.tiebreak.seconds:g} s of sound."
-            )
-        if timeless:
-            said.append(f"{name} was not asked about {timeless} disputes: no recognizer says when they were said.")
-        return said
+            limit_s = self.tiebreaker.seconds
+            notes.append(f"{name} was not asked about {beyond} disputes: the limit is {limit_s:g} s of sound.")
+        if without_time:
+            notes.append(f"{name} was not asked about {without_time} disputes: no recognizer says when they were said.")
+        return notes
 
 
-async def _once(recognizer: LocalRecognizer, file: Path, request: Request, kept: ResponseCache) -> Hypothesis:
-    """What it hears in the file, or heard when it was asked before."""
-    content = await asyncio.to_thread(file.read_bytes)
+async def _cached(recognizer: LocalRecognizer, clip: Path, request: Request, cache: ResponseCache) -> Hypothesis:
+    """The hypothesis of a clip, from the cache if it is there."""
+    content = await asyncio.to_thread(clip.read_bytes)
     key = hashlib.sha256(b"\0".join((request.language.encode(), content))).hexdigest()
-    answer = await kept.get(key)
+    answer = await cache.get(key)
     if answer is not None:
-        with contextlib.suppress(ValueError):  # one that cannot be read is none
+        with contextlib.suppress(ValueError):  # an answer that cannot be parsed counts as missing
             return cast("Hypothesis", adapter(Hypothesis).validate_json(answer))
-    heard = await recognizer.transcribe(file, request, _silent)
-    await kept.put(key, adapter(Hypothesis).dump_json(heard))
-    return heard
+    hypothesis = await recognizer.transcribe(clip, request, _ignore_progress)
+    await cache.put(key, adapter(Hypothesis).dump_json(hypothesis))
+    return hypothesis
 
 
-def _moved(heard: Hypothesis, interval: DisputedInterval) -> Hypothesis:
-    """With the recording's own times."""
+def _shifted(hypothesis: Hypothesis, interval: DisputedInterval) -> Hypothesis:
+    """The hypothesis of an interval's clip with the times of the recording."""
     words = (
         replace(
             word,
             start_ms=None if word.start_ms is None else interval.start_ms + word.start_ms,
             end_ms=None if word.end_ms is None else min(interval.end_ms, interval.start_ms + word.end_ms),
         )
-        for word in heard.words
+        for word in hypothesis.words
     )
-    return replace(heard, words=tuple(words))
+    return replace(hypothesis, words=tuple(words))
 
 
-def _silent(_: float) -> None:
-    """A stretch is too short to tell how far it is."""
+def _ignore_progress(_: float) -> None:
+    """A clip is too short to report its progress."""

@@ -225,7 +225,7 @@ async def _whisper(name: str, settings: Settings, *, quick: bool) -> Finding:
 
 
 async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:
-    from agents.asr.google.speech import load_credentials
+    from agents.asr.google.credentials import load_credentials
 
     opened = open_tiebreaker(settings) if name == settings.tiebreaker else open_recognizer(name, settings)
     recognizer = cast("Google | GoogleBatch", opened)

@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from agents.commands.jobs import transcript
-from agents.llm.adjudicator import SpanAdjudicator, Whose
+from agents.llm.adjudicator import RunId, SpanAdjudicator
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError
@@ -140,7 +140,7 @@ async def _adjudicated(result: Reconciliation, settings: Settings) -> Reconcilia
         raise SettingsError("--adjudicate: GEMINI_API_KEY is not set")
     try:
         spans = SpanAdjudicator(adjudicator, MemoryDatabase(), settings.gemini_spans)
-        return await spans.adjudicated(result, Whose("local", "local", 1))
+        return await spans.adjudicated(result, RunId("local", "local", 1))
     finally:
         await adjudicator.close()
 

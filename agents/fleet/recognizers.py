@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agents.asr.protocols import (
-    Adjudicator,
     ChunkedRecognizer,
     LocalRecognizer,
     Recognizer,
     RemoteRecognizer,
 )
 from agents.fleet.settings import Settings
+from agents.llm.protocols import Adjudicator
 from schemas.errors import SettingsError
 from web.auth.provider_token import HEADER, token_of
 

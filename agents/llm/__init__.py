@@ -1,1 +1,1 @@
-"""Language models that choose among what recognizers heard."""
+"""Language models that choose among the readings of recognizers where those disagree."""

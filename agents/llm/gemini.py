@@ -1,6 +1,6 @@
-"""Gemini as a judge of disputed words, through Google's own SDK.
+"""Gemini as an `Adjudicator`, through Google's SDK.
 
-What comes back is a stranger's text: only an index of an offered reading is ever taken from it.
+The model's text is not trusted: only the index of an offered reading is ever taken from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from agents.asr.protocols import AdjudicatorAnswer
+from agents.llm.protocols import AdjudicatorAnswer
 from schemas.errors import ProviderError, RateLimited, Transient
 from schemas.retry_after import seconds_of
 from schemas.words import Question
@@ -28,20 +28,24 @@ if TYPE_CHECKING:
     from google.genai.errors import APIError
     from google.genai.types import GenerateContentResponse
 
-#: Names the prompt in `adjudicate.<version>.txt`, in every decision and in every question's hash: another text is
-#: another version.
+#: The version of the prompt `adjudicate.<version>.txt`. It is part of every decision and of every question's hash, so a
+#: changed text needs a new version.
 PROMPT = "v1"
 
 #: Seconds for one call.
 TIMEOUT_S = 25.0
 
-#: Tokens that the model may think, and tokens of an answer: for each question, and besides (thoughts that run over).
+#: Token limits: for thinking; for the answer to each question; for the rest (thoughts beyond their limit).
 THINKING, PER_ANSWER, BESIDES = 512, 40, 2048
 
-#: Characters of the longest answer that is read at all.
+#: Characters of the longest answer that is parsed.
 LONGEST = 20_000
 
 _NEITHER = "neither"
+
+
+# The docstrings, names and descriptions of `_Answer` and `_Answers` are part of the schema that the model gets. They
+# belong to the prompt: changed ones need a new version.
 
 
 class _Answer(BaseModel):
@@ -59,8 +63,8 @@ class _Answers(BaseModel):
     answers: list[_Answer]
 
 
-class _Said(BaseModel):
-    """What it is held to: an entry that makes no sense must not cost the others their answers."""
+class _RawAnswers(BaseModel):
+    """The answer as it is parsed. Entries are validated one by one, so that an invalid one leaves the others usable."""
 
     answers: list[JsonValue]
 
@@ -71,7 +75,7 @@ class Gemini:
     many = 20
 
     def __init__(self, api_key: str, model: str, base_url: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Nothing is imported or connected before the first call."""
+        """`base_url` replaces Google's. Nothing is imported or connected before the first call."""
         self.name = f"gemini/{model}/{PROMPT}"
         self._key = api_key
         self._model = model
@@ -82,7 +86,7 @@ class Gemini:
         self._prompt = files("agents.llm").joinpath(f"adjudicate.{PROMPT}.txt").read_text("utf-8")
 
     async def prepare(self) -> None:
-        """Import the SDK: over a second, which the events of a worker that has just started should not share."""
+        """Import the SDK, which takes over a second and would delay the first events of a worker."""
         await self._opened()
 
     async def adjudicate(self, questions: Sequence[Question], language: str | None) -> AdjudicatorAnswer:
@@ -97,22 +101,22 @@ class Gemini:
             temperature=0,
             seed=1,
             max_output_tokens=THINKING + BESIDES + PER_ANSWER * len(questions),
-            # The SDK's own loop of function calls, of which there are none here.
+            # No functions are offered, so the SDK's loop that calls them is not needed.
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-            # A small budget, which by the documentation every generation takes; none at all is refused by some.
+            # By the documentation every model generation accepts a small budget; some refuse a budget of zero.
             thinking_config=types.ThinkingConfig(thinking_budget=THINKING),
         )
-        content = asked(questions, language)
-        with self._explained():
+        content = user_message(questions, language)
+        with self._errors_translated():
             async with asyncio.timeout(self._timeout_s):
                 answer = await client.aio.models.generate_content(model=self._model, contents=content, config=config)
-        choices, faults = read(questions, *_text(answer))
+        choices, faults = parse(questions, *_text(answer))
         return AdjudicatorAnswer(choices, faults, _usage(answer), answer.response_id or _digest(content))
 
     async def check(self) -> None:
-        """Ask for the model's description, which costs nothing."""
+        """Request the model's description, which is not billed."""
         client = await self._opened()
-        with self._explained():
+        with self._errors_translated():
             async with asyncio.timeout(self._timeout_s):
                 await client.aio.models.get(model=self._model)
 
@@ -127,60 +131,61 @@ class Gemini:
             await session.close()
 
     async def _opened(self) -> Client:
-        # The first import takes over a second, in which the event loop must go on.
+        """The SDK's client, made at the first call."""
+        # In a thread: the first import takes over a second and would block the event loop.
         genai, types = await asyncio.to_thread(_sdk)
         if self._client is None:
             import aiohttp
 
-            # Ours, because the SDK's own is of a class that aiohttp warns of.
+            # A session of our own: the SDK subclasses aiohttp.ClientSession, of which aiohttp warns.
             self._session = aiohttp.ClientSession(trust_env=True)
             options = types.HttpOptions(
                 base_url=self._url,
                 api_version="v1beta",
                 timeout=int(self._timeout_s * 1000),
-                # Without this a dropped connection is silently sent, and billed, a second time.
+                # One attempt: otherwise the SDK silently repeats, and pays for, a request whose connection dropped.
                 retry_options=types.HttpRetryOptions(attempts=1),
                 aiohttp_client=self._session,
             )
-            # Not Vertex, whatever the environment says for other programs.
+            # Never Vertex, even if the environment selects it for other programs.
             self._client = genai.Client(api_key=self._key, vertexai=False, http_options=options)
         return self._client
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what the SDK and its transport raise into our errors; the key is in none of them."""
+    def _errors_translated(self) -> Iterator[None]:
+        """Raise our own errors for those of the SDK and its transport. None of them contains the API key."""
         import aiohttp
         from google.genai.errors import APIError
 
         try:
             yield
         except APIError as exc:
-            raise self._refused(exc) from None
+            raise self._refusal(exc) from None
         except TimeoutError:
             raise Transient(f"Gemini does not answer within {self._timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError) as exc:
             raise Transient(f"Gemini cannot be reached ({self._safe(exc)})") from None
         except (ValueError, TypeError, AttributeError, KeyError) as exc:
-            # The SDK takes a body apart without looking at its shape first.
+            # The SDK reads a body's fields without validating its shape first.
             raise Transient(f"Gemini's answer cannot be read ({type(exc).__name__})") from None
 
-    def _refused(self, exc: APIError) -> Exception:
-        said = f"Gemini answers {exc.code}: {self._safe(exc)}"
+    def _refusal(self, exc: APIError) -> Exception:
+        message = f"Gemini answers {exc.code}: {self._safe(exc)}"
         if exc.code == 429:
-            return RateLimited(said, retry_after=_pause_s(exc))
+            return RateLimited(message, retry_after=_pause_s(exc))
         if exc.code == 408 or exc.code >= 500:
-            return Transient(said, retry_after=_pause_s(exc))
-        return ProviderError(said)
+            return Transient(message, retry_after=_pause_s(exc))
+        return ProviderError(message)
 
     def _safe(self, exc: Exception) -> str:
-        """The error in one short line, without the key, should somebody between us and Google have echoed it."""
+        """The error in one short line, without the API key, which a proxy may have echoed."""
         text = getattr(exc, "message", None) or str(exc) or type(exc).__name__
         return " ".join(str(text).replace(self._key, "...").split())[:200]
 
 
-def asked(questions: Sequence[Question], language: str | None) -> str:
-    """The message: JSON, so that no word of a transcript can end the place it stands in."""
-    places = [
+def user_message(questions: Sequence[Question], language: str | None) -> str:
+    """The questions as JSON, whose quoting keeps every word of a transcript inside its string."""
+    spans = [
         {
             "id": f"p{n}",
             "before": question.before,
@@ -189,32 +194,35 @@ def asked(questions: Sequence[Question], language: str | None) -> str:
         }
         for n, question in enumerate(questions, 1)
     ]
-    return json.dumps({"language": language or "unknown", "places": places}, ensure_ascii=False)
+    return json.dumps({"language": language or "unknown", "places": spans}, ensure_ascii=False)
 
 
-def read(
+def parse(
     questions: Sequence[Question], text: str | None, fault: str | None
 ) -> tuple[dict[str, int | None], dict[str, str]]:
-    """Choices and faults, by question, out of the model's text; a `fault` of the whole answer is one of each."""
+    """Choices and faults by question id, from the model's text. A `fault` of the whole answer is one of each question.
+
+    A choice is the index of a reading, or None for "neither"; everything else in the text is a fault.
+    """
     if fault is None and (text is None or len(text) > LONGEST):
         fault = "the answer is empty" if text is None else "the answer does not end"
     entries: list[JsonValue] = []
     if fault is None:
         try:
-            entries = _Said.model_validate_json(text or "").answers
+            entries = _RawAnswers.model_validate_json(text or "").answers
         except ValidationError:
             fault = "the answer is not what was asked for"
     if fault is not None:
         return {}, {question.id: fault for question in questions}
     valid = [answer for entry in entries if (answer := _entry(entry)) is not None]
-    times = Counter(answer.id for answer in valid)
-    said = {answer.id: answer.choice for answer in valid}
+    counts = Counter(answer.id for answer in valid)
+    answers = {answer.id: answer.choice for answer in valid}
     choices: dict[str, int | None] = {}
     faults: dict[str, str] = {}
     for n, question in enumerate(questions, 1):
-        choice = said.get(f"p{n}")
-        if choice is None or times[f"p{n}"] > 1:
-            faults[question.id] = "no answer to this place" if choice is None else "several answers to this place"
+        choice = answers.get(f"p{n}")
+        if choice is None or counts[f"p{n}"] > 1:
+            faults[question.id] = "no answer to this span" if choice is None else "several answers to this span"
         elif choice == _NEITHER:
             choices[question.id] = None
         elif re.fullmatch("[0-9]{1,3}", choice) and 1 <= int(choice) <= len(question.readings):
@@ -232,7 +240,7 @@ def _entry(value: JsonValue) -> _Answer | None:
 
 
 def _text(answer: GenerateContentResponse) -> tuple[str | None, str | None]:
-    """The answer's text, or what is wrong with it as a whole."""
+    """The answer's text, or the fault of the whole answer."""
     blocked = answer.prompt_feedback.block_reason if answer.prompt_feedback else None
     if blocked:
         return None, f"blocked ({getattr(blocked, 'value', blocked)})"
@@ -247,22 +255,22 @@ def _text(answer: GenerateContentResponse) -> tuple[str | None, str | None]:
 
 
 def _usage(answer: GenerateContentResponse) -> dict[str, int]:
-    """Tokens as the provider counts them; what it does not say is left out."""
-    said = answer.usage_metadata
+    """Tokens as the provider counts them; counts that it does not report are left out."""
+    metadata = answer.usage_metadata
     counts = {
-        "prompt_tokens": said.prompt_token_count if said else None,
-        "candidates_tokens": said.candidates_token_count if said else None,
-        "thoughts_tokens": said.thoughts_token_count if said else None,
-        "total_tokens": said.total_token_count if said else None,
+        "prompt_tokens": metadata.prompt_token_count if metadata else None,
+        "candidates_tokens": metadata.candidates_token_count if metadata else None,
+        "thoughts_tokens": metadata.thoughts_token_count if metadata else None,
+        "total_tokens": metadata.total_token_count if metadata else None,
     }
     return {"requests": 1} | {unit: count for unit, count in counts.items() if count is not None and count >= 0}
 
 
 def _pause_s(exc: APIError) -> float | None:
-    """Seconds that it asks us to wait: in a header, or in RetryInfo."""
+    """Seconds that Google asks us to wait: from a header, or from the error's RetryInfo."""
     headers = getattr(exc.response, "headers", None) or {}
-    if (told := seconds_of(headers)) is not None:
-        return told
+    if (pause_s := seconds_of(headers)) is not None:
+        return pause_s
     with contextlib.suppress(AttributeError, KeyError, TypeError, StopIteration):
         details: Any = exc.details
         return seconds_of(

@@ -1,4 +1,4 @@
-"""A judge that answers by script: the double of Gemini, for tests and benchmarks."""
+"""An adjudicator that answers by script: the double of Gemini, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agents.asr.protocols import AdjudicatorAnswer
+from agents.llm.protocols import AdjudicatorAnswer
 from schemas.words import Question
 
 
@@ -17,21 +17,21 @@ def longest(question: Question) -> int | None:
 
 @dataclass
 class ScriptedAdjudicator:
-    """An `Adjudicator`. Takes what `pick` says, after raising what `trouble` holds for the next calls."""
+    """An `Adjudicator` that chooses by `pick`, after raising the errors that `trouble` holds for the next calls."""
 
     pick: Callable[[Question], int | None] = longest
-    #: Raised by the next calls, in order; None lets one through.
+    #: Raised by the next calls, in order; a call whose entry is None answers.
     trouble: list[Exception | None] = field(default_factory=list)
     name: str = "gemini/scripted/v1"
     many: int = 20
-    #: Every question of every call, answered or not.
+    #: The questions of every call, answered or not.
     asked: list[list[Question]] = field(default_factory=list)
 
     async def prepare(self) -> None:
         """Always ready."""
 
     async def adjudicate(self, questions: Sequence[Question], language: str | None) -> AdjudicatorAnswer:
-        """See `Adjudicator`. What `pick` invents is a fault, as with the real one."""
+        """See `Adjudicator`. An index that `pick` invents is a fault, as it is with Gemini."""
         del language
         self.asked.append(list(questions))
         trouble = self.trouble.pop(0) if self.trouble else None

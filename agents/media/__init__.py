@@ -1,1 +1,1 @@
-"""Recordings: where they come from, what they are, their sound. Uploaded files are opened in subprocesses only."""
+"""Fetches, probes and decodes recordings. Uploaded files are opened in subprocesses only."""

@@ -1,4 +1,4 @@
-"""Finds out what uploaded files are without trusting them: probes in worker processes that a hostile file may crash."""
+"""Probes uploaded files in a pool of subprocesses, which a hostile file may crash without harm."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agents.media.decoding.decoder import MAX_DURATION_MS, Probe, probe
-from agents.media.subprocess_worker import Died, Worker, begin, serve
+from agents.media.decoding.limits import MAX_DURATION_MS
+from agents.media.decoding.probe import Probe, probe
+from agents.media.subprocess_worker import Worker, WorkerDied, begin, serve
 from schemas.errors import RefusedMedia, Transient
 
 
-class _Places:
-    """Places for tenants in turn: whoever has the fewest is next, of equals the oldest. One place is left for others by
-    a tenant that would take all.
+class _FairSlots:
+    """Concurrency slots that are shared fairly: the next slot goes to the tenant with the fewest, then to the oldest
+    request. A tenant gets all slots but one at most.
     """
 
     def __init__(self, count: int) -> None:
@@ -27,39 +28,39 @@ class _Places:
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
     @contextlib.asynccontextmanager
-    async def taken(self, tenant: str) -> AsyncIterator[None]:
-        """A place for as long as the context lasts."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tenant, turn))
-        self._give()
+    async def acquired(self, tenant: str) -> AsyncIterator[None]:
+        """Wait for a slot and hold it while the context lasts."""
+        grant: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((tenant, grant))
+        self._grant()
         try:
-            await turn
+            await grant
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # given, and gone before it knew
-                self._leave(tenant)
+            if grant.done() and not grant.cancelled():  # granted after the task was cancelled
+                self._release(tenant)
             raise
         try:
             yield
         finally:
-            self._leave(tenant)
+            self._release(tenant)
 
-    def _leave(self, tenant: str) -> None:
+    def _release(self, tenant: str) -> None:
         self._free += 1
         self._held[tenant] -= 1
-        self._give()
+        self._grant()
 
-    def _give(self) -> None:
-        self._waiting = [one for one in self._waiting if not one[1].done()]
-        while self._free and (may := [one for one in self._waiting if self._held[one[0]] < self._most]):
-            first = min(may, key=lambda one: self._held[one[0]])
-            self._waiting.remove(first)
-            self._held[first[0]] += 1
+    def _grant(self) -> None:
+        self._waiting = [request for request in self._waiting if not request[1].done()]
+        while self._free and (eligible := [r for r in self._waiting if self._held[r[0]] < self._most]):
+            request = min(eligible, key=lambda r: self._held[r[0]])
+            self._waiting.remove(request)
+            self._held[request[0]] += 1
             self._free -= 1
-            first[1].set_result(None)
+            request[1].set_result(None)
 
 
 class ProbePool:
-    """Probes files in worker processes of its own, which live on from file to file. For an event loop."""
+    """Probes files from within an event loop, in subprocesses that are reused."""
 
     def __init__(
         self,
@@ -69,27 +70,33 @@ class ProbePool:
         stall_s: float = 20.0,
         start_s: float = 60.0,
     ) -> None:
-        """Up to `processes` files at once, each process started when first needed; one that shows no progress for
-        `stall_s` is killed. A tenant has all but one of them at most.
+        """Up to `processes` files are probed at once, but one less of the same tenant.
+
+        A process is started when first needed, within `start_s` seconds. One without progress for `stall_s` seconds is
+        killed.
         """
         self._max_duration_ms = max_duration_ms
         self._stall_s = stall_s
         self._idle = [Worker("agents.media.probe_pool", start_s=start_s) for _ in range(processes)]
         self._workers = tuple(self._idle)
-        self._places = _Places(processes)
+        self._slots = _FairSlots(processes)
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The worker processes that are alive."""
+        """The subprocesses that are alive."""
         return tuple(worker.pid for worker in self._workers if worker.pid is not None)
 
     async def probe(
         self, path: Path, name: str | None = None, declared_type: str | None = None, *, tenant: str = ""
     ) -> Probe:
-        """What the file is; see `agents.media.decoding.decoder.probe`.
+        """See `agents.media.decoding.probe.probe`. A file whose process crashes or hangs is tried once more in a new
+        one.
 
-        A file that crashes or hangs its process is tried once more in a new one, then refused. `Transient` when the
-        processes were killed by someone else (out of memory, an operator), `Unavailable` when they do not start.
+        Raises:
+            NotFound: There is no such file.
+            RefusedMedia: The file cannot be transcribed, or has crashed or hung two processes.
+            Transient: A process was killed from outside (by an operator, or out of memory).
+            Unavailable: No process can be started.
         """
         request = {
             "path": str(path.resolve()),
@@ -97,45 +104,48 @@ class ProbePool:
             "declared_type": declared_type,
             "max_duration_ms": self._max_duration_ms,
         }
-        async with self._places.taken(tenant):
+        async with self._slots.acquired(tenant):
             worker = self._idle.pop()
             try:
-                answer = await self._asked(worker, request)
+                answer = await self._ask(worker, request)
                 return Probe(**answer | {"notes": tuple(answer["notes"])})
             finally:
                 self._idle.append(worker)
 
-    async def _asked(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(Died, TimeoutError):
+    async def _ask(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
+        with contextlib.suppress(WorkerDied, TimeoutError):
             return await worker.ask(request, stall_s=self._stall_s)
         name = request["name"]
         try:
             return await worker.ask(request, stall_s=self._stall_s)
         except TimeoutError as exc:
             raise RefusedMedia(f"{name} is damaged: decoding it comes to no end") from exc
-        except Died as exc:
+        except WorkerDied as exc:
             if exc.crashed:
                 raise RefusedMedia(f"{name} is damaged: it crashes the decoder ({exc})") from exc
             raise Transient(f"probing {name} was interrupted: {exc}") from exc
 
     async def close(self) -> None:
-        """End the worker processes. Safe to call twice."""
+        """End the subprocesses. Safe to call twice."""
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
 
-def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+# What follows runs in the subprocess.
+
+
+def _answer(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     path = Path(request.pop("path"))
     try:
-        return asdict(probe(path, **request, beat=lambda: tell({})))
+        return asdict(probe(path, **request, beat=lambda: send({})))
     except (MemoryError, ArithmeticError, LookupError, ValueError) as exc:
-        # Ours or PyAV's stumbling over its bytes: the same again next time.
+        # Our code or PyAV cannot handle these bytes; another attempt would fail in the same way.
         raise RefusedMedia(f"{request['name']} is damaged: it cannot be decoded ({type(exc).__name__}: {exc})") from exc
 
 
 def main() -> None:
-    """A worker process of `ProbePool`: `python -m agents.media.probe_pool`."""
+    """The subprocess: `python -m agents.media.probe_pool`."""
     begin()
-    import av  # noqa: F401  (so that the first file does not wait for it)
+    import av  # noqa: F401  (imported here, so that the first request does not wait for it)
 
     serve(_answer)
 

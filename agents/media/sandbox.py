@@ -1,10 +1,11 @@
-"""What a process that meets strangers' bytes may still do, and what a process with secrets shows to others.
+"""Confines subprocesses that decode uploads (seccomp, capabilities, rlimits), and hides the parent's memory from them.
 
-A decoder with a hole in it runs whatever an upload wants, as our user. So a child is given a short list of environment
-variables, and before it imports a decoder it gives up what decoding does not need: root's capabilities, new programs
-and processes, sockets, signals to others, other processes' memory, files without bound. The parent is made unreadable.
-All of it is the kernel's doing (Linux), needs no privilege, and holds in containers, where namespaces usually cannot be
-made. What remains: such a child can read, and write within its limit, the files that our user can.
+A vulnerable decoder may run an upload's code as the worker's user. Therefore a subprocess gets a short list of
+environment variables, and before it imports a decoder it gives up what decoding does not need: root's capabilities, new
+programs and processes, sockets, signals to other processes, their memory, and files of unbounded size. The parent's
+memory and environment are made unreadable. All of this is enforced by the Linux kernel, needs no privilege, and works
+in containers, where namespaces usually cannot be created. What remains: such a subprocess can read, and write within
+its limit, the files that the user can.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import resource
 import struct
 import sys
 
-#: The variables that a child gets, if they are set: where to find things, how to spell, how many threads to take.
+#: Environment variables that a subprocess gets, if they are set: paths, locale, numbers of threads.
 PASSED = (
     "HOME",
     "LANG",
@@ -35,9 +36,9 @@ PASSED = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
 )
-#: What it gets besides: nothing is fetched from a model hub.
+#: Environment variables that every subprocess gets: no model is fetched from a hub.
 _FIXED = {"HF_HUB_OFFLINE": "1"}
-#: Files that a child may have open: pipes, a recording, a result, and what imports open for a moment.
+#: Files that a subprocess may have open: pipes, a recording, a result, and modules while they are imported.
 _OPEN_FILES = 64
 
 # From linux/prctl.h, linux/seccomp.h, linux/capability.h, linux/filter.h, linux/audit.h and linux/sched.h.
@@ -48,11 +49,11 @@ _CAP_DAC_READ_SEARCH = 2
 _CLONE_THREAD = 0x1_0000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERROR, _KILL = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
-#: Offsets in what a filter sees: the call's number, the architecture, the lower half of the first argument.
+#: Offsets in `struct seccomp_data`: the call's number, the architecture, the lower half of the first argument.
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16
 
-#: By machine: its architecture's number; the calls seccomp, capset, clone and clone3; those whose first argument is a
-#: process, which may be this one only (0 is this one, too); and those that are refused.
+#: By machine: the number of its architecture; the numbers of the calls seccomp, capset, clone and clone3; of calls that
+#: are allowed only if their first argument is this process (or 0, which means the same); and of calls that are refused.
 _MACHINES: dict[str, tuple[int, dict[str, int], tuple[int, ...], tuple[int, ...]]] = {
     "x86_64": (
         0xC000_003E,
@@ -83,25 +84,24 @@ _MACHINES: dict[str, tuple[int, dict[str, int], tuple[int, ...], tuple[int, ...]
 
 
 def environment() -> dict[str, str]:
-    """A child's whole environment: no key, no address, no password of ours is in it."""
+    """The complete environment of a subprocess. It contains no keys, addresses or passwords of the parent."""
     return {name: os.environ[name] for name in PASSED if name in os.environ} | _FIXED
 
 
 def keep_private() -> None:
-    """Make this process's files its user's own, and its memory and environment unreadable to others of the same user.
+    """Set the umask to 077, and make this process's memory and environment unreadable to others of the same user.
 
-    What is made from here on has no permission for group and others, whatever the umask was; that holds for children,
-    too. Debuggers and profilers need root from here on.
+    Subprocesses inherit the umask. Afterwards debuggers and profilers need root.
     """
     os.umask(0o077)
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def confine(memory: int, file_size: int) -> list[str]:
-    """Give up what a decoder does not need, before there are threads: see the module.
+    """Give up what a decoder does not need; see the module. Must be called before there are threads.
 
-    `memory` is bytes of address space, `file_size` the bytes that a file it writes may have. Returns what could not be
-    given up here, in words: nothing on Linux on x86_64 and aarch64.
+    `memory` is bytes of address space, `file_size` the bytes that a written file may have. Returns the names of the
+    abilities that could not be given up: none on Linux on x86_64 and aarch64.
     """
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -125,13 +125,13 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def _drop_capabilities(capset: int) -> bool:
-    """All but the one by which root reads others' files; an ordinary user has none anyway.
+    """Drop all capabilities but the one by which root reads files of other users; ordinary users have none anyway.
 
-    Without those of the parent, its memory and environment cannot be read either, also as root.
+    A process that has fewer capabilities than its parent cannot read the parent's memory and environment, even as root.
     """
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     keep = 1 << _CAP_DAC_READ_SEARCH if os.geteuid() == 0 else 0
-    for kept in (keep, 0):  # a root that does not have it cannot keep it
+    for kept in (keep, 0):  # keeping it fails if root does not have it
         data = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
         if ctypes.CDLL(None).syscall(capset, header, data) == 0:
             return True
@@ -139,16 +139,16 @@ def _drop_capabilities(capset: int) -> bool:
 
 
 def _program(architecture: int, calls: dict[str, int], own: tuple[int, ...], refused: tuple[int, ...]) -> bytes:
-    """The filter: an instruction is its code, the jumps if true and if not, and a number."""
+    """The seccomp filter. An instruction is its code, the jumps if true and if false, and an operand."""
     no, pid = _ERROR | errno.EPERM, os.getpid()
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER),
-        (_AT_LEAST, 0, 1, 0x4000_0000),  # x86_64's second set of numbers
+        (_AT_LEAST, 0, 1, 0x4000_0000),  # numbers of the x32 ABI
         (_RETURN, 0, 0, no),
-        (_EQUAL, 0, 1, calls["clone3"]),  # its flags lie where no filter looks; the C library then takes clone
+        (_EQUAL, 0, 1, calls["clone3"]),  # a filter cannot read its flags; after ENOSYS the C library calls clone
         (_RETURN, 0, 0, _ERROR | errno.ENOSYS),
         (_EQUAL, 0, 4, calls["clone"]),
         (_LOAD, 0, 0, _ARGUMENT),

@@ -1,4 +1,6 @@
-"""A job's recording as recognizers get it: as it came, or as Concord decodes it, where others would mishear it."""
+"""A job's recording as remote recognizers get it: the stored original, or a FLAC file of the sound as Concord decodes
+it, for originals that others would decode differently.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from agents.media.transcode import Transcoder
 from schemas.errors import Unavailable
 from sinks.ports.blobs import Store
 
-#: The content type of what `DecodedAudio` gives.
+#: The content type of `DecodedAudio`.
 FLAC = "audio/flac"
 #: Bytes that are read at once.
-_PIECE = 1 << 18
+_PORTION = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,40 +26,44 @@ class StoredAudio:
 
     store: Store
     uri: str
-    #: Seconds for which its URL is good.
+    #: Seconds for which its URL is valid.
     url_s: int
 
     def stream(self) -> AsyncIterator[bytes]:
-        """Its bytes."""
+        """Its bytes. Raises as `Store.stream` does."""
         return self.store.stream(self.uri)
 
     async def url(self) -> str | None:
-        """Where they can be fetched from, if the storage has URLs to give."""
+        """A presigned URL, or None if the storage makes none."""
         return await self.store.presigned_url(self.uri, self.url_s)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedAudio:
-    """The same sound that recognizers on this machine hear, as `asr.protocols.Audio`: a FLAC file, made when it is
-    read.
-    """
+    """The sound that local recognizers get, as `asr.protocols.Audio`: a FLAC file, encoded when it is read."""
 
     store: Store
     uri: str
     transcoder: Transcoder
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Its bytes. Raises `RefusedMedia`, `Transient` when the packing process died, `Unavailable` without room."""
+        """The bytes of the FLAC file.
+
+        Raises:
+            RefusedMedia: The recording cannot be decoded.
+            Transient: The encoding process died.
+            Unavailable: The disk is full, or the store is away.
+        """
         try:
             with TemporaryDirectory(prefix="concord-") as folder:
                 flac = Path(folder) / "audio.flac"
                 async with self.store.local_path(self.uri) as original:
                     await self.transcoder.transcode(original, flac)
                 with flac.open("rb") as file:
-                    while piece := await asyncio.to_thread(file.read, _PIECE):
-                        yield piece
+                    while portion := await asyncio.to_thread(file.read, _PORTION):
+                        yield portion
         except OSError as exc:
             raise Unavailable(f"no room for a recording on its way to a recognizer ({exc.strerror})") from exc
 
     async def url(self) -> None:
-        """It is nowhere but here."""
+        """None: the file exists only while it is read."""

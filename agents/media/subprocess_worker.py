@@ -1,8 +1,8 @@
-"""Work that must not happen in an event loop's process: a Python child, asked over a pipe in lines of JSON.
+"""Runs work in a Python subprocess that answers requests over pipes, in lines of JSON.
 
-For what computes long (recognition) or may crash (strangers' media). JSON and not pickle, because an answer of a
-process that has met hostile bytes must be no more than data. The child holds no socket and no secret of ours, is
-confined (`agents.media.sandbox`), ignores Ctrl-C, and dies with us.
+For work that computes long (recognition) or may crash (decoding uploads). The format is JSON and not pickle, because
+unpickling an answer of a process that has decoded hostile bytes could run code. The subprocess has no socket and no
+secret of its parent, is confined (`agents.media.sandbox`), ignores Ctrl-C, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -31,97 +31,104 @@ from schemas.errors import ConcordError, NotFound, ProviderError, RefusedMedia, 
 
 log = logging.getLogger(__name__)
 
-#: Scheduling niceness of children: what they compute must not slow the event loop beside them.
+#: Niceness of subprocesses, so that their computing does not slow the event loop.
 NICENESS = 5
-#: Seconds between two signs of life of a child at work.
+#: Seconds between two empty messages of a working subprocess, at least.
 BEAT_S = 1.0
 #: Bytes of one line: a request, or a message of an answer.
 LINE_LIMIT = 1 << 24
-#: Bytes of address space that a child may take: a hostile header must not get the machine's memory. An idle one that
-#: has loaded its decoder takes 0.3 GB of them, most of it libraries, which all share.
+#: Bytes of address space of a subprocess: a hostile header must not make it allocate the machine's memory. An idle one
+#: that has loaded its decoder takes 0.3 GB of them, most of it libraries, which are shared.
 MEMORY = 1 << 30
-#: Bytes that a file which a child writes may have, if it has not asked for more: what it says to stderr is one.
+#: Bytes of a file that a subprocess writes, unless it asks for more. Its stderr is such a file.
 FILE_SIZE = 1 << 24
 
 Message = dict[str, Any]
 
-#: What a child may answer instead of a result. Anything else that goes wrong in it is its death.
-_ANSWERS: dict[str, type[ConcordError]] = {
+#: Errors that a subprocess returns to its parent, which raises them. Any other exception ends the subprocess.
+_ERRORS: dict[str, type[ConcordError]] = {
     kind.__name__: kind for kind in (NotFound, ProviderError, RefusedMedia, Transient)
 }
-#: How a process ends that tripped over its input. Other signals (SIGKILL, SIGTERM) come from outside.
+#: Signals that mean a crash. Other signals (SIGKILL, SIGTERM) come from outside.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 _ROOT = Path(__file__).parents[2]
-#: What this process, if it is a child, could not give up.
+#: In a subprocess: the abilities that it could not give up.
 _kept: list[str] = []
-#: Seconds that a child may take from its last word to its end.
+#: Seconds that a subprocess may take to end after it closed its pipe.
 _END_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-class Died(Exception):
-    """A child ended in the middle of its work. Whoever asked says what that means; it never leaves their module."""
+class WorkerDied(Exception):
+    """A subprocess ended in the middle of a request. Callers of `Worker.ask` translate it into a `ConcordError`."""
 
     def __init__(self, message: str, *, crashed: bool) -> None:
         super().__init__(message)
-        #: By its own doing, and not by a signal from outside.
+        #: It ended by itself, and not by a signal from outside.
         self.crashed = crashed
 
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """A running child and its pipes."""
+    """A running subprocess and its pipes."""
 
     process: asyncio.subprocess.Process
-    orders: asyncio.StreamWriter
+    requests: asyncio.StreamWriter
     answers: asyncio.StreamReader
-    #: What it wrote to stderr.
+    #: Its stderr.
     errors: IO[bytes]
 
     @property
     def alive(self) -> bool:
+        """Whether the process has not ended."""
         return self.process.returncode is None
 
     def kill(self) -> None:
+        """Send SIGKILL, if the process has not ended."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
-                # Not process.kill(): that polls first, and takes the exit status away from asyncio's watcher.
+                # Not process.kill(): that polls first, and so takes the exit status from asyncio's child watcher.
                 os.kill(self.process.pid, signal.SIGKILL)
 
     async def message(self, seconds: float) -> Message:
-        """The next message; `Died` if there is none to come, `TimeoutError` if there is none for `seconds`."""
+        """The next message.
+
+        Raises:
+            WorkerDied: The subprocess has ended.
+            TimeoutError: There was no message for `seconds`.
+        """
         async with asyncio.timeout(seconds):
             line = await self.answers.readline()
         if line.endswith(b"\n"):
             with contextlib.suppress(ValueError):
                 message: Message = json.loads(line)
                 return message
-        code = await self._ended()
-        raise Died(self._obituary(code), crashed=-code in _CRASHES)
+        code = await self._exit_code()
+        raise WorkerDied(self._description(code), crashed=-code in _CRASHES)
 
-    async def _ended(self) -> int:
-        """The exit status, after it closed its end of the pipe or wrote nonsense."""
+    async def _exit_code(self) -> int:
+        """The exit code, once the subprocess has closed its pipe or written something that is not JSON."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 return await self.process.wait()
         self.kill()
         return await self.process.wait()
 
-    def _obituary(self, code: int) -> str:
-        """How it ended, with the last line it wrote to stderr."""
-        ended = f"its process ended with exit code {code}"
+    def _description(self, code: int) -> str:
+        """How the subprocess ended, with the last line of its stderr."""
+        end = f"its process ended with exit code {code}"
         if code < 0:
             with contextlib.suppress(ValueError):
-                ended = f"its process ended by {signal.Signals(-code).name}"
+                end = f"its process ended by {signal.Signals(-code).name}"
         self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 1000))
         lines = self.errors.read().decode(errors="replace").splitlines()
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"{ended}: {last}" if last else ended
+        return f"{end}: {last}" if last else end
 
     async def end(self) -> None:
-        """Kill it, and wait until it is gone and its pipes are closed."""
+        """Kill the subprocess; return when it has ended and its pipes are closed."""
         self.kill()
-        self.orders.close()
+        self.requests.close()
         with contextlib.suppress(ConnectionError, ValueError):
             while await self.answers.read(1 << 16):
                 pass
@@ -130,12 +137,13 @@ class _Child:
 
 
 class Worker:
-    """A child process that runs `python -m module arguments...`, which calls `begin` and `serve`. Started when first
-    asked, and again after its end.
+    """A subprocess that runs `python -m module arguments...`, which calls `begin` and `serve`.
+
+    It is started at the first request, and again at the first request after its end.
     """
 
     def __init__(self, module: str, *arguments: str, start_s: float = 60.0) -> None:
-        """`start_s`: seconds that the child may take to say that it is ready."""
+        """`start_s`: seconds within which the subprocess must be ready."""
         self._command = (sys.executable, "-m", module, *arguments)
         self._module = module
         self._start_s = start_s
@@ -145,30 +153,35 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """The child's process id while it lives."""
+        """The process id while the subprocess lives."""
         return self._child.process.pid if self._child is not None and self._child.alive else None
 
     async def ask(
-        self, request: Message, *, stall_s: float, hear: Callable[[Message], None] = lambda _: None
+        self, request: Message, *, stall_s: float, on_message: Callable[[Message], None] = lambda _: None
     ) -> Message:
-        """The child's answer; requests wait for each other. `hear` gets the messages it sends meanwhile.
+        """The answer to a request; concurrent calls wait for each other. `on_message` gets messages sent before it.
 
-        Cancelling kills the child. Raises what the child answered with, `Died`, `TimeoutError` when it sent nothing for
-        `stall_s` (and was killed), or `Unavailable` when it cannot be started.
+        Cancelling kills the subprocess.
+
+        Raises:
+            ConcordError: The work raised one of `NotFound`, `ProviderError`, `RefusedMedia`, `Transient`.
+            WorkerDied: The subprocess ended before it answered.
+            TimeoutError: The subprocess sent no message for `stall_s` seconds and was killed.
+            Unavailable: The subprocess cannot be started, or this worker is closed.
         """
         async with self._turn:
             try:
-                answer = await self._converse(await self._alive(), request, stall_s, hear)
+                answer = await self._exchange(await self._alive(), request, stall_s, on_message)
             except BaseException:
                 await self._end()
                 raise
         if error := answer.get("error"):
-            raise _ANSWERS[error["kind"]](error["message"])
+            raise _ERRORS[error["kind"]](error["message"])
         result: Message = answer["done"]
         return result
 
     async def close(self) -> None:
-        """End the child, also in the middle of its work; nothing can be asked afterwards. Safe to call twice."""
+        """End the subprocess, also in the middle of a request. Later requests fail. Safe to call twice."""
         self._closed = True
         if self._child is not None:
             self._child.kill()
@@ -176,22 +189,23 @@ class Worker:
             await self._end()
 
     async def _alive(self) -> _Child:
+        """The running subprocess, started if need be."""
         if self._child is None or not self._child.alive:
             await self._end()
-            self._child = await self._started()
+            self._child = await self._start()
             try:
                 ready = await self._child.message(self._start_s)
-            except (Died, TimeoutError) as exc:
-                why = str(exc) or f"not ready after {self._start_s:.0f} s"
-                raise Unavailable(f"a process of {self._module} does not start: {why}") from exc
+            except (WorkerDied, TimeoutError) as exc:
+                reason = str(exc) or f"not ready after {self._start_s:.0f} s"
+                raise Unavailable(f"a process of {self._module} does not start: {reason}") from exc
             if kept := ready.get("kept"):
-                log.warning("a process of %s is confined in part: it keeps %s", self._module, ", ".join(kept))
+                log.warning("a process of %s is confined only in part: it keeps %s", self._module, ", ".join(kept))
         if self._closed:
             raise Unavailable(f"{self._module} is shut down")
         return self._child
 
-    async def _started(self) -> _Child:
-        errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process that writes to it)
+    async def _start(self) -> _Child:
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `_Child.end`)
         process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -200,23 +214,25 @@ class Worker:
             cwd=_ROOT,
             env=sandbox.environment(),
             limit=LINE_LIMIT,
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we end it in order
+            start_new_session=True,  # Ctrl-C in the terminal must reach the parent only, which then ends the subprocess
         )
         return _Child(
             process, cast("asyncio.StreamWriter", process.stdin), cast("asyncio.StreamReader", process.stdout), errors
         )
 
     @staticmethod
-    async def _converse(child: _Child, request: Message, stall_s: float, hear: Callable[[Message], None]) -> Message:
-        child.orders.write(json.dumps(request).encode() + b"\n")
-        with contextlib.suppress(ConnectionError):  # it has just died, and reading says so
-            await child.orders.drain()
+    async def _exchange(
+        child: _Child, request: Message, stall_s: float, on_message: Callable[[Message], None]
+    ) -> Message:
+        child.requests.write(json.dumps(request).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):  # the subprocess has just ended; reading from it raises
+            await child.requests.drain()
         while True:
             message = await child.message(stall_s)
             if "done" in message or "error" in message:
                 return message
             if message:
-                hear(message)
+                on_message(message)
 
     async def _end(self) -> None:
         child, self._child = self._child, None
@@ -225,56 +241,57 @@ class Worker:
 
 
 def begin(memory: int = MEMORY, file_size: int = FILE_SIZE) -> None:
-    """The child's first act, before it imports anything big: close inherited file descriptors, raise niceness, set
-    PR_SET_PDEATHSIG, and confine itself to `memory` bytes of address space and files of `file_size` bytes.
+    """In the subprocess, before large imports: close inherited file descriptors, raise niceness, set PR_SET_PDEATHSIG,
+    and confine it to `memory` bytes of address space and files of `file_size` bytes.
 
-    (asyncio closes everything but the pipes by itself; uvloop leaves open what is marked as inheritable.)
+    (asyncio closes all descriptors but the pipes by itself; uvloop leaves inheritable ones open.)
     """
     os.nice(NICENESS)
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        # The pipe's end tells, too, but only a child that gets to run Python; one that hangs in a decoder does not.
+        # The end of the pipe also shows that the parent has ended, but not while a decoder hangs and no Python runs.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _kept.extend(sandbox.confine(memory, file_size))
 
 
 def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoReturn:
-    """The child's work, after `begin`: answer requests with `work(request, tell)` until the parent is gone.
+    """In the subprocess, after `begin`: answer each request with `work(request, send)` until the parent has ended.
 
-    `tell` sends a message meanwhile; an empty one is a sign of life, sent at most every `BEAT_S`.
+    `send` sends a message before the answer. Empty messages only show that the work makes progress; they are sent at
+    most every `BEAT_S`.
     """
-    wire = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints, prints to stderr: the wire is for answers
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # stdout becomes stderr, so that nothing else is written to the pipe
 
-    def send(message: Message) -> None:
-        wire.write(json.dumps(message).encode() + b"\n")
-        wire.flush()
+    def write(message: Message) -> None:
+        pipe.write(json.dumps(message).encode() + b"\n")
+        pipe.flush()
 
     last = time.monotonic()
 
-    def tell(message: Message) -> None:
+    def send(message: Message) -> None:
         nonlocal last
         if message or time.monotonic() - last > BEAT_S:
             last = time.monotonic()
-            send(message)
+            write(message)
 
-    send({"ready": True, "kept": _kept})
+    write({"ready": True, "kept": _kept})
     for request in _requests():
         try:
-            send({"done": work(request, tell)})
-        except tuple(_ANSWERS.values()) as exc:
-            kind = next(name for name, known in _ANSWERS.items() if isinstance(exc, known))
-            send({"error": {"kind": kind, "message": str(exc)}})
-        except BaseException:  # noqa: BLE001  (told on stderr, and the end of this process)
+            write({"done": work(request, send)})
+        except tuple(_ERRORS.values()) as exc:
+            kind = next(name for name, error in _ERRORS.items() if isinstance(exc, error))
+            write({"error": {"kind": kind, "message": str(exc)}})
+        except BaseException:  # noqa: BLE001  (printed to stderr; then this process ends)
             traceback.print_exc()
             sys.stderr.flush()
-            os._exit(1)  # an orderly exit would stumble over the reading thread, and abort
+            os._exit(1)  # a normal exit would abort: the reading thread holds the lock of stdin
     raise SystemExit
 
 
 def _requests() -> Iterator[Message]:
-    """Read in a thread of its own, so that the parent's end is noticed in the middle of work."""
+    """The parent's requests. A thread reads them, and ends this process in the middle of work if the parent ends."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:

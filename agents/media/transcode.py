@@ -1,5 +1,6 @@
-"""A whole recording as one FLAC file, for a recognizer that reads it from a bucket: packed in a process of its own,
-which a hostile recording may crash, and which holds some milliseconds of it at a time.
+"""Encodes a whole recording as one FLAC file, in a subprocess that a hostile recording may crash.
+
+The subprocess holds some milliseconds of sound at a time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.media.decoding.decoder import decode
-from agents.media.flac_chunks import RATE, STALL_S, cut, cutting, write_flac
+from agents.media.flac_chunks import RATE, STALL_S, ask_encoder, serve_encoder, write_flac
 from agents.media.subprocess_worker import Message, Worker
 
 if TYPE_CHECKING:
@@ -18,42 +19,44 @@ if TYPE_CHECKING:
 
 
 class Transcoder:
-    """Packs for an event loop; recordings wait for each other."""
+    """Encodes recordings from within an event loop, in one subprocess; concurrent calls wait for each other."""
 
     def __init__(self, *, stall_s: float = STALL_S) -> None:
         self._worker = Worker("agents.media.transcode")
         self._stall_s = stall_s
 
     async def transcode(self, audio: Path, target: Path) -> None:
-        """Write all of the recording's sound to a FLAC file: mono, 16 kHz, 16 bits; a sample's place is its time.
+        """Write the recording's sound to a FLAC file: mono, 16 kHz, 16 bits; a sample's index is its time.
 
-        Raises `RefusedMedia`, or `Transient` when the process died.
+        Raises:
+            RefusedMedia: The recording cannot be decoded.
+            Transient: The subprocess died.
         """
-        order = {"path": str(audio.resolve()), "target": str(target.resolve())}
-        await cutting(self._worker, order, audio, self._stall_s)
+        request = {"path": str(audio.resolve()), "target": str(target.resolve())}
+        await ask_encoder(self._worker, request, audio, self._stall_s)
 
     async def close(self) -> None:
-        """End the process. Safe to call twice."""
+        """End the subprocess. Safe to call twice."""
         await self._worker.close()
 
 
-# What follows runs in the process.
+# What follows runs in the subprocess.
 
 
-def _answer(order: Message, tell: Callable[[Message], None]) -> Message:
+def _answer(request: Message, send: Callable[[Message], None]) -> Message:
     def sound() -> Iterator[NDArray[np.float32]]:
-        for samples in decode(Path(order["path"]), RATE, lambda: tell({})):
-            tell({})
+        for samples in decode(Path(request["path"]), RATE, lambda: send({})):
+            send({})
             yield samples
 
-    with Path(order["target"]).open("wb") as file:
+    with Path(request["target"]).open("wb") as file:
         write_flac(file, sound())
     return {}
 
 
 def main() -> None:
-    """The process: `python -m agents.media.transcode`."""
-    cut(_answer)
+    """The subprocess: `python -m agents.media.transcode`."""
+    serve_encoder(_answer)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, cast
 
 from agents.asr.tiebreaker import Tiebreaker
-from agents.llm.adjudicator import SpanAdjudicator, Whose
+from agents.llm.adjudicator import RunId, SpanAdjudicator
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
@@ -119,8 +119,8 @@ class Reconcile:
                 if job is not None and not job.options.get("redact_pii"):
                     decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
             if self.adjudicator is not None:
-                whose = Whose(result.tenant_id, result.job_id, result.run)
-                decided = await self.adjudicator.adjudicated(decided, whose, tell)
+                run = RunId(result.tenant_id, result.job_id, result.run)
+                decided = await self.adjudicator.adjudicated(decided, run, tell)
             passing("reconcile.judged")
             return decided
 

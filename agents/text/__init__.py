@@ -1,1 +1,1 @@
-"""Pure functions over words: normalise, align, decide, redact. No I/O, no clock."""
+"""Pure functions over words: normalise, align, decide. They use neither I/O nor clocks."""

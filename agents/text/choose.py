@@ -1,4 +1,4 @@
-"""The most probable path through a word network, as decisions with everything that was heard beside it."""
+"""Chooses the most probable reading of each slot of a word network, and records the others beside it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints, list[int]]:
-    """Decisions in order, per slot the column whose reading was chosen, and per segment where its decisions end.
+    """The decisions in order; per slot, the column with the chosen reading; per segment, the index after its decisions.
 
-    `chance` (slots, columns) is the probability that what a column has in a slot is right. Words are never cut: where
-    recognizers put word boundaries differently, one of them is followed for the whole segment.
+    `chance` (slots, columns) is the probability that the reading of a column in a slot is right. Words are never cut:
+    if recognizers have different word boundaries, one of them is chosen for the whole segment.
     """
     writer = _Writer(network, chance)
     segment = network.segment
@@ -48,7 +48,7 @@ def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints
 
 
 def best_written(hypothesis: Hypothesis) -> float:
-    """How well a transcript is punctuated and cased, 0 to 1: both, in the measure that people use them."""
+    """How well a transcript is punctuated and capitalised, 0 to 1; 1 from the usual amount of both in written text."""
     words = [word.text for word in hypothesis.words[:: 1 + len(hypothesis.words) // 1000] if word.text]
     if not words:
         return 0.0
@@ -63,7 +63,7 @@ _SPEAKER = attrgetter("speaker", "channel")
 
 
 class _Writer:
-    """Writes decisions; holds the network as plain lists, which is what a loop over words is fast on."""
+    """Makes the decisions. Holds the network as plain lists, on which a loop over words is faster than on arrays."""
 
     def __init__(self, network: Network, chance: Floats) -> None:
         self.network = network
@@ -71,8 +71,8 @@ class _Writer:
         self.decisions: list[Decision] = []
         self.chosen: list[int] = []
         self.names = [column.hypothesis.provider for column in columns]
-        self.everyone = tuple(sorted(self.names))
-        #: Columns, the best written first.
+        self.all_names = tuple(sorted(self.names))
+        #: Columns, the best punctuated first.
         self.order = sorted(range(len(columns)), key=lambda k: -best_written(columns[k].hypothesis))
         self.best = self.order[0]
         self.words = [column.words for column in columns]
@@ -81,17 +81,17 @@ class _Writer:
         self.key: list[list[int]] = network.key.tolist()
         self.chance: list[list[float]] = np.round(chance, 4).tolist()
         self.rule = "single" if len(columns) == 1 else "unanimous"
-        #: Whether any recognizer says how sure it is.
-        self.graded = any(sure is not None for column in columns for sure in map(_CONFIDENCE, column.words))
+        #: Whether any recognizer reports confidences.
+        self.graded = any(value is not None for column in columns for value in map(_CONFIDENCE, column.words))
         self.speakers = _slot_speakers(network)
 
     @cached_property
     def times(self) -> list[tuple[int, int]] | None:
-        """When each slot was said; only needed for words without times."""
+        """The times of each slot; only needed for words without times."""
         return _slot_times(self.network, self.order)
 
     def slot(self, slot: int) -> None:
-        """Decide one disputed slot in which everybody has one whole word, or nothing."""
+        """Decide one disputed slot in which every recognizer has one whole word, or nothing."""
         at, chance = self.grid[slot], self.chance[slot]
         groups: dict[int, list[int]] = {}
         for k in self.order:
@@ -100,65 +100,67 @@ class _Writer:
         readings = []
         for group in ranked:
             cells = [self.words[k][self.first[k][at[k]]] for k in group if at[k] >= 0]
-            readings.append(self._reading(cells, self._who(group), chance[group[0]], slot))
+            readings.append(self._reading(cells, self._providers(group), chance[group[0]], slot))
         self._write(readings[0], tuple(readings[1:]), "calibrated", slot, [ranked[0][0]])
 
     def agree(self, slot: int) -> None:
-        """Keep a word that everybody has. Most slots are of this kind, so the usual case takes no detour."""
+        """Keep a unanimous word. Most slots are of this kind, so the usual case avoids `_reading`."""
         at, chance, best = self.grid[slot], self.chance[slot][0], self.best
         word = self.words[best][self.first[best][at[best]]]
         if word.start_ms is None or word.end_ms is None or self.graded:
             cells = [self.words[k][self.first[k][at[k]]] for k in self.order]
-            reading = self._reading(cells, self.everyone, chance, slot)
+            reading = self._reading(cells, self.all_names, chance, slot)
         else:
-            reading = Reading(word.text, self.everyone, chance, word.start_ms, word.end_ms)
+            reading = Reading(word.text, self.all_names, chance, word.start_ms, word.end_ms)
         self.decisions.append(Decision(reading, (), self.rule, self.speakers[slot] if self.speakers else None))
         self.chosen.append(best)
 
     def span(self, first: int, end: int) -> None:
-        """Decide several slots, or several words in one, for one of the recognizers."""
+        """Decide several slots, or several words in one, for the reading of one recognizer."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for k in self.order:
             groups.setdefault(tuple(self.key[s][k] for s in range(first, end) if self.key[s][k] >= 0), []).append(k)
         slots = range(first, end)
         ranked = sorted(groups.values(), key=lambda group: -sum(self.chance[s][group[0]] for s in slots))
-        said = [self._span_cells(group, slots) for group in ranked]
+        texts = [self._span_cells(group, slots) for group in ranked]
         chances = [min(self.chance[s][group[0]] for s in slots) for group in ranked]
         rule = "calibrated" if len(ranked) > 1 else self.rule
-        for row in range(max(len(rows) for rows in said)):
+        for row in range(max(len(rows) for rows in texts)):
             readings = [
-                self._reading(rows[row] if row < len(rows) else (), self._who(group), chance, min(first + row, end - 1))
-                for group, rows, chance in zip(ranked, said, chances, strict=True)
+                self._reading(
+                    rows[row] if row < len(rows) else (), self._providers(group), chance, min(first + row, end - 1)
+                )
+                for group, rows, chance in zip(ranked, texts, chances, strict=True)
             ]
             others = tuple(reading for reading in readings[1:] if reading.text != readings[0].text)
             self._write(readings[0], others, rule, first, [])
         self.chosen.extend([ranked[0][0]] * len(slots))
 
     def _span_cells(self, group: Sequence[int], slots: range) -> list[tuple[Word, ...]]:
-        """The words of the first column of a group in some slots; beside each, those of others that cut it alike."""
-        said = [self._span_words(k, slots) for k in group]
-        return list(zip(*(words for words in said if len(words) == len(said[0])), strict=True))
+        """The words of a group's first column in some slots, each with those of columns with the same boundaries."""
+        texts = [self._span_words(k, slots) for k in group]
+        return list(zip(*(words for words in texts if len(words) == len(texts[0])), strict=True))
 
     def _span_words(self, k: int, slots: range) -> Sequence[Word]:
         column = self.network.columns[k]
         at = [self.grid[s][k] for s in slots if self.grid[s][k] >= 0]
         return column.words[column.first[at[0]] : column.last[at[-1]] + 1] if at else ()
 
-    def _who(self, group: Sequence[int]) -> tuple[str, ...]:
+    def _providers(self, group: Sequence[int]) -> tuple[str, ...]:
         return tuple(sorted(self.names[k] for k in group))
 
-    def _reading(self, cells: Sequence[Word], who: tuple[str, ...], chance: float, slot: int) -> Reading:
-        """One reading: written as by the first of the words, timed by the first that has times, else by the slot."""
+    def _reading(self, cells: Sequence[Word], providers: tuple[str, ...], chance: float, slot: int) -> Reading:
+        """One reading: the text of the first word, and the times of the first that has times, otherwise the slot's."""
         if not cells:
-            return Reading(None, who, chance)
+            return Reading(None, providers, chance)
         word = cells[0]
         if word.start_ms is None or word.end_ms is None:
             timed = next((cell for cell in cells if cell.start_ms is not None and cell.end_ms is not None), None)
             start, end = (timed.start_ms, timed.end_ms) if timed else self.times[slot] if self.times else (None, None)
         else:
             start, end = word.start_ms, word.end_ms
-        sure = [cell.confidence for cell in cells if cell.confidence is not None]
-        return Reading(word.text, who, chance, start, end, max(sure) if sure else None)
+        confidences = [cell.confidence for cell in cells if cell.confidence is not None]
+        return Reading(word.text, providers, chance, start, end, max(confidences) if confidences else None)
 
     def _write(
         self, chosen: Reading, others: tuple[Reading, ...], rule: str, slot: int, columns: Iterable[int]
@@ -169,27 +171,27 @@ class _Writer:
 
 
 def _slot_times(network: Network, order: Sequence[int]) -> list[tuple[int, int]] | None:
-    """When each slot was said, by whoever knows, else between its neighbours; None if nobody has times."""
-    known = np.full((len(network.grid), 2), np.nan)
+    """Start and end of each slot in ms, from recognizers with times, otherwise interpolated; None if none has times."""
+    times = np.full((len(network.grid), 2), np.nan)
     for k in reversed(order):
         there = network.grid[:, k] >= 0
         at = network.grid[there, k]
         column = np.stack([network.columns[k].start[at], network.columns[k].end[at]], axis=1)
-        known[there] = np.where(np.isnan(column).any(axis=1, keepdims=True), known[there], column)
-    timed = np.flatnonzero(~np.isnan(known[:, 0]))
-    if not timed.size or timed.size == len(known):
-        return None if not timed.size else [(int(a), int(b)) for a, b in known.tolist()]
-    slots = np.arange(len(known))
-    start, end = (np.interp(slots, timed, known[timed, side]) for side in (0, 1))
+        times[there] = np.where(np.isnan(column).any(axis=1, keepdims=True), times[there], column)
+    timed = np.flatnonzero(~np.isnan(times[:, 0]))
+    if not timed.size or timed.size == len(times):
+        return None if not timed.size else [(int(a), int(b)) for a, b in times.tolist()]
+    slots = np.arange(len(times))
+    start, end = (np.interp(slots, timed, times[timed, side]) for side in (0, 1))
     return list(zip(start.astype(int).tolist(), np.maximum(start, end).astype(int).tolist(), strict=True))
 
 
 def _slot_speakers(network: Network) -> list[str | None] | None:
-    """Who spoke in each slot, by the one recognizer that labelled the most words; labels of two cannot be mixed."""
-    if not any(told != (None, None) for column in network.columns for told in map(_SPEAKER, column.words)):
+    """The speaker of each slot, from the recognizer that labels the most words: labels of two cannot be combined."""
+    if not any(label != (None, None) for column in network.columns for label in map(_SPEAKER, column.words)):
         return None
     labels = [[_speaker(word) for word in column.words] for column in network.columns]
-    rank = [(len(set(said) - {None}) > 1, sum(label is not None for label in said)) for said in labels]
+    rank = [(len(set(column) - {None}) > 1, sum(label is not None for label in column)) for column in labels]
     best = max(range(len(rank)), key=lambda k: (*rank[k], -k))
     first = network.columns[best].first.tolist()
     spoken: list[str | None] = []
@@ -202,5 +204,5 @@ def _slot_speakers(network: Network) -> list[str | None] | None:
 
 
 def _speaker(word: Word) -> str | None:
-    """The speaker, or the channel where a recording has one speaker on each."""
+    """The speaker's label, or the channel in a recording with one speaker on each channel."""
     return word.speaker or (None if word.channel is None else f"channel {word.channel}")

@@ -1,5 +1,6 @@
-"""Which stretches of a recording are worth a third opinion, and what it changes: only what two recognizers disagree
-about, and only into what one of the three heard.
+"""Selects the intervals of a recording that one more recognizer should transcribe, and applies its hypotheses.
+
+They change only disputed words, and only to words that one of the recognizers offers.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ if TYPE_CHECKING:
     from agents.text.reconcile import Compared
     from schemas.words import Decision, Hypothesis, Reconciliation
 
-#: Milliseconds of sound on both sides of what is disputed: a recognizer needs some words around those it shall hear.
+#: Milliseconds of audio on both sides of a dispute: a recognizer needs some words before and after the disputed ones.
 CONTEXT_MS = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class Dispute:
-    """Segments that touch and are not unanimous, as positions among the network's; an agreed one is on each side."""
+    """Consecutive segments of the network that are not unanimous, between two that are."""
 
+    #: Indexes of the first segment and of the one after the last.
     first: int
     end: int
     start_ms: int
     end_ms: int
-    #: Wrong words to be expected in it.
+    #: Expected number of wrong words.
     doubt: float
 
 
 @dataclass(frozen=True, slots=True)
 class DisputedInterval:
-    """A part of the recording to be heard again."""
+    """A part of the recording with disputes."""
 
     start_ms: int
     end_ms: int
@@ -46,52 +48,53 @@ class DisputedInterval:
 
     @property
     def length_ms(self) -> int:
+        """Its duration."""
         return self.end_ms - self.start_ms
 
 
 def disputes(compared: Compared) -> tuple[list[Dispute], int]:
-    """What a third opinion may decide, in order; and how much of it has no time at which it could be heard.
+    """The disputes with known times, in order; and the number of disputes without.
 
-    Differences in fillers and punctuation are left out.
+    Differences only in fillers and punctuation are no disputes.
     """
     slots = _slots(compared.network)
-    found: list[Dispute] = []
-    timeless = 0
+    timed: list[Dispute] = []
+    without_time = 0
     for first, end in _runs(compared.network, slots):
-        if not _matters(compared.network, slots[first], slots[end]):
+        if not _differ_in_words(compared.network, slots[first], slots[end]):
             continue
-        when = _when(compared.network, slots, first, end)
-        if when is None:
-            timeless += 1
+        times = _times_of(compared.network, slots, first, end)
+        if times is None:
+            without_time += 1
             continue
         doubt = sum(1 - decision.chosen.probability for decision in _decisions(compared, first, end))
-        found.append(Dispute(first, end, *when, doubt))
-    return found, timeless
+        timed.append(Dispute(first, end, *times, doubt))
+    return timed, without_time
 
 
-def disputed_intervals(found: Iterable[Dispute], limit_ms: int) -> list[DisputedInterval]:
-    """What to hear again, in order, no longer than `limit_ms` in all: where the most errors a second are expected."""
-    taken: list[Dispute] = []
-    for dispute in sorted(found, key=lambda d: (-d.doubt / (d.end_ms - d.start_ms + 2 * CONTEXT_MS), d.first)):
-        if sum(interval.length_ms for interval in _merged([*taken, dispute])) <= limit_ms:
-            taken.append(dispute)
-    return _merged(taken)
+def disputed_intervals(disputes: Iterable[Dispute], limit_ms: int) -> list[DisputedInterval]:
+    """The intervals to transcribe, in order: those with the most expected errors per second, `limit_ms` long in all."""
+    selected: list[Dispute] = []
+    for dispute in sorted(disputes, key=lambda d: (-d.doubt / (d.end_ms - d.start_ms + 2 * CONTEXT_MS), d.first)):
+        if sum(interval.length_ms for interval in _merged([*selected, dispute])) <= limit_ms:
+            selected.append(dispute)
+    return _merged(selected)
 
 
-def settled(compared: Compared, heard: Mapping[DisputedInterval, Hypothesis]) -> Reconciliation:
-    """The reconciliation with what one more recognizer heard in some stretches, its times those of the recording.
+def settled(compared: Compared, hypotheses: Mapping[DisputedInterval, Hypothesis]) -> Reconciliation:
+    """The reconciliation after one more recognizer has transcribed some intervals, with times of the recording.
 
-    Each stretch is decided by itself. Only disputed words are decided again: what all others heard stays, and so does a
-    dispute for which the new words fit in no way between the agreed ones around it. Who heard not a word in a whole
-    stretch, in which others agree on some, has not listened well: that counts as not having been asked.
+    Each interval is decided by itself. Only disputed words are decided again: unanimous words stay, and so does a
+    dispute if the new words cannot be aligned with the unanimous words around it. A hypothesis without words is
+    ignored: the others agree on some words in every interval, so it must be wrong.
     """
-    heard = {interval: third for interval, third in heard.items() if third.words}
+    hypotheses = {interval: hypothesis for interval, hypothesis in hypotheses.items() if hypothesis.words}
     decisions = list(compared.decided.decisions)
     won: Counter[str] = Counter()
-    for interval in sorted(heard, key=lambda s: s.start_ms, reverse=True):
-        again = _Again(compared, interval, heard[interval])
+    for interval in sorted(hypotheses, key=lambda i: i.start_ms, reverse=True):
+        redecided = _Redecided(compared, interval, hypotheses[interval])
         for dispute in reversed(interval.disputes):
-            new = again.decisions(dispute)
+            new = redecided.decisions(dispute)
             if new is None:
                 continue
             at = slice(*_span(compared, dispute.first, dispute.end))
@@ -102,97 +105,99 @@ def settled(compared: Compared, heard: Mapping[DisputedInterval, Hypothesis]) ->
             decisions[at] = [
                 replace(decision, speaker=speakers[min(n, len(speakers) - 1)]) for n, decision in enumerate(new)
             ]
-    return _with(compared.decided, decisions, won, list(heard.values()))
+    return _with(compared.decided, decisions, won, list(hypotheses.values()))
 
 
 def _with(
-    decided: Reconciliation, decisions: Sequence[Decision], won: Counter[str], heard: Sequence[Hypothesis]
+    decided: Reconciliation, decisions: Sequence[Decision], won: Counter[str], hypotheses: Sequence[Hypothesis]
 ) -> Reconciliation:
-    if not heard:
+    """The reconciliation with these decisions, and with the new recognizer's figures."""
+    if not hypotheses:
         return decided
-    words = [word for hypothesis in heard for word in hypothesis.words]
-    sure = [word.confidence for word in words if word.confidence is not None]
-    # It was asked about the worst places only: shares of the whole would say nothing about it.
+    words = [word for hypothesis in hypotheses for word in hypothesis.words]
+    confidences = [word.confidence for word in words if word.confidence is not None]
+    # It transcribed the most doubtful intervals only, so shares of the whole recording would be meaningless.
     figures = {
-        "confidence": round(sum(sure) / len(sure), 4) if sure else None,
+        "confidence": round(sum(confidences) / len(confidences), 4) if confidences else None,
         "words": float(len(words)),
         "coverage": None,
         "agreement": None,
     }
     quality = requalified(decided.quality, decisions, won)
-    third = heard[0].provider
+    provider = hypotheses[0].provider
     return replace(
         decided,
         decisions=tuple(decisions),
-        quality=replace(quality, recognizers=quality.recognizers | {third: figures}),
-        providers=tuple(sorted({*decided.providers, third})),
+        quality=replace(quality, recognizers=quality.recognizers | {provider: figures}),
+        providers=tuple(sorted({*decided.providers, provider})),
     )
 
 
-class _Again:
-    """One stretch, decided with the words that the new recognizer heard in it."""
+class _Redecided:
+    """One interval, reconciled again together with the new recognizer's hypothesis."""
 
     def __init__(self, compared: Compared, interval: DisputedInterval, third: Hypothesis) -> None:
         network = compared.network
         self.names = [column.hypothesis.provider for column in network.columns]
-        self.before = _places(network, self.names)
+        #: Borders between the network's segments; see `_borders`.
+        self.before = _borders(network, self.names)
         first, end = _around(network, _slots(network), interval)
         begin, stop = self.before[first], self.before[end]
         parts = [
             replace(column.hypothesis, words=column.words[begin[k] : stop[k]])
             for k, column in enumerate(network.columns)
         ]
-        # All are read in the tongue in which they were before: then also the words are the same.
-        tongue = compared.decided.language
-        self.compared = compare([replace(hypothesis, language=tongue) for hypothesis in (*parts, third)])
-        #: Places between segments, as in `before`.
+        # The language stays that of the first reconciliation, so that words give the same tokens.
+        language = compared.decided.language
+        self.compared = compare([replace(hypothesis, language=language) for hypothesis in (*parts, third)])
+        #: Borders between the segments of the new network, counted as in `before`.
         self.after = [
-            tuple(a + b for a, b in zip(place, begin, strict=True))
-            for place in _places(self.compared.network, self.names)
+            tuple(a + b for a, b in zip(border, begin, strict=True))
+            for border in _borders(self.compared.network, self.names)
         ]
 
     def decisions(self, dispute: Dispute) -> Sequence[Decision] | None:
-        """What stands in place of the dispute's decisions, which cover the same words of the others; None if those can
-        not be told from their neighbours any more.
+        """The decisions that replace those of the dispute and cover the same words of the other recognizers; None if
+        segments of the new network do not begin and end with these words.
         """
         begin, end = self.before[dispute.first], self.before[dispute.end]
         if begin not in self.after or end not in self.after:
             return None
-        # What only the new one heard, between the dispute and the agreed words, belongs to the dispute.
+        # Words of the new recognizer alone, between the dispute and the unanimous words, belong to the dispute.
         return _decisions(self.compared, self.after.index(begin), len(self.after) - 1 - self.after[::-1].index(end))
 
 
-def _places(network: Network, names: Sequence[str]) -> list[tuple[int, ...]]:
-    """Before each segment, and at the end: how many words of each of these recognizers were before."""
+def _borders(network: Network, names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Before each segment, and at the end: the number of preceding words of each of these recognizers."""
     columns = {column.hypothesis.provider: (k, column) for k, column in enumerate(network.columns)}
-    found = np.zeros((len(network.grid) + 1, len(names)), dtype=np.int64)
+    counts = np.zeros((len(network.grid) + 1, len(names)), dtype=np.int64)
     for n, (k, column) in enumerate(columns[name] for name in names):
         there = np.flatnonzero(network.grid[:, k] >= 0)
-        found[there + 1, n] = column.last[network.grid[there, k]] + 1
-    return list(map(tuple, np.maximum.accumulate(found)[_slots(network)].tolist()))
+        counts[there + 1, n] = column.last[network.grid[there, k]] + 1
+    return list(map(tuple, np.maximum.accumulate(counts)[_slots(network)].tolist()))
 
 
 def _slots(network: Network) -> list[int]:
-    """Per segment its first slot, and at the end how many slots there are."""
+    """The first slot of each segment, and at the end the number of slots."""
     return [*np.flatnonzero(np.diff(network.segment, prepend=-1)).tolist(), len(network.grid)]
 
 
 def _runs(network: Network, slots: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """First and end of every run of segments that are not unanimous."""
+    """First and end (exclusive) of every run of segments that are not unanimous."""
     agreed = np.logical_and.reduceat(network.unanimous, slots[:-1]) if len(slots) > 1 else np.zeros(0, dtype=bool)
     edges = np.flatnonzero(np.diff(~agreed, prepend=False, append=False)).tolist()
     yield from zip(edges[::2], edges[1::2], strict=True)
 
 
-def _matters(network: Network, begin: int, end: int) -> bool:
-    """Whether recognizers differ there in words, and not in fillers only."""
+def _differ_in_words(network: Network, begin: int, end: int) -> bool:
+    """Whether recognizers differ in these slots in words, and not in fillers only."""
     columns = network.key[begin:end].T
     return len({tuple(k for k in keys if k >= 0 and not network.silent[k]) for keys in columns.tolist()}) > 1
 
 
-def _when(network: Network, slots: Sequence[int], first: int, end: int) -> tuple[int, int] | None:
-    """When the segments were said, by whoever knows; else what was said between their neighbours; None if nobody
-    knows.
+def _times_of(network: Network, slots: Sequence[int], first: int, end: int) -> tuple[int, int] | None:
+    """Start and end of some segments in ms, from recognizers with times; without, the time between their neighbours.
+    None if that is unknown, too.
     """
     inside = _times(network, slots[first], slots[end])
     if inside is not None:
@@ -203,7 +208,7 @@ def _when(network: Network, slots: Sequence[int], first: int, end: int) -> tuple
 
 
 def _times(network: Network, slot: int, after: int) -> tuple[int, int] | None:
-    """Start of the first and end of the last word in some slots, ms."""
+    """Start of the first and end of the last word in some slots, in ms; None if no recognizer has times there."""
     starts, ends = [], []
     for k, column in enumerate(network.columns):
         at = network.grid[slot:after, k]
@@ -216,26 +221,26 @@ def _times(network: Network, slot: int, after: int) -> tuple[int, int] | None:
     return begin, max(begin, end)
 
 
-def _merged(found: Iterable[Dispute]) -> list[DisputedInterval]:
-    """The sound around disputes, each second of it once."""
+def _merged(disputes: Iterable[Dispute]) -> list[DisputedInterval]:
+    """The intervals of disputes with their context; overlapping ones are joined."""
     merged: list[DisputedInterval] = []
-    for dispute in sorted(found, key=lambda d: d.first):
+    for dispute in sorted(disputes, key=lambda d: d.first):
         start, end = max(0, dispute.start_ms - CONTEXT_MS), dispute.end_ms + CONTEXT_MS
         if merged and start <= merged[-1].end_ms:
             last = merged.pop()
-            start, end, more = min(start, last.start_ms), max(end, last.end_ms), last.disputes
-            merged.append(DisputedInterval(start, end, (*more, dispute)))
+            start, end = min(start, last.start_ms), max(end, last.end_ms)
+            merged.append(DisputedInterval(start, end, (*last.disputes, dispute)))
         else:
             merged.append(DisputedInterval(start, end, (dispute,)))
     return merged
 
 
 def _around(network: Network, slots: Sequence[int], interval: DisputedInterval) -> tuple[int, int]:
-    """First and end of the segments that were said in a stretch; one more on each side of its disputes in any case."""
+    """First and end (exclusive) of the segments within an interval; at least one on each side of its disputes."""
 
     def within(segment: int) -> bool:
-        when = _times(network, slots[segment], slots[segment + 1])
-        return when is None or interval.start_ms <= sum(when) / 2 <= interval.end_ms
+        times = _times(network, slots[segment], slots[segment + 1])
+        return times is None or interval.start_ms <= sum(times) / 2 <= interval.end_ms
 
     last = len(slots) - 1
     first, end = max(0, interval.disputes[0].first - 1), min(last, interval.disputes[-1].end + 1)
@@ -251,5 +256,5 @@ def _decisions(compared: Compared, first: int, end: int) -> Sequence[Decision]:
 
 
 def _span(compared: Compared, first: int, end: int) -> tuple[int, int]:
-    """Where the decisions of some segments are."""
+    """The range of the decisions of some segments."""
     return (compared.ends[first - 1] if first else 0), compared.ends[end - 1]

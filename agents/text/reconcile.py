@@ -1,4 +1,4 @@
-"""Several transcripts of one recording into one, word by word, with the evidence kept."""
+"""Reconciles several hypotheses of one recording into one transcript, word by word, and keeps all readings."""
 
 from __future__ import annotations
 
@@ -21,32 +21,36 @@ if TYPE_CHECKING:
     from agents.text.alignment.network import Column, Network
     from schemas.words import Decision, Hypothesis
 
-#: A stretch in which only one recognizer heard words is reported as a gap when it is longer than this, ms.
+#: Milliseconds from which an interval with words of only one recognizer is reported as a gap of the others.
 GAP_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A reconciliation, and the network that it was decided in."""
+    """A reconciliation with the word network from which it was made."""
 
     decided: Reconciliation
     network: Network
-    #: Per segment of the network, where its decisions end.
+    #: Per segment of the network, the index after its last decision.
     ends: list[int]
 
 
 def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Reconciliation:
-    """The most probable transcript of one recording, with every slot's readings. At least one hypothesis.
+    """The most probable transcript of one recording, with all readings of each slot.
 
     The order of the hypotheses does not matter. Those in another language than the recording are left out, with a note.
-    Every word comes from one of the others, as it was written there; what all of them heard is always kept. Linear in
-    memory; an hour of two recognizers takes about 0.15 s. Without a calibration, the one that comes with Concord.
+    Every word of the result is a word of one of the others, in its spelling; unanimous words are always kept. The
+    default calibration is the one that is part of Concord. Memory is linear in the words; an hour of two recognizers
+    takes about 0.15 s.
+
+    Raises:
+        ValueError: There is no hypothesis.
     """
     return compare(hypotheses, calibration).decided
 
 
 def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Compared:
-    """As `reconcile`, for those who look at the network again."""
+    """As `reconcile`, but returns the word network, too. Raises as `reconcile` does."""
     if not hypotheses:
         raise ValueError("nothing to reconcile: no hypothesis was given")
     calibration = calibration or shipped()
@@ -65,13 +69,13 @@ def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = 
 
 
 def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np.int64]) -> Quality:
-    sure = [decision.chosen.probability for decision in decisions if decision.chosen.text is not None]
+    probabilities = [decision.chosen.probability for decision in decisions if decision.chosen.text is not None]
     slots = len(network.grid)
     disputed = np.flatnonzero(np.diff(~network.unanimous, prepend=False, append=False)).size // 2
     return Quality(
-        confidence=round(sum(sure) / len(sure), 4) if sure else None,
+        confidence=round(sum(probabilities) / len(probabilities), 4) if probabilities else None,
         agreement=round(float(network.unanimous.mean()), 4) if slots else None,
-        disputed_spans_per_1000_words=round(1000 * disputed / max(len(sure), 1), 2),
+        disputed_spans_per_1000_words=round(1000 * disputed / max(len(probabilities), 1), 2),
         expected_word_errors=round(sum(1 - decision.chosen.probability for decision in decisions), 2),
         recognizers=_recognizers(network, chosen),
         gaps=_gaps(network),
@@ -79,29 +83,29 @@ def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np
 
 
 def _recognizers(network: Network, chosen: NDArray[np.int64]) -> dict[str, dict[str, float | None]]:
-    """What each recognizer was worth in this recording."""
+    """Each recognizer's figures in this recording: confidence, words, coverage, agreement with the result."""
     key = network.key
     result = key[np.arange(len(key)), chosen][:, None]
-    heard = key[result[:, 0] >= 0] >= 0
-    right = key == result
+    present = key[result[:, 0] >= 0] >= 0
+    agreed = key == result
     return {
         column.hypothesis.provider: {
             "confidence": _confidence(column),
             "words": float(len(column.words)),
-            "coverage": round(float(heard[:, k].mean()), 4) if len(heard) else None,
-            "agreement": round(float(right[:, k].mean()), 4) if len(right) else None,
+            "coverage": round(float(present[:, k].mean()), 4) if len(present) else None,
+            "agreement": round(float(agreed[:, k].mean()), 4) if len(agreed) else None,
         }
         for k, column in sorted(enumerate(network.columns), key=lambda item: item[1].hypothesis.provider)
     }
 
 
 def _confidence(column: Column) -> float | None:
-    said = [word.confidence for word in column.words if word.confidence is not None]
-    return round(sum(said) / len(said), 4) if said else column.hypothesis.confidence
+    confidences = [word.confidence for word in column.words if word.confidence is not None]
+    return round(sum(confidences) / len(confidences), 4) if confidences else column.hypothesis.confidence
 
 
 def _gaps(network: Network) -> tuple[tuple[int, int, str], ...]:
-    """Long stretches of slots in which the same single recognizer of several heard something."""
+    """Long intervals in which only one of several recognizers has words: (start in ms, end in ms, its name)."""
     there = network.grid >= 0
     if there.shape[1] < 2 or not len(there):
         return ()

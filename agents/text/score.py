@@ -1,7 +1,7 @@
-"""Word error rate against a reference, counted on comparable tokens (`agents.text.normalisation`: Whisper's English
-rules).
+"""Word error rates against a reference, counted on normalised tokens (`agents.text.normalisation`).
 
-The normaliser's name is part of every score, because a rate without it means little. Fillers and marks do not count.
+The normaliser's name is part of every score, because rates of different normalisers cannot be compared. Fillers and
+punctuation are not counted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from agents.text.normalisation.normalise import is_silent, normalised
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: The normaliser used when none is named.
+#: The default normaliser.
 NORMALISER = "concord (Whisper's English rules)"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Counted word errors; scores of several calls add up to the pooled one."""
+    """Numbers of word errors. The sum of several scores is the pooled score."""
 
     substitutions: int
     insertions: int
@@ -35,11 +35,12 @@ class Score:
 
     @property
     def errors(self) -> int:
+        """Errors of all kinds."""
         return self.substitutions + self.insertions + self.deletions
 
     @property
     def rate(self) -> float:
-        """Word error rate; with an empty reference, 0 if nothing was inserted, else 1."""
+        """The word error rate; with an empty reference, 0 without insertions and 1 with any."""
         return self.errors / self.words if self.words else float(self.errors > 0)
 
     def __add__(self, other: Score) -> Score:
@@ -53,7 +54,7 @@ class Score:
 
 
 def words(text: str, language: str | None = None) -> list[str]:
-    """A text as the tokens that are scored."""
+    """The tokens of a text that are scored."""
     return [token for token in normalised(text, language) if not is_silent(token)]
 
 
@@ -63,22 +64,22 @@ def score(
     split: Callable[[str], list[str]] = words,
     normaliser: str = NORMALISER,
 ) -> Score:
-    """Compare a transcript with what was really said; `split` turns either into tokens, `normaliser` names it."""
+    """Compare a transcript with a reference. `split` makes tokens of both; `normaliser` is its name."""
     ids: dict[str, int] = {}
-    said, heard = (array("q", [ids.setdefault(t, len(ids)) for t in split(text)]) for text in (reference, hypothesis))
-    tags = [op.tag for op in Levenshtein.editops(said, heard)]
-    return Score(tags.count("replace"), tags.count("insert"), tags.count("delete"), len(said), normaliser)
+    true, other = (array("q", [ids.setdefault(t, len(ids)) for t in split(text)]) for text in (reference, hypothesis))
+    tags = [op.tag for op in Levenshtein.editops(true, other)]
+    return Score(tags.count("replace"), tags.count("insert"), tags.count("delete"), len(true), normaliser)
 
 
 def pooled(scores: Sequence[Score]) -> Score:
-    """One score over several calls."""
+    """The score of several calls together."""
     if not scores:
         return Score(0, 0, 0, 0)
     return sum(scores[1:], start=scores[0])
 
 
 def interval(scores: Sequence[Score], rounds: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval of the pooled rate, drawing whole calls with replacement (Bisani and Ney 2004)."""
+    """The bootstrap interval of the pooled rate, drawing whole calls with replacement (Bisani and Ney 2004)."""
     errors, length = (np.array([getattr(s, name) for s in scores], dtype=float) for name in ("errors", "words"))
     return bootstrap(lambda draw: errors[draw].sum() / max(length[draw].sum(), 1.0), len(scores), rounds, seed, level)
 
@@ -90,7 +91,7 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Interval of a figure that is computed from call numbers, drawn with replacement."""
+    """The confidence interval of a figure. `figure` computes it from the indexes of calls, drawn with replacement."""
     random = np.random.default_rng(seed)
     values = [figure(random.integers(0, calls, calls)) for _ in range(rounds)]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

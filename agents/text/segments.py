@@ -1,4 +1,4 @@
-"""A transcript's words as segments that people and prompts can read: a speaker's turn, or a stretch between pauses."""
+"""Groups a transcript's words to segments for readers and prompts: by speaker, and at pauses and ends of sentences."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from schemas.words import Word
 
-#: A pause, in ms, that ends a segment, and the number of words after which the next sentence end does.
+#: Milliseconds of a pause that ends a segment, and words of a segment from which the next end of a sentence ends it.
 PAUSE_MS, MANY_WORDS = 1200, 40
 
 
 def segments(words: Sequence[Word]) -> list[dict[str, Any]]:
-    """[{start_ms, end_ms, speaker, text, confidence}], in order; confidence is the mean of its words'."""
+    """[{start_ms, end_ms, speaker, text, confidence}], in order. A confidence is the mean of the words' confidences."""
     return [_segment(group) for group in _groups(words)]
 
 
 def speakers(words: Sequence[Word]) -> list[str]:
-    """Who speaks, in order of first words."""
+    """The speakers' labels, in order of their first words."""
     return list(dict.fromkeys(word.speaker for word in words if word.speaker is not None))
 
 
@@ -42,11 +42,11 @@ def _ends(group: list[Word], following: Word) -> bool:
 
 
 def _segment(group: list[Word]) -> dict[str, Any]:
-    sure = [word.confidence for word in group if word.confidence is not None]
+    confidences = [word.confidence for word in group if word.confidence is not None]
     return {
         "start_ms": next((w.start_ms for w in group if w.start_ms is not None), None),
         "end_ms": next((w.end_ms for w in reversed(group) if w.end_ms is not None), None),
         "speaker": group[0].speaker,
         "text": " ".join(word.text for word in group),
-        "confidence": round(sum(sure) / len(sure), 4) if sure else None,
+        "confidence": round(sum(confidences) / len(confidences), 4) if confidences else None,
     }

@@ -479,7 +479,7 @@ async def test_a_link_to_our_storage_is_known_again_by_its_path_whoever_signed_i
 
 async def test_the_system_does_not_deliver_a_request_long_after_we_have_given_up(recognizer, server):
     await recognizer.submit(ASKED, Sound())
-    [connection] = recognizer._calls.http_client._transport._pool.connections
+    [connection] = recognizer._client._calls.http_client._transport._pool.connections
     stream = connection._connection._network_stream.get_extra_info("socket")
 
     assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DELIVERY_MS

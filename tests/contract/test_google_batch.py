@@ -306,7 +306,7 @@ async def test_an_operation_that_has_expired_is_a_final_no(bench):
     _, name = await bench.submitted()
     bench.switch(forgotten=True)
 
-    with pytest.raises(ProviderError, match="no more"):
+    with pytest.raises(ProviderError, match="no longer"):
         await bench.recognizer.poll(name)
 
 

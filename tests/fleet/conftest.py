@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agents.asr.protocols import Adjudicator, ChunkedRecognizer, LocalRecognizer, Pending
+from agents.asr.protocols import ChunkedRecognizer, LocalRecognizer, Pending
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import SpanAdjudicator
+from agents.llm.protocols import Adjudicator
 from agents.media.clips import Clips
 from agents.media.probe_pool import ProbePool
 from agents.media.source.audio_source import AudioSource

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agents.asr import paid_calls
-from agents.llm.adjudicator import SpanAdjudicator, Whose
+from agents.llm.adjudicator import RunId, SpanAdjudicator
 from agents.llm.gemini import Gemini
 from agents.llm.scripted import ScriptedAdjudicator
 from agents.text.reconcile import reconcile as reconcile_text
@@ -257,7 +257,7 @@ async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(s
         server.misbehave(mode)
         server.asked.clear()
         told = await SpanAdjudicator(adjudicator, MemoryDatabase(), 200, limit_s=3).adjudicated(
-            calibrated, Whose("t", J, 1)
+            calibrated, RunId("t", J, 1)
         )
 
         assert {word.text for word in told.words} <= heard, mode
@@ -304,7 +304,7 @@ def asking_while_away(**limits):
 
 async def asked_and_cancelled(asking):
     """The work that asks is cancelled while the answer cannot be stored."""
-    task = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
+    task = asyncio.create_task(asking.adjudicated(disputed(), RunId("t", "j", 1)))
     await asyncio.sleep(0.1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -312,12 +312,12 @@ async def asked_and_cancelled(asking):
 
 async def test_an_answer_that_cannot_be_stored_is_kept_and_never_asked_again(impatient):
     adjudicator, database, asking = asking_while_away()
-    task = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
+    task = asyncio.create_task(asking.adjudicated(disputed(), RunId("t", "j", 1)))
     await asyncio.sleep(0.2)
     assert not task.done()
     database.away.clear()
     told = await asyncio.wait_for(task, 5)
-    again = await asking.adjudicated(disputed(), Whose("t", "k", 1))
+    again = await asking.adjudicated(disputed(), RunId("t", "k", 1))
 
     assert told.method == again.method == "gemini"
     assert len(adjudicator.asked) == 1
@@ -328,7 +328,7 @@ async def test_an_answer_outlives_the_work_that_asked_for_it(impatient):
     """The lease is lost while PostgreSQL is away: the work is cancelled, and begins again when it is back."""
     adjudicator, database, asking = asking_while_away()
     await asked_and_cancelled(asking)
-    begun_again = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
+    begun_again = asyncio.create_task(asking.adjudicated(disputed(), RunId("t", "j", 1)))
     await asyncio.sleep(0.1)
     database.away.clear()
     told = await asyncio.wait_for(begun_again, 5)
@@ -339,10 +339,10 @@ async def test_an_answer_outlives_the_work_that_asked_for_it(impatient):
 
 async def test_out_of_time_an_answer_that_is_there_counts_although_it_is_not_stored_yet(impatient):
     adjudicator, database, asking = asking_while_away(limit_s=0.1)
-    told = await asyncio.wait_for(asking.adjudicated(disputed(), Whose("t", "j", 1)), 5)
+    told = await asyncio.wait_for(asking.adjudicated(disputed(), RunId("t", "j", 1)), 5)
     assert told.method == "gemini"
     database.away.clear()
-    await asking.paid.settled(Whose("t", "j", 1))
+    await asking.paid.settled(RunId("t", "j", 1))
 
     assert len(await database.adjudications("t", "k", 1, [q.id for [*qs] in adjudicator.asked for q in qs])) == 4
 
@@ -355,9 +355,9 @@ async def test_an_answer_that_comes_late_is_stored_for_the_next_who_asks(impatie
 
     adjudicator, database = Late(), MemoryDatabase()
     asking = SpanAdjudicator(adjudicator, database, 200, limit_s=0.05)
-    first = await asking.adjudicated(disputed(), Whose("t", "j", 1))
+    first = await asking.adjudicated(disputed(), RunId("t", "j", 1))
     await asking.paid.close()
-    second = await asking.adjudicated(disputed(), Whose("t", "k", 1))
+    second = await asking.adjudicated(disputed(), RunId("t", "k", 1))
 
     assert (first.method, second.method) == ("calibrated", "gemini")
     assert len(adjudicator.asked) == 1
@@ -374,10 +374,10 @@ async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
 
 async def test_when_too_many_answers_wait_to_be_stored_nobody_is_asked(impatient):
     adjudicator, database, asking = asking_while_away(paid=paid_calls.PaidCalls(limit=1))
-    first = asyncio.create_task(asking.adjudicated(disputed(), Whose("t", "j", 1)))
+    first = asyncio.create_task(asking.adjudicated(disputed(), RunId("t", "j", 1)))
     await asyncio.sleep(0.1)
     with pytest.raises(Unavailable, match="not stored"):
-        await asking.adjudicated(disputed(), Whose("t", "k", 1))
+        await asking.adjudicated(disputed(), RunId("t", "k", 1))
     database.away.clear()
     await asyncio.wait_for(first, 5)
 

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from agents.asr.assemblyai import AssemblyAI, Callback
 from agents.asr.rate_limit import ProviderLimiter
 from agents.media.decoding.decoder import decode as decoded
-from agents.media.decoding.decoder import probe
+from agents.media.decoding.probe import probe
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import step
 from agents.stages import transcribe

@@ -79,7 +79,7 @@ async def test_with_one_place_one_recording_is_with_it_and_the_others_queue(serv
 
     async def look():
         """What holds a place, before every event."""
-        await told.limiters["google"].look()
+        await told.limiters["google"].refresh()
         assert told.limiters["google"].traffic.under_way <= 1
 
     for number in range(3):

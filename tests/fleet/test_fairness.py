@@ -91,7 +91,7 @@ class Flood:
         for _ in range(looks):
             await self.fleet.run(until=timedelta(seconds=1), steps=20_000)
             await self.intake.queue.look()
-            await self.limiter.look()
+            await self.limiter.refresh()
             self.fleet.clock.advance(1)
 
     def status(self, name: str):

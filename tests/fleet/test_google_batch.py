@@ -171,7 +171,7 @@ async def test_an_operation_that_has_expired_is_not_asked_again(told):
     await told.fleet.run()
 
     [failed] = told.fleet.events("job.failed")
-    assert "no more" in failed["error"]
+    assert "no longer has the operation" in failed["error"]
     assert list(told.charges().values()) == [1]
 
 

@@ -170,7 +170,7 @@ async def test_with_two_places_no_more_than_two_requests_are_ever_under_way(stor
         await told.upload(f"j{number}")
     most = 0
     for _ in range(200):
-        await told.limiters["a"].look()
+        await told.limiters["a"].refresh()
         most = max(most, told.limiters["a"].traffic.under_way)
         await told.fleet.run(until=timedelta(seconds=0.5))
         told.fleet.clock.advance(1)

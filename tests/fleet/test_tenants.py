@@ -49,7 +49,7 @@ async def test_two_tenants_with_one_name_have_a_job_each_with_its_own_recording(
         data = {"tenant_id": tenant, "audio_uri": blob.uri, "filename": f"{tenant}.wav"} | named
         told.fleet.publish("audio.uploaded", orjson.dumps(data), b"same key")
     for _ in range(60):
-        await told.limiters["a"].look()
+        await told.limiters["a"].refresh()
         await told.fleet.run(until=timedelta(seconds=1))
         told.fleet.clock.advance(1)
 

@@ -1,4 +1,4 @@
-"""What becomes of a recording whose recognizers disagree, when one more hears the disputed stretches: a good one, and
+"""What becomes of a recording whose recognizers disagree, when one more hears the disputed intervals: a good one, and
 one that fails.
 """
 
@@ -125,7 +125,7 @@ async def test_it_hears_the_disputed_stretches_only_and_its_readings_count(story
     assert [call.decisions[n].chosen.providers for n in named] == [("b", "third")] * 4
     assert call.method == "calibrated"
     assert call.providers == ("a", "b", "third")
-    assert "third was asked as well about 4 disputed stretches, 13.4 s of sound." in call.notes
+    assert "third was asked as well about 4 disputed intervals, 13.4 s of sound." in call.notes
     # What is heard is where the words are, and a second and a half around them.
     for (start, end), n in zip(sorted(third.heard), DISPUTES, strict=True):
         assert (start, end) == pytest.approx((n * STEP_MS - 1500, n * STEP_MS + 350 + 1500), abs=4)
@@ -186,7 +186,7 @@ async def test_after_a_refusal_no_other_stretch_is_begun(story, refusal):
     assert len(third.heard) <= 4
     assert call.decisions == calibrated.decisions
     assert call.providers == ("a", "b")
-    assert f"third did not hear 4 disputed stretches, which stay as they were: {refusal}." in call.notes
+    assert f"third did not hear 4 disputed intervals, which stay as they were: {refusal}." in call.notes
 
 
 async def test_a_failure_is_tried_again_once_then_left(story):
@@ -204,7 +204,7 @@ async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(story):
     call = await run(told)
 
     assert sum("third" in str(d) for d in call.decisions) == 1
-    assert "third did not hear 3 disputed stretches, which stay as they were: no answer within 3 s" in " ".join(
+    assert "third did not hear 3 disputed intervals, which stay as they were: no answer within 3 s" in " ".join(
         call.notes
     )
     assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
@@ -237,7 +237,7 @@ async def test_a_recording_that_is_gone_costs_a_note(clips):
 
     assert third.heard == []
     assert call.decisions == compared.decided.decisions
-    assert "third did not hear 4 disputed stretches" in " ".join(call.notes)
+    assert "third did not hear 4 disputed intervals" in " ".join(call.notes)
 
 
 @dataclass
@@ -298,6 +298,6 @@ async def test_google_is_not_asked_within_a_pause_that_others_caused(story, tmp_
     server.ledger.close()
 
     assert server.arrivals == []
-    assert "google did not hear 4 disputed stretches, which stay as they were: google is not called" in " ".join(
+    assert "google did not hear 4 disputed intervals, which stay as they were: google is not called" in " ".join(
         call.notes
     )

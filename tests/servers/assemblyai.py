@@ -70,7 +70,7 @@ from assemblyai import LanguageCode
 from yarl import URL
 
 from agents.asr.scripted import hear
-from agents.media.decoding.decoder import pieces
+from agents.media.decoding.chunks import chunks
 from schemas.words import Hypothesis, Word
 from tests.servers.billing import Billing, Switched, cut, half
 
@@ -409,13 +409,13 @@ def _tones(path: Path, slip: int) -> Hypothesis:
     from tests.servers.google_speech import bursts
 
     words: list[Word] = []
-    for piece in pieces(path, seconds=55.0, search_s=25.0):
-        for text, start_s, end_s, sure in bursts(piece.samples, RATE):
+    for chunk in chunks(path, seconds=55.0, search_s=25.0):
+        for text, start_s, end_s, sure in bursts(chunk.samples, RATE):
             wrong = slip and len(words) % slip == slip - 1
-            start, end = (piece.start_ms + round(second * 1000) for second in (start_s, end_s))
+            start, end = (chunk.start_ms + round(second * 1000) for second in (start_s, end_s))
             heard = f"f{int(text[1:]) + 20}" if wrong else text
             words.append(Word(heard, start, end, 0.6 if wrong else sure))
-    return Hypothesis("assemblyai", tuple(words), duration_ms=piece.start_ms + len(piece.samples) * 1000 // RATE)
+    return Hypothesis("assemblyai", tuple(words), duration_ms=chunk.start_ms + len(chunk.samples) * 1000 // RATE)
 
 
 def _no_download(charge: dict[str, Any]) -> str:

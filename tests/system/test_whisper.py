@@ -214,7 +214,7 @@ async def test_the_language_asked_for_is_kept(base, tmp_path):
 async def test_a_language_that_the_model_does_not_know_is_a_final_no(tiny, base, tmp_path):
     path = write(tmp_path / "a.wav", silence(1))
 
-    with pytest.raises(ProviderError, match=r"whisper-tiny\.en: it hears English only, not 'fr'"):
+    with pytest.raises(ProviderError, match=r"whisper-tiny\.en: it recognizes English only, not 'fr'"):
         await heard(tiny, path, language="fr")
     with pytest.raises(ProviderError, match="does not know the language 'tlh'"):
         await heard(base, path, language="tlh")

@@ -1,4 +1,4 @@
-"""What a judge is asked, and that nothing it could answer puts a word into a transcript that nobody heard."""
+"""What an adjudicator is asked, and that nothing it could answer puts a word into a transcript that nobody heard."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_another_model_prompt_language_or_neighbour_is_another_question():
 
 
 def test_the_calibrated_choice_is_not_always_the_first():
-    """Position tells a judge nothing: over many spans the choice is in each place."""
+    """Position tells an adjudicator nothing: over many spans the choice is in each place."""
     places = []
     for n in range(40):
         call = decided(f"word{n} house today", f"word{n} mouse today")
@@ -179,7 +179,7 @@ WORDS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_whatever_a_judge_says_every_word_was_heard_and_unanimity_stands(texts, chance):
+def test_whatever_an_adjudicator_says_every_word_was_heard_and_unanimity_stands(texts, chance):
     harmless([heard(f"r{n}", " ".join(words)) for n, words in enumerate(texts)], chance)
 
 

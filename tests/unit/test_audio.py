@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.media.decoding.decoder import decode, pieces, probe
+from agents.media.decoding.chunks import chunks
+from agents.media.decoding.decoder import decode
+from agents.media.decoding.probe import probe
 from agents.media.probe_pool import ProbePool
 from schemas.errors import NotFound, RefusedMedia, Transient
 from tests.conftest import need
@@ -340,19 +342,19 @@ def test_a_pause_between_timestamps_is_silence_of_that_length(tmp_path):
     assert np.abs(samples[int(5.2 * 16000) : int(5.8 * 16000)]).max() > 0.3
 
 
-def test_pieces_are_cut_where_it_is_quiet_and_make_the_whole(tmp_path):
+def test_chunks_are_cut_where_it_is_quiet_and_make_the_whole(tmp_path):
     quiet = (8.2, 17.5)
     samples = tone(25, loud=0.5)
     for at in quiet:
         samples[int((at - 0.3) * 16000) : int((at + 0.3) * 16000)] = 0
     path = encode(tmp_path / "a.wav", samples)
 
-    found = list(pieces(path, seconds=10, search_s=4))
+    found = list(chunks(path, seconds=10, search_s=4))
 
-    assert [piece.start_ms / 1000 for piece in found] == pytest.approx([0, *quiet], abs=0.2)
-    assert all(len(piece.samples) <= 160_000 for piece in found)
-    assert sum(len(piece.samples) for piece in found) == 25 * 16000
-    assert np.abs(np.concatenate([piece.samples for piece in found]) - samples).max() < 0.001
+    assert [chunk.start_ms / 1000 for chunk in found] == pytest.approx([0, *quiet], abs=0.2)
+    assert all(len(chunk.samples) <= 160_000 for chunk in found)
+    assert sum(len(chunk.samples) for chunk in found) == 25 * 16000
+    assert np.abs(np.concatenate([chunk.samples for chunk in found]) - samples).max() < 0.001
 
 
 # -- in worker processes --

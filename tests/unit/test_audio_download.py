@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.media.source.audio_download import Downloader, Patience
+from agents.media.source.audio_download import Downloader, DownloadLimits
 from agents.media.source.audio_url import AllowedHosts, is_public
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
 from tests.servers.hosts import answering, raw, serving
@@ -401,8 +401,8 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
     ],
 )
 async def test_a_host_that_does_not_deliver_is_said_to_be_at_fault(parts, says, tmp_path):
-    patience = Patience(answer_s=0.5, connect_s=0.5, read_s=0.3, least=1000, window_s=0.35)
-    async with raw(*parts) as base, downloader(patience=patience) as it:
+    patience = DownloadLimits(answer_s=0.5, connect_s=0.5, read_s=0.3, least=1000, window_s=0.35)
+    async with raw(*parts) as base, downloader(limits=patience) as it:
         async with asyncio.timeout(3):
             with pytest.raises(Transient, match=rf"^audio_uri: 127\.0\.0\.1 .*{says}"):
                 await it.save(base, tmp_path / "a")
@@ -418,8 +418,8 @@ async def test_a_host_is_not_called_slow_for_our_own_disk(tmp_path):
             return len(file.read())
 
     reading = asyncio.get_running_loop().run_in_executor(None, slowly)
-    patience = Patience(least=10 * size, window_s=0.3)
-    async with serving(answering(200, bytes(size))) as base, downloader(patience=patience) as it:
+    patience = DownloadLimits(least=10 * size, window_s=0.3)
+    async with serving(answering(200, bytes(size))) as base, downloader(limits=patience) as it:
         await it.save(base, tmp_path / "disk")
     assert await reading == size
 

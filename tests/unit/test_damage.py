@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.media.decoding.decoder import decode, probe
+from agents.media.decoding.decoder import decode
 from agents.media.decoding.padding import sound_bytes
+from agents.media.decoding.probe import probe
 from schemas.errors import RefusedMedia
 from tests.conftest import need
 from tests.recordings import ID3V1, RATE, ape, id3v2, laced_matroska, lyrics3, voice, write

@@ -29,7 +29,7 @@ def heard(provider, text, *, start_ms=0, timed=True):
 
 
 def part(whole, interval):
-    """What the recognizer of the whole hears in a stretch."""
+    """What the recognizer of the whole hears in an interval."""
     words = (w for w in whole.words if interval.start_ms <= w.start_ms and w.end_ms <= interval.end_ms)
     return replace(whole, words=tuple(words))
 
@@ -61,7 +61,7 @@ def test_a_small_budget_goes_to_where_the_most_errors_a_second_are():
     st.lists(st.tuples(st.integers(0, 600_000), st.integers(1, 20_000), st.floats(0.01, 5)), max_size=20),
     st.integers(0, 120_000),
 )
-def test_stretches_are_in_order_apart_and_within_the_budget(places, limit_ms):
+def test_intervals_are_in_order_apart_and_within_the_budget(places, limit_ms):
     found = disputed_intervals(
         [dispute(2 * n, at, at + long, doubt) for n, (at, long, doubt) in enumerate(sorted(places))], limit_ms
     )

@@ -1,4 +1,4 @@
-"""Cutting recordings into pieces: nothing is lost or doubled, every piece has a length that recognizers take."""
+"""Cutting recordings into chunks: nothing is lost or doubled, every chunk has a length that recognizers take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.media.decoding.decoder import cut, decode
+from agents.media.decoding.chunks import split
+from agents.media.decoding.decoder import decode
 from agents.media.flac_chunks import LONGEST_S, RATE, SHORTEST_S, FlacChunker, flac
 from schemas.errors import RefusedMedia, Transient
 
@@ -20,17 +21,17 @@ from schemas.errors import RefusedMedia, Transient
 LEVELS = 100
 
 
-def pieces_of(levels, portion=1000):
+def chunks_of(levels, portion=1000):
     portions = (levels[n : n + portion] for n in range(0, len(levels), portion))
-    return list(cut(portions, seconds=LONGEST_S, search_s=LONGEST_S - SHORTEST_S, rate=LEVELS))
+    return list(split(portions, seconds=LONGEST_S, search_s=LONGEST_S - SHORTEST_S, rate=LEVELS))
 
 
-def check(levels, found):
-    """What holds for the pieces of anything."""
-    lengths = [len(piece.samples) for piece in found]
+def check(levels, chunks):
+    """What holds for the chunks of anything."""
+    lengths = [len(chunk.samples) for chunk in chunks]
     starts = [0, *np.cumsum(lengths)[:-1]]
-    assert np.array_equal(np.concatenate([piece.samples for piece in found]), levels)
-    assert [piece.start_ms for piece in found] == [start * 1000 // LEVELS for start in starts]
+    assert np.array_equal(np.concatenate([chunk.samples for chunk in chunks]), levels)
+    assert [chunk.start_ms for chunk in chunks] == [start * 1000 // LEVELS for start in starts]
     assert all(SHORTEST_S <= length / LEVELS <= LONGEST_S for length in lengths[:-1])
     assert 0 < lengths[-1] / LEVELS < LONGEST_S
 
@@ -41,10 +42,10 @@ def noise(seconds, seed):
 
 @settings(deadline=None, max_examples=60)
 @given(seconds=st.floats(0.01, 600), portion=st.integers(1, 9000), seed=st.integers(0, 99), loud=st.floats(0, 1))
-def test_the_pieces_are_the_recording_and_have_lengths_in_bounds(seconds, portion, seed, loud):
+def test_the_chunks_are_the_recording_and_have_lengths_in_bounds(seconds, portion, seed, loud):
     levels = noise(seconds + 0.01, seed) * np.float32(loud)
 
-    check(levels, pieces_of(levels, portion))
+    check(levels, chunks_of(levels, portion))
 
 
 @settings(deadline=None, max_examples=60)
@@ -53,7 +54,7 @@ def test_it_is_cut_in_the_pause_wherever_that_is(at, seed):
     levels = noise(70, seed)
     levels[round(at * LEVELS) : round((at + 0.4) * LEVELS)] = 0
 
-    first = pieces_of(levels)[0]
+    first = chunks_of(levels)[0]
 
     assert at <= len(first.samples) / LEVELS <= at + 0.4
 
@@ -61,7 +62,7 @@ def test_it_is_cut_in_the_pause_wherever_that_is(at, seed):
 def test_ten_hours_of_silence():
     levels = np.zeros(36_000 * LEVELS, np.float32)
 
-    check(levels, pieces_of(levels, 5000))
+    check(levels, chunks_of(levels, 5000))
 
 
 def test_flac_loses_nothing(tmp_path):
@@ -85,28 +86,28 @@ def recording(tmp_path):
 
 async def all_of(chunker):
     found = []
-    while (piece := await chunker.next()) is not None:
-        found.append(piece)
+    while (chunk := await chunker.next()) is not None:
+        found.append(chunk)
     return found
 
 
-async def test_a_process_cuts_and_the_pieces_follow_each_other(recording):
+async def test_a_process_cuts_and_the_chunks_follow_each_other(recording):
     async with FlacChunker(recording) as chunker:
         found = await all_of(chunker)
         assert await chunker.next() is None
 
     assert 40_000 <= found[0].length_ms <= 40_500
-    assert [piece.start_ms for piece in found[1:]] == [p.start_ms + p.length_ms for p in found[:-1]]
-    assert sum(piece.length_ms for piece in found) == 100_000
+    assert [chunk.start_ms for chunk in found[1:]] == [p.start_ms + p.length_ms for p in found[:-1]]
+    assert sum(chunk.length_ms for chunk in found) == 100_000
     assert chunker.pid is None
 
 
-async def test_asking_several_at_a_time_gives_every_piece_once(recording):
+async def test_asking_several_at_a_time_gives_every_chunk_once(recording):
     async with FlacChunker(recording) as one, FlacChunker(recording) as other:
         together = await asyncio.gather(*(one.next() for _ in range(6)))
         expected = await all_of(other)
 
-    assert [piece for piece in together if piece is not None] == expected
+    assert [chunk for chunk in together if chunk is not None] == expected
     assert len(expected) < 6
 
 
@@ -149,4 +150,4 @@ async def test_silence_is_told(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac(np.zeros(RATE, np.float32)))
 
     async with FlacChunker(tmp_path / "a.flac") as chunker:
-        assert [piece.silent for piece in await all_of(chunker)] == [True]
+        assert [chunk.silent for chunk in await all_of(chunker)] == [True]

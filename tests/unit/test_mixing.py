@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from agents.media.clips import clips
-from agents.media.decoding.decoder import decode, probe
+from agents.media.decoding.decoder import decode
 from agents.media.decoding.mixing import Mixer
+from agents.media.decoding.probe import probe
 from tests.conftest import need
 from tests.recordings import RATE, voice, write
 

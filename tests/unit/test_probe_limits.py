@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from agents.media.decoding.decoder import MAX_DURATION_MS, Limits, probe
 from agents.media.decoding.formats import CODECS, CONTAINERS
+from agents.media.decoding.limits import MAX_DURATION_MS, Limits
+from agents.media.decoding.probe import probe
 from agents.media.decoding.recording import MAX_SOUND_TRACKS, MAX_TRACKS, Recording
 from agents.media.probe_pool import ProbePool
 from schemas.errors import RefusedMedia

@@ -1,20 +1,20 @@
-"""Whose files are probed next."""
+"""The order in which files of several tenants are probed."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
-from agents.media.probe_pool import _Places
+from agents.media.probe_pool import _FairSlots
 
 
-async def told(places: _Places, *tenants: str) -> tuple[list[str], asyncio.Queue[None], list[asyncio.Task[None]]]:
-    """Who has had a place so far, in order; each keeps it until something is put into the queue."""
+async def told(slots: _FairSlots, *tenants: str) -> tuple[list[str], asyncio.Queue[None], list[asyncio.Task[None]]]:
+    """Who has had a slot so far, in order; each keeps it until something is put into the queue."""
     begun: list[str] = []
     end: asyncio.Queue[None] = asyncio.Queue()
 
     async def probe(tenant: str) -> None:
-        async with places.taken(tenant):
+        async with slots.acquired(tenant):
             begun.append(tenant)
             await end.get()
 
@@ -24,7 +24,7 @@ async def told(places: _Places, *tenants: str) -> tuple[list[str], asyncio.Queue
 
 
 async def test_slow_files_of_one_tenant_leave_a_process_to_others():
-    begun, end, tasks = await told(_Places(3), *"aaaaaa", "b", "b")
+    begun, end, tasks = await told(_FairSlots(3), *"aaaaaa", "b", "b")
 
     assert begun == ["a", "a", "b"]
     for _ in tasks:
@@ -34,15 +34,15 @@ async def test_slow_files_of_one_tenant_leave_a_process_to_others():
     assert sorted(begun) == [*"aaaaaa", "b", "b"]
 
 
-async def test_a_place_is_not_lost_when_who_has_it_or_waits_for_it_is_cancelled():
-    places = _Places(1)
-    _, _, tasks = await told(places, *"aab")
+async def test_a_slot_is_not_lost_when_who_has_it_or_waits_for_it_is_cancelled():
+    slots = _FairSlots(1)
+    _, _, tasks = await told(slots, *"aab")
     for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    begun, end, tasks = await told(places, "c")
+    begun, end, tasks = await told(slots, "c")
     assert begun == ["c"]
     end.put_nowait(None)
     await asyncio.gather(*tasks)

@@ -18,7 +18,7 @@ import pytest
 import uvloop
 
 from agents.media.sandbox import PASSED
-from agents.media.subprocess_worker import FILE_SIZE, MEMORY, NICENESS, Died, Worker, begin, serve
+from agents.media.subprocess_worker import FILE_SIZE, MEMORY, NICENESS, Worker, WorkerDied, begin, serve
 from schemas.errors import RefusedMedia, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ async def test_a_child_answers_and_is_asked_again(worker):
     heard = []
 
     one = await worker.ask(
-        {"do": "echo", "say": "ä\n", "messages": [{"n": 1}, {}, {"n": 2}]}, stall_s=30, hear=heard.append
+        {"do": "echo", "say": "ä\n", "messages": [{"n": 1}, {}, {"n": 2}]}, stall_s=30, on_message=heard.append
     )
     two = await worker.ask({"do": "echo", "say": 2}, stall_s=30)
 
@@ -136,7 +136,7 @@ async def test_an_answer_that_is_an_error_leaves_the_child_alive(worker):
 
 @pytest.mark.parametrize(("order", "crashed", "says"), [("crash", True, "SIGSEGV"), ("raise", False, "not foreseen")])
 async def test_a_child_that_dies_says_how_and_the_next_request_gets_another(worker, order, crashed, says):
-    with pytest.raises(Died, match=says) as died:
+    with pytest.raises(WorkerDied, match=says) as died:
         await worker.ask({"do": order}, stall_s=30)
 
     assert died.value.crashed is crashed
@@ -156,7 +156,7 @@ async def test_cancelling_kills_the_child_and_frees_the_next_in_line(worker):
     pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
     at_work = asyncio.Event()
     running = asyncio.create_task(
-        worker.ask({"do": "sleep", "seconds": 100}, stall_s=200, hear=lambda _: at_work.set())
+        worker.ask({"do": "sleep", "seconds": 100}, stall_s=200, on_message=lambda _: at_work.set())
     )
     waiting = asyncio.create_task(worker.ask({"do": "echo", "say": 2}, stall_s=30))
     await at_work.wait()
@@ -172,7 +172,7 @@ async def test_cancelling_kills_the_child_and_frees_the_next_in_line(worker):
 async def test_closing_ends_a_child_at_work_and_starts_no_other(worker):
     at_work = asyncio.Event()
     running = asyncio.create_task(
-        worker.ask({"do": "sleep", "seconds": 100}, stall_s=200, hear=lambda _: at_work.set())
+        worker.ask({"do": "sleep", "seconds": 100}, stall_s=200, on_message=lambda _: at_work.set())
     )
     await at_work.wait()
     pid = worker.pid
@@ -181,7 +181,7 @@ async def test_closing_ends_a_child_at_work_and_starts_no_other(worker):
     await worker.close()
 
     assert gone(pid)
-    with pytest.raises(Died):
+    with pytest.raises(WorkerDied):
         await running
     with pytest.raises(Unavailable, match="shut down"):
         await worker.ask({"do": "echo", "say": 1}, stall_s=30)
@@ -264,7 +264,7 @@ def test_uvloop_the_loop_of_production_does_all_of_it_too():
             listening.set_inheritable(True)
             files = (await worker.ask({"do": "list files"}, stall_s=30))["files"]
             number = os.fstat(listening.fileno()).st_ino
-        with pytest.raises(Died, match="SIGSEGV"):
+        with pytest.raises(WorkerDied, match="SIGSEGV"):
             await worker.ask({"do": "crash"}, stall_s=30)
         with pytest.raises(TimeoutError):
             await worker.ask({"do": "sleep", "seconds": 100}, stall_s=0.3)

@@ -1,1 +1,1 @@
-"""Google Cloud Speech v2: in pieces, or whole from a bucket."""
+"""Google Cloud Speech v2 as two recognizers: in chunks (`recognize`), or whole from a bucket (`batch_recognize`)."""

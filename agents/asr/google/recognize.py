@@ -1,19 +1,19 @@
-"""Google Cloud Speech v2, through the vendor's own gRPC client: the recording goes up in pieces of under a minute, each
-by one `Recognize`, several at a time.
+"""Google Cloud Speech v2 by `Recognize`: the recording is sent in chunks of under a minute, one call each, several
+concurrently.
 
-Why pieces: `Recognize` takes 10 MB or a minute, `BatchRecognize` only what already lies in Google's own storage.
-Who has a bucket there is better served by `batch_recognize.py`.
+Why chunks: `Recognize` takes 10 MB or a minute at most, and `BatchRecognize` only reads Google's own storage. With a
+bucket there, `batch_recognize` is the better choice.
 
-What it promises about money: the answer to each piece is kept under the piece's content before its lane asks for
-another, so a restart sends only what was not answered. What it cannot promise: `Recognize` has neither an idempotency
-key nor a list of past requests. A call that was in flight when this process was killed, or whose answer was lost on the
-way, is sent, and billed, a second time: at most `PARALLEL` pieces a recording and kill, each under a minute, and one
-for a lost answer, of which a piece may have `LOST_RETRIES` in each of the stage's tries. No wait would save that: there
-is nothing in which a call could be found that was taken on late. What was certainly not taken on (no connection, a
-refusal) costs nothing. An orderly end waits for the calls in flight and loses none.
+Costs. Each answer is stored under a hash of its request before the next chunk is sent, so a restart sends only chunks
+without an answer. But `Recognize` has neither an idempotency key nor a list of past requests. A call that was in flight
+when this process was killed, or whose answer was lost, is sent, and billed, a second time: at most `PARALLEL` chunks of
+under a minute for each kill of a recording; and for lost answers, `LOST_RETRIES` of a chunk in each attempt of the
+stage. Waiting would not help, because a call that was accepted late could not be found anywhere. Calls that were
+certainly not accepted (no connection, a refusal) cost nothing. An orderly shutdown waits for the calls in flight and
+loses none.
 
-Nobody is told apart: Google numbers the speakers of each piece anew, and numbers that change their meaning every minute
-are worse than none. Diarization is therefore not asked for; an answer that has it all the same is read rightly.
+Speakers are not distinguished: Google numbers the speakers of each chunk anew, and numbers that change their meaning
+every minute are worse than none. Diarization is therefore not requested; an answer that contains it is read correctly.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.asr.google.speech import CHECK_S, Heard, Speech, read
+from agents.asr.google.speech import CHECK_S, Part, Speech, read
 from agents.asr.protocols import RateLimit, Request, ResponseCache
-from agents.media.flac_chunks import Flac, FlacChunker
+from agents.media.flac_chunks import FlacChunk, FlacChunker
 from schemas.errors import NotAccepted, Paused, Transient
 from schemas.words import Hypothesis
 
 if TYPE_CHECKING:
     from google.cloud.speech_v2 import RecognitionConfig, RecognizeResponse
 
-#: Pieces of one recording that are with Google at once.
+#: Concurrent calls for one recording.
 PARALLEL = 4
-#: Seconds for one call. Long, because an answer that comes too late was paid for.
+#: Seconds for one call. Long, because a call whose answer comes too late is paid for.
 TIMEOUT_S = 90.0
-#: How often a piece is tried again that was certainly not taken on, half a minute of outage; and one of which that is
-#: open: whoever loses our answers may be charging for each. The stage tries thrice more.
+#: Retries of a chunk that was certainly not accepted, which outlast half a minute of outage; and of a chunk that may
+#: have been accepted: fewer, because each may be billed. The stage makes three more attempts.
 RETRIES, LOST_RETRIES = 5, 2
-#: Seconds between two tries at most, where Google does not say.
+#: Seconds between two attempts at most, if Google asks for no pause.
 LONGEST_PAUSE_S = 60.0
-#: Seconds that closing waits for calls in flight: what is left of a worker's ten.
+#: Seconds that closing waits for calls in flight: what is left of the ten that a worker has to stop.
 CLOSE_S = 6.0
 
 
 class Google:
-    """A `ChunkedRecognizer`."""
+    """Google Cloud Speech as a `ChunkedRecognizer`."""
 
     def __init__(
         self,
@@ -77,18 +77,18 @@ class Google:
         """See `ChunkedRecognizer`. Cancelling it gives up the calls in flight."""
         await self._speech.opened()
         config = self._speech.config(request.language)
-        heard: list[Heard] = []
+        parts: list[Part] = []
         async with FlacChunker(audio) as chunker:
             stop = asyncio.Event()
 
             async def lane() -> None:
                 try:
-                    while not stop.is_set() and (piece := await self._next(chunker)) is not None:
-                        heard.append(await self._heard(piece, config, answers, rate_limit))
+                    while not stop.is_set() and (chunk := await self._next(chunker)) is not None:
+                        parts.append(await self._part(chunk, config, answers, rate_limit))
                         if request.duration_ms:
-                            progress(min(0.99, sum(h.length_ms for h in heard) / request.duration_ms))
+                            progress(min(0.99, sum(part.length_ms for part in parts) / request.duration_ms))
                 finally:
-                    stop.set()  # nothing is left, or this failed: then the others finish what they pay for, and no more
+                    stop.set()  # no chunk is left, or this lane failed: the others only complete their calls in flight
 
             lanes = [asyncio.create_task(lane()) for _ in range(self._parallel)]
             self._lanes.update(lanes)
@@ -96,10 +96,10 @@ class Google:
                 task.add_done_callback(self._lanes.discard)
             failures = [f for f in await asyncio.gather(*lanes, return_exceptions=True) if f is not None]
         if failures:
-            # Of several, the one that counts most: a final no, then what may be billed.
+            # The most important of several: a final refusal, then a failure that may be billed.
             raise min(failures, key=lambda f: (isinstance(f, Transient), isinstance(f, NotAccepted)))
         progress(1.0)
-        return self._speech.hypothesis(sorted(heard, key=lambda h: h.start_ms), request.language)
+        return self._speech.hypothesis(sorted(parts, key=lambda part: part.start_ms), request.language)
 
     async def check(self) -> None:
         """See `Speech.check`."""
@@ -114,64 +114,64 @@ class Google:
                 task.cancel()
         await self._speech.close()
 
-    async def _next(self, chunker: FlacChunker) -> Flac | None:
+    async def _next(self, chunker: FlacChunker) -> FlacChunk | None:
         if self._closed:
             raise NotAccepted(f"{self.name} is shut down")
         return await chunker.next()
 
-    async def _heard(
-        self, piece: Flac, config: RecognitionConfig, answers: ResponseCache, rate_limit: RateLimit
-    ) -> Heard:
-        """What Google hears in the piece, or heard when it was asked before."""
+    async def _part(
+        self, chunk: FlacChunk, config: RecognitionConfig, answers: ResponseCache, rate_limit: RateLimit
+    ) -> Part:
+        """The transcript of a chunk, from a stored answer if there is one. Silent chunks are not sent."""
         from google.cloud.speech_v2 import RecognizeResponse
 
-        if piece.silent:
-            return Heard(piece.start_ms, piece.length_ms)
-        key = self._key(piece, config)
-        response = _kept(await answers.get(key))
+        if chunk.silent:
+            return Part(chunk.start_ms, chunk.length_ms)
+        key = self._key(chunk, config)
+        response = _parsed(await answers.get(key))
         if response is None:
-            response = await self._asked(piece, config, rate_limit)
+            response = await self._recognize(chunk, config, rate_limit)
             await answers.put(key, RecognizeResponse.to_json(response, indent=None).encode())
             await rate_limit.worked()
         message: Any = type(response).pb(response)
-        return read(message, piece.start_ms, piece.length_ms)
+        return read(message, chunk.start_ms, chunk.length_ms)
 
-    def _key(self, piece: Flac, config: RecognitionConfig) -> str:
-        """What was asked, in a name: an answer is good for exactly that."""
+    def _key(self, chunk: FlacChunk, config: RecognitionConfig) -> str:
+        """A hash of all that an answer depends on."""
         settings = type(config).pb(config).SerializeToString(deterministic=True)
-        return hashlib.sha256(b"\0".join((self._speech.recognizer.encode(), settings, piece.content))).hexdigest()
+        return hashlib.sha256(b"\0".join((self._speech.recognizer.encode(), settings, chunk.content))).hexdigest()
 
-    async def _asked(self, piece: Flac, config: RecognitionConfig, rate_limit: RateLimit) -> RecognizeResponse:
-        """One piece's answer, tried again where that may help."""
+    async def _recognize(self, chunk: FlacChunk, config: RecognitionConfig, rate_limit: RateLimit) -> RecognizeResponse:
+        """Google's answer about a chunk, with retries after failures that may pass."""
         failures: list[Transient] = []
         while True:
             try:
                 await rate_limit.wait()
             except Paused as pause:
-                raise _worst([*failures, pause]) from None
+                raise _relevant([*failures, pause]) from None
             if self._closed:
                 raise NotAccepted(f"{self.name} is shut down")
             try:
                 await self._speech.connected(self._timeout_s)
-                return await self._speech.recognize(piece.content, config, self._timeout_s)
+                return await self._speech.recognize(chunk.content, config, self._timeout_s)
             except Transient as exc:
                 await rate_limit.failed(exc)
                 failures.append(exc)
                 lost = sum(not isinstance(failure, NotAccepted) for failure in failures)
                 if len(failures) > self._retries or lost > min(self._retries, LOST_RETRIES) or self._closed:
-                    raise _worst(failures) from None
+                    raise _relevant(failures) from None
                 if exc.retry_after is None:
                     pause_s = min(2.0 ** (len(failures) - 1), LONGEST_PAUSE_S)
                     await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311
 
 
-def _worst(failures: list[Transient]) -> Transient:
-    """The newest of those that may have been billed: it counts, whatever pause comes after it. Else the newest."""
+def _relevant(failures: list[Transient]) -> Transient:
+    """The newest failure that may have been billed, even if a pause came after it. Otherwise the newest."""
     return next((exc for exc in reversed(failures) if not isinstance(exc, NotAccepted)), failures[-1])
 
 
-def _kept(answer: bytes | None) -> RecognizeResponse | None:
-    """An answer from the store. One that cannot be read is none."""
+def _parsed(answer: bytes | None) -> RecognizeResponse | None:
+    """A stored answer; None if there is none, or none that can be parsed."""
     from google.cloud.speech_v2 import RecognizeResponse
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 

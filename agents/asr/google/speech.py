@@ -1,11 +1,10 @@
-"""Google Cloud Speech v2 as far as pieces and whole recordings have it in common: the vendor's own gRPC client and its
-credentials, what is asked for, how answers are read, and what its errors mean.
+"""What both recognizers of Google Cloud Speech v2 share: the vendor's gRPC client, its credentials, the configuration
+of requests, the reading of answers, and the translation of errors.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections import Counter
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from agents.asr.google.credentials import load_credentials
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
 from schemas.words import Hypothesis, Word
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.cloud.speech_v2 import RecognitionConfig, RecognizeResponse, SpeechAsyncClient
 
-#: Seconds for the call that `Speech.check` makes.
+#: Seconds for the call of `Speech.check`.
 CHECK_S = 10.0
 
-#: What OAuth calls a final no (RFC 6749, 5.2). gRPC reports it as the service being unavailable.
+#: OAuth's final refusals of a token (RFC 6749, 5.2). gRPC reports them as the service being unavailable.
 _NO_TOKEN = ("invalid_grant", "invalid_client", "unauthorized_client")
 
-#: Milliseconds after which a connection that delivers nothing is given up, with what was sent over it: else the system
-#: goes on trying for minutes, longer than a request is thought to be able to arrive.
+#: Milliseconds after which a connection that delivers nothing is closed, with all data that were sent over it. Without
+#: a limit the operating system retries for minutes: longer than the time in which a request is assumed to arrive.
 DELIVERY_MS = 20_000
 
 _OPTIONS = [
-    # An hour of words is more than the 4 MB that gRPC takes by itself.
+    # An hour of words is more than 4 MB, gRPC's default.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # gRPC gives the second to the system as TCP_USER_TIMEOUT, if the first is set; more pings the vendor forbids.
+    # gRPC sets the second as TCP_USER_TIMEOUT if the first is set. The vendor forbids more frequent pings.
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", DELIVERY_MS),
 ]
@@ -46,7 +46,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Speech:
-    """One model of Google Cloud Speech v2, connected when it is first asked."""
+    """One model of Google Cloud Speech v2. Connects at the first call."""
 
     def __init__(
         self,
@@ -59,12 +59,14 @@ class Speech:
         endpoint: str | None = None,
         credentials: Path | None = None,
     ) -> None:
-        """`languages` are what a recording may be in that nobody named a language for. `endpoint` is `host:port` (TLS)
-        or `http://host:port` (plaintext, without credentials); the location's own if not given.
+        """`languages` are the candidates for a recording whose language is to be detected.
+
+        `endpoint` is `host:port` (TLS) or `http://host:port` (plaintext, without credentials). By default it is the
+        location's own.
         """
         self.name = name
         self.model = model
-        #: Where operations are listed.
+        #: The resource whose operations are listed.
         self.parent = f"projects/{project}/locations/{location}"
         self.recognizer = f"{self.parent}/recognizers/_"
         self._languages = tuple(languages)
@@ -76,7 +78,12 @@ class Speech:
         self._closed = False
 
     async def opened(self) -> SpeechAsyncClient:
-        """The client; importing the SDK, which takes seconds, is done when this returns."""
+        """The client. The first call imports the SDK, which takes seconds, in a thread.
+
+        Raises:
+            NotAccepted: This was closed.
+            ProviderError: The credentials cannot be used.
+        """
         async with self._opening:
             if self._closed:
                 raise NotAccepted(f"{self.name} is shut down")
@@ -88,25 +95,35 @@ class Speech:
                 self._client = _client(self._endpoint, credentials)
             return self._client
 
-    async def call(self, what: Callable[[SpeechAsyncClient], Awaitable[_Answer]], timeout_s: float) -> _Answer:
-        """What Google answers, which is not checked; every failure is `Transient`, `RateLimited` or `ProviderError`.
+    async def call(self, call: Callable[[SpeechAsyncClient], Awaitable[_Answer]], timeout_s: float) -> _Answer:
+        """Make a call and return Google's answer, which may be no message of the protocol.
 
-        `timeout_s` is what `what` gives its call, for the message.
+        `timeout_s` is the timeout that `call` sets, for the error text.
+
+        Raises:
+            RateLimited: Google asks for a pause.
+            Transient: There was no answer; Google may have accepted the request.
+            ProviderError: Google refuses the request or the credentials.
         """
         from google.api_core.exceptions import GoogleAPICallError
         from google.auth.exceptions import GoogleAuthError
 
         client = await self.opened()
         try:
-            return await what(client)
+            return await call(client)
         except GoogleAPICallError as exc:
             raise self._translated(exc, timeout_s) from exc
         except GoogleAuthError as exc:
             raise ProviderError(f"{self.name}: the credentials do not work: {exc}") from exc
 
     async def connected(self, timeout_s: float) -> None:
-        """Connect, if need be, before a call that bills. Raises `NotAccepted`: gRPC itself reports alike that a request
-        could not be sent, and that its answer was lost.
+        """Connect, if need be, before a call that bills.
+
+        gRPC reports a request that could not be sent and one whose answer was lost with the same error. After this, a
+        failure to connect is excluded.
+
+        Raises:
+            NotAccepted: There is no connection within `timeout_s` seconds.
         """
         from grpc import ChannelConnectivity as State  # type: ignore[import-untyped]
 
@@ -121,21 +138,20 @@ class Speech:
             raise NotAccepted(f"{self.name}: {self._endpoint} is not reached within {timeout_s:.0f} s") from exc
 
     async def recognize(self, content: bytes, config: RecognitionConfig, timeout_s: float) -> RecognizeResponse:
-        """One call, which bills, about less than a minute of sound."""
+        """Recognize less than a minute of audio in one call, which bills. Raises as `call` does."""
         from google.cloud.speech_v2 import RecognizeRequest, RecognizeResponse
 
         request = RecognizeRequest(recognizer=self.recognizer, config=config, content=content)
         # The generated method has neither a timeout nor a retry of its own in v2.
         answer = await self.call(lambda c: c.recognize(request=request, retry=None, timeout=timeout_s), timeout_s)
-        if not isinstance(answer, RecognizeResponse):  # gRPC gives None for what it cannot read; and it is paid for
+        if not isinstance(answer, RecognizeResponse):  # gRPC returns None for an unreadable answer; it is paid for
             raise ProviderError(f"{self.name} answered with what is no message of its protocol")
         return answer
 
     async def check(self, timeout_s: float = CHECK_S) -> None:
-        """Raise what a recording would meet, if Google cannot be reached or lets us not in. Bills nothing.
+        """Check connection and credentials by a request without audio, which Google refuses to authorized callers only.
 
-        It asks to recognize no sound at all: that is refused, but only to those who may ask. Whether the model is
-        there and knows the language, it does not find out.
+        Never bills. It does not find out whether the model exists and supports the language. Raises as `call` does.
         """
         from google.api_core.exceptions import InvalidArgument
 
@@ -147,14 +163,14 @@ class Speech:
                 raise
 
     async def close(self) -> None:
-        """Close the connection; nothing can be asked afterwards. Safe to call twice."""
+        """Close the connection. Later calls fail. Safe to call twice."""
         self._closed = True
         client, self._client = self._client, None
         if client is not None:
             await client.transport.close()  # type: ignore[no-untyped-call]
 
     def config(self, language: str, *, diarize: bool = False) -> RecognitionConfig:
-        """What is asked for in every request. Once `opened`."""
+        """The configuration of a request. Imports the SDK: call `opened` first."""
         from google.cloud.speech_v2 import (
             AutoDetectDecodingConfig,
             RecognitionConfig,
@@ -170,82 +186,82 @@ class Speech:
         return RecognitionConfig(
             auto_decoding_config=AutoDetectDecodingConfig(),
             model=self.model,
-            language_codes=self._wanted(language),
+            language_codes=self._language_codes(language),
             features=features,
         )
 
-    def _wanted(self, language: str) -> list[str]:
-        """What Google calls a language: mostly with a region, so "en" is taken for a configured "en-GB"."""
+    def _language_codes(self, language: str) -> list[str]:
+        """Google's codes, which mostly have a region: "en" becomes "en-GB" if that is configured."""
         if language == "auto":
             return list(self._languages)
-        full = (known for known in self._languages if known.lower().startswith(f"{language.lower()}-"))
-        return [next(full, language)]
+        regional = (code for code in self._languages if code.lower().startswith(f"{language.lower()}-"))
+        return [next(regional, language)]
 
-    def hypothesis(self, heard: Sequence[Heard], language: str = "auto") -> Hypothesis:
-        """The words of parts of a recording, one after the other. `language` is what was asked for."""
-        words = tuple(word for part in heard for word in part.words)
+    def hypothesis(self, parts: Sequence[Part], language: str = "auto") -> Hypothesis:
+        """The transcripts of consecutive parts of a recording as one. `language` is the requested one."""
+        words = tuple(word for part in parts for word in part.words)
         confidences = [word.confidence for word in words if word.confidence is not None]
-        languages = Counter(part.language for part in heard for _ in part.words if part.language)
-        asked = None if language == "auto" else language
-        billed = [part.billed_s for part in heard if part.billed_s is not None]
+        languages = Counter(part.language for part in parts for _ in part.words if part.language)
+        requested = None if language == "auto" else language
+        billed = [part.billed_s for part in parts if part.billed_s is not None]
         return Hypothesis(
             provider=self.name,
             words=words,
-            language=asked or (languages.most_common(1)[0][0] if languages else None),
-            tells_language=asked is not None or len(self._languages) > 1,
-            duration_ms=(heard[-1].start_ms + heard[-1].length_ms or None) if heard else 0,
+            language=requested or (languages.most_common(1)[0][0] if languages else None),
+            tells_language=requested is not None or len(self._languages) > 1,
+            duration_ms=(parts[-1].start_ms + parts[-1].length_ms or None) if parts else 0,
             confidence=round(sum(confidences) / len(confidences), 4) if confidences else None,
             model=self.model,
-            # What the recording costs: each part counted once, however often a lost answer had it sent again.
+            # Each part counts once, even if it was sent again after a lost answer.
             details={"requests": len(billed), "billed_seconds": math.ceil(sum(billed))},
         )
 
     def _translated(self, exc: GoogleAPICallError, timeout_s: float) -> ProviderError | Transient:
         from google.api_core import exceptions as google
 
-        said = f"{type(exc).__name__}: {exc.message}"[:300]
+        reason = f"{type(exc).__name__}: {exc.message}"[:300]
         match exc:
             case google.TooManyRequests():
-                return RateLimited(f"{self.name} asks for a pause ({said})", retry_after=_retry_after(exc))
+                return RateLimited(f"{self.name} asks for a pause ({reason})", retry_after=_retry_after(exc))
             case google.Unauthorized():
                 advice = "check the file that GOOGLE_APPLICATION_CREDENTIALS names"
-                return ProviderError(f"{self.name} does not accept our credentials ({said}): {advice}")
+                return ProviderError(f"{self.name} does not accept our credentials ({reason}): {advice}")
             case google.Forbidden():
                 advice = f"let them use Cloud Speech-to-Text (role Cloud Speech Client) as {self.recognizer}"
-                return ProviderError(f"{self.name} does not let our credentials do this ({said}): {advice}")
+                return ProviderError(f"{self.name} does not let our credentials do this ({reason}): {advice}")
             case google.GatewayTimeout():
-                return Transient(f"{self.name}: {self._endpoint} did not answer within {timeout_s:.0f} s ({said})")
-            case google.ServiceUnavailable() if any(no in said for no in _NO_TOKEN):
-                return ProviderError(f"{self.name}: our credentials are good for no token ({said})")
+                return Transient(f"{self.name}: {self._endpoint} did not answer within {timeout_s:.0f} s ({reason})")
+            case google.ServiceUnavailable() if any(refusal in reason for refusal in _NO_TOKEN):
+                return ProviderError(f"{self.name}: no token is given for our credentials ({reason})")
             case google.ServiceUnavailable():
-                message = f"{self.name}: {self._endpoint} cannot be reached or is out of order ({said})"
+                message = f"{self.name}: {self._endpoint} cannot be reached or is out of order ({reason})"
                 return Transient(message, retry_after=_retry_after(exc))
             case google.Aborted() | google.Cancelled():
-                return Transient(f"{self.name} broke off ({said})", retry_after=_retry_after(exc))
+                return Transient(f"{self.name} broke off ({reason})", retry_after=_retry_after(exc))
             case google.ClientError() | google.MethodNotImplemented():
-                return ProviderError(f"{self.name} refuses ({said})")
+                return ProviderError(f"{self.name} refuses the request ({reason})")
             case _:
-                return Transient(f"{self.name} failed ({said})", retry_after=_retry_after(exc))
+                return Transient(f"{self.name} failed ({reason})", retry_after=_retry_after(exc))
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """An answer, in the recording's own time."""
+class Part:
+    """The transcript of a part of a recording. Times are those of the recording."""
 
     start_ms: int
     length_ms: int
     words: tuple[Word, ...] = ()
-    #: BCP 47; "" if not told.
+    #: BCP 47; "" if the answer does not contain it.
     language: str = ""
-    #: Seconds that Google bills for it; None for silence, which is not sent.
+    #: Seconds that Google bills; None for silence, which is not sent.
     billed_s: float | None = None
 
 
-def read(answer: Any, start_ms: int = 0, length_ms: int | None = None, *, speakers: bool = False) -> Heard:
-    """The words of an answer, whatever it leaves out.
+def read(answer: Any, start_ms: int = 0, length_ms: int | None = None, *, speakers: bool = False) -> Part:
+    """Reads an answer, of which any field may be missing.
 
-    `answer` is the protobuf message of a `RecognizeResponse` or of `BatchRecognizeResults`, about sound that begins at
-    `start_ms`; where its length is not known, it ends with what was last heard. `speakers`: who said a word is kept.
+    `answer` is the protobuf message of a `RecognizeResponse` or of `BatchRecognizeResults`, about audio that begins at
+    `start_ms`. If its length is not known, it ends with the last word. With `speakers`, words keep speaker labels.
     """
     words: list[Word] = []
     language, end_ms = "", 0
@@ -259,32 +275,32 @@ def read(answer: Any, start_ms: int = 0, length_ms: int | None = None, *, speake
             Word(text, confidence=_probability(best.confidence)) for text in best.transcript.split()
         ]
         if any(word.speaker_label for word in best.words) and (first := new[0].start_ms) is not None:
-            # With speakers, a result has all words from the beginning again: the newest is right.
+            # With diarization, a result repeats all words from the beginning: the newest result counts.
             words = [word for word in words if word.start_ms is None or word.start_ms < first]
         words += new
     if length_ms is None:
         length_ms = max(end_ms, *(word.end_ms or 0 for word in words), 0)
     billed_s = answer.metadata.total_billed_duration.ToMilliseconds() / 1000 or math.ceil(length_ms / 1000)
-    return Heard(start_ms, length_ms, tuple(_in_order(words)), language, billed_s)
+    return Part(start_ms, length_ms, tuple(_in_order(words)), language, billed_s)
 
 
 def _word(word: Any, begin_ms: int, length_ms: int | None, speakers: bool) -> Word:
-    def place(offset: Any) -> int:
+    def time_ms(offset: Any) -> int:
         within: int = max(0, offset.ToMilliseconds())
         return begin_ms + (within if length_ms is None else min(length_ms, within))
 
     start = end = None
     if word.HasField("end_offset"):  # an offset of zero may be left out
-        end = place(word.end_offset)
+        end = time_ms(word.end_offset)
     if word.HasField("start_offset") or end is not None:
-        start = place(word.start_offset)
+        start = time_ms(word.start_offset)
         end = max(start, end if end is not None else start)
-    who = (word.speaker_label or None) if speakers else None
-    return Word(word.word.strip(), start, end, _probability(word.confidence), who)
+    speaker = (word.speaker_label or None) if speakers else None
+    return Word(word.word.strip(), start, end, _probability(word.confidence), speaker)
 
 
 def _in_order(words: Sequence[Word]) -> Iterator[Word]:
-    """Without empty words, and with starts that never go back."""
+    """The words without empty ones; a start before that of the previous word is moved to it."""
     last = 0
     for word in words:
         if not word.text:
@@ -297,7 +313,7 @@ def _in_order(words: Sequence[Word]) -> Iterator[Word]:
 
 
 def _probability(confidence: float) -> float | None:
-    """Zero is Google's way of not saying."""
+    """The confidence; None for 0, which means that Google does not report it."""
     return round(min(1.0, confidence), 4) if confidence > 0 else None
 
 
@@ -324,47 +340,13 @@ def _imported(file: Path | None) -> Credentials | None:
     """Import the SDK, which takes seconds, and read the credentials. In a thread."""
     import google.cloud.speech_v2  # noqa: F401
 
-    # At DEBUG it writes every recording and every transcript into the log.
+    # At level DEBUG, the SDK writes every recording and every transcript to the log.
     logging.getLogger("google").setLevel(logging.INFO)
     return None if file is None else load_credentials(file)
 
 
-def load_credentials(file: Path) -> Credentials:
-    """The credentials in a file as the Google Cloud console and `gcloud` write it.
-
-    Raises `SettingsError` without a word of the file in it.
-    """
-    from google.auth.exceptions import GoogleAuthError
-
-    try:
-        kind, info = _parsed(file)
-        match kind:
-            case "service_account":
-                from google.oauth2 import service_account
-
-                return service_account.Credentials.from_service_account_info(info)  # type: ignore[no-any-return,no-untyped-call]
-            case "authorized_user":
-                from google.oauth2 import credentials
-
-                return credentials.Credentials.from_authorized_user_info(info)  # type: ignore[no-any-return,no-untyped-call]
-            case "external_account":
-                from google.auth import identity_pool
-
-                return identity_pool.Credentials.from_info(info)  # type: ignore[no-any-return,no-untyped-call]
-    except (OSError, ValueError, KeyError, GoogleAuthError) as exc:
-        problem = f"{file} cannot be used ({exc.strerror if isinstance(exc, OSError) else type(exc).__name__})"
-        raise SettingsError(f"GOOGLE_APPLICATION_CREDENTIALS: {problem}") from None
-    known = "service_account, authorized_user or external_account"
-    raise SettingsError(f"GOOGLE_APPLICATION_CREDENTIALS: {file} is no key file: its type is not {known}")
-
-
-def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
-    info = json.loads(file.read_bytes())
-    return (str(info.get("type")), info) if isinstance(info, dict) else ("", {})
-
-
 def _client(endpoint: str, credentials: Credentials | None) -> SpeechAsyncClient:
-    """A client; nothing is sent yet. In the event loop, which gRPC ties it to."""
+    """A client; nothing is sent yet. gRPC binds it to the running event loop."""
     import grpc
     from google.api_core.client_options import ClientOptions
     from google.cloud.speech_v2 import SpeechAsyncClient
@@ -374,8 +356,8 @@ def _client(endpoint: str, credentials: Credentials | None) -> SpeechAsyncClient
         plain = grpc.aio.insecure_channel(endpoint.removeprefix("http://").rstrip("/"), options=_OPTIONS)
         return SpeechAsyncClient(transport=SpeechGrpcAsyncIOTransport(channel=plain))
 
-    def secure(*where: Any, **more: Any) -> Any:
-        return SpeechGrpcAsyncIOTransport.create_channel(*where, **more | {"options": _OPTIONS})
+    def secure(*arguments: Any, **options: Any) -> Any:
+        return SpeechGrpcAsyncIOTransport.create_channel(*arguments, **options | {"options": _OPTIONS})
 
     return SpeechAsyncClient(
         credentials=credentials,

@@ -1,6 +1,6 @@
-"""A bucket of Google Cloud Storage by its plain JSON API: where a recording lies while Google Speech reads it.
+"""A bucket of Google Cloud Storage, from which Google Speech reads recordings, by its JSON API.
 
-The vendor's own client for it is synchronous and large, and three calls are all that is needed: put, get, delete.
+The vendor's client for it is synchronous and large, and only three calls are needed: put, get, delete.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from urllib.parse import quote
 
 import aiohttp
 
-from agents.asr.google.speech import load_credentials
+from agents.asr.google.credentials import load_credentials
 from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
 from schemas.retry_after import seconds_of
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
-#: Where Google's own storage answers.
+#: Google's own endpoint.
 GOOGLE: Final = "https://storage.googleapis.com"
 
-#: Seconds for one call, and for which an upload may stand still.
+#: Seconds for one call, and seconds without progress after which an upload is given up.
 TIMEOUT_S, STALL_S = 10.0, 60.0
 
 #: Bytes of an upload that are held at once.
 PORTION: Final = 1 << 18
 
-#: All names of ours begin with it: the bucket may hold something else, too.
+#: The beginning of the names of all our objects: the bucket may contain others, too.
 _FOLDER: Final = "concord/"
 
 _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
 class Bucket:
-    """One bucket. All calls raise `Transient` (`RateLimited` for a pause) or `ProviderError`."""
+    """One bucket. All calls raise `Transient` (`RateLimited` if a pause is asked for) or `ProviderError`."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Bucket:
         timeout_s: float = TIMEOUT_S,
         stall_s: float = STALL_S,
     ) -> None:
-        """`owner` begins every message. `endpoint` replaces Google's; by `http://` no token is ever sent there."""
+        """`owner` begins every error text. `endpoint` replaces Google's; with `http://`, no token is sent to it."""
         self._owner, self._bucket = owner, bucket
-        #: What the URIs of our objects begin with, as Google Speech is told them.
+        #: The beginning of the URIs of our objects.
         self._uris = f"gs://{bucket}/{_FOLDER}"
         self._base = (endpoint or GOOGLE).rstrip("/")
         self._file = credentials if self._base.startswith("https://") else None
@@ -65,7 +65,7 @@ class Bucket:
         self._closed = False
 
     async def put(self, name: str, file: Path, content_type: str) -> str:
-        """Store a file under a name that nothing has yet; its URI. A broken upload leaves nothing behind."""
+        """Store a file under an unused name; returns its URI. A failed one stores nothing. Raises as `Bucket` says."""
         size = (await asyncio.to_thread(file.stat)).st_size
         try:
             async with asyncio.timeout(None) as limit:
@@ -75,19 +75,19 @@ class Bucket:
         return self._uris + name
 
     async def delete(self, uri: str) -> None:
-        """Delete an object that is ours; no error for one that is not there, or none of ours."""
+        """Delete an object of ours. Does nothing if it does not exist, or is none of ours."""
         if uri.startswith(self._uris):
             with contextlib.suppress(_Absent):
-                await self._call("DELETE", self._place(uri.removeprefix(self._uris)), "a deletion")
+                await self._call("DELETE", self._path(uri.removeprefix(self._uris)), "a deletion")
 
     async def check(self) -> None:
-        """Put a few bytes, read and delete them: raises what a recording would meet."""
+        """Store a few bytes, read them, and delete them. Raises as the calls for a recording would."""
         name, content = f"probe-{secrets.token_hex(8)}", b"a probe"
         await self._put(name, content, len(content), "application/octet-stream")
-        found = await self._call("GET", self._place(name), "reading", params={"alt": "media"})
+        stored = await self._call("GET", self._path(name), "reading", params={"alt": "media"})
         await self.delete(self._uris + name)
-        if found != content:
-            raise ProviderError(f"{self._owner}: what was put into gs://{self._bucket} came back as something else")
+        if stored != content:
+            raise ProviderError(f"{self._owner}: an object in gs://{self._bucket} was read back as something else")
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
@@ -95,38 +95,42 @@ class Bucket:
         if self._session is not None:
             await self._session.close()
 
-    def _place(self, name: str) -> str:
+    def _path(self, name: str) -> str:
+        """The path of an object in the API."""
         return f"/storage/v1/b/{self._bucket}/o/{quote(_FOLDER + name, safe='')}"
 
     async def _put(self, name: str, body: bytes | AsyncIterator[bytes], size: int, content_type: str) -> None:
-        # No generation 0: there is no such object. What is there already, nobody overwrites.
-        wanted = {"uploadType": "media", "name": _FOLDER + name, "ifGenerationMatch": "0"}
-        told = {"Content-Type": content_type, "Content-Length": str(size)}
-        place = f"/upload/storage/v1/b/{self._bucket}/o"
-        await self._call("POST", place, "an upload", self._stall_s, params=wanted, headers=told, data=body)
+        # Generation 0 is that of an object that does not exist: an existing object is never overwritten.
+        parameters = {"uploadType": "media", "name": _FOLDER + name, "ifGenerationMatch": "0"}
+        headers = {"Content-Type": content_type, "Content-Length": str(size)}
+        path = f"/upload/storage/v1/b/{self._bucket}/o"
+        await self._call("POST", path, "an upload", self._stall_s, params=parameters, headers=headers, data=body)
 
     async def _call(
         self,
         method: str,
-        place: str,
-        what: str,
-        silence_s: float | None = None,
+        path: str,
+        operation: str,
+        read_s: float | None = None,
         *,
         headers: dict[str, str] | None = None,
-        **more: Any,
+        **options: Any,
     ) -> bytes:
-        """One request; the body of a good answer. `silence_s`: until it answers, for what has no limit in all."""
-        limits = aiohttp.ClientTimeout(sock_connect=self._timeout_s, sock_read=silence_s)
+        """Make one request; the body of a successful answer. `operation` names it in error texts.
+
+        With `read_s`, only the wait for the answer is limited, not the whole request.
+        """
+        limits = aiohttp.ClientTimeout(sock_connect=self._timeout_s, sock_read=read_s)
         try:
-            async with asyncio.timeout(None if silence_s else self._timeout_s):
+            async with asyncio.timeout(None if read_s else self._timeout_s):
                 headers = {**(headers or {}), **await self._authorization()}
-                url = self._base + place
-                async with self._opened().request(method, url, headers=headers, timeout=limits, **more) as response:
+                url = self._base + path
+                async with self._opened().request(method, url, headers=headers, timeout=limits, **options) as response:
                     answer = await response.read()
         except (aiohttp.ClientError, TimeoutError) as exc:
-            raise Transient(f"{self._owner}: {self._base} does not answer {what} ({type(exc).__name__})") from exc
+            raise Transient(f"{self._owner}: {self._base} does not answer {operation} ({type(exc).__name__})") from exc
         if response.status >= 300:
-            raise self._refusal(what, response, answer)
+            raise self._refusal(operation, response, answer)
         return answer
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -150,36 +154,37 @@ class Bucket:
             except SettingsError as exc:
                 raise ProviderError(f"{self._owner}: {exc}") from exc
             except GoogleAuthError as exc:
-                said = f"{self._owner}: no token for gs://{self._bucket} ({type(exc).__name__}: {exc.args[:1]})"[:300]
-                away = isinstance(exc, TransportError) or exc.retryable
-                raise (Transient if away else ProviderError)(said) from exc
+                message = f"{self._owner}: no token for gs://{self._bucket} ({type(exc).__name__}: {exc.args[:1]})"
+                may_pass = isinstance(exc, TransportError) or exc.retryable
+                raise (Transient if may_pass else ProviderError)(message[:300]) from exc
         return {"Authorization": f"Bearer {self._credentials.token}"}
 
-    def _refusal(self, what: str, response: aiohttp.ClientResponse, answer: bytes) -> Exception:
-        status, pause = response.status, seconds_of(response.headers)
-        said = f"{self._owner}: {self._base} answered {status} to {what} in gs://{self._bucket}: {_message(answer)}"
+    def _refusal(self, operation: str, response: aiohttp.ClientResponse, answer: bytes) -> Exception:
+        status, pause_s = response.status, seconds_of(response.headers)
+        answered = f"{self._base} answered {status} to {operation} in gs://{self._bucket}"
+        message = f"{self._owner}: {answered}: {_message(answer)}"
         match status:
             case 429:
-                return RateLimited(said, retry_after=pause)
+                return RateLimited(message, retry_after=pause_s)
             case 408 | 500 | 502 | 503 | 504:
-                return Transient(said, retry_after=pause)
+                return Transient(message, retry_after=pause_s)
             case 401 | 403:
                 advice = "give the account of GOOGLE_APPLICATION_CREDENTIALS the role Storage Object User on the bucket"
-                return ProviderError(f"{said} ({advice})")
+                return ProviderError(f"{message} ({advice})")
             case 404 if response.method == "DELETE":
-                return _Absent(said)
+                return _Absent(message)
             case 404:
-                return ProviderError(f"{said} (is GOOGLE_CLOUD_BUCKET the bucket's name?)")
+                return ProviderError(f"{message} (is GOOGLE_CLOUD_BUCKET the bucket's name?)")
             case _:
-                return ProviderError(said)
+                return ProviderError(message)
 
 
 class _Absent(ProviderError):
-    """The object is not there."""
+    """The object does not exist."""
 
 
 async def _portions(file: Path, limit: asyncio.Timeout, stall_s: float) -> AsyncIterator[bytes]:
-    """A file's bytes; the limit moves on with each portion that is taken, and not with the one that is not."""
+    """A file's bytes. Each portion that is sent extends the timeout by `stall_s`."""
     clock = asyncio.get_running_loop().time
     with file.open("rb") as opened:
         while portion := await asyncio.to_thread(opened.read, PORTION):
@@ -195,16 +200,16 @@ def _scoped(file: Path) -> Credentials:
 
 
 def _refresh(credentials: Credentials, timeout_s: float) -> None:
-    """Get a new token. In a thread: the vendor's asynchronous credentials do not know all kinds of key files."""
+    """Get a new token. Blocks: the vendor's asynchronous credentials do not support all kinds of key files."""
     from google.auth.transport.requests import Request
 
     credentials.refresh(partial(Request(), timeout=timeout_s))  # type: ignore[no-untyped-call]
 
 
 def _message(answer: bytes) -> str:
-    """What an error says, as JSON or as text."""
+    """The message of an error in JSON, or the text of another answer, shortened."""
     try:
-        said = json.loads(answer)["error"]["message"]
+        message = json.loads(answer)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        said = answer.decode(errors="replace")
-    return " ".join(str(said).split())[:200]
+        message = answer.decode(errors="replace")
+    return " ".join(str(message).split())[:200]

@@ -1,1 +1,1 @@
-"""From a file's bytes to sound: formats, tracks, channels, and what is damaged."""
+"""From the bytes of a file to samples: formats, tracks, channels, damage, limits, and chunks."""

@@ -1,4 +1,7 @@
-"""What formats are called, how files begin, what headers promise: read from the bytes where ffmpeg says nothing."""
+"""Media formats: those that are accepted, their content types, and what their headers state.
+
+Headers are read here where ffmpeg does not report their values.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,26 @@ from typing import IO, Literal
 
 from agents.media.decoding.padding import sound_bytes, tags_start
 
-#: ffmpeg's containers that are recordings. Anything else stays shut: playlists and scripts among its formats read other
-#: files and fetch URLs, images and subtitles have no sound, and headerless formats claim whatever they are given.
+#: ffmpeg's demuxers that may open an upload. The others may not: playlists and scripts among them read other files and
+#: fetch URLs, images and subtitles have no sound, and formats without a header accept any bytes.
 CONTAINERS = (
     "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,flac,flv,iff,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,ogg,tak,tta,"
     "w64,wav,wv"
 )
-#: Those whose header states the length exactly (others are checked by their own rules, or cannot be).
+#: Formats whose header states the length exactly. (Others are checked by rules of their own, or cannot be.)
 EXACT = frozenset({"aiff", "ape", "au", "dsf", "flac", "iff", "mp4", "tak", "tta", "w64", "wv"})
-#: Those whose time has no legitimate pauses: what is missing was lost.
+#: Formats whose timestamps have no legitimate pauses: missing time was lost.
 GAPLESS = frozenset({"amr", "flac", "ogg"})
-#: Those that are frame after frame without a clock, or one that only counts frames: what lies between two was lost, or
-#: is a tag.
+#: Formats that are a sequence of frames without timestamps, or with timestamps that only count frames: bytes between
+#: two frames are lost data or a tag.
 RAW = frozenset({"aac", "ac3", "avi", "eac3", "mp3"})
-#: Those with a clock in which audio packets follow each other in the file: what lies between two was lost if the clock
-#: says that time is missing, too. If not, it is an index, a cover, or stuffing.
+#: Formats with timestamps whose audio packets follow each other in the file: bytes between two packets are lost data if
+#: time is missing, too. If not, they are an index, a cover image, or stuffing.
 TIMED = frozenset({"flv", "matroska", "mpeg", "mpegts", "webm"})
-#: Those whose bytes are compressed sound, in which no long row of zeros has a meaning.
+#: Formats whose bytes are compressed sound, which never contains many consecutive zeros.
 PACKED = frozenset({"aac", "ac3", "eac3", "mp3", "ogg", "webm", "matroska", "amr"})
-#: ffmpeg's decoders that are used: those of the containers above. Pictures are never decoded, and neither are the
-#: dozens of codecs that only games used, in which nobody looks for holes.
+#: ffmpeg's decoders that may be used: those of the containers above. Pictures are never decoded, and neither are the
+#: dozens of codecs that only games use, whose decoders nobody audits.
 CODECS = (
     "aac,aac_latm,ac3,eac3,alac,libopencore_amrnb,libopencore_amrwb,amrnb,amrwb,ape,dca,flac,g722,g723_1,g726,g726le,g729,"
     "gsm,gsm_ms,ilbc,mp1,mp1float,mp2,mp2float,mp3,mp3float,mpc7,mpc8,nellymoser,opus,libopus,qcelp,evrc,sipr,speex,tak,"
@@ -40,7 +43,7 @@ CODECS = (
     "pcm_s8,pcm_s8_planar,pcm_u16be,pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8"
 )
 
-#: Format: (content type, extension) of a recording without pictures.
+#: By format: (content type, extension) of a recording without pictures.
 TYPES = {
     "aac": ("audio/aac", ".aac"),
     "ac3": ("audio/ac3", ".ac3"),
@@ -62,7 +65,7 @@ TYPES = {
     "wav": ("audio/wav", ".wav"),
     "webm": ("audio/webm", ".webm"),
 }
-#: The same with pictures.
+#: The same for a recording with pictures.
 VIDEO_TYPES = {
     "asf": ("video/x-ms-wmv", ".wmv"),
     "matroska": ("video/x-matroska", ".mkv"),
@@ -71,7 +74,7 @@ VIDEO_TYPES = {
     "webm": ("video/webm", ".webm"),
 }
 
-#: How files begin that people upload by mistake, and what to call them.
+#: First bytes of files that people upload by mistake, and their description.
 _NOT_MEDIA = (
     (b"PK\x03\x04", "a ZIP archive (or an Office document)"),
     (b"PK\x05\x06", "an empty ZIP archive"),
@@ -94,7 +97,7 @@ _NOT_MEDIA = (
     (b"SQLite format 3", "an SQLite database"),
     (b"MThd", "a MIDI file, which holds notes and no sound"),
 )
-#: How recordings begin, for saying what a file that cannot be opened once was.
+#: First bytes of recordings, to name the format of a file that ffmpeg cannot open.
 _MEDIA = (
     (b"RIFF", "WAV"),
     (b"RIFX", "WAV"),
@@ -118,7 +121,7 @@ def head_of(path: Path) -> bytes:
 
 
 def likeness(head: bytes) -> str | None:
-    """What a file that is surely no recording looks like; None if it may be one."""
+    """A description of a file that is certainly no recording; None if it may be one."""
     for start, name in _NOT_MEDIA:
         if head.startswith(start):
             return name
@@ -139,7 +142,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def unreadable(head: bytes, claims: str) -> str:
-    """What to say of a file that ffmpeg cannot open, after its name; `claims` ends the sentence."""
+    """The rest of an error text that begins with the name of a file that ffmpeg cannot open; `claims` ends it."""
     if head[4:8] == b"ftyp":
         return "is cut off or damaged: it begins as an MP4 recording, but its index (the moov atom) is missing"
     if not head.strip(b"\0"):
@@ -152,39 +155,40 @@ def unreadable(head: bytes, claims: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SoundData:
-    """Where a file whose sound is one block of bytes has it, as its header says."""
+    """The position of the sound in a file that has it in one block of bytes, as its header states it."""
 
-    #: The first byte of sound.
+    #: Offset of the first byte of sound.
     start: int
-    #: Bytes of sound that the header states; None if it states none, as live recorders do.
+    #: Bytes of sound that the header states; None if it states none, as headers of live recorders do.
     length: int | None
-    #: The field that states it: where it is, its bytes, their order, and what it counts besides.
+    #: The header's field with the length: its offset, its width in bytes, their order, and bytes that it counts besides
+    #: the sound.
     field: int
     width: int
     order: Literal["big", "little"]
     extra: int = 0
 
     def stating(self, length: int) -> bytes:
-        """The field's bytes for another length."""
+        """The content of the header's field for another length."""
         largest = (1 << 8 * self.width) - 1
         return min(length + self.extra, largest).to_bytes(self.width, self.order)
 
 
 def sound_data(path: Path) -> SoundData | None:
-    """Of a WAV, AIFF, CAF or AU; None for any other, or where the header says nothing."""
+    """The sound data of a WAV, AIFF, CAF or AU; None for other files, or if there is no data chunk."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
         if head.startswith(b".snd") and len(head) == 12:
             length = int.from_bytes(head[8:12], "big")
-            known = length if 0 < length < _UNKNOWN else None
-            return SoundData(int.from_bytes(head[4:8], "big"), known, 8, 4, "big")
+            stated = length if 0 < length < _UNKNOWN else None
+            return SoundData(int.from_bytes(head[4:8], "big"), stated, 8, 4, "big")
         kind = next((kind for begins, kind in _CHUNKED.items() if head.startswith(begins)), None)
         return _data_chunk(file, size, *kind) if kind else None
 
 
-#: By the first bytes: order, bytes of a chunk's length, where chunks begin, the chunk with the sound, and what lies in
-#: it before the sound.
+#: By a file's first bytes: byte order, bytes of a chunk's length, offset of the first chunk, name of the chunk with the
+#: sound, and bytes in it before the sound.
 _CHUNKED: dict[bytes, tuple[Literal["big", "little"], int, int, bytes, int]] = {
     b"RIFF": ("little", 4, 12, b"data", 0),
     b"RF64": ("little", 4, 12, b"data", 0),
@@ -192,49 +196,49 @@ _CHUNKED: dict[bytes, tuple[Literal["big", "little"], int, int, bytes, int]] = {
     b"FORM": ("big", 4, 12, b"SSND", 8),
     b"caff": ("big", 8, 8, b"data", 4),
 }
-#: A stated length of four bytes from which it means "until the end", as live recorders write.
+#: A length of four bytes from which it means "until the end of the file", as live recorders write it.
 _UNKNOWN = 0x7F000000
-#: Chunks that are looked at: a hostile file has no end of them.
+#: Chunks that are read, at most: a hostile file can have any number.
 _CHUNKS = 1000
 
 
 def _data_chunk(
-    file: IO[bytes], size: int, order: Literal["big", "little"], width: int, place: int, wanted: bytes, before: int
+    file: IO[bytes], size: int, order: Literal["big", "little"], width: int, offset: int, data: bytes, before: int
 ) -> SoundData | None:
-    large: int | None = None  # RF64: where the length of the data is as 64 bits, 32 not being enough
-    for name, start, length in _chunks(file, place, size, order, width):
+    large: int | None = None  # RF64: the offset of the data's length in 64 bits
+    for name, start, length in _chunks(file, offset, size, order, width):
         if name == b"ds64":
             large = start + 8
-        if name != wanted:
+        if name != data:
             continue
         if length == 0xFFFFFFFF and large is not None:
             file.seek(large)
             length = int.from_bytes(file.read(8), "little")
             return SoundData(start, length if 0 < length < 1 << 63 else None, large, 8, "little")
         unknown = length <= before or length >= (1 << 63 if width == 8 else _UNKNOWN)
-        known = None if unknown else length - before
-        return SoundData(start + before, known, start - width, width, order, before)
+        stated = None if unknown else length - before
+        return SoundData(start + before, stated, start - width, width, order, before)
     return None
 
 
 def _chunks(
-    file: IO[bytes], place: int, size: int, order: Literal["big", "little"], width: int
+    file: IO[bytes], offset: int, size: int, order: Literal["big", "little"], width: int
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length in bytes of the chunks from there."""
+    """The chunks from this offset: name, offset of the content, and its length in bytes."""
     for _ in range(_CHUNKS):
-        if place >= size:
+        if offset >= size:
             return
-        file.seek(place)
+        file.seek(offset)
         name, length = file.read(4), int.from_bytes(file.read(width), order)
-        start = place + 4 + width
+        start = offset + 4 + width
         yield name, start, length
-        place = start + length + (length % 2 if width == 4 else 0)
+        offset = start + length + (length % 2 if width == 4 else 0)
 
 
 def kept_share(path: Path) -> float | None:
-    """How much of the data that a header promises is in the file, 0 to 1; None if it promises nothing.
+    """The share (0 to 1) of the sound stated in the header that is in the file; None if the header states none.
 
-    ffmpeg reads such files to their end without a word, so this looks itself.
+    ffmpeg reads a truncated file to its end without an error.
     """
     data = sound_data(path)
     if data is None or data.length is None:
@@ -243,8 +247,9 @@ def kept_share(path: Path) -> float | None:
 
 
 def unstated_sound(path: Path) -> tuple[SoundData, int] | None:
-    """The sound data of a file that goes on with sound where its header says that it ends, and how many bytes it really
-    has. (A recorder that died, or was cut off, had not yet written the length; ffmpeg believes what is there.)
+    """The sound data of a file with more sound than its header states, and the bytes of sound in it; otherwise None.
+
+    A recorder that was interrupted has not written the final length, and ffmpeg stops at the stated one.
     """
     data = sound_data(path)
     if data is None:
@@ -260,19 +265,19 @@ def unstated_sound(path: Path) -> tuple[SoundData, int] | None:
     return data, sound_end - data.start
 
 
-#: Bytes behind the stated end that are no accident: half a second of a telephone call.
+#: Bytes after the stated end from which they count as sound: half a second of a telephone call.
 _UNSTATED = 4096
 
 
 def _chunk_follows(path: Path, end: int, data: SoundData) -> bool:
-    """Whether what begins there is another chunk, and no sound."""
+    """Whether another chunk begins at this offset, so that the bytes there are not sound."""
     size = path.stat().st_size
     width = 4 if data.width == 8 and data.order == "little" else data.width
     with path.open("rb") as file:
-        for place in (end, end + end % 2):
-            file.seek(place)
+        for offset in (end, end + end % 2):
+            file.seek(offset)
             name, length = file.read(4), int.from_bytes(file.read(width), data.order)
-            if _CHUNK_NAME.fullmatch(name) and place + 4 + width + length <= size + 1:
+            if _CHUNK_NAME.fullmatch(name) and offset + 4 + width + length <= size + 1:
                 return True
     return False
 
@@ -281,8 +286,9 @@ _CHUNK_NAME = re.compile(rb"[\x20-\x7e]{4}")
 
 
 def page_cut(path: Path) -> bool:
-    """Whether an Ogg file ends within a page. (A recorder that died between two pages cannot be told from one that
-    stopped.)
+    """Whether an Ogg file ends within a page.
+
+    A recording that was interrupted between two pages looks like a complete one.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -296,7 +302,7 @@ def page_cut(path: Path) -> bool:
 
 
 def xing_s(path: Path) -> float | None:
-    """Seconds that an MP3 promises in its first frame ("Xing" or "Info"), as nearly every encoder writes; else None."""
+    """Seconds that an MP3 states in its first frame ("Xing" or "Info"), as nearly every encoder writes; else None."""
     with path.open("rb") as file:
         head = file.read(10)
         tag = 0
@@ -312,12 +318,12 @@ def xing_s(path: Path) -> float | None:
 
 
 def mp3_frame_cut(packet: bytes) -> bool:
-    """Whether these bytes are less than the MP3 frame that they begin with."""
+    """Whether these bytes are only the beginning of an MP3 frame."""
     frame = _mp3_frame(packet)
     return frame is not None and len(packet) < frame[0]
 
 
-#: Kilobits a second by the number in a frame's header, for MPEG 1 and for 2 and 2.5.
+#: Kilobits per second by the index in a frame's header, for MPEG 1, and for MPEG 2 and 2.5.
 _MP3_KILOBITS = (
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -325,7 +331,7 @@ _MP3_KILOBITS = (
 
 
 def _mp3_frame(head: bytes) -> tuple[int, int, int] | None:
-    """Bytes, sample rate and MPEG version (1, or 2 for 2.5 as well) of a frame of layer 3; None if it is none."""
+    """Of a layer 3 frame: its bytes, its sample rate in Hz, and its MPEG version (2 for 2.5, too). None otherwise."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
     version, kilobits, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3

@@ -1,5 +1,6 @@
-"""Which sound tracks of a file are heard: nearly every recording has one; some have the call in the second, or a
-speaker in each.
+"""Selects the sound tracks of a file that are transcribed.
+
+Nearly every recording has one track. Some have the call in the second one, or one speaker in each.
 """
 
 from __future__ import annotations
@@ -16,55 +17,59 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Seconds over which loudness is taken, for telling whether two tracks hold the same.
+#: Seconds over which loudness is measured, to find out whether two tracks hold the same sound.
 _STEP_S = 0.1
-#: Correlation of two tracks' loudness from which they hold the same sound, in two qualities.
+#: Correlation of two tracks' loudness from which they hold the same sound, perhaps in two qualities.
 _SAME = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Tracks:
-    """The tracks to be heard, as indexes of streams, and what to say about the choice."""
+class TrackChoice:
+    """The selected tracks."""
 
-    heard: tuple[int, ...]
+    #: Indexes of their streams.
+    selected: tuple[int, ...]
+    #: For the reader of the transcript: which tracks were selected, and why. None if there was no choice.
     note: str | None = None
 
 
 @dataclass(slots=True)
 class _Track:
-    """A candidate, and its loudness from step to step."""
+    """A track and what is known about it."""
 
     number: int
     index: int
     language: str
     #: A commentary, a description for the blind, music without its singer.
     aside: bool
+    #: Root mean square of each step.
     loudness: NDArray[np.float32]
     silent: bool
-    #: Why it is not heard; empty if it is.
+    #: Why it is not selected; empty if it is.
     reason: str = ""
 
 
-#: Called for each frame of each track that is listened to.
+#: Called for each frame of each track that is decoded.
 Check = Callable[[Recording, "av.AudioFrame"], None]
 
 
-def choose(first: Recording, check: Check) -> Tracks:
-    """The track of an open recording if it is the only one; else all are listened to, from beginning to end."""
+def choose(first: Recording, check: Check) -> TrackChoice:
+    """Select tracks of an open recording. With more than one, all are decoded completely; raises as `check` does."""
     preferred = first.stream.index
     if len(first.usable) == 1:
-        return Tracks((preferred,))
+        return TrackChoice((preferred,))
     tracks = []
     for number, index in enumerate([track.index for track in first.usable], 1):
         with Recording(first.path, first.label, track=index) as recording:
-            tracks.append(_listened(recording, number, check))
+            tracks.append(_measured(recording, number, check))
     tracks.sort(key=lambda track: track.index != preferred)
     _leave_out(tracks)
-    heard = sorted(track.index for track in tracks if not track.reason)
-    return Tracks(tuple(heard), _note(sorted(tracks, key=lambda track: track.number)))
+    selected = sorted(track.index for track in _selected(tracks))
+    return TrackChoice(tuple(selected), _note(sorted(tracks, key=lambda track: track.number)))
 
 
-def _listened(recording: Recording, number: int, check: Check) -> _Track:
+def _measured(recording: Recording, number: int, check: Check) -> _Track:
+    """The open track, decoded to its end."""
     import numpy as np
 
     power: list[float] = []
@@ -89,7 +94,7 @@ def _aside(track: av.AudioStream) -> bool:
 
 
 def amplitudes(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """The samples of a frame as channels by samples, full scale being 1."""
+    """The samples of a frame (channels by samples); full scale is 1."""
     import numpy as np
 
     samples: NDArray[Any] = frame.to_ndarray()
@@ -103,30 +108,30 @@ def amplitudes(frame: av.AudioFrame) -> NDArray[np.float32]:
 
 
 def peak(samples: NDArray[np.float32]) -> float:
-    """The largest amplitude."""
+    """The largest absolute amplitude."""
     return float(abs(samples).max(initial=0.0))
 
 
 def _leave_out(tracks: list[_Track]) -> None:
-    """Say of each track why it is not heard, the preferred one being first."""
+    """Set `reason` of each track that is not selected. The preferred track comes first."""
     for track in tracks:
         track.reason = "silent" if track.silent else ""
-    if not list(_heard(tracks)):
+    if not list(_selected(tracks)):
         tracks[0].reason = ""
-    if not all(track.aside for track in _heard(tracks)):
-        for track in _heard(tracks):
+    if not all(track.aside for track in _selected(tracks)):
+        for track in _selected(tracks):
             track.reason = "a commentary or the like" if track.aside else ""
-    for track in _heard(tracks):
-        before = next((b for b in _heard(tracks[: tracks.index(track)]) if _same(track, b)), None)
+    for track in _selected(tracks):
+        before = next((b for b in _selected(tracks[: tracks.index(track)]) if _same(track, b)), None)
         track.reason = f"the same as track {before.number}" if before else ""
-    rest = list(_heard(tracks))
+    rest = list(_selected(tracks))
     languages = {track.language for track in rest} - {"und"}
     if len(languages) == len(rest):
         for track in rest[1:]:
             track.reason = f"in another language, {track.language}"
 
 
-def _heard(tracks: list[_Track]) -> Iterator[_Track]:
+def _selected(tracks: list[_Track]) -> Iterator[_Track]:
     return (track for track in tracks if not track.reason)
 
 
@@ -143,7 +148,7 @@ def _same(one: _Track, other: _Track) -> bool:
 def _note(tracks: list[_Track]) -> str | None:
     if all(track.silent for track in tracks):
         return None
-    heard = [str(track.number) for track in _heard(tracks)]
-    what = f"track {heard[0]} was heard" if len(heard) == 1 else f"tracks {', '.join(heard)} were mixed"
+    numbers = [str(track.number) for track in _selected(tracks)]
+    selected = f"track {numbers[0]} was heard" if len(numbers) == 1 else f"tracks {', '.join(numbers)} were mixed"
     others = [f"track {track.number} was left out ({track.reason})" for track in tracks if track.reason]
-    return f"The recording has {len(tracks)} sound tracks: {'; '.join([what, *others])}."
+    return f"The recording has {len(tracks)} sound tracks: {'; '.join([selected, *others])}."

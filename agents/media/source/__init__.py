@@ -1,1 +1,1 @@
-"""Where recordings come from: URLs, folders and our own storage, each checked where it is read."""
+"""Fetches recordings from URLs, local folders and our own storage, and checks which of these may be read."""

@@ -1,4 +1,6 @@
-"""Fetching a recording from a stranger's host: guarded, bounded, and clear about who was at fault."""
+"""Downloads a recording from a tenant's URL: with SSRF protection, with limits on size, time and rate, and with errors
+that distinguish failures of the host from failures of this machine.
+"""
 
 from __future__ import annotations
 
@@ -24,52 +26,54 @@ from agents.media.source.audio_url import AllowedHosts, check_port, host_of, is_
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
 from schemas.retry_after import seconds_of
 
-#: Redirects that are followed.
+#: Redirects that are followed, at most.
 REDIRECTS: Final = 5
 
-#: Threads that resolve names: one for each fetch that a worker may have at once, for a name server that is silent holds
-#: its thread for half a minute. Started when needed.
+#: Threads that resolve host names: one for each concurrent fetch of a worker, because a name server that does not
+#: answer occupies its thread for half a minute. Started when needed.
 LOOKUPS: Final = 64
 
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
-#: Answers that pass: the recording is not there yet (producers announce what they are still uploading), or the host is
-#: busy. So is every 5xx.
+#: Statuses after which the download is tried again, as after every 5xx: the recording is not there yet (producers
+#: announce recordings that they are still uploading), or the host is busy.
 _PASSING: Final = frozenset({202, 404, 408, 423, 425, 429})
 
-#: Encodings that hosts use although none was asked for, and zlib undoes.
+#: Content encodings that zlib decompresses. Some hosts use them although none was requested.
 _ZIPPED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
-#: Bytes that are written, or unpacked, in one go.
-_PIECE: Final = 1 << 18
+#: Bytes that are written, or decompressed, at once.
+_PORTION: Final = 1 << 18
 
-#: What a page begins with that is sent in place of a recording, to who has not logged in.
+#: The beginning of a web page, such as a login page that is sent in place of a recording.
 _PAGE: Final = re.compile(rb"\s*(<!--.{,200}?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """What a host is given. Whoever is slower holds a place that others wait for."""
+class DownloadLimits:
+    """How slow a host may be. A slower one would occupy a fetch slot for which other jobs wait."""
 
-    #: Seconds until the answer's headers are there, with all redirects; for making one connection; for one read.
+    #: Seconds until the headers of the answer arrive, all redirects included; for one connection; for one read.
     answer_s: float = 60.0
     connect_s: float = 10.0
     read_s: float = 30.0
-    #: Bytes a second, over every so many seconds: 100 MB take 53 minutes at most.
+    #: Bytes per second, at least, measured over `window_s` seconds: 100 MB take 53 minutes at most.
     least: int = 32 << 10
     window_s: float = 30.0
 
 
-#: What `socket.getaddrinfo` gives.
+#: The result of `socket.getaddrinfo`.
 Addresses = list[tuple[int, int, int, str, tuple[Any, ...]]]
 
 
 def lookup(host: str, port: int) -> Addresses:
-    """The host's addresses, from the system."""
+    """The host's addresses, from the system's resolver. Blocks; raises OSError."""
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
 
 
 class _Resolver(AbstractResolver):
-    """Resolves in threads of our own: asyncio's few are for files, too, and a silent name server would take them."""
+    """Resolves host names in threads of its own: asyncio's few threads are needed for files, too, and a name server
+    that does not answer would occupy all of them.
+    """
 
     def __init__(self, threads: ThreadPoolExecutor, look_up: Callable[[str, int], Addresses]) -> None:
         self._threads = threads
@@ -79,49 +83,54 @@ class _Resolver(AbstractResolver):
         self,
         host: str,
         port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - aiohttp asks for all there are
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - aiohttp wants addresses of all families
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host, port)
+        """See `AbstractResolver`. Raises OSError."""
+        addresses = await asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host, port)
         return [
             ResolveResult(hostname=host, host=address[0], port=port, family=family, proto=proto, flags=0)
-            for family, _, proto, _, address in found
+            for family, _, proto, _, address in addresses
         ]
 
     async def close(self) -> None:
-        """The threads are the downloader's."""
+        """Does nothing: the threads belong to the downloader."""
 
 
 class Downloader:
-    """Fetches over HTTPS from public hosts, and from those that an operator allows."""
+    """Downloads over HTTPS from public hosts, and from hosts that the operator allows."""
 
     def __init__(
         self,
         allowed: AllowedHosts,
         *,
         max_bytes: int = 2 << 30,
-        patience: Patience = Patience(),
+        limits: DownloadLimits = DownloadLimits(),
         lookup: Callable[[str, int], Addresses] = lookup,
     ) -> None:
         self._allowed = allowed
-        self._patience = patience
+        self._limits = limits
         self._max_bytes = max_bytes
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
 
     async def close(self) -> None:
-        """Release the threads, without waiting for a name server."""
+        """Release the threads, without waiting for name servers."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def save(self, uri: str, path: Path) -> None:
-        """Write what the URL answers with to a new file.
+        """Download a URL to a new file.
 
-        Raises `RefusedLocation`, `RefusedMedia` if it is too large or a web page, `Transient` when the host does not
-        deliver, `Unavailable` when this process can open no connection, or OSError when the file cannot be written.
+        Raises:
+            RefusedLocation: The URL may not be fetched, or its host refuses.
+            RefusedMedia: The content is too large, or is a web page.
+            Transient: The host does not deliver now.
+            Unavailable: This process cannot open a connection, or the disk has too little space.
+            OSError: The file cannot be written.
         """
         url = web_url(uri)
         async with contextlib.AsyncExitStack() as stack:
-            with delivering(url):
-                async with asyncio.timeout(self._patience.answer_s):
+            with errors_of_host(url):
+                async with asyncio.timeout(self._limits.answer_s):
                     answer = await self._answer(url, stack)
             head = await self._save(answer, path)
         if _PAGE.match(head):
@@ -130,17 +139,17 @@ class Downloader:
             )
 
     async def _answer(self, url: URL, stack: contextlib.AsyncExitStack) -> aiohttp.ClientResponse:
-        """The answer at the end of all redirects, which is there for as long as the stack is."""
+        """The answer after all redirects; it stays open as long as the stack."""
         for _ in range(REDIRECTS + 1):
-            answer = await self._asked(url, stack)
+            answer = await self._get(url, stack)
             if answer.status not in _REDIRECTED or "Location" not in answer.headers:
                 self._check_answer(answer)
                 return answer
             url = web_url(answer.headers["Location"], base=answer.url)
         raise RefusedLocation(f"audio_uri: more than {REDIRECTS} redirects")
 
-    async def _asked(self, url: URL, stack: contextlib.AsyncExitStack) -> aiohttp.ClientResponse:
-        """One host's answer, over a connection that is used for nothing else."""
+    async def _get(self, url: URL, stack: contextlib.AsyncExitStack) -> aiohttp.ClientResponse:
+        """The answer of one host, over a connection of its own."""
         allowed = self._allowed.allow(url)
         if not allowed:
             if url.scheme != "https":
@@ -158,7 +167,7 @@ class Downloader:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._patience.connect_s, sock_read=self._patience.read_s
+                    total=None, sock_connect=self._limits.connect_s, sock_read=self._limits.read_s
                 ),
                 auto_decompress=False,
                 trust_env=False,
@@ -188,85 +197,83 @@ class Downloader:
             )
 
     async def _save(self, answer: aiohttp.ClientResponse, path: Path) -> bytes:
-        """Write the answer's body to the file; its first bytes."""
+        """Write the body to the file; returns its first bytes."""
         disk = os.statvfs(path.parent)
         if (answer.content_length or 0) > disk.f_bavail * disk.f_frsize:
             raise Unavailable(f"no room in {path.parent} for a recording of {answer.content_length} bytes")
         head, size = b"", 0
         with path.open("wb") as file:
-            async for piece in self._unpacked(answer):
-                head, size = head or piece[:1024], size + len(piece)
+            async for portion in self._decompressed(answer):
+                head, size = head or portion[:1024], size + len(portion)
                 if size > self._max_bytes:
                     raise RefusedMedia(f"the recording has more than {self._max_bytes} bytes")
-                await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(file.write, portion)
         return head
 
-    async def _unpacked(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The body in pieces, without an encoding that was not asked for. No piece is large, whatever it was packed
-        into.
-        """
+    async def _decompressed(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body in portions, decompressed if it has an encoding. The portions are small at any compression ratio."""
         encoding = answer.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
         if encoding == "identity":
-            async for piece in self._pieces(answer):
-                yield piece
+            async for portion in self._portions(answer):
+                yield portion
             return
         host = host_of(answer.url)
         if encoding not in _ZIPPED:
             raise RefusedLocation(f"audio_uri: {host} sends Content-Encoding {encoding[:40]!a}, which is not read")
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         try:
-            async for piece in self._pieces(answer):
-                while piece and not unpacker.eof:
-                    yield await asyncio.to_thread(unpacker.decompress, piece, _PIECE)
-                    piece = unpacker.unconsumed_tail
+            async for portion in self._portions(answer):
+                while portion and not decompressor.eof:
+                    yield await asyncio.to_thread(decompressor.decompress, portion, _PORTION)
+                    portion = decompressor.unconsumed_tail
         except zlib.error as exc:
             raise RefusedMedia(f"audio_uri: what {host} sends is not {encoding}, as it says") from exc
-        if not unpacker.eof:
+        if not decompressor.eof:
             raise Transient(f"audio_uri: {host} does not deliver (it ends in the middle)")
 
-    async def _pieces(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The body as it comes, gathered to pieces worth a thread's while."""
-        rate = _Rate(host_of(answer.url), self._patience)
-        gathered = bytearray()
-        with delivering(answer.url):
-            while piece := await rate.timed(answer.content.read(_PIECE)):
-                gathered += piece
-                if len(gathered) >= _PIECE:
-                    yield bytes(gathered)
-                    gathered.clear()
-        yield bytes(gathered)
+    async def _portions(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body as it arrives, collected to portions that are large enough for a thread."""
+        rate = _Rate(host_of(answer.url), self._limits)
+        collected = bytearray()
+        with errors_of_host(answer.url):
+            while portion := await rate.timed(answer.content.read(_PORTION)):
+                collected += portion
+                if len(collected) >= _PORTION:
+                    yield bytes(collected)
+                    collected.clear()
+        yield bytes(collected)
 
 
 class _Rate:
-    """How fast a host delivers, by the time that is spent waiting for it, and not for our own disk."""
+    """The rate at which a host delivers. Only the time spent waiting for the host counts, not that for our own disk."""
 
-    def __init__(self, host: str, patience: Patience) -> None:
+    def __init__(self, host: str, limits: DownloadLimits) -> None:
         self._host = host
-        self._patience = patience
+        self._limits = limits
         self._waited_s, self._size = 0.0, 0
 
     async def timed(self, read: Awaitable[bytes]) -> bytes:
-        """What is read; `Transient` when a whole window has brought too little."""
+        """Await a read and return its bytes. Raises `Transient` if too few bytes came during a whole window."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        piece = await read
+        portion = await read
         self._waited_s += clock() - began
-        self._size += len(piece)
-        if piece and self._waited_s >= self._patience.window_s:
-            if self._size < self._patience.least * self._waited_s:
+        self._size += len(portion)
+        if portion and self._waited_s >= self._limits.window_s:
+            if self._size < self._limits.least * self._waited_s:
                 raise Transient(
                     f"audio_uri: {self._host} delivers too slowly ({self._size} bytes in {self._waited_s:.0f} s; at "
-                    f"least {self._patience.least} a second are needed)"
+                    f"least {self._limits.least} a second are needed)"
                 )
             self._waited_s, self._size = 0.0, 0
-        return piece
+        return portion
 
 
 class _Sockets:
-    """Makes the sockets for connections to one host, and none to an address that is not public, if it is guarded.
+    """Creates the sockets for connections to one host. With `guarded`, it refuses addresses that are not public.
 
-    That is the last moment before a connection, with the very address that it is made to: whoever resolved it, and also
-    a literal address, which aiohttp resolves nowhere.
+    This check is the last step before a connection and sees the address that is connected to, however it was resolved.
+    It also covers literal addresses, which aiohttp does not resolve.
     """
 
     def __init__(self, *, guarded: bool) -> None:
@@ -275,16 +282,20 @@ class _Sockets:
         self.refused = False
 
     def make(self, info: Any) -> socket.socket:
-        """A socket for what `getaddrinfo` gave; an OSError, so that the host's other addresses are tried."""
+        """A socket for a result of `getaddrinfo`.
+
+        Raises:
+            OSError: The address is refused; aiohttp then tries the host's other addresses.
+        """
         family, kind, proto, _, address = info
-        if self._guarded and (not is_public(address[0]) or _is_ours(family, address)):
+        if self._guarded and (not is_public(address[0]) or _is_local(family, address)):
             self.refused = True
             raise PermissionError(errno.EACCES, "not a public address")
         return socket.socket(family, kind, proto)
 
 
-def _is_ours(family: int, address: Any) -> bool:
-    """Whether this is an address of this machine itself: then it would be who sends to it. (Nothing is sent.)"""
+def _is_local(family: int, address: Any) -> bool:
+    """Whether this address belongs to this machine: then it is also the source address. (Nothing is sent.)"""
     with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         probe.connect(address)
         return bool(probe.getsockname()[0] == address[0])
@@ -292,8 +303,14 @@ def _is_ours(family: int, address: Any) -> bool:
 
 
 @contextlib.contextmanager
-def delivering(url: URL) -> Iterator[None]:
-    """Whatever goes wrong between us and the host is `Transient`, unless it is this process that can do no more."""
+def errors_of_host(url: URL) -> Iterator[None]:
+    """Translates errors of the connection to a host.
+
+    Raises:
+        RefusedLocation: aiohttp does not accept the URL.
+        Unavailable: This process or machine has no descriptors or memory left.
+        Transient: Anything else went wrong.
+    """
     try:
         yield
     except aiohttp.InvalidURL as exc:
@@ -305,7 +322,7 @@ def delivering(url: URL) -> Iterator[None]:
 
 
 def _reason(exc: Exception) -> str:
-    """What went wrong, for who published the URL."""
+    """What went wrong, in words for the owner of the URL."""
     match exc:
         case aiohttp.ClientConnectorDNSError():
             return "its name cannot be resolved"

@@ -1,6 +1,6 @@
-"""Which URLs may be fetched and which addresses connected to: rules without I/O.
+"""Rules, without I/O, for the URLs that may be fetched and the addresses that may be connected to.
 
-A URL is parsed once, by yarl, as aiohttp does it; no second parser may see another host in it.
+A URL is parsed only once, by yarl, whose parser aiohttp uses, too: a second parser might find another host in it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from yarl import URL
 
 from schemas.errors import RefusedLocation
 
-#: Ports of other protocols, as browsers refuse them (Fetch standard, "bad port"): what a request starts with may be a
-#: command there.
+#: Ports of other protocols, which browsers refuse, too (Fetch standard, "bad port"): an HTTP request may be executed as
+#: commands there.
 _OTHER_PROTOCOLS: Final = frozenset(
     {
         *(0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104),
@@ -26,8 +26,8 @@ _OTHER_PROTOCOLS: Final = frozenset(
     }
 )
 
-#: IPv4 networks in which no public server is: IANA's special-purpose registry, multicast, and Azure's metadata server.
-#: A list of our own, because `ipaddress` differs between patch releases of Python.
+#: IPv4 networks without public servers: IANA's special-purpose registry, multicast, and Azure's metadata server. Listed
+#: here, because the lists in `ipaddress` differ between patch releases of Python.
 _SPECIAL_4: Final = tuple(
     ipaddress.IPv4Network(network)
     for network in (
@@ -37,22 +37,22 @@ _SPECIAL_4: Final = tuple(
     ).split()
 )
 
-#: The part of IPv6 that is given out for the Internet, and what in it is special: protocol assignments (with Teredo,
-#: which embeds IPv4 addresses), documentation, 6to4 (which embeds them too).
+#: The IPv6 network that is allocated for the Internet, and networks in it without public servers: protocol assignments
+#: (with Teredo, which embeds IPv4 addresses), documentation, 6to4 (which embeds IPv4 addresses, too).
 _PUBLIC_6: Final = ipaddress.IPv6Network("2000::/3")
 _SPECIAL_6: Final = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 
-#: Networks whose addresses stand for the IPv4 address in their last 32 bits: mapped ones, and NAT64, through which all
-#: of IPv4 is reached where there is only IPv6.
+#: IPv6 networks whose addresses stand for the IPv4 address in their last 32 bits: mapped addresses, and NAT64, through
+#: which IPv6-only networks reach all of IPv4.
 _STAND_FOR_4: Final = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
 
-#: The third quarter of an ISATAP address, whose last one is an IPv4 address.
+#: The third quarter of an ISATAP address. The last quarter is an IPv4 address.
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
-#: A last label like this makes systems take the host for an IPv4 address, in one of its old spellings.
+#: A host whose last label looks like this is an IPv4 address for some systems, in one of the old notations.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 #: Bytes of a host name.
 _NAME_LIMIT: Final = 253
@@ -61,18 +61,18 @@ _ENTRY = re.compile(r"(?P<host>\[[^\[\]@/]+\]|[^\[\]@/:?#\s]+)(:(?P<port>\d{1,5}
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """Hosts that are not public, or speak plain HTTP, and may be fetched from all the same."""
+    """Hosts from which the operator allows fetching although they are not public or use plain HTTP."""
 
-    #: Hosts as `host_of` gives them; a port, or None for every port.
+    #: Hosts as `host_of` returns them, each with a port, or None for every port.
     entries: frozenset[tuple[str, int | None]]
 
     @classmethod
     def of(cls, entries: Iterable[str]) -> AllowedHosts:
-        """From `host` and `host:port`. ValueError for an entry that is neither."""
+        """From texts `host` or `host:port`. Raises ValueError for other texts."""
         return cls(frozenset(map(_entry, entries)))
 
     def allow(self, url: URL) -> bool:
-        """Whether an operator has named the URL's host, or the host with that port."""
+        """Whether the URL's host is allowed, with every port or with the URL's."""
         host = host_of(url)
         return (host, None) in self.entries or (host, url.port) in self.entries
 
@@ -89,10 +89,11 @@ def _entry(text: str) -> tuple[str, int | None]:
 
 
 def web_url(text: str, base: URL | None = None) -> URL:
-    """The URL, if it can be asked for over HTTP; relative to `base` where a redirect says so.
+    """A valid HTTP or HTTPS URL. With `base`, the target of a redirect, which may be relative.
 
-    Raises `RefusedLocation` for everything else: another scheme, no host, a host that is no name and no address in its
-    one right spelling, a user name in it, another protocol's port.
+    Raises:
+        RefusedLocation: Another scheme, no host, a host that is neither a name nor an address in its standard notation,
+            or a user name.
     """
     try:
         text.encode()  # yarl leaves lone surrogates out
@@ -111,21 +112,25 @@ def web_url(text: str, base: URL | None = None) -> URL:
 
 
 def check_port(url: URL) -> None:
-    """Refuse the ports of other protocols."""
+    """Check the URL's port.
+
+    Raises:
+        RefusedLocation: It is the port of another protocol.
+    """
     if url.port in _OTHER_PROTOCOLS:
         raise RefusedLocation(f"audio_uri: nothing is fetched from port {url.port}, which is another protocol's")
 
 
 def host_of(url: URL) -> str:
-    """The host in one spelling, for comparisons: IDNA, lower case, no dot at its end."""
+    """The host in a normal form for comparisons: IDNA, lower case, no dot at its end."""
     return (url.raw_host or "").rstrip(".").lower()
 
 
 def _checked_host(url: URL) -> str:
-    """The host, as `host_of` gives it; ValueError if it is none.
+    """The host, as `host_of` returns it. Raises ValueError if it is no valid host.
 
-    `url.raw_host` is what will be resolved. Numbers must be in the one spelling that nobody reads differently:
-    `0177.0.0.1`, `127.1` and `2130706433` are this machine to some.
+    `url.raw_host` is the text that will be resolved. IPv4 addresses must be in dotted decimal notation: some systems
+    take `0177.0.0.1`, `127.1` and `2130706433` for this machine.
     """
     raw, host = url.raw_host or "", host_of(url)
     if not host:
@@ -143,8 +148,8 @@ def _checked_host(url: URL) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether a server at this address, in its usual notation, may be a stranger's: on the Internet, and not private,
-    local, multicast, reserved or a tunnel. An IPv4 address inside an IPv6 one counts, too.
+    """Whether this address, in its standard notation, is one of the public Internet: not private, local, multicast,
+    reserved, or a tunnel's. An IPv4 address that is embedded in an IPv6 address must be public, too.
     """
     try:
         ip = ipaddress.ip_address(address)

@@ -1,1 +1,1 @@
-"""Hypotheses side by side: alignment and the word network."""
+"""The word network: hypotheses of one recording, aligned."""

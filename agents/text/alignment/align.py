@@ -1,8 +1,8 @@
-"""Several token sequences aligned into one grid: rows in order, one column a sequence, equal tokens in one row.
+"""Aligns several token sequences into one grid: one column per sequence, equal tokens in the same row, rows in order.
 
-Two steps. Myers' bit-parallel Levenshtein (RapidFuzz) finds where all sequences say the same; those runs are anchors.
-What lies between two anchors is small, and aligned by how alike the tokens are written and when they were said, one
-sequence after the other (progressive alignment, as in NIST's ROVER: Fiscus 1997), all regions of like size at once.
+Two steps. Myers' bit-parallel Levenshtein (RapidFuzz) finds the runs of tokens that all sequences share; those are the
+anchors. The small regions between anchors are aligned by similarity of spelling and by time, one sequence after the
+other (progressive alignment, as in NIST's ROVER: Fiscus 1997). Regions of similar size are computed together.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Flags = NDArray[np.bool_]
 
-#: Cost of a token that stands alone in its row; two of them cost more than any substitution.
+#: Cost of a token that is alone in its row; two of them cost more than any substitution.
 GAP = 0.62
-#: Cost of a substitution by a token that is written alike in no way; one that is nearly the same costs nearly `NEAR`.
+#: Cost of a substitution of tokens whose spellings have nothing in common, and of nearly equal ones.
 FAR, NEAR = 1.0, 0.25
-#: Two tokens this far apart in time, or further, cost `LATE` more, ms.
+#: Milliseconds between two tokens from which their substitution costs `LATE` more; less for smaller distances.
 LATE_MS, LATE = 2000.0, 0.5
-#: Longest side of a region that is aligned as a whole, tokens; a longer one is cut in pieces of this length.
+#: Tokens of the longest side of a region that is aligned as a whole; longer regions are cut.
 LONGEST = 48
-#: With more sequences than this not every pair is compared to find the one to start from.
+#: Sequences up to which every pair is compared to select the first column; with more, only pairs with the first one.
 MANY = 6
-#: Table cells handled at once: bounds memory.
+#: Table cells that are computed at once: bounds memory.
 CELLS = 400_000
 
 
@@ -46,16 +46,16 @@ def align(
 ) -> Ints:
     """The grid (rows, sequences) of positions in each sequence, -1 where it has no token in the row.
 
-    `sequences` hold indices into `names`; `times` the middle of each token in ms, NaN if unknown; `apart` says which
-    names never share a row with the others (fillers and marks). Every position occurs once, in order. Earlier sequences
-    lead; give them in an order that does not depend on who they are.
+    `sequences` contain indexes into `names`; `times` the middle of each token in ms, NaN if unknown; `apart` marks the
+    names that never share a row with the others (fillers and punctuation). Every position occurs once, in order. The
+    result depends on the order of the sequences, so this order must not depend on their recognizers.
     """
     pairs: Iterable[tuple[int, int]] = itertools.combinations(range(len(sequences)), 2)
     if len(sequences) > MANY:
         pairs = ((0, k) for k in range(1, len(sequences)))
-    found = {(i, j): matches(sequences[i], sequences[j]) for i, j in pairs}
-    columns = _leader(sequences, found)
-    anchors = _anchors(sequences, columns[0], found)[:, columns]
+    equal = {(i, j): matches(sequences[i], sequences[j]) for i, j in pairs}
+    columns = _ranked(sequences, equal)
+    anchors = _anchors(sequences, columns[0], equal)[:, columns]
     ordered = [sequences[k] for k in columns]
     starts = np.vstack([np.full((1, len(columns)), -1), anchors]) + 1
     ends = np.vstack([anchors, [len(sequence) for sequence in ordered]])
@@ -79,17 +79,17 @@ def matches(a: Ints, b: Ints) -> tuple[Ints, Ints]:
     return np.repeat(starts[:, 0], starts[:, 2]) + offset, np.repeat(starts[:, 1], starts[:, 2]) + offset
 
 
-def _leader(sequences: Sequence[Ints], found: dict[tuple[int, int], tuple[Ints, Ints]]) -> list[int]:
-    """Column numbers, the one that agrees most with the others first."""
-    agreed = [sum(len(left) for ij, (left, _) in found.items() if k in ij) for k in range(len(sequences))]
+def _ranked(sequences: Sequence[Ints], equal: dict[tuple[int, int], tuple[Ints, Ints]]) -> list[int]:
+    """Indexes of the sequences, the one with the most tokens equal to others' first."""
+    agreed = [sum(len(left) for ij, (left, _) in equal.items() if k in ij) for k in range(len(sequences))]
     return sorted(range(len(sequences)), key=lambda k: -agreed[k])
 
 
-def _anchors(sequences: Sequence[Ints], centre: int, found: dict[tuple[int, int], tuple[Ints, Ints]]) -> Ints:
-    """Rows in which all sequences have the same token, without the single ones in the middle of a dispute."""
+def _anchors(sequences: Sequence[Ints], centre: int, equal: dict[tuple[int, int], tuple[Ints, Ints]]) -> Ints:
+    """Rows in which all sequences have the same token, without isolated ones within a dispute."""
     table = np.full((len(sequences[centre]), len(sequences)), -1, dtype=np.int64)
     table[:, centre] = np.arange(len(sequences[centre]))
-    for (i, j), (left, right) in found.items():
+    for (i, j), (left, right) in equal.items():
         if i == centre:
             table[left, j] = right
         elif j == centre:
@@ -99,7 +99,7 @@ def _anchors(sequences: Sequence[Ints], centre: int, found: dict[tuple[int, int]
 
 
 def _strong(anchors: Ints, lengths: list[int]) -> Flags:
-    """Anchors next to another one; a single one may be chance, but stays where a region would get too long without."""
+    """Which anchors are next to another one. An isolated one may be chance; it stays if regions would be too long."""
     if not len(anchors):
         return np.zeros(0, dtype=bool)
     joined = (np.diff(anchors, axis=0) == 1).all(axis=1)
@@ -111,16 +111,16 @@ def _strong(anchors: Ints, lengths: list[int]) -> Flags:
 
 
 def _cut(starts: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
-    """Non-empty regions, the long ones cut in proportion; and for each the number of the region it came from."""
+    """Starts and ends of non-empty regions, long ones cut in proportion; and each one's index before cutting."""
     sizes = ends - starts
     keep = sizes.max(axis=1) > 0
     origin = np.flatnonzero(keep)
     starts, sizes = starts[keep], sizes[keep]
-    pieces = np.where((sizes > 0).sum(axis=1) > 1, -(-sizes.max(axis=1) // LONGEST), 1)
-    if (pieces == 1).all():
+    counts = np.where((sizes > 0).sum(axis=1) > 1, -(-sizes.max(axis=1) // LONGEST), 1)
+    if (counts == 1).all():
         return starts, starts + sizes, origin
-    repeat = np.repeat(np.arange(len(pieces)), pieces)
-    part, parts = _ramp(pieces)[:, None], pieces[repeat][:, None]
+    repeat = np.repeat(np.arange(len(counts)), counts)
+    part, parts = _ramp(counts)[:, None], counts[repeat][:, None]
     first = starts[repeat] + sizes[repeat] * part // parts
     last = starts[repeat] + sizes[repeat] * (part + 1) // parts
     return first, last, origin[repeat]
@@ -183,8 +183,8 @@ def _costs(
     rows: Ints, column: int, sequences: Sequence[Ints], price: _Price, times: Sequence[Floats] | None,
     first_row: Ints, have: Ints, start: Ints, size: Ints,
 ) -> Floats:  # fmt: skip
-    """Cost (regions, rows, tokens) of putting a token in a row: of the likest token already there. Padding costs
-    nothing.
+    """Cost (regions, rows, tokens) of placing a token in a row: the lowest cost of a substitution with a token that is
+    already in it. The cost of padding is 0.
     """
     side_a, side_b = int(have.max()), int(size.max())
     cost = np.zeros((len(have), side_a, side_b), dtype=np.float32)
@@ -194,23 +194,23 @@ def _costs(
     for before in range(column):
         at = rows[row, before]
         there = np.flatnonzero(at >= 0)
-        paid = price(sequences[before][at[there]], sequences[column][token[there]])
+        substitution = price(sequences[before][at[there]], sequences[column][token[there]])
         if times is not None:
             late = np.abs(times[before][at[there]] - times[column][token[there]])
-            paid = paid + LATE * np.nan_to_num(np.minimum(late / LATE_MS, 1.0))
-        best[there] = np.minimum(best[there], paid)
+            substitution = substitution + LATE * np.nan_to_num(np.minimum(late / LATE_MS, 1.0))
+        best[there] = np.minimum(best[there], substitution)
     cost[r, i, j] = best
     return cost
 
 
 class _Price:
-    """What it costs to put one token in the row of another."""
+    """The cost of placing one token in the row of another, without regard to time."""
 
     def __init__(self, names: Sequence[str], apart: Flags) -> None:
         self.names, self.apart = names, apart
 
     def __call__(self, a: Ints, b: Ints) -> Floats:
-        """0 for equal tokens, else `NEAR` to `FAR` by how alike they are written, or more than two gaps."""
+        """0 for equal tokens, `NEAR` to `FAR` by similarity of spelling, more than two gaps for tokens kept apart."""
         size = len(self.names)
         pairs, back = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_inverse=True)
         left, right = pairs // size, pairs % size
@@ -222,7 +222,7 @@ class _Price:
 
 
 def _trace(cost: Floats, have: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:
-    """Cheapest paths through all tables at once: (region, row or -1, token or -1) of every step, in order."""
+    """The cheapest paths through all tables: (region, row or -1, token or -1) of every step, in order."""
     count, side_a, side_b = cost.shape
     total = np.empty((count, side_a + 1, side_b + 1), dtype=np.float32)
     total[:, :, 0] = np.arange(side_a + 1) * GAP
@@ -253,5 +253,5 @@ def _trace(cost: Floats, have: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def _ramp(counts: Ints) -> Ints:
-    """0..n-1 for each n, one after the other."""
+    """For each count n the numbers 0 to n-1, concatenated."""
     return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,6 +1,4 @@
-"""The word network: every recognizer's tokens of one recording, aligned in slots, with what is needed to get back to
-words.
-"""
+"""The word network: the tokens of all hypotheses of one recording, aligned in slots, with their original words."""
 
 from __future__ import annotations
 
@@ -32,26 +30,26 @@ class Column:
     """One recognizer's tokens in the network."""
 
     hypothesis: Hypothesis
-    #: Its words that are not blank.
+    #: The words that are not blank.
     words: tuple[Word, ...]
     tokens: Tokens
-    #: Per token: index into the network's names; its group; the first and the last word of that group.
+    #: Per token: its index in the network's names; its group; the first and the last word of that group.
     key: Ints
     group: Ints
     first: Ints
     last: Ints
-    #: Per token, ms, NaN if unknown: start and end of the words it came from.
+    #: Per token: start and end of its words in ms, NaN if unknown.
     start: Floats
     end: Floats
 
 
 @dataclass(frozen=True)
 class Network:
-    """Slots in order. `grid[slot, column]` is the position of the token a recognizer has there, or -1."""
+    """Slots in order. `grid[slot, column]` is the position of a recognizer's token in its column, -1 for none."""
 
     columns: tuple[Column, ...]
     names: list[str]
-    #: Per name: a filler, mark or note, which is not counted in scores.
+    #: Per name: whether it is a filler, punctuation or a note, which scores ignore.
     silent: NDArray[np.bool_]
     grid: Ints
 
@@ -62,20 +60,20 @@ class Network:
 
     @cached_property
     def unanimous(self) -> NDArray[np.bool_]:
-        """Per slot: all recognizers heard the same token there."""
+        """Per slot: whether all recognizers have the same token."""
         same: NDArray[np.bool_] = (self.key == self.key[:, :1]).all(axis=1)
         return same
 
     @cached_property
     def plain(self) -> NDArray[np.bool_]:
-        """Per slot: every token there came from one word."""
+        """Per slot: whether every token is that of a single word."""
         one = self.pick([(column.first == column.last).astype(np.int64) for column in self.columns], 1)
         plain: NDArray[np.bool_] = (one == 1).all(axis=1)
         return plain
 
     @cached_property
     def segment(self) -> Ints:
-        """Per slot, its segment: the fewest slots that can be taken from any recognizer without cutting a word."""
+        """Per slot: its segment. A segment is the fewest slots that contain only whole words of every recognizer."""
         slots = len(self.grid)
         open_ = np.zeros(slots + 1, dtype=np.int64)
         for k, column in enumerate(self.columns):
@@ -87,7 +85,7 @@ class Network:
         return np.cumsum(~inside) - 1
 
     def pick(self, values: Sequence[Ints], missing: int) -> Ints:
-        """(slots, columns): a value per token of every column, `missing` where a column has no token."""
+        """(slots, columns): the value of each token, `missing` where a column has none. `values` are by column."""
         picked = np.full(self.grid.shape, missing, dtype=np.int64)
         for k, value in enumerate(values):
             there = self.grid[:, k] >= 0
@@ -96,12 +94,12 @@ class Network:
 
 
 def build(hypotheses: Sequence[Hypothesis]) -> Network:
-    """Align hypotheses, in any order, into a network; columns are ordered by content, not by who it came from."""
+    """Align hypotheses, in any order, into a network. Its columns are ordered by content, not by recognizer."""
     names: dict[str, int] = {}
-    tongue = language(hypotheses)
+    tag = language(hypotheses)
     ranked = sorted(hypotheses, key=_rank)
     words = [tuple(word for word in h.words if word.text.strip()) for h in ranked]
-    tokens = [tokenise([word.text for word in part], tongue) for part in words]
+    tokens = [tokenise([word.text for word in part], tag) for part in words]
     columns = tuple(map(_column, ranked, words, tokens, itertools.repeat(names)))
     network = _aligned(columns, names)
     keys = [column.key for column in columns]
@@ -120,13 +118,13 @@ def _aligned(columns: tuple[Column, ...], names: dict[str, int]) -> Network:
 
 
 def language(hypotheses: Sequence[Hypothesis]) -> str | None:
-    """What most recognizers detected, which is what all of them are read as."""
-    said = sorted(h.language for h in hypotheses if h.language)
-    return max(said, key=said.count) if said else None
+    """The language tag of most hypotheses, in which all of them are tokenised; None if there is none."""
+    tags = sorted(h.language for h in hypotheses if h.language)
+    return max(tags, key=tags.count) if tags else None
 
 
 def spoken(network: Network) -> tuple[Network, Ints]:
-    """The network without fillers and marks, which never share a slot with words; and the slots that are left."""
+    """The network without fillers and punctuation, which never share a slot with words; and its original slots."""
     keep = [~network.silent[column.key] for column in network.columns]
     columns = tuple(
         dataclasses.replace(
@@ -134,9 +132,9 @@ def spoken(network: Network) -> tuple[Network, Ints]:
         )
         for column, kept in zip(network.columns, keep, strict=True)
     )
-    place = network.pick([np.where(kept, np.cumsum(kept) - 1, -1) for kept in keep], -1)
-    slots = np.flatnonzero((place >= 0).any(axis=1))
-    return Network(columns, network.names, network.silent, place[slots]), slots
+    grid = network.pick([np.where(kept, np.cumsum(kept) - 1, -1) for kept in keep], -1)
+    slots = np.flatnonzero((grid >= 0).any(axis=1))
+    return Network(columns, network.names, network.silent, grid[slots]), slots
 
 
 def _rank(hypothesis: Hypothesis) -> tuple[object, ...]:

@@ -1,1 +1,1 @@
-"""How probable each reading is: evidence, language statistics, trees, and the fitted calibration."""
+"""The probability of each reading: features, language statistics, trees, and the fitted parameters."""

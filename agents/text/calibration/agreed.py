@@ -1,4 +1,4 @@
-"""What speaks for and against a word that all recognizers heard: one row of numbers each; most are right, not all."""
+"""Features of unanimous words, from which the trees compute their probabilities. Most such words are right, not all."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float32]
 
-#: The place of the recognizers' record in a row.
+#: The index of the recognizers' record in a row.
 RECORD = 7
 
 
 def agreed_evidence(view: View) -> Evidence:
-    """Evidence for the words that all recognizers heard: how common, how expected here, how disputed the place."""
+    """The features of all unanimous words: how common and how expected they are, and the disputes around them."""
     network, knowledge, language, length = view.network, view.knowledge, view.language, view.length
     slots = np.flatnonzero(network.unanimous)
     key = network.key[slots, 0]
-    prior = np.array([*(view.topic.known(f"a {name}") for name in network.names), (np.nan, 0.0)])
+    prior = np.array([*(view.topic.odds(f"a {name}") for name in network.names), (np.nan, 0.0)])
     digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
     around = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
     records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
@@ -37,14 +37,14 @@ def agreed_evidence(view: View) -> Evidence:
         prior[key, 0], prior[key, 1], np.full(len(slots), len(network.columns)), np.full(len(slots), _mean(records)),
         *(language.zipf[around[slots + 2 + step]] for step in (-1, 1)),
         *(key == around[slots + 2 + step] for step in (-2, -1, 1, 2)),
-        *_expected(network, language, slots), *_unrest(network, slots), _letter_speed(view, slots),
+        *_expected(network, language, slots), *_disputes_around(network, slots), _letter_speed(view, slots),
     ]  # fmt: skip
     rows = np.stack([np.asarray(column, dtype=np.float32) for column in table], axis=1)
-    return Evidence(rows, view.place[slots], np.zeros(len(slots), dtype=np.int64))
+    return Evidence(rows, view.original[slots], np.zeros(len(slots), dtype=np.int64))
 
 
 def _expected(network: Network, language: Language, slots: Ints) -> list[Floats]:
-    """How well agreed words follow and are followed in the first column, in general English."""
+    """How expected, in general English, unanimous words and the words after them are in the first column."""
     if not len(slots):
         return [np.zeros(0, dtype=np.float32)] * 2
     column, at = network.columns[0], network.grid[slots, 0]
@@ -52,8 +52,8 @@ def _expected(network: Network, language: Language, slots: Ints) -> list[Floats]
     return [general[at], general[np.minimum(at + 1, len(column.key) - 1)]]
 
 
-def _unrest(network: Network, slots: Ints) -> list[Floats]:
-    """Disputes among the neighbours, near and far, in all, and how far away the next ones are, in slots."""
+def _disputes_around(network: Network, slots: Ints) -> list[Floats]:
+    """Numbers of disputed slots in four ranges, their share of the recording, and the distances to the nearest ones."""
     disputed = (~network.unanimous).astype(np.float32)
     sums = np.concatenate([[0.0], np.cumsum(disputed)])
     near = [
@@ -67,16 +67,16 @@ def _unrest(network: Network, slots: Ints) -> list[Floats]:
 
 
 def _letter_speed(view: View, slots: Ints) -> Floats:
-    """Mean ms a letter of the words in some slots, over the recognizers with times; NaN without."""
-    total, known = np.zeros(len(slots)), np.zeros(len(slots))
+    """Mean milliseconds per letter of the words in some slots, over the recognizers with times; NaN without."""
+    total, timed = np.zeros(len(slots)), np.zeros(len(slots))
     for k, column in enumerate(view.network.columns):
         at = view.network.grid[slots, k]
         spoken_ms = (column.end[at] - column.start[at]) / np.maximum(view.length[column.key[at]], 1)
         total += np.nan_to_num(spoken_ms)
-        known += ~np.isnan(spoken_ms)
-    return np.where(known > 0, total / np.maximum(known, 1), np.nan).astype(np.float32)
+        timed += ~np.isnan(spoken_ms)
+    return np.where(timed > 0, total / np.maximum(timed, 1), np.nan).astype(np.float32)
 
 
 def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else np.nan
+    numbers = [value for value in values if not np.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else np.nan

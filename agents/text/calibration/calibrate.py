@@ -1,4 +1,4 @@
-"""How likely each reading of each slot is right, given everything heard. Fitted by bench/fit_reconciler.py."""
+"""Computes the probability that each reading of each slot is right. Fitted by `bench/fit_reconciler.py`."""
 
 from __future__ import annotations
 
@@ -25,39 +25,38 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: How much a recognizer's own confidence, where it has one, moves the log odds of its words. Not fitted: the corpora
-#: have no confidences. Half of what it says, measured from its average, which starts at a log odds of 2 with the weight
-#: of 20 words.
+#: The influence of a recognizer's own confidences on the log odds of its words. `TRUST` is the share of the
+#: confidence's log odds, relative to their average, that is added, after limiting it to `MOST`. The average starts at
+#: `USUAL` with the weight of `WEIGHT` words. Not fitted: the corpora have no confidences.
 TRUST, USUAL, WEIGHT, MOST = 0.5, 2.0, 20.0, 3.0
-#: A filler is kept if more than half of the recognizers heard it; these are the probabilities for none and for all of
-#: them.
+#: Probabilities of a filler that no recognizer and that all recognizers have; it is kept if more than half have it.
 FILLER = (0.05, 0.95)
-#: No reading is surer than this, nor less sure than one minus this.
+#: The highest probability of a reading; the lowest is one minus this.
 SUREST = 0.9995
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The fitted parameters, and where they come from."""
+    """The fitted parameters and their origin."""
 
     knowledge: Knowledge
-    #: For the readings of a disputed slot: of two recognizers, and of more.
+    #: For readings of disputed slots, with two recognizers and with more.
     pair: Trees
     several: Trees
-    #: For a word that all heard.
+    #: For unanimous words.
     agreed: Trees
-    #: Corpora, date, command, figures.
+    #: The fit's corpora, date, command and figures.
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache
 def shipped() -> Calibration:
-    """The calibration that comes with Concord."""
+    """The calibration that is part of Concord."""
     return load(Path(__file__).with_name("calibration.json.gz").read_bytes())
 
 
 def load(data: bytes) -> Calibration:
-    """A calibration from its file."""
+    """A calibration from the bytes of its file."""
     content = json.loads(gzip.decompress(data))
     return Calibration(
         Knowledge.from_json(content["knowledge"]),
@@ -69,7 +68,7 @@ def load(data: bytes) -> Calibration:
 
 
 def dump(calibration: Calibration) -> bytes:
-    """A calibration as a file: the same bytes for the same parameters."""
+    """The bytes of a calibration's file: the same for the same parameters."""
     content = {
         "provenance": dict(calibration.provenance),
         "knowledge": calibration.knowledge.to_json(),
@@ -81,9 +80,9 @@ def dump(calibration: Calibration) -> bytes:
 
 
 def probabilities(network: Network, calibration: Calibration) -> Floats:
-    """(slots, columns): the probability that what a recognizer has in a slot, a token or nothing, is right.
+    """(slots, columns): the probability that a recognizer's reading of a slot, a token or nothing, is right.
 
-    Equal readings have equal probabilities; those of the different readings of a slot add up to 1 at most.
+    Equal readings have equal probabilities. Those of a slot's different readings add up to 1 at most.
     """
     key = network.key
     chance = _fillers(network)
@@ -92,54 +91,55 @@ def probabilities(network: Network, calibration: Calibration) -> Floats:
     view = View(network, calibration.knowledge)
     agreed = agreed_evidence(view)
     chance[agreed.slot] = calibration.agreed.probability(agreed.rows)[:, None]
-    found = disputed_evidence(view)
-    right = (calibration.pair if key.shape[1] == 2 else calibration.several).probability(found.rows)
-    same = key[found.slot] == key[found.slot, found.column][:, None]
-    disputed = np.unique(found.slot)
+    evidence = disputed_evidence(view)
+    right = (calibration.pair if key.shape[1] == 2 else calibration.several).probability(evidence.rows)
+    same = key[evidence.slot] == key[evidence.slot, evidence.column][:, None]
+    disputed = np.unique(evidence.slot)
     chance[disputed] = 0
-    np.add.at(chance, found.slot, same * right[:, None])
-    chance[disputed] = _trusting(network, chance, disputed)
+    np.add.at(chance, evidence.slot, same * right[:, None])
+    chance[disputed] = _with_confidences(network, chance, disputed)
     return np.clip(chance, 1 - SUREST, SUREST)
 
 
-def _trusting(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Floats:
-    """Probabilities in disputed slots, adding up to 1 at most, moved by the recognizers' confidences: from one reading
-    of a slot to another, as that something is in doubt there is in the probabilities already.
+def _with_confidences(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Floats:
+    """The probabilities of disputed slots, adding up to 1 at most, after regard to the recognizers' confidences.
+
+    Confidences only move probability between the readings of a slot: the trees already regard that it is disputed.
     """
     key, part = network.key[slots], chance[slots]
     same = key[:, :, None] == key[:, None, :]
     votes = same.sum(axis=2)
-    moved = _confidence(network)[slots]
-    known = ~np.isnan(moved)
-    if known.any():
-        shift = (same * np.where(known, moved, 0)[:, None, :]).sum(axis=2) / np.maximum(
-            (same & known[:, None]).sum(axis=2), 1
+    relative = _relative_confidence(network)[slots]
+    reported = ~np.isnan(relative)
+    if reported.any():
+        shift = (same * np.where(reported, relative, 0)[:, None, :]).sum(axis=2) / np.maximum(
+            (same & reported[:, None]).sum(axis=2), 1
         )
         odds = np.clip(part, 1 - SUREST, SUREST)
-        believed = 1 / (1 + (1 - odds) / odds * np.exp(-TRUST * shift))
-        part = believed * ((part / votes).sum(axis=1) / (believed / votes).sum(axis=1))[:, None]
+        shifted = 1 / (1 + (1 - odds) / odds * np.exp(-TRUST * shift))
+        part = shifted * ((part / votes).sum(axis=1) / (shifted / votes).sum(axis=1))[:, None]
     result: Floats = part / np.maximum((part / votes).sum(axis=1, keepdims=True), 1)
     return result
 
 
-def _confidence(network: Network) -> Floats:
-    """(slots, columns): log odds of a recognizer's confidence in its token above its usual ones; NaN where unknown."""
-    picked = np.full(network.grid.shape, np.nan)
+def _relative_confidence(network: Network) -> Floats:
+    """(slots, columns): log odds of a recognizer's confidence in its token, less its average; NaN without one."""
+    relative = np.full(network.grid.shape, np.nan)
     for k, column in enumerate(network.columns):
-        said = np.array([np.nan if word.confidence is None else word.confidence for word in column.words])
-        known = ~np.isnan(said)
-        if not known.any():
+        confidence = np.array([np.nan if word.confidence is None else word.confidence for word in column.words])
+        reported = ~np.isnan(confidence)
+        if not reported.any():
             continue
-        sure = np.clip(said, 0.001, 0.999)
-        odds = np.log(sure / (1 - sure))
-        usual = (odds[known].sum() + USUAL * WEIGHT) / (known.sum() + WEIGHT)
+        limited = np.clip(confidence, 0.001, 0.999)
+        odds = np.log(limited / (1 - limited))
+        usual = (odds[reported].sum() + USUAL * WEIGHT) / (reported.sum() + WEIGHT)
         there = network.grid[:, k] >= 0
-        picked[there, k] = np.clip(odds - usual, -MOST, MOST)[column.first[network.grid[there, k]]]
-    return picked
+        relative[there, k] = np.clip(odds - usual, -MOST, MOST)[column.first[network.grid[there, k]]]
+    return relative
 
 
 def _fillers(network: Network) -> Floats:
-    """(slots, columns): the share of recognizers that have the same, between `FILLER`; a tie goes to nothing."""
+    """(slots, columns): the share of recognizers with the same token, scaled to `FILLER`; a tie favours no token."""
     key = network.key
     share = (key[:, :, None] == key[:, None, :]).mean(axis=2)
     low, high = FILLER

@@ -1,9 +1,10 @@
-"""What speaks for and against each reading of a disputed slot, as numbers: no reference needed, no recognizer required
-to be known.
+"""Features of each reading of a disputed slot, from which the trees compute its probability.
 
-One row per candidate (a slot and a distinct reading of it, which may be "nothing"), built from a table of facts per
-slot and column: facts of the candidate's supporters, of its strongest rival's supporters, their difference, and of the
-place.
+They need no reference transcript, and no recognizer needs to be known from the fit.
+
+There is one row per candidate: a slot and a distinct reading of it, which may be "nothing". It is built from a table of
+facts per slot and column: the facts of the candidate's supporters, those of the supporters of its strongest rival,
+their differences, and facts about the slot.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Flags = NDArray[np.bool_]
 
-#: A token that another column has this many slots away, or fewer, may be the same one in another order.
+#: Slots between equal tokens of two columns up to which they may be the same token in another order.
 NEARBY = 12
 
-#: Kinds of dispute, seen from a reading: another word stands against it; nothing does; it is nothing itself.
+#: Kinds of dispute, from the view of a reading: its rival is another word; its rival is nothing; it is nothing itself.
 SUBSTITUTION, INSERTION, DELETION = "s", "i", "d"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Rows about candidates: `rows[c]` is about the reading that column `column[c]` has in slot `slot[c]`."""
+    """The features of candidates: `rows[c]` belongs to the reading of column `column[c]` in slot `slot[c]`."""
 
     rows: Floats
     slot: Ints
@@ -49,10 +50,11 @@ class Evidence:
 
 
 class View:
-    """A network without fillers and marks, its slots' places in the whole, and what is known of its words."""
+    """A network without fillers and punctuation, and what is known of its words."""
 
     def __init__(self, network: Network, knowledge: Knowledge) -> None:
-        self.network, self.place = spoken(network)
+        #: The network, and the index of each of its slots in the original one.
+        self.network, self.original = spoken(network)
         self.knowledge = knowledge
         self.topic = topic(self.network, knowledge)
         self.language = Language(self.network, knowledge)
@@ -60,8 +62,8 @@ class View:
 
 
 def disputed_evidence(view: View) -> Evidence:
-    """Evidence for every reading of every disputed slot."""
-    network, place, knowledge = view.network, view.place, view.knowledge
+    """The features of every reading of every disputed slot."""
+    network, original, knowledge = view.network, view.original, view.knowledge
     slots = np.flatnonzero(~network.unanimous)
     facts = _Facts(view, slots)
     same = facts.key[:, :, None] == facts.key[:, None, :]
@@ -86,40 +88,40 @@ def disputed_evidence(view: View) -> Evidence:
             other,
             (own - other)[:, DIFFERENCES],
             pair,
-            facts.runs.place[row],
+            facts.runs.slot_facts[row],
             facts.field(row),
-            _who(network, knowledge, mine, theirs),
+            _sides(network, knowledge, mine, theirs),
         ],
         axis=1,
         dtype=np.float32,
     )
-    return Evidence(rows, place[slots[row]], column)
+    return Evidence(rows, original[slots[row]], column)
 
 
-def _who(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> Floats:
-    """(candidates, recognizers with a record): 1 for a supporter, -1 for one of the rival, 0 for anybody else."""
-    known = sorted(knowledge.record)
-    who = np.zeros((len(mine), len(known)), dtype=np.float32)
+def _sides(network: Network, knowledge: Knowledge, mine: Flags, theirs: Flags) -> Floats:
+    """(candidates, recognizers with a record): 1 for a supporter, -1 for a supporter of the rival, 0 for others."""
+    providers = sorted(knowledge.record)
+    sides = np.zeros((len(mine), len(providers)), dtype=np.float32)
     for k, column in enumerate(network.columns):
         if column.hypothesis.provider in knowledge.record:
-            who[:, known.index(column.hypothesis.provider)] += mine[:, k].astype(np.float32) - theirs[:, k]
-    return who
+            sides[:, providers.index(column.hypothesis.provider)] += mine[:, k].astype(np.float32) - theirs[:, k]
+    return sides
 
 
 def _rivals(facts: _Facts, same: Flags, votes: Ints) -> Ints:
-    """(slots, columns): the column with the strongest other reading: most votes, then likeliest in its sentence."""
+    """(slots, columns): the column with the strongest other reading: most votes, then most probable in its sentence."""
     strength = votes + np.clip(facts.path / 100, -0.4, 0.0)
     contest = np.where(same, -np.inf, strength[:, None, :])
     rivals: Ints = contest.argmax(axis=2)
     return rivals
 
 
-#: Facts per column whose difference between candidate and rival is given as well.
+#: Facts per column whose difference between candidate and rival is a feature, too.
 DIFFERENCES = [1, 3, 4, 5, 6, 7, 19, 20, 21, 22, 24, 26, 27]
 
 
-#: Facts per column, and where the last two of them, the recognizers' record, are in a row: candidate's, rival's,
-#: difference.
+#: Facts per column; and the indexes in a row of the last two, the recognizers' record: of the candidate, of the rival,
+#: and their differences.
 FACTS = 28
 RECORD_COLUMNS = (
     [3 + FACTS - 2, 3 + FACTS - 1],
@@ -128,12 +130,12 @@ RECORD_COLUMNS = (
 )
 
 
-#: The columns from here on say who is for and who against.
-WHO = 3 + 2 * FACTS + len(DIFFERENCES) + 4 + 8 + 1
+#: The index in a row from which the features name recognizers; see `_sides`.
+SIDES = 3 + 2 * FACTS + len(DIFFERENCES) + 4 + 8 + 1
 
 
 class _Facts:
-    """Facts per disputed slot (rows) and column."""
+    """Facts per disputed slot and column."""
 
     def __init__(self, view: View, slots: Ints) -> None:
         network, knowledge = view.network, view.knowledge
@@ -143,7 +145,7 @@ class _Facts:
         self.key = network.key[slots]
         self.at = network.grid[slots]
         self.there = self.at >= 0
-        #: Position of the token that follows in each column.
+        #: The position of the next token in each column.
         self.next = np.cumsum(network.grid >= 0, axis=0)[slots]
         self.language = view.language
         self.zipf = self.language.zipf
@@ -154,7 +156,7 @@ class _Facts:
         self.table = self._table()
 
     def _table(self) -> Floats:
-        """(slots, columns, facts) that need no rival."""
+        """(slots, columns, facts): all facts that do not depend on the rival."""
         general = self._paths(self.language.bigram, 1)
         domain = self._paths(self.language.domain, 2)
         call = self._paths(self.language.call, 1)
@@ -175,14 +177,14 @@ class _Facts:
         return np.where(self.there[:, :, None] | self._of_nothing(table.shape[2]), table, np.nan)
 
     def _of_nothing(self, width: int) -> Flags:
-        """Which facts also mean something for "nothing"."""
-        meant = np.ones(width, dtype=bool)
-        meant[[1, 2, 6, 7, 8, 12]] = False
-        meant[15:19] = False
-        return meant
+        """Which facts are defined for the reading "nothing"."""
+        defined = np.ones(width, dtype=bool)
+        defined[[1, 2, 6, 7, 8, 12]] = False
+        defined[15:19] = False
+        return defined
 
     def _paths(self, scores: Callable[[Column, Ints], Floats], reach: int) -> Floats:
-        """(slots, columns): how well a reading follows and is followed, the sum over it and the next `reach` tokens."""
+        """(slots, columns): how expected a reading and what follows it are: the sum over it and `reach` more tokens."""
         result = np.zeros(self.key.shape, dtype=np.float32)
         for k, column in enumerate(self.network.columns):
             first = np.where(self.there[:, k], self.at[:, k], self.next[:, k])
@@ -196,7 +198,7 @@ class _Facts:
         return result
 
     def _repeats(self) -> Floats:
-        """1 if a token repeats the one before or after it in its column, or two before."""
+        """2 if a token equals the one before or after it in its column, 1 if one at distance two, otherwise 0."""
         result = np.zeros(self.key.shape, dtype=np.float32)
         for k, column in enumerate(self.network.columns):
             if not len(column.key):
@@ -211,22 +213,22 @@ class _Facts:
         return result
 
     def _moved(self) -> Floats:
-        """How many other columns have the same token close by in another disputed slot, where the order may differ."""
+        """The number of equal tokens of other columns in other disputed slots nearby, where the order may differ."""
         row, column = np.nonzero(self.there)
         entries = self.key[row, column]
         order = np.lexsort((self.slots[row], entries))
         row, column, entries = row[order], column[order], entries[order]
         result = np.zeros(self.key.shape, dtype=np.float32)
-        place = self.slots[row]
+        slot = self.slots[row]
         for step in (1, 2, 3):
             near = (entries[step:] == entries[:-step]) & (column[step:] != column[:-step])
-            near &= (place[step:] != place[:-step]) & (place[step:] - place[:-step] <= NEARBY)
+            near &= (slot[step:] != slot[:-step]) & (slot[step:] - slot[:-step] <= NEARBY)
             result[row[step:][near], column[step:][near]] += 1
             result[row[:-step][near], column[:-step][near]] += 1
         return result
 
     def _beside(self) -> tuple[Floats, Floats]:
-        """The share of other columns a column agrees with in the slot before and after; 2 less where it has nothing."""
+        """The share of other columns that agree in the slot before, and after; 2 less if the column is empty there."""
         key = self.network.key
         agree = ((key[:, :, None] == key[:, None, :]).sum(axis=2) - 1) / max(key.shape[1] - 1, 1)
         agree = np.where(key >= 0, agree, agree - 2)
@@ -234,7 +236,7 @@ class _Facts:
         return agree[self.slots].astype(np.float32), agree[self.slots + 2].astype(np.float32)
 
     def _speed(self) -> Floats:
-        """Ms a letter: of a token, or for "nothing" the ms between its neighbours; NaN without times."""
+        """Milliseconds per letter of a token; for "nothing", those between its neighbours. NaN without times."""
         result = np.full(self.key.shape, np.nan, dtype=np.float32)
         for k, column in enumerate(self.network.columns):
             if len(column.key) < 2:
@@ -247,7 +249,7 @@ class _Facts:
         return result
 
     def _surface(self) -> Floats:
-        """(slots, columns, 4): digit, capital inside a sentence, mark after it, mark before it."""
+        """(slots, columns, 4): digit, capital inside a sentence, punctuation after it, end of a sentence before it."""
         result = np.zeros((*self.key.shape, 4), dtype=np.float32)
         for k, column in enumerate(self.network.columns):
             words = column.words
@@ -262,8 +264,8 @@ class _Facts:
         return result
 
     def _traits(self) -> Floats:
-        """(columns, 3): how a recognizer stands to the others in this recording: agreement, tokens alone, tokens
-        missed.
+        """(columns, 3): a recognizer's agreement with the others in this recording, and the shares of slots in which it
+        alone has a token, and in which it alone has none.
         """
         key = self.network.key
         if not len(key):
@@ -276,7 +278,7 @@ class _Facts:
         return np.stack([agree, alone, missed], axis=1).astype(np.float32)
 
     def per_column(self, row: Ints, members: Flags) -> Floats:
-        """(candidates, facts): the mean over the columns that support them, of those that are known."""
+        """(candidates, facts): the mean over the supporting columns (`members`) of the facts that are known."""
         table = self.table[row]
         known = ~np.isnan(table)
         weight = members[:, :, None] & known
@@ -285,22 +287,22 @@ class _Facts:
         return mean
 
     def learned(self, row: Ints, column: Ints, against: Ints, members: Flags) -> Floats:
-        """(candidates, 6): what is known of the word in such a dispute, twice with its weight, and of its supporters'
-        record.
+        """(candidates, 6): log odds and amount of evidence for the word in such a dispute, the same for the pair of
+        words, and the record of its supporters, both in general and with this word.
         """
         bits = members @ (1 << np.arange(members.shape[1]))
-        asked = np.stack([self.key[row, column], self.key[row, against], bits], axis=1)
-        asked, back = np.unique(asked, axis=0, return_inverse=True)
-        answers = np.array([self._known(*case) for case in asked.tolist()], dtype=np.float32).reshape(-1, 6)
-        return answers[back.ravel()]
+        cases = np.stack([self.key[row, column], self.key[row, against], bits], axis=1)
+        cases, back = np.unique(cases, axis=0, return_inverse=True)
+        facts = np.array([self._word_facts(*case) for case in cases.tolist()], dtype=np.float32).reshape(-1, 6)
+        return facts[back.ravel()]
 
     def field(self, row: Ints) -> Floats:
-        """(candidates, fields but the last): what the call is about."""
+        """(candidates, fields - 1): the weights of the call's fields but the last."""
         weights = list(self.topic.weights.values())[:-1]
         return np.broadcast_to(np.array(weights, dtype=np.float32), (len(row), len(weights)))
 
-    def _known(self, mine: int, theirs: int, supporters: int) -> tuple[float, ...]:
-        names, known = self.names, self.topic.known
+    def _word_facts(self, mine: int, theirs: int, supporters: int) -> tuple[float, ...]:
+        names, odds = self.names, self.topic.odds
         a, b = names[mine] if mine >= 0 else "", names[theirs] if theirs >= 0 else ""
         kind = SUBSTITUTION if a and b else INSERTION if a else DELETION
         word = f"{kind} {a or b}"
@@ -312,10 +314,12 @@ class _Facts:
                 special += past.get(word, rate)
                 count += 1
         record = (general / count, special / count) if count else (np.nan, np.nan)
-        return *known(word), *known(f"{kind} {a}|{b}"), *record
+        return *odds(word), *odds(f"{kind} {a}|{b}"), *record
 
     def per_pair(self, row: Ints, column: Ints, against: Ints) -> Floats:
-        """(candidates, 5): how alike the two readings are, and how far apart in time."""
+        """(candidates, 4): the similarity of the two readings in spelling and in sound, whether one extends the other,
+        and the milliseconds between them.
+        """
         result = np.full((len(row), 4), np.nan, dtype=np.float32)
         mine, theirs = self.key[row, column], self.key[row, against]
         both = np.flatnonzero((mine >= 0) & (theirs >= 0))
@@ -323,15 +327,15 @@ class _Facts:
         pairs, back = np.unique(mine[both] * width + theirs[both], return_inverse=True)
         left, right = [self.names[k] for k in pairs // width], [self.names[k] for k in pairs % width]
         if len(pairs):
-            written = cpdist(left, right, scorer=JaroWinkler.normalized_similarity)
-            heard = cpdist([*map(sound, left)], [*map(sound, right)], scorer=Levenshtein.normalized_similarity)
+            spelling = cpdist(left, right, scorer=JaroWinkler.normalized_similarity)
+            sounds = cpdist([*map(sound, left)], [*map(sound, right)], scorer=Levenshtein.normalized_similarity)
             extends = [float(a.startswith(b)) - float(b.startswith(a)) for a, b in zip(left, right, strict=True)]
-            result[both, :3] = np.stack([written, heard, extends], axis=1)[back.ravel()]
+            result[both, :3] = np.stack([spelling, sounds, extends], axis=1)[back.ravel()]
         result[:, 3] = self._late(row, column, against)
         return result
 
     def _late(self, row: Ints, column: Ints, against: Ints) -> Floats:
-        """Ms from the middle of the rival's token to that of the candidate's; NaN if unknown."""
+        """Milliseconds from the middle of the rival's token to that of the candidate's; NaN if unknown."""
         middle = np.full(self.key.shape, np.nan, dtype=np.float32)
         for k, source in enumerate(self.network.columns):
             there = self.there[:, k]
@@ -341,7 +345,7 @@ class _Facts:
 
 
 class _Runs:
-    """Disputed slots in a row: how long, how many tokens each column has in it, and how much is disputed around."""
+    """The runs of consecutive disputed slots: their lengths, their tokens by column, and the disputes around them."""
 
     def __init__(self, network: Network, slots: Ints) -> None:
         disputed = (~network.unanimous).astype(np.int64)
@@ -350,7 +354,7 @@ class _Runs:
         run = np.searchsorted(first, slots, side="right") - 1
         tokens = np.vstack([np.zeros((1, network.grid.shape[1])), np.cumsum(network.grid >= 0, axis=0)])
         within = (tokens[end] - tokens[first])[run] if len(run) else np.zeros((0, network.grid.shape[1]))
-        #: (slots, columns): tokens of a column in the run, less the average of all.
+        #: (slots, columns): the number of a column's tokens in the run, less the average of all columns.
         self.own = within - within.mean(axis=1, keepdims=True)
         length = (end - first)[run]
         disputes = np.concatenate([[0], np.cumsum(disputed)])
@@ -364,7 +368,9 @@ class _Runs:
         self.neighbours = before, after
         share = disputed.mean() if len(disputed) else 0.0
         segment = np.bincount(network.segment)[network.segment[slots]] if len(slots) else np.zeros(0)
-        self.place = np.stack(
+        #: (slots, 8): length of the run, position in it, mean number of tokens in it, share of disputed slots nearby,
+        #: in a wider range, and in the recording, length of the segment, position in the recording (0 to 1).
+        self.slot_facts = np.stack(
             [length, slots - first[run], within.mean(axis=1), *around, np.full(len(slots), share), segment,
              slots / max(len(disputed), 1)],
             axis=1,

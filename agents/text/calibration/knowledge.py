@@ -1,4 +1,4 @@
-"""What was learned before a recording about words, recognizers and fields of speech, and how it applies to one call."""
+"""Statistics about words, recognizers and fields of speech from the fit's corpora, and their use for one call."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ if TYPE_CHECKING:
 
     from agents.text.alignment.network import Network
 
-#: How many imagined disputes, with the usual outcome, are added to those of a word.
+#: Disputes with the average outcome that are added to those of a word (a prior).
 LEAN = 8.0
-#: How sharply a call's words tell its field, and the least weight of any field.
+#: The influence of a call's words on the weights of fields, and the least weight of a field.
 FOCUS, LEAST = 12.0, 0.03
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What was learned before this recording. Anything may be missing."""
+    """Statistics from before this recording. Any entry may be missing."""
 
-    #: Word to Zipf frequency (log10 of occurrences in 10^9 words).
+    #: By word: its Zipf frequency (log10 of occurrences in 10^9 words).
     frequency: Mapping[str, float] = field(default_factory=dict)
-    #: "previous word" to log10 probability of the word after the previous one, in general English.
+    #: By two words with a space between them: log10 of the probability of the second after the first, in general
+    #: English.
     bigrams: Mapping[str, float] = field(default_factory=dict)
-    #: The same counted in transcripts: how often one, two or three words in a row.
+    #: By one, two or three words in a row: their number in transcripts.
     domain: Mapping[str, float] = field(default_factory=dict)
-    #: Per field that calls can be about, "kind word" or "kind word|other word" to how often such a reading was right,
-    #: of how many; "kind" alone is the usual. Fields also differ in how their references are written ("OK", "okay").
+    #: By field of speech, then by "kind word" or "kind word|other word": in how many disputes such a reading was right,
+    #: and in how many it occurred; "kind" alone is the total. Fields also differ in the spelling of their references
+    #: ("OK", "okay").
     words: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
-    #: Per field, word to how much more common it is there than elsewhere, log.
+    #: By field, then by word: log of how much more common it is there than elsewhere.
     topics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    #: "recognizer", then "kind", "kind class" or "kind word" to the log odds of being right in a dispute.
+    #: By recognizer, then by "kind", "kind class" or "kind word": log odds of being right in a dispute.
     record: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Maps whose keys are several words are nested by their first part, which halves the file."""
+        """Plain data for JSON. Maps by several words are nested by all but the last, which halves the file."""
         return {
             "frequency": dict(self.frequency),
             "bigrams": _nested(self.bigrams),
@@ -50,21 +52,23 @@ class Knowledge:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Knowledge:
+        """The inverse of `to_json`."""
         bigrams, domain = _flat(data["bigrams"]), _flat(data["domain"])
         return cls(data["frequency"], bigrams, domain, data["words"], data["topics"], data["record"])
 
 
 class Topic:
-    """What a call is about, as the weight of every known field, and what is known about words there."""
+    """The field of a call, as the weights of all known fields, and the statistics about words in it."""
 
     def __init__(self, weights: Mapping[str, float], knowledge: Knowledge) -> None:
         self.weights = weights
         self._tables = [(weight, knowledge.words[name]) for name, weight in weights.items()]
         self._usual = {kind: self._counted(kind) for kind in ("s", "i", "d", "a")}
 
-    def known(self, key: str) -> tuple[float, float]:
-        """Log odds that such a reading is right, leaning on the usual while there is little evidence; and the evidence,
-        log(1 + n).
+    def odds(self, key: str) -> tuple[float, float]:
+        """Log odds that such a reading is right, close to the average if it is rare; and log(1 + its occurrences).
+
+        (NaN, 0) if it never occurred. `key` is one of `Knowledge.words`.
         """
         right, total = self._counted(key)
         if not total:
@@ -76,15 +80,15 @@ class Topic:
     def _counted(self, key: str) -> tuple[float, float]:
         right = total = 0.0
         for weight, table in self._tables:
-            found = table.get(key)
-            if found is not None:
-                right += weight * found[0]
-                total += weight * found[1]
+            counts = table.get(key)
+            if counts is not None:
+                right += weight * counts[0]
+                total += weight * counts[1]
         return right, total
 
 
 def topic(network: Network, knowledge: Knowledge) -> Topic:
-    """The field of a call, by the words that all recognizers heard."""
+    """The field of a call, from its unanimous words."""
     agreed = network.key[network.unanimous, 0]
     count = np.bincount(agreed, minlength=len(network.names)) if len(agreed) else np.zeros(len(network.names))
     scores = []

@@ -1,4 +1,4 @@
-"""Gradient-boosted trees evaluated with numpy alone, for a few thousand rows in some milliseconds."""
+"""Evaluates gradient-boosted trees with numpy alone: some milliseconds for a few thousand rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-#: What stands for an unknown value: below everything known, so a tree can tell it apart.
+#: Replaces unknown values: less than all others, so that a tree can distinguish it.
 UNKNOWN = -9999.0
-#: More leaves than this no tree has.
+#: Leaves of a tree, at most.
 LEAVES = 32
-#: Rows times trees evaluated at once: so many that numpy's overhead is small beside the work, so few that what they
-#: need stays in the processor's cache.
+#: Rows times trees that are evaluated at once: enough that numpy's overhead is small, and few enough that the arrays
+#: fit in the processor's cache.
 BATCH = 8192
 
 
@@ -26,8 +26,8 @@ BATCH = 8192
 class Tree:
     """One tree of at most 32 leaves, as in QuickScorer (Lucchese et al. 2015).
 
-    A node whose test `value > threshold` holds strikes out the leaves to its left: it keeps the bits in `keep`. After
-    all nodes, the first leaf that is left is the one the row falls in.
+    A node whose test `value > threshold` is true excludes the leaves to its left: it keeps those whose bits are set in
+    `keep`. The row belongs to the first leaf that no node excludes.
     """
 
     feature: NDArray[np.int64]
@@ -38,30 +38,30 @@ class Tree:
 
 @dataclass(frozen=True)
 class Trees:
-    """A sum of trees that gives the log odds of something."""
+    """A sum of trees whose value is the log odds of an event."""
 
     start: float
     trees: tuple[Tree, ...]
 
     @cached_property
     def _stacked(self) -> tuple[NDArray[np.int64], Floats, NDArray[np.uint32], Floats]:
-        """All trees as one: features, thresholds and struck leaves (tree, node), leaves (tree, leaf); filled up with
-        nodes that strike nothing.
+        """Features, thresholds and excluded leaves by (tree, node), and leaves by (tree, leaf), of all trees; padded
+        with nodes that exclude nothing.
         """
         shape = (len(self.trees), LEAVES)
         feature, threshold = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        struck, leaves = np.zeros(shape, np.uint32), np.zeros(shape, np.float32)
+        excluded, leaves = np.zeros(shape, np.uint32), np.zeros(shape, np.float32)
         for at, tree in enumerate(self.trees):
             nodes = len(tree.feature)
-            feature[at, :nodes], threshold[at, :nodes], struck[at, :nodes] = tree.feature, tree.threshold, ~tree.keep
+            feature[at, :nodes], threshold[at, :nodes], excluded[at, :nodes] = tree.feature, tree.threshold, ~tree.keep
             leaves[at, : len(tree.leaves)] = tree.leaves
         used = max((len(tree.feature) for tree in self.trees), default=0)
-        return feature[:, :used], threshold[:, :used], struck[:, :used], leaves
+        return feature[:, :used], threshold[:, :used], excluded[:, :used], leaves
 
     def probability(self, rows: Floats) -> NDArray[np.float64]:
-        """Per row (rows, features; NaN where unknown) the probability."""
+        """The probability per row. `rows` is (rows, features), NaN for unknown values."""
         values = np.ascontiguousarray(np.nan_to_num(rows, nan=UNKNOWN, posinf=-UNKNOWN, neginf=UNKNOWN).T)
-        feature, threshold, struck, leaves = self._stacked
+        feature, threshold, excluded, leaves = self._stacked
         total = np.full(len(rows), self.start)
         for first in range(0, len(rows), BATCH):
             part = values[:, first : first + BATCH]
@@ -69,13 +69,14 @@ class Trees:
             for tree in range(0, len(self.trees), together):
                 some = slice(tree, tree + together)
                 right = part[feature[some]] > threshold[some, :, None]
-                gone = np.bitwise_or.reduce(right * struck[some, :, None], axis=1)
-                leaf = np.frexp(((gone + np.uint32(1)) & ~gone).astype(np.float32))[1] - 1
+                bits = np.bitwise_or.reduce(right * excluded[some, :, None], axis=1)
+                leaf = np.frexp(((bits + np.uint32(1)) & ~bits).astype(np.float32))[1] - 1
                 total[first : first + BATCH] += np.take_along_axis(leaves[some], leaf, axis=1).sum(axis=0)
         odds: NDArray[np.float64] = 1 / (1 + np.exp(-total))
         return odds
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON, rounded."""
         return {
             "start": self.start,
             "trees": [
@@ -87,6 +88,7 @@ class Trees:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Trees:
+        """The inverse of `to_json`."""
         return cls(
             data["start"],
             tuple(

@@ -1,1 +1,1 @@
-"""How words are written: tokens, numbers, digits and sounds that compare equal."""
+"""Comparable tokens of words: spelling, numbers, digits and sound."""

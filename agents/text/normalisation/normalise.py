@@ -1,9 +1,8 @@
-"""Words made comparable: what two recognizers wrote differently but heard alike gets the same tokens.
+"""Converts words to comparable tokens: the same tokens for the same words in different spellings.
 
-The original words stay as they are; a token only says which words it came from. English follows the rules of Whisper's
-English normaliser (Radford et al. 2022, appendix C; MIT), because that is what word error rates are counted on, but
-keeps track of the words and keeps fillers. Other languages are folded (NFKC, case, punctuation); scripts without spaces
-are compared character by character.
+The original words are kept; each token belongs to a group of words. English follows the rules of Whisper's English
+normaliser (Radford et al. 2022, appendix C; MIT), on which word error rates are usually counted, but keeps fillers.
+Other languages are folded (NFKC, case, punctuation). Scripts without spaces are compared character by character.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from agents.text.normalisation.numbers import NUMBER_WORDS, read_numbers
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Sounds that carry no meaning; scoring ignores them, the transcript keeps them when they are chosen.
+#: Sounds without meaning. Scores ignore them; a transcript contains them if they are chosen.
 FILLERS = frozenset({"hmm", "mm", "mhm", "mmm", "uh", "um"})
 
-#: Longest run of number words read as one, in words: bounds the time a hostile input can cost.
+#: Words of the longest run that is read as one number: bounds the time for hostile input.
 LONGEST_NUMBER = 12
 
 _WHOLE = {
@@ -56,22 +55,22 @@ _PLAIN = re.compile(r"[a-z]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A transcript as comparable tokens, in groups: a group is the fewest words that must be taken together.
+    """A transcript as comparable tokens, in groups. A group is the fewest consecutive words with tokens of their own.
 
-    Nearly every group is one word with one token; "can't" is one word with two tokens, "twenty twenty" two words with
-    one.
+    Nearly every group is one word with one token. "can't" is one word with two tokens, "twenty twenty" is two words
+    with one token.
     """
 
     keys: list[str]
-    #: Per token, the group it belongs to.
+    #: Per token, its group.
     group: list[int]
-    #: Per group, its first word; one more at the end, the number of words.
+    #: Per group, the index of its first word; at the end, the number of words.
     first_word: list[int]
 
 
 def tokenise(texts: Iterable[str], language: str | None = None) -> Tokens:
-    """The tokens of a transcript. Every word that is not blank gets at least one token; blank ones belong to the group
-    before.
+    """The tokens of a transcript's words. Every word that is not blank has at least one token; blank ones belong to the
+    previous group.
     """
     english = language is None or language.lower().startswith("en")
     keys: list[str] = []
@@ -80,16 +79,16 @@ def tokenise(texts: Iterable[str], language: str | None = None) -> Tokens:
     run: list[tuple[str, ...]] = []
     count = 0
     for text in texts:
-        pieces, numeric = _pieces(text, english)
+        word, numeric = _word_tokens(text, english)
         if run and (not numeric or len(run) == LONGEST_NUMBER):
             _add_numbers(run, count, keys, group, first_word)
             run = []
         if numeric:
-            run.append(pieces)
-        elif pieces or not first_word:
-            group.extend([len(first_word)] * len(pieces))
+            run.append(word)
+        elif word or not first_word:
+            group.extend([len(first_word)] * len(word))
             first_word.append(count)
-            keys.extend(pieces)
+            keys.extend(word)
         count += 1
     _add_numbers(run, count, keys, group, first_word)
     first_word.append(count)
@@ -97,19 +96,19 @@ def tokenise(texts: Iterable[str], language: str | None = None) -> Tokens:
 
 
 def normalised(text: str, language: str | None = None) -> list[str]:
-    """A line of text as comparable tokens."""
+    """The comparable tokens of a text."""
     return tokenise(text.split(), language).keys
 
 
 def is_silent(token: str) -> bool:
-    """Whether a token is a filler, a mark or a note in brackets: kept in the transcript, not counted in scores."""
+    """Whether a token is a filler, punctuation or a note in brackets, which scores ignore."""
     return token in FILLERS or token[0] in "<[(" or not any(c.isalnum() for c in token)
 
 
 def _add_numbers(
     run: list[tuple[str, ...]], end: int, keys: list[str], group: list[int], first_word: list[int]
 ) -> None:
-    """Append a run of words that may spell numbers, which ends before word `end`."""
+    """Append the groups of a run of words that may spell numbers; `end` is the index of the word after it."""
     if not run:
         return
     word = end - len(run)
@@ -122,13 +121,13 @@ def _add_numbers(
 
 @lru_cache(1 << 14)
 def _number_groups(run: tuple[tuple[str, ...], ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
-    """A run of words as (words, tokens) groups, each as small as reading the numbers allows."""
+    """A run of words in the smallest possible groups, as (number of words, tokens)."""
     groups = []
-    whole = read_numbers([piece for word in run for piece in word])
+    whole = read_numbers([token for word in run for token in word])
     while run:
         for size in range(1, len(run) + 1):
-            head = read_numbers([piece for word in run[:size] for piece in word])
-            tail = read_numbers([piece for word in run[size:] for piece in word])
+            head = read_numbers([token for word in run[:size] for token in word])
+            tail = read_numbers([token for word in run[size:] for token in word])
             if head and head + tail == whole:
                 break
         groups.append((size, tuple(head)))
@@ -137,13 +136,13 @@ def _number_groups(run: tuple[tuple[str, ...], ...]) -> tuple[tuple[int, tuple[s
 
 
 @lru_cache(1 << 16)
-def _pieces(text: str, english: bool) -> tuple[tuple[str, ...], bool]:
-    """The tokens of one word before numbers are read, and whether it may be a part of a number."""
-    pieces = _english(text) if english else _folded(text)
-    if not pieces and text.strip():
-        pieces = (text.strip().casefold(),)
-    numeric = english and all(piece in NUMBER_WORDS or any(c.isdigit() for c in piece) for piece in pieces)
-    return pieces, numeric and bool(pieces)
+def _word_tokens(text: str, english: bool) -> tuple[tuple[str, ...], bool]:
+    """The tokens of one word before numbers are read, and whether it may be part of a number."""
+    tokens = _english(text) if english else _folded(text)
+    if not tokens and text.strip():
+        tokens = (text.strip().casefold(),)
+    numeric = english and all(token in NUMBER_WORDS or any(c.isdigit() for c in token) for token in tokens)
+    return tokens, numeric and bool(tokens)
 
 
 def _english(text: str) -> tuple[str, ...]:
@@ -160,7 +159,7 @@ def _english(text: str) -> tuple[str, ...]:
     lowered = re.sub(r"(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])", " ", lowered)
     lowered = re.sub(r"(\d)\s+(st|nd|rd|th|s)\b", r"\1\2", lowered)
     lowered = re.sub(r"[.$¢€£](?!\d)|(?<!\d)%", " ", lowered)
-    return tuple(piece for word in lowered.split() for piece in _characters(_spellings().get(word, word)))
+    return tuple(token for word in lowered.split() for token in _characters(_spellings().get(word, word)))
 
 
 def _symbol(c: str) -> str:
@@ -175,11 +174,11 @@ def _symbol(c: str) -> str:
 def _folded(text: str) -> tuple[str, ...]:
     folded = unicodedata.normalize("NFKC", text).casefold()
     folded = "".join(" " if unicodedata.category(c)[0] in "SPC" else c for c in folded)
-    return tuple(piece for word in folded.split() for piece in _characters(word))
+    return tuple(token for word in folded.split() for token in _characters(word))
 
 
 def _characters(word: str) -> list[str]:
-    """Han, Kana, Thai, Lao, Khmer and Burmese are written without spaces: one token a character."""
+    """One token per character for scripts without spaces (Han, Kana, Thai, Lao, Khmer, Burmese); otherwise the word."""
     return list(word) if word > "\u0dff" and any(_spaceless(c) for c in word) else [word]
 
 
@@ -191,7 +190,7 @@ def _spaceless(c: str) -> bool:
 
 @cache
 def _spellings() -> dict[str, str]:
-    """British to American spelling, as Whisper's normaliser has it."""
+    """American spellings by British ones, from Whisper's normaliser."""
     path = Path(__file__).with_name("spellings.json")
     spellings: dict[str, str] = json.loads(path.read_text("utf-8"))
     return spellings

@@ -1,4 +1,4 @@
-"""Spelled numbers as digits: a port of the number reader in Whisper's English normaliser (MIT, OpenAI)."""
+"""Converts spelled numbers to digits: a port of the number rules in Whisper's English normaliser (MIT, OpenAI)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _AFTER = {
 }  # fmt: skip
 _SIGNS = frozenset("-+£€$¢")
 
-#: Every word that can be a part of a number.
+#: All words that can be part of a number.
 NUMBER_WORDS = frozenset({
     *_DECIMALS, *_SUFFIXED, *_MULTIPLIERS, *_MULTIPLIERS_SUFFIXED, *_BEFORE, *_AFTER,
     "per", "percent", "and", "double", "triple", "point",
@@ -55,19 +55,17 @@ _ARABIC = re.compile(r"\d+(\.\d+)?\Z", re.ASCII)
 
 
 def read_numbers(words: list[str]) -> list[str]:
-    """Tokens with the spelled numbers among them as digits: ["one", "oh", "one"] is ["101"], ["five", "dollars"]
-    ["$5"].
-    """
+    """The tokens with spelled numbers as digits: ["one", "oh", "one"] is ["101"], ["five", "dollars"] is ["$5"]."""
     reader = _Reader(words)
     skip = False
     for position in range(len(words)):
         skip = False if skip else reader.step(position)
     reader.flush()
-    return [{"1": "one", "1s": "ones"}.get(piece, piece) for piece in reader.out]
+    return [{"1": "one", "1s": "ones"}.get(token, token) for token in reader.out]
 
 
 class _Reader:
-    """The state between two words: the number so far (an int, or digits that must stay as they are) and its sign."""
+    """The state between two words: the number so far (an int, or a text of digits with leading zeros) and its sign."""
 
     def __init__(self, words: list[str]) -> None:
         self.words = words
@@ -76,15 +74,17 @@ class _Reader:
         self.prefix = ""
 
     def put(self, token: int | str) -> None:
+        """Append a token, with the sign if there is one, and reset the state."""
         self.out.append(f"{self.prefix}{token}")
         self.value, self.prefix = None, ""
 
     def flush(self) -> None:
+        """Append the number so far, if there is one."""
         if self.value is not None:
             self.put(self.value)
 
     def step(self, position: int) -> bool:
-        """Read one word; True if the next one was read with it."""
+        """Read one word. True if the following word was read with it."""
         word = self.words[position]
         before = self.words[position - 1] if position else ""
         after = self.words[position + 1] if position + 1 < len(self.words) else ""
@@ -120,11 +120,11 @@ class _Reader:
             return
         self.flush()
         self.prefix = word[0] if bare is not word and bare != word else self.prefix
-        # Whisper's rules lose the zeros of "007"; spoken as "oh oh seven" it keeps them.
+        # Whisper's rules drop the zeros of "007" but keep those of "oh oh seven"; here both are kept.
         self.value = int(bare) if "." not in bare and (bare[0] != "0" or bare == "0") else bare
 
     def _joined(self, number: int, before: str) -> int | str:
-        """The number so far with one more part: twenty + five is 25, nineteen + ninety 1990, two + two 22."""
+        """The number so far with another part: "twenty five" is 25, "nineteen ninety" 1990, "two two" 22."""
         value = self.value
         if value is None:
             return number

@@ -1,11 +1,11 @@
-"""A rough key of how an English word sounds, to tell a mishearing from another word."""
+"""A phonetic key of English words, by which words that sound alike are recognized."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-#: Spelling to sound, in order; after Philips' Metaphone (1990), simplified. Vowels fold to "a".
+#: Replacements of spellings by sounds, in order; after Philips' Metaphone (1990), simplified. All vowels become "a".
 _RULES = [
     (re.compile(pattern), sound)
     for pattern, sound in (
@@ -22,7 +22,7 @@ _RULES = [
 
 @lru_cache(1 << 16)
 def sound(word: str) -> str:
-    """The key: consonant classes with the places of vowels; the word itself if it is not in plain letters."""
+    """The key: classes of consonants, and "a" for vowels. The word itself if it is not in ASCII letters."""
     if not word.isascii() or not word.isalpha():
         return word
     key = word
