@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -148,6 +149,7 @@ async def test_an_error_that_no_call_asks_for_is_not_reported_as_lost(worker, mo
     work.end(ValueError("no recording"))
     await renewed()
     assert here._pieces == {}
+    work.result = None  # whose traceback refers to the task
     gc.collect()
 
     assert lost == []
@@ -301,6 +303,28 @@ async def test_no_lease_is_renewed_after_it_was_given_back(worker, database):
 
     database.release = slowly
     await here.close()
+
+    assert await elsewhere.run("k", quick, 1) == "quick"
+
+
+async def test_a_renewal_that_is_under_way_when_closing_is_over_before_leases_are_given_back(worker, database):
+    here, elsewhere, lease, renewals = worker(), worker("elsewhere"), database.lease, []
+    await here.run("k", Work(), 0.001)
+
+    async def sent_already(*of: Any) -> None:
+        """Cancelled or not, PostgreSQL renews the lease a moment later."""
+        renewals.append(of)
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.001)
+            await lease(*of)
+
+    database.lease = sent_already
+    while not renewals:
+        await asyncio.sleep(0.001)
+    await here.close()
+    database.lease = lease
 
     assert await elsewhere.run("k", quick, 1) == "quick"
 
