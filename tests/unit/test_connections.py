@@ -252,6 +252,7 @@ async def test_what_is_no_request_is_a_problem_and_no_traceback(caplog):
         assert "Traceback" not in caplog.text
 
 
+@pytest.mark.hostile
 @on_uvloop
 async def test_pipelined_requests_without_end_are_held_back():
     """Who asks and asks without reading is read no further, and then cut off."""

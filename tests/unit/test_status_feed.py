@@ -201,6 +201,7 @@ async def test_nothing_is_looked_up_when_nobody_watches_any_more(database):
     assert not feeds._feeds
 
 
+@pytest.mark.hostile
 async def test_looks_at_many_jobs_are_few_questions():
     """Two thousand watched jobs, each looked at every two seconds, would be a thousand questions a second."""
     questions = []
