@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-faults bench bench-waiting bench-long bench-reconcile fit-reconciler check format clean
+.PHONY: help install demo up test test-unit test-faults bench bench-waiting bench-long bench-reconcile fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -48,6 +48,9 @@ up: install  ## the whole fleet on this machine, until Ctrl-C
 
 test: install  ## every test, with the real servers it needs: make test ARGS='-k kafka'
 	$(BIN)/pytest $(ARGS)
+
+test-unit: install  ## the quick suite: seconds, no servers, without the slow hostile cases
+	$(BIN)/pytest -n 0 -m 'not hostile and not faults and not bench' tests/unit $(ARGS)
 
 test-faults: install  ## minutes of random faults; a failure prints its seed: make test-faults ARGS='--seed 7'
 	$(BIN)/pytest -n 0 -m faults $(ARGS)

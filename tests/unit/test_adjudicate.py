@@ -177,12 +177,14 @@ WORDS = st.lists(
 )
 
 
+@pytest.mark.hostile
 @settings(max_examples=60, deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_whatever_an_adjudicator_says_every_word_was_heard_and_unanimity_stands(texts, chance):
     harmless([heard(f"r{n}", " ".join(words)) for n, words in enumerate(texts)], chance)
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("folder", ["earnings21", "primock57"])
 def test_also_on_real_calls(folder):
     paths = sorted((CORPORA / folder).glob("*.json.gz"))[:2]

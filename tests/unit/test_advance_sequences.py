@@ -12,6 +12,7 @@ from schemas import topics
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import Job
 from schemas.jobs.transitions import Rows, Written, advance
+from tests.examples import examples
 from tests.unit.test_advance import CELLS, ENDS, NOW, outcome
 
 #: Outcomes in any order, each about the job's run, the run before or the run after. What makes a run is drawn more
@@ -47,7 +48,7 @@ def published(past: list[tuple[Job | None, Job | None, Written]], *names: str) -
     return [orjson.loads(m.value) for *_, written in past for m, _ in written.messages if m.topic in names]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(STEPS)
 def test_versions_only_rise_and_each_is_announced_once(steps):
     past = history(steps)
@@ -57,7 +58,7 @@ def test_versions_only_rise_and_each_is_announced_once(steps):
     assert [status["version"] for status in published(past, topics.STATUS.name)] == list(range(1, len(changes) + 1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(STEPS)
 @example([("create", 0), ("new_requests", 0), ("to_persisting", 0), ("deadline", 0)])
 def test_a_run_goes_forward_and_ends_once_with_one_terminal_event(steps):
@@ -73,7 +74,7 @@ def test_a_run_goes_forward_and_ends_once_with_one_terminal_event(steps):
     assert len(set(ended)) == len(ended)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(STEPS)
 def test_each_recognizer_of_a_run_answers_once_and_one_answer_is_the_last(steps):
     results = published(history(steps), topics.RESULTS.name)

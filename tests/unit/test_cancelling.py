@@ -44,6 +44,25 @@ async def test_a_cancelled_job_ends_once_with_its_reason_and_asks_nobody_any_mor
     assert [row.state for row in await database.requests("t", "j", 1)] == ["failed"]
 
 
+async def test_a_job_that_ended_since_it_was_read_is_not_counted():
+    database = MemoryDatabase(clock=lambda: NOW)
+    await created(database, replace(JOB, status="completed"))
+
+    assert await cancel(database, [JOB], "not needed") == 0
+    assert ends(database) == []
+
+
+async def test_each_run_of_a_job_can_be_cancelled():
+    database = MemoryDatabase(clock=lambda: NOW)
+    await created(database, JOB)
+    await cancel(database, [JOB], "not needed")
+    begun = Outcome(**WHOSE, begin=replace(JOB, run=2))
+    await database.commit([Step("intake", uuid4(), begun)])
+
+    assert await cancel(database, [await database.job("t", "j")], "not needed either") == 1
+    assert ends(database) == ["j", "j"]
+
+
 async def test_jobs_that_have_ended_are_not_cancelled_and_cost_no_transaction():
     class Untouched(MemoryDatabase):
         async def commit(self, steps):

@@ -11,6 +11,7 @@ from agents.text.normalisation.digits import digits_of, joined
 from agents.text.normalisation.normalise import Tokens, tokenise
 from agents.text.reconcile import reconcile
 from schemas.words import Hypothesis, Word
+from tests.examples import examples
 
 NAMES = "zero one two three four five six seven eight nine".split()
 
@@ -69,7 +70,7 @@ def test_two_spellings_of_the_same_digits(one, other):
         assert said(result) == digits, result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(sequences, st.lists(styles, min_size=2, max_size=4), st.booleans(), st.booleans())
 def test_any_digits_in_any_spellings_with_and_without_times_and_fillers(digits, spellings, timed, filler):
     hypotheses = [

@@ -16,6 +16,7 @@ from agents.text.disputed_intervals import CONTEXT_MS, Dispute, disputed_interva
 from agents.text.reconcile import compare
 from schemas.errors import RefusedMedia
 from schemas.words import Hypothesis, Word
+from tests.examples import examples
 
 STEP_MS = 400
 
@@ -133,7 +134,7 @@ def recordings(draw):
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(recordings())
 def test_every_word_was_heard_and_what_two_agreed_on_is_as_it_was(given_):
     *pair, third = given_

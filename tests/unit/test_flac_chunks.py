@@ -59,6 +59,7 @@ def test_it_is_cut_in_the_pause_wherever_that_is(at, seed):
     assert at <= len(first.samples) / LEVELS <= at + 0.4
 
 
+@pytest.mark.hostile
 def test_ten_hours_of_silence():
     levels = np.zeros(36_000 * LEVELS, np.float32)
 
@@ -111,6 +112,7 @@ async def test_asking_several_at_a_time_gives_every_chunk_once(recording):
     assert len(expected) < 6
 
 
+@pytest.mark.hostile
 async def test_a_killed_process_is_transient_and_the_next_goes_on_where_it_was(recording):
     async with FlacChunker(recording) as undisturbed:
         expected = await all_of(undisturbed)
@@ -127,6 +129,7 @@ async def test_a_killed_process_is_transient_and_the_next_goes_on_where_it_was(r
     assert found == expected
 
 
+@pytest.mark.hostile
 async def test_a_process_that_hangs_is_killed(recording):
     async with FlacChunker(recording, stall_s=1.5) as chunker:
         await chunker.next()

@@ -278,6 +278,7 @@ async def test_a_cancelled_or_failed_put_leaves_no_part(store):
         assert files(store.root) == []
 
 
+@pytest.mark.hostile
 @linux
 async def test_no_descriptor_is_left_open_whatever_is_cancelled(store):
     blob = await store.put("acme/file", b"x" * 3_000_000, "text/plain")
@@ -358,6 +359,7 @@ def write_and_kill(folder, after_s):
     return [line.split() for line in lines if line.endswith("\n")]
 
 
+@pytest.mark.hostile
 async def test_a_kill_in_the_middle_of_writing_leaves_no_torn_blob_and_loses_none(tmp_path):
     for number in range(4):
         acked = write_and_kill(tmp_path, after_s=0.03 * number)
@@ -394,6 +396,7 @@ def in_namespace(tmp_path, mount, code):
     return done.stdout
 
 
+@pytest.mark.hostile
 def test_a_full_disk_is_unavailable_says_so_and_keeps_what_was_there(tmp_path):
     out = in_namespace(
         tmp_path,
@@ -428,6 +431,7 @@ def test_a_full_disk_is_unavailable_says_so_and_keeps_what_was_there(tmp_path):
     assert out.count("no room left under") == 2
 
 
+@pytest.mark.hostile
 def test_a_file_system_without_attributes_still_serves(tmp_path):
     out = in_namespace(
         tmp_path,
@@ -451,6 +455,7 @@ def test_a_file_system_without_attributes_still_serves(tmp_path):
     assert out == "served\n"
 
 
+@pytest.mark.hostile
 def test_a_read_only_disk_is_the_operators_to_mend(tmp_path):
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme/file").write_text("x")

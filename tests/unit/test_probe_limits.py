@@ -19,6 +19,8 @@ from tests.unit.test_audio import Opened
 
 need("av")
 
+pytestmark = pytest.mark.hostile
+
 
 def refused(path, **claims):
     with pytest.raises(RefusedMedia) as caught:

@@ -13,6 +13,7 @@ from agents.text.alignment.align import align
 from agents.text.reconcile import reconcile
 from schemas.texts import readable
 from schemas.words import Hypothesis, Word
+from tests.examples import examples
 
 VOCABULARY = "a the cat cats sat can't can not twenty two 22 e-mail e mail um -".split()
 
@@ -45,7 +46,7 @@ def test_every_word_was_heard_by_someone_who_is_named(given_):
             assert reading.text is None or any(reading.text in by_name[name] for name in reading.providers)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(hypotheses)
 def test_the_order_of_recognizers_does_not_matter(given_):
     expected = reconcile(given_)
@@ -200,6 +201,7 @@ def test_quality_tells_what_each_recognizer_was_worth():
     assert quality.expected_word_errors > 0
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     "sides",
     [
@@ -220,6 +222,7 @@ def test_hostile_and_huge_inputs_end_soon(sides):
     assert time.perf_counter() - started < 30
 
 
+@pytest.mark.hostile
 def test_memory_is_linear():
     def peak(words):
         sides = [[f"w{i % 997 + (i % 20 == 0) * k}" for i in range(words)] for k in range(2)]

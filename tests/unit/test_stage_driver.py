@@ -337,7 +337,7 @@ async def test_an_event_that_is_cancelled_at_the_gate_gives_its_slot_back(bench)
 async def test_a_record_that_an_operator_has_skipped_is_not_handled_but_given_up_and_reported(bench):
     it, calls = bench(), []
     it.skipped.rows = [Skip("asr.results", 0, 7, "it kills the worker")]
-    await it.skips.look()
+    await it.skips.refresh()
 
     async def handle(offset: int) -> None:
         calls.append(offset)
@@ -362,7 +362,7 @@ async def test_a_record_can_be_skipped_while_it_waits_for_our_own_servers(bench)
     assert it.acked == []
 
     it.skipped.rows = [Skip("asr.results", 0, 7, "enough")]
-    await it.skips.look()
+    await it.skips.refresh()
     await settled()
 
     assert (it.acked, it.skipped.passed) == ([7], ["reconcile"])

@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from schemas.errors import NotFound
 from schemas.jobs.rows import Job
 from schemas.jobs.status import status_of, status_version
+from tests.examples import examples
 from web.live.statuses import Statuses
 from web.memory import MemoryJobs
 
@@ -177,5 +178,5 @@ class Fleet(RuleBasedStateMachine):
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(100), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -23,7 +23,7 @@ from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import OPEN, Job
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
-from sinks.ports.upkeep import StuckJob
+from sinks.ports.upkeep.stuck_jobs import StuckJob
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 WHOSE = {"tenant_id": "t", "job_id": "j"}
@@ -218,6 +218,7 @@ async def test_while_a_group_is_behind_the_first_notes_are_kept_and_nothing_is_r
 async def test_a_job_that_changed_shortly_before_the_notes_were_taken_is_not_stuck(bench):
     bench.now += timedelta(seconds=61)
     await bench.stuck()
+    bench.now += timedelta(seconds=30)
     await bench.sweeper.look()
     await bench.looks(1)
     assert bench.commits.steps == []
@@ -297,7 +298,7 @@ async def test_an_orphan_of_a_store_that_is_not_configured_any_more_does_not_kee
     await bench.database.intend_blob(("t", "j"), "s3://another/t/j/original.wav")
     bench.now += timedelta(seconds=sweeper.OLD_S + 1)
     with caplog.at_level(logging.WARNING):
-        await bench.sweeper.sweep_blobs()
+        await bench.sweeper.look()
 
     assert [await bench.store.stat(uri) for uri in uris] == [None, None]
     assert bench.database._intents == {}

@@ -134,6 +134,7 @@ async def test_an_answer_that_is_an_error_leaves_the_child_alive(worker):
     assert worker.pid == pid
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(("order", "crashed", "says"), [("crash", True, "SIGSEGV"), ("raise", False, "not foreseen")])
 async def test_a_child_that_dies_says_how_and_the_next_request_gets_another(worker, order, crashed, says):
     with pytest.raises(WorkerDied, match=says) as died:
@@ -143,6 +144,7 @@ async def test_a_child_that_dies_says_how_and_the_next_request_gets_another(work
     assert (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["echo"] == 1
 
 
+@pytest.mark.hostile
 async def test_a_child_that_hangs_is_killed(worker):
     pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
 
@@ -152,6 +154,7 @@ async def test_a_child_that_hangs_is_killed(worker):
     assert gone(pid)
 
 
+@pytest.mark.hostile
 async def test_cancelling_kills_the_child_and_frees_the_next_in_line(worker):
     pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
     at_work = asyncio.Event()
@@ -169,6 +172,7 @@ async def test_cancelling_kills_the_child_and_frees_the_next_in_line(worker):
         await running
 
 
+@pytest.mark.hostile
 async def test_closing_ends_a_child_at_work_and_starts_no_other(worker):
     at_work = asyncio.Event()
     running = asyncio.create_task(
@@ -195,6 +199,7 @@ async def test_a_module_that_does_not_start_is_unavailable_and_says_why():
     await worker.close()
 
 
+@pytest.mark.hostile
 async def test_ctrl_c_does_not_reach_the_child(worker):
     pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
 
@@ -204,6 +209,7 @@ async def test_ctrl_c_does_not_reach_the_child(worker):
     assert os.getsid(pid) != os.getsid(0)
 
 
+@pytest.mark.hostile
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_the_child_stands_back_behind_us(worker):
     await worker.ask({"do": "echo", "say": 1}, stall_s=30)
@@ -212,6 +218,7 @@ async def test_the_child_stands_back_behind_us(worker):
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) == min(ours + NICENESS, 19)
 
 
+@pytest.mark.hostile
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_the_childs_environment_is_a_short_list_and_its_limits_are_low(worker, monkeypatch):
     for name in ("ASSEMBLYAI_API_KEY", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "SMTP_PASSWORD", "ANYTHING_ELSE"):
@@ -229,6 +236,7 @@ async def test_the_childs_environment_is_a_short_list_and_its_limits_are_low(wor
     assert int(itself["status"]["CapEff"], 16) & ~(1 << 2) == 0
 
 
+@pytest.mark.hostile
 @pytest.mark.skipif(sys.platform != "linux", reason="what is given up is Linux's")
 def test_a_child_that_is_taken_over_gets_nowhere():
     program = (
@@ -247,6 +255,7 @@ def test_a_child_that_is_taken_over_gets_nowhere():
     assert [name for name, failure in json.loads(done.stdout).items() if failure is None] == []
 
 
+@pytest.mark.hostile
 async def test_the_child_holds_no_socket_of_ours(worker):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
@@ -256,6 +265,7 @@ async def test_the_child_holds_no_socket_of_ours(worker):
     assert [file for file in files if str(number) in file] == []
 
 
+@pytest.mark.hostile
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_uvloop_the_loop_of_production_does_all_of_it_too():
     async def story():
@@ -276,6 +286,7 @@ def test_uvloop_the_loop_of_production_does_all_of_it_too():
         assert runner.run(story()) == ([], 1, True)
 
 
+@pytest.mark.hostile
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("order", ["echo", "sleep"])
 def test_the_child_dies_with_its_parent_idle_or_at_work(order):

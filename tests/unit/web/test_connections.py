@@ -253,6 +253,7 @@ async def test_bytes_that_are_not_http_are_answered_with_a_problem_and_no_traceb
         assert "Traceback" not in caplog.text
 
 
+@pytest.mark.hostile
 @on_uvloop
 async def test_endless_pipelined_requests_are_not_buffered():
     """Who asks and asks without reading is read no further, and then cut off."""

@@ -201,6 +201,7 @@ async def test_polling_ends_with_the_last_subscription(database):
     assert not feeds._feeds
 
 
+@pytest.mark.hostile
 async def test_queries_for_many_jobs_are_coalesced():
     """Two thousand watched jobs, each looked at every two seconds, would be a thousand questions a second."""
     questions = []
