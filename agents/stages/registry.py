@@ -33,30 +33,33 @@ RELAY = "relay"
 ENRICHMENTS = "enrichments"
 
 
-def stages(recognizers: Iterable[str], enrichments: Sequence[str] | None = None) -> tuple[StageSpec, ...]:
+def stages(recognizers: Iterable[str], kinds: Sequence[str] | None = None) -> tuple[StageSpec, ...]:
     """The stages of a fleet with these recognizers and kinds of enrichment (None: all that there are).
 
     Raises:
         SettingsError: there is no such kind of enrichment.
     """
-    kinds = [spec.enrichment for spec in STAGES if spec.enrichment]
-    if unknown := [kind for kind in enrichments or () if kind not in kinds]:
-        raise SettingsError(
-            f"CONCORD_ENRICHMENTS: there is no {', '.join(unknown)}; there are {', '.join(kinds)}, or none"
-        )
-    wanted = kinds if enrichments is None else enrichments
+    if unknown := [kind for kind in kinds or () if kind not in enrichments()]:
+        there = ", ".join(enrichments())
+        raise SettingsError(f"CONCORD_ENRICHMENTS: there is no {', '.join(unknown)}; there are {there}, or none")
+    wanted = enrichments() if kinds is None else kinds
+    used = [spec for spec in STAGES if spec.enrichment is None or spec.enrichment in wanted]
     names = tuple(recognizers)
-    return tuple(
-        one
-        for spec in STAGES
-        if spec.enrichment is None or spec.enrichment in wanted
-        for one in ([spec.for_recognizer(name) for name in names] if spec.per_recognizer else [spec])
-    )
+    return tuple(one for spec in used for one in _instances(spec, names))
 
 
-def roles(recognizers: Iterable[str], enrichments: Sequence[str] | None = None) -> tuple[str, ...]:
+def _instances(spec: StageSpec, recognizers: Iterable[str]) -> list[StageSpec]:
+    return [spec.for_recognizer(name) for name in recognizers] if spec.per_recognizer else [spec]
+
+
+def enrichments() -> tuple[str, ...]:
+    """Every kind of enrichment that there is."""
+    return tuple(spec.enrichment for spec in STAGES if spec.enrichment)
+
+
+def roles(recognizers: Iterable[str], kinds: Sequence[str] | None = None) -> tuple[str, ...]:
     """Everything that `concord worker` can be; `concord up` is all of it."""
-    return (*(spec.name for spec in stages(recognizers, enrichments)), RELAY)
+    return (*(spec.name for spec in stages(recognizers, kinds)), RELAY)
 
 
 def all_topics(recognizers: Iterable[str]) -> tuple[Topic, ...]:

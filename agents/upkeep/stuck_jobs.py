@@ -13,7 +13,7 @@ from schemas import ids, topics
 from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
 from schemas.events.audio import AudioFetch
 from schemas.jobs.outcome import Failure, Later, Outcome, Step, end_of_failed, failed_progress
-from schemas.jobs.rows import Job, Status
+from schemas.jobs.rows import STAGE_OF, Job
 from sinks.ports.upkeep.stuck_jobs import StuckJob
 
 #: The stage's name of these steps, in the inbox and the audit log.
@@ -21,14 +21,6 @@ NAME: Final = "sweeper"
 
 #: How often a job is put on its way again before it ends.
 TRIES: Final = 3
-
-#: By status, the stage whose events move such a job on.
-STAGES: Final[dict[Status, str]] = {
-    "uploaded": "intake",
-    "transcribing": "transcribe",
-    "reconciling": "reconcile",
-    "persisting": "persist",
-}
 
 
 def revived(stuck: StuckJob, deadline_s: float) -> Step:
@@ -62,7 +54,7 @@ def _ended(stuck: StuckJob) -> Outcome:
     reason = f"nothing has moved this job on from `{job.status}`, although its work was asked for {TRIES} times more"
     if job.status == "transcribing" and stuck.providers:
         return Outcome(give_up=reason, audit="failed", error=reason)  # it goes on with those that have answered
-    stage = STAGES[job.status]
+    stage = STAGE_OF[job.status]
     failure = Failure(reason, "stuck", TRIES)
     return Outcome(
         progress=failed_progress(job.run, stage, failure),

@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol
 from aiokafka.errors import KafkaError
 
 from agents.upkeep.stuck_enrichments import revived_enrichment
-from agents.upkeep.stuck_jobs import STAGES, revived
+from agents.upkeep.stuck_jobs import revived
 from schemas import topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.jobs.outcome import Step
-from schemas.jobs.rows import Status
+from schemas.jobs.rows import STAGE_OF, Status
 from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
 from sinks.ports.leases import Leases
@@ -114,7 +114,7 @@ class Sweeper:
         Jobs of a status are revived in the first round in which their groups have passed the ends that an earlier
         round has read. Raises Unavailable, KafkaError and TimeoutError.
         """
-        for status in STAGES:
+        for status in STAGE_OF:
             if before := await self._passed(status, self.groups(status)):
                 await self.revive(status, before)
         for kind in self.enrichments:

@@ -24,6 +24,14 @@ TERMINAL: Final = frozenset({"completed", "failed"})
 #: Those of jobs that have not ended.
 OPEN: Final = tuple(status for status in ORDER if status not in TERMINAL)
 
+#: The stage that works on a job, by the job's status; so also the order of a run's stages. Recognizers share one.
+STAGE_OF: Final[Mapping[Status, str]] = {
+    "uploaded": "intake",
+    "transcribing": "transcribe",
+    "reconciling": "reconcile",
+    "persisting": "persist",
+}
+
 
 #: "intended": sent, or about to be, and its answer is not known. "parked": the same, and the provider's list does not
 #: tell, so that a person has to decide.

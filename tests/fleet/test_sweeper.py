@@ -5,11 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from agents.upkeep.stuck_jobs import STAGES, TRIES
+from agents.upkeep.stuck_jobs import TRIES
 from agents.upkeep.sweeper import Sweeper
 from schemas import topics
 from schemas.jobs.outcome import Outcome, Step
-from schemas.jobs.rows import Job
+from schemas.jobs.rows import STAGE_OF, Job
 from tests.fleet.conftest import J, Speaker, recording
 
 
@@ -89,7 +89,7 @@ async def stops_in(told, status):
     raise AssertionError(f"never {status}")
 
 
-@pytest.mark.parametrize("status", STAGES)
+@pytest.mark.parametrize("status", STAGE_OF)
 async def test_a_job_whose_events_are_lost_goes_on(swept, status):
     told, sweeper, _ = swept()
     await stops_in(told, status)
@@ -100,7 +100,7 @@ async def test_a_job_whose_events_are_lost_goes_on(swept, status):
     assert told.terminal() == [("persisted", J, 1)]
 
 
-@pytest.mark.parametrize("status", STAGES)
+@pytest.mark.parametrize("status", STAGE_OF)
 async def test_a_job_that_cannot_be_moved_ends_with_a_reason(swept, status):
     told, sweeper, _ = swept()
     await stops_in(told, status)

@@ -14,13 +14,13 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from agents.upkeep import sweeper
-from agents.upkeep.stuck_jobs import STAGES, TRIES, revived
+from agents.upkeep.stuck_jobs import TRIES, revived
 from agents.upkeep.sweeper import Sweeper
 from schemas import topics
 from schemas.errors import Unavailable
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Step
-from schemas.jobs.rows import OPEN, Job
+from schemas.jobs.rows import OPEN, STAGE_OF, Job
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
 from sinks.ports.upkeep.stuck_jobs import StuckJob
@@ -46,7 +46,7 @@ REVIVED = [
 
 
 def test_every_open_status_is_swept():
-    assert {status for status, *_ in REVIVED} == set(STAGES) == set(OPEN)
+    assert {status for status, *_ in REVIVED} == set(STAGE_OF) == set(OPEN)
 
 
 @pytest.mark.parametrize("times", range(TRIES))
@@ -70,7 +70,7 @@ def test_a_job_that_was_put_on_its_way_in_vain_ends(status, silent, without_dead
     if end == "goes on":
         assert (outcome.give_up, outcome.progress, outcome.later) == (outcome.error, None, ())
     else:
-        assert (outcome.progress.status, outcome.progress.stage) == ("failed", STAGES[status])
+        assert (outcome.progress.status, outcome.progress.stage) == ("failed", STAGE_OF[status])
         assert outcome.progress.columns == {"code": "stuck"}
         assert [later.topic for later in outcome.later] == [topics.FAILED.name, topics.PERSIST_DUE.name]
 
@@ -184,7 +184,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("status", STAGES)
+@pytest.mark.parametrize("status", STAGE_OF)
 def test_the_groups_that_jobs_of_a_status_wait_for(bench, status):
     assert bench.sweeper.groups(status) == GROUPS[status]
 

@@ -46,7 +46,8 @@ function showJob(job, signal) {
     ENDED.has(job.status) ? null : make("progress", { value: job.progress, max: 1, "aria-label": "Progress" }),
     job.reason ? make("p", { class: "reason" }, job.reason) : null,
   );
-  $("steps").replaceChildren(...Object.entries(job.steps).map(([name, step]) => showStep(name, step)));
+  const made = Object.entries(job.enrichment ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
+  $("steps").replaceChildren(...[...Object.entries(job.steps), ...made].map(([name, step]) => showStep(name, step)));
   if (job.links.transcript && transcribed !== job.run && (job.status === "completed" || !transcribed)) showTranscript(job, signal);
 }
 
@@ -56,7 +57,7 @@ async function showTranscript(job, signal) {
   if (!signal.aborted) transcribed = run;
 }
 
-const STATES = { done: "✓ done", failed: "✕ failed", running: "● running", retrying: "↻ retrying", waiting: "○ waiting" };
+const STATES = { done: "✓ done", failed: "✕ failed", running: "● running", retrying: "↻ retrying", waiting: "○ waiting", pending: "○ pending" };
 
 function showStep(name, step) {
   const [stage, ...recognizer] = name.split(".");

@@ -17,7 +17,7 @@ from agents.stages.track import key_of, newest
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.ids import job_key
-from schemas.jobs.rows import TERMINAL
+from schemas.jobs.rows import STAGE_OF, TERMINAL
 from schemas.jobs.status import status_of
 from schemas.printable import LINE, printable
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 
     from agents.runtime.kafka.client import Kafka
-    from schemas.events.job import JobStatus, StepState
+    from schemas.events.job import EnrichmentStatus, JobStatus, StepState
     from schemas.ids import Key
     from schemas.jobs.rows import Job
 
@@ -38,10 +38,10 @@ REDRAW_S, ASK_S = 0.25, 0.5
 #: Seconds for which the database may be unavailable.
 PATIENCE_S = 30.0
 
-#: The stages of a run in their order; the recognizers are between the first two.
-_STAGES = ("intake", "reconcile", "persist")
+#: The stages of a run in their order.
+_STAGES = tuple(STAGE_OF.values())
 
-_MARKS = {"done": "✓", "failed": "✗", "retrying": "↻", "running": "…", "waiting": "·"}
+_MARKS = {"done": "✓", "failed": "✗", "retrying": "↻", "running": "…", "waiting": "·", "pending": "·"}
 _BLOCKS = " ▏▎▍▌▋▊▉"
 
 
@@ -50,8 +50,14 @@ def printable_status(status: JobStatus) -> JobStatus:
     steps = {
         printable(name): step.model_copy(update={"error": _one_line(step.error)}) for name, step in status.steps.items()
     }
+    enrichment = {
+        printable(kind): one.model_copy(update={"error": _one_line(one.error)})
+        for kind, one in status.enrichment.items()
+    }
     names = {name: printable(getattr(status, name)) for name in ("tenant_id", "job_id", "filename")}
-    return status.model_copy(update=names | {"steps": steps, "reason": _one_line(status.reason)})
+    return status.model_copy(
+        update=names | {"steps": steps, "enrichment": enrichment, "reason": _one_line(status.reason)}
+    )
 
 
 def _one_line(text: str | None) -> str | None:
@@ -65,7 +71,7 @@ def bar(share: float, width: int = 20) -> str:
     return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(width)
 
 
-def seconds(step: StepState, now: datetime) -> float | None:
+def seconds(step: StepState | EnrichmentStatus, now: datetime) -> float | None:
     """How long a step took, or has taken until now."""
     if step.started_at is None:
         return None
@@ -74,9 +80,12 @@ def seconds(step: StepState, now: datetime) -> float | None:
 
 def steps_of(status: JobStatus) -> list[tuple[str, StepState]]:
     """The steps that have started, in the order of the pipeline."""
-    recognizers = sorted(name for name in status.steps if name not in _STAGES)
-    order = [_STAGES[0], *recognizers, *_STAGES[1:]]
-    return [(name, status.steps[name]) for name in order if name in status.steps]
+
+    def position(name: str) -> tuple[int, str]:
+        stage = name.partition(".")[0]
+        return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES)), name
+
+    return [(name, status.steps[name]) for name in sorted(status.steps, key=position)]
 
 
 def short_step(name: str, step: StepState, now: datetime) -> str:
@@ -109,6 +118,9 @@ def table(status: JobStatus, now: datetime) -> str:
     rows.append(f"since {_time(status.created_at)}, last change {_time(status.updated_at)}")
     rows += ["", f"  {'step':<28} {'state':<13} {'started':<20} {'seconds':>8} {'tries':>6}"]
     rows += [_step_row(name, step, now) for name, step in steps_of(status)]
+    if status.enrichment:
+        rows += ["", f"  {'made of the transcript':<28} {'state':<13} {'started':<20} {'seconds':>8} {'tries':>6}"]
+        rows += [_step_row(kind, step, now) for kind, step in sorted(status.enrichment.items())]
     if status.reason:
         rows += [
             "",
@@ -118,10 +130,11 @@ def table(status: JobStatus, now: datetime) -> str:
     return "\n".join(rows)
 
 
-def _step_row(name: str, step: StepState, now: datetime) -> str:
+def _step_row(name: str, step: StepState | EnrichmentStatus, now: datetime) -> str:
     duration_s = seconds(step, now)
     duration = f"{duration_s:8.1f}" if duration_s is not None else " " * 8
-    share = f" {step.progress:.0%}" if step.state == "running" and step.progress is not None else ""
+    progress = getattr(step, "progress", None)
+    share = f" {progress:.0%}" if step.state == "running" and progress is not None else ""
     state = f"{_MARKS[step.state]} {name:<28} {step.state + share:<13}"
     row = f"{state} {_time(step.started_at):<20} {duration} {step.attempts or '':>6}"
     return f"{row}  {step.error}" if step.error else row

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agents.commands.operations.dead_letters import source_topic
+from agents.stages import registry
 from schemas import ids, topics
 from schemas.envelope import Headers, Record
 from schemas.events.job import JobReprocess
@@ -38,6 +39,8 @@ def plan_replay(letter: Record, job: Job | None, *, skip_completed: bool = False
         return Replay(None, f"not put back, its value is the bytes of a {contents} that could not be read")
     if "value" in (letter.header("dlq-truncated") or "").split(","):
         return Replay(None, f"not put back, only a part of its {letter.header('dlq-value-length')} bytes was kept")
+    if (kind := letter.header("dlq-stage")) in registry.enrichments():
+        return _plan_enrichment(letter, job, kind, skip_done=skip_completed)
     if skip_completed and job is not None and job.status == "completed":
         return Replay(None, f"skipped, job {job.job_id} has been completed meanwhile")
     if job is not None and job.status == "failed":
@@ -45,6 +48,14 @@ def plan_replay(letter: Record, job: Job | None, *, skip_completed: bool = False
         summary = f"job {job.job_id} failed: run {job.run + 1} asked for on {topics.INTAKE_DUE.name}"
         return Replay(reprocess(letter, job), summary)
     return Replay(restored(letter), f"put back on {topic}")
+
+
+def _plan_enrichment(letter: Record, job: Job | None, kind: str, *, skip_done: bool) -> Replay:
+    """To the topic of its own stage: others subscribe to the letter's, and must not get the event twice."""
+    status = job.enrichment.get(kind) if job is not None else None
+    if skip_done and status is not None and status.state == "done":
+        return Replay(None, f"skipped, the {kind} has been made meanwhile")
+    return Replay(restored(letter, f"{kind}.due"), f"put back on {kind}.due")
 
 
 def reprocess(record: Record, job: Job) -> Message:
@@ -56,13 +67,15 @@ def reprocess(record: Record, job: Job) -> Message:
     return message(topics.INTAKE_DUE.name, request, id=id, now=datetime.now(UTC), kind="job.reprocess")
 
 
-def restored(letter: Record) -> Message:
-    """The record that was given up, for its original topic: key and value unchanged, its replays counted."""
+def restored(letter: Record, topic: str | None = None) -> Message:
+    """The record that was given up, for its original topic or another one: key and value unchanged, its replays
+    counted.
+    """
     kept = tuple((name, value) for name, value in letter.headers if not name.startswith(_NOT_REPLAYED))
     text = letter.header("ce_replay") or "0"
     count = (int(text) if text.isdecimal() and len(text) < 7 else 0) + 1
     headers: Headers = (*kept, ("ce_replay", str(count).encode()))
-    return Message(_id_of(letter), source_topic(letter), letter.key, letter.value, headers)
+    return Message(_id_of(letter), topic or source_topic(letter), letter.key, letter.value, headers)
 
 
 def _id_of(letter: Record) -> UUID:

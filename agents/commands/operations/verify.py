@@ -13,9 +13,8 @@ import orjson
 from agents.commands import reach
 from agents.commands.arguments import positive
 from agents.runtime.kafka.group_positions import GroupPositions
-from agents.upkeep.stuck_jobs import STAGES
 from agents.upkeep.sweeper import Sweeper
-from schemas.jobs.rows import TERMINAL
+from schemas.jobs.rows import STAGE_OF, TERMINAL
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class _Committer:
 
 async def _repair(sweeper: Sweeper) -> None:
     """Revive jobs that stand still, unless their event may still be unread in Kafka."""
-    for status in STAGES:
+    for status in STAGE_OF:
         groups = sweeper.groups(status)
         at = await sweeper.database.now()
         ends = await sweeper.positions.ends({topic for topics in groups.values() for topic in topics})
@@ -129,7 +128,7 @@ async def find_faults(
     Raises Unavailable when PostgreSQL or the blob store cannot be reached.
     """
     before = await database.now() - timedelta(seconds=IDLE_S)
-    for status in STAGES:
+    for status in STAGE_OF:
         for stuck in await database.stuck_jobs(status, before, limit):
             since = f"{stuck.job.updated_at:%Y-%m-%d %H:%M:%S}" if stuck.job.updated_at else "long"
             text = f"`{status}` since {since}; revived {stuck.times} times"

@@ -8,15 +8,13 @@ from urllib.parse import quote
 from pydantic import Field
 
 from schemas.events.job import JobStatus, StepState
-from schemas.jobs.rows import ORDER, TERMINAL
+from schemas.jobs.rows import STAGE_OF, TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Stages in the order in which a run goes through them; recognizers share one place.
-_PIPELINE: Final = ("intake", "transcribe", "reconcile", "persist")
-#: The stage that works on a job, by the job's status.
-_STAGE_OF_STATUS: Final = dict(zip(ORDER, _PIPELINE, strict=False))
+#: Stages in the order in which a run goes through them; recognizers share one.
+_PIPELINE: Final = tuple(STAGE_OF.values())
 
 
 class JobView(JobStatus):
@@ -74,7 +72,7 @@ def stage_of(status: JobStatus) -> str | None:
             if step.state == "failed"
         ]
         return max(failed)[1] if failed else None
-    return _STAGE_OF_STATUS.get(status.status)
+    return STAGE_OF.get(status.status)
 
 
 def _steps(status: JobStatus) -> dict[str, StepState]:
