@@ -18,6 +18,9 @@ from agents.fleet.file_limit import MOST, raise_file_limit
 from web.connections import BoundedSite, Bounds
 from web.problems import as_problems
 
+#: Hostile clients: each test waits for a bound to be reached.
+pytestmark = pytest.mark.hostile
+
 SMALL = Bounds(connections=8, per_client=5, head_s=0.4, head_bytes=4096, idle_s=0.8, stalled_s=0.4)
 STATUS = b"GET /status HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -252,7 +255,6 @@ async def test_what_is_no_request_is_a_problem_and_no_traceback(caplog):
         assert "Traceback" not in caplog.text
 
 
-@pytest.mark.hostile
 @on_uvloop
 async def test_pipelined_requests_without_end_are_held_back():
     """Who asks and asks without reading is read no further, and then cut off."""

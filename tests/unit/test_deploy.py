@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -32,6 +33,9 @@ ROLES = {
     "track": (),
     "relay": (),
 }
+
+#: The package reads its definitions, megabytes of JSON, for each object anew.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 ENVIRONMENT = {name for name, _ in variables()}
 
