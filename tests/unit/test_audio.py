@@ -221,7 +221,9 @@ def test_a_recording_with_a_third_overwritten_is_refused(tmp_path, name):
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", ["s16.wav", "24-bit.flac", "a.mp3", "a.m4a", "a.ogg", "a.webm", "a.aac", "a.aiff"])
-@pytest.mark.parametrize("junk", [b"TAG" + bytes(125), b"<p>thank you</p>" * 100, bytes(3000)])
+@pytest.mark.parametrize(
+    "junk", [b"TAG" + bytes(125), b"<p>thank you</p>" * 100, bytes(3000)], ids=["ID3v1", "a page", "zeros"]
+)
 def test_junk_at_the_end_is_forgiven(tmp_path, name, junk):
     path = encode(tmp_path / name, tone(6), KINDS[name])
     path.write_bytes(path.read_bytes() + junk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -33,6 +34,9 @@ ROLES = {
     **{spec.name: [] for spec in STAGES if spec.table},
     "relay": [],
 }
+
+#: The package reads its definitions, megabytes of JSON, for each object anew.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 ENVIRONMENT = {name for name, _ in variables()}
 

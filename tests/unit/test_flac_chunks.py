@@ -16,6 +16,7 @@ from agents.media.decoding.chunks import split
 from agents.media.decoding.decoder import decode
 from agents.media.flac_chunks import LONGEST_S, RATE, SHORTEST_S, FlacChunker, flac
 from schemas.errors import RefusedMedia, Transient
+from tests.examples import examples
 
 #: Hertz: levels instead of sound. The cutter does not know the difference, and ten hours are nothing.
 LEVELS = 100
@@ -40,7 +41,7 @@ def noise(seconds, seed):
     return np.random.default_rng(seed).uniform(-1, 1, round(seconds * LEVELS)).astype(np.float32)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seconds=st.floats(0.01, 600), portion=st.integers(1, 9000), seed=st.integers(0, 99), loud=st.floats(0, 1))
 def test_the_chunks_are_the_recording_and_have_lengths_in_bounds(seconds, portion, seed, loud):
     levels = noise(seconds + 0.01, seed) * np.float32(loud)
@@ -48,7 +49,7 @@ def test_the_chunks_are_the_recording_and_have_lengths_in_bounds(seconds, portio
     check(levels, chunks_of(levels, portion))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(at=st.floats(30.2, 54.4), seed=st.integers(0, 99))
 def test_it_is_cut_in_the_pause_wherever_that_is(at, seed):
     levels = noise(70, seed)

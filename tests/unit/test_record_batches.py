@@ -174,6 +174,7 @@ def test_key_and_value_are_kept_when_headers_make_no_sense(more):
     assert record.headers == ((("h", b"1"),) if more.get("header_count") != -1 else ())
 
 
+@pytest.mark.hostile
 def test_headers_without_number_are_cut():
     (record,) = flawed(Batch((Rec(b"v", headers=((b"h", b""),) * 300_000),)).encode())
 

@@ -19,6 +19,9 @@ from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
 from web.problems import problem_middleware
 
+#: Hostile clients: each test waits for a bound to be reached.
+pytestmark = pytest.mark.hostile
+
 SMALL = Bounds(connections=8, per_client=5, head_s=0.4, head_bytes=4096, idle_s=0.8, stalled_s=0.4)
 STATUS = b"GET /status HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -253,7 +256,6 @@ async def test_bytes_that_are_not_http_are_answered_with_a_problem_and_no_traceb
         assert "Traceback" not in caplog.text
 
 
-@pytest.mark.hostile
 @on_uvloop
 async def test_endless_pipelined_requests_are_not_buffered():
     """Who asks and asks without reading is read no further, and then cut off."""
