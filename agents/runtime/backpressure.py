@@ -23,8 +23,6 @@ LATE_S = 0.0005
 NEWEST = 0.25
 #: Seconds between two measurements; events that each good one releases, and events released at most after a pause.
 TICK_S, STEP, BURST = 0.002, 1, 2
-#: With more than so many events waiting, the process is behind.
-BEHIND = 16
 #: So many events run whatever the lag: other processes on the machine may cause it, and waiting would not reduce it.
 ALWAYS = 2
 
@@ -45,8 +43,10 @@ class Backpressure:
 
     @property
     def behind(self) -> bool:
-        """Whether more events with a rank wait than this process can start soon."""
-        return len(self._ranked) > BEHIND
+        """Whether the event loop lags while more new work waits. Each driver waits here with one event at a time, so the
+        number of waiting events says nothing.
+        """
+        return bool(self._new) and self._lag_s > LATE_S
 
     async def enter(self, rank: int | None) -> None:
         """Wait until an event of this rank may start. Lower ranks are started first, and equal ones in order of

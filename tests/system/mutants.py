@@ -44,7 +44,7 @@ def no_inbox() -> None:
 
 def no_fencing() -> None:
     """A claim is given to whoever asks, and an old one may still write."""
-    _edit("claim", "AND (claimed_until IS NULL OR claimed_until < clock_timestamp())", "")
+    _edit("claim", "WHERE state = 'waiting'", "WHERE state IN ('waiting', 'intended')")
     allowed = transitions._request_allowed
 
     def whoever(outcome: Outcome, job: Job, rows: transitions.Rows) -> bool:
