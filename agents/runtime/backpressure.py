@@ -43,8 +43,8 @@ class Backpressure:
 
     @property
     def behind(self) -> bool:
-        """Whether the event loop lags while more new work waits. Each driver waits here with one event at a time, so the
-        number of waiting events says nothing.
+        """Whether the event loop lags while more new work waits. Each driver waits here with one event at a time, so
+        the number of waiting events says nothing.
         """
         return bool(self._new) and self._lag_s > LATE_S
 

@@ -116,8 +116,9 @@ def _terminal(verdict: Verdict, publisher: Publisher, downstream: Downstream, wh
 def _enrichments(verdict: Verdict, tap: Tap) -> None:
     """One event ends each enrichment of a run."""
     ends: Counter[tuple[str, int, str]] = Counter()
+    announced = {topic.name for spec in registry.STAGES if spec.enrichment for topic in spec.publishes}
     for (topic, _, _), record in tap.records.items():
-        if topic in (topics.DOCUMENT.name, topics.ENRICHMENT_FAILED.name):
+        if topic in announced:
             event = json.loads(record.value)
             ends[event["job_id"], event["run"], event["kind"]] += 1
     verdict.duplicated += [f"{run}: {count} events end it" for run, count in ends.items() if count > 1]

@@ -16,7 +16,7 @@ import promql_parser
 import pytest
 import yaml
 
-from agents.fleet.settings import variables
+from agents.fleet.settings import Settings, variables
 from agents.runtime.metrics import Metrics
 from agents.stages import registry
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 BASE, OVERLAY = ROOT / "k8s/base", ROOT / "k8s/overlays/example"
 RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
 
-STAGES = registry.stages(RECOGNIZERS)
+STAGES = registry.stages(RECOGNIZERS, Settings.model_fields["enrichments"].default)
 
 #: Role to the consumer groups and topics on which it waits. What keeps a table, and the relay, are not scaled by lag;
 #: stages that enrich transcripts share a deployment.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 from urllib.parse import quote
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import BaseModel, Field, create_model
 
 from schemas.errors import NotFound
 from schemas.events.base import Data
+from schemas.jobs.rows import Transcript
 from schemas.words import Reconciliation
 from web.live.job_lookup import find_job, job_key
 from web.parameters import WholeNumber
@@ -18,7 +20,7 @@ from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
-    from schemas.jobs.rows import Job, Transcript
+    from schemas.jobs.rows import Job
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.connections.caller_limit import CallerLimit
@@ -33,25 +35,29 @@ class TranscriptParameters(JobSelector):
     run: Annotated[int, WholeNumber(MAX_RUN)] | None = Field(None, description="default: the newest")
 
 
-class TranscriptView(Data):
-    """The transcript for people to read; what each recognizer heard is behind `links.raw`."""
+#: Columns that are not shown: where the store keeps what the links lead to.
+_HIDDEN: Final = frozenset({"raw_transcript_uri", "agent_optimized_uri"})
 
-    tenant_id: str
-    job_id: str
-    run: int
-    text: str
-    words: int
-    speakers: list[str]
-    segments: list[dict[str, Any]] = Field(description="start_ms, end_ms, speaker, text, confidence of each, in order")
-    language: str | None
-    confidence: float | None
-    agreement: float | None
-    method: str
-    provider_confidences: dict[str, float | None]
-    reconciliation_notes: list[str]
-    quality: dict[str, Any]
-    duration_ms: int | None
-    links: dict[str, str]
+_SEGMENTS: Final = Field(description="start_ms, end_ms, speaker, text, confidence of each, in order")
+
+
+def _shown() -> dict[str, Any]:
+    """The other columns, as fields of a model: a new column is shown without another list that names it."""
+    types = get_type_hints(Transcript)
+    columns = {
+        column.name: (types[column.name], Field(... if column.default is MISSING else column.default))
+        for column in fields(Transcript)
+        if column.name not in _HIDDEN
+    }
+    return columns | {"segments": (types["segments"], _SEGMENTS), "links": (dict[str, str], ...)}
+
+
+TranscriptView = create_model(
+    "TranscriptView",
+    __base__=Data,
+    __doc__="The transcript for people to read; what each recognizer heard is behind `links.raw`.",
+    **_shown(),
+)
 
 
 _EXAMPLE: Final = {
@@ -156,7 +162,7 @@ class Transcripts:
         return transcript
 
 
-def transcript_view(transcript: Transcript, *, operator: bool = False) -> TranscriptView:
+def transcript_view(transcript: Transcript, *, operator: bool = False) -> BaseModel:
     """The row without the URIs of its blobs."""
     job, tenant = f"/jobs/{quote(transcript.job_id)}", f"tenant={quote(transcript.tenant_id)}" if operator else ""
     values = {name: getattr(transcript, name) for name in TranscriptView.model_fields if name != "links"}
