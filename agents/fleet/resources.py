@@ -112,7 +112,7 @@ class StageResources:
         self.on_close(self.paid.close)  # before the adjudicator: what is asked at this moment is answered
         return SpanAdjudicator(adjudicator, self.database, fleet.settings.gemini_spans, fleet.metrics, paid=self.paid)
 
-    def run_beside(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    def run_in_background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Keep `run` running beside the stages."""
         self.fleet.beside[name] = run
 
