@@ -1,1 +1,1 @@
-"""From settings to a running worker: the one composition root."""
+"""Builds a running worker from its settings; `build` is the only composition root."""

@@ -1,5 +1,5 @@
-"""The composition root: from settings to a running fleet. Everything is built here, handed in, and closed in
-reverse.
+"""The composition root: builds a running fleet from its settings. Everything is constructed here, passed as arguments,
+and closed in reverse order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import gc
 import logging
 import shutil
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -18,8 +19,11 @@ import faust
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsistencyError
 
+from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER, observe
+from agents.fleet.http import listen, serve_http, url_of
 from agents.fleet.resources import StageResources
+from agents.fleet.servers import dsn_of, kafka_of, open_store
 from agents.fleet.settings import Settings
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Backpressure
@@ -46,94 +50,109 @@ from sinks.postgres.reader import Reader
 
 if TYPE_CHECKING:
     from sinks.blobs.fallback import FallbackStore
-from agents.fleet.fleet import Fleet
-from agents.fleet.http import listen, serve_http, url_of
-from agents.fleet.servers import dsn_of, kafka_of, open_store
 
 log = logging.getLogger(__name__)
 
 
-#: Seconds that stopping may take, before what is still in flight is left to be delivered again.
+#: Seconds that stopping may take. Events that are still handled after that are delivered again.
 STOP_S = 8.0
+
+#: By name, what a worker runs in the background; none of them returns.
+_Background = dict[str, Callable[[], Awaitable[None]]]
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, wanted: Sequence[str]) -> AsyncIterator[Fleet]:
-    """Build the wanted roles, start them, and at the end stop them: what is in flight finishes or is handed back."""
-    wanted = _roles(settings, wanted)
+async def running(settings: Settings, roles: Sequence[str]) -> AsyncIterator[Fleet]:
+    """Build and start the roles; stop them at the end. Events that are being handled then are completed, or are
+    delivered again to another worker.
+
+    Raises:
+        SettingsError: A role does not exist, or a setting that one of them needs is missing or invalid.
+        Unavailable: Kafka or PostgreSQL does not answer.
+    """
+    roles = _resolved(settings, roles)
     kafka, dsn = kafka_of(settings), dsn_of(settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(temporary_files())
-        listening = stack.enter_context(listen(settings, must="track" in wanted))
+        listening = stack.enter_context(listen(settings, must="track" in roles))
         await migrate(dsn)
-        try:
-            ensured = await ensure(kafka, registry.layouts(kafka, settings.recognizers))
-        except KafkaError as exc:
-            raise Unavailable(f"Kafka at {kafka.bootstrap_servers} does not answer ({type(exc).__name__})") from exc
-        if ensured.created:
-            log.info("created %d topics", len(ensured.created))
-        for fault in ensured.faults:
-            log.warning("the topic %s %s: %s", fault.topic, fault.problem, fault.advice)
-        pool = await connect_pool(dsn)
-        database = Postgres(pool, shards=settings.relay_shards)
-        stack.push_async_callback(database.close)
-        operations = PostgresOperations(pool)
-        store = open_store(settings)
-        stack.push_async_callback(store.close)
-        if set(wanted) - {"relay"}:  # which has no use for it
-            await _answers(store)
-        # A pool of their own: however much people read, it never keeps a stage waiting.
-        reading = await connect_pool(dsn)
-        stack.callback(reading.terminate)
-        fleet = Fleet(
-            settings,
-            tuple(wanted),
-            Metrics(settings.prices),
-            database,
-            store,
-            Reader(reading),
-            url_of(settings, listening),
-            operations,
-            Skips(operations),
-        )
-        stack.push_async_callback(fleet.paid.close)
-        await fleet.skips.refresh()
-        PartitionRecords.skipped = fleet.skips
-        committer = fleet.committer = Committer(database, fleet.metrics.abandoned)
-        stack.push_async_callback(committer.close)
-        await _add_stages(fleet, kafka, committer, stack)
+        await _ensure_topics(kafka, settings)
+        fleet = await _open_fleet(settings, roles, dsn, listening, stack)
+        await _add_stages(fleet, kafka, stack)
         await serve_http(fleet, listening, stack)
-        # What is there by now stays: collections need not look at it again, which took 100 ms at a time. Not later than
-        # this: Faust relies on a collection to close the tables' files.
+        # Freeze what exists by now, so that garbage collections do not visit it again, which took 100 ms each. Not
+        # later than here, because Faust relies on a collection to close the files of tables.
         gc.collect()
         gc.freeze()
         stack.callback(gc.unfreeze)
-        async with _kept(fleet.parts):
-            # A stage that fails at its start comes later: the others need not wait for it.
-            await asyncio.gather(*(part.begun.wait() for part in fleet.parts))
-            beside = await _beside(fleet, kafka, dsn)
-            fleet.parts += beside
-            async with _kept(beside):
+        async with _supervised(fleet.tasks):
+            # A stage that fails at its start is retried; the other stages do not wait for it.
+            await asyncio.gather(*(task.begun.wait() for task in fleet.tasks))
+            background = [_task(fleet, *item) for item in (await _background(fleet, kafka, dsn)).items()]
+            fleet.tasks += background
+            async with _supervised(background):
                 yield fleet
 
 
-def _roles(settings: Settings, wanted: Sequence[str]) -> tuple[str, ...]:
-    """These roles, with the one that stands for all enrichments replaced by them.
+def _resolved(settings: Settings, roles: Sequence[str]) -> tuple[str, ...]:
+    """The roles, where the role that stands for all enrichments is replaced by them.
 
     Raises:
-        SettingsError: there is no such role.
+        SettingsError: There is no such role.
     """
-    every = registry.roles(settings.recognizers, settings.enrichments)
+    existing = registry.roles(settings.recognizers, settings.enrichments)
     kinds = [spec.name for spec in registry.stages((), settings.enrichments) if spec.enrichment]
-    names = [one for role in wanted for one in (kinds if role == registry.ENRICHMENTS else [role])]
-    if unknown := [role for role in names if role not in every]:
-        there = ", ".join((*every, registry.ENRICHMENTS))
-        raise SettingsError(f"no role {', '.join(unknown)}; there are {there}")
+    names = [name for role in roles for name in (kinds if role == registry.ENRICHMENTS else [role])]
+    if unknown := [role for role in names if role not in existing]:
+        raise SettingsError(f"no role {', '.join(unknown)}; there are {', '.join((*existing, registry.ENRICHMENTS))}")
     return tuple(dict.fromkeys(names))
 
 
-async def _answers(store: Store) -> None:
-    """Raises SettingsError for a store that somebody has to set up; one that is away is waited for."""
+async def _ensure_topics(kafka: Kafka, settings: Settings) -> None:
+    """Create missing topics, and log what is wrong with the others. Raises `Unavailable`."""
+    try:
+        ensured = await ensure(kafka, registry.layouts(kafka, settings.recognizers))
+    except KafkaError as exc:
+        raise Unavailable(f"Kafka at {kafka.bootstrap_servers} does not answer ({type(exc).__name__})") from exc
+    if ensured.created:
+        log.info("created %d topics", len(ensured.created))
+    for fault in ensured.faults:
+        log.warning("the topic %s %s: %s", fault.topic, fault.problem, fault.advice)
+
+
+async def _open_fleet(
+    settings: Settings, roles: tuple[str, ...], dsn: str, listening: socket.socket, stack: contextlib.AsyncExitStack
+) -> Fleet:
+    """The fleet without stages: its database, its store, its committer, and the records to be skipped."""
+    pool = await connect_pool(dsn)
+    database = Postgres(pool, shards=settings.relay_shards)
+    stack.push_async_callback(database.close)
+    operations = PostgresOperations(pool)
+    store = open_store(settings)
+    stack.push_async_callback(store.close)
+    if set(roles) - {registry.RELAY}:  # the relay does not use the store
+        await _check_store(store)
+    # A separate pool, so that queries over HTTP never keep a stage waiting for a connection.
+    reading = await connect_pool(dsn)
+    stack.callback(reading.terminate)
+    metrics, url = Metrics(settings.prices), url_of(settings, listening)
+    committer = Committer(database, metrics.abandoned)
+    fleet = Fleet(
+        settings, roles, metrics, database, store, Reader(reading), url, operations, Skips(operations), committer
+    )
+    stack.push_async_callback(fleet.paid.close)
+    await fleet.skips.refresh()
+    PartitionRecords.skipped = fleet.skips
+    stack.push_async_callback(committer.close)
+    return fleet
+
+
+async def _check_store(store: Store) -> None:
+    """Check that the store can be used; if it is away, events that need it wait.
+
+    Raises:
+        Misconfigured: The store has to be set up by an operator first.
+    """
     try:
         await store.check()
     except Misconfigured:
@@ -143,110 +162,126 @@ async def _answers(store: Store) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _kept(parts: Sequence[SupervisedTask]) -> AsyncIterator[None]:
-    """Keep the parts running, and at the end stop them, all at once."""
-    tasks = [asyncio.create_task(part.supervise(), name=part.name) for part in parts]
+async def _supervised(tasks: Sequence[SupervisedTask]) -> AsyncIterator[None]:
+    """Run the tasks under supervision, and cancel them all at the end."""
+    supervisors = [asyncio.create_task(task.supervise(), name=task.name) for task in tasks]
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for supervisor in supervisors:
+            supervisor.cancel()
+        await asyncio.gather(*supervisors, return_exceptions=True)
 
 
-async def _beside(fleet: Fleet, kafka: Kafka, dsn: str) -> list[SupervisedTask]:
-    """What goes on beside the stages."""
-    runs: dict[str, Callable[[], Awaitable[None]]] = {
+async def _background(fleet: Fleet, kafka: Kafka, dsn: str) -> _Background:
+    """What this worker runs besides its stages."""
+    background: _Background = {
         "observing": partial(observe, fleet),
         "looking for skips": fleet.skips.run,
-        **fleet.beside,
+        **fleet.background,
     }
     for limiter in fleet.limiters:
-        runs[f"pace of {limiter.provider}"] = partial(limiter.run, partial(fleet.metrics.traffic, limiter.provider))
+        report = partial(fleet.metrics.traffic, limiter.provider)
+        background[f"limits of {limiter.provider}"] = partial(limiter.run, report)
     if fleet.settings.storage_fallback:
-        runs["moving blobs"] = cast("FallbackStore", fleet.store).move
-    if "relay" in fleet.roles and fleet.committer is not None:
-        runs["sweeping"] = Sweeper(
-            fleet.database,
-            fleet.database,
-            fleet.committer,
-            fleet.store,
-            GroupPositions(kafka),
-            fleet.settings.recognizers,
-            fleet.settings.deadline_s,
-            WORKER,
-            fleet.settings.enrichments,
-        ).run
-    if "relay" in fleet.roles:
-        days = {**DAYS, "audit_log": fleet.settings.audit_days}
-        runs["forgetting old rows"] = Retention(fleet.database, days).run
-        keeper = TopicRepair(kafka, registry.layouts(kafka, fleet.settings.recognizers))
-        runs["looking after topics"] = keeper.run
-        # Rows of a shard beyond ours are there if CONCORD_RELAY_SHARDS was larger once; they too are published.
-        shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
-        relay = partial(
-            Relay,
-            dsn,
-            kafka,
-            metrics=fleet.metrics,
-            database=fleet.database,
-            refusals=registry.refusals(),
-            request_topic_check=keeper.request_check,
-        )
-        runs |= {f"relay {shard}": relay(shard=shard).run for shard in range(shards)}
-    return [_part(fleet, name, partial(_run, run)) for name, run in runs.items()]
+        background["moving blobs"] = cast("FallbackStore", fleet.store).move
+    if registry.RELAY in fleet.roles:
+        repair = TopicRepair(kafka, registry.layouts(kafka, fleet.settings.recognizers))
+        background |= _upkeep(fleet, kafka) | {"looking after topics": repair.run}
+        background |= await _relays(fleet, kafka, dsn, repair)
+    return background
 
 
-async def _run(run: Callable[[], Awaitable[None]], started: Callable[[], None]) -> None:
-    started()
-    await run()
+def _upkeep(fleet: Fleet, kafka: Kafka) -> _Background:
+    sweeper = Sweeper(
+        fleet.database,
+        fleet.database,
+        fleet.committer,
+        fleet.store,
+        GroupPositions(kafka),
+        fleet.settings.recognizers,
+        fleet.settings.deadline_s,
+        WORKER,
+        fleet.settings.enrichments,
+    )
+    retention = Retention(fleet.database, {**DAYS, "audit_log": fleet.settings.audit_days})
+    return {"sweeping": sweeper.run, "forgetting old rows": retention.run}
 
 
-def _part(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> SupervisedTask:
+async def _relays(fleet: Fleet, kafka: Kafka, dsn: str, repair: TopicRepair) -> _Background:
+    """One relay per shard, including shards of an earlier, larger CONCORD_RELAY_SHARDS whose rows are unpublished."""
+    shards = max(fleet.settings.relay_shards, await fleet.database.highest_shard() + 1)
+    relay = partial(
+        Relay,
+        dsn,
+        kafka,
+        metrics=fleet.metrics,
+        database=fleet.database,
+        refusals=registry.refusals(),
+        request_topic_check=repair.request_check,
+    )
+    return {f"relay {shard}": relay(shard=shard).run for shard in range(shards)}
+
+
+def _task(fleet: Fleet, name: str, run: Callable[[], Awaitable[None]]) -> SupervisedTask:
+    async def start(started: Callable[[], None]) -> None:
+        started()
+        await run()
+
+    return _supervised_task(fleet, name, start)
+
+
+def _supervised_task(fleet: Fleet, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> SupervisedTask:
     return SupervisedTask(name, run, fleet.metrics.restarts.labels(name).inc)
 
 
-#: A stage's app, with what runs its events and the table that it owns, if any.
-_Built = tuple[faust.App, faust_binding.Driver | None, faust_binding.FaustTable | None]
+#: A stage's app, with the driver of its events or the table that it keeps.
+_StageApp = tuple[faust.App, faust_binding.Driver | None, faust_binding.FaustTable | None]
 
 
-async def _add_stages(fleet: Fleet, kafka: Kafka, committer: Committer, stack: contextlib.AsyncExitStack) -> None:
+async def _add_stages(fleet: Fleet, kafka: Kafka, stack: contextlib.AsyncExitStack) -> None:
     backpressure = Backpressure()
     specs = {spec.name: spec for spec in registry.stages(fleet.settings.recognizers)}
     for role in fleet.stages:
         spec = specs[role]
         if spec.table is not None:
-            build = partial(_build_table, fleet, kafka, committer, spec.table)
+            build = partial(_build_table, fleet, kafka, spec.table)
         else:
             stage = await spec.open(StageResources(role, fleet, backpressure, stack))
-            build = partial(_build, fleet, kafka, committer, backpressure, stage)
-        # Built the first time here, so that it is there when what is there is frozen.
-        fleet.parts.append(_part(fleet, role, partial(_run_stage, fleet, role, chain([build()], iter(build, None)))))
+            build = partial(_build, fleet, kafka, backpressure, stage)
+        # The first app is built here, so that it exists when existing objects are frozen.
+        apps = chain([build()], iter(build, None))
+        fleet.tasks.append(_supervised_task(fleet, role, partial(_run_stage, fleet, role, apps)))
 
 
-def _build(fleet: Fleet, kafka: Kafka, committer: Committer, backpressure: Backpressure, stage: Stage) -> _Built:
+def _build(fleet: Fleet, kafka: Kafka, backpressure: Backpressure, stage: Stage) -> _StageApp:
     app = faust_binding.faust_app(stage.name, kafka, fleet.settings.data, **_membership(stage.name, fleet))
-    driver = faust_binding.Driver(stage, committer, fleet.metrics, backpressure, fleet.skips)
+    driver = faust_binding.Driver(stage, fleet.committer, fleet.metrics, backpressure, fleet.skips)
     driver.attach(app)
     return app, driver, None
 
 
-def _build_table(fleet: Fleet, kafka: Kafka, committer: Committer, stage: TableStage) -> _Built:
-    more = _membership(stage.name, fleet)
-    changed = fleet.feeds.publish
+def _build_table(fleet: Fleet, kafka: Kafka, stage: TableStage) -> _StageApp:
     app, table = faust_binding.table_app(
-        stage, kafka, fleet.settings.data, committer, fleet.metrics, changed, fleet.skips, **more
+        stage,
+        kafka,
+        fleet.settings.data,
+        fleet.committer,
+        fleet.metrics,
+        fleet.feeds.publish,
+        fleet.skips,
+        **_membership(stage.name, fleet),
     )
     return app, None, table
 
 
-async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: Callable[[], None]) -> None:
-    """Run the stage's app until it fails; the next time it is another one."""
-    app, driver, table = next(built)
+async def _run_stage(fleet: Fleet, role: str, apps: Iterator[_StageApp], started: Callable[[], None]) -> None:
+    """Run the stage's next app until it fails; a failed app cannot be started again."""
+    app, driver, table = next(apps)
     with contextlib.suppress(Unavailable):
         await fleet.skips.refresh()
 
-    def up() -> None:
+    def register() -> None:
         fleet.apps[role] = app
         if driver is not None:
             fleet.drivers[role] = driver
@@ -254,11 +289,11 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
             fleet.table.use(table)
         started()
 
-    stale = False
+    has_stale_files = False
     try:
-        await faust_binding.run_app(app, up, STOP_S)
+        await faust_binding.run_app(app, register, STOP_S)
     except StageCrashed as exc:
-        stale = table is not None and isinstance(exc.__cause__, ConsistencyError)
+        has_stale_files = table is not None and isinstance(exc.__cause__, ConsistencyError)
         raise
     finally:
         fleet.apps.pop(role, None)
@@ -268,14 +303,14 @@ async def _run_stage(fleet: Fleet, role: str, built: Iterator[_Built], started: 
         if table is not None:
             fleet.table.use(None)
             table.close()
-        if stale:
-            # Kafka is younger than the files: another one, or restored. What they hold is in PostgreSQL as well.
+        if has_stale_files:
+            # Kafka was replaced or restored, and is older than the files. PostgreSQL has all that they contain.
             log.warning("the files of %s's table are newer than its changelog: they are removed and read anew", role)
             await asyncio.to_thread(shutil.rmtree, fleet.settings.data / "tables" / role, ignore_errors=True)
 
 
 def _membership(role: str, fleet: Fleet) -> dict[str, Any]:
-    """Static membership lets a restarted worker take its place back at once; it needs a name that no other worker
+    """Static membership: a restarted worker gets its former partitions at once. It requires a name that no other worker
     has.
     """
     if not fleet.settings.instance:

@@ -1,4 +1,4 @@
-"""The parts of a fleet that run in this process, and how they are."""
+"""The part of a fleet that runs in this process, and its health."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from agents.runtime.group_commit import Committer
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
 from agents.runtime.supervision import SupervisedTask
+from agents.stages.registry import RELAY
 from schemas.errors import Unavailable
 from sinks.ports.blobs import Store
 from sinks.ports.outbox import Overdue
@@ -31,23 +32,25 @@ if TYPE_CHECKING:
 
 
 class LiveTable:
-    """The table of the `track` app that runs now. While none does, every status comes from PostgreSQL."""
+    """The table of the `track` app, which changes when that app is restarted. Without one, statuses come from
+    PostgreSQL.
+    """
 
     def __init__(self) -> None:
         self._table: LiveJobs | None = None
 
     def use(self, table: LiveJobs | None) -> None:
-        """From now on this one, or none."""
+        """Answer from this table, or from none."""
         self._table = table
 
     def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
-        """What the table says."""
+        """The job's row in the table; None if there is none, or no table."""
         return self._table.get(tenant_id, job_id) if self._table else None
 
 
 @dataclass
 class Fleet:
-    """The parts of a fleet that run in this process."""
+    """The part of a fleet that runs in this process."""
 
     settings: Settings
     roles: tuple[str, ...]
@@ -58,57 +61,57 @@ class Fleet:
     url: str
     operations: PostgresOperations
     skips: Skips
-    #: What keeps running: the stages first, then what goes on beside them.
-    parts: list[SupervisedTask] = field(default_factory=list)
-    #: Of the stages that run at the moment.
+    committer: Committer
+    #: The tasks of the stages, followed by those in the background.
+    tasks: list[SupervisedTask] = field(default_factory=list)
+    #: By role, the apps and drivers of the stages that run at present.
     apps: dict[str, faust.App] = field(default_factory=dict)
     drivers: dict[str, faust_binding.Driver] = field(default_factory=dict)
-    committer: Committer | None = None
     limiters: list[ProviderLimiter] = field(default_factory=list)
-    #: What else goes on for a stage, by what it is called.
-    beside: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    #: By name, what stages run in the background.
+    background: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     paid: PaidCalls = field(default_factory=PaidCalls)
     table: LiveTable = field(default_factory=LiveTable)
     feeds: StatusFeeds = field(default_factory=StatusFeeds)
-    #: What is due and not published, at the last look.
+    #: Events that are due and not published, as of the last query.
     backlog: list[Overdue] = field(default_factory=list)
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The roles that are stages."""
-        return tuple(role for role in self.roles if role != "relay")
+        return tuple(role for role in self.roles if role != RELAY)
 
     def failure(self) -> str | None:
-        """What keeps failing, or None."""
-        return next((f"{part.name} {part.summary}" for part in self.parts if part.crash_looping or part.hung), None)
+        """A task that crashes repeatedly or hangs, and why; None if there is none."""
+        return next((f"{task.name} {task.summary}" for task in self.tasks if task.crash_looping or task.hung), None)
 
     def hung(self) -> str | None:
-        """What failed and does not end, so that it cannot be started again in this process, or None."""
-        return next((f"{part.name} {part.summary}" for part in self.parts if part.hung), None)
+        """A task that failed and does not end, so that this process has to be restarted; None if there is none."""
+        return next((f"{task.name} {task.summary}" for task in self.tasks if task.hung), None)
 
     async def drained(self) -> bool:
-        """Whether every topic is read to its end, nothing is in flight, no run is open and nothing is due soon."""
+        """Whether all topics are read to their ends, no event is handled, no run is open, and nothing is due soon."""
         for app in self.apps.values():
             consumer = app.consumer
             if not consumer.offsets.idle:
                 return False
             for tp in [tp for tp in consumer.assignment() if app.topics.acks_enabled_for(tp.topic)]:
                 position, end = await consumer.position(tp), consumer.highwater(tp)
-                if position is None or end is None or position < end:  # the end is known after the first fetch
+                if position is None or end is None or position < end:  # the end is None until the first fetch
                     return False
         return await self.database.idle()
 
     @property
     def ready(self) -> dict[str, bool]:
-        """Which stages have joined their groups and take events. (A spare worker without partitions is ready, too.)"""
-        return {name: self._takes_events(name) for name in self.stages}
+        """By stage, whether it has joined its group and consumes events. (It may have no partitions.)"""
+        return {name: self._consumes(name) for name in self.stages}
 
-    def _takes_events(self, name: str) -> bool:
+    def _consumes(self, name: str) -> bool:
         app = self.apps.get(name)
         return app is not None and bool(app.started and not app.rebalancing and not app.in_recovery)
 
     async def health(self) -> Health:
-        """What probes are told."""
+        """The answer to `/healthz` and `/readyz`."""
         details = {name: "ready" if ready else "joining" for name, ready in self.ready.items()}
         try:
             async with asyncio.timeout(2):
@@ -116,15 +119,15 @@ class Fleet:
             details["postgresql"] = "ready"
         except (Unavailable, TimeoutError):
             details["postgresql"] = "away"
-        details |= {part.name: f"crash-looping: {part.summary}" for part in self.parts if part.crash_looping}
-        details |= {part.name: f"hung: {part.summary}" for part in self.parts if part.hung}
+        details |= {task.name: f"crash-looping: {task.summary}" for task in self.tasks if task.crash_looping}
+        details |= {task.name: f"hung: {task.summary}" for task in self.tasks if task.hung}
         ready = all(state == "ready" for state in details.values()) and not self.stuck
         details |= {f"outbox {late.shard} {late.topic}": str(late) for late in self.backlog[:10]}
         return Health(self.hung() is None, ready, details)
 
     @property
     def stuck(self) -> bool:
-        """Whether this worker's relay publishes nothing, or too little. A single topic or event that Kafka does not
-        take is told, too, but is no reason to send a worker away: the others go on.
+        """Whether this worker's relay publishes nothing, or too slowly. A single topic or event that Kafka does not
+        accept (`Overdue.apart`) is no reason to take the worker out of service: all others are published.
         """
-        return "relay" in self.roles and not all(late.apart for late in self.backlog)
+        return RELAY in self.roles and not all(late.apart for late in self.backlog)

@@ -1,4 +1,4 @@
-"""Looks at the fleet every few seconds: gauges for operators."""
+"""Sets the gauges of a worker (Prometheus) every few seconds, and reports its crash loops in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from agents.stages import registry
 from schemas.errors import Unavailable
 from schemas.operations import AppFailure
 
@@ -16,34 +17,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How this process is called in what it tells.
+#: The name of this process in PostgreSQL: in leases, and in reports of failures.
 WORKER = f"{socket.gethostname()}/{os.getpid()}"
 
-#: Seconds between looks.
-LOOK_S = 5.0
+#: Seconds between two rounds.
+REFRESH_S = 5.0
 
-#: Seconds after which an event that is due and not published is worth a word.
+#: Seconds after which an event that is due and not published is reported.
 OVERDUE_S = 60.0
 
 
 async def observe(fleet: Fleet) -> None:
-    """Never returns by itself. A look that finds a server away is only missed."""
-    told: list[AppFailure] = []
+    """Set the gauges every `REFRESH_S` seconds until cancelled. While the database is away, they are not set."""
+    failures: list[AppFailure] = []
     while True:
         try:
             _lag(fleet)
-            _waiting(fleet)
-            told = await _failures(fleet, told)
+            _oldest(fleet)
+            failures = await _report_failures(fleet, failures)
             await _overdue(fleet)
-            if "relay" in fleet.roles:
+            if registry.RELAY in fleet.roles:
                 await _outbox(fleet)
         except Unavailable:
-            log.debug("a look was missed: the database is away")
-        await asyncio.sleep(LOOK_S)
+            log.debug("the gauges are not set: the database is away")
+        await asyncio.sleep(REFRESH_S)
 
 
 def _lag(fleet: Fleet) -> None:
-    """Of the partitions that this worker has; cleared first, so that what moved away does not stay."""
+    """The lag of this worker's partitions. The gauge is cleared first, to remove partitions that have moved away."""
     gauge = fleet.metrics.lag
     gauge.clear()
     for name, app in fleet.apps.items():
@@ -55,31 +56,32 @@ def _lag(fleet: Fleet) -> None:
             gauge.labels(name, tp.topic, str(tp.partition)).set(behind)
 
 
-def _waiting(fleet: Fleet) -> None:
-    """What waits in this worker, for PostgreSQL or for rows that somebody has locked."""
-    if fleet.committer is not None:
-        fleet.metrics.oldest_step.set(fleet.committer.oldest_s)
+def _oldest(fleet: Fleet) -> None:
+    """The ages of the oldest step and events in this worker, which may wait for PostgreSQL, or for locked rows."""
+    fleet.metrics.oldest_step.set(fleet.committer.oldest_s)
     for driver in fleet.drivers.values():
         fleet.metrics.oldest_event.labels(driver.stage_name).set(driver.oldest_s)
 
 
 async def _overdue(fleet: Fleet) -> None:
-    """What is due and not published, which every worker tells: without the relay, nothing moves anywhere."""
+    """Events that are due and not published. Every worker reports them, because without the relay all stages stop."""
     fleet.backlog = await fleet.database.overdue(OVERDUE_S)
     fleet.metrics.overdue.clear()
-    for late in fleet.backlog:
-        fleet.metrics.overdue.labels(str(late.shard), late.topic).set(late.rows)
+    for overdue in fleet.backlog:
+        fleet.metrics.overdue.labels(str(overdue.shard), overdue.topic).set(overdue.rows)
 
 
-async def _failures(fleet: Fleet, told: list[AppFailure]) -> list[AppFailure]:
-    """What fails again and again, told to whoever asks PostgreSQL; nothing once more if that was `told` last."""
+async def _report_failures(fleet: Fleet, reported: list[AppFailure]) -> list[AppFailure]:
+    """Store which tasks crash repeatedly or hang, for `concord doctor`; an empty list once after the last `reported`
+    ones.
+    """
     failures = []
-    for part in fleet.parts:
-        fleet.metrics.crash_looping.labels(part.name).set(part.crash_looping)
-        if part.crash_looping or part.hung:
-            places = tuple(map(str, part.positions[:3]))
-            failures.append(AppFailure(WORKER, part.name, part.restarts, part.error or "", places))
-    if failures or told:
+    for task in fleet.tasks:
+        fleet.metrics.crash_looping.labels(task.name).set(task.crash_looping)
+        if task.crash_looping or task.hung:
+            positions = tuple(map(str, task.positions[:3]))
+            failures.append(AppFailure(WORKER, task.name, task.restarts, task.error or "", positions))
+    if failures or reported:
         await fleet.operations.keep_failures(WORKER, failures)
     return failures
 

@@ -1,4 +1,4 @@
-"""HTTP on a worker: the socket, health, metrics, and the API."""
+"""The HTTP server of a worker: its socket, health, metrics, and the API."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def listen(settings: Settings, *, must: bool) -> socket.socket:
-    """The HTTP socket, bound first: where it cannot be, nothing else need be started. Workers that serve no API take
-    any port.
+    """The HTTP socket, bound before anything else is started. If the address is taken, a worker that need not serve the
+    API (`must` is false) binds any free port.
+
+    Raises:
+        SettingsError: The address of a worker that must serve the API cannot be bound.
     """
     address = (settings.http_host, settings.http_port)
     try:
@@ -38,12 +41,13 @@ def listen(settings: Settings, *, must: bool) -> socket.socket:
 
 
 def url_of(settings: Settings, listening: socket.socket) -> str:
+    """The URL of this worker's HTTP server, without a path."""
     host = settings.http_host if settings.http_host != "0.0.0.0" else socket.gethostname()  # noqa: S104 - a comparison
     return f"http://{host}:{listening.getsockname()[1]}"
 
 
 async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
-    """HTTP: health and metrics on every worker, and the API, which a `track` worker answers from its table."""
+    """Serve health, metrics and the API, in which a `track` worker answers from its table, until `stack` is closed."""
     secret = fleet.settings.api_keys
     tokens = callback_tokens(fleet.settings)
     bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
@@ -58,7 +62,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         resources=[Callbacks(fleet.database, tokens)] if tokens else [],
         bounds=bounds,
     )
-    # Cancelled: whoever has hung up keeps no query and no recording going.
+    # A handler is cancelled when its client disconnects, which ends its queries and downloads.
     runner = web.AppRunner(service, handler_cancellation=True, shutdown_timeout=2)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -1,4 +1,4 @@
-"""Recognizers and language models by their names, opened as the settings say."""
+"""Opens recognizers and language models by their names, with their settings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _assemblyai(name: str, settings: Settings) -> Recognizer:
     return AssemblyAI(name, settings.assemblyai_key.get_secret_value(), settings.assemblyai_url, callback=callback)
 
 
-#: How a recognizer is opened, by its name; where that ends in `-`, by the beginning of it.
+#: By name of a recognizer, the function that opens it. A key that ends in `-` is a prefix of names.
 OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
     "whisper-": _whisper,
     "scripted-": _scripted,
@@ -73,12 +73,16 @@ OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
 }
 
 
-#: Recognizers that call back, if they are told where.
-CALLING = frozenset({"assemblyai"})
+#: Recognizers that can call a webhook when a request is completed.
+WITH_CALLBACK = frozenset({"assemblyai"})
 
 
 def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECOGNIZERS") -> Recognizer:
-    """The recognizer of that name, which is from that variable."""
+    """The recognizer of that name, which the environment variable `variable` contains.
+
+    Raises:
+        SettingsError: There is no such recognizer, or a setting that it needs is missing.
+    """
     opener = OPENERS.get(name) or OPENERS.get(name.partition("-")[0] + "-")
     if opener is None:
         raise SettingsError(
@@ -92,22 +96,24 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
 
 
 def abilities(settings: Settings) -> dict[str, frozenset[str]]:
-    """What each recognizer carries out of an upload's options. By name: intake has no keys to open them with."""
+    """By recognizer, the options of an upload that it supports. Not asked of the recognizers themselves, because intake
+    does not have the keys to open them.
+    """
     google = {"diarize"} if settings.google_bucket else set()
-    able = {"assemblyai": {"diarize", "redact_pii"}, "google": google}
-    return {name: frozenset(able.get(name, ())) for name in settings.recognizers}
+    supported = {"assemblyai": {"diarize", "redact_pii"}, "google": google}
+    return {name: frozenset(supported.get(name, ())) for name in settings.recognizers}
 
 
 def callback_tokens(settings: Settings) -> dict[str, str]:
-    """What each recognizer shows when it calls back; none without WEBHOOK_SECRET."""
+    """By recognizer, the token that authenticates its callbacks; empty without WEBHOOK_SECRET."""
     if settings.webhook_secret is None:
         return {}
     secret = settings.webhook_secret.get_secret_value()
-    return {name: token_of(secret, name) for name in settings.recognizers if name in CALLING}
+    return {name: token_of(secret, name) for name in settings.recognizers if name in WITH_CALLBACK}
 
 
 def open_adjudicator(settings: Settings) -> Adjudicator | None:
-    """Who is asked about disputed words; None if nobody is configured."""
+    """The language model that decides disputed words; None if none is configured."""
     if settings.gemini_key is None:
         return None
     from agents.llm.gemini import Gemini
@@ -116,11 +122,15 @@ def open_adjudicator(settings: Settings) -> Adjudicator | None:
 
 
 def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer | None:
-    """Who hears again what others disagree about; None if nobody is configured."""
+    """The recognizer that transcribes disputed intervals again; None if none is configured.
+
+    Raises:
+        SettingsError: There is no such recognizer, or it cannot transcribe clips.
+    """
     if settings.tiebreaker is None or not settings.tiebreaker_s:
         return None
-    pieces = settings.model_copy(update={"google_bucket": None})  # what it hears is short
-    recognizer = open_recognizer(settings.tiebreaker, pieces, "CONCORD_TIEBREAKER")
+    for_clips = settings.model_copy(update={"google_bucket": None})  # they are short, and need no upload
+    recognizer = open_recognizer(settings.tiebreaker, for_clips, "CONCORD_TIEBREAKER")
     if isinstance(recognizer, RemoteRecognizer):
         raise SettingsError(
             f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; name whisper-* or google"

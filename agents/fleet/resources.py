@@ -1,4 +1,4 @@
-"""What stages are built from: each thing is opened when a stage asks for it, and closed when the worker stops."""
+"""The resources of which stages are built: each is opened when a stage requests it, and closed with the worker."""
 
 from __future__ import annotations
 
@@ -38,22 +38,23 @@ class StageResources:
         self._holder = f"{WORKER}/{self.role}"
 
     def is_behind(self) -> bool:
-        """Whether more events wait in this process than it can begin at once."""
+        """See `Resources`."""
         return self.backpressure.behind
 
     def leased_tasks(self, limit: int) -> LeasedTasks:
-        """Background tasks under a lease."""
+        """See `Resources`."""
         tasks = LeasedTasks(self.database, self._holder, limit)
         self.on_close(tasks.close)
         return tasks
 
     def recognizer(self, name: str) -> Recognizer:
-        """A recognizer by its name. The stage closes it: it finishes what it has paid for while its tasks still run."""
+        """See `Resources`. The stage closes it, before its tasks: it completes calls that are paid for."""
         return open_recognizer(name, self.fleet.settings)
 
     def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
-        """The fleet-wide limits for a recognizer. Those of remote ones are read all the time, for the metrics; a local
-        one has as many slots as `tasks` of all workers, and as many again that stand by, so that no moment is lost.
+        """See `Resources`. A local recognizer has twice as many slots as the `tasks` of all workers can run: the other
+        half waits in the worker, so that the next starts without delay. The limits are refreshed continually, also for
+        the metrics, except for a local recognizer without tasks.
         """
         name, settings = recognizer.name, self.fleet.settings
         slots, rate = settings.slots.get(name), settings.rates.get(name)
@@ -67,7 +68,7 @@ class StageResources:
         return limiter
 
     def audio_source(self) -> AudioSource:
-        """Where recordings are fetched from."""
+        """See `Resources`."""
         settings = self.fleet.settings
         probe_pool = ProbePool(max_duration_ms=int(settings.max_audio_hours * 3_600_000))
         self.on_close(probe_pool.close)
@@ -84,7 +85,7 @@ class StageResources:
         return source
 
     def tiebreaker(self) -> Tiebreaker | None:
-        """The recognizer that hears disputed intervals again."""
+        """See `Resources`. Raises `SettingsError`."""
         fleet, recognizer = self.fleet, open_tiebreaker(self.fleet.settings)
         if recognizer is None:
             return None
@@ -103,19 +104,19 @@ class StageResources:
         )
 
     async def span_adjudicator(self) -> SpanAdjudicator | None:
-        """The language model that decides disputed words."""
+        """See `Resources`."""
         fleet, adjudicator = self.fleet, open_adjudicator(self.fleet.settings)
         if adjudicator is None or not fleet.settings.gemini_spans:
             return None
         self.on_close(adjudicator.close)
         await adjudicator.prepare()
-        self.on_close(self.paid.close)  # before the adjudicator: what is asked at this moment is answered
+        self.on_close(self.paid.close)  # before the adjudicator, so that calls in flight are answered
         return SpanAdjudicator(adjudicator, self.database, fleet.settings.gemini_spans, fleet.metrics, paid=self.paid)
 
-    def run_beside(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Keep `run` running beside the stages."""
-        self.fleet.beside[name] = run
+    def run_in_background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """See `Resources`."""
+        self.fleet.background[name] = run
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Call `close` when the worker stops."""
+        """See `Resources`."""
         self.stack.push_async_callback(close)

@@ -1,4 +1,4 @@
-"""Where Kafka, PostgreSQL and the blob store are, as the settings say."""
+"""The addresses of Kafka, PostgreSQL and the blob store, from the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from sinks.ports.blobs import Store
 
 
 def kafka_of(settings: Settings) -> Kafka:
-    """How to reach Kafka."""
+    """How to connect to Kafka.
+
+    Raises:
+        SettingsError: It is not configured.
+    """
     if settings.kafka_servers is None:
         raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set, and no `concord up` runs on this CONCORD_DATA")
     return Kafka(
@@ -26,14 +30,18 @@ def kafka_of(settings: Settings) -> Kafka:
 
 
 def dsn_of(settings: Settings) -> str:
-    """Where PostgreSQL is."""
+    """The connection string of PostgreSQL.
+
+    Raises:
+        SettingsError: It is not configured.
+    """
     if settings.database_url is None:
         raise SettingsError("DATABASE_URL is not set, and no `concord up` runs on this CONCORD_DATA")
     return settings.database_url.get_secret_value()
 
 
 def open_store(settings: Settings) -> Store:
-    """The blob store that the settings ask for."""
+    """The configured blob store."""
     from sinks.blobs.local import LocalStore
 
     if settings.s3_bucket is None:
@@ -51,5 +59,5 @@ def open_store(settings: Settings) -> Store:
         session_token=settings.aws_token.get_secret_value() if settings.aws_token else None,
         sse=settings.s3_encryption,
     )
-    # A dot, so that nothing in it is a blob of a local store that was here before.
+    # The name starts with a dot, so that it cannot contain blobs of a local store that was in this folder before.
     return FallbackStore(bucket, LocalStore(settings.storage / ".fallback")) if settings.storage_fallback else bucket

@@ -1,4 +1,4 @@
-"""The environment, read once and checked whole: one error lists everything that is wrong with it."""
+"""The settings of a fleet, from environment variables. They are read once; one error lists all invalid ones."""
 
 from __future__ import annotations
 
@@ -23,18 +23,16 @@ from agents.media.source.audio_url import AllowedHosts
 from schemas.errors import SettingsError
 from schemas.ids import Name
 
-#: Recognizers that stand ready without a key.
+#: Recognizers that need no key.
 LOCAL_RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
 
 
 #: `recognizer:unit=amount` or `recognizer:unit=amount/per`.
-_PRICE = re.compile(r"(?P<what>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
+_PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
 class Settings(BaseModel):
-    """Everything that may be configured. The alias is the environment variable; what is not set has the laptop's
-    default.
-    """
+    """All settings. A field's alias is its environment variable; its default suits a laptop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -96,14 +94,14 @@ class Settings(BaseModel):
     tiebreaker: Name | None = Field(
         None,
         alias="CONCORD_TIEBREAKER",
-        description="whisper-* or google: hears again where the others disagree, and is none of them",
+        description="whisper-* or google: transcribes again where the others disagree; must not be one of them",
     )
     tiebreaker_s: float = Field(
         120.0,
         alias="CONCORD_TIEBREAKER_SECONDS",
         ge=0,
         le=3600,
-        description="of a recording, that the tiebreaker may hear",
+        description="seconds of a recording that the tiebreaker may transcribe, at most",
     )
     whisper_dir: Path | None = Field(
         None, alias="WHISPER_MODEL_DIR", description="folder with one folder per Whisper model"
@@ -114,7 +112,7 @@ class Settings(BaseModel):
         pattern=r"^(http://)?[^/:\s]+:\d{1,5}$",
         description="host:port (TLS) or http://host:port (plaintext, no credentials); default: the location's",
     )
-    google_project: str | None = Field(None, alias="GOOGLE_CLOUD_PROJECT", description="who pays for Google Speech")
+    google_project: str | None = Field(None, alias="GOOGLE_CLOUD_PROJECT", description="the project that is billed")
     google_credentials: Path | None = Field(
         None, alias="GOOGLE_APPLICATION_CREDENTIALS", description="key file for Google Speech"
     )
@@ -124,19 +122,19 @@ class Settings(BaseModel):
         ("en-US",),
         alias="GOOGLE_SPEECH_LANGUAGES",
         min_length=1,
-        description="comma list: what an upload may be in that names no language",
+        description="comma list: possible languages of an upload that names none",
     )
     google_bucket: str | None = Field(
         None,
         alias="GOOGLE_CLOUD_BUCKET",
         pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$",
-        description="with it, recordings go to Google Speech whole, by this bucket, instead of in pieces",
+        description="if set, whole recordings go to Google Speech through this bucket, instead of chunks",
     )
     google_storage: str | None = Field(
         None,
         alias="STORAGE_EMULATOR_HOST",
         pattern=r"^https?://[^\s@]+$",
-        description="in place of Google Cloud Storage; by http:// without credentials",
+        description="replaces Google Cloud Storage; http:// is used without credentials",
     )
     assemblyai_key: SecretStr | None = Field(
         None, alias="ASSEMBLYAI_API_KEY", description="for the recognizer assemblyai"
@@ -158,13 +156,13 @@ class Settings(BaseModel):
         None, alias="GEMINI_BASE_URL", pattern=r"^https?://[^\s@]+$", description="a gateway or regional endpoint"
     )
     gemini_spans: int = Field(
-        200, alias="GEMINI_MAX_SPANS", ge=0, le=10_000, description="disputed spans asked about per recording"
+        200, alias="GEMINI_MAX_SPANS", ge=0, le=10_000, description="disputed spans decided per recording, at most"
     )
     data: Path = Field(
-        Path("~/.local/share/concord"), alias="CONCORD_DATA", description="where embedded servers and tables live"
+        Path("~/.local/share/concord"), alias="CONCORD_DATA", description="folder of embedded servers and tables"
     )
     cache: Path = Field(
-        Path("~/.cache/concord"), alias="CONCORD_CACHE", description="where downloaded jars and weights are kept"
+        Path("~/.cache/concord"), alias="CONCORD_CACHE", description="folder of downloaded jars and weights"
     )
     http: str = Field(
         "127.0.0.1:8080", alias="CONCORD_HTTP", pattern=r"^[^:\s]*:\d{1,5}$", description="host:port; port 0: any free"
@@ -173,47 +171,46 @@ class Settings(BaseModel):
         4096,
         alias="CONCORD_HTTP_CONNECTIONS",
         ge=8,
-        description="open HTTP connections of a worker, and half of its limit of open files at most",
+        description="open HTTP connections of a worker, at most; never more than half of its limit of open files",
     )
     public_url: str | None = Field(
         None,
         alias="CONCORD_PUBLIC_URL",
         pattern=r"^https?://\S+$",
-        description="where providers reach our HTTP; with WEBHOOK_SECRET, they call back instead of being polled often",
+        description="our URL for providers; with WEBHOOK_SECRET, they call back and are polled less often",
     )
     webhook_secret: SecretStr | None = Field(
-        None, alias="WEBHOOK_SECRET", min_length=16, description="what providers' callbacks are known by"
+        None, alias="WEBHOOK_SECRET", min_length=16, description="authenticates the callbacks of providers"
     )
     audio_roots: tuple[Path, ...] = Field(
         (),
         alias="CONCORD_AUDIO_ROOTS",
-        description="folders file:// may be read from, colon list; default: CONCORD_DATA/audio",
+        description="colon list of folders that file:// may read; default: CONCORD_DATA/audio",
     )
     allow_hosts: frozenset[str] = Field(
         frozenset(),
         alias="CONCORD_ALLOW_HOSTS",
-        description="comma list of host or host:port that may be fetched from although private, also by http://",
+        description="comma list of host or host:port; fetches from them are allowed although private, also by http://",
     )
     slots: dict[Name, int] = Field(
         {"assemblyai": 200},
         alias="CONCORD_SLOTS",
-        description="recognizer=recordings,...: how many a provider may have at once, over all workers",
+        description="recognizer=recordings,...: concurrent requests to a provider, of all workers",
     )
     rates: dict[Name, float] = Field(
         {"assemblyai": 50.0},
         alias="CONCORD_RATES",
-        description="recognizer=calls a second,...: submissions, polls, uploads and pieces, over all workers",
+        description="recognizer=calls a second,...: submissions, polls, uploads and chunks, of all workers",
     )
     settles: dict[Name, float] = Field(
         {},
         alias="CONCORD_SETTLES",
-        description="recognizer=seconds,...: how long a request whose answer was lost may still arrive; for slow "
-        "gateways in between",
+        description="recognizer=seconds,...: for how long an unanswered request may still arrive (slow gateways)",
     )
     prices: dict[str, float] = Field(
         {},
         alias="CONCORD_PRICES",
-        description="what units cost, for `concord usage` and metrics: assemblyai:audio_seconds=0.21/3600,...",
+        description="prices of units, for `concord usage` and metrics: assemblyai:audio_seconds=0.21/3600,...",
     )
     max_upload_mb: int = Field(100, alias="MAX_UPLOAD_SIZE_MB", ge=1, description="largest upload over HTTP")
     max_audio_mb: int = Field(2048, alias="CONCORD_MAX_AUDIO_MB", ge=1, description="largest recording by URI")
@@ -223,16 +220,16 @@ class Settings(BaseModel):
         alias="CONCORD_FETCH_PATIENCE_S",
         ge=0,
         le=86_400,
-        description="how long a recording's host may refuse or fail before its job fails",
+        description="seconds for which a recording's host may refuse or fail before its job fails",
     )
     deadline_s: float = Field(
         3600.0, alias="CONCORD_DEADLINE_S", gt=0, description="wait for recognizers, plus half the recording"
     )
     audit_days: float = Field(
-        365.0, alias="CONCORD_AUDIT_DAYS", ge=1, le=36_500, description="how long the audit log's rows are kept"
+        365.0, alias="CONCORD_AUDIT_DAYS", ge=1, le=36_500, description="days for which the audit log's rows are kept"
     )
     relay_shards: int = Field(
-        1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="the same for every worker of a fleet"
+        1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="relays of a fleet; the same for all workers"
     )
     instance: str | None = Field(
         None, alias="CONCORD_INSTANCE", description="stable name of this worker, for static membership"
@@ -295,13 +292,13 @@ class Settings(BaseModel):
     def _prices(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        found = {}
+        prices = {}
         for part in filter(None, map(str.strip, value.split(","))):
             match = _PRICE.fullmatch(part)
             if match is None or not float(match["per"] or 1):
                 raise ValueError(f"{part!r} is no price: write it as assemblyai:audio_seconds=0.21/3600")
-            found[match["what"]] = float(match["amount"]) / float(match["per"] or 1)
-        return found
+            prices[match["unit"]] = float(match["amount"]) / float(match["per"] or 1)
+        return prices
 
     @field_validator("audio_roots", mode="before")
     @classmethod
@@ -319,52 +316,52 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        wrong = []
+        lines = []
         if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
-            wrong.append("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
+            lines.append("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
         if self.tiebreaker in self.recognizers:
-            wrong.append(f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says")
+            lines.append(f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says")
         if "assemblyai" in self.recognizers and not self.assemblyai_key:
-            wrong.append("ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it")
+            lines.append("ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it")
         if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):
-            wrong.append("GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it")
+            lines.append("GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it")
         if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
-            wrong.append("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+            lines.append("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
         if self.storage_fallback and not self.s3_bucket:
-            wrong.append("STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out")
+            lines.append("STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out")
         if bool(self.aws_key) != bool(self.aws_secret):
-            wrong.append("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
-        if wrong:
-            raise ValueError("\n  ".join(wrong))
+            lines.append("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
+        if lines:
+            raise ValueError("\n  ".join(lines))
         return self
 
     @property
     def opened(self) -> tuple[str, ...]:
-        """Every recognizer that is used: for all of a recording, or for parts."""
+        """Every recognizer that is used, including the tiebreaker."""
         return (*self.recognizers, self.tiebreaker) if self.tiebreaker else self.recognizers
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The folders from which `file://` is read."""
+        """The folders that `file://` may read."""
         return self.audio_roots or (self.data / "audio",)
 
     @property
     def storage(self) -> Path:
-        """The folder of the local store."""
+        """The folder of the local blob store."""
         return self.storage_root or self.data / "storage"
 
     @property
     def http_host(self) -> str:
-        """Host part of CONCORD_HTTP."""
-        return self.http.rpartition(":")[0] or "0.0.0.0"  # noqa: S104 - ":8080" asks for all interfaces
+        """The host in CONCORD_HTTP; all interfaces if it is left out."""
+        return self.http.rpartition(":")[0] or "0.0.0.0"  # noqa: S104 - ":8080" means all interfaces
 
     @property
     def http_port(self) -> int:
-        """Port part of CONCORD_HTTP."""
+        """The port in CONCORD_HTTP."""
         return int(self.http.rpartition(":")[2])
 
 
-#: Variables of ours that start like this and are in no field are typing errors, and said to be.
+#: Variables with this prefix that no field has are reported as errors, because they are misspelled.
 _PREFIX = "CONCORD_"
 
 
@@ -372,12 +369,12 @@ def from_env(environ: Mapping[str, str]) -> Settings:
     """The settings in an environment. Empty variables count as absent.
 
     Raises:
-        SettingsError: one line for everything that is wrong; never with a secret's value in it.
+        SettingsError: The environment is invalid. The message has a line for each error, and never a secret's value.
     """
-    known = {field.alias for field in Settings.model_fields.values() if field.alias}
-    given = {name: value for name, value in environ.items() if value and (name in known or name.startswith(_PREFIX))}
+    names = {field.alias for field in Settings.model_fields.values() if field.alias}
+    ours = {name: value for name, value in environ.items() if value and (name in names or name.startswith(_PREFIX))}
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(ours)
     except ValidationError as exc:
         lines = [_line(error) for error in exc.errors(include_input=False, include_url=False)]
         raise SettingsError("the environment cannot be used:\n  " + "\n  ".join(lines)) from None
@@ -385,7 +382,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
 
 def _line(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"])
-    if name in Settings.model_fields:  # as pydantic names a default that is not valid
+    if name in Settings.model_fields:  # pydantic reports an invalid default under the field's name
         name = Settings.model_fields[name].alias or name
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such variable (`concord doctor` lists them all)"
@@ -394,5 +391,5 @@ def _line(error: Any) -> str:
 
 
 def variables() -> list[tuple[str, str]]:
-    """(environment variable, what it is for), for `--help` and the README."""
+    """(environment variable, description) of every setting, for `concord doctor`."""
     return [(field.alias or name, field.description or "") for name, field in Settings.model_fields.items()]

@@ -1,5 +1,5 @@
-"""Stages on Faust: one app, and so one consumer group, each. `offsets`, `kafka.client` and `fleet.build` know
-Faust, too.
+"""Runs stages on Faust: one app, and so one consumer group, per stage. Besides this module, only `offsets`,
+`kafka.client` and `fleet.build` depend on Faust.
 """
 
 from __future__ import annotations
@@ -33,19 +33,22 @@ from schemas.texts import described
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at whether an app still runs; that a part of one that crashed has for ending; and after which
-#: its thread should have ended. Without Kafka that takes two request timeouts of 30 s.
-LOOK_S, PART_END_S, HUNG_S = 0.2, 3.0, 90.0
+#: Seconds between two checks of whether an app still runs.
+CHECK_S = 0.2
+
+#: Seconds within which each service of a crashed app must stop, and within which its consumer's thread must end, which
+#: takes two request timeouts of 30 s while Kafka is away.
+SERVICE_STOP_S, HUNG_S = 3.0, 90.0
 
 
 def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
-    """An app that loses nothing: settings that survived faults, our consumer, no autodiscovery, no web server of
-    Faust's own.
+    """A Faust app that loses no events: with settings that were tested under faults, our consumer, no autodiscovery,
+    and no web server of Faust's.
     """
-    _refuse_slow_streams()
+    _require_compiled_streams()
     folder = data / "tables" / name
     folder.mkdir(parents=True, exist_ok=True)
-    folder.parent.chmod(0o700)  # whatever our umask: tables hold what jobs are called
+    folder.parent.chmod(0o700)  # whatever the umask: tables contain names of files and customers
     app = faust.App(
         f"concord.{name}",
         broker=[URL(f"aiokafka://{server}") for server in kafka.bootstrap_servers.split(",")],
@@ -55,17 +58,17 @@ def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         processing_guarantee="at_least_once",
-        # Both bounded by KeepingConsumer.wait_empty.
+        # Both are bounded by KeepingConsumer.wait_empty.
         stream_wait_empty=True,
         broker_rebalance_timeout=60,
-        # After a kill -9 the group waits this long for the dead member.
+        # Seconds for which the group waits for a member that was killed.
         broker_session_timeout=6,
         broker_heartbeat_interval=1,
         broker_request_timeout=30,
-        # A worker without partitions, or with all of them full, must not be put out of the group.
+        # A worker without partitions, or with a full buffer for each, must not be removed from the group.
         broker_max_poll_interval=31_536_000,
         broker_commit_interval=1,
-        # At most a tenth of the buffer, or one full queue blocks the app's only fetch loop.
+        # At most a tenth of the buffer: otherwise one full queue blocks the app's only fetch loop.
         broker_max_poll_records=200,
         stream_buffer_maxsize=2048,
         consumer_auto_offset_reset="earliest",
@@ -79,13 +82,17 @@ def faust_app(name: str, kafka: Kafka, data: Path, **more: Any) -> faust.App:
     return app
 
 
-def _refuse_slow_streams() -> None:
-    """Faust's pure Python streams ack stale events that they skip; only the compiled ones do not."""
-    from faust._cython.streams import StreamIterator  # noqa: F401 - an ImportError here is the refusal
+def _require_compiled_streams() -> None:
+    """Require Faust's compiled streams: those in pure Python ack stale events that they skip.
+
+    Raises:
+        ImportError: Faust was installed without its compiled modules.
+    """
+    from faust._cython.streams import StreamIterator  # noqa: F401 - only the import is needed
 
 
 def record_of(message: Any) -> Record:
-    """Faust's message as a record."""
+    """A message of Faust as a record."""
     return Record(
         message.topic,
         message.partition,
@@ -93,130 +100,133 @@ def record_of(message: Any) -> Record:
         message.key,
         message.value,
         tuple(message.headers or ()),
-        round((message.timestamp or 0) * 1000),  # Faust has seconds; cut off, a millisecond would go missing
+        round((message.timestamp or 0) * 1000),  # in Faust in seconds; truncation could lose a millisecond
         message.checksum if isinstance(message.checksum, Flaw) else None,
     )
 
 
 class Driver:
-    """Runs one stage on its app: many events at once, each acked when its step is committed, and not before."""
+    """Runs one stage on its app: handles many events concurrently, and acks each only after its step is committed."""
 
     def __init__(
         self, stage: Stage, committer: Committer, metrics: Metrics, backpressure: Backpressure, skips: Skips
     ) -> None:
         self._stage = stage
         self._skips = skips
-        self._admission = backpressure
+        self._backpressure = backpressure
         self._committer = committer
         self._metrics = metrics
         self._slots = asyncio.Semaphore(stage.concurrency)
-        #: Events in work, and since when.
+        #: By task of an event that is being handled, the monotonic time of its start.
         self._tasks: dict[asyncio.Task[None], float] = {}
         self._kind = stage.name.partition(".")[0]
-        self._told = -TOLD_S
+        self._logged_at = -TOLD_S
 
     @property
     def stage_name(self) -> str:
-        """Which stage it runs."""
+        """The name of the stage that it runs."""
         return self._stage.name
 
     @property
     def oldest_s(self) -> float:
-        """For how many seconds the oldest event has been in work."""
+        """Seconds for which the oldest event has been handled; 0 without one."""
         oldest = min(self._tasks.values(), default=None)
         return 0.0 if oldest is None else time.monotonic() - oldest
 
     def attach(self, app: faust.App) -> None:
-        """Make the stage the app's agent."""
+        """Register the stage as the app's agent."""
         topic = app.topic(
             *self._stage.topics, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes
         )
 
         @app.agent(topic, name=self._stage.name)
         async def drive(stream: Any) -> None:
-            manual = stream.noack()
-            async for event in manual.events():
-                await self.take(record_of(event.message), partial(manual.ack, event))
+            unacked = stream.noack()
+            async for event in unacked.events():
+                await self.take(record_of(event.message), partial(unacked.ack, event))
 
     async def take(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
-        """Begin one event; waits while too many are in flight, or the process is too busy for its kind."""
+        """Start handling one event. Waits while too many events are handled, or while the process is too busy for its
+        rank.
+        """
         await self._slots.acquire()
         try:
             if self._stage.rank is not None:
                 new = self._stage.begins and record.topic != self._stage.due.name
-                await self._admission.enter(None if new else self._stage.rank)
+                await self._backpressure.enter(None if new else self._stage.rank)
         except BaseException:
             self._slots.release()
             raise
-        task = asyncio.create_task(self._work(record, ack))
+        task = asyncio.create_task(self._handle(record, ack))
         self._tasks[task] = time.monotonic()
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Not at the end of the task itself: one that is cancelled before its first turn has none, and the gate, which
-        other stages of the process share, would count it for ever.
+        """Release the event's slot. As a callback and not at the end of the task itself: a task that is cancelled
+        before it first runs has no end, and `Backpressure`, which all stages of the process share, would count it for
+        ever.
         """
         del self._tasks[task]
         self._slots.release()
         if self._stage.rank is not None:
-            self._admission.leave()
+            self._backpressure.leave()
 
-    async def _work(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
+    async def _handle(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:
         try:
-            done = await self._step(record)
+            pending = await self._step(record)
             passing(f"{self._kind}.before-commit")
-            stored = await self._committer.commit(done)
+            stored = await self._committer.commit(pending)
             passing(f"{self._kind}.after-commit")
             await ack()
             self._metrics.handled(stored)
             if (skip := self._skips.of(record)) is not None:
                 await self._skips.done(skip, self.stage_name)
-        except Exception:  # nothing of the above raises any: an event that is not acked comes again after a restart
-            log.exception("%s: an event of %s/%d stays", self._stage.name, record.topic, record.partition)
+        except Exception:  # unexpected; an event that is not acked is delivered again after a restart
+            log.exception("%s: an event of %s/%d is not acked", self._stage.name, record.topic, record.partition)
 
     async def _step(self, record: Record) -> Step:
-        """The step, however long our own servers are away."""
+        """The record's step, however long our own servers are away."""
         tries = 0
         while True:
             skip = self._skips.of(record)
             try:
                 return await step(self._stage if skip is None else refusing(self._stage, skip), record)
             except Unavailable as exc:
-                if time.monotonic() - self._told >= TOLD_S:
-                    self._told = time.monotonic()
+                if time.monotonic() - self._logged_at >= TOLD_S:
+                    self._logged_at = time.monotonic()
                     waiting = self.stage_name, len(self._tasks), self.oldest_s
                     log.warning("%s: %d events wait, the oldest for %.0f s: %s", *waiting, exc)
                 await asyncio.sleep(min(backoff_s(tries), 5.0))
                 tries += 1
 
     async def close(self) -> None:
-        """Let go of what is in flight; it is uncommitted and comes again elsewhere."""
+        """Cancel the events that are handled. They are not committed, and are delivered again to another worker."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 class FaustTable:
-    """`web.ports.LiveJobs` on the table of a `TableStage`."""
+    """The Faust table of a `TableStage`, as `web.ports.LiveJobs`."""
 
     def __init__(self, app: faust.App, table: Any) -> None:
         self._app = app
         self._table = table
 
-    def _settled(self) -> bool:
+    def _is_current(self) -> bool:
         return bool(self._app.started and not self._app.rebalancing and not self._app.in_recovery)
 
     def close(self) -> None:
-        """Close the files. Faust leaves that to a garbage collection, which a crashed app, still referred to, escapes:
-        then no other app of this process could open them.
+        """Close the table's files. Faust leaves that to the garbage collector, which does not collect a crashed app
+        that is still referred to; no other app of this process could then open the files.
         """
-        files = self._table.data._dbs  # noqa: SLF001 - there is no other way to them
+        files = self._table.data._dbs  # noqa: SLF001 - Faust has no public access to them
         while files:
             files.popitem()[1].close()
 
     def get(self, tenant_id: str, job_id: str) -> JobStatus | None:
-        """This worker's row; None while partitions move or the table is read back."""
-        row = self._table.get(ids.job_key(tenant_id, job_id)) if self._settled() else None
+        """The job's row; None if this worker does not have it, or while partitions move or the table is recovered."""
+        row = self._table.get(ids.job_key(tenant_id, job_id)) if self._is_current() else None
         return JobStatus.model_validate(row) if row else None
 
 
@@ -230,10 +240,10 @@ def table_app(
     skips: Skips,
     **more: Any,
 ) -> tuple[faust.App, FaustTable]:
-    """The app that owns a table, and the table."""
-    # Workers ask PostgreSQL and not each other: whoever speaks to the broker may join the group with any address. One
-    # address for all, because a member that comes back as `CONCORD_INSTANCE` gets the assignment that it had, which
-    # Faust's assignor refuses if another address is in it.
+    """The app that keeps a table, and the table. `changed` is called with each new status."""
+    # Workers query PostgreSQL and not each other, because any client of the broker can join the group under any
+    # address. All members have one address, because a member that returns as the same `CONCORD_INSTANCE` gets its
+    # former assignment, which Faust's assignor refuses if it contains another address.
     app = faust_app(
         stage.name, kafka, data, store="rocksdb://", table_standby_replicas=0, canonical_url="http://concord", **more
     )
@@ -243,16 +253,16 @@ def table_app(
 
     @app.agent(topic, name=stage.name)
     async def follow(stream: Any) -> None:
-        # Acked by hand: the compiled stream's own acks go past the consumer's `ack`, and so past our offsets.
-        manual = stream.noack()
-        async for event in manual.events():
+        # Acked explicitly: the compiled stream's own acks bypass the consumer's `ack`, and so our offsets.
+        unacked = stream.noack()
+        async for event in unacked.events():
             try:
                 await take(record_of(event.message))
             except Exception as exc:
-                # An agent that fails is started again by Faust, beside an event that nobody handles any more.
+                # Otherwise Faust restarts the failed agent, which never handles this event.
                 await app.crash(exc)
                 raise
-            await manual.ack(event)
+            await unacked.ack(event)
             metrics.tracked()
 
     async def take(record: Record) -> None:
@@ -275,58 +285,59 @@ def table_app(
 
 
 async def run_app(app: faust.App, started: Callable[[], None], stop_s: float) -> None:
-    """Run an app until it fails, which is raised; several live well in one event loop. An app does not start twice.
+    """Run an app until it fails. Several apps can run in one event loop; an app cannot be started twice.
 
-    Cancelled, it is stopped, for at most `stop_s` seconds: what it had in flight then is not acked.
+    When this is cancelled, the app is stopped, within `stop_s` seconds; events that are then still handled are not
+    acked.
 
     Raises:
-        StageCrashed: it has crashed.
-        Hung: it has crashed, and does not end.
+        StageCrashed: The app has crashed.
+        Hung: The app has crashed, and its consumer's thread does not end.
     """
     try:
         await app.start()
         started()
-        while not app.should_stop:  # noqa: ASYNC110 - crashed or stopped: two events, and nothing waits for either
-            await asyncio.sleep(LOOK_S)
+        while not app.should_stop:  # noqa: ASYNC110 - Faust has no event for "crashed or stopped"
+            await asyncio.sleep(CHECK_S)
         raise StageCrashed(_positions(app)) from app.crash_reason
     except asyncio.CancelledError:
         await _stop(app, stop_s)
         raise
     except Exception as exc:
-        await _stop(app, stop_s, each_s=PART_END_S)
+        await _stop(app, stop_s, each_s=SERVICE_STOP_S)
         if not await _ended(app):
             raise Hung(f"{app.conf.id} has crashed and does not end") from exc
         raise
 
 
 def _positions(app: faust.App) -> tuple[Position, ...]:
-    """Where it was: what it had begun and not done first, then what it would have read next."""
+    """The app's positions: first those of unfinished events, then those of the records that it would have read next."""
     consumer = app.consumer
     offsets = consumer.offsets
-    begun = [(tp, offset) for tp in offsets if (offset := offsets.unfinished(tp)) is not None]
+    unfinished = [(tp, offset) for tp in offsets if (offset := offsets.unfinished(tp)) is not None]
     done = {tp: offsets.committable(tp) for tp in offsets if offsets.unfinished(tp) is None}
-    read = {tp: offset for tp, offset in consumer._read_offset.items() if tp not in dict(begun)}  # noqa: SLF001
-    return tuple(Position(tp.topic, tp.partition, offset or 0) for tp, offset in [*begun, *(read | done).items()])
+    read = {tp: offset for tp, offset in consumer._read_offset.items() if tp not in dict(unfinished)}  # noqa: SLF001
+    return tuple(Position(tp.topic, tp.partition, offset or 0) for tp, offset in [*unfinished, *(read | done).items()])
 
 
 async def _stop(app: faust.App, limit_s: float, each_s: float | None = None) -> None:
-    """Stop it, for at most `limit_s` seconds; the parts of it one after the other, each for at most `each_s`."""
+    """Stop the app within `limit_s` seconds. Its services stop one after the other, each within `each_s` seconds."""
     stopping = asyncio.ensure_future(app.stop())
-    give_up = time.monotonic() + limit_s
-    while not stopping.done() and time.monotonic() < give_up:
+    deadline = time.monotonic() + limit_s
+    while not stopping.done() and time.monotonic() < deadline:
         await asyncio.wait({stopping}, timeout=each_s or limit_s)
         if not stopping.done():
-            stopping.cancel()  # of the part that it waits for: then it goes on with the next
+            stopping.cancel()  # cancels the stop of one service; the app continues with the next
     if stopping.done() and not stopping.cancelled() and (exc := stopping.exception()) is not None:
-        log.warning("%s: %r while it stopped", app.conf.id, exc)
+        log.warning("%s raised %r while it stopped", app.conf.id, exc)
 
 
 async def _ended(app: faust.App) -> bool:
-    """Wait for the thread of its consumer, which has a place in the group as long as it lives; False if it hangs."""
-    thread = app.consumer._thread._thread  # noqa: SLF001 - there is no other way to it
-    give_up = time.monotonic() + HUNG_S
+    """Wait for the end of the consumer's thread, which is in the group as long as it runs; False if it hangs."""
+    thread = app.consumer._thread._thread  # noqa: SLF001 - Faust has no public access to it
+    deadline = time.monotonic() + HUNG_S
     while thread is not None and thread.is_alive():
-        if time.monotonic() > give_up:
+        if time.monotonic() > deadline:
             return False
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(CHECK_S)
     return True

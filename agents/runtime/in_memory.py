@@ -1,8 +1,8 @@
-"""The whole fleet in one process without Kafka, for tests: every stage, every event through bytes and JSON, and a clock
-of its own.
+"""A fleet in one process without Kafka, for tests: all stages, events that are serialized as for Kafka, and a clock of
+its own.
 
-Time stands still while there is work, then jumps to the moment at which the next outbox row is due. So hours of backoff
-and polling take milliseconds, and a story always goes the same way.
+The clock stands still while there are events, and then jumps to the time at which the next outbox row is due. So hours
+of backoff and polling take milliseconds, and a test always runs in the same order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sinks.memory.database import MemoryDatabase
 
 @dataclass
 class Clock:
-    """A clock that moves when told."""
+    """A clock that only moves when a test advances it."""
 
     at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,21 +36,21 @@ class Clock:
         return self.at
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.at += timedelta(seconds=seconds)
 
 
 @dataclass
 class MemoryFleet:
-    """Stages over a `MemoryDatabase`. `log` holds every record ever published, by topic, as a consumer would see it."""
+    """Stages on a `MemoryDatabase`. `log` contains all published records, by topic, as a consumer would read them."""
 
     stages: Sequence[Stage]
     database: MemoryDatabase
     clock: Clock
-    #: Keeps the table of `job.status`.
+    #: The stage that keeps the table of `job.status`.
     tracked: TableStage
     log: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    #: The table `jobs`, as JSON text: a value changed in place is lost here as it would be in the changelog.
+    #: The table `jobs`, as JSON text, so that a row that is changed in place is lost as it would be in the changelog.
     table: dict[str, bytes] = field(default_factory=dict)
     _queues: dict[str, deque[Record]] = field(default_factory=lambda: defaultdict(deque))
 
@@ -60,10 +60,10 @@ class MemoryFleet:
     def publish(
         self, topic: str, value: bytes | Data | None, key: bytes | None = None, headers: Headers = ()
     ) -> Record:
-        """Put a record on a topic, as a stranger or as the relay."""
-        raw = value.model_dump_json().encode() if isinstance(value, Data) else value
-        wire = tuple(load_headers(dump_headers(headers)))
-        record = Record(topic, 0, len(self.log[topic]), key, raw, wire, int(self.clock().timestamp() * 1000))
+        """Publish a record to a topic, as any producer or the relay would."""
+        content = value.model_dump_json().encode() if isinstance(value, Data) else value
+        headers = tuple(load_headers(dump_headers(headers)))
+        record = Record(topic, 0, len(self.log[topic]), key, content, headers, int(self.clock().timestamp() * 1000))
         self.log[topic].append(record)
         for stage in self.stages:
             if topic in stage.topics:
@@ -73,7 +73,7 @@ class MemoryFleet:
         return record
 
     def deliver_again(self, record: Record) -> None:
-        """The same record once more, as after a crash before its offset was committed."""
+        """Deliver a record a second time, as after a crash before its offset was committed."""
         for stage in self.stages:
             if record.topic in stage.topics:
                 self._queues[stage.name].append(record)
@@ -88,9 +88,10 @@ class MemoryFleet:
         return orjson.loads(row) if row else None
 
     async def run(self, *, until: timedelta = timedelta(days=1), steps: int = 10_000) -> None:
-        """Work until nothing is left that is due within `until` from now.
+        """Handle events until none is left that is due within `until` from now.
 
-        Raises ConcordError after `steps` events: something feeds itself.
+        Raises:
+            ConcordError: There still are events after `steps` of them, as in an endless loop.
         """
         end = self.clock() + until
         for _ in range(steps):
@@ -106,7 +107,7 @@ class MemoryFleet:
     async def _one(self) -> bool:
         for stage in self.stages:
             if self._queues[stage.name]:
-                # Not acked, and so still there, until it is committed; one that a server of ours is away for waits.
+                # It stays in the queue until it is committed; if one of our servers is away, it is handled later.
                 record = self._queues[stage.name][0]
                 try:
                     await self._committer.commit(await step(stage, record))
@@ -121,16 +122,16 @@ class MemoryFleet:
         return any(self._queues.values())
 
     def _relay(self) -> None:
-        due = [m for at, m in self.database.outbox if at <= self.clock()]
-        self.database.outbox = [(at, m) for at, m in self.database.outbox if at > self.clock()]
+        due = [message for at, message in self.database.outbox if at <= self.clock()]
+        self.database.outbox = [(at, message) for at, message in self.database.outbox if at > self.clock()]
         for message in due:
             self.publish(message.topic, message.value, message.key, message.headers)
 
     def events(self, topic: str) -> list[dict[str, object]]:
-        """The data of everything on a topic."""
+        """The data of all events of a topic."""
         return [orjson.loads(record.value or b"null") for record in self.log[topic]]
 
     def status(self, tenant_id: str, job_id: str) -> JobStatus | None:
-        """The table's row."""
+        """The job's row in the table, or None."""
         row = self.table.get(ids.job_key(tenant_id, job_id))
         return JobStatus.model_validate_json(row) if row else None

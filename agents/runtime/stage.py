@@ -1,14 +1,14 @@
-"""A stage is a value: a name, its topics, and `async handle(envelope) -> Outcome`. Here every failure becomes an
-outcome, too.
+"""Stages as values: a name, topics, and `async handle(envelope) -> Outcome`; and `step`, which turns every failure of a
+handler into an outcome.
 
-Nothing is swallowed anywhere else: what a handler raises is retried at a time, fails the job or is dead-lettered, by
-its class (`schemas.errors`). Only `Unavailable` leaves this file: without our own servers no outcome could be kept, so
-the driver waits.
+The class of the exception (`schemas.errors`) decides whether the event is retried later, or the run fails and the
+record becomes a dead letter. Only `Unavailable` is raised to the caller: while our own servers are away no outcome
+could be stored, so the caller waits.
 
-What says no can be refused as well: by a stage's own `give_up`, or by PostgreSQL when it is committed. So every step
-brings along what is committed in its place (`Step.otherwise`), each simpler than the one before: the outcome, then the
-stage's `give_up`, then a failed job made of nothing but its ids, the same without a line in the audit log, and the dead
-letter alone.
+The outcome of a failure can fail, too: in a stage's own `give_up`, or when PostgreSQL refuses to store it. So every
+step has a fallback that is committed in its place (`Step.otherwise`), each simpler than the one before: the outcome,
+then the stage's `give_up`, then a failed job that consists of its ids only, the same without a row in the audit log,
+and the dead letter alone.
 """
 
 from __future__ import annotations
@@ -48,17 +48,16 @@ from schemas.topics import Topic
 
 log = logging.getLogger(__name__)
 
-#: How often a transient error is tried again before the stage gives up.
+#: How often an event is retried after a transient error before the stage gives up.
 RETRIES = 3
 
-#: How often an event that its handler did not finish in time comes back. Strangers are waited for within limits of
-#: their own, so this is mostly a store or a database of ours that is slow, which is no try: 60 waits take an hour. But
-#: a handler that hangs must end some time.
+#: How often an event is delivered again because its handler did not end in time. Calls to other servers have their own
+#: timeouts, so the cause is mostly a slow store or database of ours, which does not count as an attempt: 60 deliveries
+#: take an hour. But there must be a limit for a handler that hangs.
 WAITS = 60
 
-
-#: What the system says when this machine has no room, no memory, no descriptors, or a disk that fails. Where strangers
-#: are met, their failures become errors of ours, so an OSError that gets here is never theirs.
+#: Error numbers that mean that this machine lacks space, memory or descriptors, or that its disk fails. Clients of
+#: other servers translate their errors into ours, so that an OSError that arrives here is never caused by a server.
 OUR_MACHINE = frozenset(
     {
         errno.EAGAIN,
@@ -77,68 +76,75 @@ OUR_MACHINE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of the pipeline, free of Kafka."""
+    """One step of the pipeline, independent of Kafka."""
 
     name: str
-    #: What others send it.
+    #: The topics that it consumes.
     inputs: tuple[Topic, ...]
-    #: What comes back to it later: retries, polls, deadlines.
+    #: The topic of its own later events: retries, polls, deadlines.
     due: Topic
-    #: Does the outside work and says what it came to. May be called twice for one event; must then do no harm.
+    #: Does the work outside the database and returns the outcome. It may be called twice for one event, and must be
+    #: idempotent.
     handle: Callable[[Envelope], Awaitable[Outcome]]
-    #: What it means that this event will not be handled.
+    #: The outcome of an event that will not be handled.
     give_up: Callable[[Envelope, Failure], Outcome]
-    #: Longest time, in seconds, that one event may be held, without what our own database and store take of it.
+    #: Seconds within which an event must be handled, not counting those that our own database and store take.
     limit_s: float = 20.0
-    #: Events handled at once by one worker.
+    #: Events that one worker handles concurrently.
     concurrency: int = 48
-    #: Its events' priority in a busy process, see `agents.runtime.backpressure`; None if they have a time of their own.
+    #: Its events' priority in a busy process, see `agents.runtime.backpressure`; None if they are time-critical.
     rank: int | None = None
-    #: Whether what others send it is new work, which takes turns with everything that has begun.
+    #: Whether its input topics contain new uploads, which alternate with all other events.
     begins: bool = False
-    #: The kind of enrichment that it makes; then what fails is that, and never the run.
+    #: The kind of enrichment that it makes, if it makes one; a failure then ends the enrichment and not the run.
     enrichment: str | None = None
 
     @property
     def topics(self) -> dict[str, Topic]:
-        """Everything it reads, by topic name."""
+        """All topics that it reads, by name."""
         return {topic.name: topic for topic in (*self.inputs, self.due)}
 
 
 @dataclass(frozen=True, slots=True)
 class TableStage:
-    """A stage that keeps the newest record of each key of one topic in a table, which HTTP answers from."""
+    """A stage that keeps the newest record of each key of one topic in a table, from which HTTP answers."""
 
     name: str
     topic: Topic
     #: The table's name.
     table: str
-    #: The status in a record if it is newer than the row of its key (the argument finds rows by key), else None.
+    #: The status in a record if it is newer than the row of its key (the first argument finds rows by key), else None.
+    #: Raises `MalformedEvent`.
     newest: Callable[[Callable[[str], dict[str, Any] | None], Record], JobStatus | None]
+    #: The key of a status's row.
     key_of: Callable[[JobStatus], str]
 
 
 def backoff_s(attempt: int, retry_after: float | None = None) -> float:
-    """Seconds before try `attempt` + 1: `min(1000 * 2^n, 60000)` ms, less up to a quarter as jitter, never less than
-    asked for.
+    """Seconds before attempt `attempt` + 1: `min(1000 * 2^n, 60000)` ms, less up to a quarter as jitter, but never less
+    than `retry_after`.
     """
     delay = min(1000 * 2.0 ** min(attempt, 16), 60_000) / 1000
     return max(delay * random.uniform(0.75, 1.0), retry_after or 0.0)  # noqa: S311 - jitter, not a secret
 
 
 async def step(stage: Stage, record: Record) -> Step:
-    """Handle one record to the end that it can have now. Raises nothing but `Unavailable` and cancellation."""
+    """Handle one record; the step to be committed. A handler that fails has a step, too.
+
+    Raises:
+        Unavailable: One of our own servers, or this machine, cannot do the work now.
+    """
     started = time.perf_counter()
     try:
         envelope = decode(record, stage.topics)
-    except Exception as exc:  # noqa: BLE001 - records come from strangers: whatever is wrong with one is its own fault
+    except Exception as exc:  # noqa: BLE001 - records may come from any producer: whatever is raised, the record is invalid
         return _refused(stage, record, exc)
     try:
         outcome = await _outcome(stage, envelope)
-        done = Step(stage.name, envelope.id, outcome, envelope, otherwise=partial(_refused_outcome, stage, envelope))
+        result = Step(stage.name, envelope.id, outcome, envelope, otherwise=partial(_refused_outcome, stage, envelope))
     except _GivenUp as exc:
-        done = _given_up(stage, envelope, exc.failure)
-    return replace(done, seconds=time.perf_counter() - started)
+        result = _give_up(stage, envelope, exc.failure)
+    return replace(result, seconds=time.perf_counter() - started)
 
 
 class _GivenUp(Exception):
@@ -147,7 +153,7 @@ class _GivenUp(Exception):
 
 
 async def _outcome(stage: Stage, envelope: Envelope) -> Outcome:
-    """What the handler, or its failure, comes to. Raises `_GivenUp`, `Unavailable` and cancellation."""
+    """The outcome of the handler, or of its failure. Raises `_GivenUp`, `Unavailable` and cancellation."""
     try:
         async with time_limit(stage.limit_s):
             return await stage.handle(envelope)
@@ -160,26 +166,26 @@ async def _outcome(stage: Stage, envelope: Envelope) -> Outcome:
     except TimeoutError:
         return _put_off(stage, envelope)
     except asyncio.CancelledError as exc:
-        if _cancelled():
+        if _is_cancelled():
             raise
-        return _bug(stage, envelope, exc)  # something that the handler waited for was cancelled, not the handler
+        return _bug(stage, envelope, exc)  # a task that the handler awaited was cancelled, not the handler
     except ExceptionGroup as group:
-        if (away := group.subgroup(Unavailable)) is not None:
-            raise Unavailable(described(_first(away))) from group
+        if (unavailable := group.subgroup(Unavailable)) is not None:
+            raise Unavailable(described(_first(unavailable))) from group
         return _bug(stage, envelope, group)
     except Exception as exc:
         if isinstance(exc, OSError) and exc.errno in OUR_MACHINE:
             raise Unavailable(f"this machine cannot go on now: {exc}") from exc
-        return _bug(stage, envelope, exc)  # which ends this event's work and no other's
+        return _bug(stage, envelope, exc)  # it affects this event only
 
 
-def _cancelled() -> bool:
+def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    """Any one exception out of a group, however deep."""
+    """The first exception in a group, at any depth."""
     first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
@@ -187,7 +193,7 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def _bug(stage: Stage, envelope: Envelope, exc: BaseException) -> Outcome:
-    """Logged whole, and the event is not lost."""
+    """The outcome of an unexpected exception: it is logged with its traceback, and the event is retried."""
     log.error("%s failed on %s", stage.name, envelope.id, exc_info=exc)
     code = exc.code if isinstance(exc, ConcordError) else ConcordError.code
     return _retried(stage, envelope, f"internal error: {type(exc).__name__}", code, None)
@@ -197,19 +203,19 @@ def _retried(stage: Stage, envelope: Envelope, reason: str, code: str, retry_aft
     attempt = envelope.attempt + 1
     if envelope.attempt >= RETRIES:
         raise _GivenUp(Failure(reason, code, attempt))
-    log.info("%s: try %d of %s failed: %s", stage.name, attempt, envelope.id, reason)
+    log.info("%s: attempt %d at %s failed: %s", stage.name, attempt, envelope.id, reason)
     message = _again(stage, envelope, attempt=attempt)
-    return _comes_back(stage, envelope, message, backoff_s(envelope.attempt, retry_after), reason, attempt)
+    return _delivered_again(stage, envelope, message, backoff_s(envelope.attempt, retry_after), reason, attempt)
 
 
 def _put_off(stage: Stage, envelope: Envelope) -> Outcome:
-    """Not done in time, which is not counted as a try."""
+    """The outcome of a handler that did not end in time, which does not count as an attempt."""
     reason = f"not done within {stage.limit_s:.0f} s"
     if envelope.waits >= WAITS:
         raise _GivenUp(Failure(f"{reason}, {WAITS + 1} times", "stuck", envelope.attempt + 1))
-    log.warning("%s: %s was %s; it comes back", stage.name, envelope.id, reason)
+    log.warning("%s: %s was %s; it is delivered again", stage.name, envelope.id, reason)
     message = _again(stage, envelope, waits=envelope.waits + 1)
-    return _comes_back(stage, envelope, message, backoff_s(envelope.waits), reason, envelope.attempt + 1)
+    return _delivered_again(stage, envelope, message, backoff_s(envelope.waits), reason, envelope.attempt + 1)
 
 
 def _again(stage: Stage, envelope: Envelope, *, attempt: int | None = None, waits: int | None = None) -> Message:
@@ -222,10 +228,10 @@ def _again(stage: Stage, envelope: Envelope, *, attempt: int | None = None, wait
     )
 
 
-def _comes_back(
+def _delivered_again(
     stage: Stage, envelope: Envelope, message: Message, seconds: float, reason: str, attempts: int
 ) -> Outcome:
-    whose = belonging(envelope)
+    job = belonging(envelope)
     run = getattr(envelope.data, "run", 1)
     step = StepState(state="retrying", attempts=attempts, error=reason)
     progress = Progress(run=run, stage=stage.name, step=step)
@@ -234,8 +240,8 @@ def _comes_back(
         change = EnrichmentChange(run=run, kind=stage.enrichment, state="retrying", attempts=attempts, error=reason)
         enrichment = replace(change, reopens=envelope.replay > 0)
     return Outcome(
-        **whose,
-        progress=progress if whose["job_id"] and enrichment is None else None,
+        **job,
+        progress=progress if job["job_id"] and enrichment is None else None,
         enrichment=enrichment,
         raw=((message, seconds),),
         audit="retried",
@@ -244,54 +250,56 @@ def _comes_back(
 
 
 def _refused(stage: Stage, record: Record, exc: Exception) -> Step:
-    """A record that is no event of the stage's topics."""
+    """The step for a record that is not an event of the stage's topics: a dead letter, and a failed run if it names
+    one.
+    """
     failure = Failure(described(exc), MalformedEvent.code)
     if isinstance(exc, MalformedEvent):
         failure = replace(failure, code=exc.code)
     else:
         log.error("%s cannot read a record", stage.name, exc_info=exc)
-    at = record.topic, record.partition, record.offset
-    log.warning("%s: dead letter from %s/%d/%d: %s", stage.name, *at, failure.reason)
+    position = record.topic, record.partition, record.offset
+    log.warning("%s: dead letter from %s/%d/%d: %s", stage.name, *position, failure.reason)
     try:
         envelope = salvaged(record, stage.topics)
     except Exception:
-        log.exception("%s cannot tell whose record it is", stage.name)
+        log.exception("%s cannot tell to which job a record belongs", stage.name)
         envelope = None
-    return _given_up(stage, envelope, failure) if envelope else undeliverable(stage.name, record, failure)
+    return _give_up(stage, envelope, failure) if envelope else undeliverable(stage.name, record, failure)
 
 
 def _refused_outcome(stage: Stage, envelope: Envelope, exc: Exception) -> Step:
-    """In the place of an outcome that PostgreSQL does not store."""
+    """The fallback of an outcome that PostgreSQL refuses to store."""
     code = exc.code if isinstance(exc, ConcordError) else ConcordError.code
     reason = f"the result could not be stored: {described(exc)}"
-    return _given_up(stage, envelope, Failure(reason, code, envelope.attempt + 1))
+    return _give_up(stage, envelope, Failure(reason, code, envelope.attempt + 1))
 
 
-def _given_up(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
-    """What the stage says to an event that will not be handled, with the dead letter."""
+def _give_up(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
+    """The stage's outcome for an event that will not be handled, with the dead letter."""
     try:
         outcome = stage.give_up(envelope, failure)
     except Exception:
-        log.exception("%s cannot give up %s", stage.name, envelope.id)
-        return _ended(stage, envelope, failure)
-    return _with_letter(stage, envelope, failure, outcome, lambda _: _ended(stage, envelope, failure))
+        log.exception("the failure outcome of %s for %s cannot be made", stage.name, envelope.id)
+        return _fail_by_ids(stage, envelope, failure)
+    return _with_letter(stage, envelope, failure, outcome, lambda _: _fail_by_ids(stage, envelope, failure))
 
 
-def _ended(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
-    """The job fails with nothing of the event in it but ids, which are safe: what cannot be refused for its content."""
+def _fail_by_ids(stage: Stage, envelope: Envelope, failure: Failure) -> Step:
+    """The job fails; the rows contain only ids of the event, which are valid, so that no content can be refused."""
     record = envelope.record
     try:
-        outcome = _bare(stage, envelope, failure)
+        outcome = _failure_by_ids(stage, envelope, failure)
         unlogged = _with_letter(
             stage, envelope, failure, outcome, lambda _: undeliverable(stage.name, record, failure), audit=""
         )
     except Exception:
-        log.exception("%s cannot end the job of %s", stage.name, envelope.id)
+        log.exception("%s cannot fail the job of %s", stage.name, envelope.id)
         return undeliverable(stage.name, record, failure)
     return _with_letter(stage, envelope, failure, outcome, lambda _: unlogged)
 
 
-def _bare(stage: Stage, envelope: Envelope, failure: Failure) -> Outcome:
+def _failure_by_ids(stage: Stage, envelope: Envelope, failure: Failure) -> Outcome:
     bare = replace(failure, reason=f"{stage.name} gave up ({failure.code}); the dead letter has the reason")
     upload = envelope.data
     if stage.enrichment is not None:
@@ -322,19 +330,19 @@ def _letter(stage: str, record: Record, failure: Failure, id: Any, of: object = 
 
 
 def undeliverable(stage: str, record: Record, failure: Failure) -> Step:
-    """A step that does no more than keep the record in the dead letters."""
+    """A step that only publishes the record as a dead letter."""
     id = identity(record)
     letter = _letter(stage, record, failure, id)
     return Step(stage, id, Outcome(raw=((letter, 0.0),), error=failure.reason, audit="refused"))
 
 
 def belonging(envelope: Envelope) -> dict[str, Any]:
-    """Whose job an event is about, as the outcome's arguments."""
+    """Tenant and job of an event, as arguments of an `Outcome`; None where the event has none."""
     return {"tenant_id": getattr(envelope.data, "tenant_id", None), "job_id": getattr(envelope.data, "job_id", None)}
 
 
 def failed_job(stage: str, envelope: Envelope, failure: Failure) -> Outcome:
-    """The run ends here, without a transcript."""
+    """The outcome that fails the run at this stage."""
     return Outcome(
         **belonging(envelope),
         progress=failed_progress(getattr(envelope.data, "run", 1), stage, failure),

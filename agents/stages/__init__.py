@@ -1,1 +1,1 @@
-"""One file a stage, and what only one stage needs."""
+"""The pipeline's stages, listed in `registry`: one file a stage, and a folder for what only that stage needs."""

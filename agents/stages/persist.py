@@ -1,4 +1,4 @@
-"""The stage that ends a run: the transcript into both stores, then the one terminal event."""
+"""The stage that completes a run: it stores the transcript in both stores, then publishes the one terminal event."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JSON = "application/json"
 
 @dataclass(frozen=True)
 class Persist:
-    """What persist needs from outside."""
+    """Handles reconciled transcripts, and sweeps of failed runs."""
 
     database: Jobs
     store: Store
@@ -35,7 +35,11 @@ class Persist:
     enrichments: tuple[str, ...] = ()
 
     async def handle(self, envelope: Envelope) -> Outcome:
-        """A reconciled transcript, or the sweep after a failed run."""
+        """Store a reconciled transcript and complete its run, or sweep the results of a failed run.
+
+        Raises:
+            Unavailable: The database or the store is away.
+        """
         if isinstance(envelope.data, RunSweep):
             return await self._sweep(envelope.data)
         data = cast("Reconciled", envelope.data)
@@ -45,20 +49,25 @@ class Persist:
         if job.run > data.run or job.ended:
             return NOTHING
         job = replace(job, metadata=await self.database.metadata(*job.key))
-        decided = cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(data.raw_uri)))
-        content = agent_optimized(job, decided)
+        raw = await self.store.get(data.raw_uri)
+        reconciliation = cast("Reconciliation", adapter(Reconciliation).validate_json(raw))
+        return await self._store(envelope, job, data, reconciliation)
+
+    async def _store(self, envelope: Envelope, job: Job, data: Reconciled, reconciliation: Reconciliation) -> Outcome:
+        content = agent_optimized(job, reconciliation)
         optimized = await self._put(blob_names.agent_optimized(job.tenant_id, job.job_id, job.run), content)
         passing("persist.half-stored")
-        known = await self._put(blob_names.metadata(job.tenant_id, job.job_id, job.run), _metadata(job, data, decided))
+        name = blob_names.metadata(job.tenant_id, job.job_id, job.run)
+        metadata = await self._put(name, _metadata(job, data, reconciliation))
         passing("persist.stored")
-        transcript = _row(job, data, decided, content["transcript"], optimized)
-        return self._ended(envelope, job, data, transcript, (optimized, known))
+        transcript = _row(job, data, reconciliation, content["transcript"], optimized)
+        return self._completed(envelope, job, data, transcript, (optimized, metadata))
 
-    def _ended(
+    def _completed(
         self, envelope: Envelope, job: Job, data: Reconciled, transcript: Transcript, blobs: tuple[Blob, Blob]
     ) -> Outcome:
-        optimized, known = blobs
-        done = Persisted(
+        optimized, metadata = blobs
+        event = Persisted(
             tenant_id=job.tenant_id,
             job_id=job.job_id,
             run=job.run,
@@ -70,7 +79,7 @@ class Persist:
             language=transcript.language,
             filename=job.filename,
             metadata=announced_metadata(job),
-            completed_at=datetime.now(UTC),  # the database puts its own time here when it commits
+            completed_at=datetime.now(UTC),  # replaced by the database's time when it commits
         )
         return Outcome(
             **belonging(envelope),
@@ -82,15 +91,15 @@ class Persist:
             ),
             transcript=transcript,
             new_enrichments=() if job.options.get("enrich") is False else self.enrichments,
-            files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", known)),
-            later=(Later(topics.PERSISTED.name, done),),
+            files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", metadata)),
+            later=(Later(topics.PERSISTED.name, event),),
         )
 
     async def _put(self, name: str, content: dict[str, Any]) -> Blob:
         return await self.store.put(name, orjson.dumps(content), _JSON)
 
     async def _sweep(self, data: RunSweep) -> Outcome:
-        """Delete the results of a failed run. The original and what recognizers were paid for stay, for a
+        """Delete the results of a failed run. The original and the paid answers of recognizers are kept for its
         reprocessing.
         """
         job = await self.database.job(data.tenant_id, data.job_id)
@@ -102,7 +111,7 @@ class Persist:
         return NOTHING
 
     def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
-        """The run fails; a sweep that fails is only kept in the dead letters."""
+        """The run fails. A sweep that fails changes nothing; its dead letter is kept."""
         if isinstance(envelope.data, RunSweep):
             return NOTHING
         return failed_job("persist", envelope, failure)
@@ -127,46 +136,50 @@ SPEC = StageSpec(
 
 
 def announced_metadata(job: Job) -> dict[str, Any] | None:
-    """The upload's metadata as `persisted` repeats them; None when they are too large for that."""
+    """The upload's metadata as the event `persisted` repeats them; None if they are too large for it."""
     small = len(orjson.dumps(job.metadata)) <= MAX_EVENT_METADATA_BYTES
     return job.metadata if small else None
 
 
-def agent_optimized(job: Job, decided: Reconciliation) -> dict[str, Any]:
-    """The transcript as machines like to read it: text, speakers, segments, and how far to trust it."""
+def agent_optimized(job: Job, reconciliation: Reconciliation) -> dict[str, Any]:
+    """The content of `agent_optimized.json`: text, speakers, segments, and measures of quality."""
     return {
         "job_id": job.job_id,
         "tenant_id": job.tenant_id,
         "reference": job.reference,
-        "transcript": {"text": decided.text, "speakers": speakers(decided.words), "segments": segments(decided.words)},
+        "transcript": {
+            "text": reconciliation.text,
+            "speakers": speakers(reconciliation.words),
+            "segments": segments(reconciliation.words),
+        },
         "metadata": {
             "run": job.run,
             "filename": job.filename,
             "duration": (job.duration_ms or 0) / 1000,
-            "language": decided.language,
-            "confidence": decided.quality.confidence,
-            "method": decided.method,
-            "recognizers": list(decided.providers),
-            "reconciliation_notes": notes(job, decided),
-            "quality": asdict(decided.quality),
+            "language": reconciliation.language,
+            "confidence": reconciliation.quality.confidence,
+            "method": reconciliation.method,
+            "recognizers": list(reconciliation.providers),
+            "reconciliation_notes": notes(job, reconciliation),
+            "quality": asdict(reconciliation.quality),
             "custom": job.metadata,
         },
     }
 
 
-def notes(job: Job, decided: Reconciliation) -> list[str]:
-    """What a reader should know about how the transcript came to be, in sentences."""
-    said = [*job.audio_notes, *decided.notes]
-    if not decided.words:
-        said.append("No speech was heard in this recording; the transcript is empty.")
-    if decided.method == "single":
-        said.append(
-            f"The words are those of one recognizer ({', '.join(decided.providers)}); nothing could be compared."
+def notes(job: Job, reconciliation: Reconciliation) -> list[str]:
+    """Sentences for readers on how the transcript was made, and on what limits its quality."""
+    sentences = [*job.audio_notes, *reconciliation.notes]
+    if not reconciliation.words:
+        sentences.append("No speech was heard in this recording; the transcript is empty.")
+    if reconciliation.method == "single":
+        sentences.append(
+            f"The words are those of one recognizer ({', '.join(reconciliation.providers)}); nothing could be compared."
         )
-    return said
+    return sentences
 
 
-def _metadata(job: Job, data: Reconciled, decided: Reconciliation) -> dict[str, Any]:
+def _metadata(job: Job, data: Reconciled, reconciliation: Reconciliation) -> dict[str, Any]:
     return {
         "job_id": job.job_id,
         "tenant_id": job.tenant_id,
@@ -175,13 +188,13 @@ def _metadata(job: Job, data: Reconciled, decided: Reconciliation) -> dict[str, 
         "filename": job.filename,
         "content_type": job.content_type,
         "duration_ms": job.duration_ms,
-        "language": decided.language,
+        "language": reconciliation.language,
         "audio_uri": job.audio_uri,
         "original_uri": job.original_uri,
         "raw_transcript_uri": data.raw_uri,
-        "recognizers": list(decided.providers),
-        "method": decided.method,
-        "quality": asdict(decided.quality),
+        "recognizers": list(reconciliation.providers),
+        "method": reconciliation.method,
+        "quality": asdict(reconciliation.quality),
         "metadata": job.metadata,
         "options": job.options,
         "created_at": job.created_at,
@@ -189,23 +202,23 @@ def _metadata(job: Job, data: Reconciled, decided: Reconciliation) -> dict[str, 
 
 
 def _row(
-    job: Job, data: Reconciled, decided: Reconciliation, transcript: dict[str, Any], optimized: Blob
+    job: Job, data: Reconciled, reconciliation: Reconciliation, transcript: dict[str, Any], optimized: Blob
 ) -> Transcript:
     return Transcript(
         tenant_id=job.tenant_id,
         job_id=job.job_id,
         run=job.run,
         text=transcript["text"],
-        words=len(decided.words),
+        words=len(reconciliation.words),
         speakers=transcript["speakers"],
         segments=transcript["segments"],
-        language=decided.language,
-        confidence=decided.quality.confidence,
-        agreement=decided.quality.agreement,
-        method=decided.method,
-        provider_confidences={name: said.get("confidence") for name, said in decided.quality.recognizers.items()},
-        reconciliation_notes=notes(job, decided),
-        quality=asdict(decided.quality),
+        language=reconciliation.language,
+        confidence=reconciliation.quality.confidence,
+        agreement=reconciliation.quality.agreement,
+        method=reconciliation.method,
+        provider_confidences={name: of.get("confidence") for name, of in reconciliation.quality.recognizers.items()},
+        reconciliation_notes=notes(job, reconciliation),
+        quality=asdict(reconciliation.quality),
         raw_transcript_uri=data.raw_uri,
         agent_optimized_uri=optimized.uri,
         duration_ms=job.duration_ms,

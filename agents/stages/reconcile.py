@@ -1,5 +1,5 @@
-"""The stage that decides what was said: it waits for the recognizers, or their deadline, and makes one transcript of
-theirs.
+"""The stage that reconciles: it waits for all recognizers, or their deadline, and makes one transcript of their
+hypotheses.
 """
 
 from __future__ import annotations
@@ -32,15 +32,13 @@ from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
 
-#: One at a time, in a thread: deciding is pure computation, and the relay's round trips must not wait for a queue of
-#: it.
-_DECIDING = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
+#: One comparison at a time, in a thread: it is pure computation, and the relay's round trips must not wait for several.
+_COMPARING = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
 
-#: Seconds for which an event waits for others to be asked, and until the next look.
-LOOK_S, NEXT_LOOK_S = 2.0, 1.0
+#: Seconds for which an event waits for the tiebreaker and the adjudicator, and until the next event about them.
+WAIT_S, POLL_S = 2.0, 1.0
 
-
-#: Seconds by which a run's deadline is put off while a request of it is queued.
+#: Seconds by which a run's deadline is extended while one of its requests is queued.
 EXTENDED_S = 600.0
 
 
@@ -50,49 +48,56 @@ class Database(Clock, Jobs, Requests, Protocol):
 
 @dataclass(frozen=True)
 class Reconcile:
-    """What reconcile needs from outside."""
+    """Handles the results of recognizers, and the deadline of waiting for them."""
 
     database: Database
     store: Store
-    #: Who is asked about disputed words, and the work in which that goes on; None where nobody is.
+    #: The language model that decides disputed words; None if none is configured.
     adjudicator: SpanAdjudicator | None = None
-    work: LeasedTasks | None = None
-    #: Who hears disputed words again, before the judge is asked.
-    tiebreak: Tiebreaker | None = None
+    #: Runs the adjudicator and the tiebreaker outside the event.
+    tasks: LeasedTasks | None = None
+    #: Transcribes disputed intervals again, before the adjudicator is asked; None if none is configured.
+    tiebreaker: Tiebreaker | None = None
 
     async def handle(self, envelope: Envelope) -> Outcome:
-        """The last recognizer's result, or the end of waiting for it."""
+        """Reconcile after the last recognizer's result, or end the waiting for it at the deadline.
+
+        Raises:
+            Unavailable: The database or the store is away.
+        """
         if isinstance(envelope.data, AsrDeadline):
             return await self._end_waiting(envelope, envelope.data)
         result = cast("AsrResult", envelope.data)
         if result.remaining:
-            return IGNORED  # nobody needs it; and should it be the last one after a restore, it has the same id
+            return IGNORED  # only the last result counts; after a restore this may be the last, with the same id
         requests = await self.database.requests(result.tenant_id, result.job_id, result.run)
         if not requests or not all(r.ended for r in requests):
-            return IGNORED  # read again after a restore, which has taken the answers away
+            return IGNORED  # the event is read again after a restore of PostgreSQL that has lost answers
         answered = [r for r in requests if r.state == "done" and r.hypothesis_uri]
         if not answered:
             reasons = "; ".join(f"{r.provider}: {r.error}" for r in requests)
             reason = readable(f"no recognizer has heard it ({reasons})", ERROR_CHARS)
             return failed_job("reconcile", envelope, Failure(reason, ProviderError.code, envelope.attempt + 1))
-        return await self._decide(envelope, result, answered)
+        return await self._reconcile(envelope, result, answered)
 
     async def _end_waiting(self, envelope: Envelope, data: AsrDeadline) -> Outcome:
-        """The run goes on with those that answered; but one that had to queue has its time from when that was over."""
+        """The run goes on with the recognizers that have answered. For a request that was queued, the time until the
+        deadline counts from its admission.
+        """
         pending = [r for r in await self.database.requests(data.tenant_id, data.job_id, data.run) if not r.ended]
-        if wait_s := _left_s(pending, data.seconds, await self.database.now()):
+        if wait_s := _remaining_s(pending, data.seconds, await self.database.now()):
             again = data.model_copy(update={"extended": data.extended + 1})
             later = Later(topics.RECONCILE_DUE.name, again, seconds=wait_s, kind="asr.deadline")
             return Outcome(**belonging(envelope), later=(later,), audit="")
-        late = "no answer before the deadline"
-        return Outcome(**belonging(envelope), run=data.run, give_up=late, audit="failed", error=late)
+        reason = "no answer before the deadline"
+        return Outcome(**belonging(envelope), run=data.run, give_up=reason, audit="failed", error=reason)
 
-    async def _decide(self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest]) -> Outcome:
-        decided = await self._decided(result, answered)
-        if decided is None:
-            return self._look_again(envelope, result)
+    async def _reconcile(self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest]) -> Outcome:
+        reconciliation = await self._reconciliation(result, answered)
+        if reconciliation is None:
+            return self._poll_again(envelope, result)
         name = blob_names.raw_transcript(result.tenant_id, result.job_id, result.run)
-        blob = await self.store.put(name, adapter(Reconciliation).dump_json(decided), "application/json")
+        blob = await self.store.put(name, adapter(Reconciliation).dump_json(reconciliation), "application/json")
         passing("reconcile.stored")
         return Outcome(
             **belonging(envelope),
@@ -102,34 +107,34 @@ class Reconcile:
                 stage="reconcile",
                 step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
             ),
-            later=(Later(topics.RECONCILED.name, _announced(result, decided, blob.uri)),),
+            later=(Later(topics.RECONCILED.name, _event(result, reconciliation, blob.uri)),),
         )
 
-    async def _decided(self, result: AsrResult, answered: list[ProviderRequest]) -> Reconciliation | None:
-        """The transcript; None while others are being asked, which goes on outside the event."""
-        if not (self.adjudicator or self.tiebreak) or self.work is None or len(answered) < 2:
-            return (await self._compared(answered)).decided
+    async def _reconciliation(self, result: AsrResult, answered: list[ProviderRequest]) -> Reconciliation | None:
+        """The transcript; None while the tiebreaker or the adjudicator runs, which continues outside the event."""
+        if not (self.adjudicator or self.tiebreaker) or self.tasks is None or len(answered) < 2:
+            return (await self._compare(answered)).decided
 
-        async def settled(tell: Callable[[float], None]) -> Reconciliation:
-            compared = await self._compared(answered)
-            decided = compared.decided
-            if self.tiebreak is not None:
+        async def decide(progress: Callable[[float], None]) -> Reconciliation:
+            compared = await self._compare(answered)
+            reconciliation = compared.decided
+            if self.tiebreaker is not None:
                 job = await self.database.job(result.tenant_id, result.job_id)
-                # A tiebreaker hides nothing, so that it may not add to what was to be hidden.
+                # A tiebreaker does not redact, so that its words could reveal personal data that others have redacted.
                 if job is not None and not job.options.get("redact_pii"):
-                    decided = await self.tiebreak.settled(compared, replace(job, run=result.run), tell)
+                    reconciliation = await self.tiebreaker.settled(compared, replace(job, run=result.run), progress)
             if self.adjudicator is not None:
                 run = RunId(result.tenant_id, result.job_id, result.run)
-                decided = await self.adjudicator.adjudicated(decided, run, tell)
+                reconciliation = await self.adjudicator.adjudicated(reconciliation, run, progress)
             passing("reconcile.judged")
-            return decided
+            return reconciliation
 
         key = f"reconcile/{result.tenant_id}/{result.job_id}/{result.run}"
-        return cast("Reconciliation | None", await self.work.run(key, settled, LOOK_S))
+        return cast("Reconciliation | None", await self.tasks.run(key, decide, WAIT_S))
 
     @staticmethod
-    def _look_again(envelope: Envelope, result: AsrResult) -> Outcome:
-        """Later; without news of the job, whose status says `reconciling` already."""
+    def _poll_again(envelope: Envelope, result: AsrResult) -> Outcome:
+        """Continue with a later event. The job's status does not change: it is `reconciling` already."""
         kind = topics.RESULTS.name
         return Outcome(
             **belonging(envelope),
@@ -138,7 +143,7 @@ class Reconcile:
                 Later(
                     topics.RECONCILE_DUE.name,
                     result,
-                    seconds=NEXT_LOOK_S,
+                    seconds=POLL_S,
                     kind=kind,
                     index="look",
                     attempt=envelope.attempt,
@@ -147,9 +152,9 @@ class Reconcile:
             audit="",
         )
 
-    async def _compared(self, answered: list[ProviderRequest]) -> Compared:
-        heard = await asyncio.gather(*(self._load(r.hypothesis_uri or "") for r in answered))
-        return await asyncio.get_running_loop().run_in_executor(_DECIDING, compare, heard)
+    async def _compare(self, answered: list[ProviderRequest]) -> Compared:
+        hypotheses = await asyncio.gather(*(self._load(request.hypothesis_uri or "") for request in answered))
+        return await asyncio.get_running_loop().run_in_executor(_COMPARING, compare, hypotheses)
 
     async def _load(self, uri: str) -> Hypothesis:
         return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri)))
@@ -159,8 +164,8 @@ class Reconcile:
         return failed_job("reconcile", envelope, failure)
 
 
-def _left_s(pending: Sequence[ProviderRequest], seconds: float, now: datetime) -> float:
-    """For how long the run waits on: until none queues any more and each of them has had that many seconds."""
+def _remaining_s(pending: Sequence[ProviderRequest], seconds: float, now: datetime) -> float:
+    """Seconds for which the run still waits: until none is queued, and each had `seconds` since its admission."""
     ends = [r.admitted_at + timedelta(seconds=seconds) for r in pending if r.queued_at and r.admitted_at]
     queueing = any(r.queued_at and not r.admitted_at for r in pending)
     return max([EXTENDED_S * queueing, *((end - now).total_seconds() for end in ends), 0.0])
@@ -173,8 +178,8 @@ def stage(reconcile: Reconcile) -> Stage:
 
 async def _build(_: StageSpec, resources: Resources) -> Stage:
     adjudicator = await resources.span_adjudicator()
-    tasks = resources.leased_tasks(16)  # they only wait
-    tiebreaker = resources.tiebreaker()  # closed before the tasks: it finishes what it has paid for
+    tasks = resources.leased_tasks(16)  # they mostly wait for providers
+    tiebreaker = resources.tiebreaker()  # closed before the tasks: it completes calls that are paid for
     return stage(Reconcile(resources.database, resources.store, adjudicator, tasks, tiebreaker))
 
 
@@ -187,12 +192,12 @@ SPEC = StageSpec(
 )
 
 
-def _announced(result: AsrResult, decided: Reconciliation, uri: str) -> Reconciled:
-    whose: dict[str, Any] = {"tenant_id": result.tenant_id, "job_id": result.job_id, "run": result.run}
+def _event(result: AsrResult, reconciliation: Reconciliation, uri: str) -> Reconciled:
+    run: dict[str, Any] = {"tenant_id": result.tenant_id, "job_id": result.job_id, "run": result.run}
     return Reconciled(
-        **whose,
+        **run,
         raw_uri=uri,
-        method=decided.method,
-        confidence=decided.quality.confidence,
-        agreement=decided.quality.agreement,
+        method=reconciliation.method,
+        confidence=reconciliation.quality.confidence,
+        agreement=reconciliation.quality.agreement,
     )

@@ -1,4 +1,4 @@
-"""The only list of stages, and what follows from it: roles, topics, and which stage reads what."""
+"""The only list of stages, and what is derived from it: roles, topics, and the readers of each topic."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import TopicLayout, layout
-from agents.stages import document, intake, persist, reconcile, track, transcribe
+from agents.stages import intake, persist, reconcile, track, transcribe
+from agents.stages.enrichments import document
 from agents.stages.spec import StageSpec
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError
 from schemas.jobs.outcome import Failure, Outcome
 from schemas.topics import FAILED, STATUS, Topic
 
-#: In the order in which a recording goes through them.
+#: All stages, in the order in which a recording passes them.
 STAGES: tuple[StageSpec, ...] = (
     intake.SPEC,
     transcribe.SPEC,
@@ -23,21 +24,21 @@ STAGES: tuple[StageSpec, ...] = (
     track.SPEC,
 )
 
-#: Published by whichever stage ends a run, or changes a job.
+#: Topics to which every stage may publish.
 BY_ALL: tuple[Topic, ...] = (FAILED, STATUS)
 
-#: The role that publishes the outbox; it is no stage.
+#: The role that publishes the outbox. It is not a stage.
 RELAY = "relay"
 
-#: The role that stands for every enrichment, so that a deployment need not list them.
+#: The role that stands for all enrichments, so that a deployment need not list them.
 ENRICHMENTS = "enrichments"
 
 
 def stages(recognizers: Iterable[str], kinds: Sequence[str] | None = None) -> tuple[StageSpec, ...]:
-    """The stages of a fleet with these recognizers and kinds of enrichment (None: all that there are).
+    """The stages of a fleet with these recognizers and kinds of enrichment (None for all kinds).
 
     Raises:
-        SettingsError: there is no such kind of enrichment.
+        SettingsError: There is no such kind of enrichment.
     """
     if unknown := [kind for kind in kinds or () if kind not in enrichments()]:
         there = ", ".join(enrichments())
@@ -58,18 +59,18 @@ def enrichments() -> tuple[str, ...]:
 
 
 def roles(recognizers: Iterable[str], kinds: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Everything that `concord worker` can be; `concord up` is all of it."""
+    """All roles of `concord worker`; `concord up` has all of them. Raises `SettingsError` as `stages` does."""
     return (*(spec.name for spec in stages(recognizers, kinds)), RELAY)
 
 
 def all_topics(recognizers: Iterable[str]) -> tuple[Topic, ...]:
-    """Every topic of a fleet with these recognizers, without the dead letter topics."""
-    every = [topic for spec in stages(recognizers) for topic in (*spec.reads, *spec.publishes)]
-    return tuple({topic.name: topic for topic in (*every, *BY_ALL)}.values())
+    """Every topic of a fleet with these recognizers, except dead letter topics."""
+    topics = [topic for spec in stages(recognizers) for topic in (*spec.reads, *spec.publishes)]
+    return tuple({topic.name: topic for topic in (*topics, *BY_ALL)}.values())
 
 
 def read_by(recognizers: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The stages that read a topic, by its name; topics that no stage reads are left out."""
+    """By topic, the stages that read it. Topics that no stage reads are left out."""
     readers: dict[str, tuple[str, ...]] = {}
     for spec in stages(recognizers):
         for topic in spec.reads:
@@ -78,13 +79,13 @@ def read_by(recognizers: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def layouts(kafka: Kafka, recognizers: Iterable[str]) -> tuple[TopicLayout, ...]:
-    """Every topic of a fleet with these recognizers as Kafka is to keep it, with dead letters and changelogs."""
+    """The configuration in Kafka of every topic of a fleet with these recognizers, with dead letters and changelogs."""
     names = tuple(recognizers)
     return layout(kafka, all_topics(names), [spec.table for spec in stages(names) if spec.table])
 
 
 def refusals() -> dict[str, tuple[Topic, Callable[[Envelope, Failure], Outcome | None]]]:
-    """By name of a topic: what becomes of an event for it that Kafka refuses for good, where that does not simply end
-    the run.
+    """By name of a `due` topic: the topic, and the outcome of an event for it that Kafka refuses for good. If there is
+    none, the run fails.
     """
     return {spec.due.name: (spec.due, spec.refused) for spec in STAGES if spec.due and spec.refused}

@@ -1,4 +1,4 @@
-"""What the fleet has to know of a stage: its specification, and what a stage may ask of the process that runs it."""
+"""The specification of a stage, and what the worker that runs the stage offers to it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ from sinks.ports.uploads import Uploads
 
 
 class Database(Clock, Jobs, Requests, Strays, Uploads, Slots, Limits, Leases, Protocol):
-    """What stages may ask of the database; each states what it needs."""
+    """All that stages ask of the database; each stage declares which part it needs."""
 
 
 class Resources(Protocol):
-    """What a worker offers to the stages that it builds. Everything that is opened here is closed by the worker, in
-    reverse order.
-    """
+    """What a worker offers to the stages that it builds. The worker closes what is opened here, in reverse order."""
 
     @property
     def database(self) -> Database:
@@ -51,11 +49,11 @@ class Resources(Protocol):
 
     @property
     def recognizers(self) -> tuple[str, ...]:
-        """Names of the recognizers that hear every recording."""
+        """Names of the recognizers that transcribe every recording."""
 
     @property
     def abilities(self) -> Mapping[str, frozenset[str]]:
-        """What each recognizer carries out of an upload's options."""
+        """By recognizer, the options of an upload that it supports."""
 
     @property
     def enrichments(self) -> tuple[str, ...]:
@@ -67,77 +65,86 @@ class Resources(Protocol):
 
     @property
     def patience_s(self) -> float:
-        """Seconds for which a host that does not deliver is tried again."""
+        """Seconds for which a fetch is retried if the host fails."""
 
     def is_behind(self) -> bool:
-        """Whether more events wait in this process than it can begin at once."""
+        """Whether more events wait in this process than it can start soon."""
 
     def leased_tasks(self, limit: int) -> LeasedTasks:
         """Background tasks under a lease, `limit` of them at a time."""
 
     def recognizer(self, name: str) -> Recognizer:
-        """A recognizer by its name, which the stage closes."""
+        """A recognizer by its name, which the stage closes. Raises `SettingsError` if it is not configured."""
 
     def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
-        """The fleet-wide limits for a recognizer, whose work on this machine goes on in `tasks`."""
+        """The fleet-wide limits of a recognizer. `tasks` runs the work that it does on this machine."""
 
     def audio_source(self) -> AudioSource:
-        """Where recordings are fetched from."""
+        """Fetches and probes recordings."""
 
     def tiebreaker(self) -> Tiebreaker | None:
-        """The recognizer that hears disputed intervals again; None if none is configured."""
+        """The recognizer that transcribes disputed intervals again; None if none is configured."""
 
     async def span_adjudicator(self) -> SpanAdjudicator | None:
         """The language model that decides disputed words; None if none is configured."""
 
-    def run_beside(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Keep `run` running beside the stages; it never returns by itself."""
+    def run_in_background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run `run`, which never returns, as long as the worker runs; it is restarted when it fails."""
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` when the worker stops."""
 
 
-#: Builds a stage; called once a process. The name is the stage's own: `transcribe.whisper-base`, `persist`.
+#: Builds a stage; called once a process, with the stage's specification.
 Build = Callable[["StageSpec", Resources], Awaitable[Stage]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:
-    """One stage. Roles of `concord worker`, consumer groups, topics and deployments follow from these."""
+    """One stage. The roles of `concord worker`, consumer groups, topics and deployments are derived from these."""
 
-    #: Its role and, behind `concord.`, its consumer group.
+    #: The stage's role, such as `persist` or `transcribe.whisper-base`. Its consumer group is `concord.<name>`.
     name: str
-    #: What others send it.
+    #: The topics that it consumes.
     inputs: tuple[Topic, ...] = ()
-    #: What comes back to it later: retries, polls, deadlines. None for a stage that keeps a table.
+    #: The topic of its own later events: retries, polls, deadlines. None for a stage that keeps a table.
     due: Topic | None = None
-    #: What it announces, besides the job's status.
+    #: The topics to which it publishes, besides the job's status.
     publishes: tuple[Topic, ...] = ()
     build: Build | None = None
-    #: Instead of `build`: the stage keeps a table of the newest records of its topic.
+    #: Set instead of `build` if the stage keeps a table of the newest record of each key of its topic.
     table: TableStage | None = None
-    #: The stage exists once a recognizer, and this makes the topic of its requests.
+    #: Set if the stage exists once per recognizer: the topic of a recognizer's requests.
     per_recognizer: Callable[[str], Topic] | None = None
-    #: The kind of enrichment that it makes of transcripts; the stage is optional and never changes a run.
+    #: The kind of enrichment that it makes of transcripts. Such a stage is optional and never changes a run.
     enrichment: str | None = None
-    #: What becomes of an event for its `due` topic that Kafka refuses for good; None ends the run.
+    #: The outcome of an event for its `due` topic that Kafka refuses for good. Without it, the run fails.
     refused: Callable[[Envelope, Failure], Outcome | None] | None = None
 
     def for_recognizer(self, recognizer: str) -> StageSpec:
-        """The specification of the stage for one recognizer."""
+        """The specification of the stage for one recognizer.
+
+        Raises:
+            ValueError: The stage does not exist once per recognizer.
+        """
         if self.per_recognizer is None:
-            raise ValueError(f"the stage {self.name} is not one a recognizer")
+            raise ValueError(f"the stage {self.name} does not exist once per recognizer")
         topic = self.per_recognizer(recognizer)
         return replace(self, name=f"{self.name}.{recognizer}", inputs=(topic,), due=topic, per_recognizer=None)
 
     async def open(self, resources: Resources) -> Stage:
-        """The stage, ready to handle events."""
+        """The stage, ready to handle events.
+
+        Raises:
+            ValueError: The stage keeps a table and handles no events.
+            SettingsError: A setting that it needs is missing or invalid.
+        """
         if self.build is None:
             raise ValueError(f"the stage {self.name} keeps a table, and handles no events")
         return await self.build(self, resources)
 
     @property
     def reads(self) -> tuple[Topic, ...]:
-        """Every topic of its consumer group."""
+        """Every topic that its consumer group reads."""
         topics = [*self.inputs, *([self.due] if self.due else [])]
         return tuple({topic.name: topic for topic in topics}.values())

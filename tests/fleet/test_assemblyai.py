@@ -22,6 +22,7 @@ from agents.media.decoding.probe import probe
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import step
 from agents.stages import transcribe
+from agents.stages.asr_requests import remote
 from schemas.envelope import decode
 from schemas.errors import RateLimited, Unavailable
 from schemas.events.job import JobReprocess
@@ -218,7 +219,7 @@ async def test_a_url_that_has_grown_old_is_replaced_before_anything_is_asked_wit
     await told.story.upload()
     record = await steps_to(told, "uploaded")
     [before] = await told.fleet.database.requests("t", J, 1)
-    told.fleet.clock.advance(transcribe.STALE.total_seconds() + 1)
+    told.fleet.clock.advance(remote.STALE.total_seconds() + 1)
     told.fleet.deliver_again(record)
     await told.ends_well()
     [after] = await told.fleet.database.requests("t", J, 1)
@@ -250,7 +251,7 @@ async def test_two_workers_that_upload_agree_on_one_url(told):
 
 
 async def test_a_long_upload_goes_on_outside_its_event_and_is_not_begun_again(told, monkeypatch):
-    monkeypatch.setattr(transcribe, "LOOK_S", 0.05)
+    monkeypatch.setattr(remote, "WAIT_S", 0.05)
     received = asyncio.Event()
     upload = told.recognizer.upload
 
@@ -269,7 +270,7 @@ async def test_a_long_upload_goes_on_outside_its_event_and_is_not_begun_again(to
 
 async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
     """Its lease runs out; until then nobody else begins another long upload."""
-    monkeypatch.setattr(transcribe, "LOOK_S", 0.05)
+    monkeypatch.setattr(remote, "WAIT_S", 0.05)
     database = told.fleet.database
     dead = LeasedTasks(database, "dead", limit=1)
     hung = replace(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agents.stages import document
+from agents.stages.enrichments import document
 from agents.upkeep.stuck_jobs import TRIES
 from agents.upkeep.sweeper import Sweeper
 from schemas import blob_names

@@ -15,7 +15,7 @@ from agents.asr.rate_limit import ProviderLimiter
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, track, transcribe
-from agents.stages.fetch_queue import FetchQueue
+from agents.stages.uploads.fetch_queue import FetchQueue
 from agents.upkeep.cancelling import cancel_all
 from schemas.jobs.rows import OPEN
 from schemas.words import Hypothesis, Word
@@ -90,7 +90,7 @@ class Flood:
         """Everything that is due within so many looks at who waits, which are one to two seconds apart."""
         for _ in range(looks):
             await self.fleet.run(until=timedelta(seconds=1), steps=20_000)
-            await self.intake.queue.look()
+            await self.intake.queue.admit()
             await self.limiter.refresh()
             self.fleet.clock.advance(1)
 
@@ -149,7 +149,7 @@ async def test_what_is_more_urgent_overtakes_a_flood_and_tenants_take_turns(floo
 
 async def test_a_process_that_is_behind_takes_note_of_uploads_and_begins_the_most_urgent_first(flood):
     """Places are free; it is the process that has no time."""
-    object.__setattr__(flood.intake, "behind", lambda: True)
+    object.__setattr__(flood.intake, "is_behind", lambda: True)
     flood.fetcher.open.set()
     flood.upload("a", 60)
     flood.upload("b", 4, priority=9)

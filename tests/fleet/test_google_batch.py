@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from agents.asr.google.batch_recognize import GoogleBatch
 from agents.runtime.stage import step
-from agents.stages import transcribe
+from agents.stages.asr_requests import remote
 from schemas.events.job import JobReprocess
 from tests.contract.test_recognizers import batch
 from tests.fleet.conftest import J, Speaker, Story
@@ -213,7 +213,7 @@ async def test_two_workers_with_one_event_submit_once(told):
 async def test_an_object_that_has_lain_for_long_is_replaced_and_the_newer_one_asked_about(told):
     await told.story.upload()
     await told.steps_to("uploaded")
-    told.fleet.clock.advance(transcribe.STALE.total_seconds() + 1)
+    told.fleet.clock.advance(remote.STALE.total_seconds() + 1)
 
     await told.ends_well(left=1)
 

@@ -105,7 +105,7 @@ async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(probe_
     away when the result is to be kept; and either of them may be the first to ask for it then.
     """
     monkeypatch.setattr("agents.stages.intake.QUICK_S", 0.3)
-    monkeypatch.setattr("agents.stages.intake.LOOK_S", 0.3)
+    monkeypatch.setattr("agents.stages.intake.POLL_S", 0.3)
     clock, store = Clock(), Late(slow)
     database, audio_source = Flickering(clock=clock), AudioSource(store, probe_pool, ())
     work = LeasedTasks(database, "test", limit=8)

@@ -27,7 +27,7 @@ STAGE = '''
 
 import orjson
 
-from agents.stages.enrichment import Enriched, enrichment
+from agents.stages.enrichments.enrichment import Enriched, enrichment
 from schemas import blob_names
 from schemas.events.enrichment import EnrichmentEvent
 from schemas.topics import Topic
@@ -63,10 +63,10 @@ def tree(tmp_path_factory):
     for package in ("agents", "schemas", "sinks", "web"):
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
-    (copy / "agents/stages/wordcount.py").write_text(STAGE)
+    (copy / "agents/stages/enrichments/wordcount.py").write_text(STAGE)
     registry = copy / "agents/stages/registry.py"
     text = registry.read_text()
-    line = "    __import__('agents.stages.wordcount', fromlist=['SPEC']).SPEC,\n"
+    line = "    __import__('agents.stages.enrichments.wordcount', fromlist=['SPEC']).SPEC,\n"
     registry.write_text(text.replace("    document.SPEC,\n", "    document.SPEC,\n" + line))
     return copy
 

@@ -16,7 +16,7 @@ EVERYTHING = Overdue(1, "asr.results", 200, 61.0, "KafkaConnectionError", apart=
 
 def fleet(*roles: str, backlog: list[Overdue]) -> Fleet:
     """A fleet whose stages are none, so that nothing else is to be told."""
-    it = Fleet(Settings(), roles, Metrics(), MemoryDatabase(), None, None, "http://x", None, None)  # type: ignore[arg-type]
+    it = Fleet(Settings(), roles, Metrics(), MemoryDatabase(), None, None, "http://x", None, None, None)  # type: ignore[arg-type]
     it.backlog = backlog
     return it
 

@@ -47,7 +47,7 @@ class App:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
-    for name, seconds in {"LOOK_S": 0.001, "PART_END_S": 0.02, "HUNG_S": 0.1}.items():
+    for name, seconds in {"CHECK_S": 0.001, "SERVICE_STOP_S": 0.02, "HUNG_S": 0.1}.items():
         monkeypatch.setattr(faust_binding, name, seconds)
 
 

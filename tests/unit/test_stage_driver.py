@@ -223,7 +223,7 @@ async def test_an_event_whose_step_fails_in_the_committer_stays_and_others_go_on
     await settled()
 
     assert it.acked == [8]
-    assert "an event of asr.results/0 stays" in caplog.text
+    assert "an event of asr.results/0 is not acked" in caplog.text
 
 
 async def test_an_event_whose_acknowledgement_fails_is_not_counted_and_others_go_on(bench, caplog):

@@ -12,7 +12,7 @@ from agents.asr.protocols import RemoteRecognizer
 from agents.commands import reach
 from agents.commands.arguments import moment
 from agents.fleet.recognizers import open_recognizer
-from agents.stages.transcribe import CLAIM_S
+from agents.stages.asr_requests.remote import CLAIM_S
 from schemas.errors import NotFound
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, RequestChange, Step

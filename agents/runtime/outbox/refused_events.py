@@ -1,4 +1,4 @@
-"""What becomes of a job when Kafka refuses, for good, the event on which it depends."""
+"""Ends the run, or the enrichment, that depends on an event which Kafka refuses for good."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from schemas.messages import load_headers
 
 STAGE = "relay"
 
-#: What a run leaves behind, besides dead letters. Nothing in the run depends on it.
-BEHIND = frozenset({topics.STATUS.name, topics.PERSISTED.name, topics.FAILED.name})
+#: Topics that only announce results, as dead letters do. No run depends on their events.
+_ANNOUNCEMENTS = frozenset({topics.STATUS.name, topics.PERSISTED.name, topics.FAILED.name})
 
 
 def depends(topic: str) -> bool:
-    """Whether something in a run depends on the events of this topic."""
-    return not (topic.endswith(".dlq") or topic in BEHIND)
+    """Whether a run cannot go on without the events of this topic."""
+    return not (topic.endswith(".dlq") or topic in _ANNOUNCEMENTS)
 
 
-#: By name of a topic: the topic, and the outcome of an event for it that is given up; None ends the run.
+#: By name of a topic: the topic, and the outcome of an event for it that is refused; if that is None, the run fails.
 Refusals = Mapping[str, tuple[topics.Topic, Callable[[Envelope, Failure], Outcome | None]]]
 
 
 def end_of_run(row: Any, error: str, refusals: Refusals) -> Step | None:
-    """The step that ends what depends on an outbox row: what `refusals` has for its topic, else the run to which it
-    belongs; None where nothing depends on it.
+    """The step for an outbox row that Kafka refuses: the outcome that `refusals` has for its topic, otherwise the
+    failure of its run; None if nothing depends on the event.
 
-    Always the same for the same row: committed twice, it ends the run once.
+    The step is a function of the row. Committed twice, it ends the run once.
     """
     if not depends(row["topic"]):
         return None

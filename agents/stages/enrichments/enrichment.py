@@ -1,4 +1,4 @@
-"""How a stage makes an enrichment of a completed run's transcript: once, retried, and without touching the run."""
+"""The stages that make an enrichment of a completed run's transcript: once, with retries, never changing the run."""
 
 from __future__ import annotations
 
@@ -28,32 +28,35 @@ from sinks.ports.jobs import Jobs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enriched:
-    """What was made of a transcript."""
+    """The result of an enrichment."""
 
-    #: Announces it; `kind`, `version` and the time are filled in.
+    #: Announces the result; `kind`, `version` and the time are filled in later.
     event: EnrichmentEvent
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
 
 
-#: Makes the enrichment of a job whose current run has completed. May be called twice for one run, with the same result.
-#: Raises `Transient` to be called again later, `InvalidInput` or `ProviderError` where that will not help.
+#: Makes the enrichment of a job whose current run has completed. It may be called twice for one run, with the same
+#: result. It raises `Transient` to be called again later, `InvalidInput` or `ProviderError` if that would not help.
 Make = Callable[[Job], Awaitable[Enriched]]
 
 
 @dataclass(frozen=True, slots=True)
 class Enrichment:
-    """One kind of enrichment as a stage handles it."""
+    """Handles the events of one kind of enrichment."""
 
     kind: str
-    #: Of what makes it. A result says which version made it.
+    #: The version of `make`, which each result states.
     version: str
     topic: Topic
     make: Make
     database: Jobs
 
     async def handle(self, envelope: Envelope) -> Outcome:
-        """A run has completed, or its enrichment is asked for again."""
+        """Make the enrichment of a run that has completed, or for which an operator has requested it again.
+
+        Raises whatever `make` raises, and `Unavailable`.
+        """
         data = cast("OfRun", envelope.data)
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or job.run < data.run or (job.run == data.run and not job.ended):
@@ -61,12 +64,12 @@ class Enrichment:
         status = job.enrichment.get(self.kind)
         if job.run > data.run or status is None or status.state == "done":
             return NOTHING
-        again = envelope.replay > 0
-        if status.state == "failed" and not again:
+        requested_again = envelope.replay > 0
+        if status.state == "failed" and not requested_again:
             return NOTHING
-        made = await self.make(job)
+        enriched = await self.make(job)
         passing(f"{self.kind}.stored")
-        event = made.event.model_copy(update={"kind": self.kind, "version": self.version})
+        event = enriched.event.model_copy(update={"kind": self.kind, "version": self.version})
         result = event.model_dump(mode="json", exclude_none=True, exclude={"tenant_id", "job_id", "run", "reference"})
         return Outcome(
             **belonging(envelope),
@@ -77,10 +80,10 @@ class Enrichment:
                 attempts=envelope.attempt + 1,
                 version=self.version,
                 result=result,
-                reopens=again,
+                reopens=requested_again,
             ),
-            files=made.files,
-            usage=made.usage,
+            files=enriched.files,
+            usage=enriched.usage,
             later=(Later(self.topic.name, event),),
         )
 
@@ -94,9 +97,9 @@ def enrichment(
     limit_s: float = 20.0,
     concurrency: int = 8,
 ) -> StageSpec:
-    """The specification of a stage that makes this kind of enrichment, and announces each on a topic of its own.
+    """The specification of a stage that makes this kind of enrichment, and announces each on the topic `announces`.
 
-    `make` is called once a process and returns what makes one enrichment, in at most `limit_s` seconds.
+    `make` is called once a process and returns the function that makes one enrichment, in at most `limit_s` seconds.
     """
     due = topics.due(kind, topics.PERSISTED, enrichment_requested=EnrichmentRequested)
 

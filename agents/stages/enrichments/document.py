@@ -1,4 +1,4 @@
-"""The stage that makes a document for people of each transcript: Markdown, without a language model."""
+"""The stage that renders each transcript as a Markdown document for people, without a language model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from agents.stages.enrichment import Enriched, Make, enrichment
+from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
 from agents.stages.spec import Resources
 from schemas import blob_names, topics
 from schemas.events.enrichment import DocumentGenerated
@@ -20,25 +20,25 @@ from sinks.ports.blobs import Store
 
 _CONTENT_TYPE = "text/markdown; charset=utf-8"
 
-#: Characters of a value of the upload's metadata that are shown, and values.
-_LONGEST, _MANY = 200, 20
+#: Of the upload's metadata, the characters of a value and the number of values that are shown, at most.
+_VALUE_CHARS, _VALUES = 200, 20
 
-#: What Markdown, or HTML in it, would take for markup.
+#: Characters that are markup in Markdown, or in HTML within it.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 
 
 @dataclass(frozen=True)
 class Document:
-    """Makes documents of what is in the store."""
+    """Makes documents of the transcripts in a store."""
 
     store: Store
 
     async def make(self, job: Job) -> Enriched:
-        """The document of the job's current run, stored."""
-        whose = job.tenant_id, job.job_id, job.run
-        content = await self.store.get(self.store.uri(blob_names.agent_optimized(*whose)))
+        """Render and store the document of the job's current run. Raises `Unavailable`."""
+        names = job.tenant_id, job.job_id, job.run
+        content = await self.store.get(self.store.uri(blob_names.agent_optimized(*names)))
         text = await asyncio.to_thread(markdown, orjson.loads(content))
-        blob = await self.store.put(blob_names.document(*whose), text.encode(), _CONTENT_TYPE)
+        blob = await self.store.put(blob_names.document(*names), text.encode(), _CONTENT_TYPE)
         run: dict[str, Any] = {"tenant_id": job.tenant_id, "job_id": job.job_id, "run": job.run}
         stored: dict[str, Any] = {
             "size_bytes": blob.size_bytes,
@@ -52,13 +52,13 @@ class Document:
 
 
 def markdown(transcript: dict[str, Any]) -> str:
-    """A transcript, as `agent_optimized.json` has it, as Markdown: what is known of the call, notes, and who said what
-    when. Whatever was dictated or uploaded stays text: no markup of it takes effect.
+    """A transcript (the content of `agent_optimized.json`) as Markdown: facts about the call, notes, and each segment
+    with its speaker and time. Markup in spoken words or in the upload is escaped.
     """
-    known = transcript["metadata"]
-    lines = [f"# {_title(known)}", "", *_facts(transcript), ""]
-    if known["reconciliation_notes"]:
-        lines += ["## Notes", "", *(f"- {_text(note)}" for note in known["reconciliation_notes"]), ""]
+    metadata = transcript["metadata"]
+    lines = [f"# {_title(metadata)}", "", *_facts(transcript), ""]
+    if metadata["reconciliation_notes"]:
+        lines += ["## Notes", "", *(f"- {_text(note)}" for note in metadata["reconciliation_notes"]), ""]
     lines += ["## Transcript", ""]
     for segment in transcript["transcript"]["segments"]:
         speaker = f"**{_text(segment['speaker'])}** " if segment["speaker"] else ""
@@ -68,31 +68,31 @@ def markdown(transcript: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _title(known: dict[str, Any]) -> str:
-    title = (known.get("custom") or {}).get("title")
-    return _text(title if isinstance(title, str) and title.strip() else PurePosixPath(known["filename"]).stem)
+def _title(metadata: dict[str, Any]) -> str:
+    title = (metadata.get("custom") or {}).get("title")
+    return _text(title if isinstance(title, str) and title.strip() else PurePosixPath(metadata["filename"]).stem)
 
 
 def _facts(transcript: dict[str, Any]) -> list[str]:
-    known = transcript["metadata"]
-    confidence = known["confidence"]
+    metadata = transcript["metadata"]
+    confidence = metadata["confidence"]
     rows = {
-        "Recording": known["filename"],
+        "Recording": metadata["filename"],
         "Reference": transcript["reference"],
-        "Length": _clock(round(known["duration"] * 1000)),
-        "Language": known["language"],
+        "Length": _clock(round(metadata["duration"] * 1000)),
+        "Language": metadata["language"],
         "Speakers": ", ".join(transcript["transcript"]["speakers"]),
-        "Recognizers": ", ".join(known["recognizers"]),
+        "Recognizers": ", ".join(metadata["recognizers"]),
         "Confidence": None if confidence is None else f"{confidence:.0%}",
     }
-    custom = {name: value for name, value in (known.get("custom") or {}).items() if name not in {"title", *rows}}
+    custom = {name: value for name, value in (metadata.get("custom") or {}).items() if name not in {"title", *rows}}
     shown = [(name, value) for name, value in custom.items() if isinstance(value, str | int | float)]
-    rows |= {name: str(value)[:_LONGEST] for name, value in shown[:_MANY]}
+    rows |= {name: str(value)[:_VALUE_CHARS] for name, value in shown[:_VALUES]}
     return ["| | |", "| --- | --- |", *(f"| {_text(name)} | {_text(value)} |" for name, value in rows.items() if value)]
 
 
 def _text(value: object) -> str:
-    """Anything as one line of text that Markdown shows as it is."""
+    """The value as one line of text, escaped so that Markdown shows it unchanged."""
     return _MARKUP.sub(r"\\\1", printable(str(value)))
 
 

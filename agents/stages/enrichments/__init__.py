@@ -1,0 +1,1 @@
+"""The optional stages that make something of each completed transcript: one file a kind of enrichment."""

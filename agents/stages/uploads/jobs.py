@@ -1,0 +1,116 @@
+"""The rows that an upload makes: its job, its request to each recognizer, and the file of its recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from agents.media.source.audio_source import Fetched
+from schemas.errors import InvalidInput
+from schemas.events.audio import AudioUploaded
+from schemas.events.job import StepState
+from schemas.jobs.rows import File, Job, ProviderRequest, RequestState
+from sinks.ports.blobs import Blob
+
+#: Why an upload is refused that has a new job id and the reference of an existing job.
+REFERENCE_IN_USE = (
+    "reference: is another job's already; leave job_id out to repeat that job, or send another reference for a new one"
+)
+
+
+def repeated_job(upload: AudioUploaded, job_id: str, jobs: Sequence[Job]) -> Job | None:
+    """The job that an upload repeats, or None for a new one. `jobs` are those with this id or the upload's reference.
+
+    Raises:
+        InvalidInput: The job id and the reference belong to two jobs, or the job has another reference.
+    """
+    of_id = next((job for job in jobs if job.job_id == job_id), None)
+    of_reference = next(
+        (job for job in jobs if upload.reference is not None and job.reference == upload.reference), None
+    )
+    if upload.job_id is None:
+        return of_reference or of_id
+    if of_reference is not None and of_reference.job_id != job_id:
+        raise InvalidInput(REFERENCE_IN_USE)
+    if of_id is not None and upload.reference is not None and of_id.reference not in (None, upload.reference):
+        raise InvalidInput(
+            "job_id: the job with this id has another reference; a job keeps the name that it began with"
+        )
+    return of_id
+
+
+def new_job(upload: AudioUploaded, job_id: str, fetched: Fetched | None) -> Job:
+    """The job's first row: its recording is stored already (`fetched`), or still has to be fetched."""
+    job = Job(
+        tenant_id=upload.tenant_id,
+        job_id=job_id,
+        reference=upload.reference,
+        status="transcribing" if fetched else "uploaded",
+        filename=upload.filename,
+        audio_uri=upload.audio_uri,
+        language=upload.language,
+        priority=upload.priority,
+        options=upload.options.model_dump(),
+        metadata=dict(upload.metadata),
+        steps={"intake": fetched_step(fetched) if fetched else StepState(state="running")},
+    )
+    return replace(job, **audio_columns(fetched)) if fetched else job
+
+
+def provider_requests(job: Job, recognizers: tuple[str, ...]) -> tuple[ProviderRequest, ...]:
+    """One request of the job's run to each recognizer."""
+    return tuple(
+        ProviderRequest(
+            tenant_id=job.tenant_id,
+            job_id=job.job_id,
+            run=job.run,
+            provider=name,
+            # Two tenants may use the same job id, and the same provider. No name contains a tilde, so that markers
+            # are unique.
+            marker=f"concord-{job.tenant_id}~{job.job_id}~{job.run}~{name}",
+        )
+        for name in recognizers
+    )
+
+
+def reused_request(request: ProviderRequest, earlier: ProviderRequest | None) -> ProviderRequest:
+    """The request of a new run, which takes over the `earlier` run's answer, or its request that may be billed
+    already; neither is paid for again.
+    """
+    if earlier is not None and earlier.state == "done":
+        return replace(earlier, run=request.run, marker=request.marker)
+    if earlier is None or not (earlier.abandoned_at or earlier.state in ("intended", "parked", "submitted")):
+        return request
+    # It keeps its marker, by which the provider may have listed it.
+    state: RequestState = "submitted" if earlier.provider_id else "intended"
+    earlier = replace(earlier, error=None, finished_at=None, abandoned_at=None, queued_at=None, admitted_at=None)
+    return replace(earlier, run=request.run, state=state)
+
+
+def fetched_step(fetched: Fetched) -> StepState:
+    """The state of the intake step once the recording is stored."""
+    return StepState(state="done", progress=1.0, notes=fetched.notes or None)
+
+
+def audio_columns(fetched: Fetched) -> dict[str, Any]:
+    """The columns of a job's row that describe its stored recording."""
+    return {
+        "original_uri": fetched.blob.uri,
+        "content_type": fetched.content_type,
+        "duration_ms": fetched.duration_ms,
+    }
+
+
+def original_file(job: Job, blob: Blob) -> File:
+    """The row of the recording's file."""
+    return File(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        run=job.run,
+        kind="original",
+        uri=blob.uri,
+        size_bytes=blob.size_bytes,
+        content_type=blob.content_type,
+        sha256=blob.sha256,
+    )
