@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -124,15 +124,24 @@ class RequestList:
 
     def _check(self, reading: _Reading, since: datetime) -> None:
         """Raise unless the reading proves that a request that is not in it was not made."""
-        first, second = ({id for id, item in items.items() if not is_older(item, since)} for items in reading.lists)
+        first, second = (_recent_ids(items, since) for items in reading.lists)
         requests = {id: item for items in reading.lists for id, item in items.items() if id in first | second}
         if unknown := sum(item.urls is None for item in requests.values()):
             raise InDoubt(f"{self._name}: {unknown} requests in its list do not say what they are about")
-        times = [item.created for item in requests.values() if item.created is not None]
-        settled = max(times) - self._lag if times else None
+        settled = self._settled(requests.values())
         moved = [id for id in first ^ second if not _is_newer(requests[id], settled)]
         if moved:
             raise Transient(f"{self._name}: its list of requests leaves some out ({len(moved)} were there only once)")
+
+    def _settled(self, requests: Iterable[Listed]) -> datetime | None:
+        """The time until which the provider has listed all requests; None if none of these has a time."""
+        times = [item.created for item in requests if item.created is not None]
+        return max(times) - self._lag if times else None
+
+
+def _recent_ids(items: Mapping[str, Listed], since: datetime) -> set[str]:
+    """The ids of the requests that may have been created since then."""
+    return {id for id, item in items.items() if not is_older(item, since)}
 
 
 def is_older(item: Listed, time: datetime) -> bool:

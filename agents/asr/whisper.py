@@ -291,19 +291,24 @@ def _contains_speech(samples: NDArray[np.float32]) -> bool:
 def _words(segments: Any, window: _Window, *, spaced: bool) -> list[list[Any]]:
     """The words of a window as [text, start_ms, end_ms, probability], in order. `spaced`: words begin with a space."""
     words: list[list[Any]] = []
-    for segment in segments:
-        if segment.no_speech_prob > NOISE[0] and segment.avg_logprob < NOISE[1]:
-            continue
-        for word in segment.words or ():
-            start, end = window.times(word.start, word.end)
-            text, probability = word.word.strip(), round(float(word.probability), 4)
-            before = words[-1] if words else None
-            if before and spaced and not word.word.startswith(" "):
-                words[-1] = [before[0] + text, before[1], max(end, before[2]), min(before[3], probability)]
-            elif text:
-                start = max(start, before[1]) if before else start
-                words.append([text, start, max(start, end), probability])
+    for word in _words_of_speech(segments):
+        start, end = window.times(word.start, word.end)
+        text, probability = word.word.strip(), round(float(word.probability), 4)
+        before = words[-1] if words else None
+        if before and spaced and not word.word.startswith(" "):
+            words[-1] = [before[0] + text, before[1], max(end, before[2]), min(before[3], probability)]
+        elif text:
+            start = max(start, before[1]) if before else start
+            words.append([text, start, max(start, end), probability])
     return words
+
+
+def _words_of_speech(segments: Any) -> Iterator[Any]:
+    """The words of all segments but those that are noise by the model's probabilities."""
+    for segment in segments:
+        noise = segment.no_speech_prob > NOISE[0] and segment.avg_logprob < NOISE[1]
+        if not noise:
+            yield from segment.words or ()
 
 
 def main(folder: str, threads: str) -> None:

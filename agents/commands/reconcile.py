@@ -235,21 +235,26 @@ def all_scores(calls: Sequence[Call], recognizers: Sequence[str] | None = None) 
 
     Raises InvalidInput if a call has no reference, or lacks a recognizer's hypothesis.
     """
-    without_reference = [call.name for call in calls if call.reference is None]
-    if without_reference:
-        raise InvalidInput(f"{without_reference[0]}: it has no spoken text; give it with --reference TEXT")
-    common = set.intersection(*({h.provider for h in call.hypotheses} for call in calls))
-    names = recognizers or sorted(common)
+    for call in calls:
+        if call.reference is None:
+            raise InvalidInput(f"{call.name}: it has no spoken text; give it with --reference TEXT")
+    names = recognizers or _common_recognizers(calls)
     if not names:
         raise InvalidInput("no recognizer has transcribed all of these calls; name some with --recognizers")
-    scores: dict[str, list[Score]] = {name: [] for name in (*names, RESULT)}
-    for call in (call.only(names) for call in calls):
-        reference = call.reference or ""
-        for hypothesis in call.hypotheses:
-            text = " ".join(word.text for word in hypothesis.words)
-            scores[hypothesis.provider].append(score(reference, text))
-        scores[RESULT].append(score(reference, call.result().text))
-    return scores
+    by_call = [_scores(call.only(names)) for call in calls]
+    return {name: [scores[name] for scores in by_call] for name in (*names, RESULT)}
+
+
+def _scores(call: Call) -> dict[str, Score]:
+    """The score of each hypothesis of a call, and of the result."""
+    texts = {h.provider: " ".join(word.text for word in h.words) for h in call.hypotheses}
+    texts[RESULT] = call.result().text
+    return {name: score(call.reference or "", text) for name, text in texts.items()}
+
+
+def _common_recognizers(calls: Sequence[Call]) -> list[str]:
+    """The recognizers that have transcribed all of these calls."""
+    return sorted(set.intersection(*({h.provider for h in call.hypotheses} for call in calls)))
 
 
 def figures(scores: Sequence[Score]) -> dict[str, Any]:

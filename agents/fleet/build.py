@@ -103,6 +103,8 @@ def _resolved(settings: Settings, roles: Sequence[str]) -> tuple[str, ...]:
     existing = registry.roles(settings.recognizers, settings.enrichments)
     kinds = [spec.name for spec in registry.stages((), settings.enrichments) if spec.enrichment]
     names = [name for role in roles for name in (kinds if role == registry.ENRICHMENTS else [role])]
+    if disabled := [role for role in names if role in registry.enrichments() and role not in existing]:
+        raise SettingsError(f"the role {', '.join(disabled)} makes nothing: CONCORD_ENRICHMENTS does not name it")
     if unknown := [role for role in names if role not in existing]:
         raise SettingsError(f"no role {', '.join(unknown)}; there are {', '.join((*existing, registry.ENRICHMENTS))}")
     return tuple(dict.fromkeys(names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -316,24 +316,29 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        lines = []
-        if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
-            lines.append("CONCORD_RECOGNIZERS: name at least one recognizer, each once")
-        if self.tiebreaker in self.recognizers:
-            lines.append(f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says")
-        if "assemblyai" in self.recognizers and not self.assemblyai_key:
-            lines.append("ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it")
-        if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):
-            lines.append("GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it")
-        if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
-            lines.append("KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
-        if self.storage_fallback and not self.s3_bucket:
-            lines.append("STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out")
-        if bool(self.aws_key) != bool(self.aws_secret):
-            lines.append("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together")
-        if lines:
-            raise ValueError("\n  ".join(lines))
+        if conflicts := [*self._recognizer_conflicts(), *self._service_conflicts()]:
+            raise ValueError("\n  ".join(conflicts))
         return self
+
+    def _recognizer_conflicts(self) -> Iterator[str]:
+        """What does not fit together in the settings of recognizers."""
+        if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
+            yield "CONCORD_RECOGNIZERS: name at least one recognizer, each once"
+        if self.tiebreaker in self.recognizers:
+            yield f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says"
+        if "assemblyai" in self.recognizers and not self.assemblyai_key:
+            yield "ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it"
+        if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):
+            yield "GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it"
+
+    def _service_conflicts(self) -> Iterator[str]:
+        """What does not fit together in the settings of Kafka and of the store."""
+        if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
+            yield "KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+        if self.storage_fallback and not self.s3_bucket:
+            yield "STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out"
+        if bool(self.aws_key) != bool(self.aws_secret):
+            yield "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together"
 
     @property
     def opened(self) -> tuple[str, ...]:

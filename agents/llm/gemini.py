@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import aiohttp
     from google.genai import Client
     from google.genai.errors import APIError
-    from google.genai.types import GenerateContentResponse
+    from google.genai.types import Candidate, GenerateContentResponse
 
 #: The version of the prompt `adjudicate.<version>.txt`. It is part of every decision and of every question's hash, so a
 #: changed text needs a new version.
@@ -204,32 +203,53 @@ def parse(
 
     A choice is the index of a reading, or None for "neither"; everything else in the text is a fault.
     """
-    if fault is None and (text is None or len(text) > LONGEST):
-        fault = "the answer is empty" if text is None else "the answer does not end"
-    entries: list[JsonValue] = []
-    if fault is None:
-        try:
-            entries = _RawAnswers.model_validate_json(text or "").answers
-        except ValidationError:
-            fault = "the answer is not what was asked for"
-    if fault is not None:
-        return {}, {question.id: fault for question in questions}
-    valid = [answer for entry in entries if (answer := _entry(entry)) is not None]
-    counts = Counter(answer.id for answer in valid)
-    answers = {answer.id: answer.choice for answer in valid}
     choices: dict[str, int | None] = {}
     faults: dict[str, str] = {}
+    try:
+        answers = _answers(text, fault)
+    except _Fault as exc:
+        return {}, {question.id: str(exc) for question in questions}
     for n, question in enumerate(questions, 1):
-        choice = answers.get(f"p{n}")
-        if choice is None or counts[f"p{n}"] > 1:
-            faults[question.id] = "no answer to this span" if choice is None else "several answers to this span"
-        elif choice == _NEITHER:
-            choices[question.id] = None
-        elif re.fullmatch("[0-9]{1,3}", choice) and 1 <= int(choice) <= len(question.readings):
-            choices[question.id] = int(choice) - 1
-        else:
-            faults[question.id] = "not one of the readings"
+        try:
+            choices[question.id] = _choice(answers.get(f"p{n}", ()), len(question.readings))
+        except _Fault as exc:
+            faults[question.id] = str(exc)
     return choices, faults
+
+
+class _Fault(Exception):
+    """Why the model's text, or its answer to one question, is not usable."""
+
+
+def _answers(text: str | None, fault: str | None) -> dict[str, list[str]]:
+    """By id, all choices in the model's text. Raises _Fault if the whole answer is not usable."""
+    if fault is not None:
+        raise _Fault(fault)
+    if text is None:
+        raise _Fault("the answer is empty")
+    if len(text) > LONGEST:
+        raise _Fault("the answer does not end")
+    try:
+        entries = _RawAnswers.model_validate_json(text).answers
+    except ValidationError as exc:
+        raise _Fault("the answer is not what was asked for") from exc
+    answers: dict[str, list[str]] = {}
+    for answer in filter(None, map(_entry, entries)):
+        answers.setdefault(answer.id, []).append(answer.choice)
+    return answers
+
+
+def _choice(answers: Sequence[str], readings: int) -> int | None:
+    """The index of the chosen reading, or None for "neither", from all answers to one question. `readings` is the
+    number of offered readings. Raises _Fault if there is not one valid answer.
+    """
+    if len(answers) != 1:
+        raise _Fault("several answers to this span" if answers else "no answer to this span")
+    if answers[0] == _NEITHER:
+        return None
+    if not (re.fullmatch("[0-9]{1,3}", answers[0]) and 1 <= int(answers[0]) <= readings):
+        raise _Fault("not one of the readings")
+    return int(answers[0]) - 1
 
 
 def _entry(value: JsonValue) -> _Answer | None:
@@ -244,14 +264,19 @@ def _text(answer: GenerateContentResponse) -> tuple[str | None, str | None]:
     blocked = answer.prompt_feedback.block_reason if answer.prompt_feedback else None
     if blocked:
         return None, f"blocked ({getattr(blocked, 'value', blocked)})"
-    candidate = answer.candidates[0] if answer.candidates else None
-    if candidate is None:
+    if not answer.candidates:
         return None, "the answer is empty"
+    candidate = answer.candidates[0]
     ended = getattr(candidate.finish_reason, "value", candidate.finish_reason)
     if ended != "STOP":
         return None, f"the answer was cut off ({ended})"
+    return _joined_parts(candidate) or None, None
+
+
+def _joined_parts(candidate: Candidate) -> str:
+    """The text of a candidate, without the model's thoughts."""
     parts = candidate.content.parts if candidate.content else None
-    return "".join(part.text for part in parts or () if part.text and not part.thought) or None, None
+    return "".join(part.text for part in parts or () if part.text and not part.thought)
 
 
 def _usage(answer: GenerateContentResponse) -> dict[str, int]:

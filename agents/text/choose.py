@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import zip_longest
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -117,24 +118,26 @@ class _Writer:
 
     def span(self, first: int, end: int) -> None:
         """Decide several slots, or several words in one, for the reading of one recognizer."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for k in self.order:
-            groups.setdefault(tuple(self.key[s][k] for s in range(first, end) if self.key[s][k] >= 0), []).append(k)
         slots = range(first, end)
-        ranked = sorted(groups.values(), key=lambda group: -sum(self.chance[s][group[0]] for s in slots))
+        ranked = self._span_groups(slots)
         texts = [self._span_cells(group, slots) for group in ranked]
         chances = [min(self.chance[s][group[0]] for s in slots) for group in ranked]
         rule = "calibrated" if len(ranked) > 1 else self.rule
-        for row in range(max(len(rows) for rows in texts)):
-            readings = [
-                self._reading(
-                    rows[row] if row < len(rows) else (), self._providers(group), chance, min(first + row, end - 1)
-                )
-                for group, rows, chance in zip(ranked, texts, chances, strict=True)
+        for row, cells in enumerate(zip_longest(*texts, fillvalue=())):
+            slot = min(first + row, end - 1)
+            chosen, *others = [
+                self._reading(words, self._providers(group), chance, slot)
+                for group, words, chance in zip(ranked, cells, chances, strict=True)
             ]
-            others = tuple(reading for reading in readings[1:] if reading.text != readings[0].text)
-            self._write(readings[0], others, rule, first, [])
+            self._write(chosen, tuple(reading for reading in others if reading.text != chosen.text), rule, first, [])
         self.chosen.extend([ranked[0][0]] * len(slots))
+
+    def _span_groups(self, slots: range) -> list[list[int]]:
+        """The columns in groups that have the same tokens in some slots, the most probable group first."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for k in self.order:
+            groups.setdefault(tuple(self.key[s][k] for s in slots if self.key[s][k] >= 0), []).append(k)
+        return sorted(groups.values(), key=lambda group: -sum(self.chance[s][group[0]] for s in slots))
 
     def _span_cells(self, group: Sequence[int], slots: range) -> list[tuple[Word, ...]]:
         """The words of a group's first column in some slots, each with those of columns with the same boundaries."""
@@ -154,13 +157,18 @@ class _Writer:
         if not cells:
             return Reading(None, providers, chance)
         word = cells[0]
-        if word.start_ms is None or word.end_ms is None:
-            timed = next((cell for cell in cells if cell.start_ms is not None and cell.end_ms is not None), None)
-            start, end = (timed.start_ms, timed.end_ms) if timed else self.times[slot] if self.times else (None, None)
-        else:
-            start, end = word.start_ms, word.end_ms
+        start, end = word.start_ms, word.end_ms
+        if start is None or end is None:
+            start, end = self._other_times(cells, slot)
         confidences = [cell.confidence for cell in cells if cell.confidence is not None]
         return Reading(word.text, providers, chance, start, end, max(confidences) if confidences else None)
+
+    def _other_times(self, cells: Sequence[Word], slot: int) -> tuple[int | None, int | None]:
+        """Start and end, in ms, of the first word that has both, otherwise of the slot; None if that has none."""
+        for cell in cells:
+            if cell.start_ms is not None and cell.end_ms is not None:
+                return cell.start_ms, cell.end_ms
+        return self.times[slot] if self.times else (None, None)
 
     def _write(
         self, chosen: Reading, others: tuple[Reading, ...], rule: str, slot: int, columns: Iterable[int]
@@ -188,11 +196,10 @@ def _slot_times(network: Network, order: Sequence[int]) -> list[tuple[int, int]]
 
 def _slot_speakers(network: Network) -> list[str | None] | None:
     """The speaker of each slot, from the recognizer that labels the most words: labels of two cannot be combined."""
-    if not any(label != (None, None) for column in network.columns for label in map(_SPEAKER, column.words)):
+    if not _has_speakers(network):
         return None
     labels = [[_speaker(word) for word in column.words] for column in network.columns]
-    rank = [(len(set(column) - {None}) > 1, sum(label is not None for label in column)) for column in labels]
-    best = max(range(len(rank)), key=lambda k: (*rank[k], -k))
+    best = max(range(len(labels)), key=lambda k: (*_labelling(labels[k]), -k))
     first = network.columns[best].first.tolist()
     spoken: list[str | None] = []
     last = next((label for label in labels[best] if label), None)
@@ -201,6 +208,15 @@ def _slot_speakers(network: Network) -> list[str | None] | None:
             last = labels[best][first[at]] or last
         spoken.append(last)
     return spoken
+
+
+def _has_speakers(network: Network) -> bool:
+    return any(label != (None, None) for column in network.columns for label in map(_SPEAKER, column.words))
+
+
+def _labelling(labels: Sequence[str | None]) -> tuple[bool, int]:
+    """Whether a recognizer's labels distinguish speakers, and the number of words with a label."""
+    return len(set(labels) - {None}) > 1, sum(label is not None for label in labels)
 
 
 def _speaker(word: Word) -> str | None:

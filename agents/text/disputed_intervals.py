@@ -95,17 +95,21 @@ def settled(compared: Compared, hypotheses: Mapping[DisputedInterval, Hypothesis
         redecided = _Redecided(compared, interval, hypotheses[interval])
         for dispute in reversed(interval.disputes):
             new = redecided.decisions(dispute)
-            if new is None:
-                continue
-            at = slice(*_span(compared, dispute.first, dispute.end))
-            old = decisions[at]
-            won.subtract(name for decision in old for name in decision.chosen.providers)
-            won.update(name for decision in new for name in decision.chosen.providers)
-            speakers = [decision.speaker for decision in old]
-            decisions[at] = [
-                replace(decision, speaker=speakers[min(n, len(speakers) - 1)]) for n, decision in enumerate(new)
-            ]
+            if new is not None:
+                at = slice(*_span(compared, dispute.first, dispute.end))
+                won.subtract(_chosen_providers(decisions[at]))
+                won.update(_chosen_providers(new))
+                decisions[at] = _with_speakers(new, decisions[at])
     return _with(compared.decided, decisions, won, list(hypotheses.values()))
+
+
+def _chosen_providers(decisions: Iterable[Decision]) -> Iterator[str]:
+    return (name for decision in decisions for name in decision.chosen.providers)
+
+
+def _with_speakers(new: Sequence[Decision], old: Sequence[Decision]) -> list[Decision]:
+    """The new decisions with the speakers of those that they replace, word by word."""
+    return [replace(decision, speaker=old[min(n, len(old) - 1)].speaker) for n, decision in enumerate(new)]
 
 
 def _with(

@@ -43,21 +43,29 @@ def spoken(hypotheses: Sequence[Hypothesis], frequency: Mapping[str, float]) -> 
     languages: by their number, then by their probabilities, then by their words. If they are unsure, or their words are
     English, an English hypothesis of any recognizer overrules them.
     """
-    voters = [h for h in hypotheses if h.language and h.tells_language and h.words] or [
-        h for h in hypotheses if h.language
-    ]
-    votes: dict[str, list[Hypothesis]] = defaultdict(list)
-    for hypothesis in voters:
-        votes[primary(hypothesis.language or "")].append(hypothesis)
-    if not votes:
+    tagged = [h for h in hypotheses if h.language]
+    if not tagged:
         return None
-    winners = max(votes.values(), key=lambda hs: (len(hs), sum(map(_probability, hs)), sum(len(h.words) for h in hs)))
-    tag = min(str(h.language) for h in winners)
-    english = [str(h.language) for h in hypotheses if h.language and primary(h.language) == "en"]
+    winners = _winners(tagged)
+    tag = _tag(winners)
+    english = [h for h in tagged if primary(_tag([h])) == "en"]
+    if primary(tag) == "en" or not english:
+        return tag
     unsure = max(map(_probability, winners)) < BELIEVED
-    if primary(tag) != "en" and english and (unsure or _is_english(winners[0], frequency)):
-        return min(english)
-    return tag
+    return _tag(english) if unsure or _is_english(winners[0], frequency) else tag
+
+
+def _winners(tagged: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """The hypotheses in the language for which most recognizers vote."""
+    votes: dict[str, list[Hypothesis]] = defaultdict(list)
+    for hypothesis in [h for h in tagged if h.tells_language and h.words] or tagged:
+        votes[primary(_tag([hypothesis]))].append(hypothesis)
+    return max(votes.values(), key=lambda hs: (len(hs), sum(map(_probability, hs)), sum(len(h.words) for h in hs)))
+
+
+def _tag(hypotheses: Sequence[Hypothesis]) -> str:
+    """The tag of hypotheses in one language; the first in alphabetical order, if they name several regions."""
+    return min(str(h.language) for h in hypotheses)
 
 
 def of_one_language(

@@ -137,23 +137,30 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
         return Misconfigured(
             f"{place}: the bucket is in another region{_region(response)}: check S3_REGION ({code}: {text})"
         )
-    if code == "NotImplemented" or status == 501 or (operation in _WRITES and _names_a_header(code, text)):
+    if _is_unsupported(operation, code, status, text):
         return Unsupported(f"{place} does not have what {operation} uses: {code or status}: {text}")
     if code in _PASSING or status >= 500 or status == 429:
         return Unavailable(f"{place} refused {operation} for now ({code or status}: {text})")
-    if status == 412 or code == "ConditionalRequestConflict":
-        return Exists(f"there is a blob s3://{place.bucket}/{key} already ({code}: {text})")
-    if code == "ExistingObjectIsDirectory":
-        return IsFolder(f"blob name {key!r}: there are blobs inside it, and {place} cannot have one lie in another")
-    if code == "ObjectParentIsFile":
-        return InvalidInput(f"blob name {key!r}: it lies inside a blob, which {place} cannot have")
-    if status == 404:
-        return NotFound(f"there is no blob s3://{place.bucket}/{key}")
-    if status == 416:
-        return PastEnd(f"s3://{place.bucket}/{key} ends before that byte")
-    if status == 403:
-        return Denied(place, [PERMISSIONS.get(operation, operation)], f"{code}: {text}")
-    return Misconfigured(f"{place} does not take {operation}: {code or status}: {text}")
+    return _blob_refusal(code, status, text, operation, place, key)
+
+
+def _blob_refusal(code: str, status: int, text: str, operation: str, place: Place, key: str) -> ConcordError:
+    """What a refusal means that is about one blob, and neither about the bucket nor about the server."""
+    match code, status:
+        case ("ConditionalRequestConflict", _) | (_, 412):
+            return Exists(f"there is a blob s3://{place.bucket}/{key} already ({code}: {text})")
+        case "ExistingObjectIsDirectory", _:
+            return IsFolder(f"blob name {key!r}: there are blobs inside it, and {place} cannot have one lie in another")
+        case "ObjectParentIsFile", _:
+            return InvalidInput(f"blob name {key!r}: it lies inside a blob, which {place} cannot have")
+        case _, 404:
+            return NotFound(f"there is no blob s3://{place.bucket}/{key}")
+        case _, 416:
+            return PastEnd(f"s3://{place.bucket}/{key} ends before that byte")
+        case _, 403:
+            return Denied(place, [PERMISSIONS.get(operation, operation)], f"{code}: {text}")
+        case _:
+            return Misconfigured(f"{place} does not take {operation}: {code or status}: {text}")
 
 
 #: Requests with headers that older servers do not have.
@@ -164,10 +171,12 @@ _WRITES: Final = frozenset({"put_object", "create_multipart_upload", "upload_par
 _NOT_UNDERSTOOD: Final = frozenset({"InvalidArgument", "InvalidRequest", "BadRequest", "MalformedTrailerError", "400"})
 
 
-def _names_a_header(code: str, text: str) -> bool:
-    """Whether a refusal is about a header of the protocol's newer parts."""
-    about = ("checksum", "trailer", "if-none-match", "header", "aws-chunked")
-    return code in _NOT_UNDERSTOOD and any(word in text.lower() for word in about)
+def _is_unsupported(operation: str, code: str, status: int, text: str) -> bool:
+    """Whether the server lacks the request, or a header of it that belongs to the protocol's newer parts."""
+    if code == "NotImplemented" or status == 501:
+        return True
+    headers = ("checksum", "trailer", "if-none-match", "header", "aws-chunked")
+    return operation in _WRITES and code in _NOT_UNDERSTOOD and any(word in text.lower() for word in headers)
 
 
 def _reason(exc: Any) -> str:

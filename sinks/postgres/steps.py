@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from sinks.ports.steps import Steps
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.outbox import insert_messages
 from sinks.postgres.sql.queries import SQL
-from sinks.postgres.sql.tables import AUDIT_LOG, ENRICHMENTS, FILES, JOBS, PROVIDER_REQUESTS, TRANSCRIPTS, USAGE
+from sinks.postgres.sql.tables import AUDIT_LOG, ENRICHMENTS, FILES, JOBS, PROVIDER_REQUESTS, TRANSCRIPTS, USAGE, Table
 
 
 class PostgresSteps(PostgresPort, Steps):
@@ -28,7 +28,7 @@ class PostgresSteps(PostgresPort, Steps):
         """All steps in one transaction; None for a step whose event was committed before."""
         async with self._transaction() as db:
             events = [(step.stage, step.event_id) for step in steps if step.outcome.remembered]
-            new = {tuple(row) for row in (await db.fetch(SQL["insert_inbox"], *by_column(events, 2)) if events else [])}
+            new = {tuple(row) for row in await _fetch(db, "insert_inbox", events, 2)}
             rows = await _locked(db, steps)
             before = _Before(dict(rows.jobs), set(rows.all_requests))
             results = [_advance(rows, step, new) for step in steps]
@@ -46,12 +46,10 @@ class PostgresSteps(PostgresPort, Steps):
             await _write_jobs(db, changed)
         begun = [job for job in changed if job.run > 1 and job.run != getattr(before.jobs.get(job.key), "run", 0)]
         if begun:
-            uploads = [(*job.key, job.filename, job.audio_uri, job.priority, job.metadata) for job in begun]
-            await db.executemany(SQL["replace_upload"], uploads)
+            await db.executemany(SQL["replace_upload"], list(map(_upload, begun)))
         requests = [row for row in rows.all_requests if row not in before.requests]
-        if requests:
-            requests.sort(key=lambda row: (row.tenant_id, row.job_id, row.provider))
-            await db.execute(SQL["upsert_requests"], *PROVIDER_REQUESTS.arguments(requests))
+        requests.sort(key=lambda row: (row.tenant_id, row.job_id, row.provider))
+        await _write(db, "upsert_requests", PROVIDER_REQUESTS, requests)
 
     async def _emit(self, db: Any, results: Sequence[Written]) -> None:
         cancelled = [id for written in results for id in written.cancelled]
@@ -122,24 +120,39 @@ class _LockedRows:
 
 async def _locked(db: Any, steps: Sequence[Step]) -> _LockedRows:
     """The rows of the steps' jobs, of jobs that have the same references, and of their runs' requests."""
-    keys = sorted({step.outcome.key for step in steps if step.outcome.key is not None})
-    created = [step.outcome.create for step in steps if step.outcome.create is not None]
-    references = sorted({(job.tenant_id, job.reference) for job in created if job.reference is not None})
-    records = await db.fetch(SQL["lock_jobs"], *by_column(keys, 2), *by_column(references, 2)) if keys else []
-    jobs = {job.key: job for job in map(JOBS.read, records)}
-    now = max((record["db_now"] for record in records), default=None) or await db.fetchval(SQL["now"])
-    runs = [(*key, job.run) for key, job in jobs.items()]
-    requests = await db.fetch(SQL["lock_requests"], *by_column(runs, 3)) if runs else []
+    jobs, now = await _lock_jobs(db, steps)
+    requests = await _fetch(db, "lock_requests", [(*job.key, job.run) for job in jobs.values()], 3)
     # A step that completes a run begins enrichments; another that concerns the new rows may be in the same batch.
     concerned = {step.outcome.key for step in steps if step.outcome.enrichment or step.outcome.begin}
     runs = [(*key, job.run) for key, job in jobs.items() if key in concerned]
-    enrichments = await db.fetch(SQL["lock_enrichments"], *by_column(runs, 3)) if runs else []
-    return _LockedRows(
-        jobs,
-        [PROVIDER_REQUESTS.read(record) for record in requests],
-        [ENRICHMENTS.read(record) for record in enrichments],
-        now,
-    )
+    enrichments = await _fetch(db, "lock_enrichments", runs, 3)
+    return _LockedRows(jobs, list(map(PROVIDER_REQUESTS.read, requests)), list(map(ENRICHMENTS.read, enrichments)), now)
+
+
+async def _lock_jobs(db: Any, steps: Sequence[Step]) -> tuple[dict[Key, Job], datetime]:
+    """The steps' jobs and those that have the references of new ones, and the database's time."""
+    keys = sorted({step.outcome.key for step in steps if step.outcome.key is not None})
+    references = _created_references(steps)
+    records = await db.fetch(SQL["lock_jobs"], *by_column(keys, 2), *by_column(references, 2)) if keys else []
+    now = max((record["db_now"] for record in records), default=None) or await db.fetchval(SQL["now"])
+    return {job.key: job for job in map(JOBS.read, records)}, now
+
+
+def _created_references(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """The references of new jobs, with their tenants."""
+    created = [step.outcome.create for step in steps if step.outcome.create is not None]
+    return sorted({(job.tenant_id, job.reference) for job in created if job.reference is not None})
+
+
+async def _fetch(db: Any, statement: str, keys: Sequence[tuple[Any, ...]], width: int) -> Sequence[Any]:
+    """The records of a statement about keys of `width` columns; it is not sent if there are none."""
+    return await db.fetch(SQL[statement], *by_column(keys, width)) if keys else ()
+
+
+async def _write(db: Any, statement: str, table: Table[Any], rows: Collection[Any]) -> None:
+    """Write rows with a statement, which is not sent if there are none."""
+    if rows:
+        await db.execute(SQL[statement], *table.arguments(rows))
 
 
 def _advance(rows: _LockedRows, step: Step, new: set[tuple[Any, ...]]) -> Written | None:
@@ -153,6 +166,11 @@ def _advance(rows: _LockedRows, step: Step, new: set[tuple[Any, ...]]) -> Writte
 async def _forget_events(db: Any, steps: Sequence[Step]) -> None:
     if steps:
         await db.execute(SQL["forget_inbox"], [step.stage for step in steps], [step.event_id for step in steps])
+
+
+def _upload(job: Job) -> tuple[Any, ...]:
+    """The columns of a new run's upload, which replace those of the run before."""
+    return (*job.key, job.filename, job.audio_uri, job.priority, job.metadata)
 
 
 async def _write_jobs(db: Any, jobs: Sequence[Job]) -> None:
@@ -172,23 +190,22 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     if transcripts:
         await db.executemany(SQL["insert_transcript"], TRANSCRIPTS.values(transcripts))
     enrichments = {(e.tenant_id, e.job_id, e.run, e.kind): e for _, written in applied for e in written.enrichments}
-    if enrichments:
-        await db.execute(SQL["upsert_enrichments"], *ENRICHMENTS.arguments(enrichments.values()))
+    await _write(db, "upsert_enrichments", ENRICHMENTS, enrichments.values())
+    await _write_files(db, applied)
+    await _write(db, "record_usage", USAGE, [row for _, written in applied for row in written.usage])
+
+
+async def _write_files(db: Any, applied: Sequence[tuple[Step, Written]]) -> None:
     files = {(f.tenant_id, f.job_id, f.run, f.kind): f for _, written in applied for f in written.files}
-    if files:
-        await db.execute(SQL["upsert_files"], *FILES.arguments(files.values()))
+    await _write(db, "upsert_files", FILES, files.values())
     refused = [file.uri for step, written in applied if not written.applied for file in step.outcome.files]
     if files or refused:
         await db.execute(SQL["settle_blobs"], [file.uri for file in files.values()], refused)
-    usage = [row for _, written in applied for row in written.usage]
-    if usage:
-        await db.execute(SQL["record_usage"], *USAGE.arguments(usage))
 
 
 async def _write_audit(db: Any, applied: Sequence[tuple[Step, Written]], jobs: dict[Key, Job]) -> None:
     entries = [entry for step, written in applied if (entry := _audit(step, written, jobs)) is not None]
-    if entries:
-        await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments(entries))
+    await _write(db, "insert_audit", AUDIT_LOG, entries)
 
 
 def _audit(step: Step, written: Written, jobs: dict[Key, Job]) -> AuditEntry | None:

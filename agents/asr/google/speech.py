@@ -200,17 +200,15 @@ class Speech:
     def hypothesis(self, parts: Sequence[Part], language: str = "auto") -> Hypothesis:
         """The transcripts of consecutive parts of a recording as one. `language` is the requested one."""
         words = tuple(word for part in parts for word in part.words)
-        confidences = [word.confidence for word in words if word.confidence is not None]
-        languages = Counter(part.language for part in parts for _ in part.words if part.language)
         requested = None if language == "auto" else language
         billed = [part.billed_s for part in parts if part.billed_s is not None]
         return Hypothesis(
             provider=self.name,
             words=words,
-            language=requested or (languages.most_common(1)[0][0] if languages else None),
+            language=requested or _main_language(parts),
             tells_language=requested is not None or len(self._languages) > 1,
             duration_ms=(parts[-1].start_ms + parts[-1].length_ms or None) if parts else 0,
-            confidence=round(sum(confidences) / len(confidences), 4) if confidences else None,
+            confidence=_mean_confidence(words),
             model=self.model,
             # Each part counts once, even if it was sent again after a lost answer.
             details={"requests": len(billed), "billed_seconds": math.ceil(sum(billed))},
@@ -257,6 +255,17 @@ class Part:
     billed_s: float | None = None
 
 
+def _main_language(parts: Sequence[Part]) -> str | None:
+    """The language of the most words; None if no part has one."""
+    languages = Counter(part.language for part in parts for _ in part.words if part.language)
+    return languages.most_common(1)[0][0] if languages else None
+
+
+def _mean_confidence(words: Sequence[Word]) -> float | None:
+    confidences = [word.confidence for word in words if word.confidence is not None]
+    return round(sum(confidences) / len(confidences), 4) if confidences else None
+
+
 def read(answer: Any, start_ms: int = 0, length_ms: int | None = None, *, speakers: bool = False) -> Part:
     """Reads an answer, of which any field may be missing.
 
@@ -271,17 +280,31 @@ def read(answer: Any, start_ms: int = 0, length_ms: int | None = None, *, speake
             continue
         best = result.alternatives[0]
         language = language or _tag(result.language_code)
-        new = [_word(word, start_ms, length_ms, speakers) for word in best.words] or [
-            Word(text, confidence=_probability(best.confidence)) for text in best.transcript.split()
-        ]
-        if any(word.speaker_label for word in best.words) and (first := new[0].start_ms) is not None:
+        new = _words(best, start_ms, length_ms, speakers)
+        if any(word.speaker_label for word in best.words):
             # With diarization, a result repeats all words from the beginning: the newest result counts.
-            words = [word for word in words if word.start_ms is None or word.start_ms < first]
+            words = _until(words, new[0].start_ms)
         words += new
     if length_ms is None:
-        length_ms = max(end_ms, *(word.end_ms or 0 for word in words), 0)
+        length_ms = max(end_ms, _last_end_ms(words))
     billed_s = answer.metadata.total_billed_duration.ToMilliseconds() / 1000 or math.ceil(length_ms / 1000)
     return Part(start_ms, length_ms, tuple(_in_order(words)), language, billed_s)
+
+
+def _words(alternative: Any, begin_ms: int, length_ms: int | None, speakers: bool) -> list[Word]:
+    """The words of an alternative; those of its text, if it has no list of words."""
+    return [_word(word, begin_ms, length_ms, speakers) for word in alternative.words] or [
+        Word(text, confidence=_probability(alternative.confidence)) for text in alternative.transcript.split()
+    ]
+
+
+def _last_end_ms(words: Sequence[Word]) -> int:
+    return max((word.end_ms or 0 for word in words), default=0)
+
+
+def _until(words: list[Word], end_ms: int | None) -> list[Word]:
+    """The words that start before `end_ms`, and those without a time; all of them if it is None."""
+    return [word for word in words if end_ms is None or word.start_ms is None or word.start_ms < end_ms]
 
 
 def _word(word: Any, begin_ms: int, length_ms: int | None, speakers: bool) -> Word:

@@ -242,20 +242,24 @@ class Follower:
     async def _from_database(self, keys: Collection[Key]) -> list[JobStatus]:
         if self._ask is None or time.monotonic() - self._asked_at < ASK_S:
             return []
+        newer = [status_of(job) for job in await self._read_jobs(self._ask, keys) if self._is_newer(job)]
+        return [status for status in map(self._remember, newer) if status is not None]
+
+    async def _read_jobs(self, ask: Ask, keys: Collection[Key]) -> list[Job]:
+        """These jobs as the database has them; none while it does not answer. Raises Unavailable after `PATIENCE_S`."""
         self._asked_at = time.monotonic()
         try:
-            jobs = [await self._ask(*key) for key in sorted(keys)]
+            jobs = [await ask(*key) for key in sorted(keys)]
         except Unavailable:
             if time.monotonic() - self._answered_at > PATIENCE_S:
                 raise
             return []
         self._answered_at = time.monotonic()
-        newer = [
-            job
-            for job in jobs
-            if job is not None and job.version > self._versions.get(job_key(*job.key), {"version": 0})["version"]
-        ]
-        return [status for status in (self._remember(status_of(job)) for job in newer) if status is not None]
+        return [job for job in jobs if job is not None]
+
+    def _is_newer(self, job: Job) -> bool:
+        returned = self._versions.get(job_key(*job.key), {"version": 0})
+        return bool(job.version > returned["version"])
 
     def _remember(self, status: JobStatus | None) -> JobStatus | None:
         if status is not None:

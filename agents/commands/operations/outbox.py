@@ -103,15 +103,19 @@ async def run_retry(arguments: argparse.Namespace, settings: Settings) -> int:
         replays = {row["id"]: plan_replay(row, await _job(row, database)) for row in rows}
         settled = await database.settle_refused([(id, replay.message) for id, replay in replays.items() if replay])
     for id, replay in replays.items():
-        if replay is None:
-            print(f"{id}: stays, no record can be made of it")
-        else:
-            print(f"{id}: {replay.summary if id in settled else 'is no longer set aside'}")
+        print(f"{id}: {_result(replay, settled=id in settled)}")
     if not rows:
         print("nothing was set aside")
     elif len(rows) == _MANY:
         print(f"these were the newest {_MANY}; repeat the command for the others")
     return 0
+
+
+def _result(replay: Replay | None, *, settled: bool) -> str:
+    """What became of an event that was to be put back."""
+    if replay is None:
+        return "stays, no record can be made of it"
+    return replay.summary if settled else "is no longer set aside"
 
 
 async def run_drop(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -80,10 +80,10 @@ def _footed(last: bytes, *, cut: bool) -> int:
     """Bytes of the tag that ends with `last`; 0 if no tag does. With `cut`, zeros after `last` were removed, which may
     have belonged to the tag.
     """
-    for mark, length, least in ((b"APETAGEX", 32, 24), (b"TAG", _ID3V1, 3)):
-        index = last.rfind(mark, -length) if cut else (len(last) - length if last[-length:].startswith(mark) else -1)
-        if index >= 0 and least <= len(last) - index <= length:
-            return len(last) - index + (_ape_size(last[index:]) - 32 if mark == b"APETAGEX" else 0)
+    if footer := _footer(last, b"APETAGEX", 32, 24, cut=cut):
+        return len(footer) + _ape_size(footer) - 32
+    if footer := _footer(last, b"TAG", _ID3V1, 3, cut=cut):
+        return len(footer)
     if last.startswith(b"TAG+") and len(last) == _ID3V1_EXTENDED:
         return _ID3V1_EXTENDED
     if last.endswith(b"LYRICS200") and last[-15:-9].isdigit():
@@ -91,6 +91,17 @@ def _footed(last: bytes, *, cut: bool) -> int:
     if last[-10:].startswith(b"3DI"):
         return _synchsafe(last[-4:]) + 20
     return 0
+
+
+def _footer(last: bytes, mark: bytes, size: int, least: int, *, cut: bool) -> bytes:
+    """The footer of `size` bytes that begins with this mark, at the end of `last`; empty if there is none. With `cut`,
+    zeros at its end may be missing, as long as it has `least` bytes.
+    """
+    if cut:
+        index = last.rfind(mark, -size)
+        return last[index:] if 0 <= index <= len(last) - least else b""
+    footer = last[-size:]
+    return footer if len(footer) == size and footer.startswith(mark) else b""
 
 
 def _ape_size(footer: bytes) -> int:

@@ -165,26 +165,43 @@ def _checked(recording: Recording) -> list[str]:
     tally, label = recording.tally, recording.label
     if not tally.decoded_s:
         raise RefusedMedia(f"{label} holds no sound: it is a header without a recording, or none of it can be decoded")
-    promised, tail_bytes = recording.promised_s(), _tail_bytes(recording)
-    missing_s = promised - tally.end_s if promised else 0.0
-    complete = missing_s <= max(TOLERATED_LOSS_S, (promised or 0.0) * TOLERATED_LOSS)
+    promised_s, tail_bytes = recording.promised_s() or 0.0, _tail_bytes(recording)
+    missing_s = _missing_s(tally.end_s, promised_s)
+    _check_end(recording, promised_s, missing_s, tail_bytes)
+    _check_damage(recording, promised_s, missing_s, tail_bytes)
+    if tally.end_s * 1000 < MIN_DURATION_MS:
+        raise RefusedMedia(f"{label} is only {tally.end_s * 1000:.1f} ms long: too short for a word")
+    return [*tally.notes(missing_s), *_file_notes(recording, complete=bool(promised_s))]
+
+
+def _missing_s(end_s: float, promised_s: float) -> float | None:
+    """Seconds that the header promises (0 for no promise) and the track lacks; None if that is tolerated."""
+    missing_s = promised_s - end_s if promised_s else 0.0
+    return None if missing_s <= max(TOLERATED_LOSS_S, promised_s * TOLERATED_LOSS) else missing_s
+
+
+def _check_end(recording: Recording, promised_s: float, missing_s: float | None, tail_bytes: int) -> None:
+    """Raises RefusedMedia if the file is cut off."""
+    tally, label = recording.tally, recording.label
     # The frames of an MP3 carry no times: if its end is intact, all that is missing was lost where it is damaged.
     explained = bool(tally.losses) and not tail_bytes and recording.ends_whole()
-    if not complete and not explained:
+    if missing_s is not None and not explained:
         raise RefusedMedia(
-            f"{label} is cut off: its header promises {duration_text(promised or 0.0)}, "
+            f"{label} is cut off: its header promises {duration_text(promised_s)}, "
             f"but only {duration_text(tally.end_s)} are there"
         )
     if recording.format == "ogg" and page_cut(recording.path):
         raise RefusedMedia(f"{label} is cut off: it ends in the middle of a page, after {duration_text(tally.end_s)}")
-    damage = tally.damage() if complete else max(tally.damage(), missing_s / (tally.end_s + missing_s))
+
+
+def _check_damage(recording: Recording, promised_s: float, missing_s: float | None, tail_bytes: int) -> None:
+    """Raises RefusedMedia if too much of the track cannot be decoded."""
+    tally, label = recording.tally, recording.label
+    damage = tally.damage() if missing_s is None else max(tally.damage(), missing_s / (tally.end_s + missing_s))
     if damage > TOLERATED_DAMAGE:
         raise RefusedMedia(f"{label} is damaged: {damage:.0%} of it cannot be decoded")
-    if not promised and tail_bytes > tally.good_bytes + sum(loss.size for loss in tally.losses):
+    if not promised_s and tail_bytes > tally.good_bytes + sum(loss.size for loss in tally.losses):
         raise RefusedMedia(f"{label} is damaged: after {duration_text(tally.end_s)} nothing can be decoded any more")
-    if tally.end_s * 1000 < MIN_DURATION_MS:
-        raise RefusedMedia(f"{label} is only {tally.end_s * 1000:.1f} ms long: too short for a word")
-    return [*tally.notes(None if complete else missing_s), *_file_notes(recording, complete=bool(promised))]
 
 
 def _tail_bytes(recording: Recording) -> int:

@@ -114,16 +114,36 @@ def peak(samples: NDArray[np.float32]) -> float:
 
 def _leave_out(tracks: list[_Track]) -> None:
     """Set `reason` of each track that is not selected. The preferred track comes first."""
+    _leave_out_silent(tracks)
+    _leave_out_asides(tracks)
+    _leave_out_copies(tracks)
+    _leave_out_languages(tracks)
+
+
+def _leave_out_silent(tracks: list[_Track]) -> None:
+    """Select the tracks with sound; the preferred one if there are none."""
     for track in tracks:
         track.reason = "silent" if track.silent else ""
     if not list(_selected(tracks)):
         tracks[0].reason = ""
+
+
+def _leave_out_asides(tracks: list[_Track]) -> None:
+    """Leave out commentaries and the like, unless there is nothing else."""
     if not all(track.aside for track in _selected(tracks)):
         for track in _selected(tracks):
             track.reason = "a commentary or the like" if track.aside else ""
+
+
+def _leave_out_copies(tracks: list[_Track]) -> None:
+    """Leave out tracks with the same sound as an earlier one."""
     for track in _selected(tracks):
         before = next((b for b in _selected(tracks[: tracks.index(track)]) if _same(track, b)), None)
         track.reason = f"the same as track {before.number}" if before else ""
+
+
+def _leave_out_languages(tracks: list[_Track]) -> None:
+    """If every track is in a language of its own, leave out all but the preferred one."""
     rest = list(_selected(tracks))
     languages = {track.language for track in rest} - {"und"}
     if len(languages) == len(rest):

@@ -155,14 +155,20 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if isinstance(ip, ipaddress.IPv4Address):
-        return not any(ip in network for network in _SPECIAL_4)
+    return _is_public_4(ip) if isinstance(ip, ipaddress.IPv4Address) else _is_public_6(ip)
+
+
+def _is_public_4(ip: ipaddress.IPv4Address) -> bool:
+    return not any(ip in network for network in _SPECIAL_4)
+
+
+def _is_public_6(ip: ipaddress.IPv6Address) -> bool:
     embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     if any(ip in network for network in _STAND_FOR_4):
-        return is_public(str(embedded))
+        return _is_public_4(embedded)
     if ip.scope_id is not None or ip not in _PUBLIC_6 or any(ip in network for network in _SPECIAL_6):
         return False
-    return int(ip) >> 32 & 0xFFFFFFFF not in _ISATAP or is_public(str(embedded))
+    return int(ip) >> 32 & 0xFFFFFFFF not in _ISATAP or _is_public_4(embedded)
 
 
 def _printable(text: str) -> str:

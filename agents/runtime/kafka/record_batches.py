@@ -33,6 +33,7 @@ from agents.runtime.kafka.record_format import (
     MAX_HEADERS,
     WHOLE_BYTES,
     BatchHeader,
+    ParsedRecord,
     RecordBoundaryLost,
     next_record,
     split_batches,
@@ -214,28 +215,13 @@ class PartitionRecords:
     def _one_by_one(self, header: BatchHeader, raw: memoryview, stream: DecompressedStream) -> Iterator[ConsumerRecord]:
         """The records of a batch that is large, or that breaks the format somewhere."""
         offset = header.base_offset - 1
-        for index in range(header.record_count):
-            expected = offset + 1
-            if index == MAX_RECORDS:
-                reason = f"the batch has {header.record_count} records"
-                yield self._unread(raw, expected, header.last_offset, reason)
-                return
-            try:
-                record = next_record(stream)
-            except RecordBoundaryLost as lost:
-                reason = f"record {index + 1} of {header.record_count} in its batch: {stream.error or lost}"
-                yield self._unread(raw, expected, header.last_offset, reason)
-                return
-            offset = _assigned_offset(header, record.offset_delta, index, expected)
-            surplus = index == header.record_count - 1 and bool(stream.read_some(1))
-            if surplus and offset == header.last_offset:
-                record = record._replace(flaw=record.flaw or Flaw(_SURPLUS))
-            if self.next_fetch_offset <= offset <= header.last_offset:
-                created = header.first_timestamp + record.timestamp_delta
-                timestamp = (header.max_timestamp, 1) if header.has_log_append_time else (created, 0)
-                yield self._record(offset, timestamp, record.key, record.value, record.headers, record.flaw)
-            if surplus and offset < header.last_offset:
-                yield self._unread(raw, offset + 1, header.last_offset, _SURPLUS)
+        try:
+            for offset, record in _assigned_records(header, stream):
+                if self.next_fetch_offset <= offset <= header.last_offset:
+                    timestamp = header.record_time(record.timestamp_delta)
+                    yield self._record(offset, timestamp, record.key, record.value, record.headers, record.flaw)
+        except RecordBoundaryLost as lost:
+            yield self._unread(raw, offset + 1, header.last_offset, str(lost))
 
     def _legacy(self, raw: memoryview) -> Iterator[ConsumerRecord]:
         """The records of a message of magic 0 or 1, which may contain others, compressed."""
@@ -306,6 +292,28 @@ class FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no
 def install() -> None:
     """Replace the parser of every aiokafka consumer in this process: aiokafka has no setting for one consumer."""
     fetcher.MemoryRecords, fetcher.PartitionRecords, fetcher.FetchResult = FetchedData, PartitionRecords, FetchResult
+
+
+def _assigned_records(header: BatchHeader, stream: DecompressedStream) -> Iterator[tuple[int, ParsedRecord]]:
+    """The records of a batch with their offsets.
+
+    Raises:
+        RecordBoundaryLost: with the reason, where no further record of the batch can be read, or none is to be read.
+    """
+    offset = header.base_offset - 1
+    for index in range(header.record_count):
+        if index == MAX_RECORDS:
+            raise RecordBoundaryLost(f"the batch has {header.record_count} records")
+        try:
+            record = next_record(stream)
+        except RecordBoundaryLost as lost:
+            reason = f"record {index + 1} of {header.record_count} in its batch: {stream.error or lost}"
+            raise RecordBoundaryLost(reason) from lost
+        offset = _assigned_offset(header, record.offset_delta, index, offset + 1)
+        surplus = index == header.record_count - 1 and bool(stream.read_some(1))
+        yield offset, record.with_flaw(_SURPLUS) if surplus and offset == header.last_offset else record
+        if surplus and offset < header.last_offset:
+            raise RecordBoundaryLost(_SURPLUS)
 
 
 def _assigned_offset(header: BatchHeader, delta: int, index: int, expected: int) -> int:

@@ -71,6 +71,10 @@ class BatchHeader(NamedTuple):
         """Whether `max_timestamp`, the broker's time of the append, is the time of every record."""
         return bool(self.attributes & 0x08)
 
+    def record_time(self, delta: int) -> tuple[int, int]:
+        """The time of the record with this timestamp delta, and its type: 0 is the producer's, 1 the broker's."""
+        return (self.max_timestamp, 1) if self.has_log_append_time else (self.first_timestamp + delta, 0)
+
     @property
     def transactional(self) -> bool:
         """Whether the batch belongs to a transaction."""
@@ -108,6 +112,10 @@ class ParsedRecord(NamedTuple):
     value: bytes | None
     headers: Headers
     flaw: Flaw | None
+
+    def with_flaw(self, reason: str) -> ParsedRecord:
+        """The record with a flaw for this reason, unless it has another one already."""
+        return self._replace(flaw=self.flaw or Flaw(reason))
 
 
 def split_batches(data: memoryview) -> Iterator[memoryview]:

@@ -268,12 +268,10 @@ class _SendingBatch:
 
     def refused(self, transaction_error: BaseException | None) -> BatchRefused:
         """The rows and topics that Kafka refuses, by the answers so far; `has_cause` is False if there is none."""
-        refused = BatchRefused()
         if isinstance(transaction_error, errors.TopicAuthorizationFailedError):
-            names = transaction_error.args[0] if transaction_error.args else ()
-            denied = {names} if isinstance(names, str) else set(names)
-            refused.topics |= {name: _description(transaction_error) for name in denied}
-            return refused  # all other errors follow from this one
+            error = _description(transaction_error)
+            return BatchRefused(topics=dict.fromkeys(_denied_topics(transaction_error), error))  # others follow from it
+        refused = BatchRefused()
         for row, exc in self._failures():
             if isinstance(exc, errors.InvalidTimestampError) and self._timestamped:
                 refused.timestamps = True
@@ -305,6 +303,12 @@ async def _within_limit(answer: Awaitable[Any]) -> Any:
 def _retrieved_error(answer: asyncio.Future[Any] | None) -> BaseException | None:
     """The error of an answer, if it has one. Read from every answer: asyncio logs exceptions that are never read."""
     return answer.exception() if answer is not None and answer.done() and not answer.cancelled() else None
+
+
+def _denied_topics(exc: BaseException) -> set[str]:
+    """The topics that the error names: aiokafka raises it with one name, or with several."""
+    names = exc.args[0] if exc.args else ()
+    return {names} if isinstance(names, str) else set(names)
 
 
 def _all_headers(rows: Sequence[Any]) -> list[list[tuple[str, bytes | None]]]:

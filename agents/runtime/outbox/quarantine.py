@@ -45,6 +45,7 @@ class SuspectGroup:
     rows: tuple[SuspectRow, ...]
     error: str
     since: float
+    #: How often the group was refused while it had one row.
     tries: int = 0
     due: float = 0.0
 
@@ -154,15 +155,13 @@ class Quarantine:
         refused = [row for row in rows if row["id"] in refusals]
         refusal = refusals[refused[0]["id"]]
         suspects = tuple(SuspectRow(row["id"], row["topic"], row["key"]) for row in refused)
-        previous = retry if isinstance(retry, SuspectGroup) else None
+        since, tries = (retry.since, retry.tries) if isinstance(retry, SuspectGroup) else (now, 0)
         self.release(retry)
         if len(suspects) > 1:
-            self._halve(suspects, refusal.error, previous.since if previous else now)
+            self._halve(suspects, refusal.error, since)
             return None
-        group = SuspectGroup(suspects, refusal.error, previous.since if previous else now)
-        group.tries = previous.tries + 1 if previous and len(previous.rows) == 1 else 1
-        group.due = now + self._backoff_s(group.tries - 1)
-        if refusal.final or (group.tries >= TRIES and (refusal.clear or self._is_proven(group, now))):
+        group = SuspectGroup(suspects, refusal.error, since, tries + 1, due=now + self._backoff_s(tries))
+        if self._is_certain(group, refusal, now):
             return refused[0], refusal
         self._groups.appendleft(group)
         return None
@@ -170,6 +169,10 @@ class Quarantine:
     def _halve(self, rows: tuple[SuspectRow, ...], error: str, since: float) -> None:
         middle = len(rows) // 2
         self._groups.extendleft(SuspectGroup(half, error, since) for half in (rows[middle:], rows[:middle]))
+
+    def _is_certain(self, group: SuspectGroup, refusal: Refusal, now: float) -> bool:
+        """Whether the only row of this group is the cause of the refusal."""
+        return refusal.final or (group.tries >= TRIES and (refusal.clear or self._is_proven(group, now)))
 
     def _is_proven(self, group: SuspectGroup, now: float) -> bool:
         """Whether other rows were published on the row's topic meanwhile, or none for `unproven_s`."""

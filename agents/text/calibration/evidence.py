@@ -306,6 +306,13 @@ class _Facts:
         a, b = names[mine] if mine >= 0 else "", names[theirs] if theirs >= 0 else ""
         kind = SUBSTITUTION if a and b else INSERTION if a else DELETION
         word = f"{kind} {a or b}"
+        return *odds(word), *odds(f"{kind} {a}|{b}"), *self._mean_record(kind, word, supporters)
+
+    def _mean_record(self, kind: str, word: str, supporters: int) -> tuple[float, float]:
+        """The mean record of some columns, for this kind of dispute and for this word; NaN without a record.
+
+        `supporters` has the bit of each of these columns set.
+        """
         general, special, count = 0.0, 0.0, 0
         for k, past in enumerate(self.records):
             if past is not None and supporters >> k & 1:
@@ -313,8 +320,7 @@ class _Facts:
                 general += rate
                 special += past.get(word, rate)
                 count += 1
-        record = (general / count, special / count) if count else (np.nan, np.nan)
-        return *odds(word), *odds(f"{kind} {a}|{b}"), *record
+        return (general / count, special / count) if count else (np.nan, np.nan)
 
     def per_pair(self, row: Ints, column: Ints, against: Ints) -> Floats:
         """(candidates, 4): the similarity of the two readings in spelling and in sound, whether one extends the other,

@@ -123,16 +123,20 @@ def _add_numbers(
 def _number_groups(run: tuple[tuple[str, ...], ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
     """A run of words in the smallest possible groups, as (number of words, tokens)."""
     groups = []
-    whole = read_numbers([token for word in run for token in word])
+    whole = _read(run)
     while run:
         for size in range(1, len(run) + 1):
-            head = read_numbers([token for word in run[:size] for token in word])
-            tail = read_numbers([token for word in run[size:] for token in word])
+            head, tail = _read(run[:size]), _read(run[size:])
             if head and head + tail == whole:
                 break
         groups.append((size, tuple(head)))
         run, whole = run[size:], tail
     return tuple(groups)
+
+
+def _read(run: tuple[tuple[str, ...], ...]) -> list[str]:
+    """The tokens of a run of words, with spelled numbers as digits."""
+    return read_numbers([token for word in run for token in word])
 
 
 @lru_cache(1 << 16)

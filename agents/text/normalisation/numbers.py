@@ -37,9 +37,13 @@ _MULTIPLIERS_SUFFIXED = {
     **{name + "s": (value, "s") for name, value in _MULTIPLIERS.items()},
     **{name + "th": (value, "th") for name, value in _MULTIPLIERS.items()},
 }
-_SUFFIXED = {**_ONES_SUFFIXED, **_TENS_SUFFIXED}
+#: By word that is added to a number, or multiplies it: its value, and the suffix that ends the number.
+_ADDENDS = {name: (value, "") for name, value in (_ONES | _TENS).items()} | _ONES_SUFFIXED | _TENS_SUFFIXED
+_FACTORS = {name: (value, "") for name, value in _MULTIPLIERS.items()} | _MULTIPLIERS_SUFFIXED
 _ZEROS = frozenset({"o", "oh", "zero"})
+_DIGITS = _ONES | dict.fromkeys(_ZEROS, 0)
 _DECIMALS = frozenset({*_ONES, *_TENS, *_ZEROS})
+_REPEATS = {"double": 2, "triple": 3}
 _BEFORE = {"minus": "-", "negative": "-", "plus": "+", "positive": "+"}
 _AFTER = {
     "pound": "£", "pounds": "£", "euro": "€", "euros": "€", "dollar": "$", "dollars": "$", "cent": "¢", "cents": "¢",
@@ -48,8 +52,7 @@ _SIGNS = frozenset("-+£€$¢")
 
 #: All words that can be part of a number.
 NUMBER_WORDS = frozenset({
-    *_DECIMALS, *_SUFFIXED, *_MULTIPLIERS, *_MULTIPLIERS_SUFFIXED, *_BEFORE, *_AFTER,
-    "per", "percent", "and", "double", "triple", "point",
+    *_ZEROS, *_ADDENDS, *_FACTORS, *_REPEATS, *_BEFORE, *_AFTER, "per", "percent", "and", "point",
 })  # fmt: skip
 _ARABIC = re.compile(r"\d+(\.\d+)?\Z", re.ASCII)
 
@@ -68,7 +71,8 @@ class _Reader:
     """The state between two words: the number so far (an int, or a text of digits with leading zeros) and its sign."""
 
     def __init__(self, words: list[str]) -> None:
-        self.words = words
+        #: With an empty word before the first and after the last one.
+        self.words = ["", *words, ""]
         self.out: list[str] = []
         self.value: int | str | None = None
         self.prefix = ""
@@ -85,26 +89,18 @@ class _Reader:
 
     def step(self, position: int) -> bool:
         """Read one word. True if the following word was read with it."""
-        word = self.words[position]
-        before = self.words[position - 1] if position else ""
-        after = self.words[position + 1] if position + 1 < len(self.words) else ""
+        before, word, after = self.words[position : position + 3]
         bare = word[1:] if word[0] in _SIGNS else word
         if _ARABIC.match(bare):
             self._arabic(word, bare)
         elif word in _ZEROS:
-            self.value = f"{self.value or ''}0"
-        elif word in _ONES:
-            self.value = self._joined(_ONES[word], before)
-        elif word in _TENS:
-            self.value = self._joined(_TENS[word], before)
-        elif word in _SUFFIXED:
-            value, suffix = _SUFFIXED[word]
-            self.put(f"{self._joined(value, before)}{suffix}")
-        elif word in _MULTIPLIERS:
-            self.value = self._multiplied(_MULTIPLIERS[word])
-        elif word in _MULTIPLIERS_SUFFIXED:
-            value, suffix = _MULTIPLIERS_SUFFIXED[word]
-            self.put(f"{self._multiplied(value)}{suffix}")
+            self._append("0")
+        elif word in _ADDENDS:
+            addend, suffix = _ADDENDS[word]
+            self._extend(self._joined(addend, before), suffix)
+        elif word in _FACTORS:
+            factor, suffix = _FACTORS[word]
+            self._extend(self._multiplied(factor), suffix)
         elif word in _AFTER and self.value is not None:
             self.prefix = _AFTER[word]
             self.put(self.value)
@@ -122,6 +118,17 @@ class _Reader:
         self.prefix = word[0] if bare is not word and bare != word else self.prefix
         # Whisper's rules drop the zeros of "007" but keep those of "oh oh seven"; here both are kept.
         self.value = int(bare) if "." not in bare and (bare[0] != "0" or bare == "0") else bare
+
+    def _append(self, characters: str) -> None:
+        """Append digits or a point to the number so far, which becomes a text."""
+        self.value = f"{self.value or ''}{characters}"
+
+    def _extend(self, value: int | str, suffix: str) -> None:
+        """Set the number so far; a suffix ends it."""
+        if suffix:
+            self.put(f"{value}{suffix}")
+        else:
+            self.value = value
 
     def _joined(self, number: int, before: str) -> int | str:
         """The number so far with another part: "twenty five" is 25, "nineteen ninety" 1990, "two two" 22."""
@@ -159,14 +166,14 @@ class _Reader:
         return False
 
     def _other(self, word: str, before: str, after: str) -> bool:
-        numeric_next = after in NUMBER_WORDS or bool(_ARABIC.match(after))
+        numeric_next = _is_number(after, NUMBER_WORDS)
         if word == "and" and numeric_next and before in _MULTIPLIERS:
             return False
-        if word in {"double", "triple"} and (after in _ONES or after in _ZEROS):
-            self.value = f"{self.value or ''}{str(_ONES.get(after, 0)) * (2 if word == 'double' else 3)}"
+        if word in _REPEATS and after in _DIGITS:
+            self._append(str(_DIGITS[after]) * _REPEATS[word])
             return True
-        if word == "point" and (after in _DECIMALS or _ARABIC.match(after)):
-            self.value = f"{self.value or ''}."
+        if word == "point" and _is_number(after, _DECIMALS):
+            self._append(".")
             return False
         self.flush()
         if word in _BEFORE and numeric_next:
@@ -174,3 +181,7 @@ class _Reader:
         else:
             self.put(word)
         return False
+
+
+def _is_number(word: str, number_words: frozenset[str]) -> bool:
+    return word in number_words or _ARABIC.match(word) is not None

@@ -22,12 +22,17 @@ class MemoryBlobIntents(MemoryState, BlobIntents):
         """URIs of intended blobs that no file refers to."""
         orphans = []
         for uri, (key, at) in sorted(self._intents.items(), key=lambda intent: intent[1][1]):
-            job, age = self._load(*key), (self.clock() - at).total_seconds()
-            if age > age_s or (age > settled_s and job is not None and job.status != "uploaded"):
+            age = (self.clock() - at).total_seconds()
+            if age > age_s or (age > settled_s and self._has_files(key)):
                 orphans.append(uri)
-        wanted = {file.uri for file in self.files.values()}
-        await self.forget_blobs([uri for uri in orphans if uri in wanted])
-        return [uri for uri in orphans if uri not in wanted][:limit]
+        referred = {file.uri for file in self.files.values()}
+        await self.forget_blobs([uri for uri in orphans if uri in referred])
+        return [uri for uri in orphans if uri not in referred][:limit]
+
+    def _has_files(self, key: Key) -> bool:
+        """Whether the job has left the status in which its files are written."""
+        job = self._load(*key)
+        return job is not None and job.status != "uploaded"
 
     async def forget_blobs(self, uris: Sequence[str]) -> None:
         """Remove the notes of these blobs."""

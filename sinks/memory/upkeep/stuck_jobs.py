@@ -24,16 +24,20 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
 
     async def stuck_jobs(self, status: Status, before: datetime, limit: int) -> list[StuckJob]:
         """Jobs in this status that have not changed since `before` and for which no event waits."""
-        jobs = [job for job in self.all_jobs() if job.status == status]
-        idle = [job for job in jobs if (job.updated_at or before) < before and self._revived_at(job) < before]
+        idle = [job for job in self.all_jobs() if job.status == status and self._is_idle(job, before)]
         stuck = (self._stuck(job) for job in sorted(idle, key=lambda job: job.updated_at or before))
         return [one for one in stuck if one is not None][:limit]
 
-    def _revived_at(self, job: Job) -> datetime:
-        return self._revivals.get(job.key, (0, 0, datetime.min.replace(tzinfo=UTC)))[2]
+    def _is_idle(self, job: Job, before: datetime) -> bool:
+        _, _, revived_at = self._revivals.get(job.key, (0, 0, datetime.min.replace(tzinfo=UTC)))
+        return (job.updated_at or before) < before and revived_at < before
+
+    def _waiting_topics(self, job: Job) -> set[str]:
+        """The topics of the events that wait for the job's current run."""
+        return {m.topic for _, m in self.outbox if (m.tenant_id, m.job_id) == job.key and m.run in (None, job.run)}
 
     def _stuck(self, job: Job) -> StuckJob | None:
-        waiting = {m.topic for _, m in self.outbox if (m.tenant_id, m.job_id) == job.key and m.run in (None, job.run)}
+        waiting = self._waiting_topics(job)
         version, times, _ = self._revivals.get(job.key, (0, 0, None))
         times = times if version == job.version else 0
         if job.status != "transcribing":

@@ -107,7 +107,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if unit.lower() != "bytes" or not dash or not _digits(first, last):
         return None
     if not first:
-        return (max(size - int(last), 0), size) if int(last) else (size, size)
+        return max(size - int(last), 0), size
     start, end = int(first), min(int(last) + 1, size) if last else size
     if last and int(last) < start:
         return None
