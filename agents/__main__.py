@@ -14,7 +14,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from agents.fleet import settings as configuration
+from agents.fleet.environment import from_env
 from agents.fleet.malloc import release_freed_memory
 from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
@@ -68,7 +68,7 @@ def run(argv: list[str]) -> int:
         importlib.import_module(f"agents.commands.{name}").add(commands)
     arguments = parser.parse_args(argv)
     try:
-        settings = configuration.from_env(os.environ)
+        settings = from_env(os.environ)
         # This process forks only to exec. gRPC would restart its threads in the child before that, and may hang there.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         arm(settings.failpoint)

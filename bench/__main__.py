@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.commands.serve import servers
+from agents.fleet.environment import from_env
 from agents.fleet.servers import kafka_of, open_store
-from agents.fleet.settings import Settings, from_env
+from agents.fleet.settings import Settings
 from agents.runtime.kafka.client import Kafka
 from agents.stages.registry import roles
 from bench import bare, measure

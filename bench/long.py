@@ -31,8 +31,8 @@ import aiohttp
 import aiokafka
 import numpy as np
 
+from agents.fleet.environment import from_env
 from agents.fleet.servers import open_store
-from agents.fleet.settings import from_env
 from bench.__main__ import Figures
 from bench.processes import command, family, peak_mb, share_mb
 from schemas import blob_names

@@ -24,8 +24,8 @@ from pathlib import Path
 import aiohttp
 
 from agents.commands.serve import servers
+from agents.fleet.environment import from_env
 from agents.fleet.servers import kafka_of, open_store
-from agents.fleet.settings import from_env
 from bench import measure
 from bench.__main__ import Figures, worker
 from bench.load import Load

@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
 }
 
-#: Modules in one folder at most.
-MODULES = 12
+#: Modules in one folder at most, and lines in one of them.
+MODULES, LINES = 12, 400
 
 #: The files of stages, and what they share; the list of them reads Kafka's layout.
 STAGES = sorted(path for path in (ROOT / "agents" / "stages").rglob("*.py") if path.stem != "registry")
@@ -56,9 +56,11 @@ FORBIDDEN_TO_STAGES = {
     "web",
 }
 
+#: The files that know Faust: how apps are made and run, our consumer and offsets, and who holds the running apps.
 FAUST = {
     "agents/runtime/faust_binding.py",
     "agents/fleet/build.py",
+    "agents/fleet/fleet.py",  # as a type
     "agents/runtime/offsets.py",
     "agents/runtime/kafka/client.py",
 }
@@ -75,16 +77,13 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imported(path: Path, *, top_level: bool = False) -> set[str]:
-    """Every module that a file imports; type-checking blocks left out."""
+def imported(path: Path, *, top_level: bool = False, types: bool = False) -> set[str]:
+    """Every module that a file imports; with `top_level` not in functions, with `types` also for annotations only."""
     tree = ast.parse(path.read_text())
-    hidden = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
-        for node in ast.walk(block)
-    }
-    nodes = tree.body if top_level else list(ast.walk(tree))
+    blocks = [b for b in ast.walk(tree) if isinstance(b, ast.If) and "TYPE_CHECKING" in ast.unparse(b.test)]
+    typing = [node for block in blocks for node in ast.walk(block)]
+    hidden = {id(node) for node in typing} if not types else set()
+    nodes = [*tree.body, *typing] if top_level else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
         if id(node) in hidden:
@@ -120,6 +119,12 @@ def test_folders_are_small():
     assert {folder for folder, size in sizes.items() if size > MODULES} == set()
 
 
+def test_files_are_short():
+    scripts = (ROOT / "web" / "static").rglob("*.js")
+
+    assert {name(path) for path in [*SOURCES, *scripts] if len(path.read_text().splitlines()) > LINES} == set()
+
+
 @pytest.mark.parametrize("path", STAGES, ids=name)
 def test_stages_know_neither_faust_nor_settings_nor_drivers(path):
     found = imported(path)
@@ -128,7 +133,7 @@ def test_stages_know_neither_faust_nor_settings_nor_drivers(path):
 
 
 def test_faust_is_imported_where_stages_are_bound_and_nowhere_else():
-    users = {name(path) for path in SOURCES if any(m.split(".")[0] == "faust" for m in imported(path))}
+    users = {name(path) for path in SOURCES if any(m.split(".")[0] == "faust" for m in imported(path, types=True))}
 
     assert users <= FAUST
 
@@ -160,7 +165,9 @@ def test_the_environment_is_read_at_the_edge_only():
 
 def test_no_module_imports_itself_in_a_circle():
     modules = {name(p)[:-3].replace("/", ".").removesuffix(".__init__"): p for p in SOURCES}
-    graph = {m: {i for i in imported(p, top_level=True) if i in modules and i != m} for m, p in modules.items()}
+    graph = {
+        m: {i for i in imported(p, top_level=True, types=True) if i in modules and i != m} for m, p in modules.items()
+    }
     done: set[str] = set()
 
     def visit(module: str, above: tuple[str, ...]) -> None:

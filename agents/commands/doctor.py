@@ -20,8 +20,9 @@ from agents.commands import reach
 from agents.commands.checks import apps, kafka, postgres
 from agents.commands.checks.finding import CONNECT_S, Finding
 from agents.embedded.weights import model_path
+from agents.fleet.environment import variables
 from agents.fleet.recognizers import open_adjudicator, open_recognizer, open_tiebreaker
-from agents.fleet.settings import Settings, variables
+from agents.fleet.settings import Settings
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 from schemas.printable import LINE, printable
 

@@ -20,8 +20,8 @@ from aiohttp.test_utils import TestServer
 from agents.asr.google.batch_recognize import LATEST_S, LONGEST_MS, SOONEST_S, GoogleBatch
 from agents.asr.protocols import Checked, ChunkedRecognizer, Pending, Request, UploadingRecognizer
 from agents.commands.doctor import _recognizer as examined
+from agents.fleet.environment import from_env
 from agents.fleet.recognizers import open_recognizer, open_tiebreaker
-from agents.fleet.settings import from_env
 from agents.media.decoding.decoder import decode
 from schemas.errors import InDoubt, ProviderError, RefusedMedia, SettingsError, Transient, Unavailable
 from tests.contract.test_google_speech import RATE, heard_all, key, tones

@@ -25,7 +25,7 @@ from agents.asr.protocols import ChunkedRecognizer, LocalRecognizer, RemoteRecog
 from agents.asr.rate_limit import ProviderLimiter
 from agents.commands.doctor import _google as examined
 from agents.commands.doctor import _recognizer as recognizer
-from agents.fleet.settings import from_env
+from agents.fleet.environment import from_env
 from schemas.errors import ProviderError, RateLimited, RefusedMedia, SettingsError, Transient
 from schemas.words import Hypothesis
 from sinks.memory.database import MemoryDatabase

@@ -2,8 +2,8 @@
 
 import pytest
 
+from agents.fleet.environment import from_env
 from agents.fleet.recognizers import abilities
-from agents.fleet.settings import from_env
 from schemas.events.audio import AudioUploaded
 from tests.fleet.conftest import Speaker
 

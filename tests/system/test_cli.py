@@ -21,7 +21,7 @@ from agents.commands import reach
 from agents.commands.checks import kafka as check_kafka
 from agents.commands.checks import postgres as check_postgres
 from agents.commands.jobs import publish
-from agents.fleet import settings as configuration
+from agents.fleet import environment as configuration
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
 from agents.stages import registry

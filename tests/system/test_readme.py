@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agents.embedded.process import port_is_free
-from agents.fleet.settings import from_env
+from agents.fleet.environment import from_env
 from tests.conftest import need
 
 pytestmark = pytest.mark.xdist_group("servers")  # beside the fleets of other files: nothing here is timed

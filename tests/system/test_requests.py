@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agents.commands.operations import requests
-from agents.fleet import settings as configuration
+from agents.fleet import environment as configuration
 from schemas.errors import NotFound
 from schemas.jobs.outcome import Outcome, RequestChange, Step
 from schemas.jobs.rows import Job, ProviderRequest

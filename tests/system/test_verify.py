@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from agents.commands.operations import verify
-from agents.fleet import settings as configuration
+from agents.fleet import environment as configuration
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import ensure
 from agents.stages import registry

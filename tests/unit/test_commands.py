@@ -28,8 +28,8 @@ from agents.commands.checks import kafka
 from agents.commands.checks.finding import Finding
 from agents.commands.jobs import progress, publish, transcript
 from agents.commands.operations import dead_letters, record_text, replay
+from agents.fleet import environment as configuration
 from agents.fleet import recognizers
-from agents.fleet import settings as configuration
 from agents.runtime.kafka import client as clients
 from agents.stages import registry
 from agents.text.reconcile import reconcile as reconciled

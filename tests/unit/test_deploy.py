@@ -16,7 +16,8 @@ import promql_parser
 import pytest
 import yaml
 
-from agents.fleet.settings import Settings, variables
+from agents.fleet.environment import variables
+from agents.fleet.settings import Settings
 from agents.runtime.metrics import Metrics
 from agents.stages import registry
 
