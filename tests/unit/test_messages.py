@@ -51,7 +51,7 @@ def test_plain_json_without_headers_is_an_upload():
         (orjson.dumps(UPLOAD | {"job_id": ""}), "job_id"),
         (orjson.dumps(UPLOAD | {"job_id": "a\u0000b"}), "job_id"),
         (orjson.dumps(UPLOAD | {"job_id": "j" * 129}), "job_id"),
-        (orjson.dumps(UPLOAD | {"job_id": "order-1", "reference": "order-2"}), "job_id is no UUID"),
+        (orjson.dumps(UPLOAD | {"job_id": "order-1", "reference": "order-2"}), "job_id is not a UUID"),
         (orjson.dumps(UPLOAD | {"job_id": "00000000-0000-0000-0000-000000000000"}), "nil UUID"),
         (orjson.dumps(UPLOAD | {"reference": ""}), "reference"),
         (orjson.dumps(UPLOAD | {"reference": "   "}), "reference"),
