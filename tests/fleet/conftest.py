@@ -31,7 +31,7 @@ from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
 
 #: The job that most stories are about.
-J = "4711ca11-0000-4000-8000-000000000000"
+JOB = "4711ca11-0000-4000-8000-000000000000"
 
 
 def recording(seconds: float = 0.5) -> bytes:
@@ -44,7 +44,7 @@ def recording(seconds: float = 0.5) -> bytes:
 
 
 @dataclass
-class Speaker:
+class FakeRecognizer:
     """A provider as this story needs it: says `text`, after `polls` looks, or fails in the ways that providers do."""
 
     name: str
@@ -87,15 +87,17 @@ class Speaker:
 
 
 @dataclass
-class Story:
+class Scenario:
     """Everything a story may look at."""
 
     fleet: MemoryFleet
     store: MemoryStore
-    speakers: dict[str, Speaker]
+    recognizers: dict[str, FakeRecognizer]
     limiters: dict[str, ProviderLimiter]
 
-    async def upload(self, job_id: str | None = J, tenant: str = "t", content: bytes | None = None, headers=(), **more):
+    async def upload(
+        self, job_id: str | None = JOB, tenant: str = "t", content: bytes | None = None, headers=(), **more
+    ):
         """Store a recording and announce it, as a stranger would."""
         blob = await self.store.put(
             f"{tenant}/in/{job_id}.wav", recording() if content is None else content, "audio/wav"
@@ -127,14 +129,14 @@ async def clips():
 
 
 @pytest.fixture
-async def story(probe_pool, clips):
+async def make_scenario(probe_pool, clips):
     """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers; a judge and a third recognizer, who have 3 s
     each, if there are any.
     """
     opened: list[LeasedTasks | AudioSource | Transcoder] = []
 
     def build(
-        *speakers: Speaker,
+        *recognizers: FakeRecognizer,
         deadline_s: float = 3600,
         adjudicator: Adjudicator | None = None,
         max_spans: int = 200,
@@ -147,7 +149,7 @@ async def story(probe_pool, clips):
         abilities: dict[str, frozenset[str]] | None = None,
         clock: Clock | None = None,
         enrichments: tuple[str, ...] = (),
-    ) -> Story:
+    ) -> Scenario:
         clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
         work, audio_source = (
@@ -155,12 +157,12 @@ async def story(probe_pool, clips):
             AudioSource(store, probe_pool, (), allow_hosts, intended=database.intend_blob),
         )
         opened.extend((work, audio_source))
-        names = tuple(s.name for s in speakers)
+        names = tuple(s.name for s in recognizers)
         asked = (*names, third.name) if third else names
         limiters = {
             name: ProviderLimiter(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked
         }
-        transcribers = [transcribe.Transcribe(s, database, store, work, limiters[s.name]) for s in speakers]
+        transcribers = [transcribe.Transcribe(s, database, store, work, limiters[s.name]) for s in recognizers]
         opened.extend(transcriber.transcoder for transcriber in transcribers)
         stages = [
             intake.stage(
@@ -182,8 +184,8 @@ async def story(probe_pool, clips):
             ),
             persist.stage(persist.Persist(database, store, enrichments)),
         ]
-        return Story(
-            MemoryFleet(stages, database, clock, track.TABLE_STAGE), store, {s.name: s for s in speakers}, limiters
+        return Scenario(
+            MemoryFleet(stages, database, clock, track.TABLE_STAGE), store, {s.name: s for s in recognizers}, limiters
         )
 
     yield build

