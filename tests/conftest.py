@@ -1,4 +1,4 @@
-"""What tests share: the session's real Kafka and PostgreSQL, started when a test first asks for them."""
+"""Fixtures of all tests: a real Kafka and PostgreSQL for the session, started when a test first requests them."""
 
 from __future__ import annotations
 

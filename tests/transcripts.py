@@ -1,4 +1,4 @@
-"""What tests hand to recognizers, and what every transcript of theirs must look like."""
+"""Requests for recognizers, and the checks that every transcript must pass."""
 
 from __future__ import annotations
 

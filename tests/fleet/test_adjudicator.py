@@ -1,6 +1,4 @@
-"""What becomes of a recording whose recognizers disagree, when a judge is asked: a good one, and one that misbehaves in
-every way that is known.
-"""
+"""Adjudication of recordings whose recognizers disagree: with a good adjudicator, and with every known failure of one."""
 
 from __future__ import annotations
 
@@ -64,7 +62,7 @@ async def gemini(server):
     await adjudicator.close()
 
 
-async def test_a_judge_chooses_among_what_was_heard_and_signs(make_scenario, server, gemini):
+async def test_an_adjudicator_chooses_among_the_readings_and_signs(make_scenario, server, gemini):
     scenario = make_scenario(*pair(), adjudicator=gemini)
     await scenario.upload()
     await scenario.fleet.run()
@@ -187,7 +185,7 @@ async def test_only_the_most_doubtful_are_asked_within_the_budget(make_scenario)
     assert scenario.terminal() == [("persisted", JOB, 1)]
 
 
-async def test_recognizers_that_agree_or_are_alone_need_no_judge(make_scenario):
+async def test_recognizers_that_agree_or_are_alone_need_no_adjudicator(make_scenario):
     adjudicator = ScriptedAdjudicator()
     for recognizers in (
         (FakeRecognizer("a"), FakeRecognizer("b")),
@@ -252,7 +250,7 @@ def real_call() -> tuple[Hypothesis, ...]:
     return tuple(Hypothesis(n, tuple(Word(*w[:3]) for w in words), "en") for n, words in [*heard.items()][:3])
 
 
-async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(server):
+async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_of_no_recognizer(server):
     hypotheses = real_call()
     heard = {word.text for h in hypotheses for word in h.words}
     calibrated = reconcile_text(hypotheses)
@@ -369,7 +367,7 @@ async def test_an_answer_that_comes_late_is_stored_for_the_next_who_asks(impatie
     assert len(adjudicator.asked) == 1
 
 
-async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
+async def test_stopping_waits_for_answers_within_a_grace_period(impatient):
     _, _, asking = asking_while_away()
     await asked_and_cancelled(asking)
     began = asyncio.get_running_loop().time()
@@ -378,7 +376,7 @@ async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
     assert 0.5 < asyncio.get_running_loop().time() - began < 2
 
 
-async def test_when_too_many_answers_wait_to_be_stored_nobody_is_asked(impatient):
+async def test_when_too_many_answers_wait_to_be_stored_no_request_is_made(impatient):
     adjudicator, database, asking = asking_while_away(paid=paid_calls.PaidCalls(limit=1))
     first = asyncio.create_task(asking.adjudicated(disputed(), RunId("t", "j", 1)))
     await asyncio.sleep(0.1)

@@ -1,6 +1,4 @@
-"""The fleet in memory with AssemblyAI in it, the vendor's SDK and all: whatever is lost on the way, a recording is paid
-for once a run.
-"""
+"""The fleet in memory with AssemblyAI and its SDK: whatever is lost, a recording is charged once a run."""
 
 from __future__ import annotations
 

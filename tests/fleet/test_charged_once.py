@@ -1,7 +1,7 @@
-"""However late a provider accepts what it was sent, and however badly it lists what it has: one charge a recording.
+"""However late a provider accepts a request, and however incomplete its list is, a recording is charged once.
 
-One suite for every recognizer that bills behind a network. The fleet is in memory, and the providers' servers go by its
-clock: the minutes in which a lost request may still arrive cost none.
+One suite for every recognizer that bills over a network. The fleet is in memory, and the providers' servers use its
+clock, so that the minutes in which a lost request may still arrive take no time.
 """
 
 from __future__ import annotations

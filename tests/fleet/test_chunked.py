@@ -1,5 +1,5 @@
-"""A recognizer that bills piece by piece among the others: what it may cost when things go wrong, and what it never
-costs twice.
+"""A recognizer that bills chunk by chunk, beside others: the cost of failures, and chunks that are never charged
+twice.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def test_its_transcript_is_reconciled_with_the_others(server, make_scenari
     assert set(server[0].charges().values()) == {1}
 
 
-async def test_a_second_run_is_not_billed_for_what_the_first_was_told(server, make_scenario):
+async def test_a_second_run_is_not_billed_for_answers_of_the_first(server, make_scenario):
     served, google = server
     scenario = make_scenario(google)
 
@@ -73,7 +73,7 @@ async def test_answers_that_are_lost_for_ever_are_not_paid_for_for_ever(server, 
     assert list(server[0].charges().values()) == [4]  # the first time, and three retries
 
 
-async def test_with_one_place_one_recording_is_with_it_and_the_others_queue(server, make_scenario):
+async def test_with_one_slot_one_recording_is_submitted_and_the_others_queue(server, make_scenario):
     scenario = make_scenario(server[1], slots={"google": 1})
     heard: list[str] = []
 

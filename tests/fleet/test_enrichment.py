@@ -1,4 +1,4 @@
-"""What is made of a transcript after its run has completed: once, retried, and without touching the run."""
+"""Enrichments of a completed run: created once, retried, and without an effect on the run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Recordings whose host does not deliver at once: tried over minutes, told meanwhile, given up with how long it was
-tried.
+"""Recordings whose host does not deliver at once: retried for minutes, reported meanwhile, and failed with the
+duration.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def uploaded(number: int, tenant: str, uri: str):
 
 
 @pytest.mark.parametrize("tenants", [1, 5])
-async def test_uploads_that_drip_leave_places_to_other_tenants(probe_pool, monkeypatch, tenants):
+async def test_uploads_that_drip_leave_slots_to_other_tenants(probe_pool, monkeypatch, tenants):
     """70 recordings from a host that sends a byte every 20 s; another tenant's, from another host, at once."""
     database, store = MemoryDatabase(), MemoryStore()
     audio_source = AudioSource(store, probe_pool, (), frozenset({"127.0.0.1", "localhost"}))
@@ -153,7 +153,7 @@ async def test_uploads_that_drip_leave_places_to_other_tenants(probe_pool, monke
     assert sum(held) == 32  # of the host's share, whoever's they are
 
 
-async def test_no_share_holds_more_places_than_are_free_beside_it():
+async def test_no_share_holds_more_slots_than_are_free_beside_it():
     work, going = LeasedTasks(MemoryDatabase(), "test", limit=12), asyncio.Event()
 
     async def begun(number: int, *shares: str) -> bool:
@@ -168,7 +168,7 @@ async def test_no_share_holds_more_places_than_are_free_beside_it():
     await work.close()
 
 
-async def test_keys_that_ask_at_once_get_no_more_places_than_there_are():
+async def test_keys_that_ask_at_once_get_no_more_slots_than_there_are():
     work, going = LeasedTasks(MemoryDatabase(), "test", limit=2), asyncio.Event()
     await asyncio.gather(*(work.run(f"{n}", lambda _: going.wait(), 0) for n in range(40)))
 

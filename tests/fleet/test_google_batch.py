@@ -1,5 +1,5 @@
-"""The fleet in memory with Google's batches in it, the vendor's SDK and all: whatever is lost on the way, a recording
-is paid for once a run, and nothing of it stays in the bucket.
+"""The fleet in memory with Google's batches and its SDK: whatever is lost, a recording is charged once a run, and no
+object stays in the bucket.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An upload's options are carried out, or refused with what to do: none is ignored."""
+"""Options of uploads are applied, or refused with a remedy; none is ignored."""
 
 import pytest
 

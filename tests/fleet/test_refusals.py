@@ -1,4 +1,4 @@
-"""What cannot be handled is said no to in a way that cannot fail itself: a dead letter, and one terminal event."""
+"""Events that cannot be handled are refused in a way that cannot fail itself: a dead letter, and one terminal event."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_reconciled_word_with_a_nul_ends_with_the_word(make_scenario):
 
 
 @pytest.mark.parametrize("error", ["\x00 said the host", "\ud83d" * 3000])
-async def test_whatever_a_provider_says_no_with_is_told(make_scenario, error):
+async def test_every_refusal_of_a_provider_is_in_the_reason(make_scenario, error):
     scenario = make_scenario(
         FakeRecognizer("a", trouble=[ProviderError(error)]), FakeRecognizer("b", trouble=[ProviderError(error)])
     )

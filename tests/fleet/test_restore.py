@@ -1,4 +1,4 @@
-"""What was read before a restore is read again, in any order, by stages whose database has forgotten all of it."""
+"""Events that are read again after a restore, in any order, by stages whose database has lost all of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What happens to a recording, told as stories: the happy way, providers that fail, strangers that err, events that
-come twice.
-"""
+"""Scenarios of one recording: success, failures of providers, invalid uploads, and events that are delivered twice."""
 
 from __future__ import annotations
 
@@ -166,7 +164,7 @@ async def test_a_provider_that_never_answers_is_given_up_at_the_deadline(make_sc
     assert scenario.fleet.events("reconciled")[0]["method"] == "single"
 
 
-async def test_with_two_places_no_more_than_two_requests_are_ever_under_way(make_scenario):
+async def test_with_two_slots_no_more_than_two_requests_are_ever_in_flight(make_scenario):
     scenario = make_scenario(FakeRecognizer("a", polls=2), slots={"a": 2}, deadline_s=30)
     for number in range(6):
         await scenario.upload(f"j{number}")
@@ -196,7 +194,7 @@ async def test_calls_keep_to_the_rate_that_all_workers_share(make_scenario):
     assert ended[-1] >= 17.5  # time stands still while an event that came early waits
 
 
-async def test_when_a_provider_asks_for_a_pause_nobody_else_calls_it(make_scenario):
+async def test_when_a_provider_asks_for_a_pause_no_worker_calls_it(make_scenario):
     scenario = make_scenario(FakeRecognizer("a", trouble=[RateLimited("slow down", retry_after=300.0)]), interval_s=0.5)
     await scenario.upload("first")
     await scenario.fleet.run(until=timedelta(seconds=1))
@@ -358,7 +356,7 @@ async def test_a_silent_recording_completes_and_says_so(make_scenario):
     assert any("No speech" in note for note in row.reconciliation_notes)
 
 
-async def test_what_is_odd_about_a_recording_is_told_with_its_transcript_in_every_run(make_scenario):
+async def test_notes_about_a_recording_are_in_its_transcript_in_every_run(make_scenario):
     scenario = make_scenario(FakeRecognizer("a"), FakeRecognizer("b"))
     await scenario.upload(content=(DATA / "antiphase.flac").read_bytes())
     await scenario.fleet.run()

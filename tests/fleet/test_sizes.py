@@ -1,4 +1,4 @@
-"""Uploads as large as they may be, and what becomes of the events that follow from them."""
+"""Uploads of the maximum size, and the events that follow from them."""
 
 from __future__ import annotations
 

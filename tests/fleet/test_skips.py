@@ -1,4 +1,4 @@
-"""What becomes of a record that an operator has passed over."""
+"""What happens to a record that an operator has skipped."""
 
 from __future__ import annotations
 

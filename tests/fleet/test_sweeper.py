@@ -1,4 +1,4 @@
-"""Jobs that nothing is on its way for are put on their way again, or end; blobs that nothing refers to go."""
+"""Jobs without a pending event are continued, or ended; unreferenced blobs are deleted."""
 
 from datetime import timedelta
 from uuid import uuid4

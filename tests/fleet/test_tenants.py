@@ -1,4 +1,4 @@
-"""Two tenants that use the same names at the same time; and what a producer may call its job."""
+"""Two tenants that use the same names at the same time; and valid references of a producer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What becomes of a recording whose recognizers disagree, when one more hears the disputed intervals: a good one, and
-one that fails.
+"""Recordings whose recognizers disagree, when a third recognizer gets the disputed intervals: a good one, and one that
+fails.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def usage(fleet: MemoryFleet) -> Counter[str]:
     return used
 
 
-async def test_it_hears_the_disputed_stretches_only_and_its_readings_count(make_scenario):
+async def test_the_tiebreaker_gets_the_disputed_intervals_only_and_its_readings_count(make_scenario):
     third = Third()
     scenario = make_scenario(*pair(), third=third)
     call = await run(scenario)
@@ -149,7 +149,7 @@ async def test_what_it_cost_is_recorded_under_its_name(make_scenario):
     assert usage(scenario.fleet) == {"audio_seconds": pytest.approx(13.4), "requests": 4}
 
 
-async def test_it_is_asked_no_more_than_the_seconds_it_has(make_scenario):
+async def test_the_tiebreaker_gets_no_more_than_its_seconds(make_scenario):
     third = Third()
     call = await run(make_scenario(*pair(), third=third, seconds=7))
 
@@ -184,7 +184,7 @@ async def test_recognizers_that_agree_or_are_alone_need_no_third(make_scenario):
 
 
 @pytest.mark.parametrize("refusal", [ProviderError("no weights"), RateLimited("slow down")])
-async def test_after_a_refusal_no_other_stretch_is_begun(make_scenario, refusal):
+async def test_after_a_refusal_no_other_interval_is_begun(make_scenario, refusal):
     third = Third(trouble=[refusal] * 4)
     calibrated, call = await without(make_scenario), await run(make_scenario(*pair(), third=third))
 
@@ -264,7 +264,7 @@ async def test_without_times_nothing_is_cut(make_scenario):
     assert len(third.heard) == 4
 
 
-async def test_a_judge_is_asked_after_it_and_sees_three(make_scenario):
+async def test_an_adjudicator_is_asked_after_the_tiebreaker_and_sees_three(make_scenario):
     adjudicator = ScriptedAdjudicator()
     third = Third(OTHER.replace("mousetrap", "mouse"))
     call = await run(make_scenario(*pair(), third=third, adjudicator=adjudicator))

@@ -1,5 +1,5 @@
-"""Every way out of `step` and of the committer, at every stage: afterwards the job has ended, with one terminal event,
-and nothing is left that waits; or the event is not acked and comes again. Never neither.
+"""Every way out of `step` and of the committer, at every stage: afterwards the job has ended with one terminal event
+and nothing is pending, or the event is not acknowledged and is delivered again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A real worker and a judge over HTTP: what was answered before a kill is not asked again, and is counted once."""
+"""A real worker and an adjudicator over HTTP: answers from before a kill are reused, and are counted once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AssemblyAI in a fleet of real processes: a callback ends the wait, what is lost is found, nothing is paid twice."""
+"""AssemblyAI in a fleet of real processes: callbacks end the wait, lost requests are found, nothing is charged twice."""
 
 from __future__ import annotations
 

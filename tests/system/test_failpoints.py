@@ -1,6 +1,4 @@
-"""The process dies at every point between two durable steps, once each by enumeration; nothing is lost, repeated or
-paid twice.
-"""
+"""The process is killed at every point between two durable steps: nothing is lost, repeated or charged twice."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Everything is killed, in turn and at random moments, while uploads come in: none lost, none twice, none paid
-twice.
-"""
+"""Every process is killed, in turn and at random, while uploads come in: none is lost, repeated or charged twice."""
 
 from __future__ import annotations
 
@@ -132,7 +130,7 @@ async def test_no_status_goes_back_while_those_who_serve_and_publish_them_die(se
 
 
 @pytest.mark.faults
-async def test_workers_that_hang_for_ever_hold_nobody_up():
+async def test_workers_that_hang_for_ever_do_not_block_others():
     """Of every role one worker is stopped, with work in its hands, and never goes on: the other one has it."""
     async with site() as here:
         await start(here, dict.fromkeys(ROLES, 2))

@@ -1,5 +1,5 @@
-"""Google by batches in a fleet of real processes, its recordings in a real fake-gcs-server: whatever is killed or lost,
-its ledger has one charge for each recording.
+"""Google's batches in a fleet of real processes, with recordings in a real fake-gcs-server: whatever is killed or lost,
+the ledger has one charge for each recording.
 """
 
 from __future__ import annotations

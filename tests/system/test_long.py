@@ -1,5 +1,5 @@
-"""A longer recording from S3 through both vendors' protocols: AssemblyAI gets it by the presigned URL, every word of it
-arrives. `make bench-long` does the same with 100 minutes, and looks at the memory.
+"""A longer recording from S3 through both vendors' protocols: AssemblyAI reads it by the presigned URL, and every word
+arrives. `make bench-long` does the same with 100 minutes, and measures the memory.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""With a safeguard taken out, the checker convicts; with all in place, the same story is clean. Else it would prove
-nothing.
+"""The checker detects the removal of each safeguard, and reports nothing with all safeguards in place. Otherwise its
+results would prove nothing.
 """
 
 from __future__ import annotations
@@ -92,28 +92,28 @@ async def frozen_while_submitting(mutant: str) -> Verdict:
             return await observers.verdict()
 
 
-async def test_an_early_ack_is_convicted():
+async def test_an_early_ack_is_detected():
     verdict = await killed_while_submitting("early_ack")
 
     assert verdict.passed
     assert verdict.lost
 
 
-async def test_a_missing_inbox_is_convicted():
+async def test_a_missing_inbox_is_detected():
     verdict = await killed_at("no_inbox", "intake.after-commit")
 
     assert verdict.duplicated
 
 
 @faults
-async def test_a_missing_inbox_is_convicted_by_events_that_are_there_twice():
+async def test_a_missing_inbox_is_detected_by_events_that_are_there_twice():
     verdict = await killed_at("no_inbox", "transcribe.after-commit")
 
     assert verdict.repeated
 
 
 @faults
-async def test_stock_offsets_are_convicted():
+async def test_stock_offsets_are_detected():
     verdict = await killed_while_submitting("stock_consumer")
 
     assert verdict.passed
@@ -121,21 +121,21 @@ async def test_stock_offsets_are_convicted():
 
 
 @faults
-async def test_a_relay_that_always_publishes_again_is_convicted():
+async def test_a_relay_that_always_publishes_again_is_detected():
     verdict = await killed_at("relay_repeats", "relay.published")
 
     assert verdict.repeated
 
 
 @faults
-async def test_a_relay_that_never_publishes_again_is_convicted():
+async def test_a_relay_that_never_publishes_again_is_detected():
     verdict = await killed_at("relay_forgets", "relay.claimed")
 
     assert verdict.lost
 
 
 @faults
-async def test_missing_fencing_is_convicted():
+async def test_missing_fencing_is_detected():
     verdict = await frozen_while_submitting("no_fencing")
 
     assert verdict.charged
@@ -154,7 +154,7 @@ async def test_missing_fencing_is_convicted():
     ],
     ids=["submitting", "transcribe.after-commit", "intake.after-commit", "relay.published", "relay.claimed", "frozen"],
 )
-async def test_with_every_safeguard_in_place_the_same_stories_are_clean(story):
+async def test_with_every_safeguard_in_place_the_same_scenarios_are_clean(story):
     verdict = await story()
 
     assert verdict.clean, str(verdict)

@@ -1,5 +1,5 @@
-"""Both vendors refuse everything for a while: what they are asked meanwhile, by all workers together, and that nothing
-is lost, asked for faster than allowed, or paid twice.
+"""Both vendors refuse all calls for a while: the calls that all workers make meanwhile are within the rates, and
+nothing is lost or charged twice.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Records that no consumer should meet, between valid uploads of other tenants: the ones become dead letters, each
-once, the others transcripts, and no part of the fleet stops for it.
+"""Records that no consumer can handle, between valid uploads of other tenants: each becomes one dead letter, the
+uploads become transcripts, and no part of the fleet stops.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Positions that Kafka no longer has: topics made again while the fleet runs or rests, groups ahead of their log, and a
-table newer than its changelog. Nothing that comes in afterwards is passed over.
+"""Offsets that Kafka no longer has: topics created again while the fleet runs or rests, groups ahead of their log, and
+a table newer than its changelog. No later record is skipped.
 """
 
 from __future__ import annotations

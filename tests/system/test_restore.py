@@ -1,5 +1,5 @@
-"""PostgreSQL comes back older than it was: with the commands of ops/restore.md nothing is lost, charged twice, or
-announced under another id.
+"""PostgreSQL is restored to an earlier state: with the commands of ops/restore.md nothing is lost, charged twice, or
+published with another id.
 """
 
 from __future__ import annotations

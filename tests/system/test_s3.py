@@ -1,4 +1,4 @@
-"""A fleet that stores in S3, whose server is killed while recordings are on their way: nothing lost, nothing torn."""
+"""A fleet that stores in S3, whose server is killed during processing: no blob is lost or incomplete."""
 
 from __future__ import annotations
 

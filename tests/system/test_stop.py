@@ -1,4 +1,4 @@
-"""Being told to stop: what is in flight finishes or is handed back, within ten seconds, and nothing is lost by it."""
+"""SIGTERM: work in flight finishes or is handed back within ten seconds, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The table of jobs over several `track` workers: whoever is asked answers, and nobody answers with less than was known
-before, whatever is killed, and whoever joins the group.
+"""The table of jobs over several `track` workers: any worker answers, and no answer is older than an earlier one,
+whatever is killed, and whatever joins the group.
 """
 
 from __future__ import annotations
