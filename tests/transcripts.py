@@ -19,7 +19,7 @@ def request(job_id="job-1", *, marker="", language="auto", duration_ms=None):
 
 
 def is_a_transcript(hypothesis, recognizer):
-    """Check what holds of every recognizer's transcript."""
+    """Check the rules that every recognizer's transcript must follow."""
     assert isinstance(hypothesis, Hypothesis)
     assert hypothesis.provider == recognizer.name
     assert hypothesis.words

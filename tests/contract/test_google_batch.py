@@ -1,4 +1,4 @@
-"""Google's BatchRecognize beyond the contract of recognizers: uploads, requests, results, cleaning up, and no repeats."""
+"""Google's BatchRecognize beyond the contract of recognizers: uploads, requests, results and cleaning up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bucket for recordings that Google reads: the same tests on fake-gcs-server and on a local server that can fail."""
+"""The bucket from which Google reads: the same tests on fake-gcs-server and on a local server that can fail."""
 
 from __future__ import annotations
 

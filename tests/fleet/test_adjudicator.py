@@ -1,4 +1,4 @@
-"""Adjudication of recordings whose recognizers disagree: with a good adjudicator, and with every known failure of one."""
+"""Adjudication of recordings whose recognizers disagree: by a good adjudicator, and by one that fails."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_of_no_recognizer(se
 
         assert {word.text for word in result.words} <= heard, mode
         assert [result.decisions[n] for n in agreed] == [calibrated.decisions[n] for n in agreed], mode
-        assert max(Counter(server.places).values(), default=1) == 1, mode
+        assert max(Counter(server.spans).values(), default=1) == 1, mode
         assert result.method == ("gemini" if mode in ("some", "") else "calibrated"), mode
     await adjudicator.close()
 

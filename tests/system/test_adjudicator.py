@@ -45,7 +45,7 @@ async def test_killed_between_answer_and_commit_and_in_the_middle_of_a_call():
             await worker.start()
             assert await observers.finished(30)
             assert answered == len(gemini.asked) == 1
-            assert max(Counter(gemini.places).values()) == 1
+            assert max(Counter(gemini.spans).values()) == 1
 
             # Dies while a call is under way: that one is asked again, as it must be, and no other.
             before = len(gemini.asked)
@@ -59,7 +59,7 @@ async def test_killed_between_answer_and_commit_and_in_the_middle_of_a_call():
             await worker.kill()
             await worker.start()
             assert await observers.finished(30)
-            assert max(Counter(gemini.places).values()) == 2
+            assert max(Counter(gemini.spans).values()) == 2
             assert len(gemini.asked) == before + 2
 
             assert await observers.quiet()

@@ -1,4 +1,4 @@
-"""AssemblyAI in a fleet of real processes: callbacks end the wait, lost requests are found, nothing is charged twice."""
+"""AssemblyAI in a fleet of real processes: callbacks end the wait, and lost requests are charged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A subprocess worker: calls, cancellation, kills, and the end of its parent. The child is this file, run as a module."""
+"""A subprocess worker: calls, cancellation, kills, its parent's end. The child is this file, run as a module."""
 
 from __future__ import annotations
 
