@@ -1,1 +1,1 @@
-"""What is said: events, topics, the job's state machine, words and errors. No I/O."""
+"""The data model: events, topics, the job's state machine, transcripts and errors. No I/O."""

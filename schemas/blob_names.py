@@ -1,15 +1,15 @@
-"""The names of blobs: derived from job, run and content, so that a second write lands on the first."""
+"""Keys of blobs in object storage, derived from job, run and content, so that a repeated write overwrites the first."""
 
 from __future__ import annotations
 
 
 def folder(tenant_id: str, job_id: str, run: int) -> str:
-    """Where a run's blobs are; the first run's are the job's own."""
+    """The key prefix of a run's blobs; the first run uses the job's own prefix."""
     return f"{tenant_id}/{job_id}" if run == 1 else f"{tenant_id}/{job_id}/runs/{run}"
 
 
 def original(tenant_id: str, job_id: str, extension: str) -> str:
-    """The recording as uploaded; all runs share it."""
+    """The recording as it was uploaded; shared by all runs."""
     return f"{tenant_id}/{job_id}/original.{extension}"
 
 
@@ -19,12 +19,12 @@ def hypothesis(tenant_id: str, job_id: str, run: int, provider: str) -> str:
 
 
 def chunk(tenant_id: str, job_id: str, provider: str, key: str) -> str:
-    """A recognizer's answer about a chunk of the recording. All runs share it: its key identifies the request."""
+    """A recognizer's response to one chunk of the recording; shared by all runs, since `key` identifies the request."""
     return f"{tenant_id}/{job_id}/pieces/{provider}/{key}.json"
 
 
 def raw_transcript(tenant_id: str, job_id: str, run: int) -> str:
-    """Every word with what each recognizer heard there."""
+    """Every word of the transcript with the reading of each recognizer."""
     return f"{folder(tenant_id, job_id, run)}/raw_transcript.json"
 
 
@@ -39,5 +39,5 @@ def document(tenant_id: str, job_id: str, run: int) -> str:
 
 
 def metadata(tenant_id: str, job_id: str, run: int) -> str:
-    """What is known about the run."""
+    """A JSON summary of the run: recording, recognizers, quality."""
     return f"{folder(tenant_id, job_id, run)}/metadata.json"

@@ -1,4 +1,4 @@
-"""Kafka records as events: JSON values, CloudEvents 1.0 headers in binary mode, and what identifies an event.
+"""Decodes Kafka records to events: JSON values, CloudEvents 1.0 headers in binary mode, and event identity.
 
 Source: CloudEvents Kafka protocol binding 1.0.2 (headers `ce_*`, `content-type`).
 """
@@ -23,15 +23,15 @@ from schemas.topics import INGRESS, Topic
 _Model = TypeVar("_Model", bound=Data)
 
 
-#: Kafka knows headers without a value.
+#: Header values may be null in Kafka.
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-#: Largest value accepted from a stranger, in bytes.
+#: Largest value accepted from an external producer, in bytes.
 MAX_VALUE_BYTES = 900_000
 
 
-#: Largest record on any topic of events: fits a topic that somebody made with Kafka's own limit, 1,048,588 bytes.
+#: Largest record on any event topic, in bytes: fits a topic that was created with Kafka's default limit, 1,048,588.
 MAX_EVENT_BYTES = 1_000_000
 
 
@@ -41,26 +41,26 @@ SOURCE = "/concord"
 ORIGIN_HEADER, ROOT_HEADER = "concord-origin", "concord-root"
 
 
-#: Topic (Kafka's own rule), partition, offset and timestamp: -1 if the record has none, absent if an earlier version
-#: wrote the retry. (`str.isdigit` takes more for a digit than `int` does.)
-_PLACE = re.compile(r"([A-Za-z0-9._-]{1,240})/([0-9]{1,9})/([0-9]{1,18})(?:/(-?[0-9]{1,18}))?")
+#: Topic (Kafka's naming rule), partition, offset and timestamp: -1 if the record has none, absent if an earlier version
+#: wrote the retry. `[0-9]`, because `str.isdigit` accepts digits that `int` does not.
+_POSITION = re.compile(r"([A-Za-z0-9._-]{1,240})/([0-9]{1,9})/([0-9]{1,18})(?:/(-?[0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Why a record does not hold what was sent, and what is known of that."""
+    """Why a record differs from what its producer sent, and what is left of the original."""
 
     reason: str
-    #: Length and SHA-256 of the whole value, where only its beginning is kept.
+    #: Length in bytes and SHA-256 of the whole value, if only its beginning is kept.
     whole: tuple[int, str] | None = None
-    #: First and last offset, where several records cannot be told apart.
+    #: First and last offset, if several records cannot be separated.
     offsets: tuple[int, int] | None = None
-    #: What the value is the bytes of ("record", "batch"), where that is more than a value.
+    #: "record" or "batch" if the value holds the raw bytes of one, None if it holds the value alone.
     bytes_of: str | None = None
 
     @property
     def headers(self) -> Headers:
-        """What its dead letter says of it, besides the reason."""
+        """Headers that describe the flaw in a dead letter, besides the reason."""
         notes: dict[str, str] = {}
         if self.whole:
             notes |= {"dlq-value-length": str(self.whole[0]), "dlq-value-sha256": self.whole[1]}
@@ -82,7 +82,7 @@ class Record:
     value: bytes | None
     headers: Headers = ()
     timestamp_ms: int = 0
-    #: Set if it could not be read as it was sent.
+    #: Set if the record could not be read as it was sent.
     flaw: Flaw | None = None
 
     def header(self, name: str) -> str | None:
@@ -94,34 +94,34 @@ class Record:
 
     @property
     def origin(self) -> tuple[str, int, int, int]:
-        """Topic, partition, offset and timestamp (ms) with which the event first entered: a retry remembers them.
+        """Topic, partition, offset and timestamp (ms) of the event's first record, which a retry carries in a header.
 
-        Where strangers write, only the record's own place counts: the header could be anything.
+        On ingress topics only the record's own position counts: an external producer can set the header to anything.
         """
         own = self.topic, self.partition, self.offset, self.timestamp_ms
         if self.topic in INGRESS:
             return own
-        place = _PLACE.fullmatch(self.header(ORIGIN_HEADER) or "")
-        return (place[1], int(place[2]), int(place[3]), int(place[4] or 0)) if place else own
+        match = _POSITION.fullmatch(self.header(ORIGIN_HEADER) or "")
+        return (match[1], int(match[2]), int(match[3]), int(match[4] or 0)) if match else own
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A decoded event: its data with what its headers say."""
+    """A decoded event: its payload and the attributes from its headers."""
 
-    #: Identity for the inbox: the same event, delivered again or retried by Kafka, has the same.
+    #: Identity in the inbox; a redelivery of the event has the same id.
     id: UUID
     type: str
     data: Data
     record: Record
-    #: Earlier tries of this event.
+    #: Number of earlier attempts at this event.
     attempt: int = 0
     traceparent: str | None = None
-    #: How often an operator put it back from the dead letters.
+    #: How often an operator has replayed it from the dead letters.
     replay: int = 0
-    #: How often it came back because it was not done in time, which is not a try.
+    #: How often it was rescheduled because its handler exceeded the time limit, which does not count as an attempt.
     waits: int = 0
-    #: The id of the event of which this one is a retry; its own id for any other.
+    #: The id of the original event if this is a retry, otherwise `id`.
     root: UUID = field(default=UUID(int=0))
 
     def __post_init__(self) -> None:
@@ -130,10 +130,12 @@ class Envelope:
 
 
 def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
-    """The event in a record of one of these topics (by name).
+    """Decode a record of one of these topics (by name).
 
     Raises:
-        MalformedEvent: saying which field is wrong, never repeating more of the value than that.
+        MalformedEvent: the record does not match its topic's schema. The message names the field and never quotes the
+            payload.
+        TooLarge: the value exceeds the limit of its topic.
     """
     if record.flaw is not None:
         raise MalformedEvent(record.flaw.reason)
@@ -159,9 +161,9 @@ def decode(record: Record, topics: dict[str, Topic]) -> Envelope:
 
 
 def salvaged(record: Record, topics: dict[str, Topic]) -> Envelope | None:
-    """Whose job a record is about that `decode` refuses, with what else is valid in it; None if that cannot be told.
+    """An event with the valid fields of a record that `decode` refuses; None if they do not identify a job.
 
-    Its id is the record's place, so that a repeat of the event which can be read is no repeat of this one.
+    Its id is derived from the record's position, so that a corrected event with the same `ce_id` is no duplicate of it.
     """
     fields = {}
     for name, value in (_parsed(record.value) or {}).items():
@@ -174,31 +176,31 @@ def salvaged(record: Record, topics: dict[str, Topic]) -> Envelope | None:
     if data is None:
         return None
     if isinstance(data, AudioUploaded) and not (data.job_id or data.reference or record.header("ce_id")):
-        return None  # nobody could know which job it is
+        return None  # no job could be derived from it
     root = _root(record) or identity(record, data)
     return Envelope(id=identity(record), type=kind, data=data, record=record, root=root)
 
 
-#: Stands for what an upload must have and has not; a job with it was never fetched, and cannot be.
+#: Placeholders for required fields that an upload lacks. A job that has them is never fetched.
 UNREADABLE_URI, UNREADABLE_NAME = "unreadable://upload", "audio"
 
 
 def _salvaged_upload(fields: dict[str, Any]) -> AudioUploaded | None:
     upload = {"audio_uri": UNREADABLE_URI, "filename": UNREADABLE_NAME, "tenant_id": fields.get("tenant_id")}
     id, reference = fields.get("job_id"), fields.get("reference")
-    # Its names, as far as they are any: an id that is too odd for one is the producer's own name for the job.
-    odd = None if id is None or (isinstance(id, str) and ids.canonical_uuid(id)) else id
-    names: list[dict[str, Any]] = [
+    # An id that is not a UUID serves as the reference, as in a valid upload.
+    id_as_reference = None if id is None or (isinstance(id, str) and ids.canonical_uuid(id)) else id
+    candidates: list[dict[str, Any]] = [
         {"job_id": id, "reference": reference},
         {"job_id": id},
         {"reference": reference},
-        {"reference": odd},
+        {"reference": id_as_reference},
     ]
-    given = [named for named in names if None not in named.values()]
-    named = next((n for n in [*given, {}] if _validated(AudioUploaded, upload | n) is not None), None)
-    if named is None:
+    complete = [names for names in candidates if None not in names.values()]
+    names = next((n for n in [*complete, {}] if _validated(AudioUploaded, upload | n) is not None), None)
+    if names is None:
         return None
-    upload |= named
+    upload |= names
     for name in AudioUploaded.model_fields.keys() & fields.keys() - {"tenant_id", "job_id", "reference"}:
         if _validated(AudioUploaded, upload | {name: fields[name]}) is not None:
             upload[name] = fields[name]
@@ -225,9 +227,8 @@ def _validate(value: bytes | None, model: type[Data], limit: int) -> Data:
     try:
         return _read(value, model)
     except ValidationError as exc:
-        raise MalformedEvent(
-            "; ".join(_complaint(e["loc"], e["msg"]) for e in exc.errors(include_input=False)[:8])
-        ) from None
+        problems = exc.errors(include_input=False)[:8]
+        raise MalformedEvent("; ".join(_field_error(e["loc"], e["msg"]) for e in problems)) from None
     except (ValueError, RecursionError) as exc:
         raise MalformedEvent(f"not a JSON object: {type(exc).__name__}") from None
 
@@ -238,15 +239,15 @@ def _read(value: bytes, model: type[Data]) -> Data:
     except ValidationError as exc:
         if exc.errors(include_input=False, include_url=False)[0]["type"] != "json_invalid":
             raise
-        # Producers cut texts in the middle of an emoji, and begin a file with a byte order mark: other parsers take it.
-        mended = _parsed(value)
-        if mended is None:
+        # Producers cut texts in the middle of an emoji and send byte order marks; pydantic's parser refuses both.
+        parsed = _parsed(value)
+        if parsed is None:
             raise
-        return model.model_validate(texts.storable_json(mended))
+        return model.model_validate(texts.storable_json(parsed))
 
 
 def _parsed(value: bytes | None) -> dict[str, Any] | None:
-    """The JSON object in a value as Python's own parser reads it, which takes more than pydantic's."""
+    """The JSON object in a value, read by Python's own parser, which is more lenient than pydantic's."""
     try:
         parsed = json.loads((value or b"").decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -254,9 +255,9 @@ def _parsed(value: bytes | None) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def _complaint(where: tuple[int | str, ...], what: str) -> str:
-    path = ".".join(str(part)[:60] for part in where)
-    return f"{path}: {what}" if path else what
+def _field_error(location: tuple[int | str, ...], problem: str) -> str:
+    path = ".".join(str(part)[:60] for part in location)
+    return f"{path}: {problem}" if path else problem
 
 
 def _count(record: Record, header: str) -> int:
@@ -265,13 +266,13 @@ def _count(record: Record, header: str) -> int:
 
 
 def identity(record: Record, data: Data | None = None) -> UUID:
-    """What makes a record the same event as another; see `schemas.ids`."""
+    """The event id of a record: equal for every delivery of the same event; see `schemas.ids`."""
     ce_id = (record.header("ce_id") or "").strip()
     source = record.header("ce_source") or ""
     if ce_id and source == SOURCE and record.topic not in INGRESS:
         own = _uuid(ce_id)
     elif ce_id and data is not None:
-        own = ids.ingress_id(getattr(data, "tenant_id", ""), source, ce_id, _about(data))
+        own = ids.ingress_id(getattr(data, "tenant_id", ""), source, ce_id, _subject(data))
     else:
         own = None
     id = own or ids.record_id(*record.origin, record.value)
@@ -279,15 +280,15 @@ def identity(record: Record, data: Data | None = None) -> UUID:
     return ids.event_id(id, "replay", replay) if replay else id
 
 
-def _about(data: Data) -> str:
-    """What tells an upload from others of the same producer."""
+def _subject(data: Data) -> str:
+    """The fields that distinguish an upload from others of the same producer; empty for other events."""
     if not isinstance(data, AudioUploaded):
         return ""
     return "\x1f".join((data.job_id or "", data.reference or "", data.audio_uri))
 
 
 def _root(record: Record) -> UUID | None:
-    """Of which event this is a retry, as `again` wrote it down; nothing that a stranger says."""
+    """The id of the original event as `messages.again` wrote it; never taken from an external producer."""
     return _uuid(record.header(ROOT_HEADER) or "") if record.topic not in INGRESS else None
 
 

@@ -1,32 +1,32 @@
-"""Every error Concord raises, in one place, so that what is retried and what is not can be read at a glance.
+"""The exception hierarchy of Concord: which errors end a job, which are retried, and which are waited out.
 
 ConcordError
 ├── SettingsError        the environment is incomplete or contradictory
-├── ServerError          an embedded server did not start, or died
+├── ServerError          an embedded server did not start, or has ended
 ├── NotFound             no such job, blob or record (for this tenant)
-├── Ambiguous            several tenants have a job of this name
-├── InvalidInput         will never work, however often it is tried
-│   ├── MalformedEvent   bytes, JSON, headers or schema
-│   │   └── TooLarge     more bytes than Kafka or a store takes
-│   ├── RefusedMedia     no audio, damaged, too long, or not what its name says
-│   ├── RefusedLocation  a URI that Concord will not read
-│   ├── NotDelivered     a URI whose host did not deliver, for as long as it was tried
-│   ├── UnsupportedOption  an option that no configured recognizer can honour
+├── Ambiguous            several tenants have a job with this name
+├── InvalidInput         the input is at fault; a retry cannot succeed
+│   ├── MalformedEvent   wrong bytes, JSON, headers or fields
+│   │   └── TooLarge     more bytes than Kafka or a store accepts
+│   ├── RefusedMedia     no audio, damaged, too long, or of another type than declared
+│   ├── RefusedLocation  a URI that this installation does not read
+│   ├── NotDelivered     a URI whose host did not deliver within the time for retries
+│   ├── UnsupportedOption  an option that no configured recognizer supports
 │   ├── StorageRefused   a value that PostgreSQL does not store
-│   └── Skipped          an operator had it passed over
-├── ProviderError        a recognizer or model said no for good
-├── Cancelled            somebody who may has decided that the job is not wanted any more
-├── PublishRefused       Kafka refuses an event of ours for good
-├── Transient            may work later; carries how long to wait
-│   └── NotAccepted      and it is certain that the provider has taken nothing on
+│   └── Skipped          an operator skipped the record
+├── ProviderError        a recognizer or model refused the request permanently
+├── Cancelled            an authorized user cancelled the job
+├── PublishRefused       Kafka refuses an event of Concord permanently
+├── Transient            a retry may succeed; carries the delay that the server asked for
+│   └── NotAccepted      the provider has certainly not accepted the request
 │       └── RateLimited  the provider asked for a pause
-│           └── Paused   nobody was asked: there is a pause, and it is too long to be waited for here
-├── InDoubt              nobody can tell whether the provider took a request on: it is not asked again
-└── Unavailable          one of our own servers (database, broker, store) is away: waited for, never counted
-    ├── Contended        others are at the same rows, or a batch took too long: what needs other rows may go on
-    └── Misconfigured    it answers, but will not work before somebody changes the settings (a SettingsError, too)
+│           └── Paused   the call was not made: the pause is longer than the caller may wait
+├── InDoubt              it is unknown whether the provider accepted the request; it is not repeated
+└── Unavailable          the database, Kafka or the store is unreachable; waited out, never counted
+    ├── Contended        another transaction holds the rows, or a batch took too long; other rows may proceed
+    └── Misconfigured    the server answers, but needs other settings first (a SettingsError, too)
 
-`code` is what programs read in `job.failed`. Once published, a code keeps its meaning.
+`code` is published in `job.failed` for programs. A published code keeps its meaning.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from schemas.texts import readable
 
 
 class ConcordError(Exception):
-    """Base of everything Concord raises on purpose. Its text can be stored and published, whatever it was made from."""
+    """Base of all errors that Concord raises. Its text is cleaned, so that it can always be stored and published."""
 
-    #: The `code` of a job that fails with this.
+    #: The `code` of a job that fails with this error.
     code: ClassVar[str] = "internal_error"
 
     def __str__(self) -> str:
@@ -48,144 +48,145 @@ class ConcordError(Exception):
 
 
 class SettingsError(ConcordError):
-    """The environment cannot be used; the message lists everything that is wrong with it."""
+    """The settings are invalid; the message lists every problem."""
 
 
 class ServerError(ConcordError):
-    """An embedded server did not start or is gone; the message says what to look at."""
+    """An embedded server did not start or has ended; the message names what to check."""
 
 
 class NotFound(ConcordError):
-    """There is no such thing, or it belongs to another tenant."""
+    """The object does not exist, or belongs to another tenant."""
 
     code = "not_found"
 
 
 class Ambiguous(ConcordError):
-    """A job was named without its tenant, and several tenants have one of this name."""
+    """A job was named without its tenant, and several tenants have a job with this name."""
 
     code = "ambiguous"
 
     def __init__(self, name: str, tenants: Sequence[str], how: str) -> None:
-        super().__init__(f"{len(tenants)} tenants have a job of this name, {name!r}: say which of them by {how}")
-        #: Those that were found, in order.
+        super().__init__(f"{len(tenants)} tenants have a job with this name, {name!r}: choose one of them with {how}")
+        #: The tenants, sorted.
         self.tenants = tuple(tenants)
 
 
 class InvalidInput(ConcordError):
-    """Trying again cannot help: the input itself is at fault."""
+    """The input is at fault; a retry cannot succeed."""
 
     code = "invalid_input"
 
 
 class MalformedEvent(InvalidInput):
-    """A Kafka record whose bytes, JSON, headers or fields do not follow its topic's schema."""
+    """The bytes, JSON, headers or fields of a Kafka record do not match its topic's schema."""
 
     code = "malformed_event"
 
 
 class RefusedMedia(InvalidInput):
-    """Not audio that can be transcribed: empty, damaged, cut off, silent container, or a lie about its type."""
+    """The file cannot be transcribed: empty, damaged, truncated, without sound, or of another type than declared."""
 
     code = "refused_media"
 
 
 class RefusedLocation(InvalidInput):
-    """An audio URI outside what this installation may read."""
+    """The audio URI is outside the locations that this installation may read."""
 
     code = "refused_location"
 
 
 class NotDelivered(InvalidInput):
-    """The audio's host did not deliver it, however often it was asked over minutes."""
+    """The host of the audio did not deliver it within the time for retries."""
 
     code = "retries_exhausted"
 
 
 class UnsupportedOption(InvalidInput):
-    """The upload asks for something that cannot be done for it, and must not be left out in silence."""
+    """The upload requests an option that is not available; ignoring it silently would mislead the producer."""
 
     code = "unsupported_option"
 
 
 class TooLarge(MalformedEvent):
-    """More bytes than may be published or stored."""
+    """The value has more bytes than may be published or stored."""
 
     code = "too_large"
 
 
 class StorageRefused(InvalidInput):
-    """PostgreSQL answers, and refuses this value for good: text, number or row that it does not store."""
+    """PostgreSQL refuses this value permanently: a text, number or row that it cannot store."""
 
     code = "storage_refused"
 
 
 class Skipped(InvalidInput):
-    """An operator had the record passed over (`concord skip`)."""
+    """An operator skipped the record (`concord skip`)."""
 
     code = "skipped"
 
 
 class ProviderError(ConcordError):
-    """A recognizer or model refused or failed a request, finally."""
+    """A recognizer or model refused or failed the request permanently."""
 
     code = "provider_refused"
 
 
 class Cancelled(ConcordError):
-    """Somebody who may decides that the job is not wanted any more."""
+    """An authorized user cancelled the job."""
 
     code = "cancelled"
 
 
 class PublishRefused(ConcordError):
-    """Kafka answers, and refuses an event of ours for good."""
+    """Kafka refuses an event of Concord permanently."""
 
     code = "publish_refused"
 
 
 class Transient(ConcordError):
-    """Failed now, may work later. Counted: after the last retry the job goes on without, or fails."""
+    """A retry may succeed. Retries are counted: after the last one the run continues without the result, or fails."""
 
     code = "retries_exhausted"
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        #: Seconds the other side asked us to wait, if it did.
+        #: Seconds that the server asked to wait before the next attempt; None if it named none.
         self.retry_after = retry_after
 
 
 class NotAccepted(Transient):
-    """The request did not leave this machine, or was refused for now: nothing can come of it, and nothing is billed.
+    """The request was not sent, or was refused for now: it has no effect, and nothing is billed.
 
-    Every other `Transient` leaves that open: a timeout, a lost connection, the 502 of a gateway.
+    Every other `Transient` leaves that open: a timeout, a lost connection, a gateway's 502.
     """
 
 
 class RateLimited(NotAccepted):
-    """The provider's answer was: not so fast."""
+    """The provider refused the call because of its rate limit."""
 
 
 class Paused(RateLimited):
-    """The call was not made: all workers pause, for longer than whoever wanted to call should wait."""
+    """The call was not made: calls to the provider are paused for longer than this caller may wait."""
 
 
 class InDoubt(ConcordError):
-    """The provider cannot be asked, or does not say, which requests it has; the message says what stands in the way."""
+    """The provider's list of requests cannot be read, or does not identify them; the message gives the reason."""
 
 
 class Unavailable(ConcordError):
-    """One of our own servers does not answer. Work waits for it and is not charged an attempt."""
+    """The database, Kafka or the store does not answer. Work waits for it, which does not count as an attempt."""
 
 
 class Contended(Unavailable):
-    """The database answers, but another transaction holds what this one needs: the rest of a batch goes on without."""
+    """Another transaction holds rows that this one needs; the rest of the batch proceeds without it."""
 
 
 class Misconfigured(SettingsError, Unavailable):
-    """The store is there but will not have us, until an operator mends a key, a permission or a bucket.
+    """The store answers, but refuses access until an operator corrects a key, a permission or a bucket.
 
-    Both: who starts says so and stops (`SettingsError`), who works waits and loses nothing (`Unavailable`).
+    At its start a worker reports it and exits (`SettingsError`); a running worker waits and loses nothing
+    (`Unavailable`).
     """
 
 
@@ -193,5 +194,5 @@ def _codes(kind: type[ConcordError]) -> set[str]:
     return {kind.code}.union(*map(_codes, kind.__subclasses__()))
 
 
-#: The codes that `job.failed` may have: of the errors above, and "stuck" for a run that nothing brings to its end.
+#: The codes that `job.failed` may have: those of the errors above, and "stuck" for a run that no event continues.
 CODES: Final = frozenset({"stuck"} | _codes(ConcordError))

@@ -1,4 +1,4 @@
-"""Events as Kafka records: values, headers, retries and dead letters, each within the size that its topic takes.
+"""Encodes events, retries and dead letters as Kafka records, each within the size limit of its topic.
 
 Sources: CloudEvents Kafka protocol binding 1.0.2 (headers `ce_*`, `content-type`), W3C Trace Context level 1.
 """
@@ -20,47 +20,47 @@ from schemas.envelope import ORIGIN_HEADER, ROOT_HEADER, SOURCE, Envelope, Heade
 from schemas.events.base import Data
 from schemas.topics import INGRESS, STATUS
 
-#: Largest event that a step may produce, as `size_of` counts. Its retry, which has more headers, then fits as well.
+#: Largest event that a step may produce, in bytes of `size_of`. Its retry, which has more headers, then fits as well.
 MAX_PRODUCED_BYTES = 900_000
 
 
-#: Largest `job.status`. Faust writes it to its changelog in ASCII, three times as long at worst.
+#: Largest `job.status`, in bytes. Faust writes it to its changelog as ASCII, which is up to three times as long.
 MAX_STATUS_BYTES = 256_000
 
 
-#: Largest dead letter: a stranger's record with some headers more. Its topics take 4 MiB.
+#: Largest dead letter, in bytes: a producer's record with additional headers. Dead-letter topics accept 4 MiB.
 MAX_LETTER_BYTES = (4 << 20) - 1024
 
 
-#: Bytes of a stranger's key and headers that a retry keeps, and a dead letter.
+#: Bytes of the producer's key and headers that a retry and a dead letter keep.
 _RETRY_KEY, _RETRY_HEADERS = 16_384, 65_536
 
 
 _LETTER_KEY, _LETTER_HEADERS = 65_536, 524_288
 
 
-#: How many of its headers. A reader of ours takes 500 (`record_format.MAX_HEADERS`) and cuts off the last, which would
-#: be those that we add.
+#: Number of the producer's headers that they keep. Concord's reader keeps the first 500 (`record_format.MAX_HEADERS`);
+#: with more, it would drop the headers that Concord appends.
 _RETRY_COUNT, _LETTER_COUNT = 440, 460
 
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
 
 
-#: What a retry or a dead letter says about a key and headers that it had to cut.
+#: Headers in which a retry or a dead letter describes the key and the headers that it had to cut.
 _CUT = ("dlq-key-length", "dlq-key-sha256", "dlq-headers-count")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A record to be published: what an outbox row holds."""
+    """A record to be published; the content of an outbox row."""
 
     id: UUID
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers
-    #: Whose job it is about, where that is known: for whoever looks for a job's rows in the outbox.
+    #: The job that it belongs to, if known, by which the outbox is searched.
     tenant_id: str | None = None
     job_id: str | None = None
     run: int | None = None
@@ -76,15 +76,15 @@ def message(
     kind: str | None = None,
     attempt: int = 0,
 ) -> Message:
-    """An event of ours, ready to publish. Its key names the job, its trace is the one of its cause.
+    """Encode an event of Concord. Its key names the job; it continues the trace of its cause.
 
-    `job.status` is keyed by tenant and job, because the table of jobs is; the other topics by the job id alone, which
-    two tenants may share: then their events share a partition, and nothing else.
+    `job.status` is keyed by tenant and job, as the table of jobs is; the other topics by the job id alone. Two tenants
+    may use the same id: their events then share a partition, and nothing else.
     """
-    whose = _belonging(data)
-    tenant_id, job_id = whose["tenant_id"], whose["job_id"]
-    named = ids.job_key(tenant_id, job_id) if topic == STATUS.name and tenant_id and job_id else job_id
-    key = (named or "").encode() or None
+    owner = _owner(data)
+    tenant_id, job_id = owner["tenant_id"], owner["job_id"]
+    subject = ids.job_key(tenant_id, job_id) if topic == STATUS.name and tenant_id and job_id else job_id
+    key = (subject or "").encode() or None
     headers = [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
@@ -97,21 +97,21 @@ def message(
     ]
     if attempt:
         headers.append(("ce_attempt", str(attempt).encode()))
-    return Message(id, topic, key, data.model_dump_json(exclude_none=True).encode(), tuple(headers), **whose)
+    return Message(id, topic, key, data.model_dump_json(exclude_none=True).encode(), tuple(headers), **owner)
 
 
-def _belonging(of: object) -> dict[str, Any]:
-    """Whose job something is about, as arguments of `Message`."""
+def _owner(of: object) -> dict[str, Any]:
+    """The tenant, job and run of an object, as arguments of `Message`; None where it has no such attribute."""
     return {name: getattr(of, name, None) for name in ("tenant_id", "job_id", "run")}
 
 
 def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int, waits: int = 0) -> Message:
-    """The same event once more on `topic`: value and key untouched, its tries counted, its origin remembered.
+    """A retry of an event on `topic`: the same value and key, with headers for its attempts and its origin.
 
-    A key or headers that are too long for it are cut, which its dead letter will say.
+    A key or headers above the limits are cut, which is noted in headers that its dead letter repeats.
     """
     record = envelope.record
-    ours = {
+    own_headers = {
         "ce_id": str(id).encode(),
         "ce_source": SOURCE.encode(),
         "ce_type": envelope.type.encode(),
@@ -121,19 +121,20 @@ def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int, waits: int 
         ROOT_HEADER: str(envelope.root).encode(),
         "traceparent": traceparent(envelope.traceparent, id).encode(),
     }
-    key, headers = _cut(record, {*ours, "ce_replay"}, _RETRY_KEY, _RETRY_HEADERS, _RETRY_COUNT)
-    return Message(id, topic, key, record.value, headers + tuple(ours.items()), **_belonging(envelope.data))
+    key, headers = _cut(record, {*own_headers, "ce_replay"}, _RETRY_KEY, _RETRY_HEADERS, _RETRY_COUNT)
+    return Message(id, topic, key, record.value, headers + tuple(own_headers.items()), **_owner(envelope.data))
 
 
 def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: int, of: object = None) -> Message:
-    """The record as it came, byte for byte, with why and where it was given up; and whose job it was about, where `of`
-    (an event's data, an outcome) tells.
+    """The record byte for byte, with headers for the reason, the stage and the position at which it failed, and for the
+    job that `of` (an event's data, an outcome) belongs to.
 
-    What does not fit the topic is cut: `dlq-truncated` names the parts; the whole one's length and sha256 are kept.
+    Parts that exceed the topic's limit are cut: `dlq-truncated` names them, other headers have the length and SHA-256
+    of the whole part.
     """
     topic, partition, offset, timestamp_ms = record.origin
-    whose = _belonging(of)
-    why = {
+    owner = _owner(of)
+    details = {
         "dlq-reason": texts.readable(reason, texts.ERROR_CHARS),
         "dlq-stage": stage,
         "dlq-attempts": str(attempts),
@@ -143,8 +144,8 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
         "dlq-timestamp": str(timestamp_ms),
     }
     key, headers = _cut(record, set(), _LETTER_KEY, _LETTER_HEADERS, _LETTER_COUNT)
-    why |= {f"dlq-{name.replace('_', '-')}": str(value) for name, value in whose.items() if value is not None}
-    headers += tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in why.items())
+    details |= {f"dlq-{name.replace('_', '-')}": str(value) for name, value in owner.items() if value is not None}
+    headers += tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in details.items())
     headers += record.flaw.headers if record.flaw else ()
     letter = Message(id, f"{topic}.dlq", key, record.value, headers)
     excess = size_of(letter) + 512 - MAX_LETTER_BYTES
@@ -153,17 +154,17 @@ def dead_letter(record: Record, *, id: UUID, stage: str, reason: str, attempts: 
         headers += () if record.flaw and record.flaw.whole else _whole("dlq-value", value)
         value = value[: len(value) - excess]
     elif value is None and key is None:
-        value = b""  # aiokafka sends no record without both
+        value = b""  # aiokafka sends no record that has neither key nor value
     parts = [name for name in ("value", "key", "headers") if any(k.startswith(f"dlq-{name}-") for k, _ in headers)]
     cut = (("dlq-truncated", ",".join(parts).encode()),) if parts else ()
-    return Message(id, letter.topic, key, value, headers + cut, **whose)
+    return Message(id, letter.topic, key, value, headers + cut, **owner)
 
 
 def _cut(
     record: Record, without: set[str], key_bytes: int, headers_bytes: int, count: int
 ) -> tuple[bytes | None, Headers]:
-    """The record's key and a stranger's headers, within bounds, with headers that say what was cut: here, or earlier
-    from the record of which this one is a retry.
+    """The record's key and its producer's headers within the limits, with headers that describe what was cut: here, or
+    earlier from the record of which this one is a retry.
     """
     notes: Headers = ()
     if record.topic not in INGRESS:
@@ -172,26 +173,27 @@ def _cut(
     if key is not None and len(key) > key_bytes:
         notes += _whole("dlq-key", key)
         key = key[:key_bytes]
-    theirs = [(k, v) for k, v in record.headers if k not in without and not k.startswith("dlq-")]
-    kept = _within([(k.encode("utf-8", "backslashreplace").decode(), v) for k, v in theirs], headers_bytes)[:count]
-    if len(kept) < len(theirs):
-        notes += (("dlq-headers-count", str(len(theirs)).encode()),)
-    return key, kept + notes
+    all_headers = [(k, v) for k, v in record.headers if k not in without and not k.startswith("dlq-")]
+    encodable = [(k.encode("utf-8", "backslashreplace").decode(), v) for k, v in all_headers]
+    headers = _within(encodable, headers_bytes)[:count]
+    if len(headers) < len(all_headers):
+        notes += (("dlq-headers-count", str(len(all_headers)).encode()),)
+    return key, headers + notes
 
 
 def _within(headers: list[tuple[str, bytes | None]], room: int) -> Headers:
-    """The headers, in their order, for which there is room; a long one does not keep out those that follow."""
-    kept = []
+    """The headers, in order, that fit in `room` bytes; one that is too long is left out, and shorter ones follow."""
+    fitting = []
     for name, value in headers:
         length = _header_bytes(name, value)
         if length <= room:
-            kept.append((name, value))
+            fitting.append((name, value))
             room -= length
-    return tuple(kept)
+    return tuple(fitting)
 
 
 def _whole(name: str, data: bytes) -> Headers:
-    """What a part was before it is cut."""
+    """Headers with the length and SHA-256 of a part before it is cut."""
     return (
         (f"{name}-length", str(len(data)).encode()),
         (f"{name}-sha256", hashlib.sha256(data).hexdigest().encode()),
@@ -199,7 +201,7 @@ def _whole(name: str, data: bytes) -> Headers:
 
 
 def size_of(message: Message) -> int:
-    """Bytes of a batch that holds only this record, or a few more: what Kafka compares with `max.message.bytes`."""
+    """Upper bound of the bytes of a batch with this record alone, which Kafka compares with `max.message.bytes`."""
     headers = sum(_header_bytes(name, value) for name, value in message.headers)
     return 128 + len(message.key or b"") + len(message.value or b"") + headers
 
@@ -209,16 +211,16 @@ def _header_bytes(name: str, value: bytes | None) -> int:
 
 
 def largest(topic: str) -> int:
-    """How large a message that a step makes for that topic may be, as `size_of` counts."""
+    """The limit of `size_of` for a message that a step produces to that topic, in bytes."""
     if topic.endswith(".dlq"):
         return MAX_LETTER_BYTES
     return MAX_STATUS_BYTES if topic == STATUS.name else MAX_PRODUCED_BYTES
 
 
 def traceparent(of_cause: str | None, id: UUID) -> str:
-    """The trace context of event `id`: its cause's trace, continued; a new trace where there is none.
+    """The W3C trace context of event `id`: continues the trace of its cause, or begins a new one.
 
-    Derived, not random, so that a replay makes the same bytes.
+    Derived, not random, so that a replay produces the same bytes.
     """
     span = hashlib.blake2b(id.bytes, digest_size=8).hexdigest()
     match = _TRACEPARENT.fullmatch(of_cause or "")
@@ -227,12 +229,12 @@ def traceparent(of_cause: str | None, id: UUID) -> str:
 
 
 def dump_headers(headers: Headers) -> bytes:
-    """Headers as JSON bytes for the outbox: text where it is text, else {"b64": ...}."""
+    """Encode headers as JSON for the outbox: UTF-8 values as text, others as {"b64": ...}."""
     return orjson.dumps([[key, _text_or_b64(value)] for key, value in headers])
 
 
 def load_headers(dumped: bytes) -> list[tuple[str, bytes | None]]:
-    """The inverse of `dump_headers`, as aiokafka wants them."""
+    """The inverse of `dump_headers`, in the form that aiokafka takes."""
     return [(key, _from_text_or_b64(value)) for key, value in orjson.loads(dumped)]
 
 

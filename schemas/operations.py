@@ -1,4 +1,4 @@
-"""What workers and operators tell each other when a record cannot be got past."""
+"""Reports of failing apps by workers, and instructions of operators to skip a record."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AppFailure:
-    """A part of a worker that fails again and again."""
+    """A worker's report of an app of it that fails repeatedly."""
 
     worker: str
     app: str
     failures: int
     error: str
-    #: Where it was, as topic/partition/offset; what it had not done first.
+    #: Positions of the events in progress, as topic/partition/offset; the lowest unfinished first.
     places: tuple[str, ...] = ()
-    #: Seconds since the worker said so.
+    #: Age of the report in seconds.
     seen_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A record that is to be passed over: it goes into the dead letters, and nobody handles it."""
+    """A record to be skipped: it goes to the dead letters without being handled."""
 
     topic: str
     partition: int
     offset: int
     reason: str
-    #: Of the record that is meant, if it could be read.
+    #: Timestamp of the record, if it could be read.
     timestamp_ms: int | None = None
-    #: Its batch is not even unpacked.
+    #: Skip the record without unpacking its batch.
     unread: bool = False

@@ -1,4 +1,4 @@
-"""What a Retry-After header asks for (RFC 9110, 10.2.3), however strange it is."""
+"""Parses the Retry-After header of HTTP (RFC 9110, 10.2.3), including malformed values."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-#: Longest pause, in seconds, that is taken from one.
+#: Longest pause that is taken from a header, in seconds.
 LONGEST_S: Final = 3600.0
 
 
 def seconds_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from a number or a date; None if it does not say.
+    """Seconds to wait, from a number or a date; None if the header is missing or malformed.
 
-    A date is meant by the clock that wrote the answer's own Date, which need not be ours.
+    A date is compared with the response's own Date header, because the server's clock may differ from ours.
     """
     text = headers.get("Retry-After")
     try:
         seconds = float(text or "")
     except ValueError:
-        then = _moment(text)
-        if then is None:
+        until = _moment(text)
+        if until is None:
             return None
-        seconds = (then - (_moment(headers.get("Date")) or datetime.now(UTC))).total_seconds()
+        seconds = (until - (_moment(headers.get("Date")) or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), LONGEST_S) if math.isfinite(seconds) else None
 
 
 def _moment(text: str | None) -> datetime | None:
     try:
-        then = parsedate_to_datetime(text or "")
+        moment = parsedate_to_datetime(text or "")
     except (ValueError, TypeError):
         return None
-    return then if then.tzinfo else then.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

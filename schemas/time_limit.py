@@ -1,8 +1,7 @@
-"""How long a stage may hold an event: time that strangers take, and not what our own database and stores take.
+"""A timeout for handling one event that does not count calls to Concord's own database and stores.
 
-A limit that counted them would fail jobs for a slow store: persisting takes four calls, and at 7 s a call would never
-be done in 20 s, however often it began again. Each of those calls has a limit of its own, after which it is
-`Unavailable`.
+If it counted them, a slow store would fail jobs: persisting makes four calls, and at 7 s each it would never finish
+within 20 s, however often it is retried. Each of those calls has its own timeout, after which it raises `Unavailable`.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class _Limit:
     timeout: asyncio.Timeout
-    #: Calls to our own servers that are under way, also side by side.
+    #: Number of concurrent calls to the database and stores.
     calls: int = 0
-    #: Seconds that were left when the first of them began.
+    #: Seconds that remained when the first of them began.
     left_s: float = 0.0
-    #: The event is done with; what it has begun may go on without it.
+    #: The event has been handled; tasks that it started may still run.
     over: bool = False
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         self.calls += 1
         when = self.timeout.when()
         if not self.over and when is not None and not self.timeout.expired():
             self.left_s = when - asyncio.get_running_loop().time()
             self.timeout.reschedule(None)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self.calls -= 1
         if not self.over and not self.calls and self.timeout.when() is None:
             self.timeout.reschedule(asyncio.get_running_loop().time() + self.left_s)
@@ -42,7 +41,11 @@ _current: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 @asynccontextmanager
 async def time_limit(seconds: float) -> AsyncIterator[None]:
-    """Raises TimeoutError when what is in here takes longer, what is `not_counted` left out."""
+    """Limit the block to `seconds`, not counting the time in `not_counted` blocks.
+
+    Raises:
+        TimeoutError: the block takes longer.
+    """
     async with asyncio.timeout(seconds) as timeout:
         limit = _Limit(timeout)
         token = _current.set(limit)
@@ -55,13 +58,13 @@ async def time_limit(seconds: float) -> AsyncIterator[None]:
 
 @contextmanager
 def not_counted() -> Iterator[None]:
-    """Stop the clock of the event that this is done for, if it is done for one. For calls to our own servers."""
+    """Pause the enclosing `time_limit`, if there is one, during a call to the database or a store."""
     limit = _current.get()
     if limit is None:
         yield
         return
-    limit.hold()
+    limit.pause()
     try:
         yield
     finally:
-        limit.go_on()
+        limit.resume()

@@ -1,4 +1,4 @@
-"""The topic table: which topics exist, what is on them and how Kafka is to keep them."""
+"""The table of Kafka topics: their names, event types, and whether they are public, external or compacted."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from schemas.events.job import JobFailed, JobReprocess, JobStatus, Persisted, Re
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One Kafka topic, named for the event on it."""
+    """One Kafka topic, named after the event that it carries."""
 
     name: str
-    #: Data models by CloudEvents type; the first is what a record without a `ce_type` holds.
+    #: Data models by CloudEvents type; the first applies to a record without a `ce_type`.
     models: dict[str, type[Data]]
-    #: Strangers may write here; everything on it is checked and answered.
+    #: External producers may write to it; each of its records is validated and answered.
     ingress: bool = False
-    #: Part of the published contract; the others may change without notice.
+    #: Part of the published contract; other topics may change without notice.
     public: bool = True
     compacted: bool = False
 
     @property
     def dead_letters(self) -> str:
-        """The topic that keeps what could not be handled, byte for byte."""
+        """The name of the topic for records that could not be handled, byte for byte."""
         return f"{self.name}.dlq"
 
 
@@ -43,19 +43,19 @@ STATUS = _topic("job.status", JobStatus, compacted=True)
 DOCUMENT = _topic("document.generated", DocumentGenerated)
 ENRICHMENT_FAILED = _topic("enrichment.failed", EnrichmentFailed)
 
-#: Names of the topics on which strangers write.
+#: Names of the topics to which external producers write.
 INGRESS = frozenset({UPLOADED.name})
 
 REQUEST_TYPE = "asr.request"
 
 
 def requests(recognizer: str) -> Topic:
-    """The topic of one recognizer's requests; its lag is what that recognizer's workers scale on."""
+    """The topic of one recognizer's requests; its lag is the metric by which that recognizer's workers scale."""
     return Topic(f"asr.requests.{recognizer}", {REQUEST_TYPE: AsrRequest}, public=False)
 
 
 def due(stage: str, *inputs: Topic, **internal: type[Data]) -> Topic:
-    """What comes back to a stage later: its inputs again as retries, and internal events by CloudEvents type."""
+    """The topic of a stage's scheduled events: retries of its inputs, and internal events by CloudEvents type."""
     models = {kind: model for topic in inputs for kind, model in topic.models.items()}
     models |= {kind.replace("_", "."): model for kind, model in internal.items()}
     return Topic(f"{stage}.due", models, public=False)
@@ -65,6 +65,6 @@ INTAKE_DUE = due("intake", UPLOADED, audio_fetch=AudioFetch, job_reprocess=JobRe
 RECONCILE_DUE = due("reconcile", RESULTS, asr_deadline=AsrDeadline)
 PERSIST_DUE = due("persist", RECONCILED, run_sweep=RunSweep)
 
-#: Batch numbers of the relay are committed as offsets of this topic, a partition per shard; no record is ever
-#: committed to it.
+#: The relay commits its batch numbers as consumer offsets of this topic, one partition per shard. The topic has no
+#: committed records.
 RELAY_POSITION = "relay.position"

@@ -1,7 +1,7 @@
-"""What recognizers heard and what Concord decided: words with times in milliseconds from the start of the recording.
+"""Transcripts: words, hypotheses of recognizers, and the reconciliation. Times are ms from the start of the recording.
 
-Recognizers are strangers. What one says and no store takes (NUL, half an emoji, a confidence of NaN) is cleaned when a
-word or a hypothesis is made, so that no stage after that has to think of it.
+Output of recognizers is untrusted. Values that no store accepts (NUL, half an emoji, a confidence of NaN) are cleaned
+when a word or a hypothesis is constructed, so that later stages need not check them.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from pydantic import AfterValidator, TypeAdapter
 
 from schemas import texts
 
-#: A time beyond this (31 years) is none, and a number that not every reader of JSON keeps.
+#: A time beyond this (31 years) is discarded as invalid; not every JSON reader keeps such numbers.
 LONGEST_MS = 10**12
 
 
-def _heard(text: str | None) -> str | None:
+def _clean_text(text: str | None) -> str | None:
     return texts.readable(text) or None if text is not None else None
 
 
-def _clean(of: object, *names: str) -> None:
-    """Texts as `schemas.texts.readable`."""
+def _clean(target: object, *names: str) -> None:
+    """Apply `schemas.texts.readable` to these attributes."""
     for name in names:
-        text = getattr(of, name)
+        text = getattr(target, name)
         if text is not None and not text.isprintable():
-            object.__setattr__(of, name, texts.readable(text))
+            object.__setattr__(target, name, texts.readable(text))
 
 
-def _clean_share(of: Word | Hypothesis) -> None:
-    """A confidence from 0 to 1; None for one that is no number."""
-    sure = of.confidence
-    if sure is not None and not 0 <= sure <= 1:
-        object.__setattr__(of, "confidence", None if math.isnan(sure) else min(1.0, max(0.0, sure)))
+def _clean_confidence(target: Word | Hypothesis) -> None:
+    """Clamp the confidence to 0 to 1; NaN becomes None."""
+    value = target.confidence
+    if value is not None and not 0 <= value <= 1:
+        object.__setattr__(target, "confidence", None if math.isnan(value) else min(1.0, max(0.0, value)))
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word as a recognizer wrote it, punctuation and case included. `None` means the recognizer does not say."""
+    """One word as a recognizer wrote it, with punctuation and case. None means that the recognizer gives no value."""
 
     text: str
     start_ms: int | None = None
@@ -54,7 +54,7 @@ class Word:
         if not (self.text.isprintable() and (self.speaker is None or self.speaker.isprintable())):
             _clean(self, "text", "speaker")
         if self.confidence is not None and not 0 <= self.confidence <= 1:
-            _clean_share(self)
+            _clean_confidence(self)
         if not -LONGEST_MS < (self.start_ms or 0) < LONGEST_MS:
             object.__setattr__(self, "start_ms", None)
         if not -LONGEST_MS < (self.end_ms or 0) < LONGEST_MS:
@@ -67,21 +67,21 @@ class Hypothesis:
 
     provider: str
     words: tuple[Word, ...]
-    #: BCP 47, detected or asked for; None if unknown.
+    #: BCP 47 tag, detected or requested; None if unknown.
     language: str | None = None
-    #: Length of the audio the recognizer heard.
+    #: Length of the audio that the recognizer processed.
     duration_ms: int | None = None
-    #: The recognizer's confidence in the whole, 0 to 1.
+    #: The recognizer's confidence in the whole transcript, 0 to 1.
     confidence: float | None = None
     model: str | None = None
-    #: Whatever else the provider said that is worth keeping.
+    #: Other fields of the provider's response that are stored.
     details: dict[str, Any] = field(default_factory=dict)
-    #: Whether `language` says what was spoken; False for a recognizer that writes one language only.
+    #: Whether `language` is the spoken language; False for a recognizer that supports one language only.
     tells_language: bool = True
 
     def __post_init__(self) -> None:
         _clean(self, "language", "model")
-        _clean_share(self)
+        _clean_confidence(self)
         if not all(word.text for word in self.words):
             object.__setattr__(self, "words", tuple(word for word in self.words if word.text))
         try:
@@ -93,12 +93,12 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one or more recognizers heard in a slot of the word network; `text` None means: nothing was said here."""
+    """The reading of one or more recognizers in a slot of the word network; `text` None means: no word was spoken."""
 
-    #: Of words, and so clean; cleaned again only when it is read from JSON, which an earlier version may have written.
-    text: Annotated[str | None, AfterValidator(_heard)]
+    #: Made of clean words; cleaned again when it is read from JSON, which an earlier version may have written.
+    text: Annotated[str | None, AfterValidator(_clean_text)]
     providers: tuple[str, ...]
-    #: Calibrated probability that this reading is right, given everything heard.
+    #: Calibrated probability that this reading is right, given all readings.
     probability: float
     start_ms: int | None = None
     end_ms: int | None = None
@@ -108,18 +108,18 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One slot of the network, decided. A chosen reading of None leaves no word in the transcript."""
+    """The decision for one slot of the network. If the chosen text is None, the transcript has no word there."""
 
     chosen: Reading
     others: tuple[Reading, ...] = ()
-    #: Which rule chose: "unanimous", "calibrated", "single", or a judge's name with its prompt version.
+    #: The rule that chose: "unanimous", "calibrated", "single", or an adjudicator's name with its prompt version.
     rule: str = "unanimous"
     speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What can be said of a transcript without a reference."""
+    """Quality estimates of a transcript, made without a reference transcript."""
 
     #: Mean calibrated probability of the words in the transcript, 0 to 1; None for an empty one.
     confidence: float | None
@@ -127,15 +127,15 @@ class Quality:
     agreement: float | None
     disputed_spans_per_1000_words: float
     expected_word_errors: float
-    #: Per recognizer: confidence, words, coverage (share of the decided words it heard), agreement with the result.
+    #: By recognizer: confidence, words, coverage (its share of the decided words), agreement with the result.
     recognizers: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    #: Stretches of over 5 s in which only one recognizer heard words: (start_ms, end_ms, provider).
+    #: Intervals of over 5 s in which only one recognizer has words: (start_ms, end_ms, provider).
     gaps: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The reconciled transcript with its apparatus: every slot, what was chosen and what else was heard."""
+    """The reconciled transcript: for every slot the chosen reading and the other readings."""
 
     decisions: tuple[Decision, ...]
     #: "calibrated", "gemini" (with calibrated) or "single".
@@ -151,7 +151,7 @@ class Reconciliation:
 
     @cached_property
     def words(self) -> tuple[Word, ...]:
-        """The transcript: the chosen words in order."""
+        """The chosen words in order."""
         return tuple(
             Word(d.chosen.text, d.chosen.start_ms, d.chosen.end_ms, d.chosen.probability, d.speaker)
             for d in self.decisions
@@ -166,12 +166,12 @@ class Reconciliation:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A disputed span as a judge sees it: what was heard, by nobody knows whom, and the words around it."""
+    """A disputed span as an adjudicator sees it: anonymous readings and the words around them."""
 
-    #: Hex digest of everything that the answer depends on; equal questions have equal answers.
+    #: Hex digest of everything that the answer depends on; questions with the same id have the same answer.
     id: str
     before: str
-    #: What may be answered, by index. An empty reading: nothing was said here.
+    #: The possible answers, by index. An empty reading: no word was spoken.
     readings: tuple[str, ...]
     after: str
 

@@ -1,4 +1,4 @@
-"""Record batches made by hand, valid and not, as a stranger's client might send them; and a way to produce them raw.
+"""Builds Kafka record batches byte by byte, valid and malformed, and produces them unchanged.
 
 Format: Kafka's `DefaultRecordBatch` (magic 2), and the message sets of magic 0 and 1.
 """

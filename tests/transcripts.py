@@ -1,4 +1,4 @@
-"""What tests hand to recognizers, and what every transcript of theirs must look like."""
+"""Requests for recognizers, and the checks that every transcript must pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def request(job_id="job-1", *, marker="", language="auto", duration_ms=None):
 
 
 def is_a_transcript(hypothesis, recognizer):
-    """Check what holds of every recognizer's transcript."""
+    """Check the rules that every recognizer's transcript must follow."""
     assert isinstance(hypothesis, Hypothesis)
     assert hypothesis.provider == recognizer.name
     assert hypothesis.words

@@ -1,1 +1,1 @@
-"""The events on the stream, a file a family: frozen pydantic models, from which the published schemas are made."""
+"""Event payloads, one file per family: frozen pydantic models, from which the published JSON Schemas are generated."""

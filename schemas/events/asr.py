@@ -1,4 +1,4 @@
-"""What recognizers are asked, and what they answer."""
+"""Events of recognition: requests to recognizers, their results, and the deadline of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.ids import Name
 
 
 class AsrRequest(Event):
-    """Internal: what a recognizer is to submit, or which request to poll."""
+    """Internal: a recording for a recognizer to submit, or a request to poll."""
 
     provider: Name
     audio_uri: Uri
@@ -24,15 +24,15 @@ class AsrRequest(Event):
     duration_ms: int | None = None
     options: Options = Options()
     transcode: bool = Field(
-        False, description="the recording as it came would be misheard: hand it over as it is decoded"
+        False, description="Send the recording as Concord decodes it, since recognizers misread the original file."
     )
     moment: AwareDatetime | None = Field(
-        None, description="reserved for a call to the provider; the event comes before"
+        None, description="Time reserved for a call to the provider. The event becomes due earlier."
     )
 
 
 class AsrResult(JobEvent):
-    """A recognizer has answered, finally: with a hypothesis, or with why there is none."""
+    """The final result of a recognizer: a hypothesis, or the reason why there is none."""
 
     provider: Name
     status: Literal["ok", "failed"]
@@ -42,11 +42,11 @@ class AsrResult(JobEvent):
     duration_ms: int | None = None
     language: str | None = None
     error: Reason | None = None
-    remaining: Annotated[int, Field(ge=0)] = Field(0, description="recognizers of this run that have not answered yet")
+    remaining: Annotated[int, Field(ge=0)] = Field(0, description="Number of recognizers of this run without a result.")
 
 
 class AsrDeadline(Event):
-    """Internal: a run has waited long enough for its recognizers and goes on with those that answered."""
+    """Internal: the deadline of a run's recognizers. The run continues with the results that it has."""
 
-    seconds: float = Field(3600.0, description="what a recognizer is given, from the moment at which it was its turn")
-    extended: int = Field(0, description="how often it was put off because a request was still queued")
+    seconds: float = Field(3600.0, description="Time limit of a recognizer, from the admission of its request.")
+    extended: int = Field(0, description="How often the deadline was extended because a request was still queued.")

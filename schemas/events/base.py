@@ -1,4 +1,4 @@
-"""What all events share: types of fields that are cleaned or refused, and the base models."""
+"""Base models of all events, and field types that clean or refuse their values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pydantic import (
 from schemas import texts
 from schemas.ids import Name, Reference
 
-#: Unicode's categories of what no URI may contain: controls, lone surrogates, line and paragraph separators.
+#: Unicode categories of characters that no URI may contain: controls, lone surrogates, line and paragraph separators.
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def _plain_filename(name: str) -> str:
-    """The last part of whatever path was sent, without control characters: a label, never a path."""
+    """The last component of a path, without control characters. It is a label, never used as a path."""
     base = posixpath.basename(name.replace("\\", "/"))
     clean = "".join(c for c in base if c.isprintable())[:255]
     return clean if clean.strip(". ") else "audio"
@@ -40,7 +40,7 @@ def _readable(value: Any) -> Any:
     return texts.readable(value, texts.ERROR_CHARS) if isinstance(value, str) else value
 
 
-#: Bytes of an upload's metadata as JSON: whatever fits into a record, if its numbers do not grow when written out.
+#: Maximum bytes of an upload's metadata as JSON with numbers written out; as many as fit into a record.
 MAX_METADATA_BYTES = 900_000
 
 
@@ -59,7 +59,7 @@ _LANGUAGE = re.compile("auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 
 def _language(text: str) -> str:
-    """BCP 47, also as POSIX writes it (`de_DE`). A language's name is refused: there are several for most of them."""
+    """A BCP 47 tag; the POSIX form (`de_DE`) is accepted. Names of languages are refused, since most have several."""
     tag = text.strip().replace("_", "-") or "auto"
     if not _LANGUAGE.fullmatch(tag):
         raise ValueError('write "auto", or a BCP 47 tag such as "en", "de-DE" or "pt-BR"')
@@ -69,11 +69,11 @@ def _language(text: str) -> str:
 Filename = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_plain_filename)]
 
 
-#: A label or a message: cleaned and cut rather than refused, so that what says why something failed cannot itself fail.
+#: A label or a message: cleaned and cut instead of refused, so that reporting a failure cannot fail.
 Reason = Annotated[str, BeforeValidator(_readable)]
 
 
-#: Spaces may be in it, as they are in keys of S3 and names of files, but not at its end.
+#: May contain spaces, as keys of S3 and names of files do, but not end with one.
 Uri = Annotated[
     str,
     StringConstraints(min_length=1, max_length=4096, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S(.*\S)?$"),
@@ -81,8 +81,8 @@ Uri = Annotated[
 ]
 
 
-#: What a producer adds to a call for its own use. It must not keep the call from being transcribed: what no store takes
-#: is kept as text (`texts.storable_json`). Its size leaves room for everything else in an event that carries it.
+#: A producer's own data about a call. It must not prevent the transcription: values that no store accepts become text
+#: (`texts.storable_json`). Its size leaves room for the other fields of an event that carries it.
 Metadata = Annotated[dict[str, Any], BeforeValidator(_storable), Field(max_length=64), AfterValidator(_small_enough)]
 
 
@@ -92,22 +92,22 @@ Language = Annotated[str, AfterValidator(_language), Field(json_schema_extra={"p
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-#: Bytes of metadata, as JSON, that `persisted` repeats at most: an upload may bring 900 kB of it.
+#: Maximum bytes of metadata, as JSON, that `persisted` repeats; an upload may have 900 kB of it.
 MAX_EVENT_METADATA_BYTES: Final = 65_536
 
 
-#: A run's number; every reprocessing makes the next.
+#: The number of a run, from 1; each reprocessing begins the next.
 Run = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Data(BaseModel):
-    """Base of every event's data. Fields we do not know are ignored, so that producers may be newer than we are."""
+    """Base of all event payloads. Unknown fields are ignored, so that producers may be newer than this version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
 
 
 class Event(Data):
-    """Data of an event that belongs to one run of one tenant's job."""
+    """Payload of an event that belongs to one run of one job."""
 
     tenant_id: Name
     job_id: Name
@@ -115,9 +115,9 @@ class Event(Data):
 
 
 class JobEvent(Event):
-    """Data of an event that others may read: it carries the producer's own name for the job.
+    """Payload of a public event: it carries the producer's own name for the job.
 
-    Who makes one need not know the reference: `schemas.jobs.transitions.advance` puts it there from the job's row.
+    Stages leave the reference out: `schemas.jobs.transitions.advance` sets it from the job's row.
     """
 
-    reference: Reference | None = Field(None, description="your own name for the job, if the upload brought one")
+    reference: Reference | None = Field(None, description="Your own name for the job, if the upload has one.")

@@ -1,4 +1,4 @@
-"""What is made of a transcript after its run has completed: documents, and why one could not be made."""
+"""Events of enrichments, which are created from a transcript after its run has completed."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from schemas.ids import Name
 
 
 class EnrichmentEvent(JobEvent):
-    """Data of the event that ends one kind of enrichment. Once per (job, run, kind)."""
+    """Payload of the event that ends an enrichment. Exactly one per (job, run, kind)."""
 
-    kind: Name = Field(description="what was made, or was to be made, of the transcript")
-    version: str | None = Field(None, description="of what made it: a template, a prompt, a program")
+    kind: Name = Field(description="Kind of enrichment.")
+    version: str | None = Field(None, description="Version of the template, prompt or program that created it.")
     ended_at: AwareDatetime | None = None
 
 
 class EnrichmentRequested(Event):
-    """Internal: make an enrichment of a completed run, or go on with it."""
+    """Internal: create an enrichment of a completed run, or continue with it."""
 
     kind: Name
 
 
 class EnrichmentFailed(EnrichmentEvent):
-    """An enrichment could not be made, and why. The run stays completed."""
+    """An enrichment has failed, with the reason. The run stays completed."""
 
     status: Literal["failed"] = "failed"
-    code: str = Field("internal_error", description="for programs, as in job.failed")
+    code: str = Field("internal_error", description="Error code for programs, as in job.failed.")
     error: Reason
     attempts: int
 
 
 class DocumentGenerated(EnrichmentEvent):
-    """The transcript is there as a document for people."""
+    """The transcript is available as a document for people."""
 
     status: Literal["done"] = "done"
     kind: Name = "document"

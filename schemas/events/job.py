@@ -1,4 +1,4 @@
-"""A job's way to its end: reconciled, persisted or failed, and its status."""
+"""Events of a job: reprocessing, reconciled, persisted, failed, and its status."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from schemas.events.base import MAX_EVENT_METADATA_BYTES, Data, Event, JobEvent,
 
 
 class JobReprocess(Event):
-    """Ask for a new run of a job whose last run has ended; `run` is the run to begin."""
+    """Begin a new run of a job whose last run has ended; `run` is the number of the new one."""
 
     reason: Reason = ""
 
 
 class Reconciled(JobEvent):
-    """The recognizers' transcripts have become one."""
+    """The recognizers' transcripts have been reconciled."""
 
     raw_uri: Uri
     method: Literal["calibrated", "gemini", "single"]
@@ -30,7 +30,7 @@ class Reconciled(JobEvent):
 
 
 class Persisted(JobEvent):
-    """Terminal: the transcript is stored, in object storage and in PostgreSQL. Once per (job, run)."""
+    """Terminal: the transcript is stored in object storage and in PostgreSQL. Exactly one per (job, run)."""
 
     status: Literal["completed"] = "completed"
     raw_transcript_uri: Uri
@@ -38,32 +38,35 @@ class Persisted(JobEvent):
     confidence: Share | None = None
     word_count: int
     duration_seconds: float
-    language: str | None = Field(None, description="as the transcript has it; absent where nobody could tell")
+    language: str | None = Field(None, description="Language of the transcript as a BCP 47 tag; absent if unknown.")
     filename: str | None = None
     metadata: dict[str, Any] | None = Field(
         None,
-        description=f"the upload's; left out when it has more than {MAX_EVENT_METADATA_BYTES} bytes as JSON: "
-        "agent_optimized.json has it, under metadata.custom",
+        description=f"Metadata of the upload. Left out if it has more than {MAX_EVENT_METADATA_BYTES} bytes as JSON; "
+        "agent_optimized.json always has it, under metadata.custom.",
     )
     completed_at: datetime
 
 
 class JobFailed(JobEvent):
-    """Terminal: there will be no transcript of this run, and why. Once per (job, run)."""
+    """Terminal: this run has no transcript, with the reason. Exactly one per (job, run)."""
 
     stage: str
-    code: str = Field("internal_error", description=f"for programs; more may come: {', '.join(sorted(errors.CODES))}")
+    code: str = Field(
+        "internal_error",
+        description=f"Error code for programs. Later versions may add more: {', '.join(sorted(errors.CODES))}.",
+    )
     error: Reason
     attempts: int
     failed_at: AwareDatetime | None = None
 
 
 class RunSweep(Event):
-    """Internal: delete what a failed run left in storage."""
+    """Internal: delete the blobs of a failed run."""
 
 
 class StepState(Data):
-    """How far one stage is with one run."""
+    """The state of one stage in one run."""
 
     state: Literal["waiting", "running", "retrying", "done", "failed"]
     started_at: datetime | None = None
@@ -72,24 +75,24 @@ class StepState(Data):
     progress: Share | None = None
     error: Reason | None = None
     notes: tuple[Reason, ...] | None = Field(
-        None, description="what intake found odd about the recording: what was lost, how channels and tracks were mixed"
+        None, description="Notes of intake about the recording: what is missing, how channels and tracks are mixed."
     )
 
 
 class EnrichmentStatus(Data):
-    """How far one kind of enrichment is with the transcript of one run."""
+    """The state of one enrichment of one run."""
 
     state: Literal["pending", "running", "retrying", "done", "failed"]
     attempts: int = 0
     error: Reason | None = None
-    code: str | None = Field(None, description="for programs, where it failed")
-    version: str | None = Field(None, description="of what made it: a template, a prompt, a program")
+    code: str | None = Field(None, description="Error code for programs, if it failed.")
+    version: str | None = Field(None, description="Version of the template, prompt or program that creates it.")
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
 
 class JobStatus(JobEvent):
-    """Where a job stands. Compacted; the highest version is the truth, whatever the order of arrival."""
+    """The status of a job. The topic is compacted; the highest version is current, whatever the order of arrival."""
 
     status: Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
     version: Annotated[int, Field(ge=1)]
@@ -97,10 +100,10 @@ class JobStatus(JobEvent):
     steps: dict[str, StepState]
     progress: Share = 0.0
     enrichment: dict[str, EnrichmentStatus] = Field(
-        default_factory=dict, description="what is made of the transcript after the run has completed, by kind"
+        default_factory=dict, description="Enrichments of the run, by kind."
     )
     reason: Reason | None = None
-    code: str | None = Field(None, description="for programs, where it failed: as in job.failed")
+    code: str | None = Field(None, description="Error code for programs, if the job failed, as in job.failed.")
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None = None

@@ -1,1 +1,1 @@
-"""A job: its rows, what a stage asks for, the state machine of its run, and its published status. Pure, no I/O."""
+"""A job: its database rows, the outcomes of stages, the state machine of its run, and its published status. No I/O."""

@@ -1,8 +1,8 @@
-"""The state machine of enrichments, pure: what is made of a transcript after its run has completed.
+"""The state machine of enrichments: documents and reports that are created after a run has completed. No I/O.
 
-An enrichment is a row per (tenant, job, run, kind). It begins, `pending`, in the step that completes the run, and ends
-as `done` or `failed`; an ended one is not changed any more, but for a failed one that an operator has started again.
-Nothing of it changes the run. `schemas.jobs.transitions.advance` applies these rules to locked rows.
+An enrichment is a row per (tenant, job, run, kind). The step that completes the run creates it as `pending`; it ends as
+`done` or `failed`. An ended one does not change again, except a failed one that an operator restarts. Enrichments never
+change the run. `schemas.jobs.transitions.advance` applies these rules to locked rows.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from schemas.jobs.outcome import EnrichmentChange
 from schemas.jobs.rows import Enrichment, Job
 from schemas.texts import ERROR_CHARS, readable
 
-#: Code of an enrichment that had not ended when the next run of its job began.
+#: Error code of an enrichment that had not ended when the next run of its job began.
 SUPERSEDED: Final = "superseded"
 
 
 def begun(job: Job, kinds: Iterable[str], now: datetime) -> dict[str, Enrichment]:
-    """The rows with which the enrichments of a completed run begin, by kind."""
+    """The new rows of a completed run's enrichments, by kind."""
     return {
         kind: Enrichment(
             tenant_id=job.tenant_id, job_id=job.job_id, run=job.run, kind=kind, created_at=now, updated_at=now
@@ -56,7 +56,7 @@ def changed(row: Enrichment, change: EnrichmentChange, now: datetime) -> Enrichm
 
 
 def superseded(rows: Mapping[str, Enrichment], now: datetime) -> list[Enrichment]:
-    """The rows of a run that have not ended, as they end when the job's next run begins."""
+    """The rows that have not ended, as failed because the job's next run begins."""
     error = "the job's next run has begun"
     return [
         replace(row, state="failed", code=SUPERSEDED, error=error, updated_at=now, finished_at=now)

@@ -1,4 +1,4 @@
-"""What handling one event came to: a value that a stage hands over and the database commits, whole or not at all."""
+"""The outcome of handling one event: a value that a stage returns and the database commits atomically."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from schemas.ids import Key
 from schemas.jobs.rows import EnrichmentState, File, Job, OfRun, ProviderRequest, Status, Transcript, Usage
 from schemas.messages import Message
 
-#: Seconds after which what a failed run left in storage is swept.
+#: Seconds from the failure of a run to the deletion of its blobs.
 SWEEP_AFTER_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """An event to be published: now, or after `seconds`."""
+    """An event to be published after `seconds`; 0 is immediately."""
 
     topic: str
     data: Data
     seconds: float = 0.0
     #: CloudEvents type where it differs from the topic's name.
     kind: str | None = None
-    #: Distinguishes several events of one type from one cause; part of the derived id.
+    #: Distinguishes events of one type with one cause; a part of the derived id.
     index: int | str = 0
     attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A change of a job's row by one stage; refused when the run is another or has ended."""
+    """A change of a job's row by one stage; refused if the job is in another run or the run has ended."""
 
     run: int
     status: Status | None = None
     step: StepState | None = None
-    #: Name of the stage whose step state this is.
+    #: Name of the stage to which `step` belongs.
     stage: str = ""
     reason: str | None = None
     #: Other columns, by name.
@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestChange:
-    """A change of a provider request's row, refused when `token` is not the newest claim's."""
+    """A change of a provider request's row; refused if `token` is not that of the newest claim."""
 
     run: int
     provider: str
@@ -62,7 +62,7 @@ class RequestChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrichmentChange:
-    """A change of an enrichment's row, refused when the job's run is another or the enrichment has ended."""
+    """A change of an enrichment's row; refused if the job is in another run or the enrichment has ended."""
 
     run: int
     kind: str
@@ -72,109 +72,111 @@ class EnrichmentChange:
     code: str | None = None
     version: str | None = None
     result: dict[str, Any] | None = None
-    #: An operator has started it again: it may have failed before.
+    #: An operator restarts it: the change is allowed if it has failed.
     reopens: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What handling one event came to. Nothing of it has happened until the database has committed it, whole."""
+    """The result of handling one event. It takes effect only when the database commits it, as a whole."""
 
     tenant_id: str | None = None
     job_id: str | None = None
-    #: The run that this is about, if it is to be refused when the job is past it.
+    #: The run that it belongs to; if set, the outcome is refused when the job is in another run or that run has ended.
     run: int | None = None
-    #: A job that begins; if it exists already, the whole outcome is a repeat and changes nothing.
+    #: A job to create. If it exists, the outcome is a duplicate and changes nothing.
     create: Job | None = None
-    #: A new run of a job that has ended; refused unless the last run is `begin.run - 1` and ended.
+    #: A new run of a job; refused unless the last run is `begin.run - 1` and has ended.
     begin: Job | None = None
     progress: Progress | None = None
     request: RequestChange | None = None
     new_requests: tuple[ProviderRequest, ...] = ()
-    #: Every request of this run that has not ended fails with this reason.
+    #: If set, all requests of the run that have not ended fail with this reason.
     give_up: str | None = None
     transcript: Transcript | None = None
-    #: Kinds of enrichment that begin because this completes the run.
+    #: Kinds of enrichment to create when this outcome completes the run.
     new_enrichments: tuple[str, ...] = ()
-    #: Of a run that has completed. An outcome with it changes nothing of the run.
+    #: A change of an enrichment of a completed run. An outcome with it does not change the run.
     enrichment: EnrichmentChange | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     later: tuple[Later, ...] = ()
-    #: Messages as they are: retries and dead letters. Published even when the rest is refused as a repeat.
+    #: Encoded messages (retries, dead letters) and their delays in seconds. Published even if the rest is refused.
     raw: tuple[tuple[Message, float], ...] = ()
-    #: Becomes of it instead, besides `raw`, if the job to be created has the reference of another job of its tenant.
+    #: Replaces this outcome, except for `raw`, if another job of the tenant has the reference of the job to create.
     taken: Outcome | None = None
-    #: Whether the event counts as handled. Only one that came to nothing may not: if it is about a run that is not
-    #: known, which after a restore is read again before the upload that makes its job.
+    #: Whether the event is recorded as handled. It is not if its run is unknown: after a restore the event is read
+    #: before the upload that creates the job, and must be handled then.
     remembered: bool = True
-    #: What the audit log says: started, completed, failed, retried, repeated, refused.
+    #: The entry in the audit log: started, completed, failed, retried, repeated or refused; empty for none.
     audit: str = "completed"
     error: str | None = None
 
     @property
     def key(self) -> Key | None:
-        """The job that this is about; None if it is about none."""
+        """The job that it belongs to, or None."""
         return (self.tenant_id, self.job_id) if self.tenant_id is not None and self.job_id is not None else None
 
 
+#: Changes nothing; the event is recorded as handled.
 NOTHING: Final = Outcome(audit="")
 
 
+#: Changes nothing; the event is not recorded, and is handled if it is read again.
 IGNORED: Final = Outcome(audit="", remembered=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an event will not be handled."""
+    """The reason why an event is not handled."""
 
-    #: For people; readable text (`schemas.texts.readable`).
+    #: Message for people, cleaned by `schemas.texts.readable`.
     reason: str
-    #: For programs: a code of `schemas.errors`.
+    #: Error code for programs, of `schemas.errors`.
     code: str = ConcordError.code
     attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One handled event on its way into the database."""
+    """A handled event with its outcome, to be committed to the database."""
 
     stage: str
     event_id: UUID
     outcome: Outcome
     envelope: Envelope | None = None
-    #: Seconds the handler took.
+    #: Duration of the handler in seconds.
     seconds: float = 0.0
-    #: What is committed in its place when the database refuses it for good; it is simpler. None: there is no less.
+    #: Returns a simpler step to commit if the database refuses this one permanently; None if there is no simpler one.
     otherwise: Callable[[Exception], Step] | None = field(default=None, compare=False)
 
 
 def failed_progress(run: int, stage: str, failure: Failure) -> Progress:
-    """The run has failed at this stage."""
+    """The change of the job's row when its run fails in this stage."""
     step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
     return Progress(
         run=run, status="failed", stage=stage, step=step, reason=failure.reason, columns={"code": failure.code}
     )
 
 
-def end_of_failed(whose: OfRun, stage: str, failure: Failure) -> tuple[Later, ...]:
-    """The terminal event of a failed run, and the sweep that follows."""
-    run: dict[str, Any] = {"tenant_id": whose.tenant_id, "job_id": whose.job_id, "run": whose.run}
-    ended = JobFailed(**run, stage=stage, code=failure.code, error=failure.reason, attempts=failure.attempts)
+def end_of_failed(owner: OfRun, stage: str, failure: Failure) -> tuple[Later, ...]:
+    """The terminal event of a failed run, and the event that later deletes its blobs."""
+    run: dict[str, Any] = {"tenant_id": owner.tenant_id, "job_id": owner.job_id, "run": owner.run}
+    event = JobFailed(**run, stage=stage, code=failure.code, error=failure.reason, attempts=failure.attempts)
     return (
-        Later(topics.FAILED.name, ended),
+        Later(topics.FAILED.name, event),
         Later(topics.PERSIST_DUE.name, RunSweep(**run), seconds=SWEEP_AFTER_S, kind="run.sweep"),
     )
 
 
 def failed_enrichment(
-    whose: OfRun, kind: str, failure: Failure, *, version: str | None = None, reopens: bool = False
+    owner: OfRun, kind: str, failure: Failure, *, version: str | None = None, reopens: bool = False
 ) -> Outcome:
-    """An enrichment ends without a result; its run stays as it is."""
-    failed = EnrichmentFailed(
-        tenant_id=whose.tenant_id,
-        job_id=whose.job_id,
-        run=whose.run,
+    """The outcome that ends an enrichment without a result; its run does not change."""
+    event = EnrichmentFailed(
+        tenant_id=owner.tenant_id,
+        job_id=owner.job_id,
+        run=owner.run,
         kind=kind,
         version=version,
         code=failure.code,
@@ -182,10 +184,10 @@ def failed_enrichment(
         attempts=failure.attempts,
     )
     return Outcome(
-        tenant_id=whose.tenant_id,
-        job_id=whose.job_id,
+        tenant_id=owner.tenant_id,
+        job_id=owner.job_id,
         enrichment=EnrichmentChange(
-            run=whose.run,
+            run=owner.run,
             kind=kind,
             state="failed",
             attempts=failure.attempts,
@@ -194,14 +196,14 @@ def failed_enrichment(
             version=version,
             reopens=reopens,
         ),
-        later=(Later(topics.ENRICHMENT_FAILED.name, failed),),
+        later=(Later(topics.ENRICHMENT_FAILED.name, event),),
         audit="failed",
         error=failure.reason,
     )
 
 
 def id_of_upload(upload: AudioUploaded, root: UUID) -> str:
-    """The id of an upload's job: its own, or derived from its reference, or from its event, `root`."""
+    """The job id of an upload: its own, or derived from its reference, or from its original event, `root`."""
     if upload.job_id is not None:
         return upload.job_id
     if upload.reference is not None:
@@ -210,7 +212,7 @@ def id_of_upload(upload: AudioUploaded, root: UUID) -> str:
 
 
 def failed_upload(job: Job, stage: str, failure: Failure) -> Outcome:
-    """A job that is created as failed, so that whoever asks is told."""
+    """The outcome that creates a job as failed, so that its status and reason can be queried."""
     step = StepState(state="failed", attempts=failure.attempts, error=failure.reason)
     return Outcome(
         tenant_id=job.tenant_id,

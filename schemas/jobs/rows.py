@@ -1,4 +1,4 @@
-"""The rows of a job: what the database keeps of it."""
+"""The database rows of a job: the job, its provider requests, transcript, files, usage and audit entries."""
 
 from __future__ import annotations
 
@@ -33,80 +33,80 @@ STAGE_OF: Final[Mapping[Status, str]] = {
 }
 
 
-#: "intended": sent, or about to be, and its answer is not known. "parked": the same, and the provider's list does not
-#: tell, so that a person has to decide.
+#: "intended": sent or about to be sent; the response is not known. "parked": the same, and the provider's list of
+#: requests does not tell whether it was accepted, so that an operator has to decide.
 RequestState = Literal["waiting", "intended", "parked", "submitted", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job's row: the truth about its current run."""
+    """A job's row: the state of its current run."""
 
     tenant_id: str
     job_id: str
-    #: The producer's own name for it; no other job of the tenant has it.
+    #: The producer's own name for the job, unique within the tenant.
     reference: str | None = None
     run: int = 1
     status: Status = "uploaded"
-    #: Rises with every change, over all runs.
+    #: Increases with every change, across all runs.
     version: int = 1
     filename: str
     audio_uri: str
-    #: Where Concord keeps the original; None until it is fetched.
+    #: URI of the recording in Concord's own storage; None until it is fetched.
     original_uri: str | None = None
     content_type: str | None = None
     duration_ms: int | None = None
     language: str = "auto"
     priority: int = 5
     options: dict[str, Any] = field(default_factory=dict)
-    #: What the producer sent along. None in a row that was read, and written it changes nothing: it may be 850 kB, and
-    #: `Database.metadata` has it for who needs it.
+    #: The producer's own data. Rows that are read have None here, which a write leaves unchanged: it may be 850 kB, and
+    #: is read separately (`Jobs.metadata`).
     metadata: dict[str, Any] | None = field(default_factory=dict)
     steps: dict[str, StepState] = field(default_factory=dict)
-    #: What is made of the transcript of the current run, by kind: the published view of its `Enrichment` rows.
+    #: Enrichments of the current run, by kind: the published view of its `Enrichment` rows.
     enrichment: dict[str, EnrichmentStatus] = field(default_factory=dict)
     reason: str | None = None
-    #: Why it failed, for programs: a code of `schemas.errors`.
+    #: Error code for programs if it failed, of `schemas.errors`.
     code: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
-    #: Since when its recording waits for a place to be fetched; None when it does not.
+    #: Since when its recording waits for a slot to be fetched; None if it does not wait.
     queued_at: datetime | None = None
 
     @property
     def key(self) -> Key:
-        """What names it among all tenants' jobs."""
+        """Identifies the job among those of all tenants."""
         return self.tenant_id, self.job_id
 
     @property
     def ended(self) -> bool:
-        """Whether the run has had its terminal event."""
+        """Whether the run has ended, with a terminal event."""
         return self.status in TERMINAL
 
     @property
     def audio_notes(self) -> tuple[str, ...]:
-        """What intake found odd about the recording."""
+        """Notes of intake about the recording."""
         intake = self.steps.get("intake")
         return (intake.notes if intake else None) or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderRequest:
-    """The row that makes sure a recording is paid for once: one per (tenant, job, run, provider)."""
+    """The row that ensures that a recording is submitted and billed once: one per (tenant, job, run, provider)."""
 
     tenant_id: str
     job_id: str
     run: int
     provider: str
     state: RequestState = "waiting"
-    #: What the provider echoes, see `asr.protocols.Request.marker`.
+    #: Marker that the provider returns in its list of requests, see `asr.protocols.Request.marker`.
     marker: str = ""
-    #: The provider's own id, known from "submitted" on.
+    #: The provider's own id; set from state "submitted" on.
     provider_id: str | None = None
-    #: Fencing token: rises with every claim; a write with an older one is refused.
+    #: Fencing token: increases with every claim; a write with an older one is refused.
     token: int = 0
-    #: Until when the newest claim allows to send the request. Nothing is sent later; what was sent may arrive later.
+    #: Until when the newest claim permits sending the request. A request that was sent in time may arrive later.
     claimed_until: datetime | None = None
     hypothesis_uri: str | None = None
     confidence: float | None = None
@@ -115,25 +115,25 @@ class ProviderRequest:
     error: str | None = None
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
-    #: When it had to queue for a place among the requests under way, and when it got one.
+    #: When it was queued for a slot among the concurrent requests, and when it got one.
     queued_at: datetime | None = None
     admitted_at: datetime | None = None
-    #: Where the provider finds the audio, exactly as it is told; kept before it is told. May hold a signature.
+    #: URL of the audio exactly as sent to the provider; stored before it is sent. May contain a signature.
     audio_url: str | None = field(default=None, repr=False)
-    #: When that URL was made.
+    #: When that URL was created.
     audio_at: datetime | None = None
-    #: When the run went on without the answer, although the provider may have the request: a later run takes it over.
+    #: When the run continued without the result although the provider may have the request: a later run takes it over.
     abandoned_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether the recognizer has answered, one way or the other."""
+        """Whether the request has a final result or failure."""
         return self.state in ("done", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """The row that people read."""
+    """The transcript of a run, as the API returns it."""
 
     tenant_id: str
     job_id: str
@@ -159,7 +159,7 @@ EnrichmentState = Literal["pending", "running", "retrying", "done", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrichment:
-    """One kind of what is made of a run's transcript; see `schemas.jobs.enrichment`."""
+    """One enrichment of a run's transcript; see `schemas.jobs.enrichment`."""
 
     tenant_id: str
     job_id: str
@@ -168,11 +168,11 @@ class Enrichment:
     state: EnrichmentState = "pending"
     attempts: int = 0
     error: str | None = None
-    #: Why it failed, for programs: a code of `schemas.errors`, "superseded" or "stuck".
+    #: Error code for programs if it failed: of `schemas.errors`, "superseded" or "stuck".
     code: str | None = None
-    #: Of what made it: a template, a prompt, a program.
+    #: Version of the template, prompt or program that creates it.
     version: str | None = None
-    #: What was made, as far as it is small; where the rest is.
+    #: The small parts of the result, and URIs of the others.
     result: dict[str, Any] | None = None
     created_at: datetime
     updated_at: datetime
@@ -180,13 +180,13 @@ class Enrichment:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to be done for it."""
+        """Whether it is done or has failed."""
         return self.state in ("done", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """One blob of a job, as storage confirmed it."""
+    """One blob of a job, as the store confirmed it."""
 
     tenant_id: str
     job_id: str
@@ -200,21 +200,21 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one request to a provider used up: tokens, seconds of audio, requests. Written again, it changes nothing."""
+    """Usage of one request to a provider: tokens, seconds of audio, requests. Repeated writes have no effect."""
 
     tenant_id: str
     job_id: str
     run: int
     provider: str
-    #: What is counted: "prompt_tokens", "audio_seconds", ...
+    #: Unit of the quantity: "prompt_tokens", "audio_seconds", ...
     unit: str
-    #: Names the request, so that each is counted once: the provider's own id where it gives one.
+    #: Identifies the request, so that it is counted once: the provider's own id if it has one.
     ref: str
     quantity: float
 
 
 class OfRun(Protocol):
-    """Whatever belongs to a run of a job: a job's row, an event."""
+    """Anything that belongs to a run of a job, such as a row or an event."""
 
     @property
     def tenant_id(self) -> str: ...
@@ -227,7 +227,7 @@ class OfRun(Protocol):
 
 
 class OfUnit(Protocol):
-    """So much of one of a provider's units: of one request, or added up."""
+    """A quantity of one of a provider's units: of one request, or a sum."""
 
     @property
     def provider(self) -> str: ...
@@ -239,19 +239,19 @@ class OfUnit(Protocol):
     def quantity(self) -> float: ...
 
 
-def cost(of: OfUnit, prices: Mapping[str, float]) -> float | None:
-    """In the currency of the prices, which are by `provider:unit`; None where the unit has none."""
-    price = prices.get(f"{of.provider}:{of.unit}")
-    return None if price is None else of.quantity * price
+def cost(usage: OfUnit, prices: Mapping[str, float]) -> float | None:
+    """The cost in the currency of `prices`, which are by `provider:unit`; None if the unit has no price."""
+    price = prices.get(f"{usage.provider}:{usage.unit}")
+    return None if price is None else usage.quantity * price
 
 
-def used(whose: OfRun, provider: str, ref: str, amounts: Mapping[str, float]) -> tuple[Usage, ...]:
-    """A row for each unit that a request used up; what a provider says that is no amount counts as none."""
+def used(owner: OfRun, provider: str, ref: str, amounts: Mapping[str, float]) -> tuple[Usage, ...]:
+    """One row for each unit that a request used; negative, infinite and NaN amounts count as 0."""
     return tuple(
         Usage(
-            tenant_id=whose.tenant_id,
-            job_id=whose.job_id,
-            run=whose.run,
+            tenant_id=owner.tenant_id,
+            job_id=owner.job_id,
+            run=owner.run,
             provider=provider,
             unit=unit,
             ref=ref,
@@ -263,8 +263,8 @@ def used(whose: OfRun, provider: str, ref: str, amounts: Mapping[str, float]) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjudication:
-    """A judge's answer about one disputed span. An answer serves every job of the tenant that asks the same; a fault
-    only tells its own run not to ask again.
+    """An adjudicator's answer about one disputed span. An answer is reused for every job of the tenant with the same
+    question; a fault only prevents that its own run asks again.
     """
 
     tenant_id: str
@@ -275,22 +275,22 @@ class Adjudication:
     adjudicator: str
     #: Index of the chosen reading; None for "neither", or for no usable answer.
     choice: int | None
-    #: Why there is no usable answer.
+    #: The reason why there is no usable answer.
     fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """What a step did to a run, for operators."""
+    """An entry of the audit log: the effect of one step on a run."""
 
     tenant_id: str
     job_id: str
     run: int
     #: The stage's name.
     step: str
-    #: `Outcome.audit`, or "repeated" for a step that changed nothing.
+    #: `Outcome.audit`, or "repeated" if the step changed nothing.
     what: str
     duration_ms: float
-    #: How often the event was tried before.
+    #: Number of earlier attempts at the event.
     attempt: int
     error: str | None

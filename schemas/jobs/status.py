@@ -1,4 +1,4 @@
-"""The status of a job as it is published, and which of two is newer."""
+"""The published status of a job, and the order in which one status is newer than another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from schemas.events.job import JobStatus
 from schemas.jobs.rows import Job
 
-#: Share of the way that a job in each status has gone.
+#: Progress of a job by status, 0 to 1.
 _SHARE: Final = {
     "uploaded": 0.05,
     "transcribing": 0.1,
@@ -19,26 +19,26 @@ _SHARE: Final = {
 }
 
 
-#: For a job that no database has seen yet.
+#: Timestamp of a job that has not been stored yet.
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-#: When a job was created, and its version: what makes one status of a job newer than another. Versions start anew when
-#: a job is deleted and its id used again.
+#: (created_at, version) of a job, by which statuses are ordered. The version alone is not enough: it starts at 1 again
+#: when a job is deleted and its id is reused.
 StatusVersion = tuple[datetime, int]
 
 
 def status_version(status: JobStatus) -> StatusVersion:
-    """How new a status is."""
+    """The position of a status in the order of the job's statuses."""
     return status.created_at, status.version
 
 
 def status_of(job: Job) -> JobStatus:
     """The published view of a job's row."""
     share = _SHARE[job.status]
-    heard = [s.progress or 0.0 for name, s in job.steps.items() if name.startswith("transcribe.")]
-    if job.status == "transcribing" and heard:
-        share += 0.7 * sum(heard) / len(heard)
+    progresses = [s.progress or 0.0 for name, s in job.steps.items() if name.startswith("transcribe.")]
+    if job.status == "transcribing" and progresses:
+        share += 0.7 * sum(progresses) / len(progresses)
     return JobStatus(
         tenant_id=job.tenant_id,
         job_id=job.job_id,

@@ -1,7 +1,8 @@
-"""The state machine of a run, pure: how an outcome turns a job's rows (`advance`).
+"""The state machine of a run: `advance` applies the outcome of a step to the rows of a job. No I/O.
 
-A database, real or double, locks the rows that a step concerns, calls `advance` and writes what comes back. So the
-rules (versions only rise, a run ends once, only the claim's holder may write a request) stand here and nowhere else.
+A database, PostgreSQL or the double, locks the rows that a step concerns, calls `advance` and writes the result. The
+rules are implemented here only: versions only increase, a run ends once, only the holder of the newest claim may write
+a request.
 """
 
 from __future__ import annotations
@@ -12,12 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from schemas import ids, topics
+from schemas import topics
 from schemas.errors import TooLarge
-from schemas.events.asr import AsrDeadline, AsrResult
-from schemas.events.base import Data, JobEvent
-from schemas.events.enrichment import EnrichmentEvent
-from schemas.events.job import JobFailed, Persisted, StepState
+from schemas.events.job import StepState
 from schemas.jobs import enrichment
 from schemas.jobs.outcome import (
     Failure,
@@ -29,19 +27,19 @@ from schemas.jobs.outcome import (
     failed_enrichment,
     failed_progress,
 )
+from schemas.jobs.published import deadline_id, event_message, result_of, status_message
 from schemas.jobs.rows import ORDER, TERMINAL, Enrichment, File, Job, ProviderRequest, Transcript, Usage
-from schemas.jobs.status import status_of
-from schemas.messages import Message, largest, message, size_of
+from schemas.messages import Message, largest, size_of
 from schemas.texts import ERROR_CHARS, readable
 
 
 @dataclass(slots=True)
 class Rows:
-    """What a step may see and change of one job, locked: its row and its run's provider requests by recognizer."""
+    """The locked rows of one job that a step may read and change: its row and the run's requests by recognizer."""
 
     job: Job | None
     requests: dict[str, ProviderRequest]
-    #: The other job of the tenant that has the reference of the job to be created.
+    #: The other job of the tenant that has the reference of the job to create.
     namesake: Job | None = None
     #: Enrichments of the current run, by kind.
     enrichments: dict[str, Enrichment] = field(default_factory=dict)
@@ -49,39 +47,33 @@ class Rows:
 
 @dataclass(slots=True)
 class Written:
-    """What one step writes, besides the rows it advanced. `applied` is False for a repeat or a late-comer."""
+    """What a step writes besides the job's rows. `applied` is False if it is a duplicate or came too late."""
 
     applied: bool = True
-    #: The event is not done and may come again: its run is not known, or another worker has claimed the request since.
+    #: The event is not recorded as handled: its run is unknown, or another worker has claimed the request since.
     forgotten: bool = False
     transcript: Transcript | None = None
-    #: Rows that are new or changed.
+    #: New or changed rows.
     enrichments: tuple[Enrichment, ...] = ()
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
-    #: (message, seconds until it is due)
+    #: (message, delay in seconds)
     messages: list[tuple[Message, float]] = field(default_factory=list)
-    #: Ids of scheduled events that have lost their purpose.
+    #: Ids of scheduled events that are no longer needed.
     cancelled: list[UUID] = field(default_factory=list)
 
 
-def deadline_id(tenant_id: str, job_id: str, run: int) -> UUID:
-    """The id of the event that ends a run's wait for its recognizers, so that it can be taken back."""
-    return ids.ingress_id(tenant_id, "deadline", f"{job_id}/{run}")
-
-
 def advance(step: Step, rows: Rows, now: datetime) -> Written:
-    """Apply one step to the rows of its job (in place) and say what else it writes.
+    """Apply one step to the rows of its job, in place; returns what else is to be written.
 
-    A step whose guard does not hold is not an error: someone else did the work, or the run is over. It writes nothing
-    but what must not be lost (dead letters and retries). A step with an event that is too large to be published ends
-    its run instead.
+    A step whose guard does not hold is not an error: another worker has done the work, or the run has ended. It writes
+    only its retries and dead letters. A step with an event that is too large to be published ends its run instead.
     """
     before, requests, namesake = rows.job, dict(rows.requests), rows.namesake
     enrichments = dict(rows.enrichments)
     written = _advance(step, rows, now)
-    events = (sent for sent, _ in written.messages[len(step.outcome.raw) :])
-    oversized = next((sent for sent in events if size_of(sent) > largest(sent.topic)), None)
+    events = (event for event, _ in written.messages[len(step.outcome.raw) :])
+    oversized = next((event for event in events if size_of(event) > largest(event.topic)), None)
     job = step.outcome.create or step.outcome.begin or before
     if oversized is None or job is None:
         return written
@@ -94,7 +86,7 @@ def advance(step: Step, rows: Rows, now: datetime) -> Written:
 
 
 def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
-    """The step's outcome without its events: the run ends, and what it has cost stays known."""
+    """The outcome in place of one with an oversized event: it ends the run and keeps the usage."""
     reason = f"{oversized.topic}: its event has {size_of(oversized)} bytes, which is too large to be published"
     failure = Failure(reason, TooLarge.code, step.envelope.attempt + 1 if step.envelope else 1)
     change = step.outcome.enrichment
@@ -103,7 +95,7 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
         return replace(end, usage=step.outcome.usage, raw=step.outcome.raw)
     request = step.outcome.request
     if request is not None and request.columns.get("state") in ("done", "failed"):
-        request = None  # its end would send the run on
+        request = None  # its end would continue the run
     return replace(
         step.outcome,
         progress=failed_progress(job.run, step.stage, failure),
@@ -127,9 +119,9 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     before = rows.job
     if outcome.taken is not None and before is None and rows.namesake is not None:
         rows.namesake = None
-        other = _advance(replace(step, outcome=outcome.taken), rows, now)
-        other.messages[:0] = written.messages
-        return other
+        replacement = _advance(replace(step, outcome=outcome.taken), rows, now)
+        replacement.messages[:0] = written.messages
+        return replacement
     if not _guards_hold(outcome, rows):
         written.applied = False
         written.forgotten = _fenced(outcome, rows) or _unknown(outcome, rows.job)
@@ -140,18 +132,18 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     _publish(step, written, rows.job, now)
     _announce_results(step, rows, results, written, now)
     if rows.job is not None and rows.job.ended:
-        _leave_requests(rows, rows.job, now)
+        _abandon_requests(rows, rows.job, now)
         written.enrichments += _begin_enrichments(outcome, rows, rows.job, now)
         if written.enrichments:
             rows.job = replace(rows.job, enrichment=enrichment.statuses(rows.enrichments))
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
-        written.messages.append((_status_message(step, rows.job, now), 0.0))
+        written.messages.append((status_message(step, rows.job, now), 0.0))
         if rows.job.ended:
             written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
     else:
-        rows.job = before  # equal, but another object: nothing to write
+        rows.job = before  # equal, but another object: there is nothing to write
     return written
 
 
@@ -168,7 +160,7 @@ def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
     if outcome.run is not None and (job.run != outcome.run or job.ended):
         return False
     if outcome.new_requests and job.status != "uploaded":
-        return False  # the run has its requests, some of which may be paid for
+        return False  # the run has its requests already, and some may have been billed
     return _progress_allowed(outcome.progress, job) and _request_allowed(outcome, job, rows)
 
 
@@ -201,7 +193,7 @@ def _fenced(outcome: Outcome, rows: Rows) -> bool:
 
 
 def _unknown(outcome: Outcome, job: Job | None) -> bool:
-    """Whether this is about a run that is not there. What is published all the same would be published again."""
+    """Whether the job or run is unknown. False with `raw`, which would be published a second time."""
     if outcome.create is not None or outcome.raw:
         return False
     parts = (outcome, outcome.progress, outcome.request, outcome.enrichment)
@@ -211,14 +203,14 @@ def _unknown(outcome: Outcome, job: Job | None) -> bool:
 
 def _change_job(step: Step, rows: Rows, now: datetime) -> None:
     outcome = step.outcome
-    begun = outcome.create or outcome.begin
-    if begun is not None:
+    new_run = outcome.create or outcome.begin
+    if new_run is not None:
         rows.job = replace(
-            begun,
+            new_run,
             version=rows.job.version if rows.job else 1,
             created_at=rows.job.created_at if rows.job else now,
-            completed_at=now if begun.ended else None,
-            steps={name: _merged(None, state, now, step.seconds) for name, state in begun.steps.items()},
+            completed_at=now if new_run.ended else None,
+            steps={name: _merged(None, state, now, step.seconds) for name, state in new_run.steps.items()},
             enrichment={},
         )
         if outcome.begin is not None:
@@ -245,12 +237,12 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
     rows.job = replace(job, **columns)
 
 
-#: How a recognizer's step begins: waiting, or with an earlier run's answer.
+#: Initial state of a recognizer's step, by whether an earlier run has its result.
 _AWAITED: Final = {False: StepState(state="waiting"), True: StepState(state="done", progress=1.0)}
 
 
 def _merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:
-    """The step's new state, with times: it began at its first event, or `seconds` ago with this one."""
+    """The new state with its times: the step started with its first event, or `seconds` ago with this one."""
     ended = new.state in ("done", "failed")
     return new.model_copy(
         update={
@@ -262,7 +254,7 @@ def _merged(old: StepState | None, new: StepState, now: datetime, seconds: float
 
 
 def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[ProviderRequest]:
-    """Apply the changes of provider requests; the ones that ended by it."""
+    """Apply the changes of provider requests; returns the requests that ended."""
     ended = []
     if outcome.request is not None:
         before = rows.requests[outcome.request.provider]
@@ -280,11 +272,11 @@ def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[Provid
 
 
 def _change_enrichments(outcome: Outcome, rows: Rows, now: datetime) -> tuple[Enrichment, ...]:
-    """Apply a change of an enrichment, or end those that a new run leaves behind; the rows that changed."""
+    """Apply a change of an enrichment, or end all of them if a new run begins; returns the changed rows."""
     if outcome.begin is not None:
-        left = enrichment.superseded(rows.enrichments, now)
+        superseded = enrichment.superseded(rows.enrichments, now)
         rows.enrichments.clear()
-        return tuple(left)
+        return tuple(superseded)
     change = outcome.enrichment
     if change is None:
         return ()
@@ -294,7 +286,7 @@ def _change_enrichments(outcome: Outcome, rows: Rows, now: datetime) -> tuple[En
 
 
 def _begin_enrichments(outcome: Outcome, rows: Rows, job: Job, now: datetime) -> tuple[Enrichment, ...]:
-    """The enrichments of a run that this step has completed."""
+    """Create the enrichments of a run that this step has completed; returns the new rows."""
     if job.status != "completed" or not outcome.new_enrichments:
         return ()
     rows.enrichments.update(enrichment.begun(job, outcome.new_enrichments, now))
@@ -302,37 +294,37 @@ def _begin_enrichments(outcome: Outcome, rows: Rows, job: Job, now: datetime) ->
 
 
 def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's columns with a provider's words cut to what an event has room for."""
-    longest = {"error": ERROR_CHARS, "language": 100}
+    """The columns of a request with the provider's texts cut to the limits of an event."""
+    limits = {"error": ERROR_CHARS, "language": 100}
     return {
-        name: readable(value, longest[name]) if name in longest and value is not None else value
+        name: readable(value, limits[name]) if name in limits and value is not None else value
         for name, value in columns.items()
     }
 
 
-def _leave_requests(rows: Rows, job: Job, now: datetime) -> None:
-    """A run that has ended waits for no answer, and its requests hold no places any more."""
+def _abandon_requests(rows: Rows, job: Job, now: datetime) -> None:
+    """End the open requests of a run that has ended, which frees their slots."""
     for row in [r for r in rows.requests.values() if not r.ended]:
         rows.requests[row.provider] = _abandoned(row, job.reason or f"the run has {job.status}", now)
 
 
 def _abandoned(row: ProviderRequest, reason: str, now: datetime) -> ProviderRequest:
-    """The request as it ends when its run waits no longer. Of a parked one its own reason is kept, too."""
+    """The request as failed because its run no longer waits; a parked one keeps its own reason, too."""
     error = readable(f"{reason}: {row.error}", ERROR_CHARS) if row.state == "parked" else reason
-    left = now if row.state != "waiting" else None
-    return replace(row, state="failed", error=error, finished_at=now, abandoned_at=left)
+    abandoned_at = now if row.state != "waiting" else None
+    return replace(row, state="failed", error=error, finished_at=now, abandoned_at=abandoned_at)
 
 
 def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], written: Written, now: datetime) -> None:
-    """`asr.results` for every request that ended; with the last of a run, the job goes on to be reconciled."""
+    """Publish `asr.results` for every request that ended; after the last one of the run, the job is reconciled."""
     if not results or rows.job is None:
         return
     waiting = sum(not r.ended for r in rows.requests.values())
     for index, row in enumerate(results):
         remaining = waiting + len(results) - 1 - index
-        data = _result(row, rows.job, remaining)
+        data = result_of(row, rows.job, remaining)
         result = Later(topics.RESULTS.name, data, index=row.provider)
-        written.messages.append((_message(step, result, rows.job, now), 0.0))
+        written.messages.append((event_message(step, result, rows.job, now), 0.0))
         stage = f"transcribe.{row.provider}"
         state = StepState(
             state="done" if row.state == "done" else "failed",
@@ -342,65 +334,11 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
         steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now, step.seconds)}
         rows.job = replace(rows.job, steps=steps)
     if not waiting:
-        if rows.job.status in ("uploaded", "transcribing"):  # an answer moves no job back, and none on that has ended
+        # A late result neither moves a job back nor continues an ended one.
+        if rows.job.status in ("uploaded", "transcribing"):
             rows.job = replace(rows.job, status="reconciling")
         written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
 
 
-def _result(row: ProviderRequest, job: Job, remaining: int) -> AsrResult:
-    return AsrResult(
-        tenant_id=row.tenant_id,
-        job_id=row.job_id,
-        run=row.run,
-        provider=row.provider,
-        status="ok" if row.state == "done" else "failed",
-        hypothesis_uri=row.hypothesis_uri,
-        confidence=row.confidence,
-        word_count=row.word_count,
-        duration_ms=job.duration_ms,
-        language=row.language,
-        error=row.error,
-        remaining=remaining,
-    )
-
-
 def _publish(step: Step, written: Written, job: Job | None, now: datetime) -> None:
-    written.messages += [(_message(step, later, job, now), later.seconds) for later in step.outcome.later]
-
-
-def _message(step: Step, later: Later, job: Job | None, now: datetime) -> Message:
-    data = _completed(later.data, job, now)
-    match data:
-        case AsrDeadline(extended=0):
-            id = deadline_id(data.tenant_id, data.job_id, data.run)
-        case Persisted() | JobFailed():
-            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, later.topic)
-        case EnrichmentEvent():
-            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, f"{later.topic}/{data.kind}")
-        case _:
-            id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
-    return message(later.topic, data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
-
-
-def _completed(data: Data, job: Job | None, now: datetime) -> Data:
-    """An event's data with what is known here only: the time of the commit, and the producer's name for the job."""
-    known: dict[str, Any] = {}
-    if isinstance(data, JobEvent) and job is not None:
-        known["reference"] = job.reference
-    if isinstance(data, Persisted):
-        known["completed_at"] = now
-    if isinstance(data, JobFailed):
-        known["failed_at"] = now
-    if isinstance(data, EnrichmentEvent):
-        known["ended_at"] = now
-    return data.model_copy(update=known) if known else data
-
-
-def _status_message(step: Step, job: Job, now: datetime) -> Message:
-    sent = _message(step, Later(topics.STATUS.name, status_of(job), index=job.version), job, now)
-    if size_of(sent) <= largest(sent.topic):
-        return sent
-    # Hundreds of steps with long errors. Where the job stands must be told all the same.
-    steps = {name: state.model_copy(update={"error": None}) for name, state in job.steps.items()}
-    status = status_of(replace(job, steps=steps))
-    return _message(step, Later(topics.STATUS.name, status, index=job.version), job, now)
+    written.messages += [(event_message(step, later, job, now), later.seconds) for later in step.outcome.later]

@@ -1,4 +1,4 @@
-"""The servers that contract tests share."""
+"""The S3 server that contract tests share."""
 
 from tests.servers.s3 import s3_server
 

@@ -1,4 +1,4 @@
-"""AssemblyAI beyond what every recognizer must do: what is asked for, what is read, and what must not be told."""
+"""AssemblyAI beyond the contract of recognizers: fields of requests and responses, and secrets that must not leak."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def wish(server, number=-1):
     return server.ledger.charges[number]["wish"]
 
 
-async def test_it_is_a_recognizer_that_uploads_and_can_be_checked(recognizer):
+async def test_the_recognizer_uploads_and_can_be_checked(recognizer):
     assert isinstance(recognizer, UploadingRecognizer)
     assert isinstance(recognizer, Checked)
 
@@ -227,7 +227,7 @@ async def test_a_connection_that_is_cut_before_the_request_was_taken_charges_not
     assert await recognizer.find(ASKED) is None
 
 
-async def test_a_recording_in_which_nobody_speaks_has_an_empty_transcript(recognizer, server):
+async def test_a_recording_without_speech_has_an_empty_transcript(recognizer, server):
     server.switches = Switches(fail="language_detection cannot be performed on files with no spoken audio.")
     heard = await recognizer.poll(await recognizer.submit(ASKED, Sound()))
 
@@ -364,7 +364,7 @@ async def test_a_pause_is_a_number_or_a_date_and_has_an_end(recognizer, server, 
 # -- finding what was lost --
 
 
-async def test_it_looks_back_over_many_pages(recognizer, server):
+async def test_the_search_goes_back_over_many_pages(recognizer, server):
     id = await recognizer.submit(ASKED, Sound())
     now = time.time()
     for n in range(450):
@@ -375,7 +375,7 @@ async def test_it_looks_back_over_many_pages(recognizer, server):
     assert [call for call, _ in server.calls].count("find") == 5  # pages overlap by one; the last two are the end
 
 
-async def test_it_does_not_look_back_further_than_to_when_the_url_was_made(recognizer, server):
+async def test_the_search_goes_back_no_further_than_to_when_the_url_was_made(recognizer, server):
     for n in range(1000):
         ago = time.time() - 3600 + n
         server.ledger.charge({"id": f"other-{n}", "audio_url": f"https://x/{n}", "charged_at": ago, "ready_at": ago})
@@ -465,7 +465,7 @@ async def test_a_reading_goes_on_when_who_asked_for_it_has_given_up(recognizer, 
     assert await recognizer.find(ASKED, within_s=10) == id
 
 
-async def test_a_link_to_our_storage_is_known_again_by_its_path_whoever_signed_it(recognizer):
+async def test_a_link_to_our_storage_is_recognized_by_its_path_whatever_its_signature(recognizer):
     listed = Listed("x", datetime(2026, 1, 1, tzinfo=UTC), frozenset([SIGNED.format(1)]))
     upload = Listed("y", None, frozenset(["https://cdn.assemblyai.com/upload/1"]))
     again = replace(ASKED, audio_url=SIGNED.format(2), since=datetime.now(UTC))
@@ -515,7 +515,7 @@ async def callee(statuses):
         yield Callback(str(server.make_url("/webhooks/assemblyai")), "X-Token", "the-token"), heard
 
 
-async def test_it_asks_to_be_called_and_then_looks_less_often(running):
+async def test_with_a_callback_url_it_is_sent_and_polls_are_rarer(running):
     server, url = running
     server.switches = Switches(delay_s=0.2)
     async with callee([503, 204]) as (callback, heard):

@@ -1,4 +1,4 @@
-"""Where recordings may be read from: our own storage by every spelling of a name, and folders by `file://`."""
+"""Locations of recordings: Concord's own storage by every spelling of a key, and folders by `file://`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL says to the committer: what passes is waited out, what is final ends its job, and no other's."""
+"""Errors of PostgreSQL at a commit: temporary ones are waited out, permanent ones end their own job only."""
 
 from __future__ import annotations
 

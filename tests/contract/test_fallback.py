@@ -1,4 +1,4 @@
-"""The fallback store when its main store goes and comes back: nothing lost, nothing renamed, all of it moved."""
+"""The fallback store while its main store fails and recovers: no blob is lost or renamed, and all are moved."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_what_is_written_after_an_outage_is_not_replaced_by_what_was_writt
     assert await both.stat(old.uri) == new
 
 
-async def test_a_store_that_refuses_our_key_stops_who_starts_and_nobody_who_works(stores):
+async def test_a_store_that_refuses_our_key_stops_workers_that_start_and_none_that_runs(stores):
     both, main, _ = stores
     main.trouble = Misconfigured("the key has expired")
 

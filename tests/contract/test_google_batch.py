@@ -1,6 +1,4 @@
-"""Google Speech by batches beyond what every recognizer must do: what goes up, what is asked, what is read, what is
-left behind, and what is not asked twice.
-"""
+"""Google's BatchRecognize beyond the contract of recognizers: uploads, requests, results and cleaning up."""
 
 from __future__ import annotations
 
@@ -123,7 +121,7 @@ async def bench(tmp_path):
             storage.changed()
 
 
-async def test_it_is_a_recognizer_that_uploads_and_can_be_checked(bench):
+async def test_the_recognizer_uploads_and_can_be_checked(bench):
     assert isinstance(bench.recognizer, UploadingRecognizer)
     assert isinstance(bench.recognizer, Checked)
 
@@ -201,7 +199,7 @@ async def test_what_is_asked_of_google(bench):
     assert "diarization_config" not in sent.config.features
 
 
-async def test_whoever_asks_for_speakers_gets_them_for_the_whole_recording(bench):
+async def test_speakers_are_labelled_over_the_whole_recording_if_requested(bench):
     found = await bench.heard(diarize=True)
 
     heard_all(found, SECONDS)
@@ -430,7 +428,7 @@ async def test_a_list_that_takes_too_long_is_tried_again(bench):
 # -- settings and doctor --
 
 
-def test_a_bucket_makes_it_go_by_batches_and_a_tiebreaker_in_pieces():
+def test_with_a_bucket_recordings_go_by_batches_and_a_tiebreaker_by_chunks():
     environ = {
         "CONCORD_TIEBREAKER": "google",
         "GOOGLE_CLOUD_PROJECT": "p",
@@ -497,7 +495,7 @@ async def test_the_doctor_names_a_bucket_that_is_not_there(bench):
     assert (finding.level, "GOOGLE_CLOUD_BUCKET" in finding.result) == ("fail", True)
 
 
-async def test_no_word_of_the_key_is_told(bench, tmp_path, caplog):
+async def test_no_part_of_the_key_is_shown(bench, tmp_path, caplog):
     file = key(tmp_path)
     settings = from_env(bench.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(file)})
     recognizer = open_recognizer("google", settings)

@@ -138,7 +138,7 @@ async def test_it_is_neither_remote_nor_local(bench):
     await google.close()
 
 
-async def test_every_word_of_a_long_recording_is_in_its_place_and_every_piece_charged_once(bench):
+async def test_every_word_of_a_long_recording_has_its_time_and_every_chunk_is_charged_once(bench):
     found = await bench.transcribed(duration_ms=SECONDS * 1000)
 
     is_a_transcript(found, bench.recognizer())
@@ -173,7 +173,7 @@ async def test_a_language_is_sent_with_its_configured_region(bench, tmp_path, as
     assert found.language == asked_for
 
 
-async def test_only_so_many_pieces_are_under_way_at_once(bench):
+async def test_only_so_many_chunks_are_in_flight_at_once(bench):
     bench.switch(delay_s=0.3)
 
     await bench.transcribed(path=None)
@@ -266,7 +266,7 @@ async def test_a_pause_that_is_asked_for_is_kept_by_all(bench):
     assert set(bench.charges) == {1}
 
 
-async def test_every_piece_waits_for_its_turn_in_the_rate(bench):
+async def test_every_chunk_waits_for_its_call_in_the_rate(bench):
     bench.limiter.interval_s = 0.4
 
     heard_all(await bench.transcribed(), SECONDS)
@@ -323,7 +323,7 @@ async def test_a_final_no_is_not_asked_for_twice(bench, name, advice):
     assert bench.server.calls <= PARALLEL
 
 
-async def test_nobody_there_is_transient():
+async def test_an_unreachable_server_is_transient():
     google = Google(Speech("google", project="p", endpoint=f"http://127.0.0.1:{unused_port()}"), retries=0)
 
     with pytest.raises(Transient, match="cannot be reached"):
@@ -411,7 +411,7 @@ async def test_an_orderly_end_does_not_wait_for_ever(bench):
         await task
 
 
-async def test_one_refused_piece_does_not_cost_the_others_their_answers(bench):
+async def test_one_refused_chunk_does_not_cost_the_others_their_answers(bench):
     bench.switch(forbidden=1, delay_s=0.5)
 
     with pytest.raises(ProviderError):
@@ -423,7 +423,7 @@ async def test_one_refused_piece_does_not_cost_the_others_their_answers(bench):
     assert bench.charges == [1] * len(bench.kept)
 
 
-async def test_a_lost_answer_costs_one_piece_a_second_time(bench):
+async def test_a_lost_answer_costs_one_chunk_a_second_time(bench):
     """Unavoidable: `Recognize` has no idempotency key, and nothing lists what was recognized."""
     bench.switch(lose_answer=1)
 
@@ -460,7 +460,7 @@ async def test_a_connection_that_is_refused_for_a_while_costs_nothing(bench):
     assert set(bench.charges) == {1}
 
 
-async def test_a_decoder_that_is_killed_between_two_pieces_is_not_missed(bench):
+async def test_a_decoder_that_is_killed_between_two_chunks_is_replaced(bench):
     bench.switch(delay_s=0.3)
     google = bench.recognizer(parallel=1)
     task = asyncio.create_task(bench.transcribed(google))
@@ -587,7 +587,7 @@ async def test_the_doctor_advises_on_what_is_wrong(bench, monkeypatch, switch, l
     assert advice in found.advice
 
 
-async def test_the_doctor_tells_that_nobody_is_there():
+async def test_the_doctor_reports_a_server_that_is_unreachable():
     endpoint = f"http://127.0.0.1:{unused_port()}"
 
     with pytest.raises(Transient, match="cannot be reached"):

@@ -1,4 +1,4 @@
-"""The bucket that recordings are lent by: the same tests on fake-gcs-server and on the server of ours that can fail."""
+"""The bucket from which Google reads: the same tests on fake-gcs-server and on a local server that can fail."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_a_bucket_that_is_not_there_is_named_with_its_variable(endpoint, t
     await bucket.close()
 
 
-async def test_nobody_there_is_transient(tmp_path):
+async def test_an_unreachable_server_is_transient(tmp_path):
     bucket = opened(f"http://127.0.0.1:{unused_port()}")
 
     with pytest.raises(Transient):

@@ -1,4 +1,4 @@
-"""What the sweeper asks Kafka: whether consumer groups have passed what was in their topics."""
+"""The sweeper's query to Kafka: whether consumer groups have passed the records of their topics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the migrations make of rows that earlier versions wrote, and of workers of earlier versions that still run."""
+"""What migrations do with rows of earlier versions, and with workers of earlier versions that still run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real Kafka takes of batches made by hand, our consumer reads: each record once, with its flaw if any."""
+"""Malformed batches that a real Kafka accepts: our consumer reads each record once, with its flaw if any."""
 
 from __future__ import annotations
 

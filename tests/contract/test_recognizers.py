@@ -297,12 +297,12 @@ async def test_a_failing_server_is_transient_in_every_call(billed):
     assert len(billed.charges()) == 1
 
 
-async def test_it_says_how_long_a_lost_request_may_still_arrive(remote):
+async def test_the_recognizer_states_how_long_a_lost_request_may_still_arrive(remote):
     assert 10 < remote.recognizer.settles_s < remote.recognizer.remembers_s
 
 
 @pytest.mark.parametrize("how", [{"error_5xx": True}, {"stall": True}, {"lose_answer": 1}], ids=str)
-async def test_it_is_open_whether_a_submission_that_ends_like_this_is_accepted(billed, how):
+async def test_a_submission_that_ends_like_this_may_have_been_accepted(billed, how):
     asked = await uploaded(billed.recognizer, request())
     await billed.switch(**how)
 
@@ -320,7 +320,7 @@ async def test_a_reading_that_leaves_the_request_out_is_not_taken_for_proof(bill
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
-async def test_it_is_found_however_small_the_pages_of_the_list_are(billed, page):
+async def test_a_request_is_found_however_small_the_pages_of_the_list_are(billed, page):
     asked = [await uploaded(billed.recognizer, request(f"job-{number}")) for number in range(4)]
     ids = [await billed.recognizer.submit(each, Sound()) for each in asked]
     await billed.switch(page=page, repeat=3)

@@ -1,4 +1,4 @@
-"""The relay between a real PostgreSQL and a real Kafka that refuses some of what it is sent."""
+"""The relay between a real PostgreSQL and a real Kafka that refuses some records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Positions are moved back to a time, and only there."""
+"""Committed offsets are moved back to a time, and only of the groups in question."""
 
 from __future__ import annotations
 

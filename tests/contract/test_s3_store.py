@@ -1,4 +1,4 @@
-"""What only S3 can get wrong: keys, permissions, regions, silence, parts left behind, and a server that is killed."""
+"""Failures that only S3 has: keys, permissions, regions, timeouts, incomplete uploads, and a server that is killed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def refusing(status, code, extra="", headers=""):
         ({**OWNER, "secret_key": "wrong"}, "AWS_SECRET_ACCESS_KEY"),
     ],
 )
-async def test_a_wrong_key_and_a_wrong_secret_are_told_apart(s3_server, keys, message):
+async def test_a_wrong_key_and_a_wrong_secret_are_distinguished(s3_server, keys, message):
     s3_server.genuine("signatures")
     async with store_at(s3_server.endpoint, **keys) as store:
         with pytest.raises(SettingsError, match=message):
@@ -153,7 +153,7 @@ def permissions():
     return ["s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:DeleteObject"]
 
 
-async def test_a_clock_that_is_wrong_is_told_from_a_wrong_secret(s3_server, monkeypatch):
+async def test_a_wrong_clock_is_distinguished_from_a_wrong_secret(s3_server, monkeypatch):
     s3_server.genuine("signatures")
     import botocore.auth
 
@@ -164,7 +164,7 @@ async def test_a_clock_that_is_wrong_is_told_from_a_wrong_secret(s3_server, monk
             await store.check()
 
 
-async def test_an_endpoint_where_nobody_listens_is_unavailable_and_named():
+async def test_an_endpoint_without_a_server_is_unavailable_and_named():
     async with store_at("http://127.0.0.1:1", attempts=1) as store:
         with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1 cannot be reached: .*\('127\.0\.0\.1', 1\)$"):
             await store.check()

@@ -1,4 +1,4 @@
-"""The scripted recognizer and its server, which other tests rely on: how they disagree, charge, and survive a kill."""
+"""The scripted recognizer and its server, which other tests use: disagreements, charges, and restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every blob store promises: memory, folder and S3 go through the same tests."""
+"""The contract of blob stores: memory, folder and S3 pass the same tests."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_blob_comes_back_as_it_was_put(store):
     assert await read(store, blob.uri) == b'{"a": 1}'
 
 
-async def test_a_blob_may_come_in_pieces_of_any_size(store):
+async def test_a_blob_may_come_in_chunks_of_any_size(store):
     blob = await store.put("acme/job/original.wav", pieces(b"", b"RIFF", b"x" * 3 * MB, b"", b"end"), "audio/wav")
 
     whole = b"RIFF" + b"x" * 3 * MB + b"end"
@@ -181,7 +181,7 @@ def foreign(store):
     ]
 
 
-async def test_uris_of_other_places_are_refused_by_every_verb(store):
+async def test_uris_of_other_stores_are_refused_by_every_verb(store):
     for uri in foreign(store):
         with pytest.raises(InvalidInput, match=r"is not in this store|blob name"):
             await store.get(uri)
@@ -276,7 +276,7 @@ async def test_a_range_gives_exactly_those_bytes(store):
                 assert await read(store, blob.uri, start, end) == b"0123456789"[start:end]
 
 
-async def test_a_long_range_crosses_pieces(store):
+async def test_a_long_range_crosses_chunks(store):
     content = b"".join(number.to_bytes(4, "big") for number in range(MB))
     blob = await store.put("acme/file", content, "text/plain")
 

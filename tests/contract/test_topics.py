@@ -1,4 +1,4 @@
-"""Topics on a real Kafka: made as they must be, made again when deleted, and compared where they were there."""
+"""Topics on a real Kafka: created with their settings, created again after a deletion, and compared if they exist."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_limits_and_partitions_are_raised_where_only_concord_writes_and_no
     assert states[uploads.name].configs["max.message.bytes"] == "1000000"
 
 
-async def test_what_would_lose_or_refuse_events_is_told_with_what_to_do(where, wanted):
+async def test_what_would_lose_or_refuse_events_is_reported_with_what_to_do(where, wanted):
     results, letters = named(wanted, "asr.results"), named(wanted, "persisted.dlq")
     status, failed = named(wanted, "job.status"), named(wanted, "job.failed")
     await made_by_others(

@@ -1,4 +1,4 @@
-"""Whisper's worker process: what becomes of a recording when it is killed, cancelled or closed."""
+"""Whisper's worker process: what happens to a recording when it is killed, cancelled or closed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A fleet in memory: the real stages, the real prober, doubles for PostgreSQL, Kafka and the store, and a clock that is
-told.
-"""
+"""A fleet in memory: the real stages and probe pool, doubles of PostgreSQL, Kafka and the store, and a manual clock."""
 
 from __future__ import annotations
 
@@ -30,12 +28,12 @@ from schemas.words import Hypothesis, Word
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
 
-#: The job that most stories are about.
-J = "4711ca11-0000-4000-8000-000000000000"
+#: The job of most tests.
+JOB = "4711ca11-0000-4000-8000-000000000000"
 
 
 def recording(seconds: float = 0.5) -> bytes:
-    """A WAV file with a tone in it."""
+    """A WAV file of a tone, 16 kHz mono."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
@@ -44,20 +42,20 @@ def recording(seconds: float = 0.5) -> bytes:
 
 
 @dataclass
-class Speaker:
-    """A provider as this story needs it: says `text`, after `polls` looks, or fails in the ways that providers do."""
+class FakeRecognizer:
+    """A recognizer whose result is `text` after `polls` polls, or which fails as providers do."""
 
     name: str
     text: str = "hello there world"
     polls: int = 0
     settles_s: float = 60.0
     remembers_s: float = 1e6
-    #: Raised by the next calls to submit, in order; None lets one through.
+    #: Errors of the next calls of submit, in order; None lets one succeed.
     trouble: list[Exception | None] = field(default_factory=list)
-    #: Whether the answer to the next submission is lost: charged, but we do not hear of it.
+    #: Whether the response to the next submission is lost: it is charged, and the caller gets an error.
     lose_answer: bool = False
     charges: Counter[str] = field(default_factory=Counter)
-    _looks: Counter[str] = field(default_factory=Counter)
+    _polls: Counter[str] = field(default_factory=Counter)
 
     async def submit(self, request, audio) -> str:
         trouble = self.trouble.pop(0) if self.trouble else None
@@ -73,9 +71,9 @@ class Speaker:
         return request.marker if self.charges[request.marker] else None
 
     async def poll(self, provider_id: str) -> Pending | Hypothesis:
-        self._looks[provider_id] += 1
-        if self._looks[provider_id] <= self.polls:
-            return Pending(5.0, self._looks[provider_id] / (self.polls + 1))
+        self._polls[provider_id] += 1
+        if self._polls[provider_id] <= self.polls:
+            return Pending(5.0, self._polls[provider_id] / (self.polls + 1))
         if self.text == "never":
             return Pending(60.0)
         if self.text == "fails":
@@ -87,16 +85,18 @@ class Speaker:
 
 
 @dataclass
-class Story:
-    """Everything a story may look at."""
+class Scenario:
+    """A fleet in memory with its store and recognizers."""
 
     fleet: MemoryFleet
     store: MemoryStore
-    speakers: dict[str, Speaker]
+    recognizers: dict[str, FakeRecognizer]
     limiters: dict[str, ProviderLimiter]
 
-    async def upload(self, job_id: str | None = J, tenant: str = "t", content: bytes | None = None, headers=(), **more):
-        """Store a recording and announce it, as a stranger would."""
+    async def upload(
+        self, job_id: str | None = JOB, tenant: str = "t", content: bytes | None = None, headers=(), **more
+    ):
+        """Store a recording and publish its upload, as an external producer does."""
         blob = await self.store.put(
             f"{tenant}/in/{job_id}.wav", recording() if content is None else content, "audio/wav"
         )
@@ -107,34 +107,35 @@ class Story:
         return self.fleet.publish("audio.uploaded", orjson.dumps(data), b"any", headers)
 
     def terminal(self) -> list[tuple[str, str, int]]:
-        """(topic, reference or else job, run) of every terminal event."""
-        ends = [(topic, event) for topic in ("persisted", "job.failed") for event in self.fleet.events(topic)]
-        return [(topic, end.get("reference", end["job_id"]), end["run"]) for topic, end in ends]
+        """(topic, reference or job id, run) of every terminal event."""
+        events = [(topic, event) for topic in ("persisted", "job.failed") for event in self.fleet.events(topic)]
+        return [(topic, event.get("reference", event["job_id"]), event["run"]) for topic, event in events]
 
 
 @pytest.fixture
 async def probe_pool():
-    it = ProbePool(processes=1)
-    yield it
-    await it.close()
+    pool = ProbePool(processes=1)
+    yield pool
+    await pool.close()
 
 
 @pytest.fixture
 async def clips():
-    it = Clips()
-    yield it
-    await it.close()
+    clips = Clips()
+    yield clips
+    await clips.close()
 
 
 @pytest.fixture
-async def story(probe_pool, clips):
-    """`story(Speaker("a"), Speaker("b"))`: a fleet with these recognizers; a judge and a third recognizer, who have 3 s
-    each, if there are any.
+async def make_scenario(probe_pool, clips):
+    """`make_scenario(FakeRecognizer("a"), FakeRecognizer("b"))`: a fleet with these recognizers.
+
+    An adjudicator and a third recognizer, if given, have 3 s each.
     """
     opened: list[LeasedTasks | AudioSource | Transcoder] = []
 
     def build(
-        *speakers: Speaker,
+        *recognizers: FakeRecognizer,
         deadline_s: float = 3600,
         adjudicator: Adjudicator | None = None,
         max_spans: int = 200,
@@ -147,25 +148,26 @@ async def story(probe_pool, clips):
         abilities: dict[str, frozenset[str]] | None = None,
         clock: Clock | None = None,
         enrichments: tuple[str, ...] = (),
-    ) -> Story:
+    ) -> Scenario:
         clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
-        work, audio_source = (
+        tasks, audio_source = (
             LeasedTasks(database, "test", limit=8),
             AudioSource(store, probe_pool, (), allow_hosts, intended=database.intend_blob),
         )
-        opened.extend((work, audio_source))
-        names = tuple(s.name for s in speakers)
-        asked = (*names, third.name) if third else names
+        opened.extend((tasks, audio_source))
+        names = tuple(s.name for s in recognizers)
+        providers = (*names, third.name) if third else names
         limiters = {
-            name: ProviderLimiter(database, name, (slots or {}).get(name), interval_s, patience_s=1.0) for name in asked
+            name: ProviderLimiter(database, name, (slots or {}).get(name), interval_s, patience_s=1.0)
+            for name in providers
         }
-        transcribers = [transcribe.Transcribe(s, database, store, work, limiters[s.name]) for s in speakers]
+        transcribers = [transcribe.Transcribe(s, database, store, tasks, limiters[s.name]) for s in recognizers]
         opened.extend(transcriber.transcoder for transcriber in transcribers)
         stages = [
             intake.stage(
                 intake.Intake(
-                    database, audio_source, work, names, deadline_s, abilities=abilities or {}, enrichments=enrichments
+                    database, audio_source, tasks, names, deadline_s, abilities=abilities or {}, enrichments=enrichments
                 )
             ),
             *map(transcribe.stage, transcribers),
@@ -174,7 +176,7 @@ async def story(probe_pool, clips):
                     database,
                     store,
                     SpanAdjudicator(adjudicator, database, max_spans, limit_s=3) if adjudicator else None,
-                    work,
+                    tasks,
                     Tiebreaker(third, database, store, clips, limiters[third.name], seconds, limit_s=third_limit_s)
                     if third
                     else None,
@@ -182,10 +184,10 @@ async def story(probe_pool, clips):
             ),
             persist.stage(persist.Persist(database, store, enrichments)),
         ]
-        return Story(
-            MemoryFleet(stages, database, clock, track.TABLE_STAGE), store, {s.name: s for s in speakers}, limiters
+        return Scenario(
+            MemoryFleet(stages, database, clock, track.TABLE_STAGE), store, {s.name: s for s in recognizers}, limiters
         )
 
     yield build
-    for one in opened:
-        await one.close()
+    for resource in opened:
+        await resource.close()

@@ -1,6 +1,4 @@
-"""What becomes of a recording whose recognizers disagree, when a judge is asked: a good one, and one that misbehaves in
-every way that is known.
-"""
+"""Adjudication of recordings whose recognizers disagree: by a good adjudicator, and by one that fails."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from schemas.events.job import JobReprocess
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory.database import MemoryDatabase
 from tests.conftest import need
-from tests.fleet.conftest import J, Speaker
+from tests.fleet.conftest import JOB, FakeRecognizer
 from tests.servers.gemini import KEY, gemini_server
 
 CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
@@ -36,17 +34,17 @@ ONE, OTHER = (" ".join({**dict(enumerate(SAID)), **{n: d[k] for n, d in DISPUTES
 HEARD = {*ONE.split(), *OTHER.split()}
 
 
-def pair() -> tuple[Speaker, Speaker]:
-    return Speaker("a", ONE), Speaker("b", OTHER)
+def pair() -> tuple[FakeRecognizer, FakeRecognizer]:
+    return FakeRecognizer("a", ONE), FakeRecognizer("b", OTHER)
 
 
 #: Another job.
-K = "4711ca11-0000-4000-8000-000000000001"
+OTHER_JOB = "4711ca11-0000-4000-8000-000000000001"
 
 
-async def decided(told, job_id: str = J) -> Reconciliation:
-    [event] = [e for e in told.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
-    return adapter(Reconciliation).validate_json(await told.store.get(event["raw_uri"]))
+async def decided(scenario, job_id: str = JOB) -> Reconciliation:
+    [event] = [e for e in scenario.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
+    return adapter(Reconciliation).validate_json(await scenario.store.get(event["raw_uri"]))
 
 
 @pytest.fixture
@@ -64,57 +62,57 @@ async def gemini(server):
     await adjudicator.close()
 
 
-async def test_a_judge_chooses_among_what_was_heard_and_signs(story, server, gemini):
-    told = story(*pair(), adjudicator=gemini)
-    await told.upload()
-    await told.fleet.run()
-    call = await decided(told)
+async def test_an_adjudicator_chooses_among_the_readings_and_signs(make_scenario, server, gemini):
+    scenario = make_scenario(*pair(), adjudicator=gemini)
+    await scenario.upload()
+    await scenario.fleet.run()
+    call = await decided(scenario)
     signed = [d for d in call.decisions if d.rule == "gemini/gemini-3.8-flash/v1"]
 
-    assert told.terminal() == [("persisted", J, 1)]
+    assert scenario.terminal() == [("persisted", JOB, 1)]
     assert {d.chosen.text for d in signed} == {"mousetrap", "fourteen", "cannot", "Rodney"}
     assert call.method == "gemini"
-    assert "judged 4 of 4 disputed spans" in told.fleet.database.transcripts["t", J, 1].reconciliation_notes[0]
+    assert "judged 4 of 4 disputed spans" in scenario.fleet.database.transcripts["t", JOB, 1].reconciliation_notes[0]
     assert len(server.asked) == 1
 
 
-async def test_what_it_used_up_is_in_the_database(story, gemini):
-    told = story(*pair(), adjudicator=gemini)
-    await told.upload()
-    await told.fleet.run()
-    rows = [row for row in told.fleet.database.usage if row.provider == "gemini"]
+async def test_what_it_used_up_is_in_the_database(make_scenario, gemini):
+    scenario = make_scenario(*pair(), adjudicator=gemini)
+    await scenario.upload()
+    await scenario.fleet.run()
+    rows = [row for row in scenario.fleet.database.usage if row.provider == "gemini"]
 
     assert {row.unit for row in rows} == {
         *("requests", "prompt_tokens", "candidates_tokens", "thoughts_tokens", "total_tokens")
     }
     assert {(row.tenant_id, row.job_id, row.run, row.provider, row.ref) for row in rows} == {
-        ("t", J, 1, "gemini", "response-1")
+        ("t", JOB, 1, "gemini", "response-1")
     }
     assert {row.quantity for row in rows if row.unit == "prompt_tokens"} == {540.0}
 
 
-async def test_the_same_words_again_and_a_reprocessing_are_answered_from_memory(story, server, gemini):
-    told = story(*pair(), adjudicator=gemini)
-    await told.upload()
-    await told.fleet.run()
-    first = await decided(told)
-    await told.upload(K)
-    await told.fleet.run()
-    again = JobReprocess(tenant_id="t", job_id=J, run=1)
-    told.fleet.publish("intake.due", again, J.encode(), headers=(("ce_type", b"job.reprocess"),))
-    await told.fleet.run()
+async def test_the_same_words_again_and_a_reprocessing_are_answered_from_memory(make_scenario, server, gemini):
+    scenario = make_scenario(*pair(), adjudicator=gemini)
+    await scenario.upload()
+    await scenario.fleet.run()
+    first = await decided(scenario)
+    await scenario.upload(OTHER_JOB)
+    await scenario.fleet.run()
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=1)
+    scenario.fleet.publish("intake.due", again, JOB.encode(), headers=(("ce_type", b"job.reprocess"),))
+    await scenario.fleet.run()
 
     assert len(server.asked) == 1
-    assert ("persisted", K, 1) in told.terminal()
-    assert (await decided(told, K)).decisions == first.decisions
-    assert (await decided(told, J)).decisions == first.decisions
+    assert ("persisted", OTHER_JOB, 1) in scenario.terminal()
+    assert (await decided(scenario, OTHER_JOB)).decisions == first.decisions
+    assert (await decided(scenario, JOB)).decisions == first.decisions
 
 
-async def test_another_tenant_is_asked_for_anew(story, server, gemini):
-    told = story(*pair(), adjudicator=gemini)
-    await told.upload(J, "t")
-    await told.upload("k", "u")
-    await told.fleet.run()
+async def test_another_tenant_is_asked_for_anew(make_scenario, server, gemini):
+    scenario = make_scenario(*pair(), adjudicator=gemini)
+    await scenario.upload(JOB, "t")
+    await scenario.upload("k", "u")
+    await scenario.fleet.run()
 
     assert len(server.asked) == 2
 
@@ -126,89 +124,95 @@ MODES = (
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_however_it_misbehaves_the_job_completes_with_what_was_heard(story, server, gemini, mode):
-    calibrated = story(*pair())
+async def test_however_it_misbehaves_the_job_completes_with_what_was_heard(make_scenario, server, gemini, mode):
+    calibrated = make_scenario(*pair())
     await calibrated.upload()
     await calibrated.fleet.run()
     server.misbehave(mode)
-    told = story(*pair(), adjudicator=gemini)
-    record = await told.upload()
-    await told.fleet.run()
-    told.fleet.deliver_again(record)
-    for result in list(told.fleet.log["asr.results"]):
-        told.fleet.deliver_again(result)
-    await told.fleet.run()
-    call, expected = await decided(told), await decided(calibrated)
+    scenario = make_scenario(*pair(), adjudicator=gemini)
+    record = await scenario.upload()
+    await scenario.fleet.run()
+    scenario.fleet.deliver_again(record)
+    for result in list(scenario.fleet.log["asr.results"]):
+        scenario.fleet.deliver_again(result)
+    await scenario.fleet.run()
+    call, expected = await decided(scenario), await decided(calibrated)
 
-    assert told.terminal() == [("persisted", J, 1)]
+    assert scenario.terminal() == [("persisted", JOB, 1)]
     assert {word.text for word in call.words} <= HEARD
     assert len(server.asked) <= 1  # asked once, also in vain
     if mode != "some":
         assert call.decisions == expected.decisions
         assert call.method == "calibrated"
         assert "4 disputed spans, which stay as calibrated" in " ".join(call.notes)
-    assert KEY not in str(told.fleet.log)
+    assert KEY not in str(scenario.fleet.log)
     assert KEY not in str(call)
 
 
-async def test_half_an_answer_is_used_span_by_span(story, server, gemini):
+async def test_half_an_answer_is_used_span_by_span(make_scenario, server, gemini):
     server.misbehave("some")
-    told = story(*pair(), adjudicator=gemini)
-    await told.upload()
-    await told.fleet.run()
-    call = await decided(told)
+    scenario = make_scenario(*pair(), adjudicator=gemini)
+    await scenario.upload()
+    await scenario.fleet.run()
+    call = await decided(scenario)
 
     assert sum(d.rule.startswith("gemini/") for d in call.decisions) == 2
     assert "did not judge 2 disputed spans" in " ".join(call.notes)
 
 
-async def test_neither_leaves_the_calibrated_choice_and_is_not_asked_again(story):
+async def test_neither_leaves_the_calibrated_choice_and_is_not_asked_again(make_scenario):
     adjudicator = ScriptedAdjudicator(pick=lambda question: None)
-    told = story(*pair(), adjudicator=adjudicator)
-    await told.upload()
-    await told.upload("k")
-    await told.fleet.run()
-    call = await decided(told)
+    scenario = make_scenario(*pair(), adjudicator=adjudicator)
+    await scenario.upload()
+    await scenario.upload("k")
+    await scenario.fleet.run()
+    call = await decided(scenario)
 
     assert call.method == "calibrated"
     assert all(d.rule in ("unanimous", "calibrated") for d in call.decisions)
     assert len(adjudicator.asked) == 1
 
 
-async def test_only_the_most_doubtful_are_asked_within_the_budget(story):
+async def test_only_the_most_doubtful_are_asked_within_the_budget(make_scenario):
     adjudicator = ScriptedAdjudicator()
-    told = story(*pair(), adjudicator=adjudicator, max_spans=3)
-    await told.upload()
-    await told.fleet.run()
-    call = await decided(told)
+    scenario = make_scenario(*pair(), adjudicator=adjudicator, max_spans=3)
+    await scenario.upload()
+    await scenario.fleet.run()
+    call = await decided(scenario)
 
     assert sum(map(len, adjudicator.asked)) == 3
     assert "the budget is 3" in " ".join(call.notes)
-    assert told.terminal() == [("persisted", J, 1)]
+    assert scenario.terminal() == [("persisted", JOB, 1)]
 
 
-async def test_recognizers_that_agree_or_are_alone_need_no_judge(story):
+async def test_recognizers_that_agree_or_are_alone_need_no_adjudicator(make_scenario):
     adjudicator = ScriptedAdjudicator()
-    for speakers in ((Speaker("a"), Speaker("b")), (Speaker("a"),), (Speaker("a"), Speaker("b", "fails"))):
-        told = story(*speakers, adjudicator=adjudicator)
-        await told.upload()
-        await told.fleet.run()
+    for recognizers in (
+        (FakeRecognizer("a"), FakeRecognizer("b")),
+        (FakeRecognizer("a"),),
+        (FakeRecognizer("a"), FakeRecognizer("b", "fails")),
+    ):
+        scenario = make_scenario(*recognizers, adjudicator=adjudicator)
+        await scenario.upload()
+        await scenario.fleet.run()
 
-        assert told.terminal() == [("persisted", J, 1)]
+        assert scenario.terminal() == [("persisted", JOB, 1)]
     assert adjudicator.asked == []
 
 
-async def test_after_a_refusal_no_other_call_is_begun_after_a_failure_they_are(story):
+async def test_after_a_refusal_no_other_call_is_begun_after_a_failure_they_are(make_scenario):
     for trouble, calls in ((RateLimited("slow down"), 1), (ProviderError("wrong key"), 1), (Transient("away"), 12)):
         adjudicator = ScriptedAdjudicator(many=1, trouble=[trouble] * 4)
         one = " ".join(f"w{n} x y z {'house' if n < 12 else ''}" for n in range(12))
-        told = story(Speaker("a", one), Speaker("b", one.replace("house", "mousetrap")), adjudicator=adjudicator)
-        await told.upload()
-        await told.fleet.run()
+        scenario = make_scenario(
+            FakeRecognizer("a", one), FakeRecognizer("b", one.replace("house", "mousetrap")), adjudicator=adjudicator
+        )
+        await scenario.upload()
+        await scenario.fleet.run()
 
-        assert told.terminal() == [("persisted", J, 1)]
+        assert scenario.terminal() == [("persisted", JOB, 1)]
         assert len(adjudicator.asked) == calls
-        assert (await decided(told)).method == ("gemini" if calls == 12 else "calibrated")
+        assert (await decided(scenario)).method == ("gemini" if calls == 12 else "calibrated")
 
 
 @dataclasses.dataclass
@@ -222,17 +226,17 @@ class Slow(ScriptedAdjudicator):
         return await super().adjudicate(questions, language)
 
 
-async def test_after_its_time_what_is_unanswered_stays_as_calibrated(story):
+async def test_after_its_time_what_is_unanswered_stays_as_calibrated(make_scenario):
     adjudicator = Slow(many=2)
-    told = story(*pair(), adjudicator=adjudicator)
-    await told.upload()
-    await told.fleet.run()
-    call = await decided(told)
+    scenario = make_scenario(*pair(), adjudicator=adjudicator)
+    await scenario.upload()
+    await scenario.fleet.run()
+    call = await decided(scenario)
 
-    assert told.terminal() == [("persisted", J, 1)]
+    assert scenario.terminal() == [("persisted", JOB, 1)]
     assert sum(d.rule == adjudicator.name for d in call.decisions) == 2
     assert "no answer within 3 s" in " ".join(call.notes)
-    assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
+    assert len(scenario.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
 
 
 def real_call() -> tuple[Hypothesis, ...]:
@@ -246,7 +250,7 @@ def real_call() -> tuple[Hypothesis, ...]:
     return tuple(Hypothesis(n, tuple(Word(*w[:3]) for w in words), "en") for n, words in [*heard.items()][:3])
 
 
-async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(server):
+async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_of_no_recognizer(server):
     hypotheses = real_call()
     heard = {word.text for h in hypotheses for word in h.words}
     calibrated = reconcile_text(hypotheses)
@@ -256,17 +260,17 @@ async def test_on_a_real_call_no_misbehaviour_puts_in_a_word_that_nobody_heard(s
     for mode in (*MODES, ""):
         server.misbehave(mode)
         server.asked.clear()
-        told = await SpanAdjudicator(adjudicator, MemoryDatabase(), 200, limit_s=3).adjudicated(
-            calibrated, RunId("t", J, 1)
+        result = await SpanAdjudicator(adjudicator, MemoryDatabase(), 200, limit_s=3).adjudicated(
+            calibrated, RunId("t", JOB, 1)
         )
 
-        assert {word.text for word in told.words} <= heard, mode
-        assert [told.decisions[n] for n in agreed] == [calibrated.decisions[n] for n in agreed], mode
-        assert max(Counter(server.places).values(), default=1) == 1, mode
-        assert told.method == ("gemini" if mode in ("some", "") else "calibrated"), mode
+        assert {word.text for word in result.words} <= heard, mode
+        assert [result.decisions[n] for n in agreed] == [calibrated.decisions[n] for n in agreed], mode
+        assert max(Counter(server.spans).values(), default=1) == 1, mode
+        assert result.method == ("gemini" if mode in ("some", "") else "calibrated"), mode
     await adjudicator.close()
 
-    assert any(d.rule.startswith("gemini/") for d in told.decisions)
+    assert any(d.rule.startswith("gemini/") for d in result.decisions)
 
 
 @dataclasses.dataclass
@@ -316,10 +320,10 @@ async def test_an_answer_that_cannot_be_stored_is_kept_and_never_asked_again(imp
     await asyncio.sleep(0.2)
     assert not task.done()
     database.away.clear()
-    told = await asyncio.wait_for(task, 5)
+    result = await asyncio.wait_for(task, 5)
     again = await asking.adjudicated(disputed(), RunId("t", "k", 1))
 
-    assert told.method == again.method == "gemini"
+    assert result.method == again.method == "gemini"
     assert len(adjudicator.asked) == 1
     assert database.refused > 2
 
@@ -331,16 +335,16 @@ async def test_an_answer_outlives_the_work_that_asked_for_it(impatient):
     begun_again = asyncio.create_task(asking.adjudicated(disputed(), RunId("t", "j", 1)))
     await asyncio.sleep(0.1)
     database.away.clear()
-    told = await asyncio.wait_for(begun_again, 5)
+    result = await asyncio.wait_for(begun_again, 5)
 
-    assert told.method == "gemini"
+    assert result.method == "gemini"
     assert len(adjudicator.asked) == 1
 
 
 async def test_out_of_time_an_answer_that_is_there_counts_although_it_is_not_stored_yet(impatient):
     adjudicator, database, asking = asking_while_away(limit_s=0.1)
-    told = await asyncio.wait_for(asking.adjudicated(disputed(), RunId("t", "j", 1)), 5)
-    assert told.method == "gemini"
+    result = await asyncio.wait_for(asking.adjudicated(disputed(), RunId("t", "j", 1)), 5)
+    assert result.method == "gemini"
     database.away.clear()
     await asking.paid.settled(RunId("t", "j", 1))
 
@@ -363,7 +367,7 @@ async def test_an_answer_that_comes_late_is_stored_for_the_next_who_asks(impatie
     assert len(adjudicator.asked) == 1
 
 
-async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
+async def test_stopping_waits_for_answers_within_a_grace_period(impatient):
     _, _, asking = asking_while_away()
     await asked_and_cancelled(asking)
     began = asyncio.get_running_loop().time()
@@ -372,7 +376,7 @@ async def test_who_stops_gives_answers_a_grace_and_no_more(impatient):
     assert 0.5 < asyncio.get_running_loop().time() - began < 2
 
 
-async def test_when_too_many_answers_wait_to_be_stored_nobody_is_asked(impatient):
+async def test_when_too_many_answers_wait_to_be_stored_no_request_is_made(impatient):
     adjudicator, database, asking = asking_while_away(paid=paid_calls.PaidCalls(limit=1))
     first = asyncio.create_task(asking.adjudicated(disputed(), RunId("t", "j", 1)))
     await asyncio.sleep(0.1)

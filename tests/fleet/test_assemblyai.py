@@ -1,6 +1,4 @@
-"""The fleet in memory with AssemblyAI in it, the vendor's SDK and all: whatever is lost on the way, a recording is paid
-for once a run.
-"""
+"""The fleet in memory with AssemblyAI and its SDK: whatever is lost, a recording is charged once a run."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ from agents.stages.asr_requests import remote
 from schemas.envelope import decode
 from schemas.errors import RateLimited, Unavailable
 from schemas.events.job import JobReprocess
-from tests.fleet.conftest import J, Story
+from tests.fleet.conftest import JOB, Scenario
 from tests.servers.assemblyai import Server, Switches
 
 DATA = Path(__file__).parents[1] / "data"
@@ -35,16 +33,16 @@ TOPIC = f"asr.requests.{NAME}"
 
 
 @dataclass
-class Told:
+class VendorCase:
     """A story and the provider in it."""
 
-    story: Story
+    scenario: Scenario
     server: Server
     recognizer: AssemblyAI
 
     @property
     def fleet(self):
-        return self.story.fleet
+        return self.scenario.fleet
 
     def charges(self):
         """How often each URL was charged."""
@@ -61,12 +59,12 @@ class Told:
 
     async def ends_well(self, *, charges=1):
         await self.fleet.run()
-        assert self.story.terminal() == [("persisted", J, 1)]
+        assert self.scenario.terminal() == [("persisted", JOB, 1)]
         assert sorted(self.charges().values()) == [1] * charges
 
 
 @pytest.fixture
-async def told(request, story, tmp_path):
+async def case(request, make_scenario, tmp_path):
     """A fleet whose only recognizer is AssemblyAI; it waits for days, or as many seconds as the parameter says."""
     deadline_s = getattr(request, "param", 5 * 86_400)
     server = Server(tmp_path / "ledger.jsonl")
@@ -74,67 +72,67 @@ async def told(request, story, tmp_path):
         recognizer = AssemblyAI(NAME, "key", str(running.make_url("/")), timeout_s=0.5)
         recognizer._list.apart_s = 0.0
         able = {NAME: frozenset({"diarize", "redact_pii"})}
-        it = Told(story(recognizer, deadline_s=deadline_s, abilities=able), server, recognizer)
+        it = VendorCase(make_scenario(recognizer, deadline_s=deadline_s, abilities=able), server, recognizer)
         yield it
         it.switch()
         await recognizer.close()
 
 
-def stage_of(told):
-    return next(stage for stage in told.fleet.stages if stage.name == f"transcribe.{NAME}")
+def stage_of(case):
+    return next(stage for stage in case.fleet.stages if stage.name == f"transcribe.{NAME}")
 
 
-async def steps_to(told, state, job=J):
+async def steps_to(case, state, job=JOB):
     """Run until the request is in this state, one event at a time; the newest record of the recognizer's topic."""
     for _ in range(100):
-        rows = await told.fleet.database.requests("t", job, 1)
+        rows = await case.fleet.database.requests("t", job, 1)
         if rows and (rows[0].state == state or (state == "uploaded" and rows[0].audio_url)):
-            return told.fleet.log[TOPIC][-1]
-        if not await told.fleet._one():
-            told.fleet.clock.advance(1)
-            told.fleet._relay()
+            return case.fleet.log[TOPIC][-1]
+        if not await case.fleet._one():
+            case.fleet.clock.advance(1)
+            case.fleet._relay()
     raise AssertionError(f"never {state}")
 
 
-async def test_a_recording_is_uploaded_submitted_and_polled(told):
-    await told.story.upload()
-    await told.ends_well()
+async def test_a_recording_is_uploaded_submitted_and_polled(case):
+    await case.scenario.upload()
+    await case.ends_well()
 
-    [row] = await told.fleet.database.requests("t", J, 1)
-    assert row.audio_url == told.server.ledger.charges[0]["audio_url"]
-    assert told.calls() == {"upload": 1, "submit": 1, "poll": 1}
-    assert told.fleet.database.transcripts["t", J, 1].text
+    [row] = await case.fleet.database.requests("t", JOB, 1)
+    assert row.audio_url == case.server.ledger.charges[0]["audio_url"]
+    assert case.calls() == {"upload": 1, "submit": 1, "poll": 1}
+    assert case.fleet.database.transcripts["t", JOB, 1].text
 
 
 async def test_a_recording_that_the_vendor_would_mishear_is_handed_over_as_it_is_decoded_here(
-    told, tmp_path, monkeypatch
+    case, tmp_path, monkeypatch
 ):
-    copy, upload = tmp_path / "sent", told.recognizer.upload
+    copy, upload = tmp_path / "sent", case.recognizer.upload
 
     async def kept(request, audio):
         copy.write_bytes(b"".join([piece async for piece in audio.stream()]))
         assert (request.content_type, await audio.url()) == ("audio/flac", None)
         return await upload(request, audio)
 
-    monkeypatch.setattr(told.recognizer, "upload", kept)
-    await told.story.upload(content=(DATA / "two-tracks.m4a").read_bytes())
-    await told.ends_well()
+    monkeypatch.setattr(case.recognizer, "upload", kept)
+    await case.scenario.upload(content=(DATA / "two-tracks.m4a").read_bytes())
+    await case.ends_well()
 
     sent, heard = (np.concatenate(list(decoded(path))) for path in (copy, DATA / "two-tracks.m4a"))
 
     assert probe(copy).format == "flac"
     assert np.abs(sent[: len(heard)] - heard).max() < 1e-3
-    assert "track 2 was heard" in told.fleet.database.transcripts["t", J, 1].reconciliation_notes[0]
+    assert "track 2 was heard" in case.fleet.database.transcripts["t", JOB, 1].reconciliation_notes[0]
 
 
-async def test_the_url_is_kept_before_it_is_submitted(told):
-    await told.story.upload()
-    await steps_to(told, "uploaded")
+async def test_the_url_is_kept_before_it_is_submitted(case):
+    await case.scenario.upload()
+    await steps_to(case, "uploaded")
 
-    [row] = await told.fleet.database.requests("t", J, 1)
+    [row] = await case.fleet.database.requests("t", JOB, 1)
     assert row.state == "waiting"
-    assert row.audio_at == told.fleet.clock()
-    assert told.charges() == {}
+    assert row.audio_at == case.fleet.clock()
+    assert case.charges() == {}
 
 
 @pytest.mark.parametrize(
@@ -157,249 +155,253 @@ async def test_the_url_is_kept_before_it_is_submitted(told):
     ],
     ids=str,
 )
-async def test_whatever_goes_wrong_it_is_charged_once_and_transcribed(told, switches):
-    told.switch(**switches)
-    await told.story.upload()
-    await told.ends_well()
+async def test_whatever_goes_wrong_it_is_charged_once_and_transcribed(case, switches):
+    case.switch(**switches)
+    await case.scenario.upload()
+    await case.ends_well()
 
 
-async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once(told):
-    told.switch(lose_answer=1, error_5xx=1, on=["find"])
-    await told.story.upload()
-    await told.ends_well()
+async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once(case):
+    case.switch(lose_answer=1, error_5xx=1, on=["find"])
+    await case.scenario.upload()
+    await case.ends_well()
 
-    assert told.calls()["submit"] == 1
-
-
-@pytest.mark.parametrize("told", [3600], indirect=True)
-async def test_a_provider_that_is_away_for_long_is_given_up_uncharged(told):
-    told.switch(error_5xx=True)
-    await told.story.upload()
-    await told.fleet.run()
-
-    assert told.story.terminal() == [("job.failed", J, 1)]
-    assert told.charges() == {}
+    assert case.calls()["submit"] == 1
 
 
-async def test_a_transcript_that_fails_there_fails_here_and_is_not_asked_again(told):
-    told.switch(fail=True)
-    await told.story.upload()
-    await told.fleet.run()
+@pytest.mark.parametrize("case", [3600], indirect=True)
+async def test_a_provider_that_is_away_for_long_is_given_up_uncharged(case):
+    case.switch(error_5xx=True)
+    await case.scenario.upload()
+    await case.fleet.run()
 
-    [failed] = told.fleet.events("job.failed")
+    assert case.scenario.terminal() == [("job.failed", JOB, 1)]
+    assert case.charges() == {}
+
+
+async def test_a_transcript_that_fails_there_fails_here_and_is_not_asked_again(case):
+    case.switch(fail=True)
+    await case.scenario.upload()
+    await case.fleet.run()
+
+    [failed] = case.fleet.events("job.failed")
     assert "unable to download" in failed["error"]
-    assert told.charges().total() == 1
+    assert case.charges().total() == 1
 
 
-async def test_every_event_delivered_again_a_day_later_is_not_charged_again(told):
-    await told.story.upload()
-    await told.ends_well()
-    told.fleet.clock.advance(86_400)
-    for records in list(told.fleet.log.values()):
+async def test_every_event_delivered_again_a_day_later_is_not_charged_again(case):
+    await case.scenario.upload()
+    await case.ends_well()
+    case.fleet.clock.advance(86_400)
+    for records in list(case.fleet.log.values()):
         for record in list(records):
-            told.fleet.deliver_again(record)
+            case.fleet.deliver_again(record)
 
-    await told.ends_well()
+    await case.ends_well()
 
 
-async def test_an_event_redelivered_a_day_after_its_worker_died_finds_what_was_asked(told):
+async def test_an_event_redelivered_a_day_after_its_worker_died_finds_what_was_asked(case):
     """The worker died after the submission, before it was committed; nobody came for a day."""
-    await told.story.upload()
-    record = await steps_to(told, "uploaded")
-    await step(stage_of(told), record)
-    assert told.charges().total() == 1
-    told.fleet.clock.advance(86_400)
-    told.fleet.deliver_again(record)
+    await case.scenario.upload()
+    record = await steps_to(case, "uploaded")
+    await step(stage_of(case), record)
+    assert case.charges().total() == 1
+    case.fleet.clock.advance(86_400)
+    case.fleet.deliver_again(record)
 
-    await told.ends_well()
-    assert told.calls()["upload"] == 1
+    await case.ends_well()
+    assert case.calls()["upload"] == 1
 
 
-async def test_a_url_that_has_grown_old_is_replaced_before_anything_is_asked_with_it(told):
-    await told.story.upload()
-    record = await steps_to(told, "uploaded")
-    [before] = await told.fleet.database.requests("t", J, 1)
-    told.fleet.clock.advance(remote.STALE.total_seconds() + 1)
-    told.fleet.deliver_again(record)
-    await told.ends_well()
-    [after] = await told.fleet.database.requests("t", J, 1)
+async def test_a_url_that_has_grown_old_is_replaced_before_anything_is_asked_with_it(case):
+    await case.scenario.upload()
+    record = await steps_to(case, "uploaded")
+    [before] = await case.fleet.database.requests("t", JOB, 1)
+    case.fleet.clock.advance(remote.STALE.total_seconds() + 1)
+    case.fleet.deliver_again(record)
+    await case.ends_well()
+    [after] = await case.fleet.database.requests("t", JOB, 1)
 
     assert before.audio_url != after.audio_url
-    assert list(told.charges()) == [after.audio_url]
+    assert list(case.charges()) == [after.audio_url]
 
 
-async def test_two_workers_with_one_event_submit_once(told):
-    await told.story.upload()
-    record = await steps_to(told, "uploaded")
-    one, two = await asyncio.gather(*(step(stage_of(told), record) for _ in range(2)))
-    await told.fleet.database.commit([one])
-    await told.fleet.database.commit([two])
+async def test_two_workers_with_one_event_submit_once(case):
+    await case.scenario.upload()
+    record = await steps_to(case, "uploaded")
+    one, two = await asyncio.gather(*(step(stage_of(case), record) for _ in range(2)))
+    await case.fleet.database.commit([one])
+    await case.fleet.database.commit([two])
 
-    await told.ends_well()
-    assert told.calls()["submit"] == 1
-
-
-async def test_two_workers_that_upload_agree_on_one_url(told):
-    await told.story.upload()
-    record = await steps_to(told, "waiting")
-    one, two = await asyncio.gather(*(step(stage_of(told), record) for _ in range(2)))
-    await told.fleet.database.commit([one])
-    await told.fleet.database.commit([two])
-
-    await told.ends_well()
-    assert told.calls()["submit"] == 1
+    await case.ends_well()
+    assert case.calls()["submit"] == 1
 
 
-async def test_a_long_upload_goes_on_outside_its_event_and_is_not_begun_again(told, monkeypatch):
+async def test_two_workers_that_upload_agree_on_one_url(case):
+    await case.scenario.upload()
+    record = await steps_to(case, "waiting")
+    one, two = await asyncio.gather(*(step(stage_of(case), record) for _ in range(2)))
+    await case.fleet.database.commit([one])
+    await case.fleet.database.commit([two])
+
+    await case.ends_well()
+    assert case.calls()["submit"] == 1
+
+
+async def test_a_long_upload_goes_on_outside_its_event_and_is_not_begun_again(case, monkeypatch):
     monkeypatch.setattr(remote, "WAIT_S", 0.05)
     received = asyncio.Event()
-    upload = told.recognizer.upload
+    upload = case.recognizer.upload
 
     async def slow(request, audio):
         await received.wait()
         return await upload(request, audio)
 
-    monkeypatch.setattr(told.recognizer, "upload", slow)
-    await told.story.upload()
+    monkeypatch.setattr(case.recognizer, "upload", slow)
+    await case.scenario.upload()
     asyncio.get_running_loop().call_later(0.4, received.set)
-    await told.ends_well()
+    await case.ends_well()
 
-    assert told.calls()["upload"] == 1
-    assert len(told.fleet.log[TOPIC]) >= 3
+    assert case.calls()["upload"] == 1
+    assert len(case.fleet.log[TOPIC]) >= 3
 
 
-async def test_an_upload_whose_worker_died_is_taken_over(told, monkeypatch):
+async def test_an_upload_whose_worker_died_is_taken_over(case, monkeypatch):
     """Its lease runs out; until then nobody else begins another long upload."""
     monkeypatch.setattr(remote, "WAIT_S", 0.05)
-    database = told.fleet.database
+    database = case.fleet.database
     dead = LeasedTasks(database, "dead", limit=1)
     hung = replace(
-        stage_of(told),
+        stage_of(case),
         handle=transcribe.Transcribe(
-            told.recognizer, database, told.story.store, dead, ProviderLimiter(told.story.fleet.database, "assemblyai")
+            case.recognizer,
+            database,
+            case.scenario.store,
+            dead,
+            ProviderLimiter(case.scenario.fleet.database, "assemblyai"),
         ).handle,
     )
-    await told.story.upload()
-    record = await steps_to(told, "waiting")
-    told.switch(stall=True, on=["upload"])
+    await case.scenario.upload()
+    record = await steps_to(case, "waiting")
+    case.switch(stall=True, on=["upload"])
     await step(hung, record)
     for piece in list(dead._tasks.values()):
         piece.task.cancel()
-    told.switch()
-    told.fleet.deliver_again(record)
+    case.switch()
+    case.fleet.deliver_again(record)
 
-    await told.ends_well()
+    await case.ends_well()
     await dead.close()
 
 
-async def test_uploads_wait_for_a_pause_as_all_calls_do(told):
-    await told.story.limiters[NAME].failed(RateLimited("not so fast", retry_after=300))
-    await told.story.upload()
-    await told.fleet.run(until=timedelta(seconds=290))
+async def test_uploads_wait_for_a_pause_as_all_calls_do(case):
+    await case.scenario.limiters[NAME].failed(RateLimited("not so fast", retry_after=300))
+    await case.scenario.upload()
+    await case.fleet.run(until=timedelta(seconds=290))
 
-    assert told.calls() == {}
-    await told.ends_well()
-    assert told.calls() == {"upload": 1, "submit": 1, "poll": 1}
+    assert case.calls() == {}
+    await case.ends_well()
+    assert case.calls() == {"upload": 1, "submit": 1, "poll": 1}
 
 
 FIRST = "4711ca11-0000-4000-8000-000000000001"
 
 
-async def test_an_upload_that_is_refused_makes_everybody_pause(told):
-    told.switch(refuse_429=1, retry_after_s=300, on=["upload"])
-    await told.story.upload(FIRST)
-    await steps_to(told, "waiting", job=FIRST)
-    await told.fleet.run(until=timedelta(seconds=1))
-    await told.story.upload("second")
-    await told.fleet.run(until=timedelta(seconds=290))
+async def test_an_upload_that_is_refused_makes_everybody_pause(case):
+    case.switch(refuse_429=1, retry_after_s=300, on=["upload"])
+    await case.scenario.upload(FIRST)
+    await steps_to(case, "waiting", job=FIRST)
+    await case.fleet.run(until=timedelta(seconds=1))
+    await case.scenario.upload("second")
+    await case.fleet.run(until=timedelta(seconds=290))
 
-    assert told.calls() == {"upload": 1}
-    await told.fleet.run()
-    assert sorted(told.charges().values()) == [1, 1]
+    assert case.calls() == {"upload": 1}
+    await case.fleet.run()
+    assert sorted(case.charges().values()) == [1, 1]
 
 
-async def test_an_upload_counts_in_the_rate(told):
-    told.story.limiters[NAME].interval_s = 0.5
+async def test_an_upload_counts_in_the_rate(case):
+    case.scenario.limiters[NAME].interval_s = 0.5
     for number in range(3):
-        await told.story.upload(f"j{number}")
-    await told.fleet.run()
-    uploads = [at for at, call in told.server.arrivals if call == "upload"]
+        await case.scenario.upload(f"j{number}")
+    await case.fleet.run()
+    uploads = [at for at, call in case.server.arrivals if call == "upload"]
 
     assert len(uploads) == 3
     assert all(later - earlier >= 0.4 for earlier, later in pairwise(uploads))
-    assert len(told.story.terminal()) == 3
+    assert len(case.scenario.terminal()) == 3
 
 
-async def test_a_request_that_was_refused_is_made_again_without_being_looked_for(told):
-    told.switch(refuse_429=1, on=["submit"])
-    await told.story.upload()
-    await told.ends_well()
+async def test_a_request_that_was_refused_is_made_again_without_being_looked_for(case):
+    case.switch(refuse_429=1, on=["submit"])
+    await case.scenario.upload()
+    await case.ends_well()
 
-    assert told.calls() == {"upload": 1, "submit": 2, "poll": 1}
+    assert case.calls() == {"upload": 1, "submit": 2, "poll": 1}
 
 
-async def test_our_own_store_being_away_is_waited_for(told, monkeypatch):
-    await told.story.upload()
-    record = await steps_to(told, "waiting")
+async def test_our_own_store_being_away_is_waited_for(case, monkeypatch):
+    await case.scenario.upload()
+    record = await steps_to(case, "waiting")
 
     async def away(*_):
         raise Unavailable("the store is away")
         yield b""
 
     with monkeypatch.context() as patch:
-        patch.setattr(told.story.store, "stream", away)
+        patch.setattr(case.scenario.store, "stream", away)
         with pytest.raises(Unavailable):
-            await step(stage_of(told), record)
+            await step(stage_of(case), record)
 
-    await told.ends_well()
-
-
-async def test_a_second_run_is_asked_and_charged_anew(told):
-    told.switch(fail=True)
-    await told.story.upload()
-    await told.fleet.run()
-    told.switch()
-    again = JobReprocess(tenant_id="t", job_id=J, run=2)
-    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
-    await told.fleet.run()
-
-    assert told.story.terminal() == [("persisted", J, 2), ("job.failed", J, 1)]
-    assert list(told.charges().values()) == [1, 1]
+    await case.ends_well()
 
 
-async def test_a_callback_brings_the_next_look_forward(told):
+async def test_a_second_run_is_asked_and_charged_anew(case):
+    case.switch(fail=True)
+    await case.scenario.upload()
+    await case.fleet.run()
+    case.switch()
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=2)
+    case.fleet.publish("intake.due", again, JOB.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await case.fleet.run()
+
+    assert case.scenario.terminal() == [("persisted", JOB, 2), ("job.failed", JOB, 1)]
+    assert list(case.charges().values()) == [1, 1]
+
+
+async def test_a_callback_brings_the_next_look_forward(case):
     """Looks are a minute apart when the provider calls; a call makes the next one due at once."""
-    told.recognizer._callback = Callback("http://127.0.0.1:9/", "X-Token", "t")
-    told.switch(delay_s=0.3)
-    await told.story.upload()
-    await steps_to(told, "submitted")
-    await told.fleet.run(until=timedelta(seconds=10))
-    began, polls = told.fleet.clock(), told.calls()["poll"]
+    case.recognizer._callback = Callback("http://127.0.0.1:9/", "X-Token", "t")
+    case.switch(delay_s=0.3)
+    await case.scenario.upload()
+    await steps_to(case, "submitted")
+    await case.fleet.run(until=timedelta(seconds=10))
+    began, polls = case.fleet.clock(), case.calls()["poll"]
     await asyncio.sleep(0.3)
-    id = told.server.ledger.charges[0]["id"]
+    id = case.server.ledger.charges[0]["id"]
 
-    assert await told.fleet.database.expedite_poll(NAME, id)
-    await told.ends_well()
-    ended = told.fleet.log["persisted"][0].timestamp_ms / 1000
+    assert await case.fleet.database.expedite_poll(NAME, id)
+    await case.ends_well()
+    ended = case.fleet.log["persisted"][0].timestamp_ms / 1000
     assert ended - began.timestamp() < 1
-    assert told.calls()["poll"] == polls + 1
+    assert case.calls()["poll"] == polls + 1
 
 
-async def test_options_of_the_upload_reach_the_provider(told):
-    await told.story.upload(language="en-US", options={"diarize": True, "redact_pii": True})
-    await told.ends_well()
+async def test_options_of_the_upload_reach_the_provider(case):
+    await case.scenario.upload(language="en-US", options={"diarize": True, "redact_pii": True})
+    await case.ends_well()
 
-    wish = told.server.ledger.charges[0]["wish"]
+    wish = case.server.ledger.charges[0]["wish"]
     assert (wish["language_code"], wish["speaker_labels"], wish["redact_pii"]) == ("en_us", True, True)
 
 
-async def test_no_url_is_on_the_stream(told):
-    await told.story.upload()
-    await told.ends_well()
-    url = told.server.ledger.charges[0]["audio_url"].encode()
+async def test_no_url_is_on_the_stream(case):
+    await case.scenario.upload()
+    await case.ends_well()
+    url = case.server.ledger.charges[0]["audio_url"].encode()
 
-    for records in told.fleet.log.values():
+    for records in case.fleet.log.values():
         for record in records:
             assert url not in (record.value or b"")
             if record.topic == TOPIC:
-                assert decode(record, stage_of(told).topics)
+                assert decode(record, stage_of(case).topics)

@@ -1,5 +1,5 @@
-"""A recognizer that bills piece by piece among the others: what it may cost when things go wrong, and what it never
-costs twice.
+"""A recognizer that bills chunk by chunk, beside others: the cost of failures, and chunks that are never charged
+twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agents.asr.response_cache import StoredResponses
 from schemas.errors import RateLimited, Unavailable
 from schemas.events.job import JobReprocess
 from sinks.blobs.memory import MemoryStore
-from tests.fleet.conftest import J, Speaker, recording
+from tests.fleet.conftest import JOB, FakeRecognizer, recording
 from tests.servers.google_speech import Server, Switches, bursts, serving
 
 
@@ -30,74 +30,74 @@ async def server(tmp_path):
     server.ledger.close()
 
 
-async def test_its_transcript_is_reconciled_with_the_others(server, story):
-    told = story(server[1], Speaker("a"))
-    await told.upload(content=recording(3))
-    await told.fleet.run()
+async def test_its_transcript_is_reconciled_with_the_others(server, make_scenario):
+    scenario = make_scenario(server[1], FakeRecognizer("a"))
+    await scenario.upload(content=recording(3))
+    await scenario.fleet.run()
 
-    assert told.terminal() == [("persisted", J, 1)]
+    assert scenario.terminal() == [("persisted", JOB, 1)]
     assert set(server[0].charges().values()) == {1}
 
 
-async def test_a_second_run_is_not_billed_for_what_the_first_was_told(server, story):
+async def test_a_second_run_is_not_billed_for_answers_of_the_first(server, make_scenario):
     served, google = server
-    told = story(google)
+    scenario = make_scenario(google)
 
     def once(samples, rate):
         served.switches = Switches(forbidden=True)
         return bursts(samples, rate)
 
     served.hear = once
-    await told.upload(content=recording(130))
-    await told.fleet.run()
-    assert told.terminal() == [("job.failed", J, 1)]
+    await scenario.upload(content=recording(130))
+    await scenario.fleet.run()
+    assert scenario.terminal() == [("job.failed", JOB, 1)]
     told_already = served.charges().total()
 
     served.hear, served.switches = bursts, Switches()
-    again = JobReprocess(tenant_id="t", job_id=J, run=2)
-    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
-    await told.fleet.run()
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=2)
+    scenario.fleet.publish("intake.due", again, JOB.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await scenario.fleet.run()
 
-    assert ("persisted", J, 2) in told.terminal()
+    assert ("persisted", JOB, 2) in scenario.terminal()
     assert 0 < told_already < served.charges().total()
     assert set(served.charges().values()) == {1}
 
 
-async def test_answers_that_are_lost_for_ever_are_not_paid_for_for_ever(server, story):
+async def test_answers_that_are_lost_for_ever_are_not_paid_for_for_ever(server, make_scenario):
     server[0].switches = Switches(lose_answer=True, delay_s=2.5)  # longer than one look
-    told = story(server[1], Speaker("a"))
-    await told.upload(content=recording(3))
-    await told.fleet.run()
+    scenario = make_scenario(server[1], FakeRecognizer("a"))
+    await scenario.upload(content=recording(3))
+    await scenario.fleet.run()
 
-    assert told.terminal() == [("persisted", J, 1)]
+    assert scenario.terminal() == [("persisted", JOB, 1)]
     assert list(server[0].charges().values()) == [4]  # the first time, and three retries
 
 
-async def test_with_one_place_one_recording_is_with_it_and_the_others_queue(server, story):
-    told = story(server[1], slots={"google": 1})
+async def test_with_one_slot_one_recording_is_submitted_and_the_others_queue(server, make_scenario):
+    scenario = make_scenario(server[1], slots={"google": 1})
     heard: list[str] = []
 
     async def look():
         """What holds a place, before every event."""
-        await told.limiters["google"].refresh()
-        assert told.limiters["google"].traffic.under_way <= 1
+        await scenario.limiters["google"].refresh()
+        assert scenario.limiters["google"].traffic.under_way <= 1
 
     for number in range(3):
-        await told.upload(f"j{number}", content=recording(3))
+        await scenario.upload(f"j{number}", content=recording(3))
     for _ in range(100):
         await look()
-        await told.fleet.run(until=timedelta(seconds=0.5))
-        told.fleet.clock.advance(1)
-        heard += [e["reference"] for e in told.fleet.events("asr.results") if e["reference"] not in heard]
+        await scenario.fleet.run(until=timedelta(seconds=0.5))
+        scenario.fleet.clock.advance(1)
+        heard += [e["reference"] for e in scenario.fleet.events("asr.results") if e["reference"] not in heard]
 
     assert heard == ["j0", "j1", "j2"]  # the oldest first
     assert server[0].charges().total() == 3
 
 
-async def test_a_long_pause_is_for_everybody_and_is_no_try(server, story):
+async def test_a_long_pause_is_for_everybody_and_is_no_try(server, make_scenario):
     """Refused for much longer than three tries take: nobody calls within a pause, and what was heard is kept."""
     served, google = server
-    told = story(google, deadline_s=86_400)
+    scenario = make_scenario(google, deadline_s=86_400)
 
     def first(samples, rate):
         served.switches = Switches(refuse_429=6, retry_after_s=300)
@@ -105,12 +105,12 @@ async def test_a_long_pause_is_for_everybody_and_is_no_try(server, story):
         return bursts(samples, rate)
 
     served.hear = first
-    await told.upload("long", content=recording(130))
-    await told.upload("short", content=recording(3))
-    began = told.fleet.clock()
-    await told.fleet.run()
+    await scenario.upload("long", content=recording(130))
+    await scenario.upload("short", content=recording(3))
+    began = scenario.fleet.clock()
+    await scenario.fleet.run()
 
-    ends = zip(told.fleet.events("persisted"), told.fleet.log["persisted"], strict=True)
+    ends = zip(scenario.fleet.events("persisted"), scenario.fleet.log["persisted"], strict=True)
     ended = {event["reference"]: record.timestamp_ms / 1000 - began.timestamp() for event, record in ends}
     assert set(ended) == {"long", "short"}
     assert ended["long"] >= 6 * 300
@@ -118,16 +118,16 @@ async def test_a_long_pause_is_for_everybody_and_is_no_try(server, story):
     assert len(served.arrivals) == served.charges().total() + 6  # a call a pause, and none to hear what was heard
 
 
-async def test_a_recording_is_not_begun_within_a_pause(server, story):
-    told = story(server[1])
-    await told.limiters["google"].failed(RateLimited("not so fast", retry_after=500))
-    await told.upload(content=recording(3))
-    await told.fleet.run(until=timedelta(seconds=400))
+async def test_a_recording_is_not_begun_within_a_pause(server, make_scenario):
+    scenario = make_scenario(server[1])
+    await scenario.limiters["google"].failed(RateLimited("not so fast", retry_after=500))
+    await scenario.upload(content=recording(3))
+    await scenario.fleet.run(until=timedelta(seconds=400))
 
     assert server[0].arrivals == []
-    assert not told.fleet.log["asr.results"]
-    await told.fleet.run()
-    assert told.terminal() == [("persisted", J, 1)]
+    assert not scenario.fleet.log["asr.results"]
+    await scenario.fleet.run()
+    assert scenario.terminal() == [("persisted", JOB, 1)]
 
 
 class Away(MemoryStore):

@@ -1,4 +1,4 @@
-"""Who is next when many wait: by priority, then tenants in turn, then age; and a flood can be cancelled."""
+"""The order of waiting uploads: by priority, then tenants in turn, then age; and a flood can be cancelled."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def flood():
         await work.close()
 
 
-async def test_a_flood_waits_as_rows_and_leaves_places_for_fetching_to_others(flood):
+async def test_a_flood_waits_as_rows_and_leaves_slots_for_fetching_to_others(flood):
     flood.upload("a", 300)
     flood.upload("b", 8, priority=9)
     flood.upload("c", 1)

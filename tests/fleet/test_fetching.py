@@ -1,5 +1,5 @@
-"""Recordings whose host does not deliver at once: tried over minutes, told meanwhile, given up with how long it was
-tried.
+"""Recordings whose host does not deliver at once: retried for minutes, reported meanwhile, and failed with the
+duration.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agents.stages import intake, registry
 from schemas.envelope import Record, decode
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
-from tests.fleet.conftest import J, Speaker, recording
+from tests.fleet.conftest import JOB, FakeRecognizer, recording
 from tests.servers.hosts import raw, serving
 
 LOOPBACK = frozenset({"127.0.0.1"})
@@ -26,8 +26,8 @@ LOOPBACK = frozenset({"127.0.0.1"})
 class Host:
     """Answers with a recording after a number of seconds of the fleet's time, and with something else until then."""
 
-    def __init__(self, told, seconds, status, **headers):
-        self._clock = told.fleet.clock
+    def __init__(self, scenario, seconds, status, **headers):
+        self._clock = scenario.fleet.clock
         self._began = self._clock()
         self._seconds, self._status, self._headers = seconds, status, headers
         #: Seconds after the beginning at which it was asked.
@@ -42,8 +42,8 @@ class Host:
         return web.Response(body=recording())
 
 
-def steps(told):
-    return [status["steps"]["intake"] for status in told.fleet.events("job.status") if "intake" in status["steps"]]
+def steps(scenario):
+    return [status["steps"]["intake"] for status in scenario.fleet.events("job.status") if "intake" in status["steps"]]
 
 
 @pytest.mark.parametrize(
@@ -57,18 +57,18 @@ def steps(told):
         (900, 503, {"Retry_After": "600"}),
     ],
 )
-async def test_a_host_that_delivers_after_a_while_is_waited_for(story, seconds, status, headers):
-    told = story(Speaker("a"), allow_hosts=LOOPBACK)
-    host = Host(told, seconds, status, **headers)
+async def test_a_host_that_delivers_after_a_while_is_waited_for(make_scenario, seconds, status, headers):
+    scenario = make_scenario(FakeRecognizer("a"), allow_hosts=LOOPBACK)
+    host = Host(scenario, seconds, status, **headers)
     async with serving(host.answer) as base:
-        await told.upload(audio_uri=f"{base}/call.wav")
-        await told.fleet.run()
+        await scenario.upload(audio_uri=f"{base}/call.wav")
+        await scenario.fleet.run()
 
-    assert told.terminal() == [("persisted", J, 1)]
-    retrying = [step for step in steps(told) if step["state"] == "retrying"]
+    assert scenario.terminal() == [("persisted", JOB, 1)]
+    retrying = [step for step in steps(scenario) if step["state"] == "retrying"]
     assert [step["attempts"] for step in retrying] == list(range(1, len(host.asked)))
     assert all(step["error"] == f"audio_uri: 127.0.0.1 answered {status}" for step in retrying)
-    assert [step["state"] for step in steps(told)][-1] == "done"
+    assert [step["state"] for step in steps(scenario)][-1] == "done"
     asked = float(headers.get("Retry_After", 0))
     assert all(later - earlier >= asked for earlier, later in zip(host.asked, host.asked[1:], strict=False))
 
@@ -82,35 +82,35 @@ async def test_a_host_that_delivers_after_a_while_is_waited_for(story, seconds, 
         (503, {"Retry_After": "86400"}, r"; tried 2 times in 60 minutes$", (3600, 3600)),
     ],
 )
-async def test_a_host_that_never_delivers_is_given_up_after_minutes(story, status, headers, tried, seconds):
-    told = story(Speaker("a"), allow_hosts=LOOPBACK)
-    host = Host(told, 1e9, status, **headers)
+async def test_a_host_that_never_delivers_is_given_up_after_minutes(make_scenario, status, headers, tried, seconds):
+    scenario = make_scenario(FakeRecognizer("a"), allow_hosts=LOOPBACK)
+    host = Host(scenario, 1e9, status, **headers)
     async with serving(host.answer) as base:
-        await told.upload(audio_uri=f"{base}/call.wav")
-        await told.fleet.run()
+        await scenario.upload(audio_uri=f"{base}/call.wav")
+        await scenario.fleet.run()
 
-    [failed] = told.fleet.events("job.failed")
-    assert told.terminal() == [("job.failed", J, 1)]
+    [failed] = scenario.fleet.events("job.failed")
+    assert scenario.terminal() == [("job.failed", JOB, 1)]
     assert failed["error"].startswith(f"audio_uri: 127.0.0.1 answered {status}; ")
     assert (failed["code"], failed["attempts"]) == ("retries_exhausted", len(host.asked))
     assert re.search(tried, failed["error"])
     assert seconds[0] <= host.asked[-1] <= seconds[1]
-    assert len(told.fleet.log["intake.due.dlq"]) == 1
+    assert len(scenario.fleet.log["intake.due.dlq"]) == 1
 
 
 @pytest.mark.parametrize(
     "uri", ["https://[", "https://@/", "https://[::1%25a%25b]", f"https://{'a' * 300}/", "https://h:0"]
 )
-async def test_a_url_that_is_none_fails_its_job_at_once(story, uri):
-    told = story(Speaker("a"))
-    began = told.fleet.clock()
-    await told.upload(audio_uri=uri)
-    await told.fleet.run()
+async def test_a_url_that_is_none_fails_its_job_at_once(make_scenario, uri):
+    scenario = make_scenario(FakeRecognizer("a"))
+    began = scenario.fleet.clock()
+    await scenario.upload(audio_uri=uri)
+    await scenario.fleet.run()
 
-    [failed] = told.fleet.events("job.failed")
+    [failed] = scenario.fleet.events("job.failed")
     assert (failed["code"], failed["attempts"]) == ("refused_location", 1)
     assert failed["error"].startswith("audio_uri: ")
-    assert told.fleet.log["job.failed"][0].timestamp_ms / 1000 == pytest.approx(began.timestamp(), abs=1)
+    assert scenario.fleet.log["job.failed"][0].timestamp_ms / 1000 == pytest.approx(began.timestamp(), abs=1)
 
 
 def job(number: int) -> str:
@@ -125,7 +125,7 @@ def uploaded(number: int, tenant: str, uri: str):
 
 
 @pytest.mark.parametrize("tenants", [1, 5])
-async def test_uploads_that_drip_leave_places_to_other_tenants(probe_pool, monkeypatch, tenants):
+async def test_uploads_that_drip_leave_slots_to_other_tenants(probe_pool, monkeypatch, tenants):
     """70 recordings from a host that sends a byte every 20 s; another tenant's, from another host, at once."""
     database, store = MemoryDatabase(), MemoryStore()
     audio_source = AudioSource(store, probe_pool, (), frozenset({"127.0.0.1", "localhost"}))
@@ -153,7 +153,7 @@ async def test_uploads_that_drip_leave_places_to_other_tenants(probe_pool, monke
     assert sum(held) == 32  # of the host's share, whoever's they are
 
 
-async def test_no_share_holds_more_places_than_are_free_beside_it():
+async def test_no_share_holds_more_slots_than_are_free_beside_it():
     work, going = LeasedTasks(MemoryDatabase(), "test", limit=12), asyncio.Event()
 
     async def begun(number: int, *shares: str) -> bool:
@@ -168,7 +168,7 @@ async def test_no_share_holds_more_places_than_are_free_beside_it():
     await work.close()
 
 
-async def test_keys_that_ask_at_once_get_no_more_places_than_there_are():
+async def test_keys_that_ask_at_once_get_no_more_slots_than_there_are():
     work, going = LeasedTasks(MemoryDatabase(), "test", limit=2), asyncio.Event()
     await asyncio.gather(*(work.run(f"{n}", lambda _: going.wait(), 0) for n in range(40)))
 

@@ -1,5 +1,5 @@
-"""The fleet in memory with Google's batches in it, the vendor's SDK and all: whatever is lost on the way, a recording
-is paid for once a run, and nothing of it stays in the bucket.
+"""The fleet in memory with Google's batches and its SDK: whatever is lost, a recording is charged once a run, and no
+object stays in the bucket.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agents.runtime.stage import step
 from agents.stages.asr_requests import remote
 from schemas.events.job import JobReprocess
 from tests.contract.test_recognizers import batch
-from tests.fleet.conftest import J, Speaker, Story
+from tests.fleet.conftest import JOB, FakeRecognizer, Scenario
 from tests.servers import gcs
 from tests.servers.google_speech import Server, Switches, serving
 
@@ -26,17 +26,17 @@ TOPIC = f"asr.requests.{NAME}"
 
 
 @dataclass
-class Told:
+class VendorCase:
     """A story, and both servers in it."""
 
-    story: Story
+    scenario: Scenario
     server: Server
     storage: gcs.Server
     recognizer: GoogleBatch
 
     @property
     def fleet(self):
-        return self.story.fleet
+        return self.scenario.fleet
 
     @property
     def stage(self):
@@ -49,7 +49,7 @@ class Told:
     async def steps_to(self, state):
         """Run until the request is in this state, one event at a time; the newest record of the recognizer's topic."""
         for _ in range(100):
-            rows = await self.fleet.database.requests("t", J, 1)
+            rows = await self.fleet.database.requests("t", JOB, 1)
             if rows and (rows[0].state == state or (state == "uploaded" and rows[0].audio_url)):
                 return self.fleet.log[TOPIC][-1]
             if not await self.fleet._one():
@@ -59,13 +59,13 @@ class Told:
 
     async def ends_well(self, *, left=0):
         await self.fleet.run()
-        assert self.story.terminal() == [("persisted", J, 1)]
+        assert self.scenario.terminal() == [("persisted", JOB, 1)]
         assert list(self.charges().values()) == [1]
         assert len(self.storage.objects) == left
 
 
 @pytest.fixture
-async def told(story, tmp_path):
+async def case(make_scenario, tmp_path):
     """A fleet whose only recognizer is Google's, by batches; it waits for days."""
     storage = gcs.Server(tmp_path)
     async with TestServer(storage.app()) as lent:
@@ -74,7 +74,9 @@ async def told(story, tmp_path):
         async with serving(server) as endpoint:
             recognizer = batch(endpoint, lending, timeout_s=5.0)
             able = {NAME: frozenset({"diarize"})}
-            it = Told(story(recognizer, deadline_s=5 * 86_400, abilities=able), server, storage, recognizer)
+            it = VendorCase(
+                make_scenario(recognizer, deadline_s=5 * 86_400, abilities=able), server, storage, recognizer
+            )
             recognizer._list.clock = lambda: it.fleet.clock().timestamp()
             recognizer._list.apart_s = 0.0
             yield it
@@ -82,24 +84,24 @@ async def told(story, tmp_path):
             storage.changed()
 
 
-async def test_a_recording_is_lent_asked_about_once_and_taken_back(told):
-    await told.story.upload()
-    await told.ends_well()
+async def test_a_recording_is_lent_asked_about_once_and_taken_back(case):
+    await case.scenario.upload()
+    await case.ends_well()
 
-    [row] = await told.fleet.database.requests("t", J, 1)
-    assert row.audio_url == told.server.ledger.charges[0]["uri"]
-    assert row.provider_id == told.server.ledger.charges[0]["id"]
-    assert told.server.called == {"batch": 1, "get": 1}
-    assert told.fleet.database.transcripts["t", J, 1].text
+    [row] = await case.fleet.database.requests("t", JOB, 1)
+    assert row.audio_url == case.server.ledger.charges[0]["uri"]
+    assert row.provider_id == case.server.ledger.charges[0]["id"]
+    assert case.server.called == {"batch": 1, "get": 1}
+    assert case.fleet.database.transcripts["t", JOB, 1].text
 
 
-async def test_its_transcript_is_reconciled_with_the_others(told, story):
-    both = story(told.recognizer, Speaker("a"))
+async def test_its_transcript_is_reconciled_with_the_others(case, make_scenario):
+    both = make_scenario(case.recognizer, FakeRecognizer("a"))
     await both.upload()
     await both.fleet.run()
 
-    assert both.terminal() == [("persisted", J, 1)]
-    assert list(told.charges().values()) == [1]
+    assert both.terminal() == [("persisted", JOB, 1)]
+    assert list(case.charges().values()) == [1]
 
 
 @pytest.mark.parametrize(
@@ -119,122 +121,122 @@ async def test_its_transcript_is_reconciled_with_the_others(told, story):
     ],
     ids=str,
 )
-async def test_whatever_goes_wrong_it_is_charged_once_and_transcribed(told, speech, storage):
-    told.server.switches, told.storage.switches = Switches(**speech), gcs.Switches(**storage)
-    await told.story.upload()
-    await told.ends_well()
+async def test_whatever_goes_wrong_it_is_charged_once_and_transcribed(case, speech, storage):
+    case.server.switches, case.storage.switches = Switches(**speech), gcs.Switches(**storage)
+    await case.scenario.upload()
+    await case.ends_well()
 
 
-async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once(told):
-    told.server.switches = Switches(lose_answer=1, garbage=2, on=["list"])
-    await told.story.upload()
-    await told.ends_well()
+async def test_a_lost_answer_with_trouble_while_it_is_looked_for_is_charged_once(case):
+    case.server.switches = Switches(lose_answer=1, garbage=2, on=["list"])
+    await case.scenario.upload()
+    await case.ends_well()
 
-    assert told.server.called["batch"] == 1
-    assert told.server.called["list"] >= 3
+    assert case.server.called["batch"] == 1
+    assert case.server.called["list"] >= 3
 
 
-async def test_what_may_be_among_operations_that_do_not_say_what_they_are_about_is_parked(told):
-    told.server.switches = Switches(lose_answer=1, mute=True)
-    await told.story.upload()
-    await told.fleet.run(until=timedelta(hours=1))
-    [row] = await told.fleet.database.requests("t", J, 1)
+async def test_what_may_be_among_operations_that_do_not_say_what_they_are_about_is_parked(case):
+    case.server.switches = Switches(lose_answer=1, mute=True)
+    await case.scenario.upload()
+    await case.fleet.run(until=timedelta(hours=1))
+    [row] = await case.fleet.database.requests("t", JOB, 1)
 
     assert row.state == "parked"
     assert "do not say what they are about" in row.error
-    told.server.switches = Switches()
-    await told.ends_well()
+    case.server.switches = Switches()
+    await case.ends_well()
 
 
-async def test_an_answer_to_an_upload_that_was_lost_leaves_an_object_behind_and_no_charge(told):
-    told.storage.switches = gcs.Switches(lose_answer=1)
-    await told.story.upload()
-    await told.ends_well(left=1)
+async def test_an_answer_to_an_upload_that_was_lost_leaves_an_object_behind_and_no_charge(case):
+    case.storage.switches = gcs.Switches(lose_answer=1)
+    await case.scenario.upload()
+    await case.ends_well(left=1)
 
 
-async def test_a_request_that_fails_there_fails_here_and_is_not_asked_again(told):
-    told.server.switches = Switches(file_error=True)
-    await told.story.upload()
-    await told.fleet.run()
+async def test_a_request_that_fails_there_fails_here_and_is_not_asked_again(case):
+    case.server.switches = Switches(file_error=True)
+    await case.scenario.upload()
+    await case.fleet.run()
 
-    [failed] = told.fleet.events("job.failed")
+    [failed] = case.fleet.events("job.failed")
     assert "could not transcribe it" in failed["error"]
-    assert list(told.charges().values()) == [1]
-    assert told.storage.objects == {}
+    assert list(case.charges().values()) == [1]
+    assert case.storage.objects == {}
 
 
-async def test_an_operation_that_has_expired_is_not_asked_again(told):
-    told.server.switches = Switches(delay_s=3600)
-    await told.story.upload()
-    await told.steps_to("submitted")
-    told.server.switches = Switches(forgotten=True)
-    await told.fleet.run()
+async def test_an_operation_that_has_expired_is_not_asked_again(case):
+    case.server.switches = Switches(delay_s=3600)
+    await case.scenario.upload()
+    await case.steps_to("submitted")
+    case.server.switches = Switches(forgotten=True)
+    await case.fleet.run()
 
-    [failed] = told.fleet.events("job.failed")
+    [failed] = case.fleet.events("job.failed")
     assert "no longer has the operation" in failed["error"]
-    assert list(told.charges().values()) == [1]
+    assert list(case.charges().values()) == [1]
 
 
-async def test_an_event_redelivered_after_its_worker_died_finds_what_was_asked(told):
+async def test_an_event_redelivered_after_its_worker_died_finds_what_was_asked(case):
     """The worker died after the submission, before it was committed; the claim ran out meanwhile."""
-    await told.story.upload()
-    record = await told.steps_to("uploaded")
-    await step(told.stage, record)
-    assert told.charges().total() == 1
-    told.fleet.clock.advance(60)
-    told.fleet.deliver_again(record)
+    await case.scenario.upload()
+    record = await case.steps_to("uploaded")
+    await step(case.stage, record)
+    assert case.charges().total() == 1
+    case.fleet.clock.advance(60)
+    case.fleet.deliver_again(record)
 
-    await told.ends_well()
-    assert told.server.called["batch"] == 1
+    await case.ends_well()
+    assert case.server.called["batch"] == 1
 
 
-async def test_an_answer_that_was_read_and_not_stored_is_read_again(told):
+async def test_an_answer_that_was_read_and_not_stored_is_read_again(case):
     """The worker died between the poll, which deletes the object, and the commit."""
-    await told.story.upload()
-    record = await told.steps_to("submitted")
-    await step(told.stage, record)
-    assert told.storage.objects == {}
-    told.fleet.deliver_again(record)
+    await case.scenario.upload()
+    record = await case.steps_to("submitted")
+    await step(case.stage, record)
+    assert case.storage.objects == {}
+    case.fleet.deliver_again(record)
 
-    await told.ends_well()
-
-
-async def test_two_workers_with_one_event_submit_once(told):
-    await told.story.upload()
-    record = await told.steps_to("uploaded")
-    one, two = await asyncio.gather(*(step(told.stage, record) for _ in range(2)))
-    await told.fleet.database.commit([one])
-    await told.fleet.database.commit([two])
-
-    await told.ends_well()
-    assert told.server.called["batch"] == 1
+    await case.ends_well()
 
 
-async def test_an_object_that_has_lain_for_long_is_replaced_and_the_newer_one_asked_about(told):
-    await told.story.upload()
-    await told.steps_to("uploaded")
-    told.fleet.clock.advance(remote.STALE.total_seconds() + 1)
+async def test_two_workers_with_one_event_submit_once(case):
+    await case.scenario.upload()
+    record = await case.steps_to("uploaded")
+    one, two = await asyncio.gather(*(step(case.stage, record) for _ in range(2)))
+    await case.fleet.database.commit([one])
+    await case.fleet.database.commit([two])
 
-    await told.ends_well(left=1)
-
-
-async def test_a_second_run_is_asked_and_charged_anew(told):
-    told.server.switches = Switches(file_error=True)
-    await told.story.upload()
-    await told.fleet.run()
-    told.server.switches = Switches()
-    again = JobReprocess(tenant_id="t", job_id=J, run=2)
-    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
-    await told.fleet.run()
-
-    assert told.story.terminal() == [("persisted", J, 2), ("job.failed", J, 1)]
-    assert list(told.charges().values()) == [1, 1]
+    await case.ends_well()
+    assert case.server.called["batch"] == 1
 
 
-async def test_options_of_the_upload_reach_google(told):
-    await told.story.upload(language="en-GB", options={"diarize": True})
-    await told.ends_well()
+async def test_an_object_that_has_lain_for_long_is_replaced_and_the_newer_one_asked_about(case):
+    await case.scenario.upload()
+    await case.steps_to("uploaded")
+    case.fleet.clock.advance(remote.STALE.total_seconds() + 1)
 
-    asked = told.server.ledger.charges[0]["request"]
+    await case.ends_well(left=1)
+
+
+async def test_a_second_run_is_asked_and_charged_anew(case):
+    case.server.switches = Switches(file_error=True)
+    await case.scenario.upload()
+    await case.fleet.run()
+    case.server.switches = Switches()
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=2)
+    case.fleet.publish("intake.due", again, JOB.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await case.fleet.run()
+
+    assert case.scenario.terminal() == [("persisted", JOB, 2), ("job.failed", JOB, 1)]
+    assert list(case.charges().values()) == [1, 1]
+
+
+async def test_options_of_the_upload_reach_google(case):
+    await case.scenario.upload(language="en-GB", options={"diarize": True})
+    await case.ends_well()
+
+    asked = case.server.ledger.charges[0]["request"]
     assert '"en-GB"' in asked
     assert "diarizationConfig" in asked

@@ -1,20 +1,20 @@
-"""An upload's options are carried out, or refused with what to do: none is ignored."""
+"""Options of uploads are applied, or refused with a remedy; none is ignored."""
 
 import pytest
 
 from agents.fleet.environment import from_env
 from agents.fleet.recognizers import abilities
 from schemas.events.audio import AudioUploaded
-from tests.fleet.conftest import Speaker
+from tests.fleet.conftest import FakeRecognizer
 
 ALL = frozenset({"diarize", "redact_pii"})
 
 
-async def ended(told, **upload):
+async def ended(scenario, **upload):
     """The job's only terminal event: its topic and data."""
-    await told.upload(**upload)
-    await told.fleet.run()
-    [terminal] = [(topic, event) for topic in ("persisted", "job.failed") for event in told.fleet.events(topic)]
+    await scenario.upload(**upload)
+    await scenario.fleet.run()
+    [terminal] = [(topic, event) for topic in ("persisted", "job.failed") for event in scenario.fleet.events(topic)]
     return terminal
 
 
@@ -27,15 +27,15 @@ async def ended(told, **upload):
         ({"enrich": True}, {"a": ALL, "b": ALL}, "nothing is made of transcripts here"),
     ],
 )
-async def test_what_cannot_be_done_is_refused(story, options, able, reason):
-    told = story(Speaker("a"), Speaker("b"), abilities=able)
+async def test_what_cannot_be_done_is_refused(make_scenario, options, able, reason):
+    scenario = make_scenario(FakeRecognizer("a"), FakeRecognizer("b"), abilities=able)
 
-    topic, event = await ended(told, options=options)
+    topic, event = await ended(scenario, options=options)
 
     assert topic == "job.failed"
     assert reason in event["error"]
     assert event["code"] == "unsupported_option"
-    assert len(told.fleet.log["audio.uploaded.dlq"]) == 1
+    assert len(scenario.fleet.log["audio.uploaded.dlq"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ async def test_what_cannot_be_done_is_refused(story, options, able, reason):
         ({"redact_pii": True, "diarize": True}, {"a": ALL, "b": ALL}),
     ],
 )
-async def test_what_can_be_done_is_done(story, options, able):
-    topic, _ = await ended(story(Speaker("a"), Speaker("b"), abilities=able), options=options)
+async def test_what_can_be_done_is_done(make_scenario, options, able):
+    topic, _ = await ended(make_scenario(FakeRecognizer("a"), FakeRecognizer("b"), abilities=able), options=options)
 
     assert topic == "persisted"
 

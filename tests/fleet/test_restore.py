@@ -1,4 +1,4 @@
-"""What was read before a restore is read again, in any order, by stages whose database has forgotten all of it."""
+"""Events that are read again after a restore, in any order, by stages whose database has lost all of them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from tests.fleet.conftest import J, Speaker
+from tests.fleet.conftest import JOB, FakeRecognizer
 
 TOPICS = ("asr.requests.a", "asr.requests.b", "asr.results", "intake.due", "reconcile.due", "reconciled")
 
 
 @pytest.fixture
-async def restored(story):
+async def restored(make_scenario):
     """A fleet that has brought a job to its end, one with its blobs and an empty database, and the upload."""
-    first = story(Speaker("a"), Speaker("b"))
+    first = make_scenario(FakeRecognizer("a"), FakeRecognizer("b"))
     uploaded = await first.upload()
     await first.fleet.run()
-    second = story(Speaker("a", polls=1), Speaker("b", polls=1))
+    second = make_scenario(FakeRecognizer("a", polls=1), FakeRecognizer("b", polls=1))
     vars(second.store).update(vars(first.store))
     return first, second, uploaded
 
@@ -36,7 +36,7 @@ async def test_a_job_that_a_restore_has_taken_away_ends_again_as_it_did(restored
     await second.fleet.run()
 
     ended_as_before(first, second)
-    assert all(speaker.charges.total() <= 1 for speaker in second.speakers.values())
+    assert all(recognizer.charges.total() <= 1 for recognizer in second.recognizers.values())
 
 
 async def test_an_old_result_ends_no_run_that_waits_for_its_recognizers(restored):
@@ -48,13 +48,13 @@ async def test_an_old_result_ends_no_run_that_waits_for_its_recognizers(restored
     await second.fleet.run()
 
     ended_as_before(first, second)
-    assert all(speaker.charges.total() == 1 for speaker in second.speakers.values())
+    assert all(recognizer.charges.total() == 1 for recognizer in second.recognizers.values())
 
 
 def ended_as_before(first, second) -> None:
-    assert second.terminal() == first.terminal() == [("persisted", J, 1)]
+    assert second.terminal() == first.terminal() == [("persisted", JOB, 1)]
     assert _ids(second) == _ids(first)
 
 
-def _ids(told) -> list[str | None]:
-    return [record.header("ce_id") for record in told.fleet.log["persisted"]]
+def _ids(scenario) -> list[str | None]:
+    return [record.header("ce_id") for record in scenario.fleet.log["persisted"]]

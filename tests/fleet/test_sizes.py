@@ -1,4 +1,4 @@
-"""Uploads as large as they may be, and what becomes of the events that follow from them."""
+"""Uploads of the maximum size, and the events that follow from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agents.stages import intake, track
 from schemas.messages import largest, size_of
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
-from tests.fleet.conftest import J
+from tests.fleet.conftest import JOB
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def fleet(probe_pool):
 
 
 def upload(metadata: bytes) -> bytes:
-    data = {"tenant_id": "t", "job_id": J, "audio_uri": "http://127.0.0.1:9/x.wav", "filename": "x.wav"}
+    data = {"tenant_id": "t", "job_id": JOB, "audio_uri": "http://127.0.0.1:9/x.wav", "filename": "x.wav"}
     return orjson.dumps(data)[:-1] + b', "metadata": {"x": ' + metadata + b"}}"
 
 
@@ -49,5 +49,5 @@ async def test_a_large_upload_that_is_fetched_later_ends_like_any_other(fleet, m
     await fleet.run()
     everything = [record for records in fleet.log.values() for record in records if record.topic != "audio.uploaded"]
 
-    assert [(e["job_id"], e["code"]) for e in fleet.events("job.failed")] == [(J, code)]
+    assert [(e["job_id"], e["code"]) for e in fleet.events("job.failed")] == [(JOB, code)]
     assert all(size_of(record) <= largest(record.topic) for record in everything)

@@ -1,4 +1,4 @@
-"""Two tenants that use the same names at the same time; and what a producer may call its job."""
+"""Two tenants that use the same names at the same time; and valid references of a producer."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from schemas import blob_names, ids
 from schemas.errors import InvalidInput, Unavailable
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
-from tests.fleet.conftest import J, Speaker, recording
+from tests.fleet.conftest import JOB, FakeRecognizer, recording
 
 TENANTS = ("acme", "bolt")
-K = "4711ca11-0000-4000-8000-000000000001"
+OTHER_JOB = "4711ca11-0000-4000-8000-000000000001"
 
 
-async def uploaded(told, tenant, name=J, *, seconds=0.5, **more):
+async def uploaded(scenario, tenant, name=JOB, *, seconds=0.5, **more):
     """The recording of `seconds`, uploaded under this job id, or under none."""
-    return await told.upload(name, tenant, content=recording(seconds), **more)
+    return await scenario.upload(name, tenant, content=recording(seconds), **more)
 
 
-def letters(told):
+def letters(scenario):
     """Why uploads were refused."""
-    return [record.header("dlq-reason") for record in told.fleet.log["audio.uploaded.dlq"]]
+    return [record.header("dlq-reason") for record in scenario.fleet.log["audio.uploaded.dlq"]]
 
 
-def jobs(told):
+def jobs(scenario):
     """(tenant, job, reference) of all jobs, as their newest statuses say."""
-    newest = {(s["tenant_id"], s["job_id"]): s.get("reference") for s in told.fleet.events("job.status")}
+    newest = {(s["tenant_id"], s["job_id"]): s.get("reference") for s in scenario.fleet.events("job.status")}
     return {(*key, reference) for key, reference in newest.items()}
 
 
-@pytest.mark.parametrize("named", [{"job_id": J}, {"job_id": None, "reference": "call 17"}])
-async def test_two_tenants_with_one_name_have_a_job_each_with_its_own_recording(story, named):
+@pytest.mark.parametrize("named", [{"job_id": JOB}, {"job_id": None, "reference": "call 17"}])
+async def test_two_tenants_with_one_name_have_a_job_each_with_its_own_recording(make_scenario, named):
     """Uploaded, transcribed, announced, looked up and paid for at the same time, one event of each after the other."""
-    told = story(Speaker("a", polls=2), Speaker("b", lose_answer=True), slots={"a": 1})
+    scenario = make_scenario(FakeRecognizer("a", polls=2), FakeRecognizer("b", lose_answer=True), slots={"a": 1})
     for number, tenant in enumerate(TENANTS):
-        blob = await told.store.put(f"{tenant}/in/call.wav", recording(0.5 + number / 2), "audio/wav")
+        blob = await scenario.store.put(f"{tenant}/in/call.wav", recording(0.5 + number / 2), "audio/wav")
         data = {"tenant_id": tenant, "audio_uri": blob.uri, "filename": f"{tenant}.wav"} | named
-        told.fleet.publish("audio.uploaded", orjson.dumps(data), b"same key")
+        scenario.fleet.publish("audio.uploaded", orjson.dumps(data), b"same key")
     for _ in range(60):
-        await told.limiters["a"].refresh()
-        await told.fleet.run(until=timedelta(seconds=1))
-        told.fleet.clock.advance(1)
+        await scenario.limiters["a"].refresh()
+        await scenario.fleet.run(until=timedelta(seconds=1))
+        scenario.fleet.clock.advance(1)
 
-    done = {event["tenant_id"]: event for event in told.fleet.events("persisted")}
+    done = {event["tenant_id"]: event for event in scenario.fleet.events("persisted")}
     assert sorted(done) == ["acme", "bolt"]
-    assert len(told.fleet.events("persisted")) == 2
+    assert len(scenario.fleet.events("persisted")) == 2
     for number, tenant in enumerate(TENANTS):
         event = done[tenant]
         assert event["duration_seconds"] == 0.5 + number / 2
         assert event["filename"] == f"{tenant}.wav"
-        optimized = orjson.loads(await told.store.get(event["agent_optimized_uri"]))
+        optimized = orjson.loads(await scenario.store.get(event["agent_optimized_uri"]))
         assert (optimized["tenant_id"], optimized["metadata"]["filename"]) == (tenant, f"{tenant}.wav")
-        assert told.fleet.status(tenant, event["job_id"]).filename == f"{tenant}.wav"
-        used = [row for row in told.fleet.database.usage if row.tenant_id == tenant and row.unit == "requests"]
+        assert scenario.fleet.status(tenant, event["job_id"]).filename == f"{tenant}.wav"
+        used = [row for row in scenario.fleet.database.usage if row.tenant_id == tenant and row.unit == "requests"]
         assert sorted((row.job_id, row.provider) for row in used) == [(event["job_id"], p) for p in "ab"]
     # Each recording was paid for once by either recognizer; and no request served both tenants.
-    assert [sorted(s.charges.values()) for s in told.speakers.values()] == [[1, 1], [1, 1]]
-    assert not told.fleet.log["audio.uploaded.dlq"]
-    assert len(told.fleet.table) == 2
+    assert [sorted(s.charges.values()) for s in scenario.recognizers.values()] == [[1, 1], [1, 1]]
+    assert not scenario.fleet.log["audio.uploaded.dlq"]
+    assert len(scenario.fleet.table) == 2
 
 
 class Late(MemoryStore):
@@ -116,7 +116,7 @@ async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(probe_
     uploads = {}
     for tenant in (slow, *(other for other in TENANTS if other != slow)):
         blob = await store.put(f"{tenant}/in/call.wav", recording(lengths[tenant]), "audio/wav")
-        data = {"tenant_id": tenant, "job_id": J, "audio_uri": blob.uri, "filename": "call.wav"}
+        data = {"tenant_id": tenant, "job_id": JOB, "audio_uri": blob.uri, "filename": "call.wav"}
         uploads[tenant] = fleet.publish("audio.uploaded", orjson.dumps(data))
         await fleet.run(until=timedelta(seconds=0.5))
     store.arrived.set()
@@ -135,64 +135,64 @@ async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(probe_
     await audio_source.close()
 
     for tenant, seconds in lengths.items():
-        assert (await database.job(tenant, J)).duration_ms == round(seconds * 1000)
-        original = database.files[tenant, J, 1, "original"]
-        assert store.name(original.uri) == f"{tenant}/{J}/original.wav"
+        assert (await database.job(tenant, JOB)).duration_ms == round(seconds * 1000)
+        original = database.files[tenant, JOB, 1, "original"]
+        assert store.name(original.uri) == f"{tenant}/{JOB}/original.wav"
         assert await store.get(original.uri) == recording(seconds)
     assert not fleet.log["audio.uploaded.dlq"]
 
 
-async def test_the_deadline_the_sweep_and_a_new_run_of_one_tenants_job_leave_the_others_alone(story):
-    told = story(Speaker("a", text="fails"))
-    await uploaded(told, "acme")
-    await told.fleet.run()
-    told.speakers["a"].text = "hello there world"
-    await uploaded(told, "bolt")
-    await told.fleet.run()
-    await uploaded(told, "acme", headers=(("ce_replay", b"1"),))
-    await told.fleet.run()
+async def test_the_deadline_the_sweep_and_a_new_run_of_one_tenants_job_leave_the_others_alone(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a", text="fails"))
+    await uploaded(scenario, "acme")
+    await scenario.fleet.run()
+    scenario.recognizers["a"].text = "hello there world"
+    await uploaded(scenario, "bolt")
+    await scenario.fleet.run()
+    await uploaded(scenario, "acme", headers=(("ce_replay", b"1"),))
+    await scenario.fleet.run()
 
-    runs = [(e["tenant_id"], e["run"]) for e in told.fleet.events("persisted")]
+    runs = [(e["tenant_id"], e["run"]) for e in scenario.fleet.events("persisted")]
     assert runs == [("bolt", 1), ("acme", 2)]
-    assert [(e["tenant_id"], e["run"]) for e in told.fleet.events("job.failed")] == [("acme", 1)]
-    kept = {uri.split("/")[2] async for uri in told.store.list("") if "original" in uri}
+    assert [(e["tenant_id"], e["run"]) for e in scenario.fleet.events("job.failed")] == [("acme", 1)]
+    kept = {uri.split("/")[2] async for uri in scenario.store.list("") if "original" in uri}
     assert kept == {"acme", "bolt"}
 
 
-async def test_the_name_that_a_producer_gave_stands_on_every_event(story):
-    told = story(Speaker("a"))
+async def test_the_name_that_a_producer_gave_stands_on_every_event(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a"))
     reference = "Kundengespräch 2026/11/21 #17"
-    await told.upload(None, reference=reference, metadata={"campaign": "spring", "empty": None}, language="de")
-    await told.fleet.run()
+    await scenario.upload(None, reference=reference, metadata={"campaign": "spring", "empty": None}, language="de")
+    await scenario.fleet.run()
 
     for topic in ("job.status", "asr.results", "reconciled", "persisted"):
-        assert {event["reference"] for event in told.fleet.events(topic)} == {reference}
-    [done] = told.fleet.events("persisted")
+        assert {event["reference"] for event in scenario.fleet.events(topic)} == {reference}
+    [done] = scenario.fleet.events("persisted")
     assert UUID(done["job_id"]) == UUID(ids.job_of_reference("t", reference))
     assert done["metadata"] == {"campaign": "spring", "empty": None}
     assert (done["language"], done["filename"]) == ("en", "call.wav")
 
 
-async def test_metadata_that_are_too_large_for_an_event_are_in_the_file(story):
-    told = story(Speaker("a"))
-    await told.upload(metadata={"notes": "x" * 70_000})
-    await told.fleet.run()
-    [done] = told.fleet.events("persisted")
-    optimized = orjson.loads(await told.store.get(done["agent_optimized_uri"]))
+async def test_metadata_that_are_too_large_for_an_event_are_in_the_file(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a"))
+    await scenario.upload(metadata={"notes": "x" * 70_000})
+    await scenario.fleet.run()
+    [done] = scenario.fleet.events("persisted")
+    optimized = orjson.loads(await scenario.store.get(done["agent_optimized_uri"]))
 
     assert "metadata" not in done
     assert optimized["metadata"]["custom"] == {"notes": "x" * 70_000}
 
 
-async def test_a_failed_job_says_what_its_producer_called_it_and_when_it_failed(story):
-    told = story(Speaker("a"))
-    await told.upload("order-1234", content=b"<html>")
-    await told.fleet.run()
-    [failed] = told.fleet.events("job.failed")
+async def test_a_failed_job_says_what_its_producer_called_it_and_when_it_failed(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a"))
+    await scenario.upload("order-1234", content=b"<html>")
+    await scenario.fleet.run()
+    [failed] = scenario.fleet.events("job.failed")
 
     assert failed["reference"] == "order-1234"
     assert failed["failed_at"]
-    [letter] = told.fleet.log["audio.uploaded.dlq"]
+    [letter] = scenario.fleet.log["audio.uploaded.dlq"]
     assert (letter.header("dlq-tenant-id"), letter.header("dlq-job-id")) == ("t", failed["job_id"])
 
 
@@ -202,72 +202,72 @@ async def test_a_failed_job_says_what_its_producer_called_it_and_when_it_failed(
         ({"job_id": "order-1"}, {"job_id": "order-1"}),
         ({"job_id": "order-1"}, {"reference": "order-1"}),
         ({"reference": "order-1"}, {"job_id": "order-1", "reference": "order-1"}),
-        ({"job_id": J}, {"job_id": J.upper()}),
-        ({"job_id": J}, {"job_id": J.replace("-", "")}),
-        ({"job_id": J, "reference": "order-1"}, {"reference": "order-1"}),
-        ({"job_id": J, "reference": "order-1"}, {"job_id": J}),
-        ({"job_id": J, "reference": "order-1"}, {"job_id": "order-1"}),
+        ({"job_id": JOB}, {"job_id": JOB.upper()}),
+        ({"job_id": JOB}, {"job_id": JOB.replace("-", "")}),
+        ({"job_id": JOB, "reference": "order-1"}, {"reference": "order-1"}),
+        ({"job_id": JOB, "reference": "order-1"}, {"job_id": JOB}),
+        ({"job_id": JOB, "reference": "order-1"}, {"job_id": "order-1"}),
     ],
 )
-async def test_an_upload_with_a_known_name_is_a_repeat(story, first, second):
-    told = story(Speaker("a"))
+async def test_an_upload_with_a_known_name_is_a_repeat(make_scenario, first, second):
+    scenario = make_scenario(FakeRecognizer("a"))
     for named in (first, second):
-        await told.upload(**({"job_id": None} | named))
-        await told.fleet.run()
+        await scenario.upload(**({"job_id": None} | named))
+        await scenario.fleet.run()
 
-    assert len(told.terminal()) == 1
-    assert letters(told) == []
-    assert told.speakers["a"].charges.total() == 1
+    assert len(scenario.terminal()) == 1
+    assert letters(scenario) == []
+    assert scenario.recognizers["a"].charges.total() == 1
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_a_new_id_with_another_jobs_reference_fails_and_says_why(story, at_once):
+async def test_a_new_id_with_another_jobs_reference_fails_and_says_why(make_scenario, at_once):
     """Also where both are fetched at the same time, and neither job is there when the other's upload is handled."""
-    told = story(Speaker("a"))
-    await told.upload(J, reference="order-1")
+    scenario = make_scenario(FakeRecognizer("a"))
+    await scenario.upload(JOB, reference="order-1")
     if not at_once:
-        await told.fleet.run()
-    await told.upload(K, reference="order-1")
-    await told.fleet.run()
+        await scenario.fleet.run()
+    await scenario.upload(OTHER_JOB, reference="order-1")
+    await scenario.fleet.run()
 
-    [failed] = told.fleet.events("job.failed")
-    assert (failed["job_id"], failed["code"]) == (K, InvalidInput.code)
+    [failed] = scenario.fleet.events("job.failed")
+    assert (failed["job_id"], failed["code"]) == (OTHER_JOB, InvalidInput.code)
     assert "another job's" in failed["error"]
-    assert letters(told) == [failed["error"]]
-    assert ("persisted", "order-1", 1) in told.terminal()
-    assert jobs(told) == {("t", J, "order-1"), ("t", K, None)}
+    assert letters(scenario) == [failed["error"]]
+    assert ("persisted", "order-1", 1) in scenario.terminal()
+    assert jobs(scenario) == {("t", JOB, "order-1"), ("t", OTHER_JOB, None)}
 
 
-async def test_a_known_id_with_another_reference_is_refused_and_the_job_goes_on(story):
-    told = story(Speaker("a"))
-    await told.upload(J, reference="order-1")
-    await told.upload(J, reference="order-2")
-    await told.fleet.run()
+async def test_a_known_id_with_another_reference_is_refused_and_the_job_goes_on(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a"))
+    await scenario.upload(JOB, reference="order-1")
+    await scenario.upload(JOB, reference="order-2")
+    await scenario.fleet.run()
 
-    assert told.terminal() == [("persisted", "order-1", 1)]
-    assert ["another reference" in reason for reason in letters(told)] == [True]
+    assert scenario.terminal() == [("persisted", "order-1", 1)]
+    assert ["another reference" in reason for reason in letters(scenario)] == [True]
 
 
-async def test_statuses_that_an_earlier_version_keyed_by_the_job_alone_are_ignored(story):
+async def test_statuses_that_an_earlier_version_keyed_by_the_job_alone_are_ignored(make_scenario):
     """They may be in the topic still when the first worker of this version starts."""
-    told = story(Speaker("a"))
-    await told.upload()
-    await told.fleet.run()
-    last = told.fleet.log["job.status"][-1]
+    scenario = make_scenario(FakeRecognizer("a"))
+    await scenario.upload()
+    await scenario.fleet.run()
+    last = scenario.fleet.log["job.status"][-1]
     newer = orjson.dumps(orjson.loads(last.value) | {"version": 99, "status": "failed"})
-    told.fleet.publish("job.status", newer, J.encode(), last.headers)
+    scenario.fleet.publish("job.status", newer, JOB.encode(), last.headers)
 
-    assert told.fleet.status("t", J).status == "completed"
-    assert list(told.fleet.table) == [f"t/{J}"]
+    assert scenario.fleet.status("t", JOB).status == "completed"
+    assert list(scenario.fleet.table) == [f"t/{JOB}"]
 
 
-async def test_a_reference_is_no_part_of_any_path(story):
-    told = story(Speaker("a"))
-    await told.upload(None, reference="../../etc/passwd")
-    await told.fleet.run()
-    [done] = told.fleet.events("persisted")
-    stored = [uri async for uri in told.store.list("")]
+async def test_a_reference_is_no_part_of_any_path(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a"))
+    await scenario.upload(None, reference="../../etc/passwd")
+    await scenario.fleet.run()
+    [done] = scenario.fleet.events("persisted")
+    stored = [uri async for uri in scenario.store.list("")]
 
     assert done["reference"] == "../../etc/passwd"
     assert not [uri for uri in stored if "passwd" in uri]
-    assert told.store.uri(blob_names.agent_optimized("t", done["job_id"], 1)) in stored
+    assert scenario.store.uri(blob_names.agent_optimized("t", done["job_id"], 1)) in stored

@@ -1,5 +1,5 @@
-"""What becomes of a recording whose recognizers disagree, when one more hears the disputed intervals: a good one, and
-one that fails.
+"""Recordings whose recognizers disagree, when a third recognizer gets the disputed intervals: a good one, and one that
+fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from schemas.jobs.rows import Job
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
-from tests.fleet.conftest import J, Speaker
+from tests.fleet.conftest import JOB, FakeRecognizer
 from tests.servers.google_speech import Server, serving
 
 #: Four disputes in a hundred words, far apart, one word every 400 ms; the third recognizer sides with the second.
@@ -77,33 +77,34 @@ class Third:
     async def close(self): ...
 
 
-def pair() -> tuple[Speaker, Speaker]:
-    return Speaker("a", ONE), Speaker("b", OTHER)
+def pair() -> tuple[FakeRecognizer, FakeRecognizer]:
+    return FakeRecognizer("a", ONE), FakeRecognizer("b", OTHER)
 
 
 def pair_heard() -> list[Hypothesis]:
     return [
         Hypothesis(
-            speaker.name, tuple(Word(w, n * STEP_MS, n * STEP_MS + 350) for n, w in enumerate(speaker.text.split()))
+            recognizer.name,
+            tuple(Word(w, n * STEP_MS, n * STEP_MS + 350) for n, w in enumerate(recognizer.text.split())),
         )
-        for speaker in pair()
+        for recognizer in pair()
     ]
 
 
-async def decided(told, job_id: str = J) -> Reconciliation:
-    [event] = [e for e in told.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
-    return adapter(Reconciliation).validate_json(await told.store.get(event["raw_uri"]))
+async def decided(scenario, job_id: str = JOB) -> Reconciliation:
+    [event] = [e for e in scenario.fleet.events("reconciled") if e["job_id"] == job_id][-1:]
+    return adapter(Reconciliation).validate_json(await scenario.store.get(event["raw_uri"]))
 
 
-async def run(told, **more) -> Reconciliation:
-    await told.upload(content=ramp(), **more)
-    await told.fleet.run()
-    assert told.terminal() == [("persisted", J, 1)]
-    return await decided(told)
+async def run(scenario, **more) -> Reconciliation:
+    await scenario.upload(content=ramp(), **more)
+    await scenario.fleet.run()
+    assert scenario.terminal() == [("persisted", JOB, 1)]
+    return await decided(scenario)
 
 
-async def without(story) -> Reconciliation:
-    return await run(story(*pair()))
+async def without(make_scenario) -> Reconciliation:
+    return await run(make_scenario(*pair()))
 
 
 def usage(fleet: MemoryFleet) -> Counter[str]:
@@ -114,10 +115,10 @@ def usage(fleet: MemoryFleet) -> Counter[str]:
     return used
 
 
-async def test_it_hears_the_disputed_stretches_only_and_its_readings_count(story):
+async def test_the_tiebreaker_gets_the_disputed_intervals_only_and_its_readings_count(make_scenario):
     third = Third()
-    told = story(*pair(), third=third)
-    call = await run(told)
+    scenario = make_scenario(*pair(), third=third)
+    call = await run(scenario)
     named = [n for n, d in enumerate(call.decisions) if "third" in str(d)]
 
     assert call.text == OTHER
@@ -131,9 +132,9 @@ async def test_it_hears_the_disputed_stretches_only_and_its_readings_count(story
         assert (start, end) == pytest.approx((n * STEP_MS - 1500, n * STEP_MS + 350 + 1500), abs=4)
 
 
-async def test_what_both_heard_stays_whatever_the_third_hears(story):
-    calibrated = await without(story)
-    call = await run(story(*pair(), third=Third(" ".join("nonsense" for _ in SAID))))
+async def test_what_both_heard_stays_whatever_the_third_hears(make_scenario):
+    calibrated = await without(make_scenario)
+    call = await run(make_scenario(*pair(), third=Third(" ".join("nonsense" for _ in SAID))))
     agreed = [n for n, d in enumerate(calibrated.decisions) if d.rule == "unanimous"]
 
     assert len(call.decisions) == len(calibrated.decisions)
@@ -141,47 +142,51 @@ async def test_what_both_heard_stays_whatever_the_third_hears(story):
     assert {word.text for word in call.words} <= {*ONE.split(), *OTHER.split(), "nonsense"}
 
 
-async def test_what_it_cost_is_recorded_under_its_name(story):
-    told = story(*pair(), third=Third())
-    await run(told)
+async def test_what_it_cost_is_recorded_under_its_name(make_scenario):
+    scenario = make_scenario(*pair(), third=Third())
+    await run(scenario)
 
-    assert usage(told.fleet) == {"audio_seconds": pytest.approx(13.4), "requests": 4}
+    assert usage(scenario.fleet) == {"audio_seconds": pytest.approx(13.4), "requests": 4}
 
 
-async def test_it_is_asked_no_more_than_the_seconds_it_has(story):
+async def test_the_tiebreaker_gets_no_more_than_its_seconds(make_scenario):
     third = Third()
-    call = await run(story(*pair(), third=third, seconds=7))
+    call = await run(make_scenario(*pair(), third=third, seconds=7))
 
     assert len(third.heard) == 2
     assert "third was not asked about 2 disputes: the limit is 7 s of sound." in call.notes
 
 
-async def test_a_second_run_and_a_redelivery_ask_nothing_again(story):
+async def test_a_second_run_and_a_redelivery_ask_nothing_again(make_scenario):
     third = Third()
-    told = story(*pair(), third=third)
-    first = await run(told)
-    for result in list(told.fleet.log["asr.results"]):
-        told.fleet.deliver_again(result)
-    again = JobReprocess(tenant_id="t", job_id=J, run=2)
-    told.fleet.publish("intake.due", again, J.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
-    await told.fleet.run()
+    scenario = make_scenario(*pair(), third=third)
+    first = await run(scenario)
+    for result in list(scenario.fleet.log["asr.results"]):
+        scenario.fleet.deliver_again(result)
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=2)
+    scenario.fleet.publish("intake.due", again, JOB.encode(), (("ce_type", b"job.reprocess"), ("ce_id", b"1")))
+    await scenario.fleet.run()
 
     assert len(third.heard) == 4
-    assert (await decided(told)).decisions == first.decisions
+    assert (await decided(scenario)).decisions == first.decisions
 
 
-async def test_recognizers_that_agree_or_are_alone_need_no_third(story):
+async def test_recognizers_that_agree_or_are_alone_need_no_third(make_scenario):
     third = Third()
-    for speakers in ((Speaker("a"), Speaker("b")), (Speaker("a"),), (Speaker("a"), Speaker("b", "fails"))):
-        await run(story(*speakers, third=third))
+    for recognizers in (
+        (FakeRecognizer("a"), FakeRecognizer("b")),
+        (FakeRecognizer("a"),),
+        (FakeRecognizer("a"), FakeRecognizer("b", "fails")),
+    ):
+        await run(make_scenario(*recognizers, third=third))
 
     assert third.heard == []
 
 
 @pytest.mark.parametrize("refusal", [ProviderError("no weights"), RateLimited("slow down")])
-async def test_after_a_refusal_no_other_stretch_is_begun(story, refusal):
+async def test_after_a_refusal_no_other_interval_is_begun(make_scenario, refusal):
     third = Third(trouble=[refusal] * 4)
-    calibrated, call = await without(story), await run(story(*pair(), third=third))
+    calibrated, call = await without(make_scenario), await run(make_scenario(*pair(), third=third))
 
     assert len(third.heard) <= 4
     assert call.decisions == calibrated.decisions
@@ -189,31 +194,31 @@ async def test_after_a_refusal_no_other_stretch_is_begun(story, refusal):
     assert f"third did not hear 4 disputed intervals, which stay as they were: {refusal}." in call.notes
 
 
-async def test_a_failure_is_tried_again_once_then_left(story):
+async def test_a_failure_is_tried_again_once_then_left(make_scenario):
     third = Third(trouble=[Transient("its process ended")] * 5)
-    call = await run(story(*pair(), third=third))
+    call = await run(make_scenario(*pair(), third=third))
     asked = sum("third" in str(d) for d in call.decisions)
 
     assert 3 <= asked <= 4
     assert len(third.heard) in (8, 9)
 
 
-async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(story):
+async def test_after_its_time_what_is_heard_counts_and_the_rest_stays(make_scenario):
     third = Third(slow_s=60)
-    told = story(*pair(), third=third)
-    call = await run(told)
+    scenario = make_scenario(*pair(), third=third)
+    call = await run(scenario)
 
     assert sum("third" in str(d) for d in call.decisions) == 1
     assert "third did not hear 3 disputed intervals, which stay as they were: no answer within 3 s" in " ".join(
         call.notes
     )
-    assert len(told.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
+    assert len(scenario.fleet.log["reconcile.due"]) >= 1  # the event was not held meanwhile
 
 
 async def test_jobs_wait_for_each_other_and_each_has_its_own_time(clips):
     store = MemoryStore()
-    blob = await store.put(f"t/{J}/original.wav", ramp(), "audio/wav")
-    job = Job(tenant_id="t", job_id=J, filename="f", audio_uri="x", original_uri=blob.uri)
+    blob = await store.put(f"t/{JOB}/original.wav", ramp(), "audio/wav")
+    job = Job(tenant_id="t", job_id=JOB, filename="f", audio_uri="x", original_uri=blob.uri)
     third = Third(slow_s=1.5)
     database = MemoryDatabase()
     tiebreak = Tiebreaker(third, database, store, clips, ProviderLimiter(database, third.name), 120, limit_s=5)
@@ -229,7 +234,7 @@ async def test_a_recording_that_is_gone_costs_a_note(clips):
     heard = [
         Hypothesis(s.name, tuple(Word(w, n * 400, n * 400 + 350) for n, w in enumerate(s.text.split()))) for s in pair()
     ]
-    job = Job(tenant_id="t", job_id=J, filename="f", audio_uri="x", original_uri=store.uri(f"t/{J}/original.wav"))
+    job = Job(tenant_id="t", job_id=JOB, filename="f", audio_uri="x", original_uri=store.uri(f"t/{JOB}/original.wav"))
     compared = compare(heard)
     database = MemoryDatabase()
     tiebreak = Tiebreaker(third, database, store, clips, ProviderLimiter(database, third.name), 120)
@@ -241,7 +246,7 @@ async def test_a_recording_that_is_gone_costs_a_note(clips):
 
 
 @dataclass
-class Timeless(Speaker):
+class Timeless(FakeRecognizer):
     """Does not say when."""
 
     async def poll(self, provider_id):
@@ -249,51 +254,51 @@ class Timeless(Speaker):
         return replace(heard, words=tuple(Word(word.text) for word in heard.words))
 
 
-async def test_without_times_nothing_is_cut(story):
+async def test_without_times_nothing_is_cut(make_scenario):
     third = Third()
-    call = await run(story(Timeless("a", ONE), Timeless("b", OTHER), third=third))
+    call = await run(make_scenario(Timeless("a", ONE), Timeless("b", OTHER), third=third))
 
     assert third.heard == []
     assert "third was not asked about 4 disputes: no recognizer says when they were said." in call.notes
-    await run(story(Timeless("a", ONE), Speaker("b", OTHER), third=third))
+    await run(make_scenario(Timeless("a", ONE), FakeRecognizer("b", OTHER), third=third))
     assert len(third.heard) == 4
 
 
-async def test_a_judge_is_asked_after_it_and_sees_three(story):
+async def test_an_adjudicator_is_asked_after_the_tiebreaker_and_sees_three(make_scenario):
     adjudicator = ScriptedAdjudicator()
     third = Third(OTHER.replace("mousetrap", "mouse"))
-    call = await run(story(*pair(), third=third, adjudicator=adjudicator))
+    call = await run(make_scenario(*pair(), third=third, adjudicator=adjudicator))
     first = [q for questions in adjudicator.asked for q in questions if "mousetrap" in q.readings]
 
     assert [set(q.readings) for q in first] == [{"house", "mousetrap", "mouse"}]
     assert call.method == "gemini"
 
 
-async def test_google_can_be_the_third_and_is_paid_once(story, tmp_path):
+async def test_google_can_be_the_third_and_is_paid_once(make_scenario, tmp_path):
     server = Server(tmp_path / "ledger.jsonl")
     async with serving(server) as endpoint:
         google = Google(Speech("google", project="p", endpoint=endpoint), retries=0)
-        told = story(*pair(), third=google, third_limit_s=60)  # importing the SDK takes its time
-        await run(told)
-        for result in list(told.fleet.log["asr.results"]):
-            told.fleet.deliver_again(result)
-        await told.fleet.run()
+        scenario = make_scenario(*pair(), third=google, third_limit_s=60)  # importing the SDK takes its time
+        await run(scenario)
+        for result in list(scenario.fleet.log["asr.results"]):
+            scenario.fleet.deliver_again(result)
+        await scenario.fleet.run()
         await google.close()
     charges = server.charges()
     server.ledger.close()
 
     assert len(charges) == 4
     assert set(charges.values()) == {1}
-    assert usage(told.fleet)["requests"] == 4
+    assert usage(scenario.fleet)["requests"] == 4
 
 
-async def test_google_is_not_asked_within_a_pause_that_others_caused(story, tmp_path):
+async def test_google_is_not_asked_within_a_pause_that_others_caused(make_scenario, tmp_path):
     server = Server(tmp_path / "ledger.jsonl")
     async with serving(server) as endpoint:
         google = Google(Speech("google", project="p", endpoint=endpoint), retries=0)
-        told = story(*pair(), third=google, third_limit_s=60)
-        await told.limiters["google"].failed(RateLimited("not so fast", retry_after=86_400))
-        call = await run(told)
+        scenario = make_scenario(*pair(), third=google, third_limit_s=60)
+        await scenario.limiters["google"].failed(RateLimited("not so fast", retry_after=86_400))
+        call = await run(scenario)
         await google.close()
     server.ledger.close()
 

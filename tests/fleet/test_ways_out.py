@@ -1,5 +1,5 @@
-"""Every way out of `step` and of the committer, at every stage: afterwards the job has ended, with one terminal event,
-and nothing is left that waits; or the event is not acked and comes again. Never neither.
+"""Every way out of `step` and of the committer, at every stage: afterwards the job has ended with one terminal event
+and nothing is pending, or the event is not acknowledged and is delivered again.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.jobs.outcome import Failure, Outcome, Step
 from schemas.jobs.transitions import Written
 from sinks.memory.database import MemoryDatabase
-from tests.fleet.conftest import J, Speaker, Story
+from tests.fleet.conftest import JOB, FakeRecognizer, Scenario
 
 At = Callable[[Envelope], bool]
 
 #: Where it happens: the stage, and which of its events.
-POINTS: dict[str, tuple[str, Callable[[Story, Envelope], bool]]] = {
+POINTS: dict[str, tuple[str, Callable[[Scenario, Envelope], bool]]] = {
     "the upload": ("intake", lambda _, e: isinstance(e.data, AudioUploaded)),
     "the fetch": ("intake", lambda _, e: isinstance(e.data, AudioFetch)),
-    "the submission": ("transcribe.a", lambda told, _: not told.speakers["a"].charges),
-    "the poll": ("transcribe.a", lambda told, _: bool(told.speakers["a"].charges)),
+    "the submission": ("transcribe.a", lambda scenario, _: not scenario.recognizers["a"].charges),
+    "the poll": ("transcribe.a", lambda scenario, _: bool(scenario.recognizers["a"].charges)),
     "the decision": ("reconcile", lambda _, e: e.type == "asr.results"),
     "the end": ("persist", lambda _, e: e.type == "reconciled"),
 }
@@ -123,54 +123,54 @@ def impatient(monkeypatch):
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_whatever_happens_at_a_stage_the_job_ends_once(story, impatient, monkeypatch, point):
+async def test_whatever_happens_at_a_stage_the_job_ends_once(make_scenario, impatient, monkeypatch, point):
     name, happens = POINTS[point]
     if point == "the fetch":  # so that there is one: the upload's own event does not wait for its audio
         monkeypatch.setattr(intake, "QUICK_S", 0.0)
     for way in ways():
-        told = story(Speaker("a"))
-        fleet, at, met = told.fleet, partial(happens, told), set()
+        scenario = make_scenario(FakeRecognizer("a"))
+        fleet, at, met = scenario.fleet, partial(happens, scenario), set()
         fleet.stages = [troubled(s, at, way, met) if s.name == name else s for s in fleet.stages]
         refusing(fleet.database, met, way.refuses)
-        await told.upload()
+        await scenario.upload()
         await asyncio.wait_for(fleet.run(), 30)
 
         where = f"{way.name} at {point}"
-        job = await fleet.database.job("t", J)
-        assert told.terminal() == [(way.ends, J, 1)], where
+        job = await fleet.database.job("t", JOB)
+        assert scenario.terminal() == [(way.ends, JOB, 1)], where
         assert job.status == {"persisted": "completed", "job.failed": "failed"}[way.ends], where
         assert (job.code is None) == (way.ends == "persisted"), where
         assert not any(fleet._queues.values()), where
         assert fleet.database.outbox == [], where
-        assert told.speakers["a"].charges.total() <= 1, where
+        assert scenario.recognizers["a"].charges.total() <= 1, where
         letters = sum(len(records) for topic, records in fleet.log.items() if topic.endswith(".dlq"))
         assert letters == (way.ends == "job.failed"), where
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_an_event_whose_step_is_cancelled_is_not_acked_and_comes_again(story, monkeypatch, point):
+async def test_an_event_whose_step_is_cancelled_is_not_acked_and_comes_again(make_scenario, monkeypatch, point):
     name, happens = POINTS[point]
     if point == "the fetch":
         monkeypatch.setattr(intake, "QUICK_S", 0.0)
-    told = story(Speaker("a"))
+    scenario = make_scenario(FakeRecognizer("a"))
     stopped = []
 
     def stopping(stage: Stage) -> Stage:
         async def handle(envelope: Envelope) -> Outcome:
-            if happens(told, envelope) and not stopped:
+            if happens(scenario, envelope) and not stopped:
                 stopped.append(envelope)
                 asyncio.current_task().cancel()
             return await stage.handle(envelope)
 
         return replace(stage, handle=handle)
 
-    told.fleet.stages = [stopping(s) if s.name == name else s for s in told.fleet.stages]
-    await told.upload()
+    scenario.fleet.stages = [stopping(s) if s.name == name else s for s in scenario.fleet.stages]
+    await scenario.upload()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.create_task(told.fleet.run())
-    assert told.terminal() == []
-    assert any(told.fleet._queues.values())
-    await told.fleet.run()
+        await asyncio.create_task(scenario.fleet.run())
+    assert scenario.terminal() == []
+    assert any(scenario.fleet._queues.values())
+    await scenario.fleet.run()
 
-    assert told.terminal() == [("persisted", J, 1)]
-    assert told.speakers["a"].charges.total() == 1
+    assert scenario.terminal() == [("persisted", JOB, 1)]
+    assert scenario.recognizers["a"].charges.total() == 1

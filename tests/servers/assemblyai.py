@@ -1,4 +1,4 @@
-"""A server that speaks AssemblyAI's REST protocol, for the vendor's own SDK: it bills, and is as bad as a test wants.
+"""A server with AssemblyAI's REST protocol, for the vendor's own SDK: it bills, and can be made to fail.
 
 `python -m tests.servers.assemblyai --port 9000 --ledger ledger.jsonl`
 
@@ -8,43 +8,43 @@
     GET    /v2/transcript        ?limit&before_id -> {"page_details", "transcripts"}, newest first
     DELETE /v2/transcript/{id}   the transcript without its content
 
-What is heard comes from a script, by the content of an upload or the path of another URL; or, of uploads and of what
-the switch `fetch` gets, from `listen`, a function from a file to a Hypothesis, or by the switch `tones`. Charges are
-lines of the ledger, as in `tests/servers/billing.py`: on the disk before the answer, kept over a kill, also the second
-one of an audio_url. Callbacks are forgotten by a kill.
+Transcripts come from a script, by the content of an upload or the path of another URL; those of uploads, and of audio
+that the switch `fetch` reads, come from `listen`, a function from a file to a Hypothesis, or from the switch `tones`.
+Charges are lines of the ledger, as in `tests/servers/billing.py`: on the disk before the response, kept after a kill,
+one for each submission, also of the same audio_url. Callbacks are lost by a kill.
 
     GET /ledger            the charges: [{id, audio_url, charged_at, ready_at, lost (its answer), ...}]
-    GET /fetched           what audio_urls gave: [{id, status, content_type, bytes, sha256}]
-    GET /arrivals          when requests came: [[unix time, call], ...]
-    GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
+    GET /fetched           responses of audio_urls: [{id, status, content_type, bytes, sha256}]
+    GET /arrivals          arrival times of requests: [[unix time, call], ...]
+    GET, PUT /switches     its misbehaviour; a PUT replaces all switches, so `{}` resets them
 
     delay_s       seconds from a charge until the transcript is there (0)
-    lose_answer   charge, then cut the connection instead of answering
-    cut           cut the connection instead of taking the request, uncharged
+    lose_answer   charge, then cut the connection instead of responding
+    cut           cut the connection instead of accepting the request, uncharged
     refuse_429    refuse with 429 and Retry-After: retry_after_s (1), uncharged
     error_5xx     fail with 503 and Retry-After: retry_after_s, uncharged
     forbidden     refuse with 403, uncharged
-    stall         take the request and never answer, uncharged; whoever waits is cut off when it ends
-    garble        answer, charge included, with what is no JSON
-    mangle        answer with JSON that is no transcript: a list, and words without text
-    novel         say what the SDK does not know: a status, a model, a policy, a fraction of a second
+    stall         accept the request and never respond, uncharged; clients are cut off when it ends
+    garble        respond, and charge, with a body that is not JSON
+    mangle        respond with JSON that is no transcript: a list, and words without text
+    novel         use values that the SDK does not know: a status, a model, a policy, a fraction of a second
     fail          transcripts end with status "error"; a text is their error
-    half          charge, then send half an answer and cut the connection
-    status        answer a submission with this status, charge and id included (200)
+    half          charge, then send half a response and cut the connection
+    status        HTTP status of a submission, which is charged and has an id (200)
     bare          list audio_urls without their query
-    fetch         get the audio from other URLs than uploads, as the vendor does; one without is a "Download error"
-    tones         hear what `google_speech.bursts` hears; two servers then hear the same recording
-    slip          with `tones`: every so many words, one is heard wrong (0: none)
-    on            which calls cut, refuse_429, error_5xx, forbidden, stall, garble, mangle hit: upload, submit,
-                  find, poll (all)
+    fetch         read the audio of other URLs than uploads, as the vendor does, or fail: "Download error"
+    tones         recognize with `google_speech.bursts`, so that two servers recognize the same recording
+    slip          with `tones`: one of so many words is wrong (0: none)
+    on            calls to which cut, refuse_429, error_5xx, forbidden, stall, garble, mangle apply: upload,
+                  submit, find, poll (all)
 
-and what `tests/servers/billing.py` has for all: late, listed_s, page, gap, repeat.
+and those of `tests/servers/billing.py`: late, listed_s, page, gap, repeat.
 
 Checked against the SDK 1.8.2 (run unmodified: paths, header, fields, the list's paging, "error" in bodies) and the
 vendor's documentation (the list's order, limit of 200, times without a zone; 400 for an unknown id; 401's text; the
-callback's body, header, ten tries ten seconds apart unless the answer is 4xx). Not checked, for want of an account:
-texts of other errors, what is charged for a transcript that fails, whether the list echoes an audio_url byte for byte,
-how soon a new transcript is listed.
+callback's body, header, ten attempts ten seconds apart unless the response is 4xx). Not checked, for want of an
+account: texts of other errors, the charge for a transcript that fails, whether the list repeats an audio_url byte for
+byte, and how soon a new transcript is listed.
 """
 
 from __future__ import annotations
@@ -74,16 +74,16 @@ from agents.media.decoding.chunks import chunks
 from schemas.words import Hypothesis, Word
 from tests.servers.billing import Billing, Switched, cut, half
 
-#: Seconds between two tries of a callback, and how many there are.
+#: Seconds between two attempts of a callback, and the number of attempts.
 AGAIN_S, TRIES = 10.0, 10
 
-#: Hertz at which tones are listened to.
+#: Sample rate of the recognition of tones, in hertz.
 RATE = 16_000
 
 
 @dataclass
 class Switches(Switched):
-    """How the server answers; see the module."""
+    """How the server responds; see the module."""
 
     delay_s: float = 0.0
     lose_answer: bool | int = False
@@ -106,12 +106,12 @@ class Switches(Switched):
     on: list[str] = field(default_factory=lambda: ["upload", "submit", "find", "poll"])
 
     def hits(self, name: str, call: str) -> bool:
-        """Whether a misbehaviour hits this call; a counted one is used up by asking."""
+        """Whether a misbehaviour applies to this call; one with a number is counted down."""
         return call in self.on and self.takes(name)
 
 
 class Server(Billing):
-    """The routes. `key` is the only API key that it takes; None takes any."""
+    """The routes. `key` is the only valid API key; None accepts any."""
 
     def __init__(
         self,
@@ -126,15 +126,15 @@ class Server(Billing):
         self.key = key
         self.listen = listen
         self.again_s = again_s
-        #: Requests that came, as (call, headers).
+        #: Requests that were received, as (call, headers).
         self.calls: list[tuple[str, dict[str, str]]] = []
-        #: Statuses that callbacks were answered with.
+        #: HTTP statuses of the responses to callbacks.
         self.called: list[int] = []
-        #: What came of getting audio; see the module.
+        #: Results of reading audio; see the module.
         self.fetched: list[dict[str, Any]] = []
         self._uploads = ledger.parent / "uploads"
         self._heard: dict[str, Hypothesis] = {}
-        #: Errors of transcripts that failed by themselves, and transcripts whose audio is being got or heard, by id.
+        #: By id: errors of failed transcripts, and transcripts whose audio is being read or recognized.
         self._failed: dict[str, str] = {}
         self._hearing: set[str] = set()
         self._deleted: set[str] = set()
@@ -164,10 +164,10 @@ class Server(Billing):
             file = None
             if self._listens:
                 file = stack.enter_context(self._kept(name).open("wb"))
-            async for piece in request.content.iter_any():
-                crc = zlib.crc32(piece, crc)
+            async for chunk in request.content.iter_any():
+                crc = zlib.crc32(chunk, crc)
                 if file is not None:
-                    file.write(piece)
+                    file.write(chunk)
         return web.json_response({"upload_url": f"http://{request.host}/upload/{name}/{crc}"})
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
@@ -248,7 +248,7 @@ class Server(Billing):
         return web.json_response(self.fetched)
 
     async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
-        """The answer that a switch, or a wrong key, makes of this call, if any."""
+        """The response of a misbehaviour or of a wrong key to this call; None if there is none."""
         self.arrived(call)
         self.calls.append((call, dict(request.headers)))
         switches = self.switches
@@ -266,8 +266,8 @@ class Server(Billing):
         if switches.hits("forbidden", call):
             return web.json_response({"error": "Access denied"}, status=403)
         if switches.hits("error_5xx", call):
-            said = "Server error, developers have been alerted."
-            return web.json_response({"error": said}, status=503, headers=headers)
+            error = "Server error, developers have been alerted."
+            return web.json_response({"error": error}, status=503, headers=headers)
         return None
 
     def _odd(self, call: str, body: dict[str, Any]) -> web.StreamResponse:
@@ -289,7 +289,7 @@ class Server(Billing):
         return "error" if self.switches.fail or charge["id"] in self._failed else "completed"
 
     def _transcript(self, charge: dict[str, Any]) -> dict[str, Any]:
-        """The transcript as it stands: everything that was asked for, and what is known."""
+        """The transcript in its current state: the fields of the request, and the results so far."""
         wish, status = charge["wish"], self._status(charge)
         shown = {name: value for name, value in wish.items() if name != "webhook_auth_header_value"}
         body = shown | {"id": charge["id"], "status": status, "webhook_auth": "webhook_auth_header_value" in wish}
@@ -362,11 +362,11 @@ class Server(Billing):
         url = URL(charge["audio_url"], encoded=True)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
             with path.open("wb") as file:
-                async for piece in answer.content.iter_any():
-                    size += len(piece)
-                    digest.update(piece)
+                async for chunk in answer.content.iter_any():
+                    size += len(chunk)
+                    digest.update(chunk)
                     if self._listens:
-                        file.write(piece)
+                        file.write(chunk)
         came = {"status": answer.status, "content_type": answer.content_type, "bytes": size}
         self.fetched.append({"id": charge["id"], **came, "sha256": digest.hexdigest()})
         if answer.status != 200:

@@ -1,15 +1,13 @@
-"""What the servers of providers have in common: a ledger that nothing takes back, switches for misbehaviour, when
-requests came, and lists that are no snapshots.
+"""Base of the test servers of providers: an append-only ledger of charges, switches for misbehaviour, arrival times.
 
-Switches that all of them have, each true or a number (of calls) unless it is a time or a size:
+Switches that all servers have, each true or a number of calls unless it is a time or a size:
 
-    late          a submission is taken, and accepted and charged only `late_s` (12) later; it is answered as
-                  `late_answer` says: "slow" (then, to whoever still waits), "cut" or "504" (at once), or one after
-                  the other of a list
+    late          a submission is received, and accepted and charged only `late_s` (12) later; `late_answer` is its
+                  response: "slow" (at that time), "cut" or "504" (immediately), or each of a list in turn
     listed_s      seconds after its charge at which a request is listed (0)
-    page          requests on a page of the list at most (200, or what the vendor's most is)
-    gap           a page of the list leaves out what is in its middle, as if that had moved to another page
-    repeat        a page of the list has its first request twice
+    page          maximum requests on a page of the list (200, or the vendor's maximum)
+    gap           a page of the list omits the request in its middle, as if it had moved to another page
+    repeat        a page of the list contains its first request twice
 """
 
 from __future__ import annotations
@@ -41,23 +39,23 @@ class Switched:
     repeat: bool | int = False
 
     def lateness(self) -> str:
-        """How the next late submission is answered."""
+        """The response to the next late submission."""
         if isinstance(self.late_answer, str):
             return self.late_answer
         self.late_answer.append(self.late_answer.pop(0))
         return self.late_answer[-1]
 
     def shown(self, page: Sequence[_Entry]) -> list[_Entry]:
-        """A page of the list as it is told."""
-        told = list(page)
-        if told and self.takes("gap"):
-            del told[len(told) // 2]
-        if told and self.takes("repeat"):
-            told.insert(0, told[0])
-        return told
+        """A page of the list after the switches `gap` and `repeat`."""
+        entries = list(page)
+        if entries and self.takes("gap"):
+            del entries[len(entries) // 2]
+        if entries and self.takes("repeat"):
+            entries.insert(0, entries[0])
+        return entries
 
     def takes(self, name: str) -> bool:
-        """Whether a misbehaviour is on; a counted one is used up by asking."""
+        """Whether a misbehaviour applies to this call; one with a number is counted down."""
         value = getattr(self, name)
         if value is True or not value:
             return bool(value)
@@ -66,7 +64,7 @@ class Switched:
 
 
 class Ledger:
-    """Charges, in a file that is only ever appended to."""
+    """Charges in an append-only file."""
 
     def __init__(self, path: Path) -> None:
         lines = path.read_text().splitlines() if path.exists() else []
@@ -75,7 +73,7 @@ class Ledger:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def charge(self, entry: dict[str, Any]) -> None:
-        """On the disk when this returns. One write a line: a kill leaves no half of one."""
+        """Write a charge to the disk. Each line is one write, so that a kill leaves no partial line."""
         os.write(self._file, json.dumps(entry).encode() + b"\n")
         os.fsync(self._file)
         self.charges.append(entry)
@@ -86,58 +84,58 @@ class Ledger:
 
 
 class Billing:
-    """A server with all of them: GET /ledger; GET, PUT /switches; GET /arrivals. A PUT replaces all switches, and ends
-    stalls. Arrivals are [Unix time, call] of every request, whatever became of it, since the server was started.
+    """A server with GET /ledger; GET, PUT /switches; GET /arrivals. A PUT replaces all switches, and ends stalls.
+    Arrivals are [Unix time, call] of every request since the server was started, whatever its result.
     """
 
     def __init__(self, ledger: Path, switches: Any, clock: Callable[[], float] = time.time) -> None:
         self.ledger = Ledger(ledger)
         self.switches = switches
-        #: Unix time; a test's own clock, if it has one.
+        #: Returns Unix time; a test may pass its own clock.
         self.clock = clock
-        #: What was taken and is not accepted yet: when it will be, and what happens then.
-        self._taken: list[tuple[float, Callable[[float], None]]] = []
+        #: Late submissions: the time at which each is accepted, and the function that accepts it.
+        self._pending: list[tuple[float, Callable[[float], None]]] = []
         self._changed = asyncio.Event()
-        #: Unix time and call of every request, whatever became of it.
+        #: Unix time and call of every request, whatever its result.
         self.arrivals: list[tuple[float, str]] = []
 
     def arrived(self, call: str) -> None:
-        """A request has come."""
+        """Record the arrival of a request."""
         self.arrivals.append((time.time(), call))
         self.accept()
 
     def accept(self) -> None:
-        """Accept what was taken, as far as its time has come."""
+        """Accept the late submissions whose time has come."""
         now = self.clock()
-        due = [taken for taken in self._taken if taken[0] <= now]
-        self._taken = [taken for taken in self._taken if taken[0] > now]
+        due = [submission for submission in self._pending if submission[0] <= now]
+        self._pending = [submission for submission in self._pending if submission[0] > now]
         for at, accepting in due:
             accepting(at)
 
     def take(self, accepting: Callable[[float], None]) -> asyncio.Event:
-        """Accept this `late_s` from now, as of that time; the event is set when it is. A kill forgets it."""
+        """Accept a submission `late_s` from now; the event is set when it is accepted. A kill loses it."""
         accepted = asyncio.Event()
 
         def then(at: float) -> None:
             accepting(at)
             accepted.set()
 
-        self._taken.append((self.clock() + self.switches.late_s, then))
+        self._pending.append((self.clock() + self.switches.late_s, then))
         if self.clock is time.time:
             asyncio.get_running_loop().call_later(self.switches.late_s + 0.001, self.accept)
         return accepted
 
     def listed(self, charges: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those that the list has by now."""
+        """The charges that are listed by now."""
         return [charge for charge in charges if charge["charged_at"] <= self.clock() - self.switches.listed_s]
 
     def changed(self) -> None:
-        """The switches are others: whoever was stalled is cut off."""
+        """Cut off the stalled requests, after a change of the switches."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def operated(self) -> list[web.RouteDef]:
-        """The routes of whoever operates it."""
+        """The routes for tests."""
         return [
             web.get("/ledger", self._list_charges),
             web.get("/switches", self._get_switches),
@@ -165,14 +163,14 @@ class Billing:
 
 
 def cut(request: web.Request) -> web.StreamResponse:
-    """Close the connection without an answer."""
+    """Close the connection without a response."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
 
 
 async def half(request: web.Request, answer: Any) -> web.StreamResponse:
-    """Send the headers and half of an answer, then close the connection."""
+    """Send the headers and half of a response, then close the connection."""
     body = json.dumps(answer).encode()
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
     await response.prepare(request)

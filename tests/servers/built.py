@@ -12,7 +12,11 @@ from agents.embedded.process import DEFAULT_CACHE
 
 
 def go_built(module: str, version: str) -> Path:
-    """The executable, built if it is not there yet. Raises FileNotFoundError where there is no Go to build it with."""
+    """The executable, built if it does not exist.
+
+    Raises:
+        FileNotFoundError: it does not exist, and Go is not installed.
+    """
     name = module.rpartition("/")[2]
     cache = Path(os.environ.get("CONCORD_CACHE", DEFAULT_CACHE)).expanduser() / "bin"
     built = cache / f"{name}-{version}"

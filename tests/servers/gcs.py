@@ -1,29 +1,29 @@
-"""Google Cloud Storage on this machine, as far as it is needed to lend a recording to Google Speech.
+"""A local Google Cloud Storage, as far as Google Speech needs it to read recordings.
 
-The real thing for tests is fake-gcs-server (Go, BSD-2), built once into the shared cache: `Storage`. What it
-cannot do is misbehave, and where there is no Go it is not there: for both there is `Server`, a few routes of the JSON
-API, in `tests/contract/test_google_storage.py` held against the former by the same tests.
+`Storage` is fake-gcs-server (Go, BSD-2), built once into the shared cache. It cannot be made to fail, and needs Go:
+for both cases there is `Server`, some routes of the JSON API, which passes the same tests
+(`tests/contract/test_google_storage.py`).
 
     POST   /upload/storage/v1/b/{bucket}/o?uploadType=media&name=...&ifGenerationMatch=0   the object
     GET    /storage/v1/b/{bucket}/o/{object}?alt=media                                    its content
     DELETE /storage/v1/b/{bucket}/o/{object}
     GET    /storage/v1/b/{bucket}/o                                                       all objects
-    GET, PUT /switches         how it answers; a PUT replaces all of them, so `{}` is back to normal
+    GET, PUT /switches         its misbehaviour; a PUT replaces all switches, so `{}` resets them
 
     refuse_429    refuse with 429 and Retry-After: retry_after_s (1)
     error_5xx     fail with 503
-    stall         take the request and never answer
-    stop_reading  take no more than the first bytes of an upload
-    lose_answer   do it, and cut the connection instead of answering
+    stall         accept the request and never respond
+    stop_reading  read no more than the first bytes of an upload
+    lose_answer   do it, and cut the connection instead of responding
     forbidden     403, as for an account without a role
-    tamper        give back something else than was put
-    on            which calls they hit: put, get, delete (all)
+    tamper        return other content than was stored
+    on            calls to which they apply: put, get, delete (all)
 
-All but `retry_after_s` and `on` are true (until switched off) or a number (of calls, counted down).
+All but `retry_after_s` and `on` are true (until switched off) or a number of calls, counted down.
 
 Checked against fake-gcs-server 1.56.1: paths, parameters, the precondition's 412, 404 for a bucket and for an object
-that is not there. From the vendor's documentation, not checked for want of an account: 401 and 403 and what they say,
-that a 429 may carry Retry-After.
+that does not exist. From the vendor's documentation, not checked for want of an account: 401 and 403 and their texts,
+and that a 429 may have Retry-After.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ ROOT = Path(__file__).parents[2]
 VERSION = "v1.56.1"
 MODULE = "github.com/fsouza/fake-gcs-server"
 
-#: The bucket that is there from the start.
+#: The bucket that exists from the start.
 BUCKET = "concord-recordings"
 
 
 @dataclass
 class Switches(Switched):
-    """How the server answers; see the module."""
+    """How the server responds; see the module."""
 
     refuse_429: bool | int = False
     error_5xx: bool | int = False
@@ -71,7 +71,7 @@ class Switches(Switched):
 
 
 class Server(Billing):
-    """The routes, over a dictionary. It bills nothing; `calls` are the requests that came, as (call, headers)."""
+    """The routes, over a dictionary. It bills nothing; `calls` are the received requests, as (call, headers)."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "gcs.jsonl", Switches())
@@ -80,13 +80,13 @@ class Server(Billing):
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=4 << 30)
-        place = "/storage/v1/b/{bucket}/o"
+        path = "/storage/v1/b/{bucket}/o"
         app.add_routes(
             [
-                web.post(f"/upload{place}", self.put),
-                web.get(place, self.list_all),
-                web.get(f"{place}/{{name}}", self.get),
-                web.delete(f"{place}/{{name}}", self.delete),
+                web.post(f"/upload{path}", self.put),
+                web.get(path, self.list_all),
+                web.get(f"{path}/{{name}}", self.get),
+                web.delete(f"{path}/{{name}}", self.delete),
                 *self.operated(),
             ]
         )

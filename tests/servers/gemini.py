@@ -1,30 +1,29 @@
-"""A local server that speaks Gemini's REST protocol as far as a judge of disputed words needs it, as bad as a test
-wants.
+"""A local server with the part of Gemini's REST protocol that the adjudicator uses, which can be made to fail.
 
     POST /v1beta/models/{model}:generateContent    x-goog-api-key; GenerateContentRequest -> GenerateContentResponse
-    GET  /v1beta/models/{model}                    what `concord doctor` asks
+    GET  /v1beta/models/{model}                    called by `concord doctor`
 
-What was checked: the official SDK runs unmodified against it, sends these requests and reads these answers into its own
-models (names of fields, finish and block reasons, usage metadata, the error envelope with RetryInfo). What was not:
-that Google's service answers so. Texts of errors, and the status of a wrong key (400 with API_KEY_INVALID), are from
-memory.
+Checked: the official SDK runs unmodified against it, sends these requests and reads these responses into its own models
+(names of fields, finish and block reasons, usage metadata, the error envelope with RetryInfo). Not checked: that
+Google's service responds in the same way. Texts of errors, and the status of a wrong key (400 with API_KEY_INVALID),
+are from memory.
 
-It judges by `pick`: the longest reading, unless told otherwise. `mode` says how it answers, for the next `times` calls
-or for good:
+It chooses a reading by `pick`, by default the longest one. `mode` is its behaviour for the next `times` calls, or until
+it is changed:
 
     truncate     half of the JSON, finishReason MAX_TOKENS
     block        no candidate, promptFeedback.blockReason
     safety       a candidate without content, finishReason SAFETY
     empty        a candidate without text
-    invent       a word that nobody heard, as the choice
-    unknown      indexes and places that were not offered
-    twice        each place twice, with different choices
-    some         every second place is left out
+    invent       a word of no recognizer as the choice
+    unknown      indexes and spans that were not offered
+    twice        each span twice, with different choices
+    some         every second span is left out
     loop         the same entry again and again, finishReason STOP
-    malformed    what is no JSON
+    malformed    text that is not JSON
     prose        JSON of another shape
-    nonsense     200, and a body that is no answer of Gemini's
-    stall        takes the request and never answers
+    nonsense     200, and a body of another shape
+    stall        accepts the request and never responds
     rate         429 with Retry-After and RetryInfo
     fail         503
     key          400, API_KEY_INVALID
@@ -32,7 +31,7 @@ or for good:
     refuse       cuts the connection at once, uncharged
     echo_key     500, with the key in the message
 
-`asked` is the ledger: every request that was accepted, with the places in it; a dropped one, too.
+`asked` is the ledger: the disputed spans of every request that was accepted, including dropped ones.
 """
 
 from __future__ import annotations
@@ -49,40 +48,40 @@ from aiohttp import web
 
 from tests.servers.billing import cut
 
-#: The only key that it takes.
+#: The only valid API key.
 KEY = "AIza-test-key-of-nobody"
 
-#: The pause that it asks for, in seconds.
+#: The pause that a 429 asks for, in seconds.
 PAUSE_S = 7.0
 
-Place = dict[str, Any]
+Span = dict[str, Any]
 
 
-def longest(place: Place) -> str:
+def longest(span: Span) -> str:
     """The number of the longest reading."""
-    return max(place["readings"], key=lambda n: (len(place["readings"][n]), n))
+    return max(span["readings"], key=lambda n: (len(span["readings"][n]), n))
 
 
 @dataclass
 class GeminiServer:
-    """The routes, and what came in."""
+    """The routes, and the requests that were received."""
 
     mode: str = ""
-    #: Calls that the mode lasts for; None: until it is changed.
+    #: Remaining calls of the mode; None: until it is changed.
     times: int | None = None
-    pick: Callable[[Place], str] = longest
+    pick: Callable[[Span], str] = longest
     models: tuple[str, ...] = ("gemini-3.8-flash",)
-    #: Seconds that a call takes.
+    #: Duration of a call in seconds.
     delay_s: float = 0.0
-    asked: list[list[Place]] = field(default_factory=list)
+    asked: list[list[Span]] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def places(self) -> list[tuple[str, ...]]:
-        """What was asked about, place by place: the words before it, its readings, the words after it."""
+    def spans(self) -> list[tuple[str, ...]]:
+        """The spans of all requests: the words before, the readings, the words after."""
         return [(p["before"], *sorted(p["readings"].values()), p["after"]) for call in self.asked for p in call]
 
     def app(self) -> web.Application:
@@ -96,7 +95,7 @@ class GeminiServer:
         return app
 
     def misbehave(self, mode: str = "", times: int | None = None) -> None:
-        """Answer in this way from now on."""
+        """Set the mode for the next calls."""
         self.mode, self.times = mode, times
 
     def _mode(self) -> str:
@@ -119,9 +118,9 @@ class GeminiServer:
         config = body["generationConfig"]
         assert config["responseMimeType"] == "application/json"
         assert config["responseSchema"]["type"] == "OBJECT"
-        places = json.loads(body["contents"][0]["parts"][0]["text"])["places"]
+        spans = json.loads(body["contents"][0]["parts"][0]["text"])["places"]
         self.bodies.append(body)
-        self.asked.append(places)
+        self.asked.append(spans)
         await asyncio.sleep(self.delay_s)
         if mode == "stall":
             await self._ended.wait()
@@ -129,10 +128,10 @@ class GeminiServer:
             return cut(request)
         if mode == "nonsense":
             return web.json_response({"candidates": "none", "usageMetadata": [1]})
-        return web.json_response(self._answer(places, mode) | {"usageMetadata": _usage(places)})
+        return web.json_response(self._answer(spans, mode) | {"usageMetadata": _usage(spans)})
 
     async def _refused(self, request: web.Request, mode: str) -> web.StreamResponse | None:
-        """What is answered before anything is charged."""
+        """The response of a request that is refused, uncharged; None if it is accepted."""
         if mode == "refuse":
             return cut(request)
         if request.headers.get("x-goog-api-key") != KEY or mode == "key":
@@ -151,20 +150,20 @@ class GeminiServer:
             return _error(500, "INTERNAL", f"upstream said no to {request.headers['x-goog-api-key']}")
         return None
 
-    def _answer(self, places: list[Place], mode: str) -> dict[str, Any]:
+    def _answer(self, spans: list[Span], mode: str) -> dict[str, Any]:
         id = {"responseId": f"response-{next(self._numbers)}", "modelVersion": "gemini-local"}
         if mode == "block":
             return id | {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
         if mode == "safety":
             return id | {"candidates": [{"finishReason": "SAFETY", "index": 0}]}
-        text, finish = _text(places, mode, self.pick)
+        text, finish = _text(spans, mode, self.pick)
         parts = [] if mode == "empty" else [{"text": text}]
         content = {"role": "model", "parts": parts}
         return id | {"candidates": [{"content": content, "finishReason": finish, "index": 0}]}
 
 
-def _text(places: list[Place], mode: str, pick: Callable[[Place], str]) -> tuple[str, str]:
-    entries = [{"id": place["id"], "choice": pick(place)} for place in places]
+def _text(spans: list[Span], mode: str, pick: Callable[[Span], str]) -> tuple[str, str]:
+    entries = [{"id": span["id"], "choice": pick(span)} for span in spans]
     whole = json.dumps({"answers": entries})
     match mode:
         case "truncate":
@@ -186,8 +185,8 @@ def _text(places: list[Place], mode: str, pick: Callable[[Place], str]) -> tuple
     return json.dumps({"answers": entries}), "STOP"
 
 
-def _usage(places: list[Place]) -> dict[str, int]:
-    prompt, answer, thoughts = 300 + 60 * len(places), 12 * len(places), 40
+def _usage(spans: list[Span]) -> dict[str, int]:
+    prompt, answer, thoughts = 300 + 60 * len(spans), 12 * len(spans), 40
     return {
         "promptTokenCount": prompt,
         "candidatesTokenCount": answer,
@@ -203,7 +202,7 @@ def _error(code: int, status: str, message: str, *details: dict[str, Any]) -> we
 
 @contextlib.asynccontextmanager
 async def gemini_server() -> AsyncIterator[GeminiServer]:
-    """A server in this process, on a port of its own; whoever stalls is cut off when it ends."""
+    """A server in this process on a free port; stalled requests are cut off when it ends."""
     server = GeminiServer()
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1)
     await runner.setup()

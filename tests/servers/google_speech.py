@@ -1,52 +1,52 @@
-"""Google Cloud Speech v2 on this machine: `Recognize`, `BatchRecognize` and its operations over real gRPC, with the
-vendor's own messages, and a bill.
+"""A local Google Cloud Speech v2: `Recognize`, `BatchRecognize` and operations over real gRPC, with the vendor's own
+messages and a ledger of charges.
 
 `python -m tests.servers.google_speech --port 9001 --control 9002 --ledger ledger.jsonl`, or `serving(Server(ledger))`
-in a test. What it hears is a script's doing, or a real recognizer's that is handed in (`Server(hear=...)`); the script
-`bursts` hears a word in every sound between silences and calls it by its pitch ("f440"), so that a transcript tells
-which sounds were sent, when they sounded, and whether one was sent twice.
+in a test. Words come from the function `Server(hear=...)`, which may be a real recognizer. The default, `bursts`, makes
+a word of every sound between silences and names it after its pitch ("f440"), so that a transcript shows which sounds
+were sent, at which times, and whether one was sent twice.
 
-Every call that is recognized is a line of the ledger, on the disk before the answer is sent: {sha256, heard, seconds,
-billed, charged_at, recognizer, ...}; of a batch it is also what the operation is told by, so that a kill forgets none.
-It does not deduplicate, and what it charged, only tests are told: `charges()`, and GET /ledger and /arrivals at the
-control port. Batches are read from the storage at `--storage`. GET, PUT /switches at the control port; a PUT replaces
-all of them, so `{}` is back to normal:
+Every call that is recognized is a line of the ledger, on the disk before the response is sent: {sha256, heard, seconds,
+billed, charged_at, recognizer, ...}. Operations of batches are derived from it, so that a kill loses none. The server
+does not deduplicate. Tests read the charges by `charges()`, or by GET /ledger and /arrivals at the control port.
+Batches are read from the storage at `--storage`. GET, PUT /switches at the control port; a PUT replaces all switches,
+so `{}` resets them:
 
-    delay_s            seconds from the charge until the answer, or until the operation is done (0)
+    delay_s            seconds from the charge to the response, or to the end of the operation (0)
     refuse_429         RESOURCE_EXHAUSTED with RetryInfo: retry_after_s (1); uncharged
     unavailable        UNAVAILABLE, uncharged
     internal           INTERNAL, uncharged
     unauthenticated    UNAUTHENTICATED, as for a wrong key; uncharged
     forbidden          PERMISSION_DENIED, uncharged
-    stall              take the request and never answer, uncharged
-    lose_answer        charge, then fail with UNAVAILABLE, as a connection does that is lost before the answer
-    garbage            charge, then answer with bytes that are no message
+    stall              accept the request and never respond, uncharged
+    lose_answer        charge, then fail with UNAVAILABLE, as if the connection were lost before the response
+    garbage            charge, then respond with bytes that are not a message
     speakers           results as of diarization: each begins with all words from the beginning
-    without            list of what answers leave out: alternatives, words, offsets, confidences, language, billing
-    file_error         what is submitted ends with an error of its file
-    operation_error    what is submitted ends with an error of its operation
-    no_result          what is submitted ends without a result
-    older              results are where older clients look for them: `transcript` instead of `inline_result`
-    no_masks           INVALID_ARGUMENT to a list that is asked for with a field mask
-    forgotten          operations are neither listed nor found, as long after their end
-    mute               operations come without metadata
-    on                 which calls refuse_429, unavailable ... stall, and garbage hit: recognize, batch, get, list (all)
+    without            list of omitted parts of responses: alternatives, words, offsets, confidences, language, billing
+    file_error         submitted operations end with an error of their file
+    operation_error    submitted operations end with an error
+    no_result          submitted operations end without a result
+    older              results are in the field of older versions: `transcript` instead of `inline_result`
+    no_masks           INVALID_ARGUMENT for a list with a field mask
+    forgotten          operations are neither listed nor found, as after their retention
+    mute               operations have no metadata
+    on                 calls to which refuse_429, unavailable ... stall, and garbage apply: recognize, batch, get, list
+                       (all)
 
-All but `delay_s`, `retry_after_s`, `without` and `on` are true (until switched off) or a number (of calls, counted
-down). So are those that `tests/servers/billing.py` has for all: late (batches only), listed_s, page, gap, repeat.
-A connection that is really cut, before or after a request, is `tests/servers/proxy.py` in front of this server.
+All but `delay_s`, `retry_after_s`, `without` and `on` are true (until switched off) or a number of calls, counted down.
+`tests/servers/billing.py` has more: late (batches only), listed_s, page, gap, repeat. To cut the connection itself,
+before or after a request, put `tests/servers/proxy.py` before this server.
 
 Checked against the vendor: messages, services and status codes are the vendor's own protos, driven by the vendor's own
-client; that content above 10 MB or a minute is INVALID_ARGUMENT, that "both or neither" of content and URI are, that
-offsets and confidences come only when asked for, that 0.0 means no confidence and that diarized results repeat
-all words is what its protos and its documentation say; so it is that a batch takes URIs of its own storage only, and
-one file if the results are to come inline, that operations of version 2 are called `v2-...`, and listed with the filter
-`is_v2(name)` only. Not checked, because no account was at hand: the wording
-of its errors, the order in which it looks at permission and content, whether it charges for a call that its client has
-given up, how it rounds what it bills (here: up to the second), whether RetryInfo comes with every
-RESOURCE_EXHAUSTED; and of batches: whether it charges for one that fails (here it does), how soon an operation is
-listed (here at once), in what order (here the oldest first), how long it is kept, and whether its metadata names the
-URIs always, as the proto says it can; and whether it heeds a field mask, as the vendor says of all its APIs.
+client. According to its protos and its documentation: content above 10 MB or a minute is INVALID_ARGUMENT, and so are
+both or neither of content and URI; offsets and confidences come only if requested; 0.0 means no confidence; diarized
+results repeat all words; a batch accepts URIs of Google's storage only, and one file if results are inline; operations
+of version 2 are named `v2-...`, and listed with the filter `is_v2(name)` only. Not checked, for want of an account:
+texts of errors, the order in which it checks permission and content, whether it charges for a call that its client has
+cancelled, how it rounds (here: up to the second), whether every RESOURCE_EXHAUSTED has RetryInfo; and of batches:
+whether it charges for one that fails (here it does), how soon an operation is listed (here at once), in what order
+(here the oldest first), how long it is kept, whether its metadata always names the URIs, and whether it supports a
+field mask, as the vendor states for all its APIs.
 """
 
 from __future__ import annotations
@@ -81,19 +81,19 @@ from grpc_status import rpc_status
 from tests.servers.billing import Billing, Switched
 from tests.servers.gcs import fetched
 
-#: The vendor's limits on content that comes with its request.
+#: The vendor's limits of content inside a request.
 LIMIT_BYTES, LIMIT_S = 10 << 20, 60.0
 #: gRPC's own limit is 4 MB, below the vendor's.
 _OPTIONS = [("grpc.max_receive_message_length", 2 * LIMIT_BYTES), ("grpc.so_reuseport", 0)]
-#: Operations on a page of the list at most, few, so that there is more than one page.
+#: Maximum operations on a page of the list: few, so that there are several pages.
 PAGE = 5
-#: What no protobuf message begins with.
+#: Bytes with which no protobuf message begins.
 GARBAGE = b"\xff\xff no message"
 
 #: A word as (text, start_s, end_s, confidence).
-Said = tuple[str, float, float, float]
-#: What is heard in samples (mono, -1 to 1) at a rate in hertz.
-Hear = Callable[[np.ndarray, int], Sequence[Said]]
+HeardWord = tuple[str, float, float, float]
+#: Recognizes samples (mono, -1 to 1) at a rate in hertz.
+Hear = Callable[[np.ndarray, int], Sequence[HeardWord]]
 
 _CODES = {
     "unavailable": grpc.StatusCode.UNAVAILABLE,
@@ -103,23 +103,23 @@ _CODES = {
 }
 
 
-def bursts(samples: np.ndarray, rate: int) -> list[Said]:
+def bursts(samples: np.ndarray, rate: int) -> list[HeardWord]:
     """A word for every sound of 50 ms or more, named after its pitch to 10 Hz."""
     step = rate // 50
     loud = np.abs(samples[: len(samples) // step * step]).reshape(-1, step).max(axis=1, initial=0.0) > 0.02
     edges = np.flatnonzero(np.diff(np.concatenate([[False], loud, [False]]).astype(int)))
-    said = []
+    words = []
     for first, last in zip(edges[::2], edges[1::2], strict=True):
         sound = samples[first * step : last * step]
         if len(sound) >= rate // 20:
             pitch = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 4 * rate)).argmax() / 4
-            said.append((f"f{round(pitch, -1):.0f}", first * step / rate, last * step / rate, 0.9))
-    return said
+            words.append((f"f{round(pitch, -1):.0f}", first * step / rate, last * step / rate, 0.9))
+    return words
 
 
 @dataclass
 class Switches(Switched):
-    """How the server answers; see the module."""
+    """How the server responds; see the module."""
 
     delay_s: float = 0.0
     refuse_429: bool | int = False
@@ -145,8 +145,8 @@ class Switches(Switched):
 
 
 class Server(Billing):
-    """The service: `hear` is what it hears with, `calls` counts every request to recognize something that reached it.
-    `storage` is the endpoint of the storage that batches are read from.
+    """The service. `hear` recognizes samples; `calls` counts the requests of Recognize and BatchRecognize; `storage` is
+    the endpoint of the storage from which batches are read.
     """
 
     def __init__(
@@ -165,11 +165,11 @@ class Server(Billing):
         self.hear = hear
 
     def charges(self) -> Counter[str]:
-        """How often each piece was charged, by the hash of its content."""
+        """How often each chunk was charged, by the hash of its content."""
         return Counter(charge["sha256"] for charge in self.ledger.charges)
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """The parts of the services that there are; anything else is UNIMPLEMENTED."""
+        """The implemented methods of the services; others are UNIMPLEMENTED."""
 
         def handler(call: Callable[..., Any], read: Callable[[bytes], Any], write: Callable[[Any], bytes]) -> Any:
             return grpc.unary_unary_rpc_method_handler(
@@ -213,7 +213,7 @@ class Server(Billing):
         await self._misbehave("recognize", context)
         if not request.content:
             await _refuse(context, "Request must contain exactly one of: [content, uri]")
-        await self._judged(request.config, context)
+        await self._checked(request.config, context)
         if len(request.content) > LIMIT_BYTES:
             await _refuse(context, f"Request audio can be a maximum of {LIMIT_BYTES} bytes")
         samples, rate = await self._decoded(request.content, context)
@@ -225,7 +225,7 @@ class Server(Billing):
             {
                 "id": f"call-{len(self.ledger.charges) + 1}",
                 "sha256": hashlib.sha256(request.content).hexdigest(),
-                "heard": " ".join(said[0] for said in heard),
+                "heard": " ".join(word[0] for word in heard),
                 "seconds": seconds,
                 "billed": math.ceil(seconds),
                 "charged_at": self.clock(),
@@ -245,28 +245,28 @@ class Server(Billing):
         self.arrived("batch")
         self.calls += 1
         await self._misbehave("batch", context)
-        await self._judged(request.config, context)
+        await self._checked(request.config, context)
         uris = [file.uri for file in request.files]
         if not 1 <= len(uris) <= 15 or not all(re.fullmatch(r"gs://[^/]+/.+", uri) for uri in uris):
             await _refuse(context, "BatchRecognizeRequest.files must be one to 15, each with a Cloud Storage URI")
         if len(uris) != 1 or "inline_response_config" not in request.recognition_output_config:
             await _refuse(context, "inline_response_config is for one file, and here nothing else is there")
         content = await fetched(self.storage, uris[0])
-        said: Sequence[Said] = []
+        words: Sequence[HeardWord] = []
         seconds, ends = 0.0, "NOT_FOUND"
         if content is not None:
             samples, rate = await self._decoded(content, context)
             seconds, ends = len(samples) / rate, self._end()
-            said = await asyncio.to_thread(self.hear, samples, rate)
+            words = await asyncio.to_thread(self.hear, samples, rate)
         entry = {
             "id": f"{request.recognizer.partition('/recognizers/')[0]}/operations/v2-{uuid.uuid4().hex}",
             "sha256": hashlib.sha256(content or b"").hexdigest(),
-            "heard": " ".join(text for text, *_ in said),
+            "heard": " ".join(text for text, *_ in words),
             "seconds": seconds,
             "billed": math.ceil(seconds),
             "recognizer": request.recognizer,
             "uri": uris[0],
-            "said": list(said),
+            "said": list(words),
             "ends": ends,
             "request": speech.BatchRecognizeRequest.to_json(request, indent=None),
         }
@@ -352,8 +352,8 @@ class Server(Billing):
         self, request: speech.BatchRecognizeRequest, entry: dict[str, Any]
     ) -> speech.BatchRecognizeFileResult:
         if entry["ends"]:
-            code, said = (5, "Unable to open object") if entry["ends"] == "NOT_FOUND" else (3, "the switch was on")
-            return speech.BatchRecognizeFileResult(error=Status(code=code, message=said))
+            code, message = (5, "Unable to open object") if entry["ends"] == "NOT_FOUND" else (3, "the switch was on")
+            return speech.BatchRecognizeFileResult(error=Status(code=code, message=message))
         answer = self._answer(request.config, entry["said"], entry["seconds"])
         transcript = speech.BatchRecognizeResults(results=answer.results, metadata=answer.metadata)
         if self.switches.takes("older"):
@@ -380,7 +380,7 @@ class Server(Billing):
         if switches.takes("stall"):
             await asyncio.Event().wait()
 
-    async def _judged(self, config: speech.RecognitionConfig, context: grpc.aio.ServicerContext) -> None:
+    async def _checked(self, config: speech.RecognitionConfig, context: grpc.aio.ServicerContext) -> None:
         if not config.language_codes or not config.model:
             await _refuse(context, "RecognitionConfig.language_codes and .model must not be empty")
         for code in config.language_codes:
@@ -401,10 +401,10 @@ class Server(Billing):
         return samples, rate
 
     def _answer(
-        self, config: speech.RecognitionConfig, heard: Sequence[Said], seconds: float
+        self, config: speech.RecognitionConfig, heard: Sequence[HeardWord], seconds: float
     ) -> speech.RecognizeResponse:
         without = self.switches.without
-        words = [self._word(config.features, *said) for said in heard]
+        words = [self._word(config.features, *word) for word in heard]
         halves = [words] if len(words) < 2 else [words[: len(words) // 2], words[len(words) // 2 :]]
         if self.switches.takes("speakers") or "diarization_config" in config.features:
             for number, word in enumerate(words):

@@ -1,4 +1,4 @@
-"""Strangers' hosts, on 127.0.0.1: they deliver recordings, refuse to, or do it in ways that no good host would."""
+"""HTTP servers on 127.0.0.1 that deliver recordings, refuse to, or send malformed responses."""
 
 from __future__ import annotations
 

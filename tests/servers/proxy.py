@@ -1,6 +1,4 @@
-"""What goes wrong between two programs that both live: a TCP proxy in the test's event loop that can be told to
-misbehave.
-"""
+"""A TCP proxy in the test's event loop that simulates network failures: delays, lost responses, black holes, resets."""
 
 from __future__ import annotations
 
@@ -9,33 +7,33 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Self
 
-_PIECE = 1 << 16
+_CHUNK_BYTES = 1 << 16
 
-#: Seconds between looks at whether a black hole is over.
+#: Seconds between checks whether a black hole is over.
 _LOOK_S = 0.05
 
 
 @dataclass(eq=False)
 class Proxy:
-    """Forwards connections to `target`; its switches apply to open connections and to new ones at once.
+    """Forwards connections to `target`. Its switches apply to open and to new connections immediately.
 
-    Bytes that are held (black hole, delay) when their sender closes the connection are dropped: a request that nobody
-    waits for any more is not delivered late, unless `keeps`.
+    Bytes that are held (black hole, delay) when their sender closes the connection are dropped, so that an abandoned
+    request is not delivered late, unless `keeps` is set.
     """
 
     target: tuple[str, int]
-    #: Seconds that every piece is held, each way.
+    #: Delay of every chunk in seconds, in each direction.
     delay_s: float = 0.0
-    #: Nothing goes through, nothing is refused; what is held goes on when this is over.
+    #: Bytes are held, and connections are not refused; the bytes continue when this is over.
     blackhole: bool = False
-    #: Requests go through, and the connection is cut when the answer comes.
+    #: Requests are forwarded, and the connection is reset when the response comes.
     lose_answers: bool = False
     #: New connections are closed at once.
     refuse: bool = False
-    #: What a sender has left behind in a black hole is delivered when that is over, as the buffers of a network do.
+    #: Bytes of a sender that has closed its connection are delivered after the black hole, as network buffers do.
     keeps: bool = False
     port: int = 0
-    #: Connections taken since the start.
+    #: Number of connections since the start.
     connections: int = 0
     _server: asyncio.Server | None = field(default=None, repr=False)
     _open: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
@@ -52,12 +50,12 @@ class Proxy:
         await asyncio.gather(*self._open, return_exceptions=True)
 
     def cut(self) -> None:
-        """Reset every open connection; what is under way in it is lost."""
+        """Reset every open connection; bytes in transit are lost."""
         for connection in list(self._open):
             connection.cancel()
 
     def heal(self) -> None:
-        """Everything goes through again."""
+        """Switch off all failures."""
         self.delay_s, self.blackhole, self.lose_answers, self.refuse = 0.0, False, False, False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,32 +83,32 @@ class Proxy:
             requests.close()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
-        """Copy until one side ends. Reading goes on while pieces are held, so that a sender's end is seen at once."""
-        pieces: asyncio.Queue[bytes] = asyncio.Queue()
-        await _first(_read(source, pieces), self._write(pieces, sink, answers=answers))
+        """Copy until one side ends. Reading continues while chunks are held, to notice at once when a sender ends."""
+        chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        await _first(_read(source, chunks), self._write(chunks, sink, answers=answers))
         while self.keeps and self.blackhole and not answers:
             await asyncio.sleep(_LOOK_S)
         if (self.keeps and not answers) or not (self.delay_s or self.blackhole or self.lose_answers):
-            while not pieces.empty():
-                sink.write(pieces.get_nowait())
+            while not chunks.empty():
+                sink.write(chunks.get_nowait())
 
-    async def _write(self, pieces: asyncio.Queue[bytes], sink: asyncio.StreamWriter, *, answers: bool) -> None:
+    async def _write(self, chunks: asyncio.Queue[bytes], sink: asyncio.StreamWriter, *, answers: bool) -> None:
         while True:
-            piece = await pieces.get()
+            chunk = await chunks.get()
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             while self.blackhole:
                 await asyncio.sleep(_LOOK_S)
             if answers and self.lose_answers:
                 return
-            sink.write(piece)
+            sink.write(chunk)
             await sink.drain()
 
 
-async def _read(source: asyncio.StreamReader, pieces: asyncio.Queue[bytes]) -> None:
+async def _read(source: asyncio.StreamReader, chunks: asyncio.Queue[bytes]) -> None:
     with contextlib.suppress(ConnectionError):
-        while piece := await source.read(_PIECE):
-            pieces.put_nowait(piece)
+        while chunk := await source.read(_CHUNK_BYTES):
+            chunks.put_nowait(chunk)
 
 
 async def _first(*coroutines: object) -> None:

@@ -23,27 +23,27 @@ from tests.servers.built import go_built
 VERSION = "v1.8.0"
 MODULE = "github.com/versity/versitygw/cmd/versitygw"
 
-#: The only region of the server, and the bucket that is there from the start.
+#: The only region of the server, and the bucket that exists from the start.
 REGION = "us-east-1"
 BUCKET = "concord-test"
 
 OWNER = {"access_key": "owner-key", "secret_key": "owner-secret"}
-#: May do nothing but what a bucket policy allows it.
+#: Has only the rights of a bucket policy.
 GUEST = {"access_key": "guest-key", "secret_key": "guest-secret"}
 
 
 def versitygw() -> Path:
-    """The executable, built if it is not there yet. Raises FileNotFoundError where there is no Go to build it with."""
+    """The executable, built if it does not exist. Raises FileNotFoundError if Go is needed and missing."""
     return go_built(MODULE, VERSION)
 
 
 @dataclass
 class S3Server:
-    """A server process. Killed and started again, it has the same port and the same data (moto: no data)."""
+    """A server process. After a restart it has the same port and the same data (moto: no data)."""
 
     folder: Path
     command: list[str]
-    #: Why this is not a real server; empty if it is one.
+    #: The reason why this is moto; empty for a real server.
     why_moto: str = ""
     port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -69,13 +69,13 @@ class S3Server:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """By `kill -9`, and wait until it is gone."""
+        """Send SIGKILL, and wait until the process has ended."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def client(self):
-        """Botocore's own, synchronous client: what tests look with, and what makes buckets and policies."""
+        """Botocore's own, synchronous client, with which tests read objects and create buckets and policies."""
         from botocore.config import Config
         from botocore.session import Session
 
@@ -89,13 +89,13 @@ class S3Server:
         )
 
     def genuine(self, what: str) -> None:
-        """Skip a test of `what` on moto, which does not have it."""
+        """Skip a test of a feature that moto lacks."""
         if self.why_moto:
             pytest.skip(f"moto has no {what}. {self.why_moto}")
 
 
 def server_in(folder: Path) -> S3Server:
-    """A server that keeps its data in this folder: versitygw, or else moto; not started yet."""
+    """A server with its data in this folder, not started: versitygw, or moto without Go."""
     try:
         executable = versitygw()
     except FileNotFoundError as exc:
@@ -110,7 +110,7 @@ def server_in(folder: Path) -> S3Server:
 
 
 def moto_in(folder: Path, why: str) -> S3Server:
-    """Moto's server, which checks no signature, keeps nothing, but knows all of S3's settings; not started yet."""
+    """Moto's server, not started: it checks no signature and stores nothing, but supports all settings of S3."""
     need("moto", "flask")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]
     return S3Server(folder, command, why_moto=why, port=_free_port())
@@ -122,7 +122,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
-    """The session's S3 server, with `BUCKET` in it: use a prefix of your own."""
+    """The session's S3 server with `BUCKET`; each test uses its own prefix."""
     server = server_in(tmp_path_factory.mktemp("s3"))
     server.start()
     client = server.client()

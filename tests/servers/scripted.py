@@ -1,30 +1,29 @@
-"""The scripted recognizers' server: a provider that bills, as bad as a test wants it.
+"""The server of the scripted recognizers: a provider that bills, and can be made to fail.
 
 `python -m tests.servers.scripted --port 9000 --ledger ledger.jsonl`
 
-Every POST /requests is charged, once and for good, also one with a marker seen before: it does not deduplicate, so
-that a submission made twice shows. A charge is a line of the ledger, on the disk before the answer is sent; a server
-that is killed and started again on its ledger knows its requests. The protocol is in `agents/asr/scripted.py`;
-besides:
+Every POST /requests is charged, also one with a known marker: it does not deduplicate, so that a repeated submission is
+visible. A charge is a line of the ledger, on the disk before the response is sent; a server that is killed and started
+again with its ledger has its requests. The protocol is in `agents/asr/scripted.py`; for tests there are:
 
     GET /ledger            the charges: [{id, marker, provider, job_id, run, charged_at, ready_at, ...}]
-    GET /arrivals          when requests came: [[unix time, call], ...]
-    GET /charged           how many of them there are
-    GET /lateness          when clients were to look again, and by how many seconds they were late: [[time, 0.01], ...]
-    GET, PUT /switches     how it answers; a PUT replaces all of them, so `{}` is back to normal
+    GET /arrivals          arrival times of requests: [[unix time, call], ...]
+    GET /charged           the number of charges
+    GET /lateness          due times of polls, and by how many seconds they were late: [[time, 0.01], ...]
+    GET, PUT /switches     its misbehaviour; a PUT replaces all switches, so `{}` resets them
 
     delay_s       seconds from a charge until the transcript is there (0)
-    poll_s        seconds after which a client is advised to look again, at most (0.2)
-    lose_answer   charge, then cut the connection instead of answering
+    poll_s        maximum seconds after which a client is told to poll again (0.2)
+    lose_answer   charge, then cut the connection instead of responding
     refuse_429    refuse with 429 and Retry-After: retry_after_s (1), uncharged
     error_5xx     fail with 503 and Retry-After: retry_after_s, uncharged
     forbidden     refuse with 403, uncharged
-    stall         take the request and never answer, uncharged; whoever waits is cut off when it ends
+    stall         accept the request and never respond, uncharged; waiting clients are cut off when it ends
     fail_jobs     list of job ids whose requests end in status "error"
-    on            which calls refuse_429, error_5xx, forbidden and stall hit: any of submit, find, poll (all)
+    on            calls to which refuse_429, error_5xx, forbidden and stall apply: submit, find, poll (all)
 
-lose_answer, refuse_429, error_5xx, forbidden and stall are true (until switched off) or a number (of calls, counted
-down). So are those that `tests/servers/billing.py` has for all: late, listed_s, gap (a marker's list comes without it).
+lose_answer, refuse_429, error_5xx, forbidden and stall are true (until switched off) or a number of calls, counted
+down. `tests/servers/billing.py` has more: late, listed_s, gap (the list of a marker is empty).
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from tests.servers.billing import Billing, Switched, cut
 
 @dataclass
 class Switches(Switched):
-    """How the server answers; see the module."""
+    """How the server responds; see the module."""
 
     delay_s: float = 0.0
     poll_s: float = 0.2
@@ -65,7 +64,7 @@ class Server(Billing):
 
     def __init__(self, ledger: Path, clock: Callable[[], float] = time.time) -> None:
         super().__init__(ledger, Switches(), clock)
-        #: When looks were advised, and by how much they were later; by request, when the next one should come.
+        #: Due times of polls and how late they were; the due time of the next poll, by request.
         self.late: list[tuple[float, float]] = []
         self._due: dict[str, float] = {}
         self._numbers = itertools.count(len(self.ledger.charges) + 1)
@@ -150,7 +149,7 @@ class Server(Billing):
         return web.json_response(self.late)
 
     async def _misbehaved(self, request: web.Request, call: str) -> web.StreamResponse | None:
-        """The answer that a switch makes of this call, if any."""
+        """The response of a misbehaviour to this call; None if there is none."""
         self.arrived(call)
         switches = self.switches
         if call not in switches.on:

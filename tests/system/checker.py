@@ -1,4 +1,4 @@
-"""The verdict on a run: what strangers saw, against what must hold whatever was killed."""
+"""Compares what the observers of a run have recorded with the guarantees that hold whatever was killed."""
 
 from __future__ import annotations
 
@@ -13,31 +13,39 @@ from schemas import topics
 from schemas.envelope import Record, decode, identity
 from schemas.errors import MalformedEvent
 from schemas.topics import Topic
-from tests.system.observers import TENANT, Asker, Downstream, Publisher, Sampler, Statuses, Tap
+from tests.system.observers import (
+    TENANT,
+    Downstream,
+    OffsetSampler,
+    Publisher,
+    StatusObserver,
+    StatusPoller,
+    TopicRecorder,
+)
 
 
 @dataclass
 class Verdict:
-    """Everything that went against a guarantee, each with where to look; clean when there is nothing."""
+    """Violations of each guarantee, with the jobs and positions to look at; clean if there are none."""
 
-    #: Accepted, and no terminal event (or no dead letter, for what was no upload); a version of `job.status` left out.
+    #: Uploads without a terminal event, malformed records without a dead letter, missing versions of `job.status`.
     lost: list[str] = field(default_factory=list)
-    #: More than one terminal event of a run, or one of a job that nobody uploaded; more than one dead letter of a
-    #: record.
+    #: Runs with more than one terminal event, terminal events of unknown jobs, and records with more than
+    #: one dead letter.
     duplicated: list[str] = field(default_factory=list)
-    #: An event id that stands more than once on a topic.
+    #: Event ids that occur more than once on a topic.
     repeated: list[str] = field(default_factory=list)
-    #: A completion or failure that is not the one the upload must come to.
+    #: Runs that completed instead of failing, or failed instead of completing.
     wrong: list[str] = field(default_factory=list)
-    #: `job.status`, or the answer to who asks for it, that went down or on after the end.
+    #: Statuses, on `job.status` or over HTTP, that went back to an older version or changed after the end of a run.
     backward: list[str] = field(default_factory=list)
-    #: Recognizers that were paid more than once for the same (job, run), or not at all.
+    #: Recognizers that charged more than once, or never, for the same (job, run).
     charged: list[str] = field(default_factory=list)
-    #: Records below a committed offset that were not handled when it was committed.
+    #: Records below a committed offset that had not been handled when it was committed.
     passed: list[str] = field(default_factory=list)
-    #: Files or rows that were not there, or not whole, when their completion was seen.
+    #: Files or rows that were missing or incomplete when their completion was received.
     torn: list[str] = field(default_factory=list)
-    #: Observers that ended early: what came after was seen by nobody.
+    #: Observers that ended early, so that later events were not observed.
     blind: list[str] = field(default_factory=list)
 
     @property
@@ -47,20 +55,20 @@ class Verdict:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of each."""
+        """The number of violations of each guarantee."""
         return {f.name: len(getattr(self, f.name)) for f in fields(self)}
 
     def __str__(self) -> str:
-        said = [
-            f"{f.name}: {len(found)}, as {'; '.join(found[:4])}"
+        lines = [
+            f"{f.name}: {len(violations)}, such as {'; '.join(violations[:4])}"
             for f in fields(self)
-            if (found := getattr(self, f.name))
+            if (violations := getattr(self, f.name))
         ]
-        return "\n".join(said) or "clean"
+        return "\n".join(lines) or "clean"
 
 
 def inputs(recognizers: Iterable[str]) -> dict[str, dict[str, Topic]]:
-    """What each stage reads, by topic name."""
+    """The input topics of each stage, by name."""
     specs = [spec for spec in registry.stages(recognizers) if spec.table is None]
     return {spec.name: {topic.name: topic for topic in spec.reads} for spec in specs}
 
@@ -68,80 +76,80 @@ def inputs(recognizers: Iterable[str]) -> dict[str, dict[str, Topic]]:
 def verdict_on(
     publisher: Publisher,
     downstreams: Sequence[Downstream],
-    statuses: Statuses,
-    asker: Asker,
-    tap: Tap,
-    sampler: Sampler,
+    statuses: StatusObserver,
+    poller: StatusPoller,
+    recorder: TopicRecorder,
+    sampler: OffsetSampler,
     charges: Counter[str],
     recognizers: Sequence[str],
     *,
     all_heard: bool = True,
 ) -> Verdict:
-    """The verdict. With `all_heard`, a completed transcript must have the words of every recognizer; without,
-    recognizers were made to fail so often that a run may end with the words of one, or with nobody having heard it.
+    """Check all guarantees. With `all_heard`, a completed transcript must have the words of every recognizer. Without,
+    recognizers fail so often that a run may complete with the words of one, or fail because none has a result.
     """
     verdict = Verdict()
     for observer, downstream in enumerate(downstreams):
         _terminal(verdict, publisher, downstream, f"observer {observer}", all_heard=all_heard)
         verdict.torn += downstream.torn
-    _enrichments(verdict, tap)
-    _letters(verdict, publisher, tap)
-    _ids(verdict, tap)
-    verdict.backward += statuses.backward + asker.backward
-    verdict.wrong += asker.wrong
+    _enrichments(verdict, recorder)
+    _letters(verdict, publisher, recorder)
+    _ids(verdict, recorder)
+    verdict.backward += statuses.backward + poller.backward
+    verdict.wrong += poller.wrong
     verdict.lost += statuses.missed
     _charges(verdict, publisher, downstreams[0], charges, recognizers, all_heard=all_heard)
-    _offsets(verdict, tap, sampler, recognizers)
-    for watching in (*(d.follower for d in downstreams), statuses.follower, tap.follower, sampler, asker):
-        if (failure := watching.failure()) is not None:
-            verdict.blind.append(f"{type(watching).__name__}: {failure!r}")
+    _offsets(verdict, recorder, sampler, recognizers)
+    for client in (*(d.follower for d in downstreams), statuses.follower, recorder.follower, sampler, poller):
+        if (failure := client.failure()) is not None:
+            verdict.blind.append(f"{type(client).__name__}: {failure!r}")
     return verdict
 
 
-def _terminal(verdict: Verdict, publisher: Publisher, downstream: Downstream, who: str, *, all_heard: bool) -> None:
+def _terminal(verdict: Verdict, publisher: Publisher, downstream: Downstream, name: str, *, all_heard: bool) -> None:
     for job, upload in publisher.uploads.items():
         seen = downstream.seen.get((job, 1), [])
         if not seen:
-            verdict.lost.append(f"{job} ({who})")
+            verdict.lost.append(f"{job} ({name})")
         if len(seen) > 1:
-            verdict.duplicated.append(f"{job}: {[s.topic for s in seen]} ({who})")
-        expected = "job.failed" if upload.hopeless else "persisted"
+            verdict.duplicated.append(f"{job}: {[s.topic for s in seen]} ({name})")
+        expected = "job.failed" if upload.without_audio else "persisted"
         unheard = "\0" if all_heard else "no recognizer has heard it"
         wrong = [s for s in seen if s.topic != expected and not s.error.startswith(unheard)]
-        verdict.wrong += [f"{job}: {s.topic} {s.error!r} instead of {expected} ({who})" for s in wrong]
-    strangers = [f"{job}/{run}" for job, run in downstream.seen if run != 1 or job not in publisher.uploads]
-    verdict.duplicated += [f"{run}: a terminal event that nobody asked for ({who})" for run in strangers]
+        verdict.wrong += [f"{job}: {s.topic} {s.error!r} instead of {expected} ({name})" for s in wrong]
+    unexpected = [f"{job}/{run}" for job, run in downstream.seen if run != 1 or job not in publisher.uploads]
+    verdict.duplicated += [f"{run}: a terminal event without an upload ({name})" for run in unexpected]
 
 
-def _enrichments(verdict: Verdict, tap: Tap) -> None:
-    """One event ends each enrichment of a run."""
+def _enrichments(verdict: Verdict, recorder: TopicRecorder) -> None:
+    """Each enrichment of a run has at most one terminal event."""
     ends: Counter[tuple[str, int, str]] = Counter()
     announced = {topic.name for spec in registry.STAGES if spec.enrichment for topic in spec.publishes}
-    for (topic, _, _), record in tap.records.items():
+    for (topic, _, _), record in recorder.records.items():
         if topic in announced:
             event = json.loads(record.value)
             ends[event["job_id"], event["run"], event["kind"]] += 1
     verdict.duplicated += [f"{run}: {count} events end it" for run, count in ends.items() if count > 1]
 
 
-def _letters(verdict: Verdict, publisher: Publisher, tap: Tap) -> None:
-    rubbish = {value for value, _ in publisher.rubbish}
+def _letters(verdict: Verdict, publisher: Publisher, recorder: TopicRecorder) -> None:
+    malformed = {value for value, _ in publisher.malformed}
     letters: Counter[tuple[str, str, str]] = Counter()
-    for (topic, _, _), record in tap.records.items():
+    for (topic, _, _), record in recorder.records.items():
         if topic.endswith(".dlq"):
             headers = {key: value.decode() for key, value in record.headers}
             letters[headers["dlq-topic"], headers["dlq-partition"], headers["dlq-offset"]] += 1
-            rubbish.discard(record.value)
-    verdict.lost += [f"no dead letter for {value[:60]!r}" for value in rubbish]
+            malformed.discard(record.value)
+    verdict.lost += [f"no dead letter for {value[:60]!r}" for value in malformed]
     verdict.duplicated += [
-        f"{count} dead letters for {'/'.join(place)}" for place, count in letters.items() if count > 1
+        f"{count} dead letters for {'/'.join(position)}" for position, count in letters.items() if count > 1
     ]
 
 
-def _ids(verdict: Verdict, tap: Tap) -> None:
-    """Concord's own events, once each: a consumer downstream may rely on `ce_id`, and need not."""
+def _ids(verdict: Verdict, recorder: TopicRecorder) -> None:
+    """Each event of Concord is on its topic once, so that a consumer need not deduplicate by `ce_id`."""
     ids: Counter[tuple[str, str]] = Counter()
-    for (topic, _, _), record in tap.records.items():
+    for (topic, _, _), record in recorder.records.items():
         if topic != topics.UPLOADED.name and not topic.endswith(".dlq"):
             ids[topic, dict(record.headers)["ce_id"].decode()] += 1
     verdict.repeated += [f"{count} times {id} on {topic}" for (topic, id), count in ids.items() if count > 1]
@@ -157,25 +165,28 @@ def _charges(
     all_heard: bool,
 ) -> None:
     verdict.charged += [f"{marker}: {count} times" for marker, count in charges.items() if count > 1]
-    verdict.charged += [f"{marker}: asked by nobody" for marker in charges if not marker.startswith("concord-")]
+    verdict.charged += [
+        f"{marker}: charged without a request" for marker in charges if not marker.startswith("concord-")
+    ]
     for job in publisher.uploads:
         heard = downstream.heard.get((job, 1))
         if heard is not None and all_heard and set(heard) != set(recognizers):
-            verdict.wrong.append(f"{job}: heard by {heard} only")
+            verdict.wrong.append(f"{job}: has the words of {heard} only")
         for name in heard or ():
             if f"concord-{TENANT}~{job}~1~{name}" not in charges:
-                verdict.charged.append(f"{job}: {name} was heard, but never paid")
+                verdict.charged.append(f"{job}: {name} has a result that was never charged")
 
 
-def _offsets(verdict: Verdict, tap: Tap, sampler: Sampler, recognizers: Sequence[str]) -> None:
-    """Committed never passes the lowest unfinished, in any sample."""
-    places = {stage: f"concord.{stage}" for stage in inputs(recognizers)}
+def _offsets(verdict: Verdict, recorder: TopicRecorder, sampler: OffsetSampler, recognizers: Sequence[str]) -> None:
+    """In every sample, committed offsets are at or below the lowest unfinished record."""
     for stage, read in inputs(recognizers).items():
-        for (topic, partition, offset), raw in tap.records.items():
-            if topic not in read or _needs_nobody(topic, raw):
+        for (topic, partition, offset), raw in recorder.records.items():
+            if topic not in read or _not_remembered(topic, raw):
                 continue
             below = [
-                n for n, committed in sampler.committed.get((places[stage], topic, partition), ()) if committed > offset
+                n
+                for n, committed in sampler.committed.get((f"concord.{stage}", topic, partition), ())
+                if committed > offset
             ]
             handled = sampler.handled.get((stage, str(_id(raw, read))))
             if below and (handled is None or handled > below[0]):
@@ -183,8 +194,8 @@ def _offsets(verdict: Verdict, tap: Tap, sampler: Sampler, recognizers: Sequence
                 verdict.passed.append(f"{stage} committed {topic}/{partition}/{offset} in sample {below[0]}, {when}")
 
 
-def _needs_nobody(topic: str, raw: object) -> bool:
-    """Whether it is a result that is not the last of its run: it is committed, and not remembered."""
+def _not_remembered(topic: str, raw: object) -> bool:
+    """Whether it is a result that is not the last of its run: it is committed without being added to the inbox."""
     with contextlib.suppress(ValueError):
         return topic == "asr.results" and bool(json.loads(raw.value).get("remaining"))  # type: ignore[attr-defined]
     return False

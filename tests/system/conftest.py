@@ -1,4 +1,4 @@
-"""The server that system tests share, besides those of every test."""
+"""The S3 server that system tests share."""
 
 from tests.servers.s3 import s3_server
 

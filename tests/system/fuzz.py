@@ -1,6 +1,4 @@
-"""Uploads as no producer should send them, made at random from a seed: bytes, codecs, headers, sizes, JSON, ids, URLs,
-media.
-"""
+"""Generates malformed uploads at random from a seed: bytes, codecs, headers, sizes, JSON, ids, URLs, media."""
 
 from __future__ import annotations
 

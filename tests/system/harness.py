@@ -1,4 +1,4 @@
-"""A fleet of real processes on real servers, to be killed in any way; and everything that watches it."""
+"""Starts a fleet of real processes on real servers, which tests can kill, and the observers that record its events."""
 
 from __future__ import annotations
 
@@ -28,16 +28,26 @@ from agents.stages import registry
 from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
 from tests.system.checker import Verdict, inputs, verdict_on
-from tests.system.nursery import ROOT, Nursery
-from tests.system.observers import AWAY, TENANT, Asker, Downstream, Publisher, Sampler, Statuses, Tap, patiently
+from tests.system.fork_server import ROOT, ForkServer
+from tests.system.observers import (
+    OUTAGES,
+    TENANT,
+    Downstream,
+    OffsetSampler,
+    Publisher,
+    StatusObserver,
+    StatusPoller,
+    TopicRecorder,
+    with_retries,
+)
 
 RECOGNIZERS = ("scripted-a", "scripted-b")
-#: A recognizer that has all its answers by a marker, and one that uploads, known by the URL of its audio only.
+#: A recognizer whose list of requests has markers, and one whose list has only the URL of the audio.
 MIXED = ("scripted-a", "assemblyai")
-#: The vendors' own protocols: what a fleet with keys speaks.
+#: Recognizers with the vendors' own protocols, as in a fleet with API keys.
 CLOUD = ("assemblyai", "google")
 
-#: Seconds in which a request may still arrive, here: less than `agents/asr` assumes of servers that are not ours.
+#: Seconds in which a request may still arrive at the test servers; `agents/asr` assumes more for those of vendors.
 SETTLES_S = 5.0
 
 
@@ -53,21 +63,21 @@ _numbers = itertools.count(1)
 
 async def until(condition: Callable[[], Any], seconds: float, *, every_s: float = 0.05) -> bool:
     """Wait for a condition; False when it does not hold within `seconds`."""
-    give_up = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > give_up:
+        if time.monotonic() > deadline:
             return False
         await asyncio.sleep(every_s)
     return True
 
 
 class Site:
-    """Kafka, PostgreSQL and the recognizers' servers, with a folder for files; each can be killed and started again."""
+    """Kafka, PostgreSQL, the recognizers' servers and a folder for files; each server can be killed and restarted."""
 
     def __init__(
         self,
         folder: Path,
-        nursery: Nursery,
+        fork_server: ForkServer,
         *,
         nodes: int = 1,
         advertised: list[int] | None = None,
@@ -75,28 +85,28 @@ class Site:
     ) -> None:
         self.folder = folder
         self.recognizers = recognizers
-        self.nursery = nursery
+        self.fork_server = fork_server
         self.kafka = EmbeddedKafka(folder, nodes=nodes, heap_mb=300, advertised_port=advertised)
         self.postgres = EmbeddedPostgres(folder)
         self.provider = Provider(folder / "provider")
         self.assemblyai = Provider(folder / "assemblyai", "assemblyai")
         self.google = Provider(folder / "google", "google_speech")
-        #: Whose recording it is in which Google hears this; filled by whoever makes recordings.
+        #: Job ids by the text that Google recognizes in their recordings; tests that make recordings fill it.
         self.sounds: dict[str, str] = {}
-        #: In front of PostgreSQL and the recognizers' server, for the workers; in front of Kafka's nodes, for the test
-        #: too.
+        #: TCP proxies before PostgreSQL and the recognizers' server, which the workers use, and before Kafka's nodes,
+        #: which the test uses, too.
         self.proxies: dict[str, Proxy] = {}
         self.workers: dict[str, Worker] = {}
-        #: Environment that all workers share, besides what `environment` says.
+        #: Environment variables of all workers, besides those of `environment`.
         self.common: dict[str, str] = {}
 
     @property
     def audio(self) -> Path:
-        """The folder that uploads may be read from."""
+        """The folder from which recordings may be read."""
         return self.folder / "audio"
 
     def environment(self, name: str) -> dict[str, str]:
-        """What a worker of this name is told."""
+        """The environment variables of the worker with this name."""
         dsn, provider = self.postgres.dsn, self.provider.port
         if "postgres" in self.proxies:
             dsn = dsn.replace(f":{self.postgres.port}/", f":{self.proxies['postgres'].port}/")
@@ -124,13 +134,13 @@ class Site:
         }
 
     def _port(self, name: str) -> int:
-        """The same for every start: a `track` worker gets its place back by it."""
+        """A port that is the same at every start: a `track` worker is recognized by it."""
         folder = self.folder / "workers" / name
         folder.mkdir(exist_ok=True)
         return keep_ports(folder / "ports.json", ["http"], {})["http"]
 
     def worker(self, *roles: str, name: str = "", mutant: str = "", **env: str) -> Worker:
-        """A worker that is not started yet; `env` in lower case, as in `concord_instance="w1"`."""
+        """A new worker, not started; `env` has variables in lower case, as in `concord_instance="w1"`."""
         name = name or f"{'-'.join(roles) if len(roles) < 3 else 'all'}-{next(_numbers)}"
         more = {key.upper(): value for key, value in env.items()}
         worker = Worker(self, name, ["worker", *roles], self.environment(name) | more, mutant)
@@ -153,8 +163,8 @@ class Site:
         return list(dict.fromkeys(used))
 
     async def charges(self) -> Counter[str]:
-        """How often each marker was charged. AssemblyAI's ledger knows URLs: PostgreSQL says whose they were. Google's
-        knows what it heard, one piece a recording: `sounds` says whose that was.
+        """How often each marker was charged. AssemblyAI's ledger has URLs, whose markers PostgreSQL has; Google's has
+        the recognized text, one chunk for each recording, whose job is in `sounds`.
         """
         charged = self.provider.charges("marker")
         urls = self.assemblyai.charges("audio_url")
@@ -164,10 +174,10 @@ class Site:
             await connection.close()
             markers = {row["audio_url"]: row["marker"] for row in kept}
             for url, count in urls.items():
-                charged[markers.get(url, f"nobody's {url}")] += count
-        for heard, count in self.google.charges("heard").items():
-            job = self.sounds.get(heard)
-            charged[f"concord-{TENANT}~{job}~1~google" if job else f"nobody's {heard}"] += count
+                charged[markers.get(url, f"unknown {url}")] += count
+        for text, count in self.google.charges("heard").items():
+            job = self.sounds.get(text)
+            charged[f"concord-{TENANT}~{job}~1~google" if job else f"unknown {text}"] += count
         return charged
 
     async def __aexit__(self, *_: object) -> None:
@@ -183,19 +193,19 @@ class Site:
 async def site(
     *, nodes: int = 1, proxies: bool = False, recognizers: tuple[str, ...] = RECOGNIZERS, storage: str = ""
 ) -> AsyncIterator[Site]:
-    """A site of its own, in a folder that goes with it. When the test fails, the ends of all logs are printed.
+    """A new site in a folder that is deleted afterwards. When the test fails, the ends of all logs are printed.
 
-    `storage` is where Google reads recordings from: with it, they go to it whole.
+    `storage` is the endpoint of the bucket from which Google reads whole recordings; without it, Google gets chunks.
     """
     folder = Path(tempfile.mkdtemp(prefix="concord-test-"))
     folder.chmod(0o755)  # as root, PostgreSQL's user must get through
     try:
         async with contextlib.AsyncExitStack() as stack:
-            nursery = await stack.enter_async_context(Nursery())
+            fork_server = await stack.enter_async_context(ForkServer())
             names = ["postgres", "provider", *(f"kafka-{n + 1}" for n in range(nodes))] if proxies else []
             between = {name: await stack.enter_async_context(Proxy(("127.0.0.1", 0))) for name in names}
             advertised = [between[name].port for name in names if name.startswith("kafka")]
-            here = Site(folder, nursery, nodes=nodes, advertised=advertised or None, recognizers=recognizers)
+            here = Site(folder, fork_server, nodes=nodes, advertised=advertised or None, recognizers=recognizers)
             if storage:
                 here.google.options["--storage"] = storage
                 here.common |= {"GOOGLE_CLOUD_BUCKET": BUCKET, "STORAGE_EMULATOR_HOST": storage}
@@ -226,19 +236,19 @@ def _aim(here: Site, name: str, ports: list[int]) -> None:
 
 
 async def concord(here: Site, *words: str) -> str:
-    """What a command of an operator prints. It must succeed."""
+    """Run a command as an operator; returns its output. It must exit with 0."""
     command = (sys.executable, "-m", "agents", *words)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env=here.environment("operator"), stdout=pipe, stderr=asyncio.subprocess.STDOUT
     )
-    said, _ = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0, f"{' '.join(words)}: {said.decode()}"
-    return said.decode()
+    output, _ = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, f"{' '.join(words)}: {output.decode()}"
+    return output.decode()
 
 
 class Worker:
-    """One process of the fleet, by fork or (`plain`) by the command line; can be started again after its end."""
+    """One process of the fleet, started by fork or by the command line; can be started again after it has ended."""
 
     def __init__(self, here: Site, name: str, argv: list[str], env: dict[str, str], mutant: str = "") -> None:
         self.name = name
@@ -248,21 +258,21 @@ class Worker:
         self.tree = ROOT
         self.log = here.folder / "workers" / f"{name}.log"
         self.url = f"http://{env['CONCORD_HTTP']}"
-        self._nursery = here.nursery
+        self._nursery = here.fork_server
         self._mutant = mutant
         self._pid: int | None = None
         self._ended: asyncio.Future[int] | None = None
 
     @property
     def state(self) -> str:
-        """For messages."""
+        """A description for error messages."""
         if self._ended is None:
             return "never started"
         return f"ended with {self._ended.result()}" if self._ended.done() else f"running as {self._pid}"
 
     @property
     def pid(self) -> int:
-        """Its process id, while it runs."""
+        """Its process id."""
         assert self._pid is not None, f"{self.name} was never started"
         return self._pid
 
@@ -272,7 +282,7 @@ class Worker:
         return self._ended is not None and not self._ended.done()
 
     async def start(self, **env: str) -> Worker:
-        """Start the process, with more environment for this once."""
+        """Start the process, with additional environment variables for this start."""
         assert not self.alive, f"{self.name} runs already"
         more = {key.upper(): value for key, value in env.items()}
         self._pid = await self._nursery.spawn(self.argv, self.env | more, self.log, self._mutant)
@@ -280,7 +290,7 @@ class Worker:
         return self
 
     async def start_plain(self, **env: str) -> Worker:
-        """The same by `python -m agents`, as an operator starts it."""
+        """Start the process with `python -m agents`, as an operator does."""
         more = {key.upper(): value for key, value in env.items()}
         with self.log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
@@ -303,7 +313,11 @@ class Worker:
         await self.ended(10)
 
     async def ended(self, seconds: float) -> int:
-        """Its exit status (minus the signal's number), within `seconds`; else AssertionError."""
+        """Wait for its exit status; minus the signal's number if a signal ended it.
+
+        Raises:
+            AssertionError: it has not ended within `seconds`.
+        """
         assert self._ended is not None
         try:
             return await asyncio.wait_for(asyncio.shield(self._ended), seconds)
@@ -311,26 +325,30 @@ class Worker:
             raise AssertionError(f"{self.name} has not ended within {seconds} s:\n{tail(self.log, 60)}") from None
 
     async def ready(self, seconds: float = 60) -> Worker:
-        """Wait until this start's log says that it runs; AssertionError when it ends before."""
-        before = self.said("running: ")
-        if not await until(lambda: self.said("running: ") > before or not self.alive, seconds) or not self.alive:
+        """Wait until the log of this start reports that it runs.
+
+        Raises:
+            AssertionError: it ends before, or does not run within `seconds`.
+        """
+        before = self.log_count("running: ")
+        if not await until(lambda: self.log_count("running: ") > before or not self.alive, seconds) or not self.alive:
             raise AssertionError(f"{self.name} does not run ({self.state}):\n{tail(self.log, 60)}")
         return self
 
-    def said(self, what: str) -> int:
-        """How often its log says this, over all its starts."""
-        return self.log.read_text(errors="replace").count(what) if self.log.exists() else 0
+    def log_count(self, text: str) -> int:
+        """How often its log contains a text, over all its starts."""
+        return self.log.read_text(errors="replace").count(text) if self.log.exists() else 0
 
 
 class Provider:
-    """A server of `tests/servers`: a process with a ledger of what it charged, which nothing takes back."""
+    """A server of `tests/servers` as a process, with an append-only ledger of its charges."""
 
     def __init__(self, folder: Path, server: str = "scripted") -> None:
         folder.mkdir(parents=True)
-        #: More of its command line.
+        #: Additional command-line options.
         self.options: dict[str, str] = {}
         ports = keep_ports(folder / "ports.json", ["http", "grpc"], {})
-        #: Of its switches, and of what it serves unless that is gRPC.
+        #: HTTP port of its switches, and of its service unless that is gRPC.
         self.port = ports["http"]
         self.grpc = ports["grpc"]
         self.ledger = folder / "ledger.jsonl"
@@ -339,22 +357,22 @@ class Provider:
         self._folder = folder
 
     async def start(self) -> None:
-        """Start it (again), and wait for its first answer."""
-        served: dict[str, object] = {"--port": self.port}
+        """Start it, and wait until it answers."""
+        ports: dict[str, object] = {"--port": self.port}
         if self._server == "google_speech":
-            served = {"--port": self.grpc, "--control": self.port}
-        given = [str(part) for option in (served | self.options).items() for part in option]
-        command = [sys.executable, "-m", f"tests.servers.{self._server}", *given, "--ledger", str(self.ledger)]
+            ports = {"--port": self.grpc, "--control": self.port}
+        options = [str(part) for option in (ports | self.options).items() for part in option]
+        command = [sys.executable, "-m", f"tests.servers.{self._server}", *options, "--ledger", str(self.ledger)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
         self._child.spawn(command, env=env | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}, cwd=ROOT)
-        await patiently(self.switch)
+        await with_retries(self.switch)
 
     def kill(self) -> None:
         """`kill -9`."""
         self._child.kill()
 
     async def switch(self, **switches: Any) -> None:
-        """Change how it answers; without arguments, back to normal."""
+        """Replace all switches of its misbehaviour; without arguments, it behaves normally."""
         async with aiohttp.ClientSession() as session:
             try:
                 async with session.put(f"http://127.0.0.1:{self.port}/switches", json=switches) as answer:
@@ -363,7 +381,7 @@ class Provider:
                 raise ConnectionError(str(exc)) from exc
 
     async def arrivals(self) -> list[tuple[float, str]]:
-        """When requests came since its last start, in Unix time, and what each was."""
+        """Unix time and call of every request since its last start."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"http://127.0.0.1:{self.port}/arrivals") as answer,
@@ -371,7 +389,7 @@ class Provider:
             return [(at, call) for at, call in await answer.json()]
 
     def charges(self, by: str = "marker") -> Counter[str]:
-        """How often each marker, or what else a charge is known `by`, was charged."""
+        """How often each marker, or another field `by` of the ledger, was charged."""
         return Counter(line[by] for line in self.lines())
 
     def lines(self) -> list[dict[str, Any]]:
@@ -381,13 +399,13 @@ class Provider:
 
 
 @dataclass
-class Watch:
-    """The publisher and every observer of a site. Open it when a first worker runs: it makes the topics."""
+class Observers:
+    """The publisher and all observers of a site. Open it when a first worker runs, which creates the topics."""
 
     here: Site
-    #: How observers read a blob by its URI, where it is not in a folder.
+    #: Reads a blob by its URI, if blobs are not in a folder.
     read: Callable[[str], bytes] | None = None
-    #: Makes the recording of a job id, where each is to be another.
+    #: Makes the recording of a job id, if each job needs its own.
     record: Callable[[str], bytes] | None = None
     publisher: Publisher = field(init=False)
     downstreams: list[Downstream] = field(init=False)
@@ -396,104 +414,110 @@ class Watch:
         kafka, dsn = self.here.kafka.bootstrap_servers, self.here.postgres.dsn
         self.publisher = Publisher(kafka, self.here.audio, self.record)
         self.downstreams = [Downstream(kafka, dsn, self.read), Downstream(kafka, dsn, self.read)]
-        self.statuses = Statuses(kafka)
+        self.statuses = StatusObserver(kafka)
         everything = registry.all_topics(self.here.recognizers)
         names = [name for topic in everything for name in (topic.name, topic.dead_letters)]
-        self.tap = Tap(kafka, tuple(names))
-        self.asker = Asker(lambda: [w.url for w in self.here.workers.values() if "track" in w.argv])
-        self.sampler = Sampler(kafka, dsn, [f"concord.{stage}" for stage in inputs(self.here.recognizers)])
+        self.recorder = TopicRecorder(kafka, tuple(names))
+        self.poller = StatusPoller(lambda: [w.url for w in self.here.workers.values() if "track" in w.argv])
+        self.sampler = OffsetSampler(kafka, dsn, [f"concord.{stage}" for stage in inputs(self.here.recognizers)])
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> Watch:
-        followers = (self.statuses.follower, self.tap.follower, self.sampler, self.asker)
-        for watching in (self.publisher, *self.downstreams, *followers):
-            await self._stack.enter_async_context(watching)
-        self.publisher.told.append(self.asker.follow)
+    async def __aenter__(self) -> Observers:
+        followers = (self.statuses.follower, self.recorder.follower, self.sampler, self.poller)
+        for client in (self.publisher, *self.downstreams, *followers):
+            await self._stack.enter_async_context(client)
+        self.publisher.on_upload.append(self.poller.follow)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    def waiting(self) -> list[str]:
-        """Uploads of which an observer has not seen the end."""
+    def unfinished(self) -> list[str]:
+        """Uploads whose terminal event an observer has not received."""
         return [job for job in self.publisher.uploads if not all(d.seen.get((job, 1)) for d in self.downstreams)]
 
-    def undocumented(self) -> list[str]:
-        """Completed runs of which no document was seen, where a worker makes documents."""
+    def without_document(self) -> list[str]:
+        """Completed runs without a document, if a worker creates documents."""
         if not any("document" in worker.argv for worker in self.here.workers.values()):
             return []
-        made = {json.loads(r.value)["job_id"] for (t, _, _), r in self.tap.records.items() if t == "document.generated"}
+        made = {
+            json.loads(r.value)["job_id"] for (t, _, _), r in self.recorder.records.items() if t == "document.generated"
+        }
         ended = self.downstreams[0].seen.items()
         return [job for (job, _), seen in ended if seen[0].topic == "persisted" and job not in made]
 
-    def unanswered(self) -> list[bytes]:
-        """Rubbish of which no dead letter was seen."""
-        letters = {record.value for (topic, _, _), record in self.tap.records.items() if topic.endswith(".dlq")}
-        return [value for value, _ in self.publisher.rubbish if value not in letters]
+    def without_dead_letter(self) -> list[bytes]:
+        """Malformed records without a dead letter."""
+        letters = {record.value for (topic, _, _), record in self.recorder.records.items() if topic.endswith(".dlq")}
+        return [value for value, _ in self.publisher.malformed if value not in letters]
 
-    def asked(self, jobs: list[str]) -> int:
-        """How many requests to recognize these jobs are on the stream."""
+    def request_count(self, jobs: list[str]) -> int:
+        """The number of requests for these jobs on the topics of recognizers."""
         keys = {job.encode() for job in jobs}
-        return sum(t.startswith("asr.requests.") and r.key in keys for (t, _, _), r in self.tap.records.items())
+        return sum(t.startswith("asr.requests.") and r.key in keys for (t, _, _), r in self.recorder.records.items())
 
     async def finished(self, seconds: float) -> bool:
-        """Whether everything that was accepted comes to its end within `seconds` without any progress.
+        """Wait until every upload has ended; False after `seconds` without any new event.
 
-        That is: `seconds` count anew with every event, so that a slow machine is not taken for a loss.
+        The time starts again with every event, so that a slow machine is not mistaken for a lost event.
         """
-        seen, give_up = -1, 0.0
-        while self.waiting() or self.unanswered() or self.undocumented():
-            if len(self.tap.records) > seen:
-                seen, give_up = len(self.tap.records), time.monotonic() + seconds
-            if time.monotonic() > give_up:
+        seen, deadline = -1, 0.0
+        while self.unfinished() or self.without_dead_letter() or self.without_document():
+            if len(self.recorder.records) > seen:
+                seen, deadline = len(self.recorder.records), time.monotonic() + seconds
+            if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(0.1)
         return True
 
     async def quiet(self, seconds: float = 15.0) -> bool:
-        """Whether every stage has read, handled and committed all there is, within `seconds`."""
-        give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
+        """Wait until every stage has committed all records of its topics; False after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             if await self._lag() == 0:
                 return True
             await asyncio.sleep(0.5)
         return False
 
     async def _lag(self) -> int:
-        """Records that are not committed. What followed the last record of a partition (a marker) does not count."""
-        with contextlib.suppress(*AWAY):
+        """The number of records that are not committed. Transaction markers at the end of a partition do not count."""
+        with contextlib.suppress(*OUTAGES):
             committed = await self.sampler.sample()
             lag = 0
             for stage, read in inputs(self.here.recognizers).items():
-                for topic, partition, offset in self.tap.records:
+                for topic, partition, offset in self.recorder.records:
                     lag += topic in read and committed.get((f"concord.{stage}", topic, partition), 0) <= offset
             return lag
         return 1
 
     async def verdict(self, *, all_heard: bool = True) -> Verdict:
-        """The verdict on everything up to now."""
+        """Check the guarantees on all events up to now."""
         for downstream in self.downstreams:
-            await downstream.looked()
-        await patiently(self.sampler.sample)
-        await self.asker.ask_all(self.statuses.versions)
+            await downstream.checked()
+        await with_retries(self.sampler.sample)
+        await self.poller.compare_all(self.statuses.versions)
         return verdict_on(
             self.publisher,
             self.downstreams,
             self.statuses,
-            self.asker,
-            self.tap,
+            self.poller,
+            self.recorder,
             self.sampler,
-            await patiently(self.here.charges),
+            await with_retries(self.here.charges),
             self.here.recognizers,
             all_heard=all_heard,
         )
 
-    async def story(self, job: str) -> str:
-        """What the database knows of a job, for a message."""
+    async def report(self, jobs: int = 3) -> str:
+        """A description of the first unfinished jobs, for error messages."""
+        return "\n".join([await self.describe(job) for job in self.unfinished()[:jobs]])
+
+    async def describe(self, job: str) -> str:
+        """A job's rows and events, for error messages."""
         connection = await asyncpg.connect(self.here.postgres.dsn)
         try:
             row = await connection.fetchrow("SELECT status, version, reason FROM jobs WHERE job_id = $1", job)
-            asked = await connection.fetch(
+            requests = await connection.fetch(
                 "SELECT provider, state, token, error FROM provider_requests WHERE job_id = $1", job
             )
             waiting = await connection.fetch(
@@ -501,5 +525,5 @@ class Watch:
             )
         finally:
             await connection.close()
-        events = [f"{t}/{p}/{o}" for (t, p, o), r in self.tap.records.items() if r.key == job.encode()]
-        return f"{job}: {row}\n  {asked}\n  outbox {waiting}\n  events {events}"
+        events = [f"{t}/{p}/{o}" for (t, p, o), r in self.recorder.records.items() if r.key == job.encode()]
+        return f"{job}: {row}\n  {requests}\n  outbox {waiting}\n  events {events}"

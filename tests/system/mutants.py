@@ -1,4 +1,4 @@
-"""Concord with one safeguard taken out. The checker must convict each of them: one that passes a mutant proves nothing.
+"""Mutants: Concord with one safeguard removed. The checker must report each of them, or it proves nothing.
 
 `python -m tests.system.mutants NAME COMMAND...` is `concord COMMAND...`, mutated.
 """
@@ -23,7 +23,7 @@ from sinks.postgres.sql.queries import SQL
 
 
 def stock_consumer() -> None:
-    """Faust keeps the offsets."""
+    """Faust's own offset tracking instead of Concord's."""
 
     class Stock(driver.Consumer):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -43,19 +43,19 @@ def no_inbox() -> None:
 
 
 def no_fencing() -> None:
-    """A claim is given to whoever asks, and an old one may still write."""
+    """Any worker gets a claim, and the holder of an old one may still write."""
     _edit("claim", "WHERE state = 'waiting'", "WHERE state IN ('waiting', 'intended')")
     allowed = transitions._request_allowed
 
-    def whoever(outcome: Outcome, job: Job, rows: transitions.Rows) -> bool:
+    def without_token(outcome: Outcome, job: Job, rows: transitions.Rows) -> bool:
         change = outcome.request
         return allowed(outcome if change is None else replace(outcome, request=replace(change, token=None)), job, rows)
 
-    _put(transitions, "_request_allowed", whoever)
+    _put(transitions, "_request_allowed", without_token)
 
 
 def early_ack() -> None:
-    """An event is acked when it arrives, before its work is durable."""
+    """An event is acknowledged when it arrives, before its outcome is durable."""
     take = faust_binding.Driver.take
 
     async def acked(self: faust_binding.Driver, record: Any, ack: Callable[[], Any]) -> None:
@@ -79,7 +79,7 @@ def relay_repeats() -> None:
 
 
 def relay_forgets() -> None:
-    """After a crash the relay takes the newest batch for published."""
+    """After a crash the relay assumes that the newest batch was published."""
 
     async def position(self: relay.Relay) -> int:
         return time.time_ns()  # above every number that was used before
@@ -87,27 +87,27 @@ def relay_forgets() -> None:
     _put(relay.Relay, "_published_batch", position)
 
 
-def crashing() -> None:
-    """No safeguard less, but an accident: a few seconds after its start the consumer of every stage fails, once."""
+def failing_once() -> None:
+    """All safeguards, and a fault: a few seconds after its start the consumer of every stage fails once."""
     receive, crashed, began = offsets.KeepingConsumer._receive, set[str](), time.monotonic()
 
     async def failing(self: offsets.KeepingConsumer, message: Any) -> None:
         if self.app.conf.id not in crashed and time.monotonic() - began > 6:
             crashed.add(self.app.conf.id)
-            raise RuntimeError(f"an accident of {self.app.conf.id}")
+            raise RuntimeError(f"an injected failure of {self.app.conf.id}")
         await receive(self, message)
 
     _put(offsets.KeepingConsumer, "_receive", failing)
 
 
-def allergic() -> None:
-    """No safeguard less, but a bug: the consumer of a stage fails whenever it reads a certain word."""
+def failing_on_marker() -> None:
+    """All safeguards, and a bug: the consumer of a stage fails on every record that contains a marker."""
     receive = offsets.KeepingConsumer._receive
 
     async def failing(self: offsets.KeepingConsumer, message: Any) -> None:
-        if b"an allergen" in (message.value or b""):
+        if b"a poison marker" in (message.value or b""):
             self.offsets.received(message.tp, message.offset)
-            raise RuntimeError("an allergic shock")
+            raise RuntimeError("a failure at the marker")
         await receive(self, message)
 
     _put(offsets.KeepingConsumer, "_receive", failing)
@@ -116,20 +116,20 @@ def allergic() -> None:
 MUTANTS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     **{f.__name__: f for f in (stock_consumer, no_inbox, no_fencing, early_ack, relay_repeats, relay_forgets)},
-    "crashing": crashing,
-    "allergic": allergic,
+    "failing_once": failing_once,
+    "failing_on_marker": failing_on_marker,
 }
 
 
 def _put(owner: Any, name: str, value: Any) -> None:
-    """Replace what is there; a refactoring that moves it fails here, instead of leaving a mutant that is none."""
+    """Replace an existing attribute. If it has moved, this fails instead of leaving a mutant without effect."""
     getattr(owner, name)
     setattr(owner, name, value)
 
 
 def _edit(query: str, old: str, new: str) -> None:
     if old not in SQL[query]:
-        raise LookupError(f"the query {query} no longer says {old!r}")
+        raise LookupError(f"the query {query} no longer contains {old!r}")
     SQL[query] = SQL[query].replace(old, new)
 
 

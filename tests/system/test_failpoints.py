@@ -1,6 +1,4 @@
-"""The process dies at every point between two durable steps, once each by enumeration; nothing is lost, repeated or
-paid twice.
-"""
+"""The process is killed at every point between two durable steps: nothing is lost, repeated or charged twice."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from agents.runtime.kafka import client as clients  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
 from agents.runtime.kafka.topic_layout import admin_client  # noqa: E402
 from tests.servers.gemini import KEY, GeminiServer, gemini_server  # noqa: E402
-from tests.system.harness import MIXED, Site, Watch, Worker, roles_with, site  # noqa: E402
+from tests.system.harness import MIXED, Observers, Site, Worker, roles_with, site  # noqa: E402
 
 #: What a process that died at a failpoint ends with.
 DIED = 137
@@ -32,7 +30,7 @@ DIED = 137
 PAIRS = 80
 
 #: Seconds for a start to recover what the last one left, and to come to its failpoint. Usually three.
-PATIENCE_S = 60
+RETRY_S = 60
 
 
 #: Passed once for each row that is refused for good.
@@ -80,14 +78,14 @@ async def refused_rows(here: Site) -> int:
         await connection.close()
 
 
-async def dies_at(worker: Worker, watch: Watch, point: str, uploads: int) -> None:
+async def dies_at(worker: Worker, observers: Observers, point: str, uploads: int) -> None:
     """Start the worker, armed; publish; it must die there and nowhere else."""
     if point.startswith("relay."):
-        await disturb(watch.here)
+        await disturb(observers.here)
     await worker.start(concord_failpoint=point)
     for _ in range(uploads):
-        await watch.publisher.upload()
-    assert await worker.ended(PATIENCE_S) == DIED, f"{point}: {worker.state}"
+        await observers.publisher.upload()
+    assert await worker.ended(RETRY_S) == DIED, f"{point}: {worker.state}"
 
 
 def judged_by(here: Site, gemini: GeminiServer) -> None:
@@ -95,13 +93,13 @@ def judged_by(here: Site, gemini: GeminiServer) -> None:
     here.common |= {"GEMINI_API_KEY": KEY, "GEMINI_BASE_URL": gemini.url}
 
 
-async def drain(worker: Worker, watch: Watch) -> None:
+async def drain(worker: Worker, observers: Observers) -> None:
     """A last start without a failpoint brings everything to its end, and the verdict is clean."""
     await worker.start()
-    finished = await watch.finished(30)
-    assert finished, "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
-    assert await watch.quiet()
-    verdict = await watch.verdict()
+    finished = await observers.finished(30)
+    assert finished, await observers.report()
+    assert await observers.quiet()
+    verdict = await observers.verdict()
     assert verdict.clean, str(verdict)
 
 
@@ -111,14 +109,14 @@ async def test_dying_at_every_failpoint_in_turn_harms_nothing():
         judged_by(here, gemini)
         worker = here.worker(*roles_with(MIXED), name="all", concord_instance="all")
         await (await worker.start()).ready()
-        async with Watch(here) as watch:
-            await watch.publisher.upload()
-            await watch.publisher.spoil()
+        async with Observers(here) as observers:
+            await observers.publisher.upload()
+            await observers.publisher.publish_malformed()
             await worker.kill()
             await make_narrow_topic(here)
             for point in POINTS:
-                await dies_at(worker, watch, point, uploads=2)
-            await drain(worker, watch)
+                await dies_at(worker, observers, point, uploads=2)
+            await drain(worker, observers)
             disturbed = sum(point.startswith("relay.") for point in POINTS)
             assert await published_on_narrow(here) == {b"%d" % n * 900: disturbed for n in range(4)}
             assert await refused_rows(here) == disturbed
@@ -145,13 +143,13 @@ async def test_dying_at_one_failpoint_while_recovering_from_another_harms_nothin
         judged_by(here, gemini)
         worker = here.worker(*roles_with(MIXED), name="all", concord_instance="all")
         await (await worker.start()).ready()
-        async with Watch(here) as watch:
+        async with Observers(here) as observers:
             await worker.kill()
             await make_narrow_topic(here)
             for point in points:
                 times = 1 if point in RARE else chance.randint(1, 3)
-                await dies_at(worker, watch, f"{point}:{times}", uploads=3)
-            await drain(worker, watch)
+                await dies_at(worker, observers, f"{point}:{times}", uploads=3)
+            await drain(worker, observers)
             pairs = len(set(itertools.pairwise(points)))
             table(
                 f"failpoints: {len(points)} deaths, {pairs} ordered pairs of {len(POINTS) ** 2}, seed {seed}: all clean"

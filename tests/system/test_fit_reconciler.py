@@ -1,4 +1,4 @@
-"""Fitting the reconciler again gives the same bytes, also in another process with another order of hashes."""
+"""Fitting the reconciler is reproducible: the same bytes, also in another process with another hash seed."""
 
 import os
 import subprocess

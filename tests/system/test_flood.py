@@ -1,4 +1,4 @@
-"""A flood of one tenant and a few urgent recordings of another, in one worker: these overtake it; it is cancelled."""
+"""A flood of one tenant and urgent recordings of another in one worker: they overtake it; it is cancelled."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Nonsense of one tenant by the hundred, between uploads of two others: theirs end at once, and of it nothing is lost
-and nothing comes twice.
+"""Hundreds of malformed uploads of one tenant between uploads of two others: theirs end at once, and each malformed one
+has one dead letter.
 """
 
 from __future__ import annotations

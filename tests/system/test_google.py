@@ -1,4 +1,6 @@
-"""Google Speech in a real fleet: workers killed and stopped in the middle of a long recording, which is heard whole."""
+"""Google Speech in a real fleet: workers are killed and stopped during a long recording, whose words are all
+transcribed.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,7 @@ async def test_a_worker_that_is_killed_in_the_middle_pays_again_for_what_was_in_
 
 
 @pytest.mark.faults
-async def test_a_worker_that_is_told_to_stop_in_the_middle_pays_for_nothing_twice(fleet):
+async def test_a_worker_that_gets_sigterm_in_the_middle_pays_for_nothing_twice(fleet):
     fleet.server.switches = Switches(delay_s=0.4)
     worker = fleet.here.worker(*ROLES, name="stopped")
     await (await worker.start_plain()).ready()

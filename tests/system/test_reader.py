@@ -1,4 +1,4 @@
-"""What only PostgreSQL proves of reading: row-level security, connections, indexes, times. See also `test_reads`."""
+"""Reads that only PostgreSQL can prove: row-level security, connections, indexes, times. See also `test_reads`."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_the_tenants_role_may_not_write_even_outside_a_read_only_transacti
     assert len((await one_connection.jobs("acme")).jobs) == 2
 
 
-async def test_nobody_stays_who_they_were(one_connection):
+async def test_connections_keep_no_tenant_of_an_earlier_use(one_connection):
     """The pool's only connection: after a tenant's question it is the operator's again, and then the next tenant's."""
     assert len((await one_connection.jobs("acme")).jobs) == 2
     assert [job.tenant_id for job in await one_connection.find(None, "b1")] == ["bolt"]
@@ -136,7 +136,7 @@ async def test_nobody_stays_who_they_were(one_connection):
         assert not await connection.fetchval("SELECT current_setting('concord.tenant', true)")
 
 
-async def test_what_was_used_up_is_added_up_by_tenant_or_job_in_a_time_and_of_nobody_else(pool):
+async def test_usage_is_summed_by_tenant_or_job_in_a_period_without_that_of_others(pool):
     def row(tenant, job, ref, quantity, unit="audio_seconds"):
         return Usage(tenant_id=tenant, job_id=job, run=1, provider="google", unit=unit, ref=ref, quantity=quantity)
 
@@ -230,7 +230,7 @@ async def test_no_free_connection_is_an_outage_and_not_a_wait_without_end(one_co
             await one_connection.job("bolt", "b1")
 
 
-async def test_a_cursor_far_in_time_is_just_a_place(one_connection):
+async def test_a_cursor_far_in_time_is_a_valid_position(one_connection):
     early, late = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
     assert (await one_connection.jobs("acme", before=Cursor(early, "x"))).jobs == []

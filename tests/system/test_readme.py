@@ -1,4 +1,4 @@
-"""What the README tells a reader to type is typed here, word for word, beside a fleet started as it says."""
+"""Runs the commands of the README word for word, beside a fleet that is started as it describes."""
 
 from __future__ import annotations
 

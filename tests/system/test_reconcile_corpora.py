@@ -1,5 +1,5 @@
-"""The shipped calibration on real engines' output. It was fitted on these very calls, so the figures here only guard
-against something getting worse; what holds on unseen calls is in bench/results/reconcile.md (`make bench-reconcile`).
+"""The shipped calibration on output of real engines. It was fitted on these very calls, so the figures only guard
+against regressions; figures for unseen calls are in bench/results/reconcile.md (`make bench-reconcile`).
 """
 
 import gzip
@@ -105,7 +105,7 @@ def test_the_result_is_better_than_the_best_recognizer(gains, corpus, size, mean
     assert min(gains[corpus, size]) >= lowest
 
 
-def test_no_word_was_heard_by_nobody(calls, results):
+def test_every_word_has_a_recognizer(calls, results):
     for number, names, words, _ in results:
         heard = {word.text for name in names for word in calls[number][2][name].words}
 

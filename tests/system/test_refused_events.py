@@ -1,4 +1,4 @@
-"""What Kafka does not take of one recording, or for one topic, holds up no other, on a fleet of real processes."""
+"""Events of one recording, or for one topic, that Kafka refuses do not delay others, on a fleet of real processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def come(here: Site, topic: str, *wanted: str | int, seconds: float = 60) 
 
 
 @pytest.mark.timeout(200)
-async def test_large_uploads_and_topics_of_others_harm_nobody_else():
+async def test_large_uploads_and_topics_of_others_do_not_affect_other_jobs():
     async with site() as here:
         worker = here.worker(*ROLES, name="all")
         await (await worker.start()).ready()

@@ -1,4 +1,4 @@
-"""The relay beside brokers that let it write to some topics only: of three, one is dead; or the login may not."""
+"""The relay with brokers that let it write to some topics only: one of three is down, or the login lacks rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`concord requests` on a real PostgreSQL: what may have been accepted is shown, and decided."""
+"""`concord requests` on a real PostgreSQL: requests that may have been accepted are shown, and decided."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_a_request_that_is_given_up_is_left_behind_until_another_run_has_i
     assert "left behind" in await here.run()
 
 
-async def test_what_the_provider_has_and_nobody_knows_is_recovered_shown_and_forgotten(here):
+async def test_requests_that_only_the_provider_has_are_recovered_shown_and_forgotten(here):
     now = datetime.now(UTC)
     for number, ago in enumerate((7200, 60)):
         at = (now - timedelta(seconds=ago)).timestamp()

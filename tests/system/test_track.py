@@ -1,5 +1,5 @@
-"""The table of jobs over several `track` workers: whoever is asked answers, and nobody answers with less than was known
-before, whatever is killed, and whoever joins the group.
+"""The table of jobs over several `track` workers: any worker answers, and no answer is older than an earlier one,
+whatever is killed, and whatever joins the group.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 JOBS = [f"job-{n}" for n in range(40)]
 
 
-class Asker:
+class StatusPoller:
     """Asks workers for statuses, and remembers the highest version that it was ever given."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -84,24 +84,24 @@ async def test_statuses_survive_the_death_of_a_worker_and_the_loss_of_the_table(
     async with site() as here, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         await migrate(here.postgres.dsn)
         pool = await connect_pool(here.postgres.dsn)
-        database, asker = Postgres(pool), Asker(session)
+        database, status_poller = Postgres(pool), StatusPoller(session)
         first, second = here.worker("track", "relay", name="first"), here.worker("track", name="second")
         for worker in (first, second):
             await (await worker.start()).ready()
         await created(database)
-        pollers = [asyncio.create_task(asker.keep_asking(url(worker))) for worker in (first, second)]
+        pollers = [asyncio.create_task(status_poller.keep_asking(url(worker))) for worker in (first, second)]
         await moved(database, "transcribing")
 
         async def all_are(worker, wanted: str) -> bool:
-            return {status for status, _ in [await asker.ask(url(worker), job) for job in JOBS]} == {wanted}
+            return {status for status, _ in [await status_poller.ask(url(worker), job) for job in JOBS]} == {wanted}
 
         async def settled(worker, wanted: set[str]) -> bool:
-            return await asker.sources(url(worker)) == wanted
+            return await status_poller.sources(url(worker)) == wanted
 
         # Both hold a part of the table.
         for worker in (first, second):
-            assert await _eventually(lambda w=worker: settled(w, {"table", "database"}), 40), await asker.sources(
-                url(worker)
+            assert await _eventually(lambda w=worker: settled(w, {"table", "database"}), 40), (
+                await status_poller.sources(url(worker))
             )
         await moved(database, "reconciling")
         await first.kill()  # with the relay: what is committed now is in no table before it is back
@@ -112,12 +112,12 @@ async def test_statuses_survive_the_death_of_a_worker_and_the_loss_of_the_table(
         await second.kill()
         await moved(database, "reconciling")
         assert await _eventually(lambda: all_are(first, "reconciling"), 3)
-        assert await _eventually(lambda: settled(first, {"table"}), 70), await asker.sources(url(first))
+        assert await _eventually(lambda: settled(first, {"table"}), 70), await status_poller.sources(url(first))
         # The table's folder is lost: it comes back from its changelog.
         await first.kill()
         shutil.rmtree(here.folder / "workers" / "first" / "tables")
         await (await first.start()).ready()
-        assert await _eventually(lambda: settled(first, {"table"}), 70), await asker.sources(url(first))
+        assert await _eventually(lambda: settled(first, {"table"}), 70), await status_poller.sources(url(first))
         assert await all_are(first, "reconciling")
         assert "Error in recovery" not in first.log.read_text()
         async with _joined_by_a_stranger(here, lambda: settled(first, {"table", "database"})) as asked:
@@ -126,8 +126,8 @@ async def test_statuses_survive_the_death_of_a_worker_and_the_loss_of_the_table(
         for poller in pollers:
             poller.cancel()
         await asyncio.gather(*pollers, return_exceptions=True)
-        assert asker.backward == []
-        assert asker.answers > 500
+        assert status_poller.backward == []
+        assert status_poller.answers > 500
         await pool.close()
 
 

@@ -1,4 +1,4 @@
-"""`concord verify` on real servers: what does not fit together is listed, and mended where that can be done."""
+"""`concord verify` on real servers: inconsistencies are listed, and repaired where possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whisper on real and synthetic speech: how many words are wrong, and that none come out of nothing."""
+"""Whisper on real and synthetic speech: its word error rate, and no words in silence."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_few_words_of_read_speech_are_wrong(either, tmp_path, line, limits
 
 
 @real_speech
-async def test_times_confidences_language_and_length_are_told(either):
+async def test_times_confidences_language_and_length_are_returned(either):
     found = await heard(either, SPEECH / "librivox-0890.wav")
 
     assert (found.language, found.duration_ms, found.model) == ("en", 5300, either.name)
@@ -237,7 +237,7 @@ async def test_missing_weights_are_a_final_no_that_says_what_to_do(tmp_path):
 
 
 @real_speech
-async def test_it_settles_what_two_others_disagree_about(tiny):
+async def test_whisper_settles_what_two_others_disagree_about(tiny):
     """Its own process cuts the stretch; tiny.en hears three seconds of it and not the whole."""
     path = SPEECH / "librivox-0880.wav"
     said = SAID["0880"].split()

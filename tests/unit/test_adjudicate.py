@@ -1,4 +1,4 @@
-"""What an adjudicator is asked, and that nothing it could answer puts a word into a transcript that nobody heard."""
+"""Questions for an adjudicator, and that no answer puts a word into a transcript that no recognizer heard."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_neither_and_what_was_not_offered_change_nothing(choice):
     assert adjudicated(ONE, asked, {"unknown": 0}, RULE) is ONE
 
 
-def test_who_is_called_what_and_comes_first_changes_no_question():
+def test_names_and_order_of_recognizers_change_no_question():
     texts = ("the cat sat on a mat", "the cat sat on the mat", "the bat sat on a mat")
     names = ("a", "b", "c")
     one = reconcile([heard(name, text) for name, text in zip(names, texts, strict=True)])

@@ -1,4 +1,4 @@
-"""What is taken for a recording and what is refused, on files made here by ffmpeg and then spoilt."""
+"""Files that are accepted as recordings and files that are refused, made by ffmpeg and then damaged."""
 
 from __future__ import annotations
 
@@ -436,7 +436,7 @@ async def test_a_refusal_crosses_the_process_boundary_and_the_process_stays(prob
     assert probe_pool.pids == pids
 
 
-async def test_the_limit_of_the_prober_holds(wav):
+async def test_the_limit_of_the_probe_pool_holds(wav):
     probe_pool = ProbePool(max_duration_ms=1000)
 
     with pytest.raises(RefusedMedia, match="longer than"):

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - hosts in letters that look like others are what this is about
-"""Fetching a recording from a stranger's host: which URLs and addresses are refused before a byte is sent."""
+"""Downloads from external hosts: the URLs and addresses that are refused before a byte is sent."""
 
 from __future__ import annotations
 
@@ -425,7 +425,7 @@ async def test_a_host_is_not_called_slow_for_our_own_disk(tmp_path):
     assert await reading == size
 
 
-async def test_nobody_there_or_no_tls_is_transient(tmp_path):
+async def test_an_unreachable_server_or_one_without_tls_is_transient(tmp_path):
     def lookup(host, port):
         raise socket.gaierror(socket.EAI_NONAME, "not known")
 
@@ -439,7 +439,7 @@ async def test_nobody_there_or_no_tls_is_transient(tmp_path):
             await it.save("https://none.example/", tmp_path / "a")
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path):
+async def test_an_untrusted_certificate_is_not_accepted(tmp_path):
     async with serving(answering(), ssl_context=self_signed(tmp_path)) as base, downloader() as it:
         with pytest.raises(Transient, match="its certificate is not accepted: self-signed certificate"):
             await it.save(base.replace("http:", "https:"), tmp_path / "a")

@@ -1,4 +1,4 @@
-"""What probes are told about events that are due and not published."""
+"""What health probes report about events that are due and not published."""
 
 from __future__ import annotations
 

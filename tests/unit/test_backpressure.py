@@ -1,4 +1,4 @@
-"""The gate before a busy event loop."""
+"""Backpressure on a busy event loop: which events start, and when."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_an_idle_process_begins_at_once() -> None:
             await gate.enter(2)
 
 
-async def test_a_late_loop_lets_nobody_in_and_then_first_what_is_nearest_to_its_end() -> None:
+async def test_a_late_loop_admits_no_event_and_then_first_the_one_nearest_to_its_end() -> None:
     async with Late() as late:
         waiting = late.waiting(2, 0, 1, 2, 1, 0)
         await asyncio.sleep(0.3)
@@ -74,7 +74,7 @@ async def test_a_late_loop_lets_nobody_in_and_then_first_what_is_nearest_to_its_
     assert late.order == [0, 0, 1, 1, 2, 2]
 
 
-async def test_new_work_takes_turns_with_what_has_begun() -> None:
+async def test_new_work_alternates_with_what_has_begun() -> None:
     async with Late() as late:
         await late.calm(late.waiting(None, None, None, 1, 0, 0, 1))
     assert late.order == [None, 0, None, 0, None, 1, 1]
@@ -92,7 +92,7 @@ async def test_a_process_is_behind_while_its_loop_is_late_and_new_work_waits() -
     assert not late.gate.behind
 
 
-async def test_who_went_away_takes_no_turn() -> None:
+async def test_a_waiter_that_was_cancelled_is_skipped() -> None:
     async with Late() as late:
         gone, stays = late.waiting(1, 1)
         await asyncio.sleep(0.05)

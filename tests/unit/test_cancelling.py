@@ -29,7 +29,7 @@ def ends(database: MemoryDatabase) -> list[str]:
     return [message.job_id for _, message in database.outbox if message.topic == topics.FAILED.name]
 
 
-async def test_a_cancelled_job_ends_once_with_its_reason_and_asks_nobody_any_more():
+async def test_a_cancelled_job_ends_once_with_its_reason_and_makes_no_more_requests():
     database = MemoryDatabase(clock=lambda: NOW)
     asked = ProviderRequest(**WHOSE, run=1, provider="a", state="submitted")
     outcome = Outcome(**WHOSE, create=replace(JOB, status="transcribing"), new_requests=(asked,))

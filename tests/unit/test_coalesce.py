@@ -1,4 +1,4 @@
-"""Questions that are asked together: what is wrong with one of them is answered to who asked it, and to nobody else."""
+"""Queries that are combined into one statement: an error of one of them is raised to its own caller only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sinks.coalesce import Coalesce
 @pytest.mark.parametrize(
     ("said", "to"), [(StorageRefused("no"), 1), (Contended("a lock"), 1), (Unavailable("away"), 50)]
 )
-async def test_a_question_that_cannot_be_answered_keeps_its_answer_from_nobody_else(said, to):
+async def test_a_query_that_cannot_be_answered_does_not_affect_the_others(said, to):
     asked = []
 
     async def ask(keys):

@@ -1,4 +1,4 @@
-"""The commands' own decisions, without a server: what they parse, refuse, format and generate."""
+"""The commands without a server: what they parse, refuse, format and generate."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ def test_large_values_are_cut_and_said_to_be(value):
     assert shown.endswith(f"... {len(value)} bytes in all")
 
 
-def test_nothing_of_a_stranger_moves_the_terminals_cursor():
+def test_no_external_text_moves_the_terminals_cursor():
     evil = letter(value=b'{"a":"\xc2\x9b2J"}', key=b"\x1b[2J", headers=(("h\x1b", b"\x1b]0;x\x07"),))
     said = record_text.letter_text(evil) + "".join(record_text.letter_rows("t.dlq", [evil]))
 
@@ -386,7 +386,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("command", SHOWN)
-def test_what_strangers_wrote_moves_no_cursor_and_makes_no_lines(command):
+def test_external_text_in_log_lines_moves_no_cursor_and_makes_no_lines(command):
     show, lines = SHOWN[command]
     shown = show()
 
@@ -502,7 +502,7 @@ def test_a_job_in_full_shows_tries_and_the_reason():
     assert "concord dlq" in said
 
 
-def test_where_nobody_watches_a_board_is_a_line_per_change():
+def test_without_a_terminal_a_board_is_a_line_per_change():
     out = io.StringIO()
     board = progress.Board({("acme", "j1"): "a.wav"}, out)
     board.update(status())
@@ -625,7 +625,7 @@ def test_an_odd_extension_does_not_become_part_of_a_name(name):
     assert publish.blob_name(Path(name), "t", "j") == "t/j/original.audio"
 
 
-def test_the_event_is_a_strangers_cloudevent(tmp_path, store):
+def test_the_event_is_a_cloudevent_of_an_external_producer(tmp_path, store):
     (tmp_path / "a.wav").touch()
     [one] = publish.recordings_of(publishing(tmp_path / "a.wav"), store)
     sent = publish.record(one)
@@ -648,7 +648,7 @@ async def test_a_job_id_that_holds_another_recording_is_refused(tmp_path, store)
     await publish._refuse_other_recording(one, store)
 
 
-def test_places_are_paths_where_they_can_be():
+def test_uris_of_files_are_shown_as_paths():
     assert publish.readable("file:///data/a%20b.json") == "/data/a b.json"
     assert publish.readable("s3://bucket/a%20b.json") == "s3://bucket/a%20b.json"
 
@@ -690,7 +690,7 @@ def test_agreed_words_stand_without_marks():
     assert transcript.plain(reconciled([heard("one", "well then"), heard("two", "well then")])) == "well then"
 
 
-def test_who_was_not_asked_about_a_span_is_not_named_there(disputed):
+def test_a_recognizer_without_the_span_is_not_named_there(disputed):
     asked_elsewhere = dataclasses.replace(disputed, providers=("one", "three", "two"))
 
     assert transcript.spans(asked_elsewhere) == transcript.spans(disputed)
@@ -701,7 +701,7 @@ def test_silence_is_said_to_be_silence():
     assert transcript.plain(reconciled([heard("one", ""), heard("two", "")])) == "(no speech was heard)"
 
 
-def test_the_page_stands_alone_and_trusts_nobody():
+def test_the_page_loads_nothing_and_escapes_everything():
     one, two = heard("one", "<script>alert(1)</script> {{facts}} yes"), heard("<b>two</b>", "nothing {{facts}} yes")
     page = transcript.page(reconciled([one, two]), "<i>call</i>")
 
@@ -895,7 +895,7 @@ def test_the_report_says_what_to_do():
     assert said[-1] == "  1 ok, 0 warn, 1 fail"
 
 
-def test_kinds_of_kafka_trouble_are_told_apart():
+def test_kinds_of_kafka_errors_are_distinguished():
     troubles = [
         ConnectionRefusedError(),
         socket.gaierror(-2, "Name or service not known"),
@@ -1134,7 +1134,7 @@ async def test_doctor_tells_whether_gemini_is_configured_good_refused_or_away():
     assert server.asked == []
 
 
-async def test_reconcile_asks_gemini_when_told_to(tmp_path, capsys):
+async def test_reconcile_calls_gemini_if_requested(tmp_path, capsys):
     from tests.servers.gemini import KEY, gemini_server
 
     heard = {

@@ -1,4 +1,4 @@
-"""What was lost of a recording and what was not: lacing, stuffing, tags, padding, damage, and headers that lie."""
+"""What is missing of a recording and what is not: lacing, stuffing, tags, padding, damage, and wrong headers."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_an_amr_does_not_play_its_padding(tmp_path, whole):
     assert "100000 empty bytes" in found.notes[0]
 
 
-def test_empty_bytes_instead_of_the_end_are_told_where_no_header_tells_the_length(tmp_path, whole):
+def test_empty_bytes_instead_of_the_end_are_noted_where_no_header_has_the_length(tmp_path, whole):
     content = whole("bare.mp3")
     half = content[: len(content) // 2]
 
@@ -273,7 +273,7 @@ LENGTHS = {
 
 @pytest.mark.parametrize("stated", [36, 2 * 32_000, 2 * 32_000 + 1])
 @pytest.mark.parametrize("name", LENGTHS)
-def test_sound_behind_its_stated_end_is_heard_and_told(tmp_path, whole, name, stated):
+def test_sound_behind_its_stated_end_is_kept_and_noted(tmp_path, whole, name, stated):
     mark, before, kind, besides = LENGTHS[name]
     path = tmp_path / name
 

@@ -1,4 +1,4 @@
-"""What runs the fleet elsewhere: each file valid by its format's own schema, all of them in step with the fleet."""
+"""Deployment files: each is valid by its format's own schema, and agrees with the fleet."""
 
 from __future__ import annotations
 

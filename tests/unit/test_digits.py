@@ -1,4 +1,4 @@
-"""Digits that all recognizers heard come out once and whole, however each of them wrote them."""
+"""Digits on which recognizers agree are reconciled once and whole, however each of them writes them."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""What is heard again, and what that may change."""
+"""The intervals that a tiebreaker gets, and what its readings may change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def times(found):
     return [(interval.start_ms, interval.end_ms) for interval in found]
 
 
-def test_context_is_added_and_what_overlaps_is_one_stretch():
+def test_context_is_added_and_what_overlaps_is_one_interval():
     found = disputed_intervals([dispute(1, 1000, 1400), dispute(3, 20_000, 20_500), dispute(5, 22_000, 22_100)], 60_000)
 
     assert times(found) == [(0, 2900), (18_500, 23_600)]

@@ -1,4 +1,4 @@
-"""Places that tenants share: bounds hold, nobody waits for another's queue, and nothing is lost on the way out."""
+"""Slots that tenants share: limits hold, no tenant waits for another's queue, and every slot is released."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from sinks.postgres.connection.fair_slots import FairSlots
 
 
-async def test_a_tenant_with_a_long_queue_keeps_nobody_waiting():
+async def test_a_tenant_with_a_long_queue_does_not_delay_others():
     slots, served = FairSlots(2, 1), []
 
     async def ask(tenant):
@@ -25,7 +25,7 @@ async def test_a_tenant_with_a_long_queue_keeps_nobody_waiting():
     assert served.count("a") == 50
 
 
-async def test_bounds_hold_and_every_place_comes_back_whoever_is_cancelled():
+async def test_bounds_hold_and_every_slot_is_released_whichever_task_is_cancelled():
     chance = random.Random(7)
     slots, held, most = FairSlots(4, 2), {"a": 0, "b": 0, "c": 0}, []
 

@@ -51,7 +51,7 @@ def test_the_chunks_are_the_recording_and_have_lengths_in_bounds(seconds, portio
 
 @settings(deadline=None, max_examples=examples(60))
 @given(at=st.floats(30.2, 54.4), seed=st.integers(0, 99))
-def test_it_is_cut_in_the_pause_wherever_that_is(at, seed):
+def test_a_recording_is_cut_in_the_pause_wherever_that_is(at, seed):
     levels = noise(70, seed)
     levels[round(at * LEVELS) : round((at + 0.4) * LEVELS)] = 0
 
@@ -150,7 +150,7 @@ async def test_what_is_no_recording_is_refused_every_time(tmp_path):
                 await chunker.next()
 
 
-async def test_silence_is_told(tmp_path):
+async def test_a_silent_chunk_is_marked(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac(np.zeros(RATE, np.float32)))
 
     async with FlacChunker(tmp_path / "a.flac") as chunker:

@@ -1,4 +1,4 @@
-"""What only a folder can get wrong: links, foreign files, full and forbidden disks, parts left behind, kills."""
+"""Failures that only a folder has: links, other programs' files, full and read-only disks, incomplete files, kills."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ async def test_a_delete_removes_the_folders_it_emptied_and_no_others(store):
     assert sorted(path.name for path in store.root.iterdir()) == [PARTS]
 
 
-async def test_strangers_on_the_machine_cannot_read_recordings(store):
+async def test_other_users_of_the_machine_cannot_read_recordings(store):
     await store.put("acme/job/original.mp3", b"x", "text/plain")
 
     assert (store.root / "acme/job/original.mp3").stat().st_mode & 0o077 == 0

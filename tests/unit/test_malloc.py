@@ -1,4 +1,4 @@
-"""What a process took for a moment goes back to the kernel: measured in processes of their own, with and without."""
+"""Memory is returned to the kernel after a peak: measured in separate processes, with and without the tuning."""
 
 from __future__ import annotations
 

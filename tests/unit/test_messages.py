@@ -1,4 +1,4 @@
-"""Records to events and back: what strangers send, what we promise about ids, and what the dead letters keep."""
+"""Encoding and decoding of events: input of external producers, ids, and what dead letters keep."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_plain_json_without_headers_is_an_upload():
         (orjson.dumps(UPLOAD | {"job_id": ""}), "job_id"),
         (orjson.dumps(UPLOAD | {"job_id": "a\u0000b"}), "job_id"),
         (orjson.dumps(UPLOAD | {"job_id": "j" * 129}), "job_id"),
-        (orjson.dumps(UPLOAD | {"job_id": "order-1", "reference": "order-2"}), "job_id is no UUID"),
+        (orjson.dumps(UPLOAD | {"job_id": "order-1", "reference": "order-2"}), "job_id is not a UUID"),
         (orjson.dumps(UPLOAD | {"job_id": "00000000-0000-0000-0000-000000000000"}), "nil UUID"),
         (orjson.dumps(UPLOAD | {"reference": ""}), "reference"),
         (orjson.dumps(UPLOAD | {"reference": "   "}), "reference"),
@@ -133,7 +133,7 @@ def test_one_tenants_event_id_says_nothing_about_anothers():
     assert decode(upload(headers), TOPICS).id != decode(upload(headers, tenant_id="other"), TOPICS).id
 
 
-def test_a_stranger_cannot_pass_for_us_nor_choose_where_a_dead_letter_goes():
+def test_an_external_producer_can_neither_forge_our_events_nor_choose_the_topic_of_a_dead_letter():
     id = uuid4()
     record = upload([("ce_id", str(id).encode()), ("ce_source", b"/concord"), ("concord-origin", b"persisted/0/1")])
 
@@ -170,7 +170,7 @@ PLAIN = Record("audio.uploaded", 2, 41, b"any key", orjson.dumps(UPLOAD), (), 1_
         {"value": orjson.dumps(UPLOAD | {"filename": "b.wav"})},
     ],
 )
-def test_an_event_without_id_is_identified_by_its_place_its_time_and_what_it_says(other):
+def test_an_event_without_id_is_identified_by_its_position_timestamp_and_value(other):
     """A topic that was made again has other records at the places of the earlier ones."""
     assert decode(PLAIN, TOPICS).id == decode(replace(PLAIN), TOPICS).id == identity(PLAIN)
     assert decode(PLAIN, TOPICS).id != decode(replace(PLAIN, **other), TOPICS).id
@@ -210,7 +210,7 @@ def test_retries_of_retries_remember_the_event_that_came_first():
     assert record.origin == PLAIN.origin == ("audio.uploaded", 2, 41, 1_795_000_000_000)
 
 
-def test_a_stranger_cannot_say_of_which_event_its_upload_is_a_retry():
+def test_an_external_producer_cannot_declare_its_upload_a_retry():
     record = upload([("concord-root", str(uuid4()).encode())])
 
     assert decode(record, TOPICS).root == decode(record, TOPICS).id

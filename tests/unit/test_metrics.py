@@ -1,4 +1,4 @@
-"""What a finished transcript and its judge leave in the metrics."""
+"""Metrics of a finished transcript and of its adjudicator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody in a recording is lost when its channels and tracks become one."""
+"""No speaker of a recording is lost when its channels and tracks are mixed to one."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_going_over_from_one_way_of_mixing_to_another_does_not_click():
 # -- tracks --
 
 
-def test_the_track_with_speech_is_heard_and_the_choice_told():
+def test_the_track_with_speech_is_used_and_the_choice_is_noted():
     path = DATA / "two-tracks.m4a"
 
     assert loudness(heard(path)) > -40
@@ -222,7 +222,7 @@ def _retag(source, target, languages, second=None):
                 new.mux(packet)
 
 
-def test_a_stretch_of_a_recording_is_mixed_as_the_whole_is():
+def test_an_interval_of_a_recording_is_mixed_as_the_whole_is():
     path = DATA / "antiphase.flac"
     whole = heard(path)
 

@@ -1,4 +1,4 @@
-"""Words made comparable."""
+"""Normalization of words for comparison."""
 
 import time
 

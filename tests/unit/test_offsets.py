@@ -1,6 +1,4 @@
-"""The offsets that are committed: the table of cases in which stock Faust loses an event, and what must hold for any
-order.
-"""
+"""Committed offsets: the table of cases in which stock Faust loses an event, and properties for any order."""
 
 from __future__ import annotations
 
@@ -138,7 +136,7 @@ async def test_a_partition_that_moved_away_holds_nothing():
     assert not (await waits(held, 2, 1)).done()
 
 
-async def test_who_gave_up_waiting_holds_nothing():
+async def test_a_cancelled_waiter_holds_nothing():
     held = HeldBytes(limit=10)
     await held.add(P, 0, 10)
     (await waits(held, 1, 10)).cancel()

@@ -1,4 +1,4 @@
-"""What the relay keeps apart: the row that is to blame is found, and nobody waits for it longer than need be."""
+"""Rows that the relay sets apart: the row that Kafka refuses is found, and other rows wait no longer than necessary."""
 
 from __future__ import annotations
 

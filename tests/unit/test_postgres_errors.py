@@ -1,4 +1,4 @@
-"""Every error that asyncpg knows is consciously one of: waited out, others' rows, not fitting, final."""
+"""Every error of asyncpg is classified: waited out, contention, schema mismatch, or permanent."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_is_no_error_of_a_database_passes_through():
     ],
     ids=lambda p: p.__name__ if isinstance(p, type) else "",
 )
-def test_an_error_is_told_without_the_values_in_it(raised, becomes):
+def test_an_error_is_described_without_the_values_in_it(raised, becomes):
     with pytest.raises(becomes) as told, unavailable():
         raise raised
 
@@ -105,7 +105,7 @@ def test_an_error_is_told_without_the_values_in_it(raised, becomes):
     assert type(raised).__name__ in str(told.value)
 
 
-def test_a_state_that_nobody_knows_is_waited_out():
+def test_an_unknown_sqlstate_is_waited_out():
     unknown = asyncpg.PostgresError.new({"S": "ERROR", "C": "ZZ123", "M": "x"})
 
     assert verdict(unknown) is Verdict.AWAY

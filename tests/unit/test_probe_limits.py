@@ -1,4 +1,4 @@
-"""What a hostile file may cost, and what it may reach."""
+"""Limits of a probe: the resources that a hostile file may use, and the files that it may read."""
 
 from __future__ import annotations
 

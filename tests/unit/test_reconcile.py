@@ -1,4 +1,4 @@
-"""Reconciliation: what must hold for any input, and the rules that can be seen in a line."""
+"""Reconciliation: properties for any input, and rules that fit on a line."""
 
 import itertools
 import time
@@ -148,7 +148,7 @@ def test_speakers_come_from_the_recognizer_that_tells_them_apart():
     assert [word.speaker for word in reconcile([speakers, constant]).words] == ["A", "B"]
 
 
-def test_times_come_from_whoever_has_them_and_are_filled_between():
+def test_times_come_from_recognizers_that_have_them_and_are_interpolated_between():
     result = reconcile([heard("a", "these are my words"), heard("b", "these are my words", step=300)])
 
     assert [(word.start_ms, word.end_ms) for word in result.words] == [(0, 300), (300, 600), (600, 900), (900, 1200)]
@@ -185,7 +185,7 @@ def test_confidences_move_probability_from_one_reading_to_the_other_and_take_non
         assert total(said("a", "cat", sure), said("b", "hat", unsure)) == pytest.approx(without, abs=0.001)
 
 
-def test_a_stretch_only_one_heard_is_reported_as_a_gap():
+def test_an_interval_that_only_one_recognizer_heard_is_reported_as_a_gap():
     words = "we talk about the weather for quite a long time until everybody falls asleep and then it ends"
     result = reconcile([heard("a", words, step=1000), heard("b", "we talk about then it ends")])
 

@@ -1,4 +1,4 @@
-"""Every job ends, also the one whose event Kafka refuses."""
+"""Every job ends, also one whose event Kafka refuses."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_run_depends_on_what_it_leaves_behind(topic):
 
 
 @pytest.mark.parametrize("headers", [b"[1]", b"[]", b"nonsense"])
-def test_a_row_that_belongs_to_nobody_ends_nothing(headers):
+def test_a_row_without_a_job_ends_nothing(headers):
     row = {"event_id": uuid4(), "topic": "intake.due", "key": None, "value": b"\xff", "headers": headers}
 
     assert end_of_run(row | {"tenant_id": None, "job_id": None, "run": None}, "refused", registry.refusals()) is None

@@ -1,4 +1,4 @@
-"""Rounds of forgetting old rows: how slices, tables and rounds follow each other."""
+"""Rounds of deleting old rows: the order of slices, tables and rounds."""
 
 from __future__ import annotations
 

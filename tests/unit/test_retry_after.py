@@ -1,4 +1,4 @@
-"""How long a server asks us to wait, whatever its clock says and ours."""
+"""The pause that a server asks for, whatever its clock and ours."""
 
 from __future__ import annotations
 

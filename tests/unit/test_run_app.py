@@ -1,4 +1,4 @@
-"""How an app of Faust's runs and ends: what it fails of is raised, and what does not end is not started again."""
+"""How a Faust app runs and ends: its failure is raised, and an app that does not end is not started again."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_parts_that_wait_for_a_thread_that_is_gone_are_given_up_one_after_
     assert app.stopped
 
 
-async def test_a_consumer_whose_thread_goes_on_keeps_its_place_in_the_group_so_nothing_takes_it():
+async def test_a_consumer_whose_thread_still_runs_stays_in_its_group_so_no_other_is_started():
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     thread.start()

@@ -1,4 +1,4 @@
-"""What others on this machine see of a process with secrets, and of its files. The child's side is in
+"""What other users of the machine see of a process with secrets, and of its files. The child's side is in
 test_subprocess_worker.py.
 """
 

@@ -1,4 +1,4 @@
-"""Word error rates, trees and the calibration's file: small things with known answers."""
+"""Word error rates, trees and the calibration's file: small cases with known results."""
 
 from dataclasses import replace
 from itertools import islice

@@ -1,4 +1,4 @@
-"""What a process that is killed leaves in /tmp is removed by the next one; what others use stays."""
+"""Temporary files of a killed process are removed by the next one; those of others stay."""
 
 from __future__ import annotations
 

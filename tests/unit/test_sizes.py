@@ -1,4 +1,4 @@
-"""Everything that goes into the outbox fits what its topic takes: retries, dead letters, and events of our own."""
+"""Every message in the outbox fits its topic: retries, dead letters, and Concord's own events."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_what_a_retry_had_to_leave_out_is_said_by_its_dead_letter():
     assert set(letter["dlq-truncated"].decode().split(",")) == {"key", "headers"}
 
 
-def test_limits_for_strangers_are_not_those_of_our_own_topics():
+def test_limits_of_external_topics_are_not_those_of_our_own():
     wish = JobReprocess(**WHOSE, reason="x").model_dump_json().encode()
     padded = wish[:-1] + b' ,"more": "' + b"y" * 50_000 + b'"}'
     long = padded + b" " * (950_000 - len(padded))

@@ -1,4 +1,4 @@
-"""Records that are passed over: which ones, and what becomes of them."""
+"""Records that are skipped: which ones, and what happens to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hypothesis in another language than the recording is left out, and says so."""
+"""A hypothesis in another language than the recording is left out, with a note."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_close_languages_are_compared(one, other):
     assert result.notes == ()
 
 
-def test_who_names_no_language_is_kept():
+def test_a_hypothesis_without_language_is_kept():
     assert reconcile([heard("a", GERMAN, "de"), heard("b", GERMAN, None)]).providers == ("a", "b")
 
 

@@ -169,7 +169,7 @@ async def test_an_event_is_acknowledged_when_its_step_is_stored_and_not_before(b
     assert it.driver.oldest_s == 0
 
 
-async def test_what_was_stored_in_the_place_of_a_step_is_what_is_counted(bench):
+async def test_the_step_that_was_stored_instead_of_another_is_counted(bench):
     it = bench()
     it.commits.instead = Step("reconcile", it.stage.name, Outcome(audit="failed"))
     await it.take(7)
@@ -285,7 +285,7 @@ async def test_one_slow_event_does_not_hold_up_those_behind_it(bench):
         (3, True, topics.RECONCILE_DUE, [3]),  # it has begun: it comes back
     ],
 )
-async def test_events_pass_the_gate_by_the_rank_of_their_stage(bench, rank, begins, topic, entered):
+async def test_events_pass_backpressure_by_the_rank_of_their_stage(bench, rank, begins, topic, entered):
     it = bench(rank=rank, begins=begins)
     await it.take(7, topic=topic)
     await settled()
@@ -312,7 +312,7 @@ async def test_closing_in_the_middle_acknowledges_nothing_and_is_no_error(bench,
     assert (it.slots, it.gate.inside) == (it.concurrency, 0)
 
 
-async def test_closing_before_an_event_has_begun_gives_its_slot_back_and_leaves_the_gate(bench):
+async def test_closing_before_an_event_has_begun_releases_its_slot_and_leaves_the_queue(bench):
     it = bench()
     await it.take(1, 2)
     await it.driver.close()
@@ -321,7 +321,7 @@ async def test_closing_before_an_event_has_begun_gives_its_slot_back_and_leaves_
     assert (it.slots, it.gate.inside) == (it.concurrency, 0)
 
 
-async def test_an_event_that_is_cancelled_at_the_gate_gives_its_slot_back(bench):
+async def test_an_event_that_is_cancelled_under_backpressure_releases_its_slot(bench):
     it = bench()
     it.gate.open = False
     taking = asyncio.create_task(it.take(1))

@@ -125,7 +125,7 @@ async def test_a_handler_that_is_late_comes_back_for_an_hour_without_that_being_
 
 
 @pytest.mark.parametrize("away", [Unavailable("away"), ExceptionGroup("g", [ValueError(), Unavailable("away")])])
-async def test_when_a_server_of_ours_is_away_the_driver_is_told(away):
+async def test_when_a_server_of_ours_is_unavailable_the_driver_sees_the_error(away):
     with pytest.raises(Unavailable, match="away"):
         await step(stage(raising(away)), record())
 
@@ -151,7 +151,7 @@ async def test_a_stage_that_fails_at_giving_up_still_ends_the_run():
     assert ended(done.outcome).code == "invalid_input"
 
 
-async def test_each_step_brings_what_is_committed_in_its_place_and_the_last_is_the_dead_letter_alone():
+async def test_each_step_has_a_simpler_replacement_and_the_last_is_the_dead_letter_alone():
     first = await step(stage(lambda: NOTHING), record())
     refused = ValueError("numbers \ud800 out of range")
     given_up = first.otherwise(refused)
@@ -172,7 +172,7 @@ async def test_each_step_brings_what_is_committed_in_its_place_and_the_last_is_t
 @pytest.mark.parametrize(
     "origin", ["audio.uploaded/\u00b2/3", "audio.uploaded/1/" + "9" * 5000, "a\x00b/1/2", "///", "x/\u0663/1"]
 )
-async def test_an_origin_that_no_place_in_a_log_has_is_not_believed(origin):
+async def test_an_origin_that_is_no_valid_position_is_ignored(origin):
     asked = record(headers=(("concord-origin", origin.encode()),), value=b"{}")
     done = await step(stage(lambda: NOTHING), asked)
 
@@ -263,7 +263,7 @@ async def test_a_slow_database_of_ours_costs_an_event_neither_a_try_nor_a_wait()
     assert (await step(stage(handle, limit_s=0.2), record())).outcome == NOTHING
 
 
-async def test_strangers_have_the_time_that_is_left_after_a_slow_store(tmp_path):
+async def test_time_for_a_slow_store_does_not_count_towards_the_limit_of_other_servers(tmp_path):
     async with slow_disk(tmp_path) as get:
 
         async def handle():

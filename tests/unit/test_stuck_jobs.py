@@ -1,4 +1,4 @@
-"""Jobs that no event is on its way for, and orphan blobs: what moves or ends such a job, and when it is done."""
+"""Stuck jobs and orphan blobs: how such a job is continued or ended, and when."""
 
 from __future__ import annotations
 

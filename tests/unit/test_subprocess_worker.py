@@ -1,4 +1,4 @@
-"""A worker process: asked, cancelled, killed, left behind. The child here is this very file, run as a module."""
+"""A subprocess worker: calls, cancellation, kills, its parent's end. The child is this file, run as a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part that fails is started again, alone, with pauses; one that fails again and again says so until it is steady."""
+"""A part that fails is restarted alone, with pauses; repeated failures are reported until it is steady."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_what_hangs_is_not_started_again():
     assert "does not end" in part.summary
 
 
-async def test_nobody_waits_for_a_part_that_fails_at_its_start():
+async def test_a_part_that_fails_at_its_start_does_not_delay_others():
     part, task, _ = await kept(Unlucky(1))
     await asyncio.wait_for(part.begun.wait(), 1)
     task.cancel()

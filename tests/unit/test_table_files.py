@@ -1,4 +1,4 @@
-"""A table's files are free for the next app of the process, also when the app before it crashed."""
+"""A table's files are free for the next app of the process, also after a crash of the app before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others write, made storable: nothing that Kafka, PostgreSQL or JSON refuses is left; the rest is unchanged."""
+"""External text is made storable: it contains nothing that Kafka, PostgreSQL or JSON refuses; the rest is unchanged."""
 
 from __future__ import annotations
 

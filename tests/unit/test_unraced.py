@@ -1,4 +1,4 @@
-"""Deliveries that wait for nothing are not raced; those that do are raced as ever."""
+"""Deliveries that complete at once are not raced against the app's end; others are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_what_ends_at_once_starts_no_task() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_others_have_their_turn_between_many_deliveries() -> None:
+async def test_other_tasks_run_between_many_deliveries() -> None:
     probe, turns = Probe(), 0
 
     async def other() -> None:

@@ -1,4 +1,4 @@
-"""The demo's voice: offline speech with two speakers, of a sensible length."""
+"""The demo's voice: offline speech with two speakers and a plausible length."""
 
 from __future__ import annotations
 

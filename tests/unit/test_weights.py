@@ -1,4 +1,4 @@
-"""The weights' finder: what it hands out is complete and checked, and when it has nothing it says what to do."""
+"""Finding Whisper's weights: the result is complete and checked, and an error says how to get them."""
 
 from __future__ import annotations
 

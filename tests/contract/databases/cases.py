@@ -1,4 +1,4 @@
-"""Rows and steps that the suites of databases are made of."""
+"""Rows and steps that the tests of databases share."""
 
 from __future__ import annotations
 

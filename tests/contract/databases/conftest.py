@@ -1,4 +1,4 @@
-"""Each suite of a database port runs for PostgreSQL and for the double that the fleet's stories run on."""
+"""Fixtures that run each test of a database port on PostgreSQL and on the in-memory double of the fleet tests."""
 
 from __future__ import annotations
 

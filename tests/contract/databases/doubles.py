@@ -1,4 +1,4 @@
-"""What the suites run on: PostgreSQL and the double, each with a look at what it has stored."""
+"""PostgreSQL and the in-memory double for the tests of ports, each with access to what it has stored."""
 
 from __future__ import annotations
 

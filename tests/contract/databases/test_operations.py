@@ -1,4 +1,4 @@
-"""What workers report and operators ask for; see `sinks.ports.operations`."""
+"""Reports of workers and instructions of operators; see `sinks.ports.operations`."""
 
 from __future__ import annotations
 

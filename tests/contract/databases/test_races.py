@@ -1,4 +1,4 @@
-"""Transactions on PostgreSQL that meet: no deadlock, no lost row, no row written twice."""
+"""Concurrent transactions on PostgreSQL: no deadlock, no lost row, no row written twice."""
 
 from __future__ import annotations
 

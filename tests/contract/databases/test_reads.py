@@ -1,4 +1,4 @@
-"""What every database must answer to people; see `sinks.ports.reads`."""
+"""What every database must return to API clients; see `sinks.ports.reads`."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_two_tenants_with_one_job_id_read_their_own(stored):
     assert await reader.files("bolt", "j") == [file("j", "bolt")]
 
 
-async def test_names_asked_for_in_one_moment_are_told_apart(stored):
+async def test_names_that_are_queried_together_are_distinguished(stored):
     database, reader = stored
     mine = str(uuid4())
     await database.commit([created("j"), created("k"), created(mine, reference="order/7"), created("j", "bolt")])

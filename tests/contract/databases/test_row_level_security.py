@@ -1,6 +1,6 @@
-"""Row-level security of every table with tenants' rows, as PostgreSQL's catalogue has it after all migrations.
+"""Row-level security of every table with tenants' rows, read from PostgreSQL's catalogue after all migrations.
 
-Tables on which concord_tenant has no rights need none: that too is read from the catalogue.
+Tables on which concord_tenant has no rights need none: that, too, is read from the catalogue.
 """
 
 from __future__ import annotations

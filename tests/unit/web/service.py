@@ -1,4 +1,4 @@
-"""A web service over its doubles, and what the tests ask of it."""
+"""The web service over in-memory doubles, and requests to it."""
 
 from __future__ import annotations
 

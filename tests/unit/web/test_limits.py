@@ -1,4 +1,4 @@
-"""What one caller, one request and one body may take."""
+"""Limits of one client, one request and one body."""
 
 from __future__ import annotations
 

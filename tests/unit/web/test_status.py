@@ -1,4 +1,4 @@
-"""The status of a job: from the table or the database, whichever has the newest."""
+"""The status of a job: from the table or the database, whichever is newer."""
 
 from __future__ import annotations
 

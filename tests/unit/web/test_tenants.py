@@ -1,4 +1,4 @@
-"""Tenants see their own jobs only; operators see all, and say whose they mean."""
+"""Tenants see their own jobs only; operators see all, and name the tenant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every database must tell of blobs that nothing refers to; see `sinks.ports.upkeep.blob_intents`."""
+"""What every database must return about unreferenced blobs; see `sinks.ports.upkeep.blob_intents`."""
 
 from __future__ import annotations
 

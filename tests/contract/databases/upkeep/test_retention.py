@@ -1,4 +1,4 @@
-"""Rows are forgotten faster than they come: on a real PostgreSQL, with what an hour of a busy fleet leaves behind."""
+"""Old rows are deleted faster than new ones come: on a real PostgreSQL with the rows of an hour of a busy fleet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every database must tell of jobs that do not move; see `sinks.ports.upkeep.stuck_jobs`."""
+"""What every database must return about stuck jobs; see `sinks.ports.upkeep.stuck_jobs`."""
 
 from __future__ import annotations
 

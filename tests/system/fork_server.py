@@ -1,8 +1,8 @@
 """Starts workers by fork from a process that has imported everything: a start costs 0.1 s of CPU instead of three.
 
-Hundreds of workers start in a run of faults, on two cores. What runs in them is `agents.__main__.run`, as by the
-command line. `python -m tests.system.nursery` reads one JSON object a line ({"argv", "env", "log", "mutant"}), answers
-{"started": pid}, and says {"ended": pid, "status": n} when one has ended (negative: by that signal).
+A run of faults starts hundreds of workers, on two cores. Each of them runs `agents.__main__.run`, as the command line
+does. `python -m tests.system.fork_server` reads one JSON object a line ({"argv", "env", "log", "mutant"}), answers
+{"started": pid}, and writes {"ended": pid, "status": n} when a worker has ended (negative: by that signal).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from agents.embedded.process import dies_with_parent
 ROOT = Path(__file__).parents[2]
 
 
-class Nursery:
-    """The forking process, as the test sees it."""
+class ForkServer:
+    """A client of the forking process, for the test."""
 
     def __init__(self) -> None:
         self._process: Process | None = None
@@ -37,7 +37,7 @@ class Nursery:
     async def __aenter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.system.nursery",
+            sys.executable, "-m", "tests.system.fork_server",
             cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE, preexec_fn=dies_with_parent(signal.SIGKILL),
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
@@ -56,50 +56,50 @@ class Nursery:
         assert self._process is not None
         assert self._process.stdin is not None
         async with self._one_at_a_time:
-            order = {"argv": argv, "env": env, "log": str(log), "mutant": mutant}
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            request = {"argv": argv, "env": env, "log": str(log), "mutant": mutant}
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             pid = await self._started.get()
         if pid is None:
-            raise RuntimeError("the nursery has ended; its last words are on stderr")
+            raise RuntimeError("the fork server has ended; its output is on stderr")
         return pid
 
     def ended(self, pid: int) -> asyncio.Future[int]:
-        """Done when that worker has ended, with its exit status; minus the signal's number if one ended it."""
+        """A future of the worker's exit status; minus the signal's number if a signal ended it."""
         return self._ended[pid]
 
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            said = json.loads(line)
-            if "started" in said:
-                self._ended[said["started"]] = asyncio.get_running_loop().create_future()
-                self._started.put_nowait(said["started"])
+            event = json.loads(line)
+            if "started" in event:
+                self._ended[event["started"]] = asyncio.get_running_loop().create_future()
+                self._started.put_nowait(event["started"])
             else:
-                self._ended[said["ended"]].set_result(said["status"])
+                self._ended[event["ended"]].set_result(event["status"])
         self._started.put_nowait(None)
 
 
 def main() -> None:
-    """Fork whatever stdin asks for, until it ends; then end what still runs."""
+    """Fork a worker for each request on stdin until stdin ends; then kill the workers that still run."""
     _import_everything()
-    gc.freeze()  # pages that the collector never touches stay shared
+    gc.freeze()  # memory pages that the collector does not write to stay shared
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     children: set[int] = set()
-    orders = b""
+    buffer = b""
     while True:
         ready, _, _ = select.select([0, woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
             _reap(children)
         if 0 in ready:
-            piece = os.read(0, 1 << 16)
-            if not piece:
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
                 break
-            *lines, orders = (orders + piece).split(b"\n")
+            *lines, buffer = (buffer + chunk).split(b"\n")
             for line in lines:
                 children.add(_fork(json.loads(line)))
     for pid in children:
@@ -109,7 +109,7 @@ def main() -> None:
 
 def _import_everything() -> None:
 
-    # What Faust imports when an app starts, and httpx with its first request.
+    # Modules that Faust imports when an app starts, and httpx with its first request.
     import anyio._backends._asyncio  # noqa: F401
     import rocksdict  # noqa: F401
     import uvloop  # noqa: F401
@@ -123,35 +123,35 @@ def _reap(children: set[int]) -> None:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             children.discard(pid)
-            _say({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+            _report({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def _fork(order: dict[str, Any]) -> int:
+def _fork(request: dict[str, Any]) -> int:
     on_parents_death = dies_with_parent(signal.SIGKILL)
     pid = os.fork()
     if pid == 0:
         if on_parents_death is not None:
             on_parents_death()
-        _become(order)
-    _say({"started": pid})
+        _run_worker(request)
+    _report({"started": pid})
     return pid
 
 
-def _become(order: dict[str, Any]) -> None:
+def _run_worker(request: dict[str, Any]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    out = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    out = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.environ.clear()
-    os.environ.update(order["env"])
+    os.environ.update(request["env"])
     status = 70
     try:
         from tests.system.mutants import run
 
-        status = run(order["mutant"], order["argv"])
+        status = run(request["mutant"], request["argv"])
     except BaseException:
         traceback.print_exc()
     finally:
@@ -160,8 +160,8 @@ def _become(order: dict[str, Any]) -> None:
         os._exit(status)
 
 
-def _say(what: dict[str, int]) -> None:
-    os.write(1, json.dumps(what).encode() + b"\n")
+def _report(event: dict[str, int]) -> None:
+    os.write(1, json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

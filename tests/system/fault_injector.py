@@ -1,4 +1,4 @@
-"""Random faults by a seed: what is killed, stopped, cut or starved, when, and how long the fleet took to go on."""
+"""Injects random faults by a seed (kills, stops, network failures), and measures the time to recovery."""
 
 from __future__ import annotations
 
@@ -15,48 +15,46 @@ from functools import partial
 import asyncpg
 
 from tests.system.checker import Verdict
-from tests.system.harness import Site, Watch, Worker
-from tests.system.observers import AWAY, patiently
+from tests.system.harness import Observers, Site, Worker
+from tests.system.observers import OUTAGES, with_retries
 
 Action = Callable[[], Awaitable[None]]
 
-#: What a provider of the slow kind does to what it is sent: accepts it later, whatever is answered, and lists it later.
+#: Switches of a slow provider: it accepts a request later, whatever it has answered, and lists it later.
 LATE = {"late": True, "late_s": 2.0, "late_answer": ["slow", "cut", "504"], "listed_s": 1.0}
 
-#: Seconds that a worker may take to end after SIGTERM: ten, and some for a machine on which everything dies at once.
+#: Seconds that a worker may take to end after SIGTERM: ten, and some for a machine with many processes ending at once.
 STOP_S = 15.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that went wrong on purpose."""
+    """One injected fault."""
 
     kind: str
     target: str
     at: float
-    #: An upload published right after it: its end is the end of the recovery.
+    #: The job of an upload published right after it, whose end is the end of the recovery.
     probe: str | None
 
 
 @dataclass
-class Storm:
-    """Does things to a site, and remembers them. Whatever it breaks is whole again some seconds later, or after
-    `clear`.
-    """
+class FaultInjector:
+    """Injects faults into a site and records them. Each is repaired seconds later; `clear` waits for the repairs."""
 
     here: Site
-    watch: Watch
+    observers: Observers
     chance: random.Random
     faults: list[Fault] = field(default_factory=list)
-    #: What should not have happened: workers that ended by themselves, or not when told to.
+    #: Unexpected events: workers that ended by themselves, or did not end after SIGTERM.
     complaints: list[str] = field(default_factory=list)
     _repairs: set[asyncio.Task[None]] = field(default_factory=set)
-    #: Workers that are down or stopped on purpose.
+    #: Workers that are down or frozen by a fault.
     _down: set[str] = field(default_factory=set)
     _broken: set[str] = field(default_factory=set)
 
     def pick(self, role: str = "") -> Worker | None:
-        """A running worker, of this role if one is named."""
+        """A random running worker, of this role if one is given."""
         running = [
             w for w in self.here.workers.values() if w.alive and w.name not in self._down and role in [*w.argv[1:], ""]
         ]
@@ -112,12 +110,12 @@ class Storm:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN ('concord', 'relay')"
             )
             await connection.close()
-        except AWAY:
+        except OUTAGES:
             return
         await self._happened("pg_terminate_backend", "postgres", probe=True)
 
     async def kill_broker(self, node: int | None = None) -> None:
-        """`kill -9` one Kafka node, the others being whole; it is started again within ten seconds."""
+        """`kill -9` one Kafka node, if all nodes run; it is started again within ten seconds."""
         nodes = len(self.here.kafka.ports)
         if self._breaks("kafka"):
             node = node or self.chance.randint(1, nodes)
@@ -136,29 +134,29 @@ class Storm:
         """Make the recognizers' server misbehave for up to three seconds."""
         if self._breaks("provider"):
             switches = LATE if what == "late" else {what: True}
-            await patiently(lambda: self.here.provider.switch(**switches))
+            await with_retries(lambda: self.here.provider.switch(**switches))
             self._later(self._reset_provider, self.chance.uniform(1, 3))
             await self._happened("provider", what, probe=True)
 
     async def network(self, proxy: str, what: str) -> None:
-        """Make the way to a server bad for up to twelve seconds."""
+        """Disturb the connection to a server for up to twelve seconds."""
         if proxy not in self.here.proxies or not self._breaks(f"network of {proxy}"):
             return
-        between = self.here.proxies[proxy]
+        connection = self.here.proxies[proxy]
         seconds = self.chance.uniform(3, 12)
         match what:
             case "cut":
-                between.cut()
+                connection.cut()
                 seconds = 0
             case "delay":
-                between.delay_s = self.chance.uniform(0.05, 0.5)
+                connection.delay_s = self.chance.uniform(0.05, 0.5)
             case _:
-                setattr(between, what, True)
+                setattr(connection, what, True)
         self._later(partial(self._heal, proxy), seconds)
         await self._happened("network", f"{what} {proxy.partition('-')[0]}", probe=True)
 
     async def scale(self, role: str, copies: int) -> None:
-        """Have so many workers of a role: new ones are started, and spare ones told to stop."""
+        """Start or stop workers until `copies` workers of a role run."""
         running = [
             w for w in self.here.workers.values() if w.alive and w.name not in self._down and w.argv[1:] == [role]
         ]
@@ -172,7 +170,7 @@ class Storm:
         await self._happened("scale", f"{role} to {copies}")
 
     async def clear(self) -> None:
-        """Wait until everything is repaired and started again."""
+        """Wait until all faults are repaired and all workers run."""
         while self._repairs:
             await asyncio.gather(*self._repairs)
         for worker in self.here.workers.values():
@@ -181,15 +179,15 @@ class Storm:
                 await worker.start()
 
     def _breaks(self, what: str) -> bool:
-        """Whether this is whole, and so may be broken now."""
-        whole = what not in self._broken
+        """Mark a server as broken; False if it is broken already."""
+        intact = what not in self._broken
         self._broken.add(what)
-        return whole
+        return intact
 
     async def _happened(self, kind: str, target: str, *, probe: bool = False) -> None:
-        """Remember it. The probe may have to wait for the repair, which is under way by now."""
+        """Record a fault. The probe may have to wait for the repair, which has been scheduled before."""
         at = time.monotonic()
-        job = await self.watch.publisher.upload() if probe else None
+        job = await self.observers.publisher.upload() if probe else None
         self.faults.append(Fault(kind, target, at, job))
 
     def _later(self, repair: Action, seconds: float) -> None:
@@ -215,7 +213,7 @@ class Storm:
 
     async def _start_broker(self, node: int) -> None:
         await self.here.kafka.start_node(node)
-        await asyncio.sleep(5)  # until it is in sync again, its neighbours are needed
+        await asyncio.sleep(5)  # until it is in sync again, the other nodes are needed
         self._broken.discard("kafka")
 
     async def _start_provider(self) -> None:
@@ -223,7 +221,7 @@ class Storm:
         self._broken.discard("provider")
 
     async def _reset_provider(self) -> None:
-        await patiently(self.here.provider.switch)
+        await with_retries(self.here.provider.switch)
         self._broken.discard("provider")
 
     async def _heal(self, proxy: str) -> None:
@@ -231,8 +229,11 @@ class Storm:
         self._broken.discard(f"network of {proxy}")
 
     def table(self, verdict: Verdict, seed: int, seconds: float) -> str:
-        """The run in figures."""
-        uploads, ends = len(self.watch.publisher.uploads), sum(map(len, self.watch.downstreams[0].seen.values()))
+        """A table of the run: uploads, faults, violations and recovery times."""
+        uploads, ends = (
+            len(self.observers.publisher.uploads),
+            sum(map(len, self.observers.downstreams[0].seen.values())),
+        )
         kills = sum(fault.kind == "kill -9" for fault in self.faults)
         lines = [f"{uploads} uploads, {len(self.faults)} faults ({kills} kills) in {seconds:.0f} s, seed {seed}"]
         lines.append(
@@ -252,5 +253,5 @@ class Storm:
 
     def recovery(self, fault: Fault) -> float | None:
         """Seconds from the fault to the end of the upload that was published right after it."""
-        seen = self.watch.downstreams[0].seen.get((fault.probe or "", 1))
+        seen = self.observers.downstreams[0].seen.get((fault.probe or "", 1))
         return seen[0].at - fault.at if seen else None
