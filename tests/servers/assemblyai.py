@@ -43,8 +43,8 @@ and those of `tests/servers/billing.py`: late, listed_s, page, gap, repeat.
 Checked against the SDK 1.8.2 (run unmodified: paths, header, fields, the list's paging, "error" in bodies) and the
 vendor's documentation (the list's order, limit of 200, times without a zone; 400 for an unknown id; 401's text; the
 callback's body, header, ten attempts ten seconds apart unless the response is 4xx). Not checked, for want of an
-account: texts of other errors, the charge for a transcript that fails, whether the list repeats an audio_url byte for byte, and
-how soon a new transcript is listed.
+account: texts of other errors, the charge for a transcript that fails, whether the list repeats an audio_url byte for
+byte, and how soon a new transcript is listed.
 """
 
 from __future__ import annotations
