@@ -238,3 +238,20 @@ async def test_a_handler_that_hangs_comes_back_and_fails_in_the_end(scenario):
     [event] = scenario.fleet.events("enrichment.failed")
     assert event["code"] == "stuck"
     assert status(scenario).status == "completed"
+
+
+async def test_one_that_cannot_even_be_given_up_fails_and_its_run_stays(scenario):
+    def refuse(*_):
+        raise ValueError("a fault of ours")
+
+    scenario.documents.trouble = [InvalidInput("no such thing")]
+    stage = scenario.fleet.stages[-1]
+    scenario.fleet.stages = [*scenario.fleet.stages[:-1], replace(stage, give_up=refuse)]
+    await scenario.upload()
+    await scenario.fleet.run()
+
+    [event] = scenario.fleet.events("enrichment.failed")
+    assert "the dead letter has the reason" in event["error"]
+    assert len(scenario.fleet.log["persisted.dlq"]) == 1
+    assert scenario.terminal() == [("persisted", JOB, 1)]
+    assert status(scenario).enrichment["document"].state == "failed"

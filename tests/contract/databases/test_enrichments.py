@@ -1,4 +1,4 @@
-"""What every database must do with enrichments: begin them with the run's end, change them once, find those that stand still."""
+"""What every database must do with enrichments: begin them with the run's end, end them once, find the stuck ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from schemas import topics
+from schemas import ids, topics
 from schemas.events.enrichment import DocumentGenerated, EnrichmentRequested
 from schemas.events.job import StepState
 from schemas.jobs.outcome import EnrichmentChange, Failure, Later, Outcome, Progress, Step, failed_enrichment
@@ -70,8 +70,8 @@ async def test_one_ends_once_also_within_a_batch_and_announces_it_under_one_id(d
     [third] = await database.commit([change("failed", error="late")])
 
     assert (first.applied, second.applied, third.applied) == (True, False, False)
-    announced = [message for message, _ in first.messages if message.topic == topics.DOCUMENT.name]
-    assert len(announced) == 1
+    announced = [message.id for message, _ in first.messages if message.topic == topics.DOCUMENT.name]
+    assert announced == [ids.terminal_id("t", "j", 1, "document.generated/document")]
     assert not any(message.topic == topics.DOCUMENT.name for message, _ in second.messages)
     assert (await database.job("t", "j")).enrichment["document"].state == "done"
 
@@ -95,9 +95,8 @@ async def test_what_nobody_began_or_is_of_another_run_is_refused_and_a_later_run
 
 
 async def test_a_failed_one_changes_only_when_it_is_started_again(database):
-    await database.commit(
-        [step(failed_enrichment(await database.job("t", "j"), "document", Failure("no", "stuck", 3)))]
-    )
+    failed = failed_enrichment(await database.job("t", "j"), "document", Failure("no", "stuck", 3))
+    await database.commit([step(failed)])
     [refused] = await database.commit([change("running")])
     [again] = await database.commit([change("done", reopens=True)])
 
