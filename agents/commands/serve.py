@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         "worker", help="run some stages, any number of copies", description=WORKER, formatter_class=_Raw
     )
     worker.add_argument(
-        "stage", nargs="+", metavar="STAGE", help="intake, transcribe.<recognizer>, reconcile, persist, track, relay"
+        "stage", nargs="+", metavar="STAGE", help=f"{', '.join(registry.roles(['<recognizer>']))}, enrichments"
     )
     worker.set_defaults(run=run_worker)
     servers = commands.add_parser("servers", help="run only the embedded Kafka and PostgreSQL", description=SERVERS)
@@ -68,6 +68,7 @@ WORKER = """Runs the named stages, each as its own consumer group; start as many
   concord worker intake
   concord worker transcribe.whisper-base
   concord worker reconcile persist
+  concord worker enrichments      (all that CONCORD_ENRICHMENTS names)
   concord worker track            (serves HTTP on CONCORD_HTTP)
   concord worker relay            (several may run; one per shard is active)"""
 

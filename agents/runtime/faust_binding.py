@@ -17,7 +17,7 @@ from yarl import URL
 
 from agents.runtime.backpressure import Backpressure
 from agents.runtime.failpoints import passing
-from agents.runtime.group_commit import TOLD_S, Committer
+from agents.runtime.group_commit import LOG_INTERVAL_S, Committer
 from agents.runtime.kafka.client import MAX_RECORD_BYTES, Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.offsets import Transport
@@ -120,7 +120,7 @@ class Driver:
         #: By task of an event that is being handled, the monotonic time of its start.
         self._tasks: dict[asyncio.Task[None], float] = {}
         self._kind = stage.name.partition(".")[0]
-        self._logged_at = -TOLD_S
+        self._logged_at = -LOG_INTERVAL_S
 
     @property
     def stage_name(self) -> str:
@@ -192,7 +192,7 @@ class Driver:
             try:
                 return await step(self._stage if skip is None else refusing(self._stage, skip), record)
             except Unavailable as exc:
-                if time.monotonic() - self._logged_at >= TOLD_S:
+                if time.monotonic() - self._logged_at >= LOG_INTERVAL_S:
                     self._logged_at = time.monotonic()
                     waiting = self.stage_name, len(self._tasks), self.oldest_s
                     log.warning("%s: %d events wait, the oldest for %.0f s: %s", *waiting, exc)

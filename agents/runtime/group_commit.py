@@ -33,7 +33,7 @@ BATCH = 200
 APART = 2
 
 #: Longest pause between two tries of such a step, and between two log lines about waiting steps, in seconds.
-PAUSE_S, TOLD_S = 5.0, 30.0
+PAUSE_S, LOG_INTERVAL_S = 5.0, 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +62,7 @@ class Committer:
         self._draining: asyncio.Task[None] | None = None
         self._apart: set[asyncio.Task[None]] = set()
         self._apart_slots = asyncio.Semaphore(APART)
-        self._logged_at = -TOLD_S
+        self._logged_at = -LOG_INTERVAL_S
 
     @property
     def oldest_s(self) -> float:
@@ -166,9 +166,9 @@ class Committer:
         pending.resolve()
 
     def _log_waiting(self, exc: Unavailable) -> None:
-        """Log, at most every `TOLD_S` seconds, how many steps wait and why."""
+        """Log, at most every `LOG_INTERVAL_S` seconds, how many steps wait and why."""
         now = time.monotonic()
-        if now - self._logged_at >= TOLD_S:
+        if now - self._logged_at >= LOG_INTERVAL_S:
             self._logged_at = now
             log.warning("%d steps wait, the oldest for %.0f s: %s", len(self._pending), self.oldest_s, exc)
 
