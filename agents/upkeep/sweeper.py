@@ -118,8 +118,7 @@ class Sweeper:
             if before := await self._passed(status, self.groups(status)):
                 await self.revive(status, before)
         for kind in self.enrichments:
-            group = {f"concord.{kind}": [topics.PERSISTED.name, f"{kind}.due"]}
-            if before := await self._passed(f"enrichment {kind}", group):
+            if before := await self._passed(f"enrichment {kind}", self.enrichment_groups(kind)):
                 await self.revive_enrichments(kind, before)
         await self.sweep_blobs()
 
@@ -173,6 +172,11 @@ class Sweeper:
                 return reconcile
             case _:
                 return {**reconcile, "concord.persist": [topics.RECONCILED.name, topics.PERSIST_DUE.name]}
+
+    @staticmethod
+    def enrichment_groups(kind: str) -> dict[str, Collection[str]]:
+        """The consumer group that enrichments of a kind wait for, with the topics in which their events may be."""
+        return {f"concord.{kind}": [topics.PERSISTED.name, f"{kind}.due"]}
 
     async def sweep_blobs(self) -> int:
         """Delete orphan blobs: written for a step that was never committed; how many. Raises Unavailable."""

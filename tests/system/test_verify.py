@@ -65,7 +65,13 @@ async def test_what_does_not_fit_together_is_listed_and_mended(here, postgres):
     stored = await here.blobs.put("acme/done/original.wav", b"RIFF", "audio/wav")
     orphan = await here.blobs.put("acme/done/original.au", b".snd", "audio/basic")
     nobodys = await here.blobs.put("acme/never/original.wav", b"RIFF", "audio/wav")
-    for name in ("raw_transcript.json", "hypotheses/scripted-a.json", "pieces/google/1.json", "runs/2/metadata.json"):
+    for name in (
+        "raw_transcript.json",
+        "hypotheses/scripted-a.json",
+        "pieces/google/1.json",
+        "runs/2/metadata.json",
+        "document.md",
+    ):
         await here.blobs.put(f"acme/done/{name}", b"{}", "application/json")
     file = File(**whose, kind="original", uri=stored.uri, size_bytes=4, content_type="audio/wav", sha256=stored.sha256)
     gone = File(**whose, kind="agent_optimized", uri=stored.uri + ".gone", size_bytes=4, content_type="a/b", sha256="x")
@@ -73,6 +79,10 @@ async def test_what_does_not_fit_together_is_listed_and_mended(here, postgres):
     await made(here, "done", "completed", files=(file, gone), requests=(asked,))
     await made(here, "still", "reconciling")
     db = await asyncpg.connect(postgres)
+    await db.execute(
+        "INSERT INTO enrichments (tenant_id, job_id, run, kind, state, attempts, created_at, updated_at)"
+        " VALUES ('acme', 'done', 1, 'document', 'pending', 0, now() - interval '1 hour', now() - interval '1 hour')"
+    )
     await db.execute("UPDATE jobs SET updated_at = updated_at - interval '1 hour'")
     await db.execute("UPDATE provider_requests SET state = 'submitted'")  # an ending run would have ended it
 
@@ -81,6 +91,7 @@ async def test_what_does_not_fit_together_is_listed_and_mended(here, postgres):
     assert status == 1
     for kind, name, text in (
         ("standing still", "acme/still", "`reconciling`"),
+        ("standing still", "acme/done", "document of run 1: `pending`"),
         ("without an end", "acme/done", "vendor-id"),
         ("no transcript", "acme/done", "run 1"),
         ("lost", "acme/done", ".gone"),
@@ -88,11 +99,13 @@ async def test_what_does_not_fit_together_is_listed_and_mended(here, postgres):
         ("nobody's", "acme/never", nobodys.uri),
     ):
         assert [line for line in printed.splitlines() if line.startswith(kind) and name in line and text in line], kind
-    assert "6 things do not fit together" in printed
+    assert "7 things do not fit together" in printed
 
     _, repaired = await here.run("--repair")
 
-    assert "1 jobs were put on their way again" in repaired
+    assert "1 jobs were revived, or ended" in repaired
+    assert "document: 1 enrichments were asked for again, or failed" in repaired
+    assert await db.fetchval("SELECT count(*) FROM outbox WHERE job_id = 'done' AND topic = 'document.due'") == 1
     assert await here.blobs.stat(orphan.uri) is None
     assert await here.blobs.stat(nobodys.uri) is not None
     assert await db.fetchval("SELECT count(*) FROM outbox WHERE job_id = 'still' AND topic = 'asr.results'") == 1

@@ -13,12 +13,14 @@ import orjson
 from agents.commands import reach
 from agents.commands.arguments import positive
 from agents.runtime.kafka.group_positions import GroupPositions
+from agents.stages import registry
 from agents.upkeep.sweeper import Sweeper
 from schemas.jobs.rows import STAGE_OF, TERMINAL
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection, Mapping
+    from datetime import datetime
 
     from agents.fleet.settings import Settings
     from schemas.ids import Key
@@ -108,16 +110,27 @@ class _Committer:
 
 
 async def _repair(sweeper: Sweeper) -> None:
-    """Revive jobs that stand still, unless their event may still be unread in Kafka."""
+    """Revive jobs and enrichments that stand still, unless their event may still be unread in Kafka."""
     for status in STAGE_OF:
-        groups = sweeper.groups(status)
-        at = await sweeper.database.now()
-        ends = await sweeper.positions.ends({topic for topics in groups.values() for topic in topics})
-        if not await sweeper.positions.passed(groups, ends):
-            print(f"`{status}`: {', '.join(groups)} has not read its topics to their end; nothing was revived")
+        if (before := await _passed(sweeper, status, sweeper.groups(status))) is None:
             continue
-        if count := await sweeper.revive(status, at - timedelta(seconds=IDLE_S)):
+        if count := await sweeper.revive(status, before):
             print(f"`{status}`: {count} jobs were revived, or ended")
+    for kind in registry.enrichments():
+        if (before := await _passed(sweeper, kind, sweeper.enrichment_groups(kind))) is None:
+            continue
+        if count := await sweeper.revive_enrichments(kind, before):
+            print(f"{kind}: {count} enrichments were asked for again, or failed")
+
+
+async def _passed(sweeper: Sweeper, what: str, groups: Mapping[str, Collection[str]]) -> datetime | None:
+    """Before when what these groups wait for must have changed; None if they have not read their topics."""
+    at = await sweeper.database.now()
+    ends = await sweeper.positions.ends({topic for topics in groups.values() for topic in topics})
+    if not await sweeper.positions.passed(groups, ends):
+        print(f"`{what}`: {', '.join(groups)} has not read its topics to their end; nothing was revived")
+        return None
+    return at - timedelta(seconds=IDLE_S)
 
 
 async def find_faults(
@@ -133,11 +146,17 @@ async def find_faults(
             since = f"{stuck.job.updated_at:%Y-%m-%d %H:%M:%S}" if stuck.job.updated_at else "long"
             text = f"`{status}` since {since}; revived {stuck.times} times"
             yield Fault("standing still", *stuck.job.key, text)
-    for row in await database.unended_requests(limit):
-        request = f"{row['provider']}, run {row['run']}: {row['state']}, {row['provider_id'] or row['marker']}"
-        yield Fault("without an end", row["tenant_id"], row["job_id"], request)
-    for row in await database.without_transcript(limit):
-        yield Fault("no transcript", row["tenant_id"], row["job_id"], f"run {row['run']}")
+    for kind in registry.enrichments():
+        for one in await database.stuck_enrichments(kind, before, limit):
+            row = one.enrichment
+            text = f"{kind} of run {row.run}: `{row.state}` since {row.updated_at:%Y-%m-%d %H:%M:%S}"
+            yield Fault("standing still", row.tenant_id, row.job_id, f"{text}; revived {one.times} times")
+    for unended in await database.unended_requests(limit):
+        request = f"{unended['provider']}, run {unended['run']}: {unended['state']}, "
+        request += unended["provider_id"] or unended["marker"]
+        yield Fault("without an end", unended["tenant_id"], unended["job_id"], request)
+    for job in await database.without_transcript(limit):
+        yield Fault("no transcript", job["tenant_id"], job["job_id"], f"run {job['run']}")
     if storage:
         async for fault in _lost(database, store):
             yield fault
@@ -157,7 +176,7 @@ async def _lost(database: Postgres, store: Store) -> AsyncIterator[Fault]:
 
 #: Blobs in a job's folder that are no files of the job: results, hypotheses, cached answers.
 _DERIVED = re.compile(
-    r"(runs/\d+/)?(hypotheses/[^/]+\.json|raw_transcript\.json|agent_optimized\.json|metadata\.json)|pieces/.+"
+    r"(runs/\d+/)?(hypotheses/[^/]+\.json|raw_transcript\.json|agent_optimized\.json|metadata\.json|document\.md)|pieces/.+"
 )
 
 
