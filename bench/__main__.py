@@ -60,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--recordings", type=int, default=3000, help="sent as fast as they go (default %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="recordings a second while latency is measured")
     parser.add_argument("--seconds", type=float, default=30.0, help="for which latency is measured")
+    parser.add_argument("--enrichments", default="document", help="a list, or none (default %(default)s)")
     parser.add_argument("--waiting", type=int, default=100_000, help="outbox rows due in an hour, for their cost")
     return parser.parse_args()
 
@@ -71,6 +72,7 @@ async def worker(settings: Settings, log: Path, **more: str) -> AsyncIterator[as
         "PATH": os.environ["PATH"],
         "CONCORD_DATA": str(settings.data),
         "CONCORD_RECOGNIZERS": RECOGNIZERS,
+        "CONCORD_ENRICHMENTS": ",".join(settings.enrichments) or "none",
         "CONCORD_HTTP": "127.0.0.1:0",
         "CONCORD_LOG_LEVEL": "INFO",
         **more,
@@ -81,7 +83,7 @@ async def worker(settings: Settings, log: Path, **more: str) -> AsyncIterator[as
             "-m",
             "agents",
             "worker",
-            *roles(settings.recognizers),
+            *roles(settings.recognizers, settings.enrichments),
             env=environment,
             stdout=out,
             stderr=out,
@@ -97,7 +99,8 @@ async def worker(settings: Settings, log: Path, **more: str) -> AsyncIterator[as
 async def run(wanted: argparse.Namespace, data: Path) -> Figures:
     """All measurements, one after the other on the same fleet."""
     figures = Figures()
-    settings = from_env({"CONCORD_DATA": str(data), "CONCORD_RECOGNIZERS": RECOGNIZERS})
+    chosen = {"CONCORD_RECOGNIZERS": RECOGNIZERS, "CONCORD_ENRICHMENTS": wanted.enrichments}
+    settings = from_env({"CONCORD_DATA": str(data), **chosen})
     async with servers(settings) as complete:
         log = data / "worker.log"
         async with worker(complete, log) as process:

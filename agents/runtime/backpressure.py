@@ -23,6 +23,8 @@ LATE_S = 0.0005
 NEWEST = 0.25
 #: Seconds between two measurements; events that each good one releases, and events released at most after a pause.
 TICK_S, STEP, BURST = 0.002, 1, 2
+#: With more fetched records of new work than this, a process whose loop lags is behind.
+BEHIND = 16
 #: So many events run whatever the lag: other processes on the machine may cause it, and waiting would not reduce it.
 ALWAYS = 2
 
@@ -39,14 +41,15 @@ class Backpressure:
         self._running = 0
         self._released = BURST
         self._lag_s = 0.0
+        #: Records of new work that are fetched and have not come here, as the driver of their stage last saw it. Each
+        #: driver waits here with one event at a time, so the number of waiting events would say nothing.
+        self.backlog = 0
         self._measuring: asyncio.Task[None] | None = None
 
     @property
     def behind(self) -> bool:
-        """Whether the event loop lags while more new work waits. Each driver waits here with one event at a time, so
-        the number of waiting events says nothing.
-        """
-        return bool(self._new) and self._lag_s > LATE_S
+        """Whether the event loop lags while much new work waits."""
+        return self.backlog > BEHIND and self._lag_s > LATE_S
 
     async def enter(self, rank: int | None) -> None:
         """Wait until an event of this rank may start. Lower ranks are started first, and equal ones in order of

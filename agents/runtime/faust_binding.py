@@ -143,6 +143,8 @@ class Driver:
         async def drive(stream: Any) -> None:
             unacked = stream.noack()
             async for event in unacked.events():
+                if self._stage.begins:
+                    self._backpressure.backlog = unacked.channel.queue.qsize()
                 await self.take(record_of(event.message), partial(unacked.ack, event))
 
     async def take(self, record: Record, ack: Callable[[], Awaitable[Any]]) -> None:

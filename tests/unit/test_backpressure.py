@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from agents.runtime.backpressure import BURST, Backpressure
+from agents.runtime.backpressure import BEHIND, BURST, Backpressure
 
 
 async def busy(until: asyncio.Event) -> None:
@@ -80,15 +80,16 @@ async def test_new_work_alternates_with_what_has_begun() -> None:
     assert late.order == [None, 0, None, 0, None, 1, 1]
 
 
-async def test_a_process_is_behind_while_its_loop_is_late_and_new_work_waits() -> None:
+async def test_a_process_is_behind_while_its_loop_is_late_and_much_new_work_waits() -> None:
     async with Late() as late:
-        waiting = late.waiting(0, 1, 2)
+        waiting = late.waiting(None, 0, 1, 2)
         await asyncio.sleep(0.05)
+        late.gate.backlog = BEHIND
         assert not late.gate.behind
-        waiting += late.waiting(None)
-        await asyncio.sleep(0.05)
+        late.gate.backlog = BEHIND + 1
         assert late.gate.behind
         await late.calm(waiting)
+        await asyncio.sleep(0.1)
     assert not late.gate.behind
 
 
