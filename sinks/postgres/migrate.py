@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from importlib.resources import files
+from typing import Final
 
 import asyncpg
 
@@ -13,6 +14,20 @@ from sinks.postgres.connection.connect import HUNG_S, connect
 from sinks.postgres.connection.errors import unavailable
 
 log = logging.getLogger(__name__)
+
+
+#: By sha256, other texts of a migration that a version applied, and the text that it has: the same statements, only a
+#: comment differs. (On 2026-11-30 a moved path was rewritten in the first one.)
+_SAME_STATEMENTS: Final = {
+    "7b3a936177434b5a9f934fdd50b3cf43c24229c729231517c8cb4c3cf2136c4b": (
+        "8c2f2e2906f70eda8e8292c38d68b477d054b9c50e7182603df4fb63f70759bd"
+    )
+}
+
+
+def applied_digest(sha256: str) -> str:
+    """The sha256 of the text that a migration has, from the one under which a database applied it."""
+    return _SAME_STATEMENTS.get(sha256, sha256)
 
 
 def migrations() -> list[tuple[str, str]]:
@@ -58,7 +73,8 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
         "CREATE TABLE IF NOT EXISTS migrations "
         "(name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
     )
-    applied_before = {r["name"]: r["sha256"] for r in await connection.fetch("SELECT name, sha256 FROM migrations")}
+    rows = await connection.fetch("SELECT name, sha256 FROM migrations")
+    applied_before = {row["name"]: applied_digest(row["sha256"]) for row in rows}
     applied = []
     for name, sql in migrations():
         digest = hashlib.sha256(sql.encode()).hexdigest()

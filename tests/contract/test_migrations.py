@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
+from schemas.errors import SettingsError
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import ProviderRequest
 from sinks.postgres.database import AWAY, Postgres, connect_pool
@@ -50,6 +51,18 @@ OLD_LEASE = "INSERT INTO leases (key, holder, until) VALUES ('fetch/order-1/1', 
 
 def test_a_migration_never_changes():
     assert {name: hashlib.sha256(sql.encode()).hexdigest()[:16] for name, sql in migrations()} == APPLIED
+
+
+async def test_a_database_whose_first_migration_had_another_comment_is_taken_and_another_text_is_not(postgres):
+    await migrate(postgres)
+    connection = await asyncpg.connect(postgres)
+    change = "UPDATE migrations SET sha256 = $1 WHERE name = '0001_fleet'"
+    await connection.execute(change, "7b3a936177434b5a9f934fdd50b3cf43c24229c729231517c8cb4c3cf2136c4b")
+    assert await migrate(postgres) == []
+    await connection.execute(change, "0" * 64)
+    with pytest.raises(SettingsError, match="0001_fleet was applied with another text"):
+        await migrate(postgres)
+    await connection.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from agents.fleet.gauges import OVERDUE_S
 from schemas.errors import ConcordError
 from sinks.ports.outbox import Overdue
 from sinks.postgres.connection.connect import POOLER, acts_as, connect, problem, worker_session
-from sinks.postgres.migrate import migrations
+from sinks.postgres.migrate import applied_digest, migrations
 from sinks.postgres.sql.queries import SQL
 
 if TYPE_CHECKING:
@@ -137,13 +137,14 @@ async def _schema(db: Any) -> Finding:
     subject = "PostgreSQL schema"
     known = {name: hashlib.sha256(sql.encode()).hexdigest() for name, sql in migrations()}
     try:
-        applied = {row["name"]: row["sha256"] for row in await db.fetch("SELECT name, sha256 FROM migrations")}
+        rows = await db.fetch("SELECT name, sha256 FROM migrations")
     except asyncpg.UndefinedTableError:
         advice = "`concord migrate`, or the first worker, creates it"
         return Finding(subject, "warn", "empty: Concord's tables do not exist yet", advice)
     except asyncpg.InsufficientPrivilegeError:
         advice = "check with the login that migrates"
         return Finding(subject, "warn", "this login may not read the table migrations", advice)
+    applied = {row["name"]: applied_digest(row["sha256"]) for row in rows}
     changed = [name for name, digest in applied.items() if known.get(name, digest) != digest]
     if changed:
         result = f"{changed[0]} was applied with another text"
