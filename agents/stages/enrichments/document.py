@@ -24,7 +24,7 @@ _CONTENT_TYPE = "text/markdown; charset=utf-8"
 _VALUE_CHARS, _VALUES = 200, 20
 
 #: Characters that are markup in Markdown, or in HTML within it.
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~&]|^[#+-])")
 
 
 @dataclass(frozen=True)
