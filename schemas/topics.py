@@ -54,11 +54,16 @@ def requests(recognizer: str) -> Topic:
     return Topic(f"asr.requests.{recognizer}", {REQUEST_TYPE: AsrRequest}, public=False)
 
 
+def due_name(stage: str) -> str:
+    """The name of the topic on which events return to a stage later."""
+    return f"{stage}.due"
+
+
 def due(stage: str, *inputs: Topic, **internal: type[Data]) -> Topic:
     """The topic of a stage's scheduled events: retries of its inputs, and internal events by CloudEvents type."""
     models = {kind: model for topic in inputs for kind, model in topic.models.items()}
     models |= {kind.replace("_", "."): model for kind, model in internal.items()}
-    return Topic(f"{stage}.due", models, public=False)
+    return Topic(due_name(stage), models, public=False)
 
 
 INTAKE_DUE = due("intake", UPLOADED, audio_fetch=AudioFetch, job_reprocess=JobReprocess)

@@ -58,13 +58,13 @@ class StageResources:
         """
         name, settings = recognizer.name, self.fleet.settings
         slots, rate = settings.slots.get(name), settings.rates.get(name)
-        if not isinstance(recognizer, LocalRecognizer):
-            limiter = ProviderLimiter(self.database, name, slots, 1 / rate if rate else 0.0)
-        elif tasks is not None:
+        local = isinstance(recognizer, LocalRecognizer)
+        if local and tasks is not None:
             limiter = ProviderLimiter(self.database, name, slots, here=2 * tasks.limit, holder=self._holder)
         else:
-            return ProviderLimiter(self.database, name, slots, 1 / rate if rate else 0.0)
-        self.fleet.limiters.append(limiter)
+            limiter = ProviderLimiter(self.database, name, slots, 1 / rate if rate else 0.0)
+        if tasks is not None or not local:
+            self.fleet.limiters.append(limiter)
         return limiter
 
     def audio_source(self) -> AudioSource:

@@ -25,7 +25,7 @@ from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.audio import AudioFetch, AudioUploaded, Options
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, failed_upload, id_of_upload
-from schemas.jobs.rows import Job, ProviderRequest
+from schemas.jobs.rows import Job, ProviderRequest, run_fields
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
@@ -234,7 +234,7 @@ class Intake:
 
     def _request_events(self, job: Job, requests: tuple[ProviderRequest, ...]) -> tuple[Later, ...]:
         """The events that start the open requests and bound the time for them; without one, the run is reconciled."""
-        run = {"tenant_id": job.tenant_id, "job_id": job.job_id, "run": job.run}
+        run = run_fields(job)
         started = tuple(requested(job, request.provider) for request in requests if not request.ended)
         if not started:
             result = AsrResult(**run, provider=requests[0].provider, status="ok", remaining=0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import RunId, SpanAdjudicator
@@ -24,7 +24,7 @@ from schemas.errors import ProviderError
 from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.job import Reconciled, StepState
 from schemas.jobs.outcome import IGNORED, Failure, Later, Outcome, Progress
-from schemas.jobs.rows import ProviderRequest
+from schemas.jobs.rows import ProviderRequest, run_fields
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks.ports.blobs import Store
@@ -193,9 +193,8 @@ SPEC = StageSpec(
 
 
 def _event(result: AsrResult, reconciliation: Reconciliation, uri: str) -> Reconciled:
-    run: dict[str, Any] = {"tenant_id": result.tenant_id, "job_id": result.job_id, "run": result.run}
     return Reconciled(
-        **run,
+        **run_fields(result),
         raw_uri=uri,
         method=reconciliation.method,
         confidence=reconciliation.quality.confidence,

@@ -1,15 +1,16 @@
 """What becomes of an enrichment that no event is on its way for: its event is made again; in vain, it fails.
 
-That happens when a kind of enrichment has no worker, when Kafka lost a topic, or when an operator moved a group's
-offsets past unread events. The event is idempotent, so one too many changes nothing.
+That happens when Kafka lost a topic, or when an operator moved a group's offsets past unread events. (While a kind has
+no worker, its events wait in Kafka.) The event is idempotent, so one too many changes nothing.
 """
 
 from __future__ import annotations
 
 from agents.upkeep.stuck_jobs import NAME, TRIES
-from schemas import ids
+from schemas import ids, topics
 from schemas.events.enrichment import EnrichmentRequested
 from schemas.jobs.outcome import Failure, Later, Outcome, Step, failed_enrichment
+from schemas.jobs.rows import run_fields
 from sinks.ports.upkeep.stuck_jobs import StuckEnrichment
 
 
@@ -24,9 +25,9 @@ def revived_enrichment(stuck: StuckEnrichment) -> Step:
 
 def _requested(stuck: StuckEnrichment) -> Outcome:
     row = stuck.enrichment
-    request = EnrichmentRequested(tenant_id=row.tenant_id, job_id=row.job_id, run=row.run, kind=row.kind)
+    request = EnrichmentRequested(**run_fields(row), kind=row.kind)
     reason = f"no event was on its way for the enrichment `{row.kind}`; it is asked for again"
-    later = Later(f"{row.kind}.due", request, kind="enrichment.requested")
+    later = Later(topics.due_name(row.kind), request, kind="enrichment.requested")
     return Outcome(tenant_id=row.tenant_id, job_id=row.job_id, later=(later,), audit="retried", error=reason)
 
 

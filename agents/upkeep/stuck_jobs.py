@@ -13,7 +13,7 @@ from schemas import ids, topics
 from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
 from schemas.events.audio import AudioFetch
 from schemas.jobs.outcome import Failure, Later, Outcome, Step, end_of_failed, failed_progress
-from schemas.jobs.rows import STAGE_OF, Job
+from schemas.jobs.rows import STAGE_OF, Job, run_fields
 from sinks.ports.upkeep.stuck_jobs import StuckJob
 
 #: The stage's name of these steps, in the inbox and the audit log.
@@ -40,10 +40,10 @@ def _on_its_way(stuck: StuckJob, deadline_s: float) -> Outcome:
             later = tuple(requested(job, provider) for provider in stuck.providers)
             if stuck.without_deadline:
                 # It is not known how long the run has waited: it gets its whole time again.
-                deadline = AsrDeadline(**_run(job), seconds=deadline_s, extended=1)
+                deadline = AsrDeadline(**run_fields(job), seconds=deadline_s, extended=1)
                 later += (Later(topics.RECONCILE_DUE.name, deadline, seconds=deadline_s, kind="asr.deadline"),)
         case _:  # what was decided is decided again, to the same words
-            result = AsrResult(**_run(job), provider="all", status="ok", remaining=0)
+            result = AsrResult(**run_fields(job), provider="all", status="ok", remaining=0)
             later = (Later(topics.RESULTS.name, result),)
     reason = f"nothing was on its way for it in `{job.status}`; put on its way again"
     return Outcome(later=later, audit="retried", error=reason)
@@ -67,7 +67,7 @@ def _ended(stuck: StuckJob) -> Outcome:
 def requested(job: Job, provider: str) -> Later:
     """What asks a recognizer to hear a job's recording, or to go on with it."""
     request = AsrRequest(
-        **_run(job),
+        **run_fields(job),
         provider=provider,
         audio_uri=job.original_uri or job.audio_uri,
         language=job.language,
@@ -82,9 +82,5 @@ def requested(job: Job, provider: str) -> Later:
 
 def fetching(job: Job) -> Later:
     """What has a job's recording fetched."""
-    fetch = AudioFetch(**_run(job), audio_uri=job.audio_uri, filename=job.filename, content_type=job.content_type)
+    fetch = AudioFetch(**run_fields(job), audio_uri=job.audio_uri, filename=job.filename, content_type=job.content_type)
     return Later(topics.INTAKE_DUE.name, fetch, kind="audio.fetch")
-
-
-def _run(job: Job) -> dict[str, object]:
-    return {"tenant_id": job.tenant_id, "job_id": job.job_id, "run": job.run}

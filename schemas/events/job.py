@@ -79,10 +79,13 @@ class StepState(Data):
     )
 
 
+EnrichmentState = Literal["pending", "running", "retrying", "done", "failed"]
+
+
 class EnrichmentStatus(Data):
     """The state of one enrichment of one run."""
 
-    state: Literal["pending", "running", "retrying", "done", "failed"]
+    state: EnrichmentState
     attempts: int = 0
     error: Reason | None = None
     code: str | None = Field(None, description="Error code for programs, if it failed.")

@@ -13,9 +13,9 @@ from schemas.errors import ConcordError
 from schemas.events.audio import AudioUploaded
 from schemas.events.base import Data
 from schemas.events.enrichment import EnrichmentFailed
-from schemas.events.job import JobFailed, RunSweep, StepState
+from schemas.events.job import EnrichmentState, JobFailed, RunSweep, StepState
 from schemas.ids import Key
-from schemas.jobs.rows import EnrichmentState, File, Job, OfRun, ProviderRequest, Status, Transcript, Usage
+from schemas.jobs.rows import File, Job, OfRun, ProviderRequest, Status, Transcript, Usage, run_fields
 from schemas.messages import Message
 
 #: Seconds from the failure of a run to the deletion of its blobs.
@@ -161,7 +161,7 @@ def failed_progress(run: int, stage: str, failure: Failure) -> Progress:
 
 def end_of_failed(owner: OfRun, stage: str, failure: Failure) -> tuple[Later, ...]:
     """The terminal event of a failed run, and the event that later deletes its blobs."""
-    run: dict[str, Any] = {"tenant_id": owner.tenant_id, "job_id": owner.job_id, "run": owner.run}
+    run = run_fields(owner)
     event = JobFailed(**run, stage=stage, code=failure.code, error=failure.reason, attempts=failure.attempts)
     return (
         Later(topics.FAILED.name, event),
@@ -174,9 +174,7 @@ def failed_enrichment(
 ) -> Outcome:
     """The outcome that ends an enrichment without a result; its run does not change."""
     event = EnrichmentFailed(
-        tenant_id=owner.tenant_id,
-        job_id=owner.job_id,
-        run=owner.run,
+        **run_fields(owner),
         kind=kind,
         version=version,
         code=failure.code,

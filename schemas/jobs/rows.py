@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
-from schemas.events.job import EnrichmentStatus, StepState
+from schemas.events.job import EnrichmentState, EnrichmentStatus, StepState
 from schemas.ids import Key
 
 Status = Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
@@ -154,9 +154,6 @@ class Transcript:
     duration_ms: int | None
 
 
-EnrichmentState = Literal["pending", "running", "retrying", "done", "failed"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrichment:
     """One enrichment of a run's transcript; see `schemas.jobs.enrichment`."""
@@ -224,6 +221,11 @@ class OfRun(Protocol):
 
     @property
     def run(self) -> int: ...
+
+
+def run_fields(owner: OfRun) -> dict[str, Any]:
+    """The fields that name the run of a row or an event, as keyword arguments for others of the same run."""
+    return {"tenant_id": owner.tenant_id, "job_id": owner.job_id, "run": owner.run}
 
 
 class OfUnit(Protocol):

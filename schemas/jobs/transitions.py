@@ -207,7 +207,6 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
     if new_run is not None:
         rows.job = replace(
             new_run,
-            version=rows.job.version if rows.job else 1,
             created_at=rows.job.created_at if rows.job else now,
             completed_at=now if new_run.ended else None,
             steps={name: _merged(None, state, now, step.seconds) for name, state in new_run.steps.items()},

@@ -54,13 +54,14 @@ async def row(scenario, run=1):
 
 
 async def test_a_document_is_made_of_a_transcript_and_announced_once(scenario):
-    await scenario.upload(metadata={"title": "A *bold* call | <b>", "agent": "Ann"})
+    await scenario.upload(metadata={"title": "A *bold* call | <b>", "agent": "Ann", "n" * 5000: "v" * 5000})
     await scenario.fleet.run()
 
     [event] = scenario.fleet.events("document.generated")
     text = (await scenario.store.get(event["document_uri"])).decode()
     assert text.startswith("# A \\*bold\\* call \\| \\<b\\>\n")
     assert "| agent | Ann |" in text
+    assert f"| {'n' * 200} | {'v' * 200} |" in text
     assert "hello there world" in text
     assert event["document_uri"] == scenario.store.uri(blob_names.document("t", JOB, 1))
     assert (event["kind"], event["status"], event["version"]) == ("document", "done", "transcript/1")

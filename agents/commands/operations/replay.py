@@ -55,7 +55,8 @@ def _plan_enrichment(letter: Record, job: Job | None, kind: str, *, skip_done: b
     status = job.enrichment.get(kind) if job is not None else None
     if skip_done and status is not None and status.state == "done":
         return Replay(None, f"skipped, the {kind} has been made meanwhile")
-    return Replay(restored(letter, f"{kind}.due"), f"put back on {kind}.due")
+    topic = topics.due_name(kind)
+    return Replay(restored(letter, topic), f"put back on {topic}")
 
 
 def reprocess(record: Record, job: Job) -> Message:

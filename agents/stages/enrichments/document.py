@@ -14,13 +14,13 @@ from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
 from agents.stages.spec import Resources
 from schemas import blob_names, topics
 from schemas.events.enrichment import DocumentGenerated
-from schemas.jobs.rows import File, Job
+from schemas.jobs.rows import File, Job, run_fields
 from schemas.printable import printable
 from sinks.ports.blobs import Store
 
 _CONTENT_TYPE = "text/markdown; charset=utf-8"
 
-#: Of the upload's metadata, the characters of a value and the number of values that are shown, at most.
+#: Of the upload's metadata, the characters of a name or value and the number of values that are shown, at most.
 _VALUE_CHARS, _VALUES = 200, 20
 
 #: Characters that are markup in Markdown, or in HTML within it.
@@ -37,9 +37,10 @@ class Document:
         """Render and store the document of the job's current run. Raises `Unavailable`."""
         names = job.tenant_id, job.job_id, job.run
         content = await self.store.get(self.store.uri(blob_names.agent_optimized(*names)))
-        text = await asyncio.to_thread(markdown, orjson.loads(content))
-        blob = await self.store.put(blob_names.document(*names), text.encode(), _CONTENT_TYPE)
-        run: dict[str, Any] = {"tenant_id": job.tenant_id, "job_id": job.job_id, "run": job.run}
+        # In a thread with its parsing: the transcript of a long call has megabytes.
+        text = await asyncio.to_thread(lambda: markdown(orjson.loads(content)).encode())
+        blob = await self.store.put(blob_names.document(*names), text, _CONTENT_TYPE)
+        run = run_fields(job)
         stored: dict[str, Any] = {
             "size_bytes": blob.size_bytes,
             "content_type": blob.content_type,
@@ -87,7 +88,7 @@ def _facts(transcript: dict[str, Any]) -> list[str]:
     }
     custom = {name: value for name, value in (metadata.get("custom") or {}).items() if name not in {"title", *rows}}
     shown = [(name, value) for name, value in custom.items() if isinstance(value, str | int | float)]
-    rows |= {name: str(value)[:_VALUE_CHARS] for name, value in shown[:_VALUES]}
+    rows |= {name[:_VALUE_CHARS]: str(value)[:_VALUE_CHARS] for name, value in shown[:_VALUES]}
     return ["| | |", "| --- | --- |", *(f"| {_text(name)} | {_text(value)} |" for name, value in rows.items() if value)]
 
 
