@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
 from aiokafka.errors import KafkaError
@@ -79,6 +80,20 @@ class _Snapshot:
     ends: Mapping[Any, int]
 
 
+@dataclass(frozen=True)
+class Revival:
+    """What can stand still, and how it is moved on."""
+
+    #: As operators call it: a status in backticks, or a kind of enrichment.
+    subject: str
+    #: The consumer groups that it waits for, each with the topics in which its events may be.
+    groups: Mapping[str, Collection[str]]
+    #: Move on what has not changed since then; how many.
+    revive: Callable[[datetime], Awaitable[int]]
+    #: What became of them, for a report.
+    result: str
+
+
 @dataclass
 class Sweeper:
     """Sweeps while this process holds the lease; one process of the fleet at a time does."""
@@ -114,50 +129,68 @@ class Sweeper:
         Jobs of a status are revived in the first round in which their groups have passed the ends that an earlier
         round has read. Raises Unavailable, KafkaError and TimeoutError.
         """
-        for status in STAGE_OF:
-            if before := await self._passed(status, self.groups(status)):
-                await self.revive(status, before)
-        for kind in self.enrichments:
-            if before := await self._passed(f"enrichment {kind}", self.enrichment_groups(kind)):
-                await self.revive_enrichments(kind, before)
+        for revival in self.revivals():
+            snapshot = self._snapshots.get(revival.subject)
+            if snapshot is None:
+                self._snapshots[revival.subject] = await self._snapshot(revival)
+            elif (before := await self._passed(revival, snapshot)) is not None:
+                del self._snapshots[revival.subject]
+                await revival.revive(before)
         await self.sweep_blobs()
 
-    async def _passed(self, what: str, groups: Mapping[str, Collection[str]]) -> datetime | None:
-        """Before when what these groups wait for must have changed: they have read what was in their topics then. None
-        until they have.
-        """
-        snapshot = self._snapshots.get(what)
-        if snapshot is None:
-            at = await self.database.now()
-            awaited_topics = {topic for names in groups.values() for topic in names}
-            self._snapshots[what] = _Snapshot(at, await self.positions.ends(awaited_topics))
+    def revivals(self) -> list[Revival]:
+        """Everything that can stand still: open jobs by status, and enrichments by kind."""
+        jobs = [
+            Revival(f"`{status}`", self.groups(status), partial(self.revive, status), "jobs were revived, or ended")
+            for status in STAGE_OF
+        ]
+        enrichments = [
+            Revival(
+                kind,
+                {f"concord.{kind}": [topics.PERSISTED.name, topics.due_name(kind)]},
+                partial(self.revive_enrichments, kind),
+                "enrichments were asked for again, or failed",
+            )
+            for kind in self.enrichments
+        ]
+        return jobs + enrichments
+
+    async def revive_if_read(self, revival: Revival) -> int | None:
+        """Revive at once; how many, or None if the groups have not read their topics to their ends."""
+        before = await self._passed(revival, await self._snapshot(revival))
+        return None if before is None else await revival.revive(before)
+
+    async def _snapshot(self, revival: Revival) -> _Snapshot:
+        at = await self.database.now()
+        awaited_topics = {topic for names in revival.groups.values() for topic in names}
+        return _Snapshot(at, await self.positions.ends(awaited_topics))
+
+    async def _passed(self, revival: Revival, snapshot: _Snapshot) -> datetime | None:
+        """Before when a job must have changed last to be revived; None until the groups have passed the snapshot."""
+        if not await self.positions.passed(revival.groups, snapshot.ends):
             return None
-        if not await self.positions.passed(groups, snapshot.ends):
-            return None
-        del self._snapshots[what]
         return snapshot.at - timedelta(seconds=self.idle_s)
 
+    async def revive(self, status: Status, before: datetime) -> int:
+        """Revive, or end, jobs of this status that have not changed since `before`; how many. Raises Unavailable."""
+        stuck = await self.upkeep.stuck_jobs(status, before, MANY)
+        await self._commit(revived(one, self.deadline_s) for one in stuck)
+        if stuck:
+            await self.upkeep.note_revivals([one.job for one in stuck])
+        return len(stuck)
+
     async def revive_enrichments(self, kind: str, before: datetime) -> int:
-        """Ask again for enrichments of a kind that have stood still since `before`, or fail them; how many."""
+        """Ask again for enrichments of a kind that have not changed since `before`, or fail them; how many."""
         stuck = await self.upkeep.stuck_enrichments(kind, before, MANY)
-        for one in stuck:
-            step, row = revived_enrichment(one), one.enrichment
-            log.warning("job %s of %s: %s", row.job_id, row.tenant_id, step.outcome.error)
-            await self.commits.commit(step)
+        await self._commit(revived_enrichment(one) for one in stuck)
         if stuck:
             await self.upkeep.note_enrichment_revivals([one.enrichment for one in stuck])
         return len(stuck)
 
-    async def revive(self, status: Status, before: datetime) -> int:
-        """Revive, or end, jobs of this status that have not changed since `before`; how many. Raises Unavailable."""
-        stuck_jobs = await self.upkeep.stuck_jobs(status, before, MANY)
-        for stuck in stuck_jobs:
-            step = revived(stuck, self.deadline_s)
-            log.warning("job %s of %s: %s", stuck.job.job_id, stuck.job.tenant_id, step.outcome.error)
+    async def _commit(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            log.warning("job %s of %s: %s", step.outcome.job_id, step.outcome.tenant_id, step.outcome.error)
             await self.commits.commit(step)
-        if stuck_jobs:
-            await self.upkeep.note_revivals([stuck.job for stuck in stuck_jobs])
-        return len(stuck_jobs)
 
     def groups(self, status: Status) -> dict[str, Collection[str]]:
         """The consumer groups for which jobs of this status wait, each with the topics in which their events may be."""
@@ -172,11 +205,6 @@ class Sweeper:
                 return reconcile
             case _:
                 return {**reconcile, "concord.persist": [topics.RECONCILED.name, topics.PERSIST_DUE.name]}
-
-    @staticmethod
-    def enrichment_groups(kind: str) -> dict[str, Collection[str]]:
-        """The consumer group that enrichments of a kind wait for, with the topics in which their events may be."""
-        return {f"concord.{kind}": [topics.PERSISTED.name, f"{kind}.due"]}
 
     async def sweep_blobs(self) -> int:
         """Delete orphan blobs: written for a step that was never committed; how many. Raises Unavailable."""

@@ -14,13 +14,12 @@ from agents.commands import reach
 from agents.commands.arguments import positive
 from agents.runtime.kafka.group_positions import GroupPositions
 from agents.stages import registry
-from agents.upkeep.sweeper import Sweeper
+from agents.upkeep.sweeper import IDLE_S, Sweeper
 from schemas.jobs.rows import STAGE_OF, TERMINAL
 from schemas.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
-    from datetime import datetime
+    from collections.abc import AsyncIterator
 
     from agents.fleet.settings import Settings
     from schemas.ids import Key
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 #: Most files, or blobs, in one query.
 MANY: Final = 500
-
-#: Seconds for which a job must not have changed.
-IDLE_S: Final = 60
 
 DESCRIPTION = """Compares the contents of PostgreSQL, the blob store and Kafka, and lists what does not fit together:
 
@@ -91,7 +87,14 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.repair:
             positions = GroupPositions(reach.kafka(settings))
             sweeper = Sweeper(
-                database, database, _Committer(database), store, positions, settings.recognizers, settings.deadline_s
+                database,
+                database,
+                _Committer(database),
+                store,
+                positions,
+                settings.recognizers,
+                settings.deadline_s,
+                enrichments=registry.enrichments(),
             )
             await _repair(sweeper)
     if not arguments.json:
@@ -110,27 +113,14 @@ class _Committer:
 
 
 async def _repair(sweeper: Sweeper) -> None:
-    """Revive jobs and enrichments that stand still, unless their event may still be unread in Kafka."""
-    for status in STAGE_OF:
-        if (before := await _passed(sweeper, status, sweeper.groups(status))) is None:
-            continue
-        if count := await sweeper.revive(status, before):
-            print(f"`{status}`: {count} jobs were revived, or ended")
-    for kind in registry.enrichments():
-        if (before := await _passed(sweeper, kind, sweeper.enrichment_groups(kind))) is None:
-            continue
-        if count := await sweeper.revive_enrichments(kind, before):
-            print(f"{kind}: {count} enrichments were asked for again, or failed")
-
-
-async def _passed(sweeper: Sweeper, what: str, groups: Mapping[str, Collection[str]]) -> datetime | None:
-    """Before when what these groups wait for must have changed; None if they have not read their topics."""
-    at = await sweeper.database.now()
-    ends = await sweeper.positions.ends({topic for topics in groups.values() for topic in topics})
-    if not await sweeper.positions.passed(groups, ends):
-        print(f"`{what}`: {', '.join(groups)} has not read its topics to their end; nothing was revived")
-        return None
-    return at - timedelta(seconds=IDLE_S)
+    """Revive what stands still, unless its event may still be unread in Kafka."""
+    for revival in sweeper.revivals():
+        count = await sweeper.revive_if_read(revival)
+        if count is None:
+            groups = ", ".join(revival.groups)
+            print(f"{revival.subject}: {groups} has not read its topics to their end; nothing was revived")
+        elif count:
+            print(f"{revival.subject}: {count} {revival.result}")
 
 
 async def find_faults(
