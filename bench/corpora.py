@@ -15,6 +15,7 @@ import numpy as np
 
 from agents.text.alignment.align import matches
 from agents.text.alignment.network import Network, build, spoken
+from agents.text.loops import without_loops
 from agents.text.score import words
 from schemas.words import Hypothesis, Word
 
@@ -75,7 +76,8 @@ def samples(calls: list[Call], sizes: tuple[int, ...] = (1, 2, 3), without: str 
 
 
 def sample(number: int, call: Call, names: tuple[str, ...]) -> Sample:
-    network = build([call.hypotheses[name] for name in names])
+    kept, _ = without_loops([call.hypotheses[name] for name in names])
+    network = build(kept)
     return Sample(number, names, network, truth(network, call.said))
 
 

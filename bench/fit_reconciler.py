@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ from typing import Any
 import lightgbm
 import numpy as np
 import wordfreq
-import wordsegment
 
 from agents.text.calibration.agreed import RECORD as AGREED_RECORD
 from agents.text.calibration.agreed import agreed_evidence
 from agents.text.calibration.calibrate import Calibration, dump
-from agents.text.calibration.evidence import RECORD_COLUMNS, SIDES, View, disputed_evidence
+from agents.text.calibration.evidence import RECORD_COLUMNS, disputed_evidence
+from agents.text.calibration.facts import View
 from agents.text.calibration.knowledge import Knowledge
+from agents.text.calibration.language import rare
+from agents.text.calibration.ngrams import NGrams
 from agents.text.calibration.trees import UNKNOWN, Tree, Trees
+from bench import ngrams
 from bench.corpora import CORPORA, Call, Sample, load, samples
 
 FOLDS, SEED = 5, 7
@@ -57,29 +61,22 @@ class Rows:
 class English:
     """General English, from packages."""
 
+    #: By word, its Zipf frequency.
     frequency: dict[str, float]
-    bigrams: dict[str, float]
+    #: Three words in a row.
+    ngrams: NGrams
+
+    def rare(self, words: Sequence[str]) -> np.ndarray:
+        """log10 of the probability of each word."""
+        frequency = [self.frequency.get(word, 0.0) for word in words]
+        return self.ngrams.alone(self.ngrams.ids(words), rare(words, frequency))
 
 
-def english(words: int = 60_000, pairs: int = 120_000) -> English:
-    """Zipf frequencies (wordfreq) and the commonest word pairs of the web (wordsegment, after Norvig's ngrams)."""
+def english(words: int = 60_000) -> English:
+    """Zipf frequencies of the most common words (wordfreq), and n-grams (pocketsphinx)."""
     rates = wordfreq.get_frequency_dict("en", wordlist="large")
     common = sorted(rates, key=lambda word: (-rates[word], word))[:words]
-    folder = Path(wordsegment.__file__).parent
-    alone = dict(_counts(folder / "unigrams.txt"))
-    together = sorted(_counts(folder / "bigrams.txt"), key=lambda item: (-item[1], item[0]))[:pairs]
-    return English(
-        {word: round(math.log10(rates[word]) + 9, 2) for word in common},
-        {
-            pair: round(math.log10(min(count / alone[pair.split()[0]], 1.0)), 2)
-            for pair, count in sorted(together)
-            if alone.get(pair.split()[0])
-        },
-    )
-
-
-def _counts(path: Path) -> list[tuple[str, float]]:
-    return [(word, float(count)) for word, count in (line.split("\t") for line in path.read_text().splitlines())]
+    return English({word: round(math.log10(rates[word]) + 9, 2) for word in common}, ngrams.general())
 
 
 def folds(calls: list[Call]) -> np.ndarray:
@@ -115,8 +112,11 @@ def learn(calls: list[Call], counts: dict[int, Counts], chosen: set[int], genera
         corpus: Counter(word for n in sorted(chosen) if calls[n].corpus == corpus for word in calls[n].said)
         for corpus in sorted(total)
     }
-    domain = _domain(calls[number].said for number in sorted(chosen))
-    return Knowledge(general.frequency, general.bigrams, domain, words, _topics(said), past)
+    fields = {
+        corpus: ngrams.of_texts([calls[n].said for n in sorted(chosen) if calls[n].corpus == corpus], general.rare)
+        for corpus in sorted(total)
+    }
+    return Knowledge(general.frequency, general.ngrams, fields, words, _topics(said), past)
 
 
 def _topics(said: dict[str, Counter[str]], least: int = 10) -> dict[str, dict[str, float]]:
@@ -206,16 +206,6 @@ def _count_agreed(part: Sample, tally: dict[str, list[int]], record: dict[str, d
         counter[1] += len(slots)
 
 
-def _domain(texts: object, least: int = 2) -> dict[str, float]:
-    """How often one, two and three words in a row occur in transcripts; once says nothing."""
-    count: Counter[str] = Counter()
-    for said in texts:  # type: ignore[attr-defined]
-        count[""] += len(said)
-        for size in (1, 2, 3):
-            count.update(" ".join(said[i : i + size]) for i in range(len(said) - size + 1))
-    return {key: number for key, number in sorted(count.items()) if number >= least}
-
-
 def rows(data: list[Sample], knowledge: Knowledge, random: np.random.Generator) -> tuple[list[Rows], list[Rows]]:
     """What the trees learn from: rows about disputed readings, and about agreed words."""
     disputed, agreed = [], []
@@ -255,9 +245,6 @@ def hide(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
         (difference, lot < theirs),
     ):
         values[np.ix_(hidden, columns)] = np.nan
-    who = values[:, SIDES:]
-    who[(who > 0) & (lot < mine)[:, None]] = 0
-    who[(who < 0) & ((lot < everything) | ((lot >= mine) & (lot < theirs)))[:, None]] = 0
     return values
 
 

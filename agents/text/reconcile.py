@@ -10,6 +10,7 @@ import numpy as np
 from agents.text.alignment.network import build, language
 from agents.text.calibration.calibrate import Calibration, probabilities, shipped
 from agents.text.choose import choose
+from agents.text.loops import without_loops
 from agents.text.spoken_language import of_one_language
 from schemas.words import Quality, Reconciliation
 
@@ -55,6 +56,8 @@ def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = 
         raise ValueError("nothing to reconcile: no hypothesis was given")
     calibration = calibration or shipped()
     kept, notes = of_one_language(hypotheses, calibration.knowledge.frequency)
+    kept, loop_notes = without_loops(kept)
+    notes += loop_notes
     network = build(kept)
     decisions, chosen, ends = choose(network, probabilities(network, calibration))
     decided = Reconciliation(

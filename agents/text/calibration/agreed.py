@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.text.calibration.evidence import Evidence, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agents.text.alignment.network import Network
+    from agents.text.calibration.facts import View
     from agents.text.calibration.language import Language
 
     Ints = NDArray[np.int64]
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 RECORD = 7
 
 
-def agreed_evidence(view: View) -> Evidence:
-    """The features of all unanimous words: how common and how expected they are, and the disputes around them."""
+def agreed_evidence(view: View) -> tuple[Floats, Ints]:
+    """The features of all unanimous words, (words, features), and their slots: how common and how expected they are, and
+    the disputes around them.
+    """
     network, knowledge, language, length = view.network, view.knowledge, view.language, view.length
     slots = np.flatnonzero(network.unanimous)
     key = network.key[slots, 0]
@@ -40,15 +42,15 @@ def agreed_evidence(view: View) -> Evidence:
         *_expected(network, language, slots), *_disputes_around(network, slots), _letter_speed(view, slots),
     ]  # fmt: skip
     rows = np.stack([np.asarray(column, dtype=np.float32) for column in table], axis=1)
-    return Evidence(rows, view.original[slots], np.zeros(len(slots), dtype=np.int64))
+    return rows, view.original[slots]
 
 
 def _expected(network: Network, language: Language, slots: Ints) -> list[Floats]:
-    """How expected, in general English, unanimous words and the words after them are in the first column."""
+    """How expected, unanimous words and the words after them are in the first column."""
     if not len(slots):
         return [np.zeros(0, dtype=np.float32)] * 2
     column, at = network.columns[0], network.grid[slots, 0]
-    general = language.bigram(column, np.arange(len(column.key)))
+    general = language.domain(column, np.arange(len(column.key)))
     return [general[at], general[np.minimum(at + 1, len(column.key) - 1)]]
 
 

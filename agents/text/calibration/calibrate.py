@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents.text.calibration.agreed import agreed_evidence
-from agents.text.calibration.evidence import View, disputed_evidence
+from agents.text.calibration.evidence import disputed_evidence, first_pass_evidence
+from agents.text.calibration.facts import View
 from agents.text.calibration.knowledge import Knowledge
 from agents.text.calibration.trees import Trees
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agents.text.alignment.network import Network
+    from agents.text.calibration.evidence import Evidence
 
     Floats = NDArray[np.float64]
 
@@ -31,8 +34,26 @@ if TYPE_CHECKING:
 TRUST, USUAL, WEIGHT, MOST = 0.5, 2.0, 20.0, 3.0
 #: Probabilities of a filler that no recognizer and that all recognizers have; it is kept if more than half have it.
 FILLER = (0.05, 0.95)
+#: The files of the calibration beside this module.
+TREES, NGRAMS = "calibration.json.gz", "ngrams.npz"
 #: The highest probability of a reading; the lowest is one minus this.
 SUREST = 0.9995
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Two passes over the readings of disputed slots. The first shows how right each recognizer is in this recording as
+    a whole; the second has this as evidence, too. Over pairs of recognizers that the fit had not seen, the second pass
+    makes a gain of 4.0 % one of 4.8 %, and the worst pair 5 % worse than its better recognizer instead of 11 %.
+    """
+
+    first: Trees
+    second: Trees
+
+    def probability(self, evidence: Evidence) -> Floats:
+        """The probability of each reading to be right."""
+        right = self.first.probability(evidence.rows)
+        return self.second.probability(np.concatenate([evidence.rows, first_pass_evidence(evidence, right)], axis=1))
 
 
 @dataclass(frozen=True)
@@ -41,8 +62,8 @@ class Calibration:
 
     knowledge: Knowledge
     #: For readings of disputed slots, with two recognizers and with more.
-    pair: Trees
-    several: Trees
+    pair: Passes
+    several: Passes
     #: For unanimous words.
     agreed: Trees
     #: The fit's corpora, date, command and figures.
@@ -52,31 +73,36 @@ class Calibration:
 @cache
 def shipped() -> Calibration:
     """The calibration that is part of Concord."""
-    return load(Path(__file__).with_name("calibration.json.gz").read_bytes())
+    folder = Path(__file__).parent
+    return load(folder.joinpath(TREES).read_bytes(), folder.joinpath(NGRAMS).read_bytes())
 
 
-def load(data: bytes) -> Calibration:
-    """A calibration from the bytes of its file."""
-    content = json.loads(gzip.decompress(data))
+def load(trees: bytes, ngrams: bytes) -> Calibration:
+    """A calibration from the bytes of its two files."""
+    content = json.loads(gzip.decompress(trees))
+    with np.load(io.BytesIO(ngrams)) as arrays:
+        knowledge = Knowledge.from_json(content["knowledge"], arrays)
     return Calibration(
-        Knowledge.from_json(content["knowledge"]),
-        Trees.from_json(content["pair"]),
-        Trees.from_json(content["several"]),
+        knowledge,
+        *(Passes(*map(Trees.from_json, content[name])) for name in ("pair", "several")),
         Trees.from_json(content["agreed"]),
         content["provenance"],
     )
 
 
-def dump(calibration: Calibration) -> bytes:
-    """The bytes of a calibration's file: the same for the same parameters."""
+def dump(calibration: Calibration) -> tuple[bytes, bytes]:
+    """The bytes of a calibration's two files: the same for the same parameters."""
     content = {
         "provenance": dict(calibration.provenance),
         "knowledge": calibration.knowledge.to_json(),
-        "pair": calibration.pair.to_json(),
-        "several": calibration.several.to_json(),
+        "pair": [calibration.pair.first.to_json(), calibration.pair.second.to_json()],
+        "several": [calibration.several.first.to_json(), calibration.several.second.to_json()],
         "agreed": calibration.agreed.to_json(),
     }
-    return gzip.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 9, mtime=0)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, allow_pickle=False, **calibration.knowledge.arrays())
+    return gzip.compress(text, 9, mtime=0), arrays.getvalue()
 
 
 def probabilities(network: Network, calibration: Calibration) -> Floats:
@@ -89,10 +115,10 @@ def probabilities(network: Network, calibration: Calibration) -> Floats:
     if not len(key):
         return chance
     view = View(network, calibration.knowledge)
-    agreed = agreed_evidence(view)
-    chance[agreed.slot] = calibration.agreed.probability(agreed.rows)[:, None]
+    rows, agreed = agreed_evidence(view)
+    chance[agreed] = calibration.agreed.probability(rows)[:, None]
     evidence = disputed_evidence(view)
-    right = (calibration.pair if key.shape[1] == 2 else calibration.several).probability(evidence.rows)
+    right = (calibration.pair if key.shape[1] == 2 else calibration.several).probability(evidence)
     same = key[evidence.slot] == key[evidence.slot, evidence.column][:, None]
     disputed = np.unique(evidence.slot)
     chance[disputed] = 0

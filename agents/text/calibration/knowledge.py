@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agents.text.calibration.ngrams import NGrams
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from agents.text.alignment.network import Network
 
+#: The name of the n-grams of general English.
+GENERAL = "general"
 #: Disputes with the average outcome that are added to those of a word (a prior).
 LEAN = 8.0
 #: The influence of a call's words on the weights of fields, and the least weight of a field.
@@ -25,11 +31,9 @@ class Knowledge:
 
     #: By word: its Zipf frequency (log10 of occurrences in 10^9 words).
     frequency: Mapping[str, float] = field(default_factory=dict)
-    #: By two words with a space between them: log10 of the probability of the second after the first, in general
-    #: English.
-    bigrams: Mapping[str, float] = field(default_factory=dict)
-    #: By one, two or three words in a row: their number in transcripts.
-    domain: Mapping[str, float] = field(default_factory=dict)
+    #: A model of general English, and by field of speech one of its transcripts.
+    general: NGrams = field(default_factory=NGrams)
+    fields: Mapping[str, NGrams] = field(default_factory=dict)
     #: By field of speech, then by "kind word" or "kind word|other word": in how many disputes such a reading was right,
     #: and in how many it occurred; "kind" alone is the total. Fields also differ in the spelling of their references
     #: ("OK", "okay").
@@ -39,22 +43,30 @@ class Knowledge:
     #: By recognizer, then by "kind", "kind class" or "kind word": log odds of being right in a dispute.
     record: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def other_language(self, frequency: Mapping[str, float]) -> Knowledge:
+        """What is known of words in another language than English: their frequency."""
+        return Knowledge(frequency, topics={name: {} for name in self.topics}, words={name: {} for name in self.words})
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON. Maps by several words are nested by all but the last, which halves the file."""
+        """Plain data for JSON, without the n-grams."""
         return {
             "frequency": dict(self.frequency),
-            "bigrams": _nested(self.bigrams),
-            "domain": _nested(self.domain),
             "words": {topic: {key: list(value) for key, value in table.items()} for topic, table in self.words.items()},
             "topics": {topic: dict(table) for topic, table in self.topics.items()},
             "record": {name: dict(past) for name, past in self.record.items()},
         }
 
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The n-grams, by "model/part"."""
+        models = {GENERAL: self.general, **self.fields}
+        return {key: value for name, model in models.items() for key, value in model.arrays(name).items()}
+
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Knowledge:
-        """The inverse of `to_json`."""
-        bigrams, domain = _flat(data["bigrams"]), _flat(data["domain"])
-        return cls(data["frequency"], bigrams, domain, data["words"], data["topics"], data["record"])
+    def from_json(cls, data: dict[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Knowledge:
+        """The inverse of `to_json` and `arrays`."""
+        fields = {name: NGrams.from_arrays(name, arrays) for name in data["topics"]}
+        general = NGrams.from_arrays(GENERAL, arrays)
+        return cls(data["frequency"], general, fields, data["words"], data["topics"], data["record"])
 
 
 class Topic:
@@ -98,15 +110,3 @@ def topic(network: Network, knowledge: Knowledge) -> Topic:
     weight = np.exp(FOCUS * np.array(scores)) if scores else np.zeros(0)
     weight = np.maximum(weight / max(weight.sum(), 1e-9), LEAST)
     return Topic(dict(zip(knowledge.topics, weight.tolist(), strict=True)), knowledge)
-
-
-def _nested(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    nested: dict[str, dict[str, float]] = {}
-    for key, value in flat.items():
-        head, _, rest = key.rpartition(" ")
-        nested.setdefault(head, {})[rest] = value
-    return nested
-
-
-def _flat(nested: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {f"{head} {rest}" if head else rest: value for head, part in nested.items() for rest, value in part.items()}

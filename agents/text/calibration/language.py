@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agents.text.calibration.ngrams import START
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from agents.text.alignment.network import Column, Network
@@ -15,49 +19,67 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float32]
 
+#: log10 of the probability of a number, and of the least frequent word.
+NUMBER, RARE = -3.0, -8.5
+#: Tokens of the recording from which the weights of the models are estimated, at most, and the rounds of estimation.
+SAMPLE, ROUNDS = 3000, 8
+
+
+def rare(names: Sequence[str], zipf: Sequence[float] | Floats) -> Floats:
+    """log10 of the probability of words that are in no n-gram, from their Zipf frequency; of numbers, the same."""
+    digits = np.array([any(map(str.isdigit, name)) for name in names], dtype=bool)
+    return np.where(digits, NUMBER, np.maximum(np.asarray(zipf) - 9, RARE)).astype(np.float32)
+
 
 class Language:
     """How expected the tokens of one network are after those before them."""
 
     def __init__(self, network: Network, knowledge: Knowledge) -> None:
-        self.network, self.knowledge, self.names = network, knowledge, network.names
+        self.network, self.names = network, network.names
         frequencies = (knowledge.frequency.get(name, 0.0) for name in self.names)
         #: Per name, its Zipf frequency; 0 for an unknown word, NaN for "nothing".
         self.zipf = np.array([*frequencies, np.nan], dtype=np.float32)
-        counts = np.array([*(knowledge.domain.get(name, 0.0) for name in self.names), 0.0])
-        general = 10.0 ** (np.maximum(np.nan_to_num(self.zipf), 1.0) - 9)
-        #: Per name, its probability in transcripts.
-        self.common = 0.8 * counts / max(knowledge.domain.get("", 0.0), 1.0) + 0.2 * general
+        self.models = [knowledge.general, *knowledge.fields.values()]
+        self.ids = [np.append(model.ids(self.names), model.ids([START])) for model in self.models]
+        uncommon = rare(self.names, np.nan_to_num(self.zipf[:-1]))
+        #: log10 of the probability of each name in general English, to which all models back off.
+        self.alone = np.append(knowledge.general.alone(self.ids[0][:-1], uncommon), np.float32(0))
+        self.weights = self._weights()
 
-    def bigram(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | previous token) of a column's tokens at these positions; from frequency for unknown pairs."""
-        before = np.where(at > 0, column.key[at - 1], -1)
-        pairs, back = np.unique(before * (len(self.names) + 1) + column.key[at], return_inverse=True)
-        bigrams, names = self.knowledge.bigrams, self.names
-        values = []
-        for pair in pairs.tolist():
-            left, right = divmod(pair, len(names) + 1)
-            value = bigrams.get(f"{names[left]} {names[right]}") if left >= 0 else None
-            values.append(max(self.zipf[right], 1.0) - 9.5 if value is None else value)
-        return np.array(values, dtype=np.float32)[back.ravel()]
+    def _scores(self, key: Ints, at: Ints) -> Floats:
+        """(models, tokens): log10 of the probability of the tokens at these positions in each model."""
+        padded = np.concatenate([[-1, -1], key])
+        a, b, c = padded[at], padded[at + 1], padded[at + 2]
+        return np.stack(
+            [model.score(ids[a], ids[b], ids[c], self.alone[c])
+             for model, ids in zip(self.models, self.ids, strict=True)]
+        )  # fmt: skip
+
+    def _weights(self) -> Floats:
+        """The share of each model, by expectation maximisation over the words that all recognizers have."""
+        share = np.full(len(self.models), 1 / len(self.models))
+        key = self.network.key[self.network.unanimous, 0]
+        if not len(key):
+            return share
+        at = np.arange(len(key))[:: 1 + len(key) // SAMPLE]
+        p = 10.0 ** self._scores(key, at)
+        for _ in range(ROUNDS):
+            part = share[:, None] * p
+            share = (part / part.sum(axis=0)).sum(axis=1) + 5.0
+            share = share / share.sum()
+        return share
+
+    def general(self, column: Column, at: Ints) -> Floats:
+        """log10 P(token | two previous tokens) in general English."""
+        padded = np.concatenate([[-1, -1], column.key])
+        a, b, c = padded[at], padded[at + 1], padded[at + 2]
+        ids = self.ids[0]
+        return self.models[0].score(ids[a], ids[b], ids[c], self.alone[c])
 
     def domain(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | two previous tokens) in transcripts, interpolated with shorter contexts and frequency
-        (Jelinek and Mercer 1980).
-        """
-        count, keys = self.knowledge.domain.get, column.key
-        if not count(""):
-            return np.zeros(len(at), dtype=np.float32)
-        one = self.common[keys[at]].tolist()
-        names = [".", ".", *map(self.names.__getitem__, keys.tolist())]  # two for the beginning of the recording
-        values = []
-        for t, p in zip(at.tolist(), one, strict=True):
-            a, b, c = names[t : t + 3]
-            p = (count(f"{b} {c}", 0.0) + 20.0 * p) / (count(b, 0.0) + 20.0)
-            if n := count(f"{a} {b}", 0.0):
-                p = (count(f"{a} {b} {c}", 0.0) + 4.0 * p) / (n + 4.0)
-            values.append(p)
-        return np.log10(np.maximum(np.array(values, dtype=np.float32), 1e-9))
+        """log10 P(token | two previous tokens) in speech like that of this recording (Jelinek and Mercer 1980)."""
+        mixed = (self.weights[:, None] * 10.0 ** self._scores(column.key, at)).sum(axis=0)
+        return np.log10(np.maximum(mixed, 1e-10)).astype(np.float32)
 
     def call(self, column: Column, at: Ints) -> Floats:
         """log(1 + n), where n is how often these two tokens follow each other unanimously in this recording."""
