@@ -1,0 +1,64 @@
+"""Decides whose spelling a number is written in where recognizers agree on it: "$2.35" or "two dollars 35 cents"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from agents.text.normalisation.english import LINKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from agents.text.alignment.network import Network
+
+    Ints = NDArray[np.int64]
+
+#: "recognizer": numbers of the whole call in the spelling of the recognizer that uses the fewest words for them (with
+#: the best punctuated one's, pairs on earnings calls had 0.5 % more errors). "figures" and "words": each number in the
+#: spelling of a recognizer that wrote it so, if one did.
+Spelling = Literal["recognizer", "figures", "words"]
+
+
+def number_writers(network: Network, order: Sequence[int], spelling: Spelling) -> list[int | None]:
+    """Per slot, the column in whose spelling a number is written, None where there is no number.
+
+    Words between the parts of a number, as the month in a date, have the same writer. Of equally suitable columns, the
+    first in `order` is taken.
+    """
+    writers: list[int | None] = [None] * len(network.grid)
+    digit, link = (
+        np.array([*map(test, network.names), False], dtype=bool)[network.key].any(axis=1)
+        for test in (_has_digit, LINKS.__contains__)
+    )
+    agreed = digit & network.unanimous
+    if not agreed.any():
+        return writers
+    cost = (
+        _figures(network)
+        if spelling != "recognizer"
+        else network.pick([c.last - c.first + 1 for c in network.columns], 0)
+    )
+    cost = np.where(agreed[:, None], -cost if spelling == "figures" else cost, 0)
+    edges = np.flatnonzero(np.diff(digit | link, prepend=False, append=False)).tolist()
+    for first, end in zip(edges[::2], edges[1::2], strict=True):
+        if digit[first:end].any():
+            total = (cost if spelling == "recognizer" else cost[first:end]).sum(axis=0).tolist()
+            writers[first:end] = [min(order, key=total.__getitem__)] * (end - first)
+    return writers
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))
+
+
+def _figures(network: Network) -> Ints:
+    """(slots, columns): the words of each token that contain digits."""
+    counts = []
+    for column in network.columns:
+        before = np.cumsum([0, *(_has_digit(word.text) for word in column.words)])
+        counts.append(before[column.last + 1] - before[column.first])
+    return network.pick(counts, 0)
