@@ -9,11 +9,11 @@ import numpy as np
 from agents.text.normalisation.english import LINKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from agents.text.alignment.network import Network
+    from agents.text.alignment.network import Column, Network
 
     Ints = NDArray[np.int64]
 
@@ -30,35 +30,36 @@ def number_writers(network: Network, order: Sequence[int], spelling: Spelling) -
     first in `order` is taken.
     """
     writers: list[int | None] = [None] * len(network.grid)
-    digit, link = (
-        np.array([*map(test, network.names), False], dtype=bool)[network.key].any(axis=1)
-        for test in (_has_digit, LINKS.__contains__)
-    )
+    digit, link = _marked(network, _has_digit), _marked(network, LINKS.__contains__)
     agreed = digit & network.unanimous
     if not agreed.any():
         return writers
-    cost = (
-        _figures(network)
-        if spelling != "recognizer"
-        else network.pick([c.last - c.first + 1 for c in network.columns], 0)
-    )
-    cost = np.where(agreed[:, None], -cost if spelling == "figures" else cost, 0)
+    if spelling == "recognizer":
+        cost = network.pick([column.last - column.first + 1 for column in network.columns], 0)
+    else:
+        cost = network.pick(list(map(_spelled, network.columns)), 0) * (1 if spelling == "figures" else -1)
+    cost[~agreed] = 0
+    whole = cost.sum(axis=0).tolist()
     edges = np.flatnonzero(np.diff(digit | link, prepend=False, append=False)).tolist()
     for first, end in zip(edges[::2], edges[1::2], strict=True):
         if digit[first:end].any():
-            total = (cost if spelling == "recognizer" else cost[first:end]).sum(axis=0).tolist()
+            total = whole if spelling == "recognizer" else cost[first:end].sum(axis=0).tolist()
             writers[first:end] = [min(order, key=total.__getitem__)] * (end - first)
     return writers
+
+
+def _marked(network: Network, test: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """Per slot: whether a token passes a test."""
+    marked: NDArray[np.bool_] = np.array([*map(test, network.names), False], dtype=bool)[network.key].any(axis=1)
+    return marked
 
 
 def _has_digit(text: str) -> bool:
     return any(map(str.isdigit, text))
 
 
-def _figures(network: Network) -> Ints:
-    """(slots, columns): the words of each token that contain digits."""
-    counts = []
-    for column in network.columns:
-        before = np.cumsum([0, *(_has_digit(word.text) for word in column.words)])
-        counts.append(before[column.last + 1] - before[column.first])
-    return network.pick(counts, 0)
+def _spelled(column: Column) -> Ints:
+    """Per token, its words without digits."""
+    before = np.cumsum([0, *(not _has_digit(word.text) for word in column.words)])
+    counts: Ints = before[column.last + 1] - before[column.first]
+    return counts

@@ -1,6 +1,7 @@
 """What two recognizers heard alike is written once and whole, in the spelling of one of them."""
 
 import random
+import time
 
 import pytest
 
@@ -231,3 +232,61 @@ def test_two_spellings_of_one_thing(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_spellings_of_one_thing_many_times(kind):
     assert list(wrong(kind, 2, 2000)) == []
+
+
+FIGURES = "we paid $2.35 on March 3rd, 2026"
+IN_WORDS = "We paid two dollars and 35 cents on March third, twenty twenty six."
+
+
+@pytest.mark.parametrize(("spelling", "expected"), [("figures", "$2.35"), ("words", "two dollars and 35 cents")])
+def test_numbers_are_written_as_it_is_set(spelling, expected):
+    both = [heard(name, "", said, "", 6000, timed=True) for name, said in (("a", FIGURES), ("b", IN_WORDS))]
+
+    result = reconcile(both, spelling=spelling).text
+
+    assert expected in result
+    assert ("twenty twenty six" in result) == (spelling == "words")
+
+
+def test_numbers_of_a_call_are_in_the_spelling_of_one_recognizer():
+    figures = "it was 4:05 pm and then 25 or 3,400"
+    words = "it was four oh five p.m. and then twenty five or three thousand four hundred"
+    both = [heard(name, "", said, "", 6000, timed=True) for name, said in (("a", figures), ("b", words))]
+
+    assert reconcile(both).text == figures
+
+
+def test_numbers_that_differ_stay_rivals_as_a_whole():
+    one, other = "it costs fifteen dollars and ten cents today", "it costs $50.10 today"
+    result = reconcile([heard(name, "", said, "", 3000, timed=True) for name, said in (("a", one), ("b", other))])
+
+    assert result.text in {one, other}
+    assert any(decision.others for decision in result.decisions)
+
+
+def test_the_original_words_and_their_times_are_kept():
+    spelled_out = heard("a", "", "the code is S M I T H", "", 4000, timed=True)
+    result = reconcile([spelled_out, heard("b", "", "the code is s-m-i-t-h.", "", 4000, timed=False)])
+
+    assert result.text in {"the code is S M I T H", "the code is s-m-i-t-h."}
+    assert result.words[3].start_ms == spelled_out.words[3].start_ms
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["one", "hundred"] * 20_000, ["100"] * 15_000),
+        (["1-" * 50_000], ["1"] * 50_000),
+        (["a@b." * 30_000], ["a", "at"] * 10_000),
+        (["x"] * 40_000, ["xx"] * 20_000),
+        (["half", "past"] * 20_000, ["$.1.1.1"] * 20_000),
+    ],
+    ids=["numbers", "one long number", "one long address", "letters", "broken rules"],
+)
+def test_hostile_numbers_end_soon(one, other):
+    started = time.process_time()
+
+    reconcile([Hypothesis(f"r{k}", tuple(map(Word, side))) for k, side in enumerate((one, other))])
+
+    assert time.process_time() - started < 30

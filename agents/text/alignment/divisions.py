@@ -110,8 +110,10 @@ class _Unit:
 def _windows(network: Network) -> Iterator[tuple[int, int]]:
     """First and end (exclusive) of the runs of slots in which words may be divided differently, with their context."""
     key = np.where(np.append(network.silent, True)[network.key], -1, network.key)
-    varied = np.array([has_variants(name) for name in network.names] + [False], dtype=bool)[network.key].any(axis=1)
-    gap = (key < 0).any(axis=1)
+    varied: Flags = np.array([has_variants(name) for name in network.names] + [False], dtype=bool)[network.key].any(
+        axis=1
+    )
+    gap: Flags = (key < 0).any(axis=1)
     near = np.zeros(len(key) + 1, dtype=np.int64)
     for first, end in _runs((key != key[:, :1]).any(axis=1)):
         begin, stop = max(0, first - CONTEXT), min(len(key), end + CONTEXT)
@@ -199,7 +201,8 @@ def _is_one_thing(left: Sequence[_Unit], right: Sequence[_Unit]) -> bool:
     if not left or not right or keys[0] == keys[1]:
         return False
     if "".join(u.compared for u in left) == "".join(u.compared for u in right):
-        return True
+        # Single words share a slot anyway; which of "OK" and "okay" is usual, evidence knows better.
+        return len(keys[0]) + len(keys[1]) > 2 or any(unit.numeric for unit in (*left, *right))
     return len(keys[0]) != len(keys[1]) and all(unit.numeric for unit in (*left, *right))
 
 
