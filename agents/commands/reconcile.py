@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agents.fleet.settings import Settings
+    from agents.text.spelling import Spelling
 
 #: The name of the result's row; no recognizer can have it.
 RESULT = "= reconciled"
@@ -103,19 +104,19 @@ class Call:
             raise InvalidInput(f"{self.name}: no hypothesis of {', '.join(missing)}; there are {', '.join(by_name)}")
         return replace(self, hypotheses=tuple(by_name[name] for name in recognizers))
 
-    def result(self) -> Reconciliation:
-        """The reconciled transcript. Raises InvalidInput for a call without hypotheses."""
+    def result(self, spelling: Spelling = "recognizer") -> Reconciliation:
+        """The transcript, with numbers in this spelling. Raises InvalidInput for a call without hypotheses."""
         if self.stored is not None:
             return self.stored
         if not self.hypotheses:
             raise InvalidInput(f"{self.name}: there is no hypothesis in it")
-        return reconcile(self.hypotheses)
+        return reconcile(self.hypotheses, spelling=spelling)
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Reconcile one recording and print the result."""
     call = one_call(arguments.files).only(arguments.recognizers)
-    result = await asyncio.to_thread(call.result)
+    result = await asyncio.to_thread(call.result, settings.numbers)
     if arguments.adjudicate:
         result = await _adjudicated(result, settings)
         print("\n".join(map(printable, result.notes)), file=sys.stderr)

@@ -33,7 +33,7 @@ class StageResources:
         settings = self.fleet.settings
         self.database, self.store, self.paid = self.fleet.database, self.fleet.store, self.fleet.paid
         self.recognizers, self.abilities = settings.recognizers, abilities(settings)
-        self.enrichments = settings.enrichments
+        self.enrichments, self.number_spelling = settings.enrichments, settings.numbers
         self.deadline_s, self.patience_s = settings.deadline_s, settings.patience_s
         self._holder = f"{WORKER}/{self.role}"
 

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from agents.media.source.audio_url import AllowedHosts
+from agents.text.spelling import Spelling
 from schemas.ids import Name
 
 #: Recognizers that need no key.
@@ -155,6 +156,11 @@ class Settings(BaseModel):
     )
     gemini_spans: int = Field(
         200, alias="GEMINI_MAX_SPANS", ge=0, le=10_000, description="disputed spans decided per recording, at most"
+    )
+    numbers: Spelling = Field(
+        "recognizer",
+        alias="CONCORD_NUMBERS",
+        description="spelling of numbers on which recognizers agree: recognizer (one for the call), figures or words",
     )
     data: Path = Field(
         Path("~/.local/share/concord"), alias="CONCORD_DATA", description="folder of embedded servers and tables"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol, cast
 
 from agents.asr.tiebreaker import Tiebreaker
@@ -18,6 +19,7 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
 from agents.text.reconcile import Compared, compare
+from agents.text.spelling import Spelling
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
 from schemas.errors import ProviderError
@@ -58,6 +60,8 @@ class Reconcile:
     tasks: LeasedTasks | None = None
     #: Transcribes disputed intervals again, before the adjudicator is asked; None if none is configured.
     tiebreaker: Tiebreaker | None = None
+    #: How numbers are written on which recognizers agree.
+    spelling: Spelling = "recognizer"
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Reconcile after the last recognizer's result, or end the waiting for it at the deadline.
@@ -154,7 +158,9 @@ class Reconcile:
 
     async def _compare(self, answered: list[ProviderRequest]) -> Compared:
         hypotheses = await asyncio.gather(*(self._load(request.hypothesis_uri or "") for request in answered))
-        return await asyncio.get_running_loop().run_in_executor(_COMPARING, compare, hypotheses)
+        return await asyncio.get_running_loop().run_in_executor(
+            _COMPARING, partial(compare, hypotheses, spelling=self.spelling)
+        )
 
     async def _load(self, uri: str) -> Hypothesis:
         return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri)))
@@ -180,7 +186,9 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
     adjudicator = await resources.span_adjudicator()
     tasks = resources.leased_tasks(16)  # they mostly wait for providers
     tiebreaker = resources.tiebreaker()  # closed before the tasks: it completes calls that are paid for
-    return stage(Reconcile(resources.database, resources.store, adjudicator, tasks, tiebreaker))
+    return stage(
+        Reconcile(resources.database, resources.store, adjudicator, tasks, tiebreaker, resources.number_spelling)
+    )
 
 
 SPEC = StageSpec(

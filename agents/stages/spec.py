@@ -14,6 +14,7 @@ from agents.llm.adjudicator import SpanAdjudicator
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, TableStage
+from agents.text.spelling import Spelling
 from schemas.envelope import Envelope
 from schemas.jobs.outcome import Failure, Outcome
 from schemas.topics import Topic
@@ -58,6 +59,10 @@ class Resources(Protocol):
     @property
     def enrichments(self) -> tuple[str, ...]:
         """Kinds of enrichment that are made of each transcript."""
+
+    @property
+    def number_spelling(self) -> Spelling:
+        """How numbers are written on which recognizers agree."""
 
     @property
     def deadline_s(self) -> float:

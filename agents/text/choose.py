@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agents.text.spelling import number_writers
 from schemas.words import Decision, Reading, Word
 
 if TYPE_CHECKING:
@@ -17,19 +18,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agents.text.alignment.network import Network
+    from agents.text.spelling import Spelling
     from schemas.words import Hypothesis
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
 
-def choose(network: Network, chance: Floats) -> tuple[tuple[Decision, ...], Ints, list[int]]:
+def choose(
+    network: Network, chance: Floats, spelling: Spelling = "recognizer"
+) -> tuple[tuple[Decision, ...], Ints, list[int]]:
     """The decisions in order; per slot, the column with the chosen reading; per segment, the index after its decisions.
 
     `chance` (slots, columns) is the probability that the reading of a column in a slot is right. Words are never cut:
-    if recognizers have different word boundaries, one of them is chosen for the whole segment.
+    if recognizers have different word boundaries, one of them is chosen for the whole segment. `spelling` says how
+    numbers are written on which recognizers agree.
     """
-    writer = _Writer(network, chance)
+    writer = _Writer(network, chance, spelling)
     segment = network.segment
     first = np.flatnonzero(np.diff(segment, prepend=-1))
     size = np.diff(first, append=len(segment))
@@ -66,7 +71,7 @@ _SPEAKER = attrgetter("speaker", "channel")
 class _Writer:
     """Makes the decisions. Holds the network as plain lists, on which a loop over words is faster than on arrays."""
 
-    def __init__(self, network: Network, chance: Floats) -> None:
+    def __init__(self, network: Network, chance: Floats, spelling: Spelling) -> None:
         self.network = network
         columns = network.columns
         self.decisions: list[Decision] = []
@@ -75,7 +80,8 @@ class _Writer:
         self.all_names = tuple(sorted(self.names))
         #: Columns, the best punctuated first.
         self.order = sorted(range(len(columns)), key=lambda k: -best_written(columns[k].hypothesis))
-        self.best = self.order[0]
+        #: Per slot, the column that writes the number in it; None if there is no number.
+        self.writer = number_writers(network, self.order, spelling)
         self.words = [column.words for column in columns]
         self.first = [column.first.tolist() for column in columns]
         self.grid: list[list[int]] = network.grid.tolist()
@@ -91,11 +97,16 @@ class _Writer:
         """The times of each slot; only needed for words without times."""
         return _slot_times(self.network, self.order)
 
+    def _order(self, slot: int) -> list[int]:
+        """The columns, the one in whose spelling a slot is written first."""
+        writer = self.writer[slot]
+        return self.order if writer is None else [writer, *(k for k in self.order if k != writer)]
+
     def slot(self, slot: int) -> None:
         """Decide one disputed slot in which every recognizer has one whole word, or nothing."""
         at, chance = self.grid[slot], self.chance[slot]
         groups: dict[int, list[int]] = {}
-        for k in self.order:
+        for k in self._order(slot):
             groups.setdefault(self.key[slot][k], []).append(k)
         ranked = sorted(groups.values(), key=lambda group: -chance[group[0]])
         readings = []
@@ -106,10 +117,11 @@ class _Writer:
 
     def agree(self, slot: int) -> None:
         """Keep a unanimous word. Most slots are of this kind, so the usual case avoids `_reading`."""
-        at, chance, best = self.grid[slot], self.chance[slot][0], self.best
+        at, chance, order = self.grid[slot], self.chance[slot][0], self._order(slot)
+        best = order[0]
         word = self.words[best][self.first[best][at[best]]]
         if word.start_ms is None or word.end_ms is None or self.graded:
-            cells = [self.words[k][self.first[k][at[k]]] for k in self.order]
+            cells = [self.words[k][self.first[k][at[k]]] for k in order]
             reading = self._reading(cells, self.all_names, chance, slot)
         else:
             reading = Reading(word.text, self.all_names, chance, word.start_ms, word.end_ms)
@@ -121,7 +133,7 @@ class _Writer:
         slots = range(first, end)
         ranked = self._span_groups(slots)
         texts = [self._span_cells(group, slots) for group in ranked]
-        chances = [min(self.chance[s][group[0]] for s in slots) for group in ranked]
+        chances = [min(self._span_chance(group, slot) for slot in slots) for group in ranked]
         rule = "calibrated" if len(ranked) > 1 else self.rule
         for row, cells in enumerate(zip_longest(*texts, fillvalue=())):
             slot = min(first + row, end - 1)
@@ -133,11 +145,25 @@ class _Writer:
         self.chosen.extend([ranked[0][0]] * len(slots))
 
     def _span_groups(self, slots: range) -> list[list[int]]:
-        """The columns in groups that have the same tokens in some slots, the most probable group first."""
-        groups: dict[tuple[int, ...], list[int]] = {}
+        """The columns in groups that have the same text in some slots, however divided, the most probable group first.
+        In a group, the column with the most probable tokens is the first one; of equal ones, the writer of the number,
+        or the one with fewer words: of "N.K." and "N K", that is the usual one.
+        """
+        groups: dict[str, list[int]] = {}
+        chance = {k: sum(self.chance[s][k] for s in slots) for k in self.order}
+        writer = self.writer[slots[0]]
         for k in self.order:
-            groups.setdefault(tuple(self.key[s][k] for s in slots if self.key[s][k] >= 0), []).append(k)
-        return sorted(groups.values(), key=lambda group: -sum(self.chance[s][group[0]] for s in slots))
+            tokens = (self.network.names[self.key[s][k]] for s in slots if self.key[s][k] >= 0)
+            groups.setdefault("".join(tokens), []).append(k)
+        for group in groups.values():
+            if len(group) > 1:
+                words = {k: 0 if k == writer else len(self._span_words(k, slots)) for k in group}
+                group.sort(key=lambda k: (-round(chance[k], 4), words[k]))
+        return sorted(groups.values(), key=lambda group: -sum(self._span_chance(group, s) for s in slots))
+
+    def _span_chance(self, group: Sequence[int], slot: int) -> float:
+        """The probability that one of the readings of a group in a slot is right."""
+        return min(1.0, sum({self.key[slot][k]: self.chance[slot][k] for k in group}.values()))
 
     def _span_cells(self, group: Sequence[int], slots: range) -> list[tuple[Word, ...]]:
         """The words of a group's first column in some slots, each with those of columns with the same boundaries."""

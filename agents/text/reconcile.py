@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agents.text.alignment.network import Column, Network
+    from agents.text.spelling import Spelling
     from schemas.words import Decision, Hypothesis
 
 #: Milliseconds from which an interval with words of only one recognizer is reported as a gap of the others.
@@ -34,23 +35,29 @@ class Compared:
     network: Network
     #: Per segment of the network, the index after its last decision.
     ends: list[int]
+    #: How numbers are written on which recognizers agree.
+    spelling: Spelling = "recognizer"
 
 
-def reconcile(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Reconciliation:
+def reconcile(
+    hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None, spelling: Spelling = "recognizer"
+) -> Reconciliation:
     """The most probable transcript of one recording, with all readings of each slot.
 
     The order of the hypotheses does not matter. Those in another language than the recording are left out, with a note.
-    Every word of the result is a word of one of the others, in its spelling; unanimous words are always kept. The
-    default calibration is the one that is part of Concord. Memory is linear in the words; an hour of two recognizers
-    takes about 0.15 s.
+    Every word of the result is a word of one of the others, in its spelling; unanimous words are always kept.
+    `spelling` says how numbers are written on which they agree. The default calibration is the one that is part of
+    Concord. Memory is linear in the words; an hour of two recognizers takes about 0.15 s.
 
     Raises:
         ValueError: There is no hypothesis.
     """
-    return compare(hypotheses, calibration).decided
+    return compare(hypotheses, calibration, spelling).decided
 
 
-def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None) -> Compared:
+def compare(
+    hypotheses: Sequence[Hypothesis], calibration: Calibration | None = None, spelling: Spelling = "recognizer"
+) -> Compared:
     """As `reconcile`, but returns the word network, too. Raises as `reconcile` does."""
     if not hypotheses:
         raise ValueError("nothing to reconcile: no hypothesis was given")
@@ -59,7 +66,7 @@ def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = 
     kept, loop_notes = without_loops(kept)
     notes += loop_notes
     network = build(kept)
-    decisions, chosen, ends = choose(network, probabilities(network, calibration))
+    decisions, chosen, ends = choose(network, probabilities(network, calibration), spelling)
     decided = Reconciliation(
         decisions=decisions,
         method="single" if len(kept) == 1 else "calibrated",
@@ -68,7 +75,7 @@ def compare(hypotheses: Sequence[Hypothesis], calibration: Calibration | None = 
         language=language(kept),
         notes=tuple(notes),
     )
-    return Compared(decided, network, ends)
+    return Compared(decided, network, ends, spelling)
 
 
 def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np.int64]) -> Quality:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.text.normalisation.digits import digits_of, joined
+from agents.text.alignment.divisions import Range, joined
 from agents.text.normalisation.normalise import Tokens, tokenise
 from agents.text.reconcile import reconcile
 from schemas.words import Hypothesis, Word
@@ -105,16 +105,8 @@ def test_joining_takes_whole_words():
     """A word that holds two tokens is not cut: its other token stays in its group."""
     tokens = tokenise("it's 4 7 11 o'clock 12-K".split())
 
-    together = joined(tokens, [(2, 5)])
+    together = joined(tokens, [Range(2, 5, "4711")])
 
     assert together.keys[:4] == ["it", "is", "4711", *tokens.keys[5:6]]
     assert together.first_word[:3] == [0, 1, 4]
     assert Tokens(tokens.keys, tokens.group, tokens.first_word) == joined(tokens, [])
-
-
-@pytest.mark.parametrize(
-    ("token", "digits"),
-    [("one", "1"), ("07", "07"), ("4.5", ""), ("555.12.3", "555123"), ("5th", ""), ("$5", ""), ("", "")],
-)
-def test_what_counts_as_digits(token, digits):
-    assert digits_of(token) == digits

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agents.text.alignment.align import align
-from agents.text.normalisation.digits import divided_differently, joined
+from agents.text.alignment.divisions import divided_differently, joined
 from agents.text.normalisation.normalise import Tokens, is_silent, tokenise
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def build(hypotheses: Sequence[Hypothesis]) -> Network:
     tokens = [tokenise([word.text for word in part], tag) for part in words]
     columns = tuple(map(_column, ranked, words, tokens, itertools.repeat(names)))
     network = _aligned(columns, names)
-    keys = [column.key for column in columns]
-    ranges = divided_differently(keys, network.names, network.silent, network.key, network.grid)
+    ranges = divided_differently(network, tag)
     if not any(ranges):
         return network
     columns = tuple(map(_column, ranked, words, map(joined, tokens, ranges), itertools.repeat(names)))

@@ -79,7 +79,7 @@ def tokenise(texts: Iterable[str], language: str | None = None) -> Tokens:
     run: list[tuple[str, ...]] = []
     count = 0
     for text in texts:
-        word, numeric = _word_tokens(text, english)
+        word, numeric = word_tokens(text, english)
         if run and (not numeric or len(run) == LONGEST_NUMBER):
             _add_numbers(run, count, keys, group, first_word)
             run = []
@@ -112,7 +112,7 @@ def _add_numbers(
     if not run:
         return
     word = end - len(run)
-    for size, tokens in _number_groups(tuple(run)):
+    for size, tokens in number_groups(tuple(run)):
         group.extend([len(first_word)] * len(tokens))
         first_word.append(word)
         keys.extend(tokens)
@@ -120,8 +120,10 @@ def _add_numbers(
 
 
 @lru_cache(1 << 14)
-def _number_groups(run: tuple[tuple[str, ...], ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
-    """A run of words in the smallest possible groups, as (number of words, tokens)."""
+def number_groups(run: tuple[tuple[str, ...], ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """A run of words, each with its tokens, in the smallest possible groups, as (number of words, tokens with spelled
+    numbers as digits).
+    """
     groups = []
     whole = _read(run)
     while run:
@@ -140,7 +142,7 @@ def _read(run: tuple[tuple[str, ...], ...]) -> list[str]:
 
 
 @lru_cache(1 << 16)
-def _word_tokens(text: str, english: bool) -> tuple[tuple[str, ...], bool]:
+def word_tokens(text: str, english: bool) -> tuple[tuple[str, ...], bool]:
     """The tokens of one word before numbers are read, and whether it may be part of a number."""
     tokens = _english(text) if english else _folded(text)
     if not tokens and text.strip():
