@@ -29,6 +29,7 @@ from agents.asr.protocols import Request
 from agents.media.decoding.chunks import Chunk, chunks
 from agents.media.subprocess_worker import Message, Worker, WorkerDied, begin, serve
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
+from schemas.texts import REPLACEMENT, is_part
 from schemas.words import Hypothesis, Word
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ _MEMORY = 3 << 30
 _TO_WHISPER = {"jv": "jw", "nb": "no", "fil": "tl", "iw": "he", "in": "id", "cmn": "zh"}
 _FROM_WHISPER = {"jw": "jv"}
 #: Languages that are written without spaces. In others, a token of faster-whisper without a leading space is the rest
-#: of the previous word ("ill" and "-disposed").
+#: of the previous word ("ill" and "-disposed"); in these only if its letters say so (`is_part`): a word of another
+#: language comes in parts (" Har", "ry"), a Thai letter and its vowel as two words.
 _UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
@@ -293,9 +295,9 @@ def _words(segments: Any, window: _Window, *, spaced: bool) -> list[list[Any]]:
     words: list[list[Any]] = []
     for word in _words_of_speech(segments):
         start, end = window.times(word.start, word.end)
-        text, probability = word.word.strip(), round(float(word.probability), 4)
+        text, probability = word.word.replace(REPLACEMENT, "").strip(), round(float(word.probability), 4)
         before = words[-1] if words else None
-        if before and spaced and not word.word.startswith(" "):
+        if before and not word.word.startswith(" ") and (spaced or is_part(before[0], text)):
             words[-1] = [before[0] + text, before[1], max(end, before[2]), min(before[3], probability)]
         elif text:
             start = max(start, before[1]) if before else start
