@@ -64,9 +64,9 @@ CONDITIONS = {"clean": lambda samples: samples, "telephone": telephone, "noise":
 def as_concord(model: Any, samples: Samples, language: str) -> Words:
     """The words of the recognizer `whisper-base`, with the language asked for."""
     words: Words = []
-    for window in whisper._windows(Chunk(0, samples)):
+    for window in whisper.windows(Chunk(0, samples)):
         segments, _ = model.transcribe(window.samples, language=language, **whisper.OPTIONS)
-        words += whisper._words(segments, window, spaced=language not in whisper._UNSPACED)
+        words += whisper.words_of(segments, window, spaced=language not in whisper.UNSPACED)
     return words
 
 
@@ -76,8 +76,8 @@ def greedily(model: Any, samples: Samples, language: str) -> Words:
     slow = np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
     options = {**whisper.OPTIONS, "beam_size": 1}
     segments, _ = model.transcribe(slow, language=language, **options)
-    whole = whisper._Window(slow, ((0, 0),), len(slow) * 1000 // RATE)
-    words = whisper._words(segments, whole, spaced=language not in whisper._UNSPACED)
+    whole = whisper.Window(slow, ((0, 0),), len(slow) * 1000 // RATE)
+    words = whisper.words_of(segments, whole, spaced=language not in whisper.UNSPACED)
     return [[text, round(start / SLOWER), round(end / SLOWER), p] for text, start, end, p in words]
 
 

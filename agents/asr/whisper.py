@@ -68,7 +68,7 @@ _FROM_WHISPER = {"jw": "jv"}
 #: Languages that are written without spaces. In others, a token of faster-whisper without a leading space is the rest
 #: of the previous word ("ill" and "-disposed"); in these only if its letters say so (`is_part`): a word of another
 #: language comes in parts (" Har", "ry"), a Thai letter and its vowel as two words.
-_UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
+UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
 class Whisper:
@@ -216,10 +216,10 @@ def _recognize(model: WhisperModel, request: Message, send: Callable[[Message], 
     end_ms = 0
     path = Path(request["path"])
     for chunk in chunks(path, seconds=CHUNK_S, search_s=20.0, rate=_RATE, beat=lambda: send({})):
-        for window in _windows(chunk):
+        for window in windows(chunk):
             code = language.code if language.settled else None
             segments, info = model.transcribe(window.samples, language=code, **OPTIONS)
-            words = _words(segments, window, spaced=info.language not in _UNSPACED)
+            words = words_of(segments, window, spaced=info.language not in UNSPACED)
             if words and code is None:
                 language.detected(info.language, info.language_probability)
             send({"words": words, "at_ms": window.end_ms})
@@ -231,7 +231,7 @@ def _recognize(model: WhisperModel, request: Message, send: Callable[[Message], 
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Intervals of speech, joined without the pauses between them."""
 
     samples: NDArray[np.float32]
@@ -251,7 +251,7 @@ class _Window:
         return start, max(start, end)
 
 
-def _windows(chunk: Chunk) -> Iterator[_Window]:
+def windows(chunk: Chunk) -> Iterator[Window]:
     """The windows of a chunk that contain speech."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
@@ -265,7 +265,7 @@ def _windows(chunk: Chunk) -> Iterator[_Window]:
     yield from _window(chunk, group)
 
 
-def _window(chunk: Chunk, intervals: list[tuple[int, int]]) -> Iterator[_Window]:
+def _window(chunk: Chunk, intervals: list[tuple[int, int]]) -> Iterator[Window]:
     """The window of these intervals (in samples), unless it is empty or certainly contains no speech."""
     import numpy as np
 
@@ -278,7 +278,7 @@ def _window(chunk: Chunk, intervals: list[tuple[int, int]]) -> Iterator[_Window]
     for start, end in intervals:
         starts.append((length * 1000 // _RATE, chunk.start_ms + start * 1000 // _RATE))
         length += end - start
-    yield _Window(samples, tuple(starts), chunk.start_ms + intervals[-1][1] * 1000 // _RATE)
+    yield Window(samples, tuple(starts), chunk.start_ms + intervals[-1][1] * 1000 // _RATE)
 
 
 def _contains_speech(samples: NDArray[np.float32]) -> bool:
@@ -290,7 +290,7 @@ def _contains_speech(samples: NDArray[np.float32]) -> bool:
     return bool(np.convolve(probabilities, np.full(5, 0.2), "same").max() >= SPEECH)
 
 
-def _words(segments: Any, window: _Window, *, spaced: bool) -> list[list[Any]]:
+def words_of(segments: Any, window: Window, *, spaced: bool) -> list[list[Any]]:
     """The words of a window as [text, start_ms, end_ms, probability], in order. `spaced`: words begin with a space."""
     words: list[list[Any]] = []
     for word in _words_of_speech(segments):

@@ -217,5 +217,6 @@ def _html_span(span: Span) -> str:
     )
     # Three shades: the least certain words, which a reviewer should check first, are the darkest.
     shade = 1 if span.probability >= 0.8 else 2 if span.probability >= 0.5 else 3
-    note = f"<span class=note role=tooltip dir=ltr><span class=sure>{span.probability:.0%} probable</span>{readings}</span>"
+    sure = f"<span class=sure>{span.probability:.0%} probable</span>"
+    note = f"<span class=note role=tooltip dir=ltr>{sure}{readings}</span>"
     return f"<mark class=p{shade} tabindex=0>{html.escape(span.chosen)}{note}</mark>"
