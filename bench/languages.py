@@ -36,6 +36,12 @@ Samples = NDArray[np.float32]
 Words = list[list[Any]]
 
 
+def written(lines: list[list[str]]) -> str:
+    """What is said, as it is written: Arabic without the signs for short vowels, which its voice needs."""
+    text = " ".join(line[-1] for line in lines)
+    return "".join(c for c in text if not ("\u0600" <= c <= "\u06ff" and unicodedata.category(c) == "Mn"))
+
+
 def recording(language: str, lines: list[list[str]]) -> Samples:
     """The call, spoken by two voices, 16 kHz."""
     voice = VOICES.get(language, language)
@@ -91,8 +97,7 @@ def with_errors(reference: str, language: str, seed: int, rate: float) -> Words:
     word (in Chinese and Japanese, a character) is replaced by another of the call, left out, or said twice.
     """
     random = np.random.default_rng(seed)
-    plain = "".join(c for c in reference if unicodedata.category(c) != "Mn" or not "\u0600" <= c <= "\u06ff")
-    units = [c for c in plain if not c.isspace()] if language in whisper.UNSPACED else plain.split()
+    units = [c for c in reference if not c.isspace()] if language in whisper.UNSPACED else reference.split()
     words: Words = []
     for n, unit in enumerate(units):
         start = 350 * n + int(random.integers(60))
@@ -112,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     calls = json.loads(CALLS.read_text())
     for language in arguments.languages or calls:
-        reference = " ".join(line[-1] for line in calls[language])
+        reference = written(calls[language])
         drawn = {name: with_errors(reference, language, seed, rate) for name, (seed, rate) in DRAWN.items()}
         _write(arguments.folder, language, "errors drawn at random", "drawn", reference, drawn)
         if not arguments.drawn:
