@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, cast
 
-from agents.asr.protocols import ANY, Languages
+from agents.asr.protocols import ANY, Languages, languages_of_model
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import RunId, SpanAdjudicator
 from agents.runtime.failpoints import passing
@@ -19,6 +19,7 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
 from agents.text.reconcile import Compared, compare
+from agents.text.spoken_language import primary
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
 from schemas.errors import ProviderError
@@ -135,7 +136,7 @@ class Reconcile:
             if self.tiebreaker is not None:
                 job = await self.database.job(result.tenant_id, result.job_id)
                 # A tiebreaker does not redact, so that its words could reveal personal data that others have redacted.
-                if job is not None and not job.options.get("redact_pii"):
+                if job is not None and not job.options.get("redact_pii") and self._is_heard(reconciliation.language):
                     reconciliation = await self.tiebreaker.settled(compared, replace(job, run=result.run), progress)
             if self.adjudicator is not None:
                 run = RunId(result.tenant_id, result.job_id, result.run)
@@ -145,6 +146,11 @@ class Reconcile:
 
         key = f"reconcile/{result.tenant_id}/{result.job_id}/{result.run}"
         return cast("Reconciliation | None", await self.tasks.run(key, decide, WAIT_S))
+
+    def _is_heard(self, language: str | None) -> bool:
+        """Whether the tiebreaker hears the recording's language; unknown languages are heard by all."""
+        heard = languages_of_model(self.tiebreaker.recognizer.name) if self.tiebreaker else ANY
+        return language is None or heard.hears(primary(language))
 
     @staticmethod
     def _poll_again(envelope: Envelope, result: AsrResult) -> Outcome:
