@@ -1,12 +1,15 @@
 """A recognizer of one language waits until the recording's language is known, and is left out of another one."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from agents.asr.protocols import ANY, Languages
-from schemas.errors import ProviderError, Transient
+from agents.stages.uploads.jobs import reused_request
+from schemas.errors import ProviderError
 from schemas.events.job import JobReprocess
+from schemas.jobs.rows import ProviderRequest
 from tests.fleet.conftest import JOB, FakeRecognizer
 
 GERMAN = "guten Tag mein Name ist Martin Schneider ich rufe an weil meine Rechnung nicht stimmt"
@@ -156,7 +159,6 @@ async def test_nobody_for_the_language_asked_for_fails_with_the_reason(scenario_
 
 
 async def test_the_next_run_decides_again(scenario_of):
-    """What was left out has no answer that a run could take over."""
     scenario = scenario_of(FakeRecognizer("base", text=GERMAN, language="de"))
     await scenario.upload()
     await scenario.fleet.run()
@@ -185,12 +187,22 @@ async def test_events_that_are_delivered_twice_change_nothing(scenario_of):
 
 
 async def test_a_request_that_has_begun_is_not_stopped(scenario_of):
-    """It was asked for while the other seemed to hear English; what is paid for is waited for."""
-    base = FakeRecognizer("base", text=ENGLISH)
-    scenario = scenario_of(base, FakeRecognizer("third", text=GERMAN, language="de", polls=2))
-    scenario.recognizers["tiny.en"].trouble = [Transient("busy")] * 2
+    """It began after half of the deadline; what is computed or paid for is waited for."""
+    scenario = scenario_of(FakeRecognizer("base", text=GERMAN, language="de", polls=2))
     await scenario.upload()
+    await scenario.fleet.run(until=timedelta(seconds=1))
+    database = scenario.fleet.database
+    database._write(replace(row_of(scenario), admitted_at=database.clock()))
     await scenario.fleet.run()
 
     assert charged(scenario) == 1
     assert row_of(scenario).hypothesis_uri
+
+
+def test_what_was_left_out_has_no_answer_that_the_next_run_could_take_over():
+    request = ProviderRequest(tenant_id="t", job_id=JOB, run=2, provider="tiny.en", marker="m")
+    left_out = replace(request, run=1, state="done", error="left out: it hears en only; the recording is in de")
+    answered = replace(request, run=1, state="done", hypothesis_uri="file:///h.json")
+
+    assert reused_request(request, left_out) == request
+    assert reused_request(request, answered).state == "done"
