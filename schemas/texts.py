@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -33,6 +35,62 @@ def readable(text: str, limit: int | None = None) -> str:
     """Storable text of at most `limit` characters, without control characters except tabs and newlines."""
     clean = text if text.isprintable() else storable(_CONTROL.sub("", text))
     return clean if limit is None or len(clean) <= limit else clean[: limit - 1] + "\u2026"
+
+
+#: Characters of Chinese and Japanese with their punctuation, and of the other scripts that are written without spaces
+#: between words: Thai, Lao, Tibetan, Burmese, Khmer. (Korean is written with spaces.)
+_EAST_ASIAN = "\u2e80-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uff9f\U00020000-\U0003ffff"
+_OTHER = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\ua9e0-\ua9ff\uaa60-\uaa7f"
+_UNSPACED = re.compile(f"[{_EAST_ASIAN}{_OTHER}]")
+_EAST_ASIAN_MARK = re.compile("[\u3000-\u3004\u3007-\u303f\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]")
+_EAST_ASIAN_LETTER = re.compile(f"[{_EAST_ASIAN}]")
+_MARKS = "".join(map(chr, range(0x21, 0x30))) + ":;<=>?@[]^_`{|}~\u2026\u2019\u201c\u201d"
+
+
+#: What may end a sentence: of Latin, East Asian, Indian and Arabic scripts.
+SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "।", "؟", "۔")  # noqa: RUF001
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether the character belongs to a script that is written without spaces between words."""
+    return _UNSPACED.match(character) is not None
+
+
+def is_part(before: str, text: str) -> bool:
+    """Whether `text` cannot begin a word after the word `before`: it combines with its last letter, or both are parts
+    of one word in a script with spaces (`Har`, `ry`).
+    """
+    if not before or not text:
+        return False
+    first, last = text[0], before[-1]
+    combines = unicodedata.category(first).startswith("M")
+    return combines or (first.isalnum() and last.isalnum() and not is_unspaced(first) and not is_unspaced(last))
+
+
+def joined(words: Iterable[str]) -> str:
+    """The words as a line of text: with spaces, but without them between words of scripts that have none."""
+    text: list[str] = []
+    before = ""
+    for word in filter(None, words):
+        text += (separator(before, word), word)
+        before = word
+    return "".join(text)
+
+
+def separator(before: str, word: str) -> str:
+    """What is written between two words: a space; nothing in scripts without spaces, and where one is empty."""
+    return " " if before and word and not _adjoin(before, word) else ""
+
+
+def _adjoin(left: str, right: str) -> bool:
+    if left.isascii() and right.isascii():
+        return False
+    if _EAST_ASIAN_MARK.match(left[-1]) or _EAST_ASIAN_MARK.match(right):
+        return True
+    last, first = (left.rstrip(_MARKS) or left)[-1], (right.lstrip(_MARKS) or right)[0]
+    if is_unspaced(last):
+        return is_unspaced(first) or (first.isdecimal() and _EAST_ASIAN_LETTER.match(last) is not None)
+    return last.isdecimal() and _EAST_ASIAN_LETTER.match(first) is not None
 
 
 def described(exc: BaseException) -> str:

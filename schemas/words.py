@@ -161,7 +161,7 @@ class Reconciliation:
     @cached_property
     def text(self) -> str:
         """The transcript as a line of text."""
-        return " ".join(word.text for word in self.words)
+        return texts.joined(word.text for word in self.words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,40 @@ class Request:
     since: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Languages:
+    """The languages that a recognizer hears. By default any, and its hypotheses say which one it heard."""
+
+    #: Primary subtags of BCP 47 ("en") of those that it can hear when none is asked for; None for any.
+    unasked: frozenset[str] | None = None
+    #: Whether it hears others, too, if one of them is asked for with `Request.language`.
+    others_if_asked: bool = False
+
+    @property
+    def one(self) -> str | None:
+        """The only language that it hears when none is asked for; None if it distinguishes several.
+
+        A recognizer with one waits for the recording's language, if others of the run can tell it.
+        """
+        return next(iter(self.unasked)) if self.unasked is not None and len(self.unasked) == 1 else None
+
+    def hears(self, language: str) -> bool:
+        """Whether it hears this language (a primary subtag) if it is asked for."""
+        return self.unasked is None or self.others_if_asked or language in self.unasked
+
+
+#: Those of a recognizer of which nothing else is known.
+ANY = Languages()
+
+
+def languages_of_model(name: str) -> Languages:
+    """The languages of a local model by its name, which ends in a dot and a language if the model hears only that one:
+    `whisper-tiny.en`, `moonshine-base.en`.
+    """
+    _, dot, language = name.rpartition(".")
+    return Languages(frozenset({language})) if dot and language.isalpha() and len(language) in (2, 3) else ANY
+
+
 class Audio(Protocol):
     """The recording, in the forms in which a provider may take it."""
 

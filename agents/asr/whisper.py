@@ -11,7 +11,8 @@ Its options were chosen by measurements on read speech: clean, with noise, and l
   sentences at the cuts of fluent speech: 4.6 % of the words are wrong instead of 3.0 % (tiny.en), 3.1 % instead of
   1.7 % (base), for a quarter more time.
 * A window in which the detector's probability is never high contains no speech and is skipped: Whisper takes most time
-  for noise. Segments that Whisper itself rates as improbable speech are dropped.
+  for noise. Segments that Whisper itself rates as improbable speech are dropped; so are improbable words of a window in
+  which the detector is not sure: of 18 minutes of recorded music on hold, tiny.en made "Thank you for watching!".
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from agents.asr.protocols import Request
 from agents.media.decoding.chunks import Chunk, chunks
 from agents.media.subprocess_worker import Message, Worker, WorkerDied, begin, serve
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
+from schemas.texts import REPLACEMENT, is_part
 from schemas.words import Hypothesis, Word
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ WINDOW_S = 26.0
 #: Probability of speech, averaged over a sixth of a second, that a window must reach somewhere. Hiss and music stay
 #: below 0.15 unless they are very loud; a short sentence through a telephone reaches 0.55, other speech 0.9.
 SPEECH = 0.25
+#: The same, from which it is certain that the window contains speech; below, segments with an `avg_logprob` below the
+#: second value are noise. Music on hold: 0.29 and 0.34 with -1.4; see `SPEECH` for speech.
+CERTAIN = (0.5, -0.8)
 #: A segment is noise if its `no_speech_prob` is above the first value and its `avg_logprob` below the second.
 NOISE = (0.75, -0.5)
 #: Probability from which the language of a window is used for the rest of the recording.
@@ -65,8 +70,9 @@ _MEMORY = 3 << 30
 _TO_WHISPER = {"jv": "jw", "nb": "no", "fil": "tl", "iw": "he", "in": "id", "cmn": "zh"}
 _FROM_WHISPER = {"jw": "jv"}
 #: Languages that are written without spaces. In others, a token of faster-whisper without a leading space is the rest
-#: of the previous word ("ill" and "-disposed").
-_UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
+#: of the previous word ("ill" and "-disposed"); in these only if its letters say so (`is_part`): a word of another
+#: language comes in parts (" Har", "ry"), a Thai letter and its vowel as two words.
+UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
 class Whisper:
@@ -214,10 +220,10 @@ def _recognize(model: WhisperModel, request: Message, send: Callable[[Message], 
     end_ms = 0
     path = Path(request["path"])
     for chunk in chunks(path, seconds=CHUNK_S, search_s=20.0, rate=_RATE, beat=lambda: send({})):
-        for window in _windows(chunk):
+        for window in windows(chunk):
             code = language.code if language.settled else None
             segments, info = model.transcribe(window.samples, language=code, **OPTIONS)
-            words = _words(segments, window, spaced=info.language not in _UNSPACED)
+            words = words_of(segments, window, spaced=info.language not in UNSPACED)
             if words and code is None:
                 language.detected(info.language, info.language_probability)
             send({"words": words, "at_ms": window.end_ms})
@@ -229,7 +235,7 @@ def _recognize(model: WhisperModel, request: Message, send: Callable[[Message], 
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Intervals of speech, joined without the pauses between them."""
 
     samples: NDArray[np.float32]
@@ -237,6 +243,8 @@ class _Window:
     starts: tuple[tuple[int, int], ...]
     #: The end of the last interval in the recording.
     end_ms: int
+    #: The detector's highest probability of speech in it.
+    speech: float = 1.0
 
     def times(self, start_s: float, end_s: float) -> tuple[int, int]:
         """Start and end of a word in the recording, in ms, from those in the window, in seconds.
@@ -249,7 +257,7 @@ class _Window:
         return start, max(start, end)
 
 
-def _windows(chunk: Chunk) -> Iterator[_Window]:
+def windows(chunk: Chunk) -> Iterator[Window]:
     """The windows of a chunk that contain speech."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
@@ -263,39 +271,41 @@ def _windows(chunk: Chunk) -> Iterator[_Window]:
     yield from _window(chunk, group)
 
 
-def _window(chunk: Chunk, intervals: list[tuple[int, int]]) -> Iterator[_Window]:
+def _window(chunk: Chunk, intervals: list[tuple[int, int]]) -> Iterator[Window]:
     """The window of these intervals (in samples), unless it is empty or certainly contains no speech."""
     import numpy as np
 
     if not intervals:
         return
     samples = np.concatenate([chunk.samples[start:end] for start, end in intervals])
-    if not _contains_speech(samples):
+    speech = _speech(samples)
+    if speech < SPEECH:
         return
     starts, length = [], 0
     for start, end in intervals:
         starts.append((length * 1000 // _RATE, chunk.start_ms + start * 1000 // _RATE))
         length += end - start
-    yield _Window(samples, tuple(starts), chunk.start_ms + intervals[-1][1] * 1000 // _RATE)
+    yield Window(samples, tuple(starts), chunk.start_ms + intervals[-1][1] * 1000 // _RATE, speech)
 
 
-def _contains_speech(samples: NDArray[np.float32]) -> bool:
+def _speech(samples: NDArray[np.float32]) -> float:
+    """The detector's highest probability of speech, averaged over a sixth of a second."""
     import numpy as np
     from faster_whisper.vad import get_vad_model
 
     step = 512  # samples of one probability of the detector: 32 ms
     probabilities = get_vad_model()(np.pad(samples, (0, -len(samples) % step))).reshape(-1)
-    return bool(np.convolve(probabilities, np.full(5, 0.2), "same").max() >= SPEECH)
+    return float(np.convolve(probabilities, np.full(5, 0.2), "same").max())
 
 
-def _words(segments: Any, window: _Window, *, spaced: bool) -> list[list[Any]]:
+def words_of(segments: Any, window: Window, *, spaced: bool) -> list[list[Any]]:
     """The words of a window as [text, start_ms, end_ms, probability], in order. `spaced`: words begin with a space."""
     words: list[list[Any]] = []
-    for word in _words_of_speech(segments):
+    for word in _words_of_speech(segments, window):
         start, end = window.times(word.start, word.end)
-        text, probability = word.word.strip(), round(float(word.probability), 4)
+        text, probability = word.word.replace(REPLACEMENT, "").strip(), round(float(word.probability), 4)
         before = words[-1] if words else None
-        if before and spaced and not word.word.startswith(" "):
+        if before and not word.word.startswith(" ") and (spaced or is_part(before[0], text)):
             words[-1] = [before[0] + text, before[1], max(end, before[2]), min(before[3], probability)]
         elif text:
             start = max(start, before[1]) if before else start
@@ -303,11 +313,11 @@ def _words(segments: Any, window: _Window, *, spaced: bool) -> list[list[Any]]:
     return words
 
 
-def _words_of_speech(segments: Any) -> Iterator[Any]:
-    """The words of all segments but those that are noise by the model's probabilities."""
+def _words_of_speech(segments: Any, window: Window) -> Iterator[Any]:
+    """The words of all segments but those that are noise by the model's and the detector's probabilities."""
     for segment in segments:
         noise = segment.no_speech_prob > NOISE[0] and segment.avg_logprob < NOISE[1]
-        if not noise:
+        if not (noise or (window.speech < CERTAIN[0] and segment.avg_logprob < CERTAIN[1])):
             yield from segment.words or ()
 
 

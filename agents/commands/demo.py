@@ -29,6 +29,7 @@ from agents.text.score import Score, pooled, score, words
 from schemas import blob_names
 from schemas.errors import InvalidInput, NotFound, ServerError, SettingsError, Unavailable
 from schemas.printable import printable
+from schemas.texts import joined
 from schemas.words import Hypothesis, Reconciliation, adapter
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ async def _scores(
         if request.hypothesis_uri is not None:
             document = await fleet.store.get(request.hypothesis_uri)
             hypothesis = cast("Hypothesis", adapter(Hypothesis).validate_json(document))
-            scores[request.provider] = score_of(" ".join(word.text for word in hypothesis.words))
+            scores[request.provider] = score_of(joined(word.text for word in hypothesis.words))
     return scores | {RESULT: score_of(result.text)}
 
 

@@ -21,6 +21,7 @@ from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError
 from schemas.printable import printable, printable_json
+from schemas.texts import joined
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory.database import MemoryDatabase
 
@@ -248,7 +249,7 @@ def all_scores(calls: Sequence[Call], recognizers: Sequence[str] | None = None) 
 
 def _scores(call: Call) -> dict[str, Score]:
     """The score of each hypothesis of a call, and of the result."""
-    texts = {h.provider: " ".join(word.text for word in h.words) for h in call.hypotheses}
+    texts = {h.provider: joined(word.text for word in h.words) for h in call.hypotheses}
     texts[RESULT] = call.result().text
     return {name: score(call.reference or "", text) for name, text in texts.items()}
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agents.asr.protocols import (
+    ANY,
     ChunkedRecognizer,
+    Languages,
     LocalRecognizer,
     Recognizer,
     RemoteRecognizer,
+    languages_of_model,
 )
 from agents.fleet.settings import Settings
 from agents.llm.protocols import Adjudicator
@@ -102,6 +105,15 @@ def abilities(settings: Settings) -> dict[str, frozenset[str]]:
     google = {"diarize"} if settings.google_bucket else set()
     supported = {"assemblyai": {"diarize", "redact_pii"}, "google": google}
     return {name: frozenset(supported.get(name, ())) for name in settings.recognizers}
+
+
+def languages(settings: Settings) -> dict[str, Languages]:
+    """By recognizer, the languages that it hears. Not asked of the recognizers themselves: the stage of one has not the
+    keys to open the others.
+    """
+    google = frozenset(tag.split("-", maxsplit=1)[0].lower() for tag in settings.google_languages)
+    remote = {"assemblyai": ANY, "google": Languages(google, others_if_asked=True)}
+    return {name: remote.get(name) or languages_of_model(name) for name in settings.recognizers}
 
 
 def callback_tokens(settings: Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER
-from agents.fleet.recognizers import abilities, open_adjudicator, open_recognizer, open_tiebreaker
+from agents.fleet.recognizers import abilities, languages, open_adjudicator, open_recognizer, open_tiebreaker
 from agents.llm.adjudicator import SpanAdjudicator
 from agents.media.clips import Clips
 from agents.media.probe_pool import ProbePool
@@ -33,7 +33,8 @@ class StageResources:
         settings = self.fleet.settings
         self.database, self.store, self.paid = self.fleet.database, self.fleet.store, self.fleet.paid
         self.recognizers, self.abilities = settings.recognizers, abilities(settings)
-        self.enrichments, self.number_spelling = settings.enrichments, settings.numbers
+        self.languages, self.number_spelling = languages(settings), settings.numbers
+        self.enrichments = settings.enrichments
         self.deadline_s, self.patience_s = settings.deadline_s, settings.patience_s
         self._holder = f"{WORKER}/{self.role}"
 

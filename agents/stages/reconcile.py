@@ -5,13 +5,14 @@ hypotheses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol, cast
 
+from agents.asr.protocols import ANY, Languages, languages_of_model
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import RunId, SpanAdjudicator
 from agents.runtime.failpoints import passing
@@ -20,6 +21,7 @@ from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
 from agents.text.reconcile import Compared, compare
 from agents.text.spelling import Spelling
+from agents.text.spoken_language import primary
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
 from schemas.errors import ProviderError
@@ -62,6 +64,8 @@ class Reconcile:
     tiebreaker: Tiebreaker | None = None
     #: How numbers are written on which recognizers agree.
     spelling: Spelling = "recognizer"
+    #: The languages of the recognizers, by name.
+    languages: Mapping[str, Languages] = field(default_factory=dict)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Reconcile after the last recognizer's result, or end the waiting for it at the deadline.
@@ -73,6 +77,7 @@ class Reconcile:
             return await self._end_waiting(envelope, envelope.data)
         result = cast("AsrResult", envelope.data)
         if result.remaining:
+            await self._look_again(result)
             return IGNORED  # only the last result counts; after a restore this may be the last, with the same id
         requests = await self.database.requests(result.tenant_id, result.job_id, result.run)
         if not requests or not all(r.ended for r in requests):
@@ -82,7 +87,14 @@ class Reconcile:
             reasons = "; ".join(f"{r.provider}: {r.error}" for r in requests)
             reason = readable(f"no recognizer has heard it ({reasons})", ERROR_CHARS)
             return failed_job("reconcile", envelope, Failure(reason, ProviderError.code, envelope.attempt + 1))
-        return await self._reconcile(envelope, result, answered)
+        left_out = tuple(f"{r.provider} is {r.error}." for r in requests if r.state == "done" and not r.hypothesis_uri)
+        return await self._reconcile(envelope, result, answered, left_out)
+
+    async def _look_again(self, result: AsrResult) -> None:
+        """Recognizers of one language that wait for an answer that tells it (`LanguageGate`) look at once."""
+        if self.languages.get(result.provider, ANY).one is None:
+            for name in [name for name, heard in self.languages.items() if heard.one is not None]:
+                await self.database.expedite_job(result.tenant_id, result.job_id, name)
 
     async def _end_waiting(self, envelope: Envelope, data: AsrDeadline) -> Outcome:
         """The run goes on with the recognizers that have answered. For a request that was queued, the time until the
@@ -96,10 +108,13 @@ class Reconcile:
         reason = "no answer before the deadline"
         return Outcome(**belonging(envelope), run=data.run, give_up=reason, audit="failed", error=reason)
 
-    async def _reconcile(self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest]) -> Outcome:
+    async def _reconcile(
+        self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest], notes: tuple[str, ...]
+    ) -> Outcome:
         reconciliation = await self._reconciliation(result, answered)
         if reconciliation is None:
             return self._poll_again(envelope, result)
+        reconciliation = replace(reconciliation, notes=(*reconciliation.notes, *notes))
         name = blob_names.raw_transcript(result.tenant_id, result.job_id, result.run)
         blob = await self.store.put(name, adapter(Reconciliation).dump_json(reconciliation), "application/json")
         passing("reconcile.stored")
@@ -125,7 +140,7 @@ class Reconcile:
             if self.tiebreaker is not None:
                 job = await self.database.job(result.tenant_id, result.job_id)
                 # A tiebreaker does not redact, so that its words could reveal personal data that others have redacted.
-                if job is not None and not job.options.get("redact_pii"):
+                if job is not None and not job.options.get("redact_pii") and self._is_heard(reconciliation.language):
                     reconciliation = await self.tiebreaker.settled(compared, replace(job, run=result.run), progress)
             if self.adjudicator is not None:
                 run = RunId(result.tenant_id, result.job_id, result.run)
@@ -135,6 +150,11 @@ class Reconcile:
 
         key = f"reconcile/{result.tenant_id}/{result.job_id}/{result.run}"
         return cast("Reconciliation | None", await self.tasks.run(key, decide, WAIT_S))
+
+    def _is_heard(self, language: str | None) -> bool:
+        """Whether the tiebreaker hears the recording's language; unknown languages are heard by all."""
+        heard = languages_of_model(self.tiebreaker.recognizer.name) if self.tiebreaker else ANY
+        return language is None or heard.hears(primary(language))
 
     @staticmethod
     def _poll_again(envelope: Envelope, result: AsrResult) -> Outcome:
@@ -187,8 +207,11 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
     tasks = resources.leased_tasks(16)  # they mostly wait for providers
     tiebreaker = resources.tiebreaker()  # closed before the tasks: it completes calls that are paid for
     return stage(
-        Reconcile(resources.database, resources.store, adjudicator, tasks, tiebreaker, resources.number_spelling)
-    )
+        Reconcile(
+            resources.database, resources.store, adjudicator, tasks, tiebreaker,
+            resources.number_spelling, resources.languages,
+        )
+    )  # fmt: skip
 
 
 SPEC = StageSpec(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agents.asr.paid_calls import PaidCalls
-from agents.asr.protocols import Recognizer
+from agents.asr.protocols import Languages, Recognizer
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import SpanAdjudicator
@@ -55,6 +55,10 @@ class Resources(Protocol):
     @property
     def abilities(self) -> Mapping[str, frozenset[str]]:
         """By recognizer, the options of an upload that it supports."""
+
+    @property
+    def languages(self) -> Mapping[str, Languages]:
+        """By recognizer, the languages that it hears."""
 
     @property
     def enrichments(self) -> tuple[str, ...]:

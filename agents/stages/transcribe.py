@@ -6,12 +6,12 @@ works in this process, or sends the recording in chunks, runs as a leased task, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
 from agents.asr.paid_calls import PaidCalls, until_stored
-from agents.asr.protocols import Audio, ChunkedRecognizer, LocalRecognizer, Recognizer, UploadingRecognizer
+from agents.asr.protocols import Audio, ChunkedRecognizer, Languages, LocalRecognizer, Recognizer, UploadingRecognizer
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.response_cache import StoredResponses
 from agents.media.stored_audio import DecodedAudio, StoredAudio
@@ -19,6 +19,7 @@ from agents.media.transcode import Transcoder
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging
 from agents.stages.asr_requests.hypotheses import Hypotheses
+from agents.stages.asr_requests.languages import LanguageGate
 from agents.stages.asr_requests.remote import URL_S, Database, RemoteRequests, put_off_while_paused
 from agents.stages.asr_requests.request_event import POLL_S, QUEUED_S, WAIT_S, RequestEvent
 from agents.stages.spec import Resources, StageSpec
@@ -44,6 +45,9 @@ class Transcribe:
     paid: PaidCalls = field(default_factory=PaidCalls)
     #: For recordings that a remote recognizer would mishear in their original format. The caller closes it.
     transcoder: Transcoder = field(default_factory=Transcoder)
+    #: The languages of the run's recognizers, by name, and the run's deadline: see `LanguageGate`.
+    languages: Mapping[str, Languages] = field(default_factory=dict)
+    deadline_s: float = 3600.0
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Start the request that the event is about, or continue it.
@@ -54,6 +58,9 @@ class Transcribe:
             Unavailable: The database or the store is away.
         """
         event = RequestEvent(envelope, cast("AsrRequest", envelope.data))
+        gate = LanguageGate(self.database, self.store, self.languages, self.deadline_s)
+        if outcome := await gate.outcome(event):
+            return outcome
         hypotheses = Hypotheses(self.store)
         if isinstance(self.recognizer, LocalRecognizer | ChunkedRecognizer):
             return await self._run_task(self.recognizer, event, hypotheses)
@@ -132,7 +139,16 @@ async def _build(spec: StageSpec, resources: Resources) -> Stage:
     tasks = resources.leased_tasks(16 if isinstance(recognizer, UploadingRecognizer) else 2)
     resources.on_close(recognizer.close)  # before its tasks: it completes calls that are paid for
     limiter = resources.limiter(recognizer, tasks)
-    transcriber = Transcribe(recognizer, resources.database, resources.store, tasks, limiter, resources.paid)
+    transcriber = Transcribe(
+        recognizer,
+        resources.database,
+        resources.store,
+        tasks,
+        limiter,
+        resources.paid,
+        languages=resources.languages,
+        deadline_s=resources.deadline_s,
+    )
     resources.on_close(transcriber.transcoder.close)
     return stage(transcriber)
 

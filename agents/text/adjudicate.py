@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agents.text.normalisation.normalise import is_silent, normalised
+from schemas.texts import joined
 from schemas.words import Question
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _span(decided: Reconciliation, first: int, end: int, adjudicator: str) -> Sp
     readings = tuple(
         sorted(paths, key=lambda text: hashlib.sha256(f"{id}{text}".encode("utf-8", "surrogatepass")).digest())
     )
-    question = Question(id, " ".join(before), readings, " ".join(after))
+    question = Question(id, joined(before), readings, joined(after))
     doubt = min(slot.chosen.probability for slot in slots)
     return Span(question, first, end, tuple(paths[text] for text in readings), doubt)
 
@@ -141,7 +142,7 @@ def _reading(slot: Decision, index: int) -> Reading:
 
 def _text(slots: Sequence[Decision], path: Sequence[int]) -> str:
     texts = (_reading(slot, index).text for slot, index in zip(slots, path, strict=True))
-    return " ".join(text for text in texts if text)
+    return joined(text for text in texts if text)
 
 
 def _words(text: str, language: str | None) -> list[str]:

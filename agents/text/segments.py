@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from schemas.texts import SENTENCE_ENDS, joined
 from schemas.words import Word
 
 #: Milliseconds of a pause that ends a segment, and words of a segment from which the next end of a sentence ends it.
@@ -38,7 +39,7 @@ def _ends(group: list[Word], following: Word) -> bool:
         return True
     if last.end_ms is not None and following.start_ms is not None and following.start_ms - last.end_ms > PAUSE_MS:
         return True
-    return len(group) >= MANY_WORDS and last.text.endswith((".", "?", "!"))
+    return len(group) >= MANY_WORDS and last.text.endswith(SENTENCE_ENDS)
 
 
 def _segment(group: list[Word]) -> dict[str, Any]:
@@ -47,6 +48,6 @@ def _segment(group: list[Word]) -> dict[str, Any]:
         "start_ms": next((w.start_ms for w in group if w.start_ms is not None), None),
         "end_ms": next((w.end_ms for w in reversed(group) if w.end_ms is not None), None),
         "speaker": group[0].speaker,
-        "text": " ".join(word.text for word in group),
+        "text": joined(word.text for word in group),
         "confidence": round(sum(confidences) / len(confidences), 4) if confidences else None,
     }

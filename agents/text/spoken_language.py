@@ -55,6 +55,19 @@ def spoken(hypotheses: Sequence[Hypothesis], frequency: Mapping[str, float]) -> 
     return _tag(english) if unsure or _is_english(winners[0], frequency) else tag
 
 
+def surely_another(hypotheses: Sequence[Hypothesis], one: str, frequency: Mapping[str, float]) -> str | None:
+    """The tag of the recording's language if these hypotheses leave no doubt that it is not `one`, a primary subtag.
+
+    Decided as by `spoken`, which would take a hypothesis in English if there were one.
+    """
+    telling = [h for h in hypotheses if h.language and h.tells_language and h.words]
+    if not telling or any(primary(_tag([h])) == one for h in telling):
+        return None
+    winners = _winners(telling)
+    unsure = max(map(_probability, winners)) < BELIEVED
+    return None if unsure or (one == "en" and _is_english(winners[0], frequency)) else _tag(winners)
+
+
 def _winners(tagged: Sequence[Hypothesis]) -> list[Hypothesis]:
     """The hypotheses in the language for which most recognizers vote."""
     votes: dict[str, list[Hypothesis]] = defaultdict(list)

@@ -29,10 +29,13 @@ class AsrRequest(Event):
     moment: AwareDatetime | None = Field(
         None, description="Time reserved for a call to the provider. The event becomes due earlier."
     )
+    held_s: float = Field(0.0, ge=0, description="Seconds for which it has waited for the recording's language.")
 
 
 class AsrResult(JobEvent):
-    """The final result of a recognizer: a hypothesis, or the reason why there is none."""
+    """The final result of a recognizer: a hypothesis, or the reason why there is none: it failed, or it was left out,
+    because it hears another language only.
+    """
 
     provider: Name
     status: Literal["ok", "failed"]

@@ -75,7 +75,9 @@ class StepState(Data):
     progress: Share | None = None
     error: Reason | None = None
     notes: tuple[Reason, ...] | None = Field(
-        None, description="Notes of intake about the recording: what is missing, how channels and tracks are mixed."
+        None,
+        description="Notes of intake about the recording: what is missing, how channels and tracks are mixed. "
+        "Of a recognizer: what it waits for, why it was left out.",
     )
 
 

@@ -70,7 +70,7 @@ def result_of(row: ProviderRequest, job: Job, remaining: int) -> AsrResult:
         job_id=row.job_id,
         run=row.run,
         provider=row.provider,
-        status="ok" if row.state == "done" else "failed",
+        status="ok" if row.hypothesis_uri else "failed",
         hypothesis_uri=row.hypothesis_uri,
         confidence=row.confidence,
         word_count=row.word_count,

@@ -108,6 +108,7 @@ class ProviderRequest:
     token: int = 0
     #: Until when the newest claim permits sending the request. A request that was sent in time may arrive later.
     claimed_until: datetime | None = None
+    #: None in state "done": the recognizer was left out, `error` says why.
     hypothesis_uri: str | None = None
     confidence: float | None = None
     word_count: int | None = None

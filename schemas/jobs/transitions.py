@@ -325,11 +325,10 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
         result = Later(topics.RESULTS.name, data, index=row.provider)
         written.messages.append((event_message(step, result, rows.job, now), 0.0))
         stage = f"transcribe.{row.provider}"
-        state = StepState(
-            state="done" if row.state == "done" else "failed",
-            error=row.error,
-            progress=1.0 if row.state == "done" else None,
-        )
+        if row.state == "done":  # with an error, it was left out
+            state = StepState(state="done", progress=1.0, notes=(row.error,) if row.error else None)
+        else:
+            state = StepState(state="failed", error=row.error)
         steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now, step.seconds)}
         rows.job = replace(rows.job, steps=steps)
     if not waiting:

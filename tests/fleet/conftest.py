@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agents.asr.protocols import ChunkedRecognizer, LocalRecognizer, Pending
+from agents.asr.protocols import ChunkedRecognizer, Languages, LocalRecognizer, Pending
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import SpanAdjudicator
@@ -48,6 +48,8 @@ class FakeRecognizer:
     name: str
     text: str = "hello there world"
     polls: int = 0
+    #: The language that it tells.
+    language: str | None = "en"
     settles_s: float = 60.0
     remembers_s: float = 1e6
     #: Errors of the next calls of submit, in order; None lets one succeed.
@@ -79,7 +81,7 @@ class FakeRecognizer:
         if self.text == "fails":
             raise ProviderError("the recognizer could not decode it")
         words = tuple(Word(w, 400 * n, 400 * n + 350, 0.9) for n, w in enumerate(self.text.split()))
-        return Hypothesis(self.name, words, "en", 500, 0.9)
+        return Hypothesis(self.name, words, self.language, 500, 0.9)
 
     async def close(self) -> None: ...
 
@@ -146,6 +148,7 @@ async def make_scenario(probe_pool, clips):
         third_limit_s: float = 3.0,
         allow_hosts: frozenset[str] = frozenset(),
         abilities: dict[str, frozenset[str]] | None = None,
+        languages: dict[str, Languages] | None = None,
         clock: Clock | None = None,
         enrichments: tuple[str, ...] = (),
     ) -> Scenario:
@@ -162,7 +165,11 @@ async def make_scenario(probe_pool, clips):
             name: ProviderLimiter(database, name, (slots or {}).get(name), interval_s, patience_s=1.0)
             for name in providers
         }
-        transcribers = [transcribe.Transcribe(s, database, store, tasks, limiters[s.name]) for s in recognizers]
+        heard = languages or {}
+        transcribers = [
+            transcribe.Transcribe(s, database, store, tasks, limiters[s.name], languages=heard, deadline_s=deadline_s)
+            for s in recognizers
+        ]
         opened.extend(transcriber.transcoder for transcriber in transcribers)
         stages = [
             intake.stage(
@@ -180,6 +187,7 @@ async def make_scenario(probe_pool, clips):
                     Tiebreaker(third, database, store, clips, limiters[third.name], seconds, limit_s=third_limit_s)
                     if third
                     else None,
+                    languages=heard,
                 )
             ),
             persist.stage(persist.Persist(database, store, enrichments)),

@@ -2,8 +2,9 @@
 
 import pytest
 
+from agents.asr.protocols import ANY
 from agents.fleet.environment import from_env
-from agents.fleet.recognizers import abilities
+from agents.fleet.recognizers import abilities, languages
 from schemas.events.audio import AudioUploaded
 from tests.fleet.conftest import FakeRecognizer
 
@@ -68,3 +69,17 @@ def test_nothing_is_asked_for_by_default():
     options = AudioUploaded(tenant_id="t", audio_uri="file:///a.wav", filename="a.wav").options
 
     assert (options.diarize, options.redact_pii, options.enrich) == (False, False, None)
+
+
+def test_recognizers_are_known_by_name_for_the_languages_that_they_hear():
+    names = "assemblyai,whisper-base,whisper-tiny.en,google,scripted-de"
+    environment = {"CONCORD_RECOGNIZERS": names, "ASSEMBLYAI_API_KEY": "k", "GOOGLE_CLOUD_PROJECT": "p"}
+    environment |= {"GOOGLE_APPLICATION_CREDENTIALS": "/key.json"}
+
+    heard = languages(from_env(environment))
+    several = languages(from_env(environment | {"GOOGLE_SPEECH_LANGUAGES": "en-US,de-DE"}))
+
+    assert [heard[name].one for name in names.split(",")] == [None, None, "en", "en", None]
+    assert several["google"].one is None
+    assert (heard["google"].hears("de"), heard["whisper-tiny.en"].hears("de")) == (True, False)
+    assert heard["whisper-base"] == heard["assemblyai"] == heard["scripted-de"] == ANY

@@ -171,6 +171,14 @@ async def test_a_second_run_and_a_redelivery_ask_nothing_again(make_scenario):
     assert (await decided(scenario)).decisions == first.decisions
 
 
+async def test_an_english_only_tiebreaker_is_not_asked_about_another_language(make_scenario):
+    third, german = Third(name="third.en"), [replace(recognizer, language="de") for recognizer in pair()]
+    call = await run(make_scenario(*german, third=third))
+
+    assert third.heard == []
+    assert call.language == "de"
+
+
 async def test_recognizers_that_agree_or_are_alone_need_no_third(make_scenario):
     third = Third()
     for recognizers in (

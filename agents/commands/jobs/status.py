@@ -71,7 +71,7 @@ async def _text(job: Job, database: Postgres) -> str:
     hypotheses = [
         f"  {printable(r.provider):<28} {r.word_count or 0} words, confidence {r.confidence or 0:.0%}"
         for r in requests
-        if r.state == "done"
+        if r.hypothesis_uri
     ]
     return "\n".join([steps, *(["", "heard:", *hypotheses] if hypotheses else [])])
 

@@ -7,13 +7,15 @@ import re
 import textwrap
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from agents.text.score import words
 from schemas.printable import printable
+from schemas.texts import SENTENCE_ENDS, joined, separator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from schemas.words import Decision, Reconciliation
 
@@ -103,7 +105,7 @@ def _reading_of(provider: str, decision: Decision) -> str | None:
 
 def _joined(words: Iterator[str | None]) -> str:
     """The words as one text, safe for a terminal and without the marks of `_paragraph`."""
-    return " ".join(printable(word) for word in words if word)
+    return joined(printable(word) for word in words if word)
 
 
 def paragraphs(marked: Sequence[Span]) -> list[list[Span]]:
@@ -123,7 +125,7 @@ def _breaks(last: Span, following: Span, length: int) -> bool:
     # Two agreed spans in a row have a pause between them.
     if following.speaker != last.speaker or not (last.disputed or following.disputed):
         return True
-    return length > MANY_WORDS * (1 if last.text.endswith((".", "?", "!")) else 2)
+    return length > MANY_WORDS * (1 if last.text.endswith(SENTENCE_ENDS) else 2)
 
 
 def plain(result: Reconciliation, *, color: bool = False, width: int = 100) -> str:
@@ -139,10 +141,17 @@ def plain(result: Reconciliation, *, color: bool = False, width: int = 100) -> s
 def _paragraph(paragraph: Sequence[Span], *, color: bool, width: int) -> str:
     speaker = f"{paragraph[0].speaker}: " if paragraph[0].speaker else ""
     # Brackets or colour codes replace the marks after the text is wrapped, or the codes would count as its width.
-    text = " ".join(f"\ue000{s.chosen}\ue001" if s.disputed else s.text for s in paragraph if s.text or s.disputed)
+    text = _line(paragraph, lambda span: f"\ue000{span.chosen}\ue001" if span.disputed else span.text)
     wrapped = textwrap.fill(speaker + text, width, break_long_words=False, break_on_hyphens=False)
     opening, closing = ("\x1b[1;33m", "\x1b[0m") if color else ("[", "]")
     return wrapped.replace("\ue000", opening).replace("\ue001", closing)
+
+
+def _line(paragraph: Sequence[Span], shown: Callable[[Span], str]) -> str:
+    """The spans as they are shown, with spaces between them where their words have some."""
+    spans = [span for span in paragraph if span.text or span.disputed]
+    separators = ("", *(separator(before.chosen, span.chosen) for before, span in pairwise(spans)))
+    return "".join(f"{gap}{shown(span)}" for gap, span in zip(separators, spans, strict=False))
 
 
 def _disputes(disputes: Sequence[Span], result: Reconciliation) -> str:
@@ -193,20 +202,21 @@ def facts(result: Reconciliation) -> str:
 
 
 def _html_paragraph(paragraph: Sequence[Span]) -> str:
-    speaker = f"<b>{html.escape(paragraph[0].speaker)}</b> " if paragraph[0].speaker else ""
+    # The direction of the paragraph is that of its words, not of the speaker's label, which `bdi` leaves out.
+    speaker = f"<bdi><b>{html.escape(paragraph[0].speaker)}</b></bdi> " if paragraph[0].speaker else ""
     time = f"<time>{clock(paragraph[0].start_ms)}</time>" if paragraph[0].start_ms is not None else ""
-    text = " ".join(_html_span(span) for span in paragraph if span.text or span.disputed)
-    return f"<p>{time}{speaker}{text}</p>"
+    return f"<p dir=auto>{time}{speaker}{_line(paragraph, _html_span)}</p>"
 
 
 def _html_span(span: Span) -> str:
     if not span.disputed:
         return html.escape(span.text)
     readings = "".join(
-        f"<span class=reading>{html.escape(text or NOTHING)} <i>{html.escape(', '.join(names))}</i></span>"
+        f"<span class=reading><bdi>{html.escape(text or NOTHING)}</bdi> <i>{html.escape(', '.join(names))}</i></span>"
         for text, names in span.readings
     )
     # Three shades: the least certain words, which a reviewer should check first, are the darkest.
     shade = 1 if span.probability >= 0.8 else 2 if span.probability >= 0.5 else 3
-    note = f"<span class=note role=tooltip><span class=sure>{span.probability:.0%} probable</span>{readings}</span>"
+    sure = f"<span class=sure>{span.probability:.0%} probable</span>"
+    note = f"<span class=note role=tooltip dir=ltr>{sure}{readings}</span>"
     return f"<mark class=p{shade} tabindex=0>{html.escape(span.chosen)}{note}</mark>"

@@ -111,6 +111,17 @@ class RequestEvent:
         state = StepState(state="retrying", attempts=attempts, error=str(exc))
         return replace(later, progress=self.progress(state), audit="retried", error=str(exc))
 
+    def held(self, seconds: float, *, counted: bool) -> Outcome:
+        """The request waits for the recording's language, which another recognizer is to tell; `counted` if the seconds
+        count towards the longest wait.
+        """
+        data = self.data.model_copy(update={"held_s": self.data.held_s + seconds * counted})
+        later = replace(self, data=data).continues(seconds)
+        if self.data.held_s:
+            return later
+        note = "it hears one language only, and waits until another recognizer has told the recording's"
+        return replace(later, progress=self.progress(StepState(state="waiting", notes=(note,))))
+
     def submitted(self, token: int, provider_id: str) -> Outcome:
         """The provider has the request under this id. Needs no query: if PostgreSQL is away, the outcome waits for it,
         and the id is not lost.

@@ -78,7 +78,7 @@ def reused_request(request: ProviderRequest, earlier: ProviderRequest | None) ->
     """The request of a new run, which takes over the `earlier` run's answer, or its request that may be billed
     already; neither is paid for again.
     """
-    if earlier is not None and earlier.state == "done":
+    if earlier is not None and earlier.state == "done" and earlier.hypothesis_uri:
         return replace(earlier, run=request.run, marker=request.marker)
     if earlier is None or not (earlier.abandoned_at or earlier.state in ("intended", "parked", "submitted")):
         return request

@@ -31,7 +31,7 @@ export function showAlternatives(node, { chosen, others, rule }) {
 function showReading(reading, isChosen) {
   const confidence = reading.confidence ?? null;
   return make("li", { class: isChosen ? "taken" : "" },
-    make("span", { class: reading.text === null ? "text nothing" : "text" }, reading.text ?? "nothing was said"),
+    make("span", { class: reading.text === null ? "text nothing" : "text", dir: "auto" }, reading.text ?? "nothing was said"),
     make("span", { class: "right" }, percent(reading.probability)),
     make("progress", { value: reading.probability, max: 1, "aria-label": "Probability of being right" }),
     make("span", { class: "by" }, reading.providers.length ? `heard by ${reading.providers.join(", ")}` : "",

@@ -7,7 +7,7 @@ import { reportError } from "../notices.js";
 import { hideAlternatives, hideUnpinned, pinAlternatives, pinnedIndex, showAlternatives } from "./alternatives.js";
 import { closePlayer, onPosition, openPlayer, playFrom } from "./player.js";
 import { showSummary } from "./summary.js";
-import { divideIntoTurns, fromSegments, startOf } from "./turns.js";
+import { divideIntoTurns, fromSegments, separator, startOf } from "./turns.js";
 
 let decisions = [];
 let words = new Map(); // index of a decision -> its element
@@ -56,12 +56,14 @@ function showWords() {
 
 function showTurn(turn) {
   const { speaker, chosen } = decisions[turn[0]];
-  const text = make("p");
-  for (const index of turn) text.append(showWord(index), " ");
+  const text = make("p", { dir: "auto" });
+  turn.forEach((index, n) => text.append(n ? separator(textAt(turn[n - 1]), textAt(index)) : "", showWord(index)));
   const start = chosen.start_ms === null ? null
     : make("button", { type: "button", class: "at", onclick: () => playFrom(chosen.start_ms), title: "Play from here" }, clock(chosen.start_ms));
   return make("div", { class: "turn" }, make("div", { class: "who" }, speaker ? make("strong", {}, speaker) : null, start), text);
 }
+
+const textAt = (index) => decisions[index].chosen.text ?? "‸";
 
 function showWord(index) {
   const { chosen, others } = decisions[index];

@@ -26,7 +26,7 @@ export function divideIntoTurns(decisions) {
 function beginsTurn(decision, last, count) {
   const { start_ms } = decision.chosen;
   const isAfterPause = start_ms !== null && last.chosen.end_ms !== null && start_ms - last.chosen.end_ms > PAUSE_MS;
-  const isAfterLongSentence = count >= LONG_TURN && /[.?!]$/.test(last.chosen.text);
+  const isAfterLongSentence = count >= LONG_TURN && /[.?!。？！।؟۔]$/.test(last.chosen.text);
   return decision.speaker !== last.speaker || isAfterPause || isAfterLongSentence;
 }
 
@@ -35,6 +35,21 @@ export const fromSegments = (segments) => segments.flatMap((segment) => segment.
   chosen: { text, providers: [], probability: segment.confidence ?? 1, start_ms: n ? null : segment.start_ms, end_ms: null },
   others: [], rule: "", speaker: segment.speaker,
 })));
+
+// The rule of `schemas.texts.joined`: Chinese and Japanese with their punctuation, and other scripts without spaces.
+const EAST = "\\u2e80-\\u30ff\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\uff00-\\uff9f\\u{20000}-\\u{3ffff}";
+const OTHER = "\\u0e00-\\u109f\\u1780-\\u17ff\\u19e0-\\u19ff\\ua9e0-\\ua9ff\\uaa60-\\uaa7f";
+const MARK = "[\\u3000-\\u3004\\u3007-\\u303f\\uff00-\\uff0f\\uff1a-\\uff20\\uff3b-\\uff40\\uff5b-\\uff65]";
+const ADJOINING = [
+  `.*${MARK} .*`, `.* ${MARK}.*`, // word, space, word
+  `.*[${EAST}${OTHER}]\\p{P}* \\p{P}*[${EAST}${OTHER}].*`, `.*[${EAST}]\\p{P}* \\p{P}*\\d.*`, `.*\\d\\p{P}* \\p{P}*[${EAST}].*`,
+].map((pattern) => new RegExp(`^${pattern}$`, "su"));
+
+/** What is written between two words: a space, but nothing in scripts without spaces. */
+export function separator(before, word) {
+  const both = `${before.slice(-20)} ${word.slice(0, 20)}`;
+  return ADJOINING.some((pattern) => pattern.test(both)) ? "" : " ";
+}
 
 /** When a word is spoken, in milliseconds; for one that was left out, when the word before it ends; null if unknown. */
 export function startOf(decisions, index) {
