@@ -24,6 +24,13 @@ def _whisper(name: str, settings: Settings) -> Recognizer:
     return Whisper(name, lambda: model_path(model, settings.whisper_dir, settings.cache))
 
 
+def _moonshine(name: str, settings: Settings) -> Recognizer:
+    from agents.asr.moonshine.recognizer import Moonshine
+    from agents.embedded.moonshine_weights import moonshine_path
+
+    return Moonshine(name, lambda: moonshine_path(settings.whisper_dir, settings.cache))
+
+
 def _scripted(name: str, settings: Settings) -> Recognizer:
     from agents.asr.scripted import Scripted
 
@@ -67,6 +74,7 @@ def _assemblyai(name: str, settings: Settings) -> Recognizer:
 #: By name of a recognizer, the function that opens it. A key that ends in `-` is a prefix of names.
 OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
     "whisper-": _whisper,
+    "moonshine-base.en": _moonshine,
     "scripted-": _scripted,
     "assemblyai": _assemblyai,
     "google": _google,
@@ -87,7 +95,7 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     if opener is None:
         raise SettingsError(
             f"{variable}: there is no recognizer {name!r}; "
-            "there are whisper-tiny.en, whisper-base, assemblyai, google and scripted-*"
+            "there are whisper-base, whisper-tiny.en, moonshine-base.en, assemblyai, google and scripted-*"
         )
     recognizer = opener(name, settings)
     if isinstance(recognizer, RemoteRecognizer):
@@ -133,6 +141,7 @@ def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer |
     recognizer = open_recognizer(settings.tiebreaker, for_clips, "CONCORD_TIEBREAKER")
     if isinstance(recognizer, RemoteRecognizer):
         raise SettingsError(
-            f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; name whisper-* or google"
+            f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; "
+            "name whisper-*, moonshine-base.en or google"
         )
     return recognizer
