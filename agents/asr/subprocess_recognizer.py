@@ -30,13 +30,15 @@ class SubprocessRecognizer:
         cpu_threads: int | None = None,
         stall_s: float = 600.0,
         start_s: float = 120.0,
+        reported_model: str | None = None,
     ) -> None:
         """`folder` returns the folder of the model. It is called in a thread, when the model is first needed.
 
         `cpu_threads` is half of the CPUs by default. The subprocess must start within `start_s` seconds, and is killed
-        after `stall_s` seconds without progress.
+        after `stall_s` seconds without progress. Hypotheses report the model by its name, or as `reported_model`.
         """
         self.name = name
+        self._reported_model = reported_model or name
         self._module, self._folder = module, folder
         self._threads = cpu_threads or max(1, _processors() // 2)
         self._stall_s, self._start_s = stall_s, start_s
@@ -80,7 +82,7 @@ class SubprocessRecognizer:
             tells_language=answer["tells_language"],
             duration_ms=answer["duration_ms"],
             confidence=round(sum(confidences) / len(confidences), 4) if confidences else None,
-            model=self.name,
+            model=self._reported_model,
             details=answer["details"],
         )
 

