@@ -47,8 +47,8 @@ class Model:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Both for memory: the arena keeps what the longest window needed (40 MB), and is no faster; weights in a second,
-        # packed form take 75 MB, for a tenth less time.
+        # Both for memory: the arena keeps what the longest window needed (40 MB) and is no faster; weights in a second
+        # form, packed, take 75 MB and save a tenth of the time.
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
         self._encoder, self._decoder = (
