@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import json
 import tempfile
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agents.asr.protocols import Request
-from agents.commands.demo import reference_text
+from agents.commands.demo_recordings import PEOPLE, RATE, noise, reference_text, telephone, write
 from agents.embedded.sample_call import sample_call
 from agents.embedded.voice import speak
 from agents.fleet.recognizers import open_recognizer
@@ -35,11 +34,9 @@ if TYPE_CHECKING:
 
 #: What was heard, one file a clip.
 KEPT = Path(__file__).parents[1] / "tests" / "data" / "default_pair"
-RECORDINGS = Path(__file__).parents[1] / "agents" / "commands" / "recordings"
 RECOGNIZERS = ("whisper-base", "moonshine-base.en", "whisper-tiny.en")
 #: The sets that are reconciled.
 SETS = (RECOGNIZERS[:2], (RECOGNIZERS[0], RECOGNIZERS[2]), RECOGNIZERS)
-RATE = 16_000
 
 #: A call with numbers, names and times, a line a turn, by two voices.
 VOICES = ("en-gb-x-rp", "en-us+f2")
@@ -57,21 +54,6 @@ Thursday would be better. Will the excess be the same as last year, a hundred po
 Yes, it has not changed. You will get an email within the hour. Is there anything else I can do for you?
 No, that is everything. Thank you very much, goodbye.
 """.strip().splitlines()
-
-
-def telephone(samples: np.ndarray) -> np.ndarray:
-    """What a telephone lets through: 300 to 3400 Hz."""
-    spectrum, hertz = np.fft.rfft(samples), np.fft.rfftfreq(len(samples), 1 / RATE)
-    spectrum[(hertz < 300) | (hertz > 3400)] = 0
-    return np.fft.irfft(spectrum, len(samples))
-
-
-def noise(samples: np.ndarray) -> np.ndarray:
-    """With pink noise 5 dB below the speech."""
-    spectrum = np.fft.rfft(np.random.default_rng(12).normal(size=len(samples)))
-    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1))
-    pink = np.fft.irfft(spectrum, len(samples))
-    return samples + pink * np.sqrt(np.mean(samples**2) / np.mean(pink**2)) * 10 ** (-5 / 20)
 
 
 CONDITIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -112,7 +94,7 @@ def _load(path: Path) -> Clip:
 
 def _recordings(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     """Name, reference and samples of each recording."""
-    for path in (*sorted(RECORDINGS.glob("*.flac")), sample_call(folder)):
+    for path in (*sorted(PEOPLE.glob("*.flac")), sample_call(folder)):
         reference = reference_text(path)
         assert reference, path
         yield path.stem, reference, np.concatenate(list(decode(path, RATE)))
@@ -158,14 +140,6 @@ def _cpu_s(pid: int) -> float:
 def _memory_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-
-
-def write(path: Path, samples: np.ndarray) -> Path:
-    """A WAV file with these samples; its path."""
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes())
-    return path
 
 
 def scores(clip: Clip) -> dict[str, Score]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import re
 import shutil
 import signal
 import sys
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from agents.commands import reach
+from agents.commands.demo_recordings import demo_recordings, reference_text
 from agents.commands.jobs import publish, transcript
 from agents.commands.jobs.progress import following
 from agents.commands.serve import servers
 from agents.embedded import moonshine_weights
-from agents.embedded.sample_call import sample_call
 from agents.fleet import build
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import local_model
@@ -52,9 +51,6 @@ JOIN_S = 60.0
 #: Suffixes of recordings in a folder; a file with any other suffix can be named.
 SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".opus", ".webm", ".aif", ".aiff", ".amr", ".aac")
 
-#: Two recordings of people reading; README.md there says who, and under which licence.
-PEOPLE = Path(__file__).with_name("recordings")
-
 #: Seconds for which documents of the transcripts are waited for, before what is stored is listed.
 ENRICHMENT_S = 10.0
 
@@ -64,7 +60,7 @@ RESULT = "reconciled"
 DESCRIPTION = """Starts a real Kafka, a real PostgreSQL and every stage of the fleet, transcribes recordings and prints
 each result: the transcript with its disputed words, who heard what, and where everything is stored.
 
-  concord demo                        people reading, and a short call that is synthesised with two voices
+  concord demo                        people reading, and a short synthetic call, through a telephone and in noise
   concord demo call.mp3               any container and codec, minutes or hours
   concord demo recordings/ --stay     all of a folder; then keeps running, with its console
 
@@ -89,7 +85,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     paths = recordings_in(arguments.audio)
     addressed = reach.addressed(settings)
     if not paths:
-        paths = [*recordings_in([PEOPLE]), await asyncio.to_thread(sample_call, settings.data / "audio")]
+        paths = await asyncio.to_thread(demo_recordings, settings.data / "audio")
     async with contextlib.AsyncExitStack() as stack:
         fleet = await stack.enter_async_context(_fleet(settings, addressed))
         results = await _transcribe(paths, fleet)
@@ -116,19 +112,6 @@ def recordings_in(arguments: Sequence[Path]) -> list[Path]:
     if problems:
         raise InvalidInput("\n  ".join(["nothing was started:", *problems]))
     return paths
-
-
-_LINE = re.compile(r"^\s*(?:[-*]\s+)?`(?P<name>[^`]+)`:\s+(?P<text>\S.*)$", re.MULTILINE)
-
-
-def reference_text(path: Path) -> str | None:
-    """The text that is spoken in a recording, from a text file or a README beside it; None if there is none."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return path.with_suffix(".txt").read_text()
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        lines = _LINE.finditer((path.parent / "README.md").read_text())
-        return next((line["text"].strip() for line in lines if line["name"] == path.name), None)
-    return None
 
 
 @dataclass(frozen=True, slots=True)

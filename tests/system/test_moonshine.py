@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 
 from agents.asr.protocols import Request
+from agents.commands.demo_recordings import PEOPLE, RATE, reference_text, write
 from agents.embedded.moonshine_weights import moonshine_path
-from bench.default_pair import CONDITIONS, RATE, RECORDINGS, write
+from bench.default_pair import CONDITIONS
 from schemas.errors import ProviderError
 from tests.conftest import need
 
@@ -46,17 +47,16 @@ def read(path):
 @pytest.mark.parametrize(("condition", "limit"), [("clean", 4), ("telephone", 8)])
 async def test_few_words_of_a_reader_are_wrong(moonshine, tmp_path, condition, limit):
     """Of 119; as measured, 2 and 4."""
-    from agents.commands.demo import reference_text
     from agents.text.score import score
 
-    source = RECORDINGS / "two-cities.flac"
+    source = PEOPLE / "two-cities.flac"
     path = write(tmp_path / "a.wav", CONDITIONS[condition](read(source)))
 
     assert score(reference_text(source), text(await heard(moonshine, path))).errors <= limit
 
 
 async def test_times_confidences_language_and_length_are_returned(moonshine):
-    found = await heard(moonshine, RECORDINGS / "sense-and-sensibility.flac")
+    found = await heard(moonshine, PEOPLE / "sense-and-sensibility.flac")
 
     assert (found.language, found.tells_language, found.model) == ("en", False, "moonshine-base.en")
     assert 0.7 < found.confidence <= 1
@@ -74,7 +74,7 @@ async def test_words_are_where_whisper_has_them(moonshine):
 
     whisper = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None))
     apart = []
-    for path in RECORDINGS.glob("*.flac"):
+    for path in PEOPLE.glob("*.flac"):
         one, two = await asyncio.gather(heard(moonshine, path), heard(whisper, path))
         starts = {}
         for word in two.words:
