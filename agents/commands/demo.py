@@ -60,7 +60,7 @@ RESULT = "reconciled"
 DESCRIPTION = """Starts a real Kafka, a real PostgreSQL and every stage of the fleet, transcribes recordings and prints
 each result: the transcript with its disputed words, who heard what, and where everything is stored.
 
-  concord demo                        people reading, and a short synthetic call, through a telephone and in noise
+  concord demo                        a synthetic call, and people reading, through a telephone and in noise
   concord demo call.mp3               any container and codec, minutes or hours
   concord demo recordings/ --stay     all of a folder; then keeps running, with its console
 

@@ -1,4 +1,4 @@
-"""The demo's recordings: people reading, and a synthetic call, as calls are recorded: through a telephone, or in noise.
+"""The demo's recordings: a synthetic call, and people reading, one through a telephone and one in noise.
 
 Undisturbed, the readers are understood by each recognizer alone: there is nothing to reconcile.
 """
@@ -55,7 +55,8 @@ def noise(samples: Sound) -> Sound:
     spectrum = np.fft.rfft(np.random.default_rng(12).normal(size=len(samples)))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1))
     pink = np.fft.irfft(spectrum, len(samples))
-    return samples + pink * np.sqrt(np.mean(samples**2) / np.mean(pink**2)) * 10 ** (-5 / 20)
+    loudness = float(np.sqrt(np.mean(samples**2) / np.mean(pink**2)) * 10 ** (-5 / 20))
+    return samples + pink * loudness
 
 
 def demo_recordings(folder: Path) -> list[Path]:
@@ -64,11 +65,7 @@ def demo_recordings(folder: Path) -> list[Path]:
     Blocks for a second. Raises ServerError when the package with the voices is missing.
     """
     call = sample_call(folder)
-    disturbed = (
-        (PEOPLE / "two-cities.flac", telephone),
-        (PEOPLE / "sense-and-sensibility.flac", noise),
-        (call, telephone),
-    )
+    disturbed = ((PEOPLE / "two-cities.flac", telephone), (PEOPLE / "sense-and-sensibility.flac", noise))
     return [call, *(_disturbed(source, folder, line) for source, line in disturbed)]
 
 
