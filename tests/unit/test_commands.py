@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 
 import jsonschema
 import numpy as np
+import orjson
 import pytest
 from aiohttp.test_utils import TestServer
 from aiokafka import errors as kafka_errors
@@ -38,12 +39,14 @@ from agents.text.score import Score, words
 from schemas import ids
 from schemas.envelope import Record, identity
 from schemas.errors import InvalidInput, SettingsError, Unavailable
-from schemas.events.job import JobReprocess, JobStatus, Persisted, StepState
+from schemas.events.audio import AudioUploaded
+from schemas.events.job import EnrichmentStatus, JobReprocess, JobStatus, Persisted, StepState
 from schemas.jobs.rows import Job
 from schemas.messages import dead_letter, message
 from schemas.printable import printable, printable_json
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.blobs.local import LocalStore
+from sinks.memory.database import MemoryDatabase
 from tests.conftest import need
 
 DATA = Path(__file__).parents[1] / "data"
@@ -1013,6 +1016,27 @@ def test_a_telephone_takes_the_low_and_high_and_noise_is_5_db_below():
     assert demo_recordings.telephone(low + middle) == pytest.approx(middle, abs=0.01)
     added = demo_recordings.noise(middle) - middle
     assert 10 * np.log10(np.mean(middle**2) / np.mean(added**2)) == pytest.approx(5, abs=0.1)
+
+
+async def test_documents_are_waited_for_before_what_is_stored_is_listed(monkeypatch):
+    database = MemoryDatabase()
+    recording = publish.Recording(Path("a.wav"), AudioUploaded(tenant_id="demo", audio_uri="x://a", filename="a"), "7")
+
+    def write(state):
+        made = {"document": EnrichmentStatus(state=state)}
+        row = Job(tenant_id="demo", job_id="7", filename="a", audio_uri="x://a", enrichment=made)
+        database._jobs[row.key] = orjson.dumps(dataclasses.asdict(row), default=lambda one: one.model_dump())
+
+    write("running")
+    waiting = asyncio.create_task(demo._until_enriched([recording], database))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    write("done")
+    await asyncio.wait_for(waiting, 5)
+
+    write("retrying")
+    monkeypatch.setattr(demo, "ENRICHMENT_S", 0.3)
+    await asyncio.wait_for(demo._until_enriched([recording], database), 5)
 
 
 # --- recognizers behind a key

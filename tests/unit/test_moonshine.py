@@ -62,7 +62,15 @@ def test_tokens_become_words_with_times_and_the_lowest_probability():
     found = list(words(heard, 10.0))
 
     assert [(text, probability) for text, _, _, probability in found] == [("Good", 0.9), ("morning.", 0.4)]
-    assert [time for word in found for time in word[1:3]] == pytest.approx([0, 2, 2, 8], abs=0.4)
+    assert [time for word in found for time in word[1:3]] == pytest.approx([0.8, 2, 2, 3.2], abs=0.4)
+
+
+def test_the_first_and_the_last_word_do_not_take_what_is_around_them():
+    heard = Heard([b" One", b" two"], [1.0] * 3, attention([(0, 500), (500, 900), (900, 1000)]), cut_off=False)
+
+    times = [time for word in words(heard, 10.0) for time in word[1:3]]
+
+    assert times == pytest.approx([3.8, 5, 5, 6.2], abs=0.1)
 
 
 def test_no_tokens_are_no_words():

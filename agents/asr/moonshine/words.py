@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 #: Frames of the median filter: Whisper's.
 _MEDIAN = 7
+#: Seconds of a window's first and last word at most: the path gives them all that is before and after them, such as a
+#: telephone's ringing.
+_OUTER_S = 1.2
 
 
 def words(heard: Heard, duration_s: float) -> Iterator[tuple[str, float, float, float]]:
@@ -32,9 +35,14 @@ def words(heard: Heard, duration_s: float) -> Iterator[tuple[str, float, float, 
     frame_s = duration_s / heard.attention.shape[2]
     for first, last in _spans(heard.pieces):
         text = b"".join(heard.pieces[first : last + 1]).decode(errors="replace").strip()
-        if text:
-            probability = min(heard.probabilities[first : last + 1])
-            yield text, starts[first] * frame_s, (ends[last] + 1) * frame_s, probability
+        if not text:
+            continue
+        start, end = starts[first] * frame_s, (ends[last] + 1) * frame_s
+        if first == 0:
+            start = max(start, end - _OUTER_S)
+        if last == len(heard.pieces) - 1:
+            end = min(end, start + _OUTER_S)
+        yield text, start, end, min(heard.probabilities[first : last + 1])
 
 
 def _spans(pieces: list[bytes]) -> Iterator[tuple[int, int]]:
