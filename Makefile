@@ -6,7 +6,7 @@ UV_VERSION := 0.13.8
 UV := .venv/.uv/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Jars and put-together model weights: shared by all work trees, fetched once.
+# Jars, put-together and converted models: shared by all work trees, fetched once.
 CONCORD_CACHE ?= $(HOME)/.cache/concord
 
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml uv.lock
 	@touch $@
 
 # By the environment, not by make: names with spaces, quotes and brackets stay one word.
-demo: install  ## the whole fleet on one recording: make demo AUDIO='my call.mp3' (without AUDIO it speaks one itself)
+demo: install  ## the whole fleet on one recording: make demo AUDIO='my call.mp3' (without AUDIO it brings some)
 	@$(BIN)/concord demo $${AUDIO:+"$$AUDIO"}
 
 up: install  ## the whole fleet on this machine, until Ctrl-C

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import re
 import shutil
 import signal
 import sys
@@ -17,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from agents.commands import reach
+from agents.commands.demo_recordings import demo_recordings, reference_text
 from agents.commands.jobs import publish, transcript
 from agents.commands.jobs.progress import following
 from agents.commands.serve import servers
-from agents.embedded.sample_call import sample_call
-from agents.embedded.weights import model_path
+from agents.embedded import moonshine_weights
 from agents.fleet import build
 from agents.fleet.fleet import Fleet
+from agents.fleet.recognizers import local_model
+from agents.fleet.settings import LOCAL_RECOGNIZERS
 from agents.stages import registry
 from agents.text.score import Score, pooled, score, words
 from schemas import blob_names
@@ -51,13 +52,16 @@ JOIN_S = 60.0
 #: Suffixes of recordings in a folder; a file with any other suffix can be named.
 SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".opus", ".webm", ".aif", ".aiff", ".amr", ".aac")
 
+#: Seconds for which documents of the transcripts are waited for, before what is stored is listed.
+ENRICHMENT_S = 10.0
+
 #: The name of the result among the recognizers'.
 RESULT = "reconciled"
 
-DESCRIPTION = """Starts a real Kafka, a real PostgreSQL and every stage of the fleet, transcribes a recording and prints
-the result: the transcript with its disputed words, each recognizer's reading of them, and where everything is stored.
+DESCRIPTION = """Starts a real Kafka, a real PostgreSQL and every stage of the fleet, transcribes recordings and prints
+each result: the transcript with its disputed words, who heard what, and where everything is stored.
 
-  concord demo                        a short call that is synthesised with two voices
+  concord demo                        a synthetic call, and people reading, through a telephone and in noise
   concord demo call.mp3               any container and codec, minutes or hours
   concord demo recordings/ --stay     all of a folder; then keeps running, with its console
 
@@ -82,13 +86,13 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     paths = recordings_in(arguments.audio)
     addressed = reach.addressed(settings)
     if not paths:
-        paths = [await asyncio.to_thread(sample_call, settings.data / "audio")]
+        paths = await asyncio.to_thread(demo_recordings, settings.data / "audio")
     async with contextlib.AsyncExitStack() as stack:
         fleet = await stack.enter_async_context(_fleet(settings, addressed))
         results = await _transcribe(paths, fleet)
         scores = [await _show(recording, status, fleet) for recording, status in results]
         if len(scores) > 1:
-            print(_pooled_rates([by_name for by_name in scores if by_name]))
+            print(pooled_rates([by_name for by_name in scores if by_name]))
         print(f"\nConsole: {fleet.console}")
         if arguments.stay:
             await _stay()
@@ -109,19 +113,6 @@ def recordings_in(arguments: Sequence[Path]) -> list[Path]:
     if problems:
         raise InvalidInput("\n  ".join(["nothing was started:", *problems]))
     return paths
-
-
-_LINE = re.compile(r"^\s*(?:[-*]\s+)?`(?P<name>[^`]+)`:\s+(?P<text>\S.*)$", re.MULTILINE)
-
-
-def reference_text(path: Path) -> str | None:
-    """The text that is spoken in a recording, from a text file or a README beside it; None if there is none."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return path.with_suffix(".txt").read_text()
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        lines = _LINE.finditer((path.parent / "README.md").read_text())
-        return next((line["text"].strip() for line in lines if line["name"] == path.name), None)
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +139,10 @@ async def _fleet(settings: Settings, addressed: Settings) -> AsyncIterator[Runni
             yield RunningFleet(addressed, database, store, reach.console(addressed))
         return
     for name in settings.opened:
-        if name.startswith("whisper-"):
-            model = name.removeprefix("whisper-")
-            await asyncio.to_thread(model_path, model, settings.whisper_dir, settings.cache)
+        if (local := local_model(name, settings)) is not None:
+            await asyncio.to_thread(local[1])
+    if settings.opened[:2] == LOCAL_RECOGNIZERS and not moonshine_weights.supported():
+        print("There is no Moonshine model for this platform: whisper-tiny.en is the second recognizer")
     # Servers without a fleet (`concord servers`) are used; addresses that an earlier start has left are ignored.
     base = addressed if addressed != settings and await _answers(addressed) else settings
     began = time.monotonic()
@@ -215,7 +207,18 @@ async def _transcribe(paths: Sequence[Path], fleet: RunningFleet) -> list[tuple[
         await publish.publish(recordings, where, fleet.store)
         statuses = follower.until_ended([recording.key for recording in recordings])
         newest = await _unless_fleet_fails(publish.watch(recordings, statuses), fleet.own)
+    await _until_enriched(recordings, fleet.database)
     return [(recording, newest[recording.key]) for recording in recordings]
+
+
+async def _until_enriched(recordings: Sequence[Recording], database: Postgres) -> None:
+    """Wait for what is made of the transcripts after their runs have completed, for `ENRICHMENT_S` at most."""
+    deadline = time.monotonic() + ENRICHMENT_S
+    for recording in recordings:
+        while (job := await database.job(*recording.key)) is not None and time.monotonic() < deadline:
+            if all(one.state in {"done", "failed"} for one in job.enrichment.values()):
+                break
+            await asyncio.sleep(0.2)
 
 
 async def _unless_fleet_fails(watching: Any, fleet: Fleet | None) -> dict[Key, JobStatus]:
@@ -291,13 +294,25 @@ def rates(scores: dict[str, Score]) -> str:
     return "\n".join(rows)
 
 
-def _pooled_rates(scores: Sequence[dict[str, Score]]) -> str:
-    """Rates pooled over these recordings, of the recognizers that have transcribed all of them."""
+def pooled_rates(scores: Sequence[dict[str, Score]]) -> str:
+    """Rates pooled over these recordings, of the recognizers that have transcribed all of them, and what reconciling
+    them gains.
+    """
     if not scores:
         return ""
     names = [name for name in scores[0] if all(name in by_name for by_name in scores)]
     totals = {name: pooled([by_name[name] for by_name in scores]) for name in names}
-    return f"\n{'=' * 8} {len(scores)} recordings together\n\n{rates(totals)}"
+    return f"\n{'=' * 8} {len(scores)} recordings together\n\n{rates(totals)}\n{_gain(totals)}"
+
+
+def _gain(totals: dict[str, Score]) -> str:
+    """What reconciling gains or loses, beside the recognizer that is the best of them over all recordings."""
+    others = {name: total for name, total in totals.items() if name != RESULT}
+    if RESULT not in totals or len(others) < 2:
+        return ""
+    best = min(others, key=lambda name: others[name].errors)
+    saved = others[best].errors - totals[RESULT].errors
+    return f"Reconciled: {abs(saved)} {'fewer' if saved >= 0 else 'more'} errors than {best} alone."
 
 
 async def _stay() -> None:

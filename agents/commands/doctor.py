@@ -19,9 +19,8 @@ from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
 from agents.commands import reach
 from agents.commands.checks import apps, kafka, postgres
 from agents.commands.checks.finding import CONNECT_S, Finding
-from agents.embedded.weights import model_path
 from agents.fleet.environment import variables
-from agents.fleet.recognizers import open_adjudicator, open_recognizer, open_tiebreaker
+from agents.fleet.recognizers import local_model, open_adjudicator, open_recognizer, open_tiebreaker
 from agents.fleet.settings import Settings
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 from schemas.printable import LINE, printable
@@ -183,7 +182,7 @@ def _needed(module: str, settings: Settings) -> bool:
         case "PostgreSQL":
             return settings.database_url is None
         case "the recognizers":
-            return any(name.startswith("whisper-") for name in settings.opened)
+            return any(local_model(name, settings) is not None for name in settings.opened)
         case _:
             return False
 
@@ -199,8 +198,8 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
             open_tiebreaker(settings)  # raises for one that cannot transcribe parts of a recording
         if name == "google":
             return await _google(name, settings, quick=quick)
-        if name.startswith("whisper-"):
-            return await _whisper(name, settings, quick=quick)
+        if (local := local_model(name, settings)) is not None:
+            return await _local_model(name, *local, quick=quick)
         return await _remote(subject, open_recognizer(name, settings))
     except RateLimited as exc:
         return Finding(subject, "warn", str(exc), "it answers: try again later, or ask the provider for a higher limit")
@@ -216,13 +215,18 @@ def _variables(variables: dict[str, str], name: str) -> str:
     return f": {variables[name]}" if name in variables else ""
 
 
-async def _whisper(name: str, settings: Settings, *, quick: bool) -> Finding:
-    subject, model = f"recognizer {name}", name.removeprefix("whisper-")
-    folder = await asyncio.to_thread(model_path, model, settings.whisper_dir, settings.cache)
-    if quick:
-        return Finding(subject, "ok", f"weights in {folder}")
-    digest, size = await asyncio.to_thread(_digest, folder / "model.bin")
-    return Finding(subject, "ok", f"weights in {folder} ({size / 1e6:.0f} MB, sha256 {digest[:12]}...)")
+async def _local_model(name: str, model: str, find: Callable[[], Path], *, quick: bool) -> Finding:
+    subject = f"recognizer {name}"
+    folder = await asyncio.to_thread(find)
+    result = f"weights in {folder}"
+    if not quick:
+        weights = max((file for file in folder.iterdir() if file.is_file()), key=lambda file: file.stat().st_size)
+        digest, size = await asyncio.to_thread(_digest, weights)
+        result += f" ({size / 1e6:.0f} MB, sha256 {digest[:12]}...)"
+    if model != name:
+        result = f"there is no model of it for this platform: {model} runs in its place ({result})"
+        return Finding(subject, "warn", result, f"name {model} in CONCORD_RECOGNIZERS, so that transcripts do, too")
+    return Finding(subject, "ok", result)
 
 
 async def _google(name: str, settings: Settings, *, quick: bool) -> Finding:

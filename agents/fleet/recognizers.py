@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import cast
 
 from agents.asr.protocols import (
     ANY,
@@ -13,18 +17,39 @@ from agents.asr.protocols import (
     RemoteRecognizer,
     languages_of_model,
 )
+from agents.embedded import moonshine_weights, weights
 from agents.fleet.settings import Settings
 from agents.llm.protocols import Adjudicator
 from schemas.errors import SettingsError
 from web.auth.provider_token import HEADER, token_of
 
+log = logging.getLogger(__name__)
 
-def _whisper(name: str, settings: Settings) -> Recognizer:
+#: What runs as Moonshine where there is no model for the platform.
+SUBSTITUTE = "whisper-tiny.en"
+
+
+def local_model(name: str, settings: Settings) -> tuple[str, Callable[[], Path]] | None:
+    """The model that runs as this recognizer on this machine, and what finds its folder (making it, the first time;
+    raises ServerError); None for recognizers elsewhere.
+    """
+    if name == moonshine_weights.NAME:
+        if moonshine_weights.available(settings.whisper_dir, settings.cache):
+            return name, partial(moonshine_weights.moonshine_path, settings.whisper_dir, settings.cache)
+        name = SUBSTITUTE
+    if not name.startswith("whisper-"):
+        return None
+    return name, partial(weights.model_path, name.removeprefix("whisper-"), settings.whisper_dir, settings.cache)
+
+
+def _local(name: str, settings: Settings) -> Recognizer:
+    from agents.asr.moonshine.recognizer import Moonshine
     from agents.asr.whisper import Whisper
-    from agents.embedded.weights import model_path
 
-    model = name.removeprefix("whisper-")
-    return Whisper(name, lambda: model_path(model, settings.whisper_dir, settings.cache))
+    model, folder = cast("tuple[str, Callable[[], Path]]", local_model(name, settings))
+    if model != name:
+        log.warning("there is no model of %s for this platform: %s runs in its place", name, model)
+    return (Moonshine if model == moonshine_weights.NAME else Whisper)(name, folder, reported_model=model)
 
 
 def _scripted(name: str, settings: Settings) -> Recognizer:
@@ -69,7 +94,8 @@ def _assemblyai(name: str, settings: Settings) -> Recognizer:
 
 #: By name of a recognizer, the function that opens it. A key that ends in `-` is a prefix of names.
 OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
-    "whisper-": _whisper,
+    "whisper-": _local,
+    "moonshine-base.en": _local,
     "scripted-": _scripted,
     "assemblyai": _assemblyai,
     "google": _google,
@@ -90,7 +116,7 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     if opener is None:
         raise SettingsError(
             f"{variable}: there is no recognizer {name!r}; "
-            "there are whisper-tiny.en, whisper-base, assemblyai, google and scripted-*"
+            "there are whisper-base, whisper-tiny.en, moonshine-base.en, assemblyai, google and scripted-*"
         )
     recognizer = opener(name, settings)
     if isinstance(recognizer, RemoteRecognizer):
@@ -145,6 +171,7 @@ def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer |
     recognizer = open_recognizer(settings.tiebreaker, for_clips, "CONCORD_TIEBREAKER")
     if isinstance(recognizer, RemoteRecognizer):
         raise SettingsError(
-            f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; name whisper-* or google"
+            f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; "
+            "name whisper-*, moonshine-base.en or google"
         )
     return recognizer

@@ -18,12 +18,13 @@ from pydantic import (
     model_validator,
 )
 
+from agents.embedded import moonshine_weights
 from agents.media.source.audio_url import AllowedHosts
 from agents.text.spelling import Spelling
 from schemas.ids import Name
 
-#: Recognizers that need no key.
-LOCAL_RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
+#: Recognizers that need no key: of two families, where there is a model of the second for this platform.
+LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.supported() else "whisper-tiny.en")
 
 
 #: `recognizer:unit=amount` or `recognizer:unit=amount/per`.
@@ -93,7 +94,7 @@ class Settings(BaseModel):
     tiebreaker: Name | None = Field(
         None,
         alias="CONCORD_TIEBREAKER",
-        description="whisper-* or google: transcribes again where the others disagree; must not be one of them",
+        description="whisper-*, moonshine-* or google: transcribes again where the others disagree; not one of them",
     )
     tiebreaker_s: float = Field(
         120.0,
@@ -103,7 +104,7 @@ class Settings(BaseModel):
         description="seconds of a recording that the tiebreaker may transcribe, at most",
     )
     whisper_dir: Path | None = Field(
-        None, alias="WHISPER_MODEL_DIR", description="folder with one folder per Whisper model"
+        None, alias="WHISPER_MODEL_DIR", description="folder with one folder per local model"
     )
     google_endpoint: str | None = Field(
         None,

@@ -68,7 +68,19 @@ async def whisper():
     await recognizer.close()
 
 
-LOCAL = {"word-per-second": word_per_second, "whisper-tiny.en": whisper}
+@contextlib.asynccontextmanager
+async def moonshine():
+    """Moonshine Base, converted by `make install`."""
+    need("faster_whisper", "moonshine_cpp", "onnx", "espeakng_loader")
+    from agents.asr.moonshine.recognizer import Moonshine
+    from agents.embedded.moonshine_weights import moonshine_path
+
+    recognizer = Moonshine("moonshine-base.en", lambda: moonshine_path(None))
+    yield recognizer
+    await recognizer.close()
+
+
+LOCAL = {"word-per-second": word_per_second, "whisper-tiny.en": whisper, "moonshine-base.en": moonshine}
 
 
 @pytest_asyncio.fixture(params=LOCAL, scope="module", loop_scope="module")

@@ -18,12 +18,14 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import jsonschema
+import numpy as np
+import orjson
 import pytest
 from aiohttp.test_utils import TestServer
 from aiokafka import errors as kafka_errors
 
 from agents.__main__ import COMMANDS, OneLine
-from agents.commands import demo, doctor, reconcile, schema
+from agents.commands import demo, demo_recordings, doctor, reconcile, schema
 from agents.commands.checks import kafka
 from agents.commands.checks.finding import Finding
 from agents.commands.jobs import progress, publish, transcript
@@ -33,16 +35,19 @@ from agents.fleet import recognizers
 from agents.runtime.kafka import client as clients
 from agents.stages import registry
 from agents.text.reconcile import reconcile as reconciled
-from agents.text.score import Score
+from agents.text.score import Score, words
 from schemas import ids
 from schemas.envelope import Record, identity
 from schemas.errors import InvalidInput, SettingsError, Unavailable
-from schemas.events.job import JobReprocess, JobStatus, Persisted, StepState
+from schemas.events.audio import AudioUploaded
+from schemas.events.job import EnrichmentStatus, JobReprocess, JobStatus, Persisted, StepState
 from schemas.jobs.rows import Job
 from schemas.messages import dead_letter, message
 from schemas.printable import printable, printable_json
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.blobs.local import LocalStore
+from sinks.memory.database import MemoryDatabase
+from tests.conftest import need
 
 DATA = Path(__file__).parents[1] / "data"
 NOW = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
@@ -946,11 +951,11 @@ def test_what_was_said_is_found_in_a_text_or_a_readme_beside_the_recording(tmp_p
     (tmp_path / "README.md").write_text("\n".join(lines))
     (tmp_path / "e.txt").write_text("from a text\n")
 
-    assert demo.reference_text(tmp_path / "a.wav") == "he was not"
-    assert demo.reference_text(tmp_path / "d.wav") == "plain"
-    assert demo.reference_text(tmp_path / "e.wav") == "from a text\n"
-    assert demo.reference_text(tmp_path / "b.wav") is None
-    assert demo.reference_text(tmp_path / "c.wav") is None
+    assert demo_recordings.reference_text(tmp_path / "a.wav") == "he was not"
+    assert demo_recordings.reference_text(tmp_path / "d.wav") == "plain"
+    assert demo_recordings.reference_text(tmp_path / "e.wav") == "from a text\n"
+    assert demo_recordings.reference_text(tmp_path / "b.wav") is None
+    assert demo_recordings.reference_text(tmp_path / "c.wav") is None
 
 
 def test_a_folder_stands_for_the_recordings_in_it(tmp_path):
@@ -974,10 +979,64 @@ def test_rates_say_what_kind_of_errors_there_were():
 
 
 def test_rates_of_several_recordings_are_pooled():
-    said = demo._pooled_rates([{"one": Score(1, 0, 0, 10)}, {"one": Score(0, 0, 0, 90)}])
+    said = demo.pooled_rates([{"one": Score(1, 0, 0, 10)}, {"one": Score(0, 0, 0, 90)}])
 
     assert "2 recordings together" in said
     assert "1.00%" in said
+
+
+def test_what_reconciling_gains_is_said_beside_the_best_alone():
+    one, two = Score(5, 0, 0, 100), Score(3, 0, 0, 100)
+
+    assert "1 fewer errors than two alone" in demo.pooled_rates(
+        [{"one": one, "two": two, "reconciled": Score(2, 0, 0, 100)}]
+    )
+    assert "2 more errors than two alone" in demo.pooled_rates(
+        [{"one": one, "two": two, "reconciled": Score(5, 0, 0, 100)}]
+    )
+    assert "alone" not in demo.pooled_rates([{"one": one, "reconciled": one}])
+
+
+def test_the_demos_recordings_are_people_and_a_call_with_what_they_say(tmp_path):
+    need("espeakng_loader")
+
+    paths = demo_recordings.demo_recordings(tmp_path)
+
+    names = ["two-voices.wav", "two-cities-telephone.wav", "sense-and-sensibility-noise.wav"]
+    assert [path.name for path in paths] == names
+    texts = [demo_recordings.reference_text(path) for path in paths]
+    assert [len(words(text)) for text in texts] == [87, 119, 70]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_telephone_takes_the_low_and_high_and_noise_is_5_db_below():
+    at = np.arange(16_000) / 16_000
+    low, middle = np.sin(2 * np.pi * 100 * at), np.sin(2 * np.pi * 1000 * at)
+
+    assert demo_recordings.telephone(low + middle) == pytest.approx(middle, abs=0.01)
+    added = demo_recordings.noise(middle) - middle
+    assert 10 * np.log10(np.mean(middle**2) / np.mean(added**2)) == pytest.approx(5, abs=0.1)
+
+
+async def test_documents_are_waited_for_before_what_is_stored_is_listed(monkeypatch):
+    database = MemoryDatabase()
+    recording = publish.Recording(Path("a.wav"), AudioUploaded(tenant_id="demo", audio_uri="x://a", filename="a"), "7")
+
+    def write(state):
+        made = {"document": EnrichmentStatus(state=state)}
+        row = Job(tenant_id="demo", job_id="7", filename="a", audio_uri="x://a", enrichment=made)
+        database._jobs[row.key] = orjson.dumps(dataclasses.asdict(row), default=lambda one: one.model_dump())
+
+    write("running")
+    waiting = asyncio.create_task(demo._until_enriched([recording], database))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    write("done")
+    await asyncio.wait_for(waiting, 5)
+
+    write("retrying")
+    monkeypatch.setattr(demo, "ENRICHMENT_S", 0.3)
+    await asyncio.wait_for(demo._until_enriched([recording], database), 5)
 
 
 # --- recognizers behind a key

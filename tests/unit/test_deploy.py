@@ -23,7 +23,7 @@ from agents.stages import registry
 
 ROOT = Path(__file__).parents[2]
 BASE, OVERLAY = ROOT / "k8s/base", ROOT / "k8s/overlays/example"
-RECOGNIZERS = ("whisper-tiny.en", "whisper-base")
+RECOGNIZERS = ("whisper-base", "moonshine-base.en")
 
 STAGES = registry.stages(RECOGNIZERS, Settings.model_fields["enrichments"].default)
 

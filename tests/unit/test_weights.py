@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from agents.embedded import weights
-from agents.embedded.weights import WeightFile, model_path
+from agents.embedded.weights import model_path
+from agents.embedded.wheel_files import WheelFile, missing
 from schemas.errors import ServerError
 
 
@@ -21,7 +22,7 @@ def carrier(tmp_path, monkeypatch):
     (package / "part1").write_bytes(b"one ")
     (package / "part2").write_bytes(b"two")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    files = (WeightFile("model.bin", hashlib.sha256(b"one two").hexdigest(), _parts("part1", "part2")),)
+    files = (WheelFile("model.bin", hashlib.sha256(b"one two").hexdigest(), _parts("part1", "part2")),)
     monkeypatch.setitem(weights.MODELS, "little", files)
     yield package
     sys.modules.pop("some_carrier", None)
@@ -71,7 +72,7 @@ def test_an_operators_folder_without_the_model_falls_back_to_the_wheels(carrier,
 
 
 def test_without_any_weights_the_error_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setitem(weights.MODELS, "gone", (WeightFile("model.bin", "0", (("no_such_carrier", "x"),)),))
+    monkeypatch.setitem(weights.MODELS, "gone", (WheelFile("model.bin", "0", (("no_such_carrier", "x"),)),))
 
     with pytest.raises(ServerError, match=r"no-such-carrier.*make install.*WHISPER_MODEL_DIR"):
         model_path("gone", None, tmp_path / "cache")
@@ -81,7 +82,7 @@ def test_without_any_weights_the_error_says_what_to_do(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(weights.MODELS))
 def test_the_locked_wheels_carry_the_expected_weights(name, tmp_path):
-    if weights._missing(weights.MODELS[name]):
+    if missing(weights.MODELS[name]):
         pytest.skip("needs the extra `local`: run `make install`")
 
     folder = model_path(name, None, tmp_path / "cache")

@@ -1,0 +1,1 @@
+"""Moonshine, a recognizer of English in a subprocess."""
