@@ -5,22 +5,31 @@ on.
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from random import Random
 
 import numpy as np
 
 from agents.text.alignment.align import matches
 from agents.text.alignment.network import Network, build, spoken
-from agents.text.loops import without_loops
+from agents.text.defects import without_defects
 from agents.text.score import words
 from schemas.words import Hypothesis, Word
 
 #: Where the corpora lie when this work tree has its shared folder beside it.
 CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
+
+#: By corpus and number of recognizers, how many sets of them are drawn for each call. Calls of `earnings21` are seven
+#: times longer.
+SETS = {
+    "earnings21": {1: 1, 2: 9, 3: 4, 5: 1},
+    "primock57": {1: 4, 2: 60, 3: 24, 4: 8, 5: 8},
+}
+SEED = 7
 
 #: What `truth` says where nothing was said, and where something was said that nobody heard.
 NOTHING, UNHEARD = -1, -2
@@ -64,19 +73,24 @@ def load_call(path: Path) -> Call:
     return Call(data["id"], data["corpus"], data["reference"], heard)
 
 
-def samples(calls: list[Call], sizes: tuple[int, ...] = (1, 2, 3), without: str | None = None) -> list[Sample]:
-    """Every set of recognizers of every call."""
-    return [
-        sample(number, call, names)
-        for number, call in enumerate(calls)
-        for size in sizes
-        for names in itertools.combinations(call.hypotheses, size)
-        if without not in names
-    ]
+def drawn(calls: list[Call], numbers: Iterable[int], without: Collection[str] = (), share: float = 1.0) -> list[Sample]:
+    """Random sets of the recognizers of some calls (their numbers), good with bad, the same each time. `share` draws
+    fewer of them.
+    """
+    found = []
+    for number in sorted(numbers):
+        call = calls[number]
+        names = sorted(call.hypotheses.keys() - set(without))
+        random = Random(f"{SEED}/{call.id}")
+        for size, count in SETS[call.corpus].items():
+            several = range(round(count * share) if size <= len(names) else 0)
+            sets = {tuple(sorted(random.sample(names, size))) for _ in several}
+            found += [sample(number, call, chosen) for chosen in sorted(sets)]
+    return found
 
 
 def sample(number: int, call: Call, names: tuple[str, ...]) -> Sample:
-    kept, _ = without_loops([call.hypotheses[name] for name in names])
+    kept, _ = without_defects([call.hypotheses[name] for name in names])
     network = build(kept)
     return Sample(number, names, network, truth(network, call.said))
 

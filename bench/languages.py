@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.asr import whisper
+from agents.asr.speech_windows import Window, windows
 from agents.embedded.voice import speak
 from agents.embedded.weights import model_path
 from agents.media.decoding.chunks import Chunk
@@ -75,7 +76,7 @@ CONDITIONS = {"clean": lambda samples: samples, "telephone": telephone, "noise":
 def as_concord(model: Any, samples: Samples, language: str) -> Words:
     """The words of the recognizer `whisper-base`, with the language asked for."""
     words: Words = []
-    for window in whisper.windows(Chunk(0, samples)):
+    for window in windows(Chunk(0, samples)):
         segments, _ = model.transcribe(window.samples, language=language, **whisper.OPTIONS)
         words += whisper.words_of(segments, window, spaced=language not in whisper.UNSPACED)
     return words
@@ -87,7 +88,7 @@ def greedily(model: Any, samples: Samples, language: str) -> Words:
     slow = np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
     options = {**whisper.OPTIONS, "beam_size": 1}
     segments, _ = model.transcribe(slow, language=language, **options)
-    whole = whisper.Window(slow, ((0, 0),), len(slow) * 1000 // RATE)
+    whole = Window(slow, ((0, 0),), len(slow) * 1000 // RATE)
     words = whisper.words_of(segments, whole, spaced=language not in whisper.UNSPACED)
     return [[text, round(start / SLOWER), round(end / SLOWER), p] for text, start, end, p in words]
 

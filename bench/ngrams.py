@@ -1,5 +1,5 @@
-"""Makes the reconciler's models of words in a row: of general English from the one that pocketsphinx brings (CMU Sphinx,
-BSD licence), and of a corpus by absolute discounting (Ney, Essen and Kneser 1994).
+"""Makes the reconciler's models of words in a row: of general English from the one in pocketsphinx (CMU Sphinx, BSD
+licence), and of a corpus by absolute discounting (Ney, Essen and Kneser 1994).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _plain(words, one, back, pairs, two, two_back, triples, three) -> tuple:
 
 
 def _read() -> tuple:
-    """pocketsphinx' model of US English: words; log10 of probability and backoff by word; pairs of words, last word
+    """Pocketsphinx' model of US English: words; log10 of probability and backoff by word; pairs of words, last word
     last, with both; triples with their probability. The format is that of sphinxbase's lm_trie.c: tries from the last
     word backwards, in bit arrays, with quantised values.
     """

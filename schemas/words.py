@@ -129,6 +129,8 @@ class Quality:
     expected_word_errors: float
     #: By recognizer: confidence, words, coverage (its share of the decided words), agreement with the result.
     recognizers: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    #: Share of the disputes of several words whose result is that of no single recognizer; None without such disputes.
+    mixed_disputes: float | None = None
     #: Intervals of over 5 s in which only one recognizer has words: (start_ms, end_ms, provider).
     gaps: tuple[tuple[int, int, str], ...] = ()
 

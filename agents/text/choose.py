@@ -21,20 +21,22 @@ if TYPE_CHECKING:
     from agents.text.spelling import Spelling
     from schemas.words import Hypothesis
 
+    Flags = NDArray[np.bool_]
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
 
 def choose(
-    network: Network, chance: Floats, spelling: Spelling = "recognizer"
+    network: Network, chance: Floats, preferred: Flags, spelling: Spelling = "recognizer"
 ) -> tuple[tuple[Decision, ...], Ints, list[int]]:
     """The decisions in order; per slot, the column with the chosen reading; per segment, the index after its decisions.
 
-    `chance` (slots, columns) is the probability that the reading of a column in a slot is right. Words are never cut:
+    `chance` (slots, columns) is the probability that the reading of a column in a slot is right; a `preferred` reading is
+    chosen whatever its probability. Words are never cut:
     if recognizers have different word boundaries, one of them is chosen for the whole segment. `spelling` says how
     numbers are written on which recognizers agree.
     """
-    writer = _Writer(network, chance, spelling)
+    writer = _Writer(network, chance, preferred, spelling)
     segment = network.segment
     first = np.flatnonzero(np.diff(segment, prepend=-1))
     size = np.diff(first, append=len(segment))
@@ -71,7 +73,7 @@ _SPEAKER = attrgetter("speaker", "channel")
 class _Writer:
     """Makes the decisions. Holds the network as plain lists, on which a loop over words is faster than on arrays."""
 
-    def __init__(self, network: Network, chance: Floats, spelling: Spelling) -> None:
+    def __init__(self, network: Network, chance: Floats, preferred: Flags, spelling: Spelling) -> None:
         self.network = network
         columns = network.columns
         self.decisions: list[Decision] = []
@@ -87,6 +89,7 @@ class _Writer:
         self.grid: list[list[int]] = network.grid.tolist()
         self.key: list[list[int]] = network.key.tolist()
         self.chance: list[list[float]] = np.round(chance, 4).tolist()
+        self.preferred: list[list[bool]] = preferred.tolist()
         self.rule = "single" if len(columns) == 1 else "unanimous"
         #: Whether any recognizer reports confidences.
         self.graded = any(value is not None for column in columns for value in map(_CONFIDENCE, column.words))
@@ -108,7 +111,7 @@ class _Writer:
         groups: dict[int, list[int]] = {}
         for k in self._order(slot):
             groups.setdefault(self.key[slot][k], []).append(k)
-        ranked = sorted(groups.values(), key=lambda group: -chance[group[0]])
+        ranked = sorted(groups.values(), key=lambda group: (not self.preferred[slot][group[0]], -chance[group[0]]))
         readings = []
         for group in ranked:
             cells = [self.words[k][self.first[k][at[k]]] for k in group if at[k] >= 0]
@@ -159,7 +162,12 @@ class _Writer:
             if len(group) > 1:
                 words = {k: 0 if k == writer else len(self._span_words(k, slots)) for k in group}
                 group.sort(key=lambda k: (-round(chance[k], 4), words[k]))
-        return sorted(groups.values(), key=lambda group: -sum(self._span_chance(group, s) for s in slots))
+        return sorted(groups.values(), key=lambda group: self._span_rank(group, slots))
+
+    def _span_rank(self, group: Sequence[int], slots: range) -> tuple[bool, float]:
+        """What groups are sorted by: preferred ones first, then by probability."""
+        preferred = any(all(self.preferred[s][k] for s in slots) for k in group)
+        return not preferred, -sum(self._span_chance(group, s) for s in slots)
 
     def _span_chance(self, group: Sequence[int], slot: int) -> float:
         """The probability that one of the readings of a group in a slot is right."""

@@ -10,7 +10,8 @@ import numpy as np
 from agents.text.alignment.network import build, language
 from agents.text.calibration.calibrate import Calibration, probabilities, shipped
 from agents.text.choose import choose
-from agents.text.loops import without_loops
+from agents.text.defects import without_defects
+from agents.text.phrases import mixed, preferred
 from agents.text.spoken_language import of_one_language
 from schemas.words import Quality, Reconciliation
 
@@ -35,6 +36,8 @@ class Compared:
     network: Network
     #: Per segment of the network, the index after its last decision.
     ends: list[int]
+    #: Per slot of the network, the column whose reading was chosen.
+    chosen: NDArray[np.int64]
     #: How numbers are written on which recognizers agree.
     spelling: Spelling = "recognizer"
 
@@ -63,10 +66,11 @@ def compare(
         raise ValueError("nothing to reconcile: no hypothesis was given")
     calibration = calibration or shipped()
     kept, notes = of_one_language(hypotheses, calibration.knowledge.frequency)
-    kept, loop_notes = without_loops(kept)
-    notes += loop_notes
+    kept, defects = without_defects(kept)
+    notes += defects
     network = build(kept)
-    decisions, chosen, ends = choose(network, probabilities(network, calibration), spelling)
+    chance = probabilities(network, calibration)
+    decisions, chosen, ends = choose(network, chance, preferred(network, chance), spelling)
     decided = Reconciliation(
         decisions=decisions,
         method="single" if len(kept) == 1 else "calibrated",
@@ -75,7 +79,7 @@ def compare(
         language=language(kept),
         notes=tuple(notes),
     )
-    return Compared(decided, network, ends, spelling)
+    return Compared(decided, network, ends, chosen, spelling)
 
 
 def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np.int64]) -> Quality:
@@ -88,8 +92,14 @@ def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np
         disputed_spans_per_1000_words=round(1000 * disputed / max(len(probabilities), 1), 2),
         expected_word_errors=round(sum(1 - decision.chosen.probability for decision in decisions), 2),
         recognizers=_recognizers(network, chosen),
+        mixed_disputes=_mixed(network, chosen),
         gaps=_gaps(network),
     )
+
+
+def _mixed(network: Network, chosen: NDArray[np.int64]) -> float | None:
+    disputes, mixes = mixed(network, chosen)
+    return round(mixes / disputes, 4) if disputes else None
 
 
 def _recognizers(network: Network, chosen: NDArray[np.int64]) -> dict[str, dict[str, float | None]]:

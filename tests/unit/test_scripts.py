@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agents.asr.whisper import Window, words_of
+from agents.asr.speech_windows import Window
+from agents.asr.whisper import words_of
 from agents.commands.jobs.transcript import page, plain
 from agents.text.reconcile import reconcile
 from agents.text.segments import segments

@@ -117,10 +117,12 @@ def _windows(network: Network) -> Iterator[tuple[int, int]]:
     near = np.zeros(len(key) + 1, dtype=np.int64)
     for first, end in _runs((key != key[:, :1]).any(axis=1)):
         begin, stop = max(0, first - CONTEXT), min(len(key), end + CONTEXT)
-        divided = gap[first:end].any() and (key[first:end] >= 0).any(axis=0).sum() > 1
-        if divided or varied[begin:stop].any():
-            near[begin] += 1
-            near[stop] -= 1
+        if not varied[begin:stop].any():
+            begin, stop = first, end  # compounds differ within the dispute
+            if not gap[first:end].any() or (key[first:end] >= 0).any(axis=0).sum() < 2:
+                continue
+        near[begin] += 1
+        near[stop] -= 1
     for first, end in _runs(np.cumsum(near)[:-1] > 0):
         for part in range(first, end, LONGEST):
             yield part, min(end, part + LONGEST)
@@ -143,8 +145,12 @@ def _units(network: Network, k: int, first: int, end: int, language: str | None)
     units: list[_Unit] = []
     pending: list[str] = []
     opened = 0
-    for part in parts(texts, language):
-        low, high = np.searchsorted(starts, [word + part.first, word + part.end]).tolist()
+    divided = parts(texts, language)
+    lows, highs = (
+        np.searchsorted(starts, [word + border for border in borders]).tolist()
+        for borders in ([part.first for part in divided], [part.end for part in divided])
+    )
+    for part, low, high in zip(divided, lows, highs, strict=True):
         if not pending:
             opened = low
         pending.append(part.text)

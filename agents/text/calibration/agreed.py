@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,8 +23,8 @@ RECORD = 7
 
 
 def agreed_evidence(view: View) -> tuple[Floats, Ints]:
-    """The features of all unanimous words, (words, features), and their slots: how common and how expected they are, and
-    the disputes around them.
+    """The features of all unanimous words, (words, features), and their slots: how common and how expected they are,
+    and the disputes around them.
     """
     network, knowledge, language, length = view.network, view.knowledge, view.language, view.length
     slots = np.flatnonzero(network.unanimous)

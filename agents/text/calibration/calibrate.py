@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agents.text.alignment.network import language
 from agents.text.calibration.agreed import agreed_evidence
 from agents.text.calibration.evidence import disputed_evidence, first_pass_evidence
 from agents.text.calibration.facts import View
 from agents.text.calibration.knowledge import Knowledge
 from agents.text.calibration.trees import Trees
+from agents.text.frequency import frequencies
+from agents.text.spoken_language import primary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,12 +85,8 @@ def load(trees: bytes, ngrams: bytes) -> Calibration:
     content = json.loads(gzip.decompress(trees))
     with np.load(io.BytesIO(ngrams)) as arrays:
         knowledge = Knowledge.from_json(content["knowledge"], arrays)
-    return Calibration(
-        knowledge,
-        *(Passes(*map(Trees.from_json, content[name])) for name in ("pair", "several")),
-        Trees.from_json(content["agreed"]),
-        content["provenance"],
-    )
+    pair, several = (Passes(*map(Trees.from_json, content[name])) for name in ("pair", "several"))
+    return Calibration(knowledge, pair, several, Trees.from_json(content["agreed"]), content["provenance"])
 
 
 def dump(calibration: Calibration) -> tuple[bytes, bytes]:
@@ -114,7 +113,7 @@ def probabilities(network: Network, calibration: Calibration) -> Floats:
     chance = _fillers(network)
     if not len(key):
         return chance
-    view = View(network, calibration.knowledge)
+    view = View(network, _knowledge(network, calibration.knowledge))
     rows, agreed = agreed_evidence(view)
     chance[agreed] = calibration.agreed.probability(rows)[:, None]
     evidence = disputed_evidence(view)
@@ -125,6 +124,12 @@ def probabilities(network: Network, calibration: Calibration) -> Floats:
     np.add.at(chance, evidence.slot, same * right[:, None])
     chance[disputed] = _with_confidences(network, chance, disputed)
     return np.clip(chance, 1 - SUREST, SUREST)
+
+
+def _knowledge(network: Network, knowledge: Knowledge) -> Knowledge:
+    """What is known of the words of the network's language."""
+    tag = language([column.hypothesis for column in network.columns])
+    return knowledge if tag is None or primary(tag) == "en" else knowledge.other_language(frequencies(tag))
 
 
 def _with_confidences(network: Network, chance: Floats, slots: NDArray[np.int64]) -> Floats:

@@ -234,8 +234,8 @@ class Facts:
         """
         general, special, count = 0.0, 0.0, 0
         for k, past in enumerate(self.records):
-            if past is not None and supporters >> k & 1:
-                rate = past[kind]
+            rate = past.get(kind) if past is not None and supporters >> k & 1 else None
+            if past is not None and rate is not None:
                 general += rate
                 special += past.get(word, rate)
                 count += 1

@@ -74,7 +74,8 @@ class NGrams:
         if not size:
             return alone
         at, there = _find(self.pairs, second * size + third, (second >= 0) & known)
-        after_one = np.where(there, _log(self.two[at]), alone + np.where(second >= 0, _log(self.one_backoff[second]), 0))
+        backoff = np.where(second >= 0, _log(self.one_backoff[second]), 0)
+        after_one = np.where(there, _log(self.two[at]), alone + backoff)
         context = first * size + second
         before, follows = _find(self.pairs, context, (first >= 0) & (second >= 0))
         backed_off = after_one + np.where(follows, _log(self.two_backoff[before]), 0)

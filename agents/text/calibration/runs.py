@@ -31,9 +31,7 @@ class Runs:
         edge = np.flatnonzero(np.diff(disputed, prepend=0, append=0))
         first, end = edge[::2], edge[1::2]
         run = np.searchsorted(first, slots, side="right") - 1
-        tokens = np.vstack(
-            [np.zeros((1, network.grid.shape[1]), dtype=np.int64), np.cumsum(network.grid >= 0, axis=0)]
-        )
+        tokens = np.vstack([np.zeros((1, network.grid.shape[1]), dtype=np.int64), np.cumsum(network.grid >= 0, axis=0)])
         #: Per slot, the number of its run.
         self.number = run
         #: (slots, columns): the positions of a column's first token in the run and of the first one after it.

@@ -72,10 +72,8 @@ _UNITS = {
 _SCALES = {"k": 3, "m": 6, "mm": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
 _HOURS = "one two three four five six seven eight nine ten eleven twelve".split()
 
-#: Tokens that may mean the same as another single token.
-VARIANTS = frozenset(
-    {*ALIASES, *ALIASES.values(), *_UNITS, *(f"{unit}s" for unit in _UNITS), *_UNITS.values(), *"&#@½¼¾"}
-)
+#: Tokens that may mean the same as another single token. Units only do so beside a number.
+VARIANTS = frozenset({*ALIASES, *ALIASES.values(), *"&#@½¼¾"})
 
 #: Tokens that belong to the number beside them, if there is one.
 LINKS = frozenset({*_MONTHS, *"am pm a p m o and of the clock point percent dollars cents half quarter".split()})
@@ -129,7 +127,10 @@ SPELLED = _rules(
     (r"triple ([a-z])", r"\1 \1 \1"),
 )
 
-#: Rules for texts with all numbers in digits.
+#: What a text contains to which one of these rules applies.
+MAY_BE_SPELLED = re.compile(r"\b(?:ninth|half|quarters?|double|triple|a (?:hundred|thousand|[mbt]illion))\b|[½¼¾]")
+
+#: Rules for texts with all numbers in digits; they apply to texts with digits only.
 WRITTEN = _rules(
     (rf"(?:the )?{_DAY} (?:day )?(?:of )?{_MONTH}", lambda m: f"{_MONTHS[m[2]]} {m[1].lstrip('0')}"),
     (rf"{_MONTH} (?:the )?{_DAY}", lambda m: f"{_MONTHS[m[1]]} {m[2].lstrip('0')}"),

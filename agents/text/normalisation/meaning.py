@@ -55,8 +55,11 @@ def parts(words: Iterable[str], language: str | None = None) -> list[Part]:
     divided = [Part(_spoken(word, is_english), at, at + 1) for at, word in enumerate(words)]
     divided = [part for part in divided if part.text]
     if is_english:
-        divided = list(_with_numbers(_rewritten(divided, english.SPELLED)))
-        divided = _rewritten(divided, english.WRITTEN)
+        if english.MAY_BE_SPELLED.search(" ".join(part.text for part in divided)):
+            divided = _rewritten(divided, english.SPELLED)
+        divided = list(_with_numbers(divided))
+        if any(part.numeric for part in divided):
+            divided = _rewritten(divided, english.WRITTEN)
     return [Part("".join(map(_plain_digits, part.text.split())), part.first, part.end) for part in divided]
 
 

@@ -11,6 +11,7 @@ export function showSummary(transcript, raw) {
     ["Confidence", percent(transcript.confidence)], ["Agreement", percent(transcript.agreement)],
     ["Expected errors", number(quality.expected_word_errors)],
     ["Disputed per 1000", number(quality.disputed_spans_per_1000_words)],
+    ["Disputes that mix", percent(quality.mixed_disputes)],
     ["Language", transcript.language ?? "–"], ["Decided by", transcript.method],
   ];
   $("facts").replaceChildren(...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));

@@ -1,0 +1,78 @@
+"""Keeps the words of a dispute together: several words are those of one recognizer, unless mixing surely pays.
+
+Each slot's most probable reading by itself makes text that nobody said ("bakers street" of "bakers treat" and "Baker
+Street"). A dispute is a run of slots that are not unanimous, between two that are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agents.text.alignment.network import Network
+
+    Flags = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+#: Expected word errors that mixing must avoid in a dispute.
+MARGIN = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Disputes:
+    """The disputes of more than one slot: their first slots, and the ones after their last."""
+
+    first: Ints
+    end: Ints
+
+    @classmethod
+    def of(cls, network: Network) -> Disputes:
+        """Those of a network, in order."""
+        edges = np.flatnonzero(np.diff(~network.unanimous, prepend=False, append=False))
+        first, end = edges[::2], edges[1::2]
+        several = end - first > 1
+        return cls(first[several], end[several])
+
+    def total(self, values: NDArray[np.generic]) -> Floats:
+        """The sums of `values`, (slots, ...), over each dispute."""
+        sums = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0, dtype=np.float64)])
+        total: Floats = sums[self.end] - sums[self.first]
+        return total
+
+
+def preferred(network: Network, chance: Floats) -> Flags:
+    """(slots, columns): the readings of the recognizer from which a whole dispute is taken; none where mixing pays.
+
+    `chance` (slots, columns) is the probability that a reading is right.
+    """
+    disputes = Disputes.of(network)
+    result = np.zeros(chance.shape, dtype=bool)
+    if not len(disputes.first):
+        return result
+    alone = disputes.total(chance)
+    together = disputes.total(chance.max(axis=1)) - alone.max(axis=1) < MARGIN
+    best = alone.argmax(axis=1)
+    for first, end, column in zip(disputes.first[together], disputes.end[together], best[together], strict=True):
+        key = network.key[first:end]
+        result[first:end] = key == key[:, column, None]
+    return result
+
+
+def mixed(network: Network, chosen: Ints) -> tuple[int, int]:
+    """The number of disputes of several slots, and of those whose result is that of no single recognizer.
+
+    `chosen` is, per slot, the column whose reading was chosen.
+    """
+    disputes = Disputes.of(network)
+    if not len(disputes.first):
+        return 0, 0
+    key = network.key
+    result = key[np.arange(len(key)), chosen][:, None]
+    differing = disputes.total(key != result)
+    return len(disputes.first), int((differing > 0).all(axis=1).sum())
