@@ -35,7 +35,7 @@ SEED = 7
 NOTHING, UNHEARD = -1, -2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """One recording: what was said, and what each recognizer heard."""
 

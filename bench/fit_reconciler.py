@@ -14,6 +14,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from agents.text.calibration.agreed import agreed_evidence
 from agents.text.calibration.calibrate import NGRAMS, TREES, Calibration, Passes, dump
 from agents.text.calibration.evidence import RECORD_COLUMNS, Evidence, disputed_evidence, first_pass_evidence
 from agents.text.calibration.facts import View
-from agents.text.calibration.knowledge import Knowledge
+from agents.text.calibration.knowledge import LOWEST_RATE, Knowledge
 from agents.text.calibration.language import rare
 from agents.text.calibration.ngrams import NGrams
 from agents.text.calibration.trees import UNKNOWN, Tree, Trees
+from agents.text.score import Score, pooled, score
 from bench import ngrams
 from bench.corpora import CORPORA, SEED, Call, Sample, drawn, load
 
@@ -125,7 +127,32 @@ def learn(calls: list[Call], counts: dict[int, Counts], chosen: set[int], genera
         corpus: ngrams.of_texts([calls[n].said for n in sorted(chosen) if calls[n].corpus == corpus], general.rare)
         for corpus in sorted(total)
     }
-    return Knowledge(general.frequency, general.ngrams, fields, words, _topics(said), past)
+    lines = _rate_odds(past, {name: error_rate(calls, name, chosen) for name in past})
+    return Knowledge(general.frequency, general.ngrams, fields, words, _topics(said), past, lines)
+
+
+def error_rate(calls: list[Call], name: str, chosen: set[int]) -> float:
+    """A recognizer's word error rate over some calls."""
+    scores = [score_of(calls[number], name) for number in sorted(chosen) if name in calls[number].hypotheses]
+    return pooled(scores).rate
+
+
+@cache
+def score_of(call: Call, name: str) -> Score:
+    """A recognizer's word errors in a call."""
+    return score(call.reference, " ".join(word.text for word in call.hypotheses[name].words))
+
+
+def _rate_odds(past: dict[str, dict[str, float]], rates: dict[str, float]) -> dict[str, list[float]]:
+    """By kind of dispute, intercept and slope of a recognizer's log odds over the log of its word error rate."""
+    lines = {}
+    for kind in "sida":
+        names = [name for name in sorted(past) if kind in past[name]]
+        if len(names) > 2:
+            logs = [math.log(max(rates[name], LOWEST_RATE)) for name in names]
+            slope, start = np.polyfit(logs, [past[name][kind] for name in names], 1)
+            lines[kind] = [round(float(start), 3), round(float(slope), 3)]
+    return lines
 
 
 def _topics(said: dict[str, Counter[str]], least: int = 10) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from agents.commands.jobs import transcript
 from agents.llm.adjudicator import RunId, SpanAdjudicator
+from agents.text.calibration.calibrate import shipped
 from agents.text.reconcile import reconcile
 from agents.text.score import Score, bootstrap, interval, pooled, score
 from schemas.errors import InvalidInput, SettingsError
@@ -26,7 +27,7 @@ from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.memory.database import MemoryDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from agents.fleet.settings import Settings
     from agents.text.spelling import Spelling
@@ -105,19 +106,21 @@ class Call:
             raise InvalidInput(f"{self.name}: no hypothesis of {', '.join(missing)}; there are {', '.join(by_name)}")
         return replace(self, hypotheses=tuple(by_name[name] for name in recognizers))
 
-    def result(self, spelling: Spelling = "recognizer") -> Reconciliation:
-        """The transcript, with numbers in this spelling. Raises InvalidInput for a call without hypotheses."""
+    def result(self, spelling: Spelling = "recognizer", rates: Mapping[str, float] | None = None) -> Reconciliation:
+        """The transcript, with numbers in this spelling, by recognizers with these word error rates (0 to 1, by name).
+        Raises InvalidInput for a call without hypotheses.
+        """
         if self.stored is not None:
             return self.stored
         if not self.hypotheses:
             raise InvalidInput(f"{self.name}: there is no hypothesis in it")
-        return reconcile(self.hypotheses, spelling=spelling)
+        return reconcile(self.hypotheses, shipped().with_rates(rates or {}), spelling)
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Reconcile one recording and print the result."""
     call = one_call(arguments.files).only(arguments.recognizers)
-    result = await asyncio.to_thread(call.result, settings.numbers)
+    result = await asyncio.to_thread(call.result, settings.numbers, settings.error_rates)
     if arguments.adjudicate:
         result = await _adjudicated(result, settings)
         print("\n".join(map(printable, result.notes)), file=sys.stderr)

@@ -34,7 +34,7 @@ class StageResources:
         self.database, self.store, self.paid = self.fleet.database, self.fleet.store, self.fleet.paid
         self.recognizers, self.abilities = settings.recognizers, abilities(settings)
         self.languages, self.number_spelling = languages(settings), settings.numbers
-        self.enrichments = settings.enrichments
+        self.enrichments, self.error_rates = settings.enrichments, settings.error_rates
         self.deadline_s, self.patience_s = settings.deadline_s, settings.patience_s
         self._holder = f"{WORKER}/{self.role}"
 

@@ -163,6 +163,11 @@ class Settings(BaseModel):
         alias="CONCORD_NUMBERS",
         description="spelling of numbers on which recognizers agree: recognizer (one for the call), figures or words",
     )
+    error_rates: dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict,
+        alias="CONCORD_RECOGNIZER_WER",
+        description="known word error rates, as google=0.08,my-model=0.2: the reconciler trusts the better more",
+    )
     data: Path = Field(
         Path("~/.local/share/concord"), alias="CONCORD_DATA", description="folder of embedded servers and tables"
     )
@@ -275,7 +280,7 @@ class Settings(BaseModel):
         AllowedHosts.of(value)
         return value
 
-    @field_validator("slots", "rates", "settles", mode="before")
+    @field_validator("slots", "rates", "settles", "error_rates", mode="before")
     @classmethod
     def _limits(cls, value: Any) -> Any:
         if not isinstance(value, str):

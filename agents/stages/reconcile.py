@@ -19,6 +19,7 @@ from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
+from agents.text.calibration.calibrate import shipped
 from agents.text.reconcile import Compared, compare
 from agents.text.spelling import Spelling
 from agents.text.spoken_language import primary
@@ -64,8 +65,9 @@ class Reconcile:
     tiebreaker: Tiebreaker | None = None
     #: How numbers are written on which recognizers agree.
     spelling: Spelling = "recognizer"
-    #: The languages of the recognizers, by name.
+    #: The languages of the recognizers, by name; and word error rates that the operator states.
     languages: Mapping[str, Languages] = field(default_factory=dict)
+    error_rates: Mapping[str, float] = field(default_factory=dict)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Reconcile after the last recognizer's result, or end the waiting for it at the deadline.
@@ -179,7 +181,7 @@ class Reconcile:
     async def _compare(self, answered: list[ProviderRequest]) -> Compared:
         hypotheses = await asyncio.gather(*(self._load(request.hypothesis_uri or "") for request in answered))
         return await asyncio.get_running_loop().run_in_executor(
-            _COMPARING, partial(compare, hypotheses, spelling=self.spelling)
+            _COMPARING, partial(compare, hypotheses, shipped().with_rates(self.error_rates), self.spelling)
         )
 
     async def _load(self, uri: str) -> Hypothesis:
@@ -209,7 +211,7 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
     return stage(
         Reconcile(
             resources.database, resources.store, adjudicator, tasks, tiebreaker,
-            resources.number_spelling, resources.languages,
+            resources.number_spelling, resources.languages, resources.error_rates,
         )
     )  # fmt: skip
 

@@ -69,6 +69,10 @@ class Resources(Protocol):
         """How numbers are written on which recognizers agree."""
 
     @property
+    def error_rates(self) -> Mapping[str, float]:
+        """Word error rates of recognizers that the operator states, 0 to 1, by name."""
+
+    @property
     def deadline_s(self) -> float:
         """Seconds after which a run goes on without the recognizers that have not answered."""
 

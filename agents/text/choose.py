@@ -31,10 +31,9 @@ def choose(
 ) -> tuple[tuple[Decision, ...], Ints, list[int]]:
     """The decisions in order; per slot, the column with the chosen reading; per segment, the index after its decisions.
 
-    `chance` (slots, columns) is the probability that the reading of a column in a slot is right; a `preferred` reading is
-    chosen whatever its probability. Words are never cut:
-    if recognizers have different word boundaries, one of them is chosen for the whole segment. `spelling` says how
-    numbers are written on which recognizers agree.
+    `chance` (slots, columns) is the probability that the reading of a column in a slot is right; a `preferred` reading
+    is chosen whatever its probability. Words are never cut: if recognizers have different word boundaries, one of them
+    is chosen for the whole segment. `spelling` says how numbers are written on which recognizers agree.
     """
     writer = _Writer(network, chance, preferred, spelling)
     segment = network.segment
@@ -134,9 +133,13 @@ class _Writer:
     def span(self, first: int, end: int) -> None:
         """Decide several slots, or several words in one, for the reading of one recognizer."""
         slots = range(first, end)
-        ranked = self._span_groups(slots)
+        ranked, chances = [], []
+        for group in self._span_groups(slots):
+            divisions = self._divisions(group, slots)
+            ranked += divisions
+            # The text is as probable as all its divisions together; another division of it, as its own words.
+            chances += [min(self._span_chance(part, slot) for slot in slots) for part in (group, *divisions[1:])]
         texts = [self._span_cells(group, slots) for group in ranked]
-        chances = [min(self._span_chance(group, slot) for slot in slots) for group in ranked]
         rule = "calibrated" if len(ranked) > 1 else self.rule
         for row, cells in enumerate(zip_longest(*texts, fillvalue=())):
             slot = min(first + row, end - 1)
@@ -168,6 +171,13 @@ class _Writer:
         """What groups are sorted by: preferred ones first, then by probability."""
         preferred = any(all(self.preferred[s][k] for s in slots) for k in group)
         return not preferred, -sum(self._span_chance(group, s) for s in slots)
+
+    def _divisions(self, group: Sequence[int], slots: range) -> list[list[int]]:
+        """The columns of a group by the tokens into which they divide its text: "ice cream" and "icecream"."""
+        parts: dict[tuple[int, ...], list[int]] = {}
+        for k in group:
+            parts.setdefault(tuple(self.key[s][k] for s in slots if self.key[s][k] >= 0), []).append(k)
+        return list(parts.values())
 
     def _span_chance(self, group: Sequence[int], slot: int) -> float:
         """The probability that one of the readings of a group in a slot is right."""

@@ -154,7 +154,7 @@ class _Redecided:
         # The language stays that of the first reconciliation, so that words give the same tokens.
         language = compared.decided.language
         hypotheses = [replace(hypothesis, language=language) for hypothesis in (*parts, third)]
-        self.compared = compare(hypotheses, spelling=compared.spelling)
+        self.compared = compare(hypotheses, compared.calibration, compared.spelling)
         #: Borders between the segments of the new network, counted as in `before`.
         self.after = [
             tuple(a + b for a, b in zip(border, begin, strict=True))

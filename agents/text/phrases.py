@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from schemas.texts import is_unspaced
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Expected word errors that mixing must avoid in a dispute.
 MARGIN = 0.25
+#: In scripts without spaces, where the tokens are characters: by how much a reading must be more probable than that of
+#: the recognizer that is the most probable in the whole recording. Over six Chinese and Japanese recordings, the result
+#: had 840 errors by disputes alone, and 805 with this; 800 are those of the better recognizer of each.
+CHARACTER_MARGIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ def preferred(network: Network, chance: Floats) -> Flags:
 
     `chance` (slots, columns) is the probability that a reading is right.
     """
+    if _unspaced(network):
+        return _of_leader(network, chance)
     disputes = Disputes.of(network)
     result = np.zeros(chance.shape, dtype=bool)
     if not len(disputes.first):
@@ -62,6 +70,20 @@ def preferred(network: Network, chance: Floats) -> Flags:
         key = network.key[first:end]
         result[first:end] = key == key[:, column, None]
     return result
+
+
+def _unspaced(network: Network) -> bool:
+    """Whether most tokens are characters of a script without spaces."""
+    names = [name for name in network.names if name[0].isalnum()]
+    return 2 * sum(map(is_unspaced, (name[0] for name in names))) > len(names)
+
+
+def _of_leader(network: Network, chance: Floats) -> Flags:
+    """The readings of the recognizer that is the most probable in all disputes, where no other is much more probable."""
+    leader = chance[~network.unanimous].sum(axis=0).argmax()
+    same: Flags = network.key == network.key[:, leader, None]
+    unsure = chance.max(axis=1) - chance[:, leader] <= CHARACTER_MARGIN
+    return same & unsure[:, None]
 
 
 def mixed(network: Network, chosen: Ints) -> tuple[int, int]:

@@ -38,6 +38,7 @@ class Compared:
     ends: list[int]
     #: Per slot of the network, the column whose reading was chosen.
     chosen: NDArray[np.int64]
+    calibration: Calibration
     #: How numbers are written on which recognizers agree.
     spelling: Spelling = "recognizer"
 
@@ -79,7 +80,7 @@ def compare(
         language=language(kept),
         notes=tuple(notes),
     )
-    return Compared(decided, network, ends, chosen, spelling)
+    return Compared(decided, network, ends, chosen, calibration, spelling)
 
 
 def _quality(network: Network, decisions: Sequence[Decision], chosen: NDArray[np.int64]) -> Quality:

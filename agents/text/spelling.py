@@ -50,7 +50,8 @@ def number_writers(network: Network, order: Sequence[int], spelling: Spelling) -
 
 def _marked(network: Network, test: Callable[[str], bool]) -> NDArray[np.bool_]:
     """Per slot: whether a token passes a test."""
-    marked: NDArray[np.bool_] = np.array([*map(test, network.names), False], dtype=bool)[network.key].any(axis=1)
+    passing = np.array([*map(test, network.names), False], dtype=bool)
+    marked: NDArray[np.bool_] = np.logical_or.reduce(passing[network.key], axis=1)
     return marked
 
 

@@ -110,10 +110,9 @@ class _Unit:
 def _windows(network: Network) -> Iterator[tuple[int, int]]:
     """First and end (exclusive) of the runs of slots in which words may be divided differently, with their context."""
     key = np.where(np.append(network.silent, True)[network.key], -1, network.key)
-    varied: Flags = np.array([has_variants(name) for name in network.names] + [False], dtype=bool)[network.key].any(
-        axis=1
-    )
-    gap: Flags = (key < 0).any(axis=1)
+    variants = np.array([*map(has_variants, network.names), False], dtype=bool)
+    varied = np.any(variants[network.key], axis=1)
+    gap = np.any(key < 0, axis=1)
     near = np.zeros(len(key) + 1, dtype=np.int64)
     for first, end in _runs((key != key[:, :1]).any(axis=1)):
         begin, stop = max(0, first - CONTEXT), min(len(key), end + CONTEXT)

@@ -32,7 +32,7 @@ def agreed_evidence(view: View) -> tuple[Floats, Ints]:
     prior = np.array([*(view.topic.odds(f"a {name}") for name in network.names), (np.nan, 0.0)])
     digit = np.array([*(any(map(str.isdigit, name)) for name in network.names), False])
     around = np.concatenate([[-1, -1], network.key[:, 0], [-1, -1]])
-    records = [knowledge.record.get(column.hypothesis.provider, {}).get("a", np.nan) for column in network.columns]
+    records = [(knowledge.past(column.hypothesis.provider) or {}).get("a", np.nan) for column in network.columns]
     table = [
         language.zipf[key], length[key], digit[key], np.log1p(np.bincount(key, minlength=1)[key]),
         prior[key, 0], prior[key, 1], np.full(len(slots), len(network.columns)), np.full(len(slots), _mean(records)),

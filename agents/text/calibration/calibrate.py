@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from agents.text.alignment.network import language
 from agents.text.calibration.agreed import agreed_evidence
+from agents.text.calibration.confidences import shifts
 from agents.text.calibration.evidence import disputed_evidence, first_pass_evidence
 from agents.text.calibration.facts import View
 from agents.text.calibration.knowledge import Knowledge
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: The influence of a recognizer's own confidences on the log odds of its words. `TRUST` is the share of the
-#: confidence's log odds, relative to their average, that is added, after limiting it to `MOST`. The average starts at
-#: `USUAL` with the weight of `WEIGHT` words. Not fitted: the corpora have no confidences.
-TRUST, USUAL, WEIGHT, MOST = 0.5, 2.0, 20.0, 3.0
 #: Probabilities of a filler that no recognizer and that all recognizers have; it is kept if more than half have it.
 FILLER = (0.05, 0.95)
 #: The files of the calibration beside this module.
@@ -71,6 +68,10 @@ class Calibration:
     agreed: Trees
     #: The fit's corpora, date, command and figures.
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_rates(self, rates: Mapping[str, float]) -> Calibration:
+        """The same, for recognizers whose word error rates (0 to 1, by name) somebody states."""
+        return replace(self, knowledge=self.knowledge.with_rates(rates))
 
 
 @cache
@@ -140,33 +141,17 @@ def _with_confidences(network: Network, chance: Floats, slots: NDArray[np.int64]
     key, part = network.key[slots], chance[slots]
     same = key[:, :, None] == key[:, None, :]
     votes = same.sum(axis=2)
-    relative = _relative_confidence(network)[slots]
-    reported = ~np.isnan(relative)
+    moved = shifts(network)[slots]
+    reported = ~np.isnan(moved)
     if reported.any():
-        shift = (same * np.where(reported, relative, 0)[:, None, :]).sum(axis=2) / np.maximum(
+        shift = (same * np.where(reported, moved, 0)[:, None, :]).sum(axis=2) / np.maximum(
             (same & reported[:, None]).sum(axis=2), 1
         )
         odds = np.clip(part, 1 - SUREST, SUREST)
-        shifted = 1 / (1 + (1 - odds) / odds * np.exp(-TRUST * shift))
+        shifted = 1 / (1 + (1 - odds) / odds * np.exp(-shift))
         part = shifted * ((part / votes).sum(axis=1) / (shifted / votes).sum(axis=1))[:, None]
     result: Floats = part / np.maximum((part / votes).sum(axis=1, keepdims=True), 1)
     return result
-
-
-def _relative_confidence(network: Network) -> Floats:
-    """(slots, columns): log odds of a recognizer's confidence in its token, less its average; NaN without one."""
-    relative = np.full(network.grid.shape, np.nan)
-    for k, column in enumerate(network.columns):
-        confidence = np.array([np.nan if word.confidence is None else word.confidence for word in column.words])
-        reported = ~np.isnan(confidence)
-        if not reported.any():
-            continue
-        limited = np.clip(confidence, 0.001, 0.999)
-        odds = np.log(limited / (1 - limited))
-        usual = (odds[reported].sum() + USUAL * WEIGHT) / (reported.sum() + WEIGHT)
-        there = network.grid[:, k] >= 0
-        relative[there, k] = np.clip(odds - usual, -MOST, MOST)[column.first[network.grid[there, k]]]
-    return relative
 
 
 def _fillers(network: Network) -> Floats:

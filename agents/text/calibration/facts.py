@@ -56,7 +56,7 @@ class Facts:
         network, knowledge = view.network, view.knowledge
         self.network, self.knowledge, self.slots, self.topic = network, knowledge, slots, view.topic
         self.names = network.names
-        self.records = [knowledge.record.get(column.hypothesis.provider) for column in network.columns]
+        self.records = [knowledge.past(column.hypothesis.provider) for column in network.columns]
         self.key = network.key[slots]
         self.at = network.grid[slots]
         self.there = self.at >= 0

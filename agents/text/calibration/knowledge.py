@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 #: The name of the n-grams of general English.
 GENERAL = "general"
+#: Word error rates of families of recognizers, by the beginning of their names, the longer first: those that are in the
+#: box, on the same twelve clips (`python -m bench.default_pair`). Only their order and ratio matter.
+FAMILIES = {"whisper-tiny": 0.171, "whisper-base": 0.143, "moonshine-base": 0.126}
+#: The lowest word error rate that is taken at its word.
+LOWEST_RATE = 0.01
 #: Disputes with the average outcome that are added to those of a word (a prior).
 LEAN = 8.0
 #: The influence of a call's words on the weights of fields, and the least weight of a field.
@@ -42,6 +47,25 @@ class Knowledge:
     topics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     #: By recognizer, then by "kind", "kind class" or "kind word": log odds of being right in a dispute.
     record: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    #: By kind of dispute, the intercept and slope of those log odds over the log of a recognizer's word error rate.
+    rate_odds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def past(self, provider: str) -> Mapping[str, float] | None:
+        """The record of a recognizer, or what its family's word error rate lets expect; None if both are unknown."""
+        if provider in self.record or not self.rate_odds:
+            return self.record.get(provider)
+        rate = next((rate for family, rate in FAMILIES.items() if provider.startswith(family)), None)
+        return None if rate is None else self._expected(rate)
+
+    def with_rates(self, rates: Mapping[str, float]) -> Knowledge:
+        """The same, with what these word error rates (0 to 1, by recognizer) let expect in place of a record."""
+        if not rates or not self.rate_odds:
+            return self
+        return replace(self, record={**self.record, **{name: self._expected(rate) for name, rate in rates.items()}})
+
+    def _expected(self, rate: float) -> dict[str, float]:
+        limited = math.log(min(max(rate, LOWEST_RATE), 1.0))
+        return {kind: start + slope * limited for kind, (start, slope) in self.rate_odds.items()}
 
     def other_language(self, frequency: Mapping[str, float]) -> Knowledge:
         """What is known of words in another language than English: their frequency."""
@@ -53,6 +77,7 @@ class Knowledge:
             "frequency": dict(self.frequency),
             "words": {topic: {key: list(value) for key, value in table.items()} for topic, table in self.words.items()},
             "topics": {topic: dict(table) for topic, table in self.topics.items()},
+            "rate_odds": {kind: list(line) for kind, line in self.rate_odds.items()},
             "record": {name: dict(past) for name, past in self.record.items()},
         }
 
@@ -66,7 +91,7 @@ class Knowledge:
         """The inverse of `to_json` and `arrays`."""
         fields = {name: NGrams.from_arrays(name, arrays) for name in data["topics"]}
         general = NGrams.from_arrays(GENERAL, arrays)
-        return cls(data["frequency"], general, fields, data["words"], data["topics"], data["record"])
+        return cls(data["frequency"], general, fields, data["words"], data["topics"], data["record"], data["rate_odds"])
 
 
 class Topic:

@@ -79,7 +79,8 @@ class Language:
     def domain(self, column: Column, at: Ints) -> Floats:
         """log10 P(token | two previous tokens) in speech like that of this recording (Jelinek and Mercer 1980)."""
         mixed = (self.weights[:, None] * 10.0 ** self._scores(column.key, at)).sum(axis=0)
-        return np.log10(np.maximum(mixed, 1e-10)).astype(np.float32)
+        expected: Floats = np.log10(np.maximum(mixed, 1e-10)).astype(np.float32)
+        return expected
 
     def call(self, column: Column, at: Ints) -> Floats:
         """log(1 + n), where n is how often these two tokens follow each other unanimously in this recording."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class NGrams:
     def from_arrays(cls, name: str, data: Mapping[str, NDArray[np.generic]]) -> NGrams:
         """The inverse of `arrays`."""
 
-        def part(key: str) -> NDArray[np.generic]:
+        def part(key: str) -> NDArray[Any]:
             return data[f"{name}/{key}"]
 
         return cls(
