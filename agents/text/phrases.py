@@ -79,11 +79,11 @@ def _unspaced(network: Network) -> bool:
 
 
 def _of_leader(network: Network, chance: Floats) -> Flags:
-    """The readings of the recognizer that is the most probable in all disputes, where no other is much more probable."""
+    """The readings of the recognizer that is the most probable in all disputes, where no other is much more so."""
     leader = chance[~network.unanimous].sum(axis=0).argmax()
-    same: Flags = network.key == network.key[:, leader, None]
     unsure = chance.max(axis=1) - chance[:, leader] <= CHARACTER_MARGIN
-    return same & unsure[:, None]
+    leading: Flags = (network.key == network.key[:, leader, None]) & unsure[:, None]
+    return leading
 
 
 def mixed(network: Network, chosen: Ints) -> tuple[int, int]:
