@@ -15,7 +15,8 @@ from random import Random
 import numpy as np
 
 from agents.text.alignment.align import matches
-from agents.text.alignment.network import Network, build, spoken
+from agents.text.alignment.build import build
+from agents.text.alignment.network import Network, spoken
 from agents.text.defects import without_defects
 from agents.text.score import words
 from schemas.words import Hypothesis, Word

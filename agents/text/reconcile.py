@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.text.alignment.network import build, language
+from agents.text.alignment.build import build
+from agents.text.alignment.network import language
 from agents.text.calibration.calibrate import Calibration, probabilities, shipped
 from agents.text.choose import choose
 from agents.text.defects import without_defects

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.text.alignment.network import build
+from agents.text.alignment.build import build
 from agents.text.choose import choose
 from agents.text.phrases import MARGIN, mixed, preferred
 from schemas.words import Hypothesis, Word

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.text.alignment.network import build
+from agents.text.alignment.build import build
 from agents.text.calibration.calibrate import shipped
 from agents.text.calibration.facts import View
 from agents.text.calibration.standing import STANDING, reliability, standing
