@@ -154,3 +154,22 @@ def postgres(_postgres_server):
     name = f"test_{next(_database_numbers)}"
     yield asyncio.run(_postgres_server.create_database(name))
     asyncio.run(_postgres_server.drop_database(name))
+
+
+@pytest.fixture(scope="session")
+def _migrated_once(_postgres_server):
+    from sinks.postgres.migrate import migrate
+
+    async def make():
+        await migrate(await _postgres_server.create_database("migrated"))
+        return "migrated"
+
+    return asyncio.run(make())
+
+
+@pytest.fixture
+def migrated(_postgres_server, _migrated_once):
+    """As `postgres`, with all migrations applied: a copy of a database that was migrated once."""
+    name = f"test_{next(_database_numbers)}"
+    yield asyncio.run(_postgres_server.create_database(name, template=_migrated_once))
+    asyncio.run(_postgres_server.drop_database(name))

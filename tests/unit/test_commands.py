@@ -1000,16 +1000,6 @@ def test_a_short_secret_is_refused_and_not_shown():
     assert "short" not in str(caught.value).replace("shorter", "")
 
 
-async def test_a_recognizer_is_opened_by_its_name():
-    recognizer = recognizers.open_recognizer("assemblyai", settings(**KEYED))
-
-    assert recognizer.name == "assemblyai"
-    assert recognizer._callback is None
-    await recognizer.close()
-    with pytest.raises(SettingsError, match="assemblyai"):
-        recognizers.open_recognizer("assemblyay", settings())
-
-
 async def test_a_tiebreaker_hears_parts_and_is_none_of_the_others():
     recognizer = recognizers.open_tiebreaker(settings(CONCORD_TIEBREAKER="whisper-small"))
     assert recognizer is not None
@@ -1103,51 +1093,3 @@ async def test_the_doctor_tells_how_a_recognizer_that_is_there_does_not_work(
     assert found.level == level
     assert said in found.result
     assert found.advice
-
-
-async def test_doctor_tells_whether_gemini_is_configured_good_refused_or_away():
-    from tests.servers.gemini import KEY, gemini_server
-
-    async def found(**env):
-        [finding] = await doctor._gemini(settings(**env))
-        assert env.get("GEMINI_API_KEY", "-") not in repr(finding)
-        return finding.level, finding.result
-
-    async with gemini_server() as server:
-        here = {"GEMINI_BASE_URL": server.url}
-        absent = await found()
-        good = await found(GEMINI_API_KEY=KEY, **here)
-        unused = await found(GEMINI_API_KEY=KEY, GEMINI_MAX_SPANS="0", **here)
-        wrong = await found(GEMINI_API_KEY="another", **here)
-        unknown = await found(GEMINI_API_KEY=KEY, GEMINI_MODEL="gemini-0", **here)
-        server.misbehave("echo_key")
-        failing = await found(GEMINI_API_KEY=KEY, **here)
-    away = await found(GEMINI_API_KEY=KEY, **here)
-
-    assert [level for level, _ in (absent, good, unused, wrong, unknown, failing, away)] == [
-        *("ok", "ok", "warn", "fail", "fail", "warn", "warn")
-    ]
-    assert "not configured" in absent[1]
-    assert "API key not valid" in wrong[1]
-    assert "not found" in unknown[1]
-    assert "cannot be reached" in away[1]
-    assert server.asked == []
-
-
-async def test_reconcile_calls_gemini_if_requested(tmp_path, capsys):
-    from tests.servers.gemini import KEY, gemini_server
-
-    heard = {
-        "a": [["please", 0, 1], ["four", 1, 2], ["days", 2, 3]],
-        "b": [["please", 0, 1], ["fourteen", 1, 2], ["days", 2, 3]],
-    }
-    (tmp_path / "call.json").write_text(json.dumps({"id": "call", "hypotheses": heard}))
-    told = parser().parse_args(["reconcile", str(tmp_path / "call.json"), "--adjudicate"])
-    with pytest.raises(SettingsError, match="GEMINI_API_KEY"):
-        await reconcile.run(told, settings())
-    async with gemini_server() as server:
-        await reconcile.run(told, settings(GEMINI_API_KEY=KEY, GEMINI_BASE_URL=server.url))
-
-    out, err = capsys.readouterr()
-    assert "fourteen" in out.splitlines()[0]
-    assert "judged 1 of 1 disputed spans" in err
