@@ -95,9 +95,7 @@ async def test_a_whole_fleet_stops_in_order_with_work_in_flight_whatever_is_away
         no_kafka = await stopped(worker, signal.SIGTERM)
     finally:
         os.kill(kafka, signal.SIGCONT)
-    table(
-        f"SIGTERM: ended after {everything:.1f} s, without PostgreSQL {no_database:.1f} s, without Kafka {no_kafka:.1f} s"
-    )
+    table(f"SIGTERM: ended in {everything:.1f} s, {no_database:.1f} without PostgreSQL, {no_kafka:.1f} without Kafka")
     assert no_kafka <= GRACE_S
 
     await worker.start()
