@@ -321,14 +321,14 @@ async def test_an_upload_that_is_refused_makes_everybody_pause(case):
 
 
 async def test_an_upload_counts_in_the_rate(case):
-    case.scenario.limiters[NAME].interval_s = 0.2
+    case.scenario.limiters[NAME].interval_s = 0.5
     for number in range(3):
         await case.scenario.upload(f"j{number}")
     await case.fleet.run()
     uploads = [at for at, call in case.server.arrivals if call == "upload"]
 
     assert len(uploads) == 3
-    assert all(later - earlier >= 0.15 for earlier, later in pairwise(uploads))
+    assert all(later - earlier >= 0.4 for earlier, later in pairwise(uploads))
     assert len(case.scenario.terminal()) == 3
 
 
