@@ -46,13 +46,16 @@ demo: install  ## the whole fleet on one recording: make demo AUDIO='my call.mp3
 up: install  ## the whole fleet on this machine, until Ctrl-C
 	@$(BIN)/concord up
 
-test: install  ## every test, with the real servers it needs: make test ARGS='-k kafka'
+# A run starts hundreds of Python processes: where the environment forbids bytecode, each would compile everything again.
+test test-unit test-faults: export PYTHONDONTWRITEBYTECODE :=
+
+test: install  ## every kind of test, with the real servers it needs: make test ARGS='-k kafka'
 	$(BIN)/pytest $(ARGS)
 
 test-unit: install  ## the quick suite: seconds, no servers, without the slow hostile cases
 	$(BIN)/pytest -n 0 -m 'not hostile and not faults and not bench' tests/unit $(ARGS)
 
-test-faults: install  ## minutes of random faults; a failure prints its seed: make test-faults ARGS='--seed 7'
+test-faults: install  ## an hour of faults: the longest stories, whole; a failure prints its seed: make test-faults ARGS='--seed 7'
 	$(BIN)/pytest -n 0 -m faults $(ARGS)
 
 bench: install  ## how fast, on this machine, each figure beside a bare relay

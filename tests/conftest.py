@@ -17,6 +17,10 @@ import pytest
 # Before gRPC is imported: it would restart its threads in every child that is forked, even if only to exec, and hang.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+# Vendors' SDKs read the public authorities anew for each client, up to six times: 2 of 25 s of unit tests. No test
+# needs one, so they get a list of one that has signed nothing.
+os.environ.setdefault("SSL_CERT_FILE", str(Path(__file__).parent / "data/no-authority.pem"))
+
 #: Examples of property-based tests in the quick suite, instead of hypothesis' 100: they took a fifth of its time.
 QUICK_EXAMPLES = 10
 
@@ -149,4 +153,23 @@ def postgres(_postgres_server):
     """The superuser's DSN of a fresh, empty database on a real PostgreSQL; dropped after the test."""
     name = f"test_{next(_database_numbers)}"
     yield asyncio.run(_postgres_server.create_database(name))
+    asyncio.run(_postgres_server.drop_database(name))
+
+
+@pytest.fixture(scope="session")
+def _migrated_once(_postgres_server):
+    from sinks.postgres.migrate import migrate
+
+    async def make():
+        await migrate(await _postgres_server.create_database("migrated"))
+        return "migrated"
+
+    return asyncio.run(make())
+
+
+@pytest.fixture
+def migrated(_postgres_server, _migrated_once):
+    """As `postgres`, with all migrations applied: a copy of a database that was migrated once."""
+    name = f"test_{next(_database_numbers)}"
+    yield asyncio.run(_postgres_server.create_database(name, template=_migrated_once))
     asyncio.run(_postgres_server.drop_database(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,6 +15,7 @@ from web.route import ResponseSpec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from web.parameters import Parameters
     from web.route import AnyRoute, RequestBody
 
 Mode = Literal["validation", "serialization"]
@@ -53,6 +55,11 @@ def _schemas(routes: Iterable[AnyRoute]) -> tuple[Schemas, dict[str, Any]]:
     answered = {spec.model for route in routes for spec in route.responses.values() if spec.model}
     models: set[tuple[type[Any], Mode]] = {(model, "serialization") for model in answered | {ProblemView}}
     models |= {(route.body.model, "validation") for route in routes if route.body}
+    return _model_schemas(frozenset(models))
+
+
+@cache  # with `_parameters_schema` three quarters of what an application costs, and tests build 190 of them
+def _model_schemas(models: frozenset[tuple[type[Any], Mode]]) -> tuple[Schemas, dict[str, Any]]:
     inputs = [((model, mode), mode, TypeAdapter(model)) for model, mode in sorted(models, key=_name_and_mode)]
     schemas, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REFS)
     return {key: schema for (key, _), schema in schemas.items()}, definitions
@@ -129,7 +136,7 @@ def _with_example(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
 
 
 def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
-    schema = route.parameters.model_json_schema()
+    schema = _parameters_schema(route.parameters)
     required, in_path = schema.get("required", ()), route.path_parameters
     return [
         {
@@ -140,6 +147,11 @@ def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
         }
         for name, one in schema.get("properties", {}).items()
     ]
+
+
+@cache
+def _parameters_schema(model: type[Parameters]) -> Mapping[str, Any]:
+    return model.model_json_schema()
 
 
 def _parameter_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

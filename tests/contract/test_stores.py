@@ -468,7 +468,7 @@ async def again_when_unavailable(work, *args):
 
 async def test_puts_survive_deletes_of_their_folders_neighbours(store):
     async def churn(worker):
-        for turn in range(40):
+        for turn in range(15):
             blob = await again_when_unavailable(store.put, f"acme/job/{worker}-{turn}", b"x", "text/plain")
             assert await store.get(blob.uri) == b"x"
             await store.delete(blob.uri)

@@ -71,7 +71,7 @@ async def test_a_reconciled_word_with_a_nul_ends_with_the_word(make_scenario):
     assert scenario.fleet.database.transcripts["t", JOB, 1].text == "hi"
 
 
-@pytest.mark.parametrize("error", ["\x00 said the host", "\ud83d" * 3000])
+@pytest.mark.parametrize("error", ["\x00 said the host", "\ud83d" * 3000], ids=["NUL", "halves of characters"])
 async def test_every_refusal_of_a_provider_is_in_the_reason(make_scenario, error):
     scenario = make_scenario(
         FakeRecognizer("a", trouble=[ProviderError(error)]), FakeRecognizer("b", trouble=[ProviderError(error)])

@@ -8,16 +8,19 @@ does. `python -m tests.system.fork_server` reads one JSON object a line ({"argv"
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import gc
 import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import traceback
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
-from typing import Any, Self
+from subprocess import PIPE
+from typing import Any, ClassVar, Self
 
 from agents.embedded.process import dies_with_parent
 
@@ -25,39 +28,58 @@ ROOT = Path(__file__).parents[2]
 
 
 class ForkServer:
-    """A client of the forking process, for the test."""
+    """A client of the forking process, for a test. It is started once, and serves the tests of a session in turn."""
+
+    _process: ClassVar[subprocess.Popen[bytes] | None] = None
 
     def __init__(self) -> None:
-        self._process: Process | None = None
         self._started: asyncio.Queue[int | None] = asyncio.Queue()
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.system.fork_server",
-            cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE, preexec_fn=dies_with_parent(signal.SIGKILL),
-        )  # fmt: skip
-        self._reading = asyncio.create_task(self._read())
+        lines = asyncio.StreamReader()
+        output = os.fdopen(os.dup(self._running().stdout.fileno()), "rb", 0)
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(lines), output
+        )
+        self._pipe = pipe
+        self._reading = asyncio.create_task(self._read(lines))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await self._process.wait()
+        """Kill the workers that still run, and wait until it is known that they have ended."""
+        running = {pid: ended for pid, ended in self._ended.items() if not ended.done()}
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if running:
+            await asyncio.wait(running.values(), timeout=10)
+        self._pipe.close()
         if self._reading is not None:
             await self._reading
 
+    @classmethod
+    def _running(cls) -> subprocess.Popen[bytes]:
+        if cls._process is None or cls._process.poll() is not None:
+            environment = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
+            cls._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.system.fork_server"],
+                cwd=ROOT,
+                env=environment,
+                stdin=PIPE,
+                stdout=PIPE,
+                preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- see there
+            )
+            atexit.register(cls._process.communicate)  # it ends when its input does
+        return cls._process
+
     async def spawn(self, argv: list[str], env: dict[str, str], log: Path, mutant: str = "") -> int:
         """Start a worker; its process id."""
-        assert self._process is not None
-        assert self._process.stdin is not None
         async with self._one_at_a_time:
             request = {"argv": argv, "env": env, "log": str(log), "mutant": mutant}
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            os.write(self._running().stdin.fileno(), json.dumps(request).encode() + b"\n")
             pid = await self._started.get()
         if pid is None:
             raise RuntimeError("the fork server has ended; its output is on stderr")
@@ -67,15 +89,13 @@ class ForkServer:
         """A future of the worker's exit status; minus the signal's number if a signal ended it."""
         return self._ended[pid]
 
-    async def _read(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
+    async def _read(self, lines: asyncio.StreamReader) -> None:
+        while line := await lines.readline():
             event = json.loads(line)
             if "started" in event:
                 self._ended[event["started"]] = asyncio.get_running_loop().create_future()
                 self._started.put_nowait(event["started"])
-            else:
+            elif event["ended"] in self._ended:
                 self._ended[event["ended"]].set_result(event["status"])
         self._started.put_nowait(None)
 

@@ -27,6 +27,7 @@ from agents.embedded.process import Child, keep_ports, tail
 from agents.stages import registry
 from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
+from tests.system import templates
 from tests.system.checker import Verdict, inputs, verdict_on
 from tests.system.fork_server import ROOT, ForkServer
 from tests.system.observers import (
@@ -112,7 +113,7 @@ class Site:
             dsn = dsn.replace(f":{self.postgres.port}/", f":{self.proxies['postgres'].port}/")
         if "provider" in self.proxies:
             provider = self.proxies["provider"].port
-        kept = {k: os.environ[k] for k in ("PATH", "HOME", "PYTHONPATH", "LANG") if k in os.environ}
+        kept = {k: os.environ[k] for k in ("PATH", "HOME", "PYTHONPATH", "LANG", "SSL_CERT_FILE") if k in os.environ}
         return kept | {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "DATABASE_URL": dsn,
@@ -149,8 +150,20 @@ class Site:
 
     async def __aenter__(self) -> Site:
         (self.folder / "workers").mkdir(parents=True)
-        await asyncio.gather(self.kafka.start(), self.postgres.start(), *(p.start() for p in self._providers()))
+        await asyncio.gather(self._start_kafka(), self._start_postgres(), *(p.start() for p in self._providers()))
         return self
+
+    async def _start_kafka(self) -> None:
+        alone = len(self.kafka._nodes) == 1
+        if alone:
+            templates.lay_kafka(self.folder)
+        await self.kafka.start()
+        if alone:
+            templates.keep_kafka(self.folder)
+
+    async def _start_postgres(self) -> None:
+        await templates.lay_postgres(self.folder)
+        await self.postgres.start()
 
     @property
     def servers(self) -> list[Child]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -28,6 +29,9 @@ DIED = 137
 
 #: Ordered pairs of failpoints that one session tries; which ones is a matter of the seed.
 PAIRS = 80
+
+#: Failpoints of each stage, and of the relay, that the short form tries; which ones is a matter of the seed.
+OF_EACH = 1
 
 #: Seconds for a start to recover what the last one left, and to come to its failpoint. Usually three.
 RETRY_S = 60
@@ -103,8 +107,15 @@ async def drain(worker: Worker, observers: Observers) -> None:
     assert verdict.clean, str(verdict)
 
 
-@pytest.mark.timeout(300)
-async def test_dying_at_every_failpoint_in_turn_harms_nothing():
+def drawn(points: Sequence[str], chance: random.Random, count: int) -> list[str]:
+    """So many of each stage, in the order of a recording's way."""
+    stages = [list(of_stage) for _, of_stage in itertools.groupby(points, key=lambda point: point.partition(".")[0])]
+    chosen = {point for of_stage in stages for point in chance.sample(of_stage, min(count, len(of_stage)))}
+    return [point for point in points if point in chosen]
+
+
+async def dies_at_each(points: Sequence[str], table: Callable[[str], None], seed: int) -> None:
+    """A worker of all roles dies at each in turn; then everything comes to its end, and nothing is there twice."""
     async with gemini_server() as gemini, site(recognizers=MIXED) as here:
         judged_by(here, gemini)
         worker = here.worker(*roles_with(MIXED), name="all", concord_instance="all")
@@ -114,12 +125,24 @@ async def test_dying_at_every_failpoint_in_turn_harms_nothing():
             await observers.publisher.publish_malformed()
             await worker.kill()
             await make_narrow_topic(here)
-            for point in POINTS:
+            for point in points:
                 await dies_at(worker, observers, point, uploads=2)
             await drain(worker, observers)
-            disturbed = sum(point.startswith("relay.") for point in POINTS)
+            disturbed = sum(point.startswith("relay.") for point in points)
             assert await published_on_narrow(here) == {b"%d" % n * 900: disturbed for n in range(4)}
             assert await refused_rows(here) == disturbed
+    table(f"failpoints: {', '.join(points)}; seed {seed}: all clean")
+
+
+@pytest.mark.timeout(180)
+async def test_dying_at_a_failpoint_of_each_stage_harms_nothing(seed, table):
+    await dies_at_each(drawn(POINTS, random.Random(seed), OF_EACH), table, seed)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+async def test_dying_at_every_failpoint_in_turn_harms_nothing(seed, table):
+    await dies_at_each(POINTS, table, seed)
 
 
 def walk(chance: random.Random) -> list[str]:

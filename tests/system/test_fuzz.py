@@ -176,7 +176,7 @@ async def fuzzed(count: int, seed: int, table, *, pause_s: float) -> None:
 
 
 async def test_nonsense_between_uploads(seed, table):
-    await fuzzed(180, seed, table, pause_s=0.01)
+    await fuzzed(120, seed, table, pause_s=0.01)
 
 
 @pytest.mark.faults

@@ -90,7 +90,7 @@ async def fleet(tmp_path_factory):
         write(here.audio / "call.wav", tones(SECONDS))
         first = here.worker(name="first")
         first.argv = ["up", "--once"]  # nothing to do: it makes the topics, and exits
-        await first.start_plain()
+        await first.start()
         assert await first.ended(60) == 0
         found = Fleet(here, server)
         following = asyncio.create_task(found.follow())
@@ -109,13 +109,13 @@ async def fresh(fleet):
 
 async def test_a_worker_that_is_killed_in_the_middle_pays_again_for_what_was_in_flight_only(fleet, table):
     fleet.server.switches = Switches(delay_s=0.4)
-    worker = fleet.here.worker(*ROLES, name="killed")
-    await (await worker.start_plain()).ready()
+    worker = fleet.here.worker(*ROLES, name="killed", concord_instance="killed")
+    await (await worker.start()).ready()
     job = await fleet.upload()
     for answered in (3, 11):
         assert await until(lambda n=answered: fleet.answered(job) >= n, 60, every_s=0.01)
         await worker.kill()
-        await (await worker.start_plain()).ready()
+        await (await worker.start()).ready()
     await fleet.completed(job)
 
     charges, pieces = fleet.server.charges(), fleet.answered(job)

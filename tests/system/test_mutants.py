@@ -92,6 +92,7 @@ async def frozen_while_submitting(mutant: str) -> Verdict:
             return await observers.verdict()
 
 
+@faults
 async def test_an_early_ack_is_detected():
     verdict = await killed_while_submitting("early_ack")
 

@@ -123,7 +123,7 @@ async def _asked(vendor: str, here: Site, rates: Mapping[str, float], began: flo
 
 @pytest.mark.timeout(180)
 async def test_a_while_of_429s_is_sat_out_and_no_rate_exceeded(table):
-    for asked in await refused_for(15, 24, RATES, {"assemblyai": 10, "google": 4}, table):
+    for asked in await refused_for(8, 16, RATES, {"assemblyai": 10, "google": 4}, table):
         for window_s in WINDOWS_S:
             assert most(asked.times, window_s) <= asked.allowed(window_s)
 

@@ -85,7 +85,8 @@ async def test_statuses_survive_the_death_of_a_worker_and_the_loss_of_the_table(
         await migrate(here.postgres.dsn)
         pool = await connect_pool(here.postgres.dsn)
         database, status_poller = Postgres(pool), StatusPoller(session)
-        first, second = here.worker("track", "relay", name="first"), here.worker("track", name="second")
+        first = here.worker("track", "relay", name="first", concord_instance="first")
+        second = here.worker("track", name="second")
         for worker in (first, second):
             await (await worker.start()).ready()
         await created(database)

@@ -205,21 +205,26 @@ def test_quality_tells_what_each_recognizer_was_worth():
 @pytest.mark.parametrize(
     "sides",
     [
-        [["word"] * 100_000, ["word"] * 90_000],
-        [[f"a{i}" for i in range(20_000)], [f"b{i}" for i in range(20_000)]],
-        [[f"w{i % 5000}" for i in range(100_000)], [f"w{i % 5000}" for i in range(100_000)]],
-        [["one"] * 50_000, []],
-        [[f"w{i % period}" for i in range(20_000)] for period in (7, 11, 13)],
+        lambda words: [["word"] * words, ["word"] * (words * 9 // 10)],
+        lambda words: [[f"a{i}" for i in range(words // 5)], [f"b{i}" for i in range(words // 5)]],
+        lambda words: [[f"w{i % 1000}" for i in range(words)] for _ in range(2)],
+        lambda words: [["one"] * (words // 2), []],
+        lambda words: [[f"w{i % period}" for i in range(words // 5)] for period in (7, 11, 13)],
     ],
-    ids=["one word repeated", "no agreement at all", "100,000 words", "only numbers beside silence", "false friends"],
+    ids=["one word repeated", "no agreement at all", "many words", "only numbers beside silence", "false friends"],
 )
-def test_hostile_and_huge_inputs_end_soon(sides):
-    started = time.perf_counter()
+def test_the_time_for_hostile_and_huge_inputs_is_linear(sides):
+    def seconds(words):
+        lines = sides(words)
+        heard = [Hypothesis(f"r{k}", tuple(map(Word, line))) for k, line in enumerate(lines)]
+        started = time.process_time()
+        result = reconcile(heard)
+        assert len(result.decisions) >= max(map(len, lines))
+        return time.process_time() - started
 
-    result = reconcile([Hypothesis(f"r{k}", tuple(map(Word, side))) for k, side in enumerate(sides)])
+    seconds(500)  # what is loaded first is not counted
 
-    assert len(result.decisions) >= max(map(len, sides))
-    assert time.perf_counter() - started < 30
+    assert seconds(20_000) < 8 * seconds(5_000)  # four times as much, and sixteen if it were quadratic
 
 
 @pytest.mark.hostile
@@ -236,4 +241,4 @@ def test_memory_is_linear():
 
     peak(10)
 
-    assert peak(8000) < 3 * peak(4000)
+    assert peak(4000) < 3 * peak(2000)

