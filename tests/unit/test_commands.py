@@ -755,13 +755,13 @@ async def run(*line, settings=None):
 
 
 async def test_a_call_becomes_text_json_and_a_page(call, capsys):
-    assert await run("reconcile", call, settings=DEFAULTS) == 0
+    assert await run("reconcile", call, settings=settings()) == 0
     assert "please call" in capsys.readouterr().out
 
-    assert await run("reconcile", call, "--format", "json", settings=DEFAULTS) == 0
+    assert await run("reconcile", call, "--format", "json", settings=settings()) == 0
     assert adapter(Reconciliation).validate_json(capsys.readouterr().out).providers == ("one", "two")
 
-    assert await run("reconcile", call, "--format", "html", "--recognizers", "one", settings=DEFAULTS) == 0
+    assert await run("reconcile", call, "--format", "html", "--recognizers", "one", settings=settings()) == 0
     assert capsys.readouterr().out.startswith("<!DOCTYPE html>")
 
 
