@@ -14,7 +14,7 @@ from schemas.words import Hypothesis, Word
 
 FILES = sorted((Path(__file__).parents[1] / "data" / "languages").glob("??-*.json"))
 #: Those in which Whisper base makes out what the voices say.
-UNDERSTOOD = [path for path in FILES if path.name[:2] in {"de", "fr", "es"} and "drawn" not in path.name]
+UNDERSTOOD = [path for path in FILES if path.name[:2] not in {"hi", "ar"} and "drawn" not in path.name]
 
 
 def load(path):
@@ -49,8 +49,15 @@ def test_every_word_is_a_recognizers_and_no_character_is_torn_from_its_neighbour
         assert not [1 for left, right in pairwise(pieces) if is_unspaced(left[-1:]) and is_unspaced(right[:1])]
 
 
-def test_over_the_calls_that_are_understood_the_result_is_not_worse_than_the_better_recognizer_of_each():
-    counts = [errors(path) for path in UNDERSTOOD]
+@pytest.mark.parametrize(
+    ("languages", "calls", "most"),
+    [({"de", "fr", "es"}, 9, 0.99), ({"zh", "ja"}, 6, 1.01)],
+    ids=["German, French and Spanish", "Chinese and Japanese"],
+)
+def test_over_the_calls_that_are_understood_the_result_is_as_good_as_the_better_recognizer_of_each(
+    languages, calls, most
+):
+    counts = [errors(path) for path in UNDERSTOOD if path.name[:2] in languages]
 
-    assert len(counts) == 9
-    assert sum(result for *_, result in counts) <= 1.01 * sum(min(one, other) for one, other, _ in counts)
+    assert len(counts) == calls
+    assert sum(result for *_, result in counts) <= most * sum(min(one, other) for one, other, _ in counts)
