@@ -20,11 +20,13 @@ CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
 FIGURES = Path(__file__).parents[2] / "bench" / "results" / "reconcile.json"
 #: One call of so many is used, which keeps this short.
 STEPS = {"earnings21": 11, "primock57": 6}
-#: The recognizers that the calibration was fitted on: of all in primock57 there would be 3,300 sets a call.
-FITTED = {
+#: The recognizers whose pairs and triples are all taken: of all in primock57 there would be 3,300 sets a call.
+GOOD = {
     "earnings21": {"amazon", "google", "microsoft", "speechmatics"},
     "primock57": {"assemblyai", "deepgram", "elevenlabs", "gemini-flash", "soniox", "whisper-large-v3"},
 }
+#: Recognizers that loop, drop minutes or spell by ear: each is paired with each good one.
+BAD = {"earnings21": {"kaldi-librispeech"}, "primock57": {"azure-foundry-phi4", "mms-1b-all", "gemma-4-e2b-it"}}
 
 pytestmark = [
     pytest.mark.skipif(not CORPORA.is_dir(), reason="no ../shared/corpora beside this work tree"),
@@ -43,7 +45,7 @@ def calls():
             heard = {
                 name: Hypothesis(name, tuple(Word(*word) for word in words))
                 for name, words in sorted(data["hypotheses"].items())
-                if name in FITTED[corpus]
+                if name in GOOD[corpus] | BAD[corpus]
             }
             found.append((corpus, data["reference"], heard))
     return found
@@ -61,13 +63,20 @@ def test_an_hour_takes_a_moment(calls):
     assert time.process_time() - started < 0.5
 
 
+def sets(corpus):
+    """Pairs and triples of good recognizers, and pairs of a good one with a bad one."""
+    good = sorted(GOOD[corpus])
+    unequal = [tuple(sorted(pair)) for pair in itertools.product(good, BAD[corpus])]
+    return [*itertools.combinations(good, 2), *itertools.combinations(good, 3), *sorted(unequal)]
+
+
 @pytest.fixture(scope="module")
 def results(calls):
-    """Every pair and triple of every call, reconciled: (number of the call, recognizers, words, probabilities)."""
+    """The sets of every call, reconciled: (number of the call, recognizers, words, probabilities)."""
     found = []
-    for number, (_, _, heard) in enumerate(calls):
-        for size in (2, 3):
-            for names in itertools.combinations(heard, size):
+    for number, (corpus, _, heard) in enumerate(calls):
+        for names in sets(corpus):
+            if heard.keys() >= set(names):
                 words = reconcile([heard[name] for name in names]).words
                 found.append((number, names, [word.text for word in words], [word.confidence for word in words]))
     return found
@@ -75,7 +84,7 @@ def results(calls):
 
 @pytest.fixture(scope="module")
 def gains(calls, results):
-    """By corpus and number of recognizers, for every set: how far its pooled word errors are below the best
+    """By corpus and number of recognizers, or "unequal", for every set: how far its pooled word errors are below the best
     recognizer's.
     """
     single = defaultdict(int)
@@ -87,22 +96,25 @@ def gains(calls, results):
         ours[calls[number][0], names] += score(calls[number][1], " ".join(words)).errors
     found = defaultdict(list)
     for (corpus, names), errors in ours.items():
-        found[corpus, len(names)].append(1 - errors / min(single[corpus, name] for name in names))
+        kind = "unequal" if BAD[corpus] & set(names) else len(names)
+        found[corpus, kind].append(1 - errors / min(single[corpus, name] for name in names))
     return found
 
 
 @pytest.mark.parametrize(
-    ("corpus", "size", "mean", "lowest"),
+    ("corpus", "kind", "mean", "lowest"),
     [
         ("earnings21", 2, 0.13, 0.06),
         ("earnings21", 3, 0.22, 0.16),
         ("primock57", 2, 0.07, 0.0),
         ("primock57", 3, 0.10, 0.05),
+        ("earnings21", "unequal", 0.0, -0.01),
+        ("primock57", "unequal", 0.0, -0.01),
     ],
 )
-def test_the_result_is_better_than_the_best_recognizer(gains, corpus, size, mean, lowest):
-    assert np.mean(gains[corpus, size]) >= mean
-    assert min(gains[corpus, size]) >= lowest
+def test_the_result_is_better_than_the_best_recognizer(gains, corpus, kind, mean, lowest):
+    assert np.mean(gains[corpus, kind]) >= mean
+    assert min(gains[corpus, kind]) >= lowest
 
 
 def test_every_word_has_a_recognizer(calls, results):
@@ -143,8 +155,10 @@ def test_our_normaliser_counts_as_whispers_does(calls):
 
 
 @pytest.mark.skipif(not FIGURES.is_file(), reason="no figures yet: make bench-reconcile")
-def test_the_published_figures_are_better_than_the_best_recognizer_for_every_set():
+def test_the_published_figures_are_better_than_the_best_recognizer():
+    """On calls, and with recognizers, that were not fitted on."""
     summary = json.loads(FIGURES.read_text())["summary"]
 
-    assert len(summary) == 4
-    assert all(group["lowest"] > -0.005 for group in summary.values())
+    assert {group.split(",")[0] for group in summary} == set(GOOD)
+    assert all(group["ours"] > 0.04 for group in summary.values())
+    assert all(group["worse"] <= 0.1 for group in summary.values())
