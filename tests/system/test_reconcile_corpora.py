@@ -84,8 +84,8 @@ def results(calls):
 
 @pytest.fixture(scope="module")
 def gains(calls, results):
-    """By corpus and number of recognizers, or "unequal", for every set: how far its pooled word errors are below the best
-    recognizer's.
+    """By corpus and number of recognizers, or "unequal", for every set: how far its pooled word errors are below those
+    of the best recognizer.
     """
     single = defaultdict(int)
     for corpus, reference, heard in calls:
