@@ -52,7 +52,7 @@ def test_a_loop_that_two_recognizers_have_was_said():
 
 
 def test_a_hypothesis_of_a_tenth_of_the_length_is_left_out_with_a_note():
-    whole = heard("a", " ".join(f"{SAID} {n}" for n in range(4)))
+    whole = heard("a", " ".join(f"{SAID} {n}" for n in range(6)))
     result = reconcile([whole, heard("b", "you")])
 
     assert result.text == " ".join(word.text for word in whole.words)
