@@ -74,14 +74,14 @@ def numbers(text: str, language: str) -> list[tuple[int, int, str]]:
     tokens = text.split(" ")
     if code in _LIBRARY:
         found = _scaled(tokens, list(_with_library(tokens, code)))
-        if code == "fr":
-            found = _merged(found)
     elif code in _LANGUAGES:
         found = list(_read(tokens, _LANGUAGES[code]))
     else:
         return []
     begins = list(itertools.accumulate((len(token) + 1 for token in tokens), initial=0))
     spaceless = code in {"ja", "zh", "yue"}
+    if spaceless or code == "fr":
+        found = _merged(found)
     return [
         (begins[number.first], begins[number.end] - 1, number.digits)
         for number in _not_alone(tokens, found, spaceless=spaceless)
@@ -128,7 +128,9 @@ def _scaled(tokens: Sequence[str], found: Sequence[Number]) -> list[Number]:
 
 
 def _merged(found: Sequence[Number]) -> list[Number]:
-    """The numbers, those that follow one another as one: "quarante quatre vingt sept" is "40 87" or "44 27"."""
+    """The numbers, those that follow one another as one: "quarante quatre vingt sept" is "40 87" or "44 27", and
+    "五十五十二" is "50 52" or "55 12": recognizers that write them differently are rivals as a whole.
+    """
     result: list[Number] = []
     for number in found:
         if result and result[-1].end == number.first:
