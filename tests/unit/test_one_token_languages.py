@@ -249,7 +249,7 @@ def test_numbers_are_written_as_it_is_set(spelling, expected):
         ("zh", ["千", "百", "十"] * 10_000, ["3"] * 15_000),
         ("zh", ["一" * 2000], ["1"] * 15_000),
         ("ar", ["و" * 50_000, *["و"] * 20_000], ["١"] * 15_000),
-        ("es", ["1.000" * 20_000], ["1", "."] * 10_000),
+        ("es", ["1.000" * 1000], ["1", "."] * 10_000),
     ],
 )
 def test_hostile_numbers_end_soon(language, one, other):
