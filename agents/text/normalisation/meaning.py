@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from agents.text.normalisation import english
+from agents.text.normalisation import english, other_languages
 from agents.text.normalisation.normalise import is_silent, number_groups, word_tokens
 from agents.text.normalisation.numbers import NUMBER_WORDS
 
@@ -60,6 +60,9 @@ def parts(words: Iterable[str], language: str | None = None) -> list[Part]:
         divided = list(_with_numbers(divided))
         if any(part.numeric for part in divided):
             divided = _rewritten(divided, english.WRITTEN)
+    elif language:
+        text = " ".join(part.text for part in divided)
+        divided = list(_replaced(divided, text, other_languages.numbers(text, language)))
     return [Part("".join(map(_plain_digits, part.text.split())), part.first, part.end) for part in divided]
 
 
@@ -80,12 +83,14 @@ def _spoken(word: str, is_english: bool) -> str:
             word = english.ADDRESS.sub(lambda m: "".join(english.MARKS.get(c, c) for c in m[0].rstrip(".,?!;:")), word)
             for pattern, replacement in english.SYMBOLS:
                 word = pattern.sub(replacement, word)
-    tokens = [token for part in word.split() for token in _tokens(part, is_english) if not is_silent(token)]
-    return " ".join(tokens)
+        tokens = [token for part in word.split() for token in _tokens(part)]
+    else:
+        tokens = other_languages.figures(word)
+    return " ".join(token for token in tokens if not is_silent(token))
 
 
-def _tokens(word: str, is_english: bool) -> tuple[str, ...]:
-    return (word,) if word in "½¼¾" else word_tokens(word, is_english)[0]
+def _tokens(word: str) -> tuple[str, ...]:
+    return (word,) if word in "½¼¾" else word_tokens(word, True)[0]
 
 
 def _rewritten(divided: list[Part], rules: Sequence[Rule]) -> list[Part]:

@@ -178,9 +178,16 @@ def _symbol(c: str) -> str:
 
 
 def _folded(text: str) -> tuple[str, ...]:
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = fold_digits(unicodedata.normalize("NFKC", text).casefold())
     folded = "".join(" " if unicodedata.category(c)[0] in "SPC" else c for c in folded)
     return tuple(token for word in folded.split() for token in _characters(word))
+
+
+def fold_digits(text: str) -> str:
+    """The text with the decimal digits of all scripts as ASCII digits."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
 
 
 def _characters(word: str) -> list[str]:
