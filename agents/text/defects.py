@@ -25,8 +25,8 @@ LONGEST_UNIT = 30
 #: Repetitions from which a unit of so many words is a loop: people say "no" six times, but no sentence three times.
 REPEATED = {1: 9, 2: 6, 3: 5, 4: 5, 5: 4}
 SENTENCE_REPEATED = 3
-#: A hypothesis with less than this share of the words of the longest one is left out, if that has so many words: in less
-#: than a minute of speech a few words may be all that one recognizer makes out.
+#: A hypothesis with less than this share of the words of the longest one is left out, if that has so many words: in
+#: less than a minute of speech a few words may be all that one recognizer makes out.
 SHORTEST, LONG = 0.1, 100
 
 

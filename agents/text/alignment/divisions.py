@@ -8,7 +8,7 @@ amounts, spelled letters, units and compounds; `normalisation.meaning` says what
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -87,11 +87,12 @@ def joined(tokens: Tokens, ranges: Iterable[Range]) -> Tokens:
     return Tokens(keys, [number[group_of[group]] for group in kept], [tokens.first_word[group] for group in number])
 
 
-@dataclass(frozen=True, slots=True)
-class _Unit:
+class _Unit(NamedTuple):
     """Words with one meaning, and the range of their tokens."""
 
     text: str
+    #: The text as it is compared: the letter O and the digit 0 sound and look the same.
+    compared: str
     first: int
     end: int
     #: The tokens' keys.
@@ -100,11 +101,6 @@ class _Unit:
     #: Whether it is joined of several, or renamed; and whether it becomes one token.
     joined: bool = False
     token: bool = False
-
-    @property
-    def compared(self) -> str:
-        """The text as it is compared: the letter O and the digit 0 sound and look the same."""
-        return self.text.replace("o", "0")
 
 
 def _windows(network: Network) -> Iterator[tuple[int, int]]:
@@ -156,7 +152,9 @@ def _units(network: Network, k: int, first: int, end: int, language: str | None)
         if high <= opened or (high < len(starts) and starts[high] != word + part.end):
             continue  # a group of tokens goes on
         text = "".join(pending)
-        units.append(_Unit(text, begin + opened, begin + high, tuple(keys[opened:high]), part.numeric))
+        units.append(
+            _Unit(text, text.replace("o", "0"), begin + opened, begin + high, tuple(keys[opened:high]), part.numeric)
+        )
         pending = []
     return units
 
@@ -172,32 +170,48 @@ def _whole_groups(group: Ints, begin: int, stop: int) -> tuple[int, int]:
 
 def _joined(block: list[list[_Unit]]) -> list[list[_Unit]]:
     """The units of each column, joined until all columns have the same borders between equal meanings."""
-    before = None
-    while before != (before := list(block)):
-        for a, b in itertools.combinations(range(len(block)), 2):
-            block[a], block[b] = _pair(block[a], block[b])
+    pairs = list(itertools.combinations(range(len(block)), 2))
+    settled: dict[tuple[int, int], tuple[list[_Unit], list[_Unit]]] = {}
+    going = True
+    while going:
+        going = False
+        for a, b in pairs:
+            before = block[a], block[b]
+            last = settled.get((a, b), ([], []))
+            if before[0] is last[0] and before[1] is last[1]:
+                continue
+            block[a], block[b] = _pair(*before)
+            if block[a] is before[0]:
+                settled[a, b] = before
+            else:
+                going = True
     return block
 
 
 def _pair(left: list[_Unit], right: list[_Unit]) -> tuple[list[_Unit], list[_Unit]]:
-    """The units of two columns, joined between two common borders if their meaning is equal."""
-    texts = ["".join(unit.compared for unit in side) for side in (left, right)]
+    """The units of two columns, joined between two common borders if their meaning is equal; the same lists if none."""
+    texts = ["".join([unit.compared for unit in side]) for side in (left, right)]
     if len(texts[0]) * len(texts[1]) > MANY:
         return left, right
-    borders = _borders(left), _borders(right)
     result: tuple[list[_Unit], list[_Unit]] = ([], [])
-    before = (0, 0)
-    for point in _path(*texts):
-        if point[0] not in borders[0] or point[1] not in borders[1]:
-            continue
-        here = (borders[0][point[0]], borders[1][point[1]])
-        parts = left[before[0] : here[0]], right[before[1] : here[1]]
-        whole = _is_one_thing(*parts)
-        token = whole and _is_token(*parts)
-        for side, part in zip(result, parts, strict=True):
-            side += [_whole(part, token)] if whole else part
-        before = here
-    return result
+    changed = False
+    m = n = 0
+    for i, j in _common(left, right, *texts):
+        if i == m + 1 and j == n + 1 and left[m].keys == right[n].keys:  # most are
+            whole = False
+        else:
+            whole = _is_one_thing(left[m:i], right[n:j])
+        if whole:
+            token = _is_token(left[m:i], right[n:j])
+            units = [_whole(left[m:i], token)], [_whole(right[n:j], token)]
+            changed |= units != (left[m:i], right[n:j])
+            result[0].extend(units[0])
+            result[1].extend(units[1])
+        else:
+            result[0].extend(left[m:i])
+            result[1].extend(right[n:j])
+        m, n = i, j
+    return result if changed else (left, right)
 
 
 def _is_one_thing(left: Sequence[_Unit], right: Sequence[_Unit]) -> bool:
@@ -222,23 +236,30 @@ def _is_token(left: Sequence[_Unit], right: Sequence[_Unit]) -> bool:
     return 2 * sum(len(unit.text) == 1 for unit in longer) > len(longer)
 
 
-def _path(left: str, right: str) -> Iterator[tuple[int, int]]:
-    """The borders between characters, as (left, right), on the path of a minimal edit script."""
-    for op in Levenshtein.opcodes(left, right):
+def _common(left: Sequence[_Unit], right: Sequence[_Unit], text: str, other: str) -> Iterator[tuple[int, int]]:
+    """The borders between units, as (index in left, in right), that are on the path of a minimal edit script between
+    their texts.
+    """
+    here, there = (
+        {before: n for n, before in enumerate(itertools.accumulate([len(u.text) for u in units], initial=0))}
+        for units in (left, right)
+    )
+    borders = list(here)
+    for op in Levenshtein.opcodes(text, other):
         if op.tag in {"equal", "replace"}:
-            yield from ((op.src_start + n, op.dest_start + n) for n in range(1, op.src_end - op.src_start))
-        yield op.src_end, op.dest_end
-
-
-def _borders(units: Sequence[_Unit]) -> dict[int, int]:
-    """By the number of characters before it, the index of the unit that begins there."""
-    return {before: n for n, before in enumerate(itertools.accumulate((len(u.text) for u in units), initial=0))}
+            shift = op.dest_start - op.src_start
+            for border in borders[bisect_right(borders, op.src_start) : bisect_left(borders, op.src_end)]:
+                if border + shift in there:
+                    yield here[border], there[border + shift]
+        if op.src_end in here and op.dest_end in there:
+            yield here[op.src_end], there[op.dest_end]
 
 
 def _whole(units: Sequence[_Unit], token: bool) -> _Unit:
     keys = tuple(key for unit in units for key in unit.keys)
     numeric = any(unit.numeric for unit in units)
-    return _Unit("".join(u.text for u in units), units[0].first, units[-1].end, keys, numeric, joined=True, token=token)
+    text = "".join(unit.text for unit in units)
+    return _Unit(text, text.replace("o", "0"), units[0].first, units[-1].end, keys, numeric, joined=True, token=token)
 
 
 def _runs(flags: Flags) -> Iterator[tuple[int, int]]:

@@ -11,9 +11,8 @@ import bisect
 import itertools
 import re
 from collections import deque
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agents.text.normalisation import english, other_languages
 from agents.text.normalisation.normalise import is_silent, number_groups, word_tokens
@@ -35,8 +34,7 @@ _PLAIN = re.compile(r"[a-z]+\Z")
 _DOTTED = re.compile(r"\d+(?:\.\d+){2,}\Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Consecutive words with one meaning: the index of the first one and of the one after the last."""
 
     text: str
@@ -46,29 +44,33 @@ class Part:
     @property
     def numeric(self) -> bool:
         """Whether there is a digit in its text."""
-        return any(map(str.isdigit, self.text))
+        return _has_digit(self.text)
 
 
 def parts(words: Iterable[str], language: str | None = None) -> list[Part]:
     """The parts of consecutive words, in order. Words without meaning (fillers, punctuation) are in none."""
     is_english = language is None or language.lower().startswith("en")
-    divided = [Part(_spoken(word, is_english), at, at + 1) for at, word in enumerate(words)]
-    divided = [part for part in divided if part.text]
+    divided = [Part(text, at, at + 1) for at, word in enumerate(words) if (text := _spoken(word, is_english))]
     if is_english:
         if english.MAY_BE_SPELLED.search(" ".join(part.text for part in divided)):
             divided = _rewritten(divided, english.SPELLED)
         divided = list(_with_numbers(divided))
-        if any(part.numeric for part in divided):
+        if any(_has_digit(part.text) for part in divided):
             divided = _rewritten(divided, english.WRITTEN)
     elif language:
         text = " ".join(part.text for part in divided)
         divided = list(_replaced(divided, text, other_languages.numbers(text, language)))
-    return [Part("".join(map(_plain_digits, part.text.split())), part.first, part.end) for part in divided]
+    return [Part(_compared(text), first, end) for text, first, end in divided]
 
 
 def has_variants(token: str) -> bool:
     """Whether another single token may have the same meaning as this one."""
-    return token in english.VARIANTS or any(map(str.isdigit, token))
+    return token in english.VARIANTS or _has_digit(token)
+
+
+@lru_cache(1 << 14)
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))
 
 
 @lru_cache(1 << 14)
@@ -128,7 +130,7 @@ def _replaced(divided: list[Part], text: str, replacements: Sequence[tuple[int, 
 
 def _with_numbers(divided: Iterable[Part]) -> Iterator[Part]:
     """The parts with numbers in digits; those that spell one number are one part."""
-    for numeric, run in itertools.groupby(divided, _may_be_number):
+    for numeric, run in itertools.groupby(divided, lambda part: _may_be_number(part.text)):
         if not numeric:
             yield from run
             continue
@@ -140,8 +142,15 @@ def _with_numbers(divided: Iterable[Part]) -> Iterator[Part]:
                 at += size
 
 
-def _may_be_number(part: Part) -> bool:
-    return all(token in NUMBER_WORDS or any(map(str.isdigit, token)) for token in part.text.split())
+@lru_cache(1 << 14)
+def _may_be_number(text: str) -> bool:
+    return all(token in NUMBER_WORDS or _has_digit(token) for token in text.split())
+
+
+@lru_cache(1 << 14)
+def _compared(text: str) -> str:
+    """The text of a part as it is compared with others: without spaces, and without the dots of telephone numbers."""
+    return "".join(map(_plain_digits, text.split()))
 
 
 def _plain_digits(token: str) -> str:
