@@ -149,7 +149,7 @@ def _units(network: Network, k: int, first: int, end: int, language: str | None)
         if not pending:
             opened = low
         pending.append(part.text)
-        if high <= opened or (high < len(starts) and starts[high] != word + part.end):
+        if high <= opened or (starts[high] if high < len(starts) else after) != word + part.end:
             continue  # a group of tokens goes on
         text = "".join(pending)
         units.append(
