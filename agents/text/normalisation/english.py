@@ -72,8 +72,9 @@ _UNITS = {
 _SCALES = {"k": 3, "m": 6, "mm": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
 _HOURS = "one two three four five six seven eight nine ten eleven twelve".split()
 
-#: Tokens that may mean the same as another single token. Units only do so beside a number.
-VARIANTS = frozenset({*ALIASES, *ALIASES.values(), *"&#@½¼¾"})
+#: Tokens that may mean the same as another single token. Units only do so beside a number. The number 1 is written
+#: "one", and Whisper's rules do not know "ninth".
+VARIANTS = frozenset({*ALIASES, *ALIASES.values(), "one", "ninth", *"&#@½¼¾"})
 
 #: Tokens that belong to the number beside them, if there is one.
 LINKS = frozenset({*_MONTHS, *"am pm a p m o and of the clock point percent dollars cents half quarter".split()})

@@ -64,8 +64,8 @@ def parts(words: Iterable[str], language: str | None = None) -> list[Part]:
 
 
 def has_variants(token: str) -> bool:
-    """Whether another single token may have the same meaning as this one. The number 1 is the token "one"."""
-    return token == "one" or token in english.VARIANTS or _has_digit(token)
+    """Whether another single token may have the same meaning as this one."""
+    return token in english.VARIANTS or _has_digit(token)
 
 
 @lru_cache(1 << 14)
