@@ -66,7 +66,7 @@ async def refused_for(
     async with site(recognizers=CLOUD) as here:
         for variable, limits in (("CONCORD_RATES", rates), ("CONCORD_SLOTS", slots)):
             here.common[variable] = ",".join(f"{name}={limit}" for name, limit in limits.items()) or "none=1"
-        # With one language, Google would wait until AssemblyAI has told the recording's, and be asked nothing meanwhile.
+        # With one language, Google would wait until AssemblyAI has told the recording's: it would be asked nothing.
         here.common["GOOGLE_SPEECH_LANGUAGES"] = "en-US,de-DE"
         workers = [here.worker(*roles_with(CLOUD)), here.worker(*(f"transcribe.{name}" for name in CLOUD))]
         for worker in workers:
