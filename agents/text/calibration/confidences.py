@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 TRUST, UNSURE, MOST_TRUST = 0.5, 0.25, 1.5
 #: The average log odds start at `USUAL` with the weight of `WEIGHT` words; relative ones are limited to `MOST`.
 USUAL, WEIGHT, MOST = 2.0, 20.0, 3.0
-#: Rounds of Newton's method, and the strength of a prior that keeps its intercept finite.
-ROUNDS, RIDGE = 8, 0.01
+#: Rounds of Newton's method, its longest step (without, it overshoots where confidences and agreement hang together
+#: without exception, to the wrong sign), and the strength of a prior that keeps its intercept finite.
+ROUNDS, STEP, RIDGE = 25, 0.5, 0.01
 
 
 def shifts(network: Network) -> Floats:
@@ -57,5 +58,5 @@ def _slope(values: Floats, agreed: NDArray[np.bool_]) -> float:
         chance = 1 / (1 + np.exp(-np.clip(weights @ rows, -30, 30)))
         gradient = rows @ (agreed - chance) - strength * (weights - prior)
         curvature = (rows * (chance * (1 - chance))) @ rows.T + np.diag(strength)
-        weights = weights + np.linalg.solve(curvature, gradient)
+        weights = weights + np.clip(np.linalg.solve(curvature, gradient), -STEP, STEP)
     return float(np.clip(weights[0], 0.0, MOST_TRUST))
