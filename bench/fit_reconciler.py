@@ -22,6 +22,7 @@ import lightgbm
 import numpy as np
 import wordfreq
 
+from agents.text.alignment.network import runs
 from agents.text.calibration.agreed import RECORD as AGREED_RECORD
 from agents.text.calibration.agreed import agreed_evidence
 from agents.text.calibration.calibrate import NGRAMS, TREES, Calibration, Passes, dump
@@ -211,10 +212,8 @@ def _count_disputes(part: Sample, tally: dict[str, list[int]], record: dict[str,
     network = part.network
     names, key = [*network.names, ""], network.key
     silent = np.append(network.silent, True)
-    disputed = (~network.unanimous).astype(np.int64)
-    edge = np.flatnonzero(np.diff(disputed, prepend=0, append=0))
-    short = [slot for first, end in zip(edge[::2], edge[1::2], strict=True) if end - first <= LONGEST_DISPUTE
-             for slot in range(first, end)]  # fmt: skip
+    disputes = runs(~network.unanimous)
+    short = [slot for first, end in disputes if end - first <= LONGEST_DISPUTE for slot in range(first, end)]
     for slot in short:
         if silent[key[slot]].all():
             continue

@@ -14,12 +14,14 @@ What was measured, with Whisper on read speech, clean, with noise, and limited t
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.media.decoding.chunks import Chunk, chunks
+from schemas.errors import ProviderError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +38,12 @@ WINDOW_S = 26.0
 SPEECH = 0.25
 #: Hertz of the samples.
 RATE = 16_000
+
+
+def require_detector() -> None:
+    """Raises `ProviderError` if faster-whisper, which has the voice activity detector and the runtime, is missing."""
+    if importlib.util.find_spec("faster_whisper") is None:
+        raise ProviderError("faster-whisper is not installed: run `make install` (it is in the extra `local`)")
 
 
 def recording_in_chunks(path: Path, beat: Callable[[], None]) -> Iterator[Chunk]:

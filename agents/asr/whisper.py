@@ -11,7 +11,6 @@ Its options were chosen by measurements on read speech: clean, with noise, and l
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.asr.speech_windows import Window, end_ms, recording_in_chunks, windows
+from agents.asr.speech_windows import Window, end_ms, recording_in_chunks, require_detector, windows
 from agents.asr.subprocess_recognizer import SubprocessRecognizer
 from agents.media.subprocess_worker import Message, begin, serve
 from schemas.errors import ProviderError
@@ -65,8 +64,7 @@ class Whisper(SubprocessRecognizer):
 
 def _checked(model: Callable[[], Path]) -> Path:
     """The folder with the weights. Raises `ProviderError` if a file or faster-whisper itself is missing."""
-    if importlib.util.find_spec("faster_whisper") is None:
-        raise ProviderError("faster-whisper is not installed: run `make install` (it is in the extra `local`)")
+    require_detector()
     folder = model()
     for name in ("model.bin", "config.json", "tokenizer.json"):  # faster-whisper would download a missing tokenizer
         if not (folder / name).is_file():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agents.text.alignment.network import runs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -82,8 +84,7 @@ def _loops(key: Ints) -> list[tuple[int, int, int]]:
     for size in range(1, min(LONGEST_UNIT, len(key) // 2) + 1):
         least = REPEATED.get(size, SENTENCE_REPEATED)
         same = key[size:] == key[:-size]
-        edges = np.flatnonzero(np.diff(same, prepend=False, append=False))
-        for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        for first, end in runs(same):
             if end - first >= (least - 1) * size and free[first : end + size].all():
                 loops.append((first, end + size, size))
                 free[first : end + size] = False

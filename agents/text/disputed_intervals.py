@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agents.text.adjudicate import requalified
+from agents.text.alignment.network import runs
 from agents.text.reconcile import compare
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def disputes(compared: Compared) -> tuple[list[Dispute], int]:
     slots = _slots(compared.network)
     timed: list[Dispute] = []
     without_time = 0
-    for first, end in _runs(compared.network, slots):
+    for first, end in _disputed_runs(compared.network, slots):
         if not _differ_in_words(compared.network, slots[first], slots[end]):
             continue
         times = _times_of(compared.network, slots, first, end)
@@ -187,11 +188,10 @@ def _slots(network: Network) -> list[int]:
     return [*np.flatnonzero(np.diff(network.segment, prepend=-1)).tolist(), len(network.grid)]
 
 
-def _runs(network: Network, slots: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _disputed_runs(network: Network, slots: Sequence[int]) -> list[tuple[int, int]]:
     """First and end (exclusive) of every run of segments that are not unanimous."""
     agreed = np.logical_and.reduceat(network.unanimous, slots[:-1]) if len(slots) > 1 else np.zeros(0, dtype=bool)
-    edges = np.flatnonzero(np.diff(~agreed, prepend=False, append=False)).tolist()
-    yield from zip(edges[::2], edges[1::2], strict=True)
+    return runs(~agreed)
 
 
 def _differ_in_words(network: Network, begin: int, end: int) -> bool:

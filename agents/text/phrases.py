@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agents.text.alignment.network import runs
 from schemas.texts import is_unspaced
 
 if TYPE_CHECKING:
@@ -40,10 +41,8 @@ class Disputes:
     @classmethod
     def of(cls, network: Network) -> Disputes:
         """Those of a network, in order."""
-        edges = np.flatnonzero(np.diff(~network.unanimous, prepend=False, append=False))
-        first, end = edges[::2], edges[1::2]
-        several = end - first > 1
-        return cls(first[several], end[several])
+        several = [(first, end) for first, end in runs(~network.unanimous) if end - first > 1]
+        return cls(*np.array(several, dtype=np.int64).reshape(-1, 2).T)
 
     def total(self, values: NDArray[np.generic]) -> Floats:
         """The sums of `values`, (slots, ...), over each dispute."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from agents.text.alignment.network import runs
 from agents.text.normalisation.english import LINKS
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def number_writers(network: Network, order: Sequence[int], spelling: Spelling) -
         cost = network.pick(list(map(_spelled, network.columns)), 0) * (1 if spelling == "figures" else -1)
     cost[~agreed] = 0
     whole = cost.sum(axis=0).tolist()
-    edges = np.flatnonzero(np.diff(digit | link, prepend=False, append=False)).tolist()
-    for first, end in zip(edges[::2], edges[1::2], strict=True):
+    for first, end in runs(digit | link):
         if digit[first:end].any():
             total = whole if spelling == "recognizer" else cost[first:end].sum(axis=0).tolist()
             writers[first:end] = [min(order, key=total.__getitem__)] * (end - first)

@@ -36,7 +36,7 @@ def figures(*hypotheses):
     view = View(build(hypotheses), shipped().knowledge)
     slots = np.flatnonzero(~view.network.unanimous)
     path = np.zeros((len(slots), len(hypotheses)), dtype=np.float32)
-    table = standing(view.network, view.language.zipf, (path, path), slots)
+    table = standing(view.network, view.language.zipf, (path, path), slots, np.zeros(len(hypotheses)))
     names = [column.hypothesis.provider for column in view.network.columns]
     return {name: dict(zip(STANDING, row.tolist(), strict=True)) for name, row in zip(names, table, strict=True)}
 

@@ -7,14 +7,13 @@ the processor's time of Whisper base.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.asr.speech_windows import RATE, Window, end_ms, recording_in_chunks, windows
+from agents.asr.speech_windows import RATE, Window, end_ms, recording_in_chunks, require_detector, windows
 from agents.asr.subprocess_recognizer import SubprocessRecognizer
 from agents.media.subprocess_worker import Message, begin, serve
 from schemas.errors import ProviderError
@@ -36,8 +35,7 @@ class Moonshine(SubprocessRecognizer):
 
 def _checked(model: Callable[[], Path]) -> Path:
     """The model's folder. Raises `ProviderError` if faster-whisper, whose runtime and detector are used, is missing."""
-    if importlib.util.find_spec("faster_whisper") is None:
-        raise ProviderError("faster-whisper is not installed: run `make install` (it is in the extra `local`)")
+    require_detector()
     return model()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from agents.text.alignment.network import runs
 from agents.text.normalisation.meaning import has_variants, parts
 from agents.text.normalisation.normalise import Tokens
 
@@ -110,7 +111,7 @@ def _windows(network: Network) -> Iterator[tuple[int, int]]:
     varied = np.any(variants[network.key], axis=1)
     gap = np.any(key < 0, axis=1)
     near = np.zeros(len(key) + 1, dtype=np.int64)
-    for first, end in _runs((key != key[:, :1]).any(axis=1)):
+    for first, end in runs((key != key[:, :1]).any(axis=1)):
         begin, stop = max(0, first - CONTEXT), min(len(key), end + CONTEXT)
         if not varied[begin:stop].any():
             begin, stop = first, end  # compounds differ within the dispute
@@ -118,7 +119,7 @@ def _windows(network: Network) -> Iterator[tuple[int, int]]:
                 continue
         near[begin] += 1
         near[stop] -= 1
-    for first, end in _runs(np.cumsum(near)[:-1] > 0):
+    for first, end in runs(np.cumsum(near)[:-1] > 0):
         for part in range(first, end, LONGEST):
             yield part, min(end, part + LONGEST)
 
@@ -260,8 +261,3 @@ def _whole(units: Sequence[_Unit], token: bool) -> _Unit:
     numeric = any(unit.numeric for unit in units)
     text = "".join(unit.text for unit in units)
     return _Unit(text, text.replace("o", "0"), units[0].first, units[-1].end, keys, numeric, joined=True, token=token)
-
-
-def _runs(flags: Flags) -> Iterator[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
-    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

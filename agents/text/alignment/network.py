@@ -95,6 +95,12 @@ def language(hypotheses: Sequence[Hypothesis]) -> str | None:
     return max(tags, key=tags.count) if tags else None
 
 
+def runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and end (exclusive) of every run of true flags, in order."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def spoken(network: Network) -> tuple[Network, Ints]:
     """The network without fillers and punctuation, which never share a slot with words; and its original slots."""
     keep = [~network.silent[column.key] for column in network.columns]

@@ -49,7 +49,7 @@ def _expected(network: Network, language: Language, slots: Ints) -> list[Floats]
     if not len(slots):
         return [np.zeros(0, dtype=np.float32)] * 2
     column, at = network.columns[0], network.grid[slots, 0]
-    general = language.domain(column, np.arange(len(column.key)))
+    general = language.expected(column, np.arange(len(column.key)))[1]
     return [general[at], general[np.minimum(at + 1, len(column.key) - 1)]]
 
 

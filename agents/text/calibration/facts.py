@@ -72,9 +72,8 @@ class Facts:
 
     def _table(self) -> Floats:
         """(slots, columns, facts): all facts that do not depend on the rival."""
-        general, general_run = self._paths(self.language.general, 2)
-        domain, domain_run = self._paths(self.language.domain, 2)
-        call, _ = self._paths(self.language.call, 1)
+        (general, domain), (general_run, domain_run) = self._paths(self.language.expected, 2)
+        (call,), _ = self._paths(self.language.call, 1)
         self.path = general
         key = self.key
         everywhere = np.stack([np.bincount(c.key, minlength=len(self.names) + 1) for c in self.network.columns], axis=1)
@@ -82,7 +81,7 @@ class Facts:
         own = np.take_along_axis(counted, np.arange(key.shape[1])[None, :, None], axis=2)[..., 0]
         others = (counted.sum(axis=2) - own) / max(key.shape[1] - 1, 1)
         self.weight, self.together = reliability(self.key)
-        figures = standing(self.network, self.zipf, (general, domain), self.slots)
+        figures = standing(self.network, self.zipf, (general, domain), self.slots, self.weight)
         traits = np.broadcast_to(figures, (*key.shape, len(STANDING)))
         surface = self._surface()
         tokens = self.runs.tokens + 1
@@ -105,23 +104,23 @@ class Facts:
         return defined
 
     def _paths(self, scores: Callable[[Column, Ints], Floats], reach: int) -> tuple[Floats, Floats]:
-        """(slots, columns), twice: how expected a reading and what follows it are: the sum over it and `reach` more
-        tokens; and the sum over a column's tokens in the run of disputed slots and `reach` more.
+        """(kinds, slots, columns), twice: how expected a reading and what follows are by each kind of `scores`: the sum
+        over it and `reach` more tokens; and that over a column's tokens in the run of disputed slots and `reach` more.
         """
-        result = np.zeros(self.key.shape, dtype=np.float32)
-        whole = np.zeros(self.key.shape, dtype=np.float32)
+        results, wholes = [], []
         for k, column in enumerate(self.network.columns):
             first = np.where(self.there[:, k], self.at[:, k], self.next[:, k])
             last = np.where(self.there[:, k], self.at[:, k] + reach, self.next[:, k] + reach - 1)
             begin, end = self.runs.begin[:, k], self.runs.end[:, k] + reach - 1
             needed = np.unique(np.concatenate([*(first + step for step in range(reach + 1)), end]))
             needed = needed[(needed >= 0) & (needed < len(column.key))]
-            score = np.zeros(len(column.key) + reach + 2, dtype=np.float32)
-            score[needed] = scores(column, needed)
-            total = np.concatenate([[0.0], np.cumsum(score)])
-            result[:, k] = total[np.minimum(last + 1, len(score))] - total[first]
-            whole[:, k] = total[np.minimum(end + 1, len(score))] - total[begin]
-        return result, whole
+            values = scores(column, needed)
+            score = np.zeros((len(values), len(column.key) + reach + 2), dtype=np.float32)
+            score[:, needed] = values
+            total = np.concatenate([np.zeros((len(values), 1)), np.cumsum(score, axis=1)], axis=1)
+            results.append(total[:, np.minimum(last + 1, score.shape[1])] - total[:, first])
+            wholes.append(total[:, np.minimum(end + 1, score.shape[1])] - total[:, begin])
+        return np.stack(results, axis=2, dtype=np.float32), np.stack(wholes, axis=2, dtype=np.float32)
 
     def affinity(self, members: Flags) -> Floats:
         """(candidates,): how often the supporters agree with each other in disputed slots; NaN for a single one."""

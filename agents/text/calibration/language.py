@@ -69,21 +69,16 @@ class Language:
             share = share / share.sum()
         return share
 
-    def general(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | two previous tokens) in general English."""
-        padded = np.concatenate([[-1, -1], column.key])
-        a, b, c = padded[at], padded[at + 1], padded[at + 2]
-        ids = self.ids[0]
-        return self.models[0].score(ids[a], ids[b], ids[c], self.alone[c])
-
-    def domain(self, column: Column, at: Ints) -> Floats:
-        """log10 P(token | two previous tokens) in speech like that of this recording (Jelinek and Mercer 1980)."""
-        mixed = (self.weights[:, None] * 10.0 ** self._scores(column.key, at)).sum(axis=0)
-        expected: Floats = np.log10(np.maximum(mixed, 1e-10)).astype(np.float32)
-        return expected
+    def expected(self, column: Column, at: Ints) -> Floats:
+        """(2, tokens): log10 P(token | two previous tokens) in general English, and in speech like that of this call
+        (Jelinek and Mercer 1980).
+        """
+        scores = self._scores(column.key, at)
+        mixed = (self.weights[:, None] * 10.0**scores).sum(axis=0)
+        return np.stack([scores[0], np.log10(np.maximum(mixed, 1e-10)).astype(np.float32)])
 
     def call(self, column: Column, at: Ints) -> Floats:
-        """log(1 + n), where n is how often these two tokens follow each other unanimously in this recording."""
+        """(1, tokens): log(1 + n), where n is how often these two tokens follow each other unanimously in the call."""
         width = len(self.names) + 1
         agreed = self.network.key[:, 0]
         unanimous = self.network.unanimous
@@ -92,6 +87,6 @@ class Language:
         before = np.where(at > 0, column.key[at - 1], 0)
         pair = before * width + column.key[at]
         if not len(pairs):
-            return np.zeros(len(at), dtype=np.float32)
+            return np.zeros((1, len(at)), dtype=np.float32)
         index = np.minimum(np.searchsorted(pairs, pair), len(pairs) - 1)
-        return np.log1p(np.where(pairs[index] == pair, count[index], 0)).astype(np.float32)
+        return np.log1p(np.where(pairs[index] == pair, count[index], 0)).astype(np.float32)[None]

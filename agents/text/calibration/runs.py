@@ -8,6 +8,8 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
+from agents.text.alignment.network import runs
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -28,8 +30,7 @@ class Runs:
     def __init__(self, network: Network, slots: Ints) -> None:
         self.network = network
         disputed = (~network.unanimous).astype(np.int64)
-        edge = np.flatnonzero(np.diff(disputed, prepend=0, append=0))
-        first, end = edge[::2], edge[1::2]
+        first, end = np.array(runs(~network.unanimous), dtype=np.int64).reshape(-1, 2).T
         run = np.searchsorted(first, slots, side="right") - 1
         tokens = np.vstack([np.zeros((1, network.grid.shape[1]), dtype=np.int64), np.cumsum(network.grid >= 0, axis=0)])
         #: Per slot, the number of its run.
@@ -47,9 +48,6 @@ class Runs:
             / (2 * reach)
             for reach in (6, 25)
         ]
-        key = np.concatenate([[-1], network.key[:, 0], [-1]])
-        before, after = key[first[run]], key[np.minimum(end[run] + 1, len(key) - 1)]
-        self.neighbours = before, after
         share = disputed.mean() if len(disputed) else 0.0
         segment = np.bincount(network.segment)[network.segment[slots]] if len(slots) else np.zeros(0)
         #: (slots, 8): length of the run, position in it, mean number of tokens in it, share of disputed slots nearby,
@@ -68,10 +66,8 @@ class Runs:
         repeated, copied = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
         for k, column in enumerate(self.network.columns):
             key, begin, end = column.key, self.begin[:, k], self.end[:, k]
-            size = len(self.network.names) + 1
-            again, _ = _again(key, REPETITION)
-            repeated[:, k] = _share(again, begin, end)
-            second, first = _again((key[:-2] * size + key[1:-1]) * size + key[2:], COPY)
+            repeated[:, k] = _share(again(key, REPETITION)[0], begin, end)
+            second, first = again(triples(key, len(self.network.names) + 1), COPY)
             copied[:, k] = _share(np.append(second | first, [False, False]), begin, end)
         return repeated, copied
 
@@ -95,7 +91,12 @@ class Runs:
         return "".join(names[key] for key in self.network.columns[k].key[begin : min(end, begin + COMPARED)].tolist())
 
 
-def _again(key: Ints, reach: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def triples(key: Ints, size: int) -> Ints:
+    """A number for each three tokens in a row; `size` is more than every token."""
+    return (key[:-2] * size + key[1:-1]) * size + key[2:]
+
+
+def again(key: Ints, reach: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which elements are equal to one at most `reach` before them, and which to one after them."""
     second, first = np.zeros(len(key), dtype=bool), np.zeros(len(key), dtype=bool)
     order = np.argsort(key, kind="stable")

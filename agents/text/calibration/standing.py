@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agents.text.alignment.network import runs
+from agents.text.calibration.runs import again, triples
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,11 +41,11 @@ LONG_RUN = 8
 LOOP = 40
 
 
-def standing(network: Network, zipf: Floats, paths: Sequence[Floats], slots: Ints) -> Floats:
+def standing(network: Network, zipf: Floats, paths: Sequence[Floats], slots: Ints, weight: Floats) -> Floats:
     """(columns, len(STANDING)): the figures of each recognizer.
 
     `zipf` is by name; `paths` are how expected a reading is in general English and in transcripts, (slots, columns),
-    for the disputed `slots`.
+    for the disputed `slots`; `weight` is that of `reliability` in them.
     """
     key = network.key
     width = key.shape[1]
@@ -67,7 +70,7 @@ def standing(network: Network, zipf: Floats, paths: Sequence[Floats], slots: Int
             *np.array([_repetition(column.key) for column in network.columns]).T,
             _in_runs(missed), _in_runs(alone),
             np.log(np.maximum(words, 1) / max(np.median(words), 1)),
-            reliability(disputed)[0],
+            weight,
         ],
         axis=1,
         dtype=np.float32,
@@ -127,17 +130,14 @@ def _repetition(key: Ints) -> tuple[float, float]:
         return 0.0, 0.0
     repeated = float((key[1:] == key[:-1]).mean())
     size = int(key.max()) + 1
-    triple = (key[:-2] * size + key[1:-1]) * size + key[2:]
-    order = np.argsort(triple, kind="stable")
-    near = (np.diff(triple[order]) == 0) & (np.diff(order) <= LOOP)
-    return repeated, float(near.sum() / len(triple))
+    second, _ = again(triples(key, size), LOOP)
+    return repeated, float(second.mean())
 
 
 def _in_runs(flags: Flags) -> Floats:
     """By column, the share of all slots that are flagged in a run of at least `LONG_RUN`."""
     shares = np.zeros(flags.shape[1], dtype=np.float32)
     for k in range(flags.shape[1]):
-        edges = np.flatnonzero(np.diff(flags[:, k], prepend=False, append=False))
-        lengths = edges[1::2] - edges[::2]
-        shares[k] = lengths[lengths >= LONG_RUN].sum() / len(flags)
+        lengths = [end - first for first, end in runs(flags[:, k])]
+        shares[k] = sum(length for length in lengths if length >= LONG_RUN) / len(flags)
     return shares
