@@ -16,12 +16,13 @@ from agents.text.calibration.standing import STANDING, reliability, standing
 from agents.text.normalisation.sound import sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from agents.text.alignment.network import Column, Network
     from agents.text.calibration.knowledge import Knowledge
+    from schemas.words import Word
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float32]
@@ -184,15 +185,11 @@ class Facts:
         """(slots, columns, 4): digit, capital inside a sentence, punctuation after it, end of a sentence before it."""
         result = np.zeros((*self.key.shape, 4), dtype=np.float32)
         for k, column in enumerate(self.network.columns):
-            words = column.words
-            first = column.first
-            for row in np.flatnonzero(self.there[:, k]).tolist():
-                at = first[self.at[row, k]]
-                text = words[at].text
-                ended = at == 0 or words[at - 1].text[-1] in ".?!"
-                result[row, k] = (
-                    any(map(str.isdigit, text)), text[0].isupper() and not ended, text[-1] in ".,?!", ended,
-                )  # fmt: skip
+            there = self.there[:, k]
+            # A word is looked at once, not once for each of its tokens: a hostile word may have tens of thousands.
+            positions, back = np.unique(column.first[self.at[there, k]], return_inverse=True)
+            surfaces = [_surface_of(column.words, at) for at in positions.tolist()]
+            result[there, k] = np.array(surfaces, dtype=np.float32).reshape(-1, 4)[back.ravel()]
         return result
 
     def per_column(self, row: Ints, members: Flags) -> Floats:
@@ -269,3 +266,10 @@ class Facts:
             at = self.at[there, k]
             middle[there, k] = (source.start[at] + source.end[at]) / 2
         return middle[row, column] - middle[row, against]
+
+
+def _surface_of(words: Sequence[Word], at: int) -> tuple[bool, bool, bool, bool]:
+    """Of one word: whether it has a digit, a capital inside a sentence, punctuation after it; begins a sentence."""
+    text = words[at].text
+    begins = at == 0 or words[at - 1].text[-1] in ".?!"
+    return any(map(str.isdigit, text)), text[0].isupper() and not begins, text[-1] in ".,?!", begins
