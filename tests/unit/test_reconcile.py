@@ -231,8 +231,10 @@ def test_the_time_for_hostile_and_huge_inputs_is_linear(sides):
         return time.process_time() - started
 
     seconds(500)  # what is loaded first is not counted
+    # The shorter of two: beside another test on the same core one reading was 2.3 times as long as the next.
+    large, small = (min(seconds(words), seconds(words)) for words in (20_000, 5_000))
 
-    assert seconds(20_000) < 8 * seconds(5_000)  # four times as much, and sixteen if it were quadratic
+    assert large < 8 * small  # four times as much, and sixteen if it were quadratic
 
 
 @pytest.mark.hostile
