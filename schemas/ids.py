@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, Final, Literal
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -42,6 +43,18 @@ Reference = Annotated[str, StringConstraints(min_length=1, max_length=255), Afte
 
 #: Identifies a job among those of all tenants: (tenant_id, job_id).
 Key = tuple[str, str]
+
+
+class EveryTenant(Enum):
+    """Its one member stands for all tenants, where an operator asks."""
+
+    EVERY_TENANT = "*"
+
+
+EVERY_TENANT: Final = EveryTenant.EVERY_TENANT
+
+#: The tenant whose rows a question is about, by name, or every tenant.
+Whose = str | Literal[EveryTenant.EVERY_TENANT]
 
 
 def job_key(tenant_id: str, job_id: str) -> str:

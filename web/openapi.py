@@ -137,11 +137,11 @@ def _with_example(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
 
 def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
     schema = _parameters_schema(route.parameters)
-    required, in_path = schema.get("required", ()), route.path_parameters
+    required, in_path, headers = schema.get("required", ()), route.path_parameters, route.parameters.headers()
     return [
         {
-            "name": name,
-            "in": "path" if name in in_path else "query",
+            "name": headers.get(name, name),
+            "in": "path" if name in in_path else "header" if name in headers else "query",
             **({"required": True} if name in required else {}),
             "schema": _parameter_schema(one),
         }

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from schemas.errors import NotFound
 from schemas.ids import Name, Reference
-from web.problems import NO_JOB, NO_TENANT, InvalidRequest
+from web.problems import NO_JOB, NO_TENANT, FieldProblem, InvalidRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp import web
     from pydantic import GetCoreSchemaHandler
+
+#: Most unknown parameters that an error names.
+MAX_UNKNOWN: Final = 20
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 #: Every id is a possible reference, too.
@@ -22,29 +28,60 @@ _REFERENCE: TypeAdapter[str] = TypeAdapter(Reference)
 
 
 class Parameters(BaseModel):
-    """Base of a route's parameters. Fields that the route's path names are path parameters, all others are query
-    parameters. Unknown query parameters are ignored.
+    """Base of a route's parameters. Fields that the route's path names are path parameters, those that are annotated
+    with a `Header` are request headers, all others are query parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def headers(cls) -> Mapping[str, str]:
+        """By name of the field, the request headers among the parameters."""
+        return _headers(cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Annotates a parameter that is a request header, with the header's name."""
+
+    name: str
+
+
+@cache
+def _headers(model: type[Parameters]) -> Mapping[str, str]:
+    annotated = {
+        name: [part for part in field.metadata if isinstance(part, Header)]
+        for name, field in model.model_fields.items()
+    }
+    return {name: headers[0].name for name, headers in annotated.items() if headers}
 
 
 P = TypeVar("P", bound=Parameters)
 
 
 def read_parameters(model: type[P], request: web.Request) -> P:
-    """The parameters of a request. An empty query parameter counts as one that is left out, of a repeated one the first
-    counts.
+    """The parameters of a request. An empty one counts as one that is left out, of a repeated one the first counts.
 
     Raises:
-        InvalidRequest: some of them are wrong; it names each.
+        InvalidRequest: some of them are wrong, or unknown; it names each.
         NotFound: the path names a thing that cannot exist.
     """
-    query = {name: request.query[name] for name in model.model_fields if request.query.get(name)}
+    headers = model.headers()
+    in_query = model.model_fields.keys() - headers.keys() - request.match_info.keys()
+    query = {name: request.query[name] for name in in_query if request.query.get(name)}
+    sent = {name: request.headers[header] for name, header in headers.items() if request.headers.get(header)}
     try:
-        return model.model_validate(query | request.match_info)
+        parameters = model.model_validate(query | sent | request.match_info)
     except ValidationError as exc:
-        raise InvalidRequest.of_parameters(exc) from None
+        raise InvalidRequest.of_parameters(exc, headers) from None
+    if unknown := [name for name in request.query if name not in in_query]:
+        known = ", ".join(sorted(in_query)) or "none"
+        problems = [
+            FieldProblem(parameter=name[:100], detail=f"there is no such parameter here; there are: {known}")
+            for name in dict.fromkeys(unknown)
+        ]
+        raise InvalidRequest(problems[:MAX_UNKNOWN])
+    return parameters
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from sinks.ports.jobs import Jobs
+from sinks.ports.steps import Steps
+
 if TYPE_CHECKING:
     from schemas.events.job import JobStatus
+
+
+class Commits(Steps, Jobs, Protocol):
+    """The jobs of one tenant, to be read and changed."""
+
+
+class Writes(Protocol):
+    """The database, for what people change over HTTP."""
+
+    def acting_as(self, tenant: str, /) -> Commits:
+        """The same database for one tenant: row-level security lets it read and write that tenant's rows only."""
 
 
 class LiveJobs(Protocol):

@@ -37,7 +37,7 @@ _KEPT: Final = ("Accept", "Allow", "WWW-Authenticate", "Retry-After", "Content-R
 class FieldProblem(Data):
     """One field of a request that is wrong."""
 
-    parameter: str | None = Field(None, description="name of a path or query parameter")
+    parameter: str | None = Field(None, description="name of a path or query parameter, or of a header")
     pointer: str | None = Field(None, description="JSON pointer to a field of the body, as a URI fragment")
     detail: str
 
@@ -60,10 +60,16 @@ class InvalidRequest(InvalidInput):
         self.fields = tuple(fields)
 
     @classmethod
-    def of_parameters(cls, exc: ValidationError) -> InvalidRequest:
-        """The parameters that pydantic refuses."""
+    def of_parameters(cls, exc: ValidationError, headers: Mapping[str, str]) -> InvalidRequest:
+        """The parameters that pydantic refuses; `headers` are the names of those that are headers, by field."""
         errors = exc.errors(include_url=False, include_input=False)
-        return cls([FieldProblem(parameter=str(error["loc"][0]), detail=_reason(error)) for error in errors])
+        names = [str(error["loc"][0]) for error in errors]
+        return cls(
+            [
+                FieldProblem(parameter=headers.get(name, name), detail=_reason(error))
+                for name, error in zip(names, errors, strict=True)
+            ]
+        )
 
     @classmethod
     def of_body(cls, exc: ValidationError) -> InvalidRequest:

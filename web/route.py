@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter
 
-from web.auth.access import API_KEY, Access
+from web.auth.access import READ, Access
 from web.auth.caller import Caller
 from web.parameters import Parameters
 
@@ -89,7 +89,7 @@ class AnyRoute:
     #: By status. The usual errors are added to the document by `web.openapi`.
     responses: Mapping[int, ResponseSpec]
     body: RequestBody[Any] | None = None
-    access: Access = API_KEY
+    access: Access = READ
     #: Whether the response takes as long as its client reads: it has no time limit, and a caller may have only so many.
     is_streamed: bool = False
     #: Whether a GET answers HEAD, too.

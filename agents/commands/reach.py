@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from agents.commands.serve import one_of, with_addresses
 from agents.fleet.servers import dsn_of, kafka_of, open_store
 from schemas.errors import NotFound, SettingsError, Unavailable
+from schemas.ids import EVERY_TENANT
 from sinks.postgres.connection.connect import connect
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.operations import PostgresOperations
@@ -172,7 +173,7 @@ async def job_named(name: str, tenant: str | None, reader: Reader) -> Job | None
     Raises:
         Ambiguous: no tenant is given, and several tenants have such a job.
     """
-    return one_of(name, await reader.find(tenant, name))
+    return one_of(name, await reader.find(tenant or EVERY_TENANT, name))
 
 
 async def answering(settings: Settings) -> None:

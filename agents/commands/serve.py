@@ -21,6 +21,7 @@ from agents.fleet.settings import Settings
 from agents.media import sandbox
 from agents.stages import registry
 from schemas.errors import Ambiguous, ServerError, SettingsError, Unavailable
+from schemas.ids import EVERY_TENANT
 from schemas.jobs.rows import Job
 
 log = logging.getLogger(__name__)
@@ -263,7 +264,7 @@ async def _watch(fleet: Fleet, stop: asyncio.Event, *, once: bool, job: _JobName
 
 async def _has_ended(fleet: Fleet, tenant: str | None, name: str) -> bool:
     """Whether a job has ended, and its last events are published."""
-    job = one_of(name, await fleet.reader.find(tenant, name))
+    job = one_of(name, await fleet.reader.find(tenant or EVERY_TENANT, name))
     return job is not None and job.ended and await fleet.database.idle(job.key)
 
 

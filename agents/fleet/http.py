@@ -19,6 +19,7 @@ from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
 from web.resources.callbacks import Callbacks
+from web.route import Resource
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,6 @@ def url_of(settings: Settings, listening: socket.socket) -> str:
 async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
     """Serve health, metrics and the API, in which a `track` worker answers from its table, until `stack` is closed."""
     secret = fleet.settings.api_keys
-    tokens = callback_tokens(fleet.settings)
     bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
     service = make_app(
         live=fleet.table,
@@ -59,7 +59,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
         feeds=fleet.feeds,
-        resources=[Callbacks(fleet.database, tokens)] if tokens else [],
+        resources=_resources(fleet),
         bounds=bounds,
     )
     # A handler is cancelled when its client disconnects, which ends its queries and downloads.
@@ -68,3 +68,11 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
     stack.push_async_callback(runner.cleanup)
     await BoundedSite(runner, listening, bounds).start()
     log.info("HTTP on %s", fleet.url)
+
+
+def _resources(fleet: Fleet) -> list[Resource]:
+    """What a worker serves besides the standard resources."""
+    resources: list[Resource] = []
+    if tokens := callback_tokens(fleet.settings):
+        resources.append(Callbacks(fleet.database, tokens))
+    return resources

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
@@ -34,6 +35,10 @@ class MemoryDatabase(
     MemoryAdjudications,
 ):
     """The ports that stages need, in this process; see `MemoryState` for its fields."""
+
+    def acting_as(self, _: str) -> Self:
+        """The same ports: row-level security is PostgreSQL's alone, and has tests of its own."""
+        return self
 
     async def close(self) -> None:
         """Nothing to release."""

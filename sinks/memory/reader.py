@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.ids import canonical_uuid
+from schemas.ids import EVERY_TENANT, Whose, canonical_uuid
 from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion, status_of, status_version
 from sinks.ports.reads import MANY, Cursor, Page, Reads
@@ -31,10 +31,10 @@ class MemoryReader(Reads):
         job = await self.database.job(tenant, job_id)
         return status_version(status_of(job)) if job is not None else None
 
-    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+    async def find(self, whose: Whose, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by an id or a reference."""
         ids = {name, canonical_uuid(name)}
-        all_of = [job for job in self.database.all_jobs() if tenant in (None, job.tenant_id)]
+        all_of = [job for job in self.database.all_jobs() if whose in (EVERY_TENANT, job.tenant_id)]
         meant = {job.tenant_id: job for job in all_of if job.reference == name}
         meant |= {job.tenant_id: job for job in all_of if job.job_id in ids}
         return [job for _, job in sorted(meant.items())][:limit]

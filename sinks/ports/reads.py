@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from schemas.events.job import JobStatus
+from schemas.ids import Whose
 from schemas.jobs.rows import File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion
 
@@ -32,8 +33,8 @@ MANY = 20
 
 
 class Reads(Protocol):
-    """Questions of one tenant, which sees only its own rows; where `tenant` may be None, that is an operator, who sees
-    all rows.
+    """Questions of one tenant, which sees only its own rows; where `EVERY_TENANT` may ask, that is an operator, who
+    sees all rows.
 
     What belongs to another tenant is answered exactly like what does not exist.
 
@@ -50,7 +51,7 @@ class Reads(Protocol):
         answer tells nothing of the job.
         """
 
-    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+    async def find(self, whose: Whose, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that a name can mean, which is an id (a UUID in any spelling) or a reference: of each tenant at most
         one, an id before a reference. In order of tenant, at most `limit`.
         """

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
-from schemas.ids import canonical_uuid
+from schemas.ids import EVERY_TENANT, Whose, canonical_uuid
 from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion, status_of
 from sinks.coalesce import Coalesce
@@ -63,10 +63,10 @@ class Reader(Reads):
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
-        self._slots: FairSlots[str | None] = FairSlots(READ_SLOTS, TENANT_SLOTS)
+        self._slots: FairSlots[Whose] = FairSlots(READ_SLOTS, TENANT_SLOTS)
         self._giving_back: set[asyncio.Task[None]] = set()
         self._versions = Coalesce(self._status_versions)
-        self._finding: dict[str | None, Coalesce[str, list[Job]]] = {}
+        self._finding: dict[Whose, Coalesce[str, list[Job]]] = {}
 
     async def job(self, tenant: str, job_id: str) -> Job | None:
         """The job's row, read as that tenant."""
@@ -84,18 +84,18 @@ class Reader(Reads):
         versions = {(row["tenant_id"], row["job_id"]): (row["created_at"], row["version"]) for row in rows}
         return [versions.get(key) for key in keys]
 
-    async def find(self, tenant: str | None, name: str, limit: int = MANY) -> list[Job]:
+    async def find(self, whose: Whose, name: str, limit: int = MANY) -> list[Job]:
         """The jobs that are meant by an id or a reference."""
-        find = self._finding.setdefault(tenant, Coalesce(partial(self._find, tenant)))
+        find = self._finding.setdefault(whose, Coalesce(partial(self._find, whose)))
         try:
             return (await find(name))[:limit]
         finally:
             if find.is_idle:
-                self._finding.pop(tenant, None)
+                self._finding.pop(whose, None)
 
-    async def _find(self, tenant: str | None, names: Sequence[str]) -> list[list[Job]]:
+    async def _find(self, whose: Whose, names: Sequence[str]) -> list[list[Job]]:
         jobs: list[list[Job]] = [[] for _ in names]
-        for row in await self._read(tenant, "find_jobs", names, [canonical_uuid(name) or name for name in names], MANY):
+        for row in await self._read(whose, "find_jobs", names, [canonical_uuid(name) or name for name in names], MANY):
             jobs[row["number"] - 1].append(JOBS.read(row))
         return jobs
 
@@ -129,50 +129,50 @@ class Reader(Reads):
 
     async def tenants(self, limit: int = 1000) -> list[str]:
         """The tenants that have jobs, in order."""
-        return [row["tenant_id"] for row in await self._read(None, "read_tenants", limit)]
+        return [row["tenant_id"] for row in await self._read(EVERY_TENANT, "read_tenants", limit)]
 
     async def counts(self) -> dict[str, int]:
         """How many jobs have not ended, by status."""
-        counts = {row["status"]: row["jobs"] for row in await self._read(None, "count_open_jobs")}
+        counts = {row["status"]: row["jobs"] for row in await self._read(EVERY_TENANT, "count_open_jobs")}
         return {status: counts.get(status, 0) for status in OPEN}
 
-    async def usage(self, tenant: str | None, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
+    async def usage(self, whose: Whose, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
         """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""
-        return [Used(**row) for row in await self._read(tenant, "read_usage", since, until, by_job)]
+        return [Used(**row) for row in await self._read(whose, "read_usage", since, until, by_job)]
 
-    async def _read(self, tenant: str | None, name: str, *arguments: Any) -> list[Any]:
+    async def _read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
         with unavailable():
-            async with self._acting_as(tenant) as connection:
+            async with self._acting_as(whose) as connection:
                 rows: list[Any] = await connection.fetch(SQL[name], *arguments, timeout=ANSWER_S)
                 return rows
 
     @contextlib.asynccontextmanager
-    async def _acting_as(self, tenant: str | None) -> AsyncIterator[Any]:
-        """A connection that sees what `tenant` may see, and cannot write."""
+    async def _acting_as(self, whose: Whose) -> AsyncIterator[Any]:
+        """A connection that sees the rows of `whose`, and cannot write."""
         async with asyncio.timeout(ACQUIRE_S):
-            await self._slots.acquire(tenant)
+            await self._slots.acquire(whose)
             try:
                 connection = await self._pool.acquire()
             except BaseException:
-                self._slots.release(tenant)
+                self._slots.release(whose)
                 raise
         try:
-            if tenant is not None:
-                await connection.execute(_AS_TENANT.format(name=_hex(tenant)), timeout=ANSWER_S)
+            if whose is not EVERY_TENANT:
+                await connection.execute(_AS_TENANT.format(name=_hex(whose)), timeout=ANSWER_S)
             yield connection
         finally:
             # The caller has the answer and does not wait for the rest: in a busy loop that took as long again.
-            task = asyncio.create_task(self._give_back(connection, tenant))
+            task = asyncio.create_task(self._give_back(connection, whose))
             self._giving_back.add(task)
             task.add_done_callback(self._giving_back.discard)
 
-    async def _give_back(self, connection: Any, tenant: str | None) -> None:
+    async def _give_back(self, connection: Any, whose: Whose) -> None:
         with contextlib.suppress(*AWAY):  # then the pool opens another
             try:
                 if connection.is_in_transaction():  # not when the server has gone
                     await connection.execute("ROLLBACK", timeout=ANSWER_S)
             finally:
-                self._slots.release(tenant)
+                self._slots.release(whose)
                 await self._pool.release(connection)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from schemas.errors import InvalidInput, Unavailable
+from schemas.ids import EVERY_TENANT
 from schemas.jobs.rows import Adjudication, ProviderRequest, Usage
 from sinks.ports.reads import Cursor
 from sinks.postgres.database import Postgres, connect_pool
@@ -129,7 +130,7 @@ async def test_the_tenants_role_may_not_write_even_outside_a_read_only_transacti
 async def test_connections_keep_no_tenant_of_an_earlier_use(one_connection):
     """The pool's only connection: after a tenant's question it is the operator's again, and then the next tenant's."""
     assert len((await one_connection.jobs("acme")).jobs) == 2
-    assert [job.tenant_id for job in await one_connection.find(None, "b1")] == ["bolt"]
+    assert [job.tenant_id for job in await one_connection.find(EVERY_TENANT, "b1")] == ["bolt"]
     assert await one_connection.job("bolt", "a1") is None
     async with one_connection._acting_as(None) as connection:
         assert await connection.fetchval("SELECT current_setting('role')") == "concord_worker"
@@ -149,7 +150,7 @@ async def test_usage_is_summed_by_tenant_or_job_in_a_period_without_that_of_othe
     def found(rows):
         return [(row.tenant_id, row.job_id, row.unit, row.quantity) for row in rows]
 
-    assert found(await reader.usage(None, now - hour, now + hour, by_job=False)) == [
+    assert found(await reader.usage(EVERY_TENANT, now - hour, now + hour, by_job=False)) == [
         ("acme", None, "audio_seconds", 50),
         ("acme", None, "requests", 1),
         ("bolt", None, "audio_seconds", 7),
@@ -159,7 +160,7 @@ async def test_usage_is_summed_by_tenant_or_job_in_a_period_without_that_of_othe
         ("acme", "a1", "requests", 1),
         ("acme", "a2", "audio_seconds", 8),
     ]
-    assert await reader.usage(None, now + hour, now + 2 * hour, by_job=False) == []
+    assert await reader.usage(EVERY_TENANT, now + hour, now + 2 * hour, by_job=False) == []
 
 
 HOSTILE = ["acme'; DROP TABLE jobs; --", "' OR '1'='1", "\\x61", "acme\\", "%", "*", "ACME", "acme ", "{name}", "Ωmega"]
@@ -245,7 +246,7 @@ async def test_a_tenants_question_takes_three_round_trips_and_an_operators_one(o
     con.add_query_logger(lambda record: said.append(re.sub("--.*\n", "", record.query).split(maxsplit=1)[0]))
 
     await asyncio.gather(*(one_connection.find("acme", name) for name in ("a1", "a2", "a3")))
-    await one_connection.find(None, "a1")  # on the only connection: after the end of the first
+    await one_connection.find(EVERY_TENANT, "a1")  # on the only connection: after the end of the first
     await asyncio.sleep(0.01)  # asyncpg tells a moment later
 
     assert said == ["BEGIN", "SELECT", "ROLLBACK", "SELECT"]

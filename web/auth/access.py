@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from aiohttp import web
 
-from web.auth.caller import ANONYMOUS, Caller
+from web.auth.caller import ANONYMOUS, Caller, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,30 +49,29 @@ class Public:
         return ANONYMOUS
 
 
-class WithApiKey:
-    """Holders of an API key may call the route; a tenant's key gives access to that tenant's data only."""
+@dataclass(frozen=True)
+class WithScope:
+    """Holders of an API key with this scope may call the route; a tenant's key shows that tenant's data only."""
 
-    security: tuple[Any, ...] = ({BEARER: []}, {API_KEY_HEADER: []})
-    errors: Mapping[int, str] = {401: "no API key, or an unknown one"}
+    scope: Scope
+    security: ClassVar[Sequence[Mapping[str, Sequence[str]]]] = ({BEARER: []}, {API_KEY_HEADER: []})
+
+    @property
+    def errors(self) -> Mapping[int, str]:
+        """Without a key, and with one that does not permit it."""
+        return {401: "no API key, or an unknown one", 403: f"the API key has no scope that permits `{self.scope}`"}
 
     def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
         """The owner of the key."""
-        return keys.caller(request)
-
-
-class OperatorsOnly(WithApiKey):
-    """Only operators may call the route."""
-
-    errors: Mapping[int, str] = {**WithApiKey.errors, 403: "the API key is not an operator's"}
-
-    def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
-        """The operator."""
         caller = keys.caller(request)
-        if not caller.is_operator:
-            raise web.HTTPForbidden(text="this needs an operator's API key")
+        if not caller.may(self.scope):
+            raise web.HTTPForbidden(text=f"this needs an API key with the scope `{self.scope}`")
         return caller
 
 
 PUBLIC: Final[Access] = Public()
-API_KEY: Final[Access] = WithApiKey()
-OPERATOR: Final[Access] = OperatorsOnly()
+READ: Final[Access] = WithScope("read")
+WRITE: Final[Access] = WithScope("write")
+REVIEW: Final[Access] = WithScope("review")
+ADMIN: Final[Access] = WithScope("admin")
+OPERATOR: Final[Access] = WithScope("operator")

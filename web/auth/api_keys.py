@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.errors import SettingsError
 from schemas.ids import Name
-from web.auth.caller import Caller
+from web.auth.caller import Caller, operator
 from web.auth.local_client import is_local_client
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ApiKeys:
         if not self._tenants:
             if not is_local_client(request):
                 raise _unauthorized(_NO_KEYS)
-            return Caller(None)
+            return operator("local")
         key = _key_in(request.headers)
         if key is None:
             raise _unauthorized(_SEND_A_KEY)
@@ -74,8 +74,14 @@ class ApiKeys:
         digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
         for stored, tenant in self._tenants.get(digest[:8], ()):
             if hmac.compare_digest(stored, digest):
-                return Caller(tenant)
+                return _environment_caller(tenant)
         raise _unauthorized("this API key is not known here; " + _SEND_A_KEY)
+
+
+def _environment_caller(tenant: str | None) -> Caller:
+    if tenant is None:
+        return operator("environment:*")
+    return Caller(f"environment:{tenant}", tenant, frozenset({"admin"}))
 
 
 def _entry(number: int, entry: str) -> tuple[str | None, str]:

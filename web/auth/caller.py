@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+from schemas.ids import EVERY_TENANT, Whose
+
+#: What a key permits. Within its tenant: to read; to upload, change and delete jobs; to review transcripts; to
+#: administer keys, settings and webhooks. `operator` permits everything, for every tenant.
+Scope = Literal["read", "write", "review", "admin", "operator"]
+
+#: What else each scope permits.
+IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
+    "read": frozenset(),
+    "write": frozenset({"read"}),
+    "review": frozenset({"read"}),
+    "admin": frozenset({"read", "write", "review"}),
+    "operator": frozenset({"read", "write", "review", "admin"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The tenant that a request's API key belongs to; None stands for an operator, who sees every tenant."""
+    """Who sends a request, whose data exist for it, and what it may do with them."""
 
-    tenant: str | None
+    #: Names the caller in audit trails and limits: the id of its key, `environment:acme`, `local` or `anonymous`.
+    id: str
+    whose: Whose
+    scopes: frozenset[Scope]
 
     @property
     def is_operator(self) -> bool:
         """Whether this caller sees every tenant."""
-        return self.tenant is None
+        return self.whose is EVERY_TENANT
 
     def sees(self, tenant: str) -> bool:
         """Whether this tenant's data exist for the caller."""
-        return self.tenant in (None, tenant)
+        return self.whose in (EVERY_TENANT, tenant)
+
+    def may(self, scope: Scope) -> bool:
+        """Whether one of its scopes is this one, or implies it."""
+        return scope in self.scopes or any(scope in IMPLIED[one] for one in self.scopes)
+
+
+def operator(id: str) -> Caller:
+    """A caller who may do everything, for every tenant."""
+    return Caller(id, EVERY_TENANT, frozenset({"operator"}))
 
 
 #: The caller of a public route. No tenant has an empty name, so it sees nobody's data.
-ANONYMOUS: Final = Caller("")
+ANONYMOUS: Final = Caller("anonymous", "", frozenset())

@@ -11,6 +11,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from schemas.ids import Whose
     from web.auth.caller import Caller
 
 #: `Retry-After` of a refusal, in seconds.
@@ -26,7 +27,7 @@ class CallerLimit:
     def __init__(self, kind: str, limit: int) -> None:
         self._kind, self._limit = kind, limit
         self._per_caller = max(limit // _PARTS, 1)
-        self._open: Counter[str | None] = Counter()
+        self._open: Counter[Whose] = Counter()
 
     @contextlib.contextmanager
     def acquire(self, caller: Caller) -> Iterator[None]:
@@ -37,16 +38,16 @@ class CallerLimit:
             HTTPServiceUnavailable: all callers together have reached the limit.
         """
         headers = {"Retry-After": str(RETRY_S)}
-        if self._open[caller.tenant] >= self._per_caller:
+        if self._open[caller.whose] >= self._per_caller:
             detail = f"you have {self._per_caller} {self._kind} open here, the limit of one caller; close one first"
             raise web.HTTPTooManyRequests(text=detail, headers=headers)
         if self._open.total() >= self._limit:
             detail = f"this worker has all {self._limit} {self._kind} open that it allows; try again"
             raise web.HTTPServiceUnavailable(text=detail, headers=headers)
-        self._open[caller.tenant] += 1
+        self._open[caller.whose] += 1
         try:
             yield
         finally:
-            self._open[caller.tenant] -= 1
-            if not self._open[caller.tenant]:
-                del self._open[caller.tenant]
+            self._open[caller.whose] -= 1
+            if not self._open[caller.whose]:
+                del self._open[caller.whose]

@@ -20,7 +20,7 @@ from web.problems import NO_JOB
 
 if TYPE_CHECKING:
     from schemas.events.job import JobStatus
-    from schemas.ids import Key
+    from schemas.ids import Key, Whose
     from schemas.jobs.status import StatusVersion
     from sinks.ports.reads import Reads
     from web.ports import LiveJobs
@@ -42,21 +42,21 @@ class Statuses:
     def __init__(self, live: LiveJobs, reads: Reads) -> None:
         self._live, self._reads = live, reads
 
-    async def newest(self, tenant: str | None, name: str) -> CurrentStatus:
-        """The status of the job with this id or reference; `tenant` is None for an operator who does not name one.
+    async def newest(self, whose: Whose, name: str) -> CurrentStatus:
+        """The status of the job with this id or reference.
 
-        The table knows jobs by tenant and id; for references, and without a tenant, PostgreSQL is queried.
+        The table knows jobs by tenant and id; for references, and for every tenant, PostgreSQL is queried.
 
         Raises:
             NotFound: there is no such job. Also for another tenant's job, after the same query as for an unknown one,
                 so that not even the duration tells them apart.
             Ambiguous: several tenants have such a job.
         """
-        key = job_key(tenant, name)
+        key = job_key(whose, name)
         row = self._live.get(*key) if key else None
         if row is not None and status_version(row) == await self._reads.status_version(row.tenant_id, row.job_id):
             return CurrentStatus(row, "table")
-        return CurrentStatus(status_of(await find_job(self._reads, tenant, name)), "database")
+        return CurrentStatus(status_of(await find_job(self._reads, whose, name)), "database")
 
     async def newer(self, key: Key, version: StatusVersion) -> CurrentStatus | None:
         """The status of a job if its version is not this one any more, else None.

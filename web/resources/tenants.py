@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.events.base import Data
+from schemas.ids import EVERY_TENANT
 from web.parameters import Parameters
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -44,5 +45,5 @@ class TenantList:
     async def tenants(self, request: ApiRequest[Parameters, None]) -> Tenants:
         """The caller's own tenant; for an operator, all that have jobs."""
         caller = request.caller
-        names = await self._reads.tenants() if caller.tenant is None else [caller.tenant]
+        names = await self._reads.tenants() if caller.whose is EVERY_TENANT else [caller.whose]
         return Tenants(tenants=names, operator=caller.is_operator)

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import secrets
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -68,6 +68,10 @@ def _address(dsn: str) -> str:
         return ""
 
 
+#: The roles that connections act as.
+ROLES: Final = ("concord_worker", "concord_tenant", "concord_writer")
+_NAMED: Final = f"{', '.join(ROLES[:-1])} and {ROLES[-1]}"
+
 _ROLES = """
 SELECT ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)) AS existing,
        ARRAY(SELECT rolname::text FROM pg_roles
@@ -78,10 +82,10 @@ SELECT ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)) AS exis
 
 
 async def _roles(db: Any) -> Finding:
-    """Whether both roles can be used: stages act as `concord_worker`, HTTP as `concord_tenant`; row-level security
-    depends on them.
+    """Whether all roles can be used: stages act as `concord_worker`, HTTP reads as `concord_tenant` and writes as
+    `concord_writer`; row-level security depends on them.
     """
-    subject, roles = "PostgreSQL roles", ["concord_tenant", "concord_worker"]
+    subject, roles = "PostgreSQL roles", sorted(ROLES)
     row = await db.fetchrow(_ROLES, roles)
     missing = sorted(set(roles) - set(row["existing"]))
     if missing and not (row["may_create_roles"] and row["may_create"]):
@@ -92,8 +96,8 @@ async def _roles(db: Any) -> Finding:
         return Finding(subject, "warn", f"no {', '.join(missing)} yet", advice)
     if len(row["granted"]) < len(roles):
         grant = f"GRANT {', '.join(roles)} TO this login"
-        return Finding(subject, "fail", "this login may not act as concord_worker and concord_tenant", grant)
-    return Finding(subject, "ok", "this login may act as concord_worker and concord_tenant")
+        return Finding(subject, "fail", f"this login may not act as {_NAMED}", grant)
+    return Finding(subject, "ok", f"this login may act as {_NAMED}")
 
 
 async def _sessions(dsn: str) -> list[Finding]:
@@ -101,7 +105,7 @@ async def _sessions(dsn: str) -> list[Finding]:
     subject = "PostgreSQL sessions"
     try:
         async with contextlib.AsyncExitStack() as stack:
-            for role in ("concord_worker", "concord_tenant"):
+            for role in ROLES:
                 session = await connect(dsn, worker_session(role), timeout_s=CONNECT_S)
                 stack.push_async_callback(session.close, timeout=CONNECT_S)
                 await acts_as(session, role)
@@ -113,7 +117,7 @@ async def _sessions(dsn: str) -> list[Finding]:
         return [Finding(subject, "fail", text.removeprefix("PostgreSQL: "), advice)]
     if symptom:
         return [Finding(subject, "fail", f"{symptom}: a connection pooler in between shares sessions", POOLER)]
-    return [Finding(subject, "ok", "act as concord_worker and concord_tenant, listen, and keep their locks")]
+    return [Finding(subject, "ok", f"act as {_NAMED}, listen, and keep their locks")]
 
 
 async def _pooler_symptom(one: Any, other: Any) -> str:

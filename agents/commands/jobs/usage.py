@@ -12,6 +12,7 @@ import orjson
 from agents.commands import reach
 from agents.commands.arguments import moment
 from schemas.errors import NotFound
+from schemas.ids import EVERY_TENANT
 from schemas.jobs.rows import cost
 from schemas.printable import printable, printable_json
 
@@ -56,7 +57,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     since = arguments.since or datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     async with reach.reader(reach.addressed(settings)) as reader:
         if arguments.job is None:
-            rows = await reader.usage(arguments.tenant, since, until, by_job=arguments.by == "job")
+            rows = await reader.usage(arguments.tenant or EVERY_TENANT, since, until, by_job=arguments.by == "job")
         else:
             rows = await _of_job(arguments.job, arguments.tenant, since, until, reader)
     if arguments.json:

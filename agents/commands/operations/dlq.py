@@ -14,6 +14,7 @@ from agents.commands.operations.record_text import letter_json, letter_rows, let
 from agents.commands.operations.replay import plan_replay
 from agents.runtime.kafka import client as clients
 from schemas.errors import InvalidInput
+from schemas.ids import EVERY_TENANT
 from schemas.printable import printable
 
 if TYPE_CHECKING:
@@ -147,5 +148,5 @@ async def _job(letter: Record, database: Postgres, reader: Reader) -> Job | None
     key, name = job_key_of(letter), job_id_of(letter)
     if key is not None or not name:
         return await database.job(*key) if key else None
-    jobs = await reader.find(None, name)
+    jobs = await reader.find(EVERY_TENANT, name)
     return jobs[0] if len(jobs) == 1 else None

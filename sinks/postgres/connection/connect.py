@@ -124,7 +124,7 @@ def _refusal(exc: asyncpg.PostgresError) -> Problem:
         case "22023" if text.startswith("role "):
             return Problem(text, "`concord migrate` makes the roles, and the first worker does")
         case "42501":
-            return Problem(text, "GRANT concord_worker, concord_tenant TO this login")
+            return Problem(text, "GRANT concord_worker, concord_tenant, concord_writer TO this login")
         case state:
             return Problem(f"{text} ({state})", "look at PostgreSQL's log")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Self
 
 import asyncpg
 
@@ -17,12 +17,24 @@ from sinks.postgres.sql.queries import SQL
 ACQUIRE_S = 10
 
 
+#: From here to its end, a transaction sees and writes the rows of one tenant only.
+_AS_TENANT: Final = "SET LOCAL ROLE concord_writer"
+_OF_TENANT: Final = "SELECT set_config('concord.tenant', $1, true)"
+
+
 class PostgresPort(Clock):
     """`Clock` on a pool. `shards` is how many relays share the rows of the outbox."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, shards: int = 1) -> None:
         self._pool = pool
         self._shards = shards
+        self._tenant: str | None = None
+
+    def acting_as(self, tenant: str, /) -> Self:
+        """The same ports for one tenant: row-level security lets them read and write its rows only."""
+        port = type(self)(self._pool, shards=self._shards)
+        port._tenant = tenant  # noqa: SLF001 -- an object of this class
+        return port
 
     async def now(self) -> datetime:
         """The database's time."""
@@ -31,6 +43,10 @@ class PostgresPort(Clock):
 
     async def _fetch(self, name: str, *arguments: Any) -> list[Any]:
         """The rows of one statement, over a connection of its own."""
+        if self._tenant is not None:
+            async with self._transaction() as connection:
+                rows: list[Any] = await connection.fetch(SQL[name], *arguments)
+                return rows
         with unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
                 return await connection.fetch(SQL[name], *arguments)
@@ -40,6 +56,9 @@ class PostgresPort(Clock):
         """A connection in a transaction of its own."""
         with unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
+                if self._tenant is not None:
+                    await connection.execute(_AS_TENANT)
+                    await connection.execute(_OF_TENANT, self._tenant)
                 yield connection
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from schemas.events.job import StepState
+from schemas.ids import EVERY_TENANT
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import File, Job, Transcript
 from sinks.memory.database import MemoryDatabase
@@ -118,7 +119,7 @@ async def test_an_operator_sees_all(stored):
     await database.commit([created("j"), created("k", "bolt")])
     await database.commit([completed("j")])
 
-    assert [job.key for job in await reader.find(None, "k")] == [("bolt", "k")]
+    assert [job.key for job in await reader.find(EVERY_TENANT, "k")] == [("bolt", "k")]
     assert (await reader.transcript("acme", "j")).text == "hello in run 1"
     assert await reader.files("acme", "j") == [file("j", "acme")]
     assert await reader.tenants() == ["acme", "bolt"]
@@ -130,12 +131,12 @@ async def test_a_job_is_found_by_its_id_in_any_spelling_and_by_its_reference(sto
     id = "4711ca11-0000-4000-8000-00000000000a"
     await database.commit([created(id, reference="call 1/2"), created(id, "bolt"), created("k", reference=id)])
 
-    assert [job.tenant_id for job in await reader.find(None, id)] == ["acme", "bolt"]
-    assert [job.tenant_id for job in await reader.find(None, id, limit=1)] == ["acme"]
+    assert [job.tenant_id for job in await reader.find(EVERY_TENANT, id)] == ["acme", "bolt"]
+    assert [job.tenant_id for job in await reader.find(EVERY_TENANT, id, limit=1)] == ["acme"]
     for name in (id, id.upper(), id.replace("-", ""), "call 1/2"):
         assert [job.job_id for job in await reader.find("acme", name)] == [id]
     assert await reader.find("bolt", "call 1/2") == []
-    assert await reader.find(None, "call") == []
+    assert await reader.find(EVERY_TENANT, "call") == []
 
 
 async def test_two_tenants_with_one_job_id_read_their_own(stored):
@@ -167,7 +168,7 @@ async def test_names_that_are_queried_together_are_distinguished(stored):
 async def test_what_is_unknown_is_none(stored):
     _, reader = stored
 
-    assert await reader.find(None, "nobody") == []
+    assert await reader.find(EVERY_TENANT, "nobody") == []
     assert await reader.status_version("acme", "nobody") is None
     assert await reader.transcript("acme", "nobody") is None
     assert await reader.files("acme", "nobody") == []

@@ -16,6 +16,7 @@ from tests.unit.web.service import (
     problem,
 )
 from web.auth.api_keys import ApiKeys
+from web.auth.caller import IMPLIED, Caller, operator
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def asked_by(address, **headers):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_without_keys_every_loopback_address_is_local(address):
-    assert ApiKeys().caller(asked_by((address, 5))).tenant is None
+    assert ApiKeys().caller(asked_by((address, 5))) == operator("local")
 
 
 @pytest.mark.parametrize(
@@ -144,3 +145,20 @@ def test_keys_are_neither_in_memory_nor_in_representations():
 
     assert "hunter2" not in repr(keys) + repr(vars(keys))
     assert sha256(b"hunter2").digest() in next(iter(keys._tenants.values()))[0]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "permitted"),
+    [
+        ({"read"}, {"read"}),
+        ({"write"}, {"read", "write"}),
+        ({"review"}, {"read", "review"}),
+        ({"admin"}, {"read", "write", "review", "admin"}),
+        ({"operator"}, {"read", "write", "review", "admin", "operator"}),
+        (set(), set()),
+    ],
+)
+def test_a_scope_permits_what_it_implies(scopes, permitted):
+    caller = Caller("k", "acme", frozenset(scopes))
+
+    assert {scope for scope in IMPLIED if caller.may(scope)} == permitted

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from pydantic import Field
 from yarl import URL
 
 from schemas.errors import InvalidInput, NotFound
-from web.parameters import job_name, read_parameters, tenant_name
+from web.parameters import Header, Parameters, job_name, read_parameters, tenant_name
 from web.problems import InvalidRequest
 from web.resources.jobs.listing import JobListParameters
 
@@ -53,10 +55,34 @@ def test_a_name_that_no_tenant_can_have_is_answered_like_an_unknown_one(text):
         tenant_name(text)
 
 
-def test_of_a_repeated_parameter_the_first_counts_and_the_path_counts_before_the_query():
-    page = page_of([("limit", "7"), ("limit", "8"), ("tenant", "bolt")])
+def test_of_a_repeated_parameter_the_first_counts():
+    assert page_of([("limit", "7"), ("limit", "8")]).limit == 7
 
-    assert (page.limit, page.tenant) == (7, "acme")
+
+def test_unknown_parameters_are_refused_with_the_names_that_there_are():
+    with pytest.raises(InvalidRequest) as refused:
+        page_of([("limt", "7"), ("limt", "8"), ("tenant", "bolt")])
+
+    assert [field.parameter for field in refused.value.fields] == ["limt", "tenant"]
+    assert refused.value.fields[0].detail == "there is no such parameter here; there are: cursor, limit, status"
+
+
+class Conditional(Parameters):
+    tenant: str
+    version: Annotated[int | None, Header("If-Version")] = Field(None, ge=1)
+
+
+def test_a_header_is_a_parameter_by_the_name_of_the_header_only():
+    def read(query="", **headers):
+        request = make_mocked_request("PUT", f"/{query}", headers, match_info={"tenant": "acme"})
+        return read_parameters(Conditional, request)
+
+    assert read(**{"if-version": "3"}).version == 3
+    assert read().version is None
+    with pytest.raises(InvalidRequest, match="If-Version: "):
+        read(**{"If-Version": "0"})
+    with pytest.raises(InvalidRequest, match="there is no such parameter here; there are: none"):
+        read("?version=3")
 
 
 def test_all_wrong_parameters_are_named():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from schemas.errors import NotFound
+from schemas.ids import Whose
 from web.auth.caller import Caller
 from web.parameters import JobName, Parameters, TenantName
 from web.problems import NO_JOB
@@ -16,14 +17,14 @@ class JobSelector(Parameters):
     id: JobName
     tenant: TenantName | None = Field(None, description="whose job it is, where an operator asks")
 
-    def scope(self, caller: Caller) -> tuple[str | None, str]:
-        """The tenant whose jobs are searched (None: those of all), and the job's name.
+    def scope(self, caller: Caller) -> tuple[Whose, str]:
+        """Whose jobs are searched, and the job's name.
 
         Raises:
             NotFound: the caller does not see this tenant.
         """
         if self.tenant is None:
-            return caller.tenant, self.id
+            return caller.whose, self.id
         if not caller.sees(self.tenant):
             raise NotFound(NO_JOB)
         return self.tenant, self.id
