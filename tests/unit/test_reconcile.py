@@ -231,10 +231,10 @@ def test_the_time_for_hostile_and_huge_inputs_is_linear(sides):
         return time.process_time() - started
 
     seconds(500)  # what is loaded first is not counted
-    # The shorter of two: beside another test on the same core one reading was 2.3 times as long as the next.
+    # The shorter of two runs. Alone the ratio is 4 to 5; beside a second process that fills the same cache it was 8.9.
     large, small = (min(seconds(words), seconds(words)) for words in (20_000, 5_000))
 
-    assert large < 8 * small  # four times as much, and sixteen if it were quadratic
+    assert large < 12 * small  # sixteen if it were quadratic
 
 
 @pytest.mark.hostile
