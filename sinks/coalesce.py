@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
+from schemas.calls.time_limit import not_counted
 from schemas.errors import Contended, InvalidInput
-from schemas.time_limit import not_counted
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -21,8 +21,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from agents.asr.protocols import Audio, Listed, Pending, Request
+from schemas.calls.retry_after import seconds_of
 from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
-from schemas.retry_after import seconds_of
 from schemas.words import Hypothesis, Word, adapter
 
 if TYPE_CHECKING:

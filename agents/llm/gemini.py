@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from agents.llm.protocols import AdjudicatorAnswer
+from schemas.calls.retry_after import seconds_of
 from schemas.errors import ProviderError, RateLimited, Transient
-from schemas.retry_after import seconds_of
 from schemas.words import Question
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, cast
 
 from schemas import ids
+from schemas.calls.time_limit import time_limit
 from schemas.envelope import UNREADABLE_NAME, UNREADABLE_URI, Envelope, Record, decode, identity, salvaged
 from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
 from schemas.events.audio import AudioUploaded
@@ -43,7 +44,6 @@ from schemas.jobs.outcome import (
 from schemas.jobs.rows import Job, OfRun
 from schemas.messages import Message, again, dead_letter
 from schemas.texts import described
-from schemas.time_limit import time_limit
 from schemas.topics import Topic
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
+from schemas.calls.time_limit import not_counted
 from schemas.errors import ConcordError, InvalidInput, Misconfigured, NotFound, Unavailable
-from schemas.time_limit import not_counted
 from sinks.blobs import rules
 from sinks.blobs.local_folders import FOLDER_MODE, FolderTree
 from sinks.blobs.local_parts import Part, described, sweep

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.time_limit import not_counted
+from schemas.calls.time_limit import not_counted
 from sinks.blobs import rules
 from sinks.blobs.s3_errors import Place, explain, failures
 

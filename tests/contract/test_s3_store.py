@@ -15,8 +15,8 @@ import aiohttp
 import aiohttp.web
 import pytest
 
+from schemas.calls.time_limit import time_limit
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
-from schemas.time_limit import time_limit
 from sinks.blobs.s3 import S3Store
 from sinks.blobs.s3_errors import Denied
 from sinks.blobs.s3_uploads import PART

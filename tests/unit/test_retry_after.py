@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.retry_after import LONGEST_S, seconds_of
+from schemas.calls.retry_after import LONGEST_S, seconds_of
 
 DATE = "Sat, 01 Jan 2011 10:00:00 GMT"
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import assemblyai as aai
 import httpx
 
+from schemas.calls.retry_after import seconds_of
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
-from schemas.retry_after import seconds_of
 
 #: Seconds for one call that is no upload, and for all pages of a search together: below the 15 that a call may take.
 TIMEOUT_S: Final = 10.0

@@ -18,8 +18,8 @@ from urllib.parse import quote
 import aiohttp
 
 from agents.asr.google.credentials import load_credentials
+from schemas.calls.retry_after import seconds_of
 from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
-from schemas.retry_after import seconds_of
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials

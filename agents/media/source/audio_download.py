@@ -23,8 +23,8 @@ from yarl import URL
 
 from agents.media.source.audio_files import EXHAUSTED
 from agents.media.source.audio_url import AllowedHosts, check_port, host_of, is_public, web_url
+from schemas.calls.retry_after import seconds_of
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
-from schemas.retry_after import seconds_of
 
 #: Redirects that are followed, at most.
 REDIRECTS: Final = 5

@@ -15,8 +15,8 @@ from typing import Final
 import asyncpg
 from asyncpg import exceptions
 
+from schemas.calls.time_limit import not_counted
 from schemas.errors import Contended, StorageRefused, Unavailable
-from schemas.time_limit import not_counted
 
 
 class Verdict(Enum):

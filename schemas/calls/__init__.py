@@ -1,0 +1,1 @@
+"""Calls to other servers: how long they may take, and when they may be made again."""
