@@ -7,6 +7,7 @@ from typing import Self
 
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
+from sinks.memory.outbox import MemoryOutbox
 from sinks.memory.providers.adjudications import MemoryAdjudications
 from sinks.memory.providers.limits import MemoryLimits
 from sinks.memory.providers.requests import MemoryRequests
@@ -15,7 +16,9 @@ from sinks.memory.providers.strays import MemoryStrays
 from sinks.memory.providers.usage import MemoryUsage
 from sinks.memory.steps import MemorySteps
 from sinks.memory.upkeep.blob_intents import MemoryBlobIntents
+from sinks.memory.upkeep.retention import MemoryRetention
 from sinks.memory.upkeep.stuck_jobs import MemoryStuckJobs
+from sinks.memory.upkeep.verification import MemoryVerification
 from sinks.memory.uploads import MemoryUploads
 
 
@@ -25,8 +28,11 @@ class MemoryDatabase(
     MemoryJobs,
     MemoryUploads,
     MemoryLeases,
+    MemoryOutbox,
     MemoryStuckJobs,
     MemoryBlobIntents,
+    MemoryRetention,
+    MemoryVerification,
     MemoryRequests,
     MemoryStrays,
     MemorySlots,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 from sinks.memory.state import MemoryState
 from sinks.ports.leases import Leases
@@ -12,9 +12,6 @@ from sinks.ports.leases import Leases
 @dataclass
 class MemoryLeases(MemoryState, Leases):
     """`Leases` in this process."""
-
-    #: By key: the holder, and until when.
-    _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease; False while another holder has it."""

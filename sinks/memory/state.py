@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 
 from schemas.errors import StorageRefused
 from schemas.ids import Key
-from schemas.jobs.rows import Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
 from sinks.ports.clock import Clock
 
@@ -48,8 +48,8 @@ class MemoryState(Clock):
     transcripts: dict[tuple[str, str, int], Transcript] = field(default_factory=dict)
     enrichments: dict[tuple[str, str, int, str], Enrichment] = field(default_factory=dict)
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
-    #: Job, stage, what it did, error.
-    audit: list[tuple[str, str, str, str | None]] = field(default_factory=list)
+    #: By number: job, stage, what it did, error, and when.
+    audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)
     _jobs: dict[Key, bytes] = field(default_factory=dict)
     _metadata: dict[Key, bytes] = field(default_factory=dict)
     #: By (tenant, reference).
@@ -59,6 +59,12 @@ class MemoryState(Clock):
     _usage: dict[tuple[str, str, int, str, str, str], Usage] = field(default_factory=dict)
     #: By URI: the job whose blob is about to be written, and since when.
     _intents: dict[str, tuple[Key, datetime]] = field(default_factory=dict)
+    #: By stage and event: when it was handled.
+    _inbox: dict[tuple[str, UUID], datetime] = field(default_factory=dict)
+    #: By key: the holder, and until when.
+    _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    #: By tenant and question: the answer, and when it was kept.
+    _adjudications: dict[tuple[str, str], tuple[Adjudication, datetime]] = field(default_factory=dict)
 
     async def now(self) -> datetime:
         """The clock's time."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from pydantic import TypeAdapter
 
@@ -27,8 +26,6 @@ _RESULTS: TypeAdapter[_Results] = TypeAdapter(_Results)
 @dataclass
 class MemorySteps(MemoryUsage, Steps):
     """`Steps` in this process."""
-
-    _inbox: set[tuple[str, UUID]] = field(default_factory=set)
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
         """All steps at once, or none."""
@@ -59,7 +56,7 @@ class MemorySteps(MemoryUsage, Steps):
         if rows.job is not None and key:
             self._write_job(key, rows.job, rows.requests)
         if step.outcome.remembered and not written.forgotten:
-            self._inbox.add((step.stage, step.event_id))
+            self._inbox[step.stage, step.event_id] = self.clock()
         self._write_results(step, written, rows.job)
         return written
 
@@ -92,7 +89,8 @@ class MemorySteps(MemoryUsage, Steps):
         self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
         if job is not None and step.outcome.audit:
             what = step.outcome.audit if written.applied else "repeated"
-            self.audit.append((job.job_id, step.stage, what, step.outcome.error))
+            number = max(self.audit, default=0) + 1
+            self.audit[number] = (job.job_id, step.stage, what, step.outcome.error, self.clock())
 
     def _settle_blobs(self, step: Step, written: Written) -> None:
         """The files of a step that was applied are referred to; those of a refused one are orphans at once."""

@@ -29,8 +29,8 @@ class Overdue:
         return f"{self.rows} due for up to {self.oldest_s:.0f} s: {reason}"
 
 
-class Outbox(Protocol):
-    """Events wait here until the relay publishes them; rows that Kafka refuses for good are set aside."""
+class RelayBacklog(Protocol):
+    """How far the relays of PostgreSQL's outbox are behind. Shards and reasons are theirs: it has no double."""
 
     async def overdue(self, seconds: float) -> list[Overdue]:
         """Events that have been due for longer than that, by shard and topic, the oldest first."""
@@ -43,14 +43,20 @@ class Outbox(Protocol):
     async def highest_shard(self) -> int:
         """The highest shard that has rows, or -1."""
 
+
+class Outbox(Protocol):
+    """Events wait here until the relay publishes them; rows that Kafka refuses for good are set aside."""
+
     async def idle(self, key: Key | None = None) -> bool:
-        """Whether no run is open and no event is due within five seconds; with a key, of this job."""
+        """Whether no run and no enrichment is open and no event is due within five seconds; with a key, of this job."""
 
     async def count_refused(self) -> dict[str, int]:
         """How many rows are set aside because Kafka refuses them, by topic."""
 
     async def refused(self, limit: int, ids: Sequence[int] | None = None) -> list[Any]:
-        """The newest of them, or those of them that have these ids: the columns of `outbox_refused`."""
+        """The newest of them, or those of them that have these ids: id, topic, key, value, headers (as `dump_headers`
+        makes them), event_id, tenant_id, job_id, run, error, due_at and refused_at, by name.
+        """
 
     async def settle_refused(self, plans: Sequence[tuple[int, Message | None]]) -> set[int]:
         """Drop each of these rows and publish the message beside its id, in one transaction; the ids of those that

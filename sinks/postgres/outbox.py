@@ -8,13 +8,13 @@ from typing import Any
 
 from schemas.ids import Key, job_key
 from schemas.messages import Message, dump_headers
-from sinks.ports.outbox import Outbox, Overdue
+from sinks.ports.outbox import Outbox, Overdue, RelayBacklog
 from sinks.postgres.connection.port import PostgresPort
 from sinks.postgres.sql.queries import SQL
 
 
-class PostgresOutbox(PostgresPort, Outbox):
-    """`Outbox` on a pool."""
+class PostgresOutbox(PostgresPort, Outbox, RelayBacklog):
+    """`Outbox` and `RelayBacklog` on a pool."""
 
     async def overdue(self, seconds: float) -> list[Overdue]:
         """Events that have been due for longer than that and are not published."""
@@ -29,7 +29,7 @@ class PostgresOutbox(PostgresPort, Outbox):
         return int((await self._fetch("highest_shard"))[0][0])
 
     async def idle(self, key: Key | None = None) -> bool:
-        """Whether no run is open and no event is due soon; with a key, of this job."""
+        """Whether nothing is open and no event is due soon; with a key, of this job."""
         rows = await (self._fetch("idle") if key is None else self._fetch("job_idle", *key))
         return bool(rows[0][0])
 

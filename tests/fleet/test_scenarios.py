@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from agents.commands.operations.verify import find_faults
 from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 from schemas.events.job import JobReprocess
 from tests.fleet.conftest import JOB, FakeRecognizer, recording
@@ -29,6 +30,9 @@ async def test_a_recording_becomes_a_transcript(make_scenario):
     assert done["word_count"] == 3
     assert scenario.fleet.status("t", JOB).status == "completed"
     assert scenario.fleet.database.transcripts["t", JOB, 1].method == "calibrated"
+    assert await scenario.fleet.database.idle()
+    faults = [fault async for fault in find_faults(scenario.fleet.database, scenario.store)]
+    assert [(fault.kind, fault.job_id) for fault in faults] == [("nobody's", "in")]  # its producer's own blob
 
 
 async def test_every_status_is_newer_than_the_one_before(make_scenario):

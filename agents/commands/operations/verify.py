@@ -6,7 +6,7 @@ import argparse
 import re
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
@@ -17,6 +17,9 @@ from agents.stages import registry
 from agents.upkeep.sweeper import IDLE_S, Sweeper
 from schemas.jobs.rows import STAGE_OF, TERMINAL
 from schemas.printable import printable, printable_json
+from sinks.ports.clock import Clock
+from sinks.ports.upkeep.stuck_jobs import StuckJobs
+from sinks.ports.upkeep.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,6 +48,10 @@ DESCRIPTION = """Compares the contents of PostgreSQL, the blob store and Kafka, 
 
 A running fleet repairs jobs and orphans by itself, a minute or two after they stand still. What --repair cannot repair
 (lost blobs, blobs without a job, requests without an end) an operator has to decide about."""
+
+
+class Database(Clock, StuckJobs, Verification, Protocol):
+    """The ports that finding contradictions needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,7 @@ async def _repair(sweeper: Sweeper) -> None:
 
 
 async def find_faults(
-    database: Postgres, store: Store, *, limit: int = 1000, storage: bool = True
+    database: Database, store: Store, *, limit: int = 1000, storage: bool = True
 ) -> AsyncIterator[Fault]:
     """Every contradiction, at most `limit` of each kind from PostgreSQL; those about blobs only with `storage`.
 
@@ -154,7 +161,7 @@ async def find_faults(
             yield fault
 
 
-async def _lost(database: Postgres, store: Store) -> AsyncIterator[Fault]:
+async def _lost(database: Database, store: Store) -> AsyncIterator[Fault]:
     """Files of jobs whose blobs do not exist."""
     after: tuple[str, str, int, str] = ("", "", 0, "")
     while rows := await database.files_after(*after, MANY):
@@ -170,7 +177,7 @@ _DERIVED = re.compile(
 )
 
 
-async def _unreferenced(database: Postgres, store: Store) -> AsyncIterator[Fault]:
+async def _unreferenced(database: Database, store: Store) -> AsyncIterator[Fault]:
     """Blobs to which no job refers."""
     blobs: dict[Key, list[tuple[str, str]]] = {}
     count = 0
@@ -188,7 +195,7 @@ async def _unreferenced(database: Postgres, store: Store) -> AsyncIterator[Fault
         yield fault
 
 
-async def _unreferenced_of(database: Postgres, blobs: dict[Key, list[tuple[str, str]]]) -> AsyncIterator[Fault]:
+async def _unreferenced_of(database: Database, blobs: dict[Key, list[tuple[str, str]]]) -> AsyncIterator[Fault]:
     """Those of these blobs, URI and name by job, to which no job refers."""
     for row in await database.known_blobs(list(blobs)) if blobs else ():
         key = (row["tenant_id"], row["job_id"])

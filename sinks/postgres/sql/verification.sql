@@ -18,7 +18,8 @@ ORDER BY j.tenant_id, j.job_id LIMIT $1;
 SELECT w.tenant_id, w.job_id, j.status, j.run,
        array(SELECT f.uri FROM files f WHERE (f.tenant_id, f.job_id) = (w.tenant_id, w.job_id)) AS files,
        array_remove(ARRAY[j.audio_uri, j.original_uri], NULL) AS named
-FROM unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) LEFT JOIN jobs j USING (tenant_id, job_id);
+FROM unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) LEFT JOIN jobs j USING (tenant_id, job_id)
+ORDER BY w.tenant_id, w.job_id;
 
 -- name: files_after
 -- Every stored file, a page at a time.

@@ -8,7 +8,7 @@ from schemas import topics
 from schemas.events.asr import AsrRequest
 from schemas.events.job import Persisted, StepState
 from schemas.jobs.outcome import Later, Outcome, Progress, RequestChange, Step
-from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Usage
+from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Transcript, Usage
 
 
 def job(job_id: str = "j", tenant: str = "t", **more) -> Job:
@@ -62,6 +62,28 @@ def answer(question: str, choice: int | None = 0, **more) -> Adjudication:
 def persisted_event() -> Persisted:
     return Persisted.model_construct(
         tenant_id="t", job_id="j", run=1, raw_transcript_uri="x://a", agent_optimized_uri="x://b"
+    )
+
+
+def transcript(job_id: str, tenant: str, run: int) -> Transcript:
+    return Transcript(
+        tenant_id=tenant,
+        job_id=job_id,
+        run=run,
+        text=f"hello in run {run}",
+        words=4,
+        speakers=["A"],
+        segments=[{"start_ms": 0, "end_ms": 900, "speaker": "A", "text": "hello", "confidence": 0.9}],
+        language="en",
+        confidence=0.9,
+        agreement=None,
+        method="calibrated",
+        provider_confidences={"one": 0.8, "two": None},
+        reconciliation_notes=[],
+        quality={"agreement": None},
+        raw_transcript_uri="s3://b/raw",
+        agent_optimized_uri="s3://b/agent",
+        duration_ms=1000,
     )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 from schemas import topics
 from schemas.jobs.rows import Usage
 from sinks.memory.database import MemoryDatabase
 from sinks.postgres.database import Postgres
+from sinks.postgres.sql.queries import SQL
 
 #: Topics on which the tests here schedule something.
 SCHEDULED = ("asr.requests.a", "asr.requests.b", topics.RECONCILE_DUE.name, topics.INTAKE_DUE.name)
+
+
+#: Tables of which old rows are deleted, and the times that count.
+EXPIRING = {"inbox": "at", "adjudications": "at", "audit_log": "at", "leases": "until"}
 
 
 class OfMemory:
@@ -34,6 +40,15 @@ class OfMemory:
 
     async def usage(self) -> list[Usage]:
         return self.database.usage
+
+    async def set_aside(self, topic: str, error: str) -> None:
+        """A topic's events, whether due or not, as a relay sets them aside."""
+        self.database.set_aside(topic, error)
+
+    async def age(self, days: float) -> None:
+        """So many days go by."""
+        later = self.database.clock() + timedelta(days=days)
+        self.database.clock = lambda: later
 
 
 class OfPostgres:
@@ -60,3 +75,14 @@ class OfPostgres:
     async def usage(self) -> list[Usage]:
         columns = "tenant_id, job_id, run, provider, unit, ref, quantity"
         return [Usage(**row) for row in await self.pool.fetch(f"SELECT {columns} FROM usage")]
+
+    async def set_aside(self, topic: str, error: str) -> None:
+        for row in await self.pool.fetch("SELECT shard, id FROM outbox WHERE topic = $1 ORDER BY id", topic):
+            await self.pool.execute(SQL["set_aside"], row["shard"], row["id"], error)
+
+    async def age(self, days: float) -> None:
+        """Every row that can expire was written so many days earlier."""
+        async with self.pool.acquire() as db, db.transaction():
+            await db.execute("SET LOCAL ROLE NONE")
+            for table, column in EXPIRING.items():
+                await db.execute(f"UPDATE {table} SET {column} = {column} - $1 * interval '1 day'", days)

@@ -10,10 +10,11 @@ import pytest
 from schemas.events.job import StepState
 from schemas.ids import EVERY_TENANT
 from schemas.jobs.outcome import Outcome, Progress, Step
-from schemas.jobs.rows import File, Job, Transcript
+from schemas.jobs.rows import File, Job
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from sinks.postgres.reader import Reader
+from tests.contract.databases.cases import transcript
 
 
 def step(outcome, stage="intake"):
@@ -46,28 +47,6 @@ def file(job_id, tenant, kind="original"):
         size_bytes=3,
         content_type="audio/wav",
         sha256="0" * 64,
-    )
-
-
-def transcript(job_id, tenant, run):
-    return Transcript(
-        tenant_id=tenant,
-        job_id=job_id,
-        run=run,
-        text=f"hello in run {run}",
-        words=4,
-        speakers=["A"],
-        segments=[{"start_ms": 0, "end_ms": 900, "speaker": "A", "text": "hello", "confidence": 0.9}],
-        language="en",
-        confidence=0.9,
-        agreement=None,
-        method="calibrated",
-        provider_confidences={"one": 0.8, "two": None},
-        reconciliation_notes=[],
-        quality={"agreement": None},
-        raw_transcript_uri="s3://b/raw",
-        agent_optimized_uri="s3://b/agent",
-        duration_ms=1000,
     )
 
 

@@ -1,4 +1,6 @@
-"""Old rows are deleted faster than new ones come: on a real PostgreSQL with the rows of an hour of a busy fleet."""
+"""What every database must delete; see `sinks.ports.upkeep.retention`. And on a real PostgreSQL with the rows of an
+hour of a busy fleet: old rows are deleted faster than new ones come.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ import asyncpg
 import pytest
 
 from agents.upkeep.retention import DAYS, SLICE, Retention
+from schemas.jobs.outcome import Step
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
+from tests.contract.databases.cases import answer, created, job
 
 #: Rows of each table that are old enough to be forgotten, and that are not. In ten minutes 20,000 were forgotten once,
 #: and none of the audit log.
@@ -27,6 +31,45 @@ FILL = {
     "SELECT 't', gen_random_uuid(), 'j', 1, 'g', 0, {at}",
     "leases": "(key, holder, until) SELECT gen_random_uuid(), 'w', {at}",
 }
+
+
+async def busy(database, name: str) -> tuple[Step, str]:
+    """A row in each table from which something expires; the step and the question that are known until then."""
+    step = created(job(name), audit="created")
+    await database.commit([step])
+    await database.keep_adjudications([answer(f"q-{name}")])
+    await database.lease(f"l-{name}", "w", 0.0)
+    return step, f"q-{name}"
+
+
+@pytest.mark.parametrize("table", FILL)
+async def test_the_oldest_rows_are_deleted_a_slice_at_a_time_and_no_younger_ones(under_test, table):
+    database = under_test.database
+    for name in ("a", "b", "c"):
+        await busy(database, name)
+    await under_test.age(2)
+    await busy(database, "d")
+
+    assert await database.forget(table, 3.0, 10) == 0
+    assert await database.forget(table, 1.0, 2) == 2
+    assert await database.forget(table, 1.0, 2) == 1
+    assert await database.forget(table, 1.0, 2) == 0
+    await under_test.age(2)
+    assert await database.forget(table, 1.0, 10) == 1
+
+
+async def test_what_is_deleted_is_not_known_any_more_and_what_is_kept_is(under_test):
+    database = under_test.database
+    old, old_question = await busy(database, "a")
+    await under_test.age(2)
+    new, new_question = await busy(database, "b")
+    for table in ("inbox", "adjudications"):
+        assert await database.forget(table, 1.0, 10) == 1
+
+    known = await database.adjudications("t", "j", 1, [old_question, new_question])
+    assert [row.question for row in known] == [new_question]
+    again, handled = await database.commit([old, new])
+    assert (again is not None, handled) == (True, None)
 
 
 @pytest.fixture

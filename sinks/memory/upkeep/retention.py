@@ -1,0 +1,36 @@
+"""The double of rows that are too old to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sinks.memory.state import MemoryState
+from sinks.ports.upkeep.retention import ExpiresRows
+
+
+@dataclass
+class MemoryRetention(MemoryState, ExpiresRows):
+    """`ExpiresRows` in this process, in which no other worker deletes."""
+
+    async def forget(self, table: str, days: float, rows: int) -> int:
+        """Delete a slice of a table's oldest rows."""
+        before = self.clock() - timedelta(days=days)
+        stored, dated = self._dated(table)
+        old = sorted((key for key, at in dated.items() if at < before), key=dated.__getitem__)[:rows]
+        for key in old:
+            del stored[key]
+        return len(old)
+
+    def _dated(self, table: str) -> tuple[dict[Any, Any], Mapping[Any, datetime]]:
+        """A table, and by its keys the times that count."""
+        tables: dict[str, dict[Any, Any]] = {
+            "adjudications": self._adjudications,
+            "audit_log": self.audit,
+            "leases": self._leases,
+        }
+        if table == "inbox":
+            return self._inbox, self._inbox
+        return tables[table], {key: row[-1] for key, row in tables[table].items()}
