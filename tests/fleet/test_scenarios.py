@@ -199,7 +199,7 @@ async def test_calls_keep_to_the_rate_that_all_workers_share(make_scenario):
 
 
 async def test_when_a_provider_asks_for_a_pause_no_worker_calls_it(make_scenario):
-    scenario = make_scenario(FakeRecognizer("a", trouble=[RateLimited("slow down", retry_after=300.0)]), interval_s=0.5)
+    scenario = make_scenario(FakeRecognizer("a", trouble=[RateLimited("slow down", retry_after=300.0)]), interval_s=0.1)
     await scenario.upload("first")
     await scenario.fleet.run(until=timedelta(seconds=1))
     await scenario.upload("second")
