@@ -34,6 +34,7 @@ MAY_IMPORT = {
         "agents.runtime",
     },
     "agents/llm/": {"schemas", "sinks.ports", "agents.llm", "agents.asr", "agents.text", "agents.runtime"},
+    "agents/webhooks/": {"schemas", "sinks.ports", "agents.webhooks", "agents.media.source", "agents.runtime"},
     "agents/upkeep/": {"schemas", "sinks.ports", "agents.upkeep"},
     "agents/stages/": {
         *("schemas", "sinks.ports", "agents.stages", "agents.asr", "agents.llm", "agents.text", "agents.media"),
