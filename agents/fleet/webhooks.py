@@ -1,16 +1,28 @@
-"""The worker's part of webhooks: the sender of the role `webhooks`."""
+"""The worker's part of webhooks: the sender of the role `webhooks`, and what is served over HTTP."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from agents.fleet.fleet import Fleet
-from agents.webhooks.poster import Poster
+from agents.media.source.audio_url import AllowedHosts
+from agents.webhooks.poster import Poster, check_endpoint
 from agents.webhooks.sender import Sender
+from web.resources.webhooks.deliveries import WebhookDeliveries
+from web.resources.webhooks.endpoints import Webhooks
+from web.route import Resource
 
 
 async def send_webhooks(fleet: Fleet) -> None:
     """Send what is due, until cancelled."""
-    poster = Poster(fleet.settings.allow_hosts)
+    poster = Poster(AllowedHosts.of(fleet.settings.allow_hosts))
     try:
         await Sender(fleet.database, poster, lambda result: fleet.metrics.webhook_attempts.labels(result).inc()).run()
     finally:
         await poster.close()
+
+
+def webhook_resources(fleet: Fleet) -> list[Resource]:
+    """A tenant's endpoints and their history over HTTP."""
+    check_url = partial(check_endpoint, allowed=AllowedHosts.of(fleet.settings.allow_hosts))
+    return [Webhooks(fleet.database, fleet.database, check_url), WebhookDeliveries(fleet.database)]

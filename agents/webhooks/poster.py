@@ -81,10 +81,13 @@ class Poster:
         try:
             target = check_endpoint(url, self.allowed)
             sockets = GuardedSockets(guarded=not self.allowed.allow(target))
-            async with asyncio.timeout(self.timeout_s), self._session(sockets) as session:
-                async with session.post(target, data=body, headers=headers, allow_redirects=False) as response:
-                    text = readable((await _beginning(response)).decode(errors="replace"), ANSWER_BYTES)
-                    return answer(response.status, _error(response.status), text, seconds_of(response.headers))
+            async with (
+                asyncio.timeout(self.timeout_s),
+                self._session(sockets) as session,
+                session.post(target, data=body, headers=headers, allow_redirects=False) as response,
+            ):
+                text = readable((await _beginning(response)).decode(errors="replace"), ANSWER_BYTES)
+                return answer(response.status, _error(response.status), text, seconds_of(response.headers))
         except RefusedLocation as exc:
             return answer(None, str(exc))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:

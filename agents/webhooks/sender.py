@@ -70,11 +70,6 @@ class Sender:
         finally:
             await self._stop()
 
-    async def drain(self) -> None:
-        """Send all that is due now."""
-        while await self._start_due() or self._sending:
-            await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
-
     async def _start_due(self) -> int:
         """Begin as many attempts as there are free slots; how many."""
         free = self.slots - len(self._sending)
@@ -115,10 +110,9 @@ class Sender:
         passing("webhooks.claimed")
         delivery, body = claim.delivery, claim.delivery.body.encode()
         headers = headers_of(claim.secrets, delivery.event_id, int(self.clock()), body)
+        headers |= {"Content-Type": MEDIA_TYPE, "User-Agent": "Concord"}
         try:
-            answer = await self.poster.post(
-                claim.url, {**headers, "Content-Type": MEDIA_TYPE, "User-Agent": "Concord"}, body
-            )
+            answer = await self.poster.post(claim.url, headers, body)
         except Unavailable as exc:
             log.warning("a webhook was not sent, and is tried again in a minute: %s", exc)
             return

@@ -50,5 +50,5 @@ def _pause(attempt: Attempt, endpoint: Endpoint, now: datetime) -> str | None:
     if attempt.status == GONE:
         return "it answered 410 Gone"
     if endpoint.failing_since is not None and now - endpoint.failing_since >= PAUSE_AFTER:
-        return f"every attempt since {endpoint.failing_since:%Y-%m-%d %H:%M} UTC failed, the last one with: {attempt.error}"
+        return f"every attempt since {endpoint.failing_since:%Y-%m-%d %H:%M} UTC failed; the last time, {attempt.error}"
     return None

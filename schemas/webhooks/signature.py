@@ -29,8 +29,6 @@ _MANY: Final = 10
 class BadSignature(InvalidInput):
     """A message is not signed with this secret, or is too old."""
 
-    code = "bad_signature"
-
 
 def new_secret() -> str:
     """A new secret with 32 random bytes."""
@@ -68,9 +66,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> 
     """
     id, text = headers.get(ID, ""), headers.get(TIMESTAMP, "")
     if not (id and id.isascii() and id.isprintable() and len(id) <= 255) or not _is_time(text):
-        raise BadSignature(
-            f"send {ID}, {TIMESTAMP} (seconds since 1970) and {SIGNATURE}, as Standard Webhooks has them"
-        )
+        raise BadSignature(f"send {ID}, {TIMESTAMP} (seconds since 1970) and {SIGNATURE}: see Standard Webhooks")
     expected = signature(secret, id, int(text), body).encode()
     given = headers.get(SIGNATURE, "").encode("utf-8", "surrogateescape").split(b" ")[:_MANY]
     if not sum(hmac.compare_digest(expected, one) for one in given):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from schemas.messages import Message
@@ -23,7 +24,7 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
 
     _endpoints: dict[str, Endpoint] = field(default_factory=dict)
     #: By endpoint, secrets with the time until which each is valid, or None; the newest first.
-    _secrets: dict[str, list[tuple[str, object]]] = field(default_factory=dict)
+    _secrets: dict[str, list[tuple[str, datetime | None]]] = field(default_factory=dict)
     _deliveries: dict[int, Delivery] = field(default_factory=dict)
     _attempts: dict[int, list[Attempt]] = field(default_factory=dict)
 
@@ -91,10 +92,9 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
         delivery = self._deliveries[id]
         due_at = self.clock() + timedelta(seconds=lease_s)
         self._deliveries[id] = delivery = replace(delivery, token=delivery.token + 1, due_at=due_at)
-        secrets = [
-            secret for secret, until in self._secrets[delivery.webhook_id] if until is None or until > self.clock()
-        ]  # type: ignore[operator]
-        return Claim(delivery, self._endpoints[delivery.webhook_id].url, tuple(secrets))
+        now, all_secrets = self.clock(), self._secrets[delivery.webhook_id]
+        secrets = tuple(secret for secret, until in all_secrets if until is None or until > now)
+        return Claim(delivery, self._endpoints[delivery.webhook_id].url, secrets)
 
     async def record_attempt(self, claim: Claim, attempt: Attempt, retry_after: float | None = None) -> bool:
         """Store an attempt and what follows from it."""
@@ -147,7 +147,7 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
         before = await self.webhook(endpoint.tenant_id, endpoint.webhook_id)
         if before is None:
             return None
-        pause = {} if not resume else {"failing_since": None, "paused_at": None, "paused_reason": None}
+        pause: dict[str, Any] = {} if not resume else {"failing_since": None, "paused_at": None, "paused_reason": None}
         changed = {name: getattr(endpoint, name) for name in ("url", "events", "description", "active")}
         self._endpoints[before.webhook_id] = after = replace(before, **changed, **pause)
         soon = self.clock() + timedelta(seconds=60)
@@ -193,11 +193,8 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
 
     async def delivery(self, tenant: str, webhook_id: str, id: int) -> Delivery | None:
         """One delivery."""
-        return (
-            next(iter(await self.deliveries(tenant, webhook_id, None, id + 1, 1)), None)
-            if id in self._deliveries
-            else None
-        )
+        row = self._deliveries.get(id)
+        return row if row and (row.tenant_id, row.webhook_id) == (tenant, webhook_id) else None
 
     async def attempts(self, tenant: str, id: int) -> Sequence[Attempt]:
         """The newest attempts at a delivery."""

@@ -20,10 +20,8 @@ from sinks.ports.webhooks.endpoints import MAX_ENDPOINTS, OVERLAP_S, TooManyEndp
 from sinks.ports.webhooks.queue import OF_ENDPOINT
 from tests.contract.databases.cases import created, job, persisted_event
 
-OK, REFUSED = (
-    Attempt(status=204, duration_ms=3.0),
-    Attempt(status=500, duration_ms=3.0, answer="no", error="answered 500"),
-)
+OK = Attempt(status=204, duration_ms=3.0)
+REFUSED = Attempt(status=500, duration_ms=3.0, answer="no", error="answered 500")
 GONE = Attempt(status=410, duration_ms=1.0, error="answered 410")
 LEASE_S = 60.0
 
