@@ -141,7 +141,7 @@ async def test_one_that_never_answers_is_paused_after_a_day_and_told_when_it_is_
     await world.endpoint("/other")
     world.receiver.answer = lambda one: asyncio.sleep(0, 204 if one.path == "/other" else 500)
     await world.job_fails("j")
-    await world.passes(25 * 3600)
+    await world.passes(28 * 3600)
     paused = await world.database.webhook("t", "wh/")
     assert "it answered 500" in paused.paused_reason
     assert [one.event["type"] for one in world.receiver.accepted] == ["job.failed", "webhook.paused"]
