@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
@@ -80,11 +81,14 @@ async def read_body(request: web.Request, expected: RequestBody[B]) -> B:
     if not expected.any_media_type and request.content_type not in expected.media_types:
         accepted = ", ".join(expected.media_types)
         raise web.HTTPUnsupportedMediaType(text=f"send the body as {accepted}", headers={"Accept": accepted})
-    content = await _read(request, expected)
-    try:
-        return expected.adapter.validate_json(content)
-    except ValidationError as exc:
-        raise InvalidRequest.of_body(exc) from None
+    async with expected.slots or contextlib.nullcontext():
+        content = await _read(request, expected)
+        if expected.verify is not None:
+            expected.verify(request, content)
+        try:
+            return expected.adapter.validate_json(content)
+        except ValidationError as exc:
+            raise InvalidRequest.of_body(exc) from None
 
 
 async def _read(request: web.Request, expected: RequestBody[Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ class RequestBody(Generic[B]):
     media_types: tuple[str, ...] = ("application/json",)
     #: Whether the Content-Type is ignored, for clients that send a wrong one.
     any_media_type: bool = False
+    #: Checks the bytes before they are parsed, for bodies that are signed. Raises what the client is to be answered.
+    verify: Callable[[web.Request, bytes], None] | None = None
+    #: Held while the body is read and parsed, for large ones of senders who are not known before.
+    slots: asyncio.Semaphore | None = None
 
     @cached_property
     def adapter(self) -> TypeAdapter[B]:

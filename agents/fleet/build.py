@@ -25,6 +25,7 @@ from agents.fleet.http import listen, serve_http, url_of
 from agents.fleet.resources import StageResources
 from agents.fleet.servers import dsn_of, kafka_of, open_store
 from agents.fleet.settings import Settings
+from agents.fleet.webhooks import send_webhooks
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Backpressure
 from agents.runtime.group_commit import Committer
@@ -132,7 +133,7 @@ async def _open_fleet(
     operations = PostgresOperations(pool)
     store = open_store(settings)
     stack.push_async_callback(store.close)
-    if set(roles) - {registry.RELAY}:  # the relay does not use the store
+    if set(roles) - set(registry.NO_STAGES):  # only stages use the store
         await _check_store(store)
     # A separate pool, so that queries over HTTP never keep a stage waiting for a connection.
     reading = await connect_pool(dsn)
@@ -187,6 +188,8 @@ async def _background(fleet: Fleet, kafka: Kafka, dsn: str) -> _Background:
         background[f"limits of {limiter.provider}"] = partial(limiter.run, report)
     if fleet.settings.storage_fallback:
         background["moving blobs"] = cast("FallbackStore", fleet.store).move
+    if registry.WEBHOOKS in fleet.roles:
+        background["sending webhooks"] = partial(send_webhooks, fleet)
     if registry.RELAY in fleet.roles:
         repair = TopicRepair(kafka, registry.layouts(kafka, fleet.settings.recognizers))
         background |= _upkeep(fleet, kafka) | {"looking after topics": repair.run}

@@ -15,7 +15,7 @@ from agents.runtime.group_commit import Committer
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
 from agents.runtime.supervision import SupervisedTask
-from agents.stages.registry import RELAY
+from agents.stages.registry import NO_STAGES, RELAY
 from schemas.errors import Unavailable
 from sinks.ports.blobs import Store
 from sinks.ports.outbox import Overdue
@@ -79,7 +79,7 @@ class Fleet:
     @property
     def stages(self) -> tuple[str, ...]:
         """The roles that are stages."""
-        return tuple(role for role in self.roles if role != RELAY)
+        return tuple(role for role in self.roles if role not in NO_STAGES)
 
     def failure(self) -> str | None:
         """A task that crashes repeatedly or hangs, and why; None if there is none."""

@@ -13,6 +13,7 @@ from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
+from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
 from web.app import make_app
 from web.auth.api_keys import ApiKeys
@@ -72,7 +73,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
 
 def _resources(fleet: Fleet) -> list[Resource]:
     """What a worker serves besides the standard resources."""
-    resources: list[Resource] = []
+    resources: list[Resource] = [*webhook_resources(fleet)]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources

@@ -58,6 +58,12 @@ def _scripted(name: str, settings: Settings) -> Recognizer:
     return Scripted(name, settings.scripted_url)
 
 
+def _outside(name: str, _: Settings) -> Recognizer:
+    from agents.asr.outside import Outside
+
+    return Outside(name)
+
+
 def _google(name: str, settings: Settings) -> Recognizer:
     from agents.asr.google.speech import Speech
 
@@ -97,6 +103,7 @@ OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
     "whisper-": _local,
     "moonshine-base.en": _local,
     "scripted-": _scripted,
+    "webhook-": _outside,
     "assemblyai": _assemblyai,
     "google": _google,
 }
@@ -116,7 +123,7 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     if opener is None:
         raise SettingsError(
             f"{variable}: there is no recognizer {name!r}; "
-            "there are whisper-base, whisper-tiny.en, moonshine-base.en, assemblyai, google and scripted-*"
+            "there are whisper-base, whisper-tiny.en, moonshine-base.en, assemblyai, google, webhook-* and scripted-*"
         )
     recognizer = opener(name, settings)
     if isinstance(recognizer, RemoteRecognizer):

@@ -338,6 +338,8 @@ class Settings(BaseModel):
             yield f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says"
         if "assemblyai" in self.recognizers and not self.assemblyai_key:
             yield "ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it"
+        if any(name.startswith("webhook-") for name in self.recognizers) and not self.webhook_secret:
+            yield "WEBHOOK_SECRET: the recognizers webhook-* need it, to check who sends their transcripts"
         if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):
             yield "GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it"
 

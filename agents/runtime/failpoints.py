@@ -33,6 +33,9 @@ POINTS = (
     "relay.refused",
     "relay.job-ended",
     "relay.set-aside",
+    "webhooks.claimed",
+    "webhooks.sent",
+    "webhooks.recorded",
 )
 
 _armed: dict[str, int] = {}

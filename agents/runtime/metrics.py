@@ -28,6 +28,9 @@ class Metrics:
         self._add_providers()
         self._add_recognizers()
         self._add_transcripts()
+        self.webhook_attempts = self._counter(
+            "concord_webhook_attempts", "Requests to tenants' webhooks, by result", "result"
+        )
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)

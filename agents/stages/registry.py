@@ -30,6 +30,12 @@ BY_ALL: tuple[Topic, ...] = (FAILED, STATUS)
 #: The role that publishes the outbox. It is not a stage.
 RELAY = "relay"
 
+#: The role that sends tenants' webhooks. It is not a stage either: deliveries are rows, not Kafka events.
+WEBHOOKS = "webhooks"
+
+#: The roles that are not stages.
+NO_STAGES = (RELAY, WEBHOOKS)
+
 #: The role that stands for all enrichments, so that a deployment need not list them.
 ENRICHMENTS = "enrichments"
 
@@ -60,7 +66,7 @@ def enrichments() -> tuple[str, ...]:
 
 def roles(recognizers: Iterable[str], kinds: Sequence[str] | None = None) -> tuple[str, ...]:
     """All roles of `concord worker`; `concord up` has all of them. Raises `SettingsError` as `stages` does."""
-    return (*(spec.name for spec in stages(recognizers, kinds)), RELAY)
+    return (*(spec.name for spec in stages(recognizers, kinds)), *NO_STAGES)
 
 
 def all_topics(recognizers: Iterable[str]) -> tuple[Topic, ...]:

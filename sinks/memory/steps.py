@@ -17,6 +17,7 @@ from schemas.jobs.transitions import Rows, Written, advance
 from sinks.memory.jobs import METADATA
 from sinks.memory.providers.usage import MemoryUsage
 from sinks.memory.state import JOB, REQUEST, dump
+from sinks.memory.webhooks import MemoryWebhooks
 from sinks.ports.steps import Steps
 
 _Results = tuple[Transcript | None, str | None, tuple[Usage, ...]]
@@ -24,7 +25,7 @@ _RESULTS: TypeAdapter[_Results] = TypeAdapter(_Results)
 
 
 @dataclass
-class MemorySteps(MemoryUsage, Steps):
+class MemorySteps(MemoryUsage, MemoryWebhooks, Steps):
     """`Steps` in this process."""
 
     async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
@@ -87,6 +88,7 @@ class MemorySteps(MemoryUsage, Steps):
         self._settle_blobs(step, written)
         self.outbox = [(due, m) for due, m in self.outbox if m.id not in written.cancelled]
         self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
+        self._announce_messages(written.messages)
         if job is not None and step.outcome.audit:
             what = step.outcome.audit if written.applied else "repeated"
             number = max(self.audit, default=0) + 1

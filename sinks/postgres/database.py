@@ -25,6 +25,8 @@ from sinks.postgres.upkeep.retention import PostgresRetention
 from sinks.postgres.upkeep.stuck_jobs import PostgresStuckJobs
 from sinks.postgres.upkeep.verification import PostgresVerification
 from sinks.postgres.uploads import PostgresUploads
+from sinks.postgres.webhooks.endpoints import PostgresWebhookEndpoints
+from sinks.postgres.webhooks.queue import PostgresWebhookQueue
 
 #: Seconds that any one statement may take before it counts as an outage.
 STATEMENT_S = 15.0
@@ -46,6 +48,8 @@ class Postgres(
     PostgresLimits,
     PostgresUsage,
     PostgresAdjudications,
+    PostgresWebhookEndpoints,
+    PostgresWebhookQueue,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

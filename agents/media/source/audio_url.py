@@ -88,8 +88,9 @@ def _entry(text: str) -> tuple[str, int | None]:
         raise ValueError(f"{text!r} is no host: write host or host:port, an IPv6 address as [address]:port") from None
 
 
-def web_url(text: str, base: URL | None = None) -> URL:
-    """A valid HTTP or HTTPS URL. With `base`, the target of a redirect, which may be relative.
+def web_url(text: str, base: URL | None = None, *, field: str = "audio_uri") -> URL:
+    """A valid HTTP or HTTPS URL, from the field that errors name. With `base`, the target of a redirect, which may be
+    relative.
 
     Raises:
         RefusedLocation: Another scheme, no host, a host that is neither a name nor an address in its standard notation,
@@ -107,18 +108,18 @@ def web_url(text: str, base: URL | None = None) -> URL:
             raise ValueError("it contains a user name or a password, and URLs are kept and shown; use a signed URL")
         _checked_host(url)
     except ValueError as exc:
-        raise RefusedLocation(f"audio_uri: this URL cannot be fetched: {_printable(str(exc))}") from None
+        raise RefusedLocation(f"{field}: this URL cannot be fetched: {_printable(str(exc))}") from None
     return url
 
 
-def check_port(url: URL) -> None:
-    """Check the URL's port.
+def check_port(url: URL, *, field: str = "audio_uri") -> None:
+    """Check the URL's port; errors name the field that it comes from.
 
     Raises:
         RefusedLocation: It is the port of another protocol.
     """
     if url.port in _OTHER_PROTOCOLS:
-        raise RefusedLocation(f"audio_uri: nothing is fetched from port {url.port}, which is another protocol's")
+        raise RefusedLocation(f"{field}: nothing is fetched from port {url.port}, which is another protocol's")
 
 
 def host_of(url: URL) -> str:

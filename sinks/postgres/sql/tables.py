@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_o
 
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.providers.strays import Stray
 
 Row = TypeVar("Row")
@@ -23,6 +24,7 @@ Row = TypeVar("Row")
 #: PostgreSQL's types for fields. A narrower column (integer, smallint) takes a bigint if the value fits.
 _TYPES: Final[Mapping[Any, str]] = {
     str: "text",
+    bool: "bool",
     int: "bigint",
     float: "float8",
     datetime: "timestamptz",
@@ -194,6 +196,20 @@ AUDIT_LOG: Final = Table("audit_log", AuditEntry, ("id",), sql_only=frozenset({"
 
 STRAYS: Final = Table("strays", Stray, ("provider", "provider_id"), parse={"urls": _urls})
 
+WEBHOOKS: Final = Table(
+    "webhooks",
+    Endpoint,
+    ("webhook_id",),
+    sql_only=frozenset({"created_at", "failing_since", "paused_at", "paused_reason"}),
+)
+
+WEBHOOK_DELIVERIES: Final = Table(
+    "webhook_deliveries",
+    Delivery,
+    ("id",),
+    sql_only=frozenset({"id", "state", "failures", "due_at", "created_at", "delivered_at", "token"}),
+)
+
 #: By the name that placeholders in `.sql` files use.
 TABLES: Final[Mapping[str, Table[Any]]] = {
     "jobs": JOBS,
@@ -206,6 +222,8 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "adjudications": ADJUDICATIONS,
     "audit_log": AUDIT_LOG,
     "strays": STRAYS,
+    "webhooks": WEBHOOKS,
+    "webhook_deliveries": WEBHOOK_DELIVERIES,
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\.(columns|insert|insert_one|update)(?: as (\w+))?\}")

@@ -1,0 +1,1 @@
+"""Sends tenants' webhooks."""

@@ -1,0 +1,1 @@
+"""Webhooks: what is announced to tenants' endpoints, how it is signed, and when it is tried again."""

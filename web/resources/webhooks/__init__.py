@@ -1,0 +1,1 @@
+"""Webhooks: a tenant's endpoints, and the history of deliveries to them."""
