@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from sinks.memory.accounts.api_usage import MemoryApiUsage
+from sinks.memory.accounts.keys import MemoryKeys
+from sinks.memory.accounts.settings import MemorySettings
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
 from sinks.memory.outbox import MemoryOutbox
@@ -39,6 +42,9 @@ class MemoryDatabase(
     MemoryLimits,
     MemoryUsage,
     MemoryAdjudications,
+    MemoryKeys,
+    MemorySettings,
+    MemoryApiUsage,
 ):
     """The ports that stages need, in this process; see `MemoryState` for its fields."""
 

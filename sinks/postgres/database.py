@@ -8,6 +8,9 @@ from functools import partial
 import asyncpg
 import orjson
 
+from sinks.postgres.accounts.api_usage import PostgresApiUsage
+from sinks.postgres.accounts.keys import PostgresKeys
+from sinks.postgres.accounts.settings import PostgresSettings
 from sinks.postgres.connection.connect import acts_as, connecting, worker_session
 from sinks.postgres.connection.errors import AWAY
 from sinks.postgres.jobs import PostgresJobs
@@ -50,6 +53,9 @@ class Postgres(
     PostgresAdjudications,
     PostgresWebhookEndpoints,
     PostgresWebhookQueue,
+    PostgresKeys,
+    PostgresSettings,
+    PostgresApiUsage,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

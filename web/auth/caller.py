@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from schemas.accounts.keys import IMPLIED as IMPLIED
+from schemas.accounts.keys import Scope as Scope
 from schemas.ids import EVERY_TENANT, Whose
-
-#: What a key permits. Within its tenant: to read; to upload, change and delete jobs; to review transcripts; to
-#: administer keys, settings and webhooks. `operator` permits everything, for every tenant.
-Scope = Literal["read", "write", "review", "admin", "operator"]
-
-#: What else each scope permits.
-IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
-    "read": frozenset(),
-    "write": frozenset({"read"}),
-    "review": frozenset({"read"}),
-    "admin": frozenset({"read", "write", "review"}),
-    "operator": frozenset({"read", "write", "review", "admin"}),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -31,3 +31,10 @@ WITH gone AS (
         SELECT ctid FROM leases WHERE until < now() - $1::float8 * interval '1 day' LIMIT $2))
     RETURNING 1)
 SELECT count(*) FROM gone;
+
+-- name: expire_api_usage_metrics
+WITH gone AS (
+    DELETE FROM api_usage_metrics WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM api_usage_metrics WHERE minute < now() - $1::float8 * interval '1 day' ORDER BY minute LIMIT $2))
+    RETURNING 1)
+SELECT count(*) FROM gone;

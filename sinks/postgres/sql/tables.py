@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from schemas.accounts.keys import ApiKey
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.webhooks.rows import Delivery, Endpoint
@@ -28,6 +29,7 @@ _TYPES: Final[Mapping[Any, str]] = {
     int: "bigint",
     float: "float8",
     datetime: "timestamptz",
+    bytes: "bytea",
     dict: "jsonb",
     list: "jsonb",
     tuple: "jsonb",
@@ -210,6 +212,14 @@ WEBHOOK_DELIVERIES: Final = Table(
     sql_only=frozenset({"id", "state", "failures", "due_at", "created_at", "delivered_at", "token"}),
 )
 
+API_KEYS: Final = Table(
+    "api_keys",
+    ApiKey,
+    ("id",),
+    sql_only=frozenset({"created_at", "last_used_at", "revoked_at", "revoked_by"}),
+    parse={"scopes": tuple},
+)
+
 #: By the name that placeholders in `.sql` files use.
 TABLES: Final[Mapping[str, Table[Any]]] = {
     "jobs": JOBS,
@@ -224,6 +234,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "strays": STRAYS,
     "webhooks": WEBHOOKS,
     "webhook_deliveries": WEBHOOK_DELIVERIES,
+    "api_keys": API_KEYS,
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\.(columns|insert|insert_one|update)(?: as (\w+))?\}")

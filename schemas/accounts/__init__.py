@@ -1,0 +1,1 @@
+"""Accounts: API keys, a tenant's settings, and how much its keys use the HTTP interface."""

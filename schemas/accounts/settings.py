@@ -1,0 +1,55 @@
+"""A tenant's settings. What a tenant leaves out has the installation's value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.ids import Name
+
+Days = Annotated[float, Field(ge=1, le=36_500)]
+
+
+class AccountSettings(BaseModel):
+    """What can be set for a tenant; null is the installation's value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_minute: int | None = Field(
+        None, ge=1, le=1_000_000, description="requests over HTTP that each key of the tenant may send, of each worker"
+    )
+    max_upload_mb: int | None = Field(None, ge=1, le=1_000_000, description="the largest upload over HTTP")
+    recognizers: tuple[Name, ...] | None = Field(
+        None, min_length=1, max_length=32, description="some of the installation's, which hear the tenant's recordings"
+    )
+    deadline_s: float | None = Field(
+        None, gt=0, le=604_800, description="seconds to wait for recognizers, to which half the recording is added"
+    )
+    enrich: bool | None = Field(
+        None, description="whether more is made of a transcript (a document), where an upload does not say"
+    )
+    audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
+    completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
+    failed_days: Days | None = Field(None, description="days for which failed jobs are kept")
+    audit_days: Days | None = Field(None, description="days for which the audit trail is kept")
+
+    def over(self, defaults: AccountSettings) -> AccountSettings:
+        """These settings, and the defaults where they have none."""
+        return defaults.model_copy(update=self.model_dump(exclude_none=True))
+
+
+#: Settings that only an operator may raise or take away, once they hold.
+LIMITS = ("requests_per_minute", "max_upload_mb", "deadline_s")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsVersion:
+    """A tenant's settings as they are stored. Version 0 is of a tenant that has never set any."""
+
+    settings: AccountSettings = AccountSettings()
+    version: int = 0
+    updated_by: str | None = None
+    updated_at: datetime | None = None

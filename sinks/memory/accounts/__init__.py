@@ -1,0 +1,1 @@
+"""Doubles of accounts: keys, settings, and the use of the HTTP interface."""

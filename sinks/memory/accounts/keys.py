@@ -1,0 +1,81 @@
+"""The double of API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from pydantic import TypeAdapter
+
+from schemas.accounts.keys import MOST_KEYS, ApiKey, NewKey
+from sinks.memory.state import MemoryState, dump
+from sinks.ports.accounts.keys import Keys
+
+_NAME: TypeAdapter[str] = TypeAdapter(str)
+
+
+@dataclass
+class MemoryKeys(MemoryState, Keys):
+    """`Keys` in this process."""
+
+    _keys: dict[str, ApiKey] = field(default_factory=dict)
+
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        """The valid key whose text has this hash."""
+        return next((key for key in self._keys.values() if key.hash == digest and self._is_valid(key)), None)
+
+    async def has_keys(self) -> bool:
+        """Whether a key was ever made."""
+        return bool(self._keys)
+
+    async def add_key(self, key: ApiKey) -> ApiKey | None:
+        """Store a key, if its owner has room for it."""
+        dump(_NAME, key.name)
+        if sum(self._is_valid(one) for one in self._of(key.tenant_id)) >= MOST_KEYS:
+            return None
+        return self._put(replace(key, created_at=self.clock()))
+
+    async def key(self, tenant: str | None, key_id: str) -> ApiKey | None:
+        """One key of this owner."""
+        key = self._keys.get(key_id)
+        return key if key and key.tenant_id == tenant else None
+
+    async def keys(self, tenant: str | None, limit: int, before: tuple[datetime, str] | None = None) -> list[ApiKey]:
+        """A page of this owner's keys, newest first."""
+        own = sorted(((key.created_at or self.clock(), key.id, key) for key in self._of(tenant)), reverse=True)
+        return [key for at, key_id, key in own if before is None or (at, key_id) < before][:limit]
+
+    async def revoke_key(self, tenant: str | None, key_id: str, by: str) -> bool:
+        """Revoke a key at once."""
+        key = await self.key(tenant, key_id)
+        if key and key.revoked_at is None:
+            self._put(replace(key, revoked_at=self.clock(), revoked_by=by))
+        return key is not None
+
+    async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
+        """Replace a valid key."""
+        old = await self.key(tenant, key_id)
+        if old is None or not self._is_valid(old):
+            return None
+        now, end = self.clock(), self.clock() + timedelta(seconds=grace_s)
+        lifetime = old.expires_at - (old.created_at or now) if old.expires_at else None
+        self._put(replace(old, expires_at=min(filter(None, [old.expires_at, end]))))
+        fresh = {"id": new.id, "prefix": new.prefix, "hash": new.hash, "created_by": by, "created_at": now}
+        return self._put(replace(old, **fresh, expires_at=now + lifetime if lifetime else None, last_used_at=None))
+
+    async def touch_keys(self, key_ids: Collection[str]) -> None:
+        """These keys are used now."""
+        minute = self.clock().replace(second=0, microsecond=0)
+        for key_id in self._keys.keys() & set(key_ids):
+            self._put(replace(self._keys[key_id], last_used_at=minute))
+
+    def _of(self, tenant: str | None) -> list[ApiKey]:
+        return [key for key in self._keys.values() if key.tenant_id == tenant]
+
+    def _is_valid(self, key: ApiKey) -> bool:
+        return key.revoked_at is None and (key.expires_at is None or key.expires_at > self.clock())
+
+    def _put(self, key: ApiKey) -> ApiKey:
+        self._keys[key.id] = key
+        return key

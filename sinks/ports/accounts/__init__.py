@@ -1,0 +1,1 @@
+"""The ports of accounts: keys, settings, and the use of the HTTP interface."""

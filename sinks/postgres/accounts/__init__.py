@@ -1,0 +1,1 @@
+"""Accounts on PostgreSQL: keys, settings, use of the HTTP interface, and notices of their changes."""
