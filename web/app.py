@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from web.connections.bounds import Bounds
 from web.connections.caller_limit import CallerLimit
+from web.endpoint import Gate
 from web.live.status_feed import StatusFeeds
 from web.live.statuses import Statuses
 from web.resources.health import HealthProbes
@@ -15,8 +16,9 @@ from web.resources.jobs.listing import TenantJobs
 from web.resources.jobs.status import JobStatuses
 from web.resources.jobs.transcripts import Transcripts
 from web.resources.metrics import Metrics
+from web.resources.problem_pages import ProblemPages
 from web.resources.tenants import TenantList
-from web.server import build_application
+from web.server import ServerOptions, build_application
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.auth.api_keys import ApiKeys
+    from web.limits.rate_limits import RateLimits
+    from web.limits.usage import UsageCounter
     from web.ports import Health, LiveJobs
     from web.route import Resource
 
@@ -41,12 +45,16 @@ def make_app(
     feeds: StatusFeeds | None = None,
     resources: Iterable[Resource] = (),
     bounds: Bounds | None = None,
+    limits: RateLimits | None = None,
+    usage: UsageCounter | None = None,
+    options: ServerOptions | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
     `feeds` is where the owner of `live` publishes every newer status, in the service's event loop; without it, event
-    streams query the database often. `health` and `metrics` are public: nothing secret may be in them. `resources` are
-    served besides the standard ones. `bounds` are those of the connections over which the service is called.
+    streams query the database often. `health` is public: nothing secret may be in it. `resources` are
+    served besides the standard ones. `bounds` are those of the connections over which the service is called. `limits`
+    limits requests, `usage` counts them; without them, neither is done.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id.
@@ -64,8 +72,10 @@ def make_app(
         TenantJobs(reader),
         HealthProbes(health),
         Metrics(metrics),
+        ProblemPages(),
     ]
-    app = build_application([*standard, *resources], keys)
+    gate = Gate(keys, limits) if limits else Gate(keys)
+    app = build_application([*standard, *resources], gate, options or ServerOptions(), usage)
     app.on_shutdown.append(_close(feeds))
     return app
 

@@ -1,4 +1,6 @@
-"""Serves the console: one HTML page with its ES modules, style sheet and icon, and no build step."""
+"""Serves the console and the page about the HTTP interface: HTML, ES modules, style sheets and an icon, and no build
+step.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,12 @@ _MEDIA_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "im
 
 
 def add_console(router: web.UrlDispatcher) -> None:
-    """Serve the page at `/` and its files at `/static/...`, each read now and kept in memory: no path is resolved in a
-    file system when a request comes.
+    """Serve the console at `/`, the page about the HTTP interface at `/docs`, and their files at `/static/...`, each
+    read now and kept in memory: no path is resolved in a file system when a request comes.
     """
-    page = FOLDER / "console.html"
-    router.add_get("/", _serve(page.read_bytes(), "text/html", {"Content-Security-Policy": _CSP}))
+    for path, page in (("/", "console.html"), ("/docs", "docs/docs.html")):
+        content = (FOLDER / page).read_bytes()
+        router.add_get(path, _serve(content, "text/html", {"Content-Security-Policy": _CSP}))
     for file in sorted(file for file in FOLDER.rglob("*") if file.suffix in _MEDIA_TYPES):
         path = f"/static/{file.relative_to(FOLDER).as_posix()}"
         router.add_get(path, _serve(file.read_bytes(), _MEDIA_TYPES[file.suffix], {}))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from schemas.errors import NotFound, Unavailable
+from web.limits.rate_limits import RateLimits
 from web.parameters import read_parameters, tenant_name
 from web.problems import NO_TENANT, InvalidRequest
+from web.request_state import CALLER, OPERATION
 from web.route import ApiRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from aiohttp.typedefs import Handler
 
     from web.auth.api_keys import ApiKeys
@@ -24,23 +29,47 @@ if TYPE_CHECKING:
 #: Seconds that an answer may take that is not streamed.
 REQUEST_S = 30.0
 
+A = TypeVar("A")
 B = TypeVar("B")
 
 
-def endpoint(route: AnyRoute, keys: ApiKeys) -> Handler:
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What lets requests in: who sends them, and how many that may be."""
+
+    keys: ApiKeys
+    limits: RateLimits = field(default_factory=lambda: RateLimits(None))
+
+    async def admit(self, route: AnyRoute, request: web.Request) -> Caller:
+        """The caller of a request, who may call the route, and has not called too often."""
+        request[OPERATION] = route.operation_id
+        caller = await route.access.authenticate(request, self.keys)
+        request[CALLER] = caller
+        await self.limits.admit(request, caller)
+        return caller
+
+
+def endpoint(route: AnyRoute, gate: Gate) -> Handler:
     """The aiohttp handler of a route."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = route.access.authenticate(request, keys)
         if route.is_streamed:
-            return await _answer(route, request, caller)
-        try:
-            async with asyncio.timeout(REQUEST_S):
-                return await _answer(route, request, caller)
-        except TimeoutError as exc:
-            raise Unavailable(f"no answer within {REQUEST_S:.0f} s") from exc
+            return await _answer(route, request, await _in_time(gate.admit(route, request)))
+        return await _in_time(_admit_and_answer(route, request, gate))
 
     return handle
+
+
+async def _admit_and_answer(route: AnyRoute, request: web.Request, gate: Gate) -> web.StreamResponse:
+    return await _answer(route, request, await gate.admit(route, request))
+
+
+async def _in_time(answer: Coroutine[Any, Any, A]) -> A:
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            return await answer
+    except TimeoutError as exc:
+        raise Unavailable(f"no answer within {REQUEST_S:.0f} s") from exc
 
 
 async def _answer(route: AnyRoute, request: web.Request, caller: Caller) -> web.StreamResponse:

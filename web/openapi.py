@@ -88,11 +88,18 @@ def _operation(route: AnyRoute, schemas: Schemas) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": route.operation_id,
+        "tags": [_tag(route.path)],
         "parameters": _parameters(route),
         "responses": {str(status): response for status, response in (errors | responses).items()},
         "security": list(route.access.security),
     }
     return operation | ({"requestBody": _request_body(route.body, schemas)} if route.body else {})
+
+
+def _tag(path: str) -> str:
+    """What an operation is about: the first word of its path, of a tenant's things the one behind the tenant."""
+    words = [word for word in path.split("/") if word and not word.startswith("{")]
+    return next((word for word in words if word not in ("tenants", "operator")), words[0])
 
 
 def _errors(route: AnyRoute) -> dict[int, str]:
@@ -109,8 +116,10 @@ def _errors(route: AnyRoute) -> dict[int, str]:
         errors[413] = f"the body has more than {route.max_body} bytes"
         if not route.body.any_media_type:
             errors[415] = f"the body is not sent as {', '.join(route.body.media_types)}"
+    if route.access.security:
+        errors[429] = "this key has sent as many requests as it may; `Retry-After` says when to ask again"
     if route.is_streamed:
-        errors[429] = "you have as many of these at once as one caller may; `Retry-After` says when to ask again"
+        errors[429] = "too many requests, or as many of these at once as one caller may have; see `Retry-After`"
     return errors
 
 

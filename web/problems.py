@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import orjson
 from aiohttp import web
 from pydantic import Field
 
-from schemas.errors import Ambiguous, InvalidInput, NotFound, Transient, Unavailable
+from schemas.errors import Ambiguous, ConcordError, InvalidInput, NotFound, Transient, Unavailable
 from schemas.events.base import Data
+from web.problem_codes import CODES, code_of
+from web.request_state import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,11 +47,23 @@ class FieldProblem(Data):
 class ProblemView(Data):
     """An error (RFC 9457)."""
 
-    type: Literal["about:blank"]
+    type: str = Field(description="the page that explains this kind of error")
     title: str
     status: int
+    code: str = Field(description="the kind of error, for programs; a code keeps its meaning", examples=sorted(CODES))
     detail: str
+    request_id: str | None = Field(None, description="by which the request is found in our logs")
     errors: list[FieldProblem] | None = Field(None, description="the fields of the request that are wrong")
+
+
+class ApiProblem(ConcordError):
+    """An error with one of the `CODES`, which has its status; `more` is added to the document."""
+
+    def __init__(
+        self, problem_code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        super().__init__(detail)
+        self.problem_code, self.headers, self.more = problem_code, headers, more
 
 
 class InvalidRequest(InvalidInput):
@@ -97,12 +111,20 @@ def _reason(error: Mapping[str, Any]) -> str:
             return str(error["msg"])
 
 
-def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> web.Response:
+def problem(
+    status: int, detail: str, *, code: str | None = None, headers: Mapping[str, str] | None = None, **more: Any
+) -> web.Response:
     """An error as a response; `more` is added to the document."""
-    title = HTTPStatus(status).phrase
-    document = {"type": "about:blank", "title": title, "status": status, "detail": detail} | more
+    code = code or code_of(status)
+    document = {
+        "type": f"/problems/{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
     return web.Response(
-        status=status, body=orjson.dumps(document), headers=headers, content_type="application/problem+json"
+        status=status, body=orjson.dumps(document | more), headers=headers, content_type="application/problem+json"
     )
 
 
@@ -117,18 +139,33 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         if exc.status < HTTPStatus.BAD_REQUEST:
             raise
         return _of_http(request, exc)
-    except NotFound as exc:
-        return problem(404, str(exc))
-    except Ambiguous as exc:
-        return problem(409, str(exc), tenants=exc.tenants)
-    except InvalidRequest as exc:
-        return problem(400, str(exc), errors=[field.model_dump(exclude_none=True) for field in exc.fields])
-    except InvalidInput as exc:
-        return problem(400, str(exc))
-    except (Unavailable, Transient) as exc:
-        return _unavailable(request, exc)
     except Exception as exc:  # noqa: BLE001 -- the edge of the process; aiohttp itself may answer with a traceback
-        return _internal_error(request, exc)
+        return _of_error(request, exc)
+
+
+def _of_error(request: web.Request, exc: Exception) -> web.Response:
+    named = _named(request)
+    match exc:
+        case ApiProblem():
+            status = CODES[exc.problem_code].status
+            return problem(status, str(exc), code=exc.problem_code, headers=exc.headers, **exc.more, **named)
+        case NotFound():
+            return problem(404, str(exc), **named)
+        case Ambiguous():
+            return problem(409, str(exc), code="ambiguous", tenants=exc.tenants, **named)
+        case InvalidRequest():
+            fields = [field.model_dump(exclude_none=True) for field in exc.fields]
+            return problem(400, str(exc), errors=fields, **named)
+        case InvalidInput():
+            return problem(400, str(exc), **named)
+        case Unavailable() | Transient():
+            return _unavailable(request, exc, named)
+        case _:
+            return _internal_error(request, exc, named)
+
+
+def _named(request: web.Request) -> dict[str, Any]:
+    return {"request_id": request[REQUEST_ID]} if REQUEST_ID in request else {}
 
 
 def _of_http(request: web.Request, exc: web.HTTPException) -> web.Response:
@@ -143,18 +180,19 @@ def _of_http(request: web.Request, exc: web.HTTPException) -> web.Response:
             detail = f"{request.method[:20]} does not go here; /openapi.json lists what does"
         case _:
             detail = HTTPStatus(exc.status).description
-    return problem(exc.status, own or detail, headers={k: exc.headers[k] for k in _KEPT if k in exc.headers})
+    headers = {name: exc.headers[name] for name in _KEPT if name in exc.headers}
+    return problem(exc.status, own or detail, headers=headers, **_named(request))
 
 
-def _unavailable(request: web.Request, exc: Unavailable | Transient) -> web.Response:
+def _unavailable(request: web.Request, exc: Unavailable | Transient, named: Mapping[str, Any]) -> web.Response:
     """The reason is only logged: it may name hosts and paths."""
-    log.warning("%s could not be answered: %s", request.path, exc)
+    log.warning("%s could not be answered (%s): %s", request.path, named.get("request_id"), exc)
     wait = exc.retry_after if isinstance(exc, Transient) and exc.retry_after else RETRY_S
     detail = "a server that this answer needs is away at the moment; nothing is lost, ask again"
-    return problem(503, detail, headers={"Retry-After": str(math.ceil(wait))})
+    return problem(503, detail, headers={"Retry-After": str(math.ceil(wait))}, **named)
 
 
-def _internal_error(request: web.Request, exc: Exception) -> web.Response:
-    incident = uuid4().hex[:12]
+def _internal_error(request: web.Request, exc: Exception, named: Mapping[str, Any]) -> web.Response:
+    incident = named.get("request_id") or uuid4().hex
     log.error("incident %s at %s", incident, request.path, exc_info=exc)
-    return problem(500, f"this is a fault of ours, in the log as incident {incident}", incident=incident)
+    return problem(500, f"this is a fault of ours, in the log as incident {incident}", incident=incident, **named)

@@ -21,7 +21,7 @@ from faust.exceptions import ConsistencyError
 
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER, observe
-from agents.fleet.http import listen, serve_http, url_of
+from agents.fleet.http import listen, open_accounts, serve_http, url_of
 from agents.fleet.resources import StageResources
 from agents.fleet.servers import dsn_of, kafka_of, open_store
 from agents.fleet.settings import Settings
@@ -143,6 +143,7 @@ async def _open_fleet(
     fleet = Fleet(
         settings, roles, metrics, database, store, Reader(reading), url, operations, Skips(operations), committer
     )
+    open_accounts(fleet, Postgres(reading), dsn)
     stack.push_async_callback(fleet.paid.close)
     await fleet.skips.refresh()
     PartitionRecords.skipped = fleet.skips

@@ -17,11 +17,13 @@ from agents.runtime.skips import Skips
 from agents.runtime.supervision import SupervisedTask
 from agents.stages.registry import NO_STAGES, RELAY
 from schemas.errors import Unavailable
+from sinks.accounts import Accounts
 from sinks.ports.blobs import Store
 from sinks.ports.outbox import Overdue
 from sinks.postgres.database import Postgres
 from sinks.postgres.operations import PostgresOperations
 from sinks.postgres.reader import Reader
+from web.limits.usage import UsageCounter
 from web.live.status_feed import StatusFeeds
 from web.ports import Health, LiveJobs
 
@@ -73,6 +75,9 @@ class Fleet:
     paid: PaidCalls = field(default_factory=PaidCalls)
     table: LiveTable = field(default_factory=LiveTable)
     feeds: StatusFeeds = field(default_factory=StatusFeeds)
+    #: Keys and settings, and the requests that are counted; set by `agents.fleet.http.open_accounts`.
+    accounts: Accounts = field(init=False)
+    usage: UsageCounter = field(init=False)
     #: Events that are due and not published, as of the last query.
     backlog: list[Overdue] = field(default_factory=list)
 

@@ -5,22 +5,37 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+from functools import partial
 
 from aiohttp import web
 from prometheus_client import generate_latest
 
 from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.fleet import Fleet
+from agents.fleet.http_settings import address_of
 from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
 from agents.fleet.webhooks import webhook_resources
+from schemas.accounts.settings import AccountSettings
 from schemas.errors import SettingsError
+from sinks.accounts import Accounts
+from sinks.postgres.accounts.notices import listen_for_changes
+from sinks.postgres.database import Postgres
 from web.app import make_app
+from web.auth.access import PUBLIC
 from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
+from web.endpoint import Gate
+from web.limits.rate_limits import RateLimits
+from web.limits.usage import UsageCounter
+from web.middleware.access_log import open_access_log
+from web.resources.accounts.keys import KeyManagement
+from web.resources.accounts.settings import TenantSettings
 from web.resources.callbacks import Callbacks
+from web.resources.metrics import Metrics
 from web.route import Resource
+from web.server import ServerOptions, build_application
 
 log = logging.getLogger(__name__)
 
@@ -48,32 +63,83 @@ def url_of(settings: Settings, listening: socket.socket) -> str:
     return f"http://{host}:{listening.getsockname()[1]}"
 
 
+def open_accounts(fleet: Fleet, reading: Postgres, dsn: str) -> None:
+    """Keys and settings for requests and stages, and the counting of requests. Look-ups go over the connections for
+    HTTP, so that no stage waits for them, nor they for a stage.
+    """
+    settings = fleet.settings
+    defaults = AccountSettings(
+        requests_per_minute=settings.requests_per_minute or None,
+        max_upload_mb=settings.max_upload_mb,
+        recognizers=settings.recognizers,
+        deadline_s=settings.deadline_s,
+        enrich=bool(settings.enrichments),
+        audit_days=settings.audit_days,
+    )
+    fleet.accounts = Accounts(reading, defaults)
+    fleet.usage = UsageCounter(fleet.database)
+    fleet.background["changes of keys and settings"] = partial(listen_for_changes, dsn, fleet.accounts.changed)
+    fleet.background["counting requests"] = fleet.usage.run
+
+
 async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
     """Serve health, metrics and the API, in which a `track` worker answers from its table, until `stack` is closed."""
     secret = fleet.settings.api_keys
+    accounts = fleet.accounts
+
+    def collect() -> bytes:
+        return generate_latest(fleet.metrics.registry)
+
     bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
     service = make_app(
         live=fleet.table,
         reader=fleet.reader,
         store=fleet.store,
-        metrics=lambda: generate_latest(fleet.metrics.registry),
+        metrics=collect,
         health=fleet.health,
-        keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
+        keys=ApiKeys.parse(secret.get_secret_value() if secret else None, accounts),
         feeds=fleet.feeds,
         resources=_resources(fleet),
         bounds=bounds,
+        limits=RateLimits(accounts),
+        usage=fleet.usage,
+        options=ServerOptions(fleet.settings.cors_origins, open_access_log(fleet.settings.access_log)),
     )
+    await _serve(service, listening, bounds, stack)
+    log.info("HTTP on %s", fleet.url)
+    if fleet.settings.metrics:
+        alone = build_application([Metrics(collect, access=PUBLIC)], Gate(ApiKeys()), console=False)
+        socket_of_metrics = stack.enter_context(_listen_for_metrics(fleet.settings.metrics))
+        await _serve(alone, socket_of_metrics, Bounds(connections=64, per_client=32), stack)
+
+
+async def _serve(
+    service: web.Application, listening: socket.socket, bounds: Bounds, stack: contextlib.AsyncExitStack
+) -> None:
     # A handler is cancelled when its client disconnects, which ends its queries and downloads.
     runner = web.AppRunner(service, handler_cancellation=True, shutdown_timeout=2)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await BoundedSite(runner, listening, bounds).start()
-    log.info("HTTP on %s", fleet.url)
+
+
+def _listen_for_metrics(address: str) -> socket.socket:
+    """Raises SettingsError."""
+    try:
+        return socket.create_server(address_of(address), reuse_port=False)
+    except OSError as exc:
+        hint = "workers on one machine need one each (port 0: any that is free)"
+        raise SettingsError(f"CONCORD_METRICS: cannot listen on {address} ({exc.strerror}); {hint}") from exc
 
 
 def _resources(fleet: Fleet) -> list[Resource]:
     """What a worker serves besides the standard resources."""
-    resources: list[Resource] = [*webhook_resources(fleet)]
+    changed = fleet.accounts.changed
+    resources: list[Resource] = [
+        *webhook_resources(fleet),
+        KeyManagement(fleet.database, changed),
+        TenantSettings(fleet.database, fleet.accounts, changed),
+    ]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SecretStr,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from agents.embedded import moonshine_weights
+from agents.fleet.http_settings import HttpSettings
 from agents.media.source.audio_url import AllowedHosts
 from agents.text.spelling import Spelling
 from schemas.ids import Name
@@ -31,7 +31,7 @@ LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.su
 _PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
-class Settings(BaseModel):
+class Settings(HttpSettings):
     """All settings. A field's alias is its environment variable; its default suits a laptop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -174,15 +174,6 @@ class Settings(BaseModel):
     cache: Path = Field(
         Path("~/.cache/concord"), alias="CONCORD_CACHE", description="folder of downloaded jars and weights"
     )
-    http: str = Field(
-        "127.0.0.1:8080", alias="CONCORD_HTTP", pattern=r"^[^:\s]*:\d{1,5}$", description="host:port; port 0: any free"
-    )
-    http_connections: int = Field(
-        4096,
-        alias="CONCORD_HTTP_CONNECTIONS",
-        ge=8,
-        description="open HTTP connections of a worker, at most; never more than half of its limit of open files",
-    )
     public_url: str | None = Field(
         None,
         alias="CONCORD_PUBLIC_URL",
@@ -243,9 +234,6 @@ class Settings(BaseModel):
     )
     instance: str | None = Field(
         None, alias="CONCORD_INSTANCE", description="stable name of this worker, for static membership"
-    )
-    api_keys: SecretStr | None = Field(
-        None, alias="CONCORD_API_KEYS", description="tenant=key,...; '*=key' for an operator"
     )
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field("INFO", alias="CONCORD_LOG_LEVEL")
     failpoint: str = Field("", alias="CONCORD_FAILPOINT", description="tests only: die at a named point")
@@ -366,13 +354,3 @@ class Settings(BaseModel):
     def storage(self) -> Path:
         """The folder of the local blob store."""
         return self.storage_root or self.data / "storage"
-
-    @property
-    def http_host(self) -> str:
-        """The host in CONCORD_HTTP; all interfaces if it is left out."""
-        return self.http.rpartition(":")[0] or "0.0.0.0"  # noqa: S104 - ":8080" means all interfaces
-
-    @property
-    def http_port(self) -> int:
-        """The port in CONCORD_HTTP."""
-        return int(self.http.rpartition(":")[2])

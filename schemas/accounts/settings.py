@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
@@ -49,7 +49,7 @@ LIMITS = ("requests_per_minute", "max_upload_mb", "deadline_s")
 class SettingsVersion:
     """A tenant's settings as they are stored. Version 0 is of a tenant that has never set any."""
 
-    settings: AccountSettings = AccountSettings()
+    settings: AccountSettings = field(default_factory=AccountSettings)
     version: int = 0
     updated_by: str | None = None
     updated_at: datetime | None = None

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from aiohttp import web
 
-from web.auth.caller import ANONYMOUS, Caller, Scope
+from web.auth.caller import ANONYMOUS, Caller
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from schemas.accounts.keys import Scope
     from web.auth.api_keys import ApiKeys
 
 #: Names of the OpenAPI security schemes for API keys.
@@ -29,7 +30,7 @@ class Access(Protocol):
     def errors(self) -> Mapping[int, str]:
         """Descriptions of the errors that the rule answers with, by status."""
 
-    def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
+    async def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
         """The caller of this request.
 
         Raises:
@@ -44,7 +45,7 @@ class Public:
     security: tuple[Any, ...] = ()
     errors: Mapping[int, str] = {}
 
-    def authenticate(self, _: web.Request, _keys: ApiKeys) -> Caller:
+    async def authenticate(self, _: web.Request, _keys: ApiKeys) -> Caller:
         """The anonymous caller, who sees no tenant's data."""
         return ANONYMOUS
 
@@ -61,12 +62,23 @@ class WithScope:
         """Without a key, and with one that does not permit it."""
         return {401: "no API key, or an unknown one", 403: f"the API key has no scope that permits `{self.scope}`"}
 
-    def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
+    async def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
         """The owner of the key."""
-        caller = keys.caller(request)
+        caller = await keys.caller(request)
         if not caller.may(self.scope):
             raise web.HTTPForbidden(text=f"this needs an API key with the scope `{self.scope}`")
         return caller
+
+
+class OperatorOnceThereAreKeys(WithScope):
+    """Anybody may call the route while the installation has no keys, operators only from then on."""
+
+    def __init__(self) -> None:
+        super().__init__("operator")
+
+    async def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
+        """The operator; without any keys, the anonymous caller."""
+        return await super().authenticate(request, keys) if await keys.exist() else ANONYMOUS
 
 
 PUBLIC: Final[Access] = Public()
@@ -75,3 +87,4 @@ WRITE: Final[Access] = WithScope("write")
 REVIEW: Final[Access] = WithScope("review")
 ADMIN: Final[Access] = WithScope("admin")
 OPERATOR: Final[Access] = WithScope("operator")
+OPERATOR_ONCE_THERE_ARE_KEYS: Final[Access] = OperatorOnceThereAreKeys()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.accounts.keys import IMPLIED as IMPLIED
-from schemas.accounts.keys import Scope as Scope
+from schemas.accounts.keys import IMPLIED, Scope
 from schemas.ids import EVERY_TENANT, Whose
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -14,12 +14,16 @@ _PROXY_HEADERS: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-
 
 def is_local_client(request: web.Request) -> bool:
     """Whether the peer has a loopback address, no proxy forwarded the request, and its Host header is localhost or an
-    address: any other host may be a web page's own name that was rebound to this machine.
+    address: any other host may be a web page's own name that was rebound to this machine. A page of another origin in
+    a browser on this machine is no local program either: browsers send its uploads without asking first.
     """
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if not isinstance(peer, tuple) or not _is_loopback(str(peer[0])):
         return False
     if any(name in request.headers for name in _PROXY_HEADERS):
+        return False
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("Host"):
         return False
     host = request.url.host or ""
     return "Host" not in request.headers or host == "localhost" or _is_address(host)

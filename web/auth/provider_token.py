@@ -34,7 +34,7 @@ class ProviderToken:
     security: ClassVar[tuple[Any, ...]] = ()
     errors: ClassVar[Mapping[int, str]] = {401: "without the provider's token"}
 
-    def authenticate(self, request: web.Request, _: ApiKeys) -> Caller:
+    async def authenticate(self, request: web.Request, _: ApiKeys) -> Caller:
         """The anonymous caller: a provider sees no tenant's data.
 
         Raises:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from web.problems import ApiProblem
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,13 +36,13 @@ class CallerLimit:
         """Count one more response for this caller, for as long as the context lasts.
 
         Raises:
-            HTTPTooManyRequests: the caller has reached its own limit.
+            ApiProblem: the caller has reached its own limit.
             HTTPServiceUnavailable: all callers together have reached the limit.
         """
         headers = {"Retry-After": str(RETRY_S)}
         if self._open[caller.whose] >= self._per_caller:
             detail = f"you have {self._per_caller} {self._kind} open here, the limit of one caller; close one first"
-            raise web.HTTPTooManyRequests(text=detail, headers=headers)
+            raise ApiProblem("too_many_streams", detail, headers=headers)
         if self._open.total() >= self._limit:
             detail = f"this worker has all {self._limit} {self._kind} open that it allows; try again"
             raise web.HTTPServiceUnavailable(text=detail, headers=headers)

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from web.auth.access import PUBLIC
+from web.auth.access import OPERATOR_ONCE_THERE_ARE_KEYS
 from web.parameters import Parameters
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from web.auth.access import Access
+
 
 class Metrics:
-    """The worker's metrics, which need no API key."""
+    """The worker's metrics, which need an operator's key once there are keys, unless they have a port of their own."""
 
-    def __init__(self, collect: Callable[[], bytes | Awaitable[bytes]]) -> None:
-        self._collect = collect
+    def __init__(
+        self, collect: Callable[[], bytes | Awaitable[bytes]], access: Access = OPERATOR_ONCE_THERE_ARE_KEYS
+    ) -> None:
+        self._collect, self._access = collect, access
 
     def routes(self) -> list[AnyRoute]:
         """The one route."""
@@ -32,7 +36,7 @@ class Metrics:
                 handler=self.metrics,
                 parameters=Parameters,
                 responses={200: ResponseSpec("Prometheus' text format", media_type="text/plain")},
-                access=PUBLIC,
+                access=self._access,
             )
         ]
 

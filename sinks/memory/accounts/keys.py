@@ -61,8 +61,18 @@ class MemoryKeys(MemoryState, Keys):
         now, end = self.clock(), self.clock() + timedelta(seconds=grace_s)
         lifetime = old.expires_at - (old.created_at or now) if old.expires_at else None
         self._put(replace(old, expires_at=min(filter(None, [old.expires_at, end]))))
-        fresh = {"id": new.id, "prefix": new.prefix, "hash": new.hash, "created_by": by, "created_at": now}
-        return self._put(replace(old, **fresh, expires_at=now + lifetime if lifetime else None, last_used_at=None))
+        return self._put(
+            replace(
+                old,
+                id=new.id,
+                prefix=new.prefix,
+                hash=new.hash,
+                created_by=by,
+                created_at=now,
+                expires_at=now + lifetime if lifetime else None,
+                last_used_at=None,
+            )
+        )
 
     async def touch_keys(self, key_ids: Collection[str]) -> None:
         """These keys are used now."""

@@ -15,7 +15,6 @@ class PostgresApiUsage(PostgresPort, ApiUsage):
     async def count_requests(self, counts: Mapping[UsedRoute, int]) -> None:
         """Add these, in the order of their keys: two workers that add the same rows do not wait for each other."""
         rows = sorted(
-            (one.tenant_id, one.key_id, one.route, one.status_class, one.minute, count)
-            for one, count in counts.items()
+            (one.tenant_id, one.key_id, one.route, one.status_class, one.minute, count) for one, count in counts.items()
         )
         await self._fetch("count_requests", *by_column(rows, 6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -52,14 +53,12 @@ class PostgresKeys(PostgresPort, Keys):
 
     async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
         """Replace a valid key, in one statement."""
-        return _first(
-            await self._fetch("rotate_key", tenant, key_id, new.id, new.prefix, new.hash, by, float(grace_s))
-        )
+        return _first(await self._fetch("rotate_key", tenant, key_id, new.id, new.prefix, new.hash, by, float(grace_s)))
 
     async def touch_keys(self, key_ids: Collection[str]) -> None:
         """These keys are used now."""
         await self._fetch("touch_keys", list(key_ids))
 
 
-def _first(rows: Sequence[asyncpg.Record]) -> ApiKey | None:
+def _first(rows: Sequence[Any]) -> ApiKey | None:
     return API_KEYS.read(rows[0]) if rows else None

@@ -40,6 +40,4 @@ class PostgresSettings(PostgresPort, StoredSettings):
 def _version(row: Mapping[str, Any]) -> SettingsVersion:
     # A setting that a newer worker has stored, and this one does not know, does not hold here yet.
     known = {name: value for name, value in row["settings"].items() if name in AccountSettings.model_fields}
-    return SettingsVersion(
-        AccountSettings.model_validate(known), row["version"], row["updated_by"], row["updated_at"]
-    )
+    return SettingsVersion(AccountSettings.model_validate(known), row["version"], row["updated_by"], row["updated_at"])

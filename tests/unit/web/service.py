@@ -25,6 +25,7 @@ from web.app import make_app
 from web.auth.api_keys import ApiKeys
 from web.memory import MemoryJobs
 from web.ports import Health
+from web.problem_codes import CODES
 
 KEYS = "acme=acme-key,bolt=bolt-key,acme=acme-second,*=root-key"
 ACME, BOLT, ROOT = ({"X-API-Key": f"{name}-key"} for name in ("acme", "bolt", "root"))
@@ -144,6 +145,9 @@ async def problem(response, status):
     document = json.loads(text)
     assert document["status"] == status
     assert document["detail"]
+    assert CODES[document["code"]].status == status
+    assert document["type"] == f"/problems/{document['code']}"
+    assert document.pop("request_id") == response.headers["X-Request-Id"]
     return document
 
 

@@ -9,14 +9,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from schemas.accounts.keys import IMPLIED
 from schemas.errors import SettingsError
 from tests.unit.web.service import (
     PATHS,
+    ROOT,
     Worker,
     problem,
 )
 from web.auth.api_keys import ApiKeys
-from web.auth.caller import IMPLIED, Caller, operator
+from web.auth.caller import Caller, operator
 
 
 @pytest.mark.parametrize(
@@ -62,9 +64,17 @@ async def test_a_key_in_the_url_is_ignored(worker):
     await problem(await worker.get("/tenants?api_key=acme-key&key=acme-key", {}), 401)
 
 
-async def test_probes_metrics_and_the_console_need_no_key(worker):
-    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/"):
+async def test_probes_pages_and_the_console_need_no_key(worker):
+    for path in ("/healthz", "/readyz", "/openapi.json", "/", "/docs", "/problems", "/problems/not_found"):
         assert (await worker.get(path, {})).status == 200
+
+
+async def test_metrics_need_an_operators_key_once_there_are_keys(worker):
+    async with Worker(keys=None) as keyless:
+        assert (await keyless.get("/metrics", {"X-Forwarded-For": "203.0.113.9"})).status == 200
+    assert (await worker.get("/metrics", ROOT)).status == 200
+    await problem(await worker.get("/metrics"), 403)
+    await problem(await worker.get("/metrics", {}), 401)
 
 
 async def test_without_any_keys_a_program_on_this_machine_is_an_operator():
@@ -83,6 +93,8 @@ NOT_LOCAL = [
     {"Host": "evil.example"},
     {"Host": "127.0.0.1.evil.example:80"},
     {"Host": "localhost.evil.example"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
 ]
 
 
@@ -107,16 +119,16 @@ def asked_by(address, **headers):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-def test_without_keys_every_loopback_address_is_local(address):
-    assert ApiKeys().caller(asked_by((address, 5))) == operator("local")
+async def test_without_keys_every_loopback_address_is_local(address):
+    assert await ApiKeys().caller(asked_by((address, 5))) == operator("local")
 
 
 @pytest.mark.parametrize(
     "address", [("203.0.113.9", 5), ("::ffff:203.0.113.9", 5), ("fe80::1%eth0", 5, 0, 2), "", None]
 )
-def test_without_keys_a_request_from_another_machine_is_refused(address):
+async def test_without_keys_a_request_from_another_machine_is_refused(address):
     with pytest.raises(web.HTTPUnauthorized) as refused:
-        ApiKeys().caller(asked_by(address))
+        await ApiKeys().caller(asked_by(address))
 
     assert "set CONCORD_API_KEYS" in refused.value.text
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from yarl import URL
 
 from web.console import FOLDER
 
 
-async def test_the_console_loads_its_own_files_only(worker):
-    page = await worker.get("/", {})
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_the_pages_load_their_own_files_only(worker, path):
+    page = await worker.get(path, {})
     html = await page.text()
     policy = page.headers["Content-Security-Policy"]
 
@@ -25,7 +27,7 @@ async def test_the_console_loads_its_own_files_only(worker):
 
 async def test_every_module_of_the_page_and_all_that_it_imports_is_served_as_a_script(worker):
     """A module that is missing, or has another media type, stops the whole page."""
-    pending, served = ["/static/console.js"], set()
+    pending, served = ["/static/console.js", "/static/docs/docs.js"], set()
     while pending:
         path = pending.pop()
         response = await worker.get(path, {})

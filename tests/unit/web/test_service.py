@@ -10,6 +10,7 @@ from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from tests.unit.web.service import (
     ACME,
+    ROOT,
     Worker,
     problem,
 )
@@ -58,10 +59,10 @@ async def test_metrics_may_be_collected_synchronously_or_asynchronously():
         return b"later 1\n"
 
     async with Worker() as at_once, Worker(metrics=slowly) as later:
-        now = await at_once.get("/metrics", {})
+        now = await at_once.get("/metrics", ROOT)
         assert await now.text() == "concord_jobs 1\n"
         assert now.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        assert await (await later.get("/metrics", {})).text() == "later 1\n"
+        assert await (await later.get("/metrics", ROOT)).text() == "later 1\n"
 
 
 class Away(MemoryReader):
@@ -90,7 +91,7 @@ async def test_an_internal_error_has_an_incident_number_in_the_log_and_no_traceb
         raise RuntimeError("root-key is in file: memory://secret.py")
 
     async with Worker(metrics=broken) as worker:
-        document = await problem(await worker.get("/metrics", {}), 500)
+        document = await problem(await worker.get("/metrics", ROOT), 500)
 
         assert document["incident"] in caplog.text
         assert "RuntimeError" in caplog.text

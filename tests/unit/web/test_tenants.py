@@ -30,8 +30,8 @@ async def test_another_tenants_job_is_answered_exactly_like_an_unknown_one(worke
     unknown = await worker.get(path.format("unknown"))
 
     assert await problem(foreign, 404) == await problem(unknown, 404)
-    assert {k: v for k, v in foreign.headers.items() if k != "Date"} == {
-        k: v for k, v in unknown.headers.items() if k != "Date"
+    assert {k: v for k, v in foreign.headers.items() if k not in ("Date", "X-Request-ID")} == {
+        k: v for k, v in unknown.headers.items() if k not in ("Date", "X-Request-ID")
     }
     assert (await worker.get(path.format("theirs"), BOLT)).status == 200
     assert (await worker.get(path.format("theirs"), ROOT)).status == 200

@@ -134,8 +134,8 @@ async def test_the_document_has_all_methods_of_a_path_with_bodies_and_examples(s
     notes, note = document["paths"]["/tenants/{tenant}/notes"], document["paths"]["/tenants/{tenant}/notes/{id}"]
 
     assert set(note) == {"patch", "delete"}
-    assert set(notes["post"]["responses"]) == {"201", "400", "401", "403", "404", "413", "415", "503"}
-    assert set(note["delete"]["responses"]) == {"204", "400", "401", "403", "404", "503"}
+    assert set(notes["post"]["responses"]) == {"201", "400", "401", "403", "404", "413", "415", "429", "503"}
+    assert set(note["delete"]["responses"]) == {"204", "400", "401", "403", "404", "429", "503"}
     assert set(note["patch"]["requestBody"]["content"]) == {"application/merge-patch+json", "application/json"}
     assert "requestBody" not in note["delete"]
     names = {parameter["name"]: parameter["in"] for parameter in note["patch"]["parameters"]}

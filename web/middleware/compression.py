@@ -1,0 +1,58 @@
+"""Answers in gzip, for clients that take it. Streams (events, recordings, raw transcripts) are sent as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+#: Bytes below which a packet is sent in any case, and above which the event loop would stand still: 64 kB take 1 ms.
+LEAST: Final = 1400
+_THREAD: Final = 65_536
+
+#: The ratio grows by a tenth from here to 9, and the time threefold.
+_LEVEL: Final = 4
+
+_TYPES: Final = frozenset(
+    {
+        *("application/json", "application/problem+json", "text/html", "text/javascript", "text/css", "text/plain"),
+        *("text/markdown", "text/vtt", "image/svg+xml", "application/x-subrip"),
+    }
+)
+
+
+@web.middleware
+async def compress(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Compress a whole body of text."""
+    response = await handler(request)
+    if not isinstance(response, web.Response) or response.content_type not in _TYPES:
+        return response
+    body = response.body
+    if not isinstance(body, bytes) or len(body) < LEAST or "Content-Encoding" in response.headers:
+        return response
+    response.headers.add("Vary", "Accept-Encoding")
+    if _takes_gzip(request.headers.get("Accept-Encoding", "")) and response.status != 206:
+        response.body = (
+            _gzip(body) if len(body) < _THREAD else await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
+        )
+        response.headers["Content-Encoding"] = "gzip"
+    return response
+
+
+def _gzip(body: bytes) -> bytes:
+    return gzip.compress(body, _LEVEL, mtime=0)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether `Accept-Encoding` names gzip, or everything, and does not refuse it by `q=0`."""
+    codings: dict[str, bool] = {}
+    for part in accepted.lower().split(","):
+        coding, _, parameters = part.partition(";")
+        quality = parameters.replace(" ", "").removeprefix("q=")
+        codings[coding.strip()] = quality.strip("0.") != "" or not parameters
+    return codings.get("gzip", codings.get("x-gzip", codings.get("*", False)))

@@ -1,0 +1,1 @@
+"""Resources of accounts: API keys and settings."""
