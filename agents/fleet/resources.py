@@ -35,6 +35,7 @@ class StageResources:
         self.recognizers, self.abilities = settings.recognizers, abilities(settings)
         self.languages, self.number_spelling = languages(settings), settings.numbers
         self.enrichments, self.error_rates = settings.enrichments, settings.error_rates
+        self.accounts = self.fleet.accounts
         self.deadline_s, self.patience_s = settings.deadline_s, settings.patience_s
         self._holder = f"{WORKER}/{self.role}"
 

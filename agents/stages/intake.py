@@ -26,6 +26,7 @@ from schemas.events.audio import AudioFetch, AudioUploaded, Options
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, failed_upload, id_of_upload
 from schemas.jobs.rows import Job, ProviderRequest, run_fields
+from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
@@ -70,6 +71,8 @@ class Intake:
     abilities: Abilities = field(default_factory=dict)
     #: Kinds of enrichment that are made of each transcript.
     enrichments: tuple[str, ...] = ()
+    #: What holds for a tenant; without it, what holds for the installation.
+    accounts: EffectiveSettings | None = None
     #: Whether this process has more events waiting than it can start soon. New uploads then become rows and wait.
     is_behind: Callable[[], bool] = lambda: False
     queue: FetchQueue = field(init=False)
@@ -85,15 +88,43 @@ class Intake:
             InvalidInput: The upload cannot become a transcript.
             Unavailable: The database or the store is away.
         """
+        own = await self._of_tenant(envelope)
+        return await own.take(envelope)
+
+    async def take(self, envelope: Envelope) -> Outcome:
+        """As `handle`, with these recognizers and this deadline, whoever's event it is."""
         match envelope.data:
             case AudioFetch() as data:
                 return await self._fetch(envelope, data)
             case AudioUploaded() as data:
-                return await self._upload(envelope, data)
+                return await self._upload(envelope, await self._with_defaults(data))
             case JobReprocess() as data:
                 return await self._reprocess(data)
             case other:
                 raise MalformedEvent(f"intake does not handle {type(other).__name__}")
+
+    async def _of_tenant(self, envelope: Envelope) -> Intake:
+        """The same intake with what holds for the event's tenant. Recognizers that the installation has no more are
+        left out; where none is left, all of the installation's hear the recording.
+        """
+        if self.accounts is None or not isinstance(envelope.data, AudioFetch | AudioUploaded | JobReprocess):
+            return self
+        settings = await self.accounts.settings_of(envelope.data.tenant_id)
+        recognizers = tuple(name for name in self.recognizers if name in (settings.recognizers or self.recognizers))
+        deadline_s = settings.deadline_s or self.deadline_s
+        if (recognizers or self.recognizers, deadline_s) == (self.recognizers, self.deadline_s):
+            return self
+        own = replace(self, recognizers=recognizers or self.recognizers, deadline_s=deadline_s)
+        object.__setattr__(own, "queue", self.queue)
+        return own
+
+    async def _with_defaults(self, upload: AudioUploaded) -> AudioUploaded:
+        """The upload with its tenant's choice where it makes none."""
+        if self.accounts is None or upload.options.enrich is not None:
+            return upload
+        enrich = (await self.accounts.settings_of(upload.tenant_id)).enrich
+        options = upload.options.model_copy(update={"enrich": False if enrich is False else None})
+        return upload.model_copy(update={"options": options})
 
     async def _upload(self, envelope: Envelope, upload: AudioUploaded) -> Outcome:
         job_id = id_of_upload(upload, envelope.root)
@@ -329,6 +360,7 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
         resources.patience_s,
         resources.abilities,
         resources.enrichments,
+        resources.accounts,
         resources.is_behind,
     )
     resources.run_in_background("uploads that wait", intake.queue.run)

@@ -18,6 +18,7 @@ from agents.text.spelling import Spelling
 from schemas.envelope import Envelope
 from schemas.jobs.outcome import Failure, Outcome
 from schemas.topics import Topic
+from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
@@ -71,6 +72,10 @@ class Resources(Protocol):
     @property
     def error_rates(self) -> Mapping[str, float]:
         """Word error rates of recognizers that the operator states, 0 to 1, by name."""
+
+    @property
+    def accounts(self) -> EffectiveSettings:
+        """What holds for each tenant."""
 
     @property
     def deadline_s(self) -> float:

@@ -27,8 +27,10 @@ from agents.media.transcode import Transcoder
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, persist, reconcile, track, transcribe
+from schemas.accounts.settings import AccountSettings
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
+from sinks.accounts import Accounts
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
 
@@ -165,6 +167,7 @@ async def make_scenario(clips):
     ) -> Scenario:
         clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
+        accounts = Accounts(database, AccountSettings(), seconds=0)
         tasks, audio_source = (
             LeasedTasks(database, "test", limit=8),
             AudioSource(store, ProbeHere(processes=0), (), allow_hosts, intended=database.intend_blob),
@@ -185,7 +188,14 @@ async def make_scenario(clips):
         stages = [
             intake.stage(
                 intake.Intake(
-                    database, audio_source, tasks, names, deadline_s, abilities=abilities or {}, enrichments=enrichments
+                    database,
+                    audio_source,
+                    tasks,
+                    names,
+                    deadline_s,
+                    abilities=abilities or {},
+                    enrichments=enrichments,
+                    accounts=accounts,
                 )
             ),
             *map(transcribe.stage, transcribers),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from aiohttp import web
 
 from web.auth.caller import ANONYMOUS, Caller
+from web.request_state import CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ class WithScope:
 
     async def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
         """The owner of the key."""
-        caller = await keys.caller(request)
+        caller = request[CALLER] = await keys.caller(request)
         if not caller.may(self.scope):
             raise web.HTTPForbidden(text=f"this needs an API key with the scope `{self.scope}`")
         return caller

@@ -21,13 +21,15 @@ CHANNEL: Final = "concord_accounts"
 #: Seconds between two checks that the connection still lives, for each of them, and until the next try.
 CHECK_S, ANSWER_S, AGAIN_S = 2.0, 2.0, 1.0
 
+_GONE: Final[tuple[type[BaseException], ...]] = (Unavailable, *AWAY)
+
 
 async def listen_for_changes(dsn: str, changed: Callable[[str | None], None]) -> None:
     """Call `changed` with each notice, and with None after each time without a connection, until cancelled."""
     while True:
         try:
             await _listen(dsn, changed)
-        except (Unavailable, *AWAY) as exc:  # of which a timeout is one
+        except _GONE as exc:
             log.debug("changes of keys and settings are not told at the moment: %s", exc)
         await asyncio.sleep(AGAIN_S)
 

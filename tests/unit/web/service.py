@@ -43,9 +43,8 @@ class Worker:
         self.feeds = feeds
         self.health = Health(alive=True, ready=True, details={"kafka": "ok"})
         ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check} | more
-        self.app = make_app(
-            live=self.live, reader=self.reader, store=self.store, keys=ApiKeys.parse(keys), feeds=feeds, **ports
-        )
+        parsed = keys if isinstance(keys, ApiKeys) else ApiKeys.parse(keys)
+        self.app = make_app(live=self.live, reader=self.reader, store=self.store, keys=parsed, feeds=feeds, **ports)
         self.client = TestClient(TestServer(self.app))
 
     async def check(self):

@@ -160,6 +160,8 @@ class TenantSettings:
             there_are = ", ".join(defaults.recognizers or ())
             detail = f"there is no {', '.join(unknown)} here; there are: {there_are}"
             raise InvalidRequest([FieldProblem(pointer="#/recognizers", detail=detail)])
+        if new.enrich and not defaults.enrich:
+            raise InvalidRequest([FieldProblem(pointer="#/enrich", detail="nothing is made of transcripts here")])
         before, after = current.over(defaults), new.over(defaults)
         raised = [name for name in LIMITS if _is_higher(getattr(after, name), getattr(before, name))]
         if raised and not caller.is_operator:

@@ -1,0 +1,33 @@
+"""Whatever a tenant asks about another's things is answered as if they did not exist."""
+
+from __future__ import annotations
+
+from schemas.accounts.settings import AccountSettings
+from sinks.accounts import Accounts
+from sinks.memory.database import MemoryDatabase
+from tests.unit.web.service import Worker
+from tests.unit.web.walk import accounts_resources, prepared, seen_by_bolt, walk
+
+
+def walked():
+    database = MemoryDatabase()
+    return Worker(database, resources=accounts_resources(database, Accounts(database, AccountSettings())))
+
+
+async def test_a_walk_over_every_route_finds_nothing_of_another_tenant():
+    async with walked() as worker:
+        key = await prepared(worker)
+        before = await seen_by_bolt(worker, key)
+        compared, leaks = await walk(worker, key)
+
+        assert leaks == []
+        assert compared > 25
+        assert await seen_by_bolt(worker, key) == before
+
+
+async def test_the_walk_finds_a_route_that_does_not_check_the_tenant(monkeypatch):
+    monkeypatch.setattr("web.endpoint._check_tenant", lambda *_: None)
+    async with walked() as worker:
+        _, leaks = await walk(worker, await prepared(worker))
+
+        assert {leak[:2] for leak in leaks} >= {("GET", "/tenants/bolt/jobs"), ("POST", "/tenants/bolt/keys")}
