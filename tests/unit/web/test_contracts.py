@@ -47,9 +47,8 @@ async def test_the_access_log_has_a_line_a_request_and_no_secrets(tmp_path):
         await worker.get("/jobs/%ff%0a/status", {"Authorization": "Bearer wrong-key"})
         target.rename(tmp_path / "moved")
         await worker.get("/nothing")
-    lines = [
-        json.loads(line) for name in ("moved", "access.log") for line in (tmp_path / name).read_text().splitlines()
-    ]
+    texts = [(tmp_path / name).read_text() for name in ("moved", "access.log")]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
 
     assert len(lines) == 3
     first = lines[0]
@@ -75,13 +74,7 @@ async def test_a_page_explains_every_code(worker):
 def test_every_code_that_is_used_is_listed_and_every_status_has_one():
     """Codes are published: one that is used must be in the list, and statuses of plain HTTP errors must lead to one."""
     texts = [path.read_text() for path in WEB.rglob("*.py")]
-    used = {
-        code
-        for text in texts
-        for code in re.findall(r'ApiProblem\(\s*"(\w+)"|\bcode="(\w+)"', text)
-        for code in code
-        if code
-    }
+    used = {code for text in texts for pair in _USED.findall(text) for code in pair if code}
     raised = {name for text in texts for name in re.findall(r"raise web\.(HTTP\w+)", text)}
     statuses = {getattr(web, name).status_code for name in raised}
 
