@@ -16,7 +16,7 @@ from web.resources.jobs.listing import TenantJobs
 from web.resources.jobs.status import JobStatuses
 from web.resources.jobs.transcripts import Transcripts
 from web.resources.metrics import Metrics
-from web.resources.problem_pages import ProblemPages
+from web.resources.problems.pages import ProblemPages
 from web.resources.tenants import TenantList
 from web.server import ServerOptions, build_application
 

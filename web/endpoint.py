@@ -14,7 +14,7 @@ from schemas.errors import NotFound, Unavailable
 from web.limits.rate_limits import RateLimits
 from web.parameters import read_parameters, tenant_name
 from web.problems import NO_TENANT, InvalidRequest
-from web.request_state import CALLER, OPERATION
+from web.middleware.request_state import CALLER, OPERATION
 from web.route import ApiRequest
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from agents.runtime.stage import RETRIES, Stage, backoff_s, belonging, failed_jo
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads import failures, jobs
 from agents.stages.uploads.fetch_queue import FetchQueue, share_of
+from agents.stages.uploads.of_tenant import choices, with_defaults
 from agents.stages.uploads.options import Abilities, check_options
 from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import topics
@@ -97,34 +98,22 @@ class Intake:
             case AudioFetch() as data:
                 return await self._fetch(envelope, data)
             case AudioUploaded() as data:
-                return await self._upload(envelope, await self._with_defaults(data))
+                return await self._upload(envelope, await with_defaults(data, self.accounts))
             case JobReprocess() as data:
                 return await self._reprocess(data)
             case other:
                 raise MalformedEvent(f"intake does not handle {type(other).__name__}")
 
     async def _of_tenant(self, envelope: Envelope) -> Intake:
-        """The same intake with what holds for the event's tenant. Recognizers that the installation has no more are
-        left out; where none is left, all of the installation's hear the recording.
-        """
+        """The same intake with what holds for the event's tenant."""
         if self.accounts is None or not isinstance(envelope.data, AudioFetch | AudioUploaded | JobReprocess):
             return self
-        settings = await self.accounts.settings_of(envelope.data.tenant_id)
-        recognizers = tuple(name for name in self.recognizers if name in (settings.recognizers or self.recognizers))
-        deadline_s = settings.deadline_s or self.deadline_s
-        if (recognizers or self.recognizers, deadline_s) == (self.recognizers, self.deadline_s):
+        chosen = choices(await self.accounts.settings_of(envelope.data.tenant_id), self.recognizers, self.deadline_s)
+        if chosen == (self.recognizers, self.deadline_s):
             return self
-        own = replace(self, recognizers=recognizers or self.recognizers, deadline_s=deadline_s)
+        own = replace(self, recognizers=chosen[0], deadline_s=chosen[1])
         object.__setattr__(own, "queue", self.queue)
         return own
-
-    async def _with_defaults(self, upload: AudioUploaded) -> AudioUploaded:
-        """The upload with its tenant's choice where it makes none."""
-        if self.accounts is None or upload.options.enrich is not None:
-            return upload
-        enrich = (await self.accounts.settings_of(upload.tenant_id)).enrich
-        options = upload.options.model_copy(update={"enrich": False if enrich is False else None})
-        return upload.model_copy(update={"options": options})
 
     async def _upload(self, envelope: Envelope, upload: AudioUploaded) -> Outcome:
         job_id = id_of_upload(upload, envelope.root)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from aiohttp import web
 
 from web.auth.caller import ANONYMOUS, Caller
-from web.request_state import CALLER
+from web.middleware.request_state import CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.ids import EVERY_TENANT
 from web.problems import ApiProblem
-from web.request_state import QUOTA, Quota
+from web.middleware.request_state import QUOTA, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from schemas.errors import Unavailable
 from schemas.ids import EVERY_TENANT
 from sinks.ports.accounts.api_usage import ApiUsage
 from sinks.ports.accounts.keys import Keys
-from web.request_state import CALLER, OPERATION
+from web.middleware.request_state import CALLER, OPERATION
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from web.request_state import CALLER, OPERATION, REQUEST_ID
+from web.middleware.request_state import CALLER, OPERATION, REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable

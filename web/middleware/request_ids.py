@@ -10,7 +10,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from web.middleware.access_log import entry
-from web.request_state import REQUEST_ID
+from web.middleware.request_state import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable

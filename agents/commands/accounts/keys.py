@@ -132,7 +132,7 @@ def _print_made(made: Shown, *, as_json: bool) -> None:
 def _print_list(keys: Sequence[Shown], *, as_json: bool) -> None:
     for key in keys:
         if as_json:
-            print(printable_json(orjson.dumps(key)))
+            print(printable_json(orjson.dumps(key).decode()))
             continue
         state = "revoked" if key["revoked_at"] else f"until {key['expires_at'][:10]}" if key["expires_at"] else "valid"
         used = (key["last_used_at"] or "never")[:16]

@@ -25,7 +25,7 @@ from web.app import make_app
 from web.auth.api_keys import ApiKeys
 from web.memory import MemoryJobs
 from web.ports import Health
-from web.problem_codes import CODES
+from web.resources.problems.codes import CODES
 
 KEYS = "acme=acme-key,bolt=bolt-key,acme=acme-second,*=root-key"
 ACME, BOLT, ROOT = ({"X-API-Key": f"{name}-key"} for name in ("acme", "bolt", "root"))

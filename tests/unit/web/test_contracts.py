@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tests.unit.web.service import ACME, Worker, problem, raw_response
 from web.middleware.access_log import open_access_log
-from web.problem_codes import CODES, code_of
+from web.resources.problems.codes import CODES, code_of
 from web.server import ServerOptions
 
 WEB = Path(__file__).parents[3] / "web"

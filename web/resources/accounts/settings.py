@@ -11,7 +11,7 @@ from schemas.accounts.settings import LIMITS, AccountSettings, SettingsVersion
 from sinks.ports.accounts.settings import EffectiveSettings, StoredSettings
 from web.auth.access import ADMIN
 from web.parameters import Header, Parameters, TenantName
-from web.preconditions import check_if_match, etag
+from web.resources.accounts.preconditions import check_if_match, etag
 from web.problems import ApiProblem, FieldProblem, InvalidRequest
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 

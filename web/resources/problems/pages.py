@@ -13,7 +13,7 @@ from schemas.errors import NotFound
 from schemas.events.base import Data
 from web.auth.access import PUBLIC
 from web.parameters import Parameters
-from web.problem_codes import CODES
+from web.resources.problems.codes import CODES
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 #: The pages' style sheet is the console's.

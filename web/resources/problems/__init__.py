@@ -1,0 +1,1 @@
+"""The kinds of errors over HTTP, and the pages that explain them."""
