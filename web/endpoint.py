@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from schemas.errors import NotFound, Unavailable
 from web.limits.rate_limits import RateLimits
+from web.middleware.request_state import CALLER, OPERATION
 from web.parameters import read_parameters, tenant_name
 from web.problems import NO_TENANT, InvalidRequest
-from web.middleware.request_state import CALLER, OPERATION
 from web.route import ApiRequest
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from schemas.errors import Ambiguous, ConcordError, InvalidInput, NotFound, Transient, Unavailable
 from schemas.events.base import Data
-from web.resources.problems.codes import CODES, code_of
 from web.middleware.request_state import REQUEST_ID
+from web.resources.problems.codes import CODES, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

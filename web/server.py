@@ -13,8 +13,8 @@ from web.limits.rate_limits import add_quota_headers
 from web.middleware import cross_origin
 from web.middleware.compression import compress
 from web.middleware.request_ids import HEADER, request_ids
-from web.problems import problem_middleware
 from web.middleware.request_state import REQUEST_ID
+from web.problems import problem_middleware
 from web.resources.documentation import Documentation
 from web.route import MAX_BODY
 

@@ -54,8 +54,10 @@ async def test_a_key_is_made_printed_alone_listed_rotated_and_revoked(concord):
     assert text not in await concord("list", *ACME)
 
     new = json.loads(await concord("rotate", made["id"], *ACME, "--grace", "0", "--json"))
+    concord.service.accounts.changed("keys")  # as PostgreSQL would tell
     assert [await concord.service.status(key) for key in (text, new["key"])] == [401, 200]
     await concord("revoke", new["id"], *ACME)
+    concord.service.accounts.changed("keys")
     assert await concord.service.status(new["key"]) == 401
     assert (await concord("list", *ACME)).count("revoked") == 1
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from schemas.ids import EVERY_TENANT
-from web.problems import ApiProblem
 from web.middleware.request_state import QUOTA, Quota
+from web.problems import ApiProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable

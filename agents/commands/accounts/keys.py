@@ -60,17 +60,17 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = command.add_subparsers(metavar="ACTION", required=True, dest="action")
-    create = actions.add_parser("create", help="make a key, and print it")
+    create = _action(actions, "create", "make a key, and print it")
     create.add_argument("--name", required=True, metavar="TEXT", help="what or who uses it")
     create.add_argument(
         "--scope", action="append", choices=("read", "write", "review", "admin"), help="may be repeated"
     )
     create.add_argument("--days", type=float, metavar="N", help="valid for so long (default: until it is revoked)")
-    listing = actions.add_parser("list", help="all keys, without their secrets")
-    rotate = actions.add_parser("rotate", help="replace a key, and print the new one")
+    listing = _action(actions, "list", "all keys, without their secrets")
+    rotate = _action(actions, "rotate", "replace a key, and print the new one")
     rotate.add_argument("id", metavar="ID")
     rotate.add_argument("--grace", type=float, default=GRACE_S, metavar="S", help="the old one stays valid (a day)")
-    revoke = actions.add_parser("revoke", help="end a key at once")
+    revoke = _action(actions, "revoke", "end a key at once")
     revoke.add_argument("id", metavar="ID")
     for action in (create, listing, rotate, revoke):
         owner = action.add_mutually_exclusive_group(required=True)
@@ -78,6 +78,11 @@ def add(commands: Any) -> None:
         owner.add_argument("--operator", action="store_true", help="a key of operators")
         action.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
+
+
+def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return parser
 
 
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -11,8 +11,8 @@ from schemas.accounts.settings import LIMITS, AccountSettings, SettingsVersion
 from sinks.ports.accounts.settings import EffectiveSettings, StoredSettings
 from web.auth.access import ADMIN
 from web.parameters import Header, Parameters, TenantName
-from web.resources.accounts.preconditions import check_if_match, etag
 from web.problems import ApiProblem, FieldProblem, InvalidRequest
+from web.resources.accounts.preconditions import check_if_match, etag
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
