@@ -23,6 +23,8 @@ Mode = Literal["validation", "serialization"]
 Schemas = dict[tuple[type[Any], Mode], Any]
 
 _JSON: Final = "application/json"
+#: The paths that are about a worker itself.
+_SERVICE: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 _REFS: Final = "#/components/schemas/{model}"
 
 
@@ -98,6 +100,8 @@ def _operation(route: AnyRoute, schemas: Schemas) -> dict[str, Any]:
 
 def _tag(path: str) -> str:
     """What an operation is about: the first word of its path, of a tenant's things the one behind the tenant."""
+    if path in _SERVICE:
+        return "service"
     words = [word for word in path.split("/") if word and not word.startswith("{")]
     return next((word for word in words if word not in ("tenants", "operator")), words[0])
 

@@ -227,10 +227,11 @@ def test_every_pod_meets_the_restricted_standard_and_is_under_the_network_polici
 
 
 def test_every_worker_is_probed_selected_and_budgeted_by_itself():
-    port = int(VARIABLES["CONCORD_HTTP"].rpartition(":")[2])
+    port, metrics = (int(VARIABLES[name].rpartition(":")[2]) for name in ("CONCORD_HTTP", "CONCORD_METRICS"))
     for name, item in WORKERS.items():
         box, selector = container(item), {"matchLabels": {"concord/role": name}}
-        assert box["ports"] == [{"name": "http", "containerPort": port}]
+        ports = {"http": port, "metrics": metrics}
+        assert box["ports"] == [{"name": name, "containerPort": number} for name, number in ports.items()]
         assert {key: box[key]["httpGet"] for key in box if key.endswith("Probe")} == {
             "startupProbe": {"path": "/healthz", "port": "http"},
             "livenessProbe": {"path": "/healthz", "port": "http"},
