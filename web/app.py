@@ -52,9 +52,9 @@ def make_app(
     """The service, to be run by an aiohttp runner.
 
     `feeds` is where the owner of `live` publishes every newer status, in the service's event loop; without it, event
-    streams query the database often. `health` is public: nothing secret may be in it. `resources` are
-    served besides the standard ones. `bounds` are those of the connections over which the service is called. `limits`
-    limits requests, `usage` counts them; without them, neither is done.
+    streams query the database often. `health` is public: nothing secret may be in it. `resources` are served besides
+    the standard ones. `bounds` are those of the connections over which the service is called. `limits` limits requests,
+    `usage` counts them; without them, neither is done.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id.

@@ -103,7 +103,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         bounds=bounds,
         limits=RateLimits(accounts),
         usage=fleet.usage,
-        options=ServerOptions(fleet.settings.cors_origins, open_access_log(fleet.settings.access_log)),
+        options=_options(fleet.settings),
     )
     await _serve(service, listening, bounds, stack)
     log.info("HTTP on %s", fleet.url)
@@ -121,6 +121,14 @@ async def _serve(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await BoundedSite(runner, listening, bounds).start()
+
+
+def _options(settings: Settings) -> ServerOptions:
+    """Raises SettingsError."""
+    try:
+        return ServerOptions(settings.cors_origins, open_access_log(settings.access_log))
+    except OSError as exc:
+        raise SettingsError(f"CONCORD_ACCESS_LOG: cannot write {settings.access_log} ({exc.strerror})") from exc
 
 
 def _listen_for_metrics(address: str) -> socket.socket:

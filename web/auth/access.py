@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from aiohttp import web
 
+from schemas.errors import Unavailable
 from web.auth.caller import ANONYMOUS, Caller
 from web.middleware.request_state import CALLER
 
@@ -78,8 +79,14 @@ class OperatorOnceThereAreKeys(WithScope):
         super().__init__("operator")
 
     async def authenticate(self, request: web.Request, keys: ApiKeys) -> Caller:
-        """The operator; without any keys, the anonymous caller."""
-        return await super().authenticate(request, keys) if await keys.exist() else ANONYMOUS
+        """The operator; without any keys, the anonymous caller. A worker that has never seen a key, and cannot ask for
+        them now, tells how it is: that is when people need to know.
+        """
+        try:
+            needs_key = await keys.exist()
+        except Unavailable:
+            needs_key = False
+        return await super().authenticate(request, keys) if needs_key else ANONYMOUS
 
 
 PUBLIC: Final[Access] = Public()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from schemas.accounts.settings import AccountSettings
+from schemas.errors import Unavailable
 from sinks.accounts import Accounts
 from sinks.memory.database import MemoryDatabase
 from tests.unit.web.service import ACME, BOLT, ROOT, Worker, problem
@@ -155,6 +156,18 @@ async def test_once_a_key_was_made_requests_from_this_machine_need_one_even_afte
         assert (await service.client.delete(f"/operator/keys/{made['id']}", headers=own)).status == 204
 
         await problem(await service.get("/tenants", {}), 401)
+
+
+async def test_metrics_are_there_while_nobody_knows_whether_there_are_keys(monkeypatch):
+    async with Service(environment=None) as service:
+
+        async def away():
+            raise Unavailable("PostgreSQL does not answer")
+
+        monkeypatch.setattr(service.database, "has_keys", away)
+        service.accounts.changed(None)
+        assert (await service.get("/metrics", {})).status == 200
+        await problem(await service.get("/tenants", {}), 503)
 
 
 async def test_another_worker_keeps_a_key_for_some_seconds_at_most_and_none_once_it_is_told(service):
