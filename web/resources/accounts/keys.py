@@ -67,6 +67,7 @@ class _Owner:
     path: str
     operation: str
     whose: str
+    plural: str
     access: Access
     body: RequestBody[Any]
     parameters: type[Parameters]
@@ -78,6 +79,7 @@ _TENANT: Final = _Owner(
     "/tenants/{tenant}/keys",
     "tenants_tenant_keys",
     "a tenant's API key",
+    "a tenant's API keys, revoked ones among them",
     ADMIN,
     RequestBody(views.NewTenantKey, views.NEW_EXAMPLE),
     _OfTenant,
@@ -88,6 +90,7 @@ _OPERATOR: Final = _Owner(
     "/operator/keys",
     "operator_keys",
     "an operator's API key",
+    "operators' API keys, revoked ones among them",
     OPERATOR,
     RequestBody(views.NewOperatorKey, views.NEW_OPERATOR_EXAMPLE),
     Parameters,
@@ -121,7 +124,7 @@ class KeyManagement:
             )  # fmt: skip
 
         return [
-            route("GET", "", "list", self.list, owner.listing, summary=f"Every {owner.whose.split(' ', 1)[1]}",
+            route("GET", "", "list", self.list, owner.listing, summary=f"List {owner.plural}",
                   responses={200: ResponseSpec("one page of them, newest first", views.KeyPage, page)}),
             route("POST", "", "create", self.create, owner.parameters, body=owner.body, summary=f"Make {owner.whose}",
                   responses={201: made, 409: ResponseSpec(f"there are {MOST_KEYS} valid keys already")}),

@@ -16,7 +16,7 @@ from web.parameters import Parameters
 from web.resources.problems.codes import CODES
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
-#: The pages' style sheet is the console's.
+#: The pages' style sheets are the console's and that of `/docs`.
 _CSP: Final = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 
@@ -105,7 +105,8 @@ def _page(kind: ProblemKind) -> str:
     title = escape(f"{kind.status} {kind.title}: {kind.code}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        '<link rel="stylesheet" href="/static/console.css"><main><section class="job"><h1>'
+        '<link rel="stylesheet" href="/static/console.css"><link rel="stylesheet" href="/static/docs/docs.css">'
+        '<main class="problem"><section class="job"><h1>'
         f"{title}</h1><p>{escape(kind.meaning)}</p><p>{escape(kind.remedy)}</p>"
         '<p class="faint"><a href="/docs">The HTTP interface</a></p></section></main></html>'
     )
