@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from agents.fleet.environment import from_env
-from agents.fleet.malloc import release_freed_memory
+from agents.fleet.process.malloc import release_freed_memory
 from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
 from schemas.printable import LINE, printable

@@ -10,9 +10,9 @@ from functools import partial
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.fleet import Fleet
 from agents.fleet.http_settings import address_of
+from agents.fleet.process.file_limit import raise_file_limit
 from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
 from agents.fleet.webhooks import webhook_resources

@@ -20,8 +20,7 @@ log = logging.getLogger(__name__)
 
 #: Days for which rows are kept, by table. Handled events: twice as long as Kafka keeps their records. Answers of
 #: adjudicators: the same question is not asked later. Leases that ran out have no effect. Deliveries, also those that
-#: wait for an endpoint to be switched on again. Requests over HTTP are counted by the minute. `usage`, what was paid, is
-#: kept.
+#: wait for an endpoint to be switched on again. Counts of requests over HTTP. `usage`, what was paid, is kept.
 DAYS: Final[Mapping[str, float]] = {
     "inbox": 14.0,
     "adjudications": 90.0,

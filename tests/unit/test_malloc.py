@@ -13,7 +13,7 @@ import pytest
 MOMENT = """
 import sys
 from pathlib import Path
-from agents.fleet.malloc import release_freed_memory
+from agents.fleet.process.malloc import release_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -32,9 +32,9 @@ class MemoryKeys(MemoryState, Keys):
     async def add_key(self, key: ApiKey) -> ApiKey | None:
         """Store a key, if its owner has room for it."""
         dump(_NAME, key.name)
-        if sum(self._is_valid(one) for one in self._of(key.tenant_id)) >= MOST_KEYS:
+        if sum(self._is_valid(one) for one in self._keys_of(key.tenant_id)) >= MOST_KEYS:
             return None
-        return self._put(replace(key, created_at=self.clock()))
+        return self._put_key(replace(key, created_at=self.clock()))
 
     async def key(self, tenant: str | None, key_id: str) -> ApiKey | None:
         """One key of this owner."""
@@ -43,14 +43,14 @@ class MemoryKeys(MemoryState, Keys):
 
     async def keys(self, tenant: str | None, limit: int, before: tuple[datetime, str] | None = None) -> list[ApiKey]:
         """A page of this owner's keys, newest first."""
-        own = sorted(((key.created_at or self.clock(), key.id, key) for key in self._of(tenant)), reverse=True)
+        own = sorted(((key.created_at or self.clock(), key.id, key) for key in self._keys_of(tenant)), reverse=True)
         return [key for at, key_id, key in own if before is None or (at, key_id) < before][:limit]
 
     async def revoke_key(self, tenant: str | None, key_id: str, by: str) -> bool:
         """Revoke a key at once."""
         key = await self.key(tenant, key_id)
         if key and key.revoked_at is None:
-            self._put(replace(key, revoked_at=self.clock(), revoked_by=by))
+            self._put_key(replace(key, revoked_at=self.clock(), revoked_by=by))
         return key is not None
 
     async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
@@ -60,8 +60,8 @@ class MemoryKeys(MemoryState, Keys):
             return None
         now, end = self.clock(), self.clock() + timedelta(seconds=grace_s)
         lifetime = old.expires_at - (old.created_at or now) if old.expires_at else None
-        self._put(replace(old, expires_at=min(filter(None, [old.expires_at, end]))))
-        return self._put(
+        self._put_key(replace(old, expires_at=min(filter(None, [old.expires_at, end]))))
+        return self._put_key(
             replace(
                 old,
                 id=new.id,
@@ -78,14 +78,14 @@ class MemoryKeys(MemoryState, Keys):
         """These keys are used now."""
         minute = self.clock().replace(second=0, microsecond=0)
         for key_id in self._keys.keys() & set(key_ids):
-            self._put(replace(self._keys[key_id], last_used_at=minute))
+            self._put_key(replace(self._keys[key_id], last_used_at=minute))
 
-    def _of(self, tenant: str | None) -> list[ApiKey]:
+    def _keys_of(self, tenant: str | None) -> list[ApiKey]:
         return [key for key in self._keys.values() if key.tenant_id == tenant]
 
     def _is_valid(self, key: ApiKey) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self.clock())
 
-    def _put(self, key: ApiKey) -> ApiKey:
+    def _put_key(self, key: ApiKey) -> ApiKey:
         self._keys[key.id] = key
         return key

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from agents.fleet.file_limit import MOST, raise_file_limit
+from agents.fleet.process.file_limit import MOST, raise_file_limit
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
 from web.problems import problem_middleware

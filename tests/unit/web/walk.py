@@ -9,6 +9,8 @@ from urllib.parse import quote
 from tests.unit.web.service import ACME, UUID
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
+from web.resources.webhooks.deliveries import WebhookDeliveries
+from web.resources.webhooks.endpoints import Webhooks
 
 UNKNOWN = "9999ca11-0000-4000-8000-000000000009"
 
@@ -17,7 +19,14 @@ VARYING = {"Date", "X-Request-ID", "RateLimit"}
 
 
 def accounts_resources(database, accounts):
+    """What a worker serves of accounts."""
     return [KeyManagement(database, accounts.changed), TenantSettings(database, accounts, accounts.changed)]
+
+
+def all_resources(database, accounts):
+    """What a worker serves besides the standard resources, with nothing outside of it."""
+    webhooks = [Webhooks(database, database, lambda _: None), WebhookDeliveries(database)]
+    return [*accounts_resources(database, accounts), *webhooks]
 
 
 def operations(document):
@@ -69,16 +78,16 @@ def pairs(path, foreign, unknown, own_tenant="acme"):
         yield filled(path, foreign), filled(path, unknown), f"?tenant={unknown['tenant']}"
 
 
-async def walk(worker, foreign_key):
+async def walk(worker, ids):
     """Call every operation as acme about bolt's things; how many pairs were compared, and in how many they differed or
     did not refuse.
     """
     document = await worker.json("/openapi.json")
     compared, leaks = 0, []
     for method, path, operation in operations(document):
-        key = "/keys" in path
-        foreign = {"tenant": "bolt", "id": foreign_key if key else UUID}
-        unknown = {"tenant": "nobody", "id": "ck_0000" if key else UNKNOWN}
+        kind = next((kind for kind in ids if f"/{kind}" in path), None)
+        foreign = {"tenant": "bolt", "id": ids.get(kind, UUID)}
+        unknown = {"tenant": "nobody", "id": UNKNOWN}
         for theirs, nobodys, query in pairs(path, foreign, unknown):
             one = await answer(worker, method, theirs, operation, ACME, query)
             other = await answer(worker, method, nobodys, operation, ACME, query)
@@ -91,19 +100,25 @@ async def walk(worker, foreign_key):
     return compared, leaks
 
 
-async def seen_by_bolt(worker, key):
+async def seen_by_bolt(worker, ids):
     """What bolt sees of its own things."""
     bolt = {"X-API-Key": "bolt-key"}
-    paths = (f"/jobs/{UUID}/status", f"/jobs/{UUID}/transcript", "/tenants/bolt/jobs", f"/tenants/bolt/keys/{key}")
+    paths = (
+        f"/jobs/{UUID}/status",
+        f"/jobs/{UUID}/transcript",
+        "/tenants/bolt/jobs",
+        f"/tenants/bolt/keys/{ids['keys']}",
+    )
     return [
         *[await worker.json(path, bolt) for path in paths],
         await worker.json("/tenants/bolt/settings", bolt),
         (await worker.json("/tenants/bolt/keys", bolt))["keys"],
+        await worker.json("/tenants/bolt/webhooks", bolt),
     ]
 
 
 async def prepared(worker):
-    """A job with everything, settings and a key of bolt; the key's id."""
+    """A job with everything, settings, a key and a webhook of bolt; the ids of the last two, by kind."""
     await worker.created(UUID, "bolt", reference="call 1/2 ü")
     await worker.stored_audio(UUID, "bolt")
     await worker.finished(UUID, "bolt")
@@ -112,5 +127,6 @@ async def prepared(worker):
     settings = await worker.client.put(
         "/tenants/bolt/settings", json={"audio_days": 7}, headers=bolt | {"If-Match": '"0"'}
     )
-    assert (made.status, settings.status) == (201, 200)
-    return (await made.json())["id"]
+    hook = await worker.client.post("/tenants/bolt/webhooks", json={"url": "https://example.com/h"}, headers=bolt)
+    assert (made.status, settings.status, hook.status) == (201, 200, 201)
+    return {"keys": (await made.json())["id"], "webhooks": (await hook.json())["id"]}
