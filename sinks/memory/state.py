@@ -5,6 +5,7 @@ store fails here too, and a row that was read can be changed without changing wh
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
+from schemas.accounts.api_usage import UsedRoute
 from schemas.errors import StorageRefused
 from schemas.ids import Key
 from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
@@ -65,6 +67,9 @@ class MemoryState(Clock):
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     #: By tenant and question: the answer, and when it was kept.
     _adjudications: dict[tuple[str, str], tuple[Adjudication, datetime]] = field(default_factory=dict)
+
+    #: Requests over HTTP.
+    api_usage: Counter[UsedRoute] = field(default_factory=Counter)
 
     async def now(self) -> datetime:
         """The clock's time."""

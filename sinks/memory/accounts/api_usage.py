@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from schemas.accounts.api_usage import UsedRoute
 from sinks.memory.state import MemoryState
@@ -14,8 +13,6 @@ from sinks.ports.accounts.api_usage import ApiUsage
 @dataclass
 class MemoryApiUsage(MemoryState, ApiUsage):
     """`ApiUsage` in this process."""
-
-    api_usage: Counter[UsedRoute] = field(default_factory=Counter)
 
     async def count_requests(self, counts: Mapping[UsedRoute, int]) -> None:
         """Add these."""

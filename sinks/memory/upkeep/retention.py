@@ -33,4 +33,6 @@ class MemoryRetention(MemoryState, ExpiresRows):
         }
         if table == "inbox":
             return self._inbox, self._inbox
+        if table == "api_usage_metrics":
+            return self.api_usage, {used: used.minute for used in self.api_usage}
         return tables[table], {key: row[-1] for key, row in tables[table].items()}

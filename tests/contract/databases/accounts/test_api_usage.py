@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from schemas.accounts.api_usage import UsedRoute
@@ -25,6 +26,15 @@ async def test_counts_are_added_up(under_test):
     await under_test.database.count_requests({one: 2})
 
     assert await stored(under_test) == {one: 5, other: 1}
+
+
+async def test_old_counts_are_forgotten(under_test):
+    old = UsedRoute("acme", "ck_1", "tenants", 2, MINUTE)
+    new = replace(old, minute=datetime.now(UTC).replace(second=0, microsecond=0))
+    await under_test.database.count_requests({old: 3, new: 1})
+    assert await under_test.database.forget("api_usage_metrics", 1.0, 10) == 1
+
+    assert await stored(under_test) == {new: 1}
 
 
 async def test_what_a_tenant_does_with_keys_is_done_to_its_own_only(migrated, db):

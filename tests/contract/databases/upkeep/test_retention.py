@@ -29,8 +29,6 @@ FILL = {
     "SELECT 't', n::text, 1, 'persist', 'completed', 0, {at}",
     "adjudications": "(tenant_id, question, job_id, run, adjudicator, choice, at) "
     "SELECT 't', gen_random_uuid(), 'j', 1, 'g', 0, {at}",
-    "api_usage_metrics": "(tenant_id, key_id, route, status_class, minute, requests) "
-    "SELECT 't', gen_random_uuid(), 'tenants', 2, {at}, 1",
     "leases": "(key, holder, until) SELECT gen_random_uuid(), 'w', {at}",
 }
 
