@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from pydantic import Field
 
-from schemas.errors import Ambiguous, InvalidInput, NotFound, Transient, Unavailable
+from schemas.errors import Ambiguous, Conflict, InvalidInput, NotFound, Transient, Unavailable
 from schemas.events.base import Data
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         return problem(404, str(exc))
     except Ambiguous as exc:
         return problem(409, str(exc), tenants=exc.tenants)
+    except Conflict as exc:
+        return problem(409, str(exc))
     except InvalidRequest as exc:
         return problem(400, str(exc), errors=[field.model_dump(exclude_none=True) for field in exc.fields])
     except InvalidInput as exc:

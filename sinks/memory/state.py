@@ -23,6 +23,10 @@ from sinks.ports.clock import Clock
 JOB = TypeAdapter(Job)
 REQUEST = TypeAdapter(ProviderRequest)
 
+#: When a blob became an orphan that is one at once, and when one lapses that an event needs.
+ORPHANED = datetime.min.replace(tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
+
 #: A NUL in JSON, behind an even number of backslashes.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -65,6 +69,8 @@ class MemoryState(Clock):
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     #: By tenant and question: the answer, and when it was kept.
     _adjudications: dict[tuple[str, str], tuple[Adjudication, datetime]] = field(default_factory=dict)
+    #: By URI: when a blob that is held becomes an orphan.
+    _lapses: dict[str, datetime] = field(default_factory=dict)
 
     async def now(self) -> datetime:
         """The clock's time."""
