@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sinks.ports.api.idempotency import IdempotencyDatabase
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.auth.api_keys import ApiKeys
@@ -41,6 +42,7 @@ def make_app(
     feeds: StatusFeeds | None = None,
     resources: Iterable[Resource] = (),
     bounds: Bounds | None = None,
+    idempotency: IdempotencyDatabase | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
@@ -49,7 +51,8 @@ def make_app(
     served besides the standard ones. `bounds` are those of the connections over which the service is called.
 
     Raises:
-        ValueError: two routes have the same method and path, or the same operation id.
+        ValueError: two routes have the same method and path, or the same operation id; or a route takes an
+            `Idempotency-Key`, and `idempotency` is None.
     """
     bounds, feeds = bounds or Bounds(), feeds or StatusFeeds(is_published=False)
     statuses = Statuses(live, reader)
@@ -65,7 +68,7 @@ def make_app(
         HealthProbes(health),
         Metrics(metrics),
     ]
-    app = build_application([*standard, *resources], keys)
+    app = build_application([*standard, *resources], keys, idempotency)
     app.on_shutdown.append(_close(feeds))
     return app
 

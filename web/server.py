@@ -17,21 +17,25 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler, Middleware
 
+    from sinks.ports.api.idempotency import IdempotencyDatabase
     from web.auth.api_keys import ApiKeys
     from web.route import AnyRoute, Resource
 
 
-def build_application(resources: Iterable[Resource], keys: ApiKeys) -> web.Application:
+def build_application(
+    resources: Iterable[Resource], keys: ApiKeys, idempotency: IdempotencyDatabase | None = None
+) -> web.Application:
     """The application, to be run by an aiohttp runner.
 
     Raises:
-        ValueError: two routes have the same method and path, or the same operation id.
+        ValueError: two routes have the same method and path, or the same operation id; or a route takes an
+            `Idempotency-Key`, and there is no database of these.
     """
     declared = [route for resource in resources for route in resource.routes()]
     routes = [*declared, *Documentation(declared).routes()]
     app = web.Application(middlewares=[problem_middleware, _limit_bodies(routes)], client_max_size=MAX_BODY)
     for route in routes:
-        _add(app.router, route, endpoint(route, keys))
+        _add(app.router, route, endpoint(route, keys, idempotency))
     add_console(app.router)
     app.on_response_prepare.append(_add_security_headers)
     return app

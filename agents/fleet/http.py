@@ -13,6 +13,7 @@ from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
+from agents.fleet.uploads import upload_resources
 from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
 from web.app import make_app
@@ -60,8 +61,9 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
         feeds=fleet.feeds,
-        resources=_resources(fleet),
+        resources=_resources(fleet, bounds, stack),
         bounds=bounds,
+        idempotency=fleet.database,
     )
     # A handler is cancelled when its client disconnects, which ends its queries and downloads.
     runner = web.AppRunner(service, handler_cancellation=True, shutdown_timeout=2)
@@ -71,9 +73,9 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
     log.info("HTTP on %s", fleet.url)
 
 
-def _resources(fleet: Fleet) -> list[Resource]:
+def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack) -> list[Resource]:
     """What a worker serves besides the standard resources."""
-    resources: list[Resource] = [*webhook_resources(fleet)]
+    resources: list[Resource] = [*upload_resources(fleet, bounds, stack), *webhook_resources(fleet)]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from sinks.memory.api.direct_uploads import MemoryDirectUploads
+from sinks.memory.api.idempotency import MemoryIdempotency
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
 from sinks.memory.outbox import MemoryOutbox
@@ -39,6 +41,8 @@ class MemoryDatabase(
     MemoryLimits,
     MemoryUsage,
     MemoryAdjudications,
+    MemoryIdempotency,
+    MemoryDirectUploads,
 ):
     """The ports that stages need, in this process; see `MemoryState` for its fields."""
 

@@ -8,6 +8,8 @@ from functools import partial
 import asyncpg
 import orjson
 
+from sinks.postgres.api.direct_uploads import PostgresDirectUploads
+from sinks.postgres.api.idempotency import PostgresIdempotency
 from sinks.postgres.connection.connect import acts_as, connecting, worker_session
 from sinks.postgres.connection.errors import AWAY
 from sinks.postgres.jobs import PostgresJobs
@@ -50,6 +52,8 @@ class Postgres(
     PostgresAdjudications,
     PostgresWebhookEndpoints,
     PostgresWebhookQueue,
+    PostgresIdempotency,
+    PostgresDirectUploads,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
+from uuid import uuid4
 
 from agents.media.decoding.formats import TYPES
 from agents.media.probe_pool import FairSlots
@@ -18,7 +19,7 @@ from agents.stages.uploads import jobs
 from agents.stages.uploads.runs import Runs
 from agents.upkeep.cancelling import cancelled
 from agents.upkeep.stuck_jobs import fetching
-from schemas import ids, topics
+from schemas import topics
 from schemas.errors import Conflict, Contended, InvalidInput, Unavailable
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.job import JobReprocess
@@ -89,6 +90,16 @@ class ReceivedUploads:
             Conflict: Another recording is being uploaded for the same job.
             Unavailable: The database, the store or our own disk does not accept it now. Nothing is created.
         """
+        try:
+            return await self._create(upload, recording, author)
+        except Contended:
+            # The note of its blob is another's: of an upload that has become the job, or of one that is swept.
+            job = await self.known(upload)
+            if job is None:
+                raise
+            return job, False
+
+    async def _create(self, upload: AudioUploaded, recording: Path, author: str) -> tuple[Job, bool]:
         key = (upload.tenant_id, _id_of(upload))
         fetch = AudioFetch(
             tenant_id=key[0],
@@ -131,8 +142,8 @@ class ReceivedUploads:
         if not job.ended:
             raise Conflict(f"the job is {job.status}: wait for the end of its run, or cancel it")
         outcome = self.runs.next(job, wanted, await jobs.earlier_requests(database, job))
-        cause = ids.ingress_id(job.tenant_id, REPROCESS, f"{job.job_id}/{wanted.run}")
-        [written] = await database.commit([Step(REPROCESS, cause, replace(outcome, author=author))])
+        outcome = replace(outcome, remembered=False, author=author)
+        [written] = await database.commit([Step(REPROCESS, uuid4(), outcome)])
         passing("reprocess.committed")
         if written is None or not written.applied:
             raise Conflict("another run of this job has begun at the same moment")
@@ -161,15 +172,9 @@ class ReceivedUploads:
 
     async def _commit(self, upload: AudioUploaded, outcome: Outcome, uri: str, author: str) -> tuple[Job, bool]:
         """Create the job, and announce its upload to whoever listens."""
-        outcome = replace(outcome, later=(Later(topics.UPLOADED.name, upload), *outcome.later), author=author)
-        cause = ids.ingress_id(upload.tenant_id, UPLOAD, f"{outcome.job_id}")
-        try:
-            [written] = await self._of(upload).commit([Step(UPLOAD, cause, outcome)], held=uri)
-        except Contended:
-            job = await self.known(upload)
-            if job is None:
-                raise
-            return job, False
+        announcement = Later(topics.UPLOADED.name, upload)
+        outcome = replace(outcome, later=(announcement, *outcome.later), remembered=False, author=author)
+        [written] = await self._of(upload).commit([Step(UPLOAD, uuid4(), outcome)], held=uri)
         passing("upload.committed")
         if written is not None and written.applied:
             return await self._existing(upload.tenant_id, _id_of(upload)), True

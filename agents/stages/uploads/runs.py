@@ -104,9 +104,13 @@ class Runs:
             heard = tuple(name for name, request in earlier.items() if jobs.is_heard(request))
             if not heard:
                 raise Conflict("no recognizer has heard this recording yet; reprocess it from `missing`")
-            return tuple(jobs.reused_request(new, earlier[new.provider]) for new in jobs.provider_requests(begun, heard))
+            return tuple(
+                jobs.reused_request(new, earlier[new.provider]) for new in jobs.provider_requests(begun, heard)
+            )
         if unknown := [name for name in wanted.recognizers or () if name not in self.recognizers]:
-            raise InvalidInput(f"recognizers: {', '.join(unknown)} is not here; there are {', '.join(self.recognizers)}")
+            raise InvalidInput(
+                f"recognizers: {', '.join(unknown)} is not here; there are {', '.join(self.recognizers)}"
+            )
         again = wanted.recognizers or (self.recognizers if wanted.source == "transcribe" else ())
         known = {name: request for name, request in earlier.items() if name not in again or not jobs.is_heard(request)}
         new = jobs.provider_requests(begun, self.recognizers)

@@ -23,7 +23,8 @@ class BlobIntents(Protocol):
 
     async def orphan_blobs(self, settled_s: float, age_s: float, limit: int) -> list[str]:
         """URIs of blobs that were intended and that no file of their job refers to: at once where a step with them was
-        refused or that is held no more, after `settled_s` where the job has another original or has ended, after `age_s` in any case.
+        refused or they are held no more, after `settled_s` where the job has another original or has ended, after
+        `age_s` in any case, except for those that are held for a job.
         """
 
     async def forget_blobs(self, uris: Sequence[str]) -> None:

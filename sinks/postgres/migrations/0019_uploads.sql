@@ -9,7 +9,7 @@ ALTER TABLE blob_intents ADD COLUMN lapses_at timestamptz;
 CREATE INDEX blob_intents_lapsing ON blob_intents (lapses_at) WHERE lapses_at < 'infinity';
 
 -- Recordings that are uploaded straight into the store, and completed by a request of their own. `upload` is what the request said.
-CREATE TABLE uploads (
+CREATE TABLE direct_uploads (
     tenant_id   text NOT NULL,
     upload_id   uuid NOT NULL,
     job_id      text NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE uploads (
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (upload_id)
 );
-CREATE INDEX uploads_by_age ON uploads (created_at);
+CREATE INDEX direct_uploads_by_age ON direct_uploads (created_at);
 
 -- The tenant, or * for operators. A key is claimed while its request is executed, by a process that renews the claim.
 CREATE TABLE idempotency_keys (
@@ -43,7 +43,7 @@ DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['uploads', 'idempotency_keys'] LOOP
+    FOREACH name IN ARRAY ARRAY['direct_uploads', 'idempotency_keys'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO concord_worker, concord_writer', name);
         EXECUTE format('CREATE POLICY worker ON %I TO concord_worker USING (true) WITH CHECK (true)', name);

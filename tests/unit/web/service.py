@@ -41,7 +41,7 @@ class Worker:
         self.live = MemoryJobs()
         self.feeds = feeds
         self.health = Health(alive=True, ready=True, details={"kafka": "ok"})
-        ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check} | more
+        ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check, "idempotency": self.database} | more
         self.app = make_app(
             live=self.live, reader=self.reader, store=self.store, keys=ApiKeys.parse(keys), feeds=feeds, **ports
         )

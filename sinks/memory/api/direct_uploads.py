@@ -1,0 +1,24 @@
+"""The double of direct uploads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sinks.memory.state import MemoryState
+from sinks.ports.api.direct_uploads import DirectUpload, DirectUploads
+
+
+@dataclass
+class MemoryDirectUploads(MemoryState, DirectUploads):
+    """`DirectUploads` in this process."""
+
+    _direct: dict[UUID, DirectUpload] = field(default_factory=dict)
+
+    async def begin_upload(self, upload: DirectUpload) -> None:
+        """Note an upload."""
+        self._direct.setdefault(upload.upload_id, upload)
+
+    async def direct_upload(self, upload_id: UUID) -> DirectUpload | None:
+        """The upload with this id."""
+        return self._direct.get(upload_id)
