@@ -15,6 +15,7 @@ from agents.stages.uploads.runs import Runs
 from web.connections.bounds import Bounds
 from web.connections.caller_limit import CallerLimit
 from web.resources.jobs.details import JobControl
+from web.resources.uploads.direct import DirectAudio
 from web.resources.uploads.process import ProcessAudio
 from web.resources.uploads.storage_info import StorageInfo, StorageInformation
 from web.route import Resource
@@ -33,6 +34,7 @@ def upload_resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitSt
     at_once = CallerLimit("uploads", bounds.uploads)
     return [
         ProcessAudio(received, fleet.store, limit, at_once, passing),
+        DirectAudio(fleet.database, received, fleet.store, at_once, settings.max_audio_mb << 20),
         StorageInformation(_storage_info(settings, received), limit),
         JobControl(fleet.reader, fleet.database, received),
     ]

@@ -208,6 +208,7 @@ class Sweeper:
 
     async def sweep_blobs(self) -> int:
         """Delete orphan blobs: written for a step that was never committed; how many. Raises Unavailable."""
+        await self.store.tidy()
         orphans = await self.upkeep.orphan_blobs(self.settled_s, OLD_S, MANY)
         for uri in orphans:
             try:

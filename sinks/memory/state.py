@@ -54,6 +54,8 @@ class MemoryState(Clock):
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
     #: By number: job, stage, what it did, error, and when.
     audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)
+    #: Job, stage, author of the entries that have one.
+    authors: list[tuple[str, str, str]] = field(default_factory=list)
     _jobs: dict[Key, bytes] = field(default_factory=dict)
     _metadata: dict[Key, bytes] = field(default_factory=dict)
     #: By (tenant, reference).

@@ -96,6 +96,8 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, Steps):
             what = step.outcome.audit if written.applied else "repeated"
             number = max(self.audit, default=0) + 1
             self.audit[number] = (job.job_id, step.stage, what, step.outcome.error, self.clock())
+            if step.outcome.author is not None:
+                self.authors.append((job.job_id, step.stage, step.outcome.author))
 
     def _settle_blobs(self, step: Step, written: Written) -> None:
         """The files of a step that was applied are referred to; those of a refused one are orphans at once."""

@@ -104,7 +104,7 @@ async def test_a_recording_may_be_the_whole_body(service):
         ({"language": "german", "metadata": "{"}, ["#/metadata"]),
         ({"colour": "red"}, ["#/colour"]),
         ({"options": {"louder": True}}, ["#/options/louder"]),
-        ({"file": None}, ["#/file"]),
+        ({"file": None, "reference": "x"}, ["#/file"]),
         ({"reference": "x" * 256}, ["#/reference"]),
         ({"metadata": "x" * 900_001}, ["#/metadata"]),
     ],

@@ -20,10 +20,11 @@ from tests.fleet.conftest import recording
 from tests.unit.web.service import ACME, Worker
 from web.connections.caller_limit import CallerLimit
 from web.resources.jobs.details import JobControl
+from web.resources.uploads.direct import DirectAudio
 from web.resources.uploads.process import ProcessAudio
 
-#: Bytes that an upload may have here.
-LIMIT = 1 << 20
+#: Bytes that an upload may have here, in a request and straight into the store.
+LIMIT, DIRECT_LIMIT = 1 << 20, 1 << 21
 
 WAV = recording()
 
@@ -31,16 +32,12 @@ WAV = recording()
 def form(file=WAV, name="call.wav", kind=None, *, last=False, **fields):
     """A form with a recording and these fields; the recording is the `last` part, or the first."""
     data = aiohttp.FormData(default_to_multipart=True)
-    texts = {n: orjson.dumps(v).decode() if isinstance(v, dict) else str(v) for n, v in fields.items()}
-    parts = (
-        [lambda: data.add_field("file", io.BytesIO(file), filename=name, content_type=kind)] if file is not None else []
-    )
-    parts = [*(lambda n=n, v=v: data.add_field(n, v) for n, v in texts.items()), *parts] if last else parts
-    for add in parts:
-        add()
-    if not last:
-        for n, v in texts.items():
-            data.add_field(n, v)
+    parts = [(n, orjson.dumps(v).decode() if isinstance(v, dict) else str(v), {}) for n, v in fields.items()]
+    if file is not None:
+        recording = ("file", io.BytesIO(file), {"filename": name, "content_type": kind})
+        parts.insert(len(parts) if last else 0, recording)
+    for name_of_part, value, more in parts:
+        data.add_field(name_of_part, value, **more)
     return data
 
 
@@ -58,6 +55,7 @@ class Uploading(Worker):
         self.at_once = CallerLimit("uploads", at_once)
         resources = [
             ProcessAudio(self.received, store, limit, self.at_once),
+            DirectAudio(database, self.received, store, self.at_once, DIRECT_LIMIT),
             JobControl(reader, database, self.received),
         ]
         super().__init__(database, store=store, reader=reader, resources=resources, **more)

@@ -80,7 +80,7 @@ async def receive(request: web.Request, path: Path, limit: int, threads: Threads
         with path.open("xb") as opened:
             file = _File(opened, limit, threads)
             if not is_form:
-                async for piece in _pieces(request, limit):
+                async for piece in pieces(request, limit):
                     await file.write(piece)
                 return Received(content_type=kind, size=file.size, sha256=await file.finish())
             return await _form(request, options.get("boundary", ""), file, limit)
@@ -92,7 +92,7 @@ async def _form(request: web.Request, boundary: str, file: _File, limit: int) ->
     received, values = Received(), _Fields()
     try:
         parser = PushMultipartParser(boundary, max_segment_count=FIELDS, strict=True)
-        async for piece in _pieces(request, limit, FORM_BYTES):
+        async for piece in pieces(request, limit, FORM_BYTES):
             for event in parser.parse(piece):
                 if isinstance(event, MultipartSegment):
                     _begin(event, received, values)
@@ -152,7 +152,7 @@ def _wrong(name: str, detail: str) -> InvalidRequest:
     return InvalidRequest([FieldProblem(pointer=f"#/{name[:100]}" if name else "#", detail=detail)])
 
 
-async def _pieces(request: web.Request, limit: int, more: int = 0) -> AsyncIterator[bytes]:
+async def pieces(request: web.Request, limit: int, more: int = 0) -> AsyncIterator[bytes]:
     """The body as it arrives, at most `limit` bytes and `more` for the form. Raises HTTPRequestTimeout, and TooLong."""
     began, received = time.monotonic(), 0
     while True:
