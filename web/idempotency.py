@@ -34,7 +34,7 @@ REPLAYED: Final = "Idempotent-Replayed"
 MAX_KEY: Final = 255
 
 #: Seconds for which a claim holds, and between two renewals while the request is executed.
-CLAIM_S, RENEW_S = 30.0, 10.0
+CLAIM_S, RENEW_S = 15.0, 5.0
 
 #: Headers of an answer that are kept.
 _KEPT: Final = ("Content-Type", "Location", "ETag")
@@ -52,6 +52,7 @@ class Once:
     about: str
     _claim: UUID = field(default_factory=uuid4)
     _known: KnownKey | None = None
+    _ids: int = 0
 
     def new_id(self) -> UUID:
         """An id for what the request creates: the same whenever a request with this key is executed, so that one which
@@ -59,7 +60,9 @@ class Once:
         """
         if self._known is None:
             return uuid4()
-        return uuid5(NAMESPACE, "\x1f".join((HEADER, self.tenant, self.key or "", self._known.created_at.isoformat())))
+        self._ids += 1
+        parts = (HEADER, self.tenant, self.key or "", self._known.created_at.isoformat(), str(self._ids))
+        return uuid5(NAMESPACE, "\x1f".join(parts))
 
     async def run(self, content: bytes, work: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
         """The answer of `work`, or the one that an earlier request with this key and the same content got.

@@ -113,7 +113,7 @@ class AnyRoute:
     #: Set instead of `body` if the handler reads the body itself.
     streamed_body: StreamedBody | None = None
     access: Access = READ
-    #: Whether the request may have an `Idempotency-Key`. Not for a route whose answer holds a secret: it is kept.
+    #: Whether the request may have an `Idempotency-Key`. Its answer is then kept for a day, as it is: a secret in it, too.
     accepts_idempotency_key: bool = False
     #: Whether the response takes as long as its client reads: it has no time limit, and a caller may have only so many.
     is_streamed: bool = False

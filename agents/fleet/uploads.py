@@ -34,7 +34,7 @@ def upload_resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitSt
     at_once = CallerLimit("uploads", bounds.uploads)
     return [
         ProcessAudio(received, fleet.store, limit, at_once, passing),
-        DirectAudio(fleet.database, received, fleet.store, at_once, settings.max_audio_mb << 20),
+        DirectAudio(fleet.database, received, fleet.store, at_once, settings.max_audio_mb << 20, settings.public_url),
         StorageInformation(_storage_info(settings, received), limit),
         JobControl(fleet.reader, fleet.database, received),
     ]

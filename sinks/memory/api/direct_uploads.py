@@ -17,7 +17,7 @@ class MemoryDirectUploads(MemoryState, DirectUploads):
 
     async def begin_upload(self, upload: DirectUpload) -> None:
         """Note an upload."""
-        self._direct.setdefault(upload.upload_id, upload)
+        self._direct[upload.upload_id] = upload
 
     async def direct_upload(self, upload_id: UUID) -> DirectUpload | None:
         """The upload with this id."""

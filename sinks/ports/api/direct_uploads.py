@@ -30,7 +30,7 @@ class DirectUploads(Protocol):
     """Rows of uploads that have begun, for two days."""
 
     async def begin_upload(self, upload: DirectUpload) -> None:
-        """Note an upload; no effect if there is one with this id."""
+        """Note an upload. A request that is executed again replaces its own."""
 
     async def direct_upload(self, upload_id: UUID) -> DirectUpload | None:
         """The upload with this id; None for an unknown one, and for another tenant's if a tenant asks."""

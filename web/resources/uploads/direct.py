@@ -24,6 +24,7 @@ from schemas.events.audio import AudioUploaded, Options
 from schemas.events.base import Data, Metadata
 from sinks.ports.api.direct_uploads import DirectUpload
 from web.auth.access import PUBLIC, WRITE
+from web.parameters import Parameters
 from web.resources.uploads.receiving import TooLong, megabytes, pieces
 from web.resources.uploads.upload_view import EXAMPLE, TenantOfUpload, UploadView, upload_of, uploaded
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route, StreamedBody
@@ -118,9 +119,10 @@ class UploadSelector(TenantOfUpload):
     id: UUID
 
 
-class UploadToken(UploadSelector):
+class UploadToken(Parameters):
     """An upload, and what permits to send its recording."""
 
+    id: UUID
     token: str = Field(min_length=1, max_length=128)
 
 
@@ -134,6 +136,8 @@ class DirectAudio:
     at_once: CallerLimit
     #: Bytes that such a recording may have.
     limit: int
+    #: Under which URL clients reach this service; None for the one that they ask.
+    public_url: str | None = None
 
     def routes(self) -> Sequence[AnyRoute]:
         """Begin, send, complete."""
@@ -164,6 +168,7 @@ class DirectAudio:
                 streamed_body=StreamedBody({"*/*": {"type": "string", "format": "binary"}}, self.limit),
                 responses={
                     204: ResponseSpec("it is stored"),
+                    400: ResponseSpec("this cannot be the URL of an upload"),
                     404: ResponseSpec(NO_UPLOAD),
                     409: ResponseSpec("the upload is completed"),
                     413: ResponseSpec("the body is longer than was said"),
@@ -225,7 +230,8 @@ class DirectAudio:
         if signed is None:
             token = secrets.token_urlsafe(32)
             row = replace(row, token_hash=sha256(token.encode()).digest())
-            url = f"{request.http.url.origin()}/audio/uploads/{id}/content?token={token}"
+            base = (self.public_url or str(request.http.url.origin())).rstrip("/")
+            url = f"{base}/audio/uploads/{id}/content?token={token}"
         else:
             url, headers = signed
         query = f"?tenant={quote(upload.tenant_id)}" if request.caller.is_operator else ""
