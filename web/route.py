@@ -113,7 +113,7 @@ class AnyRoute:
     #: Set instead of `body` if the handler reads the body itself.
     streamed_body: StreamedBody | None = None
     access: Access = READ
-    #: Whether the request may have an `Idempotency-Key`. Its answer is then kept for a day, as it is: a secret in it, too.
+    #: Whether the request may have an `Idempotency-Key`. Its answer is then kept for a day, also a secret in it.
     accepts_idempotency_key: bool = False
     #: Whether the response takes as long as its client reads: it has no time limit, and a caller may have only so many.
     is_streamed: bool = False
