@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from schemas.errors import Misconfigured, NotFound, Unavailable
+from sinks.blobs.rules import check_expiry
 from sinks.ports.blobs import Blob, Store
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class FallbackStore(Store):
         return await self._main.presigned_url(uri, expires_s)
 
     async def presigned_put(self, uri: str, size: int, expires_s: int) -> tuple[str, dict[str, str]] | None:
+        check_expiry(expires_s)
         return None if self.away else await self._main.presigned_put(uri, size, expires_s)
 
     async def size(self, uri: str) -> int | None:
