@@ -298,7 +298,7 @@ async def test_an_orphan_of_a_store_that_is_not_configured_any_more_does_not_kee
     await bench.database.intend_blob(("t", "j"), "s3://another/t/j/original.wav")
     bench.now += timedelta(seconds=sweeper.OLD_S + 1)
     with caplog.at_level(logging.WARNING):
-        await bench.sweeper.look()
+        await bench.sweeper.sweep_blobs()
 
     assert [await bench.store.stat(uri) for uri in uris] == [None, None]
     assert bench.database._intents == {}

@@ -7,6 +7,7 @@ import io
 import tempfile
 from pathlib import Path
 
+import jsonschema
 import orjson
 import pytest
 import pytest_asyncio
@@ -201,3 +202,25 @@ async def test_the_last_of_more_uploads_than_a_caller_may_send_is_told_to_wait()
         assert "1 uploads" in (await problem(refused, 429))["detail"]
         assert refused.headers["Retry-After"]
         assert (other.status, (await first).status) == (202, 202)
+
+
+async def test_the_document_describes_the_routes_with_valid_examples(service):
+    document = await service.json("/openapi.json")
+    process = document["paths"]["/audio/process"]["post"]
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    bodies = [operation["requestBody"] for operation in operations if "requestBody" in operation]
+    responses = [response for operation in operations for response in operation["responses"].values()]
+    contents = [content for part in bodies + responses for content in part.get("content", {}).values()]
+
+    assert set(process["requestBody"]["content"]) == {
+        "multipart/form-data",
+        "audio/*",
+        "video/*",
+        "application/octet-stream",
+    }
+    assert {"200", "202", "400", "401", "403", "408", "409", "413", "415", "422", "429"} <= set(process["responses"])
+    assert "Idempotency-Key" in [parameter["name"] for parameter in process["parameters"]]
+    for content in contents:
+        if "example" in content:
+            whole = content["schema"] | {"components": document["components"]}
+            jsonschema.Draft202012Validator(whole).validate(content["example"])
