@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 #: Stage names of these steps, in the inbox and the audit log.
 UPLOAD, REPROCESS = "upload", "reprocess"
 
-#: Seconds for which a recording is held that is being stored, and between two renewals. What a killed worker leaves behind is
-#: swept after that.
+#: Seconds for which a recording is held that is being stored, and between two renewals. What a killed worker leaves
+#: behind is swept after that.
 HOLD_S, RENEW_S = 20.0, 5.0
 
 #: Recordings that are probed and stored at the same time. The prober takes three; each of the others is in memory with

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from schemas.jobs.rows import Job
     from sinks.ports.blobs import Store
     from web.connections.caller_limit import CallerLimit
-    from web.resources.uploads.upload_view import TakesUploads
+    from web.ports import TakesUploads
 
 #: Seconds for which a URL is valid, and for which a recording waits to be completed.
 VALID_S: Final = 6 * 3600

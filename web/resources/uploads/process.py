@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from schemas.events.audio import AudioUploaded
     from sinks.ports.blobs import Store
     from web.connections.caller_limit import CallerLimit
-    from web.resources.uploads.upload_view import TakesUploads
+    from web.ports import TakesUploads
 
 #: More than any limit of an upload: the limit is the tenant's, and is checked when the tenant is known.
 MOST: Final = 1 << 40

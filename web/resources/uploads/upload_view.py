@@ -21,28 +21,9 @@ from web.problems import NO_TENANT, FieldProblem, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
-    from typing import Protocol
 
     from schemas.jobs.rows import Job
     from web.auth.caller import Caller
-
-    class TakesUploads(Protocol):
-        """What makes jobs of recordings; see `agents.stages.uploads.received.ReceivedUploads`."""
-
-        @property
-        def formats(self) -> tuple[str, ...]:
-            """Formats that can be uploaded, for error texts."""
-
-        async def known(self, upload: AudioUploaded) -> Job | None:
-            """The job that exists already for an upload with this id or reference."""
-
-        async def create(self, upload: AudioUploaded, recording: Path, author: str) -> tuple[Job, bool]:
-            """Probe and store a recording, and create its job; and whether the job is new."""
-
-        async def create_from_store(self, upload: AudioUploaded, author: str) -> tuple[Job, bool]:
-            """Create the job of a recording that lies in the store; and whether the job is new."""
-
 
 #: Fields of a form and of a JSON body that describe the recording.
 TEXTS: Final = ("filename", "content_type", "reference", "job_id", "language", "priority")
