@@ -105,6 +105,7 @@ async def test_an_upload_whose_worker_is_killed_anywhere_is_one_job_when_it_is_s
     table(f"uploads: killed at {', '.join(jobs)}; each one job")
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 async def test_runs_that_are_cancelled_and_begun_by_a_worker_that_dies_then_are(table):
     async with site() as here:

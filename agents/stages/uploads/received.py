@@ -19,7 +19,7 @@ from agents.stages.uploads import jobs
 from agents.stages.uploads.runs import Runs
 from agents.upkeep.cancelling import cancelled
 from agents.upkeep.stuck_jobs import fetching
-from schemas import topics
+from schemas import ids, topics
 from schemas.errors import Conflict, Contended, InvalidInput, Unavailable
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.job import JobReprocess
@@ -77,6 +77,8 @@ class ReceivedUploads:
         self.runs.check_options(upload.options)
         job_id = _id_of(upload)
         candidates = await self._of(upload).named(upload.tenant_id, job_id, upload.reference)
+        if upload.reference is not None and job_id == ids.job_of_reference(upload.tenant_id, upload.reference):
+            upload = upload.model_copy(update={"job_id": None})  # derived: the job may have been given another
         try:
             return jobs.repeated_job(upload, job_id, candidates)
         except InvalidInput as exc:

@@ -81,6 +81,16 @@ async def test_a_repeat_with_a_known_name_is_answered_with_its_job(service):
     assert (service.published() - before)["audio.uploaded"] == 1
 
 
+async def test_a_job_that_was_given_its_id_is_found_by_its_reference(service):
+    given, other = "4711ca11-0000-4000-8000-00000000000b", "4711ca11-0000-4000-8000-00000000000c"
+    await taken(await service.upload(job_id=given, reference="call 4"))
+
+    assert (await taken(await service.upload(reference="call 4"), 200))["job_id"] == given
+    assert (await taken(await service.upload(job_id=given), 200))["reference"] == "call 4"
+    await problem(await service.upload(job_id=other, reference="call 4"), 409)
+    await problem(await service.upload(job_id=given, reference="call 5"), 409)
+
+
 async def test_uploads_of_one_name_at_the_same_moment_are_one_job(service):
     answers = await asyncio.gather(*(service.upload(reference="call 3") for _ in range(4)))
     views = [await answer.json() for answer in answers]
