@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from tests.unit.web.service import ACME, BOLT, ROOT, UUID, problem
 from tests.unit.web.uploading import LIMIT, WAV, uploading
+from web.resources.uploads import receiving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -118,6 +119,7 @@ async def test_a_recording_may_be_the_whole_body(service):
         ({"file": None, "reference": "x"}, ["#/file"]),
         ({"reference": "x" * 256}, ["#/reference"]),
         ({"metadata": "x" * 900_001}, ["#/metadata"]),
+        ({"metadata": {"x": "y" * 800_000}}, ["#/metadata"]),
     ],
 )
 async def test_every_wrong_field_is_named(service, fields, pointers):
@@ -234,3 +236,23 @@ async def test_the_document_describes_the_routes_with_valid_examples(service):
         if "example" in content:
             whole = content["schema"] | {"components": document["components"]}
             jsonschema.Draft202012Validator(whole).validate(content["example"])
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"STALL_S": 0.1}, "nothing has arrived"), ({"GRACE_S": 0.1, "LEAST_RATE": 1 << 20}, "bytes a second")],
+    ids=["stalled", "slow"],
+)
+async def test_a_recording_that_does_not_arrive_in_time_is_given_up(service, monkeypatch, limits, reason):
+    for name, value in limits.items():
+        monkeypatch.setattr(receiving, name, value)
+
+    async def drip():
+        while service.busy() or not dripped:
+            dripped.append(1)
+            yield WAV[:100]
+            await asyncio.sleep(0.05 if "GRACE_S" in limits else 0.3)
+
+    dripped = []
+    response = await service.client.post("/audio/process", data=drip(), headers=ACME | {"Content-Type": "audio/wav"})
+    assert reason in (await problem(response, 408))["detail"]

@@ -16,6 +16,7 @@ from schemas.events.audio import AudioUploaded
 from schemas.events.base import Data
 from schemas.ids import EVERY_TENANT
 from schemas.jobs.rows import Status
+from schemas.texts import written_bytes
 from web.parameters import Parameters, TenantName
 from web.problems import NO_TENANT, FieldProblem, InvalidRequest
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 #: Fields of a form and of a JSON body that describe the recording.
 TEXTS: Final = ("filename", "content_type", "reference", "job_id", "language", "priority")
 JSONS: Final = ("options", "metadata")
+
+#: Bytes of metadata at most: less than in an event of a producer, because ours has more beside them.
+METADATA_BYTES: Final = 800_000
 
 #: In place of the URI of a recording that is not stored yet.
 NOT_STORED: Final = "upload://body"
@@ -124,6 +128,9 @@ def upload_of(tenant: str, fields: Mapping[str, Any], new_id: Callable[[], UUID]
         upload = AudioUploaded.model_validate(values | {"tenant_id": tenant, "audio_uri": NOT_STORED})
     except ValidationError as exc:
         raise InvalidRequest.of_body(exc) from None
+    if (length := written_bytes(upload.metadata)) > METADATA_BYTES:
+        detail = f"has {length} bytes as JSON with numbers written out; at most {METADATA_BYTES} are taken"
+        raise InvalidRequest([FieldProblem(pointer="#/metadata", detail=detail)])
     if upload.job_id is not None:
         return upload
     named = ids.job_of_reference(tenant, upload.reference) if upload.reference is not None else str(new_id())
