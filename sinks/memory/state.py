@@ -18,6 +18,8 @@ from schemas.errors import StorageRefused
 from schemas.ids import Key
 from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
+from sinks.ports.api.direct_uploads import DirectUpload
+from sinks.ports.api.idempotency import KnownKey
 from sinks.ports.clock import Clock
 
 JOB = TypeAdapter(Job)
@@ -71,6 +73,10 @@ class MemoryState(Clock):
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     #: By tenant and question: the answer, and when it was kept.
     _adjudications: dict[tuple[str, str], tuple[Adjudication, datetime]] = field(default_factory=dict)
+    #: By tenant and idempotency key: what is known of it, and until when the claim holds.
+    _keys: dict[tuple[str, str], tuple[KnownKey, datetime]] = field(default_factory=dict)
+    #: By id: direct uploads, and when they were begun.
+    _direct: dict[UUID, tuple[DirectUpload, datetime]] = field(default_factory=dict)
     #: By URI: when a blob that is held becomes an orphan.
     _lapses: dict[str, datetime] = field(default_factory=dict)
 

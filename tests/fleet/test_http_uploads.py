@@ -44,7 +44,7 @@ async def test_a_recording_in_a_request_goes_its_way_once(scenario, received, tm
     assert (job.status, is_new) == ("transcribing", True)
     assert len(scenario.fleet.events("audio.uploaded")) == 1
     assert scenario.terminal() == [("persisted", JOB, 1)]
-    assert [entry[1:3] for entry in scenario.fleet.database.audit if entry[1] in ("upload", "intake")] == [
+    assert [entry[1:3] for entry in scenario.fleet.database.audit.values() if entry[1] in ("upload", "intake")] == [
         ("upload", "completed")
     ]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from uuid import UUID
 
 from sinks.memory.state import MemoryState
@@ -13,9 +13,6 @@ from sinks.ports.api.idempotency import KEPT_DAYS, Answer, IdempotencyKeys, Know
 @dataclass
 class MemoryIdempotency(MemoryState, IdempotencyKeys):
     """`IdempotencyKeys` in this process."""
-
-    #: With the time until which the claim holds.
-    _keys: dict[tuple[str, str], tuple[KnownKey, datetime]] = field(default_factory=dict)
 
     async def claim_key(self, tenant: str, key: str, fingerprint: str, claim: UUID, seconds: float) -> KnownKey:
         """Claim a key that is unused, or whose claim has lapsed with the same fingerprint."""

@@ -30,7 +30,10 @@ class MemoryRetention(MemoryState, ExpiresRows):
             "adjudications": self._adjudications,
             "audit_log": self.audit,
             "leases": self._leases,
+            "direct_uploads": self._direct,
         }
         if table == "inbox":
             return self._inbox, self._inbox
+        if table == "idempotency_keys":
+            return self._keys, {name: known.created_at for name, (known, _) in self._keys.items()}
         return tables[table], {key: row[-1] for key, row in tables[table].items()}
