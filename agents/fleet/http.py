@@ -9,11 +9,11 @@ import socket
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from agents.fleet.api.uploads import upload_resources
 from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
-from agents.fleet.uploads import upload_resources
 from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
 from web.app import make_app
