@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: The folder of a tenant's recordings that are not their jobs' originals yet.
+UPLOADS = "uploads"
+
 
 def folder(tenant_id: str, job_id: str, run: int) -> str:
     """The key prefix of a run's blobs; the first run uses the job's own prefix."""
@@ -11,6 +14,11 @@ def folder(tenant_id: str, job_id: str, run: int) -> str:
 def original(tenant_id: str, job_id: str, extension: str) -> str:
     """The recording as it was uploaded; shared by all runs."""
     return f"{tenant_id}/{job_id}/original.{extension}"
+
+
+def direct_upload(tenant_id: str, upload_id: str) -> str:
+    """A recording that its client sends into the store itself, until it is its job's original."""
+    return f"{tenant_id}/{UPLOADS}/{upload_id}"
 
 
 def hypothesis(tenant_id: str, job_id: str, run: int, provider: str) -> str:

@@ -12,6 +12,7 @@ ConcordError
 │   ├── RefusedLocation  a URI that this installation does not read
 │   ├── NotDelivered     a URI whose host did not deliver within the time for retries
 │   ├── UnsupportedOption  an option that no configured recognizer supports
+│   ├── Conflict         the state of the job, or another request, does not permit this now
 │   ├── StorageRefused   a value that PostgreSQL does not store
 │   └── Skipped          an operator skipped the record
 ├── ProviderError        a recognizer or model refused the request permanently
@@ -106,6 +107,12 @@ class UnsupportedOption(InvalidInput):
     """The upload requests an option that is not available; ignoring it silently would mislead the producer."""
 
     code = "unsupported_option"
+
+
+class Conflict(InvalidInput):
+    """The state of the job, or another request at the same moment, does not permit this now."""
+
+    code = "conflict"
 
 
 class TooLarge(MalformedEvent):

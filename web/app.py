@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from web.connections.bounds import Bounds
 from web.connections.caller_limit import CallerLimit
 from web.endpoint import Gate
+from web.limits.rate_limits import RateLimits
 from web.live.status_feed import StatusFeeds
 from web.live.statuses import Statuses
 from web.resources.health import HealthProbes
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sinks.ports.api.idempotency import IdempotencyDatabase
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.auth.api_keys import ApiKeys
-    from web.limits.rate_limits import RateLimits
     from web.limits.usage import UsageCounter
     from web.ports import Health, LiveJobs
     from web.route import Resource
@@ -48,6 +49,7 @@ def make_app(
     limits: RateLimits | None = None,
     usage: UsageCounter | None = None,
     options: ServerOptions | None = None,
+    idempotency: IdempotencyDatabase | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
@@ -57,7 +59,8 @@ def make_app(
     `usage` counts them; without them, neither is done.
 
     Raises:
-        ValueError: two routes have the same method and path, or the same operation id.
+        ValueError: two routes have the same method and path, or the same operation id; or a route takes an
+            `Idempotency-Key`, and `idempotency` is None.
     """
     bounds, feeds = bounds or Bounds(), feeds or StatusFeeds(is_published=False)
     statuses = Statuses(live, reader)
@@ -74,7 +77,7 @@ def make_app(
         Metrics(metrics),
         ProblemPages(),
     ]
-    gate = Gate(keys, limits) if limits else Gate(keys)
+    gate = Gate(keys, limits or RateLimits(None), idempotency)
     app = build_application([*standard, *resources], gate, options or ServerOptions(), usage)
     app.on_shutdown.append(_close(feeds))
     return app

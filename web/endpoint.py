@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from schemas.errors import NotFound, Unavailable
+from web.idempotency import once as execution
 from web.limits.rate_limits import RateLimits
 from web.middleware.request_state import CALLER, OPERATION
 from web.parameters import read_parameters, tenant_name
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
+    from sinks.ports.api.idempotency import IdempotencyDatabase
     from web.auth.api_keys import ApiKeys
     from web.auth.caller import Caller
+    from web.idempotency import Once
     from web.route import AnyRoute, RequestBody, Result
 
 #: Seconds that an answer may take that is not streamed.
@@ -35,10 +38,12 @@ B = TypeVar("B")
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What lets requests in: who sends them, and how many that may be."""
+    """What lets requests in: who sends them, how many that may be, and which of them have been answered already."""
 
     keys: ApiKeys
     limits: RateLimits = field(default_factory=lambda: RateLimits(None))
+    #: Where the answers to requests with an `Idempotency-Key` are kept.
+    idempotency: IdempotencyDatabase | None = None
 
     async def admit(self, route: AnyRoute, request: web.Request) -> Caller:
         """The caller of a request, who may call the route, and has not called too often."""
@@ -48,20 +53,31 @@ class Gate:
         await self.limits.admit(request, caller)
         return caller
 
+    def once(self, route: AnyRoute, request: web.Request, caller: Caller) -> Once:
+        """How a request is carried out: once for each `Idempotency-Key`, where the route takes one."""
+        return execution(self.idempotency if route.accepts_idempotency_key else None, request, caller)
+
 
 def endpoint(route: AnyRoute, gate: Gate) -> Handler:
-    """The aiohttp handler of a route."""
+    """The aiohttp handler of a route.
+
+    Raises:
+        ValueError: the route takes an `Idempotency-Key`, and there is no database of these.
+    """
+    if route.accepts_idempotency_key and gate.idempotency is None:
+        raise ValueError(f"{route.operation_id} takes an Idempotency-Key, and nothing here keeps them")
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if route.is_streamed:
-            return await _answer(route, request, await _in_time(gate.admit(route, request)))
+            caller = await _in_time(gate.admit(route, request))
+            return await _answer(route, request, caller, gate)
         return await _in_time(_admit_and_answer(route, request, gate))
 
     return handle
 
 
 async def _admit_and_answer(route: AnyRoute, request: web.Request, gate: Gate) -> web.StreamResponse:
-    return await _answer(route, request, await gate.admit(route, request))
+    return await _answer(route, request, await gate.admit(route, request), gate)
 
 
 async def _in_time(answer: Coroutine[Any, Any, A]) -> A:
@@ -72,11 +88,18 @@ async def _in_time(answer: Coroutine[Any, Any, A]) -> A:
         raise Unavailable(f"no answer within {REQUEST_S:.0f} s") from exc
 
 
-async def _answer(route: AnyRoute, request: web.Request, caller: Caller) -> web.StreamResponse:
+async def _answer(route: AnyRoute, request: web.Request, caller: Caller, gate: Gate) -> web.StreamResponse:
     _check_tenant(request, caller)
     parameters = read_parameters(route.parameters, request)
+    once = gate.once(route, request, caller)
     body = await read_body(request, route.body) if route.body else None
-    return _response(route, await route.handler(ApiRequest(request, caller, parameters, body)))
+
+    async def work() -> web.StreamResponse:
+        return _response(route, await route.handler(ApiRequest(request, caller, parameters, body, once)))
+
+    if route.streamed_body:
+        return await work()
+    return await once.run(route.body.adapter.dump_json(body) if route.body else b"", work)
 
 
 def _check_tenant(request: web.Request, caller: Caller) -> None:
@@ -105,6 +128,8 @@ async def read_body(request: web.Request, expected: RequestBody[B]) -> B:
         HTTPRequestTimeout: it does not arrive in time.
         InvalidRequest: it is no JSON, or some fields are wrong; it names each.
     """
+    if expected.empty is not None and not request.can_read_body:
+        return expected.empty
     if (request.content_length or 0) > expected.max_bytes:
         raise web.HTTPRequestEntityTooLarge(expected.max_bytes, request.content_length or 0)
     if not expected.any_media_type and request.content_type not in expected.media_types:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import TypeAdapter
 
 from web.auth.access import API_KEY_HEADER, BEARER
+from web.idempotency import HEADER, MAX_KEY
 from web.problems import ProblemView
 from web.route import ResponseSpec
 
@@ -25,6 +26,12 @@ Schemas = dict[tuple[type[Any], Mode], Any]
 _JSON: Final = "application/json"
 #: The paths that are about a worker itself.
 _SERVICE: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+_IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
+    "name": HEADER,
+    "in": "header",
+    "description": "A name for this request, such as a UUID: repeated within a day, it is answered as the first time",
+    "schema": {"type": "string", "maxLength": MAX_KEY},
+}
 _REFS: Final = "#/components/schemas/{model}"
 
 
@@ -95,6 +102,9 @@ def _operation(route: AnyRoute, schemas: Schemas) -> dict[str, Any]:
         "responses": {str(status): response for status, response in (errors | responses).items()},
         "security": list(route.access.security),
     }
+    if route.streamed_body:
+        content = {kind: {"schema": dict(schema)} for kind, schema in route.streamed_body.content.items()}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation | ({"requestBody": _request_body(route.body, schemas)} if route.body else {})
 
 
@@ -116,6 +126,11 @@ def _errors(route: AnyRoute) -> dict[int, str]:
         errors[400] = "a parameter or a field of the body is wrong; `detail` says which and how"
     if route.access.security and route.path_parameters:
         errors[404] = "no such thing, for this caller"
+    if route.accepts_idempotency_key:
+        errors[409] = "the first request with this `Idempotency-Key` is not answered yet"
+        errors[422] = "this `Idempotency-Key` was used for another request"
+    if route.streamed_body:
+        errors[408] = "the body does not arrive in time"
     if route.body:
         errors[413] = f"the body has more than {route.max_body} bytes"
         if not route.body.any_media_type:
@@ -141,7 +156,7 @@ def _response(status: int, spec: ResponseSpec, schemas: Schemas) -> dict[str, An
 
 def _request_body(body: RequestBody[Any], schemas: Schemas) -> dict[str, Any]:
     content = _with_example(schemas[body.model, "validation"], body.example)
-    return {"required": True, "content": dict.fromkeys(body.media_types, content)}
+    return {"required": body.empty is None, "content": dict.fromkeys(body.media_types, content)}
 
 
 def _with_example(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
@@ -151,7 +166,8 @@ def _with_example(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
 def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
     schema = _parameters_schema(route.parameters)
     required, in_path, headers = schema.get("required", ()), route.path_parameters, route.parameters.headers()
-    return [
+    idempotency = [_IDEMPOTENCY_KEY] if route.accepts_idempotency_key else []
+    return idempotency + [
         {
             "name": headers.get(name, name),
             "in": "path" if name in in_path else "header" if name in headers else "query",

@@ -9,7 +9,11 @@ from sinks.ports.jobs import Jobs
 from sinks.ports.steps import Steps
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from schemas.events.audio import AudioUploaded
     from schemas.events.job import JobStatus
+    from schemas.jobs.rows import Job
 
 
 class Commits(Steps, Jobs, Protocol):
@@ -21,6 +25,29 @@ class Writes(Protocol):
 
     def acting_as(self, tenant: str, /) -> Commits:
         """The same database for one tenant: row-level security lets it read and write that tenant's rows only."""
+
+
+class TakesUploads(Protocol):
+    """What makes jobs of recordings; see `agents.stages.uploads.received.ReceivedUploads`."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats that can be uploaded, for error texts."""
+
+    async def known(self, upload: AudioUploaded) -> Job | None:
+        """The job that exists already for an upload with this id or reference.
+
+        Raises Conflict if they are two jobs', and UnsupportedOption.
+        """
+
+    async def create(self, upload: AudioUploaded, recording: Path, author: str) -> tuple[Job, bool]:
+        """Probe and store a recording, and create its job; and whether the job is new. Raises RefusedMedia."""
+
+    async def create_from_store(self, upload: AudioUploaded, author: str) -> tuple[Job, bool]:
+        """Create the job of a recording that lies in the store; and whether the job is new.
+
+        Raises Contended if it is kept there no more.
+        """
 
 
 class LiveJobs(Protocol):

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from pydantic import Field
 
-from schemas.errors import Ambiguous, ConcordError, InvalidInput, NotFound, Transient, Unavailable
+from schemas.errors import Ambiguous, ConcordError, Conflict, InvalidInput, NotFound, Transient, Unavailable
 from schemas.events.base import Data
 from web.middleware.request_state import REQUEST_ID
 from web.resources.problems.codes import CODES, code_of
@@ -153,6 +153,8 @@ def _of_error(request: web.Request, exc: Exception) -> web.Response:
             return problem(404, str(exc), **named)
         case Ambiguous():
             return problem(409, str(exc), code="ambiguous", tenants=exc.tenants, **named)
+        case Conflict():
+            return problem(409, str(exc), **named)
         case InvalidRequest():
             fields = [field.model_dump(exclude_none=True) for field in exc.fields]
             return problem(400, str(exc), errors=fields, **named)

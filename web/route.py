@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from web.auth.access import READ, Access
 from web.auth.caller import Caller
+from web.idempotency import Once
 from web.parameters import Parameters
 
 #: Bytes of a request's body, unless its route says otherwise.
@@ -34,6 +35,9 @@ class ApiRequest(Generic[P, B]):
     parameters: P
     #: The body as its route's model; None for a route without one.
     body: B
+    #: Executes the request once, where the route takes an `Idempotency-Key`. A handler that reads its body itself calls
+    #: `once.run`; what any handler creates gets `once.new_id()`.
+    once: Once
 
 
 #: What a handler returns: a model is sent as JSON with the route's success status, None as that status without a body.
@@ -57,11 +61,23 @@ class RequestBody(Generic[B]):
     verify: Callable[[web.Request, bytes], None] | None = None
     #: Held while the body is read and parsed, for large ones of senders who are not known before.
     slots: asyncio.Semaphore | None = None
+    #: What a request without a body means; None if it must have one.
+    empty: B | None = None
 
     @cached_property
     def adapter(self) -> TypeAdapter[B]:
         """Validates bodies. Made once: pydantic compiles the model's schema for each adapter."""
         return TypeAdapter(self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedBody:
+    """A body that the handler reads itself, because it is too long for the memory."""
+
+    #: OpenAPI's schemas by media type.
+    content: Mapping[str, Mapping[str, Any]]
+    #: Bytes at most; the handler may have a lower limit.
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +110,11 @@ class AnyRoute:
     #: By status. The usual errors are added to the document by `web.openapi`.
     responses: Mapping[int, ResponseSpec]
     body: RequestBody[Any] | None = None
+    #: Set instead of `body` if the handler reads the body itself.
+    streamed_body: StreamedBody | None = None
     access: Access = READ
+    #: Whether the request may have an `Idempotency-Key`. Its answer is then kept for a day, also a secret in it.
+    accepts_idempotency_key: bool = False
     #: Whether the response takes as long as its client reads: it has no time limit, and a caller may have only so many.
     is_streamed: bool = False
     #: Whether a GET answers HEAD, too.
@@ -118,7 +138,8 @@ class AnyRoute:
     @property
     def max_body(self) -> int:
         """Bytes of a request's body."""
-        return self.body.max_bytes if self.body else MAX_BODY
+        body = self.body or self.streamed_body
+        return body.max_bytes if body else MAX_BODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

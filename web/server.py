@@ -48,7 +48,8 @@ def build_application(
     """The application, to be run by an aiohttp runner; with the console, or the resources alone.
 
     Raises:
-        ValueError: two routes have the same method and path, or the same operation id.
+        ValueError: two routes have the same method and path, or the same operation id; or a route takes an
+            `Idempotency-Key`, and there is no database of these.
     """
     declared = [route for resource in resources for route in resource.routes()]
     routes = [*declared, *Documentation(declared).routes()]

@@ -211,7 +211,7 @@ def _upkeep(fleet: Fleet, kafka: Kafka) -> _Background:
         fleet.settings.enrichments,
     )
     retention = Retention(fleet.database, {**DAYS, "audit_log": fleet.settings.audit_days})
-    return {"sweeping": sweeper.run, "forgetting old rows": retention.run}
+    return {"sweeping": sweeper.run, "sweeping blobs": sweeper.run_blobs, "forgetting old rows": retention.run}
 
 
 async def _relays(fleet: Fleet, kafka: Kafka, dsn: str, repair: TopicRepair) -> _Background:

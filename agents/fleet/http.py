@@ -10,6 +10,7 @@ from functools import partial
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from agents.fleet.api.uploads import upload_resources
 from agents.fleet.fleet import Fleet
 from agents.fleet.http_settings import address_of
 from agents.fleet.process.file_limit import raise_file_limit
@@ -99,11 +100,12 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None, accounts),
         feeds=fleet.feeds,
-        resources=_resources(fleet),
+        resources=_resources(fleet, bounds, stack),
         bounds=bounds,
         limits=RateLimits(accounts),
         usage=fleet.usage,
         options=_options(fleet.settings),
+        idempotency=fleet.database,
     )
     await _serve(service, listening, bounds, stack)
     log.info("HTTP on %s", fleet.url)
@@ -140,10 +142,11 @@ def _listen_for_metrics(address: str) -> socket.socket:
         raise SettingsError(f"CONCORD_METRICS: cannot listen on {address} ({exc.strerror}); {hint}") from exc
 
 
-def _resources(fleet: Fleet) -> list[Resource]:
+def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack) -> list[Resource]:
     """What a worker serves besides the standard resources."""
     changed = fleet.accounts.changed
     resources: list[Resource] = [
+        *upload_resources(fleet, bounds, stack),
         *webhook_resources(fleet),
         KeyManagement(fleet.database, changed),
         TenantSettings(fleet.database, fleet.accounts, changed),

@@ -16,7 +16,7 @@ from agents.media.subprocess_worker import Worker, WorkerDied, begin, serve
 from schemas.errors import RefusedMedia, Transient
 
 
-class _FairSlots:
+class FairSlots:
     """Concurrency slots that are shared fairly: the next slot goes to the tenant with the fewest, then to the oldest
     request. A tenant gets all slots but one at most.
     """
@@ -79,7 +79,7 @@ class ProbePool:
         self._stall_s = stall_s
         self._idle = [Worker("agents.media.probe_pool", start_s=start_s) for _ in range(processes)]
         self._workers = tuple(self._idle)
-        self._slots = _FairSlots(processes)
+        self._slots = FairSlots(processes)
 
     @property
     def pids(self) -> tuple[int, ...]:

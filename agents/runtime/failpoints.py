@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-#: Every failpoint, so that a test can iterate over all of them.
+#: Every failpoint of a recording's way, so that a test can iterate over all of them.
 POINTS = (
     "intake.stored",
     "intake.before-commit",
@@ -38,16 +38,26 @@ POINTS = (
     "webhooks.recorded",
 )
 
+#: Those that only requests over HTTP pass.
+REQUESTS = (
+    "upload.received",
+    "upload.held",
+    "upload.stored",
+    "upload.committed",
+    "reprocess.committed",
+    "cancel.committed",
+)
+
 _armed: dict[str, int] = {}
 
 
 def arm(text: str) -> None:
-    """Arm the failpoint `name[:n]`; an empty text arms none. Raises ValueError for a name that is not in `POINTS`."""
+    """Arm the failpoint `name[:n]`; an empty text arms none. Raises ValueError for a name that does not exist."""
     if not text:
         return
     name, _, times = text.partition(":")
-    if name not in POINTS:
-        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(POINTS)}")
+    if name not in POINTS + REQUESTS:
+        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(POINTS + REQUESTS)}")
     _armed[name] = int(times or 1)
 
 

@@ -17,16 +17,15 @@ from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads import failures, jobs
 from agents.stages.uploads.fetch_queue import FetchQueue, share_of
 from agents.stages.uploads.of_tenant import choices, with_defaults
-from agents.stages.uploads.options import Abilities, check_options
-from agents.upkeep.stuck_jobs import fetching, requested
+from agents.stages.uploads.options import Abilities
+from agents.stages.uploads.runs import Runs, begin_fetching
 from schemas import topics
-from schemas.envelope import UNREADABLE_URI, Envelope
+from schemas.envelope import SOURCE, Envelope
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
-from schemas.events.asr import AsrDeadline, AsrResult
-from schemas.events.audio import AudioFetch, AudioUploaded, Options
+from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, failed_upload, id_of_upload
-from schemas.jobs.rows import Job, ProviderRequest, run_fields
+from schemas.jobs.rows import Job
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
@@ -77,8 +76,11 @@ class Intake:
     #: Whether this process has more events waiting than it can start soon. New uploads then become rows and wait.
     is_behind: Callable[[], bool] = lambda: False
     queue: FetchQueue = field(init=False)
+    runs: Runs = field(init=False)
 
     def __post_init__(self) -> None:
+        runs = Runs(self.recognizers, self.deadline_s, self.abilities, self.enrichments)
+        object.__setattr__(self, "runs", runs)
         object.__setattr__(self, "queue", FetchQueue(self.database, self.tasks))
 
     async def handle(self, envelope: Envelope) -> Outcome:
@@ -121,7 +123,7 @@ class Intake:
         existing = jobs.repeated_job(upload, job_id, candidates)
         if existing is not None:
             return await self._repeat(envelope, upload, existing)
-        self._check_options(upload.options)
+        self.runs.check_options(upload.options)
         fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
         if not self._is_fetching(fetch) and (self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))):
@@ -136,15 +138,15 @@ class Intake:
         return self._create(envelope, upload, job_id, fetched)
 
     async def _repeat(self, envelope: Envelope, upload: AudioUploaded, job: Job) -> Outcome:
-        """The upload of an existing job: a repeat, unless the job has failed and the upload corrects or replays it."""
+        """The upload of an existing job: a repeat, unless the job has failed and the upload corrects or replays it.
+        That of a job which was created over HTTP is announced by an event of our own; nothing is left to do.
+        """
         if job.status == "failed" and job.code == MalformedEvent.code:
             return self._begin_corrected_run(envelope, upload, job)
         if job.status == "failed" and envelope.replay:
             return await self._reprocess(JobReprocess(tenant_id=job.tenant_id, job_id=job.job_id, run=job.run + 1))
-        return Outcome(tenant_id=job.tenant_id, job_id=job.job_id, audit="repeated")
-
-    def _check_options(self, options: Options) -> None:
-        check_options(options, self.recognizers, self.abilities, self.enrichments)
+        is_own = envelope.record.header("ce_source") == SOURCE and upload.audio_uri == job.audio_uri
+        return Outcome(tenant_id=job.tenant_id, job_id=job.job_id, audit="" if is_own else "repeated")
 
     def _is_fetching(self, data: AudioFetch) -> bool:
         return self.tasks.progress(_task_key(data)) is not None
@@ -210,7 +212,7 @@ class Intake:
             progress=Progress(run=job.run, status="transcribing", stage="intake", step=step, columns=columns),
             new_requests=requests,
             files=(jobs.original_file(job, fetched.blob),),
-            later=self._request_events(job, requests),
+            later=self.runs.request_events(job, requests),
         )
 
     async def _fetch_audio(self, data: AudioFetch, wait_s: float, *, eager: bool = False) -> Fetched | None:
@@ -224,17 +226,7 @@ class Intake:
 
     def _create(self, envelope: Envelope, upload: AudioUploaded, job_id: str, fetched: Fetched) -> Outcome:
         """Create the job of a recording that is stored."""
-        job = jobs.new_job(upload, job_id, fetched)
-        requests = jobs.provider_requests(job, self.recognizers)
-        return Outcome(
-            tenant_id=job.tenant_id,
-            job_id=job.job_id,
-            create=job,
-            new_requests=requests,
-            files=(jobs.original_file(job, fetched.blob),),
-            later=self._request_events(job, requests),
-            taken=failures.reference_in_use(envelope, upload),
-        )
+        return replace(self.runs.first(upload, job_id, fetched), taken=failures.reference_in_use(envelope, upload))
 
     @staticmethod
     def _create_fetching(
@@ -252,28 +244,16 @@ class Intake:
             error=job.steps["intake"].error,
         )
 
-    def _request_events(self, job: Job, requests: tuple[ProviderRequest, ...]) -> tuple[Later, ...]:
-        """The events that start the open requests and bound the time for them; without one, the run is reconciled."""
-        run = run_fields(job)
-        started = tuple(requested(job, request.provider) for request in requests if not request.ended)
-        if not started:
-            result = AsrResult(**run, provider=requests[0].provider, status="ok", remaining=0)
-            return (Later(topics.RESULTS.name, result),)
-        # Recognizers take longer for a long recording: half its length is added to the deadline.
-        wait_s = self.deadline_s + (job.duration_ms or 0) / 2000
-        deadline = AsrDeadline(**run, seconds=wait_s)
-        return (*started, Later(topics.RECONCILE_DUE.name, deadline, seconds=wait_s, kind="asr.deadline"))
-
     def _begin_corrected_run(self, envelope: Envelope, upload: AudioUploaded, failed: Job) -> Outcome:
         """A readable upload of a job whose only upload so far could not be read: the job's next run."""
         job = replace(jobs.new_job(upload, failed.job_id, None), reference=failed.reference, run=failed.run + 1)
         try:
-            self._check_options(upload.options)
+            self.runs.check_options(upload.options)
         except InvalidInput as exc:
             outcome = failed_upload(job, "intake", Failure(str(exc), exc.code))
             outcome = replace(outcome, create=None, begin=outcome.create)
             return failures.with_dead_letter(envelope, outcome, str(exc), "dlq")
-        return self._begin_fetching(job)
+        return begin_fetching(job)
 
     async def _reprocess(self, data: JobReprocess) -> Outcome:
         """Begin the next run of a job that has ended, with the recording and the answers that exist already."""
@@ -282,48 +262,7 @@ class Intake:
             return IGNORED
         if not job.ended or data.run <= job.run:
             return NOTHING
-        if job.audio_uri == UNREADABLE_URI:
-            raise InvalidInput("there is no recording to be run again: the upload could not be read; send it again")
-        # The configured recognizers may have changed. Earlier versions stored `enrich` although no upload had set it.
-        self._check_options(Options(**job.options | {"enrich": None}))
-        begun = replace(
-            job,
-            run=data.run,
-            steps={"intake": StepState(state="done", notes=job.audio_notes or None)},
-            reason=None,
-            code=None,
-            completed_at=None,
-            queued_at=None,
-            status="transcribing",
-        )
-        if job.original_uri is None:
-            return self._begin_fetching(begun)
-        return self._begin_requests(begun, await self._earlier_requests(job))
-
-    async def _earlier_requests(self, job: Job) -> dict[str, ProviderRequest]:
-        """By recognizer, the newest request of the job's runs."""
-        runs = [await self.database.requests(*job.key, run) for run in range(1, job.run + 1)]
-        return {request.provider: request for requests in runs for request in requests}
-
-    def _begin_requests(self, begun: Job, earlier: dict[str, ProviderRequest]) -> Outcome:
-        new = jobs.provider_requests(begun, self.recognizers)
-        requests = tuple(jobs.reused_request(request, earlier.get(request.provider)) for request in new)
-        if all(request.ended for request in requests):
-            begun = replace(begun, status="reconciling")
-        return Outcome(
-            tenant_id=begun.tenant_id,
-            job_id=begun.job_id,
-            begin=begun,
-            new_requests=requests,
-            later=self._request_events(begun, requests),
-            audit="started",
-        )
-
-    @staticmethod
-    def _begin_fetching(begun: Job) -> Outcome:
-        begun = replace(begun, status="uploaded", steps={"intake": StepState(state="running")})
-        later = (fetching(begun),)
-        return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")
+        return self.runs.next(job, data, await jobs.earlier_requests(self.database, job))
 
 
 def give_up(envelope: Envelope, failure: Failure) -> Outcome:

@@ -46,6 +46,11 @@ OLD_S: Final = 6 * 3600.0
 #: Seconds of the lease under which one process of the fleet sweeps.
 LEASE_S: Final = 3 * LOOK_S
 
+#: Seconds between two looks for orphan blobs, and of the lease under which one process deletes them. What a killed
+#: worker leaves behind is gone after a minute, also if that worker had the lease.
+BLOBS_S: Final = 10.0
+BLOB_LEASE_S: Final = 40.0
+
 
 class Database(Clock, Leases, Protocol):
     """What the sweeper asks of the database."""
@@ -124,7 +129,7 @@ class Sweeper:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Run one round: revive stuck jobs, and delete orphan blobs.
+        """Run one round: revive stuck jobs.
 
         Jobs of a status are revived in the first round in which their groups have passed the ends that an earlier
         round has read. Raises Unavailable, KafkaError and TimeoutError.
@@ -136,7 +141,6 @@ class Sweeper:
             elif (before := await self._passed(revival, snapshot)) is not None:
                 del self._snapshots[revival.subject]
                 await revival.revive(before)
-        await self.sweep_blobs()
 
     def revivals(self) -> list[Revival]:
         """Everything that can stand still: open jobs by status, and enrichments by kind."""
@@ -206,10 +210,28 @@ class Sweeper:
             case _:
                 return {**reconcile, "concord.persist": [topics.RECONCILED.name, topics.PERSIST_DUE.name]}
 
+    async def run_blobs(self) -> None:
+        """Delete orphan blobs every `BLOBS_S` seconds until cancelled, except while a server is unavailable."""
+        while True:
+            try:
+                await self.sweep_blobs()
+            except Unavailable as exc:
+                log.debug("orphan blobs were not deleted: %s", exc)
+            await asyncio.sleep(BLOBS_S)
+
     async def sweep_blobs(self) -> int:
-        """Delete orphan blobs: written for a step that was never committed; how many. Raises Unavailable."""
+        """Delete orphan blobs: written for a step that was never committed; how many. Raises Unavailable.
+
+        Once a blob is forgotten its name may be written again. So before each deletion, this process makes sure that it
+        has still the lease: another may have deleted the same orphans and forgotten them.
+        """
+        if not await self._leases_blobs():
+            return 0
+        await self.store.tidy()
         orphans = await self.upkeep.orphan_blobs(self.settled_s, OLD_S, MANY)
         for uri in orphans:
+            if not await self._leases_blobs():
+                return 0
             try:
                 await self.store.delete(uri)
             except Unavailable:
@@ -220,3 +242,6 @@ class Sweeper:
             await self.upkeep.forget_blobs(orphans)
             log.info("deleted %d orphan blobs", len(orphans))
         return len(orphans)
+
+    async def _leases_blobs(self) -> bool:
+        return await self.database.lease("orphan blobs", self.holder, BLOB_LEASE_S)

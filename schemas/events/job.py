@@ -12,12 +12,21 @@ from pydantic import (
 
 from schemas import errors
 from schemas.events.base import MAX_EVENT_METADATA_BYTES, Data, Event, JobEvent, Reason, Share, Uri
+from schemas.ids import Name
 
 
 class JobReprocess(Event):
     """Begin a new run of a job whose last run has ended; `run` is the number of the new one."""
 
     reason: Reason = ""
+    source: Literal["missing", "transcribe", "reconcile"] = Field(
+        "missing",
+        description="Where it begins. `missing`: recognizers are asked that have not answered. `transcribe`: all are "
+        "asked again, and may bill again. `reconcile`: none is asked; the answers that exist are reconciled again.",
+    )
+    recognizers: tuple[Name, ...] | None = Field(
+        None, description="These recognizers are asked again, and those that have not answered; the others are not."
+    )
 
 
 class Reconciled(JobEvent):

@@ -111,6 +111,8 @@ class Outcome:
     #: The entry in the audit log: started, completed, failed, retried, repeated or refused; empty for none.
     audit: str = "completed"
     error: str | None = None
+    #: Who asked for it, where a person did; for the audit log.
+    author: str | None = None
 
     @property
     def key(self) -> Key | None:

@@ -297,3 +297,5 @@ class AuditEntry:
     #: Number of earlier attempts at the event.
     attempt: int
     error: str | None
+    #: Who did it, where a person did: `web.auth.caller.Caller.id`.
+    author: str | None = None

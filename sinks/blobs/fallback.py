@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from schemas.errors import Misconfigured, NotFound, Unavailable
+from sinks.blobs.rules import check_expiry
 from sinks.ports.blobs import Blob, Store
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,18 @@ class FallbackStore(Store):
         if await self._in_spare(uri) is not None:
             return None
         return await self._main.presigned_url(uri, expires_s)
+
+    async def presigned_put(self, uri: str, size: int, expires_s: int) -> tuple[str, dict[str, str]] | None:
+        check_expiry(expires_s)
+        return None if self.away else await self._main.presigned_put(uri, size, expires_s)
+
+    async def size(self, uri: str) -> int | None:
+        spare = await self._in_spare(uri)
+        return await self._main.size(uri) if spare is None else spare.size_bytes
+
+    async def tidy(self) -> None:
+        await self._main.tidy()
+        await self._spare.tidy()
 
     async def delete(self, uri: str) -> None:
         await self._main.delete(uri)

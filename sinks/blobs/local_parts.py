@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Seconds without a write after which a part was left behind by a killed process.
-PART_AGE: Final = 3600.0
+#: Seconds without a write after which a part was left behind by a killed process: one whose lock is free, and any.
+UNLOCKED_AGE, PART_AGE = 10.0, 3600.0
 
 #: The extended attribute with what the bytes do not tell. Set before the rename, so as atomic as the bytes are.
 ATTRIBUTE: Final = "user.concord.blob"
@@ -38,6 +39,9 @@ class Part:
         self._digest = hashlib.sha256()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
         self._open = True
+        # Held until the process ends, however that is. Not every file system has locks; there the age counts.
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, piece: bytes) -> None:
         """Append bytes."""
@@ -72,8 +76,21 @@ def sweep(folder: Path) -> None:
     """Remove parts that killed processes left behind."""
     for part in folder.iterdir():
         with suppress(FileNotFoundError):  # another process sweeps too
-            if time.time() - part.stat().st_mtime > PART_AGE:
+            age = time.time() - part.stat().st_mtime
+            if age > PART_AGE or (age > UNLOCKED_AGE and _is_unlocked(part)):
                 part.unlink()
+
+
+def _is_unlocked(part: Path) -> bool:
+    """Whether the process that wrote the part has ended; False also where that cannot be told."""
+    file = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 def _describe(file: int, sha256: str, content_type: str) -> None:

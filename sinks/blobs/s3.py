@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 #: Bytes of UTF-8 in a key, by S3's rules.
 KEY_LIMIT: Final = 1024
 
+#: The headers by which a PUT asks for encryption, by the SDK's names.
+_ENCRYPTION_HEADERS: Final = {
+    "ServerSideEncryption": "x-amz-server-side-encryption",
+    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+}
+
 
 class S3Store(Store):
     """A bucket, or what is below `prefix` in it; URIs are `s3://bucket/key`, the key as it is (not percent-encoded).
@@ -167,6 +173,21 @@ class S3Store(Store):
     async def presigned_url(self, uri: str, expires_s: int) -> str | None:
         rules.check_expiry(expires_s)
         return await self._client.presign(self._key(uri), expires_s)
+
+    async def presigned_put(self, uri: str, size: int, expires_s: int) -> tuple[str, dict[str, str]] | None:
+        rules.check_expiry(expires_s)
+        url = await self._client.presign_put(self._key(uri), expires_s, ContentLength=size, **self._encryption)
+        return url, {_ENCRYPTION_HEADERS[name]: value for name, value in self._encryption.items()}
+
+    async def size(self, uri: str) -> int | None:
+        try:
+            head = await self._client.call("head_object", Key=self._key(uri))
+        except NotFound:
+            return None
+        return int(head["ContentLength"])
+
+    async def tidy(self) -> None:
+        """Nothing: parts of an upload are for the bucket's lifecycle rule."""
 
     async def delete(self, uri: str) -> None:
         with suppress(NotFound):

@@ -136,6 +136,14 @@ class S3Client:
             url: str = await client.generate_presigned_url("get_object", Params=where, ExpiresIn=expires_s)
         return url
 
+    async def presign_put(self, key: str, expires_s: int, **parameters: Any) -> str:
+        """A URL that takes an object with these parameters."""
+        with self._explained("put_object"):
+            client = await self.connected()
+            where = {"Bucket": self.place.bucket, "Key": key, **parameters}
+            url: str = await client.generate_presigned_url("put_object", Params=where, ExpiresIn=expires_s)
+        return url
+
     async def speak(self, dialect: Dialect) -> None:
         """Use this dialect from now on; requests under way end in the one before."""
         if dialect.checksums != self.dialect.checksums:

@@ -8,6 +8,8 @@ from typing import Self
 from sinks.memory.accounts.api_usage import MemoryApiUsage
 from sinks.memory.accounts.keys import MemoryKeys
 from sinks.memory.accounts.settings import MemorySettings
+from sinks.memory.api.direct_uploads import MemoryDirectUploads
+from sinks.memory.api.idempotency import MemoryIdempotency
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
 from sinks.memory.outbox import MemoryOutbox
@@ -45,6 +47,8 @@ class MemoryDatabase(
     MemoryKeys,
     MemorySettings,
     MemoryApiUsage,
+    MemoryIdempotency,
+    MemoryDirectUploads,
 ):
     """The ports that stages need, in this process; see `MemoryState` for its fields."""
 

@@ -20,10 +20,16 @@ from schemas.errors import StorageRefused
 from schemas.ids import Key
 from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
+from sinks.ports.api.direct_uploads import DirectUpload
+from sinks.ports.api.idempotency import KnownKey
 from sinks.ports.clock import Clock
 
 JOB = TypeAdapter(Job)
 REQUEST = TypeAdapter(ProviderRequest)
+
+#: When a blob became an orphan that is one at once, and when one lapses that an event needs.
+ORPHANED = datetime.min.replace(tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 #: A NUL in JSON, behind an even number of backslashes.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -52,6 +58,8 @@ class MemoryState(Clock):
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
     #: By number: job, stage, what it did, error, and when.
     audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)
+    #: Job, stage, author of the entries that have one.
+    authors: list[tuple[str, str, str]] = field(default_factory=list)
     _jobs: dict[Key, bytes] = field(default_factory=dict)
     _metadata: dict[Key, bytes] = field(default_factory=dict)
     #: By (tenant, reference).
@@ -67,6 +75,12 @@ class MemoryState(Clock):
     _leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     #: By tenant and question: the answer, and when it was kept.
     _adjudications: dict[tuple[str, str], tuple[Adjudication, datetime]] = field(default_factory=dict)
+    #: By tenant and idempotency key: what is known of it, and until when the claim holds.
+    _idempotency: dict[tuple[str, str], tuple[KnownKey, datetime]] = field(default_factory=dict)
+    #: By id: direct uploads, and when they were begun.
+    _direct: dict[UUID, tuple[DirectUpload, datetime]] = field(default_factory=dict)
+    #: By URI: when a blob that is held becomes an orphan.
+    _lapses: dict[str, datetime] = field(default_factory=dict)
 
     #: Requests over HTTP.
     api_usage: Counter[UsedRoute] = field(default_factory=Counter)

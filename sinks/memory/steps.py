@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from schemas.errors import Contended
 from schemas.ids import Key
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import Enrichment, Job, ProviderRequest, Transcript, Usage
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.memory.jobs import METADATA
 from sinks.memory.providers.usage import MemoryUsage
-from sinks.memory.state import JOB, REQUEST, dump
+from sinks.memory.state import JOB, NEVER, ORPHANED, REQUEST, dump
 from sinks.memory.webhooks import MemoryWebhooks
 from sinks.ports.steps import Steps
 
@@ -28,8 +29,10 @@ _RESULTS: TypeAdapter[_Results] = TypeAdapter(_Results)
 class MemorySteps(MemoryUsage, MemoryWebhooks, Steps):
     """`Steps` in this process."""
 
-    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+    async def commit(self, steps: Sequence[Step], *, held: str | None = None) -> list[Written | None]:
         """All steps at once, or none."""
+        if held is not None:
+            self._keep_held(held)
         before = self._copy() if len(steps) > 1 else {}
         try:
             return [self._commit(step) for step in steps]
@@ -93,11 +96,20 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, Steps):
             what = step.outcome.audit if written.applied else "repeated"
             number = max(self.audit, default=0) + 1
             self.audit[number] = (job.job_id, step.stage, what, step.outcome.error, self.clock())
+            if step.outcome.author is not None:
+                self.authors.append((job.job_id, step.stage, step.outcome.author))
 
     def _settle_blobs(self, step: Step, written: Written) -> None:
         """The files of a step that was applied are referred to; those of a refused one are orphans at once."""
         for file in step.outcome.files:
             if written.applied:
                 self._intents.pop(file.uri, None)
+                self._lapses.pop(file.uri, None)
             elif file.uri in self._intents:
-                self._intents[file.uri] = (self._intents[file.uri][0], datetime.min.replace(tzinfo=UTC))
+                self._intents[file.uri] = (self._intents[file.uri][0], ORPHANED)
+
+    def _keep_held(self, uri: str) -> None:
+        key, at = self._intents.get(uri, (None, ORPHANED))
+        if key is None or at == ORPHANED or self._lapses.get(uri, NEVER) < self.clock():
+            raise Contended("the blob was not stored in time, and is deleted")
+        self._intents[uri], self._lapses[uri] = (key, self.clock()), NEVER

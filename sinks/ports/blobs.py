@@ -67,6 +67,17 @@ class Store(Protocol):
     async def presigned_url(self, uri: str, expires_s: int) -> str | None:
         """A URL that gives read access for `expires_s` seconds (at most a week); None if the store has no such URLs."""
 
+    async def presigned_put(self, uri: str, size: int, expires_s: int) -> tuple[str, dict[str, str]] | None:
+        """A URL that takes the blob, of exactly `size` bytes, as the body of one PUT request, and the headers that this
+        must have besides its length; None if the store has no such URLs.
+        """
+
+    async def size(self, uri: str) -> int | None:
+        """Bytes of the blob, without reading it, or None."""
+
+    async def tidy(self) -> None:
+        """Remove what processes that were killed have left half written, as far as the store can tell."""
+
     async def delete(self, uri: str) -> None:
         """Remove the blob; no error if it is gone already."""
 

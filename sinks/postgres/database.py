@@ -11,6 +11,8 @@ import orjson
 from sinks.postgres.accounts.api_usage import PostgresApiUsage
 from sinks.postgres.accounts.keys import PostgresKeys
 from sinks.postgres.accounts.settings import PostgresSettings
+from sinks.postgres.api.direct_uploads import PostgresDirectUploads
+from sinks.postgres.api.idempotency import PostgresIdempotency
 from sinks.postgres.connection.connect import acts_as, connecting, worker_session
 from sinks.postgres.connection.errors import AWAY
 from sinks.postgres.jobs import PostgresJobs
@@ -56,6 +58,8 @@ class Postgres(
     PostgresKeys,
     PostgresSettings,
     PostgresApiUsage,
+    PostgresIdempotency,
+    PostgresDirectUploads,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

@@ -24,12 +24,14 @@ from sinks.postgres.sql.tables import AUDIT_LOG, ENRICHMENTS, FILES, JOBS, PROVI
 class PostgresSteps(PostgresPort, Steps):
     """`Steps` on a pool."""
 
-    async def commit(self, steps: Sequence[Step]) -> list[Written | None]:
+    async def commit(self, steps: Sequence[Step], *, held: str | None = None) -> list[Written | None]:
         """All steps in one transaction; None for a step whose event was committed before."""
         async with self._transaction() as db:
             events = [(step.stage, step.event_id) for step in steps if step.outcome.remembered]
             new = {tuple(row) for row in await _fetch(db, "insert_inbox", events, 2)}
             rows = await _locked(db, steps)
+            if held is not None and not await db.fetch(SQL["keep_held_blob"], held):
+                raise asyncpg.SerializationError("the blob was not stored in time, and is deleted")
             before = _Before(dict(rows.jobs), set(rows.all_requests))
             results = [_advance(rows, step, new) for step in steps]
             applied = [(step, result) for step, result in zip(steps, results, strict=True) if result is not None]
@@ -222,4 +224,5 @@ def _audit(step: Step, written: Written, jobs: dict[Key, Job]) -> AuditEntry | N
         duration_ms=step.seconds * 1000,
         attempt=step.envelope.attempt if step.envelope else 0,
         error=outcome.error,
+        author=outcome.author,
     )

@@ -42,8 +42,9 @@ APPLIED = {
     "0015_adjudicator": "ab359b3aa9e4ed16",
     "0016_enrichments": "89b033815de0f251",
     "0017_writing_as_a_tenant": "fe5db2a85a3fcf48",
-    "0021_webhooks": "e8fe4367ae59d7ff",
     "0018_accounts": "b1bc06b2146dc85b",
+    "0019_uploads": "d3d54c97ad293298",
+    "0021_webhooks": "e8fe4367ae59d7ff",
 }
 
 #: Statements as the version before `0006` made them.

@@ -399,6 +399,22 @@ async def test_a_signed_url_reads_one_blob_and_nothing_else(s3_server):
             assert answer.status == 403
 
 
+async def test_a_signed_url_for_a_recording_takes_exactly_its_bytes(s3_server):
+    s3_server.genuine("signatures")
+    async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:
+        uri = store.uri("acme/uploads/1")
+        url, headers = await store.presigned_put(uri, 3, 60)
+        assert await store.size(uri) is None
+
+        async with stranger.put(url, data=b"ID3X", headers=headers) as answer:
+            assert answer.status == 403
+        async with stranger.put(url.replace("uploads/1", "uploads/2"), data=b"ID3", headers=headers) as answer:
+            assert answer.status == 403
+        async with stranger.put(url, data=b"ID3", headers=headers) as answer:
+            assert answer.status == 200
+        assert (await store.size(uri), await store.get(uri)) == (3, b"ID3")
+
+
 async def test_a_signed_url_ends(s3_server):
     s3_server.genuine("signatures")
     async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:

@@ -445,6 +445,28 @@ async def test_a_signed_url_cannot_be_valid_for_ever(store):
     for expires_s in (0, -1, 8 * 24 * 3600):
         with pytest.raises(InvalidInput):
             await store.presigned_url(store.uri("acme/file"), expires_s)
+        with pytest.raises(InvalidInput):
+            await store.presigned_put(store.uri("acme/file"), 1, expires_s)
+
+
+async def test_the_size_of_a_blob_is_told_without_reading_it(store):
+    blob = await store.put("acme/file", b"12345", "text/plain")
+
+    assert await store.size(blob.uri) == 5
+    assert await store.size(store.uri("acme/other")) is None
+
+
+async def test_tidying_leaves_blobs_and_what_is_being_written(store):
+    blob = await store.put("acme/file", b"12345", "text/plain")
+
+    async def pieces():
+        yield b"x" * (2 << 20)
+        await store.tidy()
+        yield b"y"
+
+    written = await store.put("acme/other", pieces(), "text/plain")
+    assert {blob.uri, written.uri} == set(await listed(store))
+    assert written.size_bytes == (2 << 20) + 1
 
 
 async def test_many_at_once_do_not_mix(store):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from schemas.errors import InvalidInput, NotFound, SettingsError, Unavailable
 from sinks.blobs.local import PARTS, LocalStore
 from sinks.blobs.local_folders import FolderTree
-from sinks.blobs.local_parts import ATTRIBUTE, PART_AGE
+from sinks.blobs.local_parts import ATTRIBUTE, PART_AGE, UNLOCKED_AGE, Part
 from sinks.blobs.rules import is_name, name_in
 from sinks.blobs.threads import Threads
 
@@ -251,17 +251,21 @@ async def test_a_removed_folder_for_parts_is_made_again(store):
 # Parts.
 
 
-async def test_old_parts_are_swept_at_the_first_put_and_young_ones_are_left(tmp_path):
+@pytest.mark.parametrize("occasion", ["check", "tidy"])
+async def test_parts_of_killed_processes_are_swept_and_those_that_are_written_are_left(tmp_path, occasion):
     parts = tmp_path / PARTS
     parts.mkdir()
-    for name, age in (("old.part", PART_AGE + 60), ("young.part", PART_AGE - 60)):
-        (parts / name).write_bytes(b"x")
-        os.utime(parts / name, (time.time() - age,) * 2)
+    written = Part(parts / "written.part")
+    ages = {"abandoned": UNLOCKED_AGE + 5, "young": UNLOCKED_AGE - 5, "written": PART_AGE - 60, "old": PART_AGE + 60}
+    for name, age in ages.items():
+        (parts / f"{name}.part").touch()
+        os.utime(parts / f"{name}.part", (time.time() - age,) * 2)
     store = LocalStore(tmp_path)
 
-    await store.check()
+    await getattr(store, occasion)()
 
-    assert files(tmp_path) == [f"{PARTS}/young.part"]
+    assert files(tmp_path) == [f"{PARTS}/written.part", f"{PARTS}/young.part"]
+    written.discard()
     await store.close()
 
 

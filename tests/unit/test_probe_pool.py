@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from agents.media.probe_pool import _FairSlots
+from agents.media.probe_pool import FairSlots
 
 
-async def told(slots: _FairSlots, *tenants: str) -> tuple[list[str], asyncio.Queue[None], list[asyncio.Task[None]]]:
+async def told(slots: FairSlots, *tenants: str) -> tuple[list[str], asyncio.Queue[None], list[asyncio.Task[None]]]:
     """Who has had a slot so far, in order; each keeps it until something is put into the queue."""
     begun: list[str] = []
     end: asyncio.Queue[None] = asyncio.Queue()
@@ -24,7 +24,7 @@ async def told(slots: _FairSlots, *tenants: str) -> tuple[list[str], asyncio.Que
 
 
 async def test_slow_files_of_one_tenant_leave_a_process_to_others():
-    begun, end, tasks = await told(_FairSlots(3), *"aaaaaa", "b", "b")
+    begun, end, tasks = await told(FairSlots(3), *"aaaaaa", "b", "b")
 
     assert begun == ["a", "a", "b"]
     for _ in tasks:
@@ -35,7 +35,7 @@ async def test_slow_files_of_one_tenant_leave_a_process_to_others():
 
 
 async def test_a_slot_is_not_lost_when_who_has_it_or_waits_for_it_is_cancelled():
-    slots = _FairSlots(1)
+    slots = FairSlots(1)
     _, _, tasks = await told(slots, *"aab")
     for task in tasks:
         task.cancel()

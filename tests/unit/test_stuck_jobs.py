@@ -298,7 +298,7 @@ async def test_an_orphan_of_a_store_that_is_not_configured_any_more_does_not_kee
     await bench.database.intend_blob(("t", "j"), "s3://another/t/j/original.wav")
     bench.now += timedelta(seconds=sweeper.OLD_S + 1)
     with caplog.at_level(logging.WARNING):
-        await bench.sweeper.look()
+        await bench.sweeper.sweep_blobs()
 
     assert [await bench.store.stat(uri) for uri in uris] == [None, None]
     assert bench.database._intents == {}
@@ -316,3 +316,13 @@ async def test_orphans_of_a_store_that_is_away_are_kept_in_mind(bench):
         await bench.sweeper.sweep_blobs()
 
     assert await bench.database.orphan_blobs(0, 0, 10) == uris
+
+
+async def test_orphans_are_left_to_the_process_that_has_the_lease(bench):
+    uris = await orphans(bench, "t/j/one.wav")
+    await bench.database.lease("orphan blobs", "another process", 30)
+
+    assert await bench.sweeper.sweep_blobs() == 0
+    bench.now += timedelta(seconds=31)
+    assert await bench.sweeper.sweep_blobs() == 1
+    assert await bench.store.stat(uris[0]) is None

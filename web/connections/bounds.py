@@ -32,6 +32,11 @@ class Bounds:
         return self.connections // 2
 
     @property
+    def uploads(self) -> int:
+        """Recordings that may be received at once; a caller may send a quarter of them."""
+        return max(self.connections // 16, 4)
+
+    @property
     def blob_streams(self) -> int:
         """Recordings and raw transcripts that may be sent at once."""
         return self.connections // 4

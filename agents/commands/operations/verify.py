@@ -15,6 +15,7 @@ from agents.commands.arguments import positive
 from agents.runtime.kafka.group_positions import GroupPositions
 from agents.stages import registry
 from agents.upkeep.sweeper import IDLE_S, Sweeper
+from schemas import blob_names
 from schemas.jobs.rows import STAGE_OF, TERMINAL
 from schemas.printable import printable, printable_json
 from sinks.ports.clock import Clock
@@ -184,7 +185,7 @@ async def _unreferenced(database: Database, store: Store) -> AsyncIterator[Fault
     async for uri in store.list(""):
         tenant, _, rest = store.name(uri).partition("/")
         job, _, name = rest.partition("/")
-        if name and not _DERIVED.fullmatch(name):
+        if name and job != blob_names.UPLOADS and not _DERIVED.fullmatch(name):
             blobs.setdefault((tenant, job), []).append((uri, name))
             count += 1
         if count >= MANY:

@@ -43,6 +43,10 @@ class Fetched:
     notes: tuple[str, ...] = ()
 
 
+#: Called with a blob's job and URI before the blob is written.
+Intended = Callable[[Key, str], Awaitable[None]]
+
+
 async def _ignore(_key: Key, _uri: str) -> None:
     """Does nothing: for installations without a sweep of orphan blobs."""
 
@@ -61,7 +65,7 @@ class AudioSource:
     #: Folders of this installation, which `file://` never reads.
     own: tuple[Path, ...] = ()
     #: Called before each blob is written; see `sinks.ports.upkeep.blob_intents`.
-    intended: Callable[[Key, str], Awaitable[None]] = _ignore
+    intended: Intended = _ignore
     _downloader: Downloader = field(init=False)
     _files: AudioFiles = field(init=False)
     _threads: Threads = field(init=False)
@@ -92,14 +96,18 @@ class AudioSource:
             data = data.model_copy(update={"audio_uri": stored})
         with _errors_of_disk():
             async with self.as_file(data) as path:
-                probe: Probe = await self.probe_pool.probe(
-                    path, data.filename, data.content_type, tenant=data.tenant_id
-                )
-                blob = await self._stored(data, path, probe)
+                fetched = await self.keep(data, path, self.intended)
         # Another worker has stored other content from the same URI first: the stored recording counts.
-        if blob is None:
-            return await self.fetch(data, again=True)
-        return Fetched(blob, probe.duration_ms, probe.content_type, probe.notes)
+        return await self.fetch(data, again=True) if fetched is None else fetched
+
+    async def keep(self, data: AudioFetch, path: Path, intended: Intended) -> Fetched | None:
+        """Probe and store a file as the job's original; None if other content is stored already.
+
+        `intended` is called before the blob is written. Raises as `fetch` does, but OSError if our own disk fails.
+        """
+        probe: Probe = await self.probe_pool.probe(path, data.filename, data.content_type, tenant=data.tenant_id)
+        blob = await self._stored(data, path, probe, intended)
+        return None if blob is None else Fetched(blob, probe.duration_ms, probe.content_type, probe.notes)
 
     async def _stored_earlier(self, data: AudioFetch) -> str | None:
         """The URI of the job's original, if it is stored."""
@@ -109,14 +117,14 @@ class AudioSource:
                 return uri
         return None
 
-    async def _stored(self, data: AudioFetch, path: Path, probe: Probe) -> Blob | None:
+    async def _stored(self, data: AudioFetch, path: Path, probe: Probe, intended: Intended) -> Blob | None:
         """Store the recording as the job's original, which never changes. None if other content is stored already."""
         name = blob_names.original(data.tenant_id, data.job_id, probe.extension.lstrip("."))
         if self.store.uri(name) == data.audio_uri:
             existing = await self.store.stat(data.audio_uri)
             if existing is not None:
                 return existing
-        await self.intended((data.tenant_id, data.job_id), self.store.uri(name))
+        await intended((data.tenant_id, data.job_id), self.store.uri(name))
         digest = hashlib.sha256()
         blob = await self.store.put(name, _portions(path, digest.update), probe.content_type, once=True)
         return blob if blob.sha256 == digest.hexdigest() else None

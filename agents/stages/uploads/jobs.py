@@ -12,6 +12,7 @@ from schemas.events.audio import AudioUploaded
 from schemas.events.job import StepState
 from schemas.jobs.rows import File, Job, ProviderRequest, RequestState
 from sinks.ports.blobs import Blob
+from sinks.ports.providers.requests import Requests
 
 #: Why an upload is refused that has a new job id and the reference of an existing job.
 REFERENCE_IN_USE = (
@@ -74,11 +75,22 @@ def provider_requests(job: Job, recognizers: tuple[str, ...]) -> tuple[ProviderR
     )
 
 
+async def earlier_requests(database: Requests, job: Job) -> dict[str, ProviderRequest]:
+    """By recognizer, the newest request of the job's runs."""
+    runs = [await database.requests(*job.key, run) for run in range(1, job.run + 1)]
+    return {request.provider: request for requests in runs for request in requests}
+
+
+def is_heard(request: ProviderRequest) -> bool:
+    """Whether the request has an answer that can be reconciled."""
+    return request.state == "done" and request.hypothesis_uri is not None
+
+
 def reused_request(request: ProviderRequest, earlier: ProviderRequest | None) -> ProviderRequest:
     """The request of a new run, which takes over the `earlier` run's answer, or its request that may be billed
     already; neither is paid for again.
     """
-    if earlier is not None and earlier.state == "done" and earlier.hypothesis_uri:
+    if earlier is not None and is_heard(earlier):
         return replace(earlier, run=request.run, marker=request.marker)
     if earlier is None or not (earlier.abandoned_at or earlier.state in ("intended", "parked", "submitted")):
         return request

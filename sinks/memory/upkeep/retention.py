@@ -30,9 +30,12 @@ class MemoryRetention(MemoryState, ExpiresRows):
             "adjudications": self._adjudications,
             "audit_log": self.audit,
             "leases": self._leases,
+            "direct_uploads": self._direct,
         }
         if table == "inbox":
             return self._inbox, self._inbox
         if table == "api_usage_metrics":
             return self.api_usage, {used: used.minute for used in self.api_usage}
+        if table == "idempotency_keys":
+            return self._idempotency, {name: known.created_at for name, (known, _) in self._idempotency.items()}
         return tables[table], {key: row[-1] for key, row in tables[table].items()}

@@ -38,3 +38,18 @@ WITH gone AS (
         SELECT ctid FROM api_usage_metrics WHERE minute < now() - $1::float8 * interval '1 day' ORDER BY minute LIMIT $2))
     RETURNING 1)
 SELECT count(*) FROM gone;
+
+-- name: expire_idempotency_keys
+WITH gone AS (
+    DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM idempotency_keys
+        WHERE created_at < now() - $1::float8 * interval '1 day' ORDER BY created_at LIMIT $2))
+    RETURNING 1)
+SELECT count(*) FROM gone;
+
+-- name: expire_direct_uploads
+WITH gone AS (
+    DELETE FROM direct_uploads WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM direct_uploads WHERE created_at < now() - $1::float8 * interval '1 day' ORDER BY created_at LIMIT $2))
+    RETURNING 1)
+SELECT count(*) FROM gone;

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from schemas.accounts.keys import ApiKey
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.webhooks.rows import Delivery, Endpoint
+from sinks.ports.api.direct_uploads import DirectUpload
 from sinks.ports.providers.strays import Stray
 
 Row = TypeVar("Row")
@@ -29,6 +31,7 @@ _TYPES: Final[Mapping[Any, str]] = {
     int: "bigint",
     float: "float8",
     datetime: "timestamptz",
+    UUID: "uuid",
     bytes: "bytea",
     dict: "jsonb",
     list: "jsonb",
@@ -196,6 +199,8 @@ ADJUDICATIONS: Final = Table("adjudications", Adjudication, ("tenant_id", "quest
 
 AUDIT_LOG: Final = Table("audit_log", AuditEntry, ("id",), sql_only=frozenset({"id", "at"}))
 
+DIRECT_UPLOADS: Final = Table("direct_uploads", DirectUpload, ("upload_id",), sql_only=frozenset({"created_at"}))
+
 STRAYS: Final = Table("strays", Stray, ("provider", "provider_id"), parse={"urls": _urls})
 
 WEBHOOKS: Final = Table(
@@ -235,6 +240,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "webhooks": WEBHOOKS,
     "webhook_deliveries": WEBHOOK_DELIVERIES,
     "api_keys": API_KEYS,
+    "direct_uploads": DIRECT_UPLOADS,
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\.(columns|insert|insert_one|update)(?: as (\w+))?\}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from schemas.errors import Contended
 from schemas.ids import Key
 from sinks.coalesce import Coalesce
 from sinks.ports.upkeep.blob_intents import BlobIntents
@@ -27,8 +28,14 @@ class PostgresBlobIntents(PostgresPort, BlobIntents):
         await self._fetch("intend_blobs", *by_column(blobs, 3))
         return [None] * len(blobs)
 
+    async def hold_blob(self, key: Key, uri: str, seconds: float) -> None:
+        """Note that a blob is about to be written, and an orphan after that time."""
+        if not await self._fetch("hold_blob", *key, uri, seconds):
+            raise Contended("an earlier upload of this recording, which broke off, is being deleted")
+
     async def orphan_blobs(self, settled_s: float, age_s: float, limit: int) -> list[str]:
         """URIs of intended blobs that no file refers to."""
+        await self._fetch("claim_lapsed_blobs")
         rows = await self._fetch("orphan_blobs", settled_s, age_s, limit)
         if wanted := [row["uri"] for row in rows if row["wanted"]]:
             await self.forget_blobs(wanted)

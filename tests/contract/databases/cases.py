@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from schemas import topics
@@ -9,6 +10,7 @@ from schemas.events.asr import AsrRequest
 from schemas.events.job import Persisted, StepState
 from schemas.jobs.outcome import Later, Outcome, Progress, RequestChange, Step
 from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Transcript, Usage
+from sinks.ports.api.direct_uploads import DirectUpload
 
 
 def job(job_id: str = "j", tenant: str = "t", **more) -> Job:
@@ -106,3 +108,17 @@ async def due_jobs(under_test) -> list[str]:
 async def under_way(under_test, slots: int, *jobs: str, tenant: str = "t") -> list[str]:
     """Which of these requests may be under way."""
     return [id for id in jobs if await under_test.database.acquire_slot(tenant, id, 1, "a", slots)]
+
+
+def direct_upload(**more):
+    fields = {
+        "tenant_id": "t",
+        "upload_id": uuid4(),
+        "job_id": "j",
+        "uri": "s3://b/t/uploads/1",
+        "size_bytes": 5 << 30,
+        "upload": {"filename": "Zoë.wav"},
+        "token_hash": b"\x00\xff",
+        "expires_at": datetime(2027, 1, 1, tzinfo=UTC),
+    }
+    return DirectUpload(**fields | more)

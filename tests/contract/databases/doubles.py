@@ -16,7 +16,14 @@ SCHEDULED = ("asr.requests.a", "asr.requests.b", topics.RECONCILE_DUE.name, topi
 
 
 #: Tables of which old rows are deleted, and the times that count.
-EXPIRING = {"inbox": "at", "adjudications": "at", "audit_log": "at", "leases": "until"}
+EXPIRING = {
+    "idempotency_keys": "created_at",
+    "direct_uploads": "created_at",
+    "inbox": "at",
+    "adjudications": "at",
+    "audit_log": "at",
+    "leases": "until",
+}
 
 
 class OfMemory:

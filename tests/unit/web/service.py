@@ -42,7 +42,7 @@ class Worker:
         self.live = MemoryJobs()
         self.feeds = feeds
         self.health = Health(alive=True, ready=True, details={"kafka": "ok"})
-        ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check} | more
+        ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check, "idempotency": self.database} | more
         parsed = keys if isinstance(keys, ApiKeys) else ApiKeys.parse(keys)
         self.app = make_app(live=self.live, reader=self.reader, store=self.store, keys=parsed, feeds=feeds, **ports)
         self.client = TestClient(TestServer(self.app))
@@ -140,7 +140,7 @@ async def problem(response, status):
     text = await response.text()
     assert response.status == status, text
     assert response.content_type == "application/problem+json"
-    assert not re.search(r"Traceback|memory://|file:|-key|\.py", text)
+    assert not re.search(r"Traceback|memory://|file://|-key|\.py", text)
     document = json.loads(text)
     assert document["status"] == status
     assert document["detail"]

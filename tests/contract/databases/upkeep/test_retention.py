@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -15,7 +16,7 @@ from schemas.jobs.outcome import Step
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
-from tests.contract.databases.cases import answer, created, job
+from tests.contract.databases.cases import answer, created, direct_upload, job
 
 #: Rows of each table that are old enough to be forgotten, and that are not. In ten minutes 20,000 were forgotten once,
 #: and none of the audit log.
@@ -30,6 +31,10 @@ FILL = {
     "adjudications": "(tenant_id, question, job_id, run, adjudicator, choice, at) "
     "SELECT 't', gen_random_uuid(), 'j', 1, 'g', 0, {at}",
     "leases": "(key, holder, until) SELECT gen_random_uuid(), 'w', {at}",
+    "idempotency_keys": "(tenant_id, key, fingerprint, claim, created_at) "
+    "SELECT 't', gen_random_uuid(), 'f', gen_random_uuid(), {at}",
+    "direct_uploads": "(tenant_id, upload_id, job_id, uri, size_bytes, upload, expires_at, created_at) "
+    "SELECT 't', gen_random_uuid(), 'j', 'u', 1, '{{}}', {at}, {at}",
 }
 
 
@@ -39,6 +44,8 @@ async def busy(database, name: str) -> tuple[Step, str]:
     await database.commit([step])
     await database.keep_adjudications([answer(f"q-{name}")])
     await database.lease(f"l-{name}", "w", 0.0)
+    await database.claim_key("t", name, "f", uuid4(), 30)
+    await database.begin_upload(direct_upload())
     return step, f"q-{name}"
 
 

@@ -1,0 +1,131 @@
+"""How runs begin: the first, with a recording that is stored, and later ones, with what earlier runs have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from agents.media.source.audio_source import Fetched
+from agents.stages.uploads import jobs
+from agents.stages.uploads.of_tenant import choices
+from agents.stages.uploads.options import Abilities, check_options
+from agents.upkeep.stuck_jobs import fetching, requested
+from schemas import topics
+from schemas.accounts.settings import AccountSettings
+from schemas.envelope import UNREADABLE_URI
+from schemas.errors import Conflict, InvalidInput
+from schemas.events.asr import AsrDeadline, AsrResult
+from schemas.events.audio import AudioUploaded, Options
+from schemas.events.job import JobReprocess, StepState
+from schemas.jobs.outcome import Later, Outcome
+from schemas.jobs.rows import Job, ProviderRequest, run_fields
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Begins runs with the recognizers of this installation."""
+
+    recognizers: tuple[str, ...]
+    #: Seconds after which a run goes on without the recognizers that have not answered; half the length of the
+    #: recording is added.
+    deadline_s: float
+    #: Which options each recognizer supports.
+    abilities: Abilities = field(default_factory=dict)
+    #: Kinds of enrichment that are made of each transcript.
+    enrichments: tuple[str, ...] = ()
+
+    def of_tenant(self, settings: AccountSettings) -> Runs:
+        """The same for a tenant with these settings."""
+        recognizers, deadline_s = choices(settings, self.recognizers, self.deadline_s)
+        return replace(self, recognizers=recognizers, deadline_s=deadline_s)
+
+    def check_options(self, options: Options) -> None:
+        """Raises UnsupportedOption if one of them would be ignored."""
+        check_options(options, self.recognizers, self.abilities, self.enrichments)
+
+    def first(self, upload: AudioUploaded, job_id: str, fetched: Fetched) -> Outcome:
+        """Creates the job of a recording that is stored, and asks the recognizers."""
+        job = jobs.new_job(upload, job_id, fetched)
+        requests = jobs.provider_requests(job, self.recognizers)
+        return Outcome(
+            tenant_id=job.tenant_id,
+            job_id=job.job_id,
+            create=job,
+            new_requests=requests,
+            files=(jobs.original_file(job, fetched.blob),),
+            later=self.request_events(job, requests),
+        )
+
+    def request_events(self, job: Job, requests: Collection[ProviderRequest]) -> tuple[Later, ...]:
+        """The events that start the open requests and bound the time for them; without one, the run is reconciled."""
+        run = run_fields(job)
+        started = tuple(requested(job, request.provider) for request in requests if not request.ended)
+        if not started:
+            result = AsrResult(**run, provider=next(iter(requests)).provider, status="ok", remaining=0)
+            return (Later(topics.RESULTS.name, result),)
+        # Recognizers take longer for a long recording: half its length is added to the deadline.
+        wait_s = self.deadline_s + (job.duration_ms or 0) / 2000
+        deadline = AsrDeadline(**run, seconds=wait_s)
+        return (*started, Later(topics.RECONCILE_DUE.name, deadline, seconds=wait_s, kind="asr.deadline"))
+
+    def next(self, job: Job, wanted: JobReprocess, earlier: Mapping[str, ProviderRequest]) -> Outcome:
+        """Begins the next run of a job that has ended. `earlier` has, by recognizer, the newest request of its runs.
+
+        Raises:
+            InvalidInput: There is no recording, a recognizer is not configured, or an option is not supported.
+            Conflict: Nothing has been heard yet that could be reconciled again.
+        """
+        if job.audio_uri == UNREADABLE_URI:
+            raise InvalidInput("there is no recording to be run again: the upload could not be read; send it again")
+        # The configured recognizers may have changed. Earlier versions stored `enrich` although no upload had set it.
+        self.check_options(Options(**job.options | {"enrich": None}))
+        begun = replace(
+            job,
+            run=wanted.run,
+            steps={"intake": StepState(state="done", notes=job.audio_notes or None)},
+            reason=None,
+            code=None,
+            completed_at=None,
+            queued_at=None,
+            status="transcribing",
+        )
+        requests = self._requests(begun, wanted, earlier)
+        if job.original_uri is None:
+            return begin_fetching(begun)
+        if all(request.ended for request in requests):
+            begun = replace(begun, status="reconciling")
+        return Outcome(
+            tenant_id=begun.tenant_id,
+            job_id=begun.job_id,
+            begin=begun,
+            new_requests=requests,
+            later=self.request_events(begun, requests),
+            audit="started",
+        )
+
+    def _requests(
+        self, begun: Job, wanted: JobReprocess, earlier: Mapping[str, ProviderRequest]
+    ) -> tuple[ProviderRequest, ...]:
+        """The requests of the new run: those that are made again, and those whose answer it takes over."""
+        if wanted.source == "reconcile":
+            heard = tuple(name for name, request in earlier.items() if jobs.is_heard(request))
+            if not heard:
+                raise Conflict("no recognizer has heard this recording yet; reprocess it from `missing`")
+            return tuple(
+                jobs.reused_request(new, earlier[new.provider]) for new in jobs.provider_requests(begun, heard)
+            )
+        if unknown := [name for name in wanted.recognizers or () if name not in self.recognizers]:
+            raise InvalidInput(
+                f"recognizers: {', '.join(unknown)} is not here; there are {', '.join(self.recognizers)}"
+            )
+        again = wanted.recognizers or (self.recognizers if wanted.source == "transcribe" else ())
+        known = {name: request for name, request in earlier.items() if name not in again or not jobs.is_heard(request)}
+        new = jobs.provider_requests(begun, self.recognizers)
+        return tuple(jobs.reused_request(request, known.get(request.provider)) for request in new)
+
+
+def begin_fetching(begun: Job) -> Outcome:
+    """Begins a run whose recording is still to be fetched."""
+    begun = replace(begun, status="uploaded", steps={"intake": StepState(state="running")})
+    later = (fetching(begun),)
+    return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")

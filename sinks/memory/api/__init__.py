@@ -1,0 +1,1 @@
+"""The doubles of what the HTTP interface alone asks of the database."""

@@ -1,0 +1,1 @@
+"""What comes in over HTTP: recordings, in a request or straight into the store."""
