@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from schemas.errors import NotFound
 from web.connections.bounds import Bounds
 from web.connections.caller_limit import CallerLimit
 from web.live.status_feed import StatusFeeds
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from schemas.jobs.rows import Transcript
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.auth.api_keys import ApiKeys
     from web.ports import Health, LiveJobs
+    from web.resources.jobs.transcripts import Earlier
     from web.route import Resource
 
 
@@ -41,12 +44,14 @@ def make_app(
     feeds: StatusFeeds | None = None,
     resources: Iterable[Resource] = (),
     bounds: Bounds | None = None,
+    earlier: Earlier | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
     `feeds` is where the owner of `live` publishes every newer status, in the service's event loop; without it, event
     streams query the database often. `health` and `metrics` are public: nothing secret may be in them. `resources` are
-    served besides the standard ones. `bounds` are those of the connections over which the service is called.
+    served besides the standard ones. `earlier` shows earlier versions of transcripts; without it, only the newest are
+    shown. `bounds` are those of the connections over which the service is called.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id.
@@ -58,7 +63,7 @@ def make_app(
     standard: list[Resource] = [
         JobStatuses(statuses),
         JobEvents(statuses, feeds, event_streams),
-        Transcripts(reader, store, blob_streams),
+        Transcripts(reader, store, blob_streams, earlier or _newest_only),
         JobAudio(reader, store, blob_streams),
         TenantList(reader),
         TenantJobs(reader),
@@ -68,6 +73,10 @@ def make_app(
     app = build_application([*standard, *resources], keys)
     app.on_shutdown.append(_close(feeds))
     return app
+
+
+async def _newest_only(transcript: Transcript, version: int) -> Transcript:
+    raise NotFound(f"version {version} is not shown here, only the newest, {transcript.version}")
 
 
 def _close(feeds: StatusFeeds) -> Callable[[web.Application], Awaitable[None]]:

@@ -9,6 +9,7 @@ import socket
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from agents.corrections.editor import Editor
 from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import callback_tokens
@@ -20,6 +21,8 @@ from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
 from web.resources.callbacks import Callbacks
+from web.resources.corrections.edits import Edits
+from web.resources.corrections.review import ReviewQueue
 from web.route import Resource
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
     """Serve health, metrics and the API, in which a `track` worker answers from its table, until `stack` is closed."""
     secret = fleet.settings.api_keys
     bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
+    editor = Editor(fleet.reader, fleet.store, fleet.database)
     service = make_app(
         live=fleet.table,
         reader=fleet.reader,
@@ -60,8 +64,9 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None),
         feeds=fleet.feeds,
-        resources=_resources(fleet),
+        resources=_resources(fleet, editor),
         bounds=bounds,
+        earlier=editor.earlier,
     )
     # A handler is cancelled when its client disconnects, which ends its queries and downloads.
     runner = web.AppRunner(service, handler_cancellation=True, shutdown_timeout=2)
@@ -71,9 +76,10 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
     log.info("HTTP on %s", fleet.url)
 
 
-def _resources(fleet: Fleet) -> list[Resource]:
+def _resources(fleet: Fleet, editor: Editor) -> list[Resource]:
     """What a worker serves besides the standard resources."""
     resources: list[Resource] = [*webhook_resources(fleet)]
+    resources += [Edits(fleet.reader, editor), ReviewQueue(fleet.reader, fleet.database, editor)]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources

@@ -38,16 +38,19 @@ POINTS = (
     "webhooks.recorded",
 )
 
+#: Those of edits, which workers pass that serve HTTP.
+EDIT_POINTS = ("edit.intended", "edit.stored", "edit.before-commit", "edit.after-commit")
+
 _armed: dict[str, int] = {}
 
 
 def arm(text: str) -> None:
-    """Arm the failpoint `name[:n]`; an empty text arms none. Raises ValueError for a name that is not in `POINTS`."""
+    """Arm the failpoint `name[:n]`; an empty text arms none. Raises ValueError for a name that there is not."""
     if not text:
         return
     name, _, times = text.partition(":")
-    if name not in POINTS:
-        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(POINTS)}")
+    if name not in (names := (*POINTS, *EDIT_POINTS)):
+        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(names)}")
     _armed[name] = int(times or 1)
 
 

@@ -10,6 +10,7 @@ import orjson
 
 from sinks.postgres.connection.connect import acts_as, connecting, worker_session
 from sinks.postgres.connection.errors import AWAY
+from sinks.postgres.corrections.review import PostgresReview
 from sinks.postgres.jobs import PostgresJobs
 from sinks.postgres.leases import PostgresLeases
 from sinks.postgres.outbox import PostgresOutbox
@@ -50,6 +51,7 @@ class Postgres(
     PostgresAdjudications,
     PostgresWebhookEndpoints,
     PostgresWebhookQueue,
+    PostgresReview,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 
