@@ -84,14 +84,14 @@ class Editor:
     database: Writes
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
-    async def words(self, transcript: Transcript, version: int) -> list[TranscriptWord]:
-        """The words of a version of this run's transcript.
+    async def words(self, transcript: Transcript, version: int | None = None) -> list[TranscriptWord]:
+        """The words of a version of this run's transcript, by default of the one that `transcript` is.
 
         Raises:
             NotFound: there is no such version, or its words are not in the store any more.
         """
         async with self._slots:
-            return (await self._source(transcript, version)).words
+            return (await self._source(transcript, version or transcript.version)).words
 
     async def earlier(self, transcript: Transcript, version: int) -> Transcript:
         """The transcript as it was in an earlier version. Raises `NotFound` as `words`."""
@@ -216,7 +216,7 @@ class Editor:
             files=(file,),
             later=(Later(topics.EDITED.name, event),),
             audit="edited",
-            caller=version.author,
+            author=version.author,
         )
         passing("edit.before-commit")
         [written] = await self.database.acting_as(version.tenant_id).commit([Step("edit", edit_id, outcome)])

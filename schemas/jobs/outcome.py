@@ -118,8 +118,8 @@ class Outcome:
     #: The entry in the audit log: started, completed, failed, retried, repeated or refused; empty for none.
     audit: str = "completed"
     error: str | None = None
-    #: Id of the caller who asked for it over HTTP; kept in the audit log.
-    caller: str | None = None
+    #: Who asked for it, where a person did; for the audit log.
+    author: str | None = None
 
     @property
     def key(self) -> Key | None:

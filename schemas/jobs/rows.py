@@ -308,5 +308,5 @@ class AuditEntry:
     #: Number of earlier attempts at the event.
     attempt: int
     error: str | None
-    #: Id of the caller on whose behalf the step was made; None for what stages do.
-    caller: str | None = None
+    #: Who did it, where a person did: `web.auth.caller.Caller.id`.
+    author: str | None = None

@@ -228,5 +228,5 @@ def _audit(step: Step, written: Written, jobs: dict[Key, Job]) -> AuditEntry | N
         duration_ms=step.seconds * 1000,
         attempt=step.envelope.attempt if step.envelope else 0,
         error=outcome.error,
-        caller=outcome.caller,
+        author=outcome.author,
     )

@@ -33,6 +33,6 @@ class PostgresReview(PostgresPort, ReviewWrites):
             return item
 
 
-def _entry(item: ReviewItem, what: str, caller: str) -> AuditEntry:
+def _entry(item: ReviewItem, what: str, author: str) -> AuditEntry:
     owner = run_fields(item)
-    return AuditEntry(**owner, step="review", what=what, duration_ms=0, attempt=0, error=None, caller=caller)
+    return AuditEntry(**owner, step="review", what=what, duration_ms=0, attempt=0, error=None, author=author)

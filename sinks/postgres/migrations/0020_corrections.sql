@@ -4,7 +4,7 @@
 ALTER TABLE transcripts ADD COLUMN version int NOT NULL DEFAULT 1;
 ALTER TABLE jobs ADD COLUMN transcript_version int NOT NULL DEFAULT 1;
 ALTER TABLE enrichments ADD COLUMN transcript_version int NOT NULL DEFAULT 1;
-ALTER TABLE audit_log ADD COLUMN IF NOT EXISTS caller text;
+ALTER TABLE audit_log ADD COLUMN IF NOT EXISTS author text;
 
 CREATE TABLE transcript_versions (
     tenant_id text NOT NULL,

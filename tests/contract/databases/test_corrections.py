@@ -92,7 +92,7 @@ def edit(version=2, *, tenant="acme", run=1, later=True, text="Zoë", **more) ->
         files=(file,),
         later=(Later(topics.EDITED.name, event),) if later else (),
         audit="edited",
-        caller="key_1",
+        author="key_1",
     )
     return Step("edit", uuid4(), outcome)
 
@@ -259,5 +259,5 @@ async def test_the_audit_log_says_who_edited_and_who_skipped(stored, under_test)
     if isinstance(database, MemoryDatabase):
         assert database.audit[-2:] == [("j", "edit", "edited", None), ("j", "review", "skipped", None)]
     else:
-        rows = await under_test.pool.fetch("SELECT step, what, caller FROM audit_log ORDER BY id DESC LIMIT 2")
+        rows = await under_test.pool.fetch("SELECT step, what, author FROM audit_log ORDER BY id DESC LIMIT 2")
         assert [tuple(row) for row in rows] == [("review", "skipped", "ann"), ("edit", "edited", "key_1")]

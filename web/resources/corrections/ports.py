@@ -35,8 +35,8 @@ class Editor(Protocol):
         NotFound: its words are not in the store any more.
     """
 
-    async def words(self, transcript: Transcript, version: int) -> list[TranscriptWord]:
-        """The words of a version of this run's transcript."""
+    async def words(self, transcript: Transcript, version: int | None = None) -> list[TranscriptWord]:
+        """The words of a version of this run's transcript, by default of the one that `transcript` is."""
 
     async def patch(self, transcript: Transcript, patch: TranscriptPatch, author: str) -> TranscriptVersion:
         """Change single words and speakers."""
