@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
@@ -19,7 +20,7 @@ from agents.text.corrections.review import decided
 from agents.text.corrections.whole import rewritten
 from agents.text.segments import segments, speakers
 from schemas import blob_names, topics
-from schemas.corrections.changes import OutOfDate, TranscriptPatch, WholeTranscript
+from schemas.corrections.changes import MAX_WORDS, OutOfDate, RefusedChange, TranscriptPatch, WholeTranscript
 from schemas.corrections.rows import (
     FIRST,
     ReviewChoice,
@@ -43,8 +44,9 @@ from sinks.ports.upkeep.blob_intents import BlobIntents
 
 _JSON: Final = "application/json"
 
-#: Transcripts that a process edits at once. One of 15,000 words takes 60 MB while its readings are parsed.
-AT_ONCE: Final = 2
+#: Transcripts that a process reads or edits at once, and those of one tenant. One of 15,000 words takes 60 MB while its
+#: readings are parsed.
+AT_ONCE, OF_TENANT = 4, 2
 
 
 class Commits(Steps, BlobIntents, Protocol):
@@ -56,6 +58,13 @@ class Writes(Protocol):
 
     def acting_as(self, tenant: str, /) -> Commits:
         """The same database, which shows and takes rows of this tenant only."""
+
+
+class Slots(Protocol):
+    """Bounds what is done at once, in all and for each tenant."""
+
+    def held(self, tenant: str, /) -> AbstractAsyncContextManager[None]:
+        """A slot, for as long as the context lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ class Editor:
     versions: Versions
     store: Store
     database: Writes
-    _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    slots: Slots
 
     async def words(self, transcript: Transcript, version: int | None = None) -> list[TranscriptWord]:
         """The words of a version of this run's transcript, by default of the one that `transcript` is.
@@ -90,7 +99,7 @@ class Editor:
         Raises:
             NotFound: there is no such version, or its words are not in the store any more.
         """
-        async with self._slots:
+        async with self.slots.held(transcript.tenant_id):
             return (await self._source(transcript, version or transcript.version)).words
 
     async def earlier(self, transcript: Transcript, version: int) -> Transcript:
@@ -145,7 +154,7 @@ class Editor:
         needs_readings: bool = False,
         choice: ReviewChoice | None = None,
     ) -> TranscriptVersion:
-        async with self._slots:
+        async with self.slots.held(transcript.tenant_id):
             source = await self._source(transcript, transcript.version, needs_readings=needs_readings)
             content = await self.store.get(transcript.agent_optimized_uri)
             edit_id, version = uuid4(), transcript.version + 1
@@ -231,6 +240,8 @@ def _made(
 ) -> tuple[Edited, bytes, Transcript]:
     """The edited words, `agent_optimized.json` with them, and the transcript's row."""
     edited = edit(source, version)
+    if len(edited.words) > max(MAX_WORDS, len(source.words)):
+        raise RefusedChange("", f"the transcript would have more than {MAX_WORDS} words")
     after = _with_words(transcript, edited.words, version)
     optimized = orjson.loads(content)
     optimized["transcript"] = {name: getattr(after, name) for name in ("text", "speakers", "segments")}

@@ -9,13 +9,14 @@ import socket
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from agents.corrections.editor import Editor
+from agents.corrections.editor import AT_ONCE, OF_TENANT, Editor
 from agents.fleet.file_limit import raise_file_limit
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
 from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
+from sinks.postgres.connection.fair_slots import FairSlots
 from web.app import make_app
 from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
@@ -55,7 +56,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
     """Serve health, metrics and the API, in which a `track` worker answers from its table, until `stack` is closed."""
     secret = fleet.settings.api_keys
     bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
-    editor = Editor(fleet.reader, fleet.store, fleet.database)
+    editor = Editor(fleet.reader, fleet.store, fleet.database, FairSlots(AT_ONCE, OF_TENANT))
     service = make_app(
         live=fleet.table,
         reader=fleet.reader,

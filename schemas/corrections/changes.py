@@ -7,14 +7,18 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.errors import ConcordError
+from schemas.ids import Reference
 from schemas.texts import readable
 
 #: Most changes in one request, and characters of a whole text (an hour of speech has 60,000) and of a changed word.
 MAX_CHANGES: Final = 1000
 MAX_TEXT: Final = 2_000_000
 MAX_WORD: Final = 2000
-#: Most segments of a whole text.
+#: Most segments of a whole text; words of a transcript, those of ten hours; speakers that are renamed at once, each of
+#: which takes a look at every word.
 MAX_SEGMENTS: Final = 50_000
+MAX_WORDS: Final = 100_000
+MAX_RENAMES: Final = 50
 
 
 def _spaced(text: str) -> str:
@@ -101,6 +105,12 @@ class TranscriptPatch(_Body):
     changes: Annotated[list[Change], Field(min_length=1, max_length=MAX_CHANGES)]
     reason: Why | None = None
 
+    @model_validator(mode="after")
+    def _few_renames(self) -> TranscriptPatch:
+        if sum(change.op == "rename" for change in self.changes) > MAX_RENAMES:
+            raise ValueError(f"rename at most {MAX_RENAMES} speakers at once")
+        return self
+
 
 class SegmentText(_Body):
     """What one speaker says. Times are those of the words, which keep them."""
@@ -123,8 +133,29 @@ class WholeTranscript(_Body):
         return self
 
 
+class Choice(_Body):
+    """What a disputed span says: one of its readings, or a text of the reviewer's own."""
+
+    reading: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="index of one of `readings`")
+    text: Annotated[str, StringConstraints(max_length=MAX_WORD), AfterValidator(readable)] | None = Field(
+        None, description="what was said instead of all readings; empty: nothing"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Choice:
+        if (self.reading is None) == (self.text is None):
+            raise ValueError("send either reading or text")
+        return self
+
+
+class Assignment(_Body):
+    """Who shall decide a disputed span."""
+
+    assignee: Reference | None = Field(None, description="left out: you; null: nobody")
+
+
 class RefusedChange(ConcordError):
-    """A change that this transcript does not allow; `pointer` leads to it in the body."""
+    """A change that this transcript does not allow; `pointer` (RFC 6901) leads to it in the body."""
 
     def __init__(self, pointer: str, detail: str) -> None:
         super().__init__(detail)

@@ -14,6 +14,7 @@ from schemas.errors import Transient
 from schemas.events.job import JobReprocess
 from sinks.memory.reader import MemoryReader
 from sinks.ports.corrections.review import ReviewFilter
+from sinks.postgres.connection.fair_slots import FairSlots
 from tests.fleet.conftest import JOB, FakeRecognizer
 from tests.fleet.test_enrichment import Troubled
 
@@ -29,7 +30,7 @@ async def scenario(make_scenario):
         await document.SPEC.open(SimpleNamespace(store=it.documents, database=it.fleet.database)),
     ]
     it.reader = MemoryReader(it.fleet.database)
-    it.editor = Editor(it.reader, it.store, it.fleet.database)
+    it.editor = Editor(it.reader, it.store, it.fleet.database, FairSlots(4, 2))
     return it
 
 

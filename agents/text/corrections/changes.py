@@ -34,7 +34,7 @@ def changed(words: Sequence[TranscriptWord], changes: Sequence[Change], readings
         try:
             _apply(draft, change, readings)
         except RefusedChange as exc:
-            raise RefusedChange(f"#/changes/{index}/{exc.pointer}", str(exc)) from None
+            raise RefusedChange(f"/changes/{index}/{exc.pointer}", str(exc)) from None
     return draft.finished()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from agents.text.alignment.align import align
 from agents.text.corrections.draft import Draft, Edited, by_hand, changed_words
 from agents.text.corrections.times import with_times
-from schemas.corrections.changes import SegmentText, WholeTranscript
+from schemas.corrections.changes import MAX_WORDS, RefusedChange, SegmentText, WholeTranscript
 from schemas.texts import is_unspaced, readable
 from schemas.transcript_words import TranscriptWord
 
@@ -31,10 +31,16 @@ class _Unit:
 
 
 def rewritten(words: Sequence[TranscriptWord], whole: WholeTranscript, version: int) -> Edited:
-    """The words of version `version`, which has this text and these speakers."""
+    """The words of version `version`, which has this text and these speakers.
+
+    Raises:
+        RefusedChange: it has too many words.
+    """
     segments = whole.segments if whole.segments is not None else [SegmentText(text=whole.text or "")]
     old = [unit for index, word in enumerate(words) for unit in _units(word.text, index)]
     new = [unit for index, segment in enumerate(segments) for unit in _units(segment.text, index)]
+    if len(new) > MAX_WORDS:
+        raise RefusedChange("/text" if whole.text else "/segments", f"use at most {MAX_WORDS} words")
     draft = Draft(words, version)
     after: list[TranscriptWord] = []
     for owner, group in _grouped(new, _matched(old, new)):

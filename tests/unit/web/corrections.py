@@ -15,6 +15,7 @@ from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
+from sinks.postgres.connection.fair_slots import FairSlots
 from tests.unit.web.service import ACME, Worker
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue
@@ -47,7 +48,7 @@ class CorrectingWorker(Worker):
     def __init__(self, database=None, store=None, versions=None, **more):
         database, store = database or MemoryDatabase(), store or MemoryStore()
         reader = MemoryReader(database)
-        editor = Editor(versions or reader, store, database)
+        editor = Editor(versions or reader, store, database, FairSlots(4, 2))
         resources = [Edits(reader, editor), ReviewQueue(reader, database, editor)]
         more |= {"store": store, "reader": reader, "resources": resources, "earlier": editor.earlier}
         super().__init__(database, **more)

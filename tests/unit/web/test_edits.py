@@ -8,6 +8,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from schemas.corrections.changes import MAX_RENAMES, MAX_WORDS
 from schemas.jobs.outcome import Outcome
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
@@ -226,6 +227,17 @@ async def test_all_words_can_be_removed_and_written_again(worker):
 )
 async def test_a_whole_transcript_is_one_text_or_segments(worker, body):
     await problem(await worker.write(body), 400)
+
+
+async def test_a_transcript_that_would_be_too_long_is_refused(worker):
+    many = "x " * (MAX_WORDS // 100)
+    renames = [{"op": "rename", "speaker": "A", "to": "A"}] * (MAX_RENAMES + 1)
+
+    too_many = [{"op": "insert", "after": None, "text": many}] * 101
+    assert (await problem(await worker.change(*too_many), 400))["errors"][0]["pointer"] == "#"
+    assert (await problem(await worker.write({"text": many * 101}), 400))["errors"][0]["pointer"] == "#/text"
+    await problem(await worker.change(*renames), 400)
+    assert worker.events() == []
 
 
 async def test_another_tenant_and_a_reader_cannot_edit(worker):

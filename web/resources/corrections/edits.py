@@ -153,7 +153,7 @@ class Edits:
             with hide_storage("the transcript"):
                 row = await edit(transcript)
         except RefusedChange as exc:
-            raise InvalidRequest([FieldProblem(pointer=exc.pointer, detail=str(exc))]) from None
+            raise InvalidRequest([FieldProblem(pointer=f"#{exc.pointer}", detail=str(exc))]) from None
         except OutOfDate:
             raise changed(await self._editable(request)) from None
         view = version_view(row)

@@ -8,22 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 from aiohttp import web
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 
-from schemas.corrections.changes import MAX_WORD, OutOfDate
+from schemas.corrections.changes import Assignment, Choice, OutOfDate
 from schemas.corrections.rows import ReviewItem, ReviewState
 from schemas.errors import NotFound, Unavailable
-from schemas.ids import Reference
-from schemas.texts import readable
 from sinks.ports.corrections.review import ReviewCursor, ReviewFilter
 from web.auth.access import REVIEW
 from web.parameters import JobName, Parameters, TenantName, WholeNumber
@@ -97,31 +86,6 @@ class ItemParameters(Parameters):
 
     tenant: TenantName
     item: Annotated[str, StringConstraints(max_length=100)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Choice(_Body):
-    """What a span says: one of its readings, or a text of the reviewer's own."""
-
-    reading: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="index of one of `readings`")
-    text: Annotated[str, StringConstraints(max_length=MAX_WORD), AfterValidator(readable)] | None = Field(
-        None, description="what was said instead of all readings; empty: nothing"
-    )
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Choice:
-        if (self.reading is None) == (self.text is None):
-            raise ValueError("send either reading or text")
-        return self
-
-
-class Assignment(_Body):
-    """Who shall decide an item."""
-
-    assignee: Reference | None = Field(None, description="left out: you; null: nobody")
 
 
 Request = ApiRequest[ItemParameters, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -160,13 +161,15 @@ def item_view(item: ReviewItem) -> ReviewItemView:
     """An item, with links to what a reviewer can do."""
     names = set(ReviewItemView.model_fields) - {"readings", "words", "links"}
     values: dict[str, Any] = {name: getattr(item, name) for name in names}
-    base = f"/tenants/{item.tenant_id}/review/{item.id}"
+    base, of_run = f"/tenants/{item.tenant_id}/review/{item.id}", f"?tenant={quote(item.tenant_id)}&run={item.run}"
+    links = {name: f"{base}/{name}" for name in ("choice", "skip", "assignee")}
+    links["transcript"] = f"/jobs/{quote(item.job_id)}/transcript{of_run}"
+    links["audio"] = f"/jobs/{quote(item.job_id)}/audio?tenant={quote(item.tenant_id)}"
     return ReviewItemView(
         **values,
         readings=[ReadingView(text=r["text"], providers=r["providers"]) for r in item.readings],
         words=item.slots,
-        links={name: f"{base}/{name}" for name in ("choice", "skip", "assignee")}
-        | {"transcript": f"/jobs/{item.job_id}/transcript", "audio": f"/jobs/{item.job_id}/audio"},
+        links=links,
     )
 
 
