@@ -164,7 +164,3 @@ class RefusedChange(ConcordError):
 
 class OutOfDate(ConcordError):
     """The transcript has a newer version than the one that was edited."""
-
-
-class NotEditable(ConcordError):
-    """The job has no transcript that may be edited at present; the message says why."""

@@ -30,6 +30,7 @@ from schemas.jobs.rows import Job  # noqa: E402
 from schemas.words import Reconciliation, adapter  # noqa: E402
 from sinks.blobs.local import LocalStore  # noqa: E402
 from sinks.postgres.database import Postgres, connect_pool  # noqa: E402
+from sinks.postgres.migrate import migrate  # noqa: E402
 from tests.system.harness import Site, Worker, site  # noqa: E402
 from tests.unit.web.corrections import DECIDED, row  # noqa: E402
 
@@ -113,14 +114,13 @@ async def test_an_edit_that_dies_anywhere_is_all_or_nothing():
         here = await stack.enter_async_context(site())
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)))
         worker = here.worker("track", "document", "relay", name="all", concord_instance="all")
-        await (await worker.start()).ready()
+        await migrate(here.postgres.dsn)
         connection = await asyncpg.connect(here.postgres.dsn)
         stack.push_async_callback(connection.close)
         store = LocalStore(here.folder / "storage")
         await completed(here, store)
         version, done, lost = 1, 0, 0
         for number, point in enumerate(EDIT_POINTS):
-            await worker.kill()
             await (await worker.start(concord_failpoint=point)).ready()
             assert await edits(worker, session, number) is None
             assert await worker.ended(30) == DIED

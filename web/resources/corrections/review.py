@@ -209,8 +209,8 @@ class ReviewQueue:
         if body.reading is not None and body.reading >= len(item.readings):
             detail = f"use a number from 0 to {len(item.readings) - 1}: the item has so many readings"
             raise InvalidRequest([FieldProblem(pointer="#/reading", detail=detail)])
-        choice = body.text if body.reading is None else body.reading
-        await self._choose(item, " ".join(choice.split()) if isinstance(choice, str) else choice or 0, request)
+        choice = " ".join((body.text or "").split()) if body.reading is None else body.reading
+        await self._choose(item, choice, request)
         return item_view(await self._item(request))
 
     async def _choose(self, item: ReviewItem, choice: int | str, request: ApiRequest[ItemParameters, Any]) -> None:
