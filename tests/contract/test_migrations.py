@@ -43,7 +43,6 @@ APPLIED = {
     "0016_enrichments": "89b033815de0f251",
     "0017_writing_as_a_tenant": "fe5db2a85a3fcf48",
     "0020_corrections": "851e014905d2ad75",
-    "0020_corrections": "fb11cd5f76024ef4",
     "0021_webhooks": "e8fe4367ae59d7ff",
 }
 

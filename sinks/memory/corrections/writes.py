@@ -68,5 +68,5 @@ class MemoryCorrections(MemoryState, ReviewWrites):
 
     def _changed(self, item: ReviewItem, what: str) -> ReviewItem:
         self.review[item.tenant_id, item.id] = item
-        self.audit.append((item.job_id, "review", what, None))
+        self.audit[max(self.audit, default=0) + 1] = (item.job_id, "review", what, None, self.clock())
         return item
