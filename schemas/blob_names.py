@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 #: The folder of a tenant's recordings that are not their jobs' originals yet.
 UPLOADS = "uploads"
 
@@ -41,9 +43,17 @@ def agent_optimized(tenant_id: str, job_id: str, run: int) -> str:
     return f"{folder(tenant_id, job_id, run)}/agent_optimized.json"
 
 
-def document(tenant_id: str, job_id: str, run: int) -> str:
-    """The transcript as a document for people."""
-    return f"{folder(tenant_id, job_id, run)}/document.md"
+def edited(tenant_id: str, job_id: str, run: int, edit: UUID) -> str:
+    """The same of a version that a person has made. Of two edits of one version only one is committed, so the name is
+    that of the edit, not of the version.
+    """
+    return f"{folder(tenant_id, job_id, run)}/edits/{edit}/agent_optimized.json"
+
+
+def document(tenant_id: str, job_id: str, run: int, version: int = 1) -> str:
+    """A version of the transcript as a document for people."""
+    edited = "" if version == 1 else f"/versions/{version}"
+    return f"{folder(tenant_id, job_id, run)}{edited}/document.md"
 
 
 def metadata(tenant_id: str, job_id: str, run: int) -> str:

@@ -9,6 +9,7 @@ from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.base import Data
 from schemas.events.enrichment import DocumentGenerated, EnrichmentFailed
 from schemas.events.job import JobFailed, JobReprocess, JobStatus, Persisted, Reconciled, RunSweep
+from schemas.events.transcript import TranscriptEdited
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ RECONCILED = _topic("reconciled", Reconciled)
 PERSISTED = _topic("persisted", Persisted)
 FAILED = _topic("job.failed", JobFailed)
 STATUS = _topic("job.status", JobStatus, compacted=True)
+EDITED = _topic("transcript.edited", TranscriptEdited)
 DOCUMENT = _topic("document.generated", DocumentGenerated)
 ENRICHMENT_FAILED = _topic("enrichment.failed", EnrichmentFailed)
 

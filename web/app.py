@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from schemas.errors import NotFound
 from web.connections.bounds import Bounds
 from web.connections.caller_limit import CallerLimit
 from web.endpoint import Gate
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from schemas.jobs.rows import Transcript
     from sinks.ports.api.idempotency import IdempotencyDatabase
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.auth.api_keys import ApiKeys
     from web.limits.usage import UsageCounter
     from web.ports import Health, LiveJobs
+    from web.resources.jobs.transcripts import Earlier
     from web.route import Resource
 
 
@@ -50,13 +53,15 @@ def make_app(
     usage: UsageCounter | None = None,
     options: ServerOptions | None = None,
     idempotency: IdempotencyDatabase | None = None,
+    earlier: Earlier | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
     `feeds` is where the owner of `live` publishes every newer status, in the service's event loop; without it, event
     streams query the database often. `health` is public: nothing secret may be in it. `resources` are served besides
     the standard ones. `bounds` are those of the connections over which the service is called. `limits` limits requests,
-    `usage` counts them; without them, neither is done.
+    `usage` counts them; without them, neither is done. `earlier` shows earlier versions of transcripts; without it, only
+    the newest are shown.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id; or a route takes an
@@ -69,7 +74,7 @@ def make_app(
     standard: list[Resource] = [
         JobStatuses(statuses),
         JobEvents(statuses, feeds, event_streams),
-        Transcripts(reader, store, blob_streams),
+        Transcripts(reader, store, blob_streams, earlier or _newest_only),
         JobAudio(reader, store, blob_streams),
         TenantList(reader),
         TenantJobs(reader),
@@ -81,6 +86,10 @@ def make_app(
     app = build_application([*standard, *resources], gate, options or ServerOptions(), usage)
     app.on_shutdown.append(_close(feeds))
     return app
+
+
+async def _newest_only(transcript: Transcript, version: int) -> Transcript:
+    raise NotFound(f"version {version} is not shown here, only the newest, {transcript.version}")
 
 
 def _close(feeds: StatusFeeds) -> Callable[[web.Application], Awaitable[None]]:

@@ -33,7 +33,7 @@ NO_JOB: Final = "there is no such job"
 NO_TENANT: Final = "there is no such tenant"
 
 #: Headers of aiohttp's own errors that the answer keeps.
-_KEPT: Final = ("Accept", "Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
+_KEPT: Final = ("Accept", "Allow", "WWW-Authenticate", "Retry-After", "Content-Range", "ETag")
 
 
 class FieldProblem(Data):

@@ -10,6 +10,7 @@ from functools import partial
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from agents.corrections.editor import AT_ONCE, OF_TENANT, Editor
 from agents.fleet.api.uploads import upload_resources
 from agents.fleet.fleet import Fleet
 from agents.fleet.http_settings import address_of
@@ -21,6 +22,7 @@ from schemas.accounts.settings import AccountSettings
 from schemas.errors import SettingsError
 from sinks.accounts import Accounts
 from sinks.postgres.accounts.notices import listen_for_changes
+from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.database import Postgres
 from web.app import make_app
 from web.auth.access import PUBLIC
@@ -34,6 +36,8 @@ from web.middleware.access_log import open_access_log
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
 from web.resources.callbacks import Callbacks
+from web.resources.corrections.edits import Edits
+from web.resources.corrections.review import ReviewQueue
 from web.resources.metrics import Metrics
 from web.route import Resource
 from web.server import ServerOptions, build_application
@@ -92,6 +96,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         return generate_latest(fleet.metrics.registry)
 
     bounds = Bounds.within(fleet.settings.http_connections, raise_file_limit())
+    editor = Editor(fleet.reader, fleet.store, fleet.database, FairSlots(AT_ONCE, OF_TENANT))
     service = make_app(
         live=fleet.table,
         reader=fleet.reader,
@@ -100,12 +105,13 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         health=fleet.health,
         keys=ApiKeys.parse(secret.get_secret_value() if secret else None, accounts),
         feeds=fleet.feeds,
-        resources=_resources(fleet, bounds, stack),
+        resources=_resources(fleet, bounds, stack, editor),
         bounds=bounds,
         limits=RateLimits(accounts),
         usage=fleet.usage,
         options=_options(fleet.settings),
         idempotency=fleet.database,
+        earlier=editor.earlier,
     )
     await _serve(service, listening, bounds, stack)
     log.info("HTTP on %s", fleet.url)
@@ -142,7 +148,7 @@ def _listen_for_metrics(address: str) -> socket.socket:
         raise SettingsError(f"CONCORD_METRICS: cannot listen on {address} ({exc.strerror}); {hint}") from exc
 
 
-def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack) -> list[Resource]:
+def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, editor: Editor) -> list[Resource]:
     """What a worker serves besides the standard resources."""
     changed = fleet.accounts.changed
     resources: list[Resource] = [
@@ -150,6 +156,8 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack) -
         *webhook_resources(fleet),
         KeyManagement(fleet.database, changed),
         TenantSettings(fleet.database, fleet.accounts, changed),
+        Edits(fleet.reader, editor),
+        ReviewQueue(fleet.reader, fleet.database, editor),
     ]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))

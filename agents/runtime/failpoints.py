@@ -48,6 +48,9 @@ REQUESTS = (
     "cancel.committed",
 )
 
+#: Those of edits, which workers pass that serve HTTP.
+EDIT_POINTS = ("edit.intended", "edit.stored", "edit.before-commit", "edit.after-commit")
+
 _armed: dict[str, int] = {}
 
 
@@ -56,8 +59,8 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    if name not in POINTS + REQUESTS:
-        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(POINTS + REQUESTS)}")
+    if name not in (names := (*POINTS, *REQUESTS, *EDIT_POINTS)):
+        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(names)}")
     _armed[name] = int(times or 1)
 
 

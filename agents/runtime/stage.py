@@ -28,6 +28,7 @@ from schemas.calls.time_limit import time_limit
 from schemas.envelope import UNREADABLE_NAME, UNREADABLE_URI, Envelope, Record, decode, identity, salvaged
 from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
 from schemas.events.audio import AudioUploaded
+from schemas.events.enrichment import requested_version
 from schemas.events.job import JobStatus, StepState
 from schemas.jobs.outcome import (
     EnrichmentChange,
@@ -237,8 +238,15 @@ def _delivered_again(
     progress = Progress(run=run, stage=stage.name, step=step)
     enrichment = None
     if stage.enrichment is not None:
-        change = EnrichmentChange(run=run, kind=stage.enrichment, state="retrying", attempts=attempts, error=reason)
-        enrichment = replace(change, reopens=envelope.replay > 0)
+        enrichment = EnrichmentChange(
+            run=run,
+            kind=stage.enrichment,
+            state="retrying",
+            attempts=attempts,
+            error=reason,
+            transcript_version=requested_version(envelope.data),
+            reopens=envelope.replay > 0,
+        )
     return Outcome(
         **job,
         progress=progress if job["job_id"] and enrichment is None else None,
@@ -303,7 +311,9 @@ def _failure_by_ids(stage: Stage, envelope: Envelope, failure: Failure) -> Outco
     bare = replace(failure, reason=f"{stage.name} gave up ({failure.code}); the dead letter has the reason")
     upload = envelope.data
     if stage.enrichment is not None:
-        return failed_enrichment(cast("OfRun", upload), stage.enrichment, bare, reopens=envelope.replay > 0)
+        version, reopens = requested_version(upload), envelope.replay > 0
+        owner = cast("OfRun", upload)
+        return failed_enrichment(owner, stage.enrichment, bare, transcript_version=version, reopens=reopens)
     if not isinstance(upload, AudioUploaded):
         return failed_job(stage.name, envelope, bare)
     job_id = id_of_upload(upload, envelope.root)

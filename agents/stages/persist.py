@@ -11,6 +11,7 @@ import orjson
 from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
+from agents.text.corrections.review import review_items
 from agents.text.segments import segments, speakers
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
@@ -61,7 +62,8 @@ class Persist:
         metadata = await self._put(name, _metadata(job, data, reconciliation))
         passing("persist.stored")
         transcript = _row(job, data, reconciliation, content["transcript"], optimized)
-        return self._completed(envelope, job, data, transcript, (optimized, metadata))
+        outcome = self._completed(envelope, job, data, transcript, (optimized, metadata))
+        return replace(outcome, review=review_items(job, reconciliation))
 
     def _completed(
         self, envelope: Envelope, job: Job, data: Reconciled, transcript: Transcript, blobs: tuple[Blob, Blob]

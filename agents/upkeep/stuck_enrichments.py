@@ -25,7 +25,7 @@ def revived_enrichment(stuck: StuckEnrichment) -> Step:
 
 def _requested(stuck: StuckEnrichment) -> Outcome:
     row = stuck.enrichment
-    request = EnrichmentRequested(**run_fields(row), kind=row.kind)
+    request = EnrichmentRequested(**run_fields(row), kind=row.kind, transcript_version=row.transcript_version)
     reason = f"no event was on its way for the enrichment `{row.kind}`; it is asked for again"
     later = Later(topics.due_name(row.kind), request, kind="enrichment.requested")
     return Outcome(tenant_id=row.tenant_id, job_id=row.job_id, later=(later,), audit="retried", error=reason)
@@ -35,4 +35,4 @@ def _ended(stuck: StuckEnrichment) -> Outcome:
     row = stuck.enrichment
     reason = f"nothing has made this enrichment, although it was asked for {TRIES} times more: does a worker have it?"
     failure = Failure(reason, "stuck", max(row.attempts, TRIES))
-    return failed_enrichment(row, row.kind, failure, version=row.version)
+    return failed_enrichment(row, row.kind, failure, version=row.version, transcript_version=row.transcript_version)

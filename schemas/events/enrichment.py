@@ -7,14 +7,18 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from schemas.events.base import Event, JobEvent, Reason, Uri
+from schemas.events.transcript import TranscriptEdited
 from schemas.ids import Name
 
 
 class EnrichmentEvent(JobEvent):
-    """Payload of the event that ends an enrichment. Exactly one per (job, run, kind)."""
+    """Payload of the event that ends an enrichment. Exactly one per (job, run, kind) and version of the
+    transcript, except versions that were edited before their turn.
+    """
 
     kind: Name = Field(description="Kind of enrichment.")
     version: str | None = Field(None, description="Version of the template, prompt or program that created it.")
+    transcript_version: int = Field(1, description="Version of the transcript that it is made from.")
     ended_at: AwareDatetime | None = None
 
 
@@ -22,6 +26,8 @@ class EnrichmentRequested(Event):
     """Internal: create an enrichment of a completed run, or continue with it."""
 
     kind: Name
+    #: The version of the transcript for which it is requested.
+    transcript_version: int = 1
 
 
 class EnrichmentFailed(EnrichmentEvent):
@@ -42,3 +48,12 @@ class DocumentGenerated(EnrichmentEvent):
     content_type: str = "text/markdown; charset=utf-8"
     size_bytes: int
     sha256: str
+
+
+def requested_version(data: object) -> int:
+    """The version of the transcript of which an event asks for enrichments: that of an edit, or the run's own."""
+    match data:
+        case TranscriptEdited(version=version) | EnrichmentRequested(transcript_version=version):
+            return version
+        case _:
+            return 1

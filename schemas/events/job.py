@@ -101,6 +101,7 @@ class EnrichmentStatus(Data):
     error: Reason | None = None
     code: str | None = Field(None, description="Error code for programs, if it failed.")
     version: str | None = Field(None, description="Version of the template, prompt or program that creates it.")
+    transcript_version: int = Field(1, description="Version of the transcript that it is, or will be, made from.")
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -116,6 +117,7 @@ class JobStatus(JobEvent):
     enrichment: dict[str, EnrichmentStatus] = Field(
         default_factory=dict, description="Enrichments of the run, by kind."
     )
+    transcript_version: int = Field(1, description="Version of the transcript: 1 is the run's own, edits make others.")
     reason: Reason | None = None
     code: str | None = Field(None, description="Error code for programs, if the job failed, as in job.failed.")
     created_at: datetime

@@ -1,8 +1,9 @@
 """The state machine of enrichments: documents and reports that are created after a run has completed. No I/O.
 
 An enrichment is a row per (tenant, job, run, kind). The step that completes the run creates it as `pending`; it ends as
-`done` or `failed`. An ended one does not change again, except a failed one that an operator restarts. Enrichments never
-change the run. `schemas.jobs.transitions.advance` applies these rules to locked rows.
+`done` or `failed`. An ended one does not change again, except a failed one that an operator restarts, and all of them
+when a person edits the transcript: they begin again, with its new version. Enrichments never change the run.
+`schemas.jobs.transitions.advance` applies these rules to locked rows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from schemas.events.job import EnrichmentStatus
 from schemas.jobs.outcome import EnrichmentChange
@@ -34,7 +35,7 @@ def begun(job: Job, kinds: Iterable[str], now: datetime) -> dict[str, Enrichment
 def is_allowed(change: EnrichmentChange, job: Job, rows: Mapping[str, Enrichment]) -> bool:
     """Whether the change may be applied to the rows of the job's current run."""
     row = rows.get(change.kind)
-    if row is None or job.run != change.run:
+    if row is None or job.run != change.run or row.transcript_version != change.transcript_version:
         return False
     return not row.ended or (change.reopens and row.state == "failed")
 
@@ -53,6 +54,14 @@ def changed(row: Enrichment, change: EnrichmentChange, now: datetime) -> Enrichm
         updated_at=now,
         finished_at=now if ended else None,
     )
+
+
+def reopened(rows: Mapping[str, Enrichment], transcript_version: int, now: datetime) -> list[Enrichment]:
+    """The rows after an edit of the transcript: each is to be made again, of its new version."""
+    again: dict[str, Any] = {"state": "pending", "attempts": 0, "error": None, "code": None, "finished_at": None}
+    return [
+        replace(row, transcript_version=transcript_version, updated_at=now, **again) for _, row in sorted(rows.items())
+    ]
 
 
 def superseded(rows: Mapping[str, Enrichment], now: datetime) -> list[Enrichment]:
@@ -74,6 +83,7 @@ def statuses(rows: Mapping[str, Enrichment]) -> dict[str, EnrichmentStatus]:
             error=row.error,
             code=row.code,
             version=row.version,
+            transcript_version=row.transcript_version,
             started_at=row.created_at,
             finished_at=row.finished_at,
         )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from schemas import ids, topics
+from schemas.corrections.rows import ReviewItem, TranscriptEdit
 from schemas.envelope import Envelope
 from schemas.errors import ConcordError
 from schemas.events.audio import AudioUploaded
@@ -71,6 +72,8 @@ class EnrichmentChange:
     error: str | None = None
     code: str | None = None
     version: str | None = None
+    #: The version of the transcript that it is made from: refused if an edit has made another since.
+    transcript_version: int = 1
     result: dict[str, Any] | None = None
     #: An operator restarts it: the change is allowed if it has failed.
     reopens: bool = False
@@ -96,6 +99,10 @@ class Outcome:
     transcript: Transcript | None = None
     #: Kinds of enrichment to create when this outcome completes the run.
     new_enrichments: tuple[str, ...] = ()
+    #: A new version of the transcript of a completed run, made by a person.
+    edit: TranscriptEdit | None = None
+    #: Disputed spans of the transcript, for reviewers.
+    review: tuple[ReviewItem, ...] = ()
     #: A change of an enrichment of a completed run. An outcome with it does not change the run.
     enrichment: EnrichmentChange | None = None
     files: tuple[File, ...] = ()
@@ -172,13 +179,20 @@ def end_of_failed(owner: OfRun, stage: str, failure: Failure) -> tuple[Later, ..
 
 
 def failed_enrichment(
-    owner: OfRun, kind: str, failure: Failure, *, version: str | None = None, reopens: bool = False
+    owner: OfRun,
+    kind: str,
+    failure: Failure,
+    *,
+    version: str | None = None,
+    transcript_version: int = 1,
+    reopens: bool = False,
 ) -> Outcome:
     """The outcome that ends an enrichment without a result; its run does not change."""
     event = EnrichmentFailed(
         **run_fields(owner),
         kind=kind,
         version=version,
+        transcript_version=transcript_version,
         code=failure.code,
         error=failure.reason,
         attempts=failure.attempts,
@@ -194,6 +208,7 @@ def failed_enrichment(
             error=failure.reason,
             code=failure.code,
             version=version,
+            transcript_version=transcript_version,
             reopens=reopens,
         ),
         later=(Later(topics.ENRICHMENT_FAILED.name, event),),

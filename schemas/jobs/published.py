@@ -12,6 +12,7 @@ from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.base import Data, JobEvent
 from schemas.events.enrichment import EnrichmentEvent
 from schemas.events.job import JobFailed, Persisted
+from schemas.events.transcript import TranscriptEdited
 from schemas.jobs.outcome import Later, Step
 from schemas.jobs.rows import Job, ProviderRequest
 from schemas.jobs.status import status_of
@@ -32,7 +33,8 @@ def event_message(step: Step, later: Later, job: Job | None, now: datetime) -> M
         case Persisted() | JobFailed():
             id = ids.terminal_id(data.tenant_id, data.job_id, data.run, later.topic)
         case EnrichmentEvent():
-            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, f"{later.topic}/{data.kind}")
+            edited = "" if data.transcript_version == 1 else f"/{data.transcript_version}"
+            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, f"{later.topic}/{data.kind}{edited}")
         case _:
             id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
     return message(later.topic, data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)
@@ -47,6 +49,8 @@ def _with_commit_fields(data: Data, job: Job | None, now: datetime) -> Data:
         fields["completed_at"] = now
     if isinstance(data, JobFailed):
         fields["failed_at"] = now
+    if isinstance(data, TranscriptEdited):
+        fields["edited_at"] = now
     if isinstance(data, EnrichmentEvent):
         fields["ended_at"] = now
     return data.model_copy(update=fields) if fields else data

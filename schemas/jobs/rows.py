@@ -65,6 +65,8 @@ class Job:
     steps: dict[str, StepState] = field(default_factory=dict)
     #: Enrichments of the current run, by kind: the published view of its `Enrichment` rows.
     enrichment: dict[str, EnrichmentStatus] = field(default_factory=dict)
+    #: Version of the current run's transcript; each edit makes the next.
+    transcript_version: int = 1
     reason: str | None = None
     #: Error code for programs if it failed, of `schemas.errors`.
     code: str | None = None
@@ -153,6 +155,8 @@ class Transcript:
     raw_transcript_uri: str
     agent_optimized_uri: str
     duration_ms: int | None
+    #: 1 as the run made it; each edit makes the next.
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +174,8 @@ class Enrichment:
     code: str | None = None
     #: Version of the template, prompt or program that creates it.
     version: str | None = None
+    #: Version of the transcript that it is, or will be, made from. Until it is done again, `result` is the last one's.
+    transcript_version: int = 1
     #: The small parts of the result, and URIs of the others.
     result: dict[str, Any] | None = None
     created_at: datetime
@@ -194,6 +200,11 @@ class File:
     size_bytes: int
     content_type: str
     sha256: str
+
+
+def file_kind(kind: str, version: int) -> str:
+    """The kind of a file of one version of the transcript. Files of all versions stay until the job is deleted."""
+    return kind if version == 1 else f"{kind}.v{version}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,7 @@ def status_of(job: Job) -> JobStatus:
         steps=job.steps,
         progress=round(share, 3),
         enrichment=job.enrichment,
+        transcript_version=job.transcript_version,
         reason=job.reason,
         code=job.code,
         created_at=job.created_at or _NEVER,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from schemas import topics
+from schemas.corrections.rows import ReviewItem, TranscriptEdit
 from schemas.errors import TooLarge
 from schemas.events.job import StepState
 from schemas.jobs import enrichment
@@ -53,6 +54,8 @@ class Written:
     #: The event is not recorded as handled: its run is unknown, or another worker has claimed the request since.
     forgotten: bool = False
     transcript: Transcript | None = None
+    edit: TranscriptEdit | None = None
+    review: tuple[ReviewItem, ...] = ()
     #: New or changed rows.
     enrichments: tuple[Enrichment, ...] = ()
     files: tuple[File, ...] = ()
@@ -91,7 +94,14 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
     failure = Failure(reason, TooLarge.code, step.envelope.attempt + 1 if step.envelope else 1)
     change = step.outcome.enrichment
     if change is not None:
-        end = failed_enrichment(job, change.kind, failure, version=change.version, reopens=change.reopens)
+        end = failed_enrichment(
+            job,
+            change.kind,
+            failure,
+            version=change.version,
+            transcript_version=change.transcript_version,
+            reopens=change.reopens,
+        )
         return replace(end, usage=step.outcome.usage, raw=step.outcome.raw)
     request = step.outcome.request
     if request is not None and request.columns.get("state") in ("done", "failed"):
@@ -137,6 +147,7 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
         if written.enrichments:
             rows.job = replace(rows.job, enrichment=enrichment.statuses(rows.enrichments))
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
+    written.edit, written.review = _dated(outcome.edit, now), outcome.review
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
         written.messages.append((status_message(step, rows.job, now), 0.0))
@@ -155,6 +166,8 @@ def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
         return False
     if outcome.begin is not None:
         return job.ended and job.run + 1 == outcome.begin.run
+    if outcome.edit is not None:
+        return _edit_allowed(outcome.edit, job)
     if outcome.enrichment is not None:
         return enrichment.is_allowed(outcome.enrichment, job, rows.enrichments)
     if outcome.run is not None and (job.run != outcome.run or job.ended):
@@ -162,6 +175,20 @@ def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
     if outcome.new_requests and job.status != "uploaded":
         return False  # the run has its requests already, and some may have been billed
     return _progress_allowed(outcome.progress, job) and _request_allowed(outcome, job, rows)
+
+
+def _edit_allowed(edit: TranscriptEdit, job: Job) -> bool:
+    """Whether nobody has edited the transcript since the version that was edited here, and no new run has begun."""
+    is_next = job.transcript_version + 1 == edit.version.version
+    return job.run == edit.version.run and job.status == "completed" and is_next
+
+
+def _dated(edit: TranscriptEdit | None, now: datetime) -> TranscriptEdit | None:
+    """The edit with the time of its commit."""
+    if edit is None:
+        return None
+    choice = replace(edit.choice, chosen_at=now) if edit.choice else None
+    return replace(edit, version=replace(edit.version, edited_at=now), choice=choice)
 
 
 def _progress_allowed(progress: Progress | None, job: Job) -> bool:
@@ -211,9 +238,12 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
             completed_at=now if new_run.ended else None,
             steps={name: _merged(None, state, now, step.seconds) for name, state in new_run.steps.items()},
             enrichment={},
+            transcript_version=1,
         )
         if outcome.begin is not None:
             rows.requests.clear()
+    if outcome.edit is not None and rows.job is not None:
+        rows.job = replace(rows.job, transcript_version=outcome.edit.version.version)
     for request in outcome.new_requests:
         rows.requests[request.provider] = request
     if outcome.new_requests and rows.job is not None:
@@ -276,6 +306,10 @@ def _change_enrichments(outcome: Outcome, rows: Rows, now: datetime) -> tuple[En
         superseded = enrichment.superseded(rows.enrichments, now)
         rows.enrichments.clear()
         return tuple(superseded)
+    if outcome.edit is not None:
+        reopened = enrichment.reopened(rows.enrichments, outcome.edit.version.version, now)
+        rows.enrichments.update((row.kind, row) for row in reopened)
+        return tuple(reopened)
     change = outcome.enrichment
     if change is None:
         return ()

@@ -28,6 +28,11 @@ class MemoryJobs(MemoryState, Jobs):
         """What the job's producer sent along."""
         return METADATA.validate_json(self._metadata.get((tenant_id, job_id), b"{}"))
 
+    async def transcript_uri(self, tenant_id: str, job_id: str, run: int) -> str | None:
+        """Where the newest version of the run's transcript is."""
+        transcript = self.transcripts.get((tenant_id, job_id, run))
+        return transcript.agent_optimized_uri if transcript else None
+
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference."""
         other = self._references.get((tenant_id, reference)) if reference is not None else None

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING
 from schemas.ids import EVERY_TENANT, Whose, canonical_uuid
 from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion, status_of, status_version
+from sinks.memory.corrections.reads import CorrectionReads
 from sinks.ports.reads import MANY, Cursor, Page, Reads
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sinks.memory.database import MemoryDatabase
-
 
 @dataclass(frozen=True)
-class MemoryReader(Reads):
+class MemoryReader(CorrectionReads, Reads):
     """`Reads` on the double of the database."""
-
-    database: MemoryDatabase
 
     async def job(self, tenant: str, job_id: str) -> Job | None:
         """The job's row."""

@@ -15,6 +15,7 @@ from schemas.ids import Key
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import Enrichment, Job, ProviderRequest, Transcript, Usage
 from schemas.jobs.transitions import Rows, Written, advance
+from sinks.memory.corrections.writes import MemoryCorrections
 from sinks.memory.jobs import METADATA
 from sinks.memory.providers.usage import MemoryUsage
 from sinks.memory.state import JOB, NEVER, ORPHANED, REQUEST, dump
@@ -26,7 +27,7 @@ _RESULTS: TypeAdapter[_Results] = TypeAdapter(_Results)
 
 
 @dataclass
-class MemorySteps(MemoryUsage, MemoryWebhooks, Steps):
+class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
     """`Steps` in this process."""
 
     async def commit(self, steps: Sequence[Step], *, held: str | None = None) -> list[Written | None]:
@@ -85,6 +86,7 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, Steps):
     def _write_results(self, step: Step, written: Written, job: Job | None) -> None:
         if (text := written.transcript) is not None:
             self.transcripts.setdefault((text.tenant_id, text.job_id, text.run), text)
+        self._write_corrections(written)
         self.enrichments |= {(e.tenant_id, e.job_id, e.run, e.kind): e for e in written.enrichments}
         self._keep_usage(written.usage)
         self.files.update({(f.tenant_id, f.job_id, f.run, f.kind): f for f in written.files})

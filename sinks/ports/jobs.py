@@ -20,6 +20,9 @@ class Jobs(Protocol):
         reads: metadata may be 850 kB.
         """
 
+    async def transcript_uri(self, tenant_id: str, job_id: str, run: int) -> str | None:
+        """The URI of the newest version's `agent_optimized.json`; None if the run has no transcript."""
+
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference: none, one, or one of each."""
 

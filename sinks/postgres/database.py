@@ -15,6 +15,7 @@ from sinks.postgres.api.direct_uploads import PostgresDirectUploads
 from sinks.postgres.api.idempotency import PostgresIdempotency
 from sinks.postgres.connection.connect import acts_as, connecting, worker_session
 from sinks.postgres.connection.errors import AWAY
+from sinks.postgres.corrections.review import PostgresReview
 from sinks.postgres.jobs import PostgresJobs
 from sinks.postgres.leases import PostgresLeases
 from sinks.postgres.outbox import PostgresOutbox
@@ -60,6 +61,7 @@ class Postgres(
     PostgresApiUsage,
     PostgresIdempotency,
     PostgresDirectUploads,
+    PostgresReview,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

@@ -36,6 +36,11 @@ class PostgresJobs(PostgresPort, Jobs):
         rows = await self._fetch("metadata", tenant_id, job_id)
         return rows[0]["metadata"] if rows else {}
 
+    async def transcript_uri(self, tenant_id: str, job_id: str, run: int) -> str | None:
+        """Where the newest version of the run's transcript is."""
+        rows = await self._fetch("transcript_uri", tenant_id, job_id, run)
+        return rows[0]["agent_optimized_uri"] if rows else None
+
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference."""
         return await self._named((tenant_id, job_id, reference))

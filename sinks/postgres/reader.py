@@ -17,6 +17,7 @@ from sinks.ports.reads import MANY, Cursor, Page, Reads
 from sinks.postgres.connection.errors import AWAY, unavailable
 from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.connection.port import by_column
+from sinks.postgres.corrections.reads import CorrectionReads
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
 
@@ -58,7 +59,7 @@ class Used:
     quantity: float
 
 
-class Reader(Reads):
+class Reader(CorrectionReads, Reads):
     """`Reads` on a pool of `sinks.postgres.database.connect_pool`, whose own role is the operator's."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import asyncpg
 
 from schemas.ids import Key
-from schemas.jobs.outcome import Step
+from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import AuditEntry, Enrichment, Job, ProviderRequest
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.ports.steps import Steps
 from sinks.postgres.connection.port import PostgresPort, by_column
+from sinks.postgres.corrections.writes import write_corrections
 from sinks.postgres.outbox import insert_messages
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import AUDIT_LOG, ENRICHMENTS, FILES, JOBS, PROVIDER_REQUESTS, TRANSCRIPTS, USAGE, Table
@@ -125,10 +126,14 @@ async def _locked(db: Any, steps: Sequence[Step]) -> _LockedRows:
     jobs, now = await _lock_jobs(db, steps)
     requests = await _fetch(db, "lock_requests", [(*job.key, job.run) for job in jobs.values()], 3)
     # A step that completes a run begins enrichments; another that concerns the new rows may be in the same batch.
-    concerned = {step.outcome.key for step in steps if step.outcome.enrichment or step.outcome.begin}
+    concerned = {step.outcome.key for step in steps if _concerns_enrichments(step.outcome)}
     runs = [(*key, job.run) for key, job in jobs.items() if key in concerned]
     enrichments = await _fetch(db, "lock_enrichments", runs, 3)
     return _LockedRows(jobs, list(map(PROVIDER_REQUESTS.read, requests)), list(map(ENRICHMENTS.read, enrichments)), now)
+
+
+def _concerns_enrichments(outcome: Outcome) -> bool:
+    return bool(outcome.enrichment or outcome.begin or outcome.edit)
 
 
 async def _lock_jobs(db: Any, steps: Sequence[Step]) -> tuple[dict[Key, Job], datetime]:
@@ -191,6 +196,7 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     transcripts = [written.transcript for _, written in applied if written.transcript is not None]
     if transcripts:
         await db.executemany(SQL["insert_transcript"], TRANSCRIPTS.values(transcripts))
+    await write_corrections(db, [written for _, written in applied])
     enrichments = {(e.tenant_id, e.job_id, e.run, e.kind): e for _, written in applied for e in written.enrichments}
     await _write(db, "upsert_enrichments", ENRICHMENTS, enrichments.values())
     await _write_files(db, applied)

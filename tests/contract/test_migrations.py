@@ -44,6 +44,7 @@ APPLIED = {
     "0017_writing_as_a_tenant": "fe5db2a85a3fcf48",
     "0018_accounts": "b1bc06b2146dc85b",
     "0019_uploads": "d3d54c97ad293298",
+    "0020_corrections": "851e014905d2ad75",
     "0021_webhooks": "e8fe4367ae59d7ff",
 }
 

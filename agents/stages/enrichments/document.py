@@ -14,9 +14,10 @@ from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
 from agents.stages.spec import Resources
 from schemas import blob_names, topics
 from schemas.events.enrichment import DocumentGenerated
-from schemas.jobs.rows import File, Job, run_fields
+from schemas.jobs.rows import File, Job, file_kind, run_fields
 from schemas.printable import printable
 from sinks.ports.blobs import Store
+from sinks.ports.jobs import Jobs
 
 _CONTENT_TYPE = "text/markdown; charset=utf-8"
 
@@ -32,14 +33,17 @@ class Document:
     """Makes documents of the transcripts in a store."""
 
     store: Store
+    database: Jobs
 
     async def make(self, job: Job) -> Enriched:
-        """Render and store the document of the job's current run. Raises `Unavailable`."""
+        """Render and store the document of the current run's transcript. Raises `Unavailable`."""
         names = job.tenant_id, job.job_id, job.run
-        content = await self.store.get(self.store.uri(blob_names.agent_optimized(*names)))
+        uri = await self.database.transcript_uri(*names)
+        content = await self.store.get(uri or self.store.uri(blob_names.agent_optimized(*names)))
         # In a thread with its parsing: the transcript of a long call has megabytes.
         text = await asyncio.to_thread(lambda: markdown(orjson.loads(content)).encode())
-        blob = await self.store.put(blob_names.document(*names), text, _CONTENT_TYPE)
+        version = job.transcript_version
+        blob = await self.store.put(blob_names.document(*names, version), text, _CONTENT_TYPE)
         run = run_fields(job)
         stored: dict[str, Any] = {
             "size_bytes": blob.size_bytes,
@@ -48,7 +52,7 @@ class Document:
         }
         return Enriched(
             event=DocumentGenerated(**run, document_uri=blob.uri, **stored),
-            files=(File(**run, kind="document", uri=blob.uri, **stored),),
+            files=(File(**run, kind=file_kind("document", version), uri=blob.uri, **stored),),
         )
 
 
@@ -105,7 +109,7 @@ def _clock(at_ms: int | None) -> str:
 
 
 async def _build(resources: Resources) -> Make:
-    return Document(resources.store).make
+    return Document(resources.store, resources.database).make
 
 
 SPEC = enrichment("document", version="transcript/1", announces=topics.DOCUMENT, make=_build)

@@ -11,7 +11,7 @@ from agents.runtime.stage import Stage, belonging
 from agents.stages.spec import Resources, StageSpec
 from schemas import topics
 from schemas.envelope import Envelope
-from schemas.events.enrichment import EnrichmentEvent, EnrichmentRequested
+from schemas.events.enrichment import EnrichmentEvent, EnrichmentRequested, requested_version
 from schemas.jobs.outcome import (
     IGNORED,
     NOTHING,
@@ -53,7 +53,9 @@ class Enrichment:
     database: Jobs
 
     async def handle(self, envelope: Envelope) -> Outcome:
-        """Make the enrichment of a run that has completed, or for which an operator has requested it again.
+        """Make the enrichment of a run that has completed, or whose transcript was edited, or for which an operator has
+        requested it again: of the transcript's newest version. If that is edited meanwhile, the database refuses the
+        outcome, and the edit's own event makes the enrichment.
 
         Raises whatever `make` raises, and `Unavailable`.
         """
@@ -69,12 +71,14 @@ class Enrichment:
             return NOTHING
         enriched = await self.make(job)
         passing(f"{self.kind}.stored")
-        event = enriched.event.model_copy(update={"kind": self.kind, "version": self.version})
+        of = {"kind": self.kind, "version": self.version, "transcript_version": job.transcript_version}
+        event = enriched.event.model_copy(update=of)
         result = event.model_dump(mode="json", exclude_none=True, exclude={"tenant_id", "job_id", "run", "reference"})
         return Outcome(
             **belonging(envelope),
             enrichment=EnrichmentChange(
                 run=data.run,
+                transcript_version=job.transcript_version,
                 kind=self.kind,
                 state="done",
                 attempts=envelope.attempt + 1,
@@ -101,11 +105,17 @@ def enrichment(
 
     `make` is called once a process and returns the function that makes one enrichment, in at most `limit_s` seconds.
     """
-    due = topics.due(kind, topics.PERSISTED, enrichment_requested=EnrichmentRequested)
+    inputs = (topics.PERSISTED, topics.EDITED)
+    due = topics.due(kind, *inputs, enrichment_requested=EnrichmentRequested)
 
     def give_up(envelope: Envelope, failure: Failure) -> Outcome:
         return failed_enrichment(
-            cast("OfRun", envelope.data), kind, failure, version=version, reopens=envelope.replay > 0
+            cast("OfRun", envelope.data),
+            kind,
+            failure,
+            version=version,
+            transcript_version=requested_version(envelope.data),
+            reopens=envelope.replay > 0,
         )
 
     async def build(spec: StageSpec, resources: Resources) -> Stage:
@@ -124,7 +134,7 @@ def enrichment(
 
     return StageSpec(
         name=kind,
-        inputs=(topics.PERSISTED,),
+        inputs=inputs,
         due=due,
         publishes=(announces, topics.ENRICHMENT_FAILED),
         build=build,

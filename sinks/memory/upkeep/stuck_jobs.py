@@ -69,7 +69,8 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
         return self._enrichment_revivals.get(key, (0, datetime.min.replace(tzinfo=UTC)))
 
     def _has_event(self, row: Enrichment) -> bool:
-        run, waited = (row.tenant_id, row.job_id, row.run), {topics.PERSISTED.name, topics.due_name(row.kind)}
+        run = (row.tenant_id, row.job_id, row.run)
+        waited = {topics.PERSISTED.name, topics.EDITED.name, topics.due_name(row.kind)}
         return any(m.topic in waited and (m.tenant_id, m.job_id, m.run) == run for _, m in self.outbox)
 
     async def note_enrichment_revivals(self, rows: Sequence[Enrichment]) -> None:

@@ -6,6 +6,9 @@ FROM jobs JOIN unnest($1::text[], $2::text[]) AS w (tenant_id, job_id) USING (te
 -- name: metadata
 SELECT metadata FROM jobs WHERE tenant_id = $1 AND job_id = $2;
 
+-- name: transcript_uri
+SELECT agent_optimized_uri FROM transcripts WHERE tenant_id = $1 AND job_id = $2 AND run = $3;
+
 -- name: named
 -- The jobs that have this id, and those that have this reference, with the number of the question.
 WITH w AS (

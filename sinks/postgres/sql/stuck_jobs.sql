@@ -34,7 +34,7 @@ SELECT {enrichments.columns as e}, e.revivals FROM enrichments e
 WHERE e.kind = $1 AND e.state NOT IN ('done', 'failed') AND e.updated_at < $2
   AND (e.revived_at IS NULL OR e.revived_at < $2)
   AND NOT EXISTS (SELECT FROM outbox o WHERE (o.tenant_id, o.job_id, o.run) = (e.tenant_id, e.job_id, e.run)
-                  AND o.topic = ANY (ARRAY['persisted', e.kind || '.due']))
+                  AND o.topic = ANY (ARRAY['persisted', 'transcript.edited', e.kind || '.due']))
 ORDER BY e.updated_at LIMIT $3;
 
 -- name: note_enrichment_revivals

@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_o
 from uuid import UUID
 
 from schemas.accounts.keys import ApiKey
+from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.webhooks.rows import Delivery, Endpoint
@@ -200,6 +201,14 @@ ADJUDICATIONS: Final = Table("adjudications", Adjudication, ("tenant_id", "quest
 AUDIT_LOG: Final = Table("audit_log", AuditEntry, ("id",), sql_only=frozenset({"id", "at"}))
 
 DIRECT_UPLOADS: Final = Table("direct_uploads", DirectUpload, ("upload_id",), sql_only=frozenset({"created_at"}))
+TRANSCRIPT_VERSIONS: Final = Table("transcript_versions", TranscriptVersion, (*_RUN, "version"))
+
+#: Versions of a list: 15,000 words are 1 MB each.
+LISTED_VERSIONS: Final = replace(TRANSCRIPT_VERSIONS, unread={"words": []})
+
+REVIEW_ITEMS: Final = Table("review_items", ReviewItem, ("tenant_id", "id"), sql_only=frozenset({"created_at"}))
+
+REVIEW_CHOICES: Final = Table("review_choices", ReviewChoice, ("tenant_id", "item", "reviewer"))
 
 STRAYS: Final = Table("strays", Stray, ("provider", "provider_id"), parse={"urls": _urls})
 
@@ -241,6 +250,10 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "webhook_deliveries": WEBHOOK_DELIVERIES,
     "api_keys": API_KEYS,
     "direct_uploads": DIRECT_UPLOADS,
+    "transcript_versions": TRANSCRIPT_VERSIONS,
+    "listed_versions": LISTED_VERSIONS,
+    "review_items": REVIEW_ITEMS,
+    "review_choices": REVIEW_CHOICES,
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\.(columns|insert|insert_one|update)(?: as (\w+))?\}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 from urllib.parse import quote
@@ -33,6 +34,12 @@ class TranscriptParameters(JobSelector):
     """A run of a job."""
 
     run: Annotated[int, WholeNumber(MAX_RUN)] | None = Field(None, description="default: the newest")
+
+
+class VersionParameters(TranscriptParameters):
+    """A version of a run's transcript."""
+
+    version: Annotated[int, WholeNumber(MAX_RUN)] | None = Field(None, description="default: the newest")
 
 
 #: Columns that are not shown: where the store keeps what the links lead to.
@@ -76,6 +83,7 @@ _EXAMPLE: Final = {
     "reconciliation_notes": [],
     "quality": {"expected_word_errors": 0.1},
     "duration_ms": 400,
+    "version": 1,
     "links": {
         "status": "/jobs/4711ca11-0000-4000-8000-00000000000a/status",
         "audio": "/jobs/4711ca11-0000-4000-8000-00000000000a/audio",
@@ -98,12 +106,15 @@ _RAW_EXAMPLE: Final = {
 
 Request = ApiRequest[TranscriptParameters, None]
 
+#: An earlier version of this transcript, by its number. Raises `NotFound` if there is none.
+Earlier = Callable[[Transcript, int], Awaitable[Transcript]]
+
 
 class Transcripts:
     """The transcript of a job's run, in both forms."""
 
-    def __init__(self, reads: Reads, store: Store, streams: CallerLimit) -> None:
-        self._reads, self._store, self._streams = reads, store, streams
+    def __init__(self, reads: Reads, store: Store, streams: CallerLimit, earlier: Earlier) -> None:
+        self._reads, self._store, self._streams, self._earlier = reads, store, streams, earlier
 
     def routes(self) -> list[AnyRoute]:
         """The transcript, and the raw one."""
@@ -114,9 +125,9 @@ class Transcripts:
                 operation_id="jobs_id_transcript",
                 summary="The transcript of a job",
                 handler=self.transcript,
-                parameters=TranscriptParameters,
+                parameters=VersionParameters,
                 responses={
-                    200: ResponseSpec("text and segments", TranscriptView, _EXAMPLE),
+                    200: ResponseSpec("text and segments; `ETag` is the version's", TranscriptView, _EXAMPLE),
                     409: ResponseSpec(AMBIGUOUS),
                 },
             ),
@@ -135,31 +146,60 @@ class Transcripts:
             ),
         ]
 
-    async def transcript(self, request: Request) -> web.StreamResponse:
+    async def transcript(self, request: ApiRequest[VersionParameters, None]) -> web.StreamResponse:
         """The transcript."""
-        view = transcript_view(await self._find(request), operator=request.caller.is_operator)
-        return web.Response(body=view.model_dump_json().encode(), content_type="application/json")
+        transcript = await find_transcript(self._reads, request)
+        version = wanted_version(transcript, request.parameters.version)
+        if version != transcript.version:
+            with hide_storage("this version of the transcript"):
+                transcript = await self._earlier(transcript, version)
+        view = transcript_view(transcript, operator=request.caller.is_operator)
+        headers = {"ETag": etag(transcript.run, version)}
+        return web.Response(body=view.model_dump_json().encode(), headers=headers, content_type="application/json")
 
     async def raw(self, request: Request) -> web.StreamResponse:
         """All readings and decisions, as reconcile stored them."""
         with self._streams.acquire(request.caller):
-            transcript = await self._find(request)
+            transcript = await find_transcript(self._reads, request)
             with hide_storage("the raw transcript"):
                 blob = await self._store.stat(transcript.raw_transcript_uri)
                 if blob is None:
                     raise NotFound(transcript.raw_transcript_uri)
             return await send(request.http, self._store, blob, f"{transcript.job_id}.json")
 
-    async def _find(self, request: Request) -> Transcript:
-        tenant, name = request.parameters.scope(request.caller)
-        run, key = request.parameters.run, job_key(tenant, name)
-        transcript = await self._reads.transcript(*key, run) if key else None
+
+async def find_transcript(reads: Reads, request: ApiRequest[Any, Any]) -> Transcript:
+    """The newest version of the transcript that a request with `TranscriptParameters` names.
+
+    Raises:
+        NotFound: the job or the run has none; the message says why.
+    """
+    parameters: TranscriptParameters = request.parameters
+    tenant, name = parameters.scope(request.caller)
+    run, key = parameters.run, job_key(tenant, name)
+    transcript = await reads.transcript(*key, run) if key else None
+    if transcript is None:
+        job = await find_job(reads, tenant, name)
+        transcript = await reads.transcript(*job.key, run) if job.key != key else None
         if transcript is None:
-            job = await find_job(self._reads, tenant, name)
-            transcript = await self._reads.transcript(*job.key, run) if job.key != key else None
-            if transcript is None:
-                raise NotFound(no_transcript(job, run))
-        return transcript
+            raise NotFound(no_transcript(job, run))
+    return transcript
+
+
+def wanted_version(transcript: Transcript, version: int | None) -> int:
+    """The number of the version that is asked for, by default the newest.
+
+    Raises:
+        NotFound: the transcript has no such version.
+    """
+    if version is not None and version > transcript.version:
+        raise NotFound(f"the newest version of this transcript is {transcript.version}")
+    return version or transcript.version
+
+
+def etag(run: int, version: int) -> str:
+    """The entity tag of a version of a run's transcript."""
+    return f'"{run}-{version}"'
 
 
 def transcript_view(transcript: Transcript, *, operator: bool = False) -> BaseModel:

@@ -1,0 +1,1 @@
+"""Edits of transcripts: what they read, write and announce."""

@@ -1,0 +1,1 @@
+"""Corrections of transcripts by people: changes, versions, and the queue of disputed words that reviewers decide."""

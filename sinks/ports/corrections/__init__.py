@@ -1,0 +1,1 @@
+"""The ports of corrections: versions of transcripts, and the review queue."""
