@@ -60,8 +60,8 @@ def make_app(
     `feeds` is where the owner of `live` publishes every newer status, in the service's event loop; without it, event
     streams query the database often. `health` is public: nothing secret may be in it. `resources` are served besides
     the standard ones. `bounds` are those of the connections over which the service is called. `limits` limits requests,
-    `usage` counts them; without them, neither is done. `earlier` shows earlier versions of transcripts; without it, only
-    the newest are shown.
+    `usage` counts them; without them, neither is done. `earlier` shows earlier versions of transcripts; without it,
+    only the newest are shown.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id; or a route takes an

@@ -11,8 +11,8 @@ from schemas.accounts.settings import LIMITS, AccountSettings, SettingsVersion
 from sinks.ports.accounts.settings import EffectiveSettings, StoredSettings
 from web.auth.access import ADMIN
 from web.parameters import Header, Parameters, TenantName
+from web.preconditions import check_if_match, etag
 from web.problems import ApiProblem, FieldProblem, InvalidRequest
-from web.resources.accounts.preconditions import check_if_match, etag
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class TenantSettings:
     ) -> web.StreamResponse:
         tenant, database = request.parameters.tenant, self._stored(request.parameters.tenant)
         current = await database.account_settings(tenant)
-        check_if_match(request.parameters.if_match, current.version)
+        check_if_match(request.parameters.if_match, etag(current.version))
         new = made_from(current.settings)
         self._check(request.caller, current.settings, new)
         saved = await database.save_account_settings(tenant, new, current.version, request.caller.id)

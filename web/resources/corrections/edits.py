@@ -14,8 +14,8 @@ from schemas.errors import NotFound
 from web.auth.access import REVIEW
 from web.live.job_lookup import find_job
 from web.parameters import Header
+from web.preconditions import changed, check_if_match, etag
 from web.problems import FieldProblem, InvalidRequest
-from web.resources.corrections.precondition import changed, check_unchanged
 from web.resources.corrections.views import (
     VERSION_EXAMPLE,
     WORDS_EXAMPLE,
@@ -31,7 +31,6 @@ from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.resources.jobs.transcripts import (
     TranscriptParameters,
     VersionParameters,
-    etag,
     find_transcript,
     no_transcript,
     wanted_version,
@@ -148,14 +147,14 @@ class Edits:
         self, request: ApiRequest[EditParameters, Any], edit: Callable[[Transcript], Awaitable[TranscriptVersion]]
     ) -> web.StreamResponse:
         transcript = await self._editable(request)
-        check_unchanged(transcript, request.parameters.if_match)
+        check_if_match(request.parameters.if_match, _tag(transcript))
         try:
             with hide_storage("the transcript"):
                 row = await edit(transcript)
         except RefusedChange as exc:
             raise InvalidRequest([FieldProblem(pointer=f"#{exc.pointer}", detail=str(exc))]) from None
         except OutOfDate:
-            raise changed(await self._editable(request)) from None
+            raise changed(_tag(await self._editable(request))) from None
         view = version_view(row)
         return web.json_response(text=view.model_dump_json(), headers={"ETag": view.etag})
 
@@ -189,3 +188,7 @@ class Edits:
         view = WordList.model_construct(run=transcript.run, version=version, words=[word_view(w) for w in words])
         body = await asyncio.to_thread(view.model_dump_json)  # an hour of speech has a megabyte
         return web.json_response(text=body, headers={"ETag": etag(transcript.run, version)})
+
+
+def _tag(transcript: Transcript) -> str:
+    return etag(transcript.run, transcript.version)

@@ -16,6 +16,7 @@ from schemas.jobs.rows import Transcript
 from schemas.words import Reconciliation
 from web.live.job_lookup import find_job, job_key
 from web.parameters import WholeNumber
+from web.preconditions import etag
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -195,11 +196,6 @@ def wanted_version(transcript: Transcript, version: int | None) -> int:
     if version is not None and version > transcript.version:
         raise NotFound(f"the newest version of this transcript is {transcript.version}")
     return version or transcript.version
-
-
-def etag(run: int, version: int) -> str:
-    """The entity tag of a version of a run's transcript."""
-    return f'"{run}-{version}"'
 
 
 def transcript_view(transcript: Transcript, *, operator: bool = False) -> BaseModel:
