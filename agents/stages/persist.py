@@ -11,7 +11,7 @@ import orjson
 from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
-from agents.text.segments import segments, speakers
+from schemas.rendering.segments import segments, speakers
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
 from schemas.events.base import MAX_EVENT_METADATA_BYTES
