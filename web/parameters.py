@@ -107,6 +107,12 @@ class WholeNumber:
         return int(text)
 
 
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("use true or false")
+    return text == "true"
+
+
 def job_name(text: str) -> str:
     """A job's id or reference.
 
@@ -131,5 +137,7 @@ def tenant_name(text: str) -> str:
         raise NotFound(NO_TENANT) from None
 
 
+#: `true` or `false`, and no other spelling.
+Flag = Annotated[bool, BeforeValidator(_flag)]
 JobName = Annotated[str, Field(max_length=255), BeforeValidator(job_name)]
 TenantName = Annotated[str, Field(max_length=128), BeforeValidator(tenant_name)]

@@ -75,6 +75,8 @@ class ResponseSpec:
     example: Any = None
     #: Media type of a body without a model.
     media_type: str | None = None
+    #: Other media types of the same, that a client may choose.
+    media_types: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

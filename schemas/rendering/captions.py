@@ -75,8 +75,10 @@ def cues(words: Sequence[TranscriptWord], *, labels: bool = False, mark_disputed
         label = _label(group[0].word.speaker, labels and group[0].word.speaker != speaker)
         speaker = group[0].word.speaker
         lines = _wrapped(label + written([timed.word for timed in group], mark_disputed=mark_disputed))
-        for part in range(0, len(lines), LINES):  # more than one only for a word that is longer than a cue
-            shown.append(Cue(group[0].start_ms, group[-1].end_ms, tuple(lines[part : part + LINES]), speaker))
+        shown += [  # more than one only for a word that is longer than a cue
+            Cue(group[0].start_ms, group[-1].end_ms, tuple(lines[first : first + LINES]), speaker)
+            for first in range(0, len(lines), LINES)
+        ]
     return _spaced(shown)
 
 

@@ -44,7 +44,8 @@ class MemoryReader(Reads):
         self, tenant: str, wanted: JobFilter = EVERY_JOB, *, limit: int = 50, before: Cursor | None = None
     ) -> Page:
         """A page of a tenant's jobs."""
-        mine = [job for job in self.database.all_jobs() if job.tenant_id == tenant and await self._is_wanted(job, wanted)]
+        mine = [job for job in self.database.all_jobs() if job.tenant_id == tenant]
+        mine = [job for job in mine if await self._is_wanted(job, wanted)]
         mine.sort(key=lambda job: job.job_id)
         mine.sort(key=_created, reverse=True)
         if wanted.oldest_first:
@@ -58,7 +59,8 @@ class MemoryReader(Reads):
 
     async def _is_wanted(self, job: Job, wanted: JobFilter) -> bool:
         transcript = await self.transcript(*job.key)
-        return is_wanted(job, wanted, await self.database.metadata(*job.key), transcript and transcript.language)
+        metadata = await self.database.metadata(*job.key)
+        return is_wanted(job, wanted, metadata, transcript.language if transcript else None)
 
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""

@@ -34,7 +34,10 @@ async def test_the_oldest_come_first_if_asked_for(stored):
     for n in range(3):
         await database.commit([created(f"{n}-{m}") for m in range(3)])
 
-    newest, oldest = await everything(reader, "acme", limit=2), await everything(reader, "acme", limit=2, oldest_first=True)
+    newest, oldest = (
+        await everything(reader, "acme", limit=2),
+        await everything(reader, "acme", limit=2, oldest_first=True),
+    )
 
     assert [id for page in oldest for id in page] == [id for page in newest for id in page][::-1]
 
@@ -98,20 +101,30 @@ async def test_a_page_that_has_looked_at_enough_jobs_is_short_and_the_next_looks
     monkeypatch.setattr("sinks.postgres.reader.FEW", 3)
     database, reader = stored
     for n in range(12):
-        await database.commit([job(f"{n:02}", "wanted" if n in (2, 8) else "other", reference=f"r{n}", metadata={"n": 1})])
+        await database.commit(
+            [job(f"{n:02}", "wanted" if n in (2, 8) else "other", reference=f"r{n}", metadata={"n": 1})]
+        )
 
-    for wanted in ({"filename": "WANT"}, {"filename": "want", "reference_prefix": "r"}, {"filename": "want", "metadata": {("n", "1")}}):
+    for wanted in (
+        {"filename": "WANT"},
+        {"filename": "want", "reference_prefix": "r"},
+        {"filename": "want", "metadata": {("n", "1")}},
+    ):
         pages = await everything(reader, "acme", limit=2, **wanted)
         assert [id for page in pages for id in page] == ["08", "02"]
         assert all(len(page) <= 2 for page in pages)
 
 
 async def test_metadata_follow_an_upload_that_replaces_them_and_end_with_the_job(db):
-    columns = "job_id, tenant_id, run, status, version, filename, audio_uri, language, priority, options, metadata, steps"
+    columns = (
+        "job_id, tenant_id, run, status, version, filename, audio_uri, language, priority, options, metadata, steps"
+    )
     values = "'t', 1, 'uploaded', 1, 'a', 'file:///a', 'en', 5, '{}', '{\"a\": 1, \"b\": [2]}', '{}', now(), now()"
     await db.execute(f"INSERT INTO jobs ({columns}, created_at, updated_at) VALUES ('j', {values}), ('k', {values})")
     await db.execute("UPDATE jobs SET metadata = '{\"c\": 3}' WHERE job_id = 'j'")
-    kept = await db.fetch("SELECT job_id FROM job_metadata WHERE pair IN (metadata_pair('a', '1'), metadata_pair('c', '3'))")
+    kept = await db.fetch(
+        "SELECT job_id FROM job_metadata WHERE pair IN (metadata_pair('a', '1'), metadata_pair('c', '3'))"
+    )
     await db.execute("DELETE FROM jobs")
 
     assert sorted(row["job_id"] for row in kept) == ["j", "k"]

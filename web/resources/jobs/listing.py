@@ -78,7 +78,7 @@ def _statuses(text: str) -> frozenset[Status]:
 def _pairs(text: str) -> frozenset[tuple[str, str]]:
     pairs = [part.replace("\\,", ",").partition(":") for part in _COMMA.split(text)]
     if len(pairs) > MAX_PAIRS or not all(key and colon for key, colon, _ in pairs):
-        raise ValueError(f"use key:value, at most {MAX_PAIRS} of them with commas between them; a value's own commas as \\,")
+        raise ValueError(f"use key:value, at most {MAX_PAIRS} with commas between them; a value's own comma is \\,")
     return frozenset((key, value) for key, _, value in pairs)
 
 
@@ -99,14 +99,14 @@ class JobListParameters(Parameters):
     status: Statuses | None = Field(None, description="any of these, with commas between them")
     created_from: AwareDatetime | None = Field(None, description="uploaded at this moment or later (RFC 3339)")
     created_to: AwareDatetime | None = Field(None, description="uploaded before this moment")
-    completed_from: AwareDatetime | None = Field(None, description="ended, completed or failed, at this moment or later")
-    completed_to: AwareDatetime | None = Field(None, description="ended before this moment")
+    completed_from: AwareDatetime | None = Field(None, description="completed or failed at this moment or later")
+    completed_to: AwareDatetime | None = Field(None, description="completed or failed before this moment")
     filename: Part | None = Field(None, description="a part of the filename, in upper or lower case")
     reference: Part | None = Field(None, description="the whole reference")
     reference_prefix: Part | None = Field(None, description="what the reference begins with")
     metadata: Pairs | None = Field(
         None,
-        description="key:value, texts, numbers or truth values on the top level of the upload's metadata; several, with "
+        description="key:value, a text, number or truth value on the top level of the upload's metadata; several, with "
         "commas between them, must all be there",
     )
     language: Annotated[str, Field(max_length=35, pattern="^[A-Za-z0-9-]+$")] | None = Field(
