@@ -67,7 +67,8 @@ def read_parameters(model: type[P], request: web.Request) -> P:
         NotFound: the path names a thing that cannot exist.
     """
     headers = model.headers()
-    in_query = model.model_fields.keys() - headers.keys() - request.match_info.keys()
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    in_query = names - headers.keys() - request.match_info.keys()
     query = {name: request.query[name] for name in in_query if request.query.get(name)}
     sent = {name: request.headers[header] for name, header in headers.items() if request.headers.get(header)}
     try:

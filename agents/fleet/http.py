@@ -15,11 +15,16 @@ from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
 from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
+from sinks.postgres.reading.reports import PostgresReports
 from web.app import make_app
 from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
 from web.resources.callbacks import Callbacks
+from web.resources.reports.audit import AuditTrail
+from web.resources.reports.metrics import JobMetrics
+from web.resources.reports.stats import TenantStats
+from web.resources.reports.usage import TenantUsage
 from web.route import Resource
 
 log = logging.getLogger(__name__)
@@ -73,7 +78,14 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
 
 def _resources(fleet: Fleet) -> list[Resource]:
     """What a worker serves besides the standard resources."""
-    resources: list[Resource] = [*webhook_resources(fleet)]
+    reports, prices = PostgresReports(fleet.reader), fleet.settings.prices
+    resources: list[Resource] = [
+        *webhook_resources(fleet),
+        JobMetrics(fleet.reader, reports, prices),
+        AuditTrail(fleet.reader, reports),
+        TenantStats(reports),
+        TenantUsage(reports, prices),
+    ]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources

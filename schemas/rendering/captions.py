@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from schemas.printable import printable
 from schemas.rendering.plain_text import written
@@ -138,7 +139,7 @@ def _spaced(shown: Sequence[Cue]) -> list[Cue]:
     """The cues one after the other, each for as long as the rules allow."""
     spaced: list[Cue] = []
     free_ms = 0
-    for cue, following in zip(shown, [*shown[1:], None], strict=True):
+    for cue, following in zip_longest(shown, shown[1:]):
         start = max(cue.start_ms, free_ms)
         longest = start + LONGEST_MS
         # A short one stays until the next, where there is time; it is never shown for less than the shortest.

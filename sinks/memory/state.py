@@ -19,6 +19,7 @@ from schemas.ids import Key
 from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
 from sinks.ports.clock import Clock
+from sinks.ports.reading.reports import AuditRow
 
 JOB = TypeAdapter(Job)
 REQUEST = TypeAdapter(ProviderRequest)
@@ -50,6 +51,8 @@ class MemoryState(Clock):
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
     #: By number: job, stage, what it did, error, and when.
     audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)
+    #: The same as reports read them, by job.
+    audit_rows: dict[Key, list[AuditRow]] = field(default_factory=dict)
     _jobs: dict[Key, bytes] = field(default_factory=dict)
     _metadata: dict[Key, bytes] = field(default_factory=dict)
     #: By (tenant, reference).
@@ -57,6 +60,7 @@ class MemoryState(Clock):
     #: By (tenant, job, run), then provider.
     _requests: dict[tuple[str, str, int], dict[str, bytes]] = field(default_factory=dict)
     _usage: dict[tuple[str, str, int, str, str, str], Usage] = field(default_factory=dict)
+    _usage_at: dict[tuple[str, str, int, str, str, str], datetime] = field(default_factory=dict)
     #: By URI: the job whose blob is about to be written, and since when.
     _intents: dict[str, tuple[Key, datetime]] = field(default_factory=dict)
     #: By stage and event: when it was handled.

@@ -15,13 +15,15 @@ WORDS = st.lists(
     st.builds(
         TranscriptWord,
         id=st.just("w"),
-        text=st.text(min_size=1, max_size=100) | st.sampled_from(["yes.", "no", "extraordinary", "你好"]),
+        text=st.sampled_from(
+            ["yes.", "no", "extraordinary", "你好" * 30, "x" * 100, "<v A>", "a --> b", "&lt;", "\n\n", "é"]
+        ),
         start_ms=TIMES,
         end_ms=TIMES,
         speaker=st.sampled_from([None, "A", "B", "<i>\n"]),
         disputed=st.booleans(),
     ),
-    max_size=40,
+    max_size=20,
 )
 
 
