@@ -15,19 +15,26 @@ from agents.fleet.recognizers import callback_tokens
 from agents.fleet.settings import Settings
 from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
+from sinks.postgres.reading.changes import PostgresChanges
 from sinks.postgres.reading.reports import PostgresReports
 from web.app import make_app
 from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
+from web.connections.caller_limit import CallerLimit
+from web.live.tenant_feed import TenantFeeds
 from web.resources.callbacks import Callbacks
 from web.resources.reports.audit import AuditTrail
 from web.resources.reports.metrics import JobMetrics
 from web.resources.reports.stats import TenantStats
+from web.resources.reports.tenant_events import TenantEvents
 from web.resources.reports.usage import TenantUsage
 from web.route import Resource
 
 log = logging.getLogger(__name__)
+
+#: Event streams of whole tenants that a worker has open at once; each may have 5,000 statuses waiting.
+TENANT_STREAMS = 256
 
 
 def listen(settings: Settings, *, must: bool) -> socket.socket:
@@ -85,7 +92,15 @@ def _resources(fleet: Fleet) -> list[Resource]:
         AuditTrail(fleet.reader, reports),
         TenantStats(reports),
         TenantUsage(reports, prices),
+        _tenant_events(fleet),
     ]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources
+
+
+def _tenant_events(fleet: Fleet) -> TenantEvents:
+    changes = PostgresChanges(fleet.reader)
+    feeds = TenantFeeds(changes)
+    fleet.feeds.followers.append(feeds)
+    return TenantEvents(changes, feeds, CallerLimit("event streams of tenants", TENANT_STREAMS))

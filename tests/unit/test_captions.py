@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ def test_no_cue_breaks_a_rule(words, labels, mark):
     shown = cues(words, labels=labels, mark_disputed=mark)
 
     assert all(SHORTEST_MS <= cue.end_ms - cue.start_ms <= LONGEST_MS for cue in shown)
-    assert all(before.end_ms <= after.start_ms for before, after in zip(shown, shown[1:], strict=False))
+    assert all(before.end_ms <= after.start_ms for before, after in pairwise(shown))
     assert all(1 <= len(cue.lines) <= LINES and all(len(line) <= LINE for line in cue.lines) for cue in shown)
 
 

@@ -48,7 +48,7 @@ class MemoryReports(Reports):
         used = [u for u in self.database.usage if (u.tenant_id, u.job_id, u.run) == (tenant, job_id, run)]
         return Measures(
             work=[_work(step, rows) for step, rows in sorted(of_step.items())],
-            requests=await self.database.requests(tenant, job_id, run),
+            provider_requests=await self.database.requests(tenant, job_id, run),
             quality=transcript.quality if transcript else {},
             usage=_added((job_id, one) for one in used),
         )

@@ -56,7 +56,7 @@ class Measures:
     """What is known of one run besides its job's row."""
 
     work: list[StepWork]
-    requests: list[ProviderRequest]
+    provider_requests: list[ProviderRequest]
     #: `schemas.words.Quality` as JSON; empty without a transcript.
     quality: Mapping[str, Any]
     usage: list[UsedUp]

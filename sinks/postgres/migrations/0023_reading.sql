@@ -16,6 +16,10 @@ CREATE INDEX jobs_by_reference_prefix ON jobs (tenant_id, reference text_pattern
 CREATE INDEX jobs_ended ON jobs (tenant_id, completed_at DESC, job_id) INCLUDE (created_at, status, run)
     WHERE completed_at IS NOT NULL;
 
+-- By the last change: what is new of a tenant's jobs, for those who follow all of them. Its entries tell what is new without the
+-- rows. (Another index that every step writes: without it, a stream would need a connection and a query for each open job.)
+CREATE INDEX jobs_changed ON jobs (tenant_id, updated_at) INCLUDE (job_id, created_at, version);
+
 -- The metadata by which a job is found: the first 64 pairs whose value is a text, a number or a truth value. A table of its own:
 -- a job's row is written anew by every step, and each of its indexes with it, and a GIN index would read all the metadata again,
 -- which may be 850 kB. This is written once, in the order in which it is listed.

@@ -42,7 +42,7 @@ class PostgresReports(Reports):
         ]
         return Measures(
             work=[StepWork(**row) for row in work],
-            requests=[PROVIDER_REQUESTS.read(row) for row in requests],
+            provider_requests=[PROVIDER_REQUESTS.read(row) for row in requests],
             quality=quality[0]["quality"] if quality else {},
             usage=[UsedUp(**row) for row in usage],
         )

@@ -49,3 +49,10 @@ SELECT status, count(*) AS jobs FROM jobs WHERE status NOT IN ('completed', 'fai
 SELECT tenant_id, CASE WHEN $3 THEN job_id END AS job_id, provider, unit, sum(quantity) AS quantity
 FROM usage WHERE at >= $1 AND at < $2
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4;
+
+-- name: read_changes
+-- All of it is in the index jobs_changed.
+SELECT job_id, created_at, version, updated_at FROM jobs WHERE updated_at >= $1 ORDER BY updated_at LIMIT $2;
+
+-- name: read_statuses
+SELECT {listed_jobs.columns} FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY updated_at, job_id;

@@ -8,6 +8,8 @@ from datetime import timedelta
 import pytest
 
 from sinks.ports.reads import JobFilter
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.reader import Reader
 from sinks.postgres.reading import job_list
 from sinks.postgres.reading.job_list import JobListQuery, following_prefix
 from tests.contract.databases.test_reads import completed, created, everything, stored
@@ -159,3 +161,19 @@ def test_what_follows_a_prefix_is_behind_every_text_that_begins_with_it():
     assert following_prefix("a\U0010ffff") == "b"
     assert following_prefix("\ud7ff") == "\ue000"
     assert following_prefix("\U0010ffff") > "\U0010ffff" * 200
+
+
+async def test_metadata_of_earlier_jobs_are_indexed_in_slices(migrated, db):
+    pool = await connect_pool(migrated)
+    database = Postgres(pool)
+    await database.commit(
+        [job(f"j{n}", metadata={"n": n}) for n in range(5)] + [job("j1", tenant="bolt", metadata={"n": 1})]
+    )
+    await db.execute("DELETE FROM job_metadata; INSERT INTO job_metadata_missing VALUES ('', '')")
+
+    rounds = [await database.index_metadata(4) for _ in range(4)]
+
+    assert rounds == [True, True, False, False]
+    assert await db.fetchval("SELECT count(*) FROM job_metadata") == 6
+    assert await listed(Reader(pool), metadata={("n", "1")}) == {"j1"}
+    await pool.close()

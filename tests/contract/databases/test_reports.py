@@ -75,11 +75,11 @@ async def test_a_run_is_measured_by_its_own_rows(reported):
     measures = await reports.measures("acme", "j", 1)
 
     assert StepWork("transcribe.a", 2, 0, 750.0) in measures.work
-    assert [request.provider for request in measures.requests] == ["a", "b"]
+    assert [request.provider for request in measures.provider_requests] == ["a", "b"]
     assert measures.quality == {"agreement": None}
     assert measures.usage == [UsedUp("j", "gemini", "prompt_tokens", 10.0)]
     others = await reports.measures("bolt", "j", 1)
-    assert (others.work, others.requests, others.quality) == ([], [], {})
+    assert (others.work, others.provider_requests, others.quality) == ([], [], {})
 
 
 async def one(database, reader, id):

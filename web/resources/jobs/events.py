@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from web.live.statuses import CurrentStatus, Statuses
 
 Request = ApiRequest[JobSelector, None]
+
+#: Milliseconds after which a client connects again. The first line of a stream's first event.
+RETRY: Final = b"retry: 2000\n"
 
 
 class JobEvents:
@@ -65,8 +68,10 @@ class JobEvents:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         await response.prepare(request.http)
         try:
+            begin = RETRY
             async for status in feed.statuses(first, after):
-                await response.write(encode_event(status, operator=request.caller.is_operator))
+                await response.write(begin + encode_event(status, operator=request.caller.is_operator))
+                begin = b""
         except NotFound:
             await response.write(b"event: gone\ndata: {}\n\n")
         except ConnectionError:
@@ -80,9 +85,11 @@ def _last_event_id(headers: Mapping[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-def encode_event(status: JobStatus | None, *, operator: bool = False) -> bytes:
-    """A status as a server-sent event; None as a comment that keeps the connection open."""
+def encode_event(status: JobStatus | None, *, id: int | None = None, operator: bool = False) -> bytes:
+    """A status as a server-sent event, whose id is its version unless another is given; None as a comment that keeps
+    the connection open.
+    """
     if status is None:
         return b": still here\n\n"
     body = job_view(status, operator=operator).model_dump_json().encode()
-    return b"id: %d\nevent: status\ndata: %b\n\n" % (status.version, body)
+    return b"id: %d\nevent: status\ndata: %b\n\n" % (status.version if id is None else id, body)

@@ -69,7 +69,7 @@ class TenantStatsView(Data):
     days: list[DayStats] = Field(description="every day, oldest first")
     completion: Completion
     disputed_share: float | None = Field(
-        description="share of the places in transcripts on which recognizers did not agree; null if nothing was compared"
+        description="share of the places in transcripts on which recognizers did not agree; null without any"
     )
     failures: list[Failures] = Field(description="of the last 24 hours, the most frequent code first")
 
