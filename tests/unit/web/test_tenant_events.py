@@ -106,7 +106,8 @@ async def test_a_client_that_does_not_read_is_ended_and_others_go_on(monkeypatch
     database = MemoryDatabase()
     feeds = TenantFeeds(MemoryChanges(database))
     async with (
-        Worker(database) as worker, feeds.subscribe("acme", await database.now()) as slow,
+        Worker(database) as worker,
+        feeds.subscribe("acme", await database.now()) as slow,
         feeds.subscribe("acme", await database.now()) as quick,
     ):
         seen = []

@@ -14,17 +14,19 @@ from schemas.rendering.markdown import markdown
 from schemas.rendering.plain_text import plain_text, written
 from schemas.rendering.segments import groups, segments
 from schemas.rendering.word_document import docx
-from web.resources.exports.words import transcript_words
 from web.resources.jobs.blob_response import disposition, hide_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from schemas.jobs.rows import Transcript
     from schemas.transcript_words import TranscriptWord
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.resources.exports.formats import Format, Options
+
+    #: The words of a transcript, in order. Raises `NotFound` and `InvalidInput`.
+    WordsOf = Callable[[Transcript], Awaitable[list[TranscriptWord]]]
 
 #: Transcripts that a worker writes at once. One of an hour takes a second and 100 MB.
 AT_ONCE: Final = 2
@@ -33,8 +35,8 @@ AT_ONCE: Final = 2
 class Exports:
     """Transcripts in formats for people."""
 
-    def __init__(self, reads: Reads, store: Store) -> None:
-        self._reads, self._store = reads, store
+    def __init__(self, reads: Reads, store: Store, words: WordsOf) -> None:
+        self._reads, self._store, self._words = reads, store, words
         self._writing = asyncio.Semaphore(AT_ONCE)
 
     async def response(self, transcript: Transcript, format: Format, options: Options) -> web.Response:
@@ -58,14 +60,14 @@ class Exports:
     async def _body(self, transcript: Transcript, format: Format, options: Options, title: str) -> bytes:
         if format.name == "md":
             return await self._markdown(transcript, options)
-        words = await transcript_words(self._store, transcript)
+        words = await self._words(transcript)
         return await asyncio.to_thread(_rendered, format, words, options, title)
 
     async def _markdown(self, transcript: Transcript, options: Options) -> bytes:
         """As the enrichment `document` writes it, unless the options say otherwise."""
         with hide_storage("the transcript"):
             content = await self._store.get(transcript.agent_optimized_uri)
-        words = await transcript_words(self._store, transcript) if options.mark_disputed else None
+        words = await self._words(transcript) if options.mark_disputed else None
         return await asyncio.to_thread(_marked_down, content, words, options)
 
 

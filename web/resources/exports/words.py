@@ -21,7 +21,7 @@ MAX_RAW_BYTES = 128 << 20
 
 
 async def transcript_words(store: Store, transcript: Transcript) -> list[TranscriptWord]:
-    """The words of this transcript, in order: the one place that decides where they come from.
+    """The words of this transcript, in order: those that the run has decided.
 
     Raises:
         NotFound: the store does not have them.

@@ -5,6 +5,7 @@ decided.
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from web.live.job_lookup import find_job, job_key
 from web.parameters import Flag, WholeNumber
 from web.resources.exports.export import Exports
 from web.resources.exports.formats import FORMATS, FormatName, Options, format_of
+from web.resources.exports.words import transcript_words
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -127,7 +129,7 @@ class Transcripts:
 
     def __init__(self, reads: Reads, store: Store, streams: CallerLimit) -> None:
         self._reads, self._store, self._streams = reads, store, streams
-        self._exports = Exports(reads, store)
+        self._exports = Exports(reads, store, partial(transcript_words, store))
 
     def routes(self) -> list[AnyRoute]:
         """The transcript, the raw one, and the one for programs."""

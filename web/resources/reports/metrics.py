@@ -165,7 +165,9 @@ def job_metrics(job: Job, measures: Measures, prices: Mapping[str, float]) -> Jo
         elapsed_seconds=elapsed_s,
         real_time_factor=round(elapsed_s / audio_s, 4) if elapsed_s is not None and audio_s else None,
         steps={name: _step(state, work.get(name)) for name, state in sorted(job.steps.items())},
-        recognizers={row.provider: _recognizer(row, recognizers.get(row.provider, {})) for row in measures.provider_requests},
+        recognizers={
+            row.provider: _recognizer(row, recognizers.get(row.provider, {})) for row in measures.provider_requests
+        },
         quality=QualityMetrics(**_known(QualityMetrics, measures.quality)) if measures.quality else None,
         usage=usage,
         cost=total(usage),
