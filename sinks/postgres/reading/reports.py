@@ -52,7 +52,8 @@ class PostgresReports(Reports):
         days, completions, disputed = [
             await self._read(tenant, f"report_{name}", since, until) for name in ("days", "completions", "disputed")
         ]
-        median_s, p95_s = completions[0]["seconds"] or (None, None)
+        times = [time.total_seconds() for time in completions[0]["seconds"] or ()]
+        median_s, p95_s = times or (None, None)
         return Activity(
             days=[DayCount(**row) for row in days],
             completed=completions[0]["completed"],
@@ -70,4 +71,8 @@ class PostgresReports(Reports):
     ) -> list[UsedUp]:
         """What the tenant used up in a time."""
         place = after or ("", "", "")
-        return [UsedUp(**row) for row in await self._read(tenant, "report_usage", since, until, by, *place, limit)]
+        if by == "job":
+            rows = await self._read(tenant, "report_usage_by_job", since, until, *place, limit)
+        else:
+            rows = await self._read(tenant, "report_usage", since, until, by, *place, limit)
+        return [UsedUp(**row) for row in rows]

@@ -67,6 +67,7 @@ ASKED = {
     "report_disputed": (MOMENT, MOMENT),
     "report_failures": (MOMENT, 3),
     "report_usage": (MOMENT, MOMENT, "day", "", "", "", 10),
+    "report_usage_by_job": (MOMENT, MOMENT, "", "", "", 10),
     "jobs_by_reference": ("a", "b", 10),
     "jobs_by_end": (MOMENT, MOMENT, 10),
 }
