@@ -87,7 +87,7 @@ class Reads(Protocol):
         self, tenant: str, wanted: JobFilter = EVERY_JOB, *, limit: int = 50, before: Cursor | None = None
     ) -> Page:
         """At most `limit` of the tenant's jobs that are wanted; those behind `before` in their order, if it is given.
-        So many jobs are looked at that an answer takes 50 ms at most, whatever is looked for among however many.
+        A limited number of jobs is looked at, however many there are: then the page is short.
         """
 
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
