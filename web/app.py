@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from schemas.errors import NotFound
@@ -11,6 +12,7 @@ from web.endpoint import Gate
 from web.limits.rate_limits import RateLimits
 from web.live.status_feed import StatusFeeds
 from web.live.statuses import Statuses
+from web.resources.exports.words import transcript_words
 from web.resources.health import HealthProbes
 from web.resources.jobs.audio import JobAudio
 from web.resources.jobs.events import JobEvents
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from web.auth.api_keys import ApiKeys
     from web.limits.usage import UsageCounter
     from web.ports import Health, LiveJobs
+    from web.resources.exports.export import WordsOf
     from web.resources.jobs.transcripts import Earlier
     from web.route import Resource
 
@@ -54,6 +57,7 @@ def make_app(
     options: ServerOptions | None = None,
     idempotency: IdempotencyDatabase | None = None,
     earlier: Earlier | None = None,
+    words: WordsOf | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
@@ -61,7 +65,7 @@ def make_app(
     streams query the database often. `health` is public: nothing secret may be in it. `resources` are served besides
     the standard ones. `bounds` are those of the connections over which the service is called. `limits` limits requests,
     `usage` counts them; without them, neither is done. `earlier` shows earlier versions of transcripts; without it,
-    only the newest are shown.
+    only the newest are shown. `words` reads a version's words; without it, those that the run has decided are read.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id; or a route takes an
@@ -74,7 +78,7 @@ def make_app(
     standard: list[Resource] = [
         JobStatuses(statuses),
         JobEvents(statuses, feeds, event_streams),
-        Transcripts(reader, store, blob_streams, earlier or _newest_only),
+        Transcripts(reader, store, blob_streams, earlier or _newest_only, words or partial(transcript_words, store)),
         JobAudio(reader, store, blob_streams),
         TenantList(reader),
         TenantJobs(reader),

@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from schemas.errors import NotFound, Unavailable
-from web.idempotency import once as execution
+from web.conditions.idempotency import once as execution
 from web.limits.rate_limits import RateLimits
 from web.middleware.request_state import CALLER, OPERATION
 from web.parameters import read_parameters, tenant_name
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sinks.ports.api.idempotency import IdempotencyDatabase
     from web.auth.api_keys import ApiKeys
     from web.auth.caller import Caller
-    from web.idempotency import Once
+    from web.conditions.idempotency import Once
     from web.route import AnyRoute, RequestBody, Result
 
 #: Seconds that an answer may take that is not streamed.

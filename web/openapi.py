@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import TypeAdapter
 
 from web.auth.access import API_KEY_HEADER, BEARER
-from web.idempotency import HEADER, MAX_KEY
+from web.conditions.idempotency import HEADER, MAX_KEY
 from web.problems import ProblemView
 from web.route import ResponseSpec
 
@@ -149,6 +149,7 @@ def _response(status: int, spec: ResponseSpec, schemas: Schemas) -> dict[str, An
         content[_JSON] = _with_example(schemas[spec.model, "serialization"], spec.example)
     elif spec.media_type is not None:
         content[spec.media_type] = {"schema": {} if spec.media_type == _JSON else {"type": "string"}}
+    content |= {media_type: {"schema": {"type": "string"}} for media_type in spec.media_types}
     if status >= 400:
         content["application/problem+json"] = {"schema": schemas[ProblemView, "serialization"]}
     return {"description": spec.description} | ({"content": content} if content else {})

@@ -67,7 +67,8 @@ def read_parameters(model: type[P], request: web.Request) -> P:
         NotFound: the path names a thing that cannot exist.
     """
     headers = model.headers()
-    in_query = model.model_fields.keys() - headers.keys() - request.match_info.keys()
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    in_query = names - headers.keys() - request.match_info.keys()
     query = {name: request.query[name] for name in in_query if request.query.get(name)}
     sent = {name: request.headers[header] for name, header in headers.items() if request.headers.get(header)}
     try:
@@ -107,6 +108,12 @@ class WholeNumber:
         return int(text)
 
 
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("use true or false")
+    return text == "true"
+
+
 def job_name(text: str) -> str:
     """A job's id or reference.
 
@@ -131,5 +138,7 @@ def tenant_name(text: str) -> str:
         raise NotFound(NO_TENANT) from None
 
 
+#: `true` or `false`, and no other spelling.
+Flag = Annotated[bool, BeforeValidator(_flag)]
 JobName = Annotated[str, Field(max_length=255), BeforeValidator(job_name)]
 TenantName = Annotated[str, Field(max_length=128), BeforeValidator(tenant_name)]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from web.auth.access import READ, Access
 from web.auth.caller import Caller
-from web.idempotency import Once
+from web.conditions.idempotency import Once
 from web.parameters import Parameters
 
 #: Bytes of a request's body, unless its route says otherwise.
@@ -91,6 +91,8 @@ class ResponseSpec:
     example: Any = None
     #: Media type of a body without a model.
     media_type: str | None = None
+    #: Other media types of the same, that a client may choose.
+    media_types: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ from agents.text.corrections.changes import changed
 from agents.text.corrections.draft import Edited
 from agents.text.corrections.review import decided
 from agents.text.corrections.whole import rewritten
-from agents.text.segments import segments, speakers
 from schemas import blob_names, topics
 from schemas.corrections.changes import MAX_WORDS, OutOfDate, RefusedChange, TranscriptPatch, WholeTranscript
 from schemas.corrections.rows import (
@@ -34,6 +33,7 @@ from schemas.errors import NotFound
 from schemas.events.transcript import TranscriptEdited
 from schemas.jobs.outcome import Later, Outcome, Step
 from schemas.jobs.rows import File, Transcript, file_kind, run_fields
+from schemas.rendering.segments import segments, speakers
 from schemas.texts import joined
 from schemas.transcript_words import TranscriptWord, words_of
 from schemas.words import Reading, Reconciliation, adapter

@@ -40,6 +40,7 @@ from agents.runtime.skips import Skips
 from agents.runtime.stage import Stage, TableStage
 from agents.runtime.supervision import StageCrashed, SupervisedTask
 from agents.stages import registry
+from agents.upkeep.job_metadata import index_earlier_jobs
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
@@ -211,7 +212,13 @@ def _upkeep(fleet: Fleet, kafka: Kafka) -> _Background:
         fleet.settings.enrichments,
     )
     retention = Retention(fleet.database, {**DAYS, "audit_log": fleet.settings.audit_days})
-    return {"sweeping": sweeper.run, "sweeping blobs": sweeper.run_blobs, "forgetting old rows": retention.run}
+    indexing = partial(index_earlier_jobs, fleet.database)
+    return {
+        "sweeping": sweeper.run,
+        "sweeping blobs": sweeper.run_blobs,
+        "forgetting old rows": retention.run,
+        "indexing earlier jobs": indexing,
+    }
 
 
 async def _relays(fleet: Fleet, kafka: Kafka, dsn: str, repair: TopicRepair) -> _Background:

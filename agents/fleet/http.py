@@ -24,14 +24,18 @@ from sinks.accounts import Accounts
 from sinks.postgres.accounts.notices import listen_for_changes
 from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.database import Postgres
+from sinks.postgres.reading.changes import PostgresChanges
+from sinks.postgres.reading.reports import PostgresReports
 from web.app import make_app
 from web.auth.access import PUBLIC
 from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
+from web.connections.caller_limit import CallerLimit
 from web.endpoint import Gate
 from web.limits.rate_limits import RateLimits
 from web.limits.usage import UsageCounter
+from web.live.tenant_feed import TenantFeeds
 from web.middleware.access_log import open_access_log
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
@@ -39,10 +43,18 @@ from web.resources.callbacks import Callbacks
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue
 from web.resources.metrics import Metrics
+from web.resources.reports.audit import AuditTrail
+from web.resources.reports.metrics import JobMetrics
+from web.resources.reports.stats import TenantStats
+from web.resources.reports.tenant_events import TenantEvents
+from web.resources.reports.usage import TenantUsage
 from web.route import Resource
 from web.server import ServerOptions, build_application
 
 log = logging.getLogger(__name__)
+
+#: Event streams of whole tenants that a worker has open at once; each may have 5,000 statuses waiting.
+TENANT_STREAMS = 256
 
 
 def listen(settings: Settings, *, must: bool) -> socket.socket:
@@ -112,6 +124,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         options=_options(fleet.settings),
         idempotency=fleet.database,
         earlier=editor.earlier,
+        words=editor.words,
     )
     await _serve(service, listening, bounds, stack)
     log.info("HTTP on %s", fleet.url)
@@ -150,7 +163,7 @@ def _listen_for_metrics(address: str) -> socket.socket:
 
 def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, editor: Editor) -> list[Resource]:
     """What a worker serves besides the standard resources."""
-    changed = fleet.accounts.changed
+    changed, reports, prices = fleet.accounts.changed, PostgresReports(fleet.reader), fleet.settings.prices
     resources: list[Resource] = [
         *upload_resources(fleet, bounds, stack),
         *webhook_resources(fleet),
@@ -158,7 +171,19 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         TenantSettings(fleet.database, fleet.accounts, changed),
         Edits(fleet.reader, editor),
         ReviewQueue(fleet.reader, fleet.database, editor),
+        JobMetrics(fleet.reader, reports, prices),
+        AuditTrail(fleet.reader, reports),
+        TenantStats(reports),
+        TenantUsage(reports, prices),
+        _tenant_events(fleet),
     ]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources
+
+
+def _tenant_events(fleet: Fleet) -> TenantEvents:
+    changes = PostgresChanges(fleet.reader)
+    feeds = TenantFeeds(changes)
+    fleet.feeds.followers.append(feeds)
+    return TenantEvents(changes, feeds, CallerLimit("event streams of tenants", TENANT_STREAMS))

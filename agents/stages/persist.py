@@ -12,13 +12,13 @@ from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
 from agents.text.corrections.review import review_items
-from agents.text.segments import segments, speakers
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
 from schemas.events.base import MAX_EVENT_METADATA_BYTES
 from schemas.events.job import Persisted, Reconciled, RunSweep, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
 from schemas.jobs.rows import File, Job, Transcript
+from schemas.rendering.segments import segments, speakers
 from schemas.words import Reconciliation, adapter
 from sinks.ports.blobs import Blob, Store
 from sinks.ports.jobs import Jobs

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.ids import EVERY_TENANT, Whose, canonical_uuid
-from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
+from schemas.jobs.rows import OPEN, File, Job, Transcript
 from schemas.jobs.status import StatusVersion, status_of, status_version
 from sinks.memory.corrections.reads import CorrectionReads
-from sinks.ports.reads import MANY, Cursor, Page, Reads
+from sinks.memory.reading.job_list import is_wanted
+from sinks.ports.reads import EVERY_JOB, MANY, Cursor, JobFilter, Page, Reads
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,18 +38,26 @@ class MemoryReader(CorrectionReads, Reads):
         return [job for _, job in sorted(meant.items())][:limit]
 
     async def jobs(
-        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+        self, tenant: str, wanted: JobFilter = EVERY_JOB, *, limit: int = 50, before: Cursor | None = None
     ) -> Page:
         """A page of a tenant's jobs."""
-        mine = [job for job in self.database.all_jobs() if job.tenant_id == tenant and status in (None, job.status)]
+        mine = [job for job in self.database.all_jobs() if job.tenant_id == tenant]
+        mine = [job for job in mine if await self._is_wanted(job, wanted)]
         mine.sort(key=lambda job: job.job_id)
         mine.sort(key=_created, reverse=True)
+        if wanted.oldest_first:
+            mine.reverse()
         if before is not None:
-            mine = [job for job in mine if _is_behind(job, before)]
+            mine = [job for job in mine if _is_behind(job, before, oldest_first=wanted.oldest_first)]
         page = mine[:limit]
         return Page(
             [status_of(job) for job in page], Cursor(_created(page[-1]), page[-1].job_id) if len(mine) > limit else None
         )
+
+    async def _is_wanted(self, job: Job, wanted: JobFilter) -> bool:
+        transcript = await self.transcript(*job.key)
+        metadata = await self.database.metadata(*job.key)
+        return is_wanted(job, wanted, metadata, transcript.language if transcript else None)
 
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""
@@ -76,6 +85,8 @@ def _created(job: Job) -> datetime:
     return job.created_at
 
 
-def _is_behind(job: Job, cursor: Cursor) -> bool:
+def _is_behind(job: Job, cursor: Cursor, *, oldest_first: bool) -> bool:
     created = _created(job)
-    return created < cursor.created_at or (created == cursor.created_at and job.job_id > cursor.job_id)
+    if created == cursor.created_at:
+        return job.job_id < cursor.job_id if oldest_first else job.job_id > cursor.job_id
+    return (created > cursor.created_at) is oldest_first

@@ -23,6 +23,7 @@ from schemas.messages import Message
 from sinks.ports.api.direct_uploads import DirectUpload
 from sinks.ports.api.idempotency import KnownKey
 from sinks.ports.clock import Clock
+from sinks.ports.reading.reports import AuditRow
 
 JOB = TypeAdapter(Job)
 REQUEST = TypeAdapter(ProviderRequest)
@@ -60,6 +61,8 @@ class MemoryState(Clock):
     audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)
     #: Job, stage, author of the entries that have one.
     authors: list[tuple[str, str, str]] = field(default_factory=list)
+    #: The same as reports read them, by job.
+    audit_rows: dict[Key, list[AuditRow]] = field(default_factory=dict)
     _jobs: dict[Key, bytes] = field(default_factory=dict)
     _metadata: dict[Key, bytes] = field(default_factory=dict)
     #: By (tenant, reference).
@@ -67,6 +70,7 @@ class MemoryState(Clock):
     #: By (tenant, job, run), then provider.
     _requests: dict[tuple[str, str, int], dict[str, bytes]] = field(default_factory=dict)
     _usage: dict[tuple[str, str, int, str, str, str], Usage] = field(default_factory=dict)
+    _usage_at: dict[tuple[str, str, int, str, str, str], datetime] = field(default_factory=dict)
     #: By URI: the job whose blob is about to be written, and since when.
     _intents: dict[str, tuple[Key, datetime]] = field(default_factory=dict)
     #: By stage and event: when it was handled.

@@ -20,6 +20,7 @@ from sinks.memory.jobs import METADATA
 from sinks.memory.providers.usage import MemoryUsage
 from sinks.memory.state import JOB, NEVER, ORPHANED, REQUEST, dump
 from sinks.memory.webhooks import MemoryWebhooks
+from sinks.ports.reading.reports import AuditRow
 from sinks.ports.steps import Steps
 
 _Results = tuple[Transcript | None, str | None, tuple[Usage, ...]]
@@ -100,6 +101,14 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
             self.audit[number] = (job.job_id, step.stage, what, step.outcome.error, self.clock())
             if step.outcome.author is not None:
                 self.authors.append((job.job_id, step.stage, step.outcome.author))
+            self._keep_audit(number, step, job, what)
+
+    def _keep_audit(self, number: int, step: Step, job: Job, what: str) -> None:
+        attempt = step.envelope.attempt if step.envelope else 0
+        seconds, error = step.seconds, step.outcome.error
+        row = AuditRow(number, self.clock(), job.run, step.stage, what, seconds * 1000, attempt, error)
+        # A new list: what was there before is restored if a later step of the transaction fails.
+        self.audit_rows[job.key] = [*self.audit_rows.get(job.key, []), row]
 
     def _settle_blobs(self, step: Step, written: Written) -> None:
         """The files of a step that was applied are referred to; those of a refused one are orphans at once."""

@@ -22,11 +22,38 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of a tenant's jobs, newest first, and where the next page begins (None at the end)."""
+    """Some of a tenant's jobs in the order that was asked for, and where the next page begins (None at the end). A page
+    may have fewer jobs than asked for, or none, and still not be the last.
+    """
 
     jobs: list[JobStatus]
     following: Cursor | None
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which of a tenant's jobs are listed, and in which order. What is not set excludes none; all that is set holds."""
+
+    #: Any of these.
+    statuses: frozenset[Status] = frozenset()
+    #: From the first moment to before the second.
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    completed_from: datetime | None = None
+    completed_to: datetime | None = None
+    #: A part of the filename, in upper or lower case.
+    filename: str | None = None
+    reference: str | None = None
+    reference_prefix: str | None = None
+    #: Pairs of the upload's metadata, on its top level: numbers as they are written in JSON, `true` and `false`.
+    metadata: frozenset[tuple[str, str]] = frozenset()
+    #: Of the newest run's transcript, or as requested where it has none: `en` means `en-US`, too. In lower case.
+    language: str | None = None
+    oldest_first: bool = False
+
+
+#: Every job, newest first.
+EVERY_JOB = JobFilter()
 
 #: Jobs of one name that are looked for at most, each of another tenant.
 MANY = 20
@@ -57,9 +84,11 @@ class Reads(Protocol):
         """
 
     async def jobs(
-        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+        self, tenant: str, wanted: JobFilter = EVERY_JOB, *, limit: int = 50, before: Cursor | None = None
     ) -> Page:
-        """At most `limit` of a tenant's jobs, newest first, those behind `before` if it is given."""
+        """At most `limit` of the tenant's jobs that are wanted; those behind `before` in their order, if it is given.
+        A limited number of jobs is looked at, however many there are: then the page is short.
+        """
 
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""

@@ -27,6 +27,7 @@ from sinks.postgres.providers.strays import PostgresStrays
 from sinks.postgres.providers.usage import PostgresUsage
 from sinks.postgres.steps import PostgresSteps
 from sinks.postgres.upkeep.blob_intents import PostgresBlobIntents
+from sinks.postgres.upkeep.job_metadata import PostgresJobMetadata
 from sinks.postgres.upkeep.retention import PostgresRetention
 from sinks.postgres.upkeep.stuck_jobs import PostgresStuckJobs
 from sinks.postgres.upkeep.verification import PostgresVerification
@@ -48,6 +49,7 @@ class Postgres(
     PostgresBlobIntents,
     PostgresRetention,
     PostgresVerification,
+    PostgresJobMetadata,
     PostgresRequests,
     PostgresStrays,
     PostgresSlots,

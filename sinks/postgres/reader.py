@@ -5,28 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import InvalidInput
 from schemas.ids import EVERY_TENANT, Whose, canonical_uuid
-from schemas.jobs.rows import OPEN, File, Job, Status, Transcript
+from schemas.jobs.rows import OPEN, File, Job, Transcript
 from schemas.jobs.status import StatusVersion, status_of
 from sinks.coalesce import Coalesce
-from sinks.ports.reads import MANY, Cursor, Page, Reads
+from sinks.ports.reads import EVERY_JOB, MANY, Cursor, JobFilter, Page, Reads
 from sinks.postgres.connection.errors import AWAY, unavailable
 from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.connection.port import by_column
 from sinks.postgres.corrections.reads import CorrectionReads
+from sinks.postgres.reading.job_list import FEW, JobListQuery, following_prefix
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from datetime import datetime
 
     import asyncpg
 
+    from schemas.events.job import JobStatus
     from schemas.ids import Key
 
 #: Rows of a list after which the event loop runs other tasks.
@@ -44,6 +46,10 @@ _AS_TENANT: Final = (
     "BEGIN READ ONLY; SET LOCAL ROLE concord_tenant; "
     "SELECT set_config('concord.tenant', convert_from('\\x{name}'::bytea, 'UTF8'), true)"
 )
+
+
+#: Before and after every job.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +107,31 @@ class Reader(CorrectionReads, Reads):
         return jobs
 
     async def jobs(
-        self, tenant: str, *, status: Status | None = None, limit: int = 50, before: Cursor | None = None
+        self, tenant: str, wanted: JobFilter = EVERY_JOB, *, limit: int = 50, before: Cursor | None = None
     ) -> Page:
         """A page of a tenant's jobs, read as that tenant."""
-        behind = (before.created_at, before.job_id) if before else (None, "")
-        # One more than asked for tells whether there is a next page.
-        if status is None:
-            rows = await self._read(tenant, "read_jobs", *behind, limit + 1)
-        else:
-            rows = await self._read(tenant, "read_jobs_in_status", *behind, limit + 1, status)
-        jobs = []
-        for row in rows[:limit]:
+        query = JobListQuery(wanted, limit, before, await self._candidates(tenant, wanted))
+        rows = await self._fetch(tenant, query.sql, *query.arguments)
+        jobs: list[JobStatus] = []
+        for row in [row for row in rows if row["is_wanted"]][:limit]:
             jobs.append(status_of(LISTED_JOBS.read(row)))
             if len(jobs) % TURN == 0:
                 await asyncio.sleep(0)
-        more = len(rows) > limit
-        return Page(jobs, Cursor(rows[limit - 1]["created_at"], jobs[-1].job_id) if more else None)
+        if len(rows) > limit and len(jobs) == limit:
+            return Page(jobs, Cursor(jobs[-1].created_at, jobs[-1].job_id))
+        last = rows[-1] if rows and rows[-1]["n"] == query.scanned else None
+        return Page(jobs, Cursor(last["created_at"], last["job_id"]) if last else None)
+
+    async def _candidates(self, tenant: str, wanted: JobFilter) -> list[str] | None:
+        """Ids among which all wanted jobs are, where another index than that of the list's order knows few."""
+        rows: list[Any] | None = None
+        if prefix := wanted.reference or wanted.reference_prefix:
+            end = wanted.reference + "\x01" if wanted.reference else following_prefix(prefix)
+            rows = await self._read(tenant, "jobs_by_reference", prefix, end, FEW + 1)
+        if (rows is None or len(rows) > FEW) and (wanted.completed_from or wanted.completed_to):
+            since, until = wanted.completed_from or _FIRST, wanted.completed_to or _LAST
+            rows = await self._read(tenant, "jobs_by_end", since, until, FEW + 1)
+        return [row["job_id"] for row in rows] if rows is not None and len(rows) <= FEW else None
 
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""
@@ -141,10 +156,17 @@ class Reader(CorrectionReads, Reads):
         """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""
         return [Used(**row) for row in await self._read(whose, "read_usage", since, until, by_job)]
 
+    async def read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
+        """The rows of a statement of `sinks.postgres.sql`, as `whose` sees them. Raises Unavailable."""
+        return await self._read(whose, name, *arguments)
+
     async def _read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
+        return await self._fetch(whose, SQL[name], *arguments)
+
+    async def _fetch(self, whose: Whose, sql: str, *arguments: Any) -> list[Any]:
         with unavailable():
             async with self._acting_as(whose) as connection:
-                rows: list[Any] = await connection.fetch(SQL[name], *arguments, timeout=ANSWER_S)
+                rows: list[Any] = await connection.fetch(sql, *arguments, timeout=ANSWER_S)
                 return rows
 
     @contextlib.asynccontextmanager

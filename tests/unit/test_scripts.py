@@ -12,7 +12,7 @@ from agents.asr.speech_windows import Window
 from agents.asr.whisper import words_of
 from agents.commands.jobs.transcript import page, plain
 from agents.text.reconcile import reconcile
-from agents.text.segments import segments
+from schemas.rendering.segments import segments
 from schemas.texts import joined
 from schemas.words import Hypothesis, Word
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from schemas.errors import NotFound, Unavailable
 from schemas.jobs.rows import TERMINAL
@@ -133,6 +133,16 @@ class StatusFeed:
         self._query_now.clear()
 
 
+class Follower(Protocol):
+    """What else is told that this worker's table takes statuses."""
+
+    def wake(self, status: JobStatus) -> None:
+        """The table has taken this status. Never waits."""
+
+    def close(self) -> None:
+        """The worker stops."""
+
+
 class StatusFeeds:
     """The feeds of a worker, by job. All of it in one event loop."""
 
@@ -141,12 +151,16 @@ class StatusFeeds:
         self._is_published = is_published
         self._feeds: dict[Key, StatusFeed] = {}
         self._is_closed = False
+        #: Told of every status, and closed with these.
+        self.followers: list[Follower] = []
 
     def publish(self, status: JobStatus) -> None:
         """This worker's table has taken a status. Never waits."""
         feed = self._feeds.get((status.tenant_id, status.job_id))
         if feed is not None:
             feed.query_now()
+        for follower in self.followers:
+            follower.wake(status)
 
     @contextlib.contextmanager
     def subscribe(self, first: CurrentStatus, read_newer: ReadNewer) -> Iterator[StatusFeed]:
@@ -180,3 +194,5 @@ class StatusFeeds:
         self._is_closed = True
         for feed in self._feeds.values():
             feed.close()
+        for follower in self.followers:
+            follower.close()

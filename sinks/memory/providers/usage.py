@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import TypeAdapter
 
@@ -23,6 +24,10 @@ class MemoryUsage(MemoryState, UsageRows):
         """Every row, in the order of writing."""
         return list(self._usage.values())
 
+    def usage_times(self) -> list[tuple[Usage, datetime]]:
+        """Every row with the time of its writing."""
+        return [(row, self._usage_at[key]) for key, row in self._usage.items()]
+
     async def record_usage(self, rows: Sequence[Usage]) -> None:
         """Keep what requests used up; a row that exists already stays unchanged."""
         dump(_USAGE, list(rows))
@@ -30,4 +35,6 @@ class MemoryUsage(MemoryState, UsageRows):
 
     def _keep_usage(self, rows: Sequence[Usage]) -> None:
         for row in rows:
-            self._usage.setdefault((row.tenant_id, row.job_id, row.run, row.provider, row.unit, row.ref), row)
+            key = (row.tenant_id, row.job_id, row.run, row.provider, row.unit, row.ref)
+            self._usage.setdefault(key, row)
+            self._usage_at.setdefault(key, self.clock())

@@ -16,21 +16,12 @@ SELECT n.number, j.* FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (n
     ORDER BY tenant_id, job_id IN (n.name, n.id) DESC LIMIT $3) AS j
 ORDER BY n.number, j.tenant_id;
 
--- name: read_jobs
--- A page of a tenant's jobs behind ($1, $2), or from the newest. Only ever asked as a tenant.
-SELECT {listed_jobs.columns}
-FROM jobs
-WHERE created_at <= coalesce($1::timestamptz, 'infinity')
-  AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
-ORDER BY created_at DESC, job_id LIMIT $3;
+-- name: jobs_by_reference
+-- Ids of the jobs whose reference is from $1 to before $2, in the order of code points, at most $3.
+SELECT job_id FROM jobs WHERE reference ~>=~ $1 AND reference ~<~ $2 LIMIT $3;
 
--- name: read_jobs_in_status
--- The same for jobs in status $4. A query of its own: a condition that may be switched off could use no index.
-SELECT {listed_jobs.columns}
-FROM jobs
-WHERE status = $4 AND created_at <= coalesce($1::timestamptz, 'infinity')
-  AND (created_at < coalesce($1::timestamptz, 'infinity') OR job_id > $2)
-ORDER BY created_at DESC, job_id LIMIT $3;
+-- name: jobs_by_end
+SELECT job_id FROM jobs WHERE completed_at >= $1 AND completed_at < $2 LIMIT $3;
 
 -- name: read_transcript
 -- Of run $3, or of the newest run that has one.
@@ -58,3 +49,10 @@ SELECT status, count(*) AS jobs FROM jobs WHERE status NOT IN ('completed', 'fai
 SELECT tenant_id, CASE WHEN $3 THEN job_id END AS job_id, provider, unit, sum(quantity) AS quantity
 FROM usage WHERE at >= $1 AND at < $2
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4;
+
+-- name: read_changes
+-- All of it is in the index jobs_changed.
+SELECT job_id, created_at, version, updated_at FROM jobs WHERE updated_at >= $1 ORDER BY updated_at LIMIT $2;
+
+-- name: read_statuses
+SELECT {listed_jobs.columns} FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY updated_at, job_id;

@@ -13,6 +13,7 @@ from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import File, Job
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
+from sinks.ports.reads import JobFilter
 from sinks.postgres.reader import Reader
 from tests.contract.databases.cases import transcript
 
@@ -57,11 +58,11 @@ def stored(under_test):
     return database, MemoryReader(database) if isinstance(database, MemoryDatabase) else Reader(under_test.pool)
 
 
-async def everything(reader, tenant, **how):
+async def everything(reader, tenant, *, limit=50, **wanted):
     """Every page of a tenant's jobs, as lists of ids."""
     pages, before = [], None
     while True:
-        page = await reader.jobs(tenant, before=before, **how)
+        page = await reader.jobs(tenant, JobFilter(**wanted), before=before, limit=limit)
         pages.append([job.job_id for job in page.jobs])
         before = page.following
         if before is None:
@@ -188,14 +189,16 @@ async def test_jobs_that_come_meanwhile_move_no_page(stored):
     assert {job.job_id for job in first.jobs + second.jobs} == {"old-0", "old-1", "old-2", "old-3"}
 
 
-async def test_a_list_can_be_narrowed_to_a_status(stored):
+async def test_a_list_can_be_narrowed_to_statuses(stored):
     database, reader = stored
     await database.commit([created(f"j{n}") for n in range(5)])
     await database.commit([completed("j1"), completed("j3")])
 
-    assert sorted(await everything(reader, "acme", status="completed", limit=1)) == [["j1"], ["j3"]]
-    assert sorted((await everything(reader, "acme", status="uploaded", limit=9))[0]) == ["j0", "j2", "j4"]
-    assert await everything(reader, "acme", status="failed", limit=9) == [[]]
+    assert sorted(await everything(reader, "acme", statuses={"completed"}, limit=1)) == [["j1"], ["j3"]]
+    assert sorted((await everything(reader, "acme", statuses={"uploaded"}))[0]) == ["j0", "j2", "j4"]
+    assert await everything(reader, "acme", statuses={"failed"}) == [[]]
+    both = await everything(reader, "acme", statuses={"completed", "uploaded", "failed"}, limit=2)
+    assert both == await everything(reader, "acme", limit=2)
 
 
 async def test_the_newest_run_with_a_transcript_is_read_unless_one_is_named(stored):

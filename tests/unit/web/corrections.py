@@ -7,10 +7,10 @@ import orjson
 from agents.corrections.editor import Editor
 from agents.stages.persist import agent_optimized
 from agents.text.corrections.review import review_items
-from agents.text.segments import segments, speakers
 from schemas import blob_names
 from schemas.jobs.outcome import Outcome, Progress
 from schemas.jobs.rows import Job, Transcript
+from schemas.rendering.segments import segments, speakers
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase

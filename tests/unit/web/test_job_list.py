@@ -59,8 +59,47 @@ async def test_a_list_can_be_filtered_by_status(worker):
         ("limit=ten", "limit: use a whole number"),
         ("cursor=broken", "cursor: use `next`"),
         ("cursor=%00", "cursor: use `next`"),
-        ("status=done", "status: use one of 'uploaded'"),
+        ("status=done", "status: use some of 'uploaded'"),
+        ("status=failed,", "status: use some of"),
+        ("metadata=agent", "metadata: use key:value"),
+        ("metadata=a:1,:2", "metadata: use key:value"),
+        ("created_from=2026-05-01", "created_from: "),
+        ("created_to=2026-05-01T00:00:00", "created_to: "),
+        ("language=en_US", "language: "),
+        ("order=size", "order: use one of 'newest'"),
+        ("stauts=failed", "stauts: there is no such parameter here; there are: "),
     ],
 )
 async def test_an_invalid_parameter_is_named_with_valid_values(worker, query, says):
     assert says in (await problem(await worker.get(f"/tenants/acme/jobs?{query}"), 400))["detail"]
+
+
+async def test_a_list_is_narrowed_by_all_that_is_asked_for(worker):
+    await worker.created("a", reference="order 71", metadata={"agent": "Zoë, the 2nd", "team": 7}, language="de")
+    await worker.created("b", reference="order 8", metadata={"agent": "Zoë, the 2nd", "team": 8})
+    await worker.created("c")
+    await worker.moved("failed", "c")
+
+    async def ids(**query):
+        return [job["job_id"] for job in (await worker.json("/tenants/acme/jobs", params=query))["jobs"]]
+
+    assert await ids(order="oldest") == ["a", "b", "c"]
+    assert await ids(filename="ZOË", limit="2") == ["c", "b"]
+    assert await ids(reference_prefix="order") == ["b", "a"]
+    assert await ids(reference="order 8") == ["b"]
+    assert await ids(metadata=r"agent:Zoë\, the 2nd,team:7") == ["a"]
+    assert await ids(status="failed,completed") == ["c"]
+    assert await ids(language="DE") == ["a"]
+    assert await ids(completed_to="2026-05-01T00:00:00Z") == await ids(created_to="2026-05-01T00:00:00+02:00") == []
+    assert await ids(completed_from="2026-05-01T00:00:00Z") == ["c"]
+
+
+async def test_the_next_page_is_linked_with_the_same_filters(worker):
+    for n in range(3):
+        await worker.created(f"j{n}")
+    first = await worker.get("/tenants/acme/jobs?limit=2&filename=zo%C3%AB&order=oldest")
+    second = await worker.json(str(first.links["next"]["url"].relative()))
+
+    assert [job["job_id"] for job in second["jobs"]] == ["j2"]
+    assert "rel" in first.links["next"]
+    assert "Link" not in (await worker.get("/tenants/acme/jobs")).headers

@@ -119,7 +119,12 @@ async def test_a_recording_in_object_storage_is_answered_with_a_link_unless_dire
         assert response.status == 302
         assert response.headers["Location"] == "https://bucket.example/acme/j/original.wav?signed=900"
         assert response.headers["Cache-Control"] == "no-store"
-        assert await (await worker.get("/jobs/j/audio?direct=no")).read() == AUDIO
+        for query in ("direct=no", "redirect=false"):
+            assert await (await worker.get(f"/jobs/j/audio?{query}")).read() == AUDIO
+        head = await worker.client.head("/jobs/j/audio?redirect=false", headers=ACME | {"Range": "bytes=-5"})
+        assert (head.status, head.headers["Content-Length"]) == (206, "5")
+        assert (await worker.get("/jobs/j/audio?redirect=true", allow_redirects=False)).status == 302
+        await problem(await worker.get("/jobs/j/audio?redirect=no"), 400)
 
 
 async def test_a_recording_that_is_not_stored_yet_is_answered_with_404_that_explains_it(worker):

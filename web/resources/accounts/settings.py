@@ -10,8 +10,8 @@ from pydantic import Field
 from schemas.accounts.settings import LIMITS, AccountSettings, SettingsVersion
 from sinks.ports.accounts.settings import EffectiveSettings, StoredSettings
 from web.auth.access import ADMIN
+from web.conditions.preconditions import check_if_match, etag
 from web.parameters import Header, Parameters, TenantName
-from web.preconditions import check_if_match, etag
 from web.problems import ApiProblem, FieldProblem, InvalidRequest
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 

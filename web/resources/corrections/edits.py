@@ -12,9 +12,9 @@ from pydantic import Field
 from schemas.corrections.changes import OutOfDate, RefusedChange, TranscriptPatch, WholeTranscript
 from schemas.errors import NotFound
 from web.auth.access import REVIEW
+from web.conditions.preconditions import changed, check_if_match, etag
 from web.live.job_lookup import find_job
 from web.parameters import Header
-from web.preconditions import changed, check_if_match, etag
 from web.problems import FieldProblem, InvalidRequest
 from web.resources.corrections.views import (
     VERSION_EXAMPLE,

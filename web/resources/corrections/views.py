@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from schemas.events.base import Data
-from web.preconditions import etag
+from web.conditions.preconditions import etag
 
 if TYPE_CHECKING:
     from schemas.corrections.rows import ReviewItem, TranscriptVersion

@@ -10,6 +10,7 @@ from pydantic import Field, WithJsonSchema
 from schemas.errors import NotFound
 from sinks.ports.blobs import Blob
 from web.live.job_lookup import find_job
+from web.parameters import Flag
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -26,8 +27,9 @@ LINK_S: Final = 900
 class AudioParameters(JobSelector):
     """A job's recording. Any other value of `direct` counts as none, as it did before parameters were validated."""
 
+    redirect: Flag = Field(True, description="false: from here, even where object storage could be asked")
     direct: Annotated[str, WithJsonSchema({"enum": ["no"]})] | None = Field(
-        None, description="`no`: from here, even where object storage could be asked"
+        None, description="`no`: as redirect=false, for earlier clients"
     )
 
 
@@ -73,7 +75,7 @@ class JobAudio:
         original = next((file for file in reversed(stored) if file.kind == "original"), None)
         if original is None:
             raise NotFound(f"the recording is not stored yet; the job is {job.status}")
-        if request.parameters.direct != "no":
+        if request.parameters.redirect and request.parameters.direct != "no":
             with hide_storage("the recording"):
                 url = await self._store.presigned_url(original.uri, LINK_S)
             if url is not None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import orjson
 from aiohttp import web
-from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import AwareDatetime, BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
 
 from schemas.events.base import Data
 from schemas.ids import Name
 from schemas.jobs.rows import Status
-from sinks.ports.reads import Cursor
+from sinks.ports.reads import Cursor, JobFilter
+from web.paging import decode_place, encode_place, next_link
 from web.parameters import Parameters, TenantName, WholeNumber
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -30,48 +30,110 @@ PAGE_BYTES = 2 << 20
 #: Jobs of a page after which other tasks have a turn of the event loop: some milliseconds.
 TURN: Final = 50
 
+#: Pairs of metadata that one list looks for.
+MAX_PAIRS: Final = 8
+
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+_STATUSES: TypeAdapter[frozenset[Status]] = TypeAdapter(frozenset[Status])
+_COMMA: Final = re.compile(r"(?<!\\),")
 
 
 def encode_cursor(cursor: Cursor) -> str:
-    """A cursor as one word for a URL."""
-    return base64.urlsafe_b64encode(orjson.dumps([cursor.created_at, cursor.job_id])).decode().rstrip("=")
+    """A cursor as one word for a URL. Row-level security decides what lies behind it."""
+    return encode_place([cursor.created_at, cursor.job_id])
 
 
 def decode_cursor(text: str) -> Cursor:
-    """The inverse. No signature: nothing secret is in it, and row-level security decides what lies behind it.
+    """The inverse.
 
     Raises:
         ValueError: it is not the `next` of an earlier answer.
     """
     try:
-        at, job_id = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        at, job_id = decode_place(text)
         created_at = datetime.fromisoformat(at)
         if created_at.tzinfo is None:
             raise ValueError("a time without a zone")
         return Cursor(created_at.astimezone(UTC), _NAME.validate_python(job_id, strict=True))
-    except (ValueError, TypeError, OverflowError, binascii.Error, ValidationError):
+    except (ValueError, TypeError, OverflowError, ValidationError):
         raise ValueError(
             "use `next` of an earlier answer as it stands, or leave it out to begin at the newest"
         ) from None
 
 
 class JobPage(Data):
-    """Some of a tenant's jobs, newest first."""
+    """Some of a tenant's jobs. A page may be short, or empty, and not be the last: `next` tells."""
 
     jobs: list[JobView]
     next: str | None = Field(description="cursor of the next page; null on the last")
 
 
+def _statuses(text: str) -> frozenset[Status]:
+    try:
+        return _STATUSES.validate_python(text.split(","))
+    except ValidationError:
+        raise ValueError(f"use some of {', '.join(map(repr, get_args(Status)))}, with commas between them") from None
+
+
+def _pairs(text: str) -> frozenset[tuple[str, str]]:
+    pairs = [part.replace("\\,", ",").partition(":") for part in _COMMA.split(text)]
+    if len(pairs) > MAX_PAIRS or not all(key and colon for key, colon, _ in pairs):
+        raise ValueError(f"use key:value, at most {MAX_PAIRS} with commas between them; a value's own comma is \\,")
+    return frozenset((key, value) for key, _, value in pairs)
+
+
+def _word(**schema: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string"} | schema)
+
+
+#: Several statuses, with commas between them.
+Statuses = Annotated[frozenset[Status], BeforeValidator(_statuses), _word(examples=["failed,completed"])]
+Pairs = Annotated[frozenset[tuple[str, str]], PlainValidator(_pairs), _word(examples=["agent:Zoë,team:7"])]
+Part = Annotated[str, Field(max_length=255)]
+
+
 class JobListParameters(Parameters):
-    """A page of a tenant's jobs, of one status if it is given."""
+    """A page of those of a tenant's jobs for which everything holds that is given."""
 
     tenant: TenantName
-    status: Status | None = None
+    status: Statuses | None = Field(None, description="any of these, with commas between them")
+    created_from: AwareDatetime | None = Field(None, description="uploaded at this moment or later (RFC 3339)")
+    created_to: AwareDatetime | None = Field(None, description="uploaded before this moment")
+    completed_from: AwareDatetime | None = Field(None, description="completed or failed at this moment or later")
+    completed_to: AwareDatetime | None = Field(None, description="completed or failed before this moment")
+    filename: Part | None = Field(None, description="a part of the filename, in upper or lower case")
+    reference: Part | None = Field(None, description="the whole reference")
+    reference_prefix: Part | None = Field(None, description="what the reference begins with")
+    metadata: Pairs | None = Field(
+        None,
+        description="key:value, a text, number or truth value on the top level of the upload's metadata; several, with "
+        "commas between them, must all be there",
+    )
+    language: Annotated[str, Field(max_length=35, pattern="^[A-Za-z0-9-]+$")] | None = Field(
+        None, description="of the transcript, or as requested: `en` means `en-US`, too"
+    )
+    order: Literal["newest", "oldest"] = "newest"
     limit: Annotated[int, WholeNumber(MAX_PAGE)] = PAGE
     cursor: Annotated[Cursor, PlainValidator(decode_cursor), WithJsonSchema({"type": "string"})] | None = Field(
-        None, description="`next` of the page before"
+        None, description="`next` of the page before, with the same filters and order"
     )
+
+    @property
+    def wanted(self) -> JobFilter:
+        """Which jobs are listed."""
+        return JobFilter(
+            statuses=self.status or frozenset(),
+            created_from=self.created_from,
+            created_to=self.created_to,
+            completed_from=self.completed_from,
+            completed_to=self.completed_to,
+            filename=self.filename,
+            reference=self.reference,
+            reference_prefix=self.reference_prefix,
+            metadata=self.metadata or frozenset(),
+            language=self.language.lower() if self.language else None,
+            oldest_first=self.order == "oldest",
+        )
 
 
 class TenantJobs:
@@ -88,7 +150,7 @@ class TenantJobs:
                 method="GET",
                 path="/tenants/{tenant}/jobs",
                 operation_id="tenants_tenant_jobs",
-                summary="A tenant's jobs, newest first",
+                summary="A tenant's jobs, newest first, by status, time, filename, reference, metadata and language",
                 handler=self.jobs,
                 parameters=JobListParameters,
                 responses={200: ResponseSpec("one page of them", JobPage, example)},
@@ -98,14 +160,15 @@ class TenantJobs:
     async def jobs(self, request: ApiRequest[JobListParameters, None]) -> web.StreamResponse:
         """A page of a tenant's jobs."""
         query = request.parameters
-        page = await self._reads.jobs(query.tenant, status=query.status, limit=query.limit, before=query.cursor)
-        body = await page_body(page, operator=request.caller.is_operator)
-        return web.Response(body=body, content_type="application/json")
+        page = await self._reads.jobs(query.tenant, query.wanted, limit=query.limit, before=query.cursor)
+        body, following = await page_body(page, operator=request.caller.is_operator)
+        headers = next_link(request.http, following)
+        return web.Response(body=body, content_type="application/json", headers=headers)
 
 
-async def page_body(page: Page, *, operator: bool = False) -> bytes:
-    """A page as a `JobPage` in JSON, cut where it would be larger than `PAGE_BYTES`. Other tasks have turns of the
-    event loop between its parts.
+async def page_body(page: Page, *, operator: bool = False) -> tuple[bytes, str | None]:
+    """A page as a `JobPage` in JSON, cut where it would be larger than `PAGE_BYTES`, and its `next`. Other tasks have
+    turns of the event loop between its parts.
     """
     jobs: list[bytes] = []
     following, size = page.following, 0
@@ -119,5 +182,5 @@ async def page_body(page: Page, *, operator: bool = False) -> bytes:
         jobs.append(body)
         if len(jobs) % TURN == 0:
             await asyncio.sleep(0)
-    cursor = orjson.dumps(encode_cursor(following) if following else None)
-    return b'{"jobs":[' + b",".join(jobs) + b'],"next":' + cursor + b"}"
+    cursor = encode_cursor(following) if following else None
+    return b'{"jobs":[' + b",".join(jobs) + b'],"next":' + orjson.dumps(cursor) + b"}", cursor

@@ -1,4 +1,6 @@
-"""`/jobs/{id}/transcript` and `/jobs/{id}/transcript/raw`: the result of a run, and how each word was decided."""
+"""`/jobs/{id}/transcript` in several formats, `/transcript/agent-optimized`, and `/transcript/raw`: how each word was
+decided.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from schemas.errors import NotFound
 from schemas.events.base import Data
 from schemas.jobs.rows import Transcript
 from schemas.words import Reconciliation
+from web.conditions.preconditions import etag
 from web.live.job_lookup import find_job, job_key
-from web.parameters import WholeNumber
-from web.preconditions import etag
+from web.parameters import Flag, WholeNumber
+from web.resources.exports.export import Exports, WordsOf
+from web.resources.exports.formats import FORMATS, FormatName, Options, format_of
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -42,6 +46,25 @@ class VersionParameters(TranscriptParameters):
 
     version: Annotated[int, WholeNumber(MAX_RUN)] | None = Field(None, description="default: the newest")
 
+
+class ExportParameters(VersionParameters):
+    """A version of a run's transcript, and how it is written."""
+
+    format: FormatName | None = Field(None, description="default: the one that `Accept` prefers, else json")
+    speakers: Flag | None = Field(None, description="whether text names the speakers; default: true")
+    timestamps: Flag | None = Field(None, description="whether txt and docx have times; default: false")
+    mark_disputed: Flag | None = Field(
+        None, description="`[word?]` in text, highlighted in docx, where recognizers did not agree; default: false"
+    )
+
+    @property
+    def options(self) -> Options:
+        """How it is written."""
+        return Options(self.speakers, self.timestamps, self.mark_disputed)
+
+
+#: Media types of a transcript besides JSON.
+EXPORTED: Final = tuple(format.media_type for format in FORMATS if format.name != "json")
 
 #: Columns that are not shown: where the store keeps what the links lead to.
 _HIDDEN: Final = frozenset({"raw_transcript_uri", "agent_optimized_uri"})
@@ -112,23 +135,27 @@ Earlier = Callable[[Transcript, int], Awaitable[Transcript]]
 
 
 class Transcripts:
-    """The transcript of a job's run, in both forms."""
+    """The transcript of a job's run, in all forms."""
 
-    def __init__(self, reads: Reads, store: Store, streams: CallerLimit, earlier: Earlier) -> None:
+    def __init__(self, reads: Reads, store: Store, streams: CallerLimit, earlier: Earlier, words: WordsOf) -> None:
         self._reads, self._store, self._streams, self._earlier = reads, store, streams, earlier
+        self._exports = Exports(reads, store, words)
 
     def routes(self) -> list[AnyRoute]:
-        """The transcript, and the raw one."""
+        """The transcript, the raw one, and the one for programs."""
         return [
             Route(
                 method="GET",
                 path="/jobs/{id}/transcript",
                 operation_id="jobs_id_transcript",
-                summary="The transcript of a job",
+                summary="The transcript of a job, as JSON or as a file for people",
                 handler=self.transcript,
-                parameters=VersionParameters,
+                parameters=ExportParameters,
                 responses={
-                    200: ResponseSpec("text and segments; `ETag` is the version's", TranscriptView, _EXAMPLE),
+                    200: ResponseSpec(
+                        "text and segments; `ETag` is the version's", TranscriptView, _EXAMPLE, media_types=EXPORTED
+                    ),
+                    406: ResponseSpec("`Accept` takes none of these formats; `detail` lists them"),
                     409: ResponseSpec(AMBIGUOUS),
                 },
             ),
@@ -145,27 +172,56 @@ class Transcripts:
                 },
                 is_streamed=True,
             ),
+            Route(
+                method="GET",
+                path="/jobs/{id}/transcript/agent-optimized",
+                operation_id="jobs_id_transcript_agent_optimized",
+                summary="The transcript for programs and prompts, with notes and the upload's metadata",
+                handler=self.agent_optimized,
+                parameters=TranscriptParameters,
+                responses={
+                    200: ResponseSpec("`agent_optimized.json`", media_type="application/json"),
+                    409: ResponseSpec(AMBIGUOUS),
+                },
+                is_streamed=True,
+            ),
         ]
 
-    async def transcript(self, request: ApiRequest[VersionParameters, None]) -> web.StreamResponse:
-        """The transcript."""
+    async def transcript(self, request: ApiRequest[ExportParameters, None]) -> web.StreamResponse:
+        """The transcript in the format that is asked for."""
+        asked = request.parameters
+        format = format_of(asked.format, ",".join(request.http.headers.getall("Accept", [])), asked.options)
+        transcript = await self._version(request)
+        headers = {"ETag": etag(transcript.run, transcript.version), "Vary": "Accept"}
+        if format.name != "json":
+            return await self._exports.response(transcript, format, asked.options, headers)
+        view = transcript_view(transcript, operator=request.caller.is_operator)
+        return web.Response(body=view.model_dump_json().encode(), headers=headers, content_type="application/json")
+
+    async def _version(self, request: ApiRequest[ExportParameters, None]) -> Transcript:
         transcript = await find_transcript(self._reads, request)
         version = wanted_version(transcript, request.parameters.version)
-        if version != transcript.version:
-            with hide_storage("this version of the transcript"):
-                transcript = await self._earlier(transcript, version)
-        view = transcript_view(transcript, operator=request.caller.is_operator)
-        headers = {"ETag": etag(transcript.run, version)}
-        return web.Response(body=view.model_dump_json().encode(), headers=headers, content_type="application/json")
+        if version == transcript.version:
+            return transcript
+        with hide_storage("this version of the transcript"):
+            return await self._earlier(transcript, version)
+
+    async def agent_optimized(self, request: Request) -> web.StreamResponse:
+        """The transcript as programs and prompts read it."""
+        return await self._blob(request, "agent_optimized_uri", "the agent-optimized transcript")
 
     async def raw(self, request: Request) -> web.StreamResponse:
         """All readings and decisions, as reconcile stored them."""
+        return await self._blob(request, "raw_transcript_uri", "the raw transcript")
+
+    async def _blob(self, request: Request, column: str, what: str) -> web.StreamResponse:
         with self._streams.acquire(request.caller):
             transcript = await find_transcript(self._reads, request)
-            with hide_storage("the raw transcript"):
-                blob = await self._store.stat(transcript.raw_transcript_uri)
+            uri: str = getattr(transcript, column)
+            with hide_storage(what):
+                blob = await self._store.stat(uri)
                 if blob is None:
-                    raise NotFound(transcript.raw_transcript_uri)
+                    raise NotFound(uri)
             return await send(request.http, self._store, blob, f"{transcript.job_id}.json")
 
 

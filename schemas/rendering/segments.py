@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from schemas.texts import SENTENCE_ENDS, joined
-from schemas.words import Word
 
 #: Milliseconds of a pause that ends a segment, and words of a segment from which the next end of a sentence ends it.
 PAUSE_MS, MANY_WORDS = 1200, 40
 
 
-def segments(words: Sequence[Word]) -> list[dict[str, Any]]:
+class Spoken(Protocol):
+    """A word of a transcript: `schemas.words.Word`, or `schemas.transcript_words.TranscriptWord`."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def start_ms(self) -> int | None: ...
+
+    @property
+    def end_ms(self) -> int | None: ...
+
+    @property
+    def confidence(self) -> float | None: ...
+
+    @property
+    def speaker(self) -> str | None: ...
+
+
+W = TypeVar("W", bound=Spoken)
+
+
+def segments(words: Sequence[Spoken]) -> list[dict[str, Any]]:
     """[{start_ms, end_ms, speaker, text, confidence}], in order. A confidence is the mean of the words' confidences."""
-    return [_segment(group) for group in _groups(words)]
+    return [_segment(group) for group in groups(words)]
 
 
-def speakers(words: Sequence[Word]) -> list[str]:
+def speakers(words: Sequence[Spoken]) -> list[str]:
     """The speakers' labels, in order of their first words."""
     return list(dict.fromkeys(word.speaker for word in words if word.speaker is not None))
 
 
-def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
-    group: list[Word] = []
+def groups(words: Sequence[W]) -> Iterator[list[W]]:
+    """The words of each segment, in order."""
+    group: list[W] = []
     for word in words:
         if group and _ends(group, word):
             yield group
@@ -33,7 +55,7 @@ def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
         yield group
 
 
-def _ends(group: list[Word], following: Word) -> bool:
+def _ends(group: Sequence[Spoken], following: Spoken) -> bool:
     last = group[-1]
     if following.speaker != last.speaker:
         return True
@@ -42,7 +64,7 @@ def _ends(group: list[Word], following: Word) -> bool:
     return len(group) >= MANY_WORDS and last.text.endswith(SENTENCE_ENDS)
 
 
-def _segment(group: list[Word]) -> dict[str, Any]:
+def _segment(group: Sequence[Spoken]) -> dict[str, Any]:
     confidences = [word.confidence for word in group if word.confidence is not None]
     return {
         "start_ms": next((w.start_ms for w in group if w.start_ms is not None), None),

@@ -1,0 +1,1 @@
+"""Doubles of what readers compose of many rows."""

@@ -1,0 +1,1 @@
+"""Ports of what people ask about many rows at once."""

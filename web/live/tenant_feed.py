@@ -1,0 +1,197 @@
+"""Delivers the newer statuses of all of a tenant's jobs to open event streams: one feed a tenant, however many streams.
+
+A feed asks PostgreSQL what has changed, at intervals and when this worker's table takes a status of the tenant; other
+workers' tables have the others. Changes become visible in the order of commits, not of their times, so that each
+question goes back some seconds behind the last, and versions tell what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from schemas.errors import Unavailable
+from schemas.jobs.status import status_version
+from web.live.status_feed import HEARTBEAT_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from schemas.events.job import JobStatus
+    from schemas.jobs.status import StatusVersion
+    from sinks.ports.reading.changes import Change, Changes
+
+log = logging.getLogger(__name__)
+
+#: How far back each question goes: as long as a statement of a step may take, after which it is not committed.
+OVERLAP: Final = timedelta(seconds=15)
+
+#: Seconds between two questions at most, and at least.
+INTERVAL_S, SHORTEST_S = 0.5, 0.05
+
+#: Changes of one question, and statuses that are read at once.
+MANY: Final = 5000
+SLICE: Final = 200
+
+#: Statuses that a stream may be behind. Its client has to read faster, or connect again.
+BEHIND: Final = 5000
+
+#: How far back a stream can be resumed.
+LONGEST: Final = timedelta(hours=1)
+
+
+class TenantFeed:
+    """The newer statuses of one tenant's jobs, for its subscribers in this worker."""
+
+    def __init__(self, tenant: str, changes: Changes, since: datetime, found: Iterable[Change]) -> None:
+        self._tenant, self._changes, self._since = tenant, changes, since
+        #: By job: the version that was delivered, or was there before, and its time.
+        self._delivered: dict[str, tuple[StatusVersion, datetime]] = {
+            change.job_id: (change.version, change.at) for change in found
+        }
+        self._ask_now = asyncio.Event()
+        self.queues: set[asyncio.Queue[JobStatus | None]] = set()
+        self._polling = asyncio.create_task(self._poll())
+
+    def wake(self) -> None:
+        """There may be something new: ask without waiting for the next interval."""
+        self._ask_now.set()
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        self._polling.cancel()
+        for queue in self.queues:
+            _end(queue)
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                for status in await self._newer():
+                    for queue in self.queues:
+                        _deliver(queue, status)
+            except Unavailable as exc:
+                log.debug("what is new of a tenant's jobs is not known: %s", exc)
+            await asyncio.sleep(SHORTEST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S - SHORTEST_S):
+                    await self._ask_now.wait()
+            self._ask_now.clear()
+
+    async def _newer(self) -> list[JobStatus]:
+        found = await self._changes.changes(self._tenant, self._since, MANY)
+        ids = [change.job_id for change in found if self._is_new(change)]
+        newer: list[JobStatus] = []
+        for first in range(0, len(ids), SLICE):
+            newer += await self._changes.statuses(self._tenant, ids[first : first + SLICE])
+        for status in newer:
+            self._delivered[status.job_id] = (status_version(status), status.updated_at)
+        if found:
+            # With as many as are asked for, there may be more behind them; else nothing is left out.
+            newest = found[-1].at
+            self._since = newest if len(found) == MANY else max(self._since, newest - OVERLAP)
+            self._delivered = {id: seen for id, seen in self._delivered.items() if seen[1] >= self._since}
+        return newer
+
+    def _is_new(self, change: Change) -> bool:
+        seen = self._delivered.get(change.job_id)
+        return seen is None or seen[0] < change.version
+
+
+def _deliver(queue: asyncio.Queue[JobStatus | None], status: JobStatus) -> None:
+    with contextlib.suppress(asyncio.QueueFull):  # then it has been ended already
+        queue.put_nowait(status)
+        if queue.qsize() >= BEHIND:
+            _end(queue)
+
+
+def _end(queue: asyncio.Queue[JobStatus | None]) -> None:
+    """None is the last that the stream reads, behind what it has not read yet."""
+    with contextlib.suppress(asyncio.QueueFull):
+        queue.put_nowait(None)
+
+
+class TenantFeeds:
+    """The feeds of a worker, by tenant. All of it in one event loop."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._feeds: dict[str, TenantFeed] = {}
+        self._is_closed = False
+
+    def wake(self, status: JobStatus) -> None:
+        """This worker's table has taken a status. Never waits."""
+        if (feed := self._feeds.get(status.tenant_id)) is not None:
+            feed.wake()
+
+    def close(self) -> None:
+        """End every subscription: the worker stops, and clients connect to another."""
+        self._is_closed = True
+        for feed in self._feeds.values():
+            feed.close()
+
+    async def missed(self, tenant: str, since: datetime) -> list[JobStatus] | None:
+        """What a stream that has all up to `since` may have missed; None if that is more than can be told.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        if since < await self._changes.now() - LONGEST:
+            return None
+        found = await self._changes.changes(tenant, since - OVERLAP, MANY)
+        if len(found) == MANY:
+            return None
+        return await self._changes.statuses(tenant, [change.job_id for change in found])
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, tenant: str, now: datetime) -> AsyncIterator[AsyncIterator[JobStatus | None]]:
+        """The tenant's statuses from now on, for as long as the context lasts; None when there was none for
+        `status_feed.HEARTBEAT_S` seconds. They end when the worker stops, or when the reader is too far behind.
+
+        Raises:
+            Unavailable: the worker stops, or the database cannot be reached.
+        """
+        if tenant not in self._feeds:
+            since = now - OVERLAP
+            found = await self._changes.changes(tenant, since, MANY)
+            if tenant not in self._feeds and not self._is_closed:
+                self._feeds[tenant] = TenantFeed(tenant, self._changes, since, found)
+        if self._is_closed:
+            raise Unavailable("this worker stops")
+        feed = self._feeds[tenant]
+        queue: asyncio.Queue[JobStatus | None] = asyncio.Queue(BEHIND + 1)
+        feed.queues.add(queue)
+        try:
+            yield _read(queue)
+        finally:
+            feed.queues.discard(queue)
+            if not feed.queues:
+                feed.close()
+                self._feeds.pop(tenant, None)
+
+
+async def _read(queue: asyncio.Queue[JobStatus | None]) -> AsyncIterator[JobStatus | None]:
+    while True:
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                status = await queue.get()
+        except TimeoutError:
+            yield None
+        else:
+            if status is None:
+                return
+            yield status
+
+
+def moment_of(id: str) -> datetime | None:
+    """The time in an event's id, which is in microseconds since 1970; None if it is none."""
+    if not (id.isascii() and id.isdigit() and len(id) < 18):
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(id))
+
+
+def id_of(moment: datetime) -> int:
+    """The inverse."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
