@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sinks.ports.jobs import Jobs
 from sinks.ports.steps import Steps
+from sinks.ports.upkeep.deletions import Deletions
 
 if TYPE_CHECKING:
     from schemas.events.job import JobStatus
@@ -21,6 +22,13 @@ class Writes(Protocol):
 
     def acting_as(self, tenant: str, /) -> Commits:
         """The same database for one tenant: row-level security lets it read and write that tenant's rows only."""
+
+
+class Deletes(Protocol):
+    """The database, for deletions."""
+
+    def acting_as(self, tenant: str, /) -> Deletions:
+        """The same database for one tenant."""
 
 
 class LiveJobs(Protocol):

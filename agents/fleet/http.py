@@ -20,6 +20,7 @@ from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
 from web.resources.callbacks import Callbacks
+from web.resources.deletions import Deletions
 from web.route import Resource
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
 
 def _resources(fleet: Fleet) -> list[Resource]:
     """What a worker serves besides the standard resources."""
-    resources: list[Resource] = [*webhook_resources(fleet)]
+    resources: list[Resource] = [*webhook_resources(fleet), Deletions(fleet.reader, fleet.database)]
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources

@@ -38,6 +38,9 @@ POINTS = (
     "webhooks.recorded",
 )
 
+#: Those of a deletion, which no recording passes.
+DELETION_POINTS = ("delete.rows", "delete.half", "delete.blobs", "delete.copies", "delete.kept")
+
 _armed: dict[str, int] = {}
 
 
@@ -46,8 +49,8 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    if name not in POINTS:
-        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(POINTS)}")
+    if name not in (names := POINTS + DELETION_POINTS):
+        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(names)}")
     _armed[name] = int(times or 1)
 
 

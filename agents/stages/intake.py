@@ -29,6 +29,7 @@ from schemas.jobs.rows import Job, ProviderRequest, run_fields
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
+from sinks.ports.upkeep.deletions import Deletions
 from sinks.ports.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ RETRY_AFTER_S = 3600.0
 _WAITING = StepState(state="waiting")
 
 
-class Database(Clock, Jobs, Requests, Uploads, Protocol):
+class Database(Clock, Jobs, Requests, Uploads, Deletions, Protocol):
     """What intake asks of the database."""
 
 
@@ -101,8 +102,12 @@ class Intake:
         existing = jobs.repeated_job(upload, job_id, candidates)
         if existing is not None:
             return await self._repeat(envelope, upload, existing)
+        deletion = await self.database.deletion(upload.tenant_id, job_id)
+        if deletion is not None and envelope.record.origin[-1] < deletion.requested_at.timestamp() * 1000:
+            return NOTHING  # it came before the deletion, and so was about the deleted job
         self._check_options(upload.options)
-        fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id)
+        first_run = deletion.run + 1 if deletion is not None else 1
+        fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
         if not self._is_fetching(fetch) and (self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))):
             return await self._create_queued(envelope, upload, fetch)
@@ -110,10 +115,10 @@ class Intake:
             fetched = await self._fetch_audio(fetch, QUICK_S, eager=True)
         except Transient as exc:
             retry, step = await self._retry(envelope, fetch, exc)
-            return self._create_fetching(envelope, upload, job_id, retry, steps={"intake": step})
+            return self._create_fetching(envelope, upload, fetch, retry, steps={"intake": step})
         if fetched is None:
-            return self._create_fetching(envelope, upload, job_id, _fetch_event(fetch, 1.0))
-        return self._create(envelope, upload, job_id, fetched)
+            return self._create_fetching(envelope, upload, fetch, _fetch_event(fetch, 1.0))
+        return self._create(envelope, upload, fetch, fetched)
 
     async def _repeat(self, envelope: Envelope, upload: AudioUploaded, job: Job) -> Outcome:
         """The upload of an existing job: a repeat, unless the job has failed and the upload corrects or replays it."""
@@ -132,7 +137,7 @@ class Intake:
     async def _create_queued(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch) -> Outcome:
         """Create the job; its recording waits for a slot."""
         queued = {"steps": {"intake": _WAITING}, "queued_at": await self.database.now()}
-        return self._create_fetching(envelope, upload, fetch.job_id, _queued_event(fetch, envelope.attempt), **queued)
+        return self._create_fetching(envelope, upload, fetch, _queued_event(fetch, envelope.attempt), **queued)
 
     async def _requeue(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         """No slot is free for this recording: it waits again, behind the others of its tenant."""
@@ -202,9 +207,9 @@ class Intake:
         result = await self.tasks.run(_task_key(data), fetch, wait_s, eager=eager, shares=_shares(data))
         return cast("Fetched | None", result)
 
-    def _create(self, envelope: Envelope, upload: AudioUploaded, job_id: str, fetched: Fetched) -> Outcome:
+    def _create(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch, fetched: Fetched) -> Outcome:
         """Create the job of a recording that is stored."""
-        job = jobs.new_job(upload, job_id, fetched)
+        job = jobs.new_job(upload, fetch.job_id, fetched, fetch.run)
         requests = jobs.provider_requests(job, self.recognizers)
         return Outcome(
             tenant_id=job.tenant_id,
@@ -218,10 +223,10 @@ class Intake:
 
     @staticmethod
     def _create_fetching(
-        envelope: Envelope, upload: AudioUploaded, job_id: str, later: Later, **columns: Any
+        envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch, later: Later, **columns: Any
     ) -> Outcome:
         """Create the job of a recording that is still to be fetched, which `later` does."""
-        job = replace(jobs.new_job(upload, job_id, None), **columns)
+        job = replace(jobs.new_job(upload, fetch.job_id, None, fetch.run), **columns)
         return Outcome(
             tenant_id=job.tenant_id,
             job_id=job.job_id,

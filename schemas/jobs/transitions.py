@@ -17,6 +17,7 @@ from schemas import topics
 from schemas.errors import TooLarge
 from schemas.events.job import StepState
 from schemas.jobs import enrichment
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.outcome import (
     Failure,
     Later,
@@ -43,6 +44,8 @@ class Rows:
     namesake: Job | None = None
     #: Enrichments of the current run, by kind.
     enrichments: dict[str, Enrichment] = field(default_factory=dict)
+    #: Of a job that does not exist: the newest deletion of one with its id.
+    deletion: Deletion | None = None
 
 
 @dataclass(slots=True)
@@ -50,6 +53,8 @@ class Written:
     """What a step writes besides the job's rows. `applied` is False if it is a duplicate or came too late."""
 
     applied: bool = True
+    #: The job is deleted: what the step has stored elsewhere must go, too.
+    too_late: bool = False
     #: The event is not recorded as handled: its run is unknown, or another worker has claimed the request since.
     forgotten: bool = False
     transcript: Transcript | None = None
@@ -117,6 +122,11 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
         _publish(step, written, None, now)
         return written
     before = rows.job
+    if before is None and rows.deletion is not None:
+        renewed = _after_deletion(outcome, rows.deletion)
+        if renewed is None:
+            return Written(applied=False, too_late=True, messages=list(outcome.raw) if _is_new(step) else [])
+        outcome, step = renewed, replace(step, outcome=renewed)
     if outcome.taken is not None and before is None and rows.namesake is not None:
         rows.namesake = None
         replacement = _advance(replace(step, outcome=outcome.taken), rows, now)
@@ -138,13 +148,38 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
             rows.job = replace(rows.job, enrichment=enrichment.statuses(rows.enrichments))
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     if rows.job is not None and rows.job != before:
-        rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
+        rows.job = replace(rows.job, version=_last_version(before, rows.deletion) + 1, updated_at=now)
         written.messages.append((status_message(step, rows.job, now), 0.0))
         if rows.job.ended:
             written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
     else:
         rows.job = before  # equal, but another object: there is nothing to write
     return written
+
+
+def _after_deletion(outcome: Outcome, deletion: Deletion) -> Outcome | None:
+    """The outcome of an event about a deleted job: None, unless it creates a new job of the same id. That one's runs
+    come behind the deleted ones, so that no event of theirs has the id of an earlier one.
+    """
+    create = outcome.create
+    if create is None or create.run > deletion.run:
+        return outcome if create is not None else None
+    if not create.ended:
+        return None  # its recording is stored under the name of a deleted run
+    run = deletion.run + 1
+    later = tuple(replace(one, data=one.data.model_copy(update={"run": run})) for one in outcome.later)
+    return replace(outcome, create=replace(create, run=run), later=later)
+
+
+def _is_new(step: Step) -> bool:
+    """Whether the event is not one of a run, but an upload, which must not be lost with a deleted job of its name."""
+    return step.envelope is not None and not hasattr(step.envelope.data, "run")
+
+
+def _last_version(job: Job | None, deletion: Deletion | None) -> int:
+    if job is not None:
+        return job.version
+    return deletion.version if deletion is not None else 0
 
 
 def _guards_hold(outcome: Outcome, rows: Rows) -> bool:

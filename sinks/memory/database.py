@@ -17,6 +17,7 @@ from sinks.memory.providers.usage import MemoryUsage
 from sinks.memory.steps import MemorySteps
 from sinks.memory.upkeep.blob_intents import MemoryBlobIntents
 from sinks.memory.upkeep.retention import MemoryRetention
+from sinks.memory.upkeep.deletions import MemoryDeletions
 from sinks.memory.upkeep.stuck_jobs import MemoryStuckJobs
 from sinks.memory.upkeep.verification import MemoryVerification
 from sinks.memory.uploads import MemoryUploads
@@ -27,6 +28,7 @@ class MemoryDatabase(
     MemorySteps,
     MemoryJobs,
     MemoryUploads,
+    MemoryDeletions,
     MemoryLeases,
     MemoryOutbox,
     MemoryStuckJobs,

@@ -21,6 +21,7 @@ from sinks.postgres.providers.strays import PostgresStrays
 from sinks.postgres.providers.usage import PostgresUsage
 from sinks.postgres.steps import PostgresSteps
 from sinks.postgres.upkeep.blob_intents import PostgresBlobIntents
+from sinks.postgres.upkeep.deletions import PostgresDeletions
 from sinks.postgres.upkeep.retention import PostgresRetention
 from sinks.postgres.upkeep.stuck_jobs import PostgresStuckJobs
 from sinks.postgres.upkeep.verification import PostgresVerification
@@ -40,6 +41,7 @@ class Postgres(
     PostgresOutbox,
     PostgresStuckJobs,
     PostgresBlobIntents,
+    PostgresDeletions,
     PostgresRetention,
     PostgresVerification,
     PostgresRequests,

@@ -18,7 +18,7 @@ from sinks.postgres.connection.errors import AWAY, unavailable
 from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.connection.port import by_column
 from sinks.postgres.sql.queries import SQL
-from sinks.postgres.sql.tables import FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
+from sinks.postgres.sql.tables import DELETIONS, FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from schemas.ids import Key
+    from schemas.jobs.deletion import Deletion
 
 #: Rows of a list after which the event loop runs other tasks.
 TURN = 50
@@ -139,6 +140,16 @@ class Reader(Reads):
     async def usage(self, whose: Whose, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
         """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""
         return [Used(**row) for row in await self._read(whose, "read_usage", since, until, by_job)]
+
+    async def deletion(self, whose: Whose, id: str) -> Deletion | None:
+        """The deletion with this id."""
+        rows = await self._read(whose, "read_deletion", id)
+        return DELETIONS.read(rows[0]) if rows else None
+
+    async def deletion_of(self, whose: Whose, job_ids: Sequence[str]) -> Deletion | None:
+        """The newest deletion of a job with one of these ids."""
+        rows = await self._read(whose, "read_deletion_of_job", list(job_ids))
+        return DELETIONS.read(rows[0]) if rows else None
 
     async def _read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
         with unavailable():

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from schemas.events.job import EnrichmentStatus, StepState
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.providers.strays import Stray
@@ -194,6 +195,8 @@ ADJUDICATIONS: Final = Table("adjudications", Adjudication, ("tenant_id", "quest
 
 AUDIT_LOG: Final = Table("audit_log", AuditEntry, ("id",), sql_only=frozenset({"id", "at"}))
 
+DELETIONS: Final = Table("deletions", Deletion, ("id",))
+
 STRAYS: Final = Table("strays", Stray, ("provider", "provider_id"), parse={"urls": _urls})
 
 WEBHOOKS: Final = Table(
@@ -221,6 +224,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "usage": USAGE,
     "adjudications": ADJUDICATIONS,
     "audit_log": AUDIT_LOG,
+    "deletions": DELETIONS,
     "strays": STRAYS,
     "webhooks": WEBHOOKS,
     "webhook_deliveries": WEBHOOK_DELIVERIES,
