@@ -24,6 +24,7 @@ from schemas.printable import LINE, printable
 COMMANDS = (
     *("demo", "serve", "jobs.publish", "jobs.status", "jobs.usage", "operations.requests", "jobs.cancel"),
     *("operations.dlq", "operations.skip", "operations.outbox", "operations.verify", "operations.rewind"),
+    "operations.retention",
     *("schema", "migrate", "doctor", "reconcile"),
 )
 

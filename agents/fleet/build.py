@@ -25,7 +25,7 @@ from agents.fleet.http import listen, serve_http, url_of
 from agents.fleet.provider_copies import ProviderCopies
 from agents.fleet.resources import StageResources
 from agents.fleet.servers import dsn_of, kafka_of, open_store
-from agents.fleet.settings import Settings
+from agents.fleet.settings import Settings, job_retention
 from agents.fleet.webhooks import send_webhooks
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Backpressure
@@ -43,6 +43,7 @@ from agents.runtime.stage import Stage, TableStage
 from agents.runtime.supervision import StageCrashed, SupervisedTask
 from agents.stages import registry
 from agents.upkeep.deleting import Deleter
+from agents.upkeep.job_retention import Everywhere, JobRetention
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
@@ -213,8 +214,14 @@ def _upkeep(fleet: Fleet, kafka: Kafka) -> _Background:
         WORKER,
         fleet.settings.enrichments,
     )
-    retention = Retention(fleet.database, {**DAYS, "audit_log": fleet.settings.audit_days})
-    return {"sweeping": sweeper.run, "forgetting old rows": retention.run, "deleting jobs": _deleter(fleet, kafka).run}
+    days = {**DAYS, "audit_log": fleet.settings.audit_days, "usage": fleet.settings.usage_days}
+    expiry = JobRetention(fleet.database, Everywhere(job_retention(fleet.settings)), WORKER)
+    return {
+        "sweeping": sweeper.run,
+        "forgetting old rows": Retention(fleet.database, days).run,
+        "deleting jobs": _deleter(fleet, kafka).run,
+        "deleting expired jobs": expiry.run,
+    }
 
 
 def _deleter(fleet: Fleet, kafka: Kafka) -> Deleter:

@@ -22,6 +22,7 @@ from agents.embedded import moonshine_weights
 from agents.media.source.audio_url import AllowedHosts
 from agents.text.spelling import Spelling
 from schemas.ids import Name
+from sinks.ports.upkeep.retention import Retention
 
 #: Recognizers that need no key: of two families, where there is a model of the second for this platform.
 LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.supported() else "whisper-tiny.en")
@@ -238,6 +239,18 @@ class Settings(BaseModel):
     audit_days: float = Field(
         365.0, alias="CONCORD_AUDIT_DAYS", ge=1, le=36_500, description="days for which the audit log's rows are kept"
     )
+    retention_files_days: float | None = Field(
+        None, alias="CONCORD_RETENTION_FILES_DAYS", ge=1, le=36_500, description="days for which ended jobs keep files"
+    )
+    retention_completed_days: float | None = Field(
+        None, alias="CONCORD_RETENTION_COMPLETED_DAYS", ge=1, le=36_500, description="days for which they are kept"
+    )
+    retention_failed_days: float | None = Field(
+        None, alias="CONCORD_RETENTION_FAILED_DAYS", ge=1, le=36_500, description="the same for failed jobs"
+    )
+    usage_days: float = Field(
+        1100.0, alias="CONCORD_USAGE_DAYS", ge=31, le=36_500, description="days for which is kept what was billed"
+    )
     relay_shards: int = Field(
         1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="relays of a fleet; the same for all workers"
     )
@@ -376,3 +389,8 @@ class Settings(BaseModel):
     def http_port(self) -> int:
         """The port in CONCORD_HTTP."""
         return int(self.http.rpartition(":")[2])
+
+
+def job_retention(settings: Settings) -> Retention:
+    """How long jobs are kept where a tenant has no limits of its own."""
+    return Retention(settings.retention_files_days, settings.retention_completed_days, settings.retention_failed_days)

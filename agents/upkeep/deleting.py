@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from schemas import blob_names
 from schemas.errors import ConcordError, Unavailable
-from schemas.jobs.deletion import KEPT, LAST_LOOK_S, Deletion
+from schemas.jobs.deletion import KEPT, LAST_LOOK_S, RETENTION, Deletion
 from schemas.texts import readable
 from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 POLL_S: Final = 1.0
 
 #: Deletions that are claimed at once, and seconds until one whose worker died is claimed by another.
-MANY, CLAIM_S = 10, 120.0
+MANY, CLAIM_S = 10, 30.0
 
 #: Seconds for which tasks of a deleted job get no lease: three renewals (`LEASE_S` / 3 each).
 HOLD_S: Final = 60.0
@@ -86,20 +86,22 @@ class Deleter:
     async def round(self) -> int:
         """Make the passes that are due; how many. Raises Unavailable."""
         due = await self.database.due_deletions(MANY, CLAIM_S)
-        for deletion in due:
-            try:
-                async with asyncio.timeout(CLAIM_S / 2):
-                    await self._pass(deletion)
-            except (ConcordError, TimeoutError) as exc:
-                await self._put_off(deletion, exc)
+        await asyncio.gather(*map(self._try, due))
         return len(due)
+
+    async def _try(self, deletion: Deletion) -> None:
+        try:
+            async with asyncio.timeout(CLAIM_S - 5):
+                await self._pass(deletion)
+        except (ConcordError, TimeoutError) as exc:
+            await self._put_off(deletion, exc)
 
     async def _put_off(self, deletion: Deletion, exc: Exception) -> None:
         """Store why the pass failed; the next is due as the claim has it, or sooner."""
         reason = readable(str(exc) or "it took too long", REASON_CHARS)
         log.warning("the deletion %s is not done yet: %s", deletion.id, reason)
-        due_at = await self.database.now() + timedelta(seconds=_wait_s(deletion))
         with contextlib.suppress(Unavailable):
+            due_at = await self.database.now() + timedelta(seconds=_wait_s(deletion))
             await self.database.keep_deletion(replace(deletion, due_at=due_at, error=reason))
 
     async def _pass(self, deletion: Deletion) -> None:
@@ -167,7 +169,8 @@ class Deleter:
         if deletion.done_at is not None:
             return replace(deletion, due_at=None)
         receipt = {**deletion.receipt, "kept": [*deletion.receipt["kept"], *await self._kept(deletion, now)]}
-        last_look = now + timedelta(seconds=LAST_LOOK_S)
+        # Nobody has worked on a job whose retention is over.
+        last_look = None if deletion.requested_by == RETENTION else now + timedelta(seconds=LAST_LOOK_S)
         return replace(deletion, receipt=receipt, done_at=now, due_at=last_look, error=None)
 
     async def _kept(self, deletion: Deletion, now: datetime) -> list[dict[str, Any]]:

@@ -20,8 +20,15 @@ log = logging.getLogger(__name__)
 
 #: Days for which rows are kept, by table. Handled events: twice as long as Kafka keeps their records. Answers of
 #: adjudicators: the same question is not asked later. Leases that ran out have no effect. Deliveries, also those that
-#: wait for an endpoint to be switched on again. `usage`, what was paid, is kept.
-DAYS: Final[Mapping[str, float]] = {"inbox": 14.0, "adjudications": 90.0, "leases": 1.0, "webhook_deliveries": 30.0}
+#: wait for an endpoint to be switched on again. Events that Kafka refused: as long as dead letters. `audit_log` and
+#: `usage` have settings.
+DAYS: Final[Mapping[str, float]] = {
+    "inbox": 14.0,
+    "adjudications": 90.0,
+    "leases": 1.0,
+    "outbox_refused": 30.0,
+    "webhook_deliveries": 30.0,
+}
 
 #: Most rows in one transaction, and least seconds between two rounds and between two slices.
 SLICE, ROUND_S, PAUSE_S = 5000, 60.0, 0.05

@@ -30,6 +30,9 @@ Scope = Literal["job", "files"]
 #: The stage's name in the audit log and in `job.failed`.
 NAME: Final = "delete"
 
+#: Who asks for a deletion (`requested_by`) when a job's retention is over.
+RETENTION: Final = "retention"
+
 #: Seconds after which nothing writes of a deleted job any more: a handler that had begun has ended, or its process was
 #: killed and its event was delivered again, and a leased task has lost its lease (`LEASE_S`, 9).
 SETTLES_S: Final = 60.0

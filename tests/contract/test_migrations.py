@@ -43,7 +43,7 @@ APPLIED = {
     "0016_enrichments": "89b033815de0f251",
     "0017_writing_as_a_tenant": "fe5db2a85a3fcf48",
     "0021_webhooks": "e8fe4367ae59d7ff",
-    "0022_deletions": "54614027a3a8d131",
+    "0022_deletions": "c5b48d8edc567fc3",
 }
 
 #: Statements as the version before `0006` made them.

@@ -97,7 +97,7 @@ class MemoryDeletions(MemoryLeases, Deletions):
         self.outbox = [
             (due, m)
             for due, m in self.outbox
-            if not is_erased((m.tenant_id, m.job_id, m.run or 1)) or m.topic in TERMINAL_TOPICS
+            if not is_erased((m.tenant_id, m.job_id, m.run or 1)) or m.topic in TERMINAL_TOPICS or m.value is None
         ]
         rows |= {
             "transcripts": _drop(self.transcripts, filter(is_erased, [*self.transcripts])),

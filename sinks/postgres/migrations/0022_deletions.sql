@@ -38,3 +38,7 @@ CREATE POLICY writer ON deletions TO concord_writer
 -- Which jobs are too old to be kept, by tenant, without a look at the others.
 CREATE INDEX jobs_ended ON jobs (tenant_id, status, completed_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX jobs_with_audio ON jobs (tenant_id, completed_at) WHERE completed_at IS NOT NULL AND original_uri IS NOT NULL;
+
+-- What was billed is kept for a time, and the oldest rows are found as those of `inbox` are (0011).
+DROP INDEX usage_by_time;
+CREATE INDEX usage_by_time ON usage (at);

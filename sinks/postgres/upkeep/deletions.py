@@ -26,7 +26,8 @@ ERASED: Final[Mapping[str, str]] = {
     "enrichments": _OF_RUNS,
     "provider_requests": _OF_RUNS,
     "adjudications": _OF_RUNS,
-    "outbox": f"coalesce(run, 1) <= $3 AND topic <> ALL('{{{','.join(TERMINAL_TOPICS)}}}')",
+    # Without a value: what deletes the job's status.
+    "outbox": f"coalesce(run, 1) <= $3 AND value IS NOT NULL AND topic <> ALL('{{{','.join(TERMINAL_TOPICS)}}}')",
     "outbox_refused": "coalesce(run, 1) <= $3",
     "audit_log": f"run <= $3 AND step <> '{NAME}'",
     # A later one is of a writer that was late: its blob is found by it.

@@ -18,7 +18,7 @@ from schemas.jobs.rows import File
 from schemas.messages import Message
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.upkeep.deletions import ERASED
-from tests.contract.databases.cases import created, job, moved, persisted_event, poll, used
+from tests.contract.databases.cases import created, job, moved, poll, used
 from tests.unit.web.service import transcript
 
 KEY = ("t", "j")
