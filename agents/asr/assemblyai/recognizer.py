@@ -31,7 +31,7 @@ from agents.asr.assemblyai.answers import (
     parse,
     path_of,
 )
-from agents.asr.assemblyai.client import TIMEOUT_S, Client
+from agents.asr.assemblyai.client import TIMEOUT_S, Client, Rejected
 from agents.asr.protocols import Audio, Listed, Pending, Request
 from agents.asr.request_list import SKEW, RequestList, is_older
 from schemas.errors import ProviderError, Transient
@@ -202,7 +202,7 @@ class AssemblyAI:
         transcript_id = quote(provider_id, safe="")
         try:
             await self._client.call("a deletion", partial(async_api.delete_transcript, transcript_id=transcript_id))
-        except ProviderError as refusal:
+        except Rejected as refusal:
             if await self._has(transcript_id):
                 raise Transient(str(refusal)) from refusal
         return None
@@ -212,7 +212,7 @@ class AssemblyAI:
         try:
             call = partial(async_api.get_transcript, transcript_id=transcript_id)
             answer = await self._client.call("a look at what was deleted", call)
-        except ProviderError:
+        except Rejected:
             return False
         return not (isinstance(answer, dict) and answer.get("audio_url") == DELETED_URL)
 

@@ -30,6 +30,10 @@ FILL = {
     "adjudications": "(tenant_id, question, job_id, run, adjudicator, choice, at) "
     "SELECT 't', gen_random_uuid(), 'j', 1, 'g', 0, {at}",
     "leases": "(key, holder, until) SELECT gen_random_uuid(), 'w', {at}",
+    "usage": "(tenant_id, job_id, run, provider, unit, ref, quantity, at) "
+    "SELECT 't', 'j', 1, 'p', 'u', gen_random_uuid()::text, 1, {at}",
+    "outbox_refused": "(id, shard, due_at, event_id, topic, headers, error, refused_at) "
+    "SELECT (random() * 1e15)::bigint, 0, now(), gen_random_uuid(), 'x', '', 'e', {at}",
 }
 
 
@@ -92,7 +96,7 @@ async def left(db) -> dict[str, int]:
 
 async def test_what_is_old_is_forgotten_faster_than_it_comes_and_nothing_else(database):
     postgres, db = database
-    days = {**DAYS, "audit_log": 365.0}
+    days = {**DAYS, "audit_log": 365.0, "usage": 1100.0}
     for table in FILL:
         await fill(db, table, OLD, days[table])
         await fill(db, table, NEW, 0)
