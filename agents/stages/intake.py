@@ -4,9 +4,11 @@ creates the job. Uploads may be invalid or hostile; everything after this stage 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 from agents.media.source.audio_source import AudioSource, Fetched, host_of_uri
@@ -19,7 +21,7 @@ from agents.stages.uploads.fetch_queue import FetchQueue, share_of
 from agents.stages.uploads.options import Abilities, check_options
 from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import topics
-from schemas.envelope import UNREADABLE_URI, Envelope
+from schemas.envelope import SOURCE, UNREADABLE_URI, Envelope, Record
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.audio import AudioFetch, AudioUploaded, Options
@@ -103,8 +105,8 @@ class Intake:
         if existing is not None:
             return await self._repeat(envelope, upload, existing)
         deletion = await self.database.deletion(upload.tenant_id, job_id)
-        if deletion is not None and envelope.record.origin[-1] < deletion.requested_at.timestamp() * 1000:
-            return NOTHING  # it came before the deletion, and so was about the deleted job
+        if deletion is not None and _accepted_ms(envelope.record) < deletion.requested_at.timestamp() * 1000:
+            return NOTHING  # it is about the deleted job
         self._check_options(upload.options)
         first_run = deletion.run + 1 if deletion is not None else 1
         fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
@@ -349,6 +351,18 @@ SPEC = StageSpec(name="intake", inputs=(topics.UPLOADED,), due=topics.INTAKE_DUE
 
 #: The fields of an upload that its fetch needs.
 _FETCH_FIELDS = {"tenant_id", "audio_uri", "filename", "content_type"}
+
+
+def _accepted_ms(record: Record) -> float:
+    """When an upload was accepted, in milliseconds since 1970. One of our own was when it was committed, and may be
+    published later; of others, Kafka's time counts.
+    """
+    own = record.header("ce_time") if record.header("ce_source") == SOURCE else None
+    if own is None or record.topic not in topics.INGRESS:
+        return record.origin[-1]
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(own).timestamp() * 1000
+    return record.origin[-1]
 
 
 def _task_key(data: AudioFetch) -> str:

@@ -31,10 +31,11 @@ RECEIPT = {"deletions.job_id", "audit_log.job_id"}
 async def answered(worker: Worker, method: str, path: str, *statuses: int, seconds: float = 60.0) -> dict:
     """The answer with one of these statuses, asked for until it comes."""
     deadline, body = time.monotonic() + seconds, None
+    params = {"tenant": TENANT} if path.startswith("/jobs/") else {}
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline:
             try:
-                async with session.request(method, worker.url + path, params={"tenant": TENANT}) as answer:
+                async with session.request(method, worker.url + path, params=params) as answer:
                     body = await answer.json()
                     if answer.status in statuses:
                         return body
