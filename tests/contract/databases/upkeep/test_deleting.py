@@ -6,10 +6,13 @@ from uuid import uuid4
 
 import pytest
 
+from agents.commands.operations.retention import expired_of
 from agents.upkeep.deleting import Deleter
+from agents.upkeep.job_retention import JobRetention
 from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import File
 from sinks.blobs.local import LocalStore
+from sinks.ports.upkeep.retention import Retention
 from tests.contract.databases.cases import created, job, moved
 
 
@@ -73,3 +76,27 @@ async def test_what_was_kept_for_long_enough_is_found_the_oldest_first(under_tes
     assert [(one.jobs, one.size_bytes) for one in counts] == [(3, 15), (2, 10), (1, 5)]
     assert await database.expired_jobs("t", "files", 1.0, 10) == []
     assert await database.tenants() == ["t"]
+
+
+async def test_each_tenant_has_its_own_limits_and_what_is_due_goes_once(under_test, store):
+    database = under_test.database
+    for id, status in {"a": "completed", "b": "failed"}.items():
+        await ended(database, store, id, status)
+    await database.commit([created(job("u", "other", status="failed"))])
+
+    class Limits:
+        async def retention(self, tenant_id):
+            return Retention(files=0.0, failed=0.0) if tenant_id == "t" else Retention()
+
+    due = [(tenant, kind, found.jobs) async for tenant, kind, found in expired_of(database, Limits())]
+    retention_of_jobs = JobRetention(database, Limits())
+
+    assert due == [("t", "files", 2), ("t", "failed", 1)]
+    assert [await retention_of_jobs.round() for _ in range(2)] == [2, 0]
+    deletions = {deletion.job_id: deletion for deletion in await database.due_deletions(10, 60.0)}
+    assert {id: (one.scope, one.requested_by) for id, one in deletions.items()} == {
+        "a": ("files", "retention"),
+        "b": ("job", "retention"),
+    }
+    assert (await database.job("t", "a")).original_uri is None
+    assert await database.job("t", "b") is None
