@@ -22,7 +22,7 @@ from faust.exceptions import ConsistencyError
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER, observe
 from agents.fleet.http import listen, serve_http, url_of
-from agents.fleet.provider_copies import ProviderCopies
+from agents.fleet.recognizers import ProviderCopies
 from agents.fleet.resources import StageResources
 from agents.fleet.servers import dsn_of, kafka_of, open_store
 from agents.fleet.settings import Settings, job_retention

@@ -32,7 +32,8 @@ class MemoryDeletions(MemoryLeases, Deletions):
             self.outbox += [(now, message) for message in farewell(job, deletion, now)]
         else:
             self._jobs[key] = JOB.dump_json(replace(job, original_uri=None))
-        self.audit.append((job.job_id, NAME, f"{'deleted' if scope == 'job' else 'files deleted'} by {by}", None))
+        what = f"{'deleted' if scope == 'job' else 'files deleted'} by {by}"
+        self.audit[max(self.audit, default=0) + 1] = (job.job_id, NAME, what, None, now)
         deletion = replace(deletion, receipt=counted(deletion.receipt, rows) | {"bytes": size})
         self.deletions[deletion.id] = deletion
         return deletion
@@ -102,14 +103,20 @@ class MemoryDeletions(MemoryLeases, Deletions):
         rows |= {
             "transcripts": _drop(self.transcripts, filter(is_erased, [*self.transcripts])),
             "enrichments": _drop(self.enrichments, filter(is_erased, [*self.enrichments])),
+            "adjudications": _drop(self._adjudications, self._questions_of(deletion)),
             "outbox": before - len(self.outbox),
         }
         job = self._load(*deletion.key)
         if job is not None and job.run <= deletion.run:
             self._forget(job)
-            self.audit = [entry for entry in self.audit if entry[0] != job.job_id or entry[1] == NAME]
+            _drop(self.audit, [n for n, row in self.audit.items() if row[0] == job.job_id and row[1] != NAME])
             rows["jobs"] = 1
         return rows
+
+    def _questions_of(self, deletion: Deletion) -> list[tuple[str, str]]:
+        answers = {key: answer for key, (answer, _) in self._adjudications.items()}
+        of_job = {key: one for key, one in answers.items() if (one.tenant_id, one.job_id) == deletion.key}
+        return [key for key, answer in of_job.items() if answer.run <= deletion.run]
 
     def _drop_intents(self, deletion: Deletion) -> None:
         for uri, (key, at) in [*self._intents.items()]:

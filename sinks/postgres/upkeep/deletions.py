@@ -32,6 +32,8 @@ ERASED: Final[Mapping[str, str]] = {
     "audit_log": f"run <= $3 AND step <> '{NAME}'",
     # A later one is of a writer that was late: its blob is found by it.
     "blob_intents": "at < $4",
+    # What the deletion itself announces is sent afterwards.
+    "webhook_deliveries": "created_at < $4",
     # Goes with the job's row, and belongs to a new job if there is one.
     "revivals": "NOT EXISTS (SELECT FROM jobs j WHERE (j.tenant_id, j.job_id) = ($1, $2))",
     "jobs": _OF_RUNS,

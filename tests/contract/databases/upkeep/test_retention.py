@@ -46,7 +46,7 @@ async def busy(database, name: str) -> tuple[Step, str]:
     return step, f"q-{name}"
 
 
-@pytest.mark.parametrize("table", FILL)
+@pytest.mark.parametrize("table", ["inbox", "audit_log", "adjudications", "leases"])
 async def test_the_oldest_rows_are_deleted_a_slice_at_a_time_and_no_younger_ones(under_test, table):
     database = under_test.database
     for name in ("a", "b", "c"):
