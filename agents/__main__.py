@@ -24,7 +24,7 @@ from schemas.printable import LINE, printable
 COMMANDS = (
     *("demo", "serve", "jobs.publish", "jobs.status", "jobs.usage", "operations.requests", "jobs.cancel"),
     *("operations.dlq", "operations.skip", "operations.outbox", "operations.verify", "operations.rewind"),
-    *("accounts.keys", "schema", "migrate", "doctor", "reconcile"),
+    *("operations.retention", "accounts.keys", "schema", "migrate", "doctor", "reconcile"),
 )
 
 #: Seconds for which tasks may outlive the command, and threads the tasks.

@@ -13,9 +13,22 @@ def folder(tenant_id: str, job_id: str, run: int) -> str:
     return f"{tenant_id}/{job_id}" if run == 1 else f"{tenant_id}/{job_id}/runs/{run}"
 
 
-def original(tenant_id: str, job_id: str, extension: str) -> str:
-    """The recording as it was uploaded; shared by all runs."""
-    return f"{tenant_id}/{job_id}/original.{extension}"
+def job_folder(tenant_id: str, job_id: str) -> str:
+    """The key prefix of all blobs of a job, with a slash at its end."""
+    return f"{tenant_id}/{job_id}/"
+
+
+def run_of(name: str) -> int:
+    """The run whose blob has this name; 1 for what is shared by all runs."""
+    _, _, *inner = name.split("/")
+    return int(inner[1]) if len(inner) > 2 and inner[0] == "runs" and inner[1].isdecimal() else 1
+
+
+def original(tenant_id: str, job_id: str, extension: str, run: int = 1) -> str:
+    """The recording as it was uploaded, in the folder of the run that fetched it; shared by all later runs. A job that
+    has the id of a deleted one begins with a later run, and so stores nothing where the deleted one did.
+    """
+    return f"{folder(tenant_id, job_id, run)}/original.{extension}"
 
 
 def direct_upload(tenant_id: str, upload_id: str) -> str:

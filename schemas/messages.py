@@ -105,6 +105,19 @@ def _owner(of: object) -> dict[str, Any]:
     return {name: getattr(of, name, None) for name in ("tenant_id", "job_id", "run")}
 
 
+def tombstone(topic: str, key: str, *, id: UUID, now: datetime, of: object) -> Message:
+    """A record without a value, with which a compacted topic forgets the key; `of` names the job."""
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(id).encode()),
+        ("ce_source", SOURCE.encode()),
+        ("ce_type", f"{topic}.deleted".encode()),
+        ("ce_time", now.isoformat().encode()),
+        ("ce_subject", key.encode()),
+    )
+    return Message(id, topic, key.encode(), None, headers, **_owner(of))
+
+
 def again(envelope: Envelope, topic: str, *, id: UUID, attempt: int, waits: int = 0) -> Message:
     """A retry of an event on `topic`: the same value and key, with headers for its attempts and its origin.
 

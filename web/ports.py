@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sinks.ports.jobs import Jobs
 from sinks.ports.steps import Steps
+from sinks.ports.upkeep.deletions import Deletions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,13 @@ class TakesUploads(Protocol):
 
         Raises Contended if it is kept there no more.
         """
+
+
+class Deletes(Protocol):
+    """The database, for deletions."""
+
+    def acting_as(self, tenant: str, /) -> Deletions:
+        """The same database for one tenant."""
 
 
 class LiveJobs(Protocol):

@@ -187,6 +187,20 @@ class UploadingRecognizer(RemoteRecognizer, Protocol):
 
 
 @runtime_checkable
+class ErasingRecognizer(Protocol):
+    """A recognizer behind a network that can delete what it keeps of a request."""
+
+    async def erase(self, provider_id: str | None, audio_url: str | None) -> str | None:
+        """Delete the audio and the transcript of a request, as far as they exist; None, or what stays and why. Never
+        bills; repeating it is harmless.
+
+        Raises:
+            Transient: They could not be deleted now; a request that is still being worked on, too.
+            ProviderError: The provider refuses.
+        """
+
+
+@runtime_checkable
 class Checked(Protocol):
     """A recognizer whose connection and credentials can be checked before it is used."""
 

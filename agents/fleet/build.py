@@ -22,17 +22,19 @@ from faust.exceptions import ConsistencyError
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER, observe
 from agents.fleet.http import listen, open_accounts, serve_http, url_of
+from agents.fleet.recognizers import ProviderCopies
 from agents.fleet.resources import StageResources
 from agents.fleet.servers import dsn_of, kafka_of, open_store
 from agents.fleet.settings import Settings
 from agents.fleet.webhooks import send_webhooks
 from agents.runtime import faust_binding
 from agents.runtime.backpressure import Backpressure
+from agents.runtime.failpoints import passing
 from agents.runtime.group_commit import Committer
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.group_positions import GroupPositions
 from agents.runtime.kafka.record_batches import PartitionRecords
-from agents.runtime.kafka.topic_layout import TopicRepair, ensure
+from agents.runtime.kafka.topic_layout import TopicRepair, ensure, retention_s
 from agents.runtime.metrics import Metrics
 from agents.runtime.outbox.relay import Relay
 from agents.runtime.scratch import temporary_files
@@ -40,10 +42,13 @@ from agents.runtime.skips import Skips
 from agents.runtime.stage import Stage, TableStage
 from agents.runtime.supervision import StageCrashed, SupervisedTask
 from agents.stages import registry
+from agents.upkeep.deleting import Deleter
 from agents.upkeep.job_metadata import index_earlier_jobs
+from agents.upkeep.job_retention import JobRetention, TenantRetentions
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
+from schemas.topics import RELAY_POSITION
 from sinks.ports.blobs import Store
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
@@ -211,14 +216,27 @@ def _upkeep(fleet: Fleet, kafka: Kafka) -> _Background:
         WORKER,
         fleet.settings.enrichments,
     )
-    retention = Retention(fleet.database, {**DAYS, "audit_log": fleet.settings.audit_days})
-    indexing = partial(index_earlier_jobs, fleet.database)
+    days = {**DAYS, "audit_log": fleet.settings.audit_days, "usage": fleet.settings.usage_days}
     return {
         "sweeping": sweeper.run,
         "sweeping blobs": sweeper.run_blobs,
-        "forgetting old rows": retention.run,
-        "indexing earlier jobs": indexing,
+        "forgetting old rows": Retention(fleet.database, days).run,
+        "indexing earlier jobs": partial(index_earlier_jobs, fleet.database),
+        "deleting jobs": _deleter(fleet, kafka).run,
+        "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,
     }
+
+
+def _deleter(fleet: Fleet, kafka: Kafka) -> Deleter:
+    layouts = [one for one in registry.layouts(kafka, fleet.settings.recognizers) if one.name != RELAY_POSITION]
+
+    async def retention() -> dict[str, float | None]:
+        try:
+            return await retention_s(kafka, layouts)
+        except (KafkaError, TimeoutError, OSError) as exc:
+            raise Unavailable(f"Kafka does not tell for how long it keeps events ({type(exc).__name__})") from exc
+
+    return Deleter(fleet.database, fleet.store, ProviderCopies(fleet.settings), retention, passing)
 
 
 async def _relays(fleet: Fleet, kafka: Kafka, dsn: str, repair: TopicRepair) -> _Background:

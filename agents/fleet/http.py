@@ -16,9 +16,8 @@ from agents.fleet.fleet import Fleet
 from agents.fleet.http_settings import address_of
 from agents.fleet.process.file_limit import raise_file_limit
 from agents.fleet.recognizers import callback_tokens
-from agents.fleet.settings import Settings
+from agents.fleet.settings import Settings, account_defaults
 from agents.fleet.webhooks import webhook_resources
-from schemas.accounts.settings import AccountSettings
 from schemas.errors import SettingsError
 from sinks.accounts import Accounts
 from sinks.postgres.accounts.notices import listen_for_changes
@@ -42,6 +41,7 @@ from web.resources.accounts.settings import TenantSettings
 from web.resources.callbacks import Callbacks
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue
+from web.resources.deletions import Deletions
 from web.resources.metrics import Metrics
 from web.resources.reports.audit import AuditTrail
 from web.resources.reports.metrics import JobMetrics
@@ -85,14 +85,7 @@ def open_accounts(fleet: Fleet, reading: Postgres, dsn: str) -> None:
     HTTP, so that no stage waits for them, nor they for a stage.
     """
     settings = fleet.settings
-    defaults = AccountSettings(
-        requests_per_minute=settings.requests_per_minute or None,
-        max_upload_mb=settings.max_upload_mb,
-        recognizers=settings.recognizers,
-        deadline_s=settings.deadline_s,
-        enrich=bool(settings.enrichments),
-        audit_days=settings.audit_days,
-    )
+    defaults = account_defaults(settings)
     fleet.accounts = Accounts(reading, defaults)
     fleet.usage = UsageCounter(fleet.database)
     fleet.background["changes of keys and settings"] = partial(listen_for_changes, dsn, fleet.accounts.changed)
@@ -171,6 +164,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         TenantSettings(fleet.database, fleet.accounts, changed),
         Edits(fleet.reader, editor),
         ReviewQueue(fleet.reader, fleet.database, editor),
+        Deletions(fleet.reader, fleet.database),
         JobMetrics(fleet.reader, reports, prices),
         AuditTrail(fleet.reader, reports),
         TenantStats(reports),

@@ -1,16 +1,18 @@
-"""Opens recognizers and language models by their names, with their settings."""
+"""Opens recognizers and language models by their names, with their settings, and deletes what recognizers keep."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from agents.asr.protocols import (
     ANY,
     ChunkedRecognizer,
+    ErasingRecognizer,
     Languages,
     LocalRecognizer,
     Recognizer,
@@ -182,3 +184,32 @@ def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer |
             "name whisper-*, moonshine-base.en or google"
         )
     return recognizer
+
+
+@dataclass
+class ProviderCopies:
+    """`agents.upkeep.deleting.Copies` for the configured recognizers, each opened when it is first needed."""
+
+    settings: Settings
+    _opened: dict[str, Recognizer] = field(default_factory=dict)
+
+    async def erase(self, provider: str, copy: Mapping[str, Any]) -> str | None:
+        """Delete what this recognizer keeps of a request; the reason if something stays, else None.
+
+        Raises:
+            SettingsError: This process does not know the recognizer any more, or has no key for it.
+            Transient, ProviderError: It could not be deleted now.
+        """
+        if provider not in self._opened:
+            self._opened[provider] = open_recognizer(provider, self.settings)
+        recognizer = self._opened[provider]
+        if not isinstance(recognizer, ErasingRecognizer):
+            return "it has no way to delete a request, and keeps it as its terms say"
+        if "id" not in copy and "url" not in copy:
+            return "it may have a request whose answer was lost, and of which only the recognizer knows"
+        return await recognizer.erase(copy.get("id"), copy.get("url"))
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        for recognizer in self._opened.values():
+            await recognizer.close()

@@ -21,6 +21,7 @@ from agents.embedded import moonshine_weights
 from agents.fleet.http_settings import HttpSettings
 from agents.media.source.audio_url import AllowedHosts
 from agents.text.spelling import Spelling
+from schemas.accounts.settings import AccountSettings
 from schemas.ids import Name
 
 #: Recognizers that need no key: of two families, where there is a model of the second for this platform.
@@ -229,6 +230,18 @@ class Settings(HttpSettings):
     audit_days: float = Field(
         365.0, alias="CONCORD_AUDIT_DAYS", ge=1, le=36_500, description="days for which the audit log's rows are kept"
     )
+    retention_files_days: float | None = Field(
+        None, alias="CONCORD_RETENTION_FILES_DAYS", ge=1, le=36_500, description="days for which ended jobs keep files"
+    )
+    retention_completed_days: float | None = Field(
+        None, alias="CONCORD_RETENTION_COMPLETED_DAYS", ge=1, le=36_500, description="days for which they are kept"
+    )
+    retention_failed_days: float | None = Field(
+        None, alias="CONCORD_RETENTION_FAILED_DAYS", ge=1, le=36_500, description="the same for failed jobs"
+    )
+    usage_days: float = Field(
+        1100.0, alias="CONCORD_USAGE_DAYS", ge=31, le=36_500, description="days for which is kept what was billed"
+    )
     relay_shards: int = Field(
         1, alias="CONCORD_RELAY_SHARDS", ge=1, le=8, description="relays of a fleet; the same for all workers"
     )
@@ -354,3 +367,17 @@ class Settings(HttpSettings):
     def storage(self) -> Path:
         """The folder of the local blob store."""
         return self.storage_root or self.data / "storage"
+
+
+def account_defaults(settings: Settings) -> AccountSettings:
+    """What holds for a tenant that has set nothing of its own."""
+    return AccountSettings(
+        requests_per_minute=settings.requests_per_minute or None,
+        max_upload_mb=settings.max_upload_mb,
+        recognizers=settings.recognizers,
+        deadline_s=settings.deadline_s,
+        enrich=bool(settings.enrichments),
+        audio_days=settings.retention_files_days,
+        completed_days=settings.retention_completed_days,
+        failed_days=settings.retention_failed_days,
+    )

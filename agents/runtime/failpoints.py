@@ -50,6 +50,8 @@ REQUESTS = (
 
 #: Those of edits, which workers pass that serve HTTP.
 EDIT_POINTS = ("edit.intended", "edit.stored", "edit.before-commit", "edit.after-commit")
+#: Those of a deletion, which no recording passes.
+DELETION_POINTS = ("delete.rows", "delete.half", "delete.blobs", "delete.copies", "delete.kept")
 
 _armed: dict[str, int] = {}
 
@@ -59,7 +61,7 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    if name not in (names := (*POINTS, *REQUESTS, *EDIT_POINTS)):
+    if name not in (names := (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS)):
         raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(names)}")
     _armed[name] = int(times or 1)
 

@@ -269,6 +269,9 @@ def table_app(
 
     async def take(record: Record) -> None:
         skip = skips.of(record)
+        if skip is None and (key := stage.deleted(record)) is not None:
+            table.pop(key, None)
+            return
         try:
             if skip is not None:
                 raise Skipped(skip.reason)

@@ -79,6 +79,9 @@ class MemoryFleet:
                 self._queues[stage.name].append(record)
 
     def _track(self, record: Record) -> None:
+        if (key := self.tracked.deleted(record)) is not None:
+            self.table.pop(key, None)
+            return
         status = self.tracked.newest(self._row, record)
         if status is not None:
             self.table[self.tracked.key_of(status)] = orjson.dumps(status.model_dump(mode="json"))

@@ -120,6 +120,12 @@ class TableStage:
     #: The key of a status's row.
     key_of: Callable[[JobStatus], str]
 
+    def deleted(self, record: Record) -> str | None:
+        """The key of the row that a record without a value deletes; None for another record, or without a key."""
+        if record.value is not None or not record.key or record.flaw is not None:
+            return None
+        return record.key.decode(errors="replace")
+
 
 def backoff_s(attempt: int, retry_after: float | None = None) -> float:
     """Seconds before attempt `attempt` + 1: `min(1000 * 2^n, 60000)` ms, less up to a quarter as jitter, but never less

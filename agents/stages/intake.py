@@ -4,9 +4,11 @@ creates the job. Uploads may be invalid or hostile; everything after this stage 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 from agents.media.source.audio_source import AudioSource, Fetched, host_of_uri
@@ -20,7 +22,7 @@ from agents.stages.uploads.of_tenant import choices, with_defaults
 from agents.stages.uploads.options import Abilities
 from agents.stages.uploads.runs import Runs, begin_fetching
 from schemas import topics
-from schemas.envelope import SOURCE, Envelope
+from schemas.envelope import SOURCE, Envelope, Record
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.job import JobReprocess, StepState
@@ -30,6 +32,7 @@ from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
+from sinks.ports.upkeep.deletions import Deletions
 from sinks.ports.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ RETRY_AFTER_S = 3600.0
 _WAITING = StepState(state="waiting")
 
 
-class Database(Clock, Jobs, Requests, Uploads, Protocol):
+class Database(Clock, Jobs, Requests, Uploads, Deletions, Protocol):
     """What intake asks of the database."""
 
 
@@ -123,8 +126,12 @@ class Intake:
         existing = jobs.repeated_job(upload, job_id, candidates)
         if existing is not None:
             return await self._repeat(envelope, upload, existing)
+        deletion = await self.database.deletion(upload.tenant_id, job_id)
+        if deletion is not None and _accepted_ms(envelope.record) < deletion.requested_at.timestamp() * 1000:
+            return NOTHING  # it is about the deleted job
         self.runs.check_options(upload.options)
-        fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id)
+        first_run = deletion.run + 1 if deletion is not None else 1
+        fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
         if not self._is_fetching(fetch) and (self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))):
             return await self._create_queued(envelope, upload, fetch)
@@ -132,10 +139,10 @@ class Intake:
             fetched = await self._fetch_audio(fetch, QUICK_S, eager=True)
         except Transient as exc:
             retry, step = await self._retry(envelope, fetch, exc)
-            return self._create_fetching(envelope, upload, job_id, retry, steps={"intake": step})
+            return self._create_fetching(envelope, upload, fetch, retry, steps={"intake": step})
         if fetched is None:
-            return self._create_fetching(envelope, upload, job_id, _fetch_event(fetch, 1.0))
-        return self._create(envelope, upload, job_id, fetched)
+            return self._create_fetching(envelope, upload, fetch, _fetch_event(fetch, 1.0))
+        return self._create(envelope, upload, fetch, fetched)
 
     async def _repeat(self, envelope: Envelope, upload: AudioUploaded, job: Job) -> Outcome:
         """The upload of an existing job: a repeat, unless the job has failed and the upload corrects or replays it.
@@ -154,7 +161,7 @@ class Intake:
     async def _create_queued(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch) -> Outcome:
         """Create the job; its recording waits for a slot."""
         queued = {"steps": {"intake": _WAITING}, "queued_at": await self.database.now()}
-        return self._create_fetching(envelope, upload, fetch.job_id, _queued_event(fetch, envelope.attempt), **queued)
+        return self._create_fetching(envelope, upload, fetch, _queued_event(fetch, envelope.attempt), **queued)
 
     async def _requeue(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         """No slot is free for this recording: it waits again, behind the others of its tenant."""
@@ -224,16 +231,17 @@ class Intake:
         result = await self.tasks.run(_task_key(data), fetch, wait_s, eager=eager, shares=_shares(data))
         return cast("Fetched | None", result)
 
-    def _create(self, envelope: Envelope, upload: AudioUploaded, job_id: str, fetched: Fetched) -> Outcome:
+    def _create(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch, fetched: Fetched) -> Outcome:
         """Create the job of a recording that is stored."""
-        return replace(self.runs.first(upload, job_id, fetched), taken=failures.reference_in_use(envelope, upload))
+        first = self.runs.first(upload, fetch.job_id, fetched, fetch.run)
+        return replace(first, taken=failures.reference_in_use(envelope, upload))
 
     @staticmethod
     def _create_fetching(
-        envelope: Envelope, upload: AudioUploaded, job_id: str, later: Later, **columns: Any
+        envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch, later: Later, **columns: Any
     ) -> Outcome:
         """Create the job of a recording that is still to be fetched, which `later` does."""
-        job = replace(jobs.new_job(upload, job_id, None), **columns)
+        job = replace(jobs.new_job(upload, fetch.job_id, None, fetch.run), **columns)
         return Outcome(
             tenant_id=job.tenant_id,
             job_id=job.job_id,
@@ -304,6 +312,18 @@ SPEC = StageSpec(name="intake", inputs=(topics.UPLOADED,), due=topics.INTAKE_DUE
 
 #: The fields of an upload that its fetch needs.
 _FETCH_FIELDS = {"tenant_id", "audio_uri", "filename", "content_type"}
+
+
+def _accepted_ms(record: Record) -> float:
+    """When an upload was accepted, in milliseconds since 1970. One of our own was when it was committed, and may be
+    published later; of others, Kafka's time counts.
+    """
+    own = record.header("ce_time") if record.header("ce_source") == SOURCE else None
+    if own is None or record.topic not in topics.INGRESS:
+        return record.origin[-1]
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(own).timestamp() * 1000
+    return record.origin[-1]
 
 
 def _task_key(data: AudioFetch) -> str:

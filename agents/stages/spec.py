@@ -27,10 +27,11 @@ from sinks.ports.providers.limits import Limits
 from sinks.ports.providers.requests import Requests
 from sinks.ports.providers.slots import Slots
 from sinks.ports.providers.strays import Strays
+from sinks.ports.upkeep.deletions import Deletions
 from sinks.ports.uploads import Uploads
 
 
-class Database(Clock, Jobs, Requests, Strays, Uploads, Slots, Limits, Leases, Protocol):
+class Database(Clock, Jobs, Requests, Strays, Uploads, Slots, Limits, Leases, Deletions, Protocol):
     """All that stages ask of the database; each stage declares which part it needs."""
 
 

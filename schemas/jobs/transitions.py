@@ -7,10 +7,9 @@ a request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from schemas import topics
@@ -18,6 +17,8 @@ from schemas.corrections.rows import ReviewItem, TranscriptEdit
 from schemas.errors import TooLarge
 from schemas.events.job import StepState
 from schemas.jobs import enrichment
+from schemas.jobs.changes import abandoned, bounded, merged
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.outcome import (
     Failure,
     Later,
@@ -44,6 +45,8 @@ class Rows:
     namesake: Job | None = None
     #: Enrichments of the current run, by kind.
     enrichments: dict[str, Enrichment] = field(default_factory=dict)
+    #: Of a job that does not exist: the newest deletion of one with its id.
+    deletion: Deletion | None = None
 
 
 @dataclass(slots=True)
@@ -51,6 +54,8 @@ class Written:
     """What a step writes besides the job's rows. `applied` is False if it is a duplicate or came too late."""
 
     applied: bool = True
+    #: The job is deleted: what the step has stored elsewhere must go, too.
+    too_late: bool = False
     #: The event is not recorded as handled: its run is unknown, or another worker has claimed the request since.
     forgotten: bool = False
     transcript: Transcript | None = None
@@ -127,6 +132,11 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
         _publish(step, written, None, now)
         return written
     before = rows.job
+    if before is None and rows.deletion is not None:
+        renewed = _after_deletion(outcome, rows.deletion)
+        if renewed is None:
+            return Written(applied=False, too_late=True, messages=list(outcome.raw) if _is_new(step) else [])
+        outcome, step = renewed, replace(step, outcome=renewed)
     if outcome.taken is not None and before is None and rows.namesake is not None:
         rows.namesake = None
         replacement = _advance(replace(step, outcome=outcome.taken), rows, now)
@@ -149,13 +159,38 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     written.edit, written.review = _dated(outcome.edit, now), outcome.review
     if rows.job is not None and rows.job != before:
-        rows.job = replace(rows.job, version=before.version + 1 if before else 1, updated_at=now)
+        rows.job = replace(rows.job, version=_last_version(before, rows.deletion) + 1, updated_at=now)
         written.messages.append((status_message(step, rows.job, now), 0.0))
         if rows.job.ended:
             written.cancelled.append(deadline_id(rows.job.tenant_id, rows.job.job_id, rows.job.run))
     else:
         rows.job = before  # equal, but another object: there is nothing to write
     return written
+
+
+def _after_deletion(outcome: Outcome, deletion: Deletion) -> Outcome | None:
+    """The outcome of an event about a deleted job: None, unless it creates a new job of the same id. That one's runs
+    come behind the deleted ones, so that no event of theirs has the id of an earlier one.
+    """
+    create = outcome.create
+    if create is None or create.run > deletion.run:
+        return outcome if create is not None else None
+    if not create.ended:
+        return None  # its recording is stored under the name of a deleted run
+    run = deletion.run + 1
+    later = tuple(replace(one, data=one.data.model_copy(update={"run": run})) for one in outcome.later)
+    return replace(outcome, create=replace(create, run=run), later=later)
+
+
+def _is_new(step: Step) -> bool:
+    """Whether the event is not one of a run, but an upload, which must not be lost with a deleted job of its name."""
+    return step.envelope is not None and not hasattr(step.envelope.data, "run")
+
+
+def _last_version(job: Job | None, deletion: Deletion | None) -> int:
+    if job is not None:
+        return job.version
+    return deletion.version if deletion is not None else 0
 
 
 def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
@@ -236,7 +271,7 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
             new_run,
             created_at=rows.job.created_at if rows.job else now,
             completed_at=now if new_run.ended else None,
-            steps={name: _merged(None, state, now, step.seconds) for name, state in new_run.steps.items()},
+            steps={name: merged(None, state, now, step.seconds) for name, state in new_run.steps.items()},
             enrichment={},
             transcript_version=1,
         )
@@ -259,7 +294,7 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
             columns["completed_at"] = now
     if progress.step is not None:
         columns["steps"] = job.steps | {
-            progress.stage: _merged(job.steps.get(progress.stage), progress.step, now, step.seconds)
+            progress.stage: merged(job.steps.get(progress.stage), progress.step, now, step.seconds)
         }
     if progress.reason is not None:
         columns["reason"] = readable(progress.reason, ERROR_CHARS)
@@ -270,31 +305,19 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
 _AWAITED: Final = {False: StepState(state="waiting"), True: StepState(state="done", progress=1.0)}
 
 
-def _merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:
-    """The new state with its times: the step started with its first event, or `seconds` ago with this one."""
-    ended = new.state in ("done", "failed")
-    return new.model_copy(
-        update={
-            "started_at": (old.started_at if old else None) or now - timedelta(seconds=seconds),
-            "finished_at": now if ended else None,
-            "attempts": max(new.attempts, old.attempts if old else 0),
-        }
-    )
-
-
 def _change_requests(outcome: Outcome, rows: Rows, now: datetime) -> list[ProviderRequest]:
     """Apply the changes of provider requests; returns the requests that ended."""
     ended = []
     if outcome.request is not None:
         before = rows.requests[outcome.request.provider]
-        row = replace(before, **_bounded(outcome.request.columns))
+        row = replace(before, **bounded(outcome.request.columns))
         row = replace(row, finished_at=now) if row.ended else row
         row = replace(row, submitted_at=now) if row.state == "submitted" != before.state else row
         rows.requests[row.provider] = row
         ended += [row] if row.ended else []
     if outcome.give_up is not None:
         for row in [r for r in rows.requests.values() if not r.ended]:
-            row = _abandoned(row, outcome.give_up, now)
+            row = abandoned(row, outcome.give_up, now)
             rows.requests[row.provider] = row
             ended.append(row)
     return ended
@@ -326,26 +349,10 @@ def _begin_enrichments(outcome: Outcome, rows: Rows, job: Job, now: datetime) ->
     return tuple(rows.enrichments.values())
 
 
-def _bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a request with the provider's texts cut to the limits of an event."""
-    limits = {"error": ERROR_CHARS, "language": 100}
-    return {
-        name: readable(value, limits[name]) if name in limits and value is not None else value
-        for name, value in columns.items()
-    }
-
-
 def _abandon_requests(rows: Rows, job: Job, now: datetime) -> None:
     """End the open requests of a run that has ended, which frees their slots."""
     for row in [r for r in rows.requests.values() if not r.ended]:
-        rows.requests[row.provider] = _abandoned(row, job.reason or f"the run has {job.status}", now)
-
-
-def _abandoned(row: ProviderRequest, reason: str, now: datetime) -> ProviderRequest:
-    """The request as failed because its run no longer waits; a parked one keeps its own reason, too."""
-    error = readable(f"{reason}: {row.error}", ERROR_CHARS) if row.state == "parked" else reason
-    abandoned_at = now if row.state != "waiting" else None
-    return replace(row, state="failed", error=error, finished_at=now, abandoned_at=abandoned_at)
+        rows.requests[row.provider] = abandoned(row, job.reason or f"the run has {job.status}", now)
 
 
 def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], written: Written, now: datetime) -> None:
@@ -363,7 +370,7 @@ def _announce_results(step: Step, rows: Rows, results: list[ProviderRequest], wr
             state = StepState(state="done", progress=1.0, notes=(row.error,) if row.error else None)
         else:
             state = StepState(state="failed", error=row.error)
-        steps = rows.job.steps | {stage: _merged(rows.job.steps.get(stage), state, now, step.seconds)}
+        steps = rows.job.steps | {stage: merged(rows.job.steps.get(stage), state, now, step.seconds)}
         rows.job = replace(rows.job, steps=steps)
     if not waiting:
         # A late result neither moves a job back nor continues an ended one.

@@ -21,6 +21,8 @@ from sinks.memory.providers.strays import MemoryStrays
 from sinks.memory.providers.usage import MemoryUsage
 from sinks.memory.steps import MemorySteps
 from sinks.memory.upkeep.blob_intents import MemoryBlobIntents
+from sinks.memory.upkeep.deletions import MemoryDeletions
+from sinks.memory.upkeep.expired_jobs import MemoryExpiredJobs
 from sinks.memory.upkeep.retention import MemoryRetention
 from sinks.memory.upkeep.stuck_jobs import MemoryStuckJobs
 from sinks.memory.upkeep.verification import MemoryVerification
@@ -32,6 +34,8 @@ class MemoryDatabase(
     MemorySteps,
     MemoryJobs,
     MemoryUploads,
+    MemoryDeletions,
+    MemoryExpiredJobs,
     MemoryLeases,
     MemoryOutbox,
     MemoryStuckJobs,

@@ -13,7 +13,10 @@ from sinks.memory.reading.job_list import is_wanted
 from sinks.ports.reads import EVERY_JOB, MANY, Cursor, JobFilter, Page, Reads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
+
+    from schemas.jobs.deletion import Deletion
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,17 @@ class MemoryReader(CorrectionReads, Reads):
         """How many jobs have not ended, by status."""
         statuses = [job.status for job in self.database.all_jobs()]
         return {status: statuses.count(status) for status in OPEN}
+
+    async def deletion(self, whose: Whose, id: str) -> Deletion | None:
+        """The deletion with this id."""
+        deletion = self.database.deletions.get(id)
+        return deletion if deletion and whose in (EVERY_TENANT, deletion.tenant_id) else None
+
+    async def deletion_of(self, whose: Whose, job_ids: Sequence[str]) -> Deletion | None:
+        """The newest deletion of a job with one of these ids."""
+        found = [d for d in self.database.deletions.values() if whose in (EVERY_TENANT, d.tenant_id)]
+        of_jobs = [d for d in found if d.job_id in job_ids and d.scope == "job"]
+        return max(of_jobs, key=lambda deletion: deletion.requested_at, default=None)
 
 
 def _created(job: Job) -> datetime:

@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError
 from schemas.accounts.api_usage import UsedRoute
 from schemas.errors import StorageRefused
 from schemas.ids import Key
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
 from sinks.ports.api.direct_uploads import DirectUpload
@@ -89,6 +90,9 @@ class MemoryState(Clock):
     #: Requests over HTTP.
     api_usage: Counter[UsedRoute] = field(default_factory=Counter)
 
+    #: By id.
+    deletions: dict[str, Deletion] = field(default_factory=dict)
+
     async def now(self) -> datetime:
         """The clock's time."""
         return self.clock()
@@ -100,6 +104,11 @@ class MemoryState(Clock):
     def _load(self, tenant_id: str, job_id: str) -> Job | None:
         data = self._jobs.get((tenant_id, job_id))
         return JOB.validate_json(data) if data else None
+
+    def _deletion_of(self, key: Key) -> Deletion | None:
+        """The newest deletion of a job with this id."""
+        of_job = [d for d in self.deletions.values() if d.key == key and d.scope == "job"]
+        return max(of_job, key=lambda deletion: deletion.run, default=None)
 
     def _of_run(self, tenant_id: str, job_id: str, run: int) -> dict[str, ProviderRequest]:
         rows = self._requests.get((tenant_id, job_id, run), {})

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from schemas.errors import Contended
 from schemas.ids import Key
+from schemas.jobs.deletion import Deletion, late_copies
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import Enrichment, Job, ProviderRequest, Transcript, Usage
 from schemas.jobs.transitions import Rows, Written, advance
@@ -56,6 +57,7 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
             self._of_run(*key, job.run) if key and job else {},
             self._namesake(step.outcome.create),
             self._enrichments_of(job) if job else {},
+            self._deletion_of(key) if key and job is None else None,
         )
         written = advance(step, rows, self.clock())
         dump(_RESULTS, (written.transcript, step.outcome.error, tuple(written.usage)))
@@ -64,7 +66,14 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
         if step.outcome.remembered and not written.forgotten:
             self._inbox[step.stage, step.event_id] = self.clock()
         self._write_results(step, written, rows.job)
+        if written.too_late and rows.deletion is not None:
+            self._resume(rows.deletion, step)
         return written
+
+    def _resume(self, deletion: Deletion, step: Step) -> None:
+        copies = deletion.copies + late_copies(step.outcome)
+        resumed = replace(deletion, due_at=self.clock(), attempts=deletion.attempts + 1, copies=copies)
+        self.deletions[deletion.id] = resumed
 
     def _enrichments_of(self, job: Job) -> dict[str, Enrichment]:
         run = (job.tenant_id, job.job_id, job.run)

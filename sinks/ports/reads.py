@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from schemas.events.job import JobStatus
 from schemas.ids import Whose
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion
 
@@ -101,3 +103,9 @@ class Reads(Protocol):
 
     async def counts(self) -> dict[str, int]:
         """For operators: how many jobs have not ended, by status; zeros included."""
+
+    async def deletion(self, whose: Whose, id: str) -> Deletion | None:
+        """The deletion with this id."""
+
+    async def deletion_of(self, whose: Whose, job_ids: Sequence[str]) -> Deletion | None:
+        """The newest deletion of a job with one of these ids."""

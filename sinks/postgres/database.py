@@ -27,6 +27,7 @@ from sinks.postgres.providers.strays import PostgresStrays
 from sinks.postgres.providers.usage import PostgresUsage
 from sinks.postgres.steps import PostgresSteps
 from sinks.postgres.upkeep.blob_intents import PostgresBlobIntents
+from sinks.postgres.upkeep.deletions import PostgresDeletions
 from sinks.postgres.upkeep.job_metadata import PostgresJobMetadata
 from sinks.postgres.upkeep.retention import PostgresRetention
 from sinks.postgres.upkeep.stuck_jobs import PostgresStuckJobs
@@ -47,6 +48,7 @@ class Postgres(
     PostgresOutbox,
     PostgresStuckJobs,
     PostgresBlobIntents,
+    PostgresDeletions,
     PostgresRetention,
     PostgresVerification,
     PostgresJobMetadata,

@@ -21,7 +21,7 @@ from sinks.postgres.connection.port import by_column
 from sinks.postgres.corrections.reads import CorrectionReads
 from sinks.postgres.reading.job_list import FEW, JobListQuery, following_prefix
 from sinks.postgres.sql.queries import SQL
-from sinks.postgres.sql.tables import FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
+from sinks.postgres.sql.tables import DELETIONS, FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from schemas.events.job import JobStatus
     from schemas.ids import Key
+    from schemas.jobs.deletion import Deletion
 
 #: Rows of a list after which the event loop runs other tasks.
 TURN = 50
@@ -159,6 +160,16 @@ class Reader(CorrectionReads, Reads):
     async def read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
         """The rows of a statement of `sinks.postgres.sql`, as `whose` sees them. Raises Unavailable."""
         return await self._read(whose, name, *arguments)
+
+    async def deletion(self, whose: Whose, id: str) -> Deletion | None:
+        """The deletion with this id."""
+        rows = await self._read(whose, "read_deletion", id)
+        return DELETIONS.read(rows[0]) if rows else None
+
+    async def deletion_of(self, whose: Whose, job_ids: Sequence[str]) -> Deletion | None:
+        """The newest deletion of a job with one of these ids."""
+        rows = await self._read(whose, "read_deletion_of_job", list(job_ids))
+        return DELETIONS.read(rows[0]) if rows else None
 
     async def _read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
         return await self._fetch(whose, SQL[name], *arguments)

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from schemas.ids import Key
+from schemas.jobs.deletion import Deletion, late_copies
 from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import AuditEntry, Enrichment, Job, ProviderRequest
 from schemas.jobs.transitions import Rows, Written, advance
@@ -19,7 +20,17 @@ from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.corrections.writes import write_corrections
 from sinks.postgres.outbox import insert_messages
 from sinks.postgres.sql.queries import SQL
-from sinks.postgres.sql.tables import AUDIT_LOG, ENRICHMENTS, FILES, JOBS, PROVIDER_REQUESTS, TRANSCRIPTS, USAGE, Table
+from sinks.postgres.sql.tables import (
+    AUDIT_LOG,
+    DELETIONS,
+    ENRICHMENTS,
+    FILES,
+    JOBS,
+    PROVIDER_REQUESTS,
+    TRANSCRIPTS,
+    USAGE,
+    Table,
+)
 
 
 class PostgresSteps(PostgresPort, Steps):
@@ -39,6 +50,7 @@ class PostgresSteps(PostgresPort, Steps):
             await _forget_events(db, [step for step, written in applied if written.forgotten])
             await self._write_rows(db, rows, before)
             await _write_results(db, applied)
+            await _resume_deletions(db, [step for step, written in applied if written.too_late])
             await _write_audit(db, applied, rows.jobs)
             await self._emit(db, [written for _, written in applied])
             return results
@@ -77,9 +89,12 @@ class _LockedRows:
         jobs: dict[Key, Job],
         requests: Sequence[ProviderRequest],
         enrichments: Sequence[Enrichment],
+        deletions: Sequence[Deletion],
         now: datetime,
     ) -> None:
         self.jobs, self._now = jobs, now
+        #: The newest deletion of each job that does not exist.
+        self._deletions = {deletion.key: deletion for deletion in deletions}
         #: The current run's provider requests, by job and provider.
         self._requests: defaultdict[Key, dict[str, ProviderRequest]] = defaultdict(dict)
         for row in requests:
@@ -103,7 +118,7 @@ class _LockedRows:
         if key is None:
             return advance(step, Rows(None, {}), self._now)
         namesake = self._namesake(step.outcome.create)
-        rows = Rows(self.jobs.get(key), self._requests[key], namesake, self._enrichments[key])
+        rows = Rows(self.jobs.get(key), self._requests[key], namesake, self._enrichments[key], self._deletions.get(key))
         written = advance(step, rows, self._now)
         if rows.job is not None:
             self.jobs[key] = rows.job
@@ -129,7 +144,15 @@ async def _locked(db: Any, steps: Sequence[Step]) -> _LockedRows:
     concerned = {step.outcome.key for step in steps if _concerns_enrichments(step.outcome)}
     runs = [(*key, job.run) for key, job in jobs.items() if key in concerned]
     enrichments = await _fetch(db, "lock_enrichments", runs, 3)
-    return _LockedRows(jobs, list(map(PROVIDER_REQUESTS.read, requests)), list(map(ENRICHMENTS.read, enrichments)), now)
+    missing = sorted({step.outcome.key for step in steps if step.outcome.key is not None} - jobs.keys())
+    deletions = await _fetch(db, "deletions_of_jobs", missing, 2)
+    return _LockedRows(
+        jobs,
+        list(map(PROVIDER_REQUESTS.read, requests)),
+        list(map(ENRICHMENTS.read, enrichments)),
+        list(map(DELETIONS.read, deletions)),
+        now,
+    )
 
 
 def _concerns_enrichments(outcome: Outcome) -> bool:
@@ -201,6 +224,13 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     await _write(db, "upsert_enrichments", ENRICHMENTS, enrichments.values())
     await _write_files(db, applied)
     await _write(db, "record_usage", USAGE, [row for _, written in applied for row in written.usage])
+
+
+async def _resume_deletions(db: Any, steps: Sequence[Step]) -> None:
+    """What these steps have stored, or left at a recognizer, belongs to deleted jobs: another pass removes it."""
+    if steps:
+        rows = [(*(step.outcome.key or ()), late_copies(step.outcome)) for step in steps]
+        await db.executemany(SQL["resume_deletion"], rows)
 
 
 async def _write_files(db: Any, applied: Sequence[tuple[Step, Written]]) -> None:

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from agents.asr.assemblyai import CALLED_S, DELIVERY_MS, AssemblyAI, Callback
-from agents.asr.protocols import Checked, Listed, Pending, Request, UploadingRecognizer
+from agents.asr.protocols import Checked, ErasingRecognizer, Listed, Pending, Request, UploadingRecognizer
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient, Unavailable
 from schemas.words import Hypothesis, Word
 from tests.servers.assemblyai import Server, Switches
@@ -576,3 +576,33 @@ async def ended(recognizer, id):
     except ProviderError as exc:
         return exc
     return heard
+
+
+async def test_a_transcript_is_deleted_with_what_was_uploaded_for_it_and_again_without_harm(recognizer, server):
+    id = await recognizer.submit(ASKED, Sound())
+
+    assert isinstance(recognizer, ErasingRecognizer)
+    assert [await recognizer.erase(id, ASKED.audio_url) for _ in range(2)] == [None, None]
+    assert await recognizer.erase("unknown", None) is None
+    assert [call for call, _ in server.calls].count("delete") == 3
+    with pytest.raises(ProviderError):
+        await recognizer.poll(id)
+
+
+async def test_a_transcript_is_not_taken_for_deleted_because_the_vendor_refuses(recognizer, server):
+    id = await recognizer.submit(ASKED, Sound())
+    server.switches.on = ["delete", "poll"]
+    for switch, error in {"forbidden": ProviderError, "error_5xx": Transient, "cut": Transient}.items():
+        setattr(server.switches, switch, True)
+        with pytest.raises(error):
+            await recognizer.erase(id, None)
+        setattr(server.switches, switch, False)
+
+    assert await recognizer.erase(id, None) is None
+
+
+async def test_what_no_request_has_used_is_reported(recognizer):
+    url = await recognizer.upload(ASKED, Sound())
+
+    assert "upload" in await recognizer.erase(None, url)
+    assert await recognizer.erase(None, SIGNED.format(1)) is None

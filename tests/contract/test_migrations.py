@@ -46,6 +46,7 @@ APPLIED = {
     "0019_uploads": "d3d54c97ad293298",
     "0020_corrections": "851e014905d2ad75",
     "0021_webhooks": "e8fe4367ae59d7ff",
+    "0022_deletions": "8b75ee7a826b2434",
     "0023_reading": "ef3e7d05ca2dcaaf",
 }
 

@@ -33,4 +33,9 @@ async def test_every_topic_that_a_stage_reads_is_known_by_its_stage(make_scenari
 
     readers = registry.read_by(("a", "b"))
     assert read.items() <= readers.items()
-    assert readers.keys() - read.keys() == {topics.STATUS.name, topics.PERSISTED.name, "document.due"}
+    assert readers.keys() - read.keys() == {
+        topics.STATUS.name,
+        topics.PERSISTED.name,
+        topics.EDITED.name,
+        "document.due",
+    }

@@ -122,7 +122,11 @@ class Client:
             return Transient(message, retry_after=pause_s)
         if status in (401, 403):
             return ProviderError(f"{message} (the key in ASSEMBLYAI_API_KEY is refused)")
-        return ProviderError(message)
+        return (Rejected if status in (400, 404) else ProviderError)(message)
+
+
+class Rejected(ProviderError):
+    """The vendor answered 400 or 404: this request is wrong, or what it names does not exist."""
 
 
 def _sdk_client(settings: aai.Settings) -> aai.AsyncClient:

@@ -31,7 +31,7 @@ from agents.asr.assemblyai.answers import (
     parse,
     path_of,
 )
-from agents.asr.assemblyai.client import TIMEOUT_S, Client
+from agents.asr.assemblyai.client import TIMEOUT_S, Client, Rejected
 from agents.asr.protocols import Audio, Listed, Pending, Request
 from agents.asr.request_list import SKEW, RequestList, is_older
 from schemas.errors import ProviderError, Transient
@@ -56,6 +56,9 @@ REMEMBERS_S: Final = 89 * 86_400.0
 
 #: The vendor's error for a recording without speech whose language was to be detected. Counts as an empty transcript.
 SILENT: Final = "no spoken audio"
+
+#: What the vendor shows as the audio of a transcript that is deleted.
+DELETED_URL: Final = "http://deleted_by_user"
 
 #: What is redacted: data that identify a person or give access to what is theirs. Dates, amounts, places and
 #: organizations are kept, because a call is of no use without them.
@@ -187,6 +190,31 @@ class AssemblyAI:
                 return Pending(WORKING_S)
             case _:  # "queued", or a status that is newer than this code: the transcript is not completed
                 return Pending(QUEUED_S)
+
+    async def erase(self, provider_id: str | None, audio_url: str | None) -> str | None:
+        """See `ErasingRecognizer`. With a transcript, the vendor deletes what was uploaded for it.
+
+        What the vendor refuses to delete is looked at: it has no such transcript any more, or is still working on it.
+        """
+        if provider_id is None:
+            is_uploaded = audio_url is not None and is_upload(audio_url)
+            return "an upload that no request has used; the vendor deletes it after a day" if is_uploaded else None
+        transcript_id = quote(provider_id, safe="")
+        try:
+            await self._client.call("a deletion", partial(async_api.delete_transcript, transcript_id=transcript_id))
+        except Rejected as refusal:
+            if await self._has(transcript_id):
+                raise Transient(str(refusal)) from refusal
+        return None
+
+    async def _has(self, transcript_id: str) -> bool:
+        """Whether the vendor has this transcript, with its content."""
+        try:
+            call = partial(async_api.get_transcript, transcript_id=transcript_id)
+            answer = await self._client.call("a look at what was deleted", call)
+        except Rejected:
+            return False
+        return not (isinstance(answer, dict) and answer.get("audio_url") == DELETED_URL)
 
     async def check(self) -> None:
         """See `Checked`."""

@@ -177,6 +177,12 @@ class GoogleBatch:
         # In a thread: an hour of words takes a while.
         return await asyncio.to_thread(self._hypothesis, operation, list(results.values()))
 
+    async def erase(self, provider_id: str | None, audio_url: str | None) -> str | None:
+        """See `ErasingRecognizer`: deletes our copy in the bucket. The operation, with the transcript, cannot be."""
+        if audio_url is not None:
+            await self._bucket.delete(audio_url)
+        return provider_id and "Google keeps the operation with its transcript for some days; it cannot be deleted"
+
     async def check(self) -> None:
         """See `Checked`: checks Google Speech, its list of operations, and the bucket."""
         await self._speech.check(self._timeout_s)

@@ -42,6 +42,12 @@ def upload_resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitSt
 
 
 def _storage_info(settings: Settings, received: ReceivedUploads) -> StorageInfo:
+    retention = {
+        "files": settings.retention_files_days,
+        "completed": settings.retention_completed_days,
+        "failed": settings.retention_failed_days,
+        "audit": settings.audit_days,
+    }
     return StorageInfo(
         backend="s3" if settings.s3_bucket else "local",
         fallback=settings.storage_fallback is not None,
@@ -49,5 +55,5 @@ def _storage_info(settings: Settings, received: ReceivedUploads) -> StorageInfo:
         max_direct_upload_bytes=settings.max_audio_mb << 20,
         max_duration_s=int(settings.max_audio_hours * 3600),
         formats=received.formats,
-        retention_days={"audit": settings.audit_days},
+        retention_days={name: days for name, days in retention.items() if days is not None},
     )

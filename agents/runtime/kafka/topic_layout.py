@@ -282,6 +282,19 @@ async def topic_states(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict
     return {name: _state(topic, configs.get(name, {})) for name, topic in described.items()}
 
 
+async def retention_s(kafka: Kafka, layouts: Sequence[TopicLayout]) -> dict[str, float | None]:
+    """Seconds for which Kafka keeps the records of those of these topics that exist; None for compacted ones, and for
+    those that it keeps for ever. Raises KafkaError when Kafka does not answer.
+    """
+    async with admin_client(kafka) as admin:
+        states = await topic_states(admin, [topic.name for topic in layouts])
+    kept_ms = {
+        name: int(state.configs.get("retention.ms") or -1) if "delete" in state.configs["cleanup.policy"] else -1
+        for name, state in states.items()
+    }
+    return {name: ms / 1000 if ms >= 0 else None for name, ms in kept_ms.items()}
+
+
 def _state(topic: Mapping[str, Any], configs: Mapping[str, str]) -> TopicState:
     partitions = topic["partitions"]
     return TopicState(

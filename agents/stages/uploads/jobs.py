@@ -41,12 +41,15 @@ def repeated_job(upload: AudioUploaded, job_id: str, jobs: Sequence[Job]) -> Job
     return of_id
 
 
-def new_job(upload: AudioUploaded, job_id: str, fetched: Fetched | None) -> Job:
-    """The job's first row: its recording is stored already (`fetched`), or still has to be fetched."""
+def new_job(upload: AudioUploaded, job_id: str, fetched: Fetched | None, run: int = 1) -> Job:
+    """The job's first row: its recording is stored already (`fetched`), or still has to be fetched. `run` is its first
+    one.
+    """
     job = Job(
         tenant_id=upload.tenant_id,
         job_id=job_id,
         reference=upload.reference,
+        run=run,
         status="transcribing" if fetched else "uploaded",
         filename=upload.filename,
         audio_uri=upload.audio_uri,

@@ -25,6 +25,7 @@ from schemas.errors import Conflict, Contended, InvalidInput, Unavailable
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.job import JobReprocess
 from schemas.ids import Key
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.outcome import Later, Outcome, Step
 from schemas.jobs.rows import Job
 from sinks.ports.accounts.settings import EffectiveSettings
@@ -49,6 +50,9 @@ AT_ONCE: Final = 6
 
 class Database(Steps, Jobs, Requests, BlobIntents, Protocol):
     """The database for one tenant."""
+
+    async def deletion(self, tenant_id: str, job_id: str) -> Deletion | None:
+        """The newest deletion of a job with this id; None if none was deleted."""
 
 
 class Databases(Protocol):
@@ -110,6 +114,7 @@ class ReceivedUploads:
         fetch = AudioFetch(
             tenant_id=key[0],
             job_id=key[1],
+            run=await self._first_run(key),
             audio_uri=upload.audio_uri,
             filename=upload.filename,
             content_type=upload.content_type,
@@ -123,7 +128,7 @@ class ReceivedUploads:
             if fetched is None:
                 return await self._other_upload(upload), False
             upload = upload.model_copy(update={"audio_uri": fetched.blob.uri, "job_id": key[1]})
-            return await self._commit(upload, await self._first(upload, fetched), fetched.blob.uri, author)
+            return await self._commit(upload, await self._first(upload, fetched, fetch.run), fetched.blob.uri, author)
 
     async def create_from_store(self, upload: AudioUploaded, author: str) -> tuple[Job, bool]:
         """Create the job of a recording that lies at `upload.audio_uri` in the store, where it is held; and whether the
@@ -133,7 +138,9 @@ class ReceivedUploads:
             Contended: The recording is held no more.
             Unavailable: The database does not answer.
         """
-        job = jobs.new_job(await with_defaults(upload, self.accounts), _id_of(upload), None)
+        job_id = _id_of(upload)
+        run = await self._first_run((upload.tenant_id, job_id))
+        job = jobs.new_job(await with_defaults(upload, self.accounts), job_id, None, run)
         outcome = Outcome(tenant_id=job.tenant_id, job_id=job.job_id, create=job, later=(fetching(job),))
         return await self._commit(upload.model_copy(update={"job_id": job.job_id}), outcome, upload.audio_uri, author)
 
@@ -177,9 +184,14 @@ class ReceivedUploads:
     async def _runs(self, tenant_id: str) -> Runs:
         return self.runs.of_tenant(await self.accounts.settings_of(tenant_id))
 
-    async def _first(self, upload: AudioUploaded, fetched: Fetched) -> Outcome:
+    async def _first_run(self, key: Key) -> int:
+        """The number of a new job's first run: the next one, if a job of this id was deleted."""
+        deletion = await self.databases.acting_as(key[0]).deletion(*key)
+        return deletion.run + 1 if deletion is not None else 1
+
+    async def _first(self, upload: AudioUploaded, fetched: Fetched, run: int) -> Outcome:
         runs = await self._runs(upload.tenant_id)
-        return runs.first(await with_defaults(upload, self.accounts), _id_of(upload), fetched)
+        return runs.first(await with_defaults(upload, self.accounts), _id_of(upload), fetched, run)
 
     async def _commit(self, upload: AudioUploaded, outcome: Outcome, uri: str, author: str) -> tuple[Job, bool]:
         """Create the job, and announce its upload to whoever listens."""

@@ -43,9 +43,9 @@ class Runs:
         """Raises UnsupportedOption if one of them would be ignored."""
         check_options(options, self.recognizers, self.abilities, self.enrichments)
 
-    def first(self, upload: AudioUploaded, job_id: str, fetched: Fetched) -> Outcome:
-        """Creates the job of a recording that is stored, and asks the recognizers."""
-        job = jobs.new_job(upload, job_id, fetched)
+    def first(self, upload: AudioUploaded, job_id: str, fetched: Fetched, run: int = 1) -> Outcome:
+        """Creates the job of a recording that is stored, and asks the recognizers. `run` is its first one."""
+        job = jobs.new_job(upload, job_id, fetched, run)
         requests = jobs.provider_requests(job, self.recognizers)
         return Outcome(
             tenant_id=job.tenant_id,

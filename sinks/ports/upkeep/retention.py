@@ -1,8 +1,12 @@
-"""The port of rows that are too old to be kept."""
+"""The ports of what is too old to be kept: rows, and jobs with all that belongs to them."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+#: What is kept for a time of its own.
+Kind = Literal["files", "completed", "failed"]
 
 
 class ExpiresRows(Protocol):
@@ -12,3 +16,50 @@ class ExpiresRows(Protocol):
         """Delete at most so many of the table's oldest rows that are older than `days`; how many they were. None if
         another worker is deleting at the moment.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Days for which a tenant's jobs are kept after their run has ended; None for ever."""
+
+    #: Recordings and all other blobs; the transcript in the database stays.
+    files: float | None = None
+    completed: float | None = None
+    failed: float | None = None
+
+    @property
+    def days(self) -> dict[Kind, float]:
+        """The limits that there are, by kind."""
+        limits: dict[Kind, float | None] = {"files": self.files, "completed": self.completed, "failed": self.failed}
+        return {kind: days for kind, days in limits.items() if days is not None}
+
+
+class Retentions(Protocol):
+    """Which retention each tenant has."""
+
+    async def retention(self, tenant_id: str) -> Retention:
+        """The tenant's retention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What of a tenant is older than its retention."""
+
+    jobs: int
+    #: Bytes of the jobs' files.
+    size_bytes: int
+
+
+class ExpiresJobs(Protocol):
+    """Finds jobs whose retention is over, by an index of the times at which they ended."""
+
+    async def tenants(self) -> list[str]:
+        """Every tenant that has jobs."""
+
+    async def expired_jobs(self, tenant_id: str, kind: Kind, days: float, limit: int) -> list[str]:
+        """Ids of at most `limit` of the tenant's jobs that ended more than so many days ago, the oldest first: of
+        completed ones, of failed ones, or of all that still have their recording.
+        """
+
+    async def count_expired(self, tenant_id: str, kind: Kind, days: float) -> Expired:
+        """How many they are, and how large."""

@@ -53,3 +53,38 @@ WITH gone AS (
         SELECT ctid FROM direct_uploads WHERE created_at < now() - $1::float8 * interval '1 day' ORDER BY created_at LIMIT $2))
     RETURNING 1)
 SELECT count(*) FROM gone;
+
+-- name: expire_usage
+WITH gone AS (
+    DELETE FROM usage WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM usage WHERE at < now() - $1::float8 * interval '1 day' ORDER BY at LIMIT $2))
+    RETURNING 1)
+SELECT count(*) FROM gone;
+
+-- name: expire_outbox_refused
+-- By number, as of the outbox: the table is small.
+WITH gone AS (
+    DELETE FROM outbox_refused WHERE id = ANY(ARRAY(
+        SELECT id FROM outbox_refused WHERE refused_at < now() - $1::float8 * interval '1 day' ORDER BY id LIMIT $2))
+    RETURNING 1)
+SELECT count(*) FROM gone;
+
+-- name: expired_files
+SELECT job_id FROM jobs
+WHERE tenant_id = $1 AND completed_at < now() - $2::float8 * interval '1 day' AND original_uri IS NOT NULL
+ORDER BY completed_at LIMIT $3;
+
+-- name: expired_jobs
+SELECT job_id FROM jobs
+WHERE tenant_id = $1 AND status = $4 AND completed_at < now() - $2::float8 * interval '1 day'
+ORDER BY completed_at LIMIT $3;
+
+-- name: count_expired_files
+SELECT count(DISTINCT j.job_id) AS jobs, coalesce(sum(f.size_bytes), 0)::bigint AS size_bytes
+FROM jobs j LEFT JOIN files f USING (tenant_id, job_id)
+WHERE j.tenant_id = $1 AND j.completed_at < now() - $2::float8 * interval '1 day' AND j.original_uri IS NOT NULL;
+
+-- name: count_expired_jobs
+SELECT count(DISTINCT j.job_id) AS jobs, coalesce(sum(f.size_bytes), 0)::bigint AS size_bytes
+FROM jobs j LEFT JOIN files f USING (tenant_id, job_id)
+WHERE j.tenant_id = $1 AND j.status = $3 AND j.completed_at < now() - $2::float8 * interval '1 day';

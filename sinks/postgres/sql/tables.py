@@ -18,6 +18,7 @@ from uuid import UUID
 from schemas.accounts.keys import ApiKey
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
 from schemas.events.job import EnrichmentStatus, StepState
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.api.direct_uploads import DirectUpload
@@ -210,6 +211,8 @@ REVIEW_ITEMS: Final = Table("review_items", ReviewItem, ("tenant_id", "id"), sql
 
 REVIEW_CHOICES: Final = Table("review_choices", ReviewChoice, ("tenant_id", "item", "reviewer"))
 
+DELETIONS: Final = Table("deletions", Deletion, ("id",))
+
 STRAYS: Final = Table("strays", Stray, ("provider", "provider_id"), parse={"urls": _urls})
 
 WEBHOOKS: Final = Table(
@@ -245,6 +248,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "usage": USAGE,
     "adjudications": ADJUDICATIONS,
     "audit_log": AUDIT_LOG,
+    "deletions": DELETIONS,
     "strays": STRAYS,
     "webhooks": WEBHOOKS,
     "webhook_deliveries": WEBHOOK_DELIVERIES,

@@ -1,0 +1,67 @@
+"""`concord retention`: what is older than it should be kept, by tenant, and its deletion."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from agents.commands import reach
+from agents.fleet.settings import account_defaults
+from agents.upkeep.job_retention import JobRetention, TenantRetentions
+from schemas.printable import printable
+from sinks.accounts import Accounts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from agents.fleet.settings import Settings
+    from sinks.ports.upkeep.retention import Expired, Kind, Retentions
+    from sinks.postgres.database import Postgres
+
+DESCRIPTION = """Lists what is older than it should be kept: jobs, and files of jobs, by tenant. A running fleet deletes
+it by itself, within minutes, with every copy and a receipt for each (`GET /deletions/{id}`).
+
+  CONCORD_RETENTION_FILES_DAYS       recordings and other files of ended jobs; their transcripts stay
+  CONCORD_RETENTION_COMPLETED_DAYS   completed jobs with everything
+  CONCORD_RETENTION_FAILED_DAYS      failed jobs with everything
+
+What is not set is kept for ever.
+
+  concord retention --dry-run        what would go now
+  concord retention                  have it go now, and not within minutes"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "retention",
+        help="what is too old to be kept",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--dry-run", action="store_true", help="list it, and delete nothing")
+    command.set_defaults(run=run)
+
+
+async def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """List what is due, and begin its deletion unless it is a dry run."""
+    async with reach.database(reach.addressed(settings)) as database:
+        retentions = TenantRetentions(Accounts(database, account_defaults(settings)))
+        total = 0
+        async for tenant, kind, expired in expired_of(database, retentions):
+            total += expired.jobs
+            print(f"{printable(tenant):24} {kind:10} {expired.jobs:9} jobs {expired.size_bytes:15,} bytes")
+        if not total:
+            print("nothing is older than it should be kept")
+        elif not arguments.dry_run:
+            print(f"{await JobRetention(database, retentions).round()} deletions have begun")
+    return 0
+
+
+async def expired_of(database: Postgres, retentions: Retentions) -> AsyncIterator[tuple[str, Kind, Expired]]:
+    """What is due, by tenant and kind; kinds of which nothing is due are left out."""
+    for tenant in await database.tenants():
+        for kind, days in (await retentions.retention(tenant)).days.items():
+            expired = await database.count_expired(tenant, kind, days)
+            if expired.jobs:
+                yield tenant, kind, expired

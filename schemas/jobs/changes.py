@@ -1,0 +1,40 @@
+"""How single values of a run's rows change: the state of a step, the texts and the end of a provider's request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from schemas.events.job import StepState
+from schemas.jobs.rows import ProviderRequest
+from schemas.texts import ERROR_CHARS, readable
+
+
+def merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:
+    """The new state with its times: the step started with its first event, or `seconds` ago with this one."""
+    ended = new.state in ("done", "failed")
+    return new.model_copy(
+        update={
+            "started_at": (old.started_at if old else None) or now - timedelta(seconds=seconds),
+            "finished_at": now if ended else None,
+            "attempts": max(new.attempts, old.attempts if old else 0),
+        }
+    )
+
+
+def bounded(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a request with the provider's texts cut to the limits of an event."""
+    limits = {"error": ERROR_CHARS, "language": 100}
+    return {
+        name: readable(value, limits[name]) if name in limits and value is not None else value
+        for name, value in columns.items()
+    }
+
+
+def abandoned(row: ProviderRequest, reason: str, now: datetime) -> ProviderRequest:
+    """The request as failed because its run no longer waits; a parked one keeps its own reason, too."""
+    error = readable(f"{reason}: {row.error}", ERROR_CHARS) if row.state == "parked" else reason
+    abandoned_at = now if row.state != "waiting" else None
+    return replace(row, state="failed", error=error, finished_at=now, abandoned_at=abandoned_at)

@@ -1,0 +1,213 @@
+"""Deletions: a job that is deleted is gone at once, stays gone whatever was in flight, and leaves a true receipt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from schemas import topics
+from schemas.envelope import Envelope, Record
+from schemas.events.asr import AsrRequest
+from schemas.events.audio import AudioUploaded
+from schemas.jobs.deletion import KEPT
+from schemas.jobs.outcome import Failure, Outcome, RequestChange, Step, failed_upload
+from schemas.jobs.rows import File
+from schemas.messages import Message
+from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.upkeep.deletions import ERASED, WITH_THE_JOB
+from tests.contract.databases.cases import created, job, moved, poll, used
+from tests.unit.web.service import transcript
+
+KEY = ("t", "j")
+STATUS, FAILED, PERSISTED = topics.STATUS.name, topics.FAILED.name, topics.PERSISTED.name
+
+#: Every table with a job's rows.
+JOB_TABLES = """
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND 2 = (
+    SELECT count(*) FROM pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attname IN ('tenant_id', 'job_id') AND NOT a.attisdropped)"""
+
+
+def blob(run: int = 1) -> File:
+    of = {"tenant_id": "t", "job_id": "j", "run": run, "kind": "original", "uri": "file:///t/j/original.wav"}
+    return File(**of, size_bytes=7, content_type="audio/wav", sha256="0")
+
+
+def of_run(data, *, raw: Message | None = None, **outcome) -> Step:
+    """A step whose event belongs to a run, or is an upload."""
+    envelope = Envelope(uuid4(), "x", data, Record("x", 0, 0, None, b"{}"))
+    raws = ((raw, 0.0),) if raw else ()
+    return Step("x", envelope.id, Outcome(tenant_id="t", job_id="j", raw=raws, **outcome), envelope)
+
+
+def request(run: int = 1) -> AsrRequest:
+    return AsrRequest(tenant_id="t", job_id="j", run=run, provider="a", audio_uri="file:///a.wav")
+
+
+def retry() -> Message:
+    return Message(uuid4(), "x.due", b"j", b"{}", (), "t", "j", 1)
+
+
+async def completed(database) -> None:
+    await database.commit([created(job(reference="r", status="transcribing"), "a", later=(poll("j", "a"),))])
+    text = replace(transcript("j", "t", "file:///raw"), run=1)
+    await database.commit([replace(moved("completed"), outcome=replace(moved("completed").outcome, transcript=text))])
+    await database.commit([Step("x", uuid4(), Outcome(tenant_id="t", job_id="j", files=(blob(),), usage=(used(),)))])
+
+
+async def test_a_deleted_job_is_gone_with_its_rows_and_its_events(under_test):
+    database = under_test.database
+    await completed(database)
+    version = (await database.job(*KEY)).version
+
+    deletion = await database.begin_deletion(KEY, "key_1")
+
+    assert await database.job(*KEY) is None
+    assert await database.named("t", "j", "r") == []
+    assert await database.requests(*KEY, 1) == []
+    assert (deletion.run, deletion.version, deletion.requested_by) == (1, version, "key_1")
+    assert deletion.receipt["rows"]["transcripts"] == deletion.receipt["rows"]["files"] == 1
+    assert deletion.receipt["bytes"] == 7
+    assert await database.deletion(*KEY) == deletion
+    assert [topic for topic, _ in await under_test.outbox()] == [STATUS]
+    assert await database.begin_deletion(KEY, "key_2") is None
+    assert await database.deletion("u", "j") is None
+
+
+async def test_what_was_billed_names_the_receipt_afterwards(under_test):
+    database = under_test.database
+    await completed(database)
+    deletion = await database.begin_deletion(KEY, "key_1")
+    [claimed] = await database.due_deletions(10, 60.0)
+    await database.erase_rows(claimed, 60.0)
+
+    [row] = await under_test.usage()
+    assert (row.tenant_id, row.job_id, row.quantity) == ("t", deletion.id, 7)
+
+
+async def test_a_run_that_has_not_ended_ends_once_and_a_terminal_event_on_its_way_still_leaves(under_test):
+    database = under_test.database
+    await database.commit([created(job())])
+    await database.begin_deletion(KEY, "key_1")
+    failed = [topic for topic, _ in await under_test.outbox()]
+
+    ended = moved("completed", job_id="k", later=())
+    await database.commit([created(job("k", status="transcribing")), ended])
+    await database.commit(
+        [Step("x", uuid4(), Outcome(raw=((Message(uuid4(), PERSISTED, b"k", b"{}", (), "t", "k", 1), 0.0),)))]
+    )
+    await database.begin_deletion(("t", "k"), "key_1")
+    both = [topic for topic, _ in await under_test.outbox()]
+
+    assert failed == [FAILED, STATUS]
+    assert both == [FAILED, STATUS, PERSISTED, STATUS]
+
+
+async def test_steps_of_the_deleted_run_write_nothing_and_make_another_pass_due(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing"), "a")])
+    await database.begin_deletion(KEY, "key_1")
+    [claimed] = await database.due_deletions(10, 3600.0)
+    assert await database.due_deletions(10, 60.0) == []
+    before = await under_test.outbox()
+
+    change = RequestChange(run=1, provider="a", token=0, columns={"state": "submitted", "provider_id": "v-1"})
+    results = await database.commit([of_run(request(), raw=retry(), request=change), of_run(request(), raw=retry())])
+
+    assert [(written.applied, written.messages) for written in results] == [(False, []), (False, [])]
+    assert await under_test.outbox() == before
+    assert await database.keep_deletion(replace(claimed, due_at=None)) is False
+    [again] = await database.due_deletions(10, 60.0)
+    assert {"provider": "a", "id": "v-1"} in again.copies
+    assert await database.keep_deletion(replace(again, due_at=None)) is True
+    assert await database.due_deletions(10, 60.0) == []
+
+
+async def test_a_new_job_of_the_same_id_goes_on_behind_the_deleted_one(under_test):
+    database = under_test.database
+    await completed(database)
+    deletion = await database.begin_deletion(KEY, "key_1")
+
+    [late] = await database.commit([created(job(reference="r"))])
+    assert (late.applied, await database.job(*KEY)) == (False, None)
+    await database.commit([created(job(reference="r", run=2))])
+    renewed = await database.job(*KEY)
+    assert (renewed.run, renewed.version) == (2, deletion.version + 1)
+
+    [claimed] = await database.due_deletions(10, 60.0)
+    await database.erase_rows(claimed, 60.0)
+    assert await database.job(*KEY) == renewed
+
+    second = await database.begin_deletion(KEY, "key_1")
+    assert (second.run, second.id != deletion.id) == (2, True)
+    assert await database.deletion(*KEY) == second
+
+
+async def test_an_upload_that_fails_with_the_id_of_a_deleted_job_is_answered(under_test):
+    database = under_test.database
+    await completed(database)
+    await database.begin_deletion(KEY, "key_1")
+    upload = AudioUploaded(tenant_id="t", audio_uri="file:///a.wav", filename="a.wav")
+
+    [kept] = await database.commit([of_run(upload, raw=retry())])
+    assert [message.topic for message, _ in kept.messages] == ["x.due"]
+
+    await database.commit([Step("intake", uuid4(), failed_upload(job(), "intake", Failure("no audio")))])
+    failed = await database.job(*KEY)
+    assert (failed.status, failed.run) == ("failed", 2)
+
+
+async def test_files_alone_are_forgotten_once_the_run_has_ended(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="transcribing", original_uri="file:///t/j/original.wav"), "a")])
+    assert await database.begin_deletion(KEY, "retention", "files") is None
+    await database.commit([moved("completed")])
+    await database.commit([Step("x", uuid4(), Outcome(tenant_id="t", job_id="j", files=(blob(),)))])
+
+    deletion = await database.begin_deletion(KEY, "retention", "files")
+
+    assert (deletion.scope, deletion.receipt["rows"]["files"]) == ("files", 1)
+    assert (await database.job(*KEY)).original_uri is None
+    assert await database.deletion(*KEY) is None
+    assert [claimed.id for claimed in await database.due_deletions(10, 60.0)] == [deletion.id]
+
+
+async def test_a_task_for_a_deleted_job_loses_its_lease(under_test):
+    database = under_test.database
+    await database.commit([created(job())])
+    for key in ("fetch/t/j/1", "fetch/t/j/2", "fetch/t/jj/1"):
+        assert await database.lease(key, "worker", 60.0)
+    deletion = await database.begin_deletion(KEY, "key_1")
+    [claimed] = await database.due_deletions(10, 60.0)
+    await database.erase_rows(claimed, 60.0)
+
+    renewed = [await database.lease(key, "worker", 60.0) for key in ("fetch/t/j/1", "fetch/t/j/2", "fetch/t/jj/1")]
+    assert renewed == [False, True, True]
+    await database.keep_deletion(replace(claimed, done_at=deletion.requested_at))
+    assert await database.lease("fetch/t/j/1", "worker", 60.0)
+
+
+async def test_every_table_with_rows_of_jobs_is_erased_or_kept_for_a_reason(db):
+    tables = {row["relname"] for row in await db.fetch(JOB_TABLES)}
+
+    assert tables == ERASED.keys() | KEPT.keys() | WITH_THE_JOB
+    assert not ERASED.keys() & KEPT.keys()
+
+
+async def test_nobody_deletes_the_job_of_another_tenant(migrated, db):
+    pool = await connect_pool(migrated)
+    database = Postgres(pool)
+    try:
+        await database.commit([created(job("j", "acme"))])
+        assert await database.acting_as("bolt").begin_deletion(("acme", "j"), "key_1") is None
+        deletion = await database.acting_as("acme").begin_deletion(("acme", "j"), "key_1")
+        assert await database.acting_as("bolt").deletion("acme", "j") is None
+    finally:
+        await pool.close()
+    assert [row["id"] for row in await db.fetch("SELECT id FROM deletions")] == [deletion.id]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await db.execute("SET ROLE concord_tenant; DELETE FROM deletions")
