@@ -183,6 +183,10 @@ class Settings(BaseModel):
         ge=8,
         description="open HTTP connections of a worker, at most; never more than half of its limit of open files",
     )
+    url: str | None = Field(
+        None, alias="CONCORD_URL", description="for commands over HTTP: a fleet's URL; default: http://CONCORD_HTTP"
+    )
+    api_key: SecretStr | None = Field(None, alias="CONCORD_API_KEY", description="for commands over HTTP: an API key")
     public_url: str | None = Field(
         None,
         alias="CONCORD_PUBLIC_URL",
