@@ -60,7 +60,8 @@ EPILOG = """First steps:
   concord up                        run a fleet on this machine
   concord upload call.wav --wait    transcribe a recording
 
-Commands over HTTP find a fleet by CONCORD_URL (default: the one on this machine) and CONCORD_API_KEY. Everything else is configured by environment variables; `concord doctor` lists and checks them."""
+Commands over HTTP find a fleet by CONCORD_URL (default: the one on this machine) and CONCORD_API_KEY. Everything is
+configured by environment variables; `concord doctor` lists and checks them."""
 
 
 def main() -> None:
