@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-unit test-faults bench bench-waiting bench-long bench-reconcile bench-nothing-said fit-reconciler check format clean
+.PHONY: help install demo up test test-unit test-faults bench bench-api bench-waiting bench-long bench-reconcile bench-nothing-said fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -63,6 +63,9 @@ bench: install  ## how fast, on this machine, each figure beside a bare relay
 
 bench-waiting: install  ## 10,000 recordings that wait for a slow recognizer: memory, punctuality, status
 	$(BIN)/python -m bench.waiting $(ARGS)
+
+bench-api: install  ## the HTTP API beside a million stored jobs: reads a second, percentiles, event streams
+	$(BIN)/python -m bench.api $(ARGS)
 
 bench-long: install  ## a recording of 100 minutes and 96 MB from S3 through both vendors' protocols: memory, time, charges
 	$(BIN)/python -m bench.long $(ARGS)

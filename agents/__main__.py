@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import logging
 import os
@@ -11,21 +10,46 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final
 
-from agents.fleet.environment import from_env
-from agents.fleet.process.malloc import release_freed_memory
-from agents.runtime.failpoints import arm
 from schemas.errors import ConcordError
 from schemas.printable import LINE, printable
 
-#: Modules of `agents.commands`, in the order in which `--help` lists their commands.
-COMMANDS = (
-    *("demo", "serve", "jobs.publish", "jobs.status", "jobs.usage", "operations.requests", "jobs.cancel"),
-    *("operations.dlq", "operations.skip", "operations.outbox", "operations.verify", "operations.rewind"),
-    *("operations.retention", "accounts.keys", "schema", "migrate", "doctor", "reconcile"),
-)
+#: By module of `agents.commands`, in the order of `--help`: its commands, each with a line that says what it does. Only
+#: the module of the command that is called is imported: all of them take a second.
+COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "demo": {"demo": "the whole fleet on one recording"},
+    "serve": {
+        "up": "run the whole fleet in this process",
+        "worker": "run some stages, any number of copies",
+        "servers": "run only the embedded Kafka and PostgreSQL",
+    },
+    "remote.upload": {"upload": "have recordings transcribed, over HTTP"},
+    "remote.jobs": {"jobs": "list, show, follow, cancel, reprocess and delete jobs, over HTTP"},
+    "remote.transcript": {"transcript": "a transcript as text, subtitles or a document, over HTTP"},
+    "jobs.publish": {"publish": "have recordings transcribed, by an event on Kafka"},
+    "jobs.status": {"status": "a job's status", "watch": "follow a job until it has ended"},
+    "jobs.usage": {"usage": "units consumed at providers, and their cost"},
+    "operations.requests": {"requests": "requests that may have been accepted unanswered"},
+    "jobs.cancel": {"cancel": "end jobs that have not ended"},
+    "operations.dlq": {"dlq": "dead letters: list, show, replay"},
+    "operations.skip": {"skip": "exclude a record at which a stage fails or hangs"},
+    "operations.outbox": {"outbox": "events that Kafka refused"},
+    "operations.retention": {"retention": "what is too old to be kept"},
+    "accounts.keys": {"keys": "API keys: create, list, rotate, revoke"},
+    "operations.verify": {"verify": "find, and repair, what does not fit together"},
+    "operations.rewind": {"rewind": "let stages read all records since a time again"},
+    "schema": {"schema": "AsyncAPI document and JSON Schemas"},
+    "migrate": {"migrate": "apply the missing migrations of the database schema"},
+    "doctor": {"doctor": "check the environment and every server"},
+    "reconcile": {
+        "reconcile": "reconcile transcripts in files into one",
+        "score": "word error rates against the spoken text",
+    },
+    "completion": {"completion": "completion of commands and options for a shell"},
+}
 
 #: Seconds for which tasks may outlive the command, and threads the tasks.
 END_S, THREADS_END_S = 2.0, 5.0
@@ -36,9 +60,10 @@ word, and publishes exactly one completion event per run."""
 EPILOG = """First steps:
   concord demo                      transcribe one recording with a fleet of its own
   concord up                        run a fleet on this machine
-  concord publish call.wav --wait   transcribe a recording
+  concord upload call.wav --wait    transcribe a recording
 
-Everything is configured by environment variables; `concord doctor` lists and checks them."""
+Commands over HTTP find a fleet by CONCORD_URL (default: the one on this machine) and CONCORD_API_KEY. Everything is
+configured by environment variables; `concord doctor` lists and checks them."""
 
 
 def main() -> None:
@@ -55,25 +80,16 @@ def _end(status: int) -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Run one command and return its exit status: 2 for wrong arguments, settings or input, 130 after Ctrl-C.
+    """Run one command and return its exit status: 2 for wrong arguments, settings or input, 130 after Ctrl-C; those of
+    commands over HTTP are in `agents.commands.remote.client`.
 
     Raises SystemExit, as argparse does, for --help and unknown arguments.
     """
-    release_freed_memory()
-    parser = argparse.ArgumentParser(
-        "concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        importlib.import_module(f"agents.commands.{name}").add(commands)
-    arguments = parser.parse_args(argv)
+    arguments = parser_of(argv).parse_args(argv)
     try:
-        settings = from_env(os.environ)
-        # This process forks only to exec. gRPC would restart its threads in the child before that, and may hang there.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        arm(settings.failpoint)
-        _log(settings.log_level)
-        return _loop(arguments.run(arguments, settings))
+        if hasattr(arguments, "remote"):
+            return int(arguments.remote(arguments, os.environ))
+        return _run(arguments)
     except (ConcordError, ValueError) as exc:
         print(f"concord: {printable(str(exc), lines=True)}", file=sys.stderr)
         return 2
@@ -84,7 +100,58 @@ def run(argv: list[str]) -> int:
         return 141
 
 
+def parser_of(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these arguments: with the command that they name, or with a line for each command."""
+    parser = argparse.ArgumentParser(
+        "concord", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="the version, and nothing else")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    named = next((module for module, names in COMMANDS.items() if argv and argv[0] in names), None)
+    if named is not None:
+        importlib.import_module(f"agents.commands.{named}").add(commands)
+        return parser
+    for name, summary in chain.from_iterable(names.items() for names in COMMANDS.values()):
+        commands.add_parser(name, help=summary)
+    return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with every command, which imports all of their modules."""
+    parser = argparse.ArgumentParser("concord", description=DESCRIPTION)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"agents.commands.{name}").add(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version. Its own action, because reading it takes a tenth of a second."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(0, f"concord {version('concord')}\n")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run a command that works on the fleet's servers themselves, with the settings of the environment."""
+    from agents.fleet.environment import from_env
+    from agents.fleet.process.malloc import release_freed_memory
+    from agents.runtime.failpoints import arm
+
+    release_freed_memory()
+    settings = from_env(os.environ)
+    # This process forks only to exec. gRPC would restart its threads in the child before that, and may hang there.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    arm(settings.failpoint)
+    _log(settings.log_level)
+    return _loop(arguments.run(arguments, settings))
+
+
 def _loop(command: Coroutine[object, object, int]) -> int:
+    import asyncio
+
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -96,6 +163,8 @@ async def _run_and_cancel_rest(command: Coroutine[object, object, int]) -> int:
 
     Some tasks of Faust and aiokafka outlive their app after a crash and cancellation, and asyncio waits for all tasks.
     """
+    import asyncio
+
     status = await command
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:

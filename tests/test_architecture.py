@@ -68,6 +68,7 @@ FAUST = {
 }
 ENVIRONMENT = {
     "agents/__main__.py",
+    "agents/commands/remote/output.py",  # NO_COLOR, TERM
     "agents/embedded/address.py",
     "agents/embedded/kafka.py",
     "agents/embedded/postgres.py",

@@ -73,9 +73,7 @@ DATABASE_URL are used if they are set, and so is a `concord up` that runs on thi
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "demo", help="the whole fleet on one recording", description=DESCRIPTION, formatter_class=raw
-    )
+    command = commands.add_parser("demo", description=DESCRIPTION, formatter_class=raw)
     command.add_argument("audio", nargs="*", metavar="AUDIO", type=Path, help="recordings, or folders of them")
     command.add_argument("--stay", action="store_true", help="keep running afterwards, until Ctrl-C")
     command.set_defaults(run=run)

@@ -65,9 +65,7 @@ The exit status is 0 if no check fails (warnings are allowed), else 1. Secrets a
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "doctor", help="check the environment and every server", description=DESCRIPTION, formatter_class=raw
-    )
+    command = commands.add_parser("doctor", description=DESCRIPTION, formatter_class=raw)
     command.add_argument("--quick", action="store_true", help="omit checks that take seconds")
     command.set_defaults(run=run)
 

@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser. Workers migrate at their start, too; the command is for deployments that do it
     before.
     """
-    command = commands.add_parser("migrate", help="apply the missing migrations of the database schema")
+    command = commands.add_parser("migrate")
     command.set_defaults(run=run)
 
 

@@ -57,9 +57,7 @@ Word error rates on Whisper's English normalisation, pooled over calls, with a 9
 def add(commands: Any) -> None:
     """Add the two commands to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    one = commands.add_parser(
-        "reconcile", help="reconcile transcripts in files into one", description=RECONCILE, formatter_class=raw
-    )
+    one = commands.add_parser("reconcile", description=RECONCILE, formatter_class=raw)
     one.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="a call, hypotheses of one recording, or a job's folder"
     )
@@ -71,9 +69,7 @@ def add(commands: Any) -> None:
         "--adjudicate", action="store_true", help="have Gemini adjudicate disputed words (GEMINI_API_KEY; billed)"
     )
     one.set_defaults(run=run)
-    many = commands.add_parser(
-        "score", help="word error rates against the spoken text", description=SCORE, formatter_class=raw
-    )
+    many = commands.add_parser("score", description=SCORE, formatter_class=raw)
     many.add_argument("files", nargs="+", metavar="FILE", type=Path, help="calls, or folders of calls")
     many.add_argument(
         "--recognizers", metavar="A,B", type=_names, help="only these (default: all that transcribed every call)"

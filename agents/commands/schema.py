@@ -55,9 +55,7 @@ _EXAMPLE = {
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "schema", help="AsyncAPI document and JSON Schemas", description=DESCRIPTION, formatter_class=raw
-    )
+    command = commands.add_parser("schema", description=DESCRIPTION, formatter_class=raw)
     command.add_argument("what", choices=("asyncapi", "json"), help="the AsyncAPI document, or JSON Schemas")
     command.add_argument("--output", metavar="DIR", type=Path, help="write files into this folder instead of printing")
     command.set_defaults(run=run)

@@ -38,19 +38,17 @@ KAFKA_PORT = 9092
 
 def add(commands: Any) -> None:
     """Add the three commands to the parser."""
-    up = commands.add_parser("up", help="run the whole fleet in this process", description=UP, formatter_class=_Raw)
+    up = commands.add_parser("up", description=UP, formatter_class=_Raw)
     up.add_argument("--once", action="store_true", help="exit when no job is open and nothing is due")
     up.add_argument("--job", metavar="JOB", help="exit when this job (its id or reference) has ended")
     up.add_argument("--tenant", metavar="T", help="the job's tenant; needed where several have a job of that name")
     up.set_defaults(run=run_up)
-    worker = commands.add_parser(
-        "worker", help="run some stages, any number of copies", description=WORKER, formatter_class=_Raw
-    )
+    worker = commands.add_parser("worker", description=WORKER, formatter_class=_Raw)
     worker.add_argument(
         "stage", nargs="+", metavar="STAGE", help=f"{', '.join(registry.roles(['<recognizer>']))}, enrichments"
     )
     worker.set_defaults(run=run_worker)
-    servers = commands.add_parser("servers", help="run only the embedded Kafka and PostgreSQL", description=SERVERS)
+    servers = commands.add_parser("servers", description=SERVERS)
     servers.set_defaults(run=run_servers)
 
 

@@ -55,9 +55,7 @@ completed. Any other client can do the same: `concord schema asyncapi` describes
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "publish", help="have recordings transcribed", description=DESCRIPTION, formatter_class=raw
-    )
+    command = commands.add_parser("publish", description=DESCRIPTION, formatter_class=raw)
     command.add_argument("audio", nargs="+", metavar="AUDIO", type=Path, help="audio files")
     command.add_argument("--tenant", default="demo", help="the tenant of the recordings (default: demo)")
     command.add_argument("--job-id", metavar="UUID", help="the job's id, for one file (default: a new one)")

@@ -40,12 +40,9 @@ The exit status is 0 when the job was completed, 1 when it failed, 2 when there 
 
 def add(commands: Any) -> None:
     """Add the two commands to the parser."""
-    for name, summary, description, run in (
-        ("status", "a job's status", STATUS, run_status),
-        ("watch", "follow a job until it has ended", WATCH, run_watch),
-    ):
+    for name, description, run in (("status", STATUS, run_status), ("watch", WATCH, run_watch)):
         raw = argparse.RawDescriptionHelpFormatter
-        command = commands.add_parser(name, help=summary, description=description, formatter_class=raw)
+        command = commands.add_parser(name, description=description, formatter_class=raw)
         command.add_argument("job", metavar="JOB", help="its id, as `concord publish` prints it, or its reference")
         command.add_argument(
             "--tenant", metavar="T", help="the job's tenant; needed where several have a job of that name"

@@ -47,9 +47,7 @@ Safe to repeat: a dead letter that is replayed twice is handled once.
 def add(commands: Any) -> None:
     """Add the command and its three verbs to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "dlq", help="dead letters: list, show, replay", description=DESCRIPTION, formatter_class=raw
-    )
+    command = commands.add_parser("dlq", description=DESCRIPTION, formatter_class=raw)
     verbs = command.add_subparsers(metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="the newest dead letters", description=DESCRIPTION, formatter_class=raw)
     listing.add_argument("--topic", metavar="T", help="only those of this topic")

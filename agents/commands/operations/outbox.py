@@ -41,9 +41,7 @@ too low."""
 def add(commands: Any) -> None:
     """Add the command and its three verbs to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "outbox", help="events that Kafka refused", description=DESCRIPTION, formatter_class=raw
-    )
+    command = commands.add_parser("outbox", description=DESCRIPTION, formatter_class=raw)
     verbs = command.add_subparsers(metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="the newest", description=DESCRIPTION, formatter_class=raw)
     listing.add_argument("--limit", type=positive, default=50, help="how many, newest first (default: 50)")

@@ -54,9 +54,7 @@ LISTED = 1000
 def add(commands: Any) -> None:
     """Add the command and its decisions to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "requests", help="requests that may have been accepted unanswered", description=DESCRIPTION, formatter_class=raw
-    )
+    command = commands.add_parser("requests", description=DESCRIPTION, formatter_class=raw)
     command.set_defaults(run=run_list)
     verbs = command.add_subparsers(metavar="DECISION")
     for name in ("found", "retry", "give-up"):

@@ -1,0 +1,1 @@
+"""Commands that work over the HTTP API alone, so also on a fleet that runs elsewhere."""
