@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "remote.upload": {"upload": "have recordings transcribed, over HTTP"},
     "remote.jobs": {"jobs": "list, show, follow, cancel, reprocess and delete jobs, over HTTP"},
     "remote.transcript": {"transcript": "a transcript as text, subtitles or a document, over HTTP"},
+    "remote.webhooks": {"webhooks": "have servers told of completions, over HTTP"},
     "jobs.publish": {"publish": "have recordings transcribed, by an event on Kafka"},
     "jobs.status": {"status": "a job's status", "watch": "follow a job until it has ended"},
     "jobs.usage": {"usage": "units consumed at providers, and their cost"},
@@ -86,13 +87,18 @@ def run(argv: list[str]) -> int:
     Raises SystemExit, as argparse does, for --help and unknown arguments.
     """
     arguments = parser_of(argv).parse_args(argv)
+    if hasattr(arguments, "remote"):
+        return completed(lambda: arguments.remote(arguments, os.environ))
+    return completed(lambda: _run(arguments))
+
+
+def completed(command: Callable[[], int]) -> int:
+    """The exit status of a command, whose failure is said on standard error."""
     try:
-        if hasattr(arguments, "remote"):
-            return int(arguments.remote(arguments, os.environ))
-        return _run(arguments)
+        return command()
     except (ConcordError, ValueError) as exc:
         print(f"concord: {printable(str(exc), lines=True)}", file=sys.stderr)
-        return 2
+        return int(getattr(exc, "exit_status", 2))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `concord ... | head`: the reader has closed the pipe, which is no error

@@ -13,10 +13,11 @@ import pytest
 from schemas.errors import InvalidInput, Unavailable
 from schemas.ids import EVERY_TENANT
 from schemas.jobs.rows import Adjudication, ProviderRequest, Usage
-from sinks.ports.reads import Cursor
+from sinks.ports.reads import EVERY_JOB, Cursor
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
 from sinks.postgres.reader import Reader
+from sinks.postgres.reading.job_list import JobListQuery
 from sinks.postgres.sql.queries import SQL
 from tests.conftest import need
 
@@ -57,13 +58,13 @@ async def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(one_connect
         await postgres.record_usage([Usage(**whose, provider="gemini", unit="total_tokens", ref="1", quantity=9)])
         await postgres.keep_adjudications([Adjudication(**whose, question="q", adjudicator="gemini/m/v1", choice=0)])
     seen = {}
-    for tenant in (None, "acme"):
+    for tenant in (EVERY_TENANT, "acme"):
         async with one_connection._acting_as(tenant) as connection:
             for table in TENANT_TABLES:
                 rows = await connection.fetch(f"SELECT DISTINCT tenant_id FROM {table}")
                 seen[tenant, table] = {row["tenant_id"] for row in rows}
 
-    assert all("bolt" in seen[None, table] for table in TENANT_TABLES)
+    assert all("bolt" in seen[EVERY_TENANT, table] for table in TENANT_TABLES)
     assert [seen["acme", table] - {"acme"} for table in TENANT_TABLES] == [set()] * len(TENANT_TABLES)
 
 
@@ -132,7 +133,7 @@ async def test_connections_keep_no_tenant_of_an_earlier_use(one_connection):
     assert len((await one_connection.jobs("acme")).jobs) == 2
     assert [job.tenant_id for job in await one_connection.find(EVERY_TENANT, "b1")] == ["bolt"]
     assert await one_connection.job("bolt", "a1") is None
-    async with one_connection._acting_as(None) as connection:
+    async with one_connection._acting_as(EVERY_TENANT) as connection:
         assert await connection.fetchval("SELECT current_setting('role')") == "concord_worker"
         assert not await connection.fetchval("SELECT current_setting('concord.tenant', true)")
 
@@ -274,8 +275,9 @@ async def test_pages_and_counts_go_by_an_index(pool):
     reader = Reader(pool)
 
     async with reader._acting_as("big") as connection:
-        plan = await explained(connection, "read_jobs", datetime.now(UTC), "", 51)
-    async with reader._acting_as(None) as connection:
+        page = JobListQuery(EVERY_JOB, 50, Cursor(datetime.now(UTC), ""))
+        plan = await explain(connection, page.sql, *page.arguments)
+    async with reader._acting_as(EVERY_TENANT) as connection:
         counting = await explained(connection, "count_open_jobs")
         finding = await explained(connection, "find_jobs", ["job-7", "order 1"], ["job-7", "order 1"], 20)
 
@@ -288,7 +290,11 @@ async def test_pages_and_counts_go_by_an_index(pool):
 
 
 async def explained(connection, name, *arguments):
-    rows = await connection.fetch(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {SQL[name]}", *arguments)
+    return await explain(connection, SQL[name], *arguments)
+
+
+async def explain(connection, sql, *arguments):
+    rows = await connection.fetch(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}", *arguments)
     return "\n".join(row[0] for row in rows)
 
 

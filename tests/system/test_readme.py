@@ -88,16 +88,19 @@ async def test_what_the_readme_shows_works_as_printed(reader, tmp_path):
         assert not re.search(r"INFO .*(\[\^|Starting\.\.\.)", printed)
         sample = Path(reader["HOME"]) / ".local/share/concord/audio/two-voices.wav"
         (tmp_path / "call.wav").write_bytes(sample.read_bytes())
-        event, published = await asyncio.gather(
+        [upload] = [line for line in COMMANDS if " upload " in line]
+        event, published, uploaded = await asyncio.gather(
             typed(f"{sys.executable} snippet.py", reader, tmp_path),
             typed(".venv/bin/concord publish call.wav --wait", reader, tmp_path),
+            typed(upload, reader, tmp_path),
         )
         topic, _, data = event.partition(" ")
         assert topic == "persisted"
         assert data.startswith("{'tenant_id': 'acme'")
         job = re.search(r"\(job ([\w-]+)\)", published)[1]
         assert "Northwind" in published or "Martin" in published
-        rest = [line for line in COMMANDS if line.startswith(".venv") and "publish" not in line]
+        assert "completed" in uploaded
+        rest = [line for line in COMMANDS if line.startswith(".venv") and not re.search("publish|upload", line)]
         rest = [f"{line} --yes" if " cancel " in line else line for line in rest]  # nobody is there to be asked
         printed = await asyncio.gather(*(typed(line.replace("JOB", job), reader, tmp_path) for line in rest))
 
@@ -115,7 +118,18 @@ def test_every_command_of_the_readme_is_typed_by_some_test():
 
     assert {line for line in COMMANDS if line.startswith("make")} == set(elsewhere)
     assert len(SNIPPETS) == 1
-    typed_above = {"publish", "status", "doctor", "cancel", "outbox", "requests"}
+    typed_above = {
+        "publish",
+        "status",
+        "doctor",
+        "cancel",
+        "outbox",
+        "requests",
+        "retention",
+        "upload",
+        "jobs",
+        "transcript",
+    }
     assert {line.split()[1] for line in COMMANDS if line.startswith(".venv")} == typed_above
 
 

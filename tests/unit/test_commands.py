@@ -11,7 +11,10 @@ import importlib
 import io
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -1083,3 +1086,11 @@ async def test_the_doctor_refuses_a_tiebreaker_that_takes_whole_recordings():
 
     assert [finding.level for finding in found] == ["ok", "fail"]
     assert "whole recordings" in found[1].result
+
+
+def test_a_command_over_http_imports_nothing_of_the_fleet():
+    """What it costs to start: pydantic, numpy and asyncio take most of a second."""
+    code = "import sys; from agents.__main__ import completed, parser_of; parser_of(['upload']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+
+    assert not {"pydantic", "numpy", "asyncio", "aiohttp", "faust"} & set(done.stdout.split())

@@ -11,7 +11,7 @@ import pytest
 from agents.commands import reach
 from agents.commands.accounts import keys
 from agents.fleet.environment import from_env
-from schemas.errors import InvalidInput, NotFound, Unavailable
+from schemas.errors import ConcordError, InvalidInput
 from tests.unit.web.test_key_management import Service
 
 
@@ -85,13 +85,13 @@ async def test_what_is_wrong_is_said(concord, words, reason):
 
 
 async def test_a_key_that_is_not_there_is_said(concord):
-    with pytest.raises(NotFound, match="key"):
+    with pytest.raises(ConcordError, match="key"):
         await concord("revoke", "ck_/../1", *ACME)
 
 
 async def test_a_fleet_that_does_not_answer_is_said_without_the_key():
     environment = from_env({"CONCORD_URL": "http://127.0.0.1:1", "CONCORD_API_KEY": "hunter2"})
-    with pytest.raises(Unavailable, match="does not answer") as refused:
+    with pytest.raises(ConcordError, match="no fleet answers") as refused:
         await keys.run(parsed("list", "--operator"), environment)
 
     assert "hunter2" not in f"{refused.value}{environment!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from agents.commands import reach
-from agents.commands.accounts.http_client import HttpClient, http_client
+from agents.commands.remote.client import Api
 from schemas.accounts.keys import MOST_KEYS, ApiKey, new_key
 from schemas.errors import InvalidInput, NotFound
 from schemas.ids import Name
@@ -43,6 +44,9 @@ DESCRIPTION = """API keys of a tenant, or with --operator of operators. A key is
   concord keys revoke ck_5d2c... --tenant acme            no worker accepts it any more
 
 With CONCORD_URL and CONCORD_API_KEY, over HTTP; otherwise in the database, with DATABASE_URL or a `concord up` here."""
+
+#: Most keys that are listed.
+MANY = 10_000
 
 #: Who has made a key with this command in the database.
 LOCAL = "local"
@@ -160,8 +164,8 @@ class _Managed(Protocol):
 @contextlib.asynccontextmanager
 async def _opened(tenant: str | None, settings: Settings) -> AsyncIterator[_Managed]:
     if settings.url is not None:
-        async with http_client(settings) as client:
-            yield OverHttp(client, f"/tenants/{tenant}/keys" if tenant else "/operator/keys")
+        key = settings.api_key.get_secret_value() if settings.api_key else None
+        yield OverHttp(Api(settings.url, key), f"/tenants/{tenant}/keys" if tenant else "/operator/keys")
         return
     async with reach.database(reach.addressed(settings)) as database:
         yield InDatabase(database.acting_as(tenant) if tenant else database, tenant)
@@ -170,34 +174,30 @@ async def _opened(tenant: str | None, settings: Settings) -> AsyncIterator[_Mana
 class OverHttp(_Managed):
     """Keys over HTTP."""
 
-    def __init__(self, client: HttpClient, path: str) -> None:
-        self._client, self._path = client, path
+    def __init__(self, api: Api, path: str) -> None:
+        self._api, self._path = api, path
+
+    async def _call(self, method: str, path: str, **more: Any) -> Any:
+        return await asyncio.to_thread(self._api.call, method, f"{self._path}{path}", **more)
 
     async def create(self, wanted: NewOperatorKey) -> Shown:
         """Make a key."""
-        made: Shown = await self._client.call("POST", self._path, wanted.model_dump(mode="json"))
+        made: Shown = (await self._call("POST", "", json=wanted.model_dump(mode="json"))).json()
         return made
 
     async def list(self) -> list[Shown]:
-        """All keys, page by page."""
-        keys, cursor = [], ""
-        while True:
-            page = await self._client.call("GET", f"{self._path}?limit=200{cursor}")
-            keys += page["keys"]
-            if page["next"] is None:
-                return keys
-            cursor = f"&cursor={page['next']}"
+        """All keys."""
+        return await asyncio.to_thread(lambda: list(self._api.items(self._path, "keys", MANY)))
 
     async def rotate(self, key_id: str, grace_s: float) -> Shown:
         """Replace a key."""
-        made: Shown = await self._client.call(
-            "POST", f"{self._path}/{quote(key_id, safe='')}/rotate", {"grace_s": grace_s}
-        )
+        answer = await self._call("POST", f"/{quote(key_id, safe='')}/rotate", json={"grace_s": grace_s})
+        made: Shown = answer.json()
         return made
 
     async def revoke(self, key_id: str) -> None:
         """Revoke a key."""
-        await self._client.call("DELETE", f"{self._path}/{quote(key_id, safe='')}")
+        await self._call("DELETE", f"/{quote(key_id, safe='')}")
 
 
 class InDatabase(_Managed):

@@ -7,13 +7,13 @@ time that the others take.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlencode
 
 import urllib3
 
+from schemas.errors import ConcordError
 from schemas.printable import printable
 
 #: Exit statuses of commands over HTTP. 2 is also that of a wrong command line.
@@ -35,8 +35,19 @@ CONNECT_S, READ_S = 5.0, 60.0
 #: The address of a fleet on this machine, unless CONCORD_URL or CONCORD_HTTP has another.
 LOCAL: Final = "127.0.0.1:8080"
 
+#: Most elements of a page.
+PAGE: Final = 200
+
 #: Requests that are sent again if the fleet does not answer: they change nothing, or the same the second time.
 _RETRIED: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
+
+class CommandFailed(ConcordError):
+    """A command over HTTP has failed; the process ends with this status."""
+
+    def __init__(self, text: str, exit_status: int) -> None:
+        super().__init__(text)
+        self.exit_status = exit_status
 
 
 class Api:
@@ -72,7 +83,10 @@ class Api:
         **more: Any,
     ) -> urllib3.BaseHTTPResponse:
         """The answer of one request; `more` is `json`, `body` or `preload_content` of urllib3. Values of the query that
-        are None are left out, those that are lists repeat. Every failure ends the process with its status.
+        are None are left out, those that are lists repeat.
+
+        Raises:
+            CommandFailed: The fleet does not answer, or refuses; the text is the problem's detail.
         """
         query = {name: value for name, value in (query or {}).items() if value is not None}
         url = f"{self.url}{path}" + (f"?{urlencode(query, doseq=True)}" if query else "")
@@ -98,18 +112,22 @@ class Api:
         """At most `limit` elements of the list `name`, over as many pages as it takes."""
         cursor = None
         while limit > 0:
-            page = self.get(path, limit=min(limit, 500), cursor=cursor, **query)
+            page = self.get(path, limit=min(limit, PAGE), cursor=cursor, **query)
             yield from page[name][:limit]
             limit -= len(page[name])
             cursor = page.get("next")
             if cursor is None:
                 return
 
-    def tenant(self, named: str | None) -> str:
-        """The tenant that is named, or the only one that the key sees."""
+    def tenant(self, named: str | None, first: str | None = None) -> str:
+        """The tenant that is named, or the only one that the key sees; `first` where there is none yet.
+
+        Raises:
+            CommandFailed: There are several.
+        """
         if named is not None:
             return named
-        tenants = self.get("/tenants")["tenants"]
+        tenants = self.get("/tenants")["tenants"] or [first] * (first is not None)
         if len(tenants) != 1:
             there = ", ".join(map(printable, tenants[:20])) or "none"
             fail(f"say which tenant with --tenant; there are: {there}", INVALID)
@@ -133,6 +151,5 @@ def _problem(answer: urllib3.BaseHTTPResponse) -> tuple[str, int]:
 
 
 def fail(text: str, status: int) -> NoReturn:
-    """End the process with this text on standard error."""
-    print(f"concord: {printable(text, lines=True)}", file=sys.stderr)
-    raise SystemExit(status)
+    """Raises CommandFailed."""
+    raise CommandFailed(text, status)

@@ -11,7 +11,7 @@ from typing import Any
 
 from agents.commands.arguments import positive
 from agents.commands.remote.client import AWAY, FAILED, STATUSES, Api, fail, job_path
-from agents.commands.remote.output import print_json, print_json_lines, print_table
+from agents.commands.remote.output import print_json, print_json_lines, print_table, time_text
 from schemas.printable import printable
 
 DESCRIPTION = f"""Jobs of a fleet, over HTTP: CONCORD_URL (default: the fleet on this machine), CONCORD_API_KEY.
@@ -72,7 +72,7 @@ def run_list(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
     if arguments.json:
         print_json_lines(jobs)
         return 0
-    rows = [(j["job_id"], j["status"], _time(j["created_at"]), j["filename"], j.get("reference")) for j in jobs]
+    rows = [(j["job_id"], j["status"], time_text(j["created_at"]), j["filename"], j.get("reference")) for j in jobs]
     print_table(("JOB", "STATUS", "CREATED", "FILE", "REFERENCE"), rows)
     return 0
 
@@ -98,7 +98,7 @@ def print_job(job: Mapping[str, Any]) -> None:
     steps = [*job["steps"].items(), *job.get("enrichment", {}).items()]
     print_table(
         ("STEP", "STATE", "ATTEMPTS", "FINISHED", "NOTE"),
-        [(n, s["state"], s.get("attempts", 0), _time(s.get("finished_at")), s.get("error")) for n, s in steps],
+        [(n, s["state"], s.get("attempts", 0), time_text(s.get("finished_at")), s.get("error")) for n, s in steps],
     )
 
 
@@ -115,7 +115,8 @@ def watch(api: Api, name: str, tenant: str | None, *, as_json: bool) -> int:
             print_json_lines([status])
         else:
             stage = f" ({status['stage']})" if status.get("stage") else ""
-            print(f"{_time(status['updated_at'])}  {status['progress']:4.0%}  {status['status']}{stage}", flush=True)
+            at, progress = time_text(status["updated_at"]), status["progress"]
+            print(f"{at}  {progress:4.0%}  {status['status']}{stage}", flush=True)
     if status.get("status") != "failed":
         return 0
     if not as_json:
@@ -211,8 +212,3 @@ def run_delete(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
 def _confirmed(job: str) -> bool:
     question = f"Delete every copy of {printable(job)} for good? [y/N] "
     return sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")
-
-
-def _time(text: str | None) -> str | None:
-    """A time of the API to the second."""
-    return text and text[:19].replace("T", " ")

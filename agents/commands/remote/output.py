@@ -34,6 +34,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         print("  ".join(cells).rstrip(), flush=True)
 
 
+def time_text(text: str | None) -> str | None:
+    """A time of the API, to the second."""
+    return text and text[:19].replace("T", " ")
+
+
 def _coloured(shown: str, text: str) -> str:
     colour = _COLOURS.get(text)
     return f"\x1b[{colour}m{shown}\x1b[0m" if colour and _has_colours() else shown

@@ -28,6 +28,9 @@ Sent again with the same reference, a recording is the same job.
 
 {STATUSES}"""
 
+#: Whose recordings an operator's are, on a fleet without any tenant.
+FIRST_TENANT: Final = "demo"
+
 #: Bytes that are read and sent at a time, and between two lines of progress.
 CHUNK: Final = 1 << 16
 
@@ -57,7 +60,8 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for name in ("metadata", "options"):
         _check_object(name, getattr(arguments, name))
     api = Api.of_environment(environment)
-    jobs = [_send(api, path, arguments) for path in arguments.audio]
+    tenant = api.tenant(arguments.tenant, first=FIRST_TENANT)
+    jobs = [_send(api, tenant, path, arguments) for path in arguments.audio]
     if not arguments.wait:
         return 0
     # The worst of the statuses: 1 if one of the jobs has failed.
@@ -73,7 +77,7 @@ def _check_object(name: str, text: str | None) -> None:
         fail(f'--{name} is no JSON object: write it as \'{{"key": "value"}}\'', INVALID)
 
 
-def _send(api: Api, path: Path, arguments: argparse.Namespace) -> Any:
+def _send(api: Api, tenant: str, path: Path, arguments: argparse.Namespace) -> Any:
     fields = {
         name: str(value)
         for name in ("reference", "language", "priority", "metadata", "options")
@@ -88,9 +92,7 @@ def _send(api: Api, path: Path, arguments: argparse.Namespace) -> Any:
                 "Content-Length": str(form.length),
                 "Idempotency-Key": uuid4().hex,
             }
-            answer = api.call(
-                "POST", "/audio/process", query={"tenant": arguments.tenant}, headers=headers, body=form
-            ).json()
+            answer = api.call("POST", "/audio/process", query={"tenant": tenant}, headers=headers, body=form).json()
     except OSError as exc:
         fail(f"{path}: {exc.strerror}", INVALID)
     if arguments.json:
