@@ -21,7 +21,7 @@ from agents.text.normalisation.numbers import NUMBER_WORDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from agents.text.normalisation.english import Rule
+    from agents.text.normalisation.english import Rules
 
 #: Words of the longest run that is read as one number; longer than in tokens, for amounts with cents.
 LONGEST_NUMBER = 18
@@ -95,10 +95,10 @@ def _tokens(word: str) -> tuple[str, ...]:
     return (word,) if word in "½¼¾" else word_tokens(word, True)[0]
 
 
-def _rewritten(divided: list[Part], rules: Sequence[Rule]) -> list[Part]:
+def _rewritten(divided: list[Part], rules: Rules) -> list[Part]:
     """The parts after each rule in turn; those that a rule has rewritten together are one part."""
-    text = " ".join(part.text for part in divided)
-    for pattern, new in rules:
+    text = " ".join([part.text for part in divided])
+    for pattern, new in rules.rules if rules.any.search(text) else ():
         replacements = [
             (m.start(), m.end(), m.expand(new) if isinstance(new, str) else new(m)) for m in pattern.finditer(text)
         ]
