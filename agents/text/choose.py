@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.text.spelling import number_writers
+from agents.text.spelling import UNUSUAL, number_writers
 from schemas.words import Decision, Reading, Word
 
 if TYPE_CHECKING:
@@ -159,19 +159,21 @@ class _Writer:
 
     def _span_groups(self, slots: range) -> list[list[int]]:
         """The columns in groups that have the same text in some slots, however divided, the most probable group first.
-        In a group, the column with the most probable tokens is the first one; of equal ones, the writer of the number,
-        or the one with fewer words: of "N.K." and "N K", that is the usual one.
+        In a group, the column without unusual spellings is the first one; then that with the most probable tokens; of
+        equal ones, the writer of the number, or the one with fewer words: of "N.K." and "N K", that is the usual one.
         """
         groups: dict[str, list[int]] = {}
         chance = {k: sum(self.chance[k][s] for s in slots) for k in self.order}
+        unusual = {}
         writer = self.writer[slots[0]]
         for k in self.order:
-            tokens = (self.network.names[self.key[k][s]] for s in slots if self.key[k][s] >= 0)
-            groups.setdefault("".join(tokens), []).append(k)
+            tokens = [self.network.names[self.key[k][s]] for s in slots if self.key[k][s] >= 0]
+            unusual[k] = sum(token in UNUSUAL for token in tokens)
+            groups.setdefault("".join([UNUSUAL.get(token, token) for token in tokens]), []).append(k)
         for group in groups.values():
             if len(group) > 1:
                 words = {k: 0 if k == writer else len(self._span_words(k, slots)) for k in group}
-                group.sort(key=lambda k: (-round(chance[k], 4), words[k]))
+                group.sort(key=lambda k: (unusual[k], -round(chance[k], 4), words[k]))
         return sorted(groups.values(), key=lambda group: self._span_rank(group, slots))
 
     def _span_rank(self, group: Sequence[int], slots: range) -> tuple[bool, float]:
