@@ -43,7 +43,6 @@ def choose(
     agreed = plain & network.unanimous[first]
     spans = zip(first.tolist(), size.tolist(), plain.tolist(), agreed.tolist(), strict=True)
     ends = []
-    decisions = writer.decisions
     for start, length, simple, undisputed in spans:
         if undisputed:
             writer.agree(start)
@@ -51,7 +50,7 @@ def choose(
             writer.slot(start)
         else:
             writer.span(start, start + length)
-        ends.append(len(decisions))
+        ends.append(len(writer.decisions))
     return tuple(writer.decisions), np.array(writer.chosen, dtype=np.int64), ends
 
 
@@ -86,7 +85,7 @@ class _Writer:
         #: Per slot, the column that writes the number in it; None if there is no number.
         self.writer = number_writers(network, self.order, spelling)
         self.said = [_said(network, k) for k in range(len(columns))]
-        # By column, then slot: a list for each slot would be garbage collected for a third of the time.
+        # By column, then slot: lists for each slot made the garbage collector take a quarter of this module's time.
         self.grid: list[list[int]] = network.grid.T.tolist()
         self.key: list[list[int]] = network.key.T.tolist()
         self.chance: list[list[float]] = np.round(chance, 4).T.tolist()
