@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.text.spelling import number_writers
+from agents.text.spelling import UNUSUAL, number_writers
 from schemas.words import Decision, Reading, Word
 
 if TYPE_CHECKING:
@@ -81,14 +81,15 @@ class _Writer:
         self.all_names = tuple(sorted(self.names))
         #: Columns, the best punctuated first.
         self.order = sorted(range(len(columns)), key=lambda k: -best_written(columns[k].hypothesis))
+        self.best = self.order[0]
         #: Per slot, the column that writes the number in it; None if there is no number.
         self.writer = number_writers(network, self.order, spelling)
-        self.words = [column.words for column in columns]
-        self.first = [column.first.tolist() for column in columns]
-        self.grid: list[list[int]] = network.grid.tolist()
-        self.key: list[list[int]] = network.key.tolist()
-        self.chance: list[list[float]] = np.round(chance, 4).tolist()
-        self.preferred: list[list[bool]] = preferred.tolist()
+        self.said = [_said(network, k) for k in range(len(columns))]
+        # By column, then slot: lists for each slot made the garbage collector take a quarter of this module's time.
+        self.grid: list[list[int]] = network.grid.T.tolist()
+        self.key: list[list[int]] = network.key.T.tolist()
+        self.chance: list[list[float]] = np.round(chance, 4).T.tolist()
+        self.preferred: list[list[bool]] = preferred.T.tolist()
         self.rule = "single" if len(columns) == 1 else "unanimous"
         #: Whether any recognizer reports confidences.
         self.graded = any(value is not None for column in columns for value in map(_CONFIDENCE, column.words))
@@ -106,24 +107,29 @@ class _Writer:
 
     def slot(self, slot: int) -> None:
         """Decide one disputed slot in which every recognizer has one whole word, or nothing."""
-        at, chance = self.grid[slot], self.chance[slot]
         groups: dict[int, list[int]] = {}
         for k in self._order(slot):
-            groups.setdefault(self.key[slot][k], []).append(k)
-        ranked = sorted(groups.values(), key=lambda group: (not self.preferred[slot][group[0]], -chance[group[0]]))
+            groups.setdefault(self.key[k][slot], []).append(k)
+        ranked = sorted(groups.values(), key=lambda group: self._rank(group[0], slot))
         readings = []
         for group in ranked:
-            cells = [self.words[k][self.first[k][at[k]]] for k in group if at[k] >= 0]
-            readings.append(self._reading(cells, self._providers(group), chance[group[0]], slot))
+            cells = [self.said[k][slot] for k in group if self.grid[k][slot] >= 0]
+            readings.append(self._reading(cells, self._providers(group), self.chance[group[0]][slot], slot))
         self._write(readings[0], tuple(readings[1:]), "calibrated", slot, [ranked[0][0]])
+
+    def _rank(self, k: int, slot: int) -> tuple[bool, float]:
+        """What the readings of a slot are sorted by: a preferred one first, then by probability."""
+        return not self.preferred[k][slot], -self.chance[k][slot]
 
     def agree(self, slot: int) -> None:
         """Keep a unanimous word. Most slots are of this kind, so the usual case avoids `_reading`."""
-        at, chance, order = self.grid[slot], self.chance[slot][0], self._order(slot)
-        best = order[0]
-        word = self.words[best][self.first[best][at[best]]]
-        if word.start_ms is None or word.end_ms is None or self.graded:
-            cells = [self.words[k][self.first[k][at[k]]] for k in order]
+        chance = self.chance[0][slot]
+        best = self.writer[slot]
+        if best is None:
+            best = self.best
+        word = self.said[best][slot]
+        if self.graded or word.start_ms is None or word.end_ms is None:
+            cells = [self.said[k][slot] for k in self._order(slot)]
             reading = self._reading(cells, self.all_names, chance, slot)
         else:
             reading = Reading(word.text, self.all_names, chance, word.start_ms, word.end_ms)
@@ -152,36 +158,38 @@ class _Writer:
 
     def _span_groups(self, slots: range) -> list[list[int]]:
         """The columns in groups that have the same text in some slots, however divided, the most probable group first.
-        In a group, the column with the most probable tokens is the first one; of equal ones, the writer of the number,
-        or the one with fewer words: of "N.K." and "N K", that is the usual one.
+        In a group, the column without unusual spellings is the first one; then that with the most probable tokens; of
+        equal ones, the writer of the number, or the one with fewer words: of "N.K." and "N K", that is the usual one.
         """
         groups: dict[str, list[int]] = {}
-        chance = {k: sum(self.chance[s][k] for s in slots) for k in self.order}
+        chance = {k: sum(self.chance[k][s] for s in slots) for k in self.order}
+        unusual = {}
         writer = self.writer[slots[0]]
         for k in self.order:
-            tokens = (self.network.names[self.key[s][k]] for s in slots if self.key[s][k] >= 0)
-            groups.setdefault("".join(tokens), []).append(k)
+            tokens = [self.network.names[self.key[k][s]] for s in slots if self.key[k][s] >= 0]
+            unusual[k] = sum(token in UNUSUAL for token in tokens)
+            groups.setdefault("".join([UNUSUAL.get(token, token) for token in tokens]), []).append(k)
         for group in groups.values():
             if len(group) > 1:
                 words = {k: 0 if k == writer else len(self._span_words(k, slots)) for k in group}
-                group.sort(key=lambda k: (-round(chance[k], 4), words[k]))
+                group.sort(key=lambda k: (unusual[k], -round(chance[k], 4), words[k]))
         return sorted(groups.values(), key=lambda group: self._span_rank(group, slots))
 
     def _span_rank(self, group: Sequence[int], slots: range) -> tuple[bool, float]:
         """What groups are sorted by: preferred ones first, then by probability."""
-        preferred = any(all(self.preferred[s][k] for s in slots) for k in group)
+        preferred = any(all(self.preferred[k][s] for s in slots) for k in group)
         return not preferred, -sum(self._span_chance(group, s) for s in slots)
 
     def _divisions(self, group: Sequence[int], slots: range) -> list[list[int]]:
         """The columns of a group by the tokens into which they divide its text: "ice cream" and "icecream"."""
         parts: dict[tuple[int, ...], list[int]] = {}
         for k in group:
-            parts.setdefault(tuple(self.key[s][k] for s in slots if self.key[s][k] >= 0), []).append(k)
+            parts.setdefault(tuple(self.key[k][s] for s in slots if self.key[k][s] >= 0), []).append(k)
         return list(parts.values())
 
     def _span_chance(self, group: Sequence[int], slot: int) -> float:
         """The probability that one of the readings of a group in a slot is right."""
-        return min(1.0, sum({self.key[slot][k]: self.chance[slot][k] for k in group}.values()))
+        return min(1.0, sum({self.key[k][slot]: self.chance[k][slot] for k in group}.values()))
 
     def _span_cells(self, group: Sequence[int], slots: range) -> list[tuple[Word, ...]]:
         """The words of a group's first column in some slots, each with those of columns with the same boundaries."""
@@ -190,11 +198,11 @@ class _Writer:
 
     def _span_words(self, k: int, slots: range) -> Sequence[Word]:
         column = self.network.columns[k]
-        at = [self.grid[s][k] for s in slots if self.grid[s][k] >= 0]
+        at = [self.grid[k][s] for s in slots if self.grid[k][s] >= 0]
         return column.words[column.first[at[0]] : column.last[at[-1]] + 1] if at else ()
 
     def _providers(self, group: Sequence[int]) -> tuple[str, ...]:
-        return tuple(sorted(self.names[k] for k in group))
+        return tuple(sorted([self.names[k] for k in group]))
 
     def _reading(self, cells: Sequence[Word], providers: tuple[str, ...], chance: float, slot: int) -> Reading:
         """One reading: the text of the first word, and the times of the first that has times, otherwise the slot's."""
@@ -220,6 +228,12 @@ class _Writer:
         speaker = self.speakers[slot] if self.speakers else None
         self.decisions.append(Decision(chosen, others, rule, speaker))
         self.chosen.extend(columns)
+
+
+def _said(network: Network, k: int) -> list[Word]:
+    """Per slot, the first word of a column's token in it; any word where it has none."""
+    words, at = network.columns[k].words, network.grid[:, k]
+    return [words[n] for n in network.columns[k].first[at].tolist()] if words else []
 
 
 def _slot_times(network: Network, order: Sequence[int]) -> list[tuple[int, int]] | None:

@@ -47,10 +47,9 @@ def _without_loops(hypotheses: Sequence[Hypothesis]) -> tuple[list[Hypothesis], 
     A loop that another hypothesis has, too, was said, and stays.
     """
     names: dict[str, int] = {}
-    keys = [
-        np.array([names.setdefault(_plain(word.text), len(names)) for word in h.words], dtype=np.int64)
-        for h in hypotheses
-    ]
+    written = dict.fromkeys(word.text for h in hypotheses for word in h.words)
+    number = {text: names.setdefault(_plain(text), len(names)) for text in written}
+    keys = [np.array([number[word.text] for word in h.words], dtype=np.int64) for h in hypotheses]
     loops = [_loops(key) for key in keys]
     units = [{_unit(key, loop) for loop in part} for key, part in zip(keys, loops, strict=True)]
     kept, notes = [], []

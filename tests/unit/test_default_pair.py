@@ -29,8 +29,7 @@ def test_the_default_pair_is_better_than_either_alone(by_clip):
 def test_no_clip_is_much_worse_than_its_better_recognizer(by_clip):
     worse = {n: clip[PAIR].errors - min(clip[name].errors for name in SETS[0]) for n, clip in by_clip.items()}
 
-    assert max(worse.values()) <= 3, worse
-    assert sum(words > 1 for words in worse.values()) <= 1, worse
+    assert max(worse.values()) <= 1, worse
 
 
 def test_a_second_family_gains_more_than_a_smaller_model(by_clip):

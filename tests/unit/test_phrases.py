@@ -5,7 +5,7 @@ import pytest
 
 from agents.text.alignment.build import build
 from agents.text.choose import choose
-from agents.text.phrases import MARGIN, mixed, preferred
+from agents.text.phrases import MARGIN, MARGIN_OF_SEVERAL, mixed, preferred
 from schemas.words import Hypothesis, Word
 
 
@@ -45,6 +45,19 @@ def test_slots_are_mixed_where_the_evidence_is_strong():
 
     assert words not in together
     assert disputes == (1, 1)
+
+
+@pytest.mark.parametrize(("gain", "mixes"), [(MARGIN_OF_SEVERAL * 0.9, 0), (MARGIN_OF_SEVERAL * 1.5, 1)])
+def test_more_than_two_recognizers_are_mixed_for_less(gain, mixes):
+    three = network(*(f"we met in {place} on Monday" for place in ("silver lake", "river bank", "south hill")))
+    chance = np.full((len(three.grid), 3), 0.9)
+    first, second = np.flatnonzero(~three.unanimous)
+    chance[first] = 0.4, 0.3, 0.2
+    chance[second] = 0.3, 0.3 + gain, 0.2
+
+    _, chosen, _ = choose(three, chance, preferred(three, chance))
+
+    assert mixed(three, chosen) == (1, mixes)
 
 
 def test_a_dispute_of_one_word_and_agreement_are_no_phrases():

@@ -19,7 +19,7 @@ from schemas.texts import readable
 from schemas.words import Hypothesis, Word
 from tests.examples import examples
 
-VOCABULARY = "a the cat cats sat can't can not twenty two 22 e-mail e mail um -".split()
+VOCABULARY = "a the cat cats sat can't can not twenty two 22 e-mail e mail all right alright um -".split()
 
 
 def heard(provider, text, *, step=None, **more):
@@ -115,6 +115,15 @@ def test_one_word_beside_silence_is_decided():
 
     (decision,) = result.decisions
     assert {decision.chosen.text, *(other.text for other in decision.others)} == {"hello", None}
+
+
+def test_the_usual_spelling_is_taken_however_many_join_the_words():
+    texts = ["it is alright now", "it is all right now", "it is Alright now"]
+
+    result = reconcile([heard(f"r{k}", text) for k, text in enumerate(texts)])
+
+    assert result.text == "it is all right now"
+    assert "Alright" in {reading.text for decision in result.decisions for reading in decision.others}
 
 
 def test_two_of_three_win():

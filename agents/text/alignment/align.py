@@ -71,7 +71,7 @@ def matches(a: Ints, b: Ints) -> tuple[Ints, Ints]:
     """Positions of the equal tokens in a minimal edit script from `a` to `b`."""
     blocks = [
         (op.src_start, op.dest_start, op.src_end - op.src_start)
-        for op in Levenshtein.opcodes(array("q", a.tolist()), array("q", b.tolist()))
+        for op in Levenshtein.opcodes(array("q", a.tobytes()), array("q", b.tobytes()))
         if op.tag == "equal"
     ]
     starts = np.array(blocks, dtype=np.int64).reshape(-1, 3)

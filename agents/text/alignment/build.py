@@ -30,7 +30,10 @@ def build(hypotheses: Sequence[Hypothesis]) -> Network:
     ranges = divided_differently(network, tag)
     if not any(ranges):
         return network
-    columns = tuple(map(_column, ranked, words, map(joined, tokens, ranges), itertools.repeat(names)))
+    columns = tuple(
+        _column(hypothesis, part, joined(found, changed), names) if changed else column
+        for hypothesis, part, found, changed, column in zip(ranked, words, tokens, ranges, columns, strict=True)
+    )
     return _aligned(columns, names)
 
 

@@ -54,13 +54,11 @@ def divided_differently(network: Network, language: str | None) -> list[list[Ran
     from their tokens (without regard to it, pairs on earnings calls had 1.0 % more errors).
     """
     ranges: list[list[Range]] = [[] for _ in network.columns]
+    sides = [_Side(network, k) for k in range(len(network.columns))]
     for first, end in _windows(network):
-        if (network.grid[first:end] >= 0).any(axis=0).sum() < 2:
-            continue
-        block = [_units(network, k, first, end, language) for k in range(len(network.columns))]
-        joined = _joined(block)
+        block = [side.units(first, end, language) for side in sides]
         names: dict[str, str] = {}
-        for column_ranges, units in zip(ranges, joined, strict=True):
+        for column_ranges, units in zip(ranges, _joined(block), strict=True):
             column_ranges += [
                 Range(unit.first, unit.end, names.setdefault(unit.compared, unit.text) if unit.token else None)
                 for unit in units
@@ -108,59 +106,64 @@ def _windows(network: Network) -> Iterator[tuple[int, int]]:
     """First and end (exclusive) of the runs of slots in which words may be divided differently, with their context."""
     key = np.where(np.append(network.silent, True)[network.key], -1, network.key)
     variants = np.array([*map(has_variants, network.names), False], dtype=bool)
-    varied = np.any(variants[network.key], axis=1)
-    gap = np.any(key < 0, axis=1)
+    disputes = runs((key != key[:, :1]).any(axis=1))
+    first, end = np.array(disputes, dtype=np.int64).reshape(-1, 2).T
+    begin, stop = np.maximum(first - CONTEXT, 0), np.minimum(end + CONTEXT, len(key))
+    varied = _count(np.logical_or.reduce(variants[network.key], axis=1), begin, stop) > 0
+    begin, stop = np.where(varied, begin, first), np.where(varied, stop, end)
+    # Compounds differ within the dispute.
+    gap, words = _count(np.logical_or.reduce(key < 0, axis=1), first, end), _count(key >= 0, first, end)
+    compound = (gap > 0) & ((words > 0).sum(axis=1) > 1)
     near = np.zeros(len(key) + 1, dtype=np.int64)
-    for first, end in runs((key != key[:, :1]).any(axis=1)):
-        begin, stop = max(0, first - CONTEXT), min(len(key), end + CONTEXT)
-        if not varied[begin:stop].any():
-            begin, stop = first, end  # compounds differ within the dispute
-            if not gap[first:end].any() or (key[first:end] >= 0).any(axis=0).sum() < 2:
-                continue
-        near[begin] += 1
-        near[stop] -= 1
-    for first, end in runs(np.cumsum(near)[:-1] > 0):
-        for part in range(first, end, LONGEST):
-            yield part, min(end, part + LONGEST)
+    for borders, step in ((begin, 1), (stop, -1)):
+        np.add.at(near, borders[varied | compound], step)
+    for first_slot, last_slot in runs(np.cumsum(near)[:-1] > 0):
+        for part in range(first_slot, last_slot, LONGEST):
+            yield part, min(last_slot, part + LONGEST)
 
 
-def _units(network: Network, k: int, first: int, end: int, language: str | None) -> list[_Unit]:
-    """The units of a column in some slots: the parts of its words, joined where a group of tokens needs it."""
-    column = network.columns[k]
-    at = network.grid[first:end, k]
-    at = at[at >= 0]
-    if not at.size:
-        return []
-    begin, stop = _whole_groups(column.group, int(at[0]), int(at[-1]) + 1)
-    if begin >= stop:
-        return []
-    word, after = int(column.first[begin]), int(column.last[stop - 1]) + 1
-    texts = [w.text for w in column.words[word:after]]
-    starts = column.first[begin:stop]
-    keys = column.key[begin:stop].tolist()
-    units: list[_Unit] = []
-    pending: list[str] = []
-    opened = 0
-    divided = parts(texts, language)
-    lows, highs = (
-        np.searchsorted(starts, [word + border for border in borders]).tolist()
-        for borders in ([part.first for part in divided], [part.end for part in divided])
-    )
-    for part, low, high in zip(divided, lows, highs, strict=True):
-        if not pending:
-            opened = low
-        pending.append(part.text)
-        if high <= opened or (starts[high] if high < len(starts) else after) != word + part.end:
-            continue  # a group of tokens goes on
-        text = "".join(pending)
-        units.append(
-            _Unit(text, text.replace("o", "0"), begin + opened, begin + high, tuple(keys[opened:high]), part.numeric)
-        )
-        pending = []
-    return units
+def _count(flags: Flags, first: Ints, end: Ints) -> Ints:
+    """The number of true flags, (slots, ...), from each first slot to each end."""
+    sums = np.concatenate([np.zeros((1, *flags.shape[1:]), dtype=np.int64), np.cumsum(flags, axis=0)])
+    count: Ints = sums[end] - sums[first]
+    return count
 
 
-def _whole_groups(group: Ints, begin: int, stop: int) -> tuple[int, int]:
+class _Side:
+    """One column as plain lists, on which a loop over words is faster than on arrays."""
+
+    def __init__(self, network: Network, k: int) -> None:
+        column = network.columns[k]
+        self.texts = [word.text for word in column.words]
+        self.key, self.group = column.key.tolist(), column.group.tolist()
+        self.first, self.last = column.first.tolist(), column.last.tolist()
+        #: Per slot, the number of tokens before it; per word, the number of tokens of words before it.
+        self.before: list[int] = np.cumsum(np.append(0, network.grid[:, k] >= 0)).tolist()
+        self.token: list[int] = np.searchsorted(column.first, np.arange(len(self.texts) + 1)).tolist()
+
+    def units(self, first: int, end: int, language: str | None) -> list[_Unit]:
+        """The units in some slots: the parts of its words, joined where a group of tokens needs it."""
+        begin, stop = _whole_groups(self.group, self.before[first], self.before[end])
+        if begin >= stop:
+            return []
+        word, after = self.first[begin], self.last[stop - 1] + 1
+        units: list[_Unit] = []
+        pending = ""
+        opened = begin
+        for part in parts(self.texts[word:after], language):
+            if not pending:
+                opened = self.token[word + part.first]
+            pending += part.text
+            high = min(self.token[word + part.end], stop)
+            if high <= opened or (self.first[high] if high < stop else after) != word + part.end:
+                continue  # a group of tokens goes on
+            keys = tuple(self.key[opened:high])
+            units.append(_Unit(pending, pending.replace("o", "0"), opened, high, keys, part.numeric))
+            pending = ""
+        return units
+
+
+def _whole_groups(group: Sequence[int], begin: int, stop: int) -> tuple[int, int]:
     """The range without tokens of groups that are not wholly in it."""
     while 0 < begin < stop and group[begin] == group[begin - 1]:
         begin += 1
@@ -169,58 +172,70 @@ def _whole_groups(group: Ints, begin: int, stop: int) -> tuple[int, int]:
     return begin, stop
 
 
+class _Line:
+    """The units of one column, with what their comparison with other columns needs."""
+
+    def __init__(self, units: list[_Unit]) -> None:
+        self.units = units
+        self.keys = [unit.keys for unit in units]
+        self.text = "".join([unit.compared for unit in units])
+        #: The characters before each unit, and before the end; and the number of units before each of them.
+        self.borders = list(itertools.accumulate([len(unit.text) for unit in units], initial=0))
+        self.number = {border: n for n, border in enumerate(self.borders)}
+
+
 def _joined(block: list[list[_Unit]]) -> list[list[_Unit]]:
     """The units of each column, joined until all columns have the same borders between equal meanings."""
-    pairs = list(itertools.combinations(range(len(block)), 2))
-    settled: dict[tuple[int, int], tuple[list[_Unit], list[_Unit]]] = {}
+    lines = [_Line(units) for units in block]
+    pairs = list(itertools.combinations(range(len(lines)), 2))
+    settled: dict[tuple[int, int], tuple[_Line, _Line]] = {}
     going = True
     while going:
         going = False
         for a, b in pairs:
-            before = block[a], block[b]
-            last = settled.get((a, b), ([], []))
-            if before[0] is last[0] and before[1] is last[1]:
+            before = lines[a], lines[b]
+            if settled.get((a, b)) == before:
                 continue
-            block[a], block[b] = _pair(*before)
-            if block[a] is before[0]:
+            lines[a], lines[b] = _pair(*before)
+            if lines[a] is before[0]:
                 settled[a, b] = before
             else:
                 going = True
-    return block
+    return [line.units for line in lines]
 
 
-def _pair(left: list[_Unit], right: list[_Unit]) -> tuple[list[_Unit], list[_Unit]]:
-    """The units of two columns, joined between two common borders if their meaning is equal; the same lists if none."""
-    texts = ["".join([unit.compared for unit in side]) for side in (left, right)]
-    if len(texts[0]) * len(texts[1]) > MANY:
+def _pair(left: _Line, right: _Line) -> tuple[_Line, _Line]:
+    """The units of two columns, joined between two common borders if their meaning is equal; the same lines if none."""
+    if left.keys == right.keys or len(left.text) * len(right.text) > MANY:
         return left, right
-    result: tuple[list[_Unit], list[_Unit]] = ([], [])
-    changed = False
+    joins = []
     m = n = 0
-    for i, j in _common(left, right, *texts):
-        if i == m + 1 and j == n + 1 and left[m].keys == right[n].keys:  # most are
-            whole = False
-        else:
-            whole = _is_one_thing(left[m:i], right[n:j])
-        if whole:
-            token = _is_token(left[m:i], right[n:j])
-            units = [_whole(left[m:i], token)], [_whole(right[n:j], token)]
-            changed |= units != (left[m:i], right[n:j])
-            result[0].extend(units[0])
-            result[1].extend(units[1])
-        else:
-            result[0].extend(left[m:i])
-            result[1].extend(right[n:j])
+    for i, j in _common(left, right):
+        if i - m != 1 or j - n != 1 or left.keys[m] != right.keys[n]:  # most are equal
+            parts = left.units[m:i], right.units[n:j]
+            if _is_one_thing(*parts):
+                token = _is_token(*parts)
+                wholes = [_whole(parts[0], token)], [_whole(parts[1], token)]
+                if wholes != parts:
+                    joins.append(((m, i), (n, j), wholes))
         m, n = i, j
-    return result if changed else (left, right)
+    if not joins:
+        return left, right
+    units = list(left.units), list(right.units)
+    for *places, wholes in reversed(joins):
+        for side, (first, end), whole in zip(units, places, wholes, strict=True):
+            side[first:end] = whole
+    return _Line(units[0]), _Line(units[1])
 
 
 def _is_one_thing(left: Sequence[_Unit], right: Sequence[_Unit]) -> bool:
     """Whether units of two columns mean the same in different tokens, or are numbers in different divisions."""
-    keys = [tuple(key for unit in part for key in unit.keys) for part in (left, right)]
-    if not left or not right or keys[0] == keys[1]:
+    if not left or not right:
         return False
-    if "".join(u.compared for u in left) == "".join(u.compared for u in right):
+    keys = [[key for unit in part for key in unit.keys] for part in (left, right)]
+    if keys[0] == keys[1]:
+        return False
+    if "".join([u.compared for u in left]) == "".join([u.compared for u in right]):
         # Single words share a slot anyway; which of "OK" and "okay" is usual, evidence knows better.
         return len(keys[0]) + len(keys[1]) > 2 or any(unit.numeric for unit in (*left, *right))
     return len(keys[0]) != len(keys[1]) and all(unit.numeric for unit in (*left, *right))
@@ -237,16 +252,12 @@ def _is_token(left: Sequence[_Unit], right: Sequence[_Unit]) -> bool:
     return 2 * sum(len(unit.text) == 1 for unit in longer) > len(longer)
 
 
-def _common(left: Sequence[_Unit], right: Sequence[_Unit], text: str, other: str) -> Iterator[tuple[int, int]]:
+def _common(left: _Line, right: _Line) -> Iterator[tuple[int, int]]:
     """The borders between units, as (index in left, in right), that are on the path of a minimal edit script between
     their texts.
     """
-    here, there = (
-        {before: n for n, before in enumerate(itertools.accumulate([len(u.text) for u in units], initial=0))}
-        for units in (left, right)
-    )
-    borders = list(here)
-    for op in Levenshtein.opcodes(text, other):
+    borders, here, there = left.borders, left.number, right.number
+    for op in Levenshtein.opcodes(left.text, right.text):
         if op.tag in {"equal", "replace"}:
             shift = op.dest_start - op.src_start
             for border in borders[bisect_right(borders, op.src_start) : bisect_left(borders, op.src_end)]:

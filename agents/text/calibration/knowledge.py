@@ -101,12 +101,19 @@ class Topic:
         self.weights = weights
         self._tables = [(weight, knowledge.words[name]) for name, weight in weights.items()]
         self._usual = {kind: self._counted(kind) for kind in ("s", "i", "d", "a")}
+        self._known: dict[str, tuple[float, float]] = {}
 
     def odds(self, key: str) -> tuple[float, float]:
         """Log odds that such a reading is right, close to the average if it is rare; and log(1 + its occurrences).
 
         (NaN, 0) if it never occurred. `key` is one of `Knowledge.words`.
         """
+        odds = self._known.get(key)
+        if odds is None:
+            odds = self._known[key] = self._odds(key)
+        return odds
+
+    def _odds(self, key: str) -> tuple[float, float]:
         right, total = self._counted(key)
         if not total:
             return np.nan, 0.0

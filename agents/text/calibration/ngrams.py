@@ -119,5 +119,8 @@ def _find(keys: Ints, wanted: Ints, valid: NDArray[np.bool_]) -> tuple[Ints, NDA
     """Where each key is, and whether it is there."""
     if not len(keys):
         return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    # In their order, look-ups find the processor's cache warm: less than half of the time.
+    order = np.argsort(wanted)
+    at = np.empty(len(wanted), dtype=np.int64)
+    at[order] = np.minimum(np.searchsorted(keys, wanted[order]), len(keys) - 1)
     return at, valid & (keys[at] == wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,19 +74,18 @@ class Runs:
 
     def similarity(self, slot: Ints, column: Ints, against: Ints) -> Floats:
         """The similarity, 0 to 1, of the letters of two columns in the run of a slot; NaN if one of them has none."""
-        cases = np.stack([self.number[slot], column, against], axis=1)
-        cases, first, back = np.unique(cases, axis=0, return_index=True, return_inverse=True)
-        left, right = (
-            [self._letters(*case) for case in zip(slot[first].tolist(), cases[:, side].tolist(), strict=True)]
-            for side in (1, 2)
-        )
+        width = len(self.network.columns)
+        cases, back = np.unique((self.number[slot] * width + column) * width + against, return_inverse=True)
+        letters, run = cache(self._letters), (cases // width**2).tolist()
+        left, right = (list(map(letters, run, k.tolist())) for k in (cases // width % width, cases % width))
         if not left:
             return np.zeros(0, dtype=np.float32)
         alike = np.asarray(cpdist(left, right, scorer=Levenshtein.normalized_similarity), dtype=np.float32)
         alike[[not (a and b) for a, b in zip(left, right, strict=True)]] = np.nan
-        return alike[back.ravel()]
+        return alike[back]
 
-    def _letters(self, slot: int, k: int) -> str:
+    def _letters(self, run: int, k: int) -> str:
+        slot = np.searchsorted(self.number, run)
         begin, end = self.begin[slot, k], self.end[slot, k]
         names = self.network.names
         return "".join(names[key] for key in self.network.columns[k].key[begin : min(end, begin + COMPARED)].tolist())

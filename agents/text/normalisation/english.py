@@ -7,7 +7,7 @@ compared, never shown.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agents.text.normalisation.numbers import NUMBER_WORDS
 
@@ -106,8 +106,22 @@ def _unit(match: re.Match[str]) -> str:
     return f"{match[1]} {_UNITS.get(match[2], match[2])}"
 
 
-def _rules(*rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> list[Rule]:
-    return [(re.compile(rf"(?<!\S){pattern}(?!\S)"), replacement) for pattern, replacement in rules]
+class Rules(NamedTuple):
+    """Rules in the order in which they apply, and a pattern that is found wherever one of them applies first: searching
+    for all of them at once takes a third of the time.
+    """
+
+    rules: list[Rule]
+    any: re.Pattern[str]
+
+
+def _rules(*rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> Rules:
+    found = [(_whole_tokens(pattern), replacement) for pattern, replacement in rules]
+    return Rules(found, _whole_tokens("(?:" + "|".join(pattern for pattern, _ in rules) + ")"))
+
+
+def _whole_tokens(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\S){pattern}(?!\S)")
 
 
 #: Rules for texts whose numbers are still as they were written.

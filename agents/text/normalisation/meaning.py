@@ -21,7 +21,7 @@ from agents.text.normalisation.numbers import NUMBER_WORDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from agents.text.normalisation.english import Rule
+    from agents.text.normalisation.english import Rules
 
 #: Words of the longest run that is read as one number; longer than in tokens, for amounts with cents.
 LONGEST_NUMBER = 18
@@ -95,10 +95,10 @@ def _tokens(word: str) -> tuple[str, ...]:
     return (word,) if word in "½¼¾" else word_tokens(word, True)[0]
 
 
-def _rewritten(divided: list[Part], rules: Sequence[Rule]) -> list[Part]:
+def _rewritten(divided: list[Part], rules: Rules) -> list[Part]:
     """The parts after each rule in turn; those that a rule has rewritten together are one part."""
-    text = " ".join(part.text for part in divided)
-    for pattern, new in rules:
+    text = " ".join([part.text for part in divided])
+    for pattern, new in rules.rules if rules.any.search(text) else ():
         replacements = [
             (m.start(), m.end(), m.expand(new) if isinstance(new, str) else new(m)) for m in pattern.finditer(text)
         ]
@@ -128,18 +128,21 @@ def _replaced(divided: list[Part], text: str, replacements: Sequence[tuple[int, 
     yield from divided[done:]
 
 
-def _with_numbers(divided: Iterable[Part]) -> Iterator[Part]:
+def _with_numbers(divided: Sequence[Part]) -> Iterator[Part]:
     """The parts with numbers in digits; those that spell one number are one part."""
-    for numeric, run in itertools.groupby(divided, lambda part: _may_be_number(part.text)):
-        if not numeric:
-            yield from run
+    at = 0
+    while at < len(divided):
+        end = at
+        while end < len(divided) and end - at < LONGEST_NUMBER and _may_be_number(divided[end].text):
+            end += 1
+        if end == at:
+            yield divided[at]
+            at += 1
             continue
-        while some := list(itertools.islice(run, LONGEST_NUMBER)):
-            at = 0
-            for size, tokens in number_groups(tuple(tuple(part.text.split()) for part in some)):
-                text = " ".join("1" if name == "one" else name for name in tokens)
-                yield Part(text, some[at].first, some[at + size - 1].end)
-                at += size
+        for size, tokens in number_groups(tuple([tuple(part.text.split()) for part in divided[at:end]])):
+            text = " ".join(["1" if name == "one" else name for name in tokens])
+            yield Part(text, divided[at].first, divided[at + size - 1].end)
+            at += size
 
 
 @lru_cache(1 << 14)
