@@ -20,3 +20,13 @@ export function fill(node, ...children) {
   node.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
   return node;
 }
+
+/** Whether the keys that are pressed belong to a field or a dialog, and are no commands. */
+export const isTyping = ({ target }) => target instanceof Element
+  && (target.matches("input:not([type=range]):not([type=checkbox]), textarea, select") || target.closest("dialog") !== null);
+
+/** Whether a key is pressed with one that makes it the browser's. */
+export const isModified = ({ ctrlKey, metaKey, altKey }) => ctrlKey || metaKey || altKey;
+
+/** A button; `kind` is its class. */
+export const button = (text, onclick, kind = "quiet") => make("button", { type: "button", class: kind, onclick }, text);

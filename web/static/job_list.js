@@ -10,10 +10,12 @@ import { reportError, showLive } from "./notices.js";
 /** Milliseconds between two readings of the list. */
 export const REFRESH_MS = 2000;
 const PAGE = 50;
+const TYPING_MS = 250; // after the last key before a search begins
 
 let rows = new Map(); // job id -> { item, version, created, when }
 let older = null; // cursor of the page behind the last row
 let timer = 0;
+let typing = 0;
 
 /** Show a status as a coloured label. */
 export const pill = (status) => make("span", { class: `pill ${ENDED.has(status) ? status : "busy"}` }, status);
@@ -23,13 +25,26 @@ export function restartList() {
   rows = new Map();
   older = null;
   $("jobs").replaceChildren();
-  $("more").hidden = $("no-jobs").hidden = true;
+  $("more").hidden = $("no-jobs").hidden = $("no-matches").hidden = true;
   refreshList();
 }
 
+/** What the list is limited to, as parameters of the API. Days are those of this computer's clock. */
+function filters() {
+  const day = (id, more = 0) => {
+    if (!$(id).value) return "";
+    const [year, month, date] = $(id).value.split("-").map(Number);
+    return new Date(year, month - 1, date + more).toISOString();
+  };
+  const given = {
+    status: $("status").value, [$("search-in").value]: $("search").value.trim(), language: $("language").value.trim(),
+    created_from: day("created-from"), created_to: day("created-to", 1),
+  };
+  return Object.entries(given).filter(([, value]) => value);
+}
+
 const listPath = (cursor) => {
-  const query = new URLSearchParams({ limit: String(PAGE) });
-  if ($("status").value) query.set("status", $("status").value);
+  const query = new URLSearchParams([["limit", String(PAGE)], ...filters()]);
   if (cursor) query.set("cursor", cursor);
   return `/tenants/${encodeURIComponent(current.tenant)}/jobs?${query}`;
 };
@@ -41,12 +56,12 @@ export async function refreshList() {
   try {
     if (!document.hidden && current.tenant) {
       const page = await getJson(path);
-      if (path !== listPath()) return; // another tenant or status was chosen meanwhile
+      if (path !== listPath()) return; // another tenant or filter was chosen meanwhile
       const isFirst = rows.size === 0;
-      showPage(page.jobs, false);
+      showPage(page, false);
       if (isFirst) older = page.next;
       $("more").hidden = !older;
-      $("no-jobs").hidden = rows.size > 0;
+      showNone();
       showLive();
     }
   } catch (error) {
@@ -57,11 +72,18 @@ export async function refreshList() {
   timer = setTimeout(refreshList, REFRESH_MS);
 }
 
+function showNone() {
+  const isFiltered = filters().length > 0;
+  const isEmpty = !rows.size && !older; // a page without jobs may have others behind it
+  $("no-jobs").hidden = !isEmpty || isFiltered;
+  $("no-matches").hidden = !isEmpty || !isFiltered;
+}
+
 async function showOlder() {
   $("more").disabled = true;
   try {
     const page = await getJson(listPath(older));
-    showPage(page.jobs, true);
+    showPage(page, true);
     older = page.next;
     $("more").hidden = !older;
   } catch (error) {
@@ -71,7 +93,7 @@ async function showOlder() {
 }
 
 /** Put jobs in their places: older ones at the end, others in front, in the order given. Rows that stay are kept. */
-function showPage(jobs, atEnd) {
+function showPage({ jobs, next }, atEnd) {
   let before = atEnd ? null : $("jobs").firstChild;
   for (const job of jobs) {
     let row = rows.get(job.job_id);
@@ -84,16 +106,17 @@ function showPage(jobs, atEnd) {
     else if (row.item === before) before = before.nextSibling;
     else $("jobs").insertBefore(row.item, before);
   }
-  if ($("status").value && !atEnd) removeMoved(jobs);
+  if (!atEnd) removeMoved(jobs, next);
   markCurrent();
 }
 
-/** A list of one status loses the jobs that have moved on; only those newer than the page's end can be told. */
-function removeMoved(jobs) {
+/** Jobs that were deleted, or that a filter does not let pass any more, leave; only those newer than the page's end can be told. */
+function removeMoved(jobs, next) {
+  if (next && !jobs.length) return;
   const ids = new Set(jobs.map((job) => job.job_id));
-  const last = jobs.length < PAGE ? "" : jobs.at(-1).created_at;
+  const last = next ? jobs.at(-1).created_at : "";
   for (const [id, row] of rows)
-    if (!ids.has(id) && row.created >= last) {
+    if (!ids.has(id) && row.created > last) {
       row.item.remove();
       rows.delete(id);
     }
@@ -132,6 +155,16 @@ export function markCurrent() {
   }
 }
 
-$("status").addEventListener("change", restartList);
+/** Remove the row of a job that was deleted. */
+export function removeRow(job) {
+  rows.get(job)?.item.remove();
+  rows.delete(job);
+}
+
+for (const id of ["status", "search-in", "language", "created-from", "created-to"]) $(id).addEventListener("change", restartList);
+$("search").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(restartList, TYPING_MS);
+});
 $("more").addEventListener("click", showOlder);
 document.addEventListener("visibilitychange", () => { if (!document.hidden && current.tenant) refreshList(); });

@@ -3,6 +3,7 @@
 import { ENDED, followStatus } from "./api/status_stream.js";
 import { $, fill, make } from "./dom.js";
 import { duration } from "./format.js";
+import { hideActions, showActions } from "./job_actions.js";
 import { pill, updateRow } from "./job_list.js";
 import { current } from "./location.js";
 import { hideNotice } from "./notices.js";
@@ -22,6 +23,7 @@ export function openJob(job) {
   $("job").hidden = !job;
   $("choose").hidden = Boolean(job);
   $("head").replaceChildren();
+  hideActions();
   $("steps").replaceChildren();
   if (!job) return;
   const { signal } = follow;
@@ -48,12 +50,13 @@ function showJob(job, signal) {
   );
   const made = Object.entries(job.enrichment ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   $("steps").replaceChildren(...[...Object.entries(job.steps), ...made].map(([name, step]) => showStep(name, step)));
+  showActions(job, { onReprocessed: () => openJob(job.job_id) });
   if (job.links.transcript && transcribed !== job.run && (job.status === "completed" || !transcribed)) showTranscript(job, signal);
 }
 
 async function showTranscript(job, signal) {
   transcribed = job.run;
-  const run = await openTranscript(job.links.transcript, signal);
+  const run = await openTranscript(job.tenant_id, job.job_id, signal);
   if (!signal.aborted) transcribed = run;
 }
 

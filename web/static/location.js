@@ -1,15 +1,17 @@
-// The page's location: #/tenant/job.
+// The page's location: #/tenant/job, #/tenant/job?review, #/tenant?review and #/tenant?keys.
 
-/** The tenant and job that are shown. */
-export const current = { tenant: "", job: "" };
+/** The tenant, the job and the view (`review`, `keys`; empty for jobs) that are shown. */
+export const current = { tenant: "", job: "", view: "" };
 
-/** The link to a tenant's jobs, or to one of them. */
-export const link = (tenant, job) => `#/${encodeURIComponent(tenant)}${job ? `/${encodeURIComponent(job)}` : ""}`;
+/** The link to a tenant's jobs, to one of them, or to another view of them. */
+export const link = (tenant, job, view) =>
+  `#/${encodeURIComponent(tenant)}${job ? `/${encodeURIComponent(job)}` : ""}${view ? `?${view}` : ""}`;
 
-/** Tenant and job in the address bar; empty where it names none. */
+/** Tenant, job and view in the address bar; empty where it names none. */
 export function readLocation() {
-  const [tenant = "", job = ""] = location.hash.replace(/^#\/?/, "").split("/").map((part) => {
+  const [path, view = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [tenant = "", job = ""] = path.split("/").map((part) => {
     try { return decodeURIComponent(part); } catch { return ""; }
   });
-  return { tenant, job };
+  return { tenant, job, view };
 }

@@ -1,126 +1,124 @@
-// The transcript of a job: its words, those that recognizers dispute, and the word that is being played.
+// The transcript of a job: its words, those that recognizers dispute, the word that is being played, and what a person
+// does with them.
 
-import { getJson } from "../api/client.js";
-import { $, make } from "../dom.js";
-import { clock, number, percent } from "../format.js";
-import { reportError } from "../notices.js";
-import { hideAlternatives, hideUnpinned, pinAlternatives, pinnedIndex, showAlternatives } from "./alternatives.js";
-import { closePlayer, onPosition, openPlayer, playFrom } from "./player.js";
+import { getJson, jobPath } from "../api/client.js";
+import { $, isModified, isTyping } from "../dom.js";
+import { reportError, tellError } from "../notices.js";
+import { hideAlternatives, hideUnpinned, onChoice, pinAlternatives, pinnedIndex, showAlternatives } from "./alternatives.js";
+import { goToDoubt, goToNeighbour, markDoubts } from "./doubts.js";
+import { beginEditing, chooseReading, endEditing, isEditable, renameSpeaker, undo, writeWord } from "./editing.js";
+import { entriesOf, fromSegments, startOf, wordsOf } from "./entries.js";
+import { closeEditor, editInPlace } from "./inline_editor.js";
+import { onPosition, playFrom, player } from "./recording.js";
 import { showSummary } from "./summary.js";
-import { divideIntoTurns, fromSegments, separator, startOf } from "./turns.js";
+import { redraw, showText, text } from "./text.js";
+import { refreshVersions, wireVersions } from "./versions.js";
 
-let decisions = [];
-let words = new Map(); // index of a decision -> its element
-let disputed = []; // indices of the marked words, in order
 let starts = []; // [start_ms, index], in order of time
 let playing = null; // the element of the word that is being played
 
 /** Hide the transcript, and release the recording. */
 export function closeTranscript() {
   hideAlternatives();
-  closePlayer();
+  closeEditor();
+  endEditing();
+  player.close();
+  wireVersions(null);
+  showText([], false);
   playing = null;
   $("transcript-area").hidden = true;
 }
 
-/** Read and show a transcript with its recording. The number of its run; 0 if it cannot be read. */
-export async function openTranscript(path, signal) {
+/** Read and show a job's transcript with its recording. The number of its run; 0 if it cannot be read. */
+export async function openTranscript(tenant, job, signal) {
   try {
-    const transcript = await getJson(path, { signal });
-    const raw = await getJson(transcript.links.raw, { signal }).catch((error) => {
-      if (error.status !== 404) throw error;
-      return null; // the readings are gone from the store; the words are still there
-    });
+    const transcript = await getJson(jobPath(tenant, job, "/transcript"), { signal });
+    const opened = { tenant, job, run: transcript.run, signal };
+    const [raw, edited] = await Promise.all([part(opened, "raw"), transcript.version > 1 ? part(opened, "words") : null]);
     if (signal.aborted) return 0;
-    decisions = raw ? raw.decisions : fromSegments(transcript.segments);
     showSummary(transcript, raw);
-    showWords();
-    openPlayer(transcript.links.audio, signal);
     $("transcript-area").hidden = false;
+    const made = raw && transcript.version === 1 ? { words: wordsOf(raw.decisions), run: transcript.run, version: 1 } : edited;
+    if (made) showNewest({ ...opened, decisions: raw?.decisions ?? [] }, made);
+    else show(fromSegments(transcript.segments), "The words are not in the storage any more: the text cannot be edited.");
+    player.open(transcript.links.audio, signal);
     return transcript.run;
   } catch (error) {
-    reportError(error);
+    if (!signal.aborted) reportError(error);
     return 0;
   }
 }
 
-function showWords() {
-  words = new Map();
-  playing = null;
-  $("transcript").replaceChildren(...divideIntoTurns(decisions).map(showTurn));
-  if (!words.size) $("transcript").append(make("p", { class: "faint" }, "No speech was heard in this recording."));
-  starts = [...words.keys()].map((index) => [decisions[index].chosen.start_ms, index]).filter(([start]) => start !== null);
-  starts.sort((a, b) => a[0] - b[0]);
-  markDisputed();
+/** The raw transcript or the words of a run; null where they are not in the store any more. */
+function part({ tenant, job, run, signal }, name, query = {}) {
+  return getJson(jobPath(tenant, job, `/transcript/${name}`, { run, ...query }), { signal }).catch((error) => {
+    if (error.status !== 404) throw error;
+    return null;
+  });
 }
 
-function showTurn(turn) {
-  const { speaker, chosen } = decisions[turn[0]];
-  const text = make("p", { dir: "auto" });
-  turn.forEach((index, n) => text.append(n ? separator(textAt(turn[n - 1]), textAt(index)) : "", showWord(index)));
-  const start = chosen.start_ms === null ? null
-    : make("button", { type: "button", class: "at", onclick: () => playFrom(chosen.start_ms), title: "Play from here" }, clock(chosen.start_ms));
-  return make("div", { class: "turn" }, make("div", { class: "who" }, speaker ? make("strong", {}, speaker) : null, start), text);
+/** Show the newest version of a transcript, to be edited. */
+function showNewest(opened, { words, run, version }) {
+  const { tenant, job, decisions } = opened;
+  const reload = async () => {
+    const read = await part(opened, "words");
+    if (read && !opened.signal.aborted) showNewest(opened, read);
+  };
+  beginEditing({ tenant, job, run, version, etag: `"${run}-${version}"`, changed: showChanged, reload });
+  wireVersions({ tenant, job, run, show: (chosen, newest) => showVersion(opened, chosen, newest, reload) });
+  show(entriesOf(words, decisions));
 }
 
-const textAt = (index) => decisions[index].chosen.text ?? "‸";
-
-function showWord(index) {
-  const { chosen, others } = decisions[index];
-  const isDisputed = others.length > 0;
-  const node = make(isDisputed ? "button" : "span", { class: "word" }, chosen.text ?? "‸");
-  node.dataset.index = index;
-  words.set(index, node);
-  if (!isDisputed) return node;
-  node.type = "button";
-  node.tabIndex = -1;
-  const readings = others.map((other) => other.text ?? "nothing").join(", ");
-  node.setAttribute("aria-label", `${chosen.text ?? "left out"}, ${percent(chosen.probability)} sure; also heard: ${readings}`);
-  if (chosen.text === null) node.classList.add("omitted");
-  return node;
-}
-
-const DOUBTS = ["d1", "d2", "d3", "d4"];
-const doubtOf = (probability) => (probability >= 0.9 ? "d1" : probability >= 0.75 ? "d2" : probability >= 0.5 ? "d3" : "d4");
-
-/** Mark the disputed words that are less probable than the slider says; 100 % means all of them. */
-function markDisputed() {
-  const below = Number($("threshold").value) / 100;
-  $("threshold-label").textContent = below === 1 ? "all disputed" : `below ${percent(below)}`;
-  disputed = [];
-  for (const [index, node] of words) {
-    const { chosen, others } = decisions[index];
-    if (!others.length) continue;
-    const isMarked = below === 1 || chosen.probability < below;
-    node.tabIndex = -1;
-    node.classList.remove(...DOUBTS);
-    node.classList.toggle("doubt", isMarked);
-    if (!isMarked) continue;
-    node.classList.add(doubtOf(chosen.probability));
-    disputed.push(index);
+/** Show one version, which can be edited only if it is the newest. */
+async function showVersion(opened, version, newest, reload) {
+  try {
+    if (version === newest) return await reload();
+    const read = await part(opened, "words", { version });
+    if (opened.signal.aborted) return;
+    if (!read) return reportError(new Error("This version is not in the storage any more."));
+    endEditing();
+    show(entriesOf(read.words, opened.decisions), `Version ${version} of ${newest}: it can be read, the newest can be edited.`);
+    $("newest").hidden = false;
+    $("newest").onclick = () => reload().catch(tellError);
+    $("earlier").scrollIntoView({ block: "nearest" });
+  } catch (error) {
+    tellError(error);
   }
-  if (disputed.length) words.get(disputed[0]).tabIndex = 0; // one stop for the Tab key; arrows go on from there
-  $("doubts").textContent = disputed.length ? `${number(disputed.length)} in doubt` : "nothing in doubt";
-  $("previous").disabled = $("next").disabled = !disputed.length;
 }
 
-/** Go to the next disputed word (1) or the previous one (-1). */
-function goToDisputed(step) {
-  if (!disputed.length) return;
+function show(entries, notice = "") {
+  hideAlternatives();
+  closeEditor();
+  onChoice(isEditable() ? chooseReading : null);
+  showText(entries, isEditable());
+  $("earlier").hidden = !notice;
+  $("earlier-text").textContent = notice;
+  $("newest").hidden = true;
+  $("undo").hidden = !isEditable();
+  showMarks();
+}
+
+function showMarks() {
+  playing = null;
+  starts = [...text.nodes.keys()].map((index) => [text.entries[index].start_ms, index]).filter(([start]) => start !== null);
+  starts.sort((a, b) => a[0] - b[0]);
+  markDoubts();
+}
+
+/** Show changed entries in their places, or all of them. The focus and the open box stay where they are. */
+function showChanged(indices) {
   const pinned = pinnedIndex();
-  const position = disputed.indexOf(pinned);
-  const beyond = step > 0 ? disputed.find((index) => index > pinned) : disputed.findLast((index) => index < pinned);
-  const index = position >= 0 ? disputed[(position + step + disputed.length) % disputed.length]
-    : beyond ?? disputed.at(step > 0 ? 0 : -1);
-  const node = words.get(index);
-  for (const other of disputed) words.get(other).tabIndex = other === index ? 0 : -1;
-  node.scrollIntoView({ block: "center", behavior: "smooth" });
-  node.focus({ preventScroll: true });
-  pinAlternatives(index, node, decisions[index]);
+  const focused = indexOf(wordOf(document.activeElement)) ?? pinned;
+  if (indices) indices.forEach(redraw);
+  else showText(text.entries, true);
+  showMarks();
+  text.nodes.get(focused)?.focus({ preventScroll: true });
+  if (pinned >= 0 && text.nodes.has(pinned)) pinAlternatives(pinned, text.nodes.get(pinned), text.entries[pinned]);
+  refreshVersions();
 }
 
 const wordOf = (target) => (target instanceof Element ? target.closest(".word") : null);
-const indexOf = (node) => Number(node.dataset.index);
+const indexOf = (node) => (node ? Number(node.dataset.index) : null);
 
 /** Mark the last word that begins at or before this position. */
 function markPlaying(ms) {
@@ -130,43 +128,67 @@ function markPlaying(ms) {
     if (starts[middle][0] <= ms) low = middle + 1;
     else high = middle;
   }
-  const node = low ? words.get(starts[low - 1][1]) : null;
+  const node = low ? text.nodes.get(starts[low - 1][1]) : null;
   if (node === playing) return;
   playing?.classList.remove("now");
   node?.classList.add("now");
   playing = node;
 }
 
-onPosition(markPlaying);
-$("threshold").addEventListener("input", markDisputed);
-$("next").addEventListener("click", () => goToDisputed(1));
-$("previous").addEventListener("click", () => goToDisputed(-1));
-
-$("transcript").addEventListener("click", ({ target }) => {
-  const node = wordOf(target);
-  if (!node) return;
-  const index = indexOf(node);
-  if (decisions[index].others.length) pinAlternatives(index, node, decisions[index]);
+function pin(index, node) {
+  if (text.entries[index].readings.length > 1) pinAlternatives(index, node, text.entries[index]);
   else hideAlternatives();
-  playFrom(startOf(decisions, index));
+}
+
+function editWord(node) {
+  const index = indexOf(node);
+  if (!isEditable() || text.entries[index].text === null) return;
+  hideAlternatives();
+  editInPlace(node, text.entries[index].text, "Word; empty removes it", (written) => writeWord(index, written));
+}
+
+onPosition(markPlaying);
+
+$("transcript").addEventListener("click", ({ target, detail }) => {
+  if (target.dataset.speaker !== undefined)
+    return editInPlace(target, target.dataset.speaker, "Name of the speaker", (name) => renameSpeaker(target.dataset.speaker, name));
+  const node = wordOf(target);
+  if (!node || detail > 1) return;
+  pin(indexOf(node), node);
+  playFrom(startOf(text.entries, indexOf(node)));
+});
+
+$("transcript").addEventListener("dblclick", ({ target }) => {
+  if (wordOf(target)) editWord(wordOf(target));
 });
 
 $("transcript").addEventListener("pointerover", ({ target, pointerType }) => {
   const node = wordOf(target);
   if (pointerType !== "mouse" || !node?.classList.contains("doubt") || pinnedIndex() >= 0) return;
-  showAlternatives(node, decisions[indexOf(node)]);
+  showAlternatives(indexOf(node), node, text.entries[indexOf(node)]);
 });
 
 $("transcript").addEventListener("pointerout", ({ target, pointerType }) => {
   if (pointerType === "mouse" && wordOf(target)) hideUnpinned();
 });
 
+addEventListener("pointerdown", ({ target }) => {
+  if (target instanceof Element && !target.closest(".word, .heard, .tools")) hideAlternatives();
+});
+
 addEventListener("keydown", (event) => {
-  if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey || event.altKey || $("transcript-area").hidden) return;
-  const isOnWord = wordOf(event.target) !== null;
+  if ($("transcript-area").hidden || $("job").hidden || isTyping(event)) return;
+  const isUndo = event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
+  if (isModified(event) && !isUndo) return;
+  const node = wordOf(event.target), index = indexOf(node);
   if (event.key === "Escape") hideAlternatives();
-  else if (event.key === "n" || (isOnWord && event.key === "ArrowRight")) goToDisputed(1);
-  else if (event.key === "p" || (isOnWord && event.key === "ArrowLeft")) goToDisputed(-1);
+  else if (event.key === "n") goToDoubt(1);
+  else if (event.key === "p") goToDoubt(-1);
+  else if (event.key === "u" || isUndo) undo();
+  else if (/^[1-9]$/.test(event.key) && pinnedIndex() >= 0 && isEditable()) chooseReading(pinnedIndex(), Number(event.key) - 1);
+  else if (node && event.key === "Enter") editWord(node);
+  else if (node && event.key === "ArrowRight") goToNeighbour(index, 1);
+  else if (node && event.key === "ArrowLeft") goToNeighbour(index, -1);
   else return;
   event.preventDefault();
 });
