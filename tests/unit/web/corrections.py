@@ -49,7 +49,7 @@ class CorrectingWorker(Worker):
         database, store = database or MemoryDatabase(), store or MemoryStore()
         reader = MemoryReader(database)
         editor = Editor(versions or reader, store, database, FairSlots(4, 2))
-        resources = [Edits(reader, editor), ReviewQueue(reader, database, editor)]
+        resources = [Edits(reader, editor), ReviewQueue(reader, database, editor), *more.pop("resources", ())]
         more |= {"store": store, "reader": reader, "resources": resources, "earlier": editor.earlier}
         super().__init__(database, **more)
 

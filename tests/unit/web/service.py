@@ -88,8 +88,8 @@ class Worker:
         self.live.rows[tenant, job_id] = status
         return status
 
-    async def stored_audio(self, job_id="j", tenant="acme", kind="audio/wav"):
-        blob = await self.store.put(f"{tenant}/{job_id}/original.wav", AUDIO, kind)
+    async def stored_audio(self, job_id="j", tenant="acme", kind="audio/wav", content=AUDIO):
+        blob = await self.store.put(f"{tenant}/{job_id}/original.wav", content, kind)
         file = File(tenant_id=tenant, job_id=job_id, run=1, kind="original", **of_blob(blob))
         await self.commit("intake", Outcome(tenant_id=tenant, job_id=job_id, files=(file,)))
 

@@ -1,0 +1,114 @@
+"""The console in the system's Chromium, before the web service over doubles."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+import pytest
+from playwright.async_api import async_playwright, expect
+
+from agents.media.source.audio_source import AudioSource
+from agents.stages.uploads.received import ReceivedUploads
+from agents.stages.uploads.runs import Runs
+from schemas.accounts.settings import AccountSettings
+from schemas.words import Decision, Quality, Reading, Reconciliation
+from sinks.accounts import Accounts
+from sinks.blobs.memory import MemoryStore
+from sinks.memory.database import MemoryDatabase
+from sinks.memory.reader import MemoryReader
+from tests.fleet.conftest import recording
+from tests.unit.web.corrections import CorrectingWorker
+from tests.unit.web.walk import accounts_resources
+from web.auth.api_keys import ApiKeys
+from web.connections.caller_limit import CallerLimit
+from web.resources.deletions import Deletions
+from web.resources.jobs.details import JobControl
+from web.resources.uploads.process import ProcessAudio
+
+CHROMIUM = shutil.which("chromium")
+WAV = recording()
+
+#: Milliseconds that the browser has for what usually takes a few: two cores may have a fleet to run, too.
+PATIENCE_MS = 20_000
+
+#: Bytes that an upload may have here.
+LIMIT = 1 << 20
+
+
+class ConsoleWorker(CorrectingWorker):
+    """A worker with all that the console uses."""
+
+    def __init__(self, pool):
+        database, store = MemoryDatabase(), MemoryStore()
+        accounts = Accounts(database, AccountSettings(requests_per_minute=10_000))
+        received = ReceivedUploads(database, AudioSource(store, pool, ()), Runs(("a", "b"), 3600.0), accounts)
+
+        async def limit(_):
+            return LIMIT
+
+        resources = [
+            ProcessAudio(received, store, limit, CallerLimit("uploads", 10)),
+            Deletions(MemoryReader(database), database),
+            JobControl(MemoryReader(database), database, received),
+            *accounts_resources(database, accounts),
+        ]
+        keys = ApiKeys.parse("acme=acme-key,acme=acme-second,*=root-key", accounts)
+        super().__init__(database, store, resources=resources, keys=keys)
+
+    async def heard(self, job_id, tenant="acme", **more):
+        """A job with its recording, and a transcript that is in doubt."""
+        await self.created(job_id, tenant)
+        await self.stored_audio(job_id, tenant, content=WAV)
+        await self.transcribed(job_id, tenant, **more)
+        await self.tabled(job_id, tenant)
+
+
+def long_transcript(count):
+    """A transcript of so many words, each tenth of them disputed."""
+    decisions = [
+        Decision(
+            Reading(
+                f"word{n}" + "." * (n % 15 == 14), ("a", "b"), 0.6 if n % 10 == 0 else 0.97, n * 240, n * 240 + 200
+            ),
+            (Reading(f"ward{n}", ("c",), 0.4),) if n % 10 == 0 else (),
+            "calibrated",
+            "AB"[n // 50 % 2],
+        )
+        for n in range(count)
+    ]
+    return Reconciliation(tuple(decisions), "calibrated", Quality(0.9, 0.9, 1.0, 0.1), ("a", "b", "c"))
+
+
+@contextlib.asynccontextmanager
+async def chromium():
+    """A browser."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium here (Debian: apt-get install chromium)")
+    async with async_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_MS)
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--mute-audio"]
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def page_of(browser, worker, location="#/acme", key="acme-key", **context):
+    """The console at this location. Whatever it writes to its console as an error fails the test."""
+    context = await browser.new_context(base_url=worker.url, **context)
+    context.set_default_timeout(PATIENCE_MS)
+    page = await context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None)
+    await page.add_init_script(f"sessionStorage.setItem('concord-key', {key!r})")
+    try:
+        await page.goto(f"/{location}")
+        yield page
+        assert errors == []
+    finally:
+        await context.close()
