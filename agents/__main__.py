@@ -53,7 +53,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 #: Seconds for which tasks may outlive the command, and threads the tasks.
-END_S, THREADS_END_S = 2.0, 5.0
+END_S, THREADS_END_S = 2.0, 2.0
 
 DESCRIPTION = """Concord turns call recordings into transcripts. It runs several recognizers, reconciles them word by
 word, and publishes exactly one completion event per run."""
