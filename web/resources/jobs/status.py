@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
+from web.resources.jobs.job_view import EXAMPLE, JobView, job_json
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -40,6 +40,6 @@ class JobStatuses:
     async def status(self, request: ApiRequest[JobSelector, None]) -> web.StreamResponse:
         """The status; the header `X-Concord-Source` tells where it was read."""
         current = await self._statuses.newest(*request.parameters.scope(request.caller))
-        view = job_view(current.status, operator=request.caller.is_operator)
+        body = job_json(current.status, operator=request.caller.is_operator)
         headers = {"X-Concord-Source": current.source}
-        return web.Response(body=view.model_dump_json().encode(), content_type="application/json", headers=headers)
+        return web.Response(body=body, content_type="application/json", headers=headers)
