@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-unit test-faults bench bench-api bench-waiting bench-long bench-reconcile bench-nothing-said fit-reconciler check format clean
+.PHONY: help install demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-nothing-said fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -66,6 +66,10 @@ bench-waiting: install  ## 10,000 recordings that wait for a slow recognizer: me
 
 bench-api: install  ## the HTTP API beside a million stored jobs: reads a second, percentiles, event streams
 	$(BIN)/python -m bench.api $(ARGS)
+
+fuzz-api: install  ## 20,000 arbitrary requests to the HTTP API by its own document: nothing fails, no time tells who has what
+	$(UV) sync --locked --extra local --group dev --group fuzz
+	$(BIN)/python -m bench.api_fuzz $(ARGS)
 
 bench-long: install  ## a recording of 100 minutes and 96 MB from S3 through both vendors' protocols: memory, time, charges
 	$(BIN)/python -m bench.long $(ARGS)

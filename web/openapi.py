@@ -24,6 +24,8 @@ Mode = Literal["validation", "serialization"]
 Schemas = dict[tuple[type[Any], Mode], Any]
 
 _JSON: Final = "application/json"
+#: Media types of which a model, or nothing, says the schema; that of event streams would be one event's.
+_ANY: Final = (_JSON, "text/event-stream")
 #: The paths that are about a worker itself.
 _SERVICE: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 _IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
@@ -119,12 +121,11 @@ def _tag(path: str) -> str:
 def _errors(route: AnyRoute) -> dict[int, str]:
     """The errors that every route of this kind may answer with."""
     errors = {
+        400: "a parameter or a field of the body is wrong, or unknown; `detail` says which and how",
         503: "a server that the answer needs is away; ask again after `Retry-After` seconds",
         **route.access.errors,
     }
-    if route.access.security or route.body:
-        errors[400] = "a parameter or a field of the body is wrong; `detail` says which and how"
-    if route.access.security and route.path_parameters:
+    if route.access.security and (route.path_parameters or "tenant" in route.parameters.model_fields):
         errors[404] = "no such thing, for this caller"
     if route.accepts_idempotency_key:
         errors[409] = "the first request with this `Idempotency-Key` is not answered yet"
@@ -148,7 +149,7 @@ def _response(status: int, spec: ResponseSpec, schemas: Schemas) -> dict[str, An
     if spec.model is not None:
         content[_JSON] = _with_example(schemas[spec.model, "serialization"], spec.example)
     elif spec.media_type is not None:
-        content[spec.media_type] = {"schema": {} if spec.media_type == _JSON else {"type": "string"}}
+        content[spec.media_type] = {"schema": {} if spec.media_type in _ANY else {"type": "string"}}
     content |= {media_type: {"schema": {"type": "string"}} for media_type in spec.media_types}
     if status >= 400:
         content["application/problem+json"] = {"schema": schemas[ProblemView, "serialization"]}

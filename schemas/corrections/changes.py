@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -119,8 +119,16 @@ class SegmentText(_Body):
     speaker: Speaker | None = Field(None, description="left out: as the words before the edit; null: unknown")
 
 
+def _one_of(**types: str) -> ConfigDict:
+    """Says in the JSON schema that a body has exactly one of these fields that is not null."""
+    either: list[Any] = [{"required": [name], "properties": {name: {"type": type}}} for name, type in types.items()]
+    return ConfigDict(json_schema_extra={"oneOf": either})
+
+
 class WholeTranscript(_Body):
     """All of a transcript: as one text, or in segments."""
+
+    model_config = _one_of(text="string", segments="array")
 
     text: Annotated[str, StringConstraints(max_length=MAX_TEXT)] | None = None
     segments: Annotated[list[SegmentText], Field(max_length=MAX_SEGMENTS)] | None = None
@@ -135,6 +143,8 @@ class WholeTranscript(_Body):
 
 class Choice(_Body):
     """What a disputed span says: one of its readings, or a text of the reviewer's own."""
+
+    model_config = _one_of(reading="integer", text="string")
 
     reading: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="index of one of `readings`")
     text: Annotated[str, StringConstraints(max_length=MAX_WORD), AfterValidator(readable)] | None = Field(

@@ -6,18 +6,22 @@ import asyncio
 
 from schemas.accounts.settings import AccountSettings
 from sinks.accounts import Accounts
+from sinks.blobs.memory import MemoryStore
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.reader import Reader
-from tests.unit.web.service import Worker
+from sinks.postgres.reading.changes import PostgresChanges
+from sinks.postgres.reading.reports import PostgresReports
+from tests.unit.web.corrections import CorrectingWorker
 from tests.unit.web.walk import all_resources, prepared, seen_by_bolt, walk
 
 
 async def test_a_walk_over_every_route_finds_and_changes_nothing_of_another_tenant(migrated, db):
     pool, reading = await connect_pool(migrated), await connect_pool(migrated)
-    database = Postgres(pool)
-    resources = all_resources(database, Accounts(database, AccountSettings()))
+    database, reader, store = Postgres(pool), Reader(reading), MemoryStore()
+    views = PostgresReports(reader), PostgresChanges(reader)
+    resources = all_resources(database, Accounts(database, AccountSettings()), reader, store, *views)
     try:
-        async with Worker(database, reader=Reader(reading), resources=resources) as worker:
+        async with CorrectingWorker(database, store, reader=reader, resources=resources) as worker:
             ids = await prepared(worker)
             before = await seen_by_bolt(worker, ids)
             compared, leaks = await walk(worker, ids)
@@ -27,6 +31,6 @@ async def test_a_walk_over_every_route_finds_and_changes_nothing_of_another_tena
         reading.terminate()
 
     assert leaks == []
-    assert compared > 40
+    assert compared > 90
     assert after == before
     assert await db.fetchval("SELECT count(*) FROM api_keys WHERE tenant_id = 'bolt'") == 1

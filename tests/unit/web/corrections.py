@@ -45,11 +45,11 @@ DECIDED = Reconciliation(
 class CorrectingWorker(Worker):
     """A worker that serves edits."""
 
-    def __init__(self, database=None, store=None, versions=None, **more):
+    def __init__(self, database=None, store=None, versions=None, reader=None, resources=(), **more):
         database, store = database or MemoryDatabase(), store or MemoryStore()
-        reader = MemoryReader(database)
+        reader = reader or MemoryReader(database)
         editor = Editor(versions or reader, store, database, FairSlots(4, 2))
-        resources = [Edits(reader, editor), ReviewQueue(reader, database, editor), *more.pop("resources", ())]
+        resources = [Edits(reader, editor), ReviewQueue(reader, database, editor), *resources]
         more |= {"store": store, "reader": reader, "resources": resources, "earlier": editor.earlier}
         super().__init__(database, **more)
 

@@ -6,13 +6,45 @@ import json
 import re
 from urllib.parse import quote
 
+from agents.media.source.audio_source import AudioSource
+from agents.stages.uploads.received import ReceivedUploads
+from agents.stages.uploads.runs import Runs
+from sinks.memory.reading.changes import MemoryChanges
+from sinks.memory.reading.reports import MemoryReports
 from tests.unit.web.service import ACME, UUID
+from web.connections.caller_limit import CallerLimit
+from web.live.tenant_feed import TenantFeeds
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
+from web.resources.deletions import Deletions
+from web.resources.jobs.details import JobControl
+from web.resources.reports.audit import AuditTrail
+from web.resources.reports.metrics import JobMetrics
+from web.resources.reports.stats import TenantStats
+from web.resources.reports.tenant_events import TenantEvents
+from web.resources.reports.usage import TenantUsage
+from web.resources.uploads.direct import DirectAudio
+from web.resources.uploads.process import ProcessAudio
 from web.resources.webhooks.deliveries import WebhookDeliveries
 from web.resources.webhooks.endpoints import Webhooks
 
-UNKNOWN = "9999ca11-0000-4000-8000-000000000009"
+#: A job of bolt that is deleted.
+DELETED = "4711ca11-0000-4000-8000-00000000000d"
+
+#: An id of each kind that nobody has, in the form of the real ones.
+UNKNOWN = {
+    "job": "9999ca11-0000-4000-8000-000000000009",
+    "key": "ck_00000000000000000000",
+    "webhook": "wh_00000000000000000000000000000000",
+    "delivery": "999999999",
+    "item": "9999ca11-0000-5000-8000-000000000009",
+    "deletion": "9999ca11-0000-4000-8000-000000000009",
+    "upload": "9999ca11-0000-4000-8000-000000000009",
+}
+#: What the parameter `id` is, by the beginning of the path.
+KINDS = {"/jobs/": "job", "/tenants/{tenant}/keys/": "key", "/deletions/": "deletion", "/audio/uploads/": "upload"}
+#: Paths whose parameters name nothing of a tenant, and those of operators, which are closed to others anyway.
+NOBODYS = ("/problems/", "/operator/")
 
 #: Headers that say when and in which request something was answered, not what.
 VARYING = {"Date", "X-Request-ID", "RateLimit"}
@@ -23,10 +55,29 @@ def accounts_resources(database, accounts):
     return [KeyManagement(database, accounts.changed), TenantSettings(database, accounts, accounts.changed)]
 
 
-def all_resources(database, accounts):
-    """What a worker serves besides the standard resources, with nothing outside of it."""
-    webhooks = [Webhooks(database, database, lambda _: None), WebhookDeliveries(database)]
-    return [*accounts_resources(database, accounts), *webhooks]
+def all_resources(database, accounts, reader, store, reports=None, changes=None):
+    """What a worker serves besides the standard resources and the corrections, with nothing outside of it."""
+    reports, changes = reports or MemoryReports(database), changes or MemoryChanges(database)
+    at_once = CallerLimit("everything", 8)
+    uploads = ReceivedUploads(database, AudioSource(store, None, ()), Runs(("a", "b"), 3600.0), accounts)
+
+    async def limit(_):
+        return 1 << 20
+
+    return [
+        *accounts_resources(database, accounts),
+        Webhooks(database, database, lambda _: None),
+        WebhookDeliveries(database),
+        ProcessAudio(uploads, store, limit, at_once),
+        DirectAudio(database, uploads, store, at_once, 1 << 30),
+        JobControl(reader, database, uploads),
+        Deletions(reader, database),
+        JobMetrics(reader, reports, {}),
+        AuditTrail(reader, reports),
+        TenantStats(reports),
+        TenantUsage(reports, {}),
+        TenantEvents(changes, TenantFeeds(changes), at_once),
+    ]
 
 
 def operations(document):
@@ -36,9 +87,11 @@ def operations(document):
             yield method.upper(), path, operation
 
 
-def filled(path, names):
-    """The path with its parameters; a parameter that `names` does not have is the same for both sides of a pair."""
-    return re.sub(r"{(\w+)}", lambda match: quote(names.get(match[1], "1"), safe=""), path)
+def filled(path, ids, tenant):
+    """The path with the ids of its parameters. A parameter whose kind is not known here is an error of the walk."""
+    of_id = next((kind for beginning, kind in KINDS.items() if path.startswith(beginning)), None)
+    names = ids | {"tenant": tenant, "id": ids.get(of_id)}
+    return re.sub(r"{(\w+)}", lambda match: quote(names[match[1]], safe=""), path)
 
 
 def body_of(operation):
@@ -49,13 +102,13 @@ def body_of(operation):
     return None, None
 
 
-async def answer(worker, method, path, operation, headers, query=""):
+async def answer(worker, method, path, operation, headers):
     data, media_type = body_of(operation)
     sent = headers | {"If-Match": "*"} | ({"Content-Type": media_type} if media_type else {})
-    response = await worker.client.session.request(
-        method, f"{worker.url.rstrip('/')}{path}{query}", data=data, headers=sent, allow_redirects=False
-    )
-    body = await response.read()
+    url = f"{worker.url.rstrip('/')}{path}"
+    async with worker.client.session.request(method, url, data=data, headers=sent, allow_redirects=False) as response:
+        is_stream = response.content_type == "text/event-stream"
+        body = await response.content.readany() if is_stream else await response.read()
     if response.content_type == "application/problem+json":
         problem = json.loads(body)
         problem.pop("request_id", None)
@@ -64,18 +117,19 @@ async def answer(worker, method, path, operation, headers, query=""):
     return response.status, {k: v for k, v in kept.items() if k != "Content-Length"}, body
 
 
-def pairs(path, foreign, unknown, own_tenant="acme"):
+def pairs(path, operation, ids, own_tenant="acme"):
     """Every way in which the path, or the query, names what is another tenant's, and the same for what nobody has."""
-    names = set(re.findall(r"{(\w+)}", path))
-    if "tenant" in names:
-        yield filled(path, foreign), filled(path, unknown), ""
-        if names != {"tenant"}:
-            own = {"tenant": own_tenant}
-            yield filled(path, foreign | own), filled(path, unknown | own), ""
-    elif path.startswith("/jobs/{id}"):
-        yield filled(path, foreign), filled(path, unknown), ""
-        yield filled(path, foreign), filled(path, unknown), f"?tenant={foreign['tenant']}"
-        yield filled(path, foreign), filled(path, unknown), f"?tenant={unknown['tenant']}"
+    names, in_query = set(re.findall(r"{(\w+)}", path)), {one["name"] for one in operation["parameters"]}
+    if path.startswith(NOBODYS):
+        return
+    token = "?token=any" if "token" in in_query else ""
+    if names:
+        yield filled(path, ids, "bolt") + token, filled(path, UNKNOWN, "nobody") + token
+    if "tenant" in names and names != {"tenant"}:
+        yield filled(path, ids, own_tenant), filled(path, UNKNOWN, own_tenant)
+    elif "tenant" in in_query - names:
+        yield f"{filled(path, ids, '')}?tenant=bolt", f"{filled(path, ids, '')}?tenant=nobody"
+        yield f"{filled(path, ids, '')}?tenant=bolt", f"{filled(path, UNKNOWN, '')}?tenant=bolt"
 
 
 async def walk(worker, ids):
@@ -85,16 +139,14 @@ async def walk(worker, ids):
     document = await worker.json("/openapi.json")
     compared, leaks = 0, []
     for method, path, operation in operations(document):
-        kind = next((kind for kind in ids if f"/{kind}" in path), None)
-        foreign = {"tenant": "bolt", "id": ids.get(kind, UUID)}
-        unknown = {"tenant": "nobody", "id": UNKNOWN}
-        for theirs, nobodys, query in pairs(path, foreign, unknown):
-            one = await answer(worker, method, theirs, operation, ACME, query)
-            other = await answer(worker, method, nobodys, operation, ACME, query)
+        for theirs, nobodys in pairs(path, operation, ids):
+            one = await answer(worker, method, theirs, operation, ACME)
+            other = await answer(worker, method, nobodys, operation, ACME)
             compared += 1
             if one != other or one[0] not in (403, 404):
-                leaks.append((method, theirs, query, one, other))
-        status, _, body = await answer(worker, method, filled(path, unknown | {"tenant": "acme"}), operation, ACME)
+                leaks.append((method, theirs, one, other))
+        own = path if path.startswith(NOBODYS) else filled(path, UNKNOWN, "acme")
+        status, _, body = await answer(worker, method, own, operation, ACME)
         if "/openapi" not in path and status != 403 and re.search(rb"bolt", body if isinstance(body, bytes) else b""):
             leaks.append((method, path, "mentions another tenant", status, body))
     return compared, leaks
@@ -106,27 +158,40 @@ async def seen_by_bolt(worker, ids):
     paths = (
         f"/jobs/{UUID}/status",
         f"/jobs/{UUID}/transcript",
+        f"/jobs/{UUID}/transcript/words",
         "/tenants/bolt/jobs",
-        f"/tenants/bolt/keys/{ids['keys']}",
+        "/tenants/bolt/review",
+        f"/tenants/bolt/keys/{ids['key']}",
+        "/tenants/bolt/settings",
+        "/tenants/bolt/webhooks",
+        f"/tenants/bolt/webhooks/{ids['webhook']}/deliveries",
     )
-    return [
-        *[await worker.json(path, bolt) for path in paths],
-        await worker.json("/tenants/bolt/settings", bolt),
-        (await worker.json("/tenants/bolt/keys", bolt))["keys"],
-        await worker.json("/tenants/bolt/webhooks", bolt),
-    ]
+    return [*[await worker.json(path, bolt) for path in paths], (await worker.json("/tenants/bolt/keys", bolt))["keys"]]
 
 
 async def prepared(worker):
-    """A job with everything, settings, a key and a webhook of bolt; the ids of the last two, by kind."""
+    """A job with everything, settings, and one of each other thing of bolt; their ids, by kind."""
     await worker.created(UUID, "bolt", reference="call 1/2 ü")
     await worker.stored_audio(UUID, "bolt")
-    await worker.finished(UUID, "bolt")
-    bolt = {"X-API-Key": "bolt-key"}
-    made = await worker.client.post("/tenants/bolt/keys", json={"name": "theirs", "scopes": ["read"]}, headers=bolt)
-    settings = await worker.client.put(
-        "/tenants/bolt/settings", json={"audio_days": 7}, headers=bolt | {"If-Match": '"0"'}
-    )
-    hook = await worker.client.post("/tenants/bolt/webhooks", json={"url": "https://example.com/h"}, headers=bolt)
-    assert (made.status, settings.status, hook.status) == (201, 200, 201)
-    return {"keys": (await made.json())["id"], "webhooks": (await hook.json())["id"]}
+    await worker.transcribed(UUID, "bolt")
+    await worker.tabled(UUID, "bolt")
+    await worker.created(DELETED, "bolt")
+
+    async def made(method, path, status, **more):
+        headers = {"X-API-Key": "bolt-key", "If-Match": "*"}
+        async with worker.client.session.request(method, worker.url + path, headers=headers, **more) as response:
+            assert response.status == status, await response.text()
+            return await response.json()
+
+    await made("PUT", "tenants/bolt/settings", 200, json={"audio_days": 7})
+    key = await made("POST", "tenants/bolt/keys", 201, json={"name": "theirs", "scopes": ["read"]})
+    webhook = (await made("POST", "tenants/bolt/webhooks", 201, json={"url": "https://example.com/h"}))["id"]
+    return {
+        "job": UUID,
+        "key": key["id"],
+        "webhook": webhook,
+        "delivery": (await made("POST", f"tenants/bolt/webhooks/{webhook}/test", 202))["id"],
+        "item": (await made("GET", "tenants/bolt/review", 200))["items"][0]["id"],
+        "deletion": (await made("DELETE", f"jobs/{DELETED}", 202))["id"],
+        "upload": (await made("POST", "audio/uploads", 201, json={"filename": "a.wav", "size_bytes": 4}))["upload_id"],
+    }

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.accounts.keys import Scope
 from schemas.events.base import Data
+from web.parameters import Moment
 
 if TYPE_CHECKING:
     from schemas.accounts.keys import ApiKey
@@ -33,7 +34,7 @@ def _in_future(at: datetime) -> datetime:
 
 
 KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_printable)]
-Expiry = Annotated[AwareDatetime, AfterValidator(_in_future)]
+Expiry = Annotated[Moment, AfterValidator(_in_future)]
 
 
 class NewOperatorKey(BaseModel):

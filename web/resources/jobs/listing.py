@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import orjson
 from aiohttp import web
-from pydantic import AwareDatetime, BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
 
 from schemas.events.base import Data
 from schemas.ids import Name
 from schemas.jobs.rows import Status
 from sinks.ports.reads import Cursor, JobFilter
 from web.paging import decode_place, encode_place, next_link
-from web.parameters import Parameters, TenantName, WholeNumber
+from web.parameters import Moment, Parameters, TenantName, WholeNumber
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -97,10 +97,10 @@ class JobListParameters(Parameters):
 
     tenant: TenantName
     status: Statuses | None = Field(None, description="any of these, with commas between them")
-    created_from: AwareDatetime | None = Field(None, description="uploaded at this moment or later (RFC 3339)")
-    created_to: AwareDatetime | None = Field(None, description="uploaded before this moment")
-    completed_from: AwareDatetime | None = Field(None, description="completed or failed at this moment or later")
-    completed_to: AwareDatetime | None = Field(None, description="completed or failed before this moment")
+    created_from: Moment | None = Field(None, description="uploaded at this moment or later (RFC 3339)")
+    created_to: Moment | None = Field(None, description="uploaded before this moment")
+    completed_from: Moment | None = Field(None, description="completed or failed at this moment or later")
+    completed_to: Moment | None = Field(None, description="completed or failed before this moment")
     filename: Part | None = Field(None, description="a part of the filename, in upper or lower case")
     reference: Part | None = Field(None, description="the whole reference")
     reference_prefix: Part | None = Field(None, description="what the reference begins with")

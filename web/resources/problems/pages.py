@@ -78,7 +78,9 @@ class ProblemPages:
                 handler=self.one,
                 parameters=ProblemParameters,
                 responses={
-                    200: ResponseSpec("in HTML where `Accept` names it", ProblemKind, example),
+                    200: ResponseSpec(
+                        "in HTML where `Accept` names it", ProblemKind, example, media_types=("text/html",)
+                    ),
                     404: ResponseSpec("there is no such code"),
                 },
                 access=PUBLIC,

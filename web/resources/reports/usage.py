@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from aiohttp import web
-from pydantic import AwareDatetime, Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from schemas.errors import InvalidInput
 from schemas.events.base import Data
 from sinks.ports.reading.reports import By, UsagePlace
 from web.paging import decode_place, encode_place, next_link
-from web.parameters import Parameters, TenantName, WholeNumber
+from web.parameters import Moment, Parameters, TenantName, WholeNumber
 from web.resources.reports.costs import UsageRow, usage_row
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -58,8 +58,8 @@ class UsageParameters(Parameters):
     """A page of a report on a time."""
 
     tenant: TenantName
-    since: AwareDatetime | None = Field(None, alias="from", description="default: the first of this month (UTC)")
-    until: AwareDatetime | None = Field(None, alias="to", description="itself not included; default: now")
+    since: Moment | None = Field(None, alias="from", description="default: the first of this month (UTC)")
+    until: Moment | None = Field(None, alias="to", description="itself not included; default: now")
     by: By = Field("day", description="what is told apart besides providers and units")
     limit: Annotated[int, WholeNumber(MAX_PAGE)] = PAGE
     cursor: Annotated[UsagePlace, PlainValidator(_decoded), WithJsonSchema({"type": "string"})] | None = Field(

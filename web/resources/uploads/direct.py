@@ -21,7 +21,8 @@ from pydantic import ConfigDict, Field
 from schemas import blob_names
 from schemas.errors import Conflict, Contended, NotFound
 from schemas.events.audio import AudioUploaded, Options
-from schemas.events.base import Data, Metadata
+from schemas.events.base import Data, Language, Metadata
+from schemas.ids import Name, Reference
 from sinks.ports.api.direct_uploads import DirectUpload
 from web.auth.access import PUBLIC, WRITE
 from web.parameters import Parameters
@@ -81,9 +82,9 @@ class NewUpload(Data):
     filename: Annotated[str, Field(min_length=1, max_length=1024)]
     size_bytes: Annotated[int, Field(ge=1, description="exactly; the URL takes no other length")]
     content_type: str | None = Field(None, max_length=255)
-    reference: str | None = Field(None, max_length=255)
-    job_id: str | None = Field(None, max_length=128)
-    language: str = Field("auto", max_length=100)
+    reference: Reference | None = None
+    job_id: Name | None = None
+    language: Language = "auto"
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     options: Options = Options()
     metadata: Metadata = Field(default_factory=dict)
@@ -252,11 +253,13 @@ class DirectAudio:
             raise NotFound(NO_UPLOAD)
         if await self.database.job(row.tenant_id, row.job_id) is not None:
             raise Conflict("the upload is completed; its recording cannot be replaced")
-        if (request.http.content_length or row.size_bytes) > row.size_bytes:
-            raise TooLong(row.size_bytes)
         with self.at_once.acquire(replace(request.caller, whose=row.tenant_id)):
-            body = pieces(request.http, row.size_bytes)
-            await self.store.put(self.store.name(row.uri), body, "application/octet-stream")
+            try:
+                body = pieces(request.http, row.size_bytes)
+                await self.store.put(self.store.name(row.uri), body, "application/octet-stream")
+            except TooLong:
+                detail = f"this upload was said to have {row.size_bytes} bytes; begin another one"
+                raise web.HTTPRequestEntityTooLarge(row.size_bytes, 0, text=detail) from None
 
     async def complete(self, request: ApiRequest[UploadSelector, None]) -> web.StreamResponse:
         """Create the job of a recording that has arrived."""

@@ -144,4 +144,5 @@ def _fields(parameters: UploadParameters, received: Received) -> dict[str, str]:
     query = {name: value for name in TEXTS if (value := getattr(parameters, name, None)) is not None}
     part = {"filename": received.filename or "audio"} if received.filename or "filename" not in query else {}
     part |= {"content_type": received.content_type} if received.content_type else {}
-    return query | part | received.fields
+    # An empty field of a form counts as one that is left out: it does not take the file's own name away.
+    return query | part | {name: value for name, value in received.fields.items() if value or name not in part}

@@ -209,4 +209,4 @@ class _File:
 
 def megabytes(size: int) -> str:
     """A number of bytes for people."""
-    return f"{size / (1 << 20):.4g} MB"
+    return f"{size / (1 << 20):.4g} MB" if size >= 10_000 else f"{size} bytes"
