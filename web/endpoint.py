@@ -140,7 +140,8 @@ async def read_body(request: web.Request, expected: RequestBody[B]) -> B:
         if expected.verify is not None:
             expected.verify(request, content)
         try:
-            return expected.adapter.validate_json(content)
+            # Strict: false is no number, and 0 no flag, as the published schema says.
+            return expected.adapter.validate_json(content, strict=True)
         except ValidationError as exc:
             raise InvalidRequest.of_body(exc) from None
 

@@ -34,6 +34,8 @@ def dictionaries(ids: dict[str, dict[str, list[str]]]) -> str:
         "token": acme["token"][8:9],
         "waiting_job": ids["carl"]["job"],
         "carl": ["carl"],
+        "delivering_webhook": acme["webhook"][:1],
+        "delivery": acme["delivery"][:1],
         "problem": ["not_found", "rate_limited"],
     }
     return "".join(f"[dictionaries.{name}]\nvalues = {json.dumps(values)}\n" for name, values in named.items())

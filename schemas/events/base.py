@@ -86,7 +86,7 @@ Uri = Annotated[
 Metadata = Annotated[dict[str, Any], BeforeValidator(_storable), Field(max_length=64), AfterValidator(_small_enough)]
 
 
-Language = Annotated[str, AfterValidator(_language), Field(json_schema_extra={"pattern": f"^{_LANGUAGE.pattern}$"})]
+Language = Annotated[str, AfterValidator(_language), Field(json_schema_extra={"pattern": f"^(?:{_LANGUAGE.pattern})$"})]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
