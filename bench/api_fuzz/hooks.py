@@ -37,8 +37,8 @@ def before_call(_: schemathesis.HookContext, case: schemathesis.Case, kwargs: di
 def filter_failure(
     _: schemathesis.HookContext, failure: Failure, case: schemathesis.Case, response: schemathesis.Response
 ) -> bool:
-    """An empty parameter counts as one that is left out, and of a repeated one the first counts (`web.parameters`): such
-    requests may be accepted.
+    """Requests may be accepted although a parameter is empty, which counts as left out, or repeated, of which the first
+    counts (`web.parameters`).
     """
     del response
     unusual = any(value in ("", None) or isinstance(value, list) for value in (case.query or {}).values())
