@@ -103,3 +103,8 @@ async def test_the_next_page_is_linked_with_the_same_filters(worker):
     assert [job["job_id"] for job in second["jobs"]] == ["j2"]
     assert "rel" in first.links["next"]
     assert "Link" not in (await worker.get("/tenants/acme/jobs")).headers
+
+
+@pytest.mark.parametrize("moment", ["0.5", "1780000000", "2026-05-01"])
+async def test_a_moment_is_a_date_and_a_time(worker, moment):
+    await problem(await worker.get(f"/tenants/acme/jobs?created_from={moment}"), 400)
