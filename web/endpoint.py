@@ -141,7 +141,7 @@ async def read_body(request: web.Request, expected: RequestBody[B]) -> B:
             expected.verify(request, content)
         try:
             # Strict: false is no number, and 0 no flag, as the published schema says.
-            return expected.adapter.validate_json(content, strict=True)
+            return expected.adapter.validate_json(content, strict=expected.is_strict)
         except ValidationError as exc:
             raise InvalidRequest.of_body(exc) from None
 

@@ -57,6 +57,8 @@ class RequestBody(Generic[B]):
     media_types: tuple[str, ...] = ("application/json",)
     #: Whether the Content-Type is ignored, for clients that send a wrong one.
     any_media_type: bool = False
+    #: Whether a value of another type is refused, also where it could be converted (`0` for `false`).
+    is_strict: bool = True
     #: Checks the bytes before they are parsed, for bodies that are signed. Raises what the client is to be answered.
     verify: Callable[[web.Request, bytes], None] | None = None
     #: Held while the body is read and parsed, for large ones of senders who are not known before.

@@ -48,6 +48,7 @@ _BODY: Final = RequestBody(
     max_bytes=MAX_BYTES,
     read_s=READ_S,
     any_media_type=True,
+    is_strict=False,
 )
 
 

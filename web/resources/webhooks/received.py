@@ -153,6 +153,7 @@ class ReceivedTranscripts:
             max_bytes=MAX_BYTES,
             read_s=READ_S,
             any_media_type=True,
+            is_strict=False,
             verify=self._verify,
             slots=self._slots,
         )
