@@ -10,9 +10,8 @@ older than one that was given before. The query is short, and those of one momen
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import NotFound
 from schemas.jobs.status import status_of, status_version
@@ -37,17 +36,11 @@ class CurrentStatus:
     source: Source
 
 
-#: Statuses that a worker remembers: reading a row of the table costs more than all the rest of an answer.
-RECENT: Final = 1024
-
-
 class Statuses:
     """Reads jobs' statuses."""
 
     def __init__(self, live: LiveJobs, reads: Reads) -> None:
         self._live, self._reads = live, reads
-        #: Rows of the table that were shown last, the newest at the end.
-        self._recent: OrderedDict[Key, JobStatus] = OrderedDict()
 
     async def newest(self, whose: Whose, name: str) -> CurrentStatus:
         """The status of the job with this id or reference.
@@ -60,24 +53,10 @@ class Statuses:
             Ambiguous: several tenants have such a job.
         """
         key = job_key(whose, name)
-        row = (self._recent.get(key) or self._live.get(*key)) if key else None
-        if key is not None and row is not None:
-            row = self._table_row(key, await self._reads.status_version(*key))
-            if row is not None:
-                return CurrentStatus(row, "table")
+        row = self._live.get(*key) if key else None
+        if row is not None and status_version(row) == await self._reads.status_version(row.tenant_id, row.job_id):
+            return CurrentStatus(row, "table")
         return CurrentStatus(status_of(await find_job(self._reads, whose, name)), "database")
-
-    def _table_row(self, key: Key, version: StatusVersion | None) -> JobStatus | None:
-        """The table's row of a job, remembered or read, if it has this version."""
-        for read in (self._recent.get, lambda key: self._live.get(*key)):
-            row = read(key)
-            if row is not None and status_version(row) == version:
-                self._recent[key] = row
-                self._recent.move_to_end(key)
-                if len(self._recent) > RECENT:
-                    self._recent.popitem(last=False)
-                return row
-        return None
 
     async def newer(self, key: Key, version: StatusVersion) -> CurrentStatus | None:
         """The status of a job if its version is not this one any more, else None.
@@ -88,8 +67,8 @@ class Statuses:
         newest = await self._reads.status_version(*key)
         if newest == version:
             return None
-        row = self._table_row(key, newest)
-        if row is not None:
+        row = self._live.get(*key)
+        if row is not None and status_version(row) == newest:
             return CurrentStatus(row, "table")
         job = await self._reads.job(*key)
         if job is None:

@@ -10,10 +10,12 @@ from pydantic import Field
 
 from schemas.events.job import JobStatus, StepState
 from schemas.jobs.rows import STAGE_OF, TERMINAL
-from web.live.statuses import RECENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: Statuses whose JSON is remembered.
+RECENT: Final = 1024
 
 #: Stages in the order in which a run goes through them; recognizers share one.
 _PIPELINE: Final = tuple(STAGE_OF.values())
