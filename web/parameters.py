@@ -117,9 +117,15 @@ def _flag(text: str) -> bool:
 
 def _moment(value: Any) -> Any:
     """Refuses numbers, which pydantic would take for seconds since 1970, or since 1970 in milliseconds."""
-    if not isinstance(value, datetime) and not (isinstance(value, str) and ":" in value):
-        raise ValueError("write a date and time with its offset from UTC, such as 2026-05-01T12:00:00Z")
-    return value
+    if isinstance(value, datetime):
+        return value
+    try:
+        if ":" in value:
+            # As a time, not as its text: where types are strict, a text from a validator is no time.
+            return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError("write a date and time with its offset from UTC, such as 2026-05-01T12:00:00Z")
 
 
 def job_name(text: str) -> str:
