@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+#: The error of a cursor that is not the `next` of an earlier answer.
+NO_PLACE: Final = "use `next` of an earlier answer as it stands, or leave it out to begin anew"
 
 
 def encode_place(place: Any) -> str:
@@ -26,7 +29,7 @@ def decode_place(text: str) -> Any:
     try:
         return orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, binascii.Error):
-        raise ValueError("use `next` of an earlier answer as it stands, or leave it out to begin anew") from None
+        raise ValueError(NO_PLACE) from None
 
 
 def next_link(request: web.Request, cursor: str | None) -> dict[str, str]:

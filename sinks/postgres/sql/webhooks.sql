@@ -125,12 +125,3 @@ SELECT at, status, duration_ms, answer, error FROM webhook_attempts WHERE tenant
 UPDATE webhook_deliveries SET state = 'pending', failures = 0, due_at = clock_timestamp(), delivered_at = NULL
 WHERE tenant_id = $1 AND webhook_id = $2 AND CASE WHEN $3::bigint IS NULL THEN state = 'failed' ELSE id = $3 AND state <> 'pending' END
 RETURNING id;
-
--- name: expire_webhook_deliveries
--- By number, which rises with time: the table needs no index for this.
-WITH gone AS (
-    DELETE FROM webhook_deliveries WHERE id = ANY(ARRAY(
-        SELECT id FROM (SELECT id, created_at FROM webhook_deliveries ORDER BY id LIMIT $2) AS oldest
-        WHERE created_at < now() - $1::float8 * interval '1 day'))
-    RETURNING 1)
-SELECT count(*) FROM gone;

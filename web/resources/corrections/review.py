@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import orjson
 from aiohttp import web
 from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 
@@ -15,6 +12,7 @@ from schemas.corrections.rows import ReviewItem, ReviewState
 from schemas.errors import NotFound, Unavailable
 from sinks.ports.corrections.review import ReviewCursor, ReviewFilter
 from web.auth.access import REVIEW
+from web.paging import NO_PLACE, decode_place, encode_place
 from web.parameters import JobName, Parameters, TenantName, WholeNumber
 from web.problems import FieldProblem, InvalidRequest
 from web.resources.corrections.views import (
@@ -44,7 +42,7 @@ NO_ITEM: Final = "there is no such review item"
 
 def encode_cursor(cursor: ReviewCursor) -> str:
     """A cursor as one word for a URL."""
-    return base64.urlsafe_b64encode(orjson.dumps([cursor.doubt, cursor.id])).decode().rstrip("=")
+    return encode_place([cursor.doubt, cursor.id])
 
 
 def decode_cursor(text: str) -> ReviewCursor:
@@ -54,12 +52,12 @@ def decode_cursor(text: str) -> ReviewCursor:
         ValueError: it is not the `next` of an earlier answer.
     """
     try:
-        doubt, id = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        doubt, id = decode_place(text)
         if not (isinstance(id, str) and id.isascii() and id.isprintable()):
             raise TypeError
         return ReviewCursor(float(doubt), id)
-    except (ValueError, TypeError, OverflowError, binascii.Error):
-        raise ValueError("use `next` of an earlier answer as it stands, or leave it out") from None
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(NO_PLACE) from None
 
 
 class QueueParameters(Parameters):

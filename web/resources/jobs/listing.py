@@ -15,7 +15,7 @@ from schemas.events.base import Data
 from schemas.ids import Name
 from schemas.jobs.rows import Status
 from sinks.ports.reads import Cursor, JobFilter
-from web.paging import decode_place, encode_place, next_link
+from web.paging import NO_PLACE, decode_place, encode_place, next_link
 from web.parameters import Moment, Parameters, TenantName, WholeNumber
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -56,9 +56,7 @@ def decode_cursor(text: str) -> Cursor:
             raise ValueError("a time without a zone")
         return Cursor(created_at.astimezone(UTC), _NAME.validate_python(job_id, strict=True))
     except (ValueError, TypeError, OverflowError, ValidationError):
-        raise ValueError(
-            "use `next` of an earlier answer as it stands, or leave it out to begin at the newest"
-        ) from None
+        raise ValueError(NO_PLACE) from None
 
 
 class JobPage(Data):

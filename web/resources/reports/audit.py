@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from schemas.events.base import Data
 from web.live.job_lookup import find_job
-from web.paging import decode_place, encode_place, next_link
+from web.paging import NO_PLACE, decode_place, encode_place, next_link
 from web.parameters import WholeNumber
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -45,7 +45,7 @@ class AuditPage(Data):
 def _decoded(text: str) -> int:
     place = decode_place(text)
     if type(place) is not int or not 0 <= place < 2**63:
-        raise ValueError("use `next` of an earlier answer as it stands")
+        raise ValueError(NO_PLACE)
     return place
 
 

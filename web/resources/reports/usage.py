@@ -12,7 +12,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from schemas.errors import InvalidInput
 from schemas.events.base import Data
 from sinks.ports.reading.reports import By, UsagePlace
-from web.paging import decode_place, encode_place, next_link
+from web.paging import NO_PLACE, decode_place, encode_place, next_link
 from web.parameters import Moment, Parameters, TenantName, WholeNumber
 from web.resources.reports.costs import UsageRow, usage_row
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -48,9 +48,9 @@ class UsagePage(Data):
 def _decoded(text: str) -> UsagePlace:
     place = decode_place(text)
     if not (isinstance(place, list) and len(place) == 3 and all(isinstance(part, str) for part in place)):
-        raise ValueError("use `next` of an earlier answer as it stands")
+        raise ValueError(NO_PLACE)
     if any("\x00" in part for part in place):
-        raise ValueError("use `next` of an earlier answer as it stands")
+        raise ValueError(NO_PLACE)
     return place[0], place[1], place[2]
 
 

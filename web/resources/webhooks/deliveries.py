@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from schemas.errors import NotFound
 from schemas.webhooks.rows import DeliveryState
 from web.auth.access import ADMIN
+from web.paging import NO_PLACE
 from web.parameters import WholeNumber
 from web.resources.webhooks.endpoints import ONE
 from web.resources.webhooks.views import (
@@ -37,7 +38,7 @@ PATH: Final = f"{ONE}/deliveries"
 
 def _cursor(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise ValueError("use `next` of an earlier answer as it stands, or leave it out to begin at the newest")
+        raise ValueError(NO_PLACE)
     return int(text)
 
 

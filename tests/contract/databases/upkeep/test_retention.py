@@ -15,6 +15,7 @@ from agents.upkeep.retention import DAYS, SLICE, Retention
 from schemas.jobs.outcome import Step
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.sql.queries import SQL
+from sinks.postgres.upkeep.retention import expiry
 from tests.conftest import need
 from tests.contract.databases.cases import answer, created, direct_upload, job
 
@@ -128,7 +129,7 @@ async def test_a_slice_is_found_by_an_index_when_new_rows_lie_between_old_ones(d
     await fill(db, "audit_log", 30_000, 0)
     await db.execute("ANALYZE inbox, audit_log")
     for table in ("inbox", "audit_log"):
-        plan = await db.fetch(f"EXPLAIN {SQL[f'expire_{table}']}", 14.0, SLICE)
+        plan = await db.fetch(f"EXPLAIN {expiry(table)}", 14.0, SLICE)
         assert "Index Scan using" in "\n".join(row[0] for row in plan), plan
 
 
