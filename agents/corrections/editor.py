@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
@@ -39,6 +38,7 @@ from schemas.transcript_words import TranscriptWord, words_of
 from schemas.words import Reading, Reconciliation, adapter
 from sinks.ports.blobs import Blob, Store
 from sinks.ports.corrections.versions import Versions
+from sinks.ports.slots import Slots
 from sinks.ports.steps import Steps
 from sinks.ports.upkeep.blob_intents import BlobIntents
 
@@ -58,13 +58,6 @@ class Writes(Protocol):
 
     def acting_as(self, tenant: str, /) -> Commits:
         """The same database, which shows and takes rows of this tenant only."""
-
-
-class Slots(Protocol):
-    """Bounds what is done at once, in all and for each tenant."""
-
-    def held(self, tenant: str, /) -> AbstractAsyncContextManager[None]:
-        """A slot, for as long as the context lasts."""
 
 
 @dataclass(frozen=True, slots=True)

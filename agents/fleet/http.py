@@ -20,8 +20,8 @@ from agents.fleet.settings import Settings, account_defaults
 from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
 from sinks.accounts import Accounts
+from sinks.fair_slots import FairSlots
 from sinks.postgres.accounts.notices import listen_for_changes
-from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.database import Postgres
 from sinks.postgres.reading.changes import PostgresChanges
 from sinks.postgres.reading.reports import PostgresReports

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,49 +13,7 @@ from agents.media.decoding.limits import MAX_DURATION_MS
 from agents.media.decoding.probe import Probe, probe
 from agents.media.subprocess_worker import Worker, WorkerDied, begin, serve
 from schemas.errors import RefusedMedia, Transient
-
-
-class FairSlots:
-    """Concurrency slots that are shared fairly: the next slot goes to the tenant with the fewest, then to the oldest
-    request. A tenant gets all slots but one at most.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._most = max(1, count - 1)
-        self._held: Counter[str] = Counter()
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
-
-    @contextlib.asynccontextmanager
-    async def acquired(self, tenant: str) -> AsyncIterator[None]:
-        """Wait for a slot and hold it while the context lasts."""
-        grant: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tenant, grant))
-        self._grant()
-        try:
-            await grant
-        except asyncio.CancelledError:
-            if grant.done() and not grant.cancelled():  # granted after the task was cancelled
-                self._release(tenant)
-            raise
-        try:
-            yield
-        finally:
-            self._release(tenant)
-
-    def _release(self, tenant: str) -> None:
-        self._free += 1
-        self._held[tenant] -= 1
-        self._grant()
-
-    def _grant(self) -> None:
-        self._waiting = [request for request in self._waiting if not request[1].done()]
-        while self._free and (eligible := [r for r in self._waiting if self._held[r[0]] < self._most]):
-            request = min(eligible, key=lambda r: self._held[r[0]])
-            self._waiting.remove(request)
-            self._held[request[0]] += 1
-            self._free -= 1
-            request[1].set_result(None)
+from sinks.fair_slots import FairSlots
 
 
 class ProbePool:
@@ -79,7 +36,7 @@ class ProbePool:
         self._stall_s = stall_s
         self._idle = [Worker("agents.media.probe_pool", start_s=start_s) for _ in range(processes)]
         self._workers = tuple(self._idle)
-        self._slots = FairSlots(processes)
+        self._slots: FairSlots[str] = FairSlots(processes, max(1, processes - 1))
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -104,7 +61,7 @@ class ProbePool:
             "declared_type": declared_type,
             "max_duration_ms": self._max_duration_ms,
         }
-        async with self._slots.acquired(tenant):
+        async with self._slots.held(tenant):
             worker = self._idle.pop()
             try:
                 answer = await self._ask(worker, request)

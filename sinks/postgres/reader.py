@@ -14,9 +14,9 @@ from schemas.ids import EVERY_TENANT, Whose, canonical_uuid
 from schemas.jobs.rows import OPEN, File, Job, Transcript
 from schemas.jobs.status import StatusVersion, status_of
 from sinks.coalesce import Coalesce
+from sinks.fair_slots import FairSlots
 from sinks.ports.reads import EVERY_JOB, MANY, Cursor, JobFilter, Page, Reads
 from sinks.postgres.connection.errors import AWAY, unavailable
-from sinks.postgres.connection.fair_slots import FairSlots
 from sinks.postgres.connection.port import by_column
 from sinks.postgres.corrections.reads import CorrectionReads
 from sinks.postgres.reading.job_list import FEW, JobListQuery, following_prefix

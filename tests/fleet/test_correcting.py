@@ -12,9 +12,9 @@ from agents.stages.enrichments import document
 from schemas.corrections.changes import TranscriptPatch
 from schemas.errors import Transient
 from schemas.events.job import JobReprocess
+from sinks.fair_slots import FairSlots
 from sinks.memory.reader import MemoryReader
 from sinks.ports.corrections.review import ReviewFilter
-from sinks.postgres.connection.fair_slots import FairSlots
 from tests.fleet.conftest import JOB, FakeRecognizer
 from tests.fleet.test_enrichment import Troubled
 

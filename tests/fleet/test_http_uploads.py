@@ -11,6 +11,7 @@ from schemas.accounts.settings import AccountSettings
 from schemas.events.audio import AudioUploaded
 from schemas.events.job import JobReprocess
 from sinks.accounts import Accounts
+from sinks.fair_slots import FairSlots
 from tests.fleet.conftest import JOB, FakeRecognizer, recording
 
 RECOGNIZERS = ("a", "b")
@@ -25,7 +26,9 @@ def scenario(make_scenario):
 def received(scenario, probe_pool):
     database = scenario.fleet.database
     accounts = Accounts(database, AccountSettings())
-    return ReceivedUploads(database, AudioSource(scenario.store, probe_pool, ()), Runs(RECOGNIZERS, 3600.0), accounts)
+    return ReceivedUploads(
+        database, AudioSource(scenario.store, probe_pool, ()), Runs(RECOGNIZERS, 3600.0), accounts, FairSlots(6, 5)
+    )
 
 
 def upload(uri="upload://body", **more):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from sinks.postgres.connection.fair_slots import FairSlots
+from sinks.fair_slots import FairSlots
 
 
 async def test_a_tenant_with_a_long_queue_does_not_delay_others():

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from agents.media.probe_pool import FairSlots
+from sinks.fair_slots import FairSlots
 
 
-async def told(slots: FairSlots, *tenants: str) -> tuple[list[str], asyncio.Queue[None], list[asyncio.Task[None]]]:
+async def told(slots: FairSlots[str], *tenants: str) -> tuple[list[str], asyncio.Queue[None], list[asyncio.Task[None]]]:
     """Who has had a slot so far, in order; each keeps it until something is put into the queue."""
     begun: list[str] = []
     end: asyncio.Queue[None] = asyncio.Queue()
 
     async def probe(tenant: str) -> None:
-        async with slots.acquired(tenant):
+        async with slots.held(tenant):
             begun.append(tenant)
             await end.get()
 
@@ -24,7 +24,7 @@ async def told(slots: FairSlots, *tenants: str) -> tuple[list[str], asyncio.Queu
 
 
 async def test_slow_files_of_one_tenant_leave_a_process_to_others():
-    begun, end, tasks = await told(FairSlots(3), *"aaaaaa", "b", "b")
+    begun, end, tasks = await told(FairSlots(3, 2), *"aaaaaa", "b", "b")
 
     assert begun == ["a", "a", "b"]
     for _ in tasks:
@@ -35,7 +35,7 @@ async def test_slow_files_of_one_tenant_leave_a_process_to_others():
 
 
 async def test_a_slot_is_not_lost_when_who_has_it_or_waits_for_it_is_cancelled():
-    slots = FairSlots(1)
+    slots: FairSlots[str] = FairSlots(1, 1)
     _, _, tasks = await told(slots, *"aab")
     for task in tasks:
         task.cancel()

@@ -10,8 +10,9 @@ from agents.fleet.resources import StageResources
 from agents.fleet.settings import Settings
 from agents.runtime.backpressure import Backpressure
 from agents.runtime.failpoints import passing
-from agents.stages.uploads.received import ReceivedUploads
+from agents.stages.uploads.received import AT_ONCE, ReceivedUploads
 from agents.stages.uploads.runs import Runs
+from sinks.fair_slots import FairSlots
 from web.connections.bounds import Bounds
 from web.connections.caller_limit import CallerLimit
 from web.resources.jobs.details import JobControl
@@ -26,7 +27,8 @@ def upload_resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitSt
     settings = fleet.settings
     runs = Runs(settings.recognizers, settings.deadline_s, abilities(settings), settings.enrichments)
     audio_source = StageResources("http", fleet, Backpressure(), stack).audio_source()
-    received = ReceivedUploads(fleet.database, audio_source, runs, fleet.accounts)
+    slots: FairSlots[str] = FairSlots(AT_ONCE, AT_ONCE - 1)
+    received = ReceivedUploads(fleet.database, audio_source, runs, fleet.accounts, slots)
 
     async def limit(tenant: str) -> int:
         own = await fleet.accounts.settings_of(tenant)

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 from uuid import uuid4
 
 from agents.media.decoding.formats import TYPES
-from agents.media.probe_pool import FairSlots
 from agents.media.source.audio_source import AudioSource, Fetched
 from agents.runtime.failpoints import passing
 from agents.stages.uploads import jobs
@@ -31,6 +30,7 @@ from schemas.jobs.rows import Job
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
+from sinks.ports.slots import Slots
 from sinks.ports.steps import Steps
 from sinks.ports.upkeep.blob_intents import BlobIntents
 
@@ -71,9 +71,10 @@ class ReceivedUploads:
     #: Those of the installation; a tenant may have chosen others.
     runs: Runs
     accounts: EffectiveSettings
+    #: Of recordings that are probed and stored, `AT_ONCE` of them.
+    slots: Slots
     #: Formats that can be uploaded, for error texts.
     formats: tuple[str, ...] = tuple(sorted(TYPES))
-    _slots: FairSlots = field(default_factory=lambda: FairSlots(AT_ONCE))
 
     async def known(self, upload: AudioUploaded) -> Job | None:
         """The job that exists already for an upload with this id or reference; its options are checked.
@@ -119,7 +120,7 @@ class ReceivedUploads:
             filename=upload.filename,
             content_type=upload.content_type,
         )
-        async with self._slots.acquired(upload.tenant_id), _held(self._of(upload), key) as held:
+        async with self.slots.held(upload.tenant_id), _held(self._of(upload), key) as held:
             try:
                 fetched = await self.audio_source.keep(fetch, recording, held.begin)
             except OSError as exc:

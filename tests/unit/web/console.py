@@ -15,6 +15,7 @@ from schemas.accounts.settings import AccountSettings
 from schemas.words import Decision, Quality, Reading, Reconciliation
 from sinks.accounts import Accounts
 from sinks.blobs.memory import MemoryStore
+from sinks.fair_slots import FairSlots
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from tests.fleet.conftest import recording
@@ -42,7 +43,9 @@ class ConsoleWorker(CorrectingWorker):
     def __init__(self, pool):
         database, store = MemoryDatabase(), MemoryStore()
         accounts = Accounts(database, AccountSettings(requests_per_minute=10_000))
-        received = ReceivedUploads(database, AudioSource(store, pool, ()), Runs(("a", "b"), 3600.0), accounts)
+        received = ReceivedUploads(
+            database, AudioSource(store, pool, ()), Runs(("a", "b"), 3600.0), accounts, FairSlots(6, 5)
+        )
 
         async def limit(_):
             return LIMIT

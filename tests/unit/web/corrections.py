@@ -13,9 +13,9 @@ from schemas.jobs.rows import Job, Transcript
 from schemas.rendering.segments import segments, speakers
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from sinks.blobs.memory import MemoryStore
+from sinks.fair_slots import FairSlots
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
-from sinks.postgres.connection.fair_slots import FairSlots
 from tests.unit.web.service import ACME, Worker
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue

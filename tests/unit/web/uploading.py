@@ -16,6 +16,7 @@ from agents.stages.uploads.runs import Runs
 from schemas.accounts.settings import AccountSettings
 from sinks.accounts import Accounts
 from sinks.blobs.memory import MemoryStore
+from sinks.fair_slots import FairSlots
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from tests.fleet.conftest import recording
@@ -54,7 +55,9 @@ class Uploading(Worker):
 
         reader = MemoryReader(database)
         accounts = Accounts(database, AccountSettings())
-        self.received = ReceivedUploads(database, AudioSource(store, pool, ()), Runs(recognizers, 3600.0), accounts)
+        self.received = ReceivedUploads(
+            database, AudioSource(store, pool, ()), Runs(recognizers, 3600.0), accounts, FairSlots(6, 5)
+        )
         self.at_once = CallerLimit("uploads", at_once)
         resources = [
             ProcessAudio(self.received, store, limit, self.at_once),

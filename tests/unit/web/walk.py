@@ -9,6 +9,7 @@ from urllib.parse import quote
 from agents.media.source.audio_source import AudioSource
 from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
+from sinks.fair_slots import FairSlots
 from sinks.memory.reading.changes import MemoryChanges
 from sinks.memory.reading.reports import MemoryReports
 from tests.unit.web.service import ACME, UUID
@@ -59,7 +60,9 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None)
     """What a worker serves besides the standard resources and the corrections, with nothing outside of it."""
     reports, changes = reports or MemoryReports(database), changes or MemoryChanges(database)
     at_once = CallerLimit("everything", 8)
-    uploads = ReceivedUploads(database, AudioSource(store, None, ()), Runs(("a", "b"), 3600.0), accounts)
+    uploads = ReceivedUploads(
+        database, AudioSource(store, None, ()), Runs(("a", "b"), 3600.0), accounts, FairSlots(6, 5)
+    )
 
     async def limit(_):
         return 1 << 20
