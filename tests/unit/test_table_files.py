@@ -1,18 +1,23 @@
-"""A table's files are free for the next app of the process, also after a crash of the app before."""
+"""A table: its files are free for the next app of the process, and a status is what the row says now."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agents.runtime.faust_binding import FaustTable, table_app
+from agents.runtime.faust_binding import RECENT, FaustTable, table_app
 from agents.runtime.group_commit import Committer
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
 from agents.stages import track
+from schemas.jobs.rows import Job
+from schemas.jobs.status import status_of
 from schemas.operations import Skip
 from sinks.memory.database import MemoryDatabase
 
@@ -44,3 +49,31 @@ async def test_files_can_be_opened_again(tmp_path: Path) -> None:
     assert file.get(b"job") == b"row"
     again.close()
     again.close()
+
+
+def row(job_id: str, version: int = 1) -> dict[str, Any]:
+    job = Job(tenant_id="acme", job_id=job_id, filename="a.wav", audio_uri="s3://b/a", version=version)
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+    return status_of(replace(job, created_at=at, updated_at=at)).model_dump(mode="json")
+
+
+def test_a_status_is_made_of_a_row_once_and_is_what_the_row_says_now() -> None:
+    app = SimpleNamespace(started=True, rebalancing=False, in_recovery=False)
+    rows = {f"acme/j{n}": row(f"j{n}") for n in range(RECENT + 1)}
+    table = FaustTable(app, rows)
+    first = table.get("acme", "j0")
+
+    assert table.get("acme", "j0") is first
+    rows["acme/j0"] = row("j0", version=2)
+    changed = table.get("acme", "j0")
+    assert changed is not None
+    assert changed.version == 2
+    del rows["acme/j0"]
+    assert table.get("acme", "j0") is None
+    rows["acme/j0"] = row("j0", version=2)
+    assert table.get("acme", "j0") is not changed  # nothing of a row that was deleted is kept
+    for n in range(1, RECENT + 1):
+        table.get("acme", f"j{n}")
+    assert len(table._known) == RECENT
+    app.rebalancing = True
+    assert table.get("acme", "j1") is None
