@@ -40,6 +40,9 @@ HOLD_S: Final = 60.0
 #: copy is reported as kept instead of being tried again.
 RETRY_S, SLOWEST_S, PATIENCE_S = 2.0, 600.0, 86_400.0
 
+#: Seconds that deleting one copy may take.
+COPY_S: Final = 8.0
+
 #: Characters of a reason in the receipt.
 REASON_CHARS: Final = 300
 
@@ -97,12 +100,12 @@ class Deleter:
             await self._put_off(deletion, exc)
 
     async def _put_off(self, deletion: Deletion, exc: Exception) -> None:
-        """Store why the pass failed; the next is due as the claim has it, or sooner."""
+        """Store why the pass failed; the next is due as the claim has it, or sooner. What the pass has stored stays."""
         reason = readable(str(exc) or "it took too long", REASON_CHARS)
         log.warning("the deletion %s is not done yet: %s", deletion.id, reason)
         with contextlib.suppress(Unavailable):
             due_at = await self.database.now() + timedelta(seconds=_wait_s(deletion))
-            await self.database.keep_deletion(replace(deletion, due_at=due_at, error=reason))
+            await self.database.put_off_deletion(deletion, due_at, reason)
 
     async def _pass(self, deletion: Deletion) -> None:
         began = await self.database.now()
@@ -139,24 +142,34 @@ class Deleter:
         return uri != source and blob_names.run_of(self.store.name(uri)) <= deletion.run
 
     async def _erase_copies(self, deletion: Deletion, now: datetime) -> Deletion:
-        """Delete what recognizers have. What cannot be deleted is tried again for a day, and then reported."""
-        left, errors = [], []
-        receipt = {**deletion.receipt, "providers": {**deletion.receipt["providers"]}}
+        """Delete what recognizers have. What cannot be deleted is tried again for a day, and then reported. Each that
+        is gone is noted at once, so that a pass that ends early has done something.
+        """
+        left: list[dict[str, Any]] = []
+        errors: list[str] = []
+        receipt = deletion.receipt
         gives_up = now > deletion.requested_at + timedelta(seconds=PATIENCE_S)
-        for copy in deletion.copies:
+        for number, copy in enumerate(deletion.copies, 1):
             provider = copy["provider"]
             try:
-                kept = await self.copies.erase(provider, copy)
-            except ConcordError as exc:
-                kept = readable(str(exc), REASON_CHARS) if gives_up else None
+                async with asyncio.timeout(COPY_S):
+                    kept = await self.copies.erase(provider, copy)
+            except (ConcordError, TimeoutError) as exc:
+                reason = readable(str(exc) or f"{provider} does not answer", REASON_CHARS)
                 if not gives_up:
                     left.append(copy)
-                    errors.append(readable(str(exc), REASON_CHARS))
+                    errors.append(reason)
                     continue
+                kept = reason
             if kept is None:
-                receipt["providers"][provider] = receipt["providers"].get(provider, 0) + 1
+                erased = receipt["providers"]
+                receipt = {**receipt, "providers": {**erased, provider: erased.get(provider, 0) + 1}}
             else:
-                receipt["kept"] = _with(receipt["kept"], {"what": provider, "why": kept, "until": None})
+                stays = {"what": provider, "why": kept, "until": None}
+                receipt = {**receipt, "kept": _with(receipt["kept"], stays)}
+            reached = replace(deletion, copies=[*left, *deletion.copies[number:]], receipt=receipt)
+            if reached.copies and not await self.database.keep_deletion(reached):
+                return reached  # another pass has been claimed, and does it
         return replace(deletion, copies=left, receipt=receipt, error="; ".join(errors)[:REASON_CHARS] or None)
 
     async def _next(self, deletion: Deletion, began: datetime) -> Deletion:

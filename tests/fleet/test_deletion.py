@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ import pytest
 
 from agents.runtime.failpoints import DELETION_POINTS
 from agents.upkeep.deleting import Deleter
-from schemas.errors import Transient
+from schemas.errors import Transient, Unavailable
 from schemas.jobs.deletion import LAST_LOOK_S, SETTLES_S
 from tests.fleet.conftest import JOB, FakeRecognizer
 
@@ -119,6 +120,50 @@ async def test_a_pass_that_is_killed_anywhere_is_repeated_and_counts_the_same(sc
         assert (done.run, done.receipt["blobs"], done.receipt["rows"]["jobs"]) == (run, stored, 1)
         assert done.receipt["providers"] == {"a": 1, "b": 1}
         scenario.fleet.clock.advance(1.0)
+
+
+async def test_a_pass_that_fails_half_way_loses_no_count(scenario, monkeypatch):
+    await uploaded(scenario)
+    scenario.fleet.clock.advance(SETTLES_S)
+    stored = len(await blobs(scenario))
+    begun = await scenario.fleet.database.begin_deletion(KEY, "key_1")
+    delete, left = scenario.store.delete, [2]
+
+    async def failing(uri):
+        if not left[0]:
+            raise Unavailable("the store is away")
+        left[0] -= 1
+        await delete(uri)
+
+    monkeypatch.setattr(scenario.store, "delete", failing)
+    await scenario.deleter.round()
+    put_off = await deletion(scenario)
+    assert (put_off.error, len(await blobs(scenario))) == ("the store is away", stored - 2)
+    monkeypatch.undo()
+    done = await carried_out(scenario)
+
+    assert done.receipt["blobs"] == stored
+    assert done.receipt["rows"].items() >= begun.receipt["rows"].items()
+    assert done.receipt["rows"] == put_off.receipt["rows"]
+
+
+async def test_copies_at_a_vendor_that_never_answers_are_given_up_one_by_one(scenario, monkeypatch):
+    monkeypatch.setattr("agents.upkeep.deleting.COPY_S", 0.01)
+    monkeypatch.setattr("agents.upkeep.deleting.PATIENCE_S", -1.0)
+    await uploaded(scenario)
+    scenario.fleet.clock.advance(SETTLES_S)
+    await scenario.fleet.database.begin_deletion(KEY, "key_1")
+    erase = scenario.vendors.erase
+
+    async def hanging(provider, copy):
+        await asyncio.sleep(60 if provider == "a" else 0)
+        return await erase(provider, copy)
+
+    monkeypatch.setattr(scenario.vendors, "erase", hanging)
+    done = await carried_out(scenario)
+
+    assert {"what": "a", "why": "a does not answer", "until": None} in done.receipt["kept"]
+    assert done.receipt["providers"] == {"b": 1}
 
 
 async def test_a_job_that_is_deleted_on_its_way_ends_once_and_leaves_nothing(scenario):

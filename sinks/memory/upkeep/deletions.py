@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.ids import Key
@@ -64,6 +64,12 @@ class MemoryDeletions(MemoryLeases, Deletions):
         receipt = counted(kept.receipt, self._erase(deletion))
         self.deletions[deletion.id] = replace(kept, receipt=receipt)
         return replace(deletion, receipt=receipt)
+
+    async def put_off_deletion(self, deletion: Deletion, due_at: datetime, error: str) -> None:
+        """Store why the pass has failed, and when the next is due."""
+        kept = self.deletions[deletion.id]
+        if kept.attempts == deletion.attempts:
+            self.deletions[deletion.id] = replace(kept, due_at=due_at, error=error)
 
     async def keep_deletion(self, deletion: Deletion) -> bool:
         """Store what a pass has reached."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
 from schemas.ids import Key
@@ -27,6 +28,11 @@ class Deletions(Protocol):
     async def erase_rows(self, deletion: Deletion, hold_s: float) -> Deletion:
         """Delete what rows are left of the deleted runs, and count them in the receipt, which is returned. Tasks that
         work for these runs lose their leases for `hold_s` seconds, and are cancelled by their workers.
+        """
+
+    async def put_off_deletion(self, deletion: Deletion, due_at: datetime, error: str) -> None:
+        """Have the next pass begin then, and say why this one has failed. What it has stored of its progress stays. No
+        effect if another pass was claimed or became necessary meanwhile.
         """
 
     async def keep_deletion(self, deletion: Deletion) -> bool:

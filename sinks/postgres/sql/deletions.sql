@@ -29,6 +29,9 @@ RETURNING {deletions.columns};
 UPDATE deletions SET due_at = $3, done_at = $4, error = $5, copies = $6, receipt = $7 WHERE id = $1 AND attempts = $2
 RETURNING id;
 
+-- name: put_off_deletion
+UPDATE deletions SET due_at = $3, error = $4 WHERE id = $1 AND attempts = $2;
+
 -- name: resume_deletion
 UPDATE deletions SET due_at = clock_timestamp(), attempts = attempts + 1, copies = copies || $3::jsonb
 WHERE id = (SELECT id FROM deletions WHERE tenant_id = $1 AND job_id = $2 AND scope = 'job' ORDER BY run DESC LIMIT 1);

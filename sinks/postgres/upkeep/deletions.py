@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from schemas import blob_names
@@ -106,6 +107,10 @@ class PostgresDeletions(PostgresPort, Deletions):
             receipt = await db.fetchval(SQL["lock_receipt"], deletion.id)
             await db.execute(SQL["count_erased"], deletion.id, counted(receipt, rows))
         return replace(deletion, receipt=counted(receipt, rows))
+
+    async def put_off_deletion(self, deletion: Deletion, due_at: datetime, error: str) -> None:
+        """Store why the pass has failed, and when the next is due."""
+        await self._fetch("put_off_deletion", deletion.id, deletion.attempts, due_at, error)
 
     async def keep_deletion(self, deletion: Deletion) -> bool:
         """Store what a pass has reached."""

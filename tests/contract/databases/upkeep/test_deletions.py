@@ -123,7 +123,14 @@ async def test_steps_of_the_deleted_run_write_nothing_and_make_another_pass_due(
     assert await database.keep_deletion(replace(claimed, due_at=None)) is False
     [again] = await database.due_deletions(10, 60.0)
     assert {"provider": "a", "id": "v-1"} in again.copies
-    assert await database.keep_deletion(replace(again, due_at=None)) is True
+    await database.put_off_deletion(claimed, claimed.requested_at, "of an earlier claim")
+    assert await database.due_deletions(10, 60.0) == []
+    counted = replace(again, receipt={**again.receipt, "blobs": 7})
+    assert await database.keep_deletion(counted) is True
+    await database.put_off_deletion(again, again.requested_at, "the store is away")
+    [put_off] = await database.due_deletions(10, 3600.0)
+    assert (put_off.error, put_off.receipt["blobs"], put_off.copies) == ("the store is away", 7, again.copies)
+    assert await database.keep_deletion(replace(put_off, due_at=None)) is True
     assert await database.due_deletions(10, 60.0) == []
 
 
