@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-#: The folder of a tenant's recordings that are not their jobs' originals yet.
-UPLOADS = "uploads"
+#: The folder of a tenant's recordings that are not their jobs' originals yet. It is no job's: no id begins so.
+UPLOADS = "_uploads"
 
 
 def folder(tenant_id: str, job_id: str, run: int) -> str:

@@ -47,6 +47,8 @@ def verdict(attempt: Attempt, failures: int, endpoint: Endpoint, now: datetime, 
 
 
 def _pause(attempt: Attempt, endpoint: Endpoint, now: datetime) -> str | None:
+    if endpoint.paused_at is not None:
+        return None  # by another delivery that was under way; told once
     if attempt.status == GONE:
         return "it answered 410 Gone"
     if endpoint.failing_since is not None and now - endpoint.failing_since >= PAUSE_AFTER:

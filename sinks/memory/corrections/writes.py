@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptEdit, TranscriptVersion
+from schemas.jobs.rows import Transcript
 from schemas.jobs.transitions import Written
 from sinks.memory.state import MemoryState
 from sinks.ports.corrections.review import ReviewWrites
@@ -24,8 +25,17 @@ class MemoryCorrections(MemoryState, ReviewWrites):
     def _write_corrections(self, written: Written) -> None:
         for item in written.review:
             self.review.setdefault((item.tenant_id, item.id), replace(item, created_at=self.clock()))
+        if written.transcript is not None:
+            self._drop_earlier_items(written.transcript)
         if written.edit is not None:
             self._write_edit(written.edit)
+
+    def _drop_earlier_items(self, of: Transcript) -> None:
+        """A later run is completed: its transcript is the one that is corrected from now on."""
+        for key, item in list(self.review.items()):
+            is_earlier = (item.tenant_id, item.job_id) == (of.tenant_id, of.job_id) and item.run < of.run
+            if is_earlier and item.state == "open":
+                del self.review[key]
 
     def _write_edit(self, edit: TranscriptEdit) -> None:
         version, choice = edit.version, edit.choice

@@ -7,6 +7,7 @@ from typing import Any
 
 from schemas.corrections.rows import TranscriptEdit
 from schemas.jobs.transitions import Written
+from sinks.postgres.connection.port import by_column
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import REVIEW_CHOICES, REVIEW_ITEMS, TRANSCRIPT_VERSIONS, TRANSCRIPTS
 
@@ -16,6 +17,9 @@ async def write_corrections(db: Any, results: Sequence[Written]) -> None:
     items = [item for written in results for item in written.review]
     if items:
         await db.execute(SQL["insert_review_items"], *REVIEW_ITEMS.arguments(items))
+    runs = [(t.tenant_id, t.job_id, t.run) for written in results if (t := written.transcript) and t.run > 1]
+    if runs:
+        await db.execute(SQL["drop_earlier_items"], *by_column(runs, 3))
     for written in results:
         if written.edit is not None:
             await _write_edit(db, written.edit)

@@ -108,6 +108,8 @@ ORDER BY {self._order_of("entry")} LIMIT {limit + 1}"""
     def _conditions_on_rows(self) -> list[str]:
         """What only a job's row tells, and the rows that belong to it."""
         wanted, conditions = self._wanted, []
+        if wanted.statuses and self._candidates is not None:  # without candidates, the source knows them
+            conditions.append(f"status = ANY({self._argument(sorted(wanted.statuses))}::text[])")
         if wanted.completed_from:
             conditions.append(f"completed_at >= {self._argument(wanted.completed_from)}")
         if wanted.completed_to:

@@ -20,7 +20,7 @@ RETURNING uri;
 
 -- name: claim_lapsed_blobs
 -- Their writers are dead. From here on nobody can hold them until they are deleted.
-UPDATE blob_intents SET at = '-infinity' WHERE lapses_at < clock_timestamp() AND at <> '-infinity';
+UPDATE blob_intents SET at = '-infinity' WHERE lapses_at < now() AND lapses_at < 'infinity' AND at <> '-infinity';
 
 -- name: settle_blobs
 -- The blobs $1 are referred to now; those of refused steps ($2) are orphans unless another step refers to them.

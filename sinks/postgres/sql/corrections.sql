@@ -11,6 +11,11 @@
 {review_items.insert}
 ON CONFLICT (tenant_id, id) DO NOTHING;
 
+-- name: drop_earlier_items
+-- A later run is completed: its transcript is the one that is corrected from now on.
+DELETE FROM review_items i USING unnest($1::text[], $2::text[], $3::int[]) AS w (tenant_id, job_id, run)
+WHERE (i.tenant_id, i.job_id) = (w.tenant_id, w.job_id) AND i.run < w.run AND i.state = 'open';
+
 -- name: settle_review_items
 -- An edit has decided words $4: what was open about them is done.
 UPDATE review_items SET state = 'done', reviewer = $5, choice = NULL, text = NULL, decided_at = clock_timestamp()

@@ -21,7 +21,7 @@ UPDATE jobs SET original_uri = NULL WHERE tenant_id = $1 AND job_id = $2;
 -- Claimed by putting them off: a worker that dies leaves them to the next. The number of attempts is the claim's token.
 UPDATE deletions SET due_at = clock_timestamp() + $2::float8 * interval '1 second', attempts = attempts + 1
 WHERE id = ANY(ARRAY(
-    SELECT id FROM deletions WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+    SELECT id FROM deletions WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 RETURNING {deletions.columns};
 
 -- name: keep_deletion
@@ -54,8 +54,11 @@ UPDATE usage SET job_id = $4, ref = md5(ref) WHERE tenant_id = $1 AND job_id = $
 DELETE FROM strays WHERE starts_with(marker, 'concord-' || $1 || '~' || $2 || '~');
 
 -- name: erase_answers
--- What requests with an Idempotency-Key were answered about the job; a day's rows of the tenant.
-DELETE FROM idempotency_keys WHERE tenant_id = $1 AND position(convert_to($2, 'UTF8') IN body) > 0;
+-- What requests with an Idempotency-Key were answered about the job, whose id is a string or a part of a path in them; of a day's
+-- answers to the tenant, and to operators.
+DELETE FROM idempotency_keys WHERE tenant_id IN ($1, '*')
+  AND EXISTS (SELECT FROM unnest(ARRAY['"%s"', '/%s"', '/%s/', '/%s?']) AS place
+              WHERE position(convert_to(replace(place, '%s', $2), 'UTF8') IN body) > 0);
 
 -- name: read_deletion
 SELECT {deletions.columns} FROM deletions WHERE id = $1;

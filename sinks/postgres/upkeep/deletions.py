@@ -49,7 +49,10 @@ ERASED: Final[Mapping[str, str]] = {
 WITH_THE_JOB: Final = frozenset({"job_metadata"})
 
 #: Those whose rows go in the first transaction, which a tenant's own role may do.
-_AT_ONCE: Final = ("transcripts", "files", "enrichments", "provider_requests", "outbox", "audit_log", "jobs")
+_AT_ONCE: Final = (
+    *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "enrichments"),
+    *("provider_requests", "outbox", "audit_log", "jobs"),
+)
 
 
 class PostgresDeletions(PostgresPort, Deletions):

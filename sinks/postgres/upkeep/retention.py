@@ -24,6 +24,7 @@ TIMES: Final[Mapping[str, str]] = {
     "usage": "at",
     "outbox_refused": "refused_at",
     "webhook_deliveries": "created_at",
+    "webhook_secrets": "expires_at",
     "api_usage_metrics": "minute",
     "idempotency_keys": "created_at",
     "direct_uploads": "created_at",

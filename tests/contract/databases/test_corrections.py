@@ -11,7 +11,7 @@ from schemas import topics
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptEdit, TranscriptVersion
 from schemas.events.transcript import TranscriptEdited
 from schemas.jobs.outcome import Later, Outcome, Progress, Step
-from schemas.jobs.rows import File, Transcript
+from schemas.jobs.rows import File, Job, Transcript
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from sinks.ports.corrections.review import ReviewCursor, Reviewer, ReviewFilter
@@ -31,14 +31,18 @@ async def stored(under_test):
     return database, MemoryReader(database) if isinstance(database, MemoryDatabase) else Reader(under_test.pool)
 
 
-def completed(tenant="acme", items=3) -> Step:
-    progress = Progress(run=1, status="completed", stage="persist")
+def again(ended: Job) -> Job:
+    return replace(ended, run=2, status="transcribing", completed_at=None)
+
+
+def completed(tenant="acme", items=3, run=1) -> Step:
+    progress = Progress(run=run, status="completed", stage="persist")
     review = tuple(item(n, tenant) for n in range(items))
     outcome = Outcome(
         tenant_id=tenant,
         job_id="j",
         progress=progress,
-        transcript=transcript("j", tenant, 1),
+        transcript=transcript("j", tenant, run),
         review=review,
         new_enrichments=("document",),
     )
@@ -188,6 +192,19 @@ async def test_items_come_most_doubtful_first_in_pages_and_by_filter(stored):
     assert await reader.review_items("acme", ReviewFilter(job_id="other"), 9) == []
     await database.assign_item("acme", "acme-1", "ann", "key_1")
     assert [one.id for one in await reader.review_items("acme", ReviewFilter(assignee="ann"), 9)] == ["acme-1"]
+
+
+async def test_a_later_run_takes_the_place_of_what_is_open_about_earlier_ones(stored):
+    database, reader = stored
+    await database.acting_as("acme").skip_item("acme", "acme-0", "key_1")
+    begun = await database.job("acme", "j")
+    await database.commit([Step("intake", uuid4(), Outcome(tenant_id="acme", job_id="j", begin=again(begun)))])
+    assert len(await reader.review_items("acme", ReviewFilter(), 9)) == 2
+    await database.commit([completed(run=2, items=0)])
+
+    assert await reader.review_items("acme", ReviewFilter(), 9) == []
+    assert [one.id for one in await reader.review_items("acme", ReviewFilter(state="skipped"), 9)] == ["acme-0"]
+    assert len(await reader.review_items("bolt", ReviewFilter(), 9)) == 3
 
 
 async def test_items_are_skipped_and_assigned_by_their_tenant_only(stored):

@@ -65,6 +65,8 @@ async def test_references_are_found_whole_or_by_their_beginning(stored):
     assert await listed(reader, reference_prefix="order 7") == {"a", "b", "d"}
     assert await listed(reader, reference_prefix="order 7", filename="b.wav") == {"b"}
     assert await listed(reader, reference="order 9") == set()
+    assert await listed(reader, reference="order 7", statuses={"failed"}) == set()
+    assert await listed(reader, reference_prefix="order 7", statuses={"uploaded"}) == {"a", "b", "d"}
 
 
 async def test_metadata_are_found_by_pairs_of_their_top_level(stored):

@@ -208,6 +208,16 @@ async def test_an_endpoint_that_is_gone_is_paused_and_the_others_are_told(databa
     assert sorted(c.delivery.job_id for c in await claimed(database) if c.delivery.job_id) == ["j", "k"]
 
 
+async def test_a_pause_is_told_once_though_several_attempts_find_it(database, time):
+    await made(database)
+    await made(database, "wh_2", events=("webhook.paused",))
+    await announces(database, "j", "k")
+    for claim in await claimed(database):
+        await database.record_attempt(claim, GONE)
+
+    assert len(await claimed(database)) == 1
+
+
 async def test_slots_are_shared_out_among_tenants_and_endpoints(database):
     await made(database)
     await made(database, "wh_b", "bolt")

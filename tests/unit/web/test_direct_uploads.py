@@ -106,7 +106,7 @@ async def test_an_upload_that_is_not_completed_in_time_is_gone():
         service.database.clock = lambda: clock() + timedelta(hours=6.1)
         orphans = await service.database.orphan_blobs(120, 3600, 10)
 
-        assert [service.store.name(uri) for uri in orphans] == [f"acme/uploads/{target['upload_id']}"]
+        assert [service.store.name(uri) for uri in orphans] == [f"acme/_uploads/{target['upload_id']}"]
         await problem(await completed(service, target), 404)
         await problem(await sent(service, target), 404)
 

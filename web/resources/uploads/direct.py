@@ -106,7 +106,7 @@ _TARGET: Final = {
     "upload_id": _ID,
     "job_id": EXAMPLE["job_id"],
     "method": "PUT",
-    "url": f"https://bucket.s3.eu-central-1.amazonaws.com/acme/uploads/{_ID}?X-Amz-Signature=...",
+    "url": f"https://bucket.s3.eu-central-1.amazonaws.com/acme/_uploads/{_ID}?X-Amz-Signature=...",
     "headers": {"Content-Length": "734003200"},
     "expires_at": "2026-05-01T18:00:00Z",
     "links": {"complete": f"/audio/uploads/{_ID}/complete"},

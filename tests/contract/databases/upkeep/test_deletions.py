@@ -198,6 +198,28 @@ async def test_a_task_for_a_deleted_job_loses_its_lease(under_test):
     assert await database.lease("fetch/t/j/1", "worker", 60.0)
 
 
+async def test_answers_that_name_the_job_go_with_it_and_others_stay(migrated, db):
+    answers = {"its id": b'{"job_id":"1"}', "its path": b'{"url":"/jobs/1?x"}', "another": b'{"job_id":"11","n":1}'}
+    for key, body in answers.items():
+        await db.execute(
+            "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, claim, body) "
+            "VALUES ('t', $1, 'f', gen_random_uuid(), $2)",
+            key,
+            body,
+        )
+    pool = await connect_pool(migrated)
+    database = Postgres(pool)
+    try:
+        await database.commit([created(job("1"))])
+        await database.begin_deletion(("t", "1"), "key_1")
+        [claimed] = await database.due_deletions(10, 60.0)
+        await database.erase_rows(claimed, 60.0)
+    finally:
+        await pool.close()
+
+    assert [row["key"] for row in await db.fetch("SELECT key FROM idempotency_keys")] == ["another"]
+
+
 async def test_every_table_with_rows_of_jobs_is_erased_or_kept_for_a_reason(db):
     tables = {row["relname"] for row in await db.fetch(JOB_TABLES)}
 

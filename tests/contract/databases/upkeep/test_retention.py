@@ -141,3 +141,19 @@ async def test_one_worker_at_a_time_forgets(database):
         assert await postgres.forget("inbox", 14.0, SLICE) is None
         assert await Retention(postgres, DAYS).round() == 0
     assert await postgres.forget("inbox", 14.0, SLICE) == 10
+
+
+async def test_a_secret_that_signs_no_more_is_deleted(database):
+    postgres, db = database
+    await db.execute(
+        "INSERT INTO webhooks (tenant_id, webhook_id, url, events, description, active, created_by) "
+        "VALUES ('t', 'w', 'https://x', '[]', '', true, 'key_1')"
+    )
+    await db.execute(
+        "INSERT INTO webhook_secrets (tenant_id, webhook_id, secret, expires_at) VALUES ('t', 'w', 'now', NULL), "
+        "('t', 'w', 'still', now() + interval '1 hour'), ('t', 'w', 'old', now() - interval '2 days')"
+    )
+
+    assert await postgres.forget("webhook_secrets", DAYS["webhook_secrets"], 10) == 1
+    left = await db.fetch("SELECT secret FROM webhook_secrets ORDER BY secret")
+    assert [row["secret"] for row in left] == ["now", "still"]
