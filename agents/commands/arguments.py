@@ -1,8 +1,9 @@
-"""Types of command-line arguments that several commands share; argparse turns their errors into usage messages."""
+"""What commands share of the command line: types, whose errors argparse turns into usage messages, and a question."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import UTC, datetime
 
 
@@ -21,3 +22,8 @@ def moment(text: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write it as 2026-11-01 or 2026-11-01T12:00") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def confirmed(question: str) -> bool:
+    """Whether somebody at the terminal answers yes; False where nobody is there."""
+    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

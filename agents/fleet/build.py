@@ -95,7 +95,7 @@ async def running(settings: Settings, roles: Sequence[str]) -> AsyncIterator[Fle
         async with _supervised(fleet.tasks):
             # A stage that fails at its start is retried; the other stages do not wait for it.
             await asyncio.gather(*(task.begun.wait() for task in fleet.tasks))
-            background = [_task(fleet, *item) for item in (await _background(fleet, kafka, dsn)).items()]
+            background = [_task(fleet, *item) for item in (await _background(fleet, kafka, dsn, stack)).items()]
             fleet.tasks += background
             async with _supervised(background):
                 yield fleet
@@ -139,8 +139,7 @@ async def _open_fleet(
     operations = PostgresOperations(pool)
     store = open_store(settings)
     stack.push_async_callback(store.close)
-    if set(roles) - set(registry.NO_STAGES):  # only stages use the store
-        await _check_store(store)
+    await _check_store(store)
     # A separate pool, so that queries over HTTP never keep a stage waiting for a connection.
     reading = await connect_pool(dsn)
     stack.callback(reading.terminate)
@@ -183,8 +182,8 @@ async def _supervised(tasks: Sequence[SupervisedTask]) -> AsyncIterator[None]:
         await asyncio.gather(*supervisors, return_exceptions=True)
 
 
-async def _background(fleet: Fleet, kafka: Kafka, dsn: str) -> _Background:
-    """What this worker runs besides its stages."""
+async def _background(fleet: Fleet, kafka: Kafka, dsn: str, stack: contextlib.AsyncExitStack) -> _Background:
+    """What this worker runs besides its stages. `stack` closes what that needs."""
     background: _Background = {
         "observing": partial(observe, fleet),
         "looking for skips": fleet.skips.run,
@@ -199,12 +198,14 @@ async def _background(fleet: Fleet, kafka: Kafka, dsn: str) -> _Background:
         background["sending webhooks"] = partial(send_webhooks, fleet)
     if registry.RELAY in fleet.roles:
         repair = TopicRepair(kafka, registry.layouts(kafka, fleet.settings.recognizers))
-        background |= _upkeep(fleet, kafka) | {"looking after topics": repair.run}
+        copies = ProviderCopies(fleet.settings)
+        stack.push_async_callback(copies.close)
+        background |= _upkeep(fleet, kafka, copies) | {"looking after topics": repair.run}
         background |= await _relays(fleet, kafka, dsn, repair)
     return background
 
 
-def _upkeep(fleet: Fleet, kafka: Kafka) -> _Background:
+def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
     sweeper = Sweeper(
         fleet.database,
         fleet.database,
@@ -222,12 +223,12 @@ def _upkeep(fleet: Fleet, kafka: Kafka) -> _Background:
         "sweeping blobs": sweeper.run_blobs,
         "forgetting old rows": Retention(fleet.database, days).run,
         "indexing earlier jobs": partial(index_earlier_jobs, fleet.database),
-        "deleting jobs": _deleter(fleet, kafka).run,
+        "deleting jobs": _deleter(fleet, kafka, copies).run,
         "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,
     }
 
 
-def _deleter(fleet: Fleet, kafka: Kafka) -> Deleter:
+def _deleter(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> Deleter:
     layouts = [one for one in registry.layouts(kafka, fleet.settings.recognizers) if one.name != RELAY_POSITION]
 
     async def retention() -> dict[str, float | None]:
@@ -236,7 +237,7 @@ def _deleter(fleet: Fleet, kafka: Kafka) -> Deleter:
         except (KafkaError, TimeoutError, OSError) as exc:
             raise Unavailable(f"Kafka does not tell for how long it keeps events ({type(exc).__name__})") from exc
 
-    return Deleter(fleet.database, fleet.store, ProviderCopies(fleet.settings), retention, passing)
+    return Deleter(fleet.database, fleet.store, copies, retention, passing)
 
 
 async def _relays(fleet: Fleet, kafka: Kafka, dsn: str, repair: TopicRepair) -> _Background:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -60,28 +61,30 @@ class JobRetention:
         """Run a round every `ROUND_S` seconds until cancelled, except while the database is unavailable."""
         while True:
             try:
-                if await self.database.lease("job retention", self.holder, LEASE_S):
-                    await self.round()
+                if await self._holds_lease():
+                    await self.round(self._holds_lease)
             except Unavailable as exc:
                 log.debug("no expired jobs were deleted: %s", exc)
             await asyncio.sleep(ROUND_S)
 
-    async def round(self) -> int:
-        """Begin the deletion of everything that is due; how many. Raises Unavailable."""
+    async def round(self, goes_on: Callable[[], Awaitable[bool]]) -> int:
+        """Begin the deletion of everything that is due, as long as `goes_on` says so after `MANY`; how many. Several
+        processes may: none begins twice. Raises Unavailable.
+        """
         begun = 0
         for tenant in await self.database.tenants():
             limits = (await self.retentions.retention(tenant)).days
             # Whole jobs first: what goes with them need not go before.
             for kind in sorted(limits, key=lambda kind: _SCOPES[kind], reverse=True):
-                begun += await self._begin(tenant, kind, limits[kind])
+                begun += await self._begin(tenant, kind, limits[kind], goes_on)
         return begun
 
-    async def _begin(self, tenant: str, kind: Kind, days: float) -> int:
+    async def _begin(self, tenant: str, kind: Kind, days: float, goes_on: Callable[[], Awaitable[bool]]) -> int:
         begun = 0
         while ids := await self.database.expired_jobs(tenant, kind, days, MANY):
             some = [await self._begin_one(tenant, id, _SCOPES[kind]) for id in ids]
             begun += sum(some)
-            if len(ids) < MANY or not any(some) or not await self._holds_lease():
+            if len(ids) < MANY or not any(some) or not await goes_on():
                 break
         if begun:
             log.info("retention: %d of %s began to be deleted (%s)", begun, tenant, kind)

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 #: Days for which rows are kept, by table. Handled events: twice as long as Kafka keeps their records. Answers of
 #: adjudicators: the same question is not asked later. Leases that ran out have no effect. Deliveries, also those that
 #: wait for an endpoint to be switched on again; secrets that sign no more. Events that Kafka refused: as long as dead
-#: letters. Counts of requests over HTTP. Direct uploads: a day longer than their URLs are valid. `audit_log` and `usage`
-#: have settings.
+#: letters. Counts of requests over HTTP. Direct uploads: a day longer than their URLs are valid. `audit_log` and
+#: `usage` have settings.
 DAYS: Final[Mapping[str, float]] = {
     "inbox": 14.0,
     "adjudications": 90.0,

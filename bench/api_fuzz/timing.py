@@ -86,7 +86,12 @@ async def compare(site: Site, count: int) -> list[Compared]:
         async with session.get("/openapi.json") as answer:
             document = await answer.json()
         pairs = list(requests(document, site.ids["bolt"]))
-        return [await _pair(session, count, *pair) for pair in pairs]
+        compared = [await _pair(session, count, *pair) for pair in pairs]
+        # What differs once may be the machine's doing: it is asked again, longer.
+        return [
+            one if one.is_equal else await _pair(session, 3 * count, *pair)
+            for one, pair in zip(compared, pairs, strict=True)
+        ]
 
 
 async def _pair(
@@ -109,9 +114,8 @@ async def _pair(
 async def report(site: Site, count: int) -> list[Compared]:
     """Print what differs; the routes that do."""
     compared = await compare(site, count)
-    # What differs once may be the machine's doing: it is asked again, longer.
     doubtful = [one for one in compared if not one.is_equal]
-    print(f"  timing: {len(compared)} pairs of {count} requests each, {len(doubtful)} differ at first")
+    print(f"  timing: {len(compared)} pairs of {count} requests each, {len(doubtful)} differ")
     for one in doubtful:
         print(f"    {one.name}: {one.foreign_ms:.2f} ms and {one.unknown_ms:.2f} ms, {one.statuses}")
     return doubtful

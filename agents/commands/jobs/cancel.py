@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from agents.commands import reach
+from agents.commands.arguments import confirmed
 from agents.upkeep import cancelling
 from schemas.errors import InvalidInput, NotFound
 from schemas.jobs.rows import OPEN
@@ -55,7 +56,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if not arguments.tenant:
         raise InvalidInput("--all needs --tenant: the jobs of all tenants cannot be cancelled at once")
     statuses = _statuses(arguments.status)
-    if not arguments.yes and not _confirmed(
+    if not arguments.yes and not confirmed(
         f"End every job of {printable(arguments.tenant)} that is {', '.join(statuses)}?"
     ):
         raise InvalidInput("nothing was cancelled; --yes does it without asking")
@@ -88,7 +89,3 @@ def _statuses(text: str | None) -> tuple[str, ...]:
     if not names or set(names) - set(OPEN):
         raise InvalidInput(f"--status: name some of {', '.join(OPEN)}, with commas between them")
     return names
-
-
-def _confirmed(question: str) -> bool:
-    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -35,7 +35,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "retention",
-        help="what is too old to be kept",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,8 +53,12 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if not total:
             print("nothing is older than it should be kept")
         elif not arguments.dry_run:
-            print(f"{await JobRetention(database, retentions).round()} deletions have begun")
+            print(f"{await JobRetention(database, retentions).round(_to_the_end)} deletions have begun")
     return 0
+
+
+async def _to_the_end() -> bool:
+    return True
 
 
 async def expired_of(database: Postgres, retentions: Retentions) -> AsyncIterator[tuple[str, Kind, Expired]]:

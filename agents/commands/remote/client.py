@@ -70,8 +70,9 @@ class Api:
     @classmethod
     def of_environment(cls, environment: Mapping[str, str]) -> Api:
         """The fleet at CONCORD_URL, or the one on this machine, with CONCORD_API_KEY."""
-        url = environment.get("CONCORD_URL") or f"http://{environment.get('CONCORD_HTTP') or LOCAL}"
-        return cls(url, environment.get("CONCORD_API_KEY"))
+        host, _, port = (environment.get("CONCORD_HTTP") or LOCAL).rpartition(":")
+        here = f"http://{host if host not in ('', '0.0.0.0') else '127.0.0.1'}:{port}"  # noqa: S104 - a comparison
+        return cls(environment.get("CONCORD_URL") or here, environment.get("CONCORD_API_KEY"))
 
     def call(
         self,
@@ -92,7 +93,7 @@ class Api:
         url = f"{self.url}{path}" + (f"?{urlencode(query, doseq=True)}" if query else "")
         try:
             answer = self._pool.request(method, url, headers=self._headers | dict(headers or {}), **more)
-        except urllib3.exceptions.LocationParseError:
+        except urllib3.exceptions.LocationValueError:
             fail(f"CONCORD_URL: {self.url} is no URL", INVALID)
         except urllib3.exceptions.HTTPError as exc:
             reason = type(getattr(exc, "reason", None) or exc).__name__

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agents.commands.arguments import positive
-from agents.commands.remote.client import AWAY, FAILED, STATUSES, Api, fail, job_path
+from agents.commands.arguments import confirmed, positive
+from agents.commands.remote.client import AWAY, FAILED, INVALID, STATUSES, Api, fail, job_path
 from agents.commands.remote.output import print_json, print_json_lines, print_table, time_text
 from schemas.printable import printable
 
@@ -189,8 +189,8 @@ def _post(arguments: argparse.Namespace, environment: Mapping[str, str], verb: s
 def run_delete(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Delete a job for good, and print what went."""
     api = Api.of_environment(environment)
-    if not arguments.yes and not _confirmed(arguments.job):
-        fail("nothing was deleted; --yes does it without asking", 2)
+    if not arguments.yes and not confirmed(f"Delete every copy of {printable(arguments.job)} for good?"):
+        fail("nothing was deleted; --yes does it without asking", INVALID)
     answer = api.call("DELETE", job_path(arguments.job), query={"tenant": arguments.tenant})
     deadline = time.monotonic() + DELETED_S
     location = answer.headers.get("Location")
@@ -207,8 +207,3 @@ def run_delete(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         print("deleted; the receipt:")
         print_json(receipt)
     return 0
-
-
-def _confirmed(job: str) -> bool:
-    question = f"Delete every copy of {printable(job)} for good? [y/N] "
-    return sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")

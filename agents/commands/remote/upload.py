@@ -7,12 +7,13 @@ import io
 import json
 import mimetypes
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from uuid import uuid4
 
-from agents.commands.remote.client import INVALID, STATUSES, Api, fail
+from agents.commands.remote.client import AWAY, INVALID, STATUSES, Api, CommandFailed, fail
 from agents.commands.remote.jobs import watch
 from agents.commands.remote.output import print_json_lines
 from schemas.printable import printable
@@ -27,6 +28,9 @@ CONCORD_API_KEY. Prints the id of each job.
 Sent again with the same reference, a recording is the same job.
 
 {STATUSES}"""
+
+#: Seconds before an upload is sent again that found no fleet, or a busy one.
+WAITS_S: Final = (1.0, 3.0)
 
 #: Whose recordings an operator's are, on a fleet without any tenant.
 FIRST_TENANT: Final = "demo"
@@ -83,23 +87,35 @@ def _send(api: Api, tenant: str, path: Path, arguments: argparse.Namespace) -> A
         for name in ("reference", "language", "priority", "metadata", "options")
         if (value := getattr(arguments, name)) is not None
     }
-    try:
-        with path.open("rb") as audio:
-            form = Form(fields, path.name, audio, path.stat().st_size)
-            # With a key of its own, an upload that is sent again after a broken connection is one job.
-            headers = {
-                "Content-Type": form.content_type,
-                "Content-Length": str(form.length),
-                "Idempotency-Key": uuid4().hex,
-            }
-            answer = api.call("POST", "/audio/process", query={"tenant": tenant}, headers=headers, body=form).json()
-    except OSError as exc:
-        fail(f"{path}: {exc.strerror}", INVALID)
+    # With one key for all of them, an upload that is sent again after a broken connection is one job.
+    key = uuid4().hex
+    for wait_s in (*WAITS_S, None):
+        try:
+            answer = _post(api, tenant, path, fields, key)
+            break
+        except CommandFailed as exc:
+            if exc.exit_status != AWAY or wait_s is None:
+                raise
+            time.sleep(wait_s)
     if arguments.json:
         print_json_lines([answer])
     else:
         print(f"{printable(path.name)}  {answer['job_id']}", flush=True)
     return answer
+
+
+def _post(api: Api, tenant: str, path: Path, fields: Mapping[str, str], key: str) -> Any:
+    try:
+        with path.open("rb") as audio:
+            form = Form(fields, path.name, audio, path.stat().st_size)
+            headers = {
+                "Content-Type": form.content_type,
+                "Content-Length": str(form.length),
+                "Idempotency-Key": key,
+            }
+            return api.call("POST", "/audio/process", query={"tenant": tenant}, headers=headers, body=form).json()
+    except OSError as exc:
+        fail(f"{path}: {exc.strerror}", INVALID)
 
 
 class Form(io.RawIOBase):

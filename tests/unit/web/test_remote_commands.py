@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from agents.__main__ import completed, parser_of
 from agents.commands.remote import client as remote
+from agents.commands.remote import upload
 from agents.commands.remote.upload import Form
 from tests.unit.web.uploading import recording, uploading
 
@@ -116,3 +117,32 @@ async def test_a_form_is_sent_in_parts_and_as_long_as_it_says(tmp_path):
     assert sum(map(len, parts)) == form.length
     assert max(map(len, parts)) <= 1 << 16
     assert b'filename="a%22%0A.wav"' in parts[0]
+
+
+@pytest.mark.parametrize("http", [":8080", "0.0.0.0:8080", "127.0.0.1:8080", ""])
+async def test_the_fleet_of_this_machine_is_called_on_the_loopback_address(http):
+    assert remote.Api.of_environment({"CONCORD_HTTP": http}).url == "http://127.0.0.1:8080"
+
+
+async def test_an_upload_whose_answer_is_lost_is_sent_again_as_the_same_request(service, call_wav, monkeypatch, capsys):
+    monkeypatch.setattr(upload, "WAITS_S", (0.0,))
+    keys, call = [], remote.Api.call
+
+    def losing(self, method, path, **more):
+        answer = call(self, method, path, **more)
+        if path == "/audio/process":
+            keys.append(more["headers"]["Idempotency-Key"])
+            if len(keys) == 1:
+                raise remote.CommandFailed("the answer is lost", remote.AWAY)
+        return answer
+
+    monkeypatch.setattr(remote.Api, "call", losing)
+    before = service.published()["audio.uploaded"]
+    arguments = parser_of(["upload"]).parse_args(["upload", str(call_wav), "--json"])
+    environment = {"CONCORD_URL": service.url, "CONCORD_API_KEY": "acme-key"}
+
+    assert await asyncio.to_thread(arguments.remote, arguments, environment) == 0
+    assert len(set(keys)) == 1
+    assert len(keys) == 2
+    assert service.published()["audio.uploaded"] == before + 1
+    capsys.readouterr()

@@ -23,6 +23,10 @@ class NoCopies:
         return None
 
 
+async def goes_on():
+    return True
+
+
 async def retention():
     return {"persisted": 60.0}
 
@@ -92,7 +96,7 @@ async def test_each_tenant_has_its_own_limits_and_what_is_due_goes_once(under_te
     retention_of_jobs = JobRetention(database, Limits())
 
     assert due == [("t", "files", 2), ("t", "failed", 1)]
-    assert [await retention_of_jobs.round() for _ in range(2)] == [2, 0]
+    assert [await retention_of_jobs.round(goes_on) for _ in range(2)] == [2, 0]
     deletions = {deletion.job_id: deletion for deletion in await database.due_deletions(10, 60.0)}
     assert {id: (one.scope, one.requested_by) for id, one in deletions.items()} == {
         "a": ("files", "retention"),
