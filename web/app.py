@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from schemas.errors import NotFound
 from web.connections.bounds import Bounds
 from web.connections.caller_limit import CallerLimit
 from web.endpoint import Gate
 from web.limits.rate_limits import RateLimits
 from web.live.status_feed import StatusFeeds
 from web.live.statuses import Statuses
-from web.resources.exports.words import transcript_words
 from web.resources.health import HealthProbes
 from web.resources.jobs.audio import JobAudio
 from web.resources.jobs.events import JobEvents
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from schemas.jobs.rows import Transcript
     from sinks.ports.api.idempotency import IdempotencyDatabase
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
@@ -49,6 +45,8 @@ def make_app(
     metrics: Callable[[], bytes | Awaitable[bytes]],
     health: Callable[[], Awaitable[Health]],
     keys: ApiKeys,
+    earlier: Earlier,
+    words: WordsOf,
     feeds: StatusFeeds | None = None,
     resources: Iterable[Resource] = (),
     bounds: Bounds | None = None,
@@ -56,16 +54,14 @@ def make_app(
     usage: UsageCounter | None = None,
     options: ServerOptions | None = None,
     idempotency: IdempotencyDatabase | None = None,
-    earlier: Earlier | None = None,
-    words: WordsOf | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
     `feeds` is where the owner of `live` publishes every newer status, in the service's event loop; without it, event
     streams query the database often. `health` is public: nothing secret may be in it. `resources` are served besides
     the standard ones. `bounds` are those of the connections over which the service is called. `limits` limits requests,
-    `usage` counts them; without them, neither is done. `earlier` shows earlier versions of transcripts; without it,
-    only the newest are shown. `words` reads a version's words; without it, those that the run has decided are read.
+    `usage` counts them; without them, neither is done. `earlier` shows earlier versions of transcripts, `words` reads
+    the words of one.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id; or a route takes an
@@ -78,7 +74,7 @@ def make_app(
     standard: list[Resource] = [
         JobStatuses(statuses),
         JobEvents(statuses, feeds, event_streams),
-        Transcripts(reader, store, blob_streams, earlier or _newest_only, words or partial(transcript_words, store)),
+        Transcripts(reader, store, blob_streams, earlier, words),
         JobAudio(reader, store, blob_streams),
         TenantList(reader),
         TenantJobs(reader),
@@ -90,10 +86,6 @@ def make_app(
     app = build_application([*standard, *resources], gate, options or ServerOptions(), usage)
     app.on_shutdown.append(_close(feeds))
     return app
-
-
-async def _newest_only(transcript: Transcript, version: int) -> Transcript:
-    raise NotFound(f"version {version} is not shown here, only the newest, {transcript.version}")
 
 
 def _close(feeds: StatusFeeds) -> Callable[[web.Application], Awaitable[None]]:

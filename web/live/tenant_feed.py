@@ -60,6 +60,11 @@ class TenantFeed:
         """There may be something new: ask without waiting for the next interval."""
         self._ask_now.set()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, because it was closed or has failed."""
+        return self._polling.done()
+
     def close(self) -> None:
         """End all subscriptions."""
         self._polling.cancel()
@@ -74,6 +79,11 @@ class TenantFeed:
                         _deliver(queue, status)
             except Unavailable as exc:
                 log.debug("what is new of a tenant's jobs is not known: %s", exc)
+            except Exception:
+                log.exception("what is new of a tenant's jobs cannot be told; its streams end, and begin anew")
+                for queue in self.queues:
+                    _end(queue)
+                return
             await asyncio.sleep(SHORTEST_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S - SHORTEST_S):
@@ -153,10 +163,10 @@ class TenantFeeds:
         Raises:
             Unavailable: the worker stops, or the database cannot be reached.
         """
-        if tenant not in self._feeds:
+        if not self._is_alive(tenant):
             since = now - OVERLAP
             found = await self._changes.changes(tenant, since, MANY)
-            if tenant not in self._feeds and not self._is_closed:
+            if not self._is_alive(tenant) and not self._is_closed:
                 self._feeds[tenant] = TenantFeed(tenant, self._changes, since, found)
         if self._is_closed:
             raise Unavailable("this worker stops")
@@ -169,7 +179,12 @@ class TenantFeeds:
             feed.queues.discard(queue)
             if not feed.queues:
                 feed.close()
-                self._feeds.pop(tenant, None)
+                if self._feeds.get(tenant) is feed:
+                    del self._feeds[tenant]
+
+    def _is_alive(self, tenant: str) -> bool:
+        feed = self._feeds.get(tenant)
+        return feed is not None and not feed.is_over
 
 
 async def _read(queue: asyncio.Queue[JobStatus | None]) -> AsyncIterator[JobStatus | None]:

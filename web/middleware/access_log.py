@@ -1,6 +1,6 @@
 """The access log: one line of JSON for each request, without secrets.
 
-It has neither headers nor queries: keys stand in headers, and names of files and people in queries.
+It has no header but `User-Agent`, and no queries: keys stand in headers, and names of files and people in queries.
 """
 
 from __future__ import annotations

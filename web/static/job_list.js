@@ -14,6 +14,7 @@ const TYPING_MS = 250; // after the last key before a search begins
 
 let rows = new Map(); // job id -> { item, version, created, when }
 let older = null; // cursor of the page behind the last row
+let applied = []; // filters of the list that is shown, not what is being typed
 let timer = 0;
 let typing = 0;
 
@@ -24,6 +25,7 @@ export const pill = (status) => make("span", { class: `pill ${ENDED.has(status) 
 export function restartList() {
   rows = new Map();
   older = null;
+  applied = filters();
   $("jobs").replaceChildren();
   $("more").hidden = $("no-jobs").hidden = $("no-matches").hidden = true;
   refreshList();
@@ -44,7 +46,7 @@ function filters() {
 }
 
 const listPath = (cursor) => {
-  const query = new URLSearchParams([["limit", String(PAGE)], ...filters()]);
+  const query = new URLSearchParams([["limit", String(PAGE)], ...applied]);
   if (cursor) query.set("cursor", cursor);
   return `/tenants/${encodeURIComponent(current.tenant)}/jobs?${query}`;
 };
@@ -73,7 +75,7 @@ export async function refreshList() {
 }
 
 function showNone() {
-  const isFiltered = filters().length > 0;
+  const isFiltered = applied.length > 0;
   const isEmpty = !rows.size && !older; // a page without jobs may have others behind it
   $("no-jobs").hidden = !isEmpty || isFiltered;
   $("no-matches").hidden = !isEmpty || !isFiltered;
@@ -82,14 +84,16 @@ function showNone() {
 async function showOlder() {
   $("more").disabled = true;
   try {
-    const page = await getJson(listPath(older));
+    const path = listPath(older), page = await getJson(path);
+    if (path !== listPath(older)) return; // another tenant or filter was chosen meanwhile
     showPage(page, true);
     older = page.next;
     $("more").hidden = !older;
   } catch (error) {
     reportError(error);
+  } finally {
+    $("more").disabled = false;
   }
-  $("more").disabled = false;
 }
 
 /** Put jobs in their places: older ones at the end, others in front, in the order given. Rows that stay are kept. */

@@ -14,8 +14,8 @@ let sending = 0;
 
 /** Ask for the language and the references of files before they are sent. */
 function describe(files) {
+  if (!files.length || $("upload-dialog").open) return; // the dialog stays about the files that it shows
   chosen = [...files];
-  if (!chosen.length || $("upload-dialog").open) return;
   $("upload-whose").hidden = Boolean(current.tenant); // before the first job, an operator knows of no tenant
   $("upload-tenant").required = !current.tenant;
   const row = (file, n) => make("li", {},

@@ -50,7 +50,13 @@ class CorrectingWorker(Worker):
         reader = reader or MemoryReader(database)
         editor = Editor(versions or reader, store, database, FairSlots(4, 2))
         resources = [Edits(reader, editor), ReviewQueue(reader, database, editor), *resources]
-        more |= {"store": store, "reader": reader, "resources": resources, "earlier": editor.earlier}
+        more |= {
+            "store": store,
+            "reader": reader,
+            "resources": resources,
+            "earlier": editor.earlier,
+            "words": editor.words,
+        }
         super().__init__(database, **more)
 
     async def transcribed(self, job_id="j", tenant="acme", decided=DECIDED):

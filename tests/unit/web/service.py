@@ -13,12 +13,14 @@ from uuid import uuid4
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
+from agents.corrections.editor import Editor
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, Step
 from schemas.jobs.rows import File, Job, Transcript
 from schemas.jobs.status import status_of, status_version
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from sinks.blobs.memory import MemoryStore
+from sinks.fair_slots import FairSlots
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from web.app import make_app
@@ -42,7 +44,9 @@ class Worker:
         self.live = MemoryJobs()
         self.feeds = feeds
         self.health = Health(alive=True, ready=True, details={"kafka": "ok"})
-        ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check, "idempotency": self.database} | more
+        editor = Editor(self.reader, self.store, self.database, FairSlots(4, 2))
+        ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check, "idempotency": self.database}
+        ports |= {"earlier": editor.earlier, "words": editor.words} | more
         parsed = keys if isinstance(keys, ApiKeys) else ApiKeys.parse(keys)
         self.app = make_app(live=self.live, reader=self.reader, store=self.store, keys=parsed, feeds=feeds, **ports)
         self.client = TestClient(TestServer(self.app))

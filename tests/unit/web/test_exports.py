@@ -10,7 +10,7 @@ import pytest
 
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from tests.unit.web.service import ACME, Worker, problem, transcript
-from web.resources.exports import words as export_words
+from web.resources.exports import export
 
 DECIDED = Reconciliation(
     (
@@ -140,7 +140,7 @@ async def test_an_option_that_a_format_does_not_have_is_refused(finished, query,
 
 
 async def test_a_transcript_that_is_too_long_to_be_written_is_refused(finished, monkeypatch):
-    monkeypatch.setattr(export_words, "MAX_RAW_BYTES", 10)
+    monkeypatch.setattr(export, "MAX_RAW_BYTES", 10)
 
     assert "too long" in (await problem(await finished.get("/jobs/j/transcript?format=srt"), 400))["detail"]
 
@@ -155,5 +155,6 @@ async def test_a_transcript_whose_words_are_lost_is_answered_with_404():
         await worker.created()
         await worker.moved("completed", transcript=transcript("j", "acme", "memory://acme/j/nothing.json"))
 
-        await problem(await worker.get("/jobs/j/transcript?format=txt"), 404)
-        await problem(await worker.get("/jobs/j/transcript?format=md"), 404)
+        for format in ("txt", "md"):
+            lost = await problem(await worker.get(f"/jobs/j/transcript?format={format}"), 404)
+            assert lost["detail"] == "the transcript is not in the storage of this installation any more"

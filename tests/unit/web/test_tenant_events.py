@@ -120,6 +120,22 @@ async def test_a_client_that_does_not_read_is_ended_and_others_go_on(monkeypatch
     assert left == ["j0", "j1", "j2"]
 
 
+async def test_streams_end_and_begin_anew_where_what_is_new_cannot_be_told(worker, monkeypatch):
+    response, _ = await opened(worker)
+    ask = MemoryChanges.changes
+
+    async def broken(*_):
+        raise ValueError("a row that nothing here can read")
+
+    monkeypatch.setattr(MemoryChanges, "changes", broken)
+    assert await asyncio.wait_for(response.content.read(), 5) == b""
+    monkeypatch.setattr(MemoryChanges, "changes", ask)
+    again, _ = await opened(worker)
+    await worker.created("a")
+
+    assert (await statuses(again, 1))[0] == [("a", 1)]
+
+
 async def test_streams_end_when_the_worker_stops(worker):
     response, _ = await opened(worker)
     await worker.app.shutdown()

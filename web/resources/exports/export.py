@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import orjson
 from aiohttp import web
 
+from schemas.errors import InvalidInput
 from schemas.rendering.captions import srt, vtt
 from schemas.rendering.markdown import markdown
 from schemas.rendering.plain_text import plain_text, written
@@ -32,6 +33,10 @@ class WordsOf(Protocol):
     async def __call__(self, transcript: Transcript, /) -> list[TranscriptWord]:
         """The words of the version that this is, in order. Raises `NotFound` and `InvalidInput`."""
 
+
+#: Bytes of a raw transcript of which words are read: those of some ten hours of speech. In memory they take five times
+#: as much.
+MAX_RAW_BYTES: Final = 128 << 20
 
 #: Transcripts that a worker writes at once. One of an hour takes a second and 100 MB.
 AT_ONCE: Final = 2
@@ -67,14 +72,24 @@ class Exports:
     async def _body(self, transcript: Transcript, format: Format, options: Options, title: str) -> bytes:
         if format.name == "md":
             return await self._markdown(transcript, options)
-        words = await self._words(transcript)
+        words = await self._words_of(transcript)
         return await asyncio.to_thread(_rendered, format, words, options, title)
+
+    async def _words_of(self, transcript: Transcript) -> list[TranscriptWord]:
+        if transcript.version == 1:  # its words are in the raw transcript only
+            with hide_storage("the transcript"):
+                blob = await self._store.stat(transcript.raw_transcript_uri)
+            if blob is not None and blob.size_bytes > MAX_RAW_BYTES:
+                text = "this transcript is too long for this format; read it as JSON, or from /transcript/raw"
+                raise InvalidInput(text)
+        with hide_storage("the transcript"):
+            return await self._words(transcript)
 
     async def _markdown(self, transcript: Transcript, options: Options) -> bytes:
         """As the enrichment `document` writes it, unless the options say otherwise."""
         with hide_storage("the transcript"):
             content = await self._store.get(transcript.agent_optimized_uri)
-        words = await self._words(transcript) if options.mark_disputed else None
+        words = await self._words_of(transcript) if options.mark_disputed else None
         return await asyncio.to_thread(_marked_down, content, transcript.segments, words, options)
 
 

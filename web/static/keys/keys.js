@@ -23,6 +23,7 @@ export async function openKeys(of) {
 /** Hide them. */
 export function closeKeys() {
   tenant = "";
+  $("keys").removeAttribute("aria-busy"); // what is under way ends for itself
   $("keys").hidden = true;
   $("keys-rows").replaceChildren();
 }
@@ -107,7 +108,9 @@ async function copy() {
   }
 }
 
+/** One thing at a time: a second click on a button does nothing while the first is under way. */
 async function guarded(work) {
+  if ($("keys").hasAttribute("aria-busy")) return;
   $("keys").setAttribute("aria-busy", "true");
   try {
     await work();

@@ -32,6 +32,7 @@ export async function openReview(tenant, job) {
 /** Hide it, and release the recording. */
 export function closeReview() {
   opened.abort();
+  setBusy(false); // what is under way ends for itself
   player.close();
   [queue, behind, seen] = [[], [], new Set()];
   $("review").hidden = true;
@@ -101,19 +102,23 @@ const skip = () => decide("skip");
 
 function decide(action, body) {
   const [item] = queue;
+  const { signal } = opened;
   if (!item || (body?.reading ?? 0) >= item.readings.length) return;
   guarded(async () => {
     try {
-      behind.push(await sendJson("POST", queuePath(`/${item.id}/${action}`).replace(/\?$/, ""), body));
+      const decided = await sendJson("POST", queuePath(`/${item.id}/${action}`).replace(/\?$/, ""), body);
+      if (signal.aborted) return; // another queue is shown
+      behind.push(decided);
     } catch (error) {
       if (error.status !== 409 && error.status !== 404) throw error;
+      if (signal.aborted) return;
       tell(error.message); // another person or a new run was faster: the next one
     }
     seen.add(item.id);
     queue.shift();
     if (queue.length) {
       showItem();
-      showProgress(await getJson(queuePath("/progress"), { signal: opened.signal }));
+      showProgress(await getJson(queuePath("/progress"), { signal }));
     } else {
       await readQueue();
     }
@@ -122,25 +127,29 @@ function decide(action, body) {
 
 /** Show the last decided item again; another choice takes the place of the one before. */
 function goBack() {
+  if (isBusy || !behind.length) return;
   const item = behind.pop();
-  if (!item || isBusy) return;
   queue.unshift(item);
   showItem();
 }
 
 /** One thing at a time: a key that is held down decides one item, not all of them. */
 async function guarded(work) {
+  const { signal } = opened;
   if (isBusy) return;
-  isBusy = true;
-  $("review").setAttribute("aria-busy", "true");
+  setBusy(true);
   try {
     await work();
   } catch (error) {
-    tellError(error);
+    if (!signal.aborted) tellError(error);
   } finally {
-    isBusy = false;
-    $("review").removeAttribute("aria-busy");
+    if (!signal.aborted) setBusy(false);
   }
+}
+
+function setBusy(yes) {
+  isBusy = yes;
+  $("review").setAttribute("aria-busy", String(yes));
 }
 
 $("review-skip").addEventListener("click", skip);
