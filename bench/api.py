@@ -143,8 +143,8 @@ def main() -> None:
     wanted = arguments()
     data = Path(tempfile.mkdtemp(prefix="concord-bench-"))
     data.chmod(0o755)
-    about = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"{about}, load {os.getloadavg()[0]:.1f}", flush=True)
+    about = f"{os.cpu_count()} cores, Python {platform.python_version()}, load before {os.getloadavg()[0]:.1f}"
+    print(about, flush=True)
     try:
         figures = asyncio.run(run(wanted, data))
     finally:

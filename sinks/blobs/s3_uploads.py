@@ -6,9 +6,12 @@ import asyncio
 import hashlib
 import logging
 import math
+from collections.abc import Coroutine
+from contextlib import suppress
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from schemas.errors import Unavailable
 from sinks.blobs import rules
 from sinks.blobs.threads import Threads, settled
 
@@ -25,6 +28,9 @@ _PARTS: Final = 10_000
 
 #: Seconds for cleaning up after a cancellation. What is left then is the bucket's lifecycle rule's.
 _CLEANUP_S: Final = 5.0
+
+#: Seconds in which a server notices that the sender of a part has gone.
+_IN_FLIGHT_S: Final = 0.3
 
 
 class MultipartUploads:
@@ -48,7 +54,7 @@ class MultipartUploads:
             done = {"MultipartUpload": {"Parts": parts}, **condition, **upload}
             await self._client.call("complete_multipart_upload", moved=size, **done)
         except BaseException:
-            await self._abort(upload)
+            await self._abort(self._remove_twice(upload), upload)
             raise
 
     async def _begin(self, key: str, about: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +65,8 @@ class MultipartUploads:
             answer = await asyncio.shield(asking)
         except asyncio.CancelledError:
             if await settled(asking, _CLEANUP_S) and asking.exception() is None:
-                await self._abort({"Key": key, "UploadId": asking.result()["UploadId"]})
+                upload = {"Key": key, "UploadId": asking.result()["UploadId"]}
+                await self._abort(self._remove(upload), upload)
             asking.cancel()
             raise
         return {"Key": key, "UploadId": answer["UploadId"]}
@@ -71,9 +78,21 @@ class MultipartUploads:
         )
         return {**part, "ETag": answer["ETag"]}
 
-    async def _abort(self, upload: dict[str, Any]) -> None:
+    async def _remove(self, upload: dict[str, Any]) -> None:
+        await self._client.call("abort_multipart_upload", **upload)
+
+    async def _remove_twice(self, upload: dict[str, Any]) -> None:
+        """Remove the upload, and what a part left that the server was receiving meanwhile: it may be stored after the
+        upload is removed (docs.aws.amazon.com, AbortMultipartUpload).
+        """
+        await self._remove(upload)
+        await asyncio.sleep(_IN_FLIGHT_S)
+        with suppress(Unavailable):  # as a rule there is no such upload any more
+            await self._remove(upload)
+
+    async def _abort(self, removal: Coroutine[Any, Any, None], upload: dict[str, Any]) -> None:
         """Remove the parts, also during a cancellation. A failure here must not hide the error that led here."""
-        aborting = asyncio.create_task(self._client.call("abort_multipart_upload", **upload))
+        aborting = asyncio.create_task(removal)
         if not await settled(aborting, _CLEANUP_S):
             aborting.cancel()
         elif aborting.exception() is None:

@@ -114,8 +114,8 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
 
     def _keep_audit(self, number: int, step: Step, job: Job, what: str) -> None:
         attempt = step.envelope.attempt if step.envelope else 0
-        seconds, error = step.seconds, step.outcome.error
-        row = AuditRow(number, self.clock(), job.run, step.stage, what, seconds * 1000, attempt, error)
+        ms, error, author = step.seconds * 1000, step.outcome.error, step.outcome.author
+        row = AuditRow(number, self.clock(), job.run, step.stage, what, ms, attempt, error, author)
         # A new list: what was there before is restored if a later step of the transaction fails.
         self.audit_rows[job.key] = [*self.audit_rows.get(job.key, []), row]
 

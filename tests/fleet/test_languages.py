@@ -75,6 +75,20 @@ async def test_in_an_english_recording_it_starts_as_soon_as_the_other_has_answer
     assert seconds_of(scenario, "persisted", began)[0] < 25  # and not after the minute to its next look
 
 
+async def test_an_answer_that_comes_between_a_look_and_its_commit_is_seen_soon(scenario_of, monkeypatch):
+    scenario = scenario_of(FakeRecognizer("base", text=ENGLISH, polls=3))  # of 5 s each
+
+    async def found_no_look(*_):
+        return False
+
+    monkeypatch.setattr(scenario.fleet.database, "expedite_job", found_no_look)
+    began = scenario.fleet.clock()
+    await scenario.upload()
+    await scenario.fleet.run()
+
+    assert seconds_of(scenario, "persisted", began)[0] < 30
+
+
 @pytest.mark.parametrize(("asked", "charges"), [("de", 0), ("de-AT", 0), ("en", 1), ("en-GB", 1)])
 async def test_the_language_that_is_asked_for_decides_at_once(scenario_of, asked, charges):
     scenario = scenario_of(FakeRecognizer("base", text="never"))

@@ -22,9 +22,10 @@ from schemas.words import Hypothesis, adapter
 from sinks.ports.blobs import Store
 from sinks.ports.providers.requests import Requests
 
-#: Seconds until a request that waits is looked at again; the stage that reconciles makes the look due when another
-#: recognizer has answered.
-LOOK_S = 60.0
+#: Seconds until a request that waits is looked at again, the first time and at most; in between, half of the time that
+#: it has waited. The stage that reconciles makes the look due when another recognizer has answered, but not if that
+#: commits after the rows are read here and before the look is committed: then the look comes by itself, not much later.
+FIRST_LOOK_S, LOOK_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class LanguageGate:
         left_s = (self.deadline_s + (event.data.duration_ms or 0) / 2000) / 2 - event.data.held_s
         if left_s <= 0 and not queued:
             return None
-        seconds = LOOK_S if queued else min(LOOK_S, left_s)
+        seconds = LOOK_S if queued else min(LOOK_S, left_s, max(FIRST_LOOK_S, event.data.held_s / 2))
         return event.held(seconds, counted=not queued)
 
     async def _another(self, tellers: Sequence[ProviderRequest], one: str) -> str | None:

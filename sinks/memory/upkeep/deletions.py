@@ -32,7 +32,7 @@ class MemoryDeletions(MemoryLeases, Deletions):
             self.outbox += [(now, message) for message in farewell(job, deletion, now)]
         else:
             self._jobs[key] = JOB.dump_json(replace(job, original_uri=None))
-        what = f"{'deleted' if scope == 'job' else 'files deleted'} by {by}"
+        what = "deleted" if scope == "job" else "files deleted"
         self.audit[max(self.audit, default=0) + 1] = (job.job_id, NAME, what, None, now)
         deletion = replace(deletion, receipt=counted(deletion.receipt, rows) | {"bytes": size})
         self.deletions[deletion.id] = deletion

@@ -27,6 +27,8 @@ class AuditRow:
     #: Number of earlier attempts at the event.
     attempt: int
     error: str | None
+    #: Who did it, where a person did: the id of an API key, for example.
+    author: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

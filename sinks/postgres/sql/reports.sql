@@ -1,7 +1,7 @@
 -- Reports of one job, or of a bounded time. Each runs as concord_tenant, where row-level security adds the tenant's condition.
 
 -- name: report_audit
-SELECT id, at, run, step, what, duration_ms, attempt, error FROM audit_log
+SELECT id, at, run, step, what, duration_ms, attempt, error, author FROM audit_log
 WHERE job_id = $1 AND id > $2 ORDER BY id LIMIT $3;
 
 -- name: report_work

@@ -82,8 +82,15 @@ class PostgresDeletions(PostgresPort, Deletions):
         else:
             messages = farewell(job, deletion, deletion.requested_at)
             await insert_messages(db, [(message, 0.0) for message in messages], self._shards)
-        what = f"{'deleted' if deletion.scope == 'job' else 'files deleted'} by {deletion.requested_by}"
-        entry = AuditEntry(**run_fields(job), step=NAME, what=what, duration_ms=0.0, attempt=0, error=None)
+        entry = AuditEntry(
+            **run_fields(job),
+            step=NAME,
+            what="deleted" if deletion.scope == "job" else "files deleted",
+            duration_ms=0.0,
+            attempt=0,
+            error=None,
+            author=deletion.requested_by,
+        )
         await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments([entry]))
 
     async def deletion(self, tenant_id: str, job_id: str) -> Deletion | None:

@@ -57,6 +57,8 @@ async def test_a_jobs_trail_is_paged_oldest_first(reported):
         (f"step {n}", "slow" if n == 2 else None, 500.0, 1) for n in range(4)
     ]
     assert await reports.audit("bolt", "k", limit=9) == []
+    await database.commit([done("cancelled", author="key_1")])
+    assert [row.author for row in await reports.audit("acme", "j", limit=9)][-2:] == [None, "key_1"]
 
 
 async def test_a_run_is_measured_by_its_own_rows(reported):

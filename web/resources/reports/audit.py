@@ -28,11 +28,12 @@ class AuditEntryView(Data):
 
     at: datetime
     run: int
-    step: str = Field(description="the stage, or who did it")
+    step: str = Field(description="the stage, or what a person did")
     what: str
     duration_ms: float | None
     attempt: int = Field(description="number of earlier attempts")
     error: str | None
+    author: str | None = Field(description="who did it, where a person did: the id of an API key, for example")
 
 
 class AuditPage(Data):
