@@ -65,8 +65,16 @@ def edited(tenant_id: str, job_id: str, run: int, edit: UUID) -> str:
 
 def document(tenant_id: str, job_id: str, run: int, version: int = 1) -> str:
     """A version of the transcript as a document for people."""
-    edited = "" if version == 1 else f"/versions/{version}"
-    return f"{folder(tenant_id, job_id, run)}{edited}/document.md"
+    return f"{_version_folder(tenant_id, job_id, run, version)}/document.md"
+
+
+def summary(tenant_id: str, job_id: str, run: int, version: int = 1) -> str:
+    """The summary of a version of the transcript: `schemas.summaries.Summary` as JSON."""
+    return f"{_version_folder(tenant_id, job_id, run, version)}/summary.json"
+
+
+def _version_folder(tenant_id: str, job_id: str, run: int, version: int) -> str:
+    return folder(tenant_id, job_id, run) + ("" if version == 1 else f"/versions/{version}")
 
 
 def metadata(tenant_id: str, job_id: str, run: int) -> str:

@@ -1,0 +1,84 @@
+"""Summaries of transcripts, whose every item cites the words on which it rests. The content of `summary.json`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sentiment = Literal["positive", "negative", "neutral", "mixed"]
+
+EntityKind = Literal["person", "organisation", "product", "amount", "date", "id"]
+
+
+class Cited(BaseModel):
+    """What rests on a quotation of the transcript. Its word ids are those of the version that the summary names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    words: tuple[str, ...] = Field(min_length=1, description="Ids of the quoted words, in order.")
+    quote: str = Field(description="What was said there.")
+    speaker: str | None = Field(None, description="Who said it: the label of the first quoted word.")
+    start_ms: int | None = Field(None, description="Where the quotation begins in the recording.")
+    end_ms: int | None = Field(None, description="Where it ends.")
+    disputed: bool = Field(False, description="Whether the recognizers did not agree on one of the quoted words.")
+
+
+class Statement(Cited):
+    """A key point, a decision or an open question."""
+
+    text: str
+
+
+class ActionItem(Cited):
+    """What somebody is to do."""
+
+    text: str
+    who: str | None = Field(None, description="Who is to do it, as the call says.")
+    when: str | None = Field(None, description="Until when, as the call says.")
+
+
+class Participant(Cited):
+    """Somebody who takes part in the call, and where the call says so."""
+
+    name: str
+    label: str | None = Field(None, description="The speaker's label in the transcript who bears this name, if known.")
+
+
+class Entity(Cited):
+    """Something that the call names, as it names it first."""
+
+    kind: EntityKind
+    text: str
+
+
+class Coverage(BaseModel):
+    """What of the transcript was read. Nothing is left out in silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    words: int = Field(description="Words of the transcript.")
+    words_read: int = Field(description="Words that were read.")
+    parts: int = Field(description="Parts in which they were read; 1 for a call that fits into one question.")
+
+
+class Summary(BaseModel):
+    """A summary by a language model, or, without one, a digest: quotations from the transcript."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["summary", "digest"]
+    template: str = Field(description="Name and version of the template, as `default/1`.")
+    model: str | None = Field(None, description="Provider and model, as `openai/gpt-5`; null for a digest.")
+    transcript_version: int = Field(description="Version of the transcript that it is made from.")
+    topic: str | None = Field(None, description="What the call is about; null for a digest.")
+    sentiment: Sentiment | None = Field(None, description="How the call goes; null for a digest.")
+    key_points: tuple[Statement, ...] = ()
+    action_items: tuple[ActionItem, ...] = ()
+    decisions: tuple[Statement, ...] = ()
+    open_questions: tuple[Statement, ...] = ()
+    participants: tuple[Participant, ...] = ()
+    entities: tuple[Entity, ...] = ()
+    dropped: int = Field(0, description="Items that were left out because the transcript does not say what they cite.")
+    coverage: Coverage
+    notes: tuple[str, ...] = Field((), description="Sentences for readers on how it was made, and what limits it.")
