@@ -380,4 +380,5 @@ def account_defaults(settings: Settings) -> AccountSettings:
         audio_days=settings.retention_files_days,
         completed_days=settings.retention_completed_days,
         failed_days=settings.retention_failed_days,
+        audit_days=settings.audit_days,
     )

@@ -37,6 +37,7 @@ class AccountSettings(BaseModel):
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")
+    audit_days: Days | None = Field(None, description="days for which entries of the audit log are kept")
 
     def over(self, defaults: AccountSettings) -> AccountSettings:
         """These settings, and the defaults where they have none."""

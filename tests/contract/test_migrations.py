@@ -48,7 +48,7 @@ APPLIED = {
     "0021_webhooks": "e8fe4367ae59d7ff",
     "0022_deletions": "8b75ee7a826b2434",
     "0023_reading": "ef3e7d05ca2dcaaf",
-    "0028_open_jobs": "f054f8a381077a92",
+    "0028_tenants_limits": "6ec9c1656c9aa128",
 }
 
 #: Statements as the version before `0006` made them.
