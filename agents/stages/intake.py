@@ -21,7 +21,16 @@ from agents.stages.uploads.fetch_queue import FetchQueue, share_of
 from agents.stages.uploads.of_tenant import choices, with_defaults
 from agents.stages.uploads.options import Abilities
 from agents.stages.uploads.runs import Runs, begin_fetching
-from agents.stages.uploads.waiting import WAITING, admitted, put_off, queued, still_queued
+from agents.stages.uploads.waiting import (
+    WAITING,
+    admitted,
+    begun,
+    check_not_before,
+    in_queue,
+    put_off,
+    still_queued,
+    wait_s,
+)
 from schemas import topics
 from schemas.envelope import SOURCE, Envelope, Record
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
@@ -132,7 +141,7 @@ class Intake:
         fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
         must_wait = self.queues_all or self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))
-        if must_wait and not self._is_fetching(fetch):
+        if await self._is_early(upload) or (must_wait and not self._is_fetching(fetch)):
             return await self._create_queued(envelope, upload, fetch)
         try:
             fetched = await self._fetch_audio(fetch, QUICK_S, eager=True)
@@ -155,13 +164,23 @@ class Intake:
         is_own = envelope.record.header("ce_source") == SOURCE and upload.audio_uri == job.audio_uri
         return Outcome(tenant_id=job.tenant_id, job_id=job.job_id, audit="" if is_own else "repeated")
 
+    async def _is_early(self, upload: AudioUploaded) -> bool:
+        """Whether the upload's run may not begin yet. Raises InvalidInput for a time that is too far ahead."""
+        if upload.not_before is None:
+            return False
+        now = await self.database.now()
+        check_not_before(upload, now)
+        return upload.not_before > now
+
     def _is_fetching(self, data: AudioFetch) -> bool:
         return self.tasks.progress(_task_key(data)) is not None
 
     async def _create_queued(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch) -> Outcome:
         """Create the job; its recording waits for a slot."""
-        columns = {"steps": {"intake": WAITING}, "queued_at": await self.database.now()}
-        return self._create_fetching(envelope, upload, fetch, put_off(fetch, attempt=envelope.attempt), **columns)
+        now = await self.database.now()
+        job = in_queue(jobs.new_job(upload, fetch.job_id, None, fetch.run), now)
+        later = put_off(fetch, wait_s(job, now), attempt=envelope.attempt)
+        return self._create_fetching(envelope, upload, fetch, later, steps=job.steps, queued_at=job.queued_at)
 
     async def _requeue(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         """No slot is free for this recording: it waits again, behind the others of its tenant."""
@@ -283,8 +302,7 @@ class Intake:
         return await self._begun(self.runs.next(job, data, await jobs.earlier_requests(self.database, job)), data)
 
     async def _begun(self, run: Outcome, wanted: JobReprocess | None = None) -> Outcome:
-        """The outcome that begins a run, or queues it."""
-        return queued(run, await self.database.now(), wanted) if self.queues_all else run
+        return await begun(run, self.database, is_limited=self.queues_all, wanted=wanted)
 
     async def _admitted(self, job: Job, wanted: JobReprocess) -> Outcome:
         """Begin a run that was queued."""

@@ -73,6 +73,8 @@ class Job:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
+    #: Before when its run must not begin, as the upload says.
+    not_before: datetime | None = None
     #: From when on its recording waits for a slot to be fetched; None if it does not wait.
     queued_at: datetime | None = None
 

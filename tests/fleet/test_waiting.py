@@ -1,4 +1,4 @@
-"""Runs that wait as rows: of a tenant that may have so many jobs open at once."""
+"""Runs that wait as rows: until a time, or because their tenant may have so many jobs open at once."""
 
 from __future__ import annotations
 
@@ -140,3 +140,56 @@ async def test_a_queued_run_is_cancelled_like_any_other(scenario, database, rece
 
     assert scenario.terminal() == [("job.failed", JOB, 1)]
     assert await database.admit_uploads({}, 8) == []
+
+
+async def test_an_upload_with_a_time_begins_then_and_not_before(scenario, database):
+    begins = scenario.fleet.clock() + timedelta(days=2)
+    await scenario.upload(not_before=begins.isoformat())
+    await scenario.upload(None, reference="at once", not_before="2020-01-01T00:00:00+02:00")
+    await settle(scenario)
+    assert scenario.terminal() == [("persisted", "at once", 1)]
+    status = scenario.fleet.status("t", JOB)
+    assert (status.status, status.not_before, status.steps["intake"].state) == ("uploaded", begins, "waiting")
+
+    scenario.fleet.clock.advance(2 * 86_400)
+    await settle(scenario)
+    assert scenario.terminal()[1:] == [("persisted", JOB, 1)]
+    assert len(scenario.fleet.events("intake.due")) == 1
+
+
+async def test_a_time_that_is_too_far_ahead_is_refused(scenario):
+    begins = scenario.fleet.clock() + timedelta(days=91)
+    await scenario.upload(not_before=begins.isoformat())
+    await scenario.fleet.run()
+
+    [failed] = scenario.fleet.events("job.failed")
+    assert (failed["code"], "more than 90 days ahead" in failed["error"]) == ("invalid_input", True)
+
+
+@pytest.mark.parametrize("moment", ["tomorrow", "2026-01-02T00:00:00", 1767312000])
+async def test_a_time_that_is_none_is_refused(scenario, moment):
+    await scenario.upload(not_before=moment)
+    await scenario.fleet.run()
+
+    [failed] = scenario.fleet.events("job.failed")
+    assert (failed["code"], "not_before" in failed["error"]) == ("malformed_event", True)
+
+
+async def test_a_recording_in_a_request_waits_until_its_time_and_a_later_run_does_not(
+    scenario, database, received, tmp_path
+):
+    path = tmp_path / "audio"
+    path.write_bytes(recording())
+    begins = scenario.fleet.clock() + timedelta(hours=5)
+    upload = AudioUploaded(tenant_id="t", job_id=JOB, audio_uri="upload://body", filename="call.wav", not_before=begins)
+    job, _ = await received.create(upload, path, "somebody")
+    await settle(scenario)
+    assert (job.is_queued, scenario.terminal()) == (True, [])
+
+    scenario.fleet.clock.advance(5 * 3600)
+    await settle(scenario)
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=2)
+    job = await received.reprocess(await database.job("t", JOB), again, "somebody")
+    assert (job.is_queued, job.not_before) == (False, None)
+    await settle(scenario)
+    assert scenario.terminal() == [("persisted", JOB, 1), ("persisted", JOB, 2)]

@@ -17,7 +17,7 @@ from agents.runtime.failpoints import passing
 from agents.stages.uploads import jobs
 from agents.stages.uploads.of_tenant import with_defaults
 from agents.stages.uploads.runs import Runs
-from agents.stages.uploads.waiting import queued
+from agents.stages.uploads.waiting import begun, check_not_before
 from agents.upkeep.cancelling import cancelled
 from agents.upkeep.stuck_jobs import fetching
 from schemas import ids, topics
@@ -83,9 +83,12 @@ class ReceivedUploads:
 
         Raises:
             UnsupportedOption: An option would be ignored.
+            InvalidInput: It is to wait for too long.
             Conflict: The id and the reference belong to two jobs.
         """
         (await self._runs(upload.tenant_id)).check_options(upload.options)
+        if upload.not_before is not None:
+            check_not_before(upload, await self._of(upload).now())
         job_id = _id_of(upload)
         candidates = await self._of(upload).named(upload.tenant_id, job_id, upload.reference)
         if upload.reference is not None and job_id == ids.job_of_reference(upload.tenant_id, upload.reference):
@@ -198,11 +201,9 @@ class ReceivedUploads:
         return await self._begun(runs.first(await with_defaults(upload, self.accounts), _id_of(upload), fetched, run))
 
     async def _begun(self, run: Outcome, wanted: JobReprocess | None = None) -> Outcome:
-        """The outcome that begins a run, or queues it: of a tenant that may have so many jobs open at once."""
         tenant = run.tenant_id or ""
-        if (await self.accounts.settings_of(tenant)).max_open_jobs is None:
-            return run
-        return queued(run, await self.databases.acting_as(tenant).now(), wanted)
+        is_limited = (await self.accounts.settings_of(tenant)).max_open_jobs is not None
+        return await begun(run, self.databases.acting_as(tenant), is_limited=is_limited, wanted=wanted)
 
     async def _commit(self, upload: AudioUploaded, outcome: Outcome, uri: str, author: str) -> tuple[Job, bool]:
         """Create the job, and announce its upload to whoever listens."""

@@ -3,43 +3,66 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from schemas import topics
+from schemas.errors import InvalidInput
+from schemas.events.audio import AudioUploaded
 from schemas.events.base import Data
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import Later, Outcome, Progress
 from schemas.jobs.rows import Job, run_fields
+from sinks.ports.clock import Clock
 
 #: Seconds after which the event of a queued run is delivered even if the run was not admitted.
 QUEUED_S: Final = 3600.0
+
+#: Days for which an upload may wait at most.
+LATEST_DAYS: Final = 90
 
 #: The step of a queued run.
 WAITING: Final = StepState(state="waiting")
 
 
-def put_off(data: Data, wait_s: float = 0.0, *, attempt: int = 0) -> Later:
-    """The event of a run that is queued, and cannot be admitted before `wait_s`. It becomes due when it is admitted."""
+def put_off(data: Data, seconds: float = 0.0, *, attempt: int = 0) -> Later:
+    """The event of a run that cannot be admitted before so many seconds. It becomes due when it is admitted."""
     kind = "job.reprocess" if isinstance(data, JobReprocess) else "audio.fetch"
-    return Later(topics.INTAKE_DUE.name, data, seconds=wait_s + QUEUED_S, kind=kind, attempt=attempt)
+    return Later(topics.INTAKE_DUE.name, data, seconds=seconds + QUEUED_S, kind=kind, attempt=attempt)
 
 
-def queued(begun: Outcome, now: datetime, wanted: JobReprocess | None = None) -> Outcome:
-    """The outcome that begins a run with a recording that is stored, or a later run, as one that queues it. What it
-    asks for is `wanted`; of a first run, the whole of it.
+def check_not_before(upload: AudioUploaded, now: datetime) -> None:
+    """Raises InvalidInput for an upload that is to wait for too long."""
+    if upload.not_before is not None and upload.not_before > now + timedelta(days=LATEST_DAYS):
+        raise InvalidInput(f"not_before: {upload.not_before.isoformat()} is more than {LATEST_DAYS} days ahead")
 
-    Raises:
-        ValueError: The outcome begins no run.
+
+async def begun(run: Outcome, clock: Clock, *, is_limited: bool, wanted: JobReprocess | None = None) -> Outcome:
+    """The outcome that begins a run, or that queues it: until it may begin (`Job.not_before`), or because its tenant
+    may have so many jobs open (`is_limited`). What a later run asks for is `wanted`.
     """
-    job = begun.create or begun.begin
-    if job is None:
-        raise ValueError("the outcome begins no run")
+    job = run.create or run.begin
+    if job is None or (job.not_before is None and not is_limited):
+        return run
+    now = await clock.now()
+    if not is_limited and (job.not_before or now) <= now:
+        return run
+    queued = in_queue(job, now)
+    later = put_off(wanted or JobReprocess(**run_fields(job)), wait_s(queued, now))
+    run = replace(run, new_requests=(), later=(later,), audit="started")
+    return replace(run, create=queued) if run.create else replace(run, begin=queued)
+
+
+def in_queue(job: Job, now: datetime) -> Job:
+    """The job, queued: from now on, or from when it may begin."""
     step = WAITING.model_copy(update={"notes": job.audio_notes or None})
-    waiting = replace(job, status="uploaded", steps={"intake": step}, queued_at=now)
-    later = put_off(wanted or JobReprocess(**run_fields(job)))
-    begun = replace(begun, new_requests=(), later=(later,), audit="started")
-    return replace(begun, create=waiting) if begun.create else replace(begun, begin=waiting)
+    queued_at = max(now, job.not_before or now)
+    return replace(job, status="uploaded", steps={"intake": step}, queued_at=queued_at)
+
+
+def wait_s(job: Job, now: datetime) -> float:
+    """Seconds before which a queued job cannot be admitted."""
+    return max(((job.queued_at or now) - now).total_seconds(), 0.0)
 
 
 def admitted(begun: Outcome) -> Outcome:

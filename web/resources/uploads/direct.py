@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field
 from schemas import blob_names
 from schemas.errors import Conflict, Contended, NotFound
 from schemas.events.audio import AudioUploaded, Options
-from schemas.events.base import Data, Language, Metadata
+from schemas.events.base import Data, Language, Metadata, Moment
 from schemas.ids import Name, Reference
 from sinks.ports.api.direct_uploads import DirectUpload
 from web.auth.access import PUBLIC, WRITE
@@ -86,6 +86,7 @@ class NewUpload(Data):
     job_id: Name | None = None
     language: Language = "auto"
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+    not_before: Moment | None = Field(None, description="its job waits until then, for 90 days at most (RFC 3339)")
     options: Options = Options()
     metadata: Metadata = Field(default_factory=dict)
 
