@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from schemas.errors import NotFound
@@ -115,19 +114,6 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
-def _moment(value: Any) -> Any:
-    """Refuses numbers, which pydantic would take for seconds since 1970, or since 1970 in milliseconds."""
-    if isinstance(value, datetime):
-        return value
-    try:
-        if ":" in value:
-            # As a time, not as its text: where types are strict, a text from a validator is no time.
-            return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError("write a date and time with its offset from UTC, such as 2026-05-01T12:00:00Z")
-
-
 def job_name(text: str) -> str:
     """A job's id or reference.
 
@@ -154,7 +140,5 @@ def tenant_name(text: str) -> str:
 
 #: `true` or `false`, and no other spelling.
 Flag = Annotated[bool, BeforeValidator(_flag)]
-#: A date and time as RFC 3339 writes it.
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 JobName = Annotated[str, Field(max_length=255), BeforeValidator(job_name)]
 TenantName = Annotated[str, Field(max_length=128), BeforeValidator(tenant_name)]

@@ -54,6 +54,7 @@ def open_store(settings: Settings) -> Store:
         prefix=settings.s3_prefix,
         region=settings.s3_region,
         endpoint_url=settings.s3_endpoint,
+        public_endpoint_url=settings.s3_public_endpoint,
         access_key=settings.aws_key,
         secret_key=settings.aws_secret.get_secret_value() if settings.aws_secret else None,
         session_token=settings.aws_token.get_secret_value() if settings.aws_token else None,

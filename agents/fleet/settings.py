@@ -68,6 +68,12 @@ class Settings(HttpSettings):
     s3_endpoint: str | None = Field(
         None, alias="S3_ENDPOINT_URL", pattern=r"^https?://[^\s@]+$", description="an S3-compatible server"
     )
+    s3_public_endpoint: str | None = Field(
+        None,
+        alias="S3_PUBLIC_ENDPOINT_URL",
+        pattern=r"^https?://[^\s@]+$",
+        description="the same server as clients and providers reach it, for the URLs that they get",
+    )
     s3_prefix: str = Field("", alias="S3_PREFIX", description="everything is stored below this name in the bucket")
     s3_encryption: str | None = Field(
         None,
@@ -380,4 +386,5 @@ def account_defaults(settings: Settings) -> AccountSettings:
         audio_days=settings.retention_files_days,
         completed_days=settings.retention_completed_days,
         failed_days=settings.retention_failed_days,
+        audit_days=settings.audit_days,
     )

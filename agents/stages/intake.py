@@ -21,13 +21,23 @@ from agents.stages.uploads.fetch_queue import FetchQueue, share_of
 from agents.stages.uploads.of_tenant import choices, with_defaults
 from agents.stages.uploads.options import Abilities
 from agents.stages.uploads.runs import Runs, begin_fetching
+from agents.stages.uploads.waiting import (
+    WAITING,
+    admitted,
+    begun,
+    check_not_before,
+    in_queue,
+    put_off,
+    still_queued,
+    wait_s,
+)
 from schemas import topics
 from schemas.envelope import SOURCE, Envelope, Record
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, failed_upload, id_of_upload
-from schemas.jobs.rows import Job
+from schemas.jobs.rows import Job, run_fields
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
@@ -43,14 +53,8 @@ QUICK_S = 3.0
 #: Seconds between two events of a fetch that continues, and for which each of them waits.
 POLL_S = 2.0
 
-#: Seconds after which the event of a queued upload is delivered even if the upload was not admitted.
-QUEUED_S = 3600.0
-
 #: Seconds for which a fetch is retried, at least, if the host states when to retry.
 RETRY_AFTER_S = 3600.0
-
-#: The step of a queued upload.
-_WAITING = StepState(state="waiting")
 
 
 class Database(Clock, Jobs, Requests, Uploads, Deletions, Protocol):
@@ -78,6 +82,8 @@ class Intake:
     accounts: EffectiveSettings | None = None
     #: Whether this process has more events waiting than it can start soon. New uploads then become rows and wait.
     is_behind: Callable[[], bool] = lambda: False
+    #: Whether every run begins queued, because the tenant may have so many jobs open at once.
+    queues_all: bool = False
     queue: FetchQueue = field(init=False)
     runs: Runs = field(init=False)
 
@@ -105,7 +111,7 @@ class Intake:
             case AudioUploaded() as data:
                 return await self._upload(envelope, await with_defaults(data, self.accounts))
             case JobReprocess() as data:
-                return await self._reprocess(data)
+                return await self._reprocess(envelope, data)
             case other:
                 raise MalformedEvent(f"intake does not handle {type(other).__name__}")
 
@@ -113,10 +119,11 @@ class Intake:
         """The same intake with what holds for the event's tenant."""
         if self.accounts is None or not isinstance(envelope.data, AudioFetch | AudioUploaded | JobReprocess):
             return self
-        chosen = choices(await self.accounts.settings_of(envelope.data.tenant_id), self.recognizers, self.deadline_s)
-        if chosen == (self.recognizers, self.deadline_s):
+        settings = await self.accounts.settings_of(envelope.data.tenant_id)
+        chosen = *choices(settings, self.recognizers, self.deadline_s), settings.max_open_jobs is not None
+        if chosen == (self.recognizers, self.deadline_s, self.queues_all):
             return self
-        own = replace(self, recognizers=chosen[0], deadline_s=chosen[1])
+        own = replace(self, recognizers=chosen[0], deadline_s=chosen[1], queues_all=chosen[2])
         object.__setattr__(own, "queue", self.queue)
         return own
 
@@ -133,7 +140,8 @@ class Intake:
         first_run = deletion.run + 1 if deletion is not None else 1
         fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
-        if not self._is_fetching(fetch) and (self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))):
+        must_wait = self.queues_all or self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))
+        if await self._is_early(upload) or (must_wait and not self._is_fetching(fetch)):
             return await self._create_queued(envelope, upload, fetch)
         try:
             fetched = await self._fetch_audio(fetch, QUICK_S, eager=True)
@@ -149,25 +157,36 @@ class Intake:
         That of a job which was created over HTTP is announced by an event of our own; nothing is left to do.
         """
         if job.status == "failed" and job.code == MalformedEvent.code:
-            return self._begin_corrected_run(envelope, upload, job)
+            return await self._begin_corrected_run(envelope, upload, job)
         if job.status == "failed" and envelope.replay:
-            return await self._reprocess(JobReprocess(tenant_id=job.tenant_id, job_id=job.job_id, run=job.run + 1))
+            again = JobReprocess(tenant_id=job.tenant_id, job_id=job.job_id, run=job.run + 1)
+            return await self._reprocess(envelope, again)
         is_own = envelope.record.header("ce_source") == SOURCE and upload.audio_uri == job.audio_uri
         return Outcome(tenant_id=job.tenant_id, job_id=job.job_id, audit="" if is_own else "repeated")
+
+    async def _is_early(self, upload: AudioUploaded) -> bool:
+        """Whether the upload's run may not begin yet. Raises InvalidInput for a time that is too far ahead."""
+        if upload.not_before is None:
+            return False
+        now = await self.database.now()
+        check_not_before(upload, now)
+        return upload.not_before > now
 
     def _is_fetching(self, data: AudioFetch) -> bool:
         return self.tasks.progress(_task_key(data)) is not None
 
     async def _create_queued(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch) -> Outcome:
         """Create the job; its recording waits for a slot."""
-        queued = {"steps": {"intake": _WAITING}, "queued_at": await self.database.now()}
-        return self._create_fetching(envelope, upload, fetch, _queued_event(fetch, envelope.attempt), **queued)
+        now = await self.database.now()
+        job = in_queue(jobs.new_job(upload, fetch.job_id, None, fetch.run), now)
+        later = put_off(fetch, wait_s(job, now), attempt=envelope.attempt)
+        return self._create_fetching(envelope, upload, fetch, later, steps=job.steps, queued_at=job.queued_at)
 
     async def _requeue(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         """No slot is free for this recording: it waits again, behind the others of its tenant."""
         columns = {"queued_at": await self.database.now()}
-        progress = Progress(run=data.run, stage="intake", step=_WAITING, columns=columns)
-        later = (_queued_event(data, envelope.attempt),)
+        progress = Progress(run=data.run, stage="intake", step=WAITING, columns=columns)
+        later = (put_off(data, attempt=envelope.attempt),)
         return Outcome(**belonging(envelope), progress=progress, later=later, audit="")
 
     async def _retry(self, envelope: Envelope, data: AudioFetch, exc: Transient) -> tuple[Later, StepState]:
@@ -197,6 +216,10 @@ class Intake:
             return IGNORED
         if job.run > data.run or job.status != "uploaded":
             return NOTHING
+        if job.is_queued:
+            return still_queued(job, data, envelope.attempt)
+        if job.original_uri is not None:
+            return await self._admitted(job, JobReprocess(**run_fields(job)))
         if not self._is_fetching(data) and self.queue.full(job.key, _shares(data)):
             return await self._requeue(envelope, data)
         try:
@@ -252,7 +275,7 @@ class Intake:
             error=job.steps["intake"].error,
         )
 
-    def _begin_corrected_run(self, envelope: Envelope, upload: AudioUploaded, failed: Job) -> Outcome:
+    async def _begin_corrected_run(self, envelope: Envelope, upload: AudioUploaded, failed: Job) -> Outcome:
         """A readable upload of a job whose only upload so far could not be read: the job's next run."""
         job = replace(jobs.new_job(upload, failed.job_id, None), reference=failed.reference, run=failed.run + 1)
         try:
@@ -261,16 +284,29 @@ class Intake:
             outcome = failed_upload(job, "intake", Failure(str(exc), exc.code))
             outcome = replace(outcome, create=None, begin=outcome.create)
             return failures.with_dead_letter(envelope, outcome, str(exc), "dlq")
-        return begin_fetching(job)
+        return await self._begun(begin_fetching(job))
 
-    async def _reprocess(self, data: JobReprocess) -> Outcome:
-        """Begin the next run of a job that has ended, with the recording and the answers that exist already."""
+    async def _reprocess(self, envelope: Envelope, data: JobReprocess) -> Outcome:
+        """Begin the next run of a job that has ended, or one that was queued, with the recording and the answers that
+        exist already.
+        """
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or data.run > job.run + 1:
             return IGNORED
+        if job.run == data.run and job.is_queued:
+            return still_queued(job, data, envelope.attempt)
+        if job.run == data.run and job.status == "uploaded":
+            return await self._admitted(job, data)
         if not job.ended or data.run <= job.run:
             return NOTHING
-        return self.runs.next(job, data, await jobs.earlier_requests(self.database, job))
+        return await self._begun(self.runs.next(job, data, await jobs.earlier_requests(self.database, job)), data)
+
+    async def _begun(self, run: Outcome, wanted: JobReprocess | None = None) -> Outcome:
+        return await begun(run, self.database, is_limited=self.queues_all, wanted=wanted)
+
+    async def _admitted(self, job: Job, wanted: JobReprocess) -> Outcome:
+        """Begin a run that was queued."""
+        return admitted(self.runs.next(job, wanted, await jobs.earlier_requests(self.database, job)))
 
 
 def give_up(envelope: Envelope, failure: Failure) -> Outcome:
@@ -340,16 +376,11 @@ def _fetch_event(data: AudioFetch, seconds: float, attempt: int = 0) -> Later:
     return Later(topics.INTAKE_DUE.name, data, seconds=seconds, kind="audio.fetch", attempt=attempt)
 
 
-def _queued_event(data: AudioFetch, attempt: int) -> Later:
-    """The event of a queued recording. It becomes due when the recording is admitted."""
-    return _fetch_event(data, QUEUED_S, attempt)
-
-
 def _fetch_started(job: Job) -> Progress | None:
     """The change of status when a recording that was queued is now fetched."""
-    if job.queued_at is None and job.steps.get("intake", _WAITING).state != "waiting":
+    if job.steps.get("intake", WAITING).state != "waiting":
         return None
-    return Progress(run=job.run, stage="intake", step=StepState(state="running"), columns={"queued_at": None})
+    return Progress(run=job.run, stage="intake", step=StepState(state="running"))
 
 
 def _minutes(seconds: float) -> str:

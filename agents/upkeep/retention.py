@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 #: adjudicators: the same question is not asked later. Leases that ran out have no effect. Deliveries, also those that
 #: wait for an endpoint to be switched on again; secrets that sign no more. Events that Kafka refused: as long as dead
 #: letters. Counts of requests over HTTP. Direct uploads: a day longer than their URLs are valid. `audit_log` and
-#: `usage` have settings.
+#: `usage` have settings, the former also of tenants.
 DAYS: Final[Mapping[str, float]] = {
     "inbox": 14.0,
     "adjudications": 90.0,

@@ -22,6 +22,7 @@ from schemas import topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.jobs.outcome import Step
 from schemas.jobs.rows import STAGE_OF, Status
+from sinks.ports.api.direct_uploads import DirectUploads
 from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
 from sinks.ports.leases import Leases
@@ -43,6 +44,9 @@ MANY: Final = 500
 SETTLED_S: Final = 120.0
 OLD_S: Final = 6 * 3600.0
 
+#: Seconds from when a direct upload expires to when its parts are removed: what its last request needs.
+PARTS_S: Final = 600.0
+
 #: Seconds of the lease under which one process of the fleet sweeps.
 LEASE_S: Final = 3 * LOOK_S
 
@@ -56,7 +60,7 @@ class Database(Clock, Leases, Protocol):
     """What the sweeper asks of the database."""
 
 
-class Upkeep(StuckJobs, BlobIntents, Protocol):
+class Upkeep(StuckJobs, BlobIntents, DirectUploads, Protocol):
     """What the sweeper asks about jobs and blobs."""
 
 
@@ -232,16 +236,30 @@ class Sweeper:
         for uri in orphans:
             if not await self._leases_blobs():
                 return 0
-            try:
-                await self.store.delete(uri)
-            except Unavailable:
-                raise
-            except ConcordError as exc:  # it is in a store that was configured earlier
-                log.warning("%s cannot be deleted: %s", uri, exc)
+            await _deleted(uri, self.store.delete(uri))
         if orphans:
             await self.upkeep.forget_blobs(orphans)
             log.info("deleted %d orphan blobs", len(orphans))
+        await self._remove_parts()
         return len(orphans)
+
+    async def _remove_parts(self) -> None:
+        """Remove the parts of direct uploads that were not completed in time."""
+        expired = await self.upkeep.expired_parts(PARTS_S, MANY)
+        for upload in expired:
+            await _deleted(upload.uri, self.store.remove_parts(upload.uri, upload.parts_id or ""))
+        if expired:
+            await self.upkeep.forget_parts([upload.upload_id for upload in expired])
 
     async def _leases_blobs(self) -> bool:
         return await self.database.lease("orphan blobs", self.holder, BLOB_LEASE_S)
+
+
+async def _deleted(uri: str, deletion: Awaitable[None]) -> None:
+    """Raises Unavailable."""
+    try:
+        await deletion
+    except Unavailable:
+        raise
+    except ConcordError as exc:  # it is in a store that was configured earlier
+        log.warning("%s cannot be deleted: %s", uri, exc)

@@ -22,6 +22,9 @@ class AccountSettings(BaseModel):
         None, ge=1, le=1_000_000, description="requests over HTTP that each key of the tenant may send, of each worker"
     )
     max_upload_mb: int | None = Field(None, ge=1, le=1_000_000, description="the largest upload over HTTP")
+    max_open_jobs: int | None = Field(
+        None, ge=1, le=1_000_000, description="jobs of the tenant that are worked on at once; more wait as `uploaded`"
+    )
     recognizers: tuple[Name, ...] | None = Field(
         None, min_length=1, max_length=32, description="some of the installation's, which hear the tenant's recordings"
     )
@@ -34,6 +37,7 @@ class AccountSettings(BaseModel):
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")
+    audit_days: Days | None = Field(None, description="days for which entries of the audit log are kept")
 
     def over(self, defaults: AccountSettings) -> AccountSettings:
         """These settings, and the defaults where they have none."""
@@ -41,7 +45,7 @@ class AccountSettings(BaseModel):
 
 
 #: Settings that only an operator may raise or take away, once they hold.
-LIMITS = ("requests_per_minute", "max_upload_mb", "deadline_s")
+LIMITS = ("requests_per_minute", "max_upload_mb", "max_open_jobs", "deadline_s")
 
 
 @dataclass(frozen=True, slots=True)

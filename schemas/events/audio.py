@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.events.base import Data, Event, Filename, Language, Metadata, Reason, Uri
+from schemas.events.base import Data, Event, Filename, Language, Metadata, Moment, Reason, Uri
 from schemas.ids import Name, Reference, canonical_uuid
 
 #: The id that programs send when their variable for it is empty.
@@ -57,6 +57,11 @@ class AudioUploaded(Data):
     content_type: Annotated[Reason, StringConstraints(max_length=255)] | None = None
     language: Language = "auto"
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+    not_before: Moment | None = Field(
+        None,
+        description="The job waits as `uploaded` until then (RFC 3339, with an offset), at most 90 days; the recording "
+        "is fetched then. Of a time that is over, nothing is waited for.",
+    )
     options: Options = Options()
     metadata: Metadata = Field(default_factory=dict)
 

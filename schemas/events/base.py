@@ -5,10 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -39,6 +41,29 @@ def _no_controls(uri: str) -> str:
 def _readable(value: Any) -> Any:
     return texts.readable(value, texts.ERROR_CHARS) if isinstance(value, str) else value
 
+
+def _moment(value: Any) -> Any:
+    """Refuses numbers, which pydantic would take for seconds since 1970, or since 1970 in milliseconds."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        if ":" in value:
+            # As a time, not as its text: where types are strict, a text from a validator is no time.
+            return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError("write a date and time with its offset from UTC, such as 2026-05-01T12:00:00Z")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is outside of the calendar") from None
+
+
+#: A date and time as RFC 3339 writes it, in UTC.
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_utc)]
 
 #: Maximum bytes of an upload's metadata as JSON with numbers written out; as many as fit into a record.
 MAX_METADATA_BYTES = 900_000

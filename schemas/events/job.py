@@ -120,6 +120,7 @@ class JobStatus(JobEvent):
     transcript_version: int = Field(1, description="Version of the transcript: 1 is the run's own, edits make others.")
     reason: Reason | None = None
     code: str | None = Field(None, description="Error code for programs, if the job failed, as in job.failed.")
+    not_before: datetime | None = Field(None, description="Before when the run must not begin, as its upload says.")
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None = None

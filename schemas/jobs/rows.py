@@ -73,7 +73,9 @@ class Job:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
-    #: Since when its recording waits for a slot to be fetched; None if it does not wait.
+    #: Before when its run must not begin, as the upload says.
+    not_before: datetime | None = None
+    #: From when on its recording waits for a slot to be fetched; None if it does not wait.
     queued_at: datetime | None = None
 
     @property
@@ -85,6 +87,11 @@ class Job:
     def ended(self) -> bool:
         """Whether the run has ended, with a terminal event."""
         return self.status in TERMINAL
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether nothing is done for its run yet: it waits until it is admitted."""
+        return self.status == "uploaded" and self.queued_at is not None
 
     @property
     def audio_notes(self) -> tuple[str, ...]:

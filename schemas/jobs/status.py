@@ -53,6 +53,7 @@ def status_of(job: Job) -> JobStatus:
         transcript_version=job.transcript_version,
         reason=job.reason,
         code=job.code,
+        not_before=job.not_before,
         created_at=job.created_at or _NEVER,
         updated_at=job.updated_at or _NEVER,
         completed_at=job.completed_at,

@@ -207,8 +207,8 @@ def _guards_hold(outcome: Outcome, rows: Rows) -> bool:
         return enrichment.is_allowed(outcome.enrichment, job, rows.enrichments)
     if outcome.run is not None and (job.run != outcome.run or job.ended):
         return False
-    if outcome.new_requests and job.status != "uploaded":
-        return False  # the run has its requests already, and some may have been billed
+    if outcome.new_requests and (job.status != "uploaded" or job.is_queued):
+        return False  # the run has its requests already, and some may have been billed; or it is queued again
     return _progress_allowed(outcome.progress, job) and _request_allowed(outcome, job, rows)
 
 

@@ -97,6 +97,16 @@ class FallbackStore(Store):
         check_expiry(expires_s)
         return None if self.away else await self._main.presigned_put(uri, size, expires_s)
 
+    async def begin_parts(self, uri: str, sizes: Sequence[int], expires_s: int) -> tuple[str, Sequence[str]] | None:
+        check_expiry(expires_s)
+        return None if self.away else await self._main.begin_parts(uri, sizes, expires_s)
+
+    async def join_parts(self, uri: str, id: str, size: int) -> int:
+        return await self._main.join_parts(uri, id, size)
+
+    async def remove_parts(self, uri: str, id: str) -> None:
+        await self._main.remove_parts(uri, id)
+
     async def size(self, uri: str) -> int | None:
         spare = await self._in_spare(uri)
         return await self._main.size(uri) if spare is None else spare.size_bytes

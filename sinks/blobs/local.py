@@ -115,6 +115,22 @@ class LocalStore(Store):
         self.name(uri)
         return None
 
+    async def begin_parts(
+        self,
+        uri: str,
+        sizes: Sequence[int],  # noqa: ARG002 - there are no URLs
+        expires_s: int,
+    ) -> tuple[str, Sequence[str]] | None:
+        rules.check_expiry(expires_s)
+        self.name(uri)
+        return None
+
+    async def join_parts(self, uri: str, id: str, size: int) -> int:  # noqa: ARG002 - it takes none
+        raise NotFound(f"{uri} has no parts")
+
+    async def remove_parts(self, uri: str, id: str) -> None:
+        """There are none."""
+
     async def size(self, uri: str) -> int | None:
         try:
             return await self._hop(self._size, self.name(uri))

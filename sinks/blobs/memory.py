@@ -78,6 +78,22 @@ class MemoryStore(Store):
         name_in(BASE, uri)
         return None
 
+    async def begin_parts(
+        self,
+        uri: str,
+        sizes: Sequence[int],  # noqa: ARG002 - there are no URLs
+        expires_s: int,
+    ) -> tuple[str, Sequence[str]] | None:
+        check_expiry(expires_s)
+        name_in(BASE, uri)
+        return None
+
+    async def join_parts(self, uri: str, id: str, size: int) -> int:  # noqa: ARG002 - it takes none
+        raise NotFound(f"{uri} has no parts")
+
+    async def remove_parts(self, uri: str, id: str) -> None:
+        """There are none."""
+
     async def size(self, uri: str) -> int | None:
         stored = await self.stat(uri)
         return stored.size_bytes if stored else None

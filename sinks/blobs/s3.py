@@ -35,6 +35,7 @@ _ENCRYPTION_HEADERS: Final = {
 class S3Store(Store):
     """A bucket, or what is below `prefix` in it; URIs are `s3://bucket/key`, the key as it is (not percent-encoded).
 
+    URLs that it signs for others have `public_endpoint_url`, where the server has another address for them.
     Without keys the standard AWS chain finds some: environment, profile, the role of the pod or machine.
     `sse` is a value of x-amz-server-side-encryption ("AES256", "aws:kms"), or the ARN of a KMS key. `timeout` is the
     seconds a request may take, up to `attempts` in all, before it is `Unavailable`; a body adds its size at 1 MiB/s.
@@ -53,6 +54,7 @@ class S3Store(Store):
         prefix: str = "",
         region: str | None = None,
         endpoint_url: str | None = None,
+        public_endpoint_url: str | None = None,
         access_key: str | None = None,
         secret_key: str | None = None,
         session_token: str | None = None,
@@ -73,6 +75,7 @@ class S3Store(Store):
             self._threads,
             region=region,
             endpoint_url=endpoint_url,
+            public_endpoint_url=public_endpoint_url,
             keys=(access_key, secret_key, session_token),
             timeout=timeout,
             attempts=attempts,
@@ -178,6 +181,16 @@ class S3Store(Store):
         rules.check_expiry(expires_s)
         url = await self._client.presign_put(self._key(uri), expires_s, ContentLength=size, **self._encryption)
         return url, {_ENCRYPTION_HEADERS[name]: value for name, value in self._encryption.items()}
+
+    async def begin_parts(self, uri: str, sizes: Sequence[int], expires_s: int) -> tuple[str, Sequence[str]] | None:
+        rules.check_expiry(expires_s)
+        return await self._uploads.begin_for_others(self._key(uri), sizes, expires_s, self._encryption)
+
+    async def join_parts(self, uri: str, id: str, size: int) -> int:
+        return await self._uploads.join(self._key(uri), id, size)
+
+    async def remove_parts(self, uri: str, id: str) -> None:
+        await self._uploads.remove_of_others(self._key(uri), id)
 
     async def size(self, uri: str) -> int | None:
         try:

@@ -67,6 +67,7 @@ class S3Client:
         *,
         region: str | None,
         endpoint_url: str | None,
+        public_endpoint_url: str | None,
         keys: tuple[str | None, str | None, str | None],
         timeout: float,
         attempts: int,
@@ -77,6 +78,7 @@ class S3Client:
         self._threads = threads
         self._region = region
         self._endpoint = endpoint_url
+        self._public_endpoint = public_endpoint_url
         self._keys = keys
         self._timeout = timeout
         self._attempts = attempts
@@ -84,21 +86,31 @@ class S3Client:
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
         self._client: Any = None
+        self._signer: Any = None
 
     async def connected(self) -> Any:
         """The SDK's client."""
         async with self._opening:
             if self._client is None:
-                self._client = await self._connect()
+                self._client = await self._connect(self._endpoint)
         return self._client
 
-    async def _connect(self) -> Any:
+    async def _signing(self) -> Any:
+        """The client whose URLs others can reach. It asks the server nothing."""
+        if self._public_endpoint is None:
+            return await self.connected()
+        async with self._opening:
+            if self._signer is None:
+                self._signer = await self._connect(self._public_endpoint)
+        return self._signer
+
+    async def _connect(self, endpoint_url: str | None) -> Any:
         create, config = await self._threads.run(_sdk)  # half a second of imports, and more on a busy machine
         access_key, secret_key, session_token = self._keys
         context = create(
             "s3",
             region_name=self._region,
-            endpoint_url=self._endpoint,
+            endpoint_url=endpoint_url,
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
             aws_session_token=session_token,
@@ -109,7 +121,7 @@ class S3Client:
                 retries={"mode": "standard", "total_max_attempts": self._attempts},
                 max_pool_connections=self._connections,
                 signature_version="s3v4",  # else some regions would presign with the one before it
-                s3={"addressing_style": "path" if self._endpoint else "auto"},
+                s3={"addressing_style": "path" if endpoint_url else "auto"},
             ),
         )
         return await self._open.enter_async_context(context)
@@ -130,18 +142,21 @@ class S3Client:
 
     async def presign(self, key: str, expires_s: int) -> str:
         """A URL that gives read access to an object."""
-        with self._explained("get_object"):
-            client = await self.connected()
-            where = {"Bucket": self.place.bucket, "Key": key}
-            url: str = await client.generate_presigned_url("get_object", Params=where, ExpiresIn=expires_s)
-        return url
+        return await self._presigned("get_object", expires_s, Key=key)
 
     async def presign_put(self, key: str, expires_s: int, **parameters: Any) -> str:
         """A URL that takes an object with these parameters."""
-        with self._explained("put_object"):
-            client = await self.connected()
-            where = {"Bucket": self.place.bucket, "Key": key, **parameters}
-            url: str = await client.generate_presigned_url("put_object", Params=where, ExpiresIn=expires_s)
+        return await self._presigned("put_object", expires_s, Key=key, **parameters)
+
+    async def presign_part(self, expires_s: int, **parameters: Any) -> str:
+        """A URL that takes a part of a multipart upload."""
+        return await self._presigned("upload_part", expires_s, **parameters)
+
+    async def _presigned(self, operation: str, expires_s: int, **parameters: Any) -> str:
+        with self._explained(operation):
+            client = await self._signing()
+            where = {"Bucket": self.place.bucket, **parameters}
+            url: str = await client.generate_presigned_url(operation, Params=where, ExpiresIn=expires_s)
         return url
 
     async def speak(self, dialect: Dialect) -> None:
@@ -153,7 +168,7 @@ class S3Client:
 
     async def close(self) -> None:
         """Release the connections."""
-        self._client = None
+        self._client = self._signer = None
         await self._open.aclose()
 
     @contextmanager

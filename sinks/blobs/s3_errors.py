@@ -17,6 +17,7 @@ PERMISSIONS: Final = {
     "upload_part": "s3:PutObject",
     "complete_multipart_upload": "s3:PutObject",
     "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "list_parts": "s3:ListMultipartUploadParts",
     "get_object": "s3:GetObject",
     "head_object": "s3:GetObject",
     "delete_object": "s3:DeleteObject",
@@ -43,7 +44,6 @@ _PASSING: Final = frozenset(
     {
         "BadDigest",
         "IncompleteBody",
-        "NoSuchUpload",
         "OperationAborted",
         "QuotaExceeded",
         "RequestTimeout",
@@ -58,6 +58,10 @@ _PASSING: Final = frozenset(
 
 class PastEnd(InvalidInput):
     """A range that begins after the last byte."""
+
+
+class NoUpload(Unavailable):
+    """A multipart upload that is completed, or removed."""
 
 
 class Exists(InvalidInput):
@@ -139,6 +143,8 @@ def _refusal(response: Mapping[str, Any], operation: str, place: Place, key: str
         )
     if _is_unsupported(operation, code, status, text):
         return Unsupported(f"{place} does not have what {operation} uses: {code or status}: {text}")
+    if code == "NoSuchUpload":
+        return NoUpload(f"{place} has no upload for {operation} any more ({text})")
     if code in _PASSING or status >= 500 or status == 429:
         return Unavailable(f"{place} refused {operation} for now ({code or status}: {text})")
     return _blob_refusal(code, status, text, operation, place, key)

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from schemas.errors import Unavailable
 from sinks.blobs import rules
+from sinks.blobs.s3_errors import NoUpload
 from sinks.blobs.threads import Threads, settled
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ PART: Final = 16 << 20
 
 #: Parts a multipart upload may have, by S3's rules.
 _PARTS: Final = 10_000
+
+#: Those of an upload whose parts others send, so that one answer of S3 lists them all.
+MOST_PARTS: Final = 1000
 
 #: Seconds for cleaning up after a cancellation. What is left then is the bucket's lifecycle rule's.
 _CLEANUP_S: Final = 5.0
@@ -56,6 +60,36 @@ class MultipartUploads:
         except BaseException:
             await self._abort(self._remove_twice(upload), upload)
             raise
+
+    # Parts that others send, by signed URLs. S3 knows them: nothing is kept here but the upload's id.
+
+    async def begin_for_others(
+        self, key: str, sizes: Sequence[int], expires_s: int, about: dict[str, str]
+    ) -> tuple[str, list[str]]:
+        """The id of a new upload, and for each part a URL that takes exactly its bytes."""
+        answer = await self._client.call("create_multipart_upload", Key=key, **about)
+        upload = {"Key": key, "UploadId": answer["UploadId"]}
+        urls = [
+            await self._client.presign_part(expires_s, PartNumber=number, ContentLength=size, **upload)
+            for number, size in enumerate(sizes, 1)
+        ]
+        return answer["UploadId"], urls
+
+    async def join(self, key: str, id: str, size: int) -> int:
+        """Make the object of its parts if they have `size` bytes together; how many they have."""
+        upload = {"Key": key, "UploadId": id}
+        parts = (await self._client.call("list_parts", MaxParts=MOST_PARTS, **upload)).get("Parts", [])
+        arrived = sum(part["Size"] for part in parts)
+        if arrived == size:
+            joined = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in parts]
+            done = {"MultipartUpload": {"Parts": joined}, **upload}
+            await self._client.call("complete_multipart_upload", moved=size, **done)
+        return arrived
+
+    async def remove_of_others(self, key: str, id: str) -> None:
+        """Remove the parts; no error if they are gone."""
+        with suppress(NoUpload):
+            await self._remove({"Key": key, "UploadId": id})
 
     async def _begin(self, key: str, about: dict[str, Any]) -> dict[str, Any]:
         """Key and id of a new multipart upload. Cancelled meanwhile, it waits for the id and aborts the upload."""

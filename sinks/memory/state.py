@@ -60,6 +60,8 @@ class MemoryState(Clock):
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
     #: By number: job, stage, what it did, error, and when.
     audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)
+    #: The tenants of these entries.
+    audit_tenants: dict[int, str] = field(default_factory=dict)
     #: Job, stage, author of the entries that have one.
     authors: list[tuple[str, str, str]] = field(default_factory=list)
     #: The same as reports read them, by job.
@@ -104,6 +106,12 @@ class MemoryState(Clock):
     def _load(self, tenant_id: str, job_id: str) -> Job | None:
         data = self._jobs.get((tenant_id, job_id))
         return JOB.validate_json(data) if data else None
+
+    def _log(self, key: Key, step: str, what: str, error: str | None = None) -> int:
+        """Add an entry to the audit log; its number."""
+        number = max(self.audit, default=0) + 1
+        self.audit[number], self.audit_tenants[number] = (key[1], step, what, error, self.clock()), key[0]
+        return number
 
     def _deletion_of(self, key: Key) -> Deletion | None:
         """The newest deletion of a job with this id."""

@@ -106,8 +106,7 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
         self._announce_messages(written.messages)
         if job is not None and step.outcome.audit:
             what = step.outcome.audit if written.applied else "repeated"
-            number = max(self.audit, default=0) + 1
-            self.audit[number] = (job.job_id, step.stage, what, step.outcome.error, self.clock())
+            number = self._log(job.key, step.stage, what, step.outcome.error)
             if step.outcome.author is not None:
                 self.authors.append((job.job_id, step.stage, step.outcome.author))
             self._keep_audit(number, step, job, what)

@@ -72,6 +72,20 @@ class Store(Protocol):
         must have besides its length; None if the store has no such URLs.
         """
 
+    async def begin_parts(self, uri: str, sizes: Sequence[int], expires_s: int) -> tuple[str, Sequence[str]] | None:
+        """Begin to take the blob in parts of exactly these sizes (5 MiB at least, but the last): an id, and for each
+        part a URL that takes it as the body of one PUT request; None if the store has no such URLs.
+        """
+
+    async def join_parts(self, uri: str, id: str, size: int) -> int:
+        """Make the blob of its parts, if all `size` bytes have arrived; how many have.
+
+        Raises Unavailable also where the parts are joined already, or removed.
+        """
+
+    async def remove_parts(self, uri: str, id: str) -> None:
+        """Remove the parts of a blob that was not made of them; no error if there are none."""
+
     async def size(self, uri: str) -> int | None:
         """Bytes of the blob, without reading it, or None."""
 

@@ -399,6 +399,18 @@ async def test_a_signed_url_reads_one_blob_and_nothing_else(s3_server):
             assert answer.status == 403
 
 
+async def test_signed_urls_have_the_address_by_which_others_reach_the_server(s3_server):
+    public = s3_server.endpoint.replace("127.0.0.1", "localhost")
+    async with store_at("http://127.0.0.1:1", public_endpoint_url=public) as store, aiohttp.ClientSession() as stranger:
+        uri = store.uri("acme/uploads/1")
+        url, headers = await store.presigned_put(uri, 3, 60)
+        assert url.startswith(f"{public}/")
+        async with stranger.put(url, data=b"ID3", headers=headers) as answer:
+            assert answer.status == 200
+        async with stranger.get(await store.presigned_url(uri, 60)) as answer:
+            assert await answer.read() == b"ID3"
+
+
 async def test_a_signed_url_for_a_recording_takes_exactly_its_bytes(s3_server):
     s3_server.genuine("signatures")
     async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:
@@ -413,6 +425,45 @@ async def test_a_signed_url_for_a_recording_takes_exactly_its_bytes(s3_server):
         async with stranger.put(url, data=b"ID3", headers=headers) as answer:
             assert answer.status == 200
         assert (await store.size(uri), await store.get(uri)) == (3, b"ID3")
+
+
+async def test_a_recording_in_parts_is_made_of_them_when_all_have_arrived(s3_server):
+    s3_server.genuine("signatures")
+    sizes = [5 << 20, 3]
+    async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:
+        uri = store.uri("acme/_uploads/1")
+        id, urls = await store.begin_parts(uri, sizes, 60)
+        async with stranger.put(urls[1], data=b"ID3") as answer:
+            assert answer.status == 200
+        assert await store.join_parts(uri, id, sum(sizes)) == 3
+        async with stranger.put(urls[0], data=io.BytesIO(b"x" * (sizes[0] + 1))) as answer:
+            assert answer.status == 403
+        async with stranger.put(urls[0], data=io.BytesIO(b"x" * sizes[0])) as answer:
+            assert answer.status == 200
+        assert await store.size(uri) is None
+        assert await store.join_parts(uri, id, sum(sizes)) == sum(sizes)
+
+        assert (await store.size(uri), await store.get(uri)) == (sum(sizes), b"x" * sizes[0] + b"ID3")
+        with pytest.raises(Unavailable):
+            await store.join_parts(uri, id, sum(sizes))
+        await store.remove_parts(uri, id)
+        assert await store.size(uri) == sum(sizes)
+
+
+async def test_parts_that_became_nothing_are_removed(s3_server):
+    async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:
+        uri = store.uri("acme/_uploads/1")
+        id, [url] = await store.begin_parts(uri, [3], 60)
+        async with stranger.put(url, data=b"ID3") as answer:
+            assert answer.status == 200
+        await store.remove_parts(uri, id)
+        await store.remove_parts(uri, id)
+        with looking_at(s3_server) as owner:
+            left = owner.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+
+        assert [one["Key"] for one in left if uri.endswith(one["Key"])] == []
+        async with stranger.put(url, data=b"ID3") as answer:
+            assert answer.status == 404
 
 
 async def test_a_signed_url_ends(s3_server):

@@ -447,6 +447,8 @@ async def test_a_signed_url_cannot_be_valid_for_ever(store):
             await store.presigned_url(store.uri("acme/file"), expires_s)
         with pytest.raises(InvalidInput):
             await store.presigned_put(store.uri("acme/file"), 1, expires_s)
+        with pytest.raises(InvalidInput):
+            await store.begin_parts(store.uri("acme/file"), [1], expires_s)
 
 
 async def test_the_size_of_a_blob_is_told_without_reading_it(store):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agents.commands import reach
 from agents.fleet.settings import account_defaults
 from agents.upkeep.job_retention import JobRetention, TenantRetentions
+from agents.upkeep.retention import Retention
 from schemas.printable import printable
 from sinks.accounts import Accounts
 
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
     from sinks.ports.upkeep.retention import Expired, Kind, Retentions
     from sinks.postgres.database import Postgres
 
-DESCRIPTION = """Lists what is older than it should be kept: jobs, and files of jobs, by tenant. A running fleet deletes
-it by itself, within minutes, with every copy and a receipt for each (`GET /deletions/{id}`).
+DESCRIPTION = """Lists what is older than it should be kept, by tenant: jobs, files of jobs, entries of the audit log. A
+running fleet deletes it by itself, within minutes; jobs with every copy and a receipt (`GET /deletions/{id}`).
 
   CONCORD_RETENTION_FILES_DAYS       recordings and other files of ended jobs; their transcripts stay
   CONCORD_RETENTION_COMPLETED_DAYS   completed jobs with everything
   CONCORD_RETENTION_FAILED_DAYS      failed jobs with everything
+  CONCORD_AUDIT_DAYS                 entries of the audit log (365)
 
-What is not set is kept for ever.
+What is not set is kept for ever. A tenant's settings go before these.
 
   concord retention --dry-run        what would go now
   concord retention                  have it go now, and not within minutes"""
@@ -50,10 +52,15 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
         async for tenant, kind, expired in expired_of(database, retentions):
             total += expired.jobs
             print(f"{printable(tenant):24} {kind:10} {expired.jobs:9} jobs {expired.size_bytes:15,} bytes")
-        if not total:
+        entries = await database.count_expired_entries(settings.audit_days)
+        for tenant, count in entries.items():
+            print(f"{printable(tenant):24} {'audit':10} {count:9} entries")
+        if not total and not entries:
             print("nothing is older than it should be kept")
         elif not arguments.dry_run:
             print(f"{await JobRetention(database, retentions).round(_to_the_end)} deletions have begun")
+            forgotten = await Retention(database, {"audit_log": settings.audit_days}).round()
+            print(f"{forgotten} entries of the audit log are deleted")
     return 0
 
 

@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--priority", type=int, choices=range(10), metavar="0-9", help="9 is the most urgent; default: 5"
     )
+    command.add_argument("--not-before", metavar="TIME", help="have it wait until then, as 2026-05-01T22:00:00+02:00")
     command.add_argument("--metadata", metavar="JSON", help="an object of your own, which every result repeats")
     command.add_argument("--options", metavar="JSON", help="an object, such as '{\"diarize\": true}'")
     command.add_argument("--tenant", metavar="T", help="whose; an operator's key sees several")
@@ -84,7 +85,7 @@ def _check_object(name: str, text: str | None) -> None:
 def _send(api: Api, tenant: str, path: Path, arguments: argparse.Namespace) -> Any:
     fields = {
         name: str(value)
-        for name in ("reference", "language", "priority", "metadata", "options")
+        for name in ("reference", "language", "priority", "not_before", "metadata", "options")
         if (value := getattr(arguments, name)) is not None
     }
     # With one key for all of them, an upload that is sent again after a broken connection is one job.

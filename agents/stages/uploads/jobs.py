@@ -55,6 +55,7 @@ def new_job(upload: AudioUploaded, job_id: str, fetched: Fetched | None, run: in
         audio_uri=upload.audio_uri,
         language=upload.language,
         priority=upload.priority,
+        not_before=upload.not_before,
         options=upload.options.model_dump(),
         metadata=dict(upload.metadata),
         steps={"intake": fetched_step(fetched) if fetched else StepState(state="running")},

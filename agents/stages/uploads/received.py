@@ -17,6 +17,7 @@ from agents.runtime.failpoints import passing
 from agents.stages.uploads import jobs
 from agents.stages.uploads.of_tenant import with_defaults
 from agents.stages.uploads.runs import Runs
+from agents.stages.uploads.waiting import begun, check_not_before
 from agents.upkeep.cancelling import cancelled
 from agents.upkeep.stuck_jobs import fetching
 from schemas import ids, topics
@@ -28,6 +29,7 @@ from schemas.jobs.deletion import Deletion
 from schemas.jobs.outcome import Later, Outcome, Step
 from schemas.jobs.rows import Job
 from sinks.ports.accounts.settings import EffectiveSettings
+from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
 from sinks.ports.slots import Slots
@@ -48,7 +50,7 @@ HOLD_S, RENEW_S = 20.0, 5.0
 AT_ONCE: Final = 6
 
 
-class Database(Steps, Jobs, Requests, BlobIntents, Protocol):
+class Database(Clock, Steps, Jobs, Requests, BlobIntents, Protocol):
     """The database for one tenant."""
 
     async def deletion(self, tenant_id: str, job_id: str) -> Deletion | None:
@@ -81,9 +83,12 @@ class ReceivedUploads:
 
         Raises:
             UnsupportedOption: An option would be ignored.
+            InvalidInput: It is to wait for too long.
             Conflict: The id and the reference belong to two jobs.
         """
         (await self._runs(upload.tenant_id)).check_options(upload.options)
+        if upload.not_before is not None:
+            check_not_before(upload, await self._of(upload).now())
         job_id = _id_of(upload)
         candidates = await self._of(upload).named(upload.tenant_id, job_id, upload.reference)
         if upload.reference is not None and job_id == ids.job_of_reference(upload.tenant_id, upload.reference):
@@ -143,6 +148,7 @@ class ReceivedUploads:
         run = await self._first_run((upload.tenant_id, job_id))
         job = jobs.new_job(await with_defaults(upload, self.accounts), job_id, None, run)
         outcome = Outcome(tenant_id=job.tenant_id, job_id=job.job_id, create=job, later=(fetching(job),))
+        outcome = await self._begun(outcome)
         return await self._commit(upload.model_copy(update={"job_id": job.job_id}), outcome, upload.audio_uri, author)
 
     async def reprocess(self, job: Job, wanted: JobReprocess, author: str) -> Job:
@@ -157,7 +163,7 @@ class ReceivedUploads:
             raise Conflict(f"the job is {job.status}: wait for the end of its run, or cancel it")
         runs = await self._runs(job.tenant_id)
         outcome = runs.next(job, wanted, await jobs.earlier_requests(database, job))
-        outcome = replace(outcome, remembered=False, author=author)
+        outcome = replace(await self._begun(outcome, wanted), remembered=False, author=author)
         [written] = await database.commit([Step(REPROCESS, uuid4(), outcome)])
         passing("reprocess.committed")
         if written is None or not written.applied:
@@ -192,7 +198,12 @@ class ReceivedUploads:
 
     async def _first(self, upload: AudioUploaded, fetched: Fetched, run: int) -> Outcome:
         runs = await self._runs(upload.tenant_id)
-        return runs.first(await with_defaults(upload, self.accounts), _id_of(upload), fetched, run)
+        return await self._begun(runs.first(await with_defaults(upload, self.accounts), _id_of(upload), fetched, run))
+
+    async def _begun(self, run: Outcome, wanted: JobReprocess | None = None) -> Outcome:
+        tenant = run.tenant_id or ""
+        is_limited = (await self.accounts.settings_of(tenant)).max_open_jobs is not None
+        return await begun(run, self.databases.acting_as(tenant), is_limited=is_limited, wanted=wanted)
 
     async def _commit(self, upload: AudioUploaded, outcome: Outcome, uri: str, author: str) -> tuple[Job, bool]:
         """Create the job, and announce its upload to whoever listens."""

@@ -86,6 +86,7 @@ class Runs:
             reason=None,
             code=None,
             completed_at=None,
+            not_before=None,
             queued_at=None,
             status="transcribing",
         )

@@ -78,5 +78,5 @@ class MemoryCorrections(MemoryState, ReviewWrites):
 
     def _changed(self, item: ReviewItem, what: str) -> ReviewItem:
         self.review[item.tenant_id, item.id] = item
-        self.audit[max(self.audit, default=0) + 1] = (item.job_id, "review", what, None, self.clock())
+        self._log((item.tenant_id, item.job_id), "review", what)
         return item

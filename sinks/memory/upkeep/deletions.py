@@ -33,7 +33,7 @@ class MemoryDeletions(MemoryLeases, Deletions):
         else:
             self._jobs[key] = JOB.dump_json(replace(job, original_uri=None))
         what = "deleted" if scope == "job" else "files deleted"
-        self.audit[max(self.audit, default=0) + 1] = (job.job_id, NAME, what, None, now)
+        self._log(job.key, NAME, what)
         deletion = replace(deletion, receipt=counted(deletion.receipt, rows) | {"bytes": size})
         self.deletions[deletion.id] = deletion
         return deletion

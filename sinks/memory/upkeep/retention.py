@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sinks.memory.state import MemoryState
+from sinks.memory.accounts.settings import MemorySettings
 from sinks.ports.upkeep.retention import ExpiresRows
 
 
 @dataclass
-class MemoryRetention(MemoryState, ExpiresRows):
+class MemoryRetention(MemorySettings, ExpiresRows):
     """`ExpiresRows` in this process, in which no other worker deletes."""
 
     async def forget(self, table: str, days: float, rows: int) -> int:
         """Delete a slice of a table's oldest rows."""
         before = self.clock() - timedelta(days=days)
         stored, dated = self._dated(table)
-        old = sorted((key for key, at in dated.items() if at < before), key=dated.__getitem__)[:rows]
+        due = self._expired_entries(days) if table == "audit_log" else [key for key, at in dated.items() if at < before]
+        old = sorted(due, key=dated.__getitem__)[:rows]
         for key in old:
             del stored[key]
         return len(old)
+
+    async def count_expired_entries(self, days: float) -> dict[str, int]:
+        """How many entries of the audit log are too old, by tenant."""
+        return dict(Counter(self.audit_tenants[number] for number in self._expired_entries(days)))
+
+    def _expired_entries(self, days: float) -> list[int]:
+        own = {tenant: stored.settings.audit_days or days for tenant, stored in self._settings.items()}
+        ages = {number: self.clock() - entry[-1] for number, entry in self.audit.items()}
+        return [n for n, age in ages.items() if age > timedelta(days=own.get(self.audit_tenants[n], days))]
 
     def _dated(self, table: str) -> tuple[dict[Any, Any], Mapping[Any, datetime]]:
         """A table, and by its keys the times that count."""

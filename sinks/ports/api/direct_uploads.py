@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ class DirectUpload:
     upload: dict[str, Any]
     #: SHA-256 of the token in the URL, where the recording comes through Concord itself.
     token_hash: bytes | None = field(default=None, repr=False)
+    #: The store's id of the parts that it comes in; None where it comes as one.
+    parts_id: str | None = None
     expires_at: datetime
 
 
@@ -34,3 +37,9 @@ class DirectUploads(Protocol):
 
     async def direct_upload(self, upload_id: UUID) -> DirectUpload | None:
         """The upload with this id; None for an unknown one, and for another tenant's if a tenant asks."""
+
+    async def expired_parts(self, seconds: float, limit: int) -> list[DirectUpload]:
+        """Some uploads in parts that expired so many seconds ago."""
+
+    async def forget_parts(self, uploads: Collection[UUID]) -> None:
+        """Note that the parts of these uploads are removed."""

@@ -14,8 +14,12 @@ class ExpiresRows(Protocol):
 
     async def forget(self, table: str, days: float, rows: int) -> int | None:
         """Delete at most so many of the table's oldest rows that are older than `days`; how many they were. None if
-        another worker is deleting at the moment.
+        another worker is deleting at the moment. Of `audit_log`, those of a tenant with days of its own are deleted
+        after those (`AccountSettings.audit_days`).
         """
+
+    async def count_expired_entries(self, days: float) -> dict[str, int]:
+        """How many entries of the audit log that would delete, by tenant that has any."""
 
 
 @dataclass(frozen=True, slots=True)

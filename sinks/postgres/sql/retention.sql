@@ -2,6 +2,22 @@
 -- Held until the transaction ends: one worker deletes old rows at a time.
 SELECT pg_try_advisory_xact_lock(hashtext('concord retention'));
 
+-- name: count_expired_entries
+-- How many entries of the audit log are older than their tenant wants, or than $1 days where it has set nothing, by tenant.
+SELECT e.tenant_id, count(*) AS entries FROM expiring_entries($1::float8) e
+JOIN audit_log a ON a.tenant_id = e.tenant_id AND a.at < e.before
+GROUP BY e.tenant_id ORDER BY e.tenant_id;
+
+-- name: forget_entries
+-- Delete at most $2 of them.
+WITH gone AS (
+    DELETE FROM audit_log WHERE id = ANY(ARRAY(
+        SELECT a.id FROM expiring_entries($1::float8) e CROSS JOIN LATERAL (
+            SELECT id FROM audit_log WHERE tenant_id = e.tenant_id AND at < e.before ORDER BY at LIMIT $2::bigint) a
+        LIMIT $2::bigint)) RETURNING 1
+)
+SELECT count(*) FROM gone;
+
 -- name: expired_files
 SELECT job_id FROM jobs
 WHERE tenant_id = $1 AND completed_at < now() - $2::float8 * interval '1 day' AND original_uri IS NOT NULL

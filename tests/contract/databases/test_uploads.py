@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 
 from schemas import topics
+from schemas.accounts.settings import AccountSettings
 from schemas.events.audio import AudioFetch
 from schemas.jobs.outcome import Later
 from schemas.jobs.rows import Job
@@ -26,7 +28,7 @@ async def queue(under_test, *jobs: tuple[str, str, int]) -> None:
     for n, (tenant, job_id, priority) in enumerate(jobs):
         fetch = AudioFetch(tenant_id=tenant, job_id=job_id, audio_uri="file:///a.wav", filename="a.wav")
         later = Later(topics.INTAKE_DUE.name, fetch, seconds=3600, kind="audio.fetch")
-        one = uploading(job_id, tenant, priority, queued=at + timedelta(seconds=n))
+        one = uploading(job_id, tenant, priority, queued=at - timedelta(seconds=1000 - n))
         await under_test.database.commit([created(one, later=(later,))])
 
 
@@ -56,3 +58,39 @@ async def test_an_upload_that_is_past_being_fetched_waits_no_more(under_test):
 
     assert await under_test.database.waiting_uploads() == {}
     assert await under_test.database.admit_uploads({}, 9) == []
+
+
+async def limited(under_test, tenant: str, most: int) -> None:
+    await under_test.database.save_account_settings(tenant, AccountSettings(max_open_jobs=most), 0, "x")
+
+
+async def test_a_tenant_with_a_limit_has_no_more_jobs_open_and_keeps_nobody_else_waiting(under_test):
+    database = under_test.database
+    await limited(under_test, "t", 2)
+    await database.commit([created(uploading("j"))])
+    await queue(under_test, *[("t", f"q{n}", 9) for n in range(5)], ("other", "o", 1))
+
+    assert await database.admit_uploads({}, 2) == [("other", "o"), ("t", "q0")]
+    await database.commit([moved("transcribing")])
+    assert await database.admit_uploads({}, 9) == []
+    await database.commit([moved("completed")])
+    assert await database.admit_uploads({}, 9) == [("t", "q1")]
+
+
+async def test_no_more_are_open_however_many_workers_admit_at_once(under_test):
+    await limited(under_test, "t", 3)
+    await queue(under_test, *[("t", f"q{n}", n) for n in range(9)])
+    admitted = await asyncio.gather(*[under_test.database.admit_uploads({}, 9) for _ in range(8)])
+
+    assert sum(map(len, admitted)) == 3
+    assert await under_test.database.admit_uploads({}, 9) == []
+
+
+async def test_an_upload_that_is_queued_for_later_does_not_count_before(under_test):
+    now = await under_test.database.now()
+    later = uploading("later", priority=9, queued=now + timedelta(hours=1))
+    due = uploading("due", queued=now - timedelta(hours=1))
+    await under_test.database.commit([created(later), created(due)])
+
+    assert await under_test.database.waiting_uploads() == {"t": 4}
+    assert await under_test.database.admit_uploads({}, 9) == [("t", "due")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
+from datetime import UTC, datetime, timedelta
 
 import jsonschema
 import orjson
@@ -256,3 +257,15 @@ async def test_a_recording_that_does_not_arrive_in_time_is_given_up(service, mon
     dripped = []
     response = await service.client.post("/audio/process", data=drip(), headers=ACME | {"Content-Type": "audio/wav"})
     assert reason in (await problem(response, 408))["detail"]
+
+
+async def test_a_recording_waits_until_the_time_that_its_form_says(service):
+    begins = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    view = await (await service.upload(reference="tomorrow", not_before=begins)).json()
+    status = await (await service.client.get("/jobs/tomorrow", headers=ACME)).json()
+    late = (datetime.now(UTC) + timedelta(days=91)).isoformat()
+
+    assert (view["status"], status["status"]) == ("uploaded", "uploaded")
+    assert datetime.fromisoformat(status["not_before"]) == datetime.fromisoformat(begins)
+    assert "90 days" in (await problem(await service.upload(not_before=late), 400))["detail"]
+    assert (await problem(await service.upload(not_before="soon"), 400))["errors"][0]["pointer"] == "#/not_before"

@@ -48,7 +48,7 @@ class Uploading(Worker):
     """A service that takes uploads. Its database is looked into."""
 
     def __init__(self, pool, *, recognizers=("a", "b"), at_once=40, **more):
-        database, store = more.pop("database", None) or MemoryDatabase(), MemoryStore()
+        database, store = more.pop("database", None) or MemoryDatabase(), more.pop("store", None) or MemoryStore()
 
         async def limit(_):
             return LIMIT

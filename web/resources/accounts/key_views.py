@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.accounts.keys import Scope
-from schemas.events.base import Data
-from web.parameters import Moment
+from schemas.events.base import Data, Moment
 
 if TYPE_CHECKING:
     from schemas.accounts.keys import ApiKey

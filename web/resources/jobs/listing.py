@@ -11,12 +11,12 @@ import orjson
 from aiohttp import web
 from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
 
-from schemas.events.base import Data
+from schemas.events.base import Data, Moment
 from schemas.ids import Name
 from schemas.jobs.rows import Status
 from sinks.ports.reads import Cursor, JobFilter
 from web.paging import NO_PLACE, decode_place, encode_place, next_link
-from web.parameters import Moment, Parameters, TenantName, WholeNumber
+from web.parameters import Parameters, TenantName, WholeNumber
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 

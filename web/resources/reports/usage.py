@@ -10,10 +10,10 @@ from aiohttp import web
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from schemas.errors import InvalidInput
-from schemas.events.base import Data
+from schemas.events.base import Data, Moment
 from sinks.ports.reading.reports import By, UsagePlace
 from web.paging import NO_PLACE, decode_place, encode_place, next_link
-from web.parameters import Moment, Parameters, TenantName, WholeNumber
+from web.parameters import Parameters, TenantName, WholeNumber
 from web.resources.reports.costs import UsageRow, usage_row
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 

@@ -1,7 +1,8 @@
 """`/audio/uploads`: recordings that are too long for a request go straight into the store, by a URL for one of them.
 
 The URL is the store's own where it makes such URLs (S3), else one of this service, with a token. So clients need one
-way only: begin, `PUT` the recording, complete.
+way only: begin, `PUT` the recording, complete. In S3 a recording may also go in parts, each by a URL of its own, and a
+very long one has to.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pydantic import ConfigDict, Field
 from schemas import blob_names
 from schemas.errors import Conflict, Contended, NotFound
 from schemas.events.audio import AudioUploaded, Options
-from schemas.events.base import Data, Language, Metadata
+from schemas.events.base import Data, Language, Metadata, Moment
 from schemas.ids import Name, Reference
 from sinks.ports.api.direct_uploads import DirectUpload
 from web.auth.access import PUBLIC, WRITE
@@ -41,6 +42,13 @@ if TYPE_CHECKING:
 
 #: Seconds for which a URL is valid, and for which a recording waits to be completed.
 VALID_S: Final = 6 * 3600
+
+#: Bytes that S3 takes in one request. Longer recordings go in parts.
+ONE_PUT: Final = 5 << 30
+
+#: Bytes of a part at least, and parts at most: each is a URL in the answer.
+PART: Final = 64 << 20
+PARTS: Final = 200
 
 #: The answer about an upload that does not exist, has expired, or is another tenant's.
 NO_UPLOAD: Final = "there is no such upload, or it has expired; begin a new one with POST /audio/uploads"
@@ -81,13 +89,27 @@ class NewUpload(Data):
 
     filename: Annotated[str, Field(min_length=1, max_length=1024)]
     size_bytes: Annotated[int, Field(ge=1, description="exactly; the URL takes no other length")]
+    in_parts: bool = Field(
+        False,
+        description="answer URLs for parts, of which each can be sent again alone, where the storage takes parts (S3); "
+        "recordings of more than 5 GiB go into S3 in no other way",
+    )
     content_type: str | None = Field(None, max_length=255)
     reference: Reference | None = None
     job_id: Name | None = None
     language: Language = "auto"
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+    not_before: Moment | None = Field(None, description="its job waits until then, for 90 days at most (RFC 3339)")
     options: Options = Options()
     metadata: Metadata = Field(default_factory=dict)
+
+
+class Part(Data):
+    """A part of the recording, in order."""
+
+    number: int
+    size_bytes: int = Field(description="exactly")
+    url: str = Field(description="takes these bytes as the body of one request, without an API key")
 
 
 class UploadTarget(Data):
@@ -96,7 +118,10 @@ class UploadTarget(Data):
     upload_id: UUID
     job_id: str = Field(description="the id of the job that it becomes")
     method: Literal["PUT"] = "PUT"
-    url: str = Field(description="takes the recording as the body of one request, without an API key")
+    url: str | None = Field(
+        description="takes the recording as the body of one request, without an API key; null: send `parts`"
+    )
+    parts: list[Part] = Field(default_factory=list, description="what to send instead, in any order")
     headers: dict[str, str] = Field(description="headers that the request must have")
     expires_at: datetime
     links: dict[str, str]
@@ -200,7 +225,7 @@ class DirectAudio:
         if size > self.limit:
             detail = f"recordings of more than {megabytes(self.limit)} are not taken here"
             raise web.HTTPRequestEntityTooLarge(self.limit, size, text=detail)
-        fields = request.body.model_dump(mode="json", exclude={"size_bytes"}, exclude_unset=True)
+        fields = request.body.model_dump(mode="json", exclude={"size_bytes", "in_parts"}, exclude_unset=True)
         upload = upload_of(tenant, fields, request.once.new_id)
         if (job := await self.uploads.known(upload)) is not None:
             raise Conflict(f"there is a job with this id or reference already: /jobs/{quote(job.job_id)}")
@@ -226,24 +251,47 @@ class DirectAudio:
             upload=upload.model_copy(update={"audio_uri": uri}).model_dump(mode="json"),
             expires_at=await self.database.now() + timedelta(seconds=VALID_S),
         )
-        headers: dict[str, str] = {}
-        signed = await self.store.presigned_put(uri, size, VALID_S)
-        if signed is None:
-            token = secrets.token_urlsafe(32)
-            row = replace(row, token_hash=sha256(token.encode()).digest())
-            base = (self.public_url or str(request.http.url.origin())).rstrip("/")
-            url = f"{base}/audio/uploads/{id}/content?token={token}"
-        else:
-            url, headers = signed
         query = f"?tenant={quote(upload.tenant_id)}" if request.caller.is_operator else ""
-        return row, UploadTarget(
+        target = UploadTarget(
             upload_id=id,
             job_id=row.job_id,
-            url=url,
-            headers=headers | {"Content-Length": str(size)},
+            url=None,
+            headers={},
             expires_at=row.expires_at,
             links={"complete": f"/audio/uploads/{id}/complete{query}"},
         )
+        if (size > ONE_PUT or request.body.in_parts) and (in_parts := await self._in_parts(row, target)) is not None:
+            return in_parts
+        return await self._whole(row, target, request.http)
+
+    async def _in_parts(self, row: DirectUpload, target: UploadTarget) -> tuple[DirectUpload, UploadTarget] | None:
+        """The upload in parts; None where the store takes none."""
+        sizes = part_sizes(row.size_bytes)
+        begun = await self.store.begin_parts(row.uri, sizes, VALID_S)
+        if begun is None:
+            return None
+        id, urls = begun
+        parts = [
+            Part(number=number, size_bytes=size, url=url)
+            for number, (size, url) in enumerate(zip(sizes, urls, strict=True), 1)
+        ]
+        return replace(row, parts_id=id), target.model_copy(update={"parts": parts})
+
+    async def _whole(
+        self, row: DirectUpload, target: UploadTarget, http: web.Request
+    ) -> tuple[DirectUpload, UploadTarget]:
+        """The upload by one request."""
+        headers: dict[str, str] = {}
+        signed = await self.store.presigned_put(row.uri, row.size_bytes, VALID_S) if row.size_bytes <= ONE_PUT else None
+        if signed is None:
+            token = secrets.token_urlsafe(32)
+            row = replace(row, token_hash=sha256(token.encode()).digest())
+            base = (self.public_url or str(http.url.origin())).rstrip("/")
+            url = f"{base}/audio/uploads/{row.upload_id}/content?token={token}"
+        else:
+            url, headers = signed
+        headers = headers | {"Content-Length": str(row.size_bytes)}
+        return row, target.model_copy(update={"url": url, "headers": headers})
 
     async def send(self, request: ApiRequest[UploadToken, None]) -> None:
         """Receive the recording, and store it as it comes."""
@@ -267,7 +315,7 @@ class DirectAudio:
         row = await self._row(database := self.database.acting_as(tenant), request.parameters.id, tenant)
         job, is_new = await database.job(tenant, row.job_id), False
         if job is None:
-            arrived = await self.store.size(row.uri)
+            arrived = await self._arrived(row)
             if arrived != row.size_bytes:
                 raise Conflict(f"of {row.size_bytes} bytes, {arrived or 0} have arrived; PUT the recording first")
             upload = AudioUploaded.model_validate(row.upload)
@@ -277,6 +325,13 @@ class DirectAudio:
                 raise NotFound(NO_UPLOAD) from None
         return uploaded(job, self.store.name, is_new=is_new, operator=request.caller.is_operator)
 
+    async def _arrived(self, row: DirectUpload) -> int | None:
+        """How many bytes of the recording there are. When all parts are there, they become the recording."""
+        arrived = await self.store.size(row.uri)
+        if arrived is None and row.parts_id is not None:
+            return await self.store.join_parts(row.uri, row.parts_id, row.size_bytes)
+        return arrived
+
     async def _row(self, database: KeepsUploads, id: UUID, tenant: str | None = None) -> DirectUpload:
         row = await database.direct_upload(id)
         if row is None or tenant not in (None, row.tenant_id):
@@ -284,3 +339,9 @@ class DirectAudio:
         if row.expires_at < await self.database.now() and await database.job(row.tenant_id, row.job_id) is None:
             raise NotFound(NO_UPLOAD)
         return row
+
+
+def part_sizes(size: int) -> list[int]:
+    """The sizes of the parts of a recording: at most `PARTS`, of `PART` bytes or more but for the last."""
+    part = max(PART, -(-size // PARTS))
+    return [min(part, size - start) for start in range(0, size, part)]

@@ -51,6 +51,7 @@ _FORM: Final[dict[str, Any]] = {
         "job_id": _TEXT | {"description": "a UUID, if the job's id is to be yours"},
         "language": _TEXT | {"default": "auto", "description": "a BCP 47 tag"},
         "priority": {"type": "integer", "minimum": 0, "maximum": 9, "default": 5},
+        "not_before": _TEXT | {"format": "date-time", "description": "the job waits until then, 90 days at most"},
         "options": _OBJECT | {"description": "JSON, as in `audio.uploaded`"},
         "metadata": _OBJECT | {"description": "JSON: your own data, which events of the job carry"},
     },
@@ -69,6 +70,7 @@ class UploadParameters(TenantOfUpload):
     job_id: str | None = Field(None, max_length=128)
     language: str | None = Field(None, max_length=100)
     priority: str | None = Field(None, max_length=1, pattern="^[0-9]$")
+    not_before: str | None = Field(None, max_length=40)
 
 
 Request = ApiRequest[UploadParameters, None]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from web.auth.caller import Caller
 
 #: Fields of a form and of a JSON body that describe the recording.
-TEXTS: Final = ("filename", "content_type", "reference", "job_id", "language", "priority")
+TEXTS: Final = ("filename", "content_type", "reference", "job_id", "language", "priority", "not_before")
 JSONS: Final = ("options", "metadata")
 
 #: Bytes of metadata at most: less than in an event of a producer, because ours has more beside them.
