@@ -64,11 +64,11 @@ class MultipartUploads:
     # Parts that others send, by signed URLs. S3 knows them: nothing is kept here but the upload's id.
 
     async def begin_for_others(
-        self, key: str, sizes: Sequence[int], expires_s: int, about: dict[str, str]
+        self, key: str, sizes: Sequence[int], expires_s: int, about: dict[str, Any]
     ) -> tuple[str, list[str]]:
         """The id of a new upload, and for each part a URL that takes exactly its bytes."""
         answer = await self._client.call("create_multipart_upload", Key=key, **about)
-        upload = {"Key": key, "UploadId": answer["UploadId"]}
+        upload: dict[str, Any] = {"Key": key, "UploadId": answer["UploadId"]}
         urls = [
             await self._client.presign_part(expires_s, PartNumber=number, ContentLength=size, **upload)
             for number, size in enumerate(sizes, 1)
@@ -77,9 +77,9 @@ class MultipartUploads:
 
     async def join(self, key: str, id: str, size: int) -> int:
         """Make the object of its parts if they have `size` bytes together; how many they have."""
-        upload = {"Key": key, "UploadId": id}
+        upload: dict[str, Any] = {"Key": key, "UploadId": id}
         parts = (await self._client.call("list_parts", MaxParts=MOST_PARTS, **upload)).get("Parts", [])
-        arrived = sum(part["Size"] for part in parts)
+        arrived: int = sum(part["Size"] for part in parts)
         if arrived == size:
             joined = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in parts]
             done = {"MultipartUpload": {"Parts": joined}, **upload}
