@@ -46,6 +46,7 @@ from agents.upkeep.deleting import Deleter
 from agents.upkeep.job_metadata import index_earlier_jobs
 from agents.upkeep.job_retention import JobRetention, TenantRetentions
 from agents.upkeep.retention import DAYS, Retention
+from agents.upkeep.scheduler import Scheduler
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from schemas.topics import RELAY_POSITION
@@ -224,6 +225,7 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
         "forgetting old rows": Retention(fleet.database, days).run,
         "indexing earlier jobs": partial(index_earlier_jobs, fleet.database),
         "deleting jobs": _deleter(fleet, kafka, copies).run,
+        "carrying out schedules": Scheduler(fleet.database, fleet.reader, fleet.settings.enrichments, passing).run,
         "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,
     }
 

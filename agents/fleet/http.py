@@ -48,6 +48,7 @@ from web.resources.reports.metrics import JobMetrics
 from web.resources.reports.stats import TenantStats
 from web.resources.reports.tenant_events import TenantEvents
 from web.resources.reports.usage import TenantUsage
+from web.resources.schedules import TenantSchedules
 from web.route import Resource
 from web.server import ServerOptions, build_application
 
@@ -165,6 +166,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         Edits(fleet.reader, editor),
         ReviewQueue(fleet.reader, fleet.database, editor),
         Deletions(fleet.reader, fleet.database),
+        TenantSchedules(fleet.database, fleet.settings.enrichments),
         JobMetrics(fleet.reader, reports, prices),
         AuditTrail(fleet.reader, reports),
         TenantStats(reports),

@@ -52,6 +52,8 @@ REQUESTS = (
 EDIT_POINTS = ("edit.intended", "edit.stored", "edit.before-commit", "edit.after-commit")
 #: Those of a deletion, which no recording passes.
 DELETION_POINTS = ("delete.rows", "delete.half", "delete.blobs", "delete.copies", "delete.kept")
+#: Those of a schedule's page.
+SCHEDULE_POINTS = ("schedule.claimed", "schedule.asked")
 
 _armed: dict[str, int] = {}
 
@@ -61,7 +63,7 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    if name not in (names := (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS)):
+    if name not in (names := (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *SCHEDULE_POINTS)):
         raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(names)}")
     _armed[name] = int(times or 1)
 

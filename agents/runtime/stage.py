@@ -28,7 +28,7 @@ from schemas.calls.time_limit import time_limit
 from schemas.envelope import UNREADABLE_NAME, UNREADABLE_URI, Envelope, Record, decode, identity, salvaged
 from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
 from schemas.events.audio import AudioUploaded
-from schemas.events.enrichment import requested_version
+from schemas.events.enrichment import requested_generation, requested_version
 from schemas.events.job import JobStatus, StepState
 from schemas.jobs.outcome import (
     EnrichmentChange,
@@ -251,6 +251,7 @@ def _delivered_again(
             attempts=attempts,
             error=reason,
             transcript_version=requested_version(envelope.data),
+            generation=requested_generation(envelope.data),
             reopens=envelope.replay > 0,
         )
     return Outcome(
@@ -317,9 +318,14 @@ def _failure_by_ids(stage: Stage, envelope: Envelope, failure: Failure) -> Outco
     bare = replace(failure, reason=f"{stage.name} gave up ({failure.code}); the dead letter has the reason")
     upload = envelope.data
     if stage.enrichment is not None:
-        version, reopens = requested_version(upload), envelope.replay > 0
-        owner = cast("OfRun", upload)
-        return failed_enrichment(owner, stage.enrichment, bare, transcript_version=version, reopens=reopens)
+        return failed_enrichment(
+            cast("OfRun", upload),
+            stage.enrichment,
+            bare,
+            transcript_version=requested_version(upload),
+            generation=requested_generation(upload),
+            reopens=envelope.replay > 0,
+        )
     if not isinstance(upload, AudioUploaded):
         return failed_job(stage.name, envelope, bare)
     job_id = id_of_upload(upload, envelope.root)

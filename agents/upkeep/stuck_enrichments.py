@@ -10,7 +10,7 @@ from agents.upkeep.stuck_jobs import NAME, TRIES
 from schemas import ids, topics
 from schemas.events.enrichment import EnrichmentRequested
 from schemas.jobs.outcome import Failure, Later, Outcome, Step, failed_enrichment
-from schemas.jobs.rows import run_fields
+from schemas.jobs.rows import OfRun, run_fields
 from sinks.ports.upkeep.stuck_jobs import StuckEnrichment
 
 
@@ -25,9 +25,8 @@ def revived_enrichment(stuck: StuckEnrichment) -> Step:
 
 def _requested(stuck: StuckEnrichment) -> Outcome:
     row = stuck.enrichment
-    request = EnrichmentRequested(**run_fields(row), kind=row.kind, transcript_version=row.transcript_version)
     reason = f"no event was on its way for the enrichment `{row.kind}`; it is asked for again"
-    later = Later(topics.due_name(row.kind), request, kind="enrichment.requested")
+    later = requested(row, row.kind, row.transcript_version, row.generation)
     return Outcome(tenant_id=row.tenant_id, job_id=row.job_id, later=(later,), audit="retried", error=reason)
 
 
@@ -35,4 +34,19 @@ def _ended(stuck: StuckEnrichment) -> Outcome:
     row = stuck.enrichment
     reason = f"nothing has made this enrichment, although it was asked for {TRIES} times more: does a worker have it?"
     failure = Failure(reason, "stuck", max(row.attempts, TRIES))
-    return failed_enrichment(row, row.kind, failure, version=row.version, transcript_version=row.transcript_version)
+    return failed_enrichment(
+        row,
+        row.kind,
+        failure,
+        version=row.version,
+        transcript_version=row.transcript_version,
+        generation=row.generation,
+    )
+
+
+def requested(run: OfRun, kind: str, transcript_version: int, generation: int) -> Later:
+    """What has an enrichment made."""
+    request = EnrichmentRequested(
+        **run_fields(run), kind=kind, transcript_version=transcript_version, generation=generation
+    )
+    return Later(topics.due_name(kind), request, kind="enrichment.requested")

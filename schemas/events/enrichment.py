@@ -12,13 +12,14 @@ from schemas.ids import Name
 
 
 class EnrichmentEvent(JobEvent):
-    """Payload of the event that ends an enrichment. Exactly one per (job, run, kind) and version of the
-    transcript, except versions that were edited before their turn.
+    """Payload of the event that ends an enrichment. Exactly one per (job, run, kind), version of the transcript and
+    generation, except versions that were edited before their turn.
     """
 
     kind: Name = Field(description="Kind of enrichment.")
     version: str | None = Field(None, description="Version of the template, prompt or program that created it.")
     transcript_version: int = Field(1, description="Version of the transcript that it is made from.")
+    generation: int = Field(1, description="How often it was begun of that version.")
     ended_at: AwareDatetime | None = None
 
 
@@ -28,6 +29,8 @@ class EnrichmentRequested(Event):
     kind: Name
     #: The version of the transcript for which it is requested.
     transcript_version: int = 1
+    #: How often it was begun of that version.
+    generation: int = 1
 
 
 class EnrichmentFailed(EnrichmentEvent):
@@ -57,3 +60,8 @@ def requested_version(data: object) -> int:
             return version
         case _:
             return 1
+
+
+def requested_generation(data: object) -> int:
+    """How often the enrichments that an event asks for were begun of that version: once, unless they are made again."""
+    return data.generation if isinstance(data, EnrichmentRequested) else 1

@@ -102,6 +102,7 @@ class EnrichmentStatus(Data):
     code: str | None = Field(None, description="Error code for programs, if it failed.")
     version: str | None = Field(None, description="Version of the template, prompt or program that creates it.")
     transcript_version: int = Field(1, description="Version of the transcript that it is, or will be, made from.")
+    generation: int = Field(1, description="How often it was begun of that version: schedules have it made again.")
     started_at: datetime | None = None
     finished_at: datetime | None = None
 

@@ -1,8 +1,9 @@
 """The state machine of enrichments: documents and reports that are created after a run has completed. No I/O.
 
 An enrichment is a row per (tenant, job, run, kind). The step that completes the run creates it as `pending`; it ends as
-`done` or `failed`. An ended one does not change again, except a failed one that an operator restarts, and all of them
-when a person edits the transcript: they begin again, with its new version. Enrichments never change the run.
+`done` or `failed`. An ended one does not change again, except a failed one that an operator restarts, all of them
+when a person edits the transcript, and those that a schedule asks for: they begin again, with the transcript's newest
+version. Enrichments never change the run.
 `schemas.jobs.transitions.advance` applies these rules to locked rows.
 """
 
@@ -35,9 +36,25 @@ def begun(job: Job, kinds: Iterable[str], now: datetime) -> dict[str, Enrichment
 def is_allowed(change: EnrichmentChange, job: Job, rows: Mapping[str, Enrichment]) -> bool:
     """Whether the change may be applied to the rows of the job's current run."""
     row = rows.get(change.kind)
+    if change.begins:
+        return _may_begin(change, job, row)
     if row is None or job.run != change.run or row.transcript_version != change.transcript_version:
         return False
+    if row.generation != change.generation:
+        return False
     return not row.ended or (change.reopens and row.state == "failed")
+
+
+def _may_begin(change: EnrichmentChange, job: Job, row: Enrichment | None) -> bool:
+    """Whether it may be begun again, or for the first time unless its upload wanted none. What has been edited, or
+    begun by somebody else, since it was read is left to them.
+    """
+    is_newest = job.run == change.run and job.transcript_version == change.transcript_version
+    if job.status != "completed" or not is_newest:
+        return False
+    if row is None:
+        return change.generation == 1 and job.options.get("enrich") is not False
+    return row.ended and row.generation + 1 == change.generation
 
 
 def changed(row: Enrichment, change: EnrichmentChange, now: datetime) -> Enrichment:
@@ -56,12 +73,28 @@ def changed(row: Enrichment, change: EnrichmentChange, now: datetime) -> Enrichm
     )
 
 
+def begun_again(row: Enrichment | None, job: Job, kind: str, now: datetime) -> Enrichment:
+    """The row of an enrichment that is to be made again, of the transcript's version; a new one if it never was."""
+    if row is None:
+        new = begun(job, [kind], now)[kind]
+        return replace(new, transcript_version=job.transcript_version)
+    return replace(row, generation=row.generation + 1, updated_at=now, **_AGAIN)
+
+
+#: What of a row begins anew. Its result stays until there is another.
+_AGAIN: Final[Mapping[str, Any]] = {
+    "state": "pending",
+    "attempts": 0,
+    "error": None,
+    "code": None,
+    "finished_at": None,
+}
+
+
 def reopened(rows: Mapping[str, Enrichment], transcript_version: int, now: datetime) -> list[Enrichment]:
     """The rows after an edit of the transcript: each is to be made again, of its new version."""
-    again: dict[str, Any] = {"state": "pending", "attempts": 0, "error": None, "code": None, "finished_at": None}
-    return [
-        replace(row, transcript_version=transcript_version, updated_at=now, **again) for _, row in sorted(rows.items())
-    ]
+    again = {**_AGAIN, "transcript_version": transcript_version, "generation": 1}
+    return [replace(row, updated_at=now, **again) for _, row in sorted(rows.items())]
 
 
 def superseded(rows: Mapping[str, Enrichment], now: datetime) -> list[Enrichment]:
@@ -84,6 +117,7 @@ def statuses(rows: Mapping[str, Enrichment]) -> dict[str, EnrichmentStatus]:
             code=row.code,
             version=row.version,
             transcript_version=row.transcript_version,
+            generation=row.generation,
             started_at=row.created_at,
             finished_at=row.finished_at,
         )

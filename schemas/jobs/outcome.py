@@ -77,6 +77,10 @@ class EnrichmentChange:
     result: dict[str, Any] | None = None
     #: An operator restarts it: the change is allowed if it has failed.
     reopens: bool = False
+    #: How often it was begun of this version of the transcript: refused if it has begun again since.
+    generation: int = 1
+    #: It begins, for the first time or again, with the next generation: the change is allowed unless it is being made.
+    begins: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,7 @@ def failed_enrichment(
     *,
     version: str | None = None,
     transcript_version: int = 1,
+    generation: int = 1,
     reopens: bool = False,
 ) -> Outcome:
     """The outcome that ends an enrichment without a result; its run does not change."""
@@ -193,6 +198,7 @@ def failed_enrichment(
         kind=kind,
         version=version,
         transcript_version=transcript_version,
+        generation=generation,
         code=failure.code,
         error=failure.reason,
         attempts=failure.attempts,
@@ -209,6 +215,7 @@ def failed_enrichment(
             code=failure.code,
             version=version,
             transcript_version=transcript_version,
+            generation=generation,
             reopens=reopens,
         ),
         later=(Later(topics.ENRICHMENT_FAILED.name, event),),

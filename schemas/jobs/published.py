@@ -34,7 +34,8 @@ def event_message(step: Step, later: Later, job: Job | None, now: datetime) -> M
             id = ids.terminal_id(data.tenant_id, data.job_id, data.run, later.topic)
         case EnrichmentEvent():
             edited = "" if data.transcript_version == 1 else f"/{data.transcript_version}"
-            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, f"{later.topic}/{data.kind}{edited}")
+            again = "" if data.generation == 1 else f"#{data.generation}"
+            id = ids.terminal_id(data.tenant_id, data.job_id, data.run, f"{later.topic}/{data.kind}{edited}{again}")
         case _:
             id = ids.event_id(step.event_id, step.stage, f"{later.kind or later.topic}/{later.index}")
     return message(later.topic, data, id=id, now=now, cause=step.envelope, kind=later.kind, attempt=later.attempt)

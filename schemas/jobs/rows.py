@@ -183,6 +183,8 @@ class Enrichment:
     version: str | None = None
     #: Version of the transcript that it is, or will be, made from. Until it is done again, `result` is the last one's.
     transcript_version: int = 1
+    #: How often it was begun of that version.
+    generation: int = 1
     #: The small parts of the result, and URIs of the others.
     result: dict[str, Any] | None = None
     created_at: datetime

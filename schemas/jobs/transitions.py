@@ -105,6 +105,7 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
             failure,
             version=change.version,
             transcript_version=change.transcript_version,
+            generation=change.generation,
             reopens=change.reopens,
         )
         return replace(end, usage=step.outcome.usage, raw=step.outcome.raw)
@@ -336,7 +337,10 @@ def _change_enrichments(outcome: Outcome, rows: Rows, now: datetime) -> tuple[En
     change = outcome.enrichment
     if change is None:
         return ()
-    row = enrichment.changed(rows.enrichments[change.kind], change, now)
+    if change.begins and rows.job is not None:
+        row = enrichment.begun_again(rows.enrichments.get(change.kind), rows.job, change.kind, now)
+    else:
+        row = enrichment.changed(rows.enrichments[change.kind], change, now)
     rows.enrichments[change.kind] = row
     return (row,)
 

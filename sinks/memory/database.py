@@ -10,6 +10,7 @@ from sinks.memory.accounts.keys import MemoryKeys
 from sinks.memory.accounts.settings import MemorySettings
 from sinks.memory.api.direct_uploads import MemoryDirectUploads
 from sinks.memory.api.idempotency import MemoryIdempotency
+from sinks.memory.api.schedules import MemorySchedules
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
 from sinks.memory.outbox import MemoryOutbox
@@ -53,6 +54,7 @@ class MemoryDatabase(
     MemoryApiUsage,
     MemoryIdempotency,
     MemoryDirectUploads,
+    MemorySchedules,
 ):
     """The ports that stages need, in this process; see `MemoryState` for its fields."""
 

@@ -13,6 +13,7 @@ from sinks.postgres.accounts.keys import PostgresKeys
 from sinks.postgres.accounts.settings import PostgresSettings
 from sinks.postgres.api.direct_uploads import PostgresDirectUploads
 from sinks.postgres.api.idempotency import PostgresIdempotency
+from sinks.postgres.api.schedules import PostgresSchedules
 from sinks.postgres.connection.connect import acts_as, connecting, worker_session
 from sinks.postgres.connection.errors import AWAY
 from sinks.postgres.corrections.review import PostgresReview
@@ -65,6 +66,7 @@ class Postgres(
     PostgresApiUsage,
     PostgresIdempotency,
     PostgresDirectUploads,
+    PostgresSchedules,
     PostgresReview,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""

@@ -51,6 +51,7 @@ APPLIED = {
     "0028_tenants_limits": "6ec9c1656c9aa128",
     "0029_not_before": "a30ab198f273a2cf",
     "0030_parts": "ade46b7a8e1d2d1e",
+    "0031_schedules": "cb77a4c14525036d",
 }
 
 #: Statements as the version before `0006` made them.

@@ -11,7 +11,7 @@ from agents.runtime.stage import Stage, belonging
 from agents.stages.spec import Resources, StageSpec
 from schemas import topics
 from schemas.envelope import Envelope
-from schemas.events.enrichment import EnrichmentEvent, EnrichmentRequested, requested_version
+from schemas.events.enrichment import EnrichmentEvent, EnrichmentRequested, requested_generation, requested_version
 from schemas.jobs.outcome import (
     IGNORED,
     NOTHING,
@@ -71,7 +71,12 @@ class Enrichment:
             return NOTHING
         enriched = await self.make(job)
         passing(f"{self.kind}.stored")
-        of = {"kind": self.kind, "version": self.version, "transcript_version": job.transcript_version}
+        of = {
+            "kind": self.kind,
+            "version": self.version,
+            "transcript_version": job.transcript_version,
+            "generation": status.generation,
+        }
         event = enriched.event.model_copy(update=of)
         result = event.model_dump(mode="json", exclude_none=True, exclude={"tenant_id", "job_id", "run", "reference"})
         return Outcome(
@@ -79,6 +84,7 @@ class Enrichment:
             enrichment=EnrichmentChange(
                 run=data.run,
                 transcript_version=job.transcript_version,
+                generation=status.generation,
                 kind=self.kind,
                 state="done",
                 attempts=envelope.attempt + 1,
@@ -115,6 +121,7 @@ def enrichment(
             failure,
             version=version,
             transcript_version=requested_version(envelope.data),
+            generation=requested_generation(envelope.data),
             reopens=envelope.replay > 0,
         )
 

@@ -20,6 +20,7 @@ from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.schedules import Schedule
 from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.api.direct_uploads import DirectUpload
 from sinks.ports.providers.strays import Stray
@@ -202,6 +203,25 @@ ADJUDICATIONS: Final = Table("adjudications", Adjudication, ("tenant_id", "quest
 AUDIT_LOG: Final = Table("audit_log", AuditEntry, ("id",), sql_only=frozenset({"id", "at"}))
 
 DIRECT_UPLOADS: Final = Table("direct_uploads", DirectUpload, ("upload_id",), sql_only=frozenset({"created_at"}))
+SCHEDULES: Final = Table(
+    "schedules",
+    Schedule,
+    ("schedule_id",),
+    #: What workers write as a tick goes on.
+    sql_only=frozenset(
+        {
+            "created_at",
+            "after_created_at",
+            "after_job",
+            "asked",
+            "turn_at",
+            "token",
+            "last_tick_at",
+            "last_asked",
+            "last_error",
+        }
+    ),
+)
 TRANSCRIPT_VERSIONS: Final = Table("transcript_versions", TranscriptVersion, (*_RUN, "version"))
 
 #: Versions of a list: 15,000 words are 1 MB each.
@@ -254,6 +274,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "webhook_deliveries": WEBHOOK_DELIVERIES,
     "api_keys": API_KEYS,
     "direct_uploads": DIRECT_UPLOADS,
+    "schedules": SCHEDULES,
     "transcript_versions": TRANSCRIPT_VERSIONS,
     "listed_versions": LISTED_VERSIONS,
     "review_items": REVIEW_ITEMS,

@@ -140,3 +140,40 @@ async def test_one_that_waits_for_its_event_or_has_ended_is_not_stuck(database):
 
     assert await database.stuck_enrichments("document", soon, 10) == []
     assert await database.stuck_enrichments("summary", soon, 10) == []
+
+
+def begins(generation, *, kind="document", transcript_version=1):
+    return change("pending", kind=kind, begins=True, generation=generation, transcript_version=transcript_version)
+
+
+async def test_one_that_has_ended_is_made_again_and_announced_by_another_event(under_test, database):
+    announced = Later(topics.DOCUMENT.name, MADE)
+    await database.commit([change("done", result={"a": 1}, later=(announced,))])
+    [begun] = await database.commit([begins(2)])
+    pending = (await database.job("t", "j")).enrichment["document"]
+    [late] = await database.commit([change("done", later=(announced,))])
+    again = Later(topics.DOCUMENT.name, MADE.model_copy(update={"generation": 2}))
+    [done] = await database.commit([change("done", generation=2, later=(again,))])
+
+    assert (begun.applied, pending.state, pending.generation, late.applied) == (True, "pending", 2, False)
+    assert done.applied
+    events = [id for topic, id in await under_test.outbox() if topic == topics.DOCUMENT.name]
+    assert len(set(events)) == len(events) == 2
+
+
+async def test_one_that_is_being_made_or_was_begun_meanwhile_is_not_begun_again(database):
+    assert not (await database.commit([begins(2)]))[0].applied
+    await database.commit([change("done"), begins(2)])
+    await database.commit([change("failed", generation=2)])
+
+    assert not (await database.commit([begins(2)]))[0].applied
+    assert not (await database.commit([begins(3, transcript_version=2)]))[0].applied
+    assert (await database.commit([begins(3)]))[0].applied
+
+
+async def test_a_kind_that_there_was_not_is_begun_unless_the_upload_wanted_none(under_test, database):
+    assert (await database.commit([begins(1, kind="index")]))[0].applied
+    assert (await database.job("t", "j")).enrichment["index"].state == "pending"
+    await database.commit([created(job("k", status="completed", options={"enrich": False}))])
+    outcome = replace(begins(1, kind="index").outcome, job_id="k")
+    assert not (await database.commit([step(outcome)]))[0].applied

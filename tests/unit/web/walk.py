@@ -24,6 +24,7 @@ from web.resources.reports.metrics import JobMetrics
 from web.resources.reports.stats import TenantStats
 from web.resources.reports.tenant_events import TenantEvents
 from web.resources.reports.usage import TenantUsage
+from web.resources.schedules import TenantSchedules
 from web.resources.uploads.direct import DirectAudio
 from web.resources.uploads.process import ProcessAudio
 from web.resources.webhooks.deliveries import WebhookDeliveries
@@ -41,9 +42,16 @@ UNKNOWN = {
     "item": "9999ca11-0000-5000-8000-000000000009",
     "deletion": "9999ca11-0000-4000-8000-000000000009",
     "upload": "9999ca11-0000-4000-8000-000000000009",
+    "schedule": "9999ca11-0000-4000-8000-000000000009",
 }
 #: What the parameter `id` is, by the beginning of the path.
-KINDS = {"/jobs/": "job", "/tenants/{tenant}/keys/": "key", "/deletions/": "deletion", "/audio/uploads/": "upload"}
+KINDS = {
+    "/jobs/": "job",
+    "/tenants/{tenant}/keys/": "key",
+    "/tenants/{tenant}/schedules/": "schedule",
+    "/deletions/": "deletion",
+    "/audio/uploads/": "upload",
+}
 #: Paths whose parameters name nothing of a tenant, and those of operators, which are closed to others anyway.
 NOBODYS = ("/problems/", "/operator/")
 
@@ -75,6 +83,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None)
         DirectAudio(database, uploads, store, at_once, 1 << 30),
         JobControl(reader, database, uploads),
         Deletions(reader, database),
+        TenantSchedules(database, ("document",)),
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
         TenantStats(reports),
@@ -168,6 +177,7 @@ async def seen_by_bolt(worker, ids):
         "/tenants/bolt/settings",
         "/tenants/bolt/webhooks",
         f"/tenants/bolt/webhooks/{ids['webhook']}/deliveries",
+        "/tenants/bolt/schedules",
     )
     return [*[await worker.json(path, bolt) for path in paths], (await worker.json("/tenants/bolt/keys", bolt))["keys"]]
 
@@ -189,8 +199,10 @@ async def prepared(worker):
     await made("PUT", "tenants/bolt/settings", 200, json={"audio_days": 7})
     key = await made("POST", "tenants/bolt/keys", 201, json={"name": "theirs", "scopes": ["read"]})
     webhook = (await made("POST", "tenants/bolt/webhooks", 201, json={"url": "https://example.com/h"}))["id"]
+    schedule = {"name": "theirs", "cron": "0 3 * * *", "enrichment": "document"}
     return {
         "job": UUID,
+        "schedule": (await made("POST", "tenants/bolt/schedules", 201, json=schedule))["id"],
         "key": key["id"],
         "webhook": webhook,
         "delivery": (await made("POST", f"tenants/bolt/webhooks/{webhook}/test", 202))["id"],
