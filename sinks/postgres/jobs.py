@@ -7,8 +7,10 @@ from typing import Any
 
 import asyncpg
 
+from schemas.corrections.rows import load_words
 from schemas.ids import Key
 from schemas.jobs.rows import Job
+from schemas.transcript_words import TranscriptWord
 from sinks.coalesce import Coalesce
 from sinks.ports.jobs import Jobs
 from sinks.postgres.connection.port import PostgresPort, by_column
@@ -40,6 +42,16 @@ class PostgresJobs(PostgresPort, Jobs):
         """Where the newest version of the run's transcript is."""
         rows = await self._fetch("transcript_uri", tenant_id, job_id, run)
         return rows[0]["agent_optimized_uri"] if rows else None
+
+    async def words_of_version(
+        self, tenant_id: str, job_id: str, run: int, version: int
+    ) -> tuple[str, list[TranscriptWord] | None] | None:
+        """Where the run's readings are, and the words of a version that a person has made."""
+        rows = await self._fetch("words_of_version", tenant_id, job_id, run, version)
+        if not rows:
+            return None
+        words = rows[0]["words"]
+        return rows[0]["raw_transcript_uri"], None if words is None else load_words(words)
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference."""
