@@ -11,9 +11,8 @@ from pydantic import TypeAdapter
 from schemas.corrections.rows import load_words
 from schemas.ids import Key
 from schemas.jobs.rows import Job
-from schemas.transcript_words import TranscriptWord
 from sinks.memory.corrections.writes import MemoryCorrections
-from sinks.ports.jobs import Jobs
+from sinks.ports.jobs import Jobs, WordSource
 
 METADATA = TypeAdapter(dict[str, Any])
 
@@ -35,15 +34,14 @@ class MemoryJobs(MemoryCorrections, Jobs):
         transcript = self.transcripts.get((tenant_id, job_id, run))
         return transcript.agent_optimized_uri if transcript else None
 
-    async def words_of_version(
-        self, tenant_id: str, job_id: str, run: int, version: int
-    ) -> tuple[str, list[TranscriptWord] | None] | None:
-        """Where the run's readings are, and the words of a version that a person has made."""
+    async def words_of_version(self, tenant_id: str, job_id: str, run: int, version: int) -> WordSource | None:
+        """Where the words of a version of the run's transcript are."""
         transcript = self.transcripts.get((tenant_id, job_id, run))
         edited = self.versions.get((tenant_id, job_id, run, version))
         if transcript is None:
             return None
-        return transcript.raw_transcript_uri, load_words(edited.words) if edited else None
+        words = load_words(edited.words) if edited else None
+        return WordSource(transcript.raw_transcript_uri, transcript.language, words)
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference."""

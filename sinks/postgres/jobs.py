@@ -10,9 +10,8 @@ import asyncpg
 from schemas.corrections.rows import load_words
 from schemas.ids import Key
 from schemas.jobs.rows import Job
-from schemas.transcript_words import TranscriptWord
 from sinks.coalesce import Coalesce
-from sinks.ports.jobs import Jobs
+from sinks.ports.jobs import Jobs, WordSource
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.tables import JOBS
 
@@ -43,15 +42,14 @@ class PostgresJobs(PostgresPort, Jobs):
         rows = await self._fetch("transcript_uri", tenant_id, job_id, run)
         return rows[0]["agent_optimized_uri"] if rows else None
 
-    async def words_of_version(
-        self, tenant_id: str, job_id: str, run: int, version: int
-    ) -> tuple[str, list[TranscriptWord] | None] | None:
-        """Where the run's readings are, and the words of a version that a person has made."""
+    async def words_of_version(self, tenant_id: str, job_id: str, run: int, version: int) -> WordSource | None:
+        """Where the words of a version of the run's transcript are."""
         rows = await self._fetch("words_of_version", tenant_id, job_id, run, version)
         if not rows:
             return None
-        words = rows[0]["words"]
-        return rows[0]["raw_transcript_uri"], None if words is None else load_words(words)
+        [row] = rows
+        edited = None if row["words"] is None else load_words(row["words"])
+        return WordSource(row["raw_transcript_uri"], row["language"], edited)
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference."""

@@ -13,8 +13,8 @@ from sinks.ports.blobs import Store
 from sinks.ports.jobs import Jobs
 
 
-async def transcript_words(database: Jobs, store: Store, job: Job) -> list[TranscriptWord]:
-    """The words of the version that the job's row names.
+async def transcript_words(database: Jobs, store: Store, job: Job) -> tuple[list[TranscriptWord], str | None]:
+    """The words of the version that the job's row names, and their language, if it is known.
 
     Raises:
         NotFound: The run has no transcript with this version.
@@ -23,11 +23,11 @@ async def transcript_words(database: Jobs, store: Store, job: Job) -> list[Trans
     source = await database.words_of_version(job.tenant_id, job.job_id, job.run, job.transcript_version)
     if source is None:
         raise NotFound(f"run {job.run} has no transcript")
-    raw_uri, edited = source
-    if edited is not None:
-        return edited
+    if source.edited is not None:
+        return source.edited, source.language
     if job.transcript_version != FIRST:
         raise NotFound(f"the transcript has no version {job.transcript_version}")
-    raw = await store.get(raw_uri)
+    raw = await store.get(source.raw_transcript_uri)
     # In a thread: the readings of a long call take a third of a second.
-    return await asyncio.to_thread(lambda: words_of(adapter(Reconciliation).validate_json(raw)))
+    words = await asyncio.to_thread(lambda: words_of(adapter(Reconciliation).validate_json(raw)))
+    return words, source.language

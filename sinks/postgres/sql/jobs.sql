@@ -10,7 +10,7 @@ SELECT metadata FROM jobs WHERE tenant_id = $1 AND job_id = $2;
 SELECT agent_optimized_uri FROM transcripts WHERE tenant_id = $1 AND job_id = $2 AND run = $3;
 
 -- name: words_of_version
-SELECT t.raw_transcript_uri, v.words
+SELECT t.raw_transcript_uri, t.language, v.words
 FROM transcripts t LEFT JOIN transcript_versions v ON (v.tenant_id, v.job_id, v.run) = (t.tenant_id, t.job_id, t.run) AND v.version = $4
 WHERE (t.tenant_id, t.job_id, t.run) = ($1, $2, $3);
 
