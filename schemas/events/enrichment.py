@@ -49,6 +49,9 @@ class DocumentGenerated(EnrichmentEvent):
     content_type: str = "text/markdown; charset=utf-8"
     size_bytes: int
     sha256: str
+    template: str | None = Field(None, description="Name and version of the prompt; null without a language model.")
+    model: str | None = Field(None, description="Provider and model that wrote title and description.")
+    tokens: int = Field(0, description="Tokens that they cost.")
 
 
 class SummaryGenerated(EnrichmentEvent):

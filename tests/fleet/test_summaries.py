@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,12 +12,12 @@ from agents.asr.rate_limit import ProviderLimiter
 from agents.llm.texts.questions import TextQuestions
 from agents.llm.texts.scripted import ScriptedTexts
 from agents.runtime.metrics import Metrics
-from agents.stages.enrichments import summary
+from agents.stages.enrichments import document, summary
 from schemas.accounts.settings import AccountSettings
 from schemas.errors import NotAccepted, ProviderError, Transient
 from schemas.summaries import Summary
 from sinks.accounts import Accounts
-from tests.fleet.conftest import JOB, FakeRecognizer
+from tests.fleet.conftest import JOB, FakeRecognizer, enriching
 
 SAID = (
     "Hello this is Ann from Acme. You owe us forty dollars for order 4711. "
@@ -55,27 +54,24 @@ class Fleet:
     def database(self):
         return self.scenario.fleet.database
 
-    async def text_questions(self):
+    def text_questions(self) -> TextQuestions | None:
         if self.model is None:
             return None
         limiter = ProviderLimiter(self.database, "openai", patience_s=0.1)
-        metrics = Metrics()
-        accounts = Accounts(self.database, self.settings, seconds=0)
         return TextQuestions(
-            self.model, self.scenario.store, self.database, limiter, accounts, self.job_tokens, metrics
+            self.model, self.scenario.store, self.database, limiter, self.accounts, self.job_tokens, Metrics()
         )
 
+    @property
+    def accounts(self) -> Accounts:
+        return Accounts(self.database, self.settings, seconds=0)
+
     async def start(self) -> None:
-        """Build the stage, as a worker that begins does."""
-        resources = SimpleNamespace(
-            store=self.scenario.store,
-            database=self.database,
-            accounts=Accounts(self.database, self.settings, seconds=0),
-            part_tokens=self.part_tokens,
-            text_questions=self.text_questions,
-        )
-        stage = await summary.SPEC.open(resources)
-        self.scenario.fleet.stages = [*(s for s in self.scenario.fleet.stages if s.name != "summary"), stage]
+        """Build the stages, as a worker that begins does."""
+        parts = (self.accounts, self.text_questions(), self.part_tokens)
+        resources = enriching(self.scenario.store, self.database, *parts)
+        made = [await kind.SPEC.open(resources) for kind in (summary, document)]
+        self.scenario.fleet.stages = [*self.scenario.fleet.stages, *made]
 
     async def run(self, **upload) -> None:
         await self.start()
@@ -93,10 +89,16 @@ class Fleet:
 @pytest.fixture
 def make_fleet(make_scenario):
     def make(
-        reply=lambda _: REPORT, said: str = SAID, other: str | None = None, *, has_model=True, **settings
+        reply=lambda _: REPORT,
+        said: str = SAID,
+        other: str | None = None,
+        *,
+        has_model=True,
+        kind="summary",
+        **settings,
     ) -> Fleet:
         recognizers = FakeRecognizer("a", said), FakeRecognizer("b", other or said)
-        scenario = make_scenario(*recognizers, enrichments=("summary",))
+        scenario = make_scenario(*recognizers, enrichments=(kind,))
         return Fleet(scenario, ScriptedTexts(reply) if has_model else None, **settings)
 
     return make
@@ -268,7 +270,7 @@ async def test_what_was_paid_is_not_paid_again(make_fleet):
         fleet.database.enrichments["t", JOB, 1, "summary"], state="pending"
     )
     job = await fleet.database.job("t", JOB)
-    questions = await fleet.text_questions()
+    questions = fleet.text_questions()
     [prompt] = fleet.model.asked
     again = await questions.ask(job, prompt)
 
@@ -308,3 +310,47 @@ async def test_another_kind_of_call_has_the_tenants_own_template(make_fleet):
     await fleet.run(metadata={"call_kind": ["odd"]})
 
     assert fleet.model.asked[0].instructions.endswith("about boats.")
+
+
+TITLE = {"title": "A *debt*\nof forty dollars", "description": "Ann calls about <b>order</b> 4711."}
+
+
+async def test_a_document_has_a_title_and_a_description_by_the_model(make_fleet):
+    fleet = make_fleet(lambda _: TITLE, kind="document")
+    await fleet.run()
+    [event] = fleet.scenario.fleet.events("document.generated")
+    text = (await fleet.scenario.store.get(event["document_uri"])).decode()
+
+    assert text.startswith("# A \\*debt\\* of forty dollars\n\nAnn calls about \\<b\\>order\\</b\\> 4711.\n\n| | |")
+    assert (event["model"], event["template"]) == ("openai/scripted", "default/v1")
+    assert event["tokens"] == fleet.database.enrichments["t", JOB, 1, "document"].result["tokens"] > 0
+    assert fleet.model.asked[0].temperature == 0.7
+
+
+async def test_a_long_call_is_described_by_the_descriptions_of_all_its_parts(make_fleet):
+    fleet = make_fleet(lambda _: TITLE, " ".join(["number"] * 600), kind="document")
+    fleet.part_tokens = 600
+    await fleet.run()
+
+    *parts, whole = fleet.model.asked
+    assert len(parts) > 1
+    assert json.loads(whole.content)["parts"] == [TITLE["description"]] * len(parts)
+
+
+async def test_the_uploads_own_title_stays(make_fleet):
+    fleet = make_fleet(lambda _: TITLE, kind="document")
+    await fleet.run(metadata={"title": "Ours"})
+    [event] = fleet.scenario.fleet.events("document.generated")
+
+    assert (await fleet.scenario.store.get(event["document_uri"])).startswith(b"# Ours\n\nAnn calls")
+
+
+async def test_a_budget_that_is_used_up_costs_the_description_and_not_the_document(make_fleet):
+    fleet = make_fleet(lambda _: TITLE, kind="document", monthly_tokens=0)
+    await fleet.run()
+    [event] = fleet.scenario.fleet.events("document.generated")
+    text = (await fleet.scenario.store.get(event["document_uri"])).decode()
+
+    assert text.startswith("# call\n\n| | |")
+    assert "has not described this call" in text
+    assert (event.get("model"), event["tokens"]) == (None, 0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -36,6 +36,9 @@ AT_ONCE: Final = 4
 
 #: Items of a list of one answer, and characters of a text, at most.
 MOST_ITEMS, TEXT_CHARS = 50, 500
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 Text = Annotated[str, BeforeValidator(lambda value: readable(value, TEXT_CHARS) if isinstance(value, str) else value)]
 
@@ -139,17 +142,11 @@ class Summarizer:
         spoken = utterances(words)
         transcript = Transcript(spoken)
         pieces = parts(spoken, self.part_tokens * TOKEN_CHARS)
-        limit = asyncio.Semaphore(AT_ONCE)
-
-        async def read(number: int, piece: Sequence[Utterance]) -> _Report:
-            async with limit:
-                content = _content(language, f"{number} of {len(pieces)}", piece)
-                return await self._read(job, content, transcript, template)
-
-        reports = await _all([read(number, piece) for number, piece in enumerate(pieces, 1)])
+        contents = [content_of(language, f"{n} of {len(pieces)}", piece) for n, piece in enumerate(pieces, 1)]
+        reports = await all_of(contents, lambda content: self._read(job, content, transcript, template))
         while len(reports) > 1:
             groups = packed(reports, self.part_tokens * TOKEN_CHARS, _size, least=2)
-            reports = await _all([self._merged(job, group) for group in groups])
+            reports = await all_of(list(groups), lambda group: self._merged(job, group))
         [report] = reports
         summary = Summary(
             kind="summary",
@@ -194,17 +191,25 @@ class Summarizer:
         )
 
 
-async def _all(reports: Sequence[Any]) -> list[_Report]:
-    """All of them; the first failure is raised when the calls in flight have ended, since they are paid for."""
-    results = await asyncio.gather(*reports, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return list(results)
+async def all_of(questions: Sequence[Q], ask: Callable[[Q], Awaitable[R]]) -> list[R]:
+    """The answers to all questions, in their order, some asked at once. The first failure is raised when the calls in
+    flight have ended, since they are paid for.
+    """
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def asked(question: Q) -> R:
+        async with limit:
+            return await ask(question)
+
+    answers = await asyncio.gather(*map(asked, questions), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast("list[R]", answers)
 
 
-def _content(language: str | None, part: str, spoken: Sequence[Utterance]) -> str:
-    """What a model reads. JSON, whose quoting keeps every word of a call inside its string."""
+def content_of(language: str | None, part: str, spoken: Sequence[Utterance]) -> str:
+    """What a model reads of a call. JSON, whose quoting keeps every word of it inside its string."""
     content = {"language": language or "unknown", "part": part, "utterances": [one.as_json for one in spoken]}
     return json.dumps(content, ensure_ascii=False)
 
