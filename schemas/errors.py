@@ -16,6 +16,7 @@ ConcordError
 │   ├── StorageRefused   a value that PostgreSQL does not store
 │   └── Skipped          an operator skipped the record
 ├── ProviderError        a recognizer or model refused the request permanently
+│   └── BudgetExhausted  a job or a tenant has used as many tokens as it may
 ├── Cancelled            an authorized user cancelled the job
 ├── PublishRefused       Kafka refuses an event of Concord permanently
 ├── Transient            a retry may succeed; carries the delay that the server asked for
@@ -137,6 +138,12 @@ class ProviderError(ConcordError):
     """A recognizer or model refused or failed the request permanently."""
 
     code = "provider_refused"
+
+
+class BudgetExhausted(ProviderError):
+    """A job or a tenant has used as many tokens of language models as it may; the message says what raises that."""
+
+    code = "budget_exhausted"
 
 
 class Cancelled(ConcordError):

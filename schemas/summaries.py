@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.jobs.rows import OfRun
 
 Sentiment = Literal["positive", "negative", "neutral", "mixed"]
 
@@ -82,3 +86,84 @@ class Summary(BaseModel):
     dropped: int = Field(0, description="Items that were left out because the transcript does not say what they cite.")
     coverage: Coverage
     notes: tuple[str, ...] = Field((), description="Sentences for readers on how it was made, and what limits it.")
+
+
+ItemKind = Literal["action_item", "participant", "entity"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryItem:
+    """The database row of an item that is looked for over many calls."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    kind: ItemKind
+    #: From 0, among those of its kind.
+    number: int
+    #: Version of the transcript that the summary is made from.
+    transcript_version: int
+    #: What is to be done; or a participant's or an entity's name.
+    text: str
+    #: By which it is found, folded: a name, or who is to do something (empty if nobody is named).
+    lookup: str
+    #: The kind of an entity, or the speaker's label of a participant.
+    label: str | None = None
+    who: str | None = None
+    due: str | None = None
+    quote: str
+    words: list[Any] = field(default_factory=list)
+    speaker: str | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    disputed: bool = False
+    #: Time of the commit; set by the database.
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsOfRun:
+    """The items of a run's summary, which replace those of earlier ones."""
+
+    tenant_id: str
+    job_id: str
+    run: int
+    items: tuple[SummaryItem, ...]
+
+
+def items_of(summary: Summary, job: OfRun) -> tuple[SummaryItem, ...]:
+    """The rows of a summary."""
+
+    def row(kind: ItemKind, number: int, item: Cited, **fields: Any) -> SummaryItem:
+        common = item.model_dump(include={"quote", "speaker", "start_ms", "end_ms", "disputed"})
+        return SummaryItem(
+            tenant_id=job.tenant_id,
+            job_id=job.job_id,
+            run=job.run,
+            kind=kind,
+            number=number,
+            transcript_version=summary.transcript_version,
+            words=list(item.words),
+            **common,
+            **fields,
+        )
+
+    return (
+        *(
+            row("action_item", n, item, text=item.text, lookup=folded(item.who or ""), who=item.who, due=item.when)
+            for n, item in enumerate(summary.action_items)
+        ),
+        *(
+            row("participant", n, item, text=item.name, lookup=folded(item.name), label=item.label)
+            for n, item in enumerate(summary.participants)
+        ),
+        *(
+            row("entity", n, item, text=item.text, lookup=folded(item.text), label=item.kind)
+            for n, item in enumerate(summary.entities)
+        ),
+    )
+
+
+def folded(text: str) -> str:
+    """A text by which items are found, in whatever case it was written, cut to what an index takes."""
+    return " ".join(text.casefold().split())[:500]

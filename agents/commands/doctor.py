@@ -19,8 +19,10 @@ from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
 from agents.commands import reach
 from agents.commands.checks import apps, kafka, postgres
 from agents.commands.checks.finding import CONNECT_S, Finding
+from agents.commands.checks.text_model import text_model
 from agents.fleet.environment import variables
-from agents.fleet.recognizers import local_model, open_adjudicator, open_recognizer, open_tiebreaker
+from agents.fleet.models.opening import open_adjudicator
+from agents.fleet.recognizers import local_model, open_recognizer, open_tiebreaker
 from agents.fleet.settings import Settings
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 from schemas.printable import LINE, printable
@@ -131,6 +133,7 @@ def _checks(
         ("extra `local`", lambda: _local(environment)),
         ("recognizers", lambda: _recognizers(settings, quick=quick)),
         ("Gemini", lambda: _gemini(settings)),
+        ("text model", lambda: text_model(settings)),
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
         ("Kafka", lambda: kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
         ("PostgreSQL", lambda: postgres.postgres(settings, remembered="database_url" in from_file)),

@@ -134,7 +134,7 @@ async def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _adjudicated(result: Reconciliation, settings: Settings) -> Reconciliation:
     """The result after adjudication. Raises SettingsError without a key."""
-    from agents.fleet.recognizers import open_adjudicator
+    from agents.fleet.models.opening import open_adjudicator
 
     adjudicator = open_adjudicator(settings)
     if adjudicator is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agents.asr.paid_calls import PaidCalls
 from agents.asr.rate_limit import ProviderLimiter
 from agents.fleet.settings import Settings
+from agents.llm.texts.questions import TextQuestions
 from agents.runtime import faust_binding
 from agents.runtime.group_commit import Committer
 from agents.runtime.metrics import Metrics
@@ -70,6 +71,8 @@ class Fleet:
     apps: dict[str, faust.App] = field(default_factory=dict)
     drivers: dict[str, faust_binding.Driver] = field(default_factory=dict)
     limiters: list[ProviderLimiter] = field(default_factory=list)
+    #: What stages have opened.
+    text_questions: TextQuestions | None = None
     #: By name, what stages run in the background.
     background: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     paid: PaidCalls = field(default_factory=PaidCalls)

@@ -25,6 +25,7 @@ from sinks.postgres.accounts.notices import listen_for_changes
 from sinks.postgres.database import Postgres
 from sinks.postgres.reading.changes import PostgresChanges
 from sinks.postgres.reading.reports import PostgresReports
+from sinks.postgres.reading.summaries import PostgresSummaryItems
 from web.app import make_app
 from web.auth.access import PUBLIC
 from web.auth.api_keys import ApiKeys
@@ -49,6 +50,8 @@ from web.resources.reports.stats import TenantStats
 from web.resources.reports.tenant_events import TenantEvents
 from web.resources.reports.usage import TenantUsage
 from web.resources.schedules import TenantSchedules
+from web.resources.summaries.items import SummaryItemLists
+from web.resources.summaries.summary import JobSummary
 from web.route import Resource
 from web.server import ServerOptions, build_application
 
@@ -171,6 +174,8 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         AuditTrail(fleet.reader, reports),
         TenantStats(reports),
         TenantUsage(reports, prices),
+        JobSummary(fleet.reader, fleet.store),
+        SummaryItemLists(PostgresSummaryItems(fleet.reader)),
         _tenant_events(fleet),
     ]
     if tokens := callback_tokens(fleet.settings):

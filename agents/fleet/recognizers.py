@@ -1,4 +1,4 @@
-"""Opens recognizers and language models by their names, with their settings, and deletes what recognizers keep."""
+"""Opens recognizers by their names, with their settings, and deletes what recognizers keep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from agents.asr.protocols import (
 )
 from agents.embedded import moonshine_weights, weights
 from agents.fleet.settings import Settings
-from agents.llm.protocols import Adjudicator
 from schemas.errors import SettingsError
 from web.auth.provider_token import HEADER, token_of
 
@@ -157,15 +156,6 @@ def callback_tokens(settings: Settings) -> dict[str, str]:
         return {}
     secret = settings.webhook_secret.get_secret_value()
     return {name: token_of(secret, name) for name in settings.recognizers if name in WITH_CALLBACK}
-
-
-def open_adjudicator(settings: Settings) -> Adjudicator | None:
-    """The language model that decides disputed words; None if none is configured."""
-    if settings.gemini_key is None:
-        return None
-    from agents.llm.gemini import Gemini
-
-    return Gemini(settings.gemini_key.get_secret_value(), settings.gemini_model, settings.gemini_url)
 
 
 def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer | None:

@@ -11,8 +11,10 @@ from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER
-from agents.fleet.recognizers import abilities, languages, open_adjudicator, open_recognizer, open_tiebreaker
+from agents.fleet.models.opening import open_adjudicator, open_text_model
+from agents.fleet.recognizers import abilities, languages, open_recognizer, open_tiebreaker
 from agents.llm.adjudicator import SpanAdjudicator
+from agents.llm.texts.questions import TextQuestions
 from agents.media.clips import Clips
 from agents.media.probe_pool import ProbePool
 from agents.media.source.audio_source import AudioSource
@@ -36,6 +38,7 @@ class StageResources:
         self.languages, self.number_spelling = languages(settings), settings.numbers
         self.enrichments, self.error_rates = settings.enrichments, settings.error_rates
         self.accounts = self.fleet.accounts
+        self.part_tokens, self.document_temperature = settings.part_tokens, settings.document_temperature
         self.deadline_s, self.patience_s = settings.deadline_s, settings.patience_s
         self._holder = f"{WORKER}/{self.role}"
 
@@ -114,6 +117,25 @@ class StageResources:
         await adjudicator.prepare()
         self.on_close(self.paid.close)  # before the adjudicator, so that calls in flight are answered
         return SpanAdjudicator(adjudicator, self.database, fleet.settings.gemini_spans, fleet.metrics, paid=self.paid)
+
+    async def text_questions(self) -> TextQuestions | None:
+        """See `Resources`. All stages of the process share one."""
+        fleet = self.fleet
+        model = open_text_model(fleet.settings) if fleet.text_questions is None else None
+        if model is None:
+            return fleet.text_questions
+        self.on_close(model.close)
+        await model.prepare()
+        self.on_close(self.paid.close)  # before the model, so that calls in flight are answered
+        provider = model.name.partition("/")[0]
+        rate = fleet.settings.rates.get(provider)
+        limiter = ProviderLimiter(self.database, provider, interval_s=1 / rate if rate else 0.0)
+        fleet.limiters.append(limiter)
+        budget = fleet.settings.job_tokens
+        fleet.text_questions = TextQuestions(
+            model, self.store, self.database, limiter, self.accounts, budget, fleet.metrics, paid=self.paid
+        )
+        return fleet.text_questions
 
     def run_in_background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """See `Resources`."""

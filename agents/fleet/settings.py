@@ -19,6 +19,7 @@ from pydantic import (
 
 from agents.embedded import moonshine_weights
 from agents.fleet.http_settings import HttpSettings
+from agents.fleet.models.settings import ModelSettings
 from agents.media.source.audio_url import AllowedHosts
 from agents.text.spelling import Spelling
 from schemas.accounts.settings import AccountSettings
@@ -32,7 +33,7 @@ LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.su
 _PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
-class Settings(HttpSettings):
+class Settings(HttpSettings, ModelSettings):
     """All settings. A field's alias is its environment variable; its default suits a laptop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -154,16 +155,6 @@ class Settings(HttpSettings):
     )
     scripted_url: str | None = Field(
         None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
-    )
-    gemini_key: SecretStr | None = Field(
-        None, alias="GEMINI_API_KEY", description="Gemini decides disputed words when this is set"
-    )
-    gemini_model: str = Field("gemini-3.8-flash", alias="GEMINI_MODEL", pattern=r"^[A-Za-z0-9._-]{1,100}$")
-    gemini_url: str | None = Field(
-        None, alias="GEMINI_BASE_URL", pattern=r"^https?://[^\s@]+$", description="a gateway or regional endpoint"
-    )
-    gemini_spans: int = Field(
-        200, alias="GEMINI_MAX_SPANS", ge=0, le=10_000, description="disputed spans decided per recording, at most"
     )
     numbers: Spelling = Field(
         "recognizer",
@@ -351,11 +342,13 @@ class Settings(HttpSettings):
             yield "GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it"
 
     def _service_conflicts(self) -> Iterator[str]:
-        """What does not fit together in the settings of Kafka and of the store."""
+        """What does not fit together in the settings of Kafka, of the store and of language models."""
         if self.kafka_mechanism and not (self.kafka_username and self.kafka_password):
             yield "KAFKA_SASL_MECHANISM needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
         if self.storage_fallback and not self.s3_bucket:
             yield "STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out"
+        if missing := self.missing_key():
+            yield missing
         if bool(self.aws_key) != bool(self.aws_secret):
             yield "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together"
 
@@ -383,6 +376,7 @@ def account_defaults(settings: Settings) -> AccountSettings:
         recognizers=settings.recognizers,
         deadline_s=settings.deadline_s,
         enrich=bool(settings.enrichments),
+        monthly_tokens=settings.monthly_tokens,
         audio_days=settings.retention_files_days,
         completed_days=settings.retention_completed_days,
         failed_days=settings.retention_failed_days,

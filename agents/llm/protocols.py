@@ -1,10 +1,14 @@
-"""The interface of an adjudicator: a language model that chooses among the readings of a disputed span."""
+"""The interfaces of language models: an adjudicator, which chooses among the readings of a disputed span, and a text
+model, which answers a question about texts in the form of a schema.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+from pydantic import BaseModel
 
 from schemas.words import Question
 
@@ -48,6 +52,67 @@ class Adjudicator(Protocol):
 
     async def check(self) -> None:
         """Make a call that is not billed. Raises as `adjudicate` does."""
+
+    async def close(self) -> None:
+        """Release connections. Safe to call twice."""
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt(Generic[T]):
+    """One question to a text model."""
+
+    #: What it is to do. Ours alone.
+    instructions: str
+    #: What it is to do that with, such as a transcript as JSON. Whatever is said in there is data.
+    content: str
+    #: The form of the answer. Its fields have no defaults, and its docstring and descriptions are part of the prompt.
+    schema: type[T]
+    #: 0 to 2.
+    temperature: float = 0.0
+    #: Tokens of the answer, with the model's thoughts, at most.
+    max_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class TextAnswer:
+    """The result of one call, which is billed whether it is of use or not."""
+
+    #: JSON, if it is what was asked for; None with a fault.
+    text: str | None
+    #: Why there is no usable answer: cut off, blocked, empty.
+    fault: str | None
+    #: What the call used up, by unit: `total_tokens` and others, `requests`.
+    usage: dict[str, int]
+    #: The provider's id of the answer, or another value that distinguishes it from others.
+    ref: str
+
+
+class TextModel(Protocol):
+    """Answers questions about texts. A call is not idempotent and may bill; an implementation never repeats one that
+    may have been accepted.
+    """
+
+    #: `<provider>/<model>`.
+    name: str
+
+    async def prepare(self) -> None:
+        """Do what would delay the first call, above all importing an SDK. Sends no request."""
+
+    async def answer(self, prompt: TextPrompt[BaseModel]) -> TextAnswer:
+        """Ask one question. The text is not validated here; an answer of no use is returned with its fault.
+
+        Raises:
+            RateLimited: The provider asks for a pause.
+            NotAccepted: The call has certainly not been accepted.
+            Transient: The provider is too slow, or its answer is lost; the call may be billed.
+            ProviderError: The provider refuses, and would refuse other questions, too (a wrong key, an unknown model).
+        """
+
+    async def check(self) -> None:
+        """Make a call that is not billed. Raises as `answer` does."""
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""

@@ -26,7 +26,15 @@ from typing import Any, cast
 from schemas import ids
 from schemas.calls.time_limit import time_limit
 from schemas.envelope import UNREADABLE_NAME, UNREADABLE_URI, Envelope, Record, decode, identity, salvaged
-from schemas.errors import ConcordError, InvalidInput, MalformedEvent, ProviderError, Transient, Unavailable
+from schemas.errors import (
+    ConcordError,
+    InvalidInput,
+    MalformedEvent,
+    NotAccepted,
+    ProviderError,
+    Transient,
+    Unavailable,
+)
 from schemas.events.audio import AudioUploaded
 from schemas.events.enrichment import requested_generation, requested_version
 from schemas.events.job import JobStatus, StepState
@@ -56,6 +64,9 @@ RETRIES = 3
 #: timeouts, so the cause is mostly a slow store or database of ours, which does not count as an attempt: 60 deliveries
 #: take an hour. But there must be a limit for a handler that hangs.
 WAITS = 60
+
+#: Seconds between two deliveries of an event whose provider accepts nothing, at most, unless it asks for more.
+LONGEST_WAIT_S = 600.0
 
 #: Error numbers that mean that this machine lacks space, memory or descriptors, or that its disk fails. Clients of
 #: other servers translate their errors into ours, so that an OSError that arrives here is never caused by a server.
@@ -95,6 +106,9 @@ class Stage:
     concurrency: int = 48
     #: Its events' priority in a busy process, see `agents.runtime.backpressure`; None if they are time-critical.
     rank: int | None = None
+    #: How often an event is delivered again because a provider certainly accepted nothing (`NotAccepted`), without that
+    #: being counted as an attempt.
+    provider_waits: int = 0
     #: Whether its input topics contain new uploads, which alternate with all other events.
     begins: bool = False
     #: The kind of enrichment that it makes, if it makes one; a failure then ends the enrichment and not the run.
@@ -169,6 +183,8 @@ async def _outcome(stage: Stage, envelope: Envelope) -> Outcome:
     except (InvalidInput, ProviderError) as exc:
         raise _GivenUp(Failure(described(exc), exc.code, envelope.attempt + 1)) from exc
     except Transient as exc:
+        if isinstance(exc, NotAccepted) and envelope.waits < stage.provider_waits:
+            return _waiting(stage, envelope, exc)
         return _retried(stage, envelope, described(exc), exc.code, exc.retry_after)
     except TimeoutError:
         return _put_off(stage, envelope)
@@ -223,6 +239,15 @@ def _put_off(stage: Stage, envelope: Envelope) -> Outcome:
     log.warning("%s: %s was %s; it is delivered again", stage.name, envelope.id, reason)
     message = _again(stage, envelope, waits=envelope.waits + 1)
     return _delivered_again(stage, envelope, message, backoff_s(envelope.waits), reason, envelope.attempt + 1)
+
+
+def _waiting(stage: Stage, envelope: Envelope, exc: NotAccepted) -> Outcome:
+    """The outcome of a handler whose provider accepts nothing for now, which does not count as an attempt."""
+    reason = described(exc)
+    log.info("%s: %s waits: %s", stage.name, envelope.id, reason)
+    message = _again(stage, envelope, waits=envelope.waits + 1)
+    pause_s = max(backoff_s(envelope.waits, exc.retry_after), min(2.0**envelope.waits, LONGEST_WAIT_S))
+    return _delivered_again(stage, envelope, message, pause_s, reason, envelope.attempt + 1)
 
 
 def _again(stage: Stage, envelope: Envelope, *, attempt: int | None = None, waits: int | None = None) -> Message:

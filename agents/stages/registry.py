@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import TopicLayout, layout
 from agents.stages import intake, persist, reconcile, track, transcribe
-from agents.stages.enrichments import document
+from agents.stages.enrichments import document, summary
 from agents.stages.spec import StageSpec
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError
@@ -21,6 +21,7 @@ STAGES: tuple[StageSpec, ...] = (
     reconcile.SPEC,
     persist.SPEC,
     document.SPEC,
+    summary.SPEC,
     track.SPEC,
 )
 

@@ -11,6 +11,7 @@ from agents.asr.protocols import Languages, Recognizer
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import SpanAdjudicator
+from agents.llm.texts.questions import TextQuestions
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, TableStage
@@ -27,11 +28,12 @@ from sinks.ports.providers.limits import Limits
 from sinks.ports.providers.requests import Requests
 from sinks.ports.providers.slots import Slots
 from sinks.ports.providers.strays import Strays
+from sinks.ports.providers.usage import UsageRows
 from sinks.ports.upkeep.deletions import Deletions
 from sinks.ports.uploads import Uploads
 
 
-class Database(Clock, Jobs, Requests, Strays, Uploads, Slots, Limits, Leases, Deletions, Protocol):
+class Database(Clock, Jobs, UsageRows, Requests, Strays, Uploads, Slots, Limits, Leases, Deletions, Protocol):
     """All that stages ask of the database; each stage declares which part it needs."""
 
 
@@ -86,6 +88,14 @@ class Resources(Protocol):
     def patience_s(self) -> float:
         """Seconds for which a fetch is retried if the host fails."""
 
+    @property
+    def part_tokens(self) -> int:
+        """Tokens of a call that the text model reads at once."""
+
+    @property
+    def document_temperature(self) -> float:
+        """The text model's temperature for titles and descriptions."""
+
     def is_behind(self) -> bool:
         """Whether more events wait in this process than it can start soon."""
 
@@ -106,6 +116,9 @@ class Resources(Protocol):
 
     async def span_adjudicator(self) -> SpanAdjudicator | None:
         """The language model that decides disputed words; None if none is configured."""
+
+    async def text_questions(self) -> TextQuestions | None:
+        """What asks a language model about texts; None if none is configured."""
 
     def run_in_background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run `run`, which never returns, as long as the worker runs; it is restarted when it fails."""

@@ -34,6 +34,15 @@ class AccountSettings(BaseModel):
     enrich: bool | None = Field(
         None, description="whether more is made of a transcript (a document), where an upload does not say"
     )
+    monthly_tokens: int | None = Field(
+        None, ge=0, le=10**12, description="tokens that language models may use in a month (UTC)"
+    )
+    templates: dict[str, Annotated[str, Field(max_length=8000)]] | None = Field(
+        None,
+        max_length=32,
+        description="what language models are told besides: `summary`, `document`, or `summary.KIND` for uploads whose "
+        "metadata has `call_kind`: KIND",
+    )
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")
@@ -45,7 +54,7 @@ class AccountSettings(BaseModel):
 
 
 #: Settings that only an operator may raise or take away, once they hold.
-LIMITS = ("requests_per_minute", "max_upload_mb", "max_open_jobs", "deadline_s")
+LIMITS = ("requests_per_minute", "max_upload_mb", "max_open_jobs", "deadline_s", "monthly_tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 from schemas.events.base import Event, JobEvent, Reason, Uri
 from schemas.events.transcript import TranscriptEdited
 from schemas.ids import Name
+from schemas.summaries import Sentiment
 
 
 class EnrichmentEvent(JobEvent):
@@ -51,6 +52,26 @@ class DocumentGenerated(EnrichmentEvent):
     content_type: str = "text/markdown; charset=utf-8"
     size_bytes: int
     sha256: str
+    template: str | None = Field(None, description="Name and version of the prompt; null without a language model.")
+    model: str | None = Field(None, description="Provider and model that wrote title and description.")
+    tokens: int = Field(0, description="Tokens that they cost.")
+
+
+class SummaryGenerated(EnrichmentEvent):
+    """The transcript has a summary, or a digest."""
+
+    status: Literal["done"] = "done"
+    kind: Name = "summary"
+    summary_uri: Uri
+    content_type: str = "application/json"
+    size_bytes: int
+    sha256: str
+    form: Literal["summary", "digest"] = Field(description="`digest`: quotations, made without a language model.")
+    template: str = Field(description="Name and version of the template.")
+    model: str | None = Field(None, description="Provider and model.")
+    sentiment: Sentiment | None = None
+    dropped: int = Field(0, description="Items that were left out because the transcript does not say what they cite.")
+    tokens: int = Field(0, description="Tokens that it cost.")
 
 
 def requested_version(data: object) -> int:

@@ -18,6 +18,7 @@ from schemas.events.job import EnrichmentState, JobFailed, RunSweep, StepState
 from schemas.ids import Key
 from schemas.jobs.rows import File, Job, OfRun, ProviderRequest, Status, Transcript, Usage, run_fields
 from schemas.messages import Message
+from schemas.summaries import SummaryItem
 
 #: Seconds from the failure of a run to the deletion of its blobs.
 SWEEP_AFTER_S: Final = 3600.0
@@ -109,6 +110,8 @@ class Outcome:
     review: tuple[ReviewItem, ...] = ()
     #: A change of an enrichment of a completed run. An outcome with it does not change the run.
     enrichment: EnrichmentChange | None = None
+    #: The items of its summary, which replace those of an earlier one.
+    summary_items: tuple[SummaryItem, ...] | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     later: tuple[Later, ...] = ()

@@ -32,6 +32,7 @@ from schemas.jobs.outcome import (
 from schemas.jobs.published import deadline_id, event_message, result_of, status_message
 from schemas.jobs.rows import ORDER, TERMINAL, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message, largest, size_of
+from schemas.summaries import ItemsOfRun
 from schemas.texts import ERROR_CHARS, readable
 
 
@@ -63,6 +64,7 @@ class Written:
     review: tuple[ReviewItem, ...] = ()
     #: New or changed rows.
     enrichments: tuple[Enrichment, ...] = ()
+    summary: ItemsOfRun | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     #: (message, delay in seconds)
@@ -158,6 +160,8 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
         if written.enrichments:
             rows.job = replace(rows.job, enrichment=enrichment.statuses(rows.enrichments))
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
+    if outcome.summary_items is not None and rows.job is not None:
+        written.summary = ItemsOfRun(*rows.job.key, rows.job.run, outcome.summary_items)
     written.edit, written.review = _dated(outcome.edit, now), outcome.review
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=_last_version(before, rows.deletion) + 1, updated_at=now)

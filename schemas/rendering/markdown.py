@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,14 +16,21 @@ _VALUE_CHARS, _VALUES = 200, 20
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&]|^[#+-])")
 
 
-def markdown(transcript: dict[str, Any]) -> str:
+def markdown(
+    transcript: dict[str, Any], title: str | None = None, description: str | None = None, notes: Sequence[str] = ()
+) -> str:
     """A transcript (the content of `agent_optimized.json`) as Markdown: facts about the call, notes, and each segment
-    with its speaker and time. Markup in spoken words or in the upload is escaped.
+    with its speaker and time. Markup in spoken words, in the upload and in what a model has written is escaped.
+
+    The upload's own title is preferred to `title`.
     """
     metadata = transcript["metadata"]
-    lines = [f"# {_title(metadata)}", "", *_facts(transcript), ""]
-    if metadata["reconciliation_notes"]:
-        lines += ["## Notes", "", *(f"- {_text(note)}" for note in metadata["reconciliation_notes"]), ""]
+    notes = [*metadata["reconciliation_notes"], *notes]
+    lines = [f"# {_title(metadata, title)}", ""]
+    lines += [_text(description), ""] if description else []
+    lines += [*_facts(transcript), ""]
+    if notes:
+        lines += ["## Notes", "", *(f"- {_text(note)}" for note in notes), ""]
     lines += ["## Transcript", ""]
     for segment in transcript["transcript"]["segments"]:
         speaker = f"**{_text(segment['speaker'])}** " if segment["speaker"] else ""
@@ -32,9 +40,11 @@ def markdown(transcript: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _title(metadata: dict[str, Any]) -> str:
+def _title(metadata: dict[str, Any], given: str | None) -> str:
     title = (metadata.get("custom") or {}).get("title")
-    return _text(title if isinstance(title, str) and title.strip() else PurePosixPath(metadata["filename"]).stem)
+    if isinstance(title, str) and title.strip():
+        return _text(title)
+    return _text(given or PurePosixPath(metadata["filename"]).stem)
 
 
 def _facts(transcript: dict[str, Any]) -> list[str]:

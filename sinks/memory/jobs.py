@@ -8,16 +8,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from schemas.corrections.rows import load_words
 from schemas.ids import Key
 from schemas.jobs.rows import Job
-from sinks.memory.state import MemoryState
-from sinks.ports.jobs import Jobs
+from sinks.memory.corrections.writes import MemoryCorrections
+from sinks.ports.jobs import Jobs, WordSource
 
 METADATA = TypeAdapter(dict[str, Any])
 
 
 @dataclass
-class MemoryJobs(MemoryState, Jobs):
+class MemoryJobs(MemoryCorrections, Jobs):
     """`Jobs` in this process."""
 
     async def job(self, tenant_id: str, job_id: str) -> Job | None:
@@ -32,6 +33,15 @@ class MemoryJobs(MemoryState, Jobs):
         """Where the newest version of the run's transcript is."""
         transcript = self.transcripts.get((tenant_id, job_id, run))
         return transcript.agent_optimized_uri if transcript else None
+
+    async def words_of_version(self, tenant_id: str, job_id: str, run: int, version: int) -> WordSource | None:
+        """Where the words of a version of the run's transcript are."""
+        transcript = self.transcripts.get((tenant_id, job_id, run))
+        edited = self.versions.get((tenant_id, job_id, run, version))
+        if transcript is None:
+            return None
+        words = load_words(edited.words) if edited else None
+        return WordSource(transcript.raw_transcript_uri, transcript.language, words)
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference."""

@@ -21,6 +21,7 @@ from schemas.ids import Key
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
+from schemas.summaries import SummaryItem
 from sinks.ports.api.direct_uploads import DirectUpload
 from sinks.ports.api.idempotency import KnownKey
 from sinks.ports.clock import Clock
@@ -57,6 +58,7 @@ class MemoryState(Clock):
     outbox: list[tuple[datetime, Message]] = field(default_factory=list)
     transcripts: dict[tuple[str, str, int], Transcript] = field(default_factory=dict)
     enrichments: dict[tuple[str, str, int, str], Enrichment] = field(default_factory=dict)
+    summary_items: list[SummaryItem] = field(default_factory=list)
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
     #: By number: job, stage, what it did, error, and when.
     audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)

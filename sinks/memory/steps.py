@@ -98,6 +98,7 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
             self.transcripts.setdefault((text.tenant_id, text.job_id, text.run), text)
         self._write_corrections(written)
         self.enrichments |= {(e.tenant_id, e.job_id, e.run, e.kind): e for e in written.enrichments}
+        self._write_summary(written)
         self._keep_usage(written.usage)
         self.files.update({(f.tenant_id, f.job_id, f.run, f.kind): f for f in written.files})
         self._settle_blobs(step, written)
@@ -110,6 +111,13 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
             if step.outcome.author is not None:
                 self.authors.append((job.job_id, step.stage, step.outcome.author))
             self._keep_audit(number, step, job, what)
+
+    def _write_summary(self, written: Written) -> None:
+        if (summary := written.summary) is None:
+            return
+        of_job = [i for i in self.summary_items if (i.tenant_id, i.job_id) == (summary.tenant_id, summary.job_id)]
+        kept = [item for item in self.summary_items if item not in of_job or item.run > summary.run]
+        self.summary_items = [*kept, *(replace(item, created_at=self.clock()) for item in summary.items)]
 
     def _keep_audit(self, number: int, step: Step, job: Job, what: str) -> None:
         attempt = step.envelope.attempt if step.envelope else 0

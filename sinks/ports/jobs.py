@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from schemas.ids import Key
 from schemas.jobs.rows import Job
+from schemas.transcript_words import TranscriptWord
+
+
+@dataclass(frozen=True, slots=True)
+class WordSource:
+    """Where the words of a version of a transcript are."""
+
+    #: All readings of the run, from which come the words of its own version.
+    raw_transcript_uri: str
+    language: str | None
+    #: The words of a version that a person has made; None if there is no such version.
+    edited: list[TranscriptWord] | None
 
 
 class Jobs(Protocol):
@@ -22,6 +35,9 @@ class Jobs(Protocol):
 
     async def transcript_uri(self, tenant_id: str, job_id: str, run: int) -> str | None:
         """The URI of the newest version's `agent_optimized.json`; None if the run has no transcript."""
+
+    async def words_of_version(self, tenant_id: str, job_id: str, run: int, version: int) -> WordSource | None:
+        """Where the words of a version of the run's transcript are; None if there is no transcript."""
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference: none, one, or one of each."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import asyncpg
 
+from schemas.corrections.rows import load_words
 from schemas.ids import Key
 from schemas.jobs.rows import Job
 from sinks.coalesce import Coalesce
-from sinks.ports.jobs import Jobs
+from sinks.ports.jobs import Jobs, WordSource
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.tables import JOBS
 
@@ -40,6 +41,15 @@ class PostgresJobs(PostgresPort, Jobs):
         """Where the newest version of the run's transcript is."""
         rows = await self._fetch("transcript_uri", tenant_id, job_id, run)
         return rows[0]["agent_optimized_uri"] if rows else None
+
+    async def words_of_version(self, tenant_id: str, job_id: str, run: int, version: int) -> WordSource | None:
+        """Where the words of a version of the run's transcript are."""
+        rows = await self._fetch("words_of_version", tenant_id, job_id, run, version)
+        if not rows:
+            return None
+        [row] = rows
+        edited = None if row["words"] is None else load_words(row["words"])
+        return WordSource(row["raw_transcript_uri"], row["language"], edited)
 
     async def named(self, tenant_id: str, job_id: str, reference: str | None) -> list[Job]:
         """The tenant's jobs that have this id or this reference."""

@@ -27,6 +27,7 @@ from sinks.postgres.sql.tables import (
     FILES,
     JOBS,
     PROVIDER_REQUESTS,
+    SUMMARY_ITEMS,
     TRANSCRIPTS,
     USAGE,
     Table,
@@ -222,8 +223,15 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     await write_corrections(db, [written for _, written in applied])
     enrichments = {(e.tenant_id, e.job_id, e.run, e.kind): e for _, written in applied for e in written.enrichments}
     await _write(db, "upsert_enrichments", ENRICHMENTS, enrichments.values())
+    await _write_summaries(db, [written for _, written in applied])
     await _write_files(db, applied)
     await _write(db, "record_usage", USAGE, [row for _, written in applied for row in written.usage])
+
+
+async def _write_summaries(db: Any, results: Sequence[Written]) -> None:
+    summaries = [written.summary for written in results if written.summary is not None]
+    await _fetch(db, "drop_summary_items", [(s.tenant_id, s.job_id, s.run) for s in summaries], 3)
+    await _write(db, "insert_summary_items", SUMMARY_ITEMS, [item for s in summaries for item in s.items])
 
 
 async def _resume_deletions(db: Any, steps: Sequence[Step]) -> None:

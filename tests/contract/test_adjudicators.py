@@ -13,7 +13,7 @@ from aiohttp.test_utils import unused_port
 
 from agents.llm.gemini import PROMPT, Gemini, parse, user_message
 from agents.llm.scripted import ScriptedAdjudicator
-from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 from schemas.words import Question
 from tests.conftest import need
 from tests.servers.gemini import KEY, PAUSE_S, gemini_server
@@ -125,7 +125,7 @@ async def test_disputed_spans_without_an_answer_do_not_affect_the_others(server,
     ("mode", "error", "charged"),
     [
         ("rate", RateLimited, 0),
-        ("fail", Transient, 0),
+        ("fail", NotAccepted, 0),
         ("key", ProviderError, 0),
         ("drop", Transient, 1),
         ("refuse", Transient, 0),

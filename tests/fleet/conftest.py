@@ -11,6 +11,7 @@ import struct
 import wave
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -118,6 +119,22 @@ class Scenario:
         """(topic, reference or job id, run) of every terminal event."""
         events = [(topic, event) for topic in ("persisted", "job.failed") for event in self.fleet.events(topic)]
         return [(topic, event.get("reference", event["job_id"]), event["run"]) for topic, event in events]
+
+
+def enriching(store, database, accounts=None, text_questions=None, part_tokens: int = 24_000) -> SimpleNamespace:
+    """What a worker offers to the stages of enrichments, by default without a language model."""
+
+    async def questions():
+        return text_questions
+
+    return SimpleNamespace(
+        store=store,
+        database=database,
+        accounts=accounts or Accounts(database, AccountSettings(), seconds=0),
+        part_tokens=part_tokens,
+        document_temperature=0.7,
+        text_questions=questions,
+    )
 
 
 class ProbeHere(ProbePool):

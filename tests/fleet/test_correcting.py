@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +14,7 @@ from schemas.events.job import JobReprocess
 from sinks.fair_slots import FairSlots
 from sinks.memory.reader import MemoryReader
 from sinks.ports.corrections.review import ReviewFilter
-from tests.fleet.conftest import JOB, FakeRecognizer
+from tests.fleet.conftest import JOB, FakeRecognizer, enriching
 from tests.fleet.test_enrichment import Troubled
 
 
@@ -27,7 +26,7 @@ async def scenario(make_scenario):
     it.documents = Troubled(it.store)
     it.fleet.stages = [
         *it.fleet.stages,
-        await document.SPEC.open(SimpleNamespace(store=it.documents, database=it.fleet.database)),
+        await document.SPEC.open(enriching(it.documents, it.fleet.database)),
     ]
     it.reader = MemoryReader(it.fleet.database)
     it.editor = Editor(it.reader, it.store, it.fleet.database, FairSlots(4, 2))
@@ -111,7 +110,7 @@ async def test_an_edit_while_a_document_is_made_has_it_made_again(scenario):
                 await written(scenario, put("meanwhile"))
             return await self._store.put(name, *args, **more)
 
-    slow = SimpleNamespace(store=Slow(scenario.store), database=scenario.fleet.database)
+    slow = enriching(Slow(scenario.store), scenario.fleet.database)
     scenario.fleet.stages = [*scenario.fleet.stages[:-1], await document.SPEC.open(slow)]
     await scenario.upload()
     await scenario.fleet.run()

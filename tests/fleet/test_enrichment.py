@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +14,7 @@ from agents.upkeep.sweeper import Sweeper
 from schemas import blob_names
 from schemas.errors import InvalidInput, Transient, Unavailable
 from schemas.events.job import JobReprocess
-from tests.fleet.conftest import JOB, FakeRecognizer
+from tests.fleet.conftest import JOB, FakeRecognizer, enriching
 from tests.fleet.test_sweeper import Commits, ReadAll
 
 
@@ -40,7 +39,7 @@ async def scenario(make_scenario):
     """A fleet that makes documents."""
     it = make_scenario(FakeRecognizer("a"), FakeRecognizer("b"), enrichments=("document",))
     it.documents = Troubled(it.store)
-    stage = await document.SPEC.open(SimpleNamespace(store=it.documents, database=it.fleet.database))
+    stage = await document.SPEC.open(enriching(it.documents, it.fleet.database))
     it.fleet.stages = [*it.fleet.stages, stage]
     return it
 
@@ -216,7 +215,7 @@ async def test_one_whose_announcement_would_be_too_large_fails(scenario, monkeyp
         return replace(made, event=made.event.model_copy(update={"content_type": "x" * 1_000_000}))
 
     monkeypatch.setattr(document.Document, "make", huge)
-    stage = await document.SPEC.open(SimpleNamespace(store=scenario.store, database=scenario.fleet.database))
+    stage = await document.SPEC.open(enriching(scenario.store, scenario.fleet.database))
     scenario.fleet.stages = [*scenario.fleet.stages[:-1], stage]
     await scenario.upload()
     await scenario.fleet.run()

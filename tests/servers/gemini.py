@@ -8,8 +8,9 @@ Checked: the official SDK runs unmodified against it, sends these requests and r
 Google's service responds in the same way. Texts of errors, and the status of a wrong key (400 with API_KEY_INVALID),
 are from memory.
 
-It chooses a reading by `pick`, by default the longest one. `mode` is its behaviour for the next `times` calls, or until
-it is changed:
+It chooses a reading by `pick`, by default the longest one; what else is asked (with `responseJsonSchema`) it answers
+with `reply`, a function of the request's texts, and has in `texts`. `mode` is its behaviour for the next `times` calls,
+or until it is changed:
 
     truncate     half of the JSON, finishReason MAX_TOKENS
     block        no candidate, promptFeedback.blockReason
@@ -47,6 +48,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.servers.billing import cut
+from tests.servers.openai import Asked, spoiled, title
 
 #: The only valid API key.
 KEY = "AIza-test-key-of-nobody"
@@ -70,10 +72,12 @@ class GeminiServer:
     #: Remaining calls of the mode; None: until it is changed.
     times: int | None = None
     pick: Callable[[Span], str] = longest
+    reply: Callable[[Asked], Any] = title
     models: tuple[str, ...] = ("gemini-3.8-flash",)
     #: Duration of a call in seconds.
     delay_s: float = 0.0
     asked: list[list[Span]] = field(default_factory=list)
+    texts: list[Asked] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -117,10 +121,15 @@ class GeminiServer:
         assert set(body) <= {"contents", "systemInstruction", "generationConfig"}, set(body)
         config = body["generationConfig"]
         assert config["responseMimeType"] == "application/json"
-        assert config["responseSchema"]["type"] == "OBJECT"
-        spans = json.loads(body["contents"][0]["parts"][0]["text"])["places"]
+        content = body["contents"][0]["parts"][0]["text"]
+        is_text = "responseJsonSchema" in config
+        assert is_text or config["responseSchema"]["type"] == "OBJECT"
+        spans = [] if is_text else json.loads(content)["places"]
         self.bodies.append(body)
-        self.asked.append(spans)
+        if is_text:
+            self.texts.append((body["systemInstruction"]["parts"][0]["text"], content))
+        else:
+            self.asked.append(spans)
         await asyncio.sleep(self.delay_s)
         if mode == "stall":
             await self._ended.wait()
@@ -128,7 +137,13 @@ class GeminiServer:
             return cut(request)
         if mode == "nonsense":
             return web.json_response({"candidates": "none", "usageMetadata": [1]})
-        return web.json_response(self._answer(spans, mode) | {"usageMetadata": _usage(spans)})
+        said = self._said(self.texts[-1], mode) if is_text else _text(spans, mode, self.pick)
+        return web.json_response(self._answer(*said, mode) | {"usageMetadata": _usage(spans)})
+
+    def _said(self, asked: Asked, mode: str) -> tuple[str, str]:
+        reply = self.reply(asked)
+        text, finish = spoiled(reply if isinstance(reply, str) else json.dumps(reply), mode)
+        return text or "", {"stop": "STOP", "length": "MAX_TOKENS"}[finish]
 
     async def _refused(self, request: web.Request, mode: str) -> web.StreamResponse | None:
         """The response of a request that is refused, uncharged; None if it is accepted."""
@@ -150,13 +165,12 @@ class GeminiServer:
             return _error(500, "INTERNAL", f"upstream said no to {request.headers['x-goog-api-key']}")
         return None
 
-    def _answer(self, spans: list[Span], mode: str) -> dict[str, Any]:
+    def _answer(self, text: str, finish: str, mode: str) -> dict[str, Any]:
         id = {"responseId": f"response-{next(self._numbers)}", "modelVersion": "gemini-local"}
         if mode == "block":
             return id | {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
         if mode == "safety":
             return id | {"candidates": [{"finishReason": "SAFETY", "index": 0}]}
-        text, finish = _text(spans, mode, self.pick)
         parts = [] if mode == "empty" else [{"text": text}]
         content = {"role": "model", "parts": parts}
         return id | {"candidates": [{"content": content, "finishReason": finish, "index": 0}]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging
@@ -22,8 +22,13 @@ from schemas.jobs.outcome import (
     failed_enrichment,
 )
 from schemas.jobs.rows import File, Job, OfRun, Usage
+from schemas.summaries import SummaryItem
 from schemas.topics import Topic
 from sinks.ports.jobs import Jobs
+
+#: For an enrichment that a provider makes: how often it is called again while the provider accepts nothing, which does
+#: not count as an attempt. With ten minutes between them, a day and a half.
+WAITS: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,8 @@ class Enriched:
     event: EnrichmentEvent
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
+    #: Of a summary: its items, which replace those of an earlier one.
+    summary_items: tuple[SummaryItem, ...] | None = None
 
 
 #: Makes the enrichment of a job whose current run has completed. It may be called twice for one run, with the same
@@ -94,6 +101,7 @@ class Enrichment:
             ),
             files=enriched.files,
             usage=enriched.usage,
+            summary_items=enriched.summary_items,
             later=(Later(self.topic.name, event),),
         )
 
@@ -106,10 +114,12 @@ def enrichment(
     make: Callable[[Resources], Awaitable[Make]],
     limit_s: float = 20.0,
     concurrency: int = 8,
+    waits: int = 0,
 ) -> StageSpec:
     """The specification of a stage that makes this kind of enrichment, and announces each on the topic `announces`.
 
     `make` is called once a process and returns the function that makes one enrichment, in at most `limit_s` seconds.
+    `waits`: see `WAITS`.
     """
     inputs = (topics.PERSISTED, topics.EDITED)
     due = topics.due(kind, *inputs, enrichment_requested=EnrichmentRequested)
@@ -135,6 +145,7 @@ def enrichment(
             give_up,
             limit_s=limit_s,
             concurrency=concurrency,
+            provider_waits=waits,
             rank=3,
             enrichment=kind,
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
 from schemas.jobs.rows import Usage
 from sinks.memory.state import MemoryState, dump
-from sinks.ports.providers.usage import UsageRows
+from sinks.ports.providers.usage import TOKENS, TokensUsed, UsageRows
 
 _USAGE = TypeAdapter(list[Usage])
 
@@ -32,6 +32,13 @@ class MemoryUsage(MemoryState, UsageRows):
         """Keep what requests used up; a row that exists already stays unchanged."""
         dump(_USAGE, list(rows))
         self._keep_usage(rows)
+
+    async def tokens_used(self, tenant_id: str, job_id: str) -> TokensUsed:
+        """What the job has used, and its tenant in this month."""
+        month = self.clock().astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        rows = [(row, at) for row, at in self.usage_times() if row.tenant_id == tenant_id and row.unit == TOKENS]
+        of_job = sum(row.quantity for row, _ in rows if row.job_id == job_id)
+        return TokensUsed(of_job, sum(row.quantity for row, at in rows if at >= month))
 
     def _keep_usage(self, rows: Sequence[Usage]) -> None:
         for row in rows:

@@ -109,6 +109,7 @@ class MemoryDeletions(MemoryLeases, Deletions):
         rows |= {
             "transcripts": _drop(self.transcripts, filter(is_erased, [*self.transcripts])),
             "enrichments": _drop(self.enrichments, filter(is_erased, [*self.enrichments])),
+            "summary_items": self._drop_summary_items(deletion),
             "adjudications": _drop(self._adjudications, self._questions_of(deletion)),
             "outbox": before - len(self.outbox),
         }
@@ -118,6 +119,15 @@ class MemoryDeletions(MemoryLeases, Deletions):
             _drop(self.audit, [n for n, row in self.audit.items() if row[0] == job.job_id and row[1] != NAME])
             rows["jobs"] = 1
         return rows
+
+    def _drop_summary_items(self, deletion: Deletion) -> int:
+        before = len(self.summary_items)
+        self.summary_items = [
+            item
+            for item in self.summary_items
+            if (item.tenant_id, item.job_id) != deletion.key or item.run > deletion.run
+        ]
+        return before - len(self.summary_items)
 
     def _questions_of(self, deletion: Deletion) -> list[tuple[str, str]]:
         answers = {key: answer for key, (answer, _) in self._adjudications.items()}

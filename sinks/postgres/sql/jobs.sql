@@ -9,6 +9,11 @@ SELECT metadata FROM jobs WHERE tenant_id = $1 AND job_id = $2;
 -- name: transcript_uri
 SELECT agent_optimized_uri FROM transcripts WHERE tenant_id = $1 AND job_id = $2 AND run = $3;
 
+-- name: words_of_version
+SELECT t.raw_transcript_uri, t.language, v.words
+FROM transcripts t LEFT JOIN transcript_versions v ON (v.tenant_id, v.job_id, v.run) = (t.tenant_id, t.job_id, t.run) AND v.version = $4
+WHERE (t.tenant_id, t.job_id, t.run) = ($1, $2, $3);
+
 -- name: named
 -- The jobs that have this id, and those that have this reference, with the number of the question.
 WITH w AS (

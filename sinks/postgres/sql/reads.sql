@@ -56,3 +56,14 @@ SELECT job_id, created_at, version, updated_at FROM jobs WHERE updated_at >= $1 
 
 -- name: read_statuses
 SELECT {listed_jobs.columns} FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY updated_at, job_id;
+
+-- name: read_summary_items
+-- Of kind $1, and of $2 lookup, $3 label, $4 job where they are given; behind ($5, $6, $7), at most $8.
+SELECT {summary_items.columns as s},
+       coalesce((j.run, j.transcript_version) = (s.run, s.transcript_version), false) AS is_current
+FROM summary_items s LEFT JOIN jobs j USING (tenant_id, job_id)
+WHERE s.kind = $1 AND ($2::text IS NULL OR s.lookup = $2) AND ($3::text IS NULL OR s.label = $3)
+  AND ($4::text IS NULL OR s.job_id = $4)
+  AND ($5::timestamptz IS NULL OR s.created_at < $5
+       OR (s.created_at = $5 AND (s.job_id > $6 OR (s.job_id = $6 AND s.number > $7))))
+ORDER BY s.created_at DESC, s.job_id, s.number LIMIT $8;

@@ -66,6 +66,14 @@ SELECT {enrichments.columns as e} FROM enrichments e
 JOIN unnest($1::text[], $2::text[], $3::int[]) AS w (tenant_id, job_id, run) USING (tenant_id, job_id, run)
 ORDER BY e.tenant_id, e.job_id, e.run, e.kind FOR UPDATE OF e;
 
+-- name: drop_summary_items
+-- Those of the summaries before.
+DELETE FROM summary_items s USING unnest($1::text[], $2::text[], $3::int[]) AS w (tenant_id, job_id, run)
+WHERE (s.tenant_id, s.job_id) = (w.tenant_id, w.job_id) AND s.run <= w.run;
+
+-- name: insert_summary_items
+{summary_items.insert};
+
 -- name: upsert_enrichments
 {enrichments.insert}
 {enrichments.update}, revivals = 0;

@@ -21,6 +21,7 @@ from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.schedules import Schedule
+from schemas.summaries import SummaryItem
 from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.api.direct_uploads import DirectUpload
 from sinks.ports.providers.strays import Stray
@@ -231,6 +232,10 @@ REVIEW_ITEMS: Final = Table("review_items", ReviewItem, ("tenant_id", "id"), sql
 
 REVIEW_CHOICES: Final = Table("review_choices", ReviewChoice, ("tenant_id", "item", "reviewer"))
 
+SUMMARY_ITEMS: Final = Table(
+    "summary_items", SummaryItem, (*_RUN, "kind", "number"), sql_only=frozenset({"created_at"})
+)
+
 DELETIONS: Final = Table("deletions", Deletion, ("id",))
 
 STRAYS: Final = Table("strays", Stray, ("provider", "provider_id"), parse={"urls": _urls})
@@ -268,6 +273,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "usage": USAGE,
     "adjudications": ADJUDICATIONS,
     "audit_log": AUDIT_LOG,
+    "summary_items": SUMMARY_ITEMS,
     "deletions": DELETIONS,
     "strays": STRAYS,
     "webhooks": WEBHOOKS,

@@ -30,6 +30,7 @@ ERASED: Final[Mapping[str, str]] = {
     "adjudications": _OF_RUNS,
     "transcript_versions": _OF_RUNS,
     "review_items": _OF_RUNS,
+    "summary_items": _OF_RUNS,
     "review_choices": _OF_RUNS,
     "direct_uploads": "created_at < $4",
     # Without a value: what deletes the job's status.
@@ -51,7 +52,7 @@ WITH_THE_JOB: Final = frozenset({"job_metadata"})
 #: Those whose rows go in the first transaction, which a tenant's own role may do.
 _AT_ONCE: Final = (
     *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "enrichments"),
-    *("provider_requests", "outbox", "audit_log", "jobs"),
+    *("summary_items", "provider_requests", "outbox", "audit_log", "jobs"),
 )
 
 

@@ -4,11 +4,13 @@ decided.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 from urllib.parse import quote
 
+import orjson
 from aiohttp import web
 from pydantic import BaseModel, Field, create_model
 
@@ -23,10 +25,12 @@ from web.resources.exports.export import Exports, WordsOf
 from web.resources.exports.formats import FORMATS, FormatName, Options, format_of
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
+from web.resources.summaries.reading import summary_of
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from schemas.jobs.rows import Job
+    from schemas.summaries import Summary
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.connections.caller_limit import CallerLimit
@@ -45,6 +49,14 @@ class VersionParameters(TranscriptParameters):
     """A version of a run's transcript."""
 
     version: Annotated[int, WholeNumber(MAX_RUN)] | None = Field(None, description="default: the newest")
+
+
+class AgentParameters(TranscriptParameters):
+    """A run of a job, and whether its summary comes along."""
+
+    with_summary: Flag | None = Field(
+        None, alias="summary", description="whether `summary` is added, null if there is none; default: false"
+    )
 
 
 class ExportParameters(VersionParameters):
@@ -178,7 +190,7 @@ class Transcripts:
                 operation_id="jobs_id_transcript_agent_optimized",
                 summary="The transcript for programs and prompts, with notes and the upload's metadata",
                 handler=self.agent_optimized,
-                parameters=TranscriptParameters,
+                parameters=AgentParameters,
                 responses={
                     200: ResponseSpec("`agent_optimized.json`", media_type="application/json"),
                     409: ResponseSpec(AMBIGUOUS),
@@ -206,13 +218,27 @@ class Transcripts:
         with hide_storage("this version of the transcript"):
             return await self._earlier(transcript, version)
 
-    async def agent_optimized(self, request: Request) -> web.StreamResponse:
+    async def agent_optimized(self, request: ApiRequest[AgentParameters, None]) -> web.StreamResponse:
         """The transcript as programs and prompts read it."""
+        if request.parameters.with_summary:
+            return await self._summarised(request)
         return await self._blob(request, "agent_optimized_uri", "the agent-optimized transcript")
 
     async def raw(self, request: Request) -> web.StreamResponse:
         """All readings and decisions, as reconcile stored them."""
         return await self._blob(request, "raw_transcript_uri", "the raw transcript")
+
+    async def _summarised(self, request: ApiRequest[AgentParameters, None]) -> web.StreamResponse:
+        """With the summary. It is merged here: the blob is what `persisted` has announced, with its hash, and a summary
+        comes later and may come again.
+        """
+        with self._streams.acquire(request.caller):
+            transcript = await find_transcript(self._reads, request)
+            with hide_storage("the agent-optimized transcript"):
+                content = await self._store.get(transcript.agent_optimized_uri)
+            summary = await summary_of(self._reads, self._store, transcript)
+            body = await asyncio.to_thread(_merged, content, summary)
+            return web.Response(body=body, content_type="application/json")
 
     async def _blob(self, request: Request, column: str, what: str) -> web.StreamResponse:
         with self._streams.acquire(request.caller):
@@ -223,6 +249,11 @@ class Transcripts:
                 if blob is None:
                     raise NotFound(uri)
             return await send(request.http, self._store, blob, f"{transcript.job_id}.json")
+
+
+def _merged(content: bytes, summary: Summary | None) -> bytes:
+    merged: bytes = orjson.dumps(orjson.loads(content) | {"summary": summary and summary.model_dump(mode="json")})
+    return merged
 
 
 async def find_transcript(reads: Reads, request: ApiRequest[Any, Any]) -> Transcript:

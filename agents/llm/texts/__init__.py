@@ -1,0 +1,1 @@
+"""Language models that answer questions about texts: one file a model, and what asks them within budgets."""

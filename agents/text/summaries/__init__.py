@@ -1,0 +1,1 @@
+"""What summaries are made of: utterances with ids, citations that hold, quotations. Pure functions."""

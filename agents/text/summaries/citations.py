@@ -1,0 +1,73 @@
+"""Citations that are checked by quoting: what an item rests on must have been said where it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agents.text.summaries.utterances import Utterance
+from schemas.texts import is_unspaced, joined
+from schemas.transcript_words import TranscriptWord
+
+#: Words of a quotation at most: two sentences. A longer one says that a whole speech supports an item.
+MOST_WORDS: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The utterances of a transcript, in which citations are looked for."""
+
+    utterances: Sequence[Utterance]
+
+    def cited(self, id: str, quote: str) -> dict[str, Any] | None:
+        """The fields of `schemas.summaries.Cited` for a quotation from an utterance or its neighbours; None if nobody
+        says that there. Case and punctuation do not count, and a quotation begins and ends with whole words.
+        """
+        number = int(id[1:]) if id[:1] == "s" and id[1:].isascii() and id[1:].isdigit() and len(id) < 10 else 0
+        if not 1 <= number <= len(self.utterances):
+            return None
+        own = self.utterances[number - 1].words
+        around = [word for one in self.utterances[max(0, number - 2) : number + 1] for word in one.words]
+        words = _quoted(own, quote) or _quoted(around, quote)
+        return _fields(words) if words and len(words) <= MOST_WORDS else None
+
+
+def says(cited: dict[str, Any], text: str) -> bool:
+    """Whether the quotation contains this text, as a name or an amount must be said to be one."""
+    return bool(plain(text)) and plain(text) in plain(cited["quote"])
+
+
+def plain(text: str) -> str:
+    """A text without case, punctuation and spaces."""
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _fields(words: Sequence[TranscriptWord]) -> dict[str, Any]:
+    return {
+        "words": tuple(word.id for word in words),
+        "quote": joined(word.text for word in words),
+        "speaker": words[0].speaker,
+        "start_ms": next((word.start_ms for word in words if word.start_ms is not None), None),
+        "end_ms": next((word.end_ms for word in reversed(words) if word.end_ms is not None), None),
+        "disputed": any(word.disputed for word in words),
+    }
+
+
+def _quoted(words: Sequence[TranscriptWord], quote: str) -> Sequence[TranscriptWord]:
+    """The words that a quotation consists of; empty if they are not among these."""
+    wanted = plain(quote)
+    if not wanted:
+        return ()
+    texts = [plain(word.text) for word in words]
+    owners = [index for index, text in enumerate(texts) for _ in text]
+    said = "".join(texts)
+    at = said.find(wanted)
+    while at >= 0:
+        end = at + len(wanted)
+        begins = at == 0 or owners[at - 1] != owners[at] or is_unspaced(said[at])
+        ends = end == len(said) or owners[end - 1] != owners[end] or is_unspaced(said[end - 1])
+        if begins and ends:
+            return words[owners[at] : owners[end - 1] + 1]
+        at = said.find(wanted, at + 1)
+    return ()

@@ -1,0 +1,1 @@
+"""Summaries of calls, and what they say of many."""
