@@ -16,10 +16,10 @@ from typing import Final, Protocol
 
 from agents.upkeep.stuck_enrichments import requested
 from schemas import ids
+from schemas.accounts.schedules import Schedule, WantedJobs, next_tick
 from schemas.errors import Unavailable
 from schemas.events.job import JobStatus
 from schemas.jobs.outcome import EnrichmentChange, Outcome, Step
-from schemas.schedules import Schedule, WantedJobs, next_tick
 from sinks.ports.api.schedules import Ticks
 from sinks.ports.clock import Clock
 from sinks.ports.reads import Cursor, JobFilter, Page

@@ -11,8 +11,8 @@ import pytest
 from agents.stages.enrichments import document
 from agents.upkeep import scheduler
 from agents.upkeep.scheduler import LEASE_S, Scheduler
+from schemas.accounts.schedules import Schedule
 from schemas.errors import Unavailable
-from schemas.schedules import Schedule
 from sinks.memory.reader import MemoryReader
 from tests.contract.databases.api.test_schedules import ID
 from tests.fleet.conftest import FakeRecognizer

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.schedules import check_cron, next_tick, zone
+from schemas.accounts.schedules import check_cron, next_tick, zone
 
 
 def ticks(cron: str, timezone: str, after: datetime, many: int) -> list[str]:

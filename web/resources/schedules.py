@@ -11,10 +11,10 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.accounts.schedules import MAX_SCHEDULES, Schedule, WantedJobs, check_cron, next_tick, zone
 from schemas.errors import NotFound
 from schemas.events.base import Data
 from schemas.ids import Name
-from schemas.schedules import MAX_SCHEDULES, Schedule, WantedJobs, check_cron, next_tick, zone
 from sinks.ports.api.schedules import Schedules
 from sinks.ports.clock import Clock
 from web.auth.access import ADMIN

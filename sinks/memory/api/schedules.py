@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from schemas.schedules import MAX_SCHEDULES, Schedule
+from schemas.accounts.schedules import MAX_SCHEDULES, Schedule
 from sinks.memory.state import MemoryState
 from sinks.ports.api.schedules import Schedules, Ticks, TooManySchedules
 from sinks.ports.reads import Cursor

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from schemas.accounts.schedules import MAX_SCHEDULES, Schedule
 from schemas.errors import Conflict
-from schemas.schedules import MAX_SCHEDULES, Schedule
 from sinks.ports.reads import Cursor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from schemas.schedules import MAX_SCHEDULES, Schedule
+from schemas.accounts.schedules import MAX_SCHEDULES, Schedule
 from sinks.ports.api.schedules import Schedules, Ticks, TooManySchedules
 from sinks.ports.reads import Cursor
 from sinks.postgres.connection.port import PostgresPort

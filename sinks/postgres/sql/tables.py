@@ -16,11 +16,11 @@ from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_o
 from uuid import UUID
 
 from schemas.accounts.keys import ApiKey
+from schemas.accounts.schedules import Schedule
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
-from schemas.schedules import Schedule
 from schemas.summaries import SummaryItem
 from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.api.direct_uploads import DirectUpload

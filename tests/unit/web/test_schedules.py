@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.schedules import MAX_SCHEDULES
+from schemas.accounts.schedules import MAX_SCHEDULES
 from sinks.memory.database import MemoryDatabase
 from tests.unit.web.service import ACME, BOLT, Worker, problem
 from web.resources.schedules import TenantSchedules

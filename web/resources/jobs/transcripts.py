@@ -240,7 +240,7 @@ class Transcripts:
             body = await asyncio.to_thread(_merged, content, summary)
             return web.Response(body=body, content_type="application/json")
 
-    async def _blob(self, request: Request, column: str, what: str) -> web.StreamResponse:
+    async def _blob(self, request: ApiRequest[Any, None], column: str, what: str) -> web.StreamResponse:
         with self._streams.acquire(request.caller):
             transcript = await find_transcript(self._reads, request)
             uri: str = getattr(transcript, column)

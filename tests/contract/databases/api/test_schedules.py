@@ -11,7 +11,7 @@ import pytest
 
 from agents.upkeep import scheduler
 from agents.upkeep.scheduler import Scheduler
-from schemas.schedules import MAX_SCHEDULES, Schedule
+from schemas.accounts.schedules import MAX_SCHEDULES, Schedule
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from sinks.ports.api.schedules import TooManySchedules
