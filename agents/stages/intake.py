@@ -26,10 +26,9 @@ from agents.stages.uploads.waiting import (
     admitted,
     begun,
     check_not_before,
-    in_queue,
     put_off,
     still_queued,
-    wait_s,
+    until_its_time,
 )
 from schemas import topics
 from schemas.envelope import SOURCE, Envelope, Record
@@ -137,11 +136,13 @@ class Intake:
         if deletion is not None and _accepted_ms(envelope.record) < deletion.requested_at.timestamp() * 1000:
             return NOTHING  # it is about the deleted job
         self.runs.check_options(upload.options)
+        if upload.not_before is not None:
+            check_not_before(upload, await self.database.now())
         first_run = deletion.run + 1 if deletion is not None else 1
         fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
         must_wait = self.queues_all or self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))
-        if await self._is_early(upload) or (must_wait and not self._is_fetching(fetch)):
+        if must_wait and not self._is_fetching(fetch):
             return await self._create_queued(envelope, upload, fetch)
         try:
             fetched = await self._fetch_audio(fetch, QUICK_S, eager=True)
@@ -150,7 +151,7 @@ class Intake:
             return self._create_fetching(envelope, upload, fetch, retry, steps={"intake": step})
         if fetched is None:
             return self._create_fetching(envelope, upload, fetch, _fetch_event(fetch, 1.0))
-        return self._create(envelope, upload, fetch, fetched)
+        return await self._create(envelope, upload, fetch, fetched)
 
     async def _repeat(self, envelope: Envelope, upload: AudioUploaded, job: Job) -> Outcome:
         """The upload of an existing job: a repeat, unless the job has failed and the upload corrects or replays it.
@@ -164,23 +165,13 @@ class Intake:
         is_own = envelope.record.header("ce_source") == SOURCE and upload.audio_uri == job.audio_uri
         return Outcome(tenant_id=job.tenant_id, job_id=job.job_id, audit="" if is_own else "repeated")
 
-    async def _is_early(self, upload: AudioUploaded) -> bool:
-        """Whether the upload's run may not begin yet. Raises InvalidInput for a time that is too far ahead."""
-        if upload.not_before is None:
-            return False
-        now = await self.database.now()
-        check_not_before(upload, now)
-        return upload.not_before > now
-
     def _is_fetching(self, data: AudioFetch) -> bool:
         return self.tasks.progress(_task_key(data)) is not None
 
     async def _create_queued(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch) -> Outcome:
         """Create the job; its recording waits for a slot."""
-        now = await self.database.now()
-        job = in_queue(jobs.new_job(upload, fetch.job_id, None, fetch.run), now)
-        later = put_off(fetch, wait_s(job, now), attempt=envelope.attempt)
-        return self._create_fetching(envelope, upload, fetch, later, steps=job.steps, queued_at=job.queued_at)
+        columns = {"steps": {"intake": WAITING}, "queued_at": await self.database.now()}
+        return self._create_fetching(envelope, upload, fetch, put_off(fetch, attempt=envelope.attempt), **columns)
 
     async def _requeue(self, envelope: Envelope, data: AudioFetch) -> Outcome:
         """No slot is free for this recording: it waits again, behind the others of its tenant."""
@@ -231,12 +222,15 @@ class Intake:
         if fetched is None:
             later = (_fetch_event(data, POLL_S, envelope.attempt),)
             return Outcome(**belonging(envelope), progress=_fetch_started(job), later=later, audit="")
-        return self._begin_transcribing(envelope, job, fetched)
+        return await self._begin_transcribing(envelope, job, fetched)
 
-    def _begin_transcribing(self, envelope: Envelope, job: Job, fetched: Fetched) -> Outcome:
+    async def _begin_transcribing(self, envelope: Envelope, job: Job, fetched: Fetched) -> Outcome:
+        """The recording is stored: its run goes on, or waits for its time."""
         step, columns = jobs.fetched_step(fetched), jobs.audio_columns(fetched)
-        requests = jobs.provider_requests(job, self.recognizers)
         job = replace(job, **columns, steps={"intake": step})
+        if job.not_before is not None and job.not_before > (now := await self.database.now()):
+            return until_its_time(job, columns, (jobs.original_file(job, fetched.blob),), now)
+        requests = jobs.provider_requests(job, self.recognizers)
         return Outcome(
             **belonging(envelope),
             progress=Progress(run=job.run, status="transcribing", stage="intake", step=step, columns=columns),
@@ -254,9 +248,9 @@ class Intake:
         result = await self.tasks.run(_task_key(data), fetch, wait_s, eager=eager, shares=_shares(data))
         return cast("Fetched | None", result)
 
-    def _create(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch, fetched: Fetched) -> Outcome:
+    async def _create(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch, fetched: Fetched) -> Outcome:
         """Create the job of a recording that is stored."""
-        first = self.runs.first(upload, fetch.job_id, fetched, fetch.run)
+        first = await self._begun(self.runs.first(upload, fetch.job_id, fetched, fetch.run))
         return replace(first, taken=failures.reference_in_use(envelope, upload))
 
     @staticmethod

@@ -59,8 +59,8 @@ class AudioUploaded(Data):
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     not_before: Moment | None = Field(
         None,
-        description="The job waits as `uploaded` until then (RFC 3339, with an offset), at most 90 days; the recording "
-        "is fetched then. Of a time that is over, nothing is waited for.",
+        description="The job waits as `uploaded` until then (RFC 3339, with an offset), at most 90 days. The recording "
+        "is fetched and checked at once. Of a time that is over, nothing is waited for.",
     )
     options: Options = Options()
     metadata: Metadata = Field(default_factory=dict)

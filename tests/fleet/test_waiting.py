@@ -151,10 +151,36 @@ async def test_an_upload_with_a_time_begins_then_and_not_before(scenario, databa
     status = scenario.fleet.status("t", JOB)
     assert (status.status, status.not_before, status.steps["intake"].state) == ("uploaded", begins, "waiting")
 
+    await scenario.store.delete(scenario.store.uri(f"t/in/{JOB}.wav"))  # its link does not hold so long
     scenario.fleet.clock.advance(2 * 86_400)
     await settle(scenario)
     assert scenario.terminal()[1:] == [("persisted", JOB, 1)]
     assert len(scenario.fleet.events("intake.due")) == 1
+
+
+async def test_what_is_no_recording_is_told_at_once_and_not_when_its_time_comes(scenario):
+    begins = scenario.fleet.clock() + timedelta(days=2)
+    await scenario.upload(content=b"no recording", not_before=begins.isoformat())
+    await scenario.fleet.run(until=timedelta(minutes=5))
+
+    [failed] = scenario.fleet.events("job.failed")
+    assert failed["code"] == "refused_media"
+
+
+async def test_a_recording_that_is_fetched_after_it_was_queued_waits_until_its_time(scenario, database):
+    await limit(database, 1)
+    begins = scenario.fleet.clock() + timedelta(hours=5)
+    await scenario.upload(not_before=begins.isoformat())
+    await scenario.upload(None, reference="another")
+    await settle(scenario)
+    job = await database.job("t", JOB)
+    assert (job.is_queued, job.queued_at, job.duration_ms) == (True, begins, 500)
+    assert [file.kind for key, file in database.files.items() if key[1] == JOB] == ["original"]
+    assert scenario.terminal() == [("persisted", "another", 1)]
+
+    scenario.fleet.clock.advance(5 * 3600)
+    await settle(scenario)
+    assert scenario.terminal()[1:] == [("persisted", JOB, 1)]
 
 
 async def test_a_time_that_is_too_far_ahead_is_refused(scenario):

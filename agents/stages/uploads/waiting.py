@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from schemas import topics
 from schemas.errors import InvalidInput
@@ -12,7 +12,7 @@ from schemas.events.audio import AudioUploaded
 from schemas.events.base import Data
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import Later, Outcome, Progress
-from schemas.jobs.rows import Job, run_fields
+from schemas.jobs.rows import File, Job, run_fields
 from sinks.ports.clock import Clock
 
 #: Seconds after which the event of a queued run is delivered even if the run was not admitted.
@@ -51,6 +51,19 @@ async def begun(run: Outcome, clock: Clock, *, is_limited: bool, wanted: JobRepr
     later = put_off(wanted or JobReprocess(**run_fields(job)), wait_s(queued, now))
     run = replace(run, new_requests=(), later=(later,), audit="started")
     return replace(run, create=queued) if run.create else replace(run, begin=queued)
+
+
+def until_its_time(job: Job, columns: dict[str, Any], files: tuple[File, ...], now: datetime) -> Outcome:
+    """The outcome that stores a run's recording (its `columns` and `files`), and queues the run until it may begin."""
+    queued = in_queue(job, now)
+    columns = columns | {"queued_at": queued.queued_at}
+    return Outcome(
+        tenant_id=job.tenant_id,
+        job_id=job.job_id,
+        progress=Progress(run=job.run, stage="intake", step=queued.steps["intake"], columns=columns),
+        files=files,
+        later=(put_off(JobReprocess(**run_fields(job)), wait_s(queued, now)),),
+    )
 
 
 def in_queue(job: Job, now: datetime) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -53,6 +53,18 @@ async def test_a_recording_that_is_sent_and_completed_becomes_a_job_that_fetches
     again = await completed(service, target)
     assert (again.status, (await again.json())["repeated"]) == (200, True)
     await problem(await sent(service, target), 409)
+
+
+async def test_a_recording_with_a_time_is_fetched_then(service):
+    begins = datetime.now(UTC) + timedelta(days=1)
+    target = await begun(service, not_before=begins.isoformat())
+    await sent(service, target)
+    view = await (await completed(service, target)).json()
+    job = await service.database.job("acme", target["job_id"])
+
+    assert (view["status"], job.not_before, job.queued_at) == ("uploaded", begins, begins)
+    late = {"filename": "a.wav", "size_bytes": 5, "not_before": (begins + timedelta(days=90)).isoformat()}
+    await problem(await service.client.post(UPLOADS, json=late, headers=ACME), 400)
 
 
 async def test_an_upload_that_has_not_arrived_cannot_be_completed(service):
