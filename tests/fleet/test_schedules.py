@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,14 +14,14 @@ from schemas.accounts.schedules import Schedule
 from schemas.errors import Unavailable
 from sinks.memory.reader import MemoryReader
 from tests.contract.databases.api.test_schedules import ID
-from tests.fleet.conftest import FakeRecognizer
+from tests.fleet.conftest import FakeRecognizer, enriching
 
 
 @pytest.fixture
 async def scenario(make_scenario):
     """A fleet that makes documents."""
     it = make_scenario(FakeRecognizer("a"), enrichments=("document",))
-    stage = await document.SPEC.open(SimpleNamespace(store=it.store, database=it.fleet.database))
+    stage = await document.SPEC.open(enriching(it.store, it.fleet.database))
     it.fleet.stages = [*it.fleet.stages, stage]
     return it
 

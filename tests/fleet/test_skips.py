@@ -37,5 +37,5 @@ async def test_every_topic_that_a_stage_reads_is_known_by_its_stage(make_scenari
         topics.STATUS.name,
         topics.PERSISTED.name,
         topics.EDITED.name,
-        "document.due",
+        *(f"{kind}.due" for kind in registry.enrichments()),
     }
