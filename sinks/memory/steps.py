@@ -117,7 +117,8 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
             return
         of_job = [i for i in self.summary_items if (i.tenant_id, i.job_id) == (summary.tenant_id, summary.job_id)]
         kept = [item for item in self.summary_items if item not in of_job or item.run > summary.run]
-        self.summary_items = [*kept, *(replace(item, created_at=self.clock()) for item in summary.items)]
+        now = self.clock()
+        self.summary_items = [*kept, *(replace(item, created_at=now) for item in summary.items)]
 
     def _keep_audit(self, number: int, step: Step, job: Job, what: str) -> None:
         attempt = step.envelope.attempt if step.envelope else 0
