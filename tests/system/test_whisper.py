@@ -35,7 +35,7 @@ SAID = {
 }
 RATE = 16_000
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("servers")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 real_speech = pytest.mark.skipif(not SPEECH.is_dir(), reason="needs the recordings of ../shared/speech")
 
 

@@ -12,8 +12,7 @@ from agents.media.probe_pool import ProbePool
 from tests.unit.web.console import LIMIT, WAV, ConsoleWorker, chromium, long_transcript, page_of
 from tests.unit.web.service import eventually
 
-# One browser for the module, and one process that has it.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("chromium")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all
 
 SECOND = {"X-API-Key": "acme-second"}
 
