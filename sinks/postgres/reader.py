@@ -38,6 +38,10 @@ TURN = 50
 #: Concurrent questions over a pool of eight connections: of all tenants, and of one tenant.
 READ_SLOTS, TENANT_SLOTS = 6, 3
 
+#: Seconds between two questions for the versions of statuses. Each takes 0.15 ms of CPU time here, and as much of
+#: PostgreSQL, for however many jobs it is.
+PAUSE_S = 0.002
+
 #: Seconds to wait for a free connection, and for an answer. People ask again; they do not wait as long as stages do.
 ACQUIRE_S, ANSWER_S = 3.0, 5.0
 
@@ -73,7 +77,7 @@ class Reader(CorrectionReads, Reads):
         self._pool = pool
         self._slots: FairSlots[Whose] = FairSlots(READ_SLOTS, TENANT_SLOTS)
         self._giving_back: set[asyncio.Task[None]] = set()
-        self._versions = Coalesce(self._status_versions)
+        self._versions = Coalesce(self._status_versions, PAUSE_S)
         self._finding: dict[Whose, Coalesce[str, list[Job]]] = {}
 
     async def job(self, tenant: str, job_id: str) -> Job | None:
