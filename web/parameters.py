@@ -73,11 +73,13 @@ def read_parameters(model: type[P], request: web.Request) -> P:
         NotFound: the path names a thing that cannot exist.
     """
     headers, in_query = model.headers(), _in_query(model, frozenset(request.match_info))
-    sent = {name: request.headers[header] for name, header in headers.items() if request.headers.get(header)}
+    sent = dict(request.match_info)
+    if headers:
+        sent |= {name: request.headers[header] for name, header in headers.items() if request.headers.get(header)}
     if request.query_string:
         sent |= {name: request.query[name] for name in in_query if request.query.get(name)}
     try:
-        parameters = model.model_validate(sent | request.match_info)
+        parameters = model.model_validate(sent)
     except ValidationError as exc:
         raise InvalidRequest.of_parameters(exc, headers) from None
     if not request.query_string:
