@@ -79,7 +79,7 @@ class StatusFeed:
             self._heartbeat = None
 
     def _woken(self) -> asyncio.Future[bool]:
-        """Done when there may be something new, or when there was nothing for `HEARTBEAT_S` seconds: then it is True."""
+        """Done when there may be something new, or, with True, when there was nothing for `HEARTBEAT_S` seconds."""
         loop = asyncio.get_running_loop()
         if self._heartbeat is None:
             self._heartbeat = loop.call_later(HEARTBEAT_S, self._notify, True)
