@@ -52,8 +52,8 @@ _AS_TENANT: Final = (
     "SELECT set_config('concord.tenant', convert_from('\\x{name}'::bytea, 'UTF8'), true)"
 )
 
-#: For lists, behind it. The planner does not know how many jobs a tenant has in a status: where it expects few, it reads
-#: and sorts them all, 10,000 in 100 ms. In the order of an index, it stops where the page does.
+#: For lists, behind it. The planner does not know how many jobs a tenant has in a status: where it expects few, it
+#: reads and sorts them all, 10,000 in 100 ms. In the order of an index, it stops where the page does.
 _IN_ORDER: Final = "; SET LOCAL enable_bitmapscan = off"
 
 #: Before and after every job.

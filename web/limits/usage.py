@@ -67,8 +67,8 @@ class UsageCounter:
         if not taken:
             return
         counts = {
-            UsedRoute(*used, datetime.fromtimestamp(minute * 60, UTC)): count
-            for (*used, minute), count in taken.items()
+            UsedRoute(tenant, key, route, status, datetime.fromtimestamp(minute * 60, UTC)): count
+            for (tenant, key, route, status, minute), count in taken.items()
         }
         try:
             await self._stored.touch_keys({used.key_id for used in counts if used.key_id.startswith("ck_")})
