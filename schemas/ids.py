@@ -15,6 +15,8 @@ NAMESPACE = UUID("6f1f3c0e-5d0c-5a53-9d0e-c0c0bd1a7a11")
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,126}[A-Za-z0-9_-])?")
 
+_CANONICAL = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 
 def _safe(name: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
@@ -64,6 +66,8 @@ def job_key(tenant_id: str, job_id: str) -> str:
 
 def canonical_uuid(text: str) -> str | None:
     """The UUID in lower case with hyphens; None for any other text."""
+    if _CANONICAL.fullmatch(text):
+        return text  # as almost every request names its job
     try:
         return str(UUID(text))
     except ValueError:

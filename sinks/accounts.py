@@ -27,7 +27,8 @@ class Accounts(EffectiveSettings):
         self._defaults = defaults
         # An unknown key is asked for each time: it may just have been made.
         self._keys: Expiring[bytes, ApiKey | None] = Expiring(stored.find_key, seconds, lambda key: key is not None)
-        self._settings = Expiring(stored.account_settings, seconds)
+        self._stored = stored
+        self._settings = Expiring(self._effective, seconds)
         self._any: Expiring[None, bool] = Expiring(lambda _: stored.has_keys(), seconds)
         self._had_keys = False
 
@@ -47,7 +48,10 @@ class Accounts(EffectiveSettings):
 
     async def settings_of(self, tenant: str) -> AccountSettings:
         """The tenant's settings over the installation's."""
-        return (await self._settings.get(tenant)).settings.over(self._defaults)
+        return await self._settings.get(tenant)
+
+    async def _effective(self, tenant: str) -> AccountSettings:
+        return (await self._stored.account_settings(tenant)).settings.over(self._defaults)
 
     def changed(self, notice: str | None) -> None:
         """Something has changed: `keys`, `settings TENANT`, or, with None, anything."""

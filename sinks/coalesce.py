@@ -19,11 +19,14 @@ MANY = 200
 class Coalesce(Generic[K, V]):
     """`ask_many(keys)`, which answers in the order of its (distinct) keys, as a function of one key.
 
-    While one batch is under way the next keys gather. Two callers with the same key in one batch get the same answer.
+    While one batch is under way the next keys gather, and where batches follow each other, until `pause_s` seconds
+    after the last one began. Two callers with the same key in one batch get the same answer.
     """
 
-    def __init__(self, ask_many: Callable[[Sequence[K]], Awaitable[Sequence[V]]]) -> None:
+    def __init__(self, ask_many: Callable[[Sequence[K]], Awaitable[Sequence[V]]], pause_s: float = 0.0) -> None:
         self._ask_many = ask_many
+        self._pause_s = pause_s
+        self._next_at = 0.0
         self._waiting: dict[K, list[asyncio.Future[V]]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -42,8 +45,11 @@ class Coalesce(Generic[K, V]):
             return await answer
 
     async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
-            await asyncio.sleep(0)  # the batch also gets the keys of tasks that run in this turn of the loop
+            # Also for the keys of tasks that run in this turn of the loop.
+            await asyncio.sleep(max(self._next_at - loop.time(), 0))
+            self._next_at = loop.time() + self._pause_s
             keys = list(self._waiting)[:MANY]
             await self._answer({key: self._waiting.pop(key) for key in keys})
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiohttp import web
 from pydantic import ValidationError
 
-from schemas.errors import NotFound, Unavailable
+from schemas.errors import NotFound
 from web.conditions.idempotency import once as execution
+from web.limits.deadlines import Deadlines
 from web.limits.rate_limits import RateLimits
 from web.middleware.request_state import CALLER, OPERATION
 from web.parameters import read_parameters, tenant_name
@@ -19,8 +20,6 @@ from web.problems import NO_TENANT, InvalidRequest
 from web.route import ApiRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from aiohttp.typedefs import Handler
 
     from sinks.ports.api.idempotency import IdempotencyDatabase
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
     from web.conditions.idempotency import Once
     from web.route import AnyRoute, RequestBody, Result
 
-#: Seconds that an answer may take that is not streamed.
-REQUEST_S = 30.0
-
-A = TypeVar("A")
 B = TypeVar("B")
 
 
@@ -44,6 +39,7 @@ class Gate:
     limits: RateLimits = field(default_factory=lambda: RateLimits(None))
     #: Where the answers to requests with an `Idempotency-Key` are kept.
     idempotency: IdempotencyDatabase | None = None
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
     async def admit(self, route: AnyRoute, request: web.Request) -> Caller:
         """The caller of a request, who may call the route, and has not called too often."""
@@ -69,23 +65,15 @@ def endpoint(route: AnyRoute, gate: Gate) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if route.is_streamed:
-            caller = await _in_time(gate.admit(route, request))
+            caller = await gate.deadlines.keep(gate.admit(route, request))
             return await _answer(route, request, caller, gate)
-        return await _in_time(_admit_and_answer(route, request, gate))
+        return await gate.deadlines.keep(_admit_and_answer(route, request, gate))
 
     return handle
 
 
 async def _admit_and_answer(route: AnyRoute, request: web.Request, gate: Gate) -> web.StreamResponse:
     return await _answer(route, request, await gate.admit(route, request), gate)
-
-
-async def _in_time(answer: Coroutine[Any, Any, A]) -> A:
-    try:
-        async with asyncio.timeout(REQUEST_S):
-            return await answer
-    except TimeoutError as exc:
-        raise Unavailable(f"no answer within {REQUEST_S:.0f} s") from exc
 
 
 async def _answer(route: AnyRoute, request: web.Request, caller: Caller, gate: Gate) -> web.StreamResponse:
@@ -97,7 +85,7 @@ async def _answer(route: AnyRoute, request: web.Request, caller: Caller, gate: G
     async def work() -> web.StreamResponse:
         return _response(route, await route.handler(ApiRequest(request, caller, parameters, body, once)))
 
-    if route.streamed_body:
+    if route.streamed_body or once.key is None:
         return await work()
     return await once.run(route.body.adapter.dump_json(body) if route.body else b"", work)
 

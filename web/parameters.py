@@ -56,6 +56,12 @@ def _headers(model: type[Parameters]) -> Mapping[str, str]:
     return {name: headers[0].name for name, headers in annotated.items() if headers}
 
 
+@cache
+def _in_query(model: type[Parameters], in_path: frozenset[str]) -> frozenset[str]:
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    return frozenset(names - model.headers().keys() - in_path)
+
+
 P = TypeVar("P", bound=Parameters)
 
 
@@ -66,15 +72,18 @@ def read_parameters(model: type[P], request: web.Request) -> P:
         InvalidRequest: some of them are wrong, or unknown; it names each.
         NotFound: the path names a thing that cannot exist.
     """
-    headers = model.headers()
-    names = {field.alias or name for name, field in model.model_fields.items()}
-    in_query = names - headers.keys() - request.match_info.keys()
-    query = {name: request.query[name] for name in in_query if request.query.get(name)}
-    sent = {name: request.headers[header] for name, header in headers.items() if request.headers.get(header)}
+    headers, in_query = model.headers(), _in_query(model, frozenset(request.match_info))
+    sent = dict(request.match_info)
+    if headers:
+        sent |= {name: request.headers[header] for name, header in headers.items() if request.headers.get(header)}
+    if request.query_string:
+        sent |= {name: request.query[name] for name in in_query if request.query.get(name)}
     try:
-        parameters = model.model_validate(query | sent | request.match_info)
+        parameters = model.model_validate(sent)
     except ValidationError as exc:
         raise InvalidRequest.of_parameters(exc, headers) from None
+    if not request.query_string:
+        return parameters
     if unknown := [name for name in request.query if name not in in_query]:
         known = ", ".join(sorted(in_query)) or "none"
         problems = [

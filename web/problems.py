@@ -20,7 +20,6 @@ from web.resources.problems.codes import CODES, code_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aiohttp.typedefs import Handler
     from pydantic import ValidationError
 
 log = logging.getLogger(__name__)
@@ -128,19 +127,9 @@ def problem(
     )
 
 
-@web.middleware
-async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers every error that a handler raises with a problem document. Errors after a response has begun are left to
-    the handler.
-    """
-    try:
-        return await handler(request)
-    except web.HTTPException as exc:
-        if exc.status < HTTPStatus.BAD_REQUEST:
-            raise
-        return _of_http(request, exc)
-    except Exception as exc:  # noqa: BLE001 -- the edge of the process; aiohttp itself may answer with a traceback
-        return _of_error(request, exc)
+def problem_of(request: web.Request, exc: Exception) -> web.Response:
+    """The answer to a request whose handler raises this."""
+    return _of_http(request, exc) if isinstance(exc, web.HTTPException) else _of_error(request, exc)
 
 
 def _of_error(request: web.Request, exc: Exception) -> web.Response:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from web.console import add_console
 from web.endpoint import Gate, endpoint
 from web.limits.rate_limits import add_quota_headers
 from web.middleware import cross_origin
-from web.middleware.compression import compress
-from web.middleware.request_ids import HEADER, request_ids
+from web.middleware.request_ids import HEADER
 from web.middleware.request_state import REQUEST_ID
-from web.problems import problem_middleware
+from web.middleware.surroundings import surroundings
 from web.resources.documentation import Documentation
 from web.route import MAX_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from aiohttp.typedefs import Handler, Middleware
+    from aiohttp.typedefs import Handler
 
     from web.limits.usage import UsageCounter
     from web.route import AnyRoute, Resource
+
+_SECURITY: Final = CIMultiDict(
+    {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +57,9 @@ def build_application(
     """
     declared = [route for resource in resources for route in resource.routes()]
     routes = [*declared, *Documentation(declared).routes()]
-    middlewares = [
-        request_ids(options.access_log),
-        compress,
-        problem_middleware,
-        cross_origin.options(options.origins),
-        web.normalize_path_middleware(
-            append_slash=False, remove_slash=True, merge_slashes=False, redirect_class=web.HTTPPermanentRedirect
-        ),
-        _limit_bodies(routes),
-    ]
-    app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
+    check = _long_body_check(routes)
+    around = surroundings(options.access_log, check, _unmatched(options, check))
+    app = web.Application(middlewares=[around], client_max_size=MAX_BODY)
     for route in routes:
         _add(app.router, route, endpoint(route, gate))
     if console:
@@ -79,21 +75,42 @@ def _add(router: web.UrlDispatcher, route: AnyRoute, handler: Handler) -> None:
         router.add_route(route.method, route.path, handler)
 
 
-def _limit_bodies(routes: Sequence[AnyRoute]) -> Middleware:
+def _long_body_check(routes: Sequence[AnyRoute]) -> Callable[[web.Request], None]:
     """Refuses a body whose Content-Length is above `MAX_BODY` and above its route's limit, before any of it is read.
     Bodies without a length, and routes with a lower limit, are checked where they are read.
     """
     limits: dict[tuple[str, str], int] = {(route.method, route.path): max(route.max_body, MAX_BODY) for route in routes}
 
-    @web.middleware
-    async def limit_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def check(request: web.Request) -> None:
+        length = request.content_length or 0
+        if length <= MAX_BODY:
+            return
         resource = request.match_info.route.resource
         limit = limits.get((request.method, resource.canonical), MAX_BODY) if resource else MAX_BODY
-        if (request.content_length or 0) > limit:
-            raise web.HTTPRequestEntityTooLarge(limit, request.content_length or 0)
-        return await handler(request)
+        if length > limit:
+            raise web.HTTPRequestEntityTooLarge(limit, length)
 
-    return limit_bodies
+    return check
+
+
+def _unmatched(options: ServerOptions, check: Callable[[web.Request], None]) -> Callable[[Handler], Handler]:
+    """Answers OPTIONS, leads to an address without its last slash, and leaves the rest to the handler that refuses."""
+    without_slash = web.normalize_path_middleware(
+        append_slash=False, remove_slash=True, merge_slashes=False, redirect_class=web.HTTPPermanentRedirect
+    )
+
+    def unmatched(refuse: Handler) -> Handler:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            check(request)
+            return await refuse(request)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            allowed = cross_origin.options(request, options.origins)
+            return await without_slash(request, checked) if allowed is None else allowed
+
+        return answer
+
+    return unmatched
 
 
 def _finish(
@@ -105,8 +122,8 @@ def _finish(
         _add_security_headers(response)
         add_quota_headers(request, response)
         cross_origin.add_origin_headers(request, response, options.origins)
-        if REQUEST_ID in request:
-            response.headers[HEADER] = request[REQUEST_ID]
+        if id := request.get(REQUEST_ID):
+            response.headers[HEADER] = id
         if usage is not None:
             usage.count(request, response.status)
 
@@ -117,8 +134,6 @@ def _add_security_headers(response: web.StreamResponse) -> None:
     """Browsers take a response's type as declared, send no referrer, run nothing in it, show it in no frame, and do not
     store it by default.
     """
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Frame-Options"] = "DENY"
+    response.headers.update(_SECURITY)
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     response.headers.setdefault("Cache-Control", "no-store")

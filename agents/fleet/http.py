@@ -63,14 +63,14 @@ TENANT_STREAMS = 256
 
 def listen(settings: Settings, *, must: bool) -> socket.socket:
     """The HTTP socket, bound before anything else is started. If the address is taken, a worker that need not serve the
-    API (`must` is false) binds any free port.
+    API (`must` is false) binds any free port. Where it is shared, all workers that share it bind it.
 
     Raises:
         SettingsError: The address of a worker that must serve the API cannot be bound.
     """
     address = (settings.http_host, settings.http_port)
     try:
-        return socket.create_server(address, reuse_port=False)
+        return socket.create_server(address, reuse_port=settings.http_shared)
     except OSError as exc:
         if must:
             hint = "set CONCORD_HTTP=host:port (port 0: any that is free)"

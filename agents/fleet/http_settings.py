@@ -16,6 +16,11 @@ class HttpSettings(BaseModel):
     http: str = Field(
         "127.0.0.1:8080", alias="CONCORD_HTTP", pattern=r"^[^:\s]*:\d{1,5}$", description="host:port; port 0: any free"
     )
+    http_shared: bool = Field(
+        False,
+        alias="CONCORD_HTTP_SHARED",
+        description="whether other workers of this machine listen there, too; it divides connections among them",
+    )
     http_connections: int = Field(
         4096,
         alias="CONCORD_HTTP_CONNECTIONS",

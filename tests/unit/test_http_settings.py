@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agents.fleet.environment import from_env
-from agents.fleet.http import _listen_for_metrics, _options
+from agents.fleet.http import _listen_for_metrics, _options, listen
 from agents.fleet.http_settings import address_of
 from schemas.errors import SettingsError
 
@@ -34,6 +34,15 @@ def test_what_cannot_be_is_refused_by_name(name, value):
 
 def test_an_address_without_a_host_is_of_all_interfaces():
     assert (address_of(":9090"), address_of("127.0.0.1:0")) == (("0.0.0.0", 9090), ("127.0.0.1", 0))
+
+
+def test_workers_share_an_address_only_where_each_says_so():
+    with listen(from_env({"CONCORD_HTTP": "127.0.0.1:0", "CONCORD_HTTP_SHARED": "true"}), must=True) as first:
+        here = {"CONCORD_HTTP": f"127.0.0.1:{first.getsockname()[1]}"}
+        with listen(from_env(here | {"CONCORD_HTTP_SHARED": "true"}), must=True) as second:
+            assert second.getsockname() == first.getsockname()
+        with pytest.raises(SettingsError, match="CONCORD_HTTP: cannot listen"):
+            listen(from_env(here), must=True)
 
 
 def test_a_port_that_is_taken_and_a_file_that_cannot_be_written_are_named(tmp_path):

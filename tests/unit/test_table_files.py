@@ -16,6 +16,7 @@ from agents.runtime.kafka.client import Kafka
 from agents.runtime.metrics import Metrics
 from agents.runtime.skips import Skips
 from agents.stages import track
+from schemas.events.job import JobStatus
 from schemas.jobs.rows import Job
 from schemas.jobs.status import status_of
 from schemas.operations import Skip
@@ -58,22 +59,39 @@ def row(job_id: str, version: int = 1) -> dict[str, Any]:
 
 
 def test_a_status_is_made_of_a_row_once_and_is_what_the_row_says_now() -> None:
-    app = SimpleNamespace(started=True, rebalancing=False, in_recovery=False)
+    app = SimpleNamespace(started=True, rebalancing=False, in_recovery=False, rebalancing_count=1)
     rows = {f"acme/j{n}": row(f"j{n}") for n in range(RECENT + 1)}
     table = FaustTable(app, rows)
     first = table.get("acme", "j0")
 
     assert table.get("acme", "j0") is first
-    rows["acme/j0"] = row("j0", version=2)
-    changed = table.get("acme", "j0")
-    assert changed is not None
-    assert changed.version == 2
-    del rows["acme/j0"]
+    newer = JobStatus.model_validate(row("j0", version=2))
+    table.put("acme/j0", newer)
+    assert table.get("acme", "j0") == newer
+    assert rows["acme/j0"] == row("j0", version=2)
+    table.delete("acme/j0")
     assert table.get("acme", "j0") is None
-    rows["acme/j0"] = row("j0", version=2)
-    assert table.get("acme", "j0") is not changed  # nothing of a row that was deleted is kept
+    assert "acme/j0" not in rows
     for n in range(1, RECENT + 1):
         table.get("acme", f"j{n}")
-    assert len(table._known) == RECENT
-    app.rebalancing = True
-    assert table.get("acme", "j1") is None
+    assert len(table._recent) == RECENT
+
+
+def test_what_was_read_before_partitions_moved_is_read_anew() -> None:
+    app = SimpleNamespace(started=True, rebalancing=False, in_recovery=False, rebalancing_count=1)
+    rows = {"acme/j": row("j")}
+    table = FaustTable(app, rows)
+    table.get("acme", "j")
+    rows["acme/j"] = row("j", version=2)  # another worker's, which a recovery has written
+    app.rebalancing_count = 2
+    moved = table.get("acme", "j")
+
+    assert moved is not None
+    assert moved.version == 2
+    app.in_recovery = True
+    assert table.get("acme", "j") is None
+    rows["acme/j"] = row("j", version=3)
+    app.in_recovery = False
+    recovered = table.get("acme", "j")
+    assert recovered is not None
+    assert recovered.version == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from schemas.accounts.keys import IMPLIED, Scope
@@ -29,9 +30,15 @@ class Caller:
 
     def may(self, scope: Scope) -> bool:
         """Whether one of its scopes is this one, or implies it."""
-        return scope in self.scopes or any(scope in IMPLIED[one] for one in self.scopes)
+        return _permit(self.scopes, scope)
 
 
+@lru_cache(maxsize=256)
+def _permit(scopes: frozenset[Scope], scope: Scope) -> bool:
+    return scope in scopes or any(scope in IMPLIED[one] for one in scopes)
+
+
+@lru_cache(maxsize=256)
 def operator(id: str) -> Caller:
     """A caller who may do everything, for every tenant."""
     return Caller(id, EVERY_TENANT, frozenset({"operator"}))

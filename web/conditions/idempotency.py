@@ -50,7 +50,7 @@ class Once:
     key: str | None
     #: Method, path and query.
     about: str
-    _claim: UUID = field(default_factory=uuid4)
+    _claim: UUID = field(init=False)
     _known: KnownKey | None = None
     _ids: int = 0
 
@@ -73,6 +73,7 @@ class Once:
         """
         if self.keys is None or self.key is None:
             return await work()
+        self._claim = uuid4()
         fingerprint = sha256(self.about.encode() + b"\0" + content).hexdigest()
         self._known = await self.keys.claim_key(self.tenant, self.key, fingerprint, self._claim, CLAIM_S)
         if self._known.fingerprint != fingerprint:
@@ -132,8 +133,9 @@ def once(database: IdempotencyDatabase | None, request: web.Request, caller: Cal
     """
     tenant = "*" if caller.whose is EVERY_TENANT else caller.whose
     key = _key(request.headers.get(HEADER, "")) if database is not None else None
-    keys = database.acting_as(tenant) if database is not None and key is not None else None
-    return Once(keys, tenant, key, f"{request.method} {request.path_qs}")
+    if database is None or key is None:
+        return Once(None, tenant, None, "")
+    return Once(database.acting_as(tenant), tenant, key, f"{request.method} {request.path_qs}")
 
 
 def _key(text: str) -> str | None:

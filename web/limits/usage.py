@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -37,7 +37,8 @@ class UsageCounter:
 
     def __init__(self, stored: Counts) -> None:
         self._stored = stored
-        self._counts: Counter[UsedRoute] = Counter()
+        #: By the fields of a `UsedRoute`, with the minutes since 1970 for its last.
+        self._counts: dict[tuple[str, str, str, int, int], int] = {}
 
     def count(self, request: web.Request, status: int) -> None:
         """Count an answered request, if it has a caller with an id of its own."""
@@ -45,10 +46,10 @@ class UsageCounter:
         if caller is None or route is None or not caller.whose:
             return
         tenant = "*" if caller.whose is EVERY_TENANT else caller.whose
-        minute = datetime.now(UTC).replace(second=0, microsecond=0)
-        used = UsedRoute(tenant, caller.id, route, status // 100, minute)
-        if used in self._counts or len(self._counts) < MOST:
-            self._counts[used] += 1
+        used = tenant, caller.id, route, status // 100, int(time.time()) // 60
+        counted = self._counts.get(used, 0)
+        if counted or len(self._counts) < MOST:
+            self._counts[used] = counted + 1
 
     async def run(self) -> None:
         """Write every `WRITE_S` seconds until cancelled, and once more then."""
@@ -62,12 +63,17 @@ class UsageCounter:
 
     async def write(self) -> None:
         """Write what was counted. While the database is away it is kept."""
-        counts, self._counts = self._counts, Counter()
-        if not counts:
+        taken, self._counts = self._counts, {}
+        if not taken:
             return
+        counts = {
+            UsedRoute(tenant, key, route, status, datetime.fromtimestamp(minute * 60, UTC)): count
+            for (tenant, key, route, status, minute), count in taken.items()
+        }
         try:
             await self._stored.touch_keys({used.key_id for used in counts if used.key_id.startswith("ck_")})
             await self._stored.count_requests(counts)
         except Unavailable as exc:
             log.debug("requests are counted later: %s", exc)
-            self._counts.update(counts)
+            for used, count in taken.items():
+                self._counts[used] = self._counts.get(used, 0) + count

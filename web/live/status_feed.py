@@ -41,7 +41,9 @@ class StatusFeed:
     def __init__(self, key: Key) -> None:
         self._key = key
         self._newest: CurrentStatus | None = None
-        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        #: Of each subscriber that waits: whether what wakes it is the heartbeat.
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._heartbeat: asyncio.TimerHandle | None = None
         self._query_now = asyncio.Event()
         self._query_now.set()  # something may have come since the first status was read
         self._polling: asyncio.Task[None] | None = None
@@ -66,9 +68,23 @@ class StatusFeed:
             self._polling.cancel()
         self._notify()
 
-    def _notify(self) -> None:
-        self._changed.set_result(None)
-        self._changed = asyncio.get_running_loop().create_future()
+    def _notify(self, is_heartbeat: bool = False) -> None:
+        """Wake all subscribers. One timer is for all: one for each took as long as the waking."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(is_heartbeat)
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+
+    def _woken(self) -> asyncio.Future[bool]:
+        """Done when there may be something new, or, with True, when there was nothing for `HEARTBEAT_S` seconds."""
+        loop = asyncio.get_running_loop()
+        if self._heartbeat is None:
+            self._heartbeat = loop.call_later(HEARTBEAT_S, self._notify, True)
+        self._waiting.append(waiter := loop.create_future())
+        return waiter
 
     async def statuses(self, first: CurrentStatus, after: int | None = None) -> AsyncIterator[JobStatus | None]:
         """`first` and every newer status until the run has ended; None when there was none for `HEARTBEAT_S` seconds.
@@ -89,23 +105,24 @@ class StatusFeed:
                 yield status
 
     async def _newer(self, shown: JobStatus) -> JobStatus | None:
-        deadline = asyncio.get_running_loop().time() + HEARTBEAT_S
-        while (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+        is_heartbeat = False
+        while not is_heartbeat:
             if self._newest is not None and status_version(self._newest.status) > status_version(shown):
                 return self._newest.status
             if self._is_deleted:
                 raise NotFound("the job is deleted")
             if self.is_closed or self._polling is None:
                 return None
-            await asyncio.wait([self._changed, self._polling], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if self._polling.done() and not self._polling.cancelled():
                 self._polling.result()  # raises what ended it
+            is_heartbeat = await self._woken()
         return None
 
     def start(self, read_newer: ReadNewer, interval_s: Callable[[CurrentStatus], float]) -> None:
         """Poll for newer statuses, unless that is being done or the run has ended."""
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll(read_newer, interval_s))
+            self._polling.add_done_callback(lambda _: self._notify())
 
     async def _poll(self, read_newer: ReadNewer, interval_s: Callable[[CurrentStatus], float]) -> None:
         while self._newest is not None and self._newest.status.status not in TERMINAL:

@@ -2,7 +2,7 @@
 
 A feed asks PostgreSQL what has changed, at intervals and when this worker's table takes a status of the tenant; other
 workers' tables have the others. Changes become visible in the order of commits, not of their times, so that each
-question goes back some seconds behind the last, and versions tell what is new.
+question goes back some seconds behind the last, by the database's clock, and versions tell what is new.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.jobs.status import status_version
 from web.live.status_feed import HEARTBEAT_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from schemas.events.job import JobStatus
     from schemas.jobs.status import StatusVersion
@@ -91,18 +91,16 @@ class TenantFeed:
             self._ask_now.clear()
 
     async def _newer(self) -> list[JobStatus]:
-        found = await self._changes.changes(self._tenant, self._since, MANY)
-        ids = [change.job_id for change in found if self._is_new(change)]
-        newer: list[JobStatus] = []
-        for first in range(0, len(ids), SLICE):
-            newer += await self._changes.statuses(self._tenant, ids[first : first + SLICE])
+        since = await self._changes.changes(self._tenant, self._since, MANY)
+        ids = [change.job_id for change in since.found if self._is_new(change)]
+        newer = await _statuses(self._changes, self._tenant, ids)
         for status in newer:
             self._delivered[status.job_id] = (status_version(status), status.updated_at)
-        if found:
-            # With as many as are asked for, there may be more behind them; else nothing is left out.
-            newest = found[-1].at
-            self._since = newest if len(found) == MANY else max(self._since, newest - OVERLAP)
-            self._delivered = {id: seen for id, seen in self._delivered.items() if seen[1] >= self._since}
+        # With as many as are asked for, there may be more behind them; else nothing is left out.
+        end = since.found[-1].at if len(since.found) == MANY else since.at - OVERLAP
+        if end > self._since:
+            self._since = end
+            self._delivered = {id: seen for id, seen in self._delivered.items() if seen[1] >= end}
         return newer
 
     def _is_new(self, change: Change) -> bool:
@@ -150,10 +148,10 @@ class TenantFeeds:
         """
         if since < await self._changes.now() - LONGEST:
             return None
-        found = await self._changes.changes(tenant, since - OVERLAP, MANY)
+        found = (await self._changes.changes(tenant, since - OVERLAP, MANY)).found
         if len(found) == MANY:
             return None
-        return await self._changes.statuses(tenant, [change.job_id for change in found])
+        return await _statuses(self._changes, tenant, [change.job_id for change in found])
 
     @contextlib.asynccontextmanager
     async def subscribe(self, tenant: str, now: datetime) -> AsyncIterator[AsyncIterator[JobStatus | None]]:
@@ -165,7 +163,7 @@ class TenantFeeds:
         """
         if not self._is_alive(tenant):
             since = now - OVERLAP
-            found = await self._changes.changes(tenant, since, MANY)
+            found = (await self._changes.changes(tenant, since, MANY)).found
             if not self._is_alive(tenant) and not self._is_closed:
                 self._feeds[tenant] = TenantFeed(tenant, self._changes, since, found)
         if self._is_closed:
@@ -187,11 +185,26 @@ class TenantFeeds:
         return feed is not None and not feed.is_over
 
 
+async def _statuses(changes: Changes, tenant: str, ids: Sequence[str]) -> list[JobStatus]:
+    """The statuses of jobs, of `SLICE` at once: other questions have a turn between them."""
+    statuses: list[JobStatus] = []
+    for first in range(0, len(ids), SLICE):
+        statuses += await changes.statuses(tenant, ids[first : first + SLICE])
+    return statuses
+
+
+async def _next(queue: asyncio.Queue[JobStatus | None]) -> JobStatus | None:
+    """Raises TimeoutError: there was none for `HEARTBEAT_S` seconds."""
+    if not queue.empty():
+        return queue.get_nowait()
+    async with asyncio.timeout(HEARTBEAT_S):
+        return await queue.get()
+
+
 async def _read(queue: asyncio.Queue[JobStatus | None]) -> AsyncIterator[JobStatus | None]:
     while True:
         try:
-            async with asyncio.timeout(HEARTBEAT_S):
-                status = await queue.get()
+            status = await _next(queue)
         except TimeoutError:
             yield None
         else:

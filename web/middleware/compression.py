@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeGuard, cast
 
 from aiohttp import web
-
-if TYPE_CHECKING:
-    from aiohttp.typedefs import Handler
 
 #: Bytes below which a packet is sent in any case, and above which the event loop would stand still: 64 kB take 1 ms.
 LEAST: Final = 1400
@@ -26,17 +23,18 @@ _TYPES: Final = frozenset(
 )
 
 
-@web.middleware
-async def compress(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Compress a whole body of text."""
-    response = await handler(request)
-    if not isinstance(response, web.Response) or response.content_type not in _TYPES:
-        return response
-    body = response.body
-    if not isinstance(body, bytes) or len(body) < LEAST or "Content-Encoding" in response.headers:
-        return response
+def is_long_text(response: web.StreamResponse) -> TypeGuard[web.Response]:
+    """Whether it is a whole body of text that is worth it."""
+    body = response.body if isinstance(response, web.Response) else None
+    is_long = isinstance(body, bytes) and len(body) >= LEAST
+    return is_long and response.content_type in _TYPES and "Content-Encoding" not in response.headers
+
+
+async def compress(request: web.Request, response: web.Response) -> web.Response:
+    """Compress a long text for a client that takes it."""
     response.headers.add("Vary", "Accept-Encoding")
     if _takes_gzip(request.headers.get("Accept-Encoding", "")) and response.status != 206:
+        body = cast("bytes", response.body)
         response.body = (
             _gzip(body) if len(body) < _THREAD else await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
         )
@@ -50,6 +48,8 @@ def _gzip(body: bytes) -> bytes:
 
 def _takes_gzip(accepted: str) -> bool:
     """Whether `Accept-Encoding` names gzip, or everything, and does not refuse it by `q=0`."""
+    if not accepted:
+        return False
     codings: dict[str, bool] = {}
     for part in accepted.lower().split(","):
         coding, _, parameters = part.partition(";")

@@ -13,8 +13,6 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from aiohttp.typedefs import Handler, Middleware
-
 #: Request headers that pages may send, and response headers that they may read, besides those that always are.
 _SENT: Final = (
     "Authorization, X-API-Key, Content-Type, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID, Range, "
@@ -46,20 +44,17 @@ def add_origin_headers(request: web.Request, response: web.StreamResponse, origi
         response.headers["Access-Control-Expose-Headers"] = _READ
 
 
-def options(origins: Collection[str]) -> Middleware:
-    """Answers OPTIONS with the methods of the address, and a browser's question before a request of another origin."""
-
-    @web.middleware
-    async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refused = request.match_info.http_exception
-        if request.method != "OPTIONS" or not isinstance(refused, web.HTTPMethodNotAllowed):
-            return await handler(request)
-        methods = ", ".join(sorted({*refused.allowed_methods, "OPTIONS"}))
-        headers = {"Allow": methods}
-        if "Access-Control-Request-Method" in request.headers and allowed_origin(request, origins):
-            headers["Access-Control-Allow-Methods"] = methods
-            headers["Access-Control-Allow-Headers"] = _SENT
-            headers["Access-Control-Max-Age"] = str(_REMEMBERED_S)
-        return web.Response(status=204, headers=headers)
-
-    return handle
+def options(request: web.Request, origins: Collection[str]) -> web.Response | None:
+    """The answer to OPTIONS at an address that there is: its methods, and what a browser asks before a request of
+    another origin. None for any other request without a route.
+    """
+    refused = request.match_info.http_exception
+    if request.method != "OPTIONS" or not isinstance(refused, web.HTTPMethodNotAllowed):
+        return None
+    methods = ", ".join(sorted({*refused.allowed_methods, "OPTIONS"}))
+    headers = {"Allow": methods}
+    if "Access-Control-Request-Method" in request.headers and allowed_origin(request, origins):
+        headers["Access-Control-Allow-Methods"] = methods
+        headers["Access-Control-Allow-Headers"] = _SENT
+        headers["Access-Control-Max-Age"] = str(_REMEMBERED_S)
+    return web.Response(status=204, headers=headers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.jobs.status import status_of, status_version
-from sinks.ports.reading.changes import Change, Changes
+from sinks.ports.reading.changes import Change, Changes, ChangesSince
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +26,12 @@ class MemoryChanges(Changes):
         """The double's time."""
         return await self.database.now()
 
-    async def changes(self, tenant: str, since: datetime, limit: int) -> list[Change]:
+    async def changes(self, tenant: str, since: datetime, limit: int) -> ChangesSince:
         """The last change of each changed job."""
+        at = await self.now()
         changed = [status for status in self._statuses(tenant) if status.updated_at >= since]
-        return [Change(status.job_id, status_version(status), status.updated_at) for status in changed[:limit]]
+        found = [Change(status.job_id, status_version(status), status.updated_at) for status in changed[:limit]]
+        return ChangesSince(found, at)
 
     async def statuses(self, tenant: str, job_ids: Sequence[str]) -> list[JobStatus]:
         """The statuses of these jobs."""

@@ -20,6 +20,14 @@ class Change:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ChangesSince:
+    """The last change of each job that has changed, oldest first, and the database's time when it was asked."""
+
+    found: list[Change]
+    at: datetime
+
+
 class Changes(Protocol):
     """Questions of one tenant, which sees only its own rows.
 
@@ -30,8 +38,8 @@ class Changes(Protocol):
     async def now(self) -> datetime:
         """The database's time, which changes carry."""
 
-    async def changes(self, tenant: str, since: datetime, limit: int) -> list[Change]:
-        """The last change of each of the tenant's jobs that changed at `since` or later, oldest first, at most `limit`.
+    async def changes(self, tenant: str, since: datetime, limit: int) -> ChangesSince:
+        """The last change of each of the tenant's jobs that changed at `since` or later, at most `limit`.
 
         A change is seen once it is committed: its time may be some seconds ago then.
         """

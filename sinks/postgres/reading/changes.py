@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from schemas.ids import EVERY_TENANT
 from schemas.jobs.status import status_of
-from sinks.ports.reading.changes import Change, Changes
+from sinks.ports.reading.changes import Change, Changes, ChangesSince
 from sinks.postgres.sql.tables import LISTED_JOBS
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ class PostgresChanges(Changes):
         at: datetime = (await self._read(EVERY_TENANT, "now"))[0][0]
         return at
 
-    async def changes(self, tenant: str, since: datetime, limit: int) -> list[Change]:
+    async def changes(self, tenant: str, since: datetime, limit: int) -> ChangesSince:
         """The last change of each changed job."""
         rows = await self._read(tenant, "read_changes", since, limit)
-        return [Change(row["job_id"], (row["created_at"], row["version"]), row["updated_at"]) for row in rows]
+        changed = [row for row in rows if row["job_id"] is not None]
+        found = [Change(row["job_id"], (row["created_at"], row["version"]), row["updated_at"]) for row in changed]
+        return ChangesSince(found, rows[0]["at"])
 
     async def statuses(self, tenant: str, job_ids: Sequence[str]) -> list[JobStatus]:
         """The statuses of these jobs."""

@@ -23,6 +23,9 @@ SELECT job_id FROM jobs WHERE reference ~>=~ $1 AND reference ~<~ $2 LIMIT $3;
 -- name: jobs_by_end
 SELECT job_id FROM jobs WHERE completed_at >= $1 AND completed_at < $2 LIMIT $3;
 
+-- name: jobs_by_metadata
+SELECT job_id FROM job_metadata WHERE pair = metadata_pair($1, $2) LIMIT $3;
+
 -- name: read_transcript
 -- Of run $3, or of the newest run that has one.
 SELECT {transcripts.columns} FROM transcripts WHERE tenant_id = $1 AND job_id = $2 AND run = coalesce($3::int, run) ORDER BY run DESC LIMIT 1;
@@ -51,8 +54,10 @@ FROM usage WHERE at >= $1 AND at < $2
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4;
 
 -- name: read_changes
--- All of it is in the index jobs_changed.
-SELECT job_id, created_at, version, updated_at FROM jobs WHERE updated_at >= $1 ORDER BY updated_at LIMIT $2;
+-- All of it is in the index jobs_changed. With the time of the question, also in a row without a job where nothing has changed.
+SELECT job_id, created_at, version, updated_at, at FROM (SELECT statement_timestamp() AS at) AS asked LEFT JOIN (
+    SELECT job_id, created_at, version, updated_at FROM jobs WHERE updated_at >= $1 ORDER BY updated_at LIMIT $2) AS changed ON true
+ORDER BY updated_at;
 
 -- name: read_statuses
 SELECT {listed_jobs.columns} FROM jobs WHERE job_id = ANY($1::text[]) ORDER BY updated_at, job_id;

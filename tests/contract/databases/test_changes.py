@@ -32,14 +32,17 @@ async def test_the_last_change_of_each_changed_job_is_told_oldest_first(followed
         await database.commit([step])
     at = (await reader.job("acme", "a")).updated_at
 
-    found = await changes.changes("acme", datetime(2000, 1, 1, tzinfo=UTC), 9)
+    since = await changes.changes("acme", datetime(2000, 1, 1, tzinfo=UTC), 9)
+    found = since.found
 
     assert [change.job_id for change in found] == ["b", "a"]
-    assert found[1].at == at <= await changes.now()
+    assert found[1].at == at <= since.at <= await changes.now()
     assert found[1].version == status_version(status_of(await reader.job("acme", "a")))
-    assert await changes.changes("acme", at, 9) == found[1:]
-    assert await changes.changes("acme", datetime(2000, 1, 1, tzinfo=UTC), 1) == found[:1]
-    assert await changes.changes("nobody", datetime(2000, 1, 1, tzinfo=UTC), 9) == []
+    assert (await changes.changes("acme", at, 9)).found == found[1:]
+    assert (await changes.changes("acme", datetime(2000, 1, 1, tzinfo=UTC), 1)).found == found[:1]
+    none = await changes.changes("nobody", datetime(2000, 1, 1, tzinfo=UTC), 9)
+    assert none.found == []
+    assert since.at <= none.at <= await changes.now()
 
 
 async def test_statuses_are_read_by_ids_of_the_tenants_own_jobs(followed):
@@ -70,6 +73,7 @@ ASKED = {
     "report_usage_by_job": (MOMENT, MOMENT, "", "", "", 10),
     "jobs_by_reference": ("a", "b", 10),
     "jobs_by_end": (MOMENT, MOMENT, 10),
+    "jobs_by_metadata": ("a", "b", 10),
 }
 
 

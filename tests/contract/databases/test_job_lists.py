@@ -113,6 +113,8 @@ async def test_a_page_that_has_looked_at_enough_jobs_is_short_and_the_next_looks
         {"filename": "WANT"},
         {"filename": "want", "reference_prefix": "r"},
         {"filename": "want", "metadata": {("n", "1")}},
+        {"filename": "want", "statuses": frozenset({"uploaded"})},
+        {"filename": "want", "statuses": frozenset({"uploaded"}), "metadata": {("n", "1")}},
     ):
         pages = await everything(reader, "acme", limit=2, **wanted)
         assert [id for page in pages for id in page] == ["08", "02"]

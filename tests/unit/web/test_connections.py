@@ -15,9 +15,11 @@ import uvloop
 from aiohttp import web
 
 from agents.fleet.process.file_limit import MOST, raise_file_limit
+from web.auth.api_keys import ApiKeys
 from web.connections.bounded_site import BoundedSite
 from web.connections.bounds import Bounds
-from web.problems import problem_middleware
+from web.endpoint import Gate
+from web.server import build_application
 
 #: Hostile clients: each test waits for a bound to be reached.
 pytestmark = pytest.mark.hostile
@@ -47,7 +49,7 @@ class Service:
         self.answered = 0
 
     async def __aenter__(self):
-        app = web.Application(middlewares=[problem_middleware])
+        app = build_application([], Gate(ApiKeys()), console=False)
         app.router.add_get("/status", self.status)
         app.router.add_get("/held", self.held)
         app.router.add_get("/large", self.large)

@@ -67,7 +67,7 @@ async def test_a_request_that_takes_too_long_is_answered_with_503(monkeypatch):
         async def jobs(self, *_, **__):
             await asyncio.sleep(60)
 
-    monkeypatch.setattr("web.endpoint.REQUEST_S", 0.1)
+    monkeypatch.setattr("web.limits.deadlines.REQUEST_S", 0.1)
     async with Worker(reader=Slow(MemoryDatabase())) as worker:
         response = await worker.get("/tenants/acme/jobs")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -65,6 +66,25 @@ async def test_every_change_of_the_tenants_jobs_is_sent(worker):
 
     assert first["retry"] == "2000"
     assert sent + more == [("a", 1), ("a", 2), ("before", 2)]
+
+
+async def test_what_lies_behind_the_overlap_is_not_read_again(worker, monkeypatch):
+    asked, ask = [], MemoryChanges.changes
+
+    async def changes(self, tenant, since, limit):
+        asked.append(since)
+        return await ask(self, tenant, since, limit)
+
+    monkeypatch.setattr(MemoryChanges, "changes", changes)
+    await worker.created("a")
+    response, _ = await opened(worker)
+    later = worker.database.clock() + timedelta(hours=1)
+    worker.database.clock = lambda: later  # in which nothing has changed
+    while asked[-1] < later - tenant_feed.OVERLAP:
+        await asyncio.wait_for(asyncio.sleep(0.05), 5)
+    await worker.moved("completed", "a")
+
+    assert (await statuses(response, 1))[0] == [("a", 2)]
 
 
 async def test_a_status_that_the_table_takes_is_sent_at_once(worker, monkeypatch):
