@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
 from agents.media.source.audio_files import EXHAUSTED
-from agents.media.source.audio_url import AllowedHosts, check_port, web_url
-from agents.media.source.guarded_sockets import Addresses, GuardedSockets, guarded_connector, lookup, reason_of
+from agents.media.source.audio_url import AllowedHosts, check_reachable, web_url
+from agents.media.source.guarded_sockets import Addresses, GuardedClient, lookup, reason_of
 from schemas.calls.retry_after import seconds_of
 from schemas.errors import RefusedLocation, Unavailable
 from schemas.texts import readable
@@ -26,8 +25,8 @@ TIMEOUT_S: Final = 15.0
 #: Bytes of an answer that are read and kept.
 ANSWER_BYTES: Final = 4096
 
-#: Threads that resolve host names: one for each concurrent request.
-LOOKUPS: Final = 64
+#: The field of an endpoint that errors name.
+_FIELD: Final = "url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +38,28 @@ class Answer:
 
 
 def check_endpoint(text: str, allowed: AllowedHosts) -> URL:
-    """The URL of an endpoint that may be called: HTTPS, on a port that is no other protocol's, or an allowed host. Its
-    addresses are checked where a socket is made.
+    """The URL of an endpoint to which events may be sent.
 
     Raises:
-        RefusedLocation: It may not be called.
+        RefusedLocation: It is none.
     """
-    url = web_url(text, field="url")
-    if not allowed.allow(url):
-        if url.scheme != "https":
-            raise RefusedLocation("url: events are sent over https:// only")
-        check_port(url, field="url")
+    url = web_url(text, field=_FIELD)
+    check_reachable(url, allowed, field=_FIELD)
     return url
 
 
-@dataclass
 class Poster:
-    """Sends requests, each over a connection of its own; follows no redirects."""
+    """Sends events to endpoints."""
 
-    allowed: AllowedHosts
-    timeout_s: float = TIMEOUT_S
-    lookup: Callable[[str, int], Addresses] = lookup
-    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKUPS, "webhook-lookup"))
-
-    async def close(self) -> None:
-        """Release the threads, without waiting for name servers."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def __init__(
+        self,
+        allowed: AllowedHosts,
+        timeout_s: float = TIMEOUT_S,
+        lookup: Callable[[str, int], Addresses] = lookup,
+    ) -> None:
+        self._client = GuardedClient(allowed, _FIELD, lookup)
+        self._timeout_s = timeout_s
+        self.close = self._client.close
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send the body; whatever the endpoint does is an answer.
@@ -79,12 +74,9 @@ class Poster:
             return Answer(Attempt(status=status, duration_ms=duration_ms, answer=text, error=error), after)
 
         try:
-            target = check_endpoint(url, self.allowed)
-            sockets = GuardedSockets(guarded=not self.allowed.allow(target))
             async with (
-                asyncio.timeout(self.timeout_s),
-                self._session(sockets) as session,
-                session.post(target, data=body, headers=headers, allow_redirects=False) as response,
+                asyncio.timeout(self._timeout_s),
+                self._client.request("POST", web_url(url, field=_FIELD), data=body, headers=headers) as response,
             ):
                 text = readable((await _beginning(response)).decode(errors="replace"), ANSWER_BYTES)
                 return answer(response.status, _error(response.status), text, seconds_of(response.headers))
@@ -93,17 +85,7 @@ class Poster:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             if isinstance(exc, OSError) and exc.errno in EXHAUSTED:
                 raise Unavailable(f"no connection can be made: {exc.strerror}") from exc
-            refused = isinstance(exc, aiohttp.ClientConnectorError) and sockets.refused
-            return answer(None, "its host is not a public one" if refused else reason_of(exc))
-
-    def _session(self, sockets: GuardedSockets) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=guarded_connector(sockets, self._threads, self.lookup),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=False,
-            trust_env=False,
-        )
+            return answer(None, reason_of(exc))
 
 
 def _error(status: int) -> str | None:

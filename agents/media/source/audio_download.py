@@ -10,7 +10,6 @@ import os
 import re
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,17 +18,13 @@ import aiohttp
 from yarl import URL
 
 from agents.media.source.audio_files import EXHAUSTED
-from agents.media.source.audio_url import AllowedHosts, check_port, host_of, web_url
-from agents.media.source.guarded_sockets import Addresses, GuardedSockets, guarded_connector, lookup, reason_of
+from agents.media.source.audio_url import AllowedHosts, host_of, web_url
+from agents.media.source.guarded_sockets import Addresses, GuardedClient, lookup, reason_of
 from schemas.calls.retry_after import seconds_of
 from schemas.errors import RefusedLocation, RefusedMedia, Transient, Unavailable
 
 #: Redirects that are followed, at most.
 REDIRECTS: Final = 5
-
-#: Threads that resolve host names: one for each concurrent fetch of a worker, because a name server that does not
-#: answer occupies its thread for half a minute. Started when needed.
-LOOKUPS: Final = 64
 
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
 #: Statuses after which the download is tried again, as after every 5xx: the recording is not there yet (producers
@@ -38,6 +33,8 @@ _PASSING: Final = frozenset({202, 404, 408, 423, 425, 429})
 
 #: Content encodings that zlib decompresses. Some hosts use them although none was requested.
 _ZIPPED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+
+_HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "Concord"}
 
 #: Bytes that are written, or decompressed, at once.
 _PORTION: Final = 1 << 18
@@ -70,15 +67,10 @@ class Downloader:
         limits: DownloadLimits = DownloadLimits(),
         lookup: Callable[[str, int], Addresses] = lookup,
     ) -> None:
-        self._allowed = allowed
         self._limits = limits
         self._max_bytes = max_bytes
-        self._lookup = lookup
-        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
-
-    async def close(self) -> None:
-        """Release the threads, without waiting for name servers."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client = GuardedClient(allowed, "audio_uri", lookup)
+        self.close = self._client.close
 
     async def save(self, uri: str, path: Path) -> None:
         """Download a URL to a new file.
@@ -103,44 +95,17 @@ class Downloader:
 
     async def _answer(self, url: URL, stack: contextlib.AsyncExitStack) -> aiohttp.ClientResponse:
         """The answer after all redirects; it stays open as long as the stack."""
+        limits = self._limits
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.read_s)
         for _ in range(REDIRECTS + 1):
-            answer = await self._get(url, stack)
+            answer = await stack.enter_async_context(
+                self._client.request("GET", url, headers=_HEADERS, timeout=timeout)
+            )
             if answer.status not in _REDIRECTED or "Location" not in answer.headers:
                 self._check_answer(answer)
                 return answer
             url = web_url(answer.headers["Location"], base=answer.url)
         raise RefusedLocation(f"audio_uri: more than {REDIRECTS} redirects")
-
-    async def _get(self, url: URL, stack: contextlib.AsyncExitStack) -> aiohttp.ClientResponse:
-        """The answer of one host, over a connection of its own."""
-        allowed = self._allowed.allow(url)
-        if not allowed:
-            if url.scheme != "https":
-                raise RefusedLocation("audio_uri: only https:// is fetched from other hosts")
-            check_port(url)
-        sockets = GuardedSockets(guarded=not allowed)
-        connector = guarded_connector(sockets, self._threads, self._lookup)
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._limits.connect_s, sock_read=self._limits.read_s
-                ),
-                auto_decompress=False,
-                trust_env=False,
-            )
-        )
-        headers = {"Accept-Encoding": "identity", "User-Agent": "Concord"}
-        try:
-            return await stack.enter_async_context(session.get(url, allow_redirects=False, headers=headers))
-        except aiohttp.ClientConnectorError:
-            if not sockets.refused:
-                raise
-            raise RefusedLocation(
-                f"audio_uri: the host {host_of(url)} is not a public one; an operator may name it in "
-                "CONCORD_ALLOW_HOSTS"
-            ) from None
 
     def _check_answer(self, answer: aiohttp.ClientResponse) -> None:
         host = host_of(answer.url)
@@ -239,7 +204,7 @@ def errors_of_host(url: URL) -> Iterator[None]:
     try:
         yield
     except aiohttp.InvalidURL as exc:
-        raise RefusedLocation("audio_uri: this URL cannot be fetched") from exc
+        raise RefusedLocation("audio_uri: this URL cannot be used") from exc
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         if isinstance(exc, OSError) and exc.errno in EXHAUSTED:
             raise Unavailable(f"no connection can be made: {exc.strerror}") from exc

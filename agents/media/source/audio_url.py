@@ -1,4 +1,4 @@
-"""Rules, without I/O, for the URLs that may be fetched and the addresses that may be connected to.
+"""Rules, without I/O, for the URLs that tenants name and the addresses that may be connected to.
 
 A URL is parsed only once, by yarl, whose parser aiohttp uses, too: a second parser might find another host in it.
 """
@@ -61,7 +61,7 @@ _ENTRY = re.compile(r"(?P<host>\[[^\[\]@/]+\]|[^\[\]@/:?#\s]+)(:(?P<port>\d{1,5}
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """Hosts from which the operator allows fetching although they are not public or use plain HTTP."""
+    """Hosts that the operator allows although they are not public or use plain HTTP."""
 
     #: Hosts as `host_of` returns them, each with a port, or None for every port.
     entries: frozenset[tuple[str, int | None]]
@@ -103,23 +103,28 @@ def web_url(text: str, base: URL | None = None, *, field: str = "audio_uri") -> 
         url = URL(text.strip(" "))
         url = base.join(url) if base is not None else url
         if url.scheme not in ("http", "https"):
-            raise ValueError("only https:// is fetched from other hosts")
+            raise ValueError("it must begin with https://")
         if url.raw_user is not None or url.raw_password is not None:
             raise ValueError("it contains a user name or a password, and URLs are kept and shown; use a signed URL")
         _checked_host(url)
     except ValueError as exc:
-        raise RefusedLocation(f"{field}: this URL cannot be fetched: {_printable(str(exc))}") from None
+        raise RefusedLocation(f"{field}: this URL cannot be used: {_printable(str(exc))}") from None
     return url
 
 
-def check_port(url: URL, *, field: str = "audio_uri") -> None:
-    """Check the URL's port; errors name the field that it comes from.
+def check_reachable(url: URL, allowed: AllowedHosts, *, field: str) -> None:
+    """Check that requests may be sent to this URL, from the field that errors name: over HTTPS, to a port that is not
+    another protocol's, or to an allowed host. Its addresses are checked where a socket is made.
 
     Raises:
-        RefusedLocation: It is the port of another protocol.
+        RefusedLocation: They may not.
     """
+    if allowed.allow(url):
+        return
+    if url.scheme != "https":
+        raise RefusedLocation(f"{field}: it must begin with https://, unless an operator allows its host")
     if url.port in _OTHER_PROTOCOLS:
-        raise RefusedLocation(f"{field}: nothing is fetched from port {url.port}, which is another protocol's")
+        raise RefusedLocation(f"{field}: no request is sent to port {url.port}, which is another protocol's")
 
 
 def host_of(url: URL) -> str:

@@ -1,4 +1,4 @@
-"""Connections to hosts that tenants name: addresses that are not public are refused where the socket is made."""
+"""Requests to hosts that tenants name: addresses that are not public are refused where the socket is made."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
-from agents.media.source.audio_url import is_public
+from agents.media.source.audio_url import AllowedHosts, check_reachable, host_of, is_public
+from schemas.errors import RefusedLocation
+
+#: Threads that resolve host names: one for each concurrent request of a worker, because a name server that does not
+#: answer occupies its thread for half a minute. Started when needed.
+LOOKUPS: Final = 64
 
 #: The result of `socket.getaddrinfo`.
 Addresses = list[tuple[int, int, int, str, tuple[Any, ...]]]
@@ -48,7 +54,7 @@ class ThreadedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Does nothing: the threads belong to the downloader."""
+        """Does nothing: the threads belong to the client."""
 
 
 class GuardedSockets:
@@ -76,16 +82,58 @@ class GuardedSockets:
         return socket.socket(family, kind, proto)
 
 
-def guarded_connector(
-    sockets: GuardedSockets, threads: ThreadPoolExecutor, look_up: Callable[[str, int], Addresses]
-) -> aiohttp.TCPConnector:
-    """A connector for one request, over a connection of its own."""
-    return aiohttp.TCPConnector(
-        resolver=ThreadedResolver(threads, look_up),
-        use_dns_cache=False,
-        force_close=True,
-        socket_factory=sockets.make,
-    )
+class GuardedClient:
+    """Sends requests, each over a connection of its own, to public hosts and to those that the operator allows. It
+    follows no redirects, and keeps no cookies.
+    """
+
+    def __init__(self, allowed: AllowedHosts, field: str, look_up: Callable[[str, int], Addresses]) -> None:
+        self._allowed = allowed
+        self._field = field  # that errors name
+        self._look_up = look_up
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
+
+    async def close(self) -> None:
+        """Release the threads, without waiting for name servers."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @contextlib.asynccontextmanager
+    async def request(self, method: str, url: URL, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer of one host. `more` is aiohttp's; there is no limit of time but the one in it.
+
+        Raises:
+            RefusedLocation: Nothing may be sent to this URL, or the host is not a public one.
+            aiohttp.ClientError, TimeoutError, OSError: There is no answer; `reason_of` tells why.
+        """
+        check_reachable(url, self._allowed, field=self._field)
+        sockets = GuardedSockets(guarded=not self._allowed.allow(url))
+        async with contextlib.AsyncExitStack() as stack:
+            session = await stack.enter_async_context(self._session(sockets))
+            try:
+                answer = await stack.enter_async_context(session.request(method, url, allow_redirects=False, **more))
+            except aiohttp.ClientConnectorError:
+                if not sockets.refused:
+                    raise
+                raise RefusedLocation(
+                    f"{self._field}: the host {host_of(url)} is not a public one; an operator may name it in "
+                    "CONCORD_ALLOW_HOSTS"
+                ) from None
+            yield answer
+
+    def _session(self, sockets: GuardedSockets) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            resolver=ThreadedResolver(self._threads, self._look_up),
+            use_dns_cache=False,
+            force_close=True,
+            socket_factory=sockets.make,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            trust_env=False,
+        )
 
 
 def _is_local(family: int, address: Any) -> bool:

@@ -75,7 +75,7 @@ async def test_it_is_changed_and_deleted(service):
     ("body", "reason"),
     [
         ({}, "url"),
-        ({"url": "http://example.com/"}, "over https:// only"),
+        ({"url": "http://example.com/"}, "must begin with https://"),
         ({"url": "https://127.0.0.1:25/"}, "another protocol's"),
         ({"url": "https://0177.0.0.1/"}, "url: "),
         ({"url": "https://a:b@example.com/"}, "user name"),

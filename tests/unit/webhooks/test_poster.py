@@ -129,14 +129,14 @@ async def test_addresses_that_are_not_public_are_refused_where_the_socket_is_mad
             for host in ("rebound.example", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]")
         ]
 
-    assert {answer.attempt.error for answer in answers} == {"its host is not a public one"}
+    assert all("is not a public one" in answer.attempt.error for answer in answers)
     assert connections == []
 
 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://example.com/", "over https:// only"),
+        ("http://example.com/", "must begin with https://"),
         ("https://example.com:22/", "another protocol's"),
         ("ftp://example.com/", "url: "),
         ("https://user:pass@example.com/", "user name"),
