@@ -18,8 +18,7 @@ from agents.runtime.stage import RETRIES, Stage, backoff_s, belonging, failed_jo
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads import failures, jobs
 from agents.stages.uploads.fetch_queue import FetchQueue, share_of
-from agents.stages.uploads.of_tenant import choices, with_defaults
-from agents.stages.uploads.options import Abilities
+from agents.stages.uploads.of_tenant import with_defaults
 from agents.stages.uploads.runs import Runs, begin_fetching
 from agents.stages.uploads.waiting import (
     WAITING,
@@ -67,28 +66,17 @@ class Intake:
     database: Database
     audio_source: AudioSource
     tasks: LeasedTasks
-    recognizers: tuple[str, ...]
-    #: Seconds after which a run goes on without the recognizers that have not answered; half the length of the
-    #: recording is added.
-    deadline_s: float
+    #: Those of the installation; a tenant may have chosen others.
+    runs: Runs
     #: Seconds for which a fetch is retried if the host fails.
     patience_s: float = 300.0
-    #: Which options each recognizer supports.
-    abilities: Abilities = field(default_factory=dict)
-    #: Kinds of enrichment that are made of each transcript.
-    enrichments: tuple[str, ...] = ()
     #: What holds for a tenant; without it, what holds for the installation.
     accounts: EffectiveSettings | None = None
     #: Whether this process has more events waiting than it can start soon. New uploads then become rows and wait.
     is_behind: Callable[[], bool] = lambda: False
-    #: Whether every run begins queued, because the tenant may have so many jobs open at once.
-    queues_all: bool = False
     queue: FetchQueue = field(init=False)
-    runs: Runs = field(init=False)
 
     def __post_init__(self) -> None:
-        runs = Runs(self.recognizers, self.deadline_s, self.abilities, self.enrichments)
-        object.__setattr__(self, "runs", runs)
         object.__setattr__(self, "queue", FetchQueue(self.database, self.tasks))
 
     async def handle(self, envelope: Envelope) -> Outcome:
@@ -99,11 +87,6 @@ class Intake:
             InvalidInput: The upload cannot become a transcript.
             Unavailable: The database or the store is away.
         """
-        own = await self._of_tenant(envelope)
-        return await own.take(envelope)
-
-    async def take(self, envelope: Envelope) -> Outcome:
-        """As `handle`, with these recognizers and this deadline, whoever's event it is."""
         match envelope.data:
             case AudioFetch() as data:
                 return await self._fetch(envelope, data)
@@ -114,17 +97,8 @@ class Intake:
             case other:
                 raise MalformedEvent(f"intake does not handle {type(other).__name__}")
 
-    async def _of_tenant(self, envelope: Envelope) -> Intake:
-        """The same intake with what holds for the event's tenant."""
-        if self.accounts is None or not isinstance(envelope.data, AudioFetch | AudioUploaded | JobReprocess):
-            return self
-        settings = await self.accounts.settings_of(envelope.data.tenant_id)
-        chosen = *choices(settings, self.recognizers, self.deadline_s), settings.max_open_jobs is not None
-        if chosen == (self.recognizers, self.deadline_s, self.queues_all):
-            return self
-        own = replace(self, recognizers=chosen[0], deadline_s=chosen[1], queues_all=chosen[2])
-        object.__setattr__(own, "queue", self.queue)
-        return own
+    async def _runs(self, tenant_id: str) -> Runs:
+        return self.runs.of_tenant(await self.accounts.settings_of(tenant_id)) if self.accounts else self.runs
 
     async def _upload(self, envelope: Envelope, upload: AudioUploaded) -> Outcome:
         job_id = id_of_upload(upload, envelope.root)
@@ -135,13 +109,14 @@ class Intake:
         deletion = await self.database.deletion(upload.tenant_id, job_id)
         if deletion is not None and _accepted_ms(envelope.record) < deletion.requested_at.timestamp() * 1000:
             return NOTHING  # it is about the deleted job
-        self.runs.check_options(upload.options)
+        runs = await self._runs(upload.tenant_id)
+        runs.check_options(upload.options)
         if upload.not_before is not None:
             check_not_before(upload, await self.database.now())
-        first_run = deletion.run + 1 if deletion is not None else 1
+        first_run = jobs.first_run(deletion)
         fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
-        must_wait = self.queues_all or self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))
+        must_wait = runs.is_limited or self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))
         if must_wait and not self._is_fetching(fetch):
             return await self._create_queued(envelope, upload, fetch)
         try:
@@ -151,7 +126,8 @@ class Intake:
             return self._create_fetching(envelope, upload, fetch, retry, steps={"intake": step})
         if fetched is None:
             return self._create_fetching(envelope, upload, fetch, _fetch_event(fetch, 1.0))
-        return await self._create(envelope, upload, fetch, fetched)
+        first = await begun(runs.first(upload, job_id, fetched, first_run), self.database, is_limited=runs.is_limited)
+        return replace(first, taken=failures.reference_in_use(envelope, upload))
 
     async def _repeat(self, envelope: Envelope, upload: AudioUploaded, job: Job) -> Outcome:
         """The upload of an existing job: a repeat, unless the job has failed and the upload corrects or replays it.
@@ -230,13 +206,14 @@ class Intake:
         job = replace(job, **columns, steps={"intake": step})
         if job.not_before is not None and job.not_before > (now := await self.database.now()):
             return until_its_time(job, columns, (jobs.original_file(job, fetched.blob),), now)
-        requests = jobs.provider_requests(job, self.recognizers)
+        runs = await self._runs(job.tenant_id)
+        requests = jobs.provider_requests(job, runs.recognizers)
         return Outcome(
             **belonging(envelope),
             progress=Progress(run=job.run, status="transcribing", stage="intake", step=step, columns=columns),
             new_requests=requests,
             files=(jobs.original_file(job, fetched.blob),),
-            later=self.runs.request_events(job, requests),
+            later=runs.request_events(job, requests),
         )
 
     async def _fetch_audio(self, data: AudioFetch, wait_s: float, *, eager: bool = False) -> Fetched | None:
@@ -247,11 +224,6 @@ class Intake:
 
         result = await self.tasks.run(_task_key(data), fetch, wait_s, eager=eager, shares=_shares(data))
         return cast("Fetched | None", result)
-
-    async def _create(self, envelope: Envelope, upload: AudioUploaded, fetch: AudioFetch, fetched: Fetched) -> Outcome:
-        """Create the job of a recording that is stored."""
-        first = await self._begun(self.runs.first(upload, fetch.job_id, fetched, fetch.run))
-        return replace(first, taken=failures.reference_in_use(envelope, upload))
 
     @staticmethod
     def _create_fetching(
@@ -272,13 +244,14 @@ class Intake:
     async def _begin_corrected_run(self, envelope: Envelope, upload: AudioUploaded, failed: Job) -> Outcome:
         """A readable upload of a job whose only upload so far could not be read: the job's next run."""
         job = replace(jobs.new_job(upload, failed.job_id, None), reference=failed.reference, run=failed.run + 1)
+        runs = await self._runs(upload.tenant_id)
         try:
-            self.runs.check_options(upload.options)
+            runs.check_options(upload.options)
         except InvalidInput as exc:
             outcome = failed_upload(job, "intake", Failure(str(exc), exc.code))
             outcome = replace(outcome, create=None, begin=outcome.create)
             return failures.with_dead_letter(envelope, outcome, str(exc), "dlq")
-        return await self._begun(begin_fetching(job))
+        return await begun(begin_fetching(job), self.database, is_limited=runs.is_limited)
 
     async def _reprocess(self, envelope: Envelope, data: JobReprocess) -> Outcome:
         """Begin the next run of a job that has ended, or one that was queued, with the recording and the answers that
@@ -293,14 +266,14 @@ class Intake:
             return await self._admitted(job, data)
         if not job.ended or data.run <= job.run:
             return NOTHING
-        return await self._begun(self.runs.next(job, data, await jobs.earlier_requests(self.database, job)), data)
-
-    async def _begun(self, run: Outcome, wanted: JobReprocess | None = None) -> Outcome:
-        return await begun(run, self.database, is_limited=self.queues_all, wanted=wanted)
+        runs = await self._runs(job.tenant_id)
+        run = runs.next(job, data, await jobs.earlier_requests(self.database, job))
+        return await begun(run, self.database, is_limited=runs.is_limited, wanted=data)
 
     async def _admitted(self, job: Job, wanted: JobReprocess) -> Outcome:
         """Begin a run that was queued."""
-        return admitted(self.runs.next(job, wanted, await jobs.earlier_requests(self.database, job)))
+        runs = await self._runs(job.tenant_id)
+        return admitted(runs.next(job, wanted, await jobs.earlier_requests(self.database, job)))
 
 
 def give_up(envelope: Envelope, failure: Failure) -> Outcome:
@@ -321,11 +294,8 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
         resources.database,
         resources.audio_source(),
         resources.leased_tasks(64),
-        resources.recognizers,
-        resources.deadline_s,
+        Runs(resources.recognizers, resources.deadline_s, resources.abilities, resources.enrichments),
         resources.patience_s,
-        resources.abilities,
-        resources.enrichments,
         resources.accounts,
         resources.is_behind,
     )

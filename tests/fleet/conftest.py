@@ -28,6 +28,7 @@ from agents.media.transcode import Transcoder
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, persist, reconcile, track, transcribe
+from agents.stages.uploads.runs import Runs
 from schemas.accounts.settings import AccountSettings
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
@@ -208,10 +209,7 @@ async def make_scenario(clips):
                     database,
                     audio_source,
                     tasks,
-                    names,
-                    deadline_s,
-                    abilities=abilities or {},
-                    enrichments=enrichments,
+                    Runs(names, deadline_s, abilities or {}, enrichments),
                     accounts=accounts,
                 )
             ),

@@ -16,6 +16,7 @@ from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, track, transcribe
 from agents.stages.uploads.fetch_queue import FetchQueue
+from agents.stages.uploads.runs import Runs
 from agents.upkeep.cancelling import cancel_all
 from schemas.jobs.rows import OPEN
 from schemas.words import Hypothesis, Word
@@ -105,7 +106,7 @@ async def flood():
     database = MemoryDatabase(clock=clock)
     works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=2)
     fetcher = Fetcher(store)
-    taking_in = intake.Intake(database, fetcher, works[0], (local.name,), 86_400.0)
+    taking_in = intake.Intake(database, fetcher, works[0], Runs((local.name,), 86_400.0))
     limiter = ProviderLimiter(database, local.name, here=4, holder="here")
     asking = transcribe.Transcribe(local, database, store, works[1], limiter)
     fleet = MemoryFleet([intake.stage(taking_in), transcribe.stage(asking)], database, clock, track.TABLE_STAGE)

@@ -14,6 +14,7 @@ from aiohttp import web
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, registry
+from agents.stages.uploads.runs import Runs
 from schemas.envelope import Record, decode
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
@@ -130,7 +131,7 @@ async def test_uploads_that_drip_leave_slots_to_other_tenants(probe_pool, monkey
     database, store = MemoryDatabase(), MemoryStore()
     audio_source = AudioSource(store, probe_pool, (), frozenset({"127.0.0.1", "localhost"}))
     work = LeasedTasks(database, "test", limit=64)
-    it = intake.Intake(database, audio_source, work, ("a",), 3600)
+    it = intake.Intake(database, audio_source, work, Runs(("a",), 3600))
     own = await store.put("fast/in/a.wav", recording(), "audio/wav")
 
     async def deliver(_):

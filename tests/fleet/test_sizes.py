@@ -10,6 +10,7 @@ from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage
 from agents.stages import intake, track
+from agents.stages.uploads.runs import Runs
 from schemas.messages import largest, size_of
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
@@ -23,7 +24,7 @@ async def fleet(probe_pool):
     database, store = MemoryDatabase(clock=clock), MemoryStore()
     work = LeasedTasks(database, "test", limit=8)
     audio_source = AudioSource(store, probe_pool, (), frozenset({"127.0.0.1"}))
-    stage: Stage = intake.stage(intake.Intake(database, audio_source, work, ("a",), 3600))
+    stage: Stage = intake.stage(intake.Intake(database, audio_source, work, Runs(("a",), 3600)))
     yield MemoryFleet([stage], database, clock, track.TABLE_STAGE)
     await work.close()
     await audio_source.close()

@@ -14,6 +14,7 @@ from agents.media.source.audio_source import AudioSource
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, track
+from agents.stages.uploads.runs import Runs
 from schemas import blob_names, ids
 from schemas.errors import InvalidInput, Unavailable
 from sinks.blobs.memory import MemoryStore
@@ -110,7 +111,10 @@ async def test_a_recording_that_takes_long_to_fetch_stays_its_own_tenants(probe_
     database, audio_source = Flickering(clock=clock), AudioSource(store, probe_pool, ())
     work = LeasedTasks(database, "test", limit=8)
     fleet = MemoryFleet(
-        [intake.stage(intake.Intake(database, audio_source, work, ("a",), 3600))], database, clock, track.TABLE_STAGE
+        [intake.stage(intake.Intake(database, audio_source, work, Runs(("a",), 3600)))],
+        database,
+        clock,
+        track.TABLE_STAGE,
     )
     lengths = dict(zip(TENANTS, (0.5, 1.5), strict=True))
     uploads = {}

@@ -10,6 +10,7 @@ from agents.media.source.audio_source import Fetched
 from schemas.errors import InvalidInput
 from schemas.events.audio import AudioUploaded
 from schemas.events.job import StepState
+from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import File, Job, ProviderRequest, RequestState
 from sinks.ports.blobs import Blob
 from sinks.ports.providers.requests import Requests
@@ -39,6 +40,11 @@ def repeated_job(upload: AudioUploaded, job_id: str, jobs: Sequence[Job]) -> Job
             "job_id: the job with this id has another reference; a job keeps the name that it began with"
         )
     return of_id
+
+
+def first_run(deletion: Deletion | None) -> int:
+    """The number of a new job's first run: the next one, if a job of this id was deleted."""
+    return deletion.run + 1 if deletion is not None else 1
 
 
 def new_job(upload: AudioUploaded, job_id: str, fetched: Fetched | None, run: int = 1) -> Job:

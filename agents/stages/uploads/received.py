@@ -192,9 +192,7 @@ class ReceivedUploads:
         return self.runs.of_tenant(await self.accounts.settings_of(tenant_id))
 
     async def _first_run(self, key: Key) -> int:
-        """The number of a new job's first run: the next one, if a job of this id was deleted."""
-        deletion = await self.databases.acting_as(key[0]).deletion(*key)
-        return deletion.run + 1 if deletion is not None else 1
+        return jobs.first_run(await self.databases.acting_as(key[0]).deletion(*key))
 
     async def _first(self, upload: AudioUploaded, fetched: Fetched, run: int) -> Outcome:
         runs = await self._runs(upload.tenant_id)
@@ -202,7 +200,7 @@ class ReceivedUploads:
 
     async def _begun(self, run: Outcome, wanted: JobReprocess | None = None) -> Outcome:
         tenant = run.tenant_id or ""
-        is_limited = (await self.accounts.settings_of(tenant)).max_open_jobs is not None
+        is_limited = (await self._runs(tenant)).is_limited
         return await begun(run, self.databases.acting_as(tenant), is_limited=is_limited, wanted=wanted)
 
     async def _commit(self, upload: AudioUploaded, outcome: Outcome, uri: str, author: str) -> tuple[Job, bool]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from agents.media.source.audio_source import Fetched
 from agents.stages.uploads import jobs
-from agents.stages.uploads.of_tenant import choices
 from agents.stages.uploads.options import Abilities, check_options
 from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import topics
@@ -33,11 +32,21 @@ class Runs:
     abilities: Abilities = field(default_factory=dict)
     #: Kinds of enrichment that are made of each transcript.
     enrichments: tuple[str, ...] = ()
+    #: Whether every run begins queued, because the tenant may have only so many jobs open at once.
+    is_limited: bool = False
 
     def of_tenant(self, settings: AccountSettings) -> Runs:
-        """The same for a tenant with these settings."""
-        recognizers, deadline_s = choices(settings, self.recognizers, self.deadline_s)
-        return replace(self, recognizers=recognizers, deadline_s=deadline_s)
+        """The same for a tenant with these settings. Recognizers that the installation has no more are left out; where
+        none is left, all of the installation's hear the recording.
+        """
+        chosen = settings.recognizers or ()
+        recognizers = tuple(name for name in self.recognizers if name in chosen) or self.recognizers
+        return replace(
+            self,
+            recognizers=recognizers,
+            deadline_s=settings.deadline_s or self.deadline_s,
+            is_limited=settings.max_open_jobs is not None,
+        )
 
     def check_options(self, options: Options) -> None:
         """Raises UnsupportedOption if one of them would be ignored."""
