@@ -116,10 +116,8 @@ def deletion_id(key: Key, run: int, scope: Scope) -> str:
 
 def copies_of(request: ProviderRequest) -> list[dict[str, Any]]:
     """What a recognizer has of a request, or may have where the answer was lost."""
-    copy = {"id": request.provider_id, "url": request.audio_url}
-    known = {name: value for name, value in copy.items() if value is not None}
     is_lost = request.state in ("intended", "parked") or request.abandoned_at is not None
-    return [{"provider": request.provider, **known}] if known or is_lost else []
+    return _copies(request.provider, request.provider_id, request.audio_url, also=is_lost)
 
 
 def counted(receipt: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
@@ -133,9 +131,13 @@ def late_copies(outcome: Outcome) -> list[dict[str, Any]]:
     change = outcome.request
     if change is None:
         return []
-    copy = {"id": change.columns.get("provider_id"), "url": change.columns.get("audio_url")}
-    known = {name: value for name, value in copy.items() if value is not None}
-    return [{"provider": change.provider, **known}] if known else []
+    return _copies(change.provider, change.columns.get("provider_id"), change.columns.get("audio_url"))
+
+
+def _copies(provider: str, id: str | None, url: str | None, *, also: bool = False) -> list[dict[str, Any]]:
+    """The copy with this id or URL, as a list; none if neither is known, unless there may be one (`also`)."""
+    known = {name: value for name, value in (("id", id), ("url", url)) if value is not None}
+    return [{"provider": provider, **known}] if known or also else []
 
 
 def farewell(job: Job, deletion: Deletion, now: datetime) -> list[Message]:
