@@ -4,12 +4,18 @@ step.
 
 from __future__ import annotations
 
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from web.middleware.compression import LEAST, takes_gzip, zipped
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.typedefs import Handler
 
 FOLDER: Final = Path(__file__).with_name("static")
@@ -20,25 +26,40 @@ _CSP: Final = (
     "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_MEDIA_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_PAGES: Final = {"console.html": "/", "docs/docs.html": "/docs"}
+_MEDIA_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 def add_console(router: web.UrlDispatcher) -> None:
-    """Serve the console at `/`, the page about the HTTP interface at `/docs`, and their files at `/static/...`, each
-    read now and kept in memory: no path is resolved in a file system when a request comes.
+    """Serve the console at `/`, the page about the HTTP interface at `/docs`, and their files at `/static/...`: no path
+    is resolved in a file system when a request comes.
     """
-    for path, page in (("/", "console.html"), ("/docs", "docs/docs.html")):
-        content = (FOLDER / page).read_bytes()
-        router.add_get(path, _serve(content, "text/html", {"Content-Security-Policy": _CSP}))
-    for file in sorted(file for file in FOLDER.rglob("*") if file.suffix in _MEDIA_TYPES):
-        path = f"/static/{file.relative_to(FOLDER).as_posix()}"
-        router.add_get(path, _serve(file.read_bytes(), _MEDIA_TYPES[file.suffix], {}))
+    for path, handler in _handlers().items():
+        router.add_get(path, handler)
 
 
-def _serve(body: bytes, media_type: str, headers: dict[str, str]) -> Handler:
-    async def handle(_: web.Request) -> web.StreamResponse:
-        return web.Response(
-            body=body, content_type=media_type, charset="utf-8", headers=headers | {"Cache-Control": "no-cache"}
-        )
+@cache
+def _handlers() -> Mapping[str, Handler]:
+    """By path, each file as it is now, kept in memory."""
+    files = {file.relative_to(FOLDER).as_posix(): file for file in sorted(FOLDER.rglob("*"))}
+    return {
+        _PAGES.get(name, f"/static/{name}"): _serve(file.read_bytes(), _MEDIA_TYPES[file.suffix])
+        for name, file in files.items()
+        if file.suffix in _MEDIA_TYPES
+    }
+
+
+def _serve(body: bytes, media_type: str) -> Handler:
+    tag, packed = sha256(body).hexdigest()[:32], zipped(body) if len(body) >= LEAST else None
+    # "no-cache": kept by browsers, and asked for each time, which costs an answer without a body.
+    headers = {"Cache-Control": "no-cache", "ETag": f'W/"{tag}"', "Content-Security-Policy": _CSP}
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if any(known.value in (tag, "*") for known in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        if packed is not None and takes_gzip(request):
+            coding = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+            return web.Response(body=packed, content_type=media_type, charset="utf-8", headers=headers | coding)
+        return web.Response(body=body, content_type=media_type, charset="utf-8", headers=headers)
 
     return handle

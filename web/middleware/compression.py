@@ -33,21 +33,21 @@ def is_long_text(response: web.StreamResponse) -> TypeGuard[web.Response]:
 async def compress(request: web.Request, response: web.Response) -> web.Response:
     """Compress a long text for a client that takes it."""
     response.headers.add("Vary", "Accept-Encoding")
-    if _takes_gzip(request.headers.get("Accept-Encoding", "")) and response.status != 206:
+    if takes_gzip(request) and response.status != 206:
         body = cast("bytes", response.body)
-        response.body = (
-            _gzip(body) if len(body) < _THREAD else await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
-        )
+        response.body = await asyncio.to_thread(zipped, body) if len(body) >= _THREAD else zipped(body)
         response.headers["Content-Encoding"] = "gzip"
     return response
 
 
-def _gzip(body: bytes) -> bytes:
+def zipped(body: bytes) -> bytes:
+    """The body in gzip."""
     return gzip.compress(body, _LEVEL, mtime=0)
 
 
-def _takes_gzip(accepted: str) -> bool:
+def takes_gzip(request: web.Request) -> bool:
     """Whether `Accept-Encoding` names gzip, or everything, and does not refuse it by `q=0`."""
+    accepted = request.headers.get("Accept-Encoding")
     if not accepted:
         return False
     codings: dict[str, bool] = {}

@@ -39,6 +39,20 @@ async def test_every_module_of_the_page_and_all_that_it_imports_is_served_as_a_s
     assert served == {f"/static/{file.relative_to(FOLDER).as_posix()}" for file in FOLDER.rglob("*.js")}
 
 
+@pytest.mark.parametrize("path", ["/", "/static/console.js", "/static/icon.svg"])
+async def test_a_file_that_a_browser_has_is_not_sent_again(worker, path):
+    first = await worker.get(path, {"Accept-Encoding": "gzip"})
+    plain = await worker.get(path, {"Accept-Encoding": "identity"})
+    again = await worker.get(path, {"If-None-Match": f'"other", {first.headers["ETag"]}'})
+
+    assert await first.read() == await plain.read()
+    assert "Content-Encoding" not in plain.headers
+    assert path == "/static/icon.svg" or first.headers["Content-Encoding"] == "gzip"
+    assert (again.status, await again.read()) == (304, b"")
+    assert again.headers["Content-Security-Policy"] == first.headers["Content-Security-Policy"]
+    assert (await worker.get(path, {"If-None-Match": 'W/"other"'})).status == 200
+
+
 def test_the_consoles_scripts_write_text_and_never_markup():
     """Transcripts, file names and reasons come from strangers."""
     scripts = sorted(FOLDER.rglob("*.js"))

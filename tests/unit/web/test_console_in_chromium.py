@@ -192,6 +192,14 @@ async def test_dropped_recordings_are_described_before_they_are_sent(browser, wo
         await expect(page.locator("#head h2")).to_have_text("dropped.wav")
 
 
+async def test_the_page_about_the_interface_has_commands_that_work(browser, worker):
+    async with page_of(browser, worker, "docs") as page:
+        upload, cancel = page.locator("#audio_process pre").first, page.locator("#jobs_id_cancel pre").first
+        await expect(upload).to_contain_text("-F 'file=@recording.wav'")
+        await expect(upload).not_to_contain_text("Content-Type")
+        await expect(cancel).to_contain_text("-H 'Content-Type: application/json'")
+
+
 async def test_spans_of_the_queue_are_decided_by_keys(browser, worker):
     await worker.heard("j")
     async with page_of(browser, worker, "#/acme?review") as page:

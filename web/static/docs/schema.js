@@ -24,7 +24,15 @@ export function commandOf(origin, method, path, operation) {
   const parts = [`curl${method === "GET" ? "" : ` -X ${method}`} '${origin}${path}'`];
   if (operation.security?.length) parts.push('-H "Authorization: Bearer $CONCORD_API_KEY"');
   const [type, content] = Object.entries(operation.requestBody?.content ?? {})[0] ?? [];
-  if (type) parts.push(`-H 'Content-Type: ${type}'`);
-  if (content?.example !== undefined) parts.push(`-d '${JSON.stringify(content.example).replaceAll("'", "'\\''")}'`);
-  return parts.join(" \\\n  ");
+  return [...parts, ...bodyArguments(type, content)].join(" \\\n  ");
+}
+
+/** The arguments of curl that send a body of this type: the required fields of a form, a file, or the example. */
+function bodyArguments(type, content) {
+  if (!type) return [];
+  if (type === "multipart/form-data") return content.schema.required.map((name) => `-F '${name}=@recording.wav'`);
+  const header = `-H 'Content-Type: ${type.includes("*") ? "application/octet-stream" : type}'`;
+  if (content.schema?.format === "binary") return [header, "--data-binary '@recording.wav'"];
+  if (content.example === undefined) return [header];
+  return [header, `-d '${JSON.stringify(content.example).replaceAll("'", "'\\''")}'`];
 }
