@@ -20,7 +20,7 @@ _SENT: Final = (
 )
 _READ: Final = (
     "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Content-Range, Content-Disposition, X-Request-Id, "
-    "X-Concord-Source, WWW-Authenticate"
+    "X-Concord-Source, WWW-Authenticate, Idempotent-Replayed"
 )
 
 #: Seconds for which a browser remembers what it was allowed.

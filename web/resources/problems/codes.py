@@ -60,7 +60,6 @@ CODES: Final[dict[str, ProblemCode]] = {
     "key_not_valid": ProblemCode(
         409, "The API key has expired or is revoked, so it cannot be rotated.", "Make a new key instead."
     ),
-    "gone": ProblemCode(410, "This existed, and does not any more.", "Do not ask for it again."),
     "version_changed": ProblemCode(
         412,
         "Somebody else has changed this since it was read.",
@@ -90,14 +89,11 @@ CODES: Final[dict[str, ProblemCode]] = {
     "internal_error": ProblemCode(
         500, "This is a fault of Concord.", "Report it with `request_id`, by which it is found in the log."
     ),
-    "not_implemented": ProblemCode(501, "This server does not know the request's method.", "Use another."),
-    "bad_gateway": ProblemCode(502, "Another server has answered with what cannot be used.", "Ask again later."),
     "unavailable": ProblemCode(
         503,
         "A server that the answer needs is away, or this one has as much to do as it can.",
         "Ask again after `Retry-After` seconds; nothing is lost.",
     ),
-    "gateway_timeout": ProblemCode(504, "Another server has not answered in time.", "Ask again later."),
 }
 
 _BY_STATUS: Final = {CODES[code].status: code for code in reversed(CODES)}
