@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from sinks.ports.api.idempotency import IdempotencyDatabase
+    from sinks.ports.api.idempotency import IdempotencyKeys
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
+    from sinks.ports.tenants import PerTenant
     from web.auth.api_keys import ApiKeys
     from web.limits.usage import UsageCounter
     from web.ports import Health, LiveJobs
@@ -53,7 +54,7 @@ def make_app(
     limits: RateLimits | None = None,
     usage: UsageCounter | None = None,
     options: ServerOptions | None = None,
-    idempotency: IdempotencyDatabase | None = None,
+    idempotency: PerTenant[IdempotencyKeys] | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 

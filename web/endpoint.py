@@ -22,7 +22,8 @@ from web.route import ApiRequest
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
-    from sinks.ports.api.idempotency import IdempotencyDatabase
+    from sinks.ports.api.idempotency import IdempotencyKeys
+    from sinks.ports.tenants import PerTenant
     from web.auth.api_keys import ApiKeys
     from web.auth.caller import Caller
     from web.conditions.idempotency import Once
@@ -38,7 +39,7 @@ class Gate:
     keys: ApiKeys
     limits: RateLimits = field(default_factory=lambda: RateLimits(None))
     #: Where the answers to requests with an `Idempotency-Key` are kept.
-    idempotency: IdempotencyDatabase | None = None
+    idempotency: PerTenant[IdempotencyKeys] | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)
 
     async def admit(self, route: AnyRoute, request: web.Request) -> Caller:

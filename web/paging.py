@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
-
-if TYPE_CHECKING:
-    from aiohttp import web
+from aiohttp import web
 
 #: The error of a cursor that is not the `next` of an earlier answer.
 NO_PLACE: Final = "use `next` of an earlier answer as it stands, or leave it out to begin anew"
@@ -30,6 +28,22 @@ def decode_place(text: str) -> Any:
         return orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, binascii.Error):
         raise ValueError(NO_PLACE) from None
+
+
+class Page(Protocol):
+    """The model of a part of a list."""
+
+    @property
+    def next(self) -> str | None:
+        """The cursor of the next part; None on the last."""
+
+    def model_dump_json(self) -> str:
+        """The page as JSON."""
+
+
+def page_response(request: web.Request, page: Page) -> web.Response:
+    """A page as JSON, with the header that leads to the next."""
+    return web.json_response(text=page.model_dump_json(), headers=next_link(request, page.next))
 
 
 def next_link(request: web.Request, cursor: str | None) -> dict[str, str]:

@@ -151,3 +151,9 @@ def tenant_name(text: str) -> str:
 Flag = Annotated[bool, BeforeValidator(_flag)]
 JobName = Annotated[str, Field(max_length=255), BeforeValidator(job_name)]
 TenantName = Annotated[str, Field(max_length=128), BeforeValidator(tenant_name)]
+
+
+class OfTenant(Parameters):
+    """Names a tenant."""
+
+    tenant: TenantName

@@ -5,27 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sinks.ports.jobs import Jobs
-from sinks.ports.steps import Steps
-from sinks.ports.upkeep.deletions import Deletions
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from schemas.events.audio import AudioUploaded
     from schemas.events.job import JobStatus
     from schemas.jobs.rows import Job
-
-
-class Commits(Steps, Jobs, Protocol):
-    """The jobs of one tenant, to be read and changed."""
-
-
-class Writes(Protocol):
-    """The database, for what people change over HTTP."""
-
-    def acting_as(self, tenant: str, /) -> Commits:
-        """The same database for one tenant: row-level security lets it read and write that tenant's rows only."""
 
 
 class TakesUploads(Protocol):
@@ -49,13 +34,6 @@ class TakesUploads(Protocol):
 
         Raises Contended if it is kept there no more.
         """
-
-
-class Deletes(Protocol):
-    """The database, for deletions."""
-
-    def acting_as(self, tenant: str, /) -> Deletions:
-        """The same database for one tenant."""
 
 
 class LiveJobs(Protocol):

@@ -40,6 +40,7 @@ from sinks.ports.blobs import Blob, Store
 from sinks.ports.corrections.versions import Versions
 from sinks.ports.slots import Slots
 from sinks.ports.steps import Steps
+from sinks.ports.tenants import PerTenant
 from sinks.ports.upkeep.blob_intents import BlobIntents
 
 _JSON: Final = "application/json"
@@ -51,13 +52,6 @@ AT_ONCE, OF_TENANT = 4, 2
 
 class Commits(Steps, BlobIntents, Protocol):
     """What an edit writes."""
-
-
-class Writes(Protocol):
-    """The database, for one tenant at a time."""
-
-    def acting_as(self, tenant: str, /) -> Commits:
-        """The same database, which shows and takes rows of this tenant only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ class Editor:
 
     versions: Versions
     store: Store
-    database: Writes
+    database: PerTenant[Commits]
     slots: Slots
 
     async def words(self, transcript: Transcript, version: int | None = None) -> list[TranscriptWord]:

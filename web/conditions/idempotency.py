@@ -23,7 +23,8 @@ from web.problems import FieldProblem, InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from sinks.ports.api.idempotency import IdempotencyDatabase, IdempotencyKeys, KnownKey
+    from sinks.ports.api.idempotency import IdempotencyKeys, KnownKey
+    from sinks.ports.tenants import PerTenant
     from web.auth.caller import Caller
 
 #: The request's header, and the one of an answer that is sent again.
@@ -125,7 +126,7 @@ class Once:
             await asyncio.gather(renewing, return_exceptions=True)
 
 
-def once(database: IdempotencyDatabase | None, request: web.Request, caller: Caller) -> Once:
+def once(database: PerTenant[IdempotencyKeys] | None, request: web.Request, caller: Caller) -> Once:
     """How this request is executed; `database` is None for a route that takes no keys.
 
     Raises:

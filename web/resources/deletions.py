@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from schemas.ids import Whose
     from schemas.jobs.deletion import Deletion
     from sinks.ports.reads import Reads
-    from web.ports import Deletes
+    from sinks.ports.tenants import PerTenant
+    from sinks.ports.upkeep.deletions import Deletions as DeletionPort
 
 #: The answer about a deletion that does not exist, and about another tenant's.
 NO_DELETION = "there is no such deletion"
@@ -91,7 +92,7 @@ class DeletionSelector(Parameters):
 class Deletions:
     """Deletes jobs, and shows receipts."""
 
-    def __init__(self, reads: Reads, database: Deletes) -> None:
+    def __init__(self, reads: Reads, database: PerTenant[DeletionPort]) -> None:
         self._reads, self._database = reads, database
 
     def routes(self) -> list[AnyRoute]:

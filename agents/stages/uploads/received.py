@@ -34,6 +34,7 @@ from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
 from sinks.ports.slots import Slots
 from sinks.ports.steps import Steps
+from sinks.ports.tenants import PerTenant
 from sinks.ports.upkeep.blob_intents import BlobIntents
 
 log = logging.getLogger(__name__)
@@ -57,18 +58,11 @@ class Database(Clock, Steps, Jobs, Requests, BlobIntents, Protocol):
         """The newest deletion of a job with this id; None if none was deleted."""
 
 
-class Databases(Protocol):
-    """The database."""
-
-    def acting_as(self, tenant: str, /) -> Database:
-        """The same database for one tenant."""
-
-
 @dataclass(frozen=True)
 class ReceivedUploads:
     """What people do with jobs over HTTP: upload, cancel, reprocess. `author` is who does it."""
 
-    databases: Databases
+    databases: PerTenant[Database]
     audio_source: AudioSource
     #: Those of the installation; a tenant may have chosen others.
     runs: Runs

@@ -49,10 +49,3 @@ class IdempotencyKeys(Protocol):
 
     async def release_key(self, tenant: str, key: str, claim: UUID, *, forget: bool) -> None:
         """End a claim early. `forget`: the request certainly had no effect, and the key is unused again."""
-
-
-class IdempotencyDatabase(Protocol):
-    """The database, for these keys."""
-
-    def acting_as(self, tenant: str, /) -> IdempotencyKeys:
-        """The same database for one tenant."""

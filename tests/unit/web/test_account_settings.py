@@ -49,6 +49,23 @@ async def test_a_change_says_from_which_version_it_was_made(service):
     assert (await put(service, {}, version='"7", "1"')).status == 200
 
 
+async def test_a_change_that_another_overtakes_is_told_the_version_that_there_is_now(service, monkeypatch):
+    database, read = service.database, service.database.account_settings
+
+    async def overtaken(tenant):
+        monkeypatch.undo()
+        found = await read(tenant)
+        await database.save_account_settings(tenant, found.settings, found.version, "another")
+        return found
+
+    monkeypatch.setattr(database, "account_settings", overtaken)
+    late = await put(service, {"audio_days": 9})
+
+    assert (await problem(late, 412))["code"] == "version_changed"
+    assert late.headers["ETag"] == '"1"'
+    assert (await put(service, {"audio_days": 9}, late.headers["ETag"])).status == 200
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

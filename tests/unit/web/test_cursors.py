@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events.job import JobStatus, StepState
+from sinks.ports.corrections.review import ReviewCursor
 from sinks.ports.reads import Cursor, Page
+from web.resources.corrections.review import decode_cursor as decode_review_cursor
 from web.resources.jobs.listing import JobPage, decode_cursor, encode_cursor, page_body
 
 AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -48,8 +51,6 @@ def test_a_cursor_is_decoded_to_what_was_encoded(at, job_id):
 
 
 def coded(value):
-    import base64
-
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
 
 
@@ -76,6 +77,13 @@ def coded(value):
 def test_a_malformed_cursor_is_refused_with_advice(text):
     with pytest.raises(ValueError, match="use `next` of an earlier answer"):
         decode_cursor(text)
+
+
+@pytest.mark.parametrize("doubt", ["nan", "0.5", 1, True, None, [0.5], float("nan"), float("inf"), -float("inf")])
+def test_a_place_in_the_review_queue_has_a_number(doubt):
+    assert decode_review_cursor(coded([0.5, "i"])) == ReviewCursor(0.5, "i")
+    with pytest.raises(ValueError, match="use `next` of an earlier answer"):
+        decode_review_cursor(coded([doubt, "i"]))
 
 
 def test_a_cursor_in_another_time_zone_is_the_same_cursor():

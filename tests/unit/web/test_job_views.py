@@ -10,6 +10,7 @@ from schemas.events.job import JobStatus, StepState
 from schemas.jobs.rows import Transcript
 from web.resources.jobs.events import encode_event
 from web.resources.jobs.job_view import job_view, stage_of
+from web.resources.jobs.links import link_to, links_of
 from web.resources.jobs.transcripts import transcript_view
 
 AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -72,6 +73,18 @@ def test_the_transcript_is_linked_once_there_may_be_one():
     assert "transcript" not in job_view(status("transcribing")).links
     assert job_view(status("completed")).links["transcript"] == "/jobs/j/transcript"
     assert "raw" in job_view(status("transcribing", run=2)).links
+
+
+def test_what_can_be_done_with_a_job_is_linked_and_an_operators_links_name_its_tenant():
+    running, ended = status("transcribing", job_id="a@b"), status("failed", tenant_id="a@b")
+
+    assert links_of(running, operator=False)["cancel"] == "/jobs/a%40b/cancel"
+    assert "reprocess" not in links_of(running, operator=False)
+    assert links_of(ended, operator=True)["self"] == "/jobs/j?tenant=a%40b"
+    assert links_of(ended, operator=True)["reprocess"] == "/jobs/j/reprocess?tenant=a%40b"
+    assert "cancel" not in links_of(ended, operator=True)
+    assert link_to("acme", "j", "transcript", operator=True, run=2) == "/jobs/j/transcript?tenant=acme&run=2"
+    assert link_to("acme", "j", operator=False) == "/jobs/j"
 
 
 def test_a_view_can_be_read_as_the_status_that_it_shows():

@@ -160,12 +160,11 @@ async def test_items_are_skipped_and_assigned(worker):
 
 async def test_a_queue_has_pages(worker):
     await worker.transcribed("k")
-    pages, cursor = [], None
-    while not pages or cursor:
-        query = {"limit": 1} | ({"cursor": cursor} if cursor else {})
-        page = await worker.json(QUEUE, params=query)
-        pages += page["items"]
-        cursor = page["next"]
+    pages, following = [], f"{QUEUE}?limit=1"
+    while following:
+        page = await worker.get(following)
+        pages += (await page.json())["items"]
+        following = str(page.links["next"]["url"].relative()) if "next" in page.links else None
 
     assert [one["doubt"] for one in pages] == sorted((one["doubt"] for one in pages), reverse=True)
     assert len({one["id"] for one in pages}) == 4

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from schemas.accounts.settings import LIMITS, AccountSettings, SettingsVersion
 from sinks.ports.accounts.settings import EffectiveSettings, StoredSettings
+from sinks.ports.tenants import PerTenant
 from web.auth.access import ADMIN
-from web.conditions.preconditions import check_if_match, etag
-from web.parameters import Header, Parameters, TenantName
+from web.conditions.preconditions import changed, check_if_match, etag
+from web.parameters import Header, OfTenant
 from web.problems import ApiProblem, FieldProblem, InvalidRequest
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from web.auth.caller import Caller
-
-
-class SettingsDatabase(Protocol):
-    """The settings of one tenant under row-level security."""
-
-    def acting_as(self, tenant: str, /) -> StoredSettings:
-        """The settings of one tenant."""
 
 
 class Effective(EffectiveSettings, Protocol):
@@ -36,13 +30,7 @@ class Effective(EffectiveSettings, Protocol):
         """The installation's settings."""
 
 
-class SettingsParameters(Parameters):
-    """Whose settings they are."""
-
-    tenant: TenantName
-
-
-class ChangeParameters(SettingsParameters):
+class ChangeParameters(OfTenant):
     """Whose settings are changed, and from which version."""
 
     if_match: Annotated[str | None, Header("If-Match")] = Field(None, description="the `ETag` of what you have read")
@@ -55,7 +43,7 @@ class TenantSettings:
     """The settings of tenants. `changed` is called at once with what other workers are told by PostgreSQL."""
 
     def __init__(
-        self, database: SettingsDatabase, effective: Effective, changed: Callable[[str], None] = lambda _: None
+        self, database: PerTenant[StoredSettings], effective: Effective, changed: Callable[[str], None] = lambda _: None
     ) -> None:
         self._database, self._effective, self._changed = database, effective, changed
 
@@ -84,7 +72,7 @@ class TenantSettings:
                 operation_id="tenants_tenant_settings",
                 summary="What is set for a tenant",
                 handler=self.get,
-                parameters=SettingsParameters,
+                parameters=OfTenant,
                 responses=shown,
                 access=ADMIN,
             ),
@@ -94,7 +82,7 @@ class TenantSettings:
                 operation_id="tenants_tenant_settings_effective",
                 summary="What holds for a tenant: its settings over the installation's",
                 handler=self.effective,
-                parameters=SettingsParameters,
+                parameters=OfTenant,
                 responses={200: ResponseSpec("null: there is no limit", AccountSettings, _EXAMPLE)},
             ),
             Route(
@@ -117,11 +105,11 @@ class TenantSettings:
             ),
         ]
 
-    async def get(self, request: ApiRequest[SettingsParameters, None]) -> web.StreamResponse:
+    async def get(self, request: ApiRequest[OfTenant, None]) -> web.StreamResponse:
         """What is set."""
         return _shown(await self._stored(request.parameters.tenant).account_settings(request.parameters.tenant))
 
-    async def effective(self, request: ApiRequest[SettingsParameters, None]) -> AccountSettings:
+    async def effective(self, request: ApiRequest[OfTenant, None]) -> AccountSettings:
         """What holds."""
         return await self._effective.settings_of(request.parameters.tenant)
 
@@ -146,7 +134,7 @@ class TenantSettings:
         self._check(request.caller, current.settings, new)
         saved = await database.save_account_settings(tenant, new, current.version, request.caller.id)
         if saved is None:
-            raise ApiProblem("version_changed", "somebody else has just changed this; read it again")
+            raise changed(etag((await database.account_settings(tenant)).version))
         self._changed(f"settings {tenant}")
         return _shown(saved)
 

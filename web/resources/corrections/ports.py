@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sinks.ports.corrections.review import ReviewReads, ReviewWrites
+from sinks.ports.corrections.review import ReviewReads
 from sinks.ports.corrections.versions import Versions
 from sinks.ports.reads import Reads
 
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
 class CorrectionReads(Reads, Versions, ReviewReads, Protocol):
     """What is read: jobs, transcripts with their versions, the review queue."""
-
-
-class ReviewDatabase(Protocol):
-    """The database, for reviewers."""
-
-    def acting_as(self, tenant: str, /) -> ReviewWrites:
-        """The same database for one tenant: row-level security lets it read and write that tenant's rows only."""
 
 
 class Editor(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from aiohttp import web
@@ -12,8 +13,8 @@ from schemas.corrections.rows import ReviewItem, ReviewState
 from schemas.errors import NotFound, Unavailable
 from sinks.ports.corrections.review import ReviewCursor, ReviewFilter
 from web.auth.access import REVIEW
-from web.paging import NO_PLACE, decode_place, encode_place
-from web.parameters import JobName, Parameters, TenantName, WholeNumber
+from web.paging import NO_PLACE, decode_place, encode_place, page_response
+from web.parameters import JobName, OfTenant, WholeNumber
 from web.problems import FieldProblem, InvalidRequest
 from web.resources.corrections.views import (
     ITEM_EXAMPLE,
@@ -29,7 +30,9 @@ from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from schemas.jobs.rows import Transcript
-    from web.resources.corrections.ports import CorrectionReads, Editor, ReviewDatabase
+    from sinks.ports.corrections.review import ReviewWrites
+    from sinks.ports.tenants import PerTenant
+    from web.resources.corrections.ports import CorrectionReads, Editor
 
 #: Items on a page, unless asked otherwise, and at most.
 PAGE, MAX_PAGE = 50, 200
@@ -53,17 +56,18 @@ def decode_cursor(text: str) -> ReviewCursor:
     """
     try:
         doubt, id = decode_place(text)
-        if not (isinstance(id, str) and id.isascii() and id.isprintable()):
+        if not (isinstance(id, str) and id.isascii() and id.isprintable() and isinstance(doubt, float)):
             raise TypeError
-        return ReviewCursor(float(doubt), id)
-    except (ValueError, TypeError, OverflowError):
+        if not isfinite(doubt):
+            raise ValueError
+        return ReviewCursor(doubt, id)
+    except (ValueError, TypeError):
         raise ValueError(NO_PLACE) from None
 
 
-class QueueParameters(Parameters):
+class QueueParameters(OfTenant):
     """A page of a tenant's queue."""
 
-    tenant: TenantName
     state: ReviewState = "open"
     assignee: Annotated[str, StringConstraints(max_length=255)] | None = None
     job: JobName | None = Field(None, description="a job's id")
@@ -73,16 +77,9 @@ class QueueParameters(Parameters):
     )
 
 
-class TenantParameters(Parameters):
-    """A tenant."""
-
-    tenant: TenantName
-
-
-class ItemParameters(Parameters):
+class ItemParameters(OfTenant):
     """An item of a tenant's queue."""
 
-    tenant: TenantName
     item: Annotated[str, StringConstraints(max_length=100)]
 
 
@@ -93,7 +90,7 @@ _OF_ITEM: Final = "/tenants/{tenant}/review/{item}"
 class ReviewQueue:
     """A tenant's review queue."""
 
-    def __init__(self, reads: CorrectionReads, database: ReviewDatabase, editor: Editor) -> None:
+    def __init__(self, reads: CorrectionReads, database: PerTenant[ReviewWrites], editor: Editor) -> None:
         self._reads, self._database, self._editor = reads, database, editor
 
     def routes(self) -> list[AnyRoute]:
@@ -118,7 +115,7 @@ class ReviewQueue:
                 operation_id="tenants_tenant_review_progress",
                 summary="How far the queue is, by reviewer, and how far reviewers agree",
                 handler=self.progress,
-                parameters=TenantParameters,
+                parameters=OfTenant,
                 access=REVIEW,
                 responses={200: ResponseSpec("counts", ReviewProgressView, PROGRESS_EXAMPLE)},
             ),
@@ -166,7 +163,7 @@ class ReviewQueue:
             ),
         ]
 
-    async def items(self, request: ApiRequest[QueueParameters, None]) -> ReviewPage:
+    async def items(self, request: ApiRequest[QueueParameters, None]) -> web.StreamResponse:
         """A page of the queue."""
         query = request.parameters
         which = ReviewFilter(state=query.state, assignee=query.assignee, job_id=query.job)
@@ -174,9 +171,9 @@ class ReviewQueue:
         items = await self._reads.review_items(query.tenant, which, query.limit + 1, query.cursor)
         page = items[: query.limit]
         following = encode_cursor(ReviewCursor(page[-1].doubt, page[-1].id)) if len(items) > len(page) else None
-        return ReviewPage(items=list(map(item_view, page)), next=following)
+        return page_response(request.http, ReviewPage(items=list(map(item_view, page)), next=following))
 
-    async def progress(self, request: ApiRequest[TenantParameters, None]) -> ReviewProgressView:
+    async def progress(self, request: ApiRequest[OfTenant, None]) -> ReviewProgressView:
         """Counts."""
         progress = await self._reads.review_progress(request.parameters.tenant)
         several = progress.decided_by_several

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from pydantic import Field
 
 from schemas.events.base import Data
 from web.conditions.preconditions import etag
+from web.resources.jobs.links import link_to
 
 if TYPE_CHECKING:
     from schemas.corrections.rows import ReviewItem, TranscriptVersion
@@ -161,10 +162,10 @@ def item_view(item: ReviewItem) -> ReviewItemView:
     """An item, with links to what a reviewer can do."""
     names = set(ReviewItemView.model_fields) - {"readings", "words", "links"}
     values: dict[str, Any] = {name: getattr(item, name) for name in names}
-    base, of_run = f"/tenants/{item.tenant_id}/review/{item.id}", f"?tenant={quote(item.tenant_id)}&run={item.run}"
+    base = f"/tenants/{item.tenant_id}/review/{item.id}"
+    link = partial(link_to, item.tenant_id, item.job_id, operator=True)
     links = {name: f"{base}/{name}" for name in ("choice", "skip", "assignee")}
-    links["transcript"] = f"/jobs/{quote(item.job_id)}/transcript{of_run}"
-    links["audio"] = f"/jobs/{quote(item.job_id)}/audio?tenant={quote(item.tenant_id)}"
+    links |= {"transcript": link("transcript", run=item.run), "audio": link("audio")}
     return ReviewItemView(
         **values,
         readings=[ReadingView(text=r["text"], providers=r["providers"]) for r in item.readings],

@@ -16,14 +16,14 @@ from web.auth.access import WRITE
 from web.live.job_lookup import find_job
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
-from web.resources.uploads.upload_view import links_of
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
     from schemas.jobs.rows import Job
+    from sinks.ports.jobs import Jobs
     from sinks.ports.reads import Reads
+    from sinks.ports.tenants import PerTenant
     from web.auth.caller import Caller
-    from web.ports import Writes
 
 
 class ControlsRuns(Protocol):
@@ -96,7 +96,7 @@ class JobControl:
     """A job as a whole."""
 
     reads: Reads
-    database: Writes
+    database: PerTenant[Jobs]
     runs: ControlsRuns
 
     def routes(self) -> list[AnyRoute]:
@@ -175,8 +175,4 @@ class JobControl:
 
 
 def _view(job: Job, caller: Caller) -> JobView:
-    """The status, with links to what can be done with the job."""
-    view = job_view(status_of(job), operator=caller.is_operator)
-    possible = links_of(job.tenant_id, job.job_id, operator=caller.is_operator)
-    actions = ("self", "reprocess" if job.ended else "cancel")
-    return view.model_copy(update={"links": view.links | {name: possible[name] for name in actions}})
+    return job_view(status_of(job), operator=caller.is_operator)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from pydantic import Field
 
 from schemas.events.job import JobStatus, StepState
 from schemas.jobs.rows import STAGE_OF, TERMINAL
+from web.resources.jobs.links import links_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ class JobView(JobStatus):
     """A job's status, with links."""
 
     stage: str | None = Field(description="the stage that has the job, or in which it failed; null when completed")
-    links: dict[str, str] = Field(description="what else there is of this job, by kind")
+    links: dict[str, str] = Field(description="what else there is of this job, and what can be done with it, by kind")
 
 
 #: A `JobView` as JSON, for the documentation.
@@ -51,9 +51,11 @@ EXAMPLE: Final[Mapping[str, Any]] = {
     "completed_at": None,
     "stage": "reconcile",
     "links": {
+        "self": "/jobs/4711ca11-0000-4000-8000-00000000000a",
         "status": "/jobs/4711ca11-0000-4000-8000-00000000000a/status",
         "events": "/jobs/4711ca11-0000-4000-8000-00000000000a/events",
         "audio": "/jobs/4711ca11-0000-4000-8000-00000000000a/audio",
+        "cancel": "/jobs/4711ca11-0000-4000-8000-00000000000a/cancel",
     },
 }
 
@@ -63,7 +65,7 @@ def job_view(status: JobStatus, *, operator: bool = False) -> JobView:
     operator name the tenant.
     """
     values = {name: getattr(status, name) for name in JobStatus.model_fields}
-    values |= {"steps": _steps(status), "stage": stage_of(status), "links": _links(status, operator=operator)}
+    values |= {"steps": _steps(status), "stage": stage_of(status), "links": links_of(status, operator=operator)}
     return JobView.model_construct(**values)
 
 
@@ -91,14 +93,6 @@ def _steps(status: JobStatus) -> dict[str, StepState]:
 def _position(step: str) -> int:
     stage = step.partition(".")[0]
     return _PIPELINE.index(stage) if stage in _PIPELINE else len(_PIPELINE)
-
-
-def _links(status: JobStatus, *, operator: bool) -> dict[str, str]:
-    job, query = f"/jobs/{quote(status.job_id)}", f"?tenant={quote(status.tenant_id)}" if operator else ""
-    links = {name: f"{job}/{name}{query}" for name in ("status", "events", "audio")}
-    if status.status == "completed" or status.run > 1:
-        links |= {"transcript": f"{job}/transcript{query}", "raw": f"{job}/transcript/raw{query}"}
-    return links
 
 
 def job_json(status: JobStatus, *, operator: bool = False) -> bytes:

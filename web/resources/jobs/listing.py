@@ -16,7 +16,7 @@ from schemas.ids import Name
 from schemas.jobs.rows import Status
 from sinks.ports.reads import Cursor, JobFilter
 from web.paging import NO_PLACE, decode_place, encode_place, next_link
-from web.parameters import Parameters, TenantName, WholeNumber
+from web.parameters import OfTenant, WholeNumber
 from web.resources.jobs.job_view import EXAMPLE, JobView, job_view
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -90,10 +90,9 @@ Pairs = Annotated[frozenset[tuple[str, str]], PlainValidator(_pairs), _word(exam
 Part = Annotated[str, Field(max_length=255)]
 
 
-class JobListParameters(Parameters):
+class JobListParameters(OfTenant):
     """A page of those of a tenant's jobs for which everything holds that is given."""
 
-    tenant: TenantName
     status: Statuses | None = Field(None, description="any of these, with commas between them")
     created_from: Moment | None = Field(None, description="uploaded at this moment or later (RFC 3339)")
     created_to: Moment | None = Field(None, description="uploaded before this moment")

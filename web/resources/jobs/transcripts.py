@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import MISSING, fields
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
-from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -24,6 +24,7 @@ from web.parameters import Flag, WholeNumber
 from web.resources.exports.export import Exports, WordsOf
 from web.resources.exports.formats import FORMATS, FormatName, Options, format_of
 from web.resources.jobs.blob_response import hide_storage, send
+from web.resources.jobs.links import link_to
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.resources.summaries.reading import summary_of
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -287,10 +288,9 @@ def wanted_version(transcript: Transcript, version: int | None) -> int:
 
 def transcript_view(transcript: Transcript, *, operator: bool = False) -> BaseModel:
     """The row without the URIs of its blobs."""
-    job, tenant = f"/jobs/{quote(transcript.job_id)}", f"tenant={quote(transcript.tenant_id)}" if operator else ""
     values = {name: getattr(transcript, name) for name in TranscriptView.model_fields if name != "links"}
-    raw = f"{job}/transcript/raw?run={transcript.run}" + (f"&{tenant}" if tenant else "")
-    links = {name: f"{job}/{name}" + (f"?{tenant}" if tenant else "") for name in ("status", "audio")} | {"raw": raw}
+    link = partial(link_to, transcript.tenant_id, transcript.job_id, operator=operator)
+    links = {"status": link("status"), "audio": link("audio"), "raw": link("transcript/raw", run=transcript.run)}
     return TranscriptView.model_construct(**values, links=links)
 
 

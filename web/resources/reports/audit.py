@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from schemas.events.base import Data
 from web.live.job_lookup import find_job
-from web.paging import NO_PLACE, decode_place, encode_place, next_link
+from web.paging import NO_PLACE, decode_place, encode_place, page_response
 from web.parameters import WholeNumber
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -104,5 +104,4 @@ class AuditTrail:
         following = encode_place(rows[asked.limit - 1].id) if len(rows) > asked.limit else None
         names = AuditEntryView.model_fields
         entries = [AuditEntryView(**{name: getattr(row, name) for name in names}) for row in rows[: asked.limit]]
-        page = AuditPage(entries=entries, next=following)
-        return web.json_response(text=page.model_dump_json(), headers=next_link(request.http, following))
+        return page_response(request.http, AuditPage(entries=entries, next=following))

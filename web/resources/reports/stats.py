@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from pydantic import Field
 
 from schemas.events.base import Data
-from web.parameters import Parameters, TenantName
+from web.parameters import OfTenant
+from web.resources.jobs.links import link_to
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sinks.ports.reading.reports import DayCount, FailedExample, Reports
 
@@ -101,12 +102,6 @@ _EXAMPLE: Final = {
 }
 
 
-class StatsParameters(Parameters):
-    """A tenant."""
-
-    tenant: TenantName
-
-
 class TenantStats:
     """The numbers of a tenant."""
 
@@ -122,12 +117,12 @@ class TenantStats:
                 operation_id="tenants_tenant_stats",
                 summary="A tenant's last seven days in numbers, and its failures of the last 24 hours",
                 handler=self.stats,
-                parameters=StatsParameters,
+                parameters=OfTenant,
                 responses={200: ResponseSpec("as of now", TenantStatsView, _EXAMPLE)},
             )
         ]
 
-    async def stats(self, request: ApiRequest[StatsParameters, None]) -> TenantStatsView:
+    async def stats(self, request: ApiRequest[OfTenant, None]) -> TenantStatsView:
         """The numbers as of now."""
         tenant, until = request.parameters.tenant, datetime.now(UTC)
         since = until.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
@@ -145,7 +140,7 @@ class TenantStats:
                 jobs=activity.completed, median_seconds=activity.median_s, p95_seconds=activity.p95_s
             ),
             disputed_share=activity.disputed_share,
-            failures=_failures(failed, f"?tenant={quote(tenant)}" if request.caller.is_operator else ""),
+            failures=_failures(failed, partial(link_to, tenant, part="status", operator=request.caller.is_operator)),
         )
 
 
@@ -165,18 +160,18 @@ def _days(since: datetime, counts: Iterable[DayCount]) -> list[DayStats]:
     ]
 
 
-def _failures(failed: Iterable[FailedExample], query: str) -> list[Failures]:
+def _failures(failed: Iterable[FailedExample], link: Callable[[str], str]) -> list[Failures]:
     return [
-        Failures(code=code, jobs=jobs, newest=[_failed_job(example, query) for example in examples])
+        Failures(code=code, jobs=jobs, newest=[_failed_job(example, link) for example in examples])
         for (code, jobs), examples in groupby(failed, lambda example: (example.code, example.jobs))
     ]
 
 
-def _failed_job(example: FailedExample, query: str) -> FailedJob:
+def _failed_job(example: FailedExample, link: Callable[[str], str]) -> FailedJob:
     return FailedJob(
         job_id=example.job_id,
         filename=example.filename,
         reason=example.reason,
         failed_at=example.failed_at,
-        link=f"/jobs/{quote(example.job_id)}/status{query}",
+        link=link(example.job_id),
     )

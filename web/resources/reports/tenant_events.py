@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from web.live.tenant_feed import id_of, moment_of
-from web.parameters import Parameters, TenantName
+from web.parameters import OfTenant
 from web.resources.jobs.events import RETRY, encode_event
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -21,13 +21,7 @@ if TYPE_CHECKING:
     from web.live.tenant_feed import TenantFeeds
 
 
-class TenantEventsParameters(Parameters):
-    """A tenant."""
-
-    tenant: TenantName
-
-
-Request = ApiRequest[TenantEventsParameters, None]
+Request = ApiRequest[OfTenant, None]
 
 
 class TenantEvents:
@@ -45,7 +39,7 @@ class TenantEvents:
                 operation_id="tenants_tenant_events",
                 summary="The statuses of all of a tenant's jobs as they change, from now or from `Last-Event-ID` on",
                 handler=self.events,
-                parameters=TenantEventsParameters,
+                parameters=OfTenant,
                 responses={
                     200: ResponseSpec(
                         "events named `status`, each with a job; a status may come twice after a reconnection, and "

@@ -12,8 +12,8 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from schemas.errors import InvalidInput
 from schemas.events.base import Data, Moment
 from sinks.ports.reading.reports import By, UsagePlace
-from web.paging import NO_PLACE, decode_place, encode_place, next_link
-from web.parameters import Parameters, TenantName, WholeNumber
+from web.paging import NO_PLACE, decode_place, encode_place, page_response
+from web.parameters import OfTenant, WholeNumber
 from web.resources.reports.costs import UsageRow, usage_row
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -54,10 +54,9 @@ def _decoded(text: str) -> UsagePlace:
     return place[0], place[1], place[2]
 
 
-class UsageParameters(Parameters):
+class UsageParameters(OfTenant):
     """A page of a report on a time."""
 
-    tenant: TenantName
     since: Moment | None = Field(None, alias="from", description="default: the first of this month (UTC)")
     until: Moment | None = Field(None, alias="to", description="itself not included; default: now")
     by: By = Field("day", description="what is told apart besides providers and units")
@@ -134,7 +133,7 @@ class TenantUsage:
             rows=[self._row(row, asked.by) for row in shown],
             next=following,
         )
-        return web.json_response(text=page.model_dump_json(), headers=next_link(request.http, following))
+        return page_response(request.http, page)
 
     def _row(self, row: UsedUp, by: By) -> UsageOf:
         of: dict[str, Any] = {"day": {"day": row.of}, "job": {"job_id": row.of}}.get(by, {})

@@ -25,8 +25,10 @@ from schemas.events.audio import AudioUploaded, Options
 from schemas.events.base import Data, Language, Metadata, Moment
 from schemas.ids import Name, Reference
 from sinks.ports.api.direct_uploads import DirectUpload
+from sinks.ports.tenants import PerTenant
 from web.auth.access import PUBLIC, WRITE
 from web.parameters import Parameters
+from web.resources.jobs.links import link_to
 from web.resources.uploads.receiving import TooLong, megabytes, pieces
 from web.resources.uploads.upload_view import EXAMPLE, TenantOfUpload, UploadView, upload_of, uploaded
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route, StreamedBody
@@ -75,11 +77,8 @@ class KeepsUploads(Protocol):
         """The upload with this id."""
 
 
-class UploadDatabase(KeepsUploads, Protocol):
+class UploadDatabase(KeepsUploads, PerTenant[KeepsUploads], Protocol):
     """The database."""
-
-    def acting_as(self, tenant: str, /) -> KeepsUploads:
-        """The same database for one tenant."""
 
 
 class NewUpload(Data):
@@ -228,7 +227,8 @@ class DirectAudio:
         fields = request.body.model_dump(mode="json", exclude={"size_bytes", "in_parts"}, exclude_unset=True)
         upload = upload_of(tenant, fields, request.once.new_id)
         if (job := await self.uploads.known(upload)) is not None:
-            raise Conflict(f"there is a job with this id or reference already: /jobs/{quote(job.job_id)}")
+            link = link_to(*job.key, operator=request.caller.is_operator)
+            raise Conflict(f"there is a job with this id or reference already: {link}")
         row, target = await self._target(request, upload, size)
         database = self.database.acting_as(tenant)
         await database.hold_blob((tenant, row.job_id), row.uri, VALID_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 from uuid import UUID
 
 import orjson
@@ -19,6 +18,8 @@ from schemas.jobs.rows import Status
 from schemas.texts import written_bytes
 from web.parameters import Parameters, TenantName
 from web.problems import NO_TENANT, FieldProblem, InvalidRequest
+from web.resources.jobs.job_view import EXAMPLE as JOB_EXAMPLE
+from web.resources.jobs.links import links_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ METADATA_BYTES: Final = 800_000
 #: In place of the URI of a recording that is not stored yet.
 NOT_STORED: Final = "upload://body"
 
-_JOB_ID: Final = "4711ca11-0000-4000-8000-00000000000a"
+_JOB_ID: Final = JOB_EXAMPLE["job_id"]
 
 
 class TenantOfUpload(Parameters):
@@ -82,13 +83,13 @@ EXAMPLE: Final[Mapping[str, Any]] = {
     "filename": "call.wav",
     "audio_file_path": f"acme/{_JOB_ID}/original.wav",
     "repeated": False,
-    "links": {"self": f"/jobs/{_JOB_ID}", "status": f"/jobs/{_JOB_ID}/status", "events": f"/jobs/{_JOB_ID}/events"},
+    "links": JOB_EXAMPLE["links"],
 }
 
 
 def uploaded(job: Job, name: Callable[[str], str], *, is_new: bool, operator: bool) -> web.Response:
     """202 for a new job, 200 for one that exists already. `name` gives a blob's name in the store."""
-    links = links_of(job.tenant_id, job.job_id, operator=operator)
+    links = links_of(job, operator=operator)
     view = UploadView(
         tenant_id=job.tenant_id,
         job_id=job.job_id,
@@ -102,13 +103,6 @@ def uploaded(job: Job, name: Callable[[str], str], *, is_new: bool, operator: bo
     )
     headers = {"Location": links["self"]}
     return web.json_response(text=view.model_dump_json(), status=202 if is_new else 200, headers=headers)
-
-
-def links_of(tenant_id: str, job_id: str, *, operator: bool) -> dict[str, str]:
-    """What can be done with a job, by kind."""
-    job, query = f"/jobs/{quote(job_id)}", f"?tenant={quote(tenant_id)}" if operator else ""
-    names = ("status", "events", "audio", "transcript", "cancel", "reprocess")
-    return {"self": f"{job}{query}"} | {name: f"{job}/{name}{query}" for name in names}
 
 
 def upload_of(tenant: str, fields: Mapping[str, Any], new_id: Callable[[], UUID]) -> AudioUploaded:

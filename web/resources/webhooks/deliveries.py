@@ -9,8 +9,10 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from schemas.errors import NotFound
 from schemas.webhooks.rows import DeliveryState
+from sinks.ports.tenants import PerTenant
+from sinks.ports.webhooks.endpoints import WebhookEndpoints
 from web.auth.access import ADMIN
-from web.paging import NO_PLACE
+from web.paging import NO_PLACE, page_response
 from web.parameters import WholeNumber
 from web.resources.webhooks.endpoints import ONE
 from web.resources.webhooks.views import (
@@ -23,7 +25,6 @@ from web.resources.webhooks.views import (
     OfDelivery,
     OfWebhook,
     Replayed,
-    WebhookStore,
     delivery_detail,
     delivery_view,
     found,
@@ -55,7 +56,7 @@ class DeliveryListParameters(OfWebhook):
 class WebhookDeliveries:
     """The history of an endpoint."""
 
-    def __init__(self, database: WebhookStore) -> None:
+    def __init__(self, database: PerTenant[WebhookEndpoints]) -> None:
         self._database = database
 
     def routes(self) -> list[AnyRoute]:
@@ -106,14 +107,15 @@ class WebhookDeliveries:
             ),
         ]
 
-    async def list(self, request: ApiRequest[DeliveryListParameters, None]) -> DeliveryPage:
+    async def list(self, request: ApiRequest[DeliveryListParameters, None]) -> web.StreamResponse:
         """A page of deliveries."""
         query = request.parameters
         webhooks = self._database.acting_as(query.tenant)
         await found(webhooks, query)
         rows = await webhooks.deliveries(query.tenant, query.webhook, query.status, query.cursor, query.limit + 1)
         page = [delivery_view(row) for row in rows[: query.limit]]
-        return DeliveryPage(deliveries=page, next=page[-1].id if len(rows) > query.limit else None)
+        following = page[-1].id if len(rows) > query.limit else None
+        return page_response(request.http, DeliveryPage(deliveries=page, next=following))
 
     async def read(self, request: ApiRequest[OfDelivery, None]) -> DeliveryDetail:
         """One delivery with its attempts."""

@@ -16,8 +16,10 @@ from schemas.webhooks.events import TEST, EventType, of_endpoint
 from schemas.webhooks.rows import Endpoint
 from schemas.webhooks.signature import new_secret
 from sinks.ports.clock import Clock
-from sinks.ports.webhooks.endpoints import OVERLAP_S, TooManyEndpoints
+from sinks.ports.tenants import PerTenant
+from sinks.ports.webhooks.endpoints import OVERLAP_S, TooManyEndpoints, WebhookEndpoints
 from web.auth.access import ADMIN
+from web.parameters import OfTenant
 from web.resources.webhooks.views import (
     DELIVERY_EXAMPLE,
     NO_WEBHOOK,
@@ -25,11 +27,9 @@ from web.resources.webhooks.views import (
     WEBHOOK_EXAMPLE,
     DeliveryView,
     NewWebhookView,
-    OfTenant,
     OfWebhook,
     SecretView,
     WebhookList,
-    WebhookStore,
     WebhookView,
     delivery_view,
     found,
@@ -73,7 +73,7 @@ class WebhookChange(BaseModel):
 class Webhooks:
     """A tenant's endpoints."""
 
-    def __init__(self, database: WebhookStore, clock: Clock, check_url: Callable[[str], object]) -> None:
+    def __init__(self, database: PerTenant[WebhookEndpoints], clock: Clock, check_url: Callable[[str], object]) -> None:
         """`check_url` raises `InvalidInput` for a URL that may not be called."""
         self._database, self._clock, self._check_url = database, clock, check_url
 

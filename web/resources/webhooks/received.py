@@ -25,6 +25,7 @@ from sinks.ports.blobs import Store
 from sinks.ports.providers.requests import Requests
 from sinks.ports.reads import Reads
 from sinks.ports.steps import Steps
+from sinks.ports.tenants import PerTenant
 from web.auth.access import PUBLIC
 from web.live.job_lookup import find_job
 from web.parameters import Parameters
@@ -115,19 +116,12 @@ class JobRequests(Requests, Steps, Protocol):
     """One tenant's requests, and how they end."""
 
 
-class Database(Protocol):
-    """The database, for one tenant at a time."""
-
-    def acting_as(self, tenant: str, /) -> JobRequests:
-        """The same database for one tenant."""
-
-
 class ReceivedTranscripts:
     """One route for each outside service."""
 
     def __init__(
         self,
-        database: Database,
+        database: PerTenant[JobRequests],
         reads: Reads,
         store: Store,
         secret: str,

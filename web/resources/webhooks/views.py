@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import BeforeValidator, Field
@@ -13,23 +13,10 @@ from schemas.events.base import Data
 from schemas.webhooks.events import EventType
 from schemas.webhooks.rows import Attempt, Delivery, DeliveryState, Endpoint
 from sinks.ports.webhooks.endpoints import WebhookEndpoints
-from web.parameters import Parameters, TenantName
+from web.parameters import OfTenant
 
 NO_WEBHOOK: Final = "there is no such webhook"
 NO_DELIVERY: Final = "there is no such delivery"
-
-
-class WebhookStore(Protocol):
-    """The database, for a tenant's webhooks."""
-
-    def acting_as(self, tenant: str, /) -> WebhookEndpoints:
-        """The same database for one tenant."""
-
-
-class OfTenant(Parameters):
-    """Names a tenant."""
-
-    tenant: TenantName
 
 
 class OfWebhook(OfTenant):
