@@ -48,6 +48,10 @@ class ApiKey:
     revoked_at: datetime | None = None
     revoked_by: str | None = None
 
+    def is_valid(self, now: datetime) -> bool:
+        """Whether it is valid at this time."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
 
 @dataclass(frozen=True, slots=True)
 class NewKey:

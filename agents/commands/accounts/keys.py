@@ -237,6 +237,9 @@ class InDatabase(_Managed):
         new = new_key()
         stored = await self._keys.rotate_key(self._tenant, key_id, new, grace_s, LOCAL)
         if stored is None:
+            old = await self._keys.key(self._tenant, key_id)
+            if old is not None and old.is_valid(datetime.now(UTC)):
+                raise InvalidInput(f"there are {MOST_KEYS} valid keys already; revoke one first, or use --grace 0")
             raise NotFound(f"there is no valid key {key_id} of this owner")
         return _made(stored, new.text)
 

@@ -23,7 +23,7 @@ class MemoryKeys(MemoryState, Keys):
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
         """The valid key whose text has this hash."""
-        return next((key for key in self._keys.values() if key.hash == digest and self._is_valid(key)), None)
+        return next((key for key in self._keys.values() if key.hash == digest and key.is_valid(self.clock())), None)
 
     async def has_keys(self) -> bool:
         """Whether a key was ever made."""
@@ -32,7 +32,7 @@ class MemoryKeys(MemoryState, Keys):
     async def add_key(self, key: ApiKey) -> ApiKey | None:
         """Store a key, if its owner has room for it."""
         dump(_NAME, key.name)
-        if sum(self._is_valid(one) for one in self._keys_of(key.tenant_id)) >= MOST_KEYS:
+        if not self._has_room(key.tenant_id):
             return None
         return self._put_key(replace(key, created_at=self.clock()))
 
@@ -56,7 +56,7 @@ class MemoryKeys(MemoryState, Keys):
     async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
         """Replace a valid key."""
         old = await self.key(tenant, key_id)
-        if old is None or not self._is_valid(old):
+        if old is None or not old.is_valid(self.clock()) or (grace_s and not self._has_room(tenant)):
             return None
         now, end = self.clock(), self.clock() + timedelta(seconds=grace_s)
         lifetime = old.expires_at - (old.created_at or now) if old.expires_at else None
@@ -83,8 +83,8 @@ class MemoryKeys(MemoryState, Keys):
     def _keys_of(self, tenant: str | None) -> list[ApiKey]:
         return [key for key in self._keys.values() if key.tenant_id == tenant]
 
-    def _is_valid(self, key: ApiKey) -> bool:
-        return key.revoked_at is None and (key.expires_at is None or key.expires_at > self.clock())
+    def _has_room(self, tenant: str | None) -> bool:
+        return sum(key.is_valid(self.clock()) for key in self._keys_of(tenant)) < MOST_KEYS
 
     def _put_key(self, key: ApiKey) -> ApiKey:
         self._keys[key.id] = key

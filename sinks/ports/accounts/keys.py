@@ -32,7 +32,8 @@ class Keys(Protocol):
 
     async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
         """Replace a valid key by one of the same name, scopes and lifetime; the new one. The old one expires after
-        `grace_s` seconds. None if this owner has no such key, or it is not valid.
+        `grace_s` seconds. None if this owner has no such key, it is not valid, or there are `MOST_KEYS` and both would
+        be valid.
         """
 
     async def touch_keys(self, key_ids: Collection[str]) -> None:

@@ -53,7 +53,8 @@ class PostgresKeys(PostgresPort, Keys):
 
     async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
         """Replace a valid key, in one statement."""
-        return _first(await self._fetch("rotate_key", tenant, key_id, new.id, new.prefix, new.hash, by, float(grace_s)))
+        values = (new.id, new.prefix, new.hash, by, float(grace_s), MOST_KEYS)
+        return _first(await self._fetch("rotate_key", tenant, key_id, *values))
 
     async def touch_keys(self, key_ids: Collection[str]) -> None:
         """These keys are used now."""

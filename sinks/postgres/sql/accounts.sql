@@ -26,10 +26,14 @@ WHERE id = $2 AND tenant_id IS NOT DISTINCT FROM $1
 RETURNING id;
 
 -- name: rotate_key
+-- With a time for which both are valid, it is one more key. Without, their number stays.
 WITH old AS (
     SELECT * FROM api_keys
     WHERE id = $2 AND tenant_id IS NOT DISTINCT FROM $1
       AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+      AND ($7::float8 = 0 OR $8 > (
+        SELECT count(*) FROM api_keys
+        WHERE tenant_id IS NOT DISTINCT FROM $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())))
     FOR UPDATE),
 ended AS (
     UPDATE api_keys k SET expires_at = least(k.expires_at, now() + $7::float8 * interval '1 second')

@@ -116,6 +116,15 @@ async def test_a_rotated_key_is_valid_for_a_while(service):
     assert await service.status(new["key"]) == 401
 
 
+async def test_a_rotation_after_which_there_would_be_too_many_keys_is_refused(service, monkeypatch):
+    made, other = await service.make(), await service.make()
+    monkeypatch.setattr("sinks.memory.accounts.keys.MOST_KEYS", 2)
+    refused = await service.client.post(f"{KEYS}/{made['id']}/rotate", json={}, headers=ACME)
+
+    assert (await problem(refused, 409))["code"] == "too_many_keys"
+    assert [await service.status(key["key"]) for key in (made, other)] == [200, 200]
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

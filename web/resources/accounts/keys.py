@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 from aiohttp import web
@@ -12,8 +13,10 @@ from schemas.accounts.keys import MOST_KEYS, ApiKey, new_key
 from schemas.errors import NotFound
 from sinks.ports.accounts.keys import Keys
 from sinks.ports.reads import Cursor
+from sinks.ports.tenants import PerTenant
 from web.auth.access import ADMIN, OPERATOR
-from web.parameters import Parameters, TenantName, WholeNumber
+from web.paging import page_response
+from web.parameters import OfTenant, Parameters, WholeNumber
 from web.problems import ApiProblem
 from web.resources.accounts import key_views as views
 from web.resources.jobs.listing import decode_cursor, encode_cursor
@@ -30,11 +33,8 @@ PAGE, MAX_PAGE = 50, 200
 NO_KEY: Final = "there is no such key"
 
 
-class KeyDatabase(Keys, Protocol):
-    """All keys, and those of one tenant under row-level security."""
-
-    def acting_as(self, tenant: str, /) -> Keys:
-        """The keys of one tenant."""
+class KeyDatabase(Keys, PerTenant[Keys], Protocol):
+    """All keys, and those of one tenant."""
 
 
 class _List(Parameters):
@@ -48,15 +48,11 @@ class _One(Parameters):
     id: str = Field(max_length=128, description="the key's id, not its text")
 
 
-class _OfTenant(Parameters):
-    tenant: TenantName
-
-
-class _ListOfTenant(_List, _OfTenant):
+class _ListOfTenant(_List, OfTenant):
     pass
 
 
-class _OneOfTenant(_One, _OfTenant):
+class _OneOfTenant(_One, OfTenant):
     pass
 
 
@@ -82,7 +78,7 @@ _TENANT: Final = _Owner(
     "a tenant's API keys, revoked ones among them",
     ADMIN,
     RequestBody(views.NewTenantKey, views.NEW_EXAMPLE),
-    _OfTenant,
+    OfTenant,
     _ListOfTenant,
     _OneOfTenant,
 )
@@ -134,7 +130,8 @@ class KeyManagement:
                   responses={204: ResponseSpec("no worker accepts it any more"), **missing}),
             route("POST", "/{id}/rotate", "rotate", self.rotate, owner.one, body=rotation,
                   summary=f"Replace {owner.whose} by a new one of the same name, scopes and lifetime",
-                  responses={201: made, 409: ResponseSpec("the key is not valid any more"), **missing}),
+                  responses={201: made, 409: ResponseSpec("the key is not valid any more, or there are too many"),
+                             **missing}),
         ]  # fmt: skip
 
     async def list(self, request: ApiRequest[_List, None]) -> web.StreamResponse:
@@ -146,8 +143,7 @@ class KeyManagement:
         page = views.KeyPage(
             keys=[views.KeyView.model_validate(views.shown(key)) for key in found[:limit]], next=following
         )
-        link = f'<{request.http.rel_url.update_query(cursor=following)}>; rel="next"' if following else None
-        return web.json_response(text=page.model_dump_json(), headers={"Link": link} if link else None)
+        return page_response(request.http, page)
 
     async def create(self, request: ApiRequest[Parameters, views.NewOperatorKey]) -> web.StreamResponse:
         """Make a key."""
@@ -190,13 +186,17 @@ class KeyManagement:
         key_id, new = request.parameters.id, new_key()
         stored = await keys.rotate_key(tenant, key_id, new, request.body.grace_s, request.caller.id)
         if stored is None:
-            if await keys.key(tenant, key_id) is None:
+            old = await keys.key(tenant, key_id)
+            if old is None:
                 raise NotFound(NO_KEY)
+            if old.is_valid(datetime.now(UTC)):
+                detail = f"there are {MOST_KEYS} valid keys already; revoke one first, or rotate with `grace_s` 0"
+                raise ApiProblem("too_many_keys", detail)
             raise ApiProblem("key_not_valid", "this key has expired or is revoked; make a new one")
         return self._made(request.http.rel_url.path.removesuffix(f"/{key_id}/rotate"), stored, new.text)
 
     def _keys(self, parameters: Parameters) -> tuple[Keys, str | None]:
-        tenant = parameters.tenant if isinstance(parameters, _OfTenant) else None
+        tenant = parameters.tenant if isinstance(parameters, OfTenant) else None
         return (self._database if tenant is None else self._database.acting_as(tenant)), tenant
 
     def _made(self, path: str, key: ApiKey, text: str) -> web.StreamResponse:

@@ -108,6 +108,9 @@ async def test_an_owner_has_so_many_valid_keys(under_test, monkeypatch):
         assert await database.add_key(key) is not None
 
     assert await database.add_key(three) is None
+    assert await database.rotate_key("acme", two.id, new_key(), 60, "x") is None
+    assert await database.find_key(two.hash) == await database.key("acme", two.id)
+    assert await database.rotate_key("acme", two.id, new_key(), 0, "x") is not None
     await database.revoke_key("acme", one.id, "x")
     assert await database.add_key(three) is not None
     assert await database.add_key(made("bolt")) is not None
