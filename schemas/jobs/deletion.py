@@ -21,7 +21,7 @@ from schemas.events.job import JobFailed
 from schemas.ids import Key
 from schemas.jobs.outcome import Later, Outcome, Step
 from schemas.jobs.published import event_message
-from schemas.jobs.rows import Job, ProviderRequest, run_fields
+from schemas.jobs.rows import AuditEntry, Job, ProviderRequest, run_fields
 from schemas.messages import Message, tombstone
 
 #: "job": everything. "files": recordings and other blobs; the rows, with the transcript, stay.
@@ -45,6 +45,12 @@ TERMINAL_TOPICS: Final = (topics.PERSISTED.name, topics.FAILED.name)
 
 #: Tables of which a deletion of files takes rows. Without its files an answer of a recognizer cannot be used again.
 FILE_TABLES: Final = ("files", "provider_requests", "blob_intents")
+
+#: Tables whose rows of a job go in the first transaction, which a tenant's own role may do.
+FIRST_TABLES: Final = (
+    *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "enrichments"),
+    *("summary_items", "provider_requests", "outbox", "audit_log", "jobs"),
+)
 
 #: Tables with the columns `tenant_id` and `job_id` whose rows stay, with the reason as the receipt tells it. Those that
 #: lose theirs are in `sinks/postgres/upkeep/deletions.py`.
@@ -138,6 +144,12 @@ def _copies(provider: str, id: str | None, url: str | None, *, also: bool = Fals
     """The copy with this id or URL, as a list; none if neither is known, unless there may be one (`also`)."""
     known = {name: value for name, value in (("id", id), ("url", url)) if value is not None}
     return [{"provider": provider, **known}] if known or also else []
+
+
+def noted(deletion: Deletion) -> AuditEntry:
+    """What the audit log keeps of a deletion."""
+    what = "deleted" if deletion.scope == "job" else "files deleted"
+    return AuditEntry(**run_fields(deletion), step=NAME, what=what, author=deletion.requested_by)
 
 
 def farewell(job: Job, deletion: Deletion, now: datetime) -> list[Message]:

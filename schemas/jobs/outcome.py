@@ -16,7 +16,7 @@ from schemas.events.base import Data
 from schemas.events.enrichment import EnrichmentFailed
 from schemas.events.job import EnrichmentState, JobFailed, RunSweep, StepState
 from schemas.ids import Key
-from schemas.jobs.rows import File, Job, OfRun, ProviderRequest, Status, Transcript, Usage, run_fields
+from schemas.jobs.rows import AuditEntry, File, Job, OfRun, ProviderRequest, Status, Transcript, Usage, run_fields
 from schemas.messages import Message
 from schemas.summaries import SummaryItem
 
@@ -165,6 +165,21 @@ class Step:
     seconds: float = 0.0
     #: Returns a simpler step to commit if the database refuses this one permanently; None if there is no simpler one.
     otherwise: Callable[[Exception], Step] | None = field(default=None, compare=False)
+
+
+def audit_entry(step: Step, job: Job | None, *, applied: bool) -> AuditEntry | None:
+    """What the audit log keeps of a step, if anything; `job` is its job, `applied` whether it has changed that."""
+    if job is None or not step.outcome.audit:
+        return None
+    return AuditEntry(
+        **run_fields(job),
+        step=step.stage,
+        what=step.outcome.audit if applied else "repeated",
+        duration_ms=step.seconds * 1000,
+        attempt=step.envelope.attempt if step.envelope else 0,
+        error=step.outcome.error,
+        author=step.outcome.author,
+    )
 
 
 def failed_progress(run: int, stage: str, failure: Failure) -> Progress:

@@ -313,9 +313,9 @@ class AuditEntry:
     step: str
     #: `Outcome.audit`, or "repeated" if the step changed nothing.
     what: str
-    duration_ms: float
+    duration_ms: float = 0.0
     #: Number of earlier attempts at the event.
-    attempt: int
-    error: str | None
+    attempt: int = 0
+    error: str | None = None
     #: Who did it, where a person did: `web.auth.caller.Caller.id`.
     author: str | None = None

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -19,13 +19,12 @@ from schemas.accounts.api_usage import UsedRoute
 from schemas.errors import StorageRefused
 from schemas.ids import Key
 from schemas.jobs.deletion import Deletion
-from schemas.jobs.rows import Adjudication, Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message
 from schemas.summaries import SummaryItem
 from sinks.ports.api.direct_uploads import DirectUpload
 from sinks.ports.api.idempotency import KnownKey
 from sinks.ports.clock import Clock
-from sinks.ports.reading.reports import AuditRow
 
 JOB = TypeAdapter(Job)
 REQUEST = TypeAdapter(ProviderRequest)
@@ -49,6 +48,14 @@ def dump(kind: TypeAdapter[Any], value: object) -> bytes:
     return data
 
 
+class Intent(NamedTuple):
+    """A blob that is about to be written for a job, since when, and from when on it is an orphan if it is held."""
+
+    key: Key
+    at: datetime
+    lapses_at: datetime | None = None
+
+
 @dataclass
 class MemoryState(Clock):
     """Rows of this process, by key. `outbox` is what a relay would publish, with due times."""
@@ -57,27 +64,23 @@ class MemoryState(Clock):
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     outbox: list[tuple[datetime, Message]] = field(default_factory=list)
     transcripts: dict[tuple[str, str, int], Transcript] = field(default_factory=dict)
+    #: When each was written first.
+    transcribed_at: dict[tuple[str, str, int], datetime] = field(default_factory=dict)
     enrichments: dict[tuple[str, str, int, str], Enrichment] = field(default_factory=dict)
     summary_items: list[SummaryItem] = field(default_factory=list)
     files: dict[tuple[str, str, int, str], File] = field(default_factory=dict)
-    #: By number: job, stage, what it did, error, and when.
-    audit: dict[int, tuple[str, str, str, str | None, datetime]] = field(default_factory=dict)
-    #: The tenants of these entries.
-    audit_tenants: dict[int, str] = field(default_factory=dict)
-    #: Job, stage, author of the entries that have one.
-    authors: list[tuple[str, str, str]] = field(default_factory=list)
-    #: The same as reports read them, by job.
-    audit_rows: dict[Key, list[AuditRow]] = field(default_factory=dict)
+    #: By number: what was written, and when.
+    audit: dict[int, tuple[AuditEntry, datetime]] = field(default_factory=dict)
     _jobs: dict[Key, bytes] = field(default_factory=dict)
     _metadata: dict[Key, bytes] = field(default_factory=dict)
     #: By (tenant, reference).
     _references: dict[tuple[str, str], Key] = field(default_factory=dict)
     #: By (tenant, job, run), then provider.
     _requests: dict[tuple[str, str, int], dict[str, bytes]] = field(default_factory=dict)
-    _usage: dict[tuple[str, str, int, str, str, str], Usage] = field(default_factory=dict)
-    _usage_at: dict[tuple[str, str, int, str, str, str], datetime] = field(default_factory=dict)
-    #: By URI: the job whose blob is about to be written, and since when.
-    _intents: dict[str, tuple[Key, datetime]] = field(default_factory=dict)
+    #: By their key: what was used up, and when it was written.
+    _usage: dict[tuple[str, str, int, str, str, str], tuple[Usage, datetime]] = field(default_factory=dict)
+    #: By URI: blobs that are about to be written.
+    _intents: dict[str, Intent] = field(default_factory=dict)
     #: By stage and event: when it was handled.
     _inbox: dict[tuple[str, UUID], datetime] = field(default_factory=dict)
     #: By key: the holder, and until when.
@@ -88,9 +91,6 @@ class MemoryState(Clock):
     _idempotency: dict[tuple[str, str], tuple[KnownKey, datetime]] = field(default_factory=dict)
     #: By id: direct uploads, and when they were begun.
     _direct: dict[UUID, tuple[DirectUpload, datetime]] = field(default_factory=dict)
-    #: By URI: when a blob that is held becomes an orphan.
-    _lapses: dict[str, datetime] = field(default_factory=dict)
-
     #: Requests over HTTP.
     api_usage: Counter[UsedRoute] = field(default_factory=Counter)
 
@@ -109,12 +109,6 @@ class MemoryState(Clock):
         data = self._jobs.get((tenant_id, job_id))
         return JOB.validate_json(data) if data else None
 
-    def _log(self, key: Key, step: str, what: str, error: str | None = None) -> int:
-        """Add an entry to the audit log; its number."""
-        number = max(self.audit, default=0) + 1
-        self.audit[number], self.audit_tenants[number] = (key[1], step, what, error, self.clock()), key[0]
-        return number
-
     def _deletion_of(self, key: Key) -> Deletion | None:
         """The newest deletion of a job with this id."""
         of_job = [d for d in self.deletions.values() if d.key == key and d.scope == "job"]
@@ -129,6 +123,9 @@ class MemoryState(Clock):
 
     def _write(self, row: ProviderRequest) -> None:
         self._requests[row.tenant_id, row.job_id, row.run][row.provider] = REQUEST.dump_json(row)
+
+    def _note(self, entry: AuditEntry) -> None:
+        self.audit[next(reversed(self.audit), 0) + 1] = (entry, self.clock())
 
     def _make_due(self, topic: str, jobs: Collection[tuple[str | None, str | None]]) -> list[UUID]:
         """Make the events of these jobs on a topic due that were put off; their ids."""

@@ -13,15 +13,14 @@ from pydantic import TypeAdapter
 from schemas.errors import Contended
 from schemas.ids import Key
 from schemas.jobs.deletion import Deletion, late_copies
-from schemas.jobs.outcome import Step
+from schemas.jobs.outcome import Step, audit_entry
 from schemas.jobs.rows import Enrichment, Job, ProviderRequest, Transcript, Usage
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.memory.corrections.writes import MemoryCorrections
 from sinks.memory.jobs import METADATA
 from sinks.memory.providers.usage import MemoryUsage
-from sinks.memory.state import JOB, NEVER, ORPHANED, REQUEST, dump
+from sinks.memory.state import JOB, NEVER, ORPHANED, REQUEST, Intent, dump
 from sinks.memory.webhooks import MemoryWebhooks
-from sinks.ports.reading.reports import AuditRow
 from sinks.ports.steps import Steps
 
 _Results = tuple[Transcript | None, str | None, tuple[Usage, ...]]
@@ -95,7 +94,9 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
 
     def _write_results(self, step: Step, written: Written, job: Job | None) -> None:
         if (text := written.transcript) is not None:
-            self.transcripts.setdefault((text.tenant_id, text.job_id, text.run), text)
+            run = (text.tenant_id, text.job_id, text.run)
+            self.transcripts.setdefault(run, text)
+            self.transcribed_at.setdefault(run, self.clock())
         self._write_corrections(written)
         self.enrichments |= {(e.tenant_id, e.job_id, e.run, e.kind): e for e in written.enrichments}
         self._write_summary(written)
@@ -105,12 +106,8 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
         self.outbox = [(due, m) for due, m in self.outbox if m.id not in written.cancelled]
         self.outbox += [(self.clock() + timedelta(seconds=s), m) for m, s in written.messages]
         self._announce_messages(written.messages)
-        if job is not None and step.outcome.audit:
-            what = step.outcome.audit if written.applied else "repeated"
-            number = self._log(job.key, step.stage, what, step.outcome.error)
-            if step.outcome.author is not None:
-                self.authors.append((job.job_id, step.stage, step.outcome.author))
-            self._keep_audit(number, step, job, what)
+        if entry := audit_entry(step, job, applied=written.applied):
+            self._note(entry)
 
     def _write_summary(self, written: Written) -> None:
         if (summary := written.summary) is None:
@@ -120,24 +117,16 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
         now = self.clock()
         self.summary_items = [*kept, *(replace(item, created_at=now) for item in summary.items)]
 
-    def _keep_audit(self, number: int, step: Step, job: Job, what: str) -> None:
-        attempt = step.envelope.attempt if step.envelope else 0
-        ms, error, author = step.seconds * 1000, step.outcome.error, step.outcome.author
-        row = AuditRow(number, self.clock(), job.run, step.stage, what, ms, attempt, error, author)
-        # A new list: what was there before is restored if a later step of the transaction fails.
-        self.audit_rows[job.key] = [*self.audit_rows.get(job.key, []), row]
-
     def _settle_blobs(self, step: Step, written: Written) -> None:
         """The files of a step that was applied are referred to; those of a refused one are orphans at once."""
         for file in step.outcome.files:
             if written.applied:
                 self._intents.pop(file.uri, None)
-                self._lapses.pop(file.uri, None)
             elif file.uri in self._intents:
-                self._intents[file.uri] = (self._intents[file.uri][0], ORPHANED)
+                self._intents[file.uri] = self._intents[file.uri]._replace(at=ORPHANED)
 
     def _keep_held(self, uri: str) -> None:
-        key, at = self._intents.get(uri, (None, ORPHANED))
-        if key is None or at == ORPHANED or self._lapses.get(uri, NEVER) < self.clock():
+        held = self._intents.get(uri)
+        if held is None or held.at == ORPHANED or (held.lapses_at or NEVER) < self.clock():
             raise Contended("the blob was not stored in time, and is deleted")
-        self._intents[uri], self._lapses[uri] = (key, self.clock()), NEVER
+        self._intents[uri] = Intent(held.key, self.clock(), NEVER)

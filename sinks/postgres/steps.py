@@ -12,8 +12,8 @@ import asyncpg
 
 from schemas.ids import Key
 from schemas.jobs.deletion import Deletion, late_copies
-from schemas.jobs.outcome import Outcome, Step
-from schemas.jobs.rows import AuditEntry, Enrichment, Job, ProviderRequest
+from schemas.jobs.outcome import Outcome, Step, audit_entry
+from schemas.jobs.rows import Enrichment, Job, ProviderRequest
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.ports.steps import Steps
 from sinks.postgres.connection.port import PostgresPort, by_column
@@ -250,23 +250,6 @@ async def _write_files(db: Any, applied: Sequence[tuple[Step, Written]]) -> None
 
 
 async def _write_audit(db: Any, applied: Sequence[tuple[Step, Written]], jobs: dict[Key, Job]) -> None:
-    entries = [entry for step, written in applied if (entry := _audit(step, written, jobs)) is not None]
-    await _write(db, "insert_audit", AUDIT_LOG, entries)
-
-
-def _audit(step: Step, written: Written, jobs: dict[Key, Job]) -> AuditEntry | None:
-    outcome = step.outcome
-    job = jobs.get(outcome.key) if outcome.key is not None else None
-    if job is None or not outcome.audit:
-        return None
-    return AuditEntry(
-        tenant_id=job.tenant_id,
-        job_id=job.job_id,
-        run=job.run,
-        step=step.stage,
-        what=outcome.audit if written.applied else "repeated",
-        duration_ms=step.seconds * 1000,
-        attempt=step.envelope.attempt if step.envelope else 0,
-        error=outcome.error,
-        author=outcome.author,
-    )
+    of_steps = [(step, jobs.get(step.outcome.key) if step.outcome.key else None, w.applied) for step, w in applied]
+    entries = [audit_entry(step, job, applied=applied) for step, job, applied in of_steps]
+    await _write(db, "insert_audit", AUDIT_LOG, [entry for entry in entries if entry is not None])

@@ -77,7 +77,7 @@ def rows(scenario):
     tables = (database.transcripts, database.files, database.enrichments, database._requests, database._jobs)
     keys = [key for table in tables for key in table if JOB in key]
     events = [message.topic for _, message in database.outbox if message.job_id == JOB]
-    audit = [entry for entry in database.audit.values() if entry[0] == JOB and entry[1] != "delete"]
+    audit = [entry for entry, _ in database.audit.values() if entry.job_id == JOB and entry.step != "delete"]
     return [*keys, *events, *audit, *(row for row in database.usage if row.job_id == JOB)]
 
 

@@ -49,9 +49,8 @@ async def test_a_recording_in_a_request_goes_its_way_once(scenario, received, tm
     assert (job.status, is_new) == ("transcribing", True)
     assert len(scenario.fleet.events("audio.uploaded")) == 1
     assert scenario.terminal() == [("persisted", JOB, 1)]
-    assert [entry[1:3] for entry in scenario.fleet.database.audit.values() if entry[1] in ("upload", "intake")] == [
-        ("upload", "completed")
-    ]
+    audited = [(entry.step, entry.what) for entry, _ in scenario.fleet.database.audit.values()]
+    assert [entry for entry in audited if entry[0] in ("upload", "intake")] == [("upload", "completed")]
 
 
 async def test_a_recording_in_the_store_becomes_the_jobs_original(scenario, received):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptEdit, TranscriptVersion
-from schemas.jobs.rows import Transcript
+from schemas.jobs.rows import AuditEntry, Transcript, run_fields
 from schemas.jobs.transitions import Written
 from sinks.memory.state import MemoryState
 from sinks.ports.corrections.review import ReviewWrites
@@ -63,20 +63,15 @@ class MemoryCorrections(MemoryState, ReviewWrites):
         item = self.review.get((tenant, id))
         if item is None or item.state == "done":
             return None
-        return self._changed(replace(item, state="skipped", reviewer=reviewer, decided_at=self.clock()), "skipped")
+        skipped = replace(item, state="skipped", reviewer=reviewer, decided_at=self.clock())
+        return self._changed(skipped, "skipped", reviewer)
 
-    async def assign_item(  # the double's audit names no callers
-        self,
-        tenant: str,
-        id: str,
-        assignee: str | None,
-        caller: str,  # noqa: ARG002
-    ) -> ReviewItem | None:
+    async def assign_item(self, tenant: str, id: str, assignee: str | None, caller: str) -> ReviewItem | None:
         """The item with its new assignee; None if there is no such item."""
         item = self.review.get((tenant, id))
-        return None if item is None else self._changed(replace(item, assignee=assignee), "assigned")
+        return None if item is None else self._changed(replace(item, assignee=assignee), "assigned", caller)
 
-    def _changed(self, item: ReviewItem, what: str) -> ReviewItem:
+    def _changed(self, item: ReviewItem, what: str, author: str) -> ReviewItem:
         self.review[item.tenant_id, item.id] = item
-        self._log((item.tenant_id, item.job_id), "review", what)
+        self._note(AuditEntry(**run_fields(item), step="review", what=what, author=author))
         return item

@@ -22,11 +22,11 @@ class MemoryUsage(MemoryState, UsageRows):
     @property
     def usage(self) -> list[Usage]:
         """Every row, in the order of writing."""
-        return list(self._usage.values())
+        return [row for row, _ in self._usage.values()]
 
     def usage_times(self) -> list[tuple[Usage, datetime]]:
         """Every row with the time of its writing."""
-        return [(row, self._usage_at[key]) for key, row in self._usage.items()]
+        return list(self._usage.values())
 
     async def record_usage(self, rows: Sequence[Usage]) -> None:
         """Keep what requests used up; a row that exists already stays unchanged."""
@@ -43,5 +43,4 @@ class MemoryUsage(MemoryState, UsageRows):
     def _keep_usage(self, rows: Sequence[Usage]) -> None:
         for row in rows:
             key = (row.tenant_id, row.job_id, row.run, row.provider, row.unit, row.ref)
-            self._usage.setdefault(key, row)
-            self._usage_at.setdefault(key, self.clock())
+            self._usage.setdefault(key, (row, self.clock()))

@@ -36,12 +36,19 @@ class MemoryReports(Reports):
 
     async def audit(self, tenant: str, job_id: str, *, limit: int, after: int = 0) -> list[AuditRow]:
         """Entries of a job's trail."""
-        return [row for row in self.database.audit_rows.get((tenant, job_id), []) if row.id > after][:limit]
+        return [row for row in self._trail(tenant, job_id) if row.id > after][:limit]
+
+    def _trail(self, tenant: str, job_id: str) -> list[AuditRow]:
+        return [
+            AuditRow(id, at, e.run, e.step, e.what, e.duration_ms, e.attempt, e.error, e.author)
+            for id, (e, at) in self.database.audit.items()
+            if (e.tenant_id, e.job_id) == (tenant, job_id)
+        ]
 
     async def measures(self, tenant: str, job_id: str, run: int) -> Measures:
         """What is known of a run."""
         of_step = defaultdict[str, list[AuditRow]](list)
-        for row in self.database.audit_rows.get((tenant, job_id), []):
+        for row in self._trail(tenant, job_id):
             if row.run == run:
                 of_step[row.step].append(row)
         transcript = self.database.transcripts.get((tenant, job_id, run))
@@ -74,12 +81,16 @@ class MemoryReports(Reports):
             completed=len(seconds),
             median_s=_percentile(seconds, 0.5),
             p95_s=_percentile(seconds, 0.95),
-            disputed_share=self._disputed_share(tenant),
+            disputed_share=self._disputed_share(tenant, since, until),
         )
 
-    def _disputed_share(self, tenant: str) -> float | None:
-        of = [(t.words, t.agreement) for t in self.database.transcripts.values() if t.tenant_id == tenant]
-        compared = [(words, agreement) for words, agreement in of if agreement is not None]
+    def _disputed_share(self, tenant: str, since: datetime, until: datetime) -> float | None:
+        written_at = self.database.transcribed_at
+        compared = [
+            (text.words, text.agreement)
+            for run, text in self.database.transcripts.items()
+            if text.tenant_id == tenant and text.agreement is not None and since <= written_at[run] < until
+        ]
         words = sum(words for words, _ in compared)
         return sum(words * (1 - agreement) for words, agreement in compared) / words if words else None
 

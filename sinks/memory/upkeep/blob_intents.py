@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from schemas.errors import Contended
 from schemas.ids import Key
-from sinks.memory.state import NEVER, ORPHANED, MemoryState
+from sinks.memory.state import NEVER, ORPHANED, Intent, MemoryState
 from sinks.ports.upkeep.blob_intents import BlobIntents
 
 
@@ -18,26 +18,27 @@ class MemoryBlobIntents(MemoryState, BlobIntents):
 
     async def intend_blob(self, key: Key, uri: str) -> None:
         """Note that a blob is about to be written for a job."""
-        self._intents[uri] = (key, self.clock())
-        self._lapses.pop(uri, None)
+        self._intents[uri] = Intent(key, self.clock())
 
     async def hold_blob(self, key: Key, uri: str, seconds: float) -> None:
         """Note that a blob is about to be written, and an orphan after that time."""
-        if self._intents.get(uri, (key, self.clock()))[1] == ORPHANED:
+        now, known = self.clock(), self._intents.get(uri)
+        if known is not None and known.at == ORPHANED:
             raise Contended("an earlier upload of this recording, which broke off, is being deleted")
-        if uri not in self._intents or uri in self._lapses:
-            lapses = self.clock() + timedelta(seconds=seconds)
-            self._lapses[uri] = max(self._lapses.get(uri, lapses), lapses)
-        self._intents[uri] = (key, self.clock())
+        lapses_at: datetime | None = now + timedelta(seconds=seconds)
+        if known is not None:  # what is intended without a time stays so
+            lapses_at = known.lapses_at and max(known.lapses_at, now + timedelta(seconds=seconds))
+        self._intents[uri] = Intent(known.key if known else key, now, lapses_at)
 
     async def orphan_blobs(self, settled_s: float, age_s: float, limit: int) -> list[str]:
         """URIs of intended blobs that no file refers to."""
-        orphans = []
-        for uri in [uri for uri, lapses in self._lapses.items() if lapses < self.clock()]:
-            self._intents[uri] = (self._intents[uri][0], ORPHANED)
-        for uri, (key, at) in sorted(self._intents.items(), key=lambda intent: intent[1][1]):
-            age = (self.clock() - at).total_seconds()
-            is_needed = self._lapses.get(uri) == NEVER and self._load(*key) is not None
+        orphans, now = [], self.clock()
+        for uri, held in self._intents.items():
+            if held.lapses_at is not None and held.lapses_at < now:
+                self._intents[uri] = held._replace(at=ORPHANED)
+        for uri, (key, at, lapses_at) in sorted(self._intents.items(), key=lambda intent: intent[1].at):
+            age = (now - at).total_seconds()
+            is_needed = lapses_at == NEVER and self._load(*key) is not None
             if (age > age_s and not is_needed) or (age > settled_s and self._has_files(key)):
                 orphans.append(uri)
         referred = {file.uri for file in self.files.values()}
@@ -53,4 +54,3 @@ class MemoryBlobIntents(MemoryState, BlobIntents):
         """Remove the notes of these blobs."""
         for uri in uris:
             self._intents.pop(uri, None)
-            self._lapses.pop(uri, None)

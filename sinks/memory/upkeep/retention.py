@@ -28,12 +28,16 @@ class MemoryRetention(MemorySettings, ExpiresRows):
 
     async def count_expired_entries(self, days: float) -> dict[str, int]:
         """How many entries of the audit log are too old, by tenant."""
-        return dict(Counter(self.audit_tenants[number] for number in self._expired_entries(days)))
+        return dict(Counter(self.audit[number][0].tenant_id for number in self._expired_entries(days)))
 
     def _expired_entries(self, days: float) -> list[int]:
         own = {tenant: stored.settings.audit_days or days for tenant, stored in self._settings.items()}
-        ages = {number: self.clock() - entry[-1] for number, entry in self.audit.items()}
-        return [n for n, age in ages.items() if age > timedelta(days=own.get(self.audit_tenants[n], days))]
+        now = self.clock()
+        return [
+            number
+            for number, (entry, at) in self.audit.items()
+            if now - at > timedelta(days=own.get(entry.tenant_id, days))
+        ]
 
     def _dated(self, table: str) -> tuple[dict[Any, Any], Mapping[Any, datetime]]:
         """A table, and by its keys the times that count."""

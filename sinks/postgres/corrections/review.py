@@ -17,22 +17,18 @@ class PostgresReview(PostgresPort, ReviewWrites):
 
     async def skip_item(self, tenant: str, id: str, reviewer: str) -> ReviewItem | None:
         """The item as skipped; None if it is done, or there is none."""
-        return await self._changed("skip_review_item", ("skipped", reviewer), tenant, id, reviewer)
+        return await self._changed("skip_review_item", "skipped", reviewer, tenant, id, reviewer)
 
     async def assign_item(self, tenant: str, id: str, assignee: str | None, caller: str) -> ReviewItem | None:
         """The item with its new assignee; None if there is no such item."""
-        return await self._changed("assign_review_item", ("assigned", caller), tenant, id, assignee)
+        return await self._changed("assign_review_item", "assigned", caller, tenant, id, assignee)
 
-    async def _changed(self, statement: str, audit: tuple[str, str], *arguments: Any) -> ReviewItem | None:
+    async def _changed(self, statement: str, what: str, author: str, *arguments: Any) -> ReviewItem | None:
         async with self._transaction() as db:
             row = await db.fetchrow(SQL[statement], *arguments)
             if row is None:
                 return None
             item = REVIEW_ITEMS.read(row)
-            await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments([_entry(item, *audit)]))
+            entry = AuditEntry(**run_fields(item), step="review", what=what, author=author)
+            await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments([entry]))
             return item
-
-
-def _entry(item: ReviewItem, what: str, author: str) -> AuditEntry:
-    owner = run_fields(item)
-    return AuditEntry(**owner, step="review", what=what, duration_ms=0, attempt=0, error=None, author=author)

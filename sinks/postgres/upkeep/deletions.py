@@ -9,8 +9,19 @@ from typing import Any, Final
 
 from schemas import blob_names
 from schemas.ids import Key
-from schemas.jobs.deletion import FILE_TABLES, NAME, TERMINAL_TOPICS, Deletion, Scope, begun, counted, farewell
-from schemas.jobs.rows import AuditEntry, Job, run_fields
+from schemas.jobs.deletion import (
+    FILE_TABLES,
+    FIRST_TABLES,
+    NAME,
+    TERMINAL_TOPICS,
+    Deletion,
+    Scope,
+    begun,
+    counted,
+    farewell,
+    noted,
+)
+from schemas.jobs.rows import Job
 from sinks.ports.upkeep.deletions import Deletions
 from sinks.postgres.connection.port import PostgresPort
 from sinks.postgres.outbox import insert_messages
@@ -41,19 +52,11 @@ ERASED: Final[Mapping[str, str]] = {
     "blob_intents": f"at < $4 AND strpos(uri, '/{blob_names.UPLOADS}/') = 0",
     # What the deletion itself announces is sent afterwards.
     "webhook_deliveries": "created_at < $4",
-    # Goes with the job's row, and belongs to a new job if there is one.
-    "revivals": "NOT EXISTS (SELECT FROM jobs j WHERE (j.tenant_id, j.job_id) = ($1, $2))",
     "jobs": _OF_RUNS,
 }
 
-#: Those whose rows a trigger deletes with the job's.
-WITH_THE_JOB: Final = frozenset({"job_metadata"})
-
-#: Those whose rows go in the first transaction, which a tenant's own role may do.
-_AT_ONCE: Final = (
-    *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "enrichments"),
-    *("summary_items", "provider_requests", "outbox", "audit_log", "jobs"),
-)
+#: Those whose rows a trigger or a foreign key deletes with the job's.
+WITH_THE_JOB: Final = frozenset({"job_metadata", "revivals"})
 
 
 class PostgresDeletions(PostgresPort, Deletions):
@@ -71,7 +74,7 @@ class PostgresDeletions(PostgresPort, Deletions):
             requests = await db.fetch(SQL["requests_of_job"], *key)
             deletion = begun(job, map(PROVIDER_REQUESTS.read, requests), scope, by, now)
             size = await db.fetchval(SQL["bytes_of_job"], *key)
-            rows = await _erase(db, deletion, _AT_ONCE if scope == "job" else FILE_TABLES)
+            rows = await _erase(db, deletion, FIRST_TABLES if scope == "job" else FILE_TABLES)
             deletion = replace(deletion, receipt=counted(deletion.receipt, rows) | {"bytes": size})
             await db.execute(SQL["insert_deletion"], *DELETIONS.arguments([deletion]))
             await self._announce(db, job, deletion)
@@ -83,16 +86,7 @@ class PostgresDeletions(PostgresPort, Deletions):
         else:
             messages = farewell(job, deletion, deletion.requested_at)
             await insert_messages(db, [(message, 0.0) for message in messages], self._shards)
-        entry = AuditEntry(
-            **run_fields(job),
-            step=NAME,
-            what="deleted" if deletion.scope == "job" else "files deleted",
-            duration_ms=0.0,
-            attempt=0,
-            error=None,
-            author=deletion.requested_by,
-        )
-        await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments([entry]))
+        await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments([noted(deletion)]))
 
     async def deletion(self, tenant_id: str, job_id: str) -> Deletion | None:
         """The newest deletion of a job with this id."""

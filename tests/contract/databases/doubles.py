@@ -6,10 +6,11 @@ from datetime import timedelta
 from uuid import UUID
 
 from schemas import topics
-from schemas.jobs.rows import Usage
+from schemas.jobs.rows import AuditEntry, Usage
 from sinks.memory.database import MemoryDatabase
 from sinks.postgres.database import Postgres
 from sinks.postgres.sql.queries import SQL
+from sinks.postgres.sql.tables import AUDIT_LOG
 
 #: Topics on which the tests here schedule something.
 SCHEDULED = ("asr.requests.a", "asr.requests.b", topics.RECONCILE_DUE.name, topics.INTAKE_DUE.name)
@@ -48,6 +49,9 @@ class OfMemory:
     async def usage(self) -> list[Usage]:
         return self.database.usage
 
+    async def audit(self) -> list[AuditEntry]:
+        return [entry for entry, _ in self.database.audit.values()]
+
     async def set_aside(self, topic: str, error: str) -> None:
         """A topic's events, whether due or not, as a relay sets them aside."""
         self.database.set_aside(topic, error)
@@ -82,6 +86,9 @@ class OfPostgres:
     async def usage(self) -> list[Usage]:
         columns = "tenant_id, job_id, run, provider, unit, ref, quantity"
         return [Usage(**row) for row in await self.pool.fetch(f"SELECT {columns} FROM usage")]
+
+    async def audit(self) -> list[AuditEntry]:
+        return [AUDIT_LOG.read(row) for row in await self.pool.fetch("SELECT * FROM audit_log ORDER BY id")]
 
     async def set_aside(self, topic: str, error: str) -> None:
         for row in await self.pool.fetch("SELECT shard, id FROM outbox WHERE topic = $1 ORDER BY id", topic):

@@ -273,9 +273,11 @@ async def test_the_audit_log_says_who_edited_and_who_skipped(stored, under_test)
     await database.commit([edit()])
     await database.skip_item("acme", "acme-0", "ann")
 
-    if isinstance(database, MemoryDatabase):
-        entries = [entry[:4] for entry in list(database.audit.values())[-2:]]
-        assert entries == [("j", "edit", "edited", None), ("j", "review", "skipped", None)]
-    else:
-        rows = await under_test.pool.fetch("SELECT step, what, author FROM audit_log ORDER BY id DESC LIMIT 2")
-        assert [tuple(row) for row in rows] == [("review", "skipped", "ann"), ("edit", "edited", "key_1")]
+    await database.assign_item("acme", "acme-1", None, "bob")
+
+    entries = [(entry.step, entry.what, entry.author, entry.error) for entry in await under_test.audit()]
+    assert entries[-3:] == [
+        ("edit", "edited", "key_1", None),
+        ("review", "skipped", "ann", None),
+        ("review", "assigned", "bob", None),
+    ]

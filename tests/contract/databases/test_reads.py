@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -32,9 +33,9 @@ def begun(job_id, run, tenant="acme"):
     return step(Outcome(tenant_id=tenant, job_id=job_id, begin=job))
 
 
-def completed(job_id, tenant="acme", run=1):
+def completed(job_id, tenant="acme", run=1, **more):
     progress = Progress(run=run, status="completed", stage="persist", step=StepState(state="done"))
-    text = transcript(job_id, tenant, run)
+    text = replace(transcript(job_id, tenant, run), **more)
     return step(Outcome(tenant_id=tenant, job_id=job_id, progress=progress, transcript=text), "persist")
 
 

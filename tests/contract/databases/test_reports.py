@@ -103,6 +103,10 @@ async def test_activity_adds_up_the_time_that_is_asked_for(reported):
     assert activity.completed == 2
     assert 0 <= activity.median_s <= activity.p95_s < 60
     assert activity.disputed_share is None
+    await database.commit([completed("j2", agreement=0.75)])
+    assert (await reports.activity("acme", PAST, FUTURE)).disputed_share == pytest.approx(0.25)
+    assert (await reports.activity("acme", FUTURE, FUTURE)).disputed_share is None
+    assert (await reports.activity("acme", PAST, PAST)).disputed_share is None
     assert await reports.activity("acme", PAST, job.created_at) == await reports.activity("nobody", PAST, FUTURE)
 
 

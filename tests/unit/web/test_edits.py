@@ -73,7 +73,7 @@ async def test_an_edit_is_announced_with_its_blob_and_the_job_says_so(worker):
     assert (document.state, document.transcript_version) == ("pending", 2)
     assert worker.database.files["acme", "j", 1, "agent_optimized.v2"].uri == event["agent_optimized_uri"]
     assert worker.database._intents == {}
-    assert ("j", "edit", "edited", None) in [entry[:4] for entry in worker.database.audit.values()]
+    assert ("edit", "edited") in [(entry.step, entry.what) for entry, _ in worker.database.audit.values()]
 
 
 async def test_of_two_who_edit_the_same_version_one_is_told_to_look_again(worker):

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from uuid import uuid4
+from typing import Any
+from uuid import uuid4, uuid5
 
 import asyncpg
 import pytest
 
 from schemas import topics
+from schemas.corrections.rows import ReviewChoice
 from schemas.envelope import Envelope, Record
 from schemas.events.asr import AsrRequest
 from schemas.events.audio import AudioUploaded
-from schemas.jobs.deletion import KEPT
-from schemas.jobs.outcome import Failure, Outcome, RequestChange, Step, failed_upload
+from schemas.events.job import JobFailed
+from schemas.ids import NAMESPACE
+from schemas.jobs.deletion import KEPT, Deletion
+from schemas.jobs.outcome import Failure, Later, Outcome, Progress, RequestChange, Step, failed_upload
 from schemas.jobs.rows import File
 from schemas.messages import Message
+from schemas.webhooks.rows import Endpoint
+from sinks.memory.database import MemoryDatabase
+from sinks.memory.reader import MemoryReader
+from sinks.ports.api.idempotency import Answer
+from sinks.ports.providers.strays import Stray
 from sinks.postgres.database import Postgres, connect_pool
+from sinks.postgres.reader import Reader
 from sinks.postgres.upkeep.deletions import ERASED, WITH_THE_JOB
-from tests.contract.databases.cases import created, job, moved, poll, used
+from tests.contract.databases import cases
+from tests.contract.databases.cases import answer, created, direct_upload, job, moved, poll, used
+from tests.contract.databases.test_corrections import edit, item
 from tests.unit.web.service import transcript
 
 KEY = ("t", "j")
@@ -57,6 +69,13 @@ async def completed(database) -> None:
     text = replace(transcript("j", "t", "file:///raw"), run=1)
     await database.commit([replace(moved("completed"), outcome=replace(moved("completed").outcome, transcript=text))])
     await database.commit([Step("x", uuid4(), Outcome(tenant_id="t", job_id="j", files=(blob(),), usage=(used(),)))])
+
+
+async def deleted(database, key) -> Deletion:
+    """Begin a deletion, and make its first pass."""
+    await database.begin_deletion(key, "key_1")
+    [claimed] = await database.due_deletions(10, 60.0)
+    return await database.erase_rows(claimed, 60.0)
 
 
 async def test_a_deleted_job_is_gone_with_its_rows_and_its_events(under_test):
@@ -198,26 +217,90 @@ async def test_a_task_for_a_deleted_job_loses_its_lease(under_test):
     assert await database.lease("fetch/t/j/1", "worker", 60.0)
 
 
-async def test_answers_that_name_the_job_go_with_it_and_others_stay(migrated, db):
+async def test_answers_that_name_the_job_go_with_it_and_others_stay(under_test):
+    database, claim = under_test.database, uuid4()
     answers = {"its id": b'{"job_id":"1"}', "its path": b'{"url":"/jobs/1?x"}', "another": b'{"job_id":"11","n":1}'}
     for key, body in answers.items():
-        await db.execute(
-            "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, claim, body) "
-            "VALUES ('t', $1, 'f', gen_random_uuid(), $2)",
-            key,
-            body,
-        )
-    pool = await connect_pool(migrated)
-    database = Postgres(pool)
-    try:
-        await database.commit([created(job("1"))])
-        await database.begin_deletion(("t", "1"), "key_1")
-        [claimed] = await database.due_deletions(10, 60.0)
-        await database.erase_rows(claimed, 60.0)
-    finally:
-        await pool.close()
+        await database.claim_key("t", key, "f", claim, 60.0)
+        await database.answer_key("t", key, claim, Answer(200, {}, body))
+    await database.commit([created(job("1"))])
+    await deleted(database, ("t", "1"))
 
-    assert [row["key"] for row in await db.fetch("SELECT key FROM idempotency_keys")] == ["another"]
+    known = {key: (await database.claim_key("t", key, "f", uuid4(), 60.0)).answer for key in answers}
+    assert {key for key, answer in known.items() if answer} == {"another"}
+
+
+async def with_everything(database, job_id) -> None:
+    """A job that has rows in every table: a run that was corrected, and an event that Kafka has refused."""
+    of, key = {"tenant_id": "t", "job_id": job_id}, ("t", job_id)
+    await database.commit([created(job(job_id, reference=job_id, status="transcribing"), "a", "b", audit="started")])
+    ended = replace(cases.transcript(job_id, "t", 1), agreement=0.5)
+    review = tuple(item(n, "t", job_id=job_id, id=f"{job_id}-{n}") for n in range(2))
+    progress, later = Progress(run=1, status="completed", stage="persist"), (Later(FAILED, failed_event(job_id)),)
+    outcome = Outcome(**of, progress=progress, transcript=ended, review=review, new_enrichments=("document",))
+    await database.commit([Step("persist", uuid4(), replace(outcome, later=later, usage=(used(**of),), audit="done"))])
+    choice = ReviewChoice(**of, item=f"{job_id}-0", reviewer="ann", run=1, choice=0)
+    corrected = edit(tenant="t", choice=choice)
+    version = replace(corrected.outcome.edit.version, job_id=job_id)
+    after = replace(corrected.outcome.edit.transcript, job_id=job_id)
+    changes = replace(corrected.outcome.edit, version=version, transcript=after)
+    files = (replace(blob(), job_id=job_id, uri=f"file:///t/{job_id}/original.wav"),)
+    await database.commit(
+        [Step("edit", uuid4(), replace(corrected.outcome, job_id=job_id, edit=changes, files=files, later=()))]
+    )
+    await database.keep_adjudications([answer(f"question {job_id}", job_id=job_id)])
+    await database.begin_upload(direct_upload(job_id=job_id, upload_id=uuid5(NAMESPACE, job_id)))
+    for uri in (f"file:///t/{job_id}/late.wav", f"file:///t/_uploads/{job_id}"):
+        await database.hold_blob(key, uri, -1.0)
+    await database.note_revivals([await database.job(*key)])
+    await database.keep_strays([Stray("a", job_id, None, None, f"concord-t~{job_id}~1~a")])
+
+
+def failed_event(job_id):
+    return JobFailed(tenant_id="t", job_id=job_id, run=1, stage="x", code="x", error="x", attempts=1)
+
+
+async def remains(under_test, reader, job_id) -> dict[str, Any]:
+    """What the ports tell of the job that `with_everything` has made."""
+    database, key = under_test.database, ("t", job_id)
+    [found] = await database.adjudications("t", "x", 1, [f"question {job_id}"]) or [None]
+    return {
+        "transcript": await reader.transcript(*key),
+        "versions": await reader.versions(*key, 1),
+        "review": [one for n in range(2) if (one := await reader.review_item("t", f"{job_id}-{n}"))],
+        "files": await reader.files(*key),
+        "requests": await database.requests(*key, 1),
+        "adjudication": found,
+        "upload": await database.direct_upload(uuid5(NAMESPACE, job_id)),
+        "deliveries": [d for d in await database.deliveries("t", "wh_1", None, None, 99) if d.job_id == job_id],
+        "strays": [stray for stray in await database.strays("a") if stray.provider_id == job_id],
+        "audit": [entry for entry in await under_test.audit() if entry.job_id == job_id and entry.step != "delete"],
+        "blobs": [uri for uri in await database.orphan_blobs(0, 3600, 99) if uri == f"file:///t/{job_id}/late.wav"],
+        "refused": [row["job_id"] for row in await database.refused(99) if row["job_id"] == job_id],
+    }
+
+
+async def test_every_kind_of_row_goes_and_is_counted_and_another_jobs_stay(under_test):
+    database = under_test.database
+    reader = MemoryReader(database) if isinstance(database, MemoryDatabase) else Reader(under_test.pool)
+    await database.create_webhook(
+        Endpoint(tenant_id="t", webhook_id="wh_1", url="https://x/", events=["*"]), "whsec_MQ=="
+    )
+    for job_id in ("j", "k"):
+        await with_everything(database, job_id)
+    await under_test.set_aside(FAILED, "refused")
+    assert all((await remains(under_test, reader, "j")).values())
+    before = await remains(under_test, reader, "k")
+
+    events = len([topic for topic, _ in await under_test.outbox()])
+    done = await deleted(database, KEY)
+
+    assert {name: rows for name, rows in (await remains(under_test, reader, "j")).items() if rows} == {}
+    assert await remains(under_test, reader, "k") == before
+    several = {"review_items": 2, "provider_requests": 2, "audit_log": 3, "outbox": events / 2}
+    assert done.receipt["rows"] == dict.fromkeys(ERASED, 1) | several
+    assert [(await reader.review_progress("t")).done, len(await under_test.usage())] == [1, 2]
+    assert "file:///t/_uploads/j" in await database.orphan_blobs(0, 3600, 99)
 
 
 async def test_every_table_with_rows_of_jobs_is_erased_or_kept_for_a_reason(db):
