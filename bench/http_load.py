@@ -31,24 +31,22 @@ class Answers:
     rate: float = 0.0
 
 
-async def ask(
-    url: str, paths: Sequence[str], *, rate: float, seconds: float, connections: int = 32, key: str = ""
-) -> Answers:
+async def ask(url: str, paths: Sequence[str], *, rate: float, seconds: float, connections: int = 32) -> Answers:
     """GET the paths in turn, `rate` a second for so many seconds, over keep-alive connections."""
     loop = asyncio.get_running_loop()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return await loop.run_in_executor(pool, _run, url, list(paths), rate, seconds, connections, key)
+        return await loop.run_in_executor(pool, _run, url, list(paths), rate, seconds, connections)
 
 
-def _run(url: str, paths: list[str], rate: float, seconds: float, connections: int, key: str) -> Answers:
+def _run(url: str, paths: list[str], rate: float, seconds: float, connections: int) -> Answers:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_ask(url, paths, rate, seconds, connections, key))
+        return runner.run(_ask(url, paths, rate, seconds, connections))
 
 
-async def _ask(url: str, paths: list[str], rate: float, seconds: float, connections: int, key: str) -> Answers:
+async def _ask(url: str, paths: list[str], rate: float, seconds: float, connections: int) -> Answers:
     answers, due = Answers(), asyncio.Queue[tuple[float, bytes]]()
     host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
-    headers = f" HTTP/1.1\r\nHost: {host}\r\n" + (f"X-API-Key: {key}\r\n" if key else "") + "\r\n"
+    headers = f" HTTP/1.1\r\nHost: {host}\r\n\r\n"
     workers = [asyncio.create_task(_connection(host, port, due, answers)) for _ in range(connections)]
     began = time.perf_counter()
     following = itertools.cycle(f"GET {path}{headers}".encode() for path in paths)

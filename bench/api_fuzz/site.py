@@ -21,11 +21,10 @@ HEARD = f"{RECOGNIZERS},webhook-stt"
 
 @dataclass
 class Site:
-    """Where the API is, what it has, and what it logs."""
+    """Where the API is, what it has, and the folder in which it logs."""
 
     url: str
     ids: dict[str, dict[str, list[str]]]
-    log: Path
     folder: Path
 
 
@@ -45,6 +44,6 @@ async def site(jobs: int, others: int) -> AsyncIterator[Site]:
         log = data / "worker.log"
         async with servers(settings) as complete, worker(complete, log, **environment) as process:
             url = await measure.until_ready(log, process)
-            yield Site(url, await seed(url, jobs, others), log, data)
+            yield Site(url, await seed(url, jobs, others), data)
     finally:
         shutil.rmtree(data, ignore_errors=True)

@@ -110,7 +110,7 @@ class Reader(CorrectionReads, Reads):
 
     async def _find(self, whose: Whose, names: Sequence[str]) -> list[list[Job]]:
         jobs: list[list[Job]] = [[] for _ in names]
-        for row in await self._read(whose, "find_jobs", names, [canonical_uuid(name) or name for name in names], MANY):
+        for row in await self.read(whose, "find_jobs", names, [canonical_uuid(name) or name for name in names], MANY):
             jobs[row["number"] - 1].append(JOBS.read(row))
         return jobs
 
@@ -135,55 +135,52 @@ class Reader(CorrectionReads, Reads):
         rows: list[Any] | None = None
         if prefix := wanted.reference or wanted.reference_prefix:
             end = wanted.reference + "\x01" if wanted.reference else following_prefix(prefix)
-            rows = await self._read(tenant, "jobs_by_reference", prefix, end, FEW + 1)
+            rows = await self.read(tenant, "jobs_by_reference", prefix, end, FEW + 1)
         if (rows is None or len(rows) > FEW) and (wanted.completed_from or wanted.completed_to):
             since, until = wanted.completed_from or _FIRST, wanted.completed_to or _LAST
-            rows = await self._read(tenant, "jobs_by_end", since, until, FEW + 1)
+            rows = await self.read(tenant, "jobs_by_end", since, until, FEW + 1)
         if wanted.statuses or len(wanted.metadata) > 1:  # else the list's order is that of the one pair
             for key, value in sorted(wanted.metadata):
                 if rows is None or len(rows) > FEW:
-                    rows = await self._read(tenant, "jobs_by_metadata", key, value, FEW + 1)
+                    rows = await self.read(tenant, "jobs_by_metadata", key, value, FEW + 1)
         return [row["job_id"] for row in rows] if rows is not None and len(rows) <= FEW else None
 
     async def transcript(self, tenant: str, job_id: str, run: int | None = None) -> Transcript | None:
         """The transcript of a run; by default of the newest run that has one."""
-        rows = await self._read(tenant, "read_transcript", tenant, job_id, run)
+        rows = await self.read(tenant, "read_transcript", tenant, job_id, run)
         return TRANSCRIPTS.read(rows[0]) if rows else None
 
     async def files(self, tenant: str, job_id: str) -> list[File]:
         """Every blob of the job."""
-        rows = await self._read(tenant, "read_files", tenant, job_id)
+        rows = await self.read(tenant, "read_files", tenant, job_id)
         return [FILES.read(row) for row in rows]
 
     async def tenants(self, limit: int = 1000) -> list[str]:
         """The tenants that have jobs, in order."""
-        return [row["tenant_id"] for row in await self._read(EVERY_TENANT, "read_tenants", limit)]
+        return [row["tenant_id"] for row in await self.read(EVERY_TENANT, "read_tenants", limit)]
 
     async def counts(self) -> dict[str, int]:
         """How many jobs have not ended, by status."""
-        counts = {row["status"]: row["jobs"] for row in await self._read(EVERY_TENANT, "count_open_jobs")}
+        counts = {row["status"]: row["jobs"] for row in await self.read(EVERY_TENANT, "count_open_jobs")}
         return {status: counts.get(status, 0) for status in OPEN}
 
     async def usage(self, whose: Whose, since: datetime, until: datetime, *, by_job: bool) -> list[Used]:
         """What requests from `since` to before `until` used up, in order of tenant (and job), provider and unit."""
-        return [Used(**row) for row in await self._read(whose, "read_usage", since, until, by_job)]
+        return [Used(**row) for row in await self.read(whose, "read_usage", since, until, by_job)]
 
     async def read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
         """The rows of a statement of `sinks.postgres.sql`, as `whose` sees them. Raises Unavailable."""
-        return await self._read(whose, name, *arguments)
+        return await self._fetch(whose, SQL[name], *arguments)
 
     async def deletion(self, whose: Whose, id: str) -> Deletion | None:
         """The deletion with this id."""
-        rows = await self._read(whose, "read_deletion", id)
+        rows = await self.read(whose, "read_deletion", id)
         return DELETIONS.read(rows[0]) if rows else None
 
     async def deletion_of(self, whose: Whose, job_ids: Sequence[str]) -> Deletion | None:
         """The newest deletion of a job with one of these ids."""
-        rows = await self._read(whose, "read_deletion_of_job", list(job_ids))
+        rows = await self.read(whose, "read_deletion_of_job", list(job_ids))
         return DELETIONS.read(rows[0]) if rows else None
-
-    async def _read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
-        return await self._fetch(whose, SQL[name], *arguments)
 
     async def _fetch(self, whose: Whose, sql: str, *arguments: Any, settings: str = "") -> list[Any]:
         with unavailable():

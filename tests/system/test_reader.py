@@ -205,7 +205,7 @@ async def test_a_question_given_up_half_way_leaves_its_connection_usable(one_con
 
 async def test_the_database_going_away_is_said_so_and_got_over(one_connection, postgres, monkeypatch):
     monkeypatch.setitem(SQL, "sleep", "SELECT pg_sleep(60)")
-    asked = asyncio.create_task(one_connection._read("acme", "sleep"))
+    asked = asyncio.create_task(one_connection.read("acme", "sleep"))
     await asyncio.sleep(0.3)
     await cut_all(postgres)
 

@@ -16,10 +16,8 @@ from sinks.postgres.sql.queries import SQL
 #: Seconds to wait for a free connection of the pool.
 ACQUIRE_S = 10
 
-
-#: From here to its end, a transaction sees and writes the rows of one tenant only.
-_AS_TENANT: Final = "SET LOCAL ROLE concord_writer"
-_OF_TENANT: Final = "SELECT set_config('concord.tenant', $1, true)"
+#: From here to its end, a transaction sees and writes the rows of one tenant only. One statement: one round trip.
+_AS_TENANT: Final = "SELECT set_config('role', 'concord_writer', true), set_config('concord.tenant', $1, true)"
 
 
 class PostgresPort(Clock):
@@ -57,8 +55,7 @@ class PostgresPort(Clock):
         with unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 if self._tenant is not None:
-                    await connection.execute(_AS_TENANT)
-                    await connection.execute(_OF_TENANT, self._tenant)
+                    await connection.execute(_AS_TENANT, self._tenant)
                 yield connection
 
 

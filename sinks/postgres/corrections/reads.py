@@ -14,16 +14,17 @@ from sinks.postgres.sql.tables import LISTED_VERSIONS, REVIEW_ITEMS, TRANSCRIPT_
 class CorrectionReads(Versions, ReviewReads):
     """A part of `sinks.postgres.reader.Reader`."""
 
-    async def _read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
+    async def read(self, whose: Whose, name: str, *arguments: Any) -> list[Any]:
+        """See `Reader`."""
         raise NotImplementedError
 
     async def versions(self, tenant: str, job_id: str, run: int, limit: int = MAX_VERSIONS) -> list[TranscriptVersion]:
         """Those of a run, newest first."""
-        return list(map(LISTED_VERSIONS.read, await self._read(tenant, "read_versions", tenant, job_id, run, limit)))
+        return list(map(LISTED_VERSIONS.read, await self.read(tenant, "read_versions", tenant, job_id, run, limit)))
 
     async def version(self, tenant: str, job_id: str, run: int, version: int) -> TranscriptVersion | None:
         """One of them, with its words."""
-        rows = await self._read(tenant, "read_version", tenant, job_id, run, version)
+        rows = await self.read(tenant, "read_version", tenant, job_id, run, version)
         return TRANSCRIPT_VERSIONS.read(rows[0]) if rows else None
 
     async def review_items(
@@ -32,20 +33,20 @@ class CorrectionReads(Versions, ReviewReads):
         """A page of items."""
         doubt, id = (behind.doubt, behind.id) if behind else (None, "")
         filters = (which.assignee, which.job_id)
-        rows = await self._read(tenant, "read_review_items", tenant, which.state, doubt, id, limit, *filters)
+        rows = await self.read(tenant, "read_review_items", tenant, which.state, doubt, id, limit, *filters)
         return list(map(REVIEW_ITEMS.read, rows))
 
     async def review_item(self, tenant: str, id: str) -> ReviewItem | None:
         """One item."""
-        rows = await self._read(tenant, "read_review_item", tenant, id)
+        rows = await self.read(tenant, "read_review_item", tenant, id)
         return REVIEW_ITEMS.read(rows[0]) if rows else None
 
     async def review_progress(self, tenant: str) -> ReviewProgress:
         """How far the queue is."""
-        items = {row["state"]: row for row in await self._read(tenant, "count_review_items", tenant)}
+        items = {row["state"]: row for row in await self.read(tenant, "count_review_items", tenant)}
         counts: dict[str, int] = {state: row["items"] for state, row in items.items()}
-        reviewers = [Reviewer(**row) for row in await self._read(tenant, "count_reviewers", tenant)]
-        [agreement] = await self._read(tenant, "count_agreement", tenant)
+        reviewers = [Reviewer(**row) for row in await self.read(tenant, "count_reviewers", tenant)]
+        [agreement] = await self.read(tenant, "count_agreement", tenant)
         return ReviewProgress(
             open=counts.get("open", 0),
             assigned=items["open"]["assigned"] if "open" in items else 0,
