@@ -17,8 +17,9 @@ from schemas.events.base import Data
 from schemas.ids import Name
 from sinks.ports.api.schedules import Schedules
 from sinks.ports.clock import Clock
+from sinks.ports.tenants import PerTenant
 from web.auth.access import ADMIN
-from web.parameters import Parameters, TenantName
+from web.parameters import OfTenant
 from web.problems import FieldProblem, InvalidRequest
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
@@ -27,17 +28,8 @@ PATH: Final = "/tenants/{tenant}/schedules"
 NO_SCHEDULE: Final = "there is no such schedule"
 
 
-class ScheduleDatabase(Clock, Protocol):
+class ScheduleDatabase(Clock, PerTenant[Schedules], Protocol):
     """The database."""
-
-    def acting_as(self, tenant: str, /) -> Schedules:
-        """The same database for one tenant."""
-
-
-class OfTenant(Parameters):
-    """Whose schedules they are."""
-
-    tenant: TenantName
 
 
 class OfSchedule(OfTenant):

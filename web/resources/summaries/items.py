@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import quote
 
 from aiohttp import web
 from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
@@ -12,8 +11,9 @@ from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from schemas.events.base import Data
 from schemas.summaries import EntityKind, folded
 from sinks.ports.reading.summaries import ItemFilter, ItemPlace
-from web.paging import NO_PLACE, decode_place, encode_place, next_link
-from web.parameters import Parameters, TenantName, WholeNumber
+from web.paging import NO_PLACE, decode_place, encode_place, page_response
+from web.parameters import OfTenant, WholeNumber
+from web.resources.jobs.links import link_to
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
@@ -93,10 +93,9 @@ def _decoded(text: str) -> ItemPlace:
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 
 
-class ItemParameters(Parameters):
+class ItemParameters(OfTenant):
     """A page of items."""
 
-    tenant: TenantName
     job: Text | None = Field(None, description="only those of the job with this id")
     limit: Annotated[int, WholeNumber(MAX_PAGE)] = PAGE
     cursor: Annotated[ItemPlace, PlainValidator(_decoded), WithJsonSchema({"type": "string"})] | None = Field(
@@ -203,15 +202,17 @@ class SummaryItemLists:
         if len(found) > asked.limit:
             last = found[asked.limit - 1].item
             following = encode_place([str(last.created_at), last.job_id, last.number])
-        shown = page(items=[_view(one, view) for one in found[: asked.limit]], next=following)
-        return web.json_response(text=shown.model_dump_json(), headers=next_link(request.http, following))
+        operator = request.caller.is_operator
+        items = [_view(one, view, operator=operator) for one in found[: asked.limit]]
+        return page_response(request.http, page(items=items, next=following))
 
 
 def _folded(text: str | None) -> str | None:
     return None if text is None else folded(text)
 
 
-def _view(found: FoundItem, view: type[ItemView]) -> ItemView:
+def _view(found: FoundItem, view: type[ItemView], *, operator: bool) -> ItemView:
     names = view.model_fields.keys() - {"is_current", "links"}
-    links = {"summary": f"/jobs/{quote(found.item.job_id)}/summary?run={found.item.run}"}
-    return view(**{name: getattr(found.item, name) for name in names}, is_current=found.is_current, links=links)
+    item = found.item
+    links = {"summary": link_to(item.tenant_id, item.job_id, "summary", operator=operator, run=item.run)}
+    return view(**{name: getattr(item, name) for name in names}, is_current=found.is_current, links=links)

@@ -31,6 +31,7 @@ from sinks.postgres.upkeep.deletions import ERASED, WITH_THE_JOB
 from tests.contract.databases import cases
 from tests.contract.databases.cases import answer, created, direct_upload, job, moved, poll, used
 from tests.contract.databases.test_corrections import edit, item
+from tests.contract.databases.test_summaries import summarised
 from tests.unit.web.service import transcript
 
 KEY = ("t", "j")
@@ -230,15 +231,16 @@ async def test_answers_that_name_the_job_go_with_it_and_others_stay(under_test):
     assert {key for key, answer in known.items() if answer} == {"another"}
 
 
-async def with_everything(database, job_id) -> None:
+async def with_everything(under_test, job_id) -> None:
     """A job that has rows in every table: a run that was corrected, and an event that Kafka has refused."""
-    of, key = {"tenant_id": "t", "job_id": job_id}, ("t", job_id)
+    database, of, key = under_test.database, {"tenant_id": "t", "job_id": job_id}, ("t", job_id)
     await database.commit([created(job(job_id, reference=job_id, status="transcribing"), "a", "b", audit="started")])
     ended = replace(cases.transcript(job_id, "t", 1), agreement=0.5)
     review = tuple(item(n, "t", job_id=job_id, id=f"{job_id}-{n}") for n in range(2))
     progress, later = Progress(run=1, status="completed", stage="persist"), (Later(FAILED, failed_event(job_id)),)
-    outcome = Outcome(**of, progress=progress, transcript=ended, review=review, new_enrichments=("document",))
+    outcome = Outcome(**of, progress=progress, transcript=ended, review=review, new_enrichments=("summary",))
     await database.commit([Step("persist", uuid4(), replace(outcome, later=later, usage=(used(**of),), audit="done"))])
+    await summarised(under_test, job_id=job_id)
     choice = ReviewChoice(**of, item=f"{job_id}-0", reviewer="ann", run=1, choice=0)
     corrected = edit(tenant="t", choice=choice)
     version = replace(corrected.outcome.edit.version, job_id=job_id)
@@ -287,7 +289,7 @@ async def test_every_kind_of_row_goes_and_is_counted_and_another_jobs_stay(under
         Endpoint(tenant_id="t", webhook_id="wh_1", url="https://x/", events=["*"]), "whsec_MQ=="
     )
     for job_id in ("j", "k"):
-        await with_everything(database, job_id)
+        await with_everything(under_test, job_id)
     await under_test.set_aside(FAILED, "refused")
     assert all((await remains(under_test, reader, "j")).values())
     before = await remains(under_test, reader, "k")
@@ -297,7 +299,7 @@ async def test_every_kind_of_row_goes_and_is_counted_and_another_jobs_stay(under
 
     assert {name: rows for name, rows in (await remains(under_test, reader, "j")).items() if rows} == {}
     assert await remains(under_test, reader, "k") == before
-    several = {"review_items": 2, "provider_requests": 2, "audit_log": 3, "outbox": events / 2}
+    several = {"review_items": 2, "provider_requests": 2, "audit_log": 4, "summary_items": 5, "outbox": events / 2}
     assert done.receipt["rows"] == dict.fromkeys(ERASED, 1) | several
     assert [(await reader.review_progress("t")).done, len(await under_test.usage())] == [1, 2]
     assert "file:///t/_uploads/j" in await database.orphan_blobs(0, 3600, 99)
