@@ -83,11 +83,13 @@ async def _answer(route: AnyRoute, request: web.Request, caller: Caller, gate: G
     once = gate.once(route, request, caller)
     body = await read_body(request, route.body) if route.body else None
 
-    async def work() -> web.StreamResponse:
-        return _response(route, await route.handler(ApiRequest(request, caller, parameters, body, once)))
-
+    call = ApiRequest(request, caller, parameters, body, once)
     if route.streamed_body or once.key is None:
-        return await work()
+        return _response(route, await route.handler(call))
+
+    async def work() -> web.StreamResponse:
+        return _response(route, await route.handler(call))
+
     return await once.run(route.body.adapter.dump_json(body) if route.body else b"", work)
 
 
