@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from agents.asr.rate_limit import ProviderLimiter
+from agents.corrections.editor import Editor
+from agents.llm.texts import questions
 from agents.llm.texts.questions import TextQuestions
 from agents.llm.texts.scripted import ScriptedTexts
+from agents.runtime.failpoints import ENRICHMENT_POINTS
 from agents.runtime.metrics import Metrics
-from agents.stages.enrichments import document, summary
+from agents.stages.enrichments import document, enrichment, summary
 from schemas.accounts.settings import AccountSettings
+from schemas.corrections.changes import TranscriptPatch
 from schemas.errors import NotAccepted, ProviderError, Transient
+from schemas.events.job import JobReprocess
 from schemas.summaries import Summary
 from sinks.accounts import Accounts
+from sinks.fair_slots import FairSlots
+from sinks.memory.reader import MemoryReader
 from tests.fleet.conftest import JOB, FakeRecognizer, enriching
 
 SAID = (
@@ -262,22 +268,67 @@ async def test_a_model_that_is_away_for_an_hour_costs_no_attempt_and_everything_
     assert len(fleet.scenario.fleet.events("summary.generated")) == 1
 
 
-async def test_what_was_paid_is_not_paid_again(make_fleet):
+class Killed(BaseException):
+    """Ends a process at a failpoint: nothing after it is done."""
+
+
+@pytest.mark.parametrize("point", ENRICHMENT_POINTS)
+@pytest.mark.parametrize("kind", ["summary", "document"])
+async def test_a_kill_repeats_only_the_call_in_flight_and_announces_once(make_fleet, monkeypatch, kind, point):
+    fleet = make_fleet(lambda _: REPORT if kind == "summary" else TITLE, kind=kind)
+    armed = [point]
+
+    def passing(name):
+        if name in armed:
+            armed.clear()
+            raise Killed
+
+    for module in (questions, enrichment):
+        monkeypatch.setattr(module, "passing", passing)
+    if point.startswith("texts.") or point == f"{kind}.stored":
+        with pytest.raises(Killed):
+            await fleet.run()
+        await fleet.scenario.fleet.run()
+    else:
+        await fleet.run()
+
+    assert len(fleet.scenario.fleet.events(f"{kind}.generated")) == 1
+    assert len(fleet.model.asked) == (2 if point == "texts.answered" else 1)
+    counted = [row.quantity for row in fleet.database.usage if (row.provider, row.unit) == ("openai", "requests")]
+    assert counted == [1]
+
+
+async def test_another_run_that_asks_the_same_pays_nothing(make_fleet):
     fleet = make_fleet()
     await fleet.run()
-    usage = list(fleet.database.usage)
-    fleet.database.enrichments["t", JOB, 1, "summary"] = replace(
-        fleet.database.enrichments["t", JOB, 1, "summary"], state="pending"
-    )
-    job = await fleet.database.job("t", JOB)
-    questions = fleet.text_questions()
-    [prompt] = fleet.model.asked
-    again = await questions.ask(job, prompt)
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=2)
+    fleet.scenario.fleet.publish("intake.due", again, headers=(("ce_type", b"job.reprocess"),))
+    await fleet.scenario.fleet.run()
 
-    assert again.value.topic == REPORT["topic"]
-    assert again.tokens > 0
+    assert [event["run"] for event in fleet.scenario.fleet.events("summary.generated")] == [1, 2]
     assert len(fleet.model.asked) == 1
-    assert fleet.database.usage == usage
+    assert sum(row.quantity for row in fleet.database.usage if row.unit == "total_tokens") > 0
+    assert {row.run for row in fleet.database.usage if row.provider == "openai"} == {1}
+    assert {item.run for item in fleet.database.summary_items} == {2}
+
+
+async def test_after_an_edit_the_summary_is_made_again_alone_of_the_new_words(make_fleet):
+    fleet = make_fleet()
+    await fleet.run()
+    reader = MemoryReader(fleet.database)
+    editor = Editor(reader, fleet.scenario.store, fleet.database, FairSlots(4, 2))
+    patch = TranscriptPatch.model_validate({"changes": [{"op": "replace", "word": "w9", "text": "fifty"}]})
+    await editor.patch(await reader.transcript("t", JOB), patch, "key_1")
+    await fleet.scenario.fleet.run()
+    first, second = fleet.scenario.fleet.events("summary.generated")
+    made = Summary.model_validate_json(await fleet.scenario.store.get(second["summary_uri"]))
+
+    assert (first["transcript_version"], second["transcript_version"]) == (1, 2)
+    assert first["summary_uri"] != second["summary_uri"]
+    assert (made.transcript_version, made.key_points, made.dropped) == (2, (), 3)
+    assert "fifty" in fleet.model.asked[1].content
+    assert {item.transcript_version for item in fleet.database.summary_items} == {2}
+    assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,6 @@ class TextQuestions:
 
     async def _call(self, job: OfRun, prompt: TextPrompt[Any]) -> TextAnswer:
         """Make one call, and return when its answer and its usage are stored."""
-        passing("texts.before-call")
         try:
             answer = await self.opened.answer(prompt)
         except Transient as exc:

@@ -19,6 +19,9 @@ WORDS_EACH, MOST = 120, 12
 #: Words of a sentence that is quoted: a shorter one says little alone.
 SHORTEST, LONGEST = 6, 45
 
+#: What a sentence is worth that was cut: a reader misses its end.
+PART: Final = 0.6
+
 #: Zipf frequency from which on a word tells nothing of a call ("people" has 6), and that of a word that no list has.
 COMMON, UNKNOWN = 5.6, 2.5
 
@@ -68,7 +71,8 @@ def _score(sentence: Sequence[TranscriptWord], rare: Mapping[str, float], counts
         return 0.0
     total = sum(rare[token] * min(counts[token], 3) ** 0.5 for token in _tokens(sentence))
     doubt = sum(word.disputed for word in sentence) / len(sentence)
-    return float(total / (len(sentence) + 8) * (1 - doubt / 2))
+    whole = 1.0 if sentence[-1].text.endswith(SENTENCE_ENDS) else PART
+    return float(total / (len(sentence) + 8) * (1 - doubt / 2) * whole)
 
 
 def _statement(sentence: Sequence[TranscriptWord]) -> Statement:
