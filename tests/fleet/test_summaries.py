@@ -17,7 +17,7 @@ from agents.runtime.metrics import Metrics
 from agents.stages.enrichments import document, enrichment, summary
 from schemas.accounts.settings import AccountSettings
 from schemas.corrections.changes import TranscriptPatch
-from schemas.errors import NotAccepted, ProviderError, Transient
+from schemas.errors import NotAccepted, NotFound, ProviderError, Transient
 from schemas.events.job import JobReprocess
 from schemas.summaries import Summary
 from sinks.accounts import Accounts
@@ -238,6 +238,25 @@ async def test_a_model_without_a_usable_answer_fails_the_summary_and_not_the_run
     assert (event["kind"], event["code"]) == ("summary", "provider_refused")
     assert "no usable answer" in event["error"]
     assert len(fleet.model.asked) == 2
+    assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
+
+
+async def test_words_that_are_not_in_the_store_any_more_end_the_summary_and_not_the_run(make_fleet):
+    fleet = make_fleet()
+    await fleet.start()
+    await fleet.scenario.upload()
+    get = fleet.scenario.store.get
+
+    async def gone(uri):
+        if uri.endswith("raw_transcript.json") and fleet.scenario.terminal():
+            raise NotFound(uri)
+        return await get(uri)
+
+    fleet.scenario.store.get = gone
+    await fleet.scenario.fleet.run()
+
+    [event] = fleet.scenario.fleet.events("enrichment.failed")
+    assert (event["code"], event["attempts"]) == ("invalid_input", 1)
     assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
 
 
