@@ -278,7 +278,7 @@ def _notes(report: _Report, read: int) -> Iterator[str]:
     if read > 1:
         yield f"The call was read in {read} parts, all of it, and their items were chosen from."
     if report.dropped:
-        yield f"{report.dropped} items were left out, because the transcript does not say what they cite."
+        yield f"Items left out, because the transcript does not say what they cite: {report.dropped}."
     disputed = sum(item.disputed for items in report.lists.values() for item in items)
     if disputed:
-        yield f"{disputed} items rest on words on which the recognizers did not agree."
+        yield f"Items that rest on words on which the recognizers did not agree: {disputed}."
