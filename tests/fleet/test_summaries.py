@@ -10,6 +10,7 @@ import pytest
 from agents.asr.rate_limit import ProviderLimiter
 from agents.corrections.editor import Editor
 from agents.llm.texts import questions
+from agents.llm.texts.openai import OpenAITexts
 from agents.llm.texts.questions import TextQuestions
 from agents.llm.texts.scripted import ScriptedTexts
 from agents.runtime.failpoints import ENRICHMENT_POINTS
@@ -23,7 +24,9 @@ from schemas.summaries import Summary
 from sinks.accounts import Accounts
 from sinks.fair_slots import FairSlots
 from sinks.memory.reader import MemoryReader
+from tests.conftest import need
 from tests.fleet.conftest import JOB, FakeRecognizer, enriching
+from tests.servers import openai
 
 SAID = (
     "Hello this is Ann from Acme. You owe us forty dollars for order 4711. "
@@ -424,3 +427,29 @@ async def test_a_budget_that_is_used_up_costs_the_description_and_not_the_docume
     assert text.startswith("# call\n\n| | |")
     assert "has not described this call" in text
     assert (event.get("model"), event["tokens"]) == (None, 0)
+
+
+#: How OpenAI's server misbehaves twice, and how often it has then accepted a call in the end.
+PASSING = {"nonsense": 3, "stall": 3, "drop": 3, "rate": 1, "fail": 1, "error": 1, "refuse": 1, "echo_key": 1}
+#: How it misbehaves for good, and how often it has then accepted one.
+FINAL = {"truncate": 2, "empty": 2, "malformed": 2, "prose": 2, "filter": 2, "refusal": 2, "quota": 0, "key": 0}
+
+
+@pytest.mark.parametrize("mode", [*PASSING, *FINAL])
+async def test_however_a_server_misbehaves_the_job_completes_and_nothing_is_paid_more_than_it_must(make_fleet, mode):
+    need("openai")
+    async with openai.openai_server() as server:
+        server.reply = lambda _: REPORT
+        fleet = make_fleet()
+        fleet.model = OpenAITexts(openai.KEY, "gpt-local", server.url, timeout_s=0.3 if mode == "stall" else 10)
+        await fleet.model.prepare()
+        server.misbehave(mode, 2 if mode in PASSING else None)
+        await fleet.run()
+        await fleet.model.close()
+
+    made, failed = fleet.scenario.fleet.events("summary.generated"), fleet.scenario.fleet.events("enrichment.failed")
+    assert (len(made), len(failed)) == ((1, 0) if mode in PASSING else (0, 1))
+    assert len(server.asked) == (PASSING | FINAL)[mode]
+    assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
+    stored = [await fleet.scenario.store.get(uri) async for uri in fleet.scenario.store.list("t/")]
+    assert openai.KEY not in f"{failed} {fleet.database.enrichments} {fleet.database.audit} {stored}"

@@ -12,7 +12,7 @@ from agents.fleet.models.settings import ModelSettings
 from agents.fleet.settings import Settings
 from agents.llm.texts import summaries, titles
 from agents.llm.texts.prompts import template
-from agents.text.summaries.citations import Transcript, says
+from agents.text.summaries.citations import Quotable, says
 from agents.text.summaries.digest import digest
 from agents.text.summaries.utterances import MOST_WORDS, packed, parts, utterances
 from schemas.summaries import folded
@@ -26,7 +26,7 @@ def words(text: str, speaker: str = "A", start: int = 0, **more) -> list[Transcr
     ]
 
 
-CALL = Transcript(utterances([*words("Don't send the forms."), *words("Twelve! I will, Mr. O'Neil.", "B", 4)]))
+CALL = Quotable(utterances([*words("Don't send the forms."), *words("Twelve! I will, Mr. O'Neil.", "B", 4)]))
 
 
 def ids(id: str, quote: str) -> tuple[str, ...] | None:
@@ -59,7 +59,7 @@ def test_a_quotation_is_found_where_it_was_said_or_not_at_all(id, quote, expecte
 
 def test_what_is_cited_has_its_speaker_its_times_and_its_disputes():
     spoken = utterances([*words("it is"), *words("forty four", start=2, disputed=True)])
-    cited = Transcript(spoken).cited("s1", "Forty-four")
+    cited = Quotable(spoken).cited("s1", "Forty-four")
 
     assert cited == {
         "words": ("w2", "w3"),
@@ -77,14 +77,14 @@ def test_what_is_cited_has_its_speaker_its_times_and_its_disputes():
 def test_a_quotation_in_a_script_without_spaces_may_begin_within_a_word():
     spoken = utterances([TranscriptWord("w0", "私は"), TranscriptWord("w1", "東京に"), TranscriptWord("w2", "行く")])
 
-    assert Transcript(spoken).cited("s1", "東京")["words"] == ("w1",)
-    assert Transcript(spoken).cited("s1", "京都") is None
+    assert Quotable(spoken).cited("s1", "東京")["words"] == ("w1",)
+    assert Quotable(spoken).cited("s1", "京都") is None
 
 
 def test_a_whole_speech_is_no_quotation():
     spoken = utterances(words("yes " * 100))
 
-    assert Transcript(spoken).cited("s1", "yes " * 90) is None
+    assert Quotable(spoken).cited("s1", "yes " * 90) is None
 
 
 def test_all_words_are_in_parts_that_fit_whatever_they_lack():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from agents.text.frequency import frequencies
-from agents.text.summaries.citations import Transcript
+from agents.text.summaries.citations import Quotable
 from agents.text.summaries.utterances import Utterance, utterances
 from schemas.summaries import Statement
 from schemas.texts import SENTENCE_ENDS, is_unspaced
@@ -77,5 +77,5 @@ def _score(sentence: Sequence[TranscriptWord], rare: Mapping[str, float], counts
 
 def _statement(sentence: Sequence[TranscriptWord]) -> Statement:
     whole = Utterance("s1", tuple(sentence))
-    fields: Any = Transcript([whole]).cited("s1", whole.text)
+    fields: Any = Quotable([whole]).cited("s1", whole.text)
     return Statement(text=fields["quote"], **fields)
