@@ -83,7 +83,9 @@ class Summary(BaseModel):
     open_questions: tuple[Statement, ...] = ()
     participants: tuple[Participant, ...] = ()
     entities: tuple[Entity, ...] = ()
-    dropped: int = Field(0, description="Items that were left out because the transcript does not say what they cite.")
+    dropped: int = Field(
+        0, description="Items that were left out: the transcript does not say what they cite, or too many."
+    )
     coverage: Coverage
     notes: tuple[str, ...] = Field((), description="Sentences for readers on how it was made, and what limits it.")
 

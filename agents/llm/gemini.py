@@ -12,8 +12,8 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from agents.llm.gemini_client import GeminiClient, digest, text_of, usage_of
-from agents.llm.protocols import AdjudicatorAnswer
+from agents.llm.gemini_client import GeminiClient, text_of, usage_of
+from agents.llm.protocols import AdjudicatorAnswer, ref_of
 from schemas.words import Question
 
 #: The version of the prompt `adjudicate.<version>.txt`. It is part of every decision and of every question's hash, so a
@@ -92,7 +92,7 @@ class Gemini:
         content = user_message(questions, language)
         answer = await self._client.generate(content, config)
         choices, faults = parse(questions, *text_of(answer))
-        return AdjudicatorAnswer(choices, faults, usage_of(answer), answer.response_id or digest(content))
+        return AdjudicatorAnswer(choices, faults, usage_of(answer), answer.response_id or ref_of(content))
 
     async def check(self) -> None:
         """Request the model's description, which is not billed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -158,11 +157,6 @@ def _pause_s(exc: APIError) -> float | None:
             next(d["retryDelay"] for d in details["error"]["details"] if "retryDelay" in d).removesuffix("s")
         )
     return None
-
-
-def digest(content: str) -> str:
-    """The reference of an answer that has no id: a hash of what was asked."""
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _sdk() -> tuple[Any, Any]:

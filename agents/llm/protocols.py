@@ -4,6 +4,7 @@ model, which answers a question about texts in the form of a schema.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -116,3 +117,8 @@ class TextModel(Protocol):
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
+
+
+def ref_of(content: str) -> str:
+    """The reference of an answer that has no id: a hash of what was asked."""
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]

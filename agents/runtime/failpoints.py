@@ -55,6 +55,9 @@ DELETION_POINTS = ("delete.rows", "delete.half", "delete.blobs", "delete.copies"
 #: Those of a schedule's page.
 SCHEDULE_POINTS = ("schedule.claimed", "schedule.asked")
 
+#: Those of a language model's answers, and of what is made of transcripts.
+ENRICHMENT_POINTS = ("texts.answered", "texts.stored", "document.stored", "summary.stored")
+
 _armed: dict[str, int] = {}
 
 
@@ -63,8 +66,9 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    if name not in (names := (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *SCHEDULE_POINTS)):
-        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(names)}")
+    every = (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS)
+    if name not in every:
+        raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(every)}")
     _armed[name] = int(times or 1)
 
 

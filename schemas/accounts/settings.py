@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.ids import Name
 
+#: `summary` or `document`, and the kind of call for which it is.
+TemplateName = Annotated[str, Field(pattern=r"^(summary|document)(\.[^\x00-\x1f]{1,64})?$")]
+
 Days = Annotated[float, Field(ge=1, le=36_500)]
 
 
@@ -37,7 +40,7 @@ class AccountSettings(BaseModel):
     monthly_tokens: int | None = Field(
         None, ge=0, le=10**12, description="tokens that language models may use in a month (UTC)"
     )
-    templates: dict[str, Annotated[str, Field(max_length=8000)]] | None = Field(
+    templates: dict[TemplateName, Annotated[str, Field(max_length=8000)]] | None = Field(
         None,
         max_length=32,
         description="what language models are told besides: `summary`, `document`, or `summary.KIND` for uploads whose "

@@ -15,7 +15,7 @@ import orjson
 
 from schemas.envelope import SOURCE
 from schemas.messages import Message
-from schemas.topics import DOCUMENT, ENRICHMENT_FAILED, FAILED, PERSISTED
+from schemas.topics import DOCUMENT, ENRICHMENT_FAILED, FAILED, PERSISTED, SUMMARY
 
 #: What an endpoint may ask for; `*` stands for all of them, also for those that come later.
 EventType = Literal[
@@ -24,6 +24,7 @@ EventType = Literal[
     "job.failed",
     "transcript.edited",
     "document.generated",
+    "summary.generated",
     "enrichment.failed",
     "webhook.paused",
 ]
@@ -41,6 +42,7 @@ TYPES: Final[Mapping[str, str]] = {
     FAILED.name: "job.failed",
     "transcript.edited": "transcript.edited",
     DOCUMENT.name: "document.generated",
+    SUMMARY.name: "summary.generated",
     ENRICHMENT_FAILED.name: "enrichment.failed",
 }
 

@@ -10,9 +10,11 @@ from aiohttp.test_utils import TestServer
 
 from agents.asr.assemblyai import AssemblyAI
 from agents.commands import doctor, reconcile
+from agents.commands.checks.text_model import text_model
 from agents.fleet import recognizers
 from agents.fleet.environment import from_env
 from schemas.errors import SettingsError
+from tests.servers import openai
 from tests.servers.assemblyai import Server, Switches
 from tests.servers.gemini import KEY, gemini_server
 
@@ -92,6 +94,27 @@ async def test_the_doctor_tells_how_a_recognizer_that_is_there_does_not_work(
     assert found.level == level
     assert said in found.result
     assert found.advice
+
+
+async def test_doctor_tells_whether_the_text_model_is_configured_good_refused_or_away():
+    async def found(**env):
+        [finding] = await text_model(settings(**env))
+        assert openai.KEY not in repr(finding)
+        return finding.level, finding.result
+
+    async with openai.openai_server() as server:
+        here = {"OPENAI_BASE_URL": server.url, "OPENAI_MODEL": "gpt-local"}
+        found_all = [
+            await found(),
+            await found(OPENAI_API_KEY=openai.KEY, **here),
+            await found(OPENAI_API_KEY="another", **here),
+            await found(OPENAI_API_KEY=openai.KEY, **here | {"OPENAI_MODEL": "gpt-0"}),
+        ]
+    found_all.append(await found(OPENAI_API_KEY=openai.KEY, **here))
+
+    assert [level for level, _ in found_all] == ["ok", "ok", "fail", "fail", "warn"]
+    assert "digests" in found_all[0][1]
+    assert "gpt-local" in found_all[3][1]
 
 
 async def test_doctor_tells_whether_gemini_is_configured_good_refused_or_away():

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from agents.asr.rate_limit import ProviderLimiter
+from agents.corrections.editor import Editor
+from agents.llm.texts import questions
+from agents.llm.texts.openai import OpenAITexts
 from agents.llm.texts.questions import TextQuestions
 from agents.llm.texts.scripted import ScriptedTexts
+from agents.runtime.failpoints import ENRICHMENT_POINTS
 from agents.runtime.metrics import Metrics
-from agents.stages.enrichments import document, summary
+from agents.stages.enrichments import document, enrichment, summary
 from schemas.accounts.settings import AccountSettings
-from schemas.errors import NotAccepted, ProviderError, Transient
+from schemas.corrections.changes import TranscriptPatch
+from schemas.errors import NotAccepted, NotFound, ProviderError, Transient
+from schemas.events.job import JobReprocess
 from schemas.summaries import Summary
 from sinks.accounts import Accounts
+from sinks.fair_slots import FairSlots
+from sinks.memory.reader import MemoryReader
+from tests.conftest import need
 from tests.fleet.conftest import JOB, FakeRecognizer, enriching
+from tests.servers import openai
 
 SAID = (
     "Hello this is Ann from Acme. You owe us forty dollars for order 4711. "
@@ -120,7 +129,7 @@ async def test_a_summary_cites_what_was_said_and_what_was_not_is_dropped_and_cou
     assert [(one.name, one.label) for one in made.participants] == [("Ann", None)]
     assert [(one.kind, one.text) for one in made.entities] == [("id", "4711")]
     assert made.dropped == 2
-    assert any("2 items were left out" in note for note in made.notes)
+    assert any("left out" in note and note.endswith(": 2.") for note in made.notes)
     assert (made.coverage.parts, made.coverage.words_read) == (1, len(SAID.split()))
     [event] = fleet.scenario.fleet.events("summary.generated")
     assert (event["form"], event["sentiment"], event["dropped"]) == ("summary", "negative", 2)
@@ -235,6 +244,25 @@ async def test_a_model_without_a_usable_answer_fails_the_summary_and_not_the_run
     assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
 
 
+async def test_words_that_are_not_in_the_store_any_more_end_the_summary_and_not_the_run(make_fleet):
+    fleet = make_fleet()
+    await fleet.start()
+    await fleet.scenario.upload()
+    get = fleet.scenario.store.get
+
+    async def gone(uri):
+        if uri.endswith("raw_transcript.json") and fleet.scenario.terminal():
+            raise NotFound(uri)
+        return await get(uri)
+
+    fleet.scenario.store.get = gone
+    await fleet.scenario.fleet.run()
+
+    [event] = fleet.scenario.fleet.events("enrichment.failed")
+    assert (event["code"], event["attempts"]) == ("invalid_input", 1)
+    assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
+
+
 @pytest.mark.parametrize("error", [Transient("lost"), ProviderError("a wrong key")])
 async def test_failures_are_retried_or_final(make_fleet, error):
     fleet = make_fleet()
@@ -262,22 +290,67 @@ async def test_a_model_that_is_away_for_an_hour_costs_no_attempt_and_everything_
     assert len(fleet.scenario.fleet.events("summary.generated")) == 1
 
 
-async def test_what_was_paid_is_not_paid_again(make_fleet):
+class Killed(BaseException):
+    """Ends a process at a failpoint: nothing after it is done."""
+
+
+@pytest.mark.parametrize("point", ENRICHMENT_POINTS)
+@pytest.mark.parametrize("kind", ["summary", "document"])
+async def test_a_kill_repeats_only_the_call_in_flight_and_announces_once(make_fleet, monkeypatch, kind, point):
+    fleet = make_fleet(lambda _: REPORT if kind == "summary" else TITLE, kind=kind)
+    armed = [point]
+
+    def passing(name):
+        if name in armed:
+            armed.clear()
+            raise Killed
+
+    for module in (questions, enrichment):
+        monkeypatch.setattr(module, "passing", passing)
+    if point.startswith("texts.") or point == f"{kind}.stored":
+        with pytest.raises(Killed):
+            await fleet.run()
+        await fleet.scenario.fleet.run()
+    else:
+        await fleet.run()
+
+    assert len(fleet.scenario.fleet.events(f"{kind}.generated")) == 1
+    assert len(fleet.model.asked) == (2 if point == "texts.answered" else 1)
+    counted = [row.quantity for row in fleet.database.usage if (row.provider, row.unit) == ("openai", "requests")]
+    assert counted == [1]
+
+
+async def test_another_run_that_asks_the_same_pays_nothing(make_fleet):
     fleet = make_fleet()
     await fleet.run()
-    usage = list(fleet.database.usage)
-    fleet.database.enrichments["t", JOB, 1, "summary"] = replace(
-        fleet.database.enrichments["t", JOB, 1, "summary"], state="pending"
-    )
-    job = await fleet.database.job("t", JOB)
-    questions = fleet.text_questions()
-    [prompt] = fleet.model.asked
-    again = await questions.ask(job, prompt)
+    again = JobReprocess(tenant_id="t", job_id=JOB, run=2)
+    fleet.scenario.fleet.publish("intake.due", again, headers=(("ce_type", b"job.reprocess"),))
+    await fleet.scenario.fleet.run()
 
-    assert again.value.topic == REPORT["topic"]
-    assert again.tokens > 0
+    assert [event["run"] for event in fleet.scenario.fleet.events("summary.generated")] == [1, 2]
     assert len(fleet.model.asked) == 1
-    assert fleet.database.usage == usage
+    assert sum(row.quantity for row in fleet.database.usage if row.unit == "total_tokens") > 0
+    assert {row.run for row in fleet.database.usage if row.provider == "openai"} == {1}
+    assert {item.run for item in fleet.database.summary_items} == {2}
+
+
+async def test_after_an_edit_the_summary_is_made_again_alone_of_the_new_words(make_fleet):
+    fleet = make_fleet()
+    await fleet.run()
+    reader = MemoryReader(fleet.database)
+    editor = Editor(reader, fleet.scenario.store, fleet.database, FairSlots(4, 2))
+    patch = TranscriptPatch.model_validate({"changes": [{"op": "replace", "word": "w9", "text": "fifty"}]})
+    await editor.patch(await reader.transcript("t", JOB), patch, "key_1")
+    await fleet.scenario.fleet.run()
+    first, second = fleet.scenario.fleet.events("summary.generated")
+    made = Summary.model_validate_json(await fleet.scenario.store.get(second["summary_uri"]))
+
+    assert (first["transcript_version"], second["transcript_version"]) == (1, 2)
+    assert first["summary_uri"] != second["summary_uri"]
+    assert (made.transcript_version, made.key_points, made.dropped) == (2, (), 3)
+    assert "fifty" in fleet.model.asked[1].content
+    assert {item.transcript_version for item in fleet.database.summary_items} == {2}
+    assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
 
 
 @pytest.mark.parametrize(
@@ -354,3 +427,29 @@ async def test_a_budget_that_is_used_up_costs_the_description_and_not_the_docume
     assert text.startswith("# call\n\n| | |")
     assert "has not described this call" in text
     assert (event.get("model"), event["tokens"]) == (None, 0)
+
+
+#: How OpenAI's server misbehaves twice, and how often it has then accepted a call in the end.
+PASSING = {"nonsense": 3, "stall": 3, "drop": 3, "rate": 1, "fail": 1, "error": 1, "refuse": 1, "echo_key": 1}
+#: How it misbehaves for good, and how often it has then accepted one.
+FINAL = {"truncate": 2, "empty": 2, "malformed": 2, "prose": 2, "filter": 2, "refusal": 2, "quota": 0, "key": 0}
+
+
+@pytest.mark.parametrize("mode", [*PASSING, *FINAL])
+async def test_however_a_server_misbehaves_the_job_completes_and_nothing_is_paid_more_than_it_must(make_fleet, mode):
+    need("openai")
+    async with openai.openai_server() as server:
+        server.reply = lambda _: REPORT
+        fleet = make_fleet()
+        fleet.model = OpenAITexts(openai.KEY, "gpt-local", server.url, timeout_s=0.3 if mode == "stall" else 10)
+        await fleet.model.prepare()
+        server.misbehave(mode, 2 if mode in PASSING else None)
+        await fleet.run()
+        await fleet.model.close()
+
+    made, failed = fleet.scenario.fleet.events("summary.generated"), fleet.scenario.fleet.events("enrichment.failed")
+    assert (len(made), len(failed)) == ((1, 0) if mode in PASSING else (0, 1))
+    assert len(server.asked) == (PASSING | FINAL)[mode]
+    assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
+    stored = [await fleet.scenario.store.get(uri) async for uri in fleet.scenario.store.list("t/")]
+    assert openai.KEY not in f"{failed} {fleet.database.enrichments} {fleet.database.audit} {stored}"

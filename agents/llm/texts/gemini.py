@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from agents.llm.gemini_client import GeminiClient, digest, text_of, usage_of
-from agents.llm.protocols import TextAnswer, TextPrompt
+from agents.llm.gemini_client import GeminiClient, text_of, usage_of
+from agents.llm.protocols import TextAnswer, TextPrompt, ref_of
 
 #: Seconds for one call, whose answer may have thousands of tokens.
 TIMEOUT_S = 120.0
@@ -41,7 +41,7 @@ class GeminiTexts:
         text, fault = text_of(answer)
         if text is None and fault is None:
             fault = "the answer is empty"
-        return TextAnswer(text, fault, usage_of(answer), answer.response_id or digest(prompt.content))
+        return TextAnswer(text, fault, usage_of(answer), answer.response_id or ref_of(prompt.content))
 
     async def check(self) -> None:
         """Request the model's description, which is not billed."""

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
-from agents.llm.gemini_client import digest
-from agents.llm.protocols import TextAnswer, TextPrompt
+from agents.llm.protocols import TextAnswer, TextPrompt, ref_of
 from schemas.calls.retry_after import seconds_of
 from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 
@@ -176,7 +175,7 @@ class OpenAITexts:
 def _answer(completion: Any, prompt: TextPrompt[BaseModel]) -> TextAnswer:
     """Reads every field with care: the SDK passes on whatever the server has sent."""
     text, fault = _text(completion.choices[0] if completion.choices else None)
-    return TextAnswer(text, fault, _usage(completion.usage), str(completion.id or digest(prompt.content)))
+    return TextAnswer(text, fault, _usage(completion.usage), str(completion.id or ref_of(prompt.content)))
 
 
 def _text(choice: Any) -> tuple[str | None, str | None]:

@@ -25,7 +25,7 @@ from agents.runtime.failpoints import passing
 from agents.runtime.metrics import Metrics
 from schemas.errors import BudgetExhausted, ProviderError, Transient, Unavailable
 from schemas.jobs.rows import OfRun, Usage, used
-from schemas.texts import ERROR_CHARS, readable
+from schemas.texts import readable
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
 from sinks.ports.providers.usage import UsageRows
@@ -136,13 +136,13 @@ class TextQuestions:
 
     async def _call(self, job: OfRun, prompt: TextPrompt[Any]) -> TextAnswer:
         """Make one call, and return when its answer and its usage are stored."""
-        passing("texts.before-call")
         try:
             answer = await self.opened.answer(prompt)
         except Transient as exc:
             await self.rate_limit.failed(exc)
             raise
-        answer = replace(answer, ref=readable(answer.ref, ERROR_CHARS))
+        # With the question's hash: the ids of some servers are three digits.
+        answer = replace(answer, ref=readable(f"{answer.ref[:200]}~{self._key(prompt)[:12]}"))
         passing("texts.answered")
         content = {name: getattr(answer, name) for name in ("text", "fault", "usage", "ref")}
         content |= {"run": job.run, "at": datetime.now(UTC).timestamp()}

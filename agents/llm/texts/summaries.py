@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from agents.llm.protocols import TextPrompt
 from agents.llm.texts.prompts import Template, prompt
 from agents.llm.texts.questions import Asks
-from agents.text.summaries.citations import Transcript, says
+from agents.text.summaries.citations import Quotable, says
 from agents.text.summaries.utterances import Utterance, packed, parts, utterances
 from schemas.jobs.rows import OfRun
 from schemas.summaries import ActionItem, Coverage, Entity, EntityKind, Participant, Sentiment, Statement, Summary
@@ -139,10 +139,8 @@ class Summarizer:
         self, job: OfRun, words: Sequence[TranscriptWord], language: str | None, template: Template, version: int
     ) -> Summarized:
         """The summary of a transcript with words, of this version. Raises as `Asks.ask` does."""
-        spoken = utterances(words)
-        transcript = Transcript(spoken)
-        pieces = parts(spoken, self.part_tokens * TOKEN_CHARS)
-        contents = [content_of(language, f"{n} of {len(pieces)}", piece) for n, piece in enumerate(pieces, 1)]
+        spoken, contents = await asyncio.to_thread(contents_of, words, language, self.part_tokens)
+        transcript = Quotable(spoken)
         reports = await all_of(contents, lambda content: self._read(job, content, transcript, template))
         while len(reports) > 1:
             groups = packed(reports, self.part_tokens * TOKEN_CHARS, _size, least=2)
@@ -157,15 +155,16 @@ class Summarizer:
             sentiment=report.sentiment,
             **{name: tuple(items) for name, items in report.lists.items()},
             dropped=report.dropped,
-            coverage=Coverage(words=len(words), words_read=sum(len(s.words) for s in spoken), parts=len(pieces)),
-            notes=tuple(_notes(report, len(pieces))),
+            coverage=Coverage(words=len(words), words_read=sum(len(s.words) for s in spoken), parts=len(contents)),
+            notes=tuple(_notes(report, len(contents))),
         )
         return Summarized(summary, report.tokens)
 
-    async def _read(self, job: OfRun, content: str, transcript: Transcript, template: Template) -> _Report:
+    async def _read(self, job: OfRun, content: str, transcript: Quotable, template: Template) -> _Report:
         question = TextPrompt(template.instructions, content, CallReport, max_tokens=self.answer_tokens)
         asked = await self.questions.ask(job, question)
-        return replace(_checked(asked.value, transcript), tokens=asked.tokens)
+        report = await asyncio.to_thread(_checked, asked.value, transcript)
+        return replace(report, tokens=asked.tokens)
 
     async def _merged(self, job: OfRun, reports: Sequence[_Report]) -> _Report:
         """One report of several."""
@@ -208,10 +207,20 @@ async def all_of(questions: Sequence[Q], ask: Callable[[Q], Awaitable[R]]) -> li
     return cast("list[R]", answers)
 
 
-def content_of(language: str | None, part: str, spoken: Sequence[Utterance]) -> str:
-    """What a model reads of a call. JSON, whose quoting keeps every word of it inside its string."""
-    content = {"language": language or "unknown", "part": part, "utterances": [one.as_json for one in spoken]}
-    return json.dumps(content, ensure_ascii=False)
+def contents_of(
+    words: Sequence[TranscriptWord], language: str | None, part_tokens: int
+) -> tuple[list[Utterance], list[str]]:
+    """The utterances of a call, and what a model reads of it, in parts. JSON, whose quoting keeps every word inside its
+    string.
+    """
+    spoken = utterances(words)
+    pieces = parts(spoken, part_tokens * TOKEN_CHARS)
+    common = {"language": language or "unknown"}
+    contents = [
+        common | {"part": f"{number} of {len(pieces)}", "utterances": [one.as_json for one in piece]}
+        for number, piece in enumerate(pieces, 1)
+    ]
+    return spoken, [json.dumps(content, ensure_ascii=False) for content in contents]
 
 
 def _parts_as_json(reports: Sequence[_Report]) -> str:
@@ -243,7 +252,7 @@ def _text_of(entity: Entity) -> tuple[str, str]:
 class _Check:
     """Keeps items whose citation holds, and counts the others."""
 
-    transcript: Transcript
+    transcript: Quotable
     dropped: int = 0
     lists: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -259,7 +268,7 @@ class _Check:
         self.dropped += len(items[MOST_ITEMS:])
 
 
-def _checked(report: CallReport, transcript: Transcript) -> _Report:
+def _checked(report: CallReport, transcript: Quotable) -> _Report:
     check = _Check(transcript)
     check.keep("key_points", Statement, report.key_points)
     check.keep("action_items", ActionItem, report.action_items)
@@ -278,7 +287,7 @@ def _notes(report: _Report, read: int) -> Iterator[str]:
     if read > 1:
         yield f"The call was read in {read} parts, all of it, and their items were chosen from."
     if report.dropped:
-        yield f"{report.dropped} items were left out, because the transcript does not say what they cite."
+        yield f"Items left out, because the transcript does not say what they cite, or too many: {report.dropped}."
     disputed = sum(item.disputed for items in report.lists.values() for item in items)
     if disputed:
-        yield f"{disputed} items rest on words on which the recognizers did not agree."
+        yield f"Items that rest on words on which the recognizers did not agree: {disputed}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from agents.llm.protocols import TextPrompt
 from agents.llm.texts.prompts import Template
 from agents.llm.texts.questions import Asks
-from agents.llm.texts.summaries import TOKEN_CHARS, Text, all_of, content_of
-from agents.text.summaries.utterances import parts, utterances
+from agents.llm.texts.summaries import Text, all_of, contents_of
 from schemas.jobs.rows import OfRun
 from schemas.transcript_words import TranscriptWord
 
@@ -53,8 +53,7 @@ class Titler:
         self, job: OfRun, words: Sequence[TranscriptWord], language: str | None, template: Template
     ) -> Titled:
         """The title of a transcript with words. Raises as `Asks.ask` does."""
-        pieces = parts(utterances(words), self.part_tokens * TOKEN_CHARS)
-        contents = [content_of(language, f"{n} of {len(pieces)}", piece) for n, piece in enumerate(pieces, 1)]
+        _, contents = await asyncio.to_thread(contents_of, words, language, self.part_tokens)
         read = await all_of(contents, lambda content: self._asked(job, template, content))
         if len(read) == 1:
             return read[0]

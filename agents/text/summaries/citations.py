@@ -15,7 +15,7 @@ MOST_WORDS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Transcript:
+class Quotable:
     """The utterances of a transcript, in which citations are looked for."""
 
     utterances: Sequence[Utterance]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from agents.text.frequency import frequencies
-from agents.text.summaries.citations import Transcript
+from agents.text.summaries.citations import Quotable
 from agents.text.summaries.utterances import Utterance, utterances
 from schemas.summaries import Statement
 from schemas.texts import SENTENCE_ENDS, is_unspaced
@@ -18,6 +18,9 @@ WORDS_EACH, MOST = 120, 12
 
 #: Words of a sentence that is quoted: a shorter one says little alone.
 SHORTEST, LONGEST = 6, 45
+
+#: What a sentence is worth that was cut: a reader misses its end.
+PART: Final = 0.6
 
 #: Zipf frequency from which on a word tells nothing of a call ("people" has 6), and that of a word that no list has.
 COMMON, UNKNOWN = 5.6, 2.5
@@ -68,10 +71,11 @@ def _score(sentence: Sequence[TranscriptWord], rare: Mapping[str, float], counts
         return 0.0
     total = sum(rare[token] * min(counts[token], 3) ** 0.5 for token in _tokens(sentence))
     doubt = sum(word.disputed for word in sentence) / len(sentence)
-    return float(total / (len(sentence) + 8) * (1 - doubt / 2))
+    whole = 1.0 if sentence[-1].text.endswith(SENTENCE_ENDS) else PART
+    return float(total / (len(sentence) + 8) * (1 - doubt / 2) * whole)
 
 
 def _statement(sentence: Sequence[TranscriptWord]) -> Statement:
     whole = Utterance("s1", tuple(sentence))
-    fields: Any = Transcript([whole]).cited("s1", whole.text)
+    fields: Any = Quotable([whole]).cited("s1", whole.text)
     return Statement(text=fields["quote"], **fields)
