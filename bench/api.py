@@ -103,6 +103,9 @@ async def _all(
 LISTS = {
     "the newest": "",
     "in a status": "&status=failed",
+    "a filename that none has": "&filename=zzz",
+    "a language that none has": "&language=fr",
+    "metadata that none has, completed": "&metadata=agent:nobody&status=completed",
 }
 
 
