@@ -44,9 +44,9 @@ class MemoryIndex(MemoryUsage, EmbeddingQueue):
         }
         self.embedding = {k: work for k, work in self.embedding.items() if not _is_replaced(k, run) or k[:3] == run}
         for generation in self._generations:
-            self._queue(run, generation, index.transcript_version)
+            self._queue_embedding(run, generation, index.transcript_version)
 
-    def _queue(self, run: _Run, generation: int, version: int) -> None:
+    def _queue_embedding(self, run: _Run, generation: int, version: int) -> None:
         before = self.embedding.get((*run, generation))
         tenant_id, job_id, number = run
         work = EmbeddingWork(
@@ -74,10 +74,12 @@ class MemoryIndex(MemoryUsage, EmbeddingQueue):
         self._generations = {n: one for n, one in self._generations.items() if one.state == "serving"}
         self._last_generation += 1
         number = self._last_generation
-        self._generations[number] = Generation(number, model, dimensions, "building" if self._generations else "serving")
+        self._generations[number] = Generation(
+            number, model, dimensions, "building" if self._generations else "serving"
+        )
         for run in {key[:3] for key in self.chunks}:
             versions = (chunk.transcript_version for key, chunk in self.chunks.items() if key[:3] == run)
-            self._queue(run, number, max(versions))
+            self._queue_embedding(run, number, max(versions))
 
     async def claim_embedding_work(self, generation: int, limit: int, seconds: float) -> list[EmbeddingWork]:
         """Claim runs that are due."""
@@ -126,7 +128,8 @@ class MemoryIndex(MemoryUsage, EmbeddingQueue):
     async def keep_generations(self, rows: int) -> bool:  # noqa: ARG002 - all at once here
         """Change to a complete generation, and forget the vectors of earlier ones."""
         building = next((n for n, one in self._generations.items() if one.state == "building"), None)
-        if building is not None and not any(key[3] == building for key in self.embedding):
+        waiting = {key[:3] for key in self.embedding if key[3] == building}
+        if building is not None and waiting <= {key[:3] for key in self.embedding if key[3] != building}:
             self._generations = {building: replace(self._generations[building], state="serving")}
         self.vectors = {key: vector for key, vector in self.vectors.items() if key[3] in self._generations}
         self.embedding = {key: work for key, work in self.embedding.items() if key[3] in self._generations}

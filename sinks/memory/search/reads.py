@@ -28,17 +28,17 @@ class MemorySearch(SearchIndex):
         """What can be searched."""
         generations = await self.database.generations()
         serving = next((one for one in generations if one.state == "serving"), None)
-        waiting = [key for key in self.database.embedding if serving and key[0] == tenant and key[3] == serving.generation]
+        waiting = [
+            key for key in self.database.embedding if serving and key[0] == tenant and key[3] == serving.generation
+        ]
         return IndexState(self.database.has_vectors, serving, len(waiting))
 
     async def matching_words(
         self, tenant: str, terms: Sequence[Term], which: ChunkFilter = EVERYWHERE, *, limit: int
     ) -> TextMatches:
         """The best passages by words."""
-        found = []
-        for chunk in await self._wanted(tenant, which):
-            if (score := _score(chunk, terms)) is not None:
-                found.append(Match(chunk.key, score))
+        scores = {chunk.key: _score(chunk, terms) for chunk in await self._wanted(tenant, which)}
+        found = [Match(key, score) for key, score in scores.items() if score is not None]
         return TextMatches(sorted(found, key=lambda match: (-match.score, match.key))[:limit])
 
     async def nearest(
@@ -121,7 +121,7 @@ def _contains(words: Sequence[str], term: Term) -> bool:
     return any(all(_is(words[at + n], word, is_prefix) for n, word in enumerate(wanted)) for at in places)
 
 
-def _is(word: str, wanted: str, is_prefix: bool) -> bool:  # noqa: FBT001
+def _is(word: str, wanted: str, is_prefix: bool) -> bool:
     return word.startswith(wanted) if is_prefix else word == wanted
 
 

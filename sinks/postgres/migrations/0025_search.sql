@@ -153,7 +153,11 @@ DECLARE
     old_one int;
     removed int;
 BEGIN
-    IF new_one IS NOT NULL AND NOT EXISTS (SELECT FROM embedding_work WHERE generation = new_one) THEN
+    -- What waits for the new one waits for the old one, too: nothing is lost by the change.
+    IF new_one IS NOT NULL AND NOT EXISTS (
+        SELECT FROM embedding_work w WHERE w.generation = new_one AND NOT EXISTS (
+            SELECT FROM embedding_work o JOIN embedding_models m USING (generation)
+            WHERE m.state = 'serving' AND (o.tenant_id, o.job_id, o.run) = (w.tenant_id, w.job_id, w.run))) THEN
         LOCK TABLE embedding_models IN SHARE ROW EXCLUSIVE MODE;
         UPDATE embedding_models SET state = 'retired' WHERE state = 'serving';
         UPDATE embedding_models SET state = 'serving' WHERE generation = new_one;

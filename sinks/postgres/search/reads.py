@@ -129,9 +129,7 @@ def _nearest(generation: Generation, conditions: Conditions, vector: str, limit:
     # An expression that no index has: all vectors are compared.
     order = f"{distance} + 0" if exactly else distance
     join = f"JOIN chunks c ON {_OF_TEXT}" if conditions.texts else ""
-    where = " AND ".join(
-        ["v.tenant_id = $1", f"v.generation = {generation.generation}", *conditions.texts]
-    )
+    where = " AND ".join(["v.tenant_id = $1", f"v.generation = {generation.generation}", *conditions.texts])
     return f"""
 SELECT c.job_id, c.run, c.number, 1 - v.distance AS score
 FROM (SELECT v.tenant_id, v.job_id, v.run, v.hash, {distance} AS distance

@@ -53,27 +53,34 @@ def _quoted(lexeme: str) -> str:
     return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+_FOUND: Final = "(SELECT c.ctid FROM chunks c WHERE c.lexemes @@ ${step}::text::tsquery AND {where} LIMIT {limit})"
+
+#: Worth of weights D, C, B and A.
+_WORTH: Final = f"'{{{OTHER_READING},{OTHER_READING},{OTHER_READING},1}}'"
+
+# The last step's passages are counted, to tell whether there are more.
+_RANKED: Final = """
+WITH last AS MATERIALIZED (SELECT ARRAY{last} AS ids),
+term AS MATERIALIZED (SELECT dictionary, weight, query::tsquery AS query
+    FROM unnest(${dictionaries}::text[], ${weights}::float8[], ${queries}::text[]) AS t (dictionary, weight, query))
+SELECT c.job_id, c.run, c.number, (SELECT cardinality(ids) FROM last) AS reached,
+       (SELECT sum(t.weight * ts_rank({worth}, c.lexemes, t.query))
+        FROM term t WHERE t.dictionary = c.dictionary) AS score
+FROM chunks c
+WHERE c.ctid = ANY(ARRAY({found}))
+ORDER BY score DESC, c.created_at DESC, c.job_id, c.number LIMIT ${limit}"""
+
+
 def statement(count: int, conditions: Sequence[str], first: int) -> str:
     """Finds and ranks. $1 is the tenant; from `first` on come the steps, then dictionaries, weights and queries of the
     terms to rank by, and the limit. `conditions` are on the alias c.
     """
     where = " AND ".join(["c.tenant_id = $1", *conditions])
-    found = [
-        f"(SELECT c.ctid FROM chunks c WHERE c.lexemes @@ ${first + n}::text::tsquery AND {where} LIMIT {_limit(n, count)})"
-        for n in range(count)
-    ]
-    dictionaries, weights, queries, limit = range(first + count, first + count + 4)
-    # The last step's are counted, to tell whether there are more.
-    return f"""
-WITH last AS MATERIALIZED (SELECT ARRAY{found[-1]} AS ids),
-term AS MATERIALIZED (SELECT dictionary, weight, query::tsquery AS query
-    FROM unnest(${dictionaries}::text[], ${weights}::float8[], ${queries}::text[]) AS t (dictionary, weight, query))
-SELECT c.job_id, c.run, c.number, (SELECT cardinality(ids) FROM last) AS reached,
-       (SELECT sum(t.weight * ts_rank('{{{OTHER_READING},{OTHER_READING},{OTHER_READING},1}}', c.lexemes, t.query))
-        FROM term t WHERE t.dictionary = c.dictionary) AS score
-FROM chunks c
-WHERE c.ctid = ANY(ARRAY({" UNION ".join([*found[:-1], "SELECT unnest(ids) FROM last"])}))
-ORDER BY score DESC, c.created_at DESC, c.job_id, c.number LIMIT ${limit}"""
+    found = [_FOUND.format(step=first + n, where=where, limit=_limit(n, count)) for n in range(count)]
+    names = ("dictionaries", "weights", "queries", "limit")
+    places = dict(zip(names, range(first + count, first + count + 4), strict=True))
+    every = " UNION ".join([*found[:-1], "SELECT unnest(ids) FROM last"])
+    return _RANKED.format(last=found[-1], found=every, worth=_WORTH, **places)
 
 
 def _limit(n: int, count: int) -> int:

@@ -9,9 +9,9 @@ import pytest
 
 from schemas.search.chunks import Generation
 from sinks.memory.search.reads import MemorySearch
+from sinks.ports.search.reads import EVERYWHERE, ChunkFilter, Term
 from sinks.postgres.reader import Reader
 from sinks.postgres.search.reads import PostgresSearch
-from sinks.ports.search.reads import ChunkFilter, Term
 from tests.contract.databases.doubles import OfMemory
 from tests.contract.databases.searching import NOON, chunk, indexed, keep
 
@@ -27,7 +27,7 @@ def may(*words):
     return [Term(word) for word in words]
 
 
-async def found(search, terms, which=ChunkFilter(), tenant="t"):
+async def found(search, terms, which=EVERYWHERE, tenant="t"):
     """Job and number of what matches by words, best first."""
     matches = await search.matching_words(tenant, terms, which, limit=10)
     return [(job_id, number) for (job_id, _, number), _ in [(m.key, m.score) for m in matches.matches]]

