@@ -56,11 +56,12 @@ class OpenAIEmbedder:
             async with asyncio.timeout(timeout_s):
                 # As numbers: the SDK would ask for base64, which not every server has.
                 answer = await client.embeddings.create(model=self.model, input=texts, encoding_format="float")
-            vectors = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]
+            ordered = sorted(answer.data, key=lambda one: one.index)
+            vectors = checked([one.embedding for one in ordered], len(texts))
             used = getattr(answer.usage, "total_tokens", None)
         usage = {"requests": 1} | ({"total_tokens": used} if isinstance(used, int) and used >= 0 else {})
         ref = hashlib.sha256("\x00".join([self.model, *texts]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return Embedded(checked(vectors, len(texts)), usage, ref)
+        return Embedded(vectors, usage, ref)
 
     async def _opened(self) -> AsyncOpenAI:
         """The SDK's client, made at the first call."""

@@ -13,6 +13,7 @@ from agents.text.chunks.index import transcript_index
 from agents.text.chunks.tokens import RULE, tokens
 from schemas import topics
 from schemas.accounts.settings import AccountSettings
+from schemas.corrections.rows import FIRST
 from schemas.errors import NotFound
 from schemas.events.enrichment import TranscriptIndexed
 from schemas.jobs.rows import Job, run_fields
@@ -42,11 +43,12 @@ class Index:
         source = await self.database.words_of_version(job.tenant_id, job.job_id, job.run, job.transcript_version)
         if source is None:
             raise NotFound(f"run {job.run} has no transcript")
-        raw_uri, edited = source
-        raw = await self.store.get(raw_uri)
+        if source.edited is None and job.transcript_version != FIRST:
+            raise NotFound(f"the transcript has no version {job.transcript_version}")
+        raw = await self.store.get(source.raw_transcript_uri)
         sizes = _sizes(await self.accounts.settings_of(job.tenant_id))
         # In a thread: the readings of a long call take a third of a second.
-        index = await asyncio.to_thread(_index, job, raw, edited, sizes)
+        index = await asyncio.to_thread(_index, job, raw, source.edited, sizes)
         event = TranscriptIndexed(
             **run_fields(job),
             chunks=len(index.chunks),
