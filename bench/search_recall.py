@@ -85,8 +85,8 @@ def calls(wanted: Iterable[str]) -> Iterable[tuple[str, Any]]:
             call = json.loads(gzip.decompress(path.read_bytes()))
             if call["id"] in wanted:
                 names = [name for name in (*pair, "assemblyai", "elevenlabs") if name in call["hypotheses"]][:2]
-                heard = [Hypothesis(name, tuple(Word(*word) for word in call["hypotheses"][name]), "en") for name in names]
-                yield call["id"], reconcile(heard)
+                words = {name: tuple(Word(*word) for word in call["hypotheses"][name]) for name in names}
+                yield call["id"], reconcile([Hypothesis(name, words[name], "en") for name in names])
 
 
 async def fill(database: Postgres, wanted: Iterable[str]) -> int:
@@ -152,9 +152,9 @@ async def run(report: Path | None) -> None:
                 shares = [sum(p is not None and p <= n for p in places) / len(places) for n in (1, 3, DEPTH)]
                 lines.append(f"| {mode} | {' | '.join(f'{share:.2f}' for share in shares)} | {ms:.0f} |")
                 missed = [q["question"] for q, place in zip(questions, places, strict=True) if place is None]
-                print(mode, "missed:", *missed, sep="\n  ")  # noqa: T201
+                print(mode, "missed:", *missed, sep="\n  ")
             text = "\n".join(lines) + "\n"
-            print(text)  # noqa: T201
+            print(text)
             if report is not None:
                 report.write_text(f"# Search: is the passage that answers found?\n\n{text}")
             await pool.close()

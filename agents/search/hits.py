@@ -42,15 +42,23 @@ async def hits_of(
     Raises:
         Unavailable: the database is away.
     """
-    chunks = await index.chunks(tenant, _with_neighbours(page) if around else [one.key for one in page])
+    chunks = await index.chunks(tenant, with_neighbours(page) if around else [one.key for one in page])
     shown = [(one, chunks[one.key]) for one in page if one.key in chunks]
     marked = await _marked(index, tenant, [chunk for _, chunk in shown], asked)
     return [_hit(one, of, chunks, around) for (one, _), of in zip(shown, marked, strict=True)]
 
 
-def _with_neighbours(page: Sequence[Ranked]) -> list[ChunkKey]:
+def with_neighbours(page: Sequence[Ranked]) -> list[ChunkKey]:
+    """The keys of passages and of those beside them."""
     keys = {(job, run, number + step) for job, run, number in (one.key for one in page) for step in (-1, 0, 1)}
     return sorted(key for key in keys if key[2] >= 0)
+
+
+def widened(chunk: Chunk, chunks: dict[ChunkKey, Chunk], count: int) -> list[Utterance]:
+    """The utterances of a passage, with so many of what was said before and after it."""
+    before, _ = _around(chunk, 0, chunks, count)
+    _, after = _around(chunk, len(chunk.utterances) - 1, chunks, count)
+    return [*before, *chunk.spoken, *after]
 
 
 async def _marked(index: SearchIndex, tenant: str, chunks: Sequence[Chunk], asked: Sequence[Term]) -> list[_Marked]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from agents.text.chunks.tokens import spaced
@@ -19,6 +20,9 @@ SHORTEST_PREFIX: Final = 2
 
 _PART: Final = re.compile(r'(?P<minus>-)?(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))')
 
+#: Marks that mean something in a search, and nothing in a sentence.
+_NO_WORD: Final = re.compile(r'["*]|(?<!\w)-')
+
 #: Zipf frequencies (schemas of `agents.text.frequency`): of the commonest word, and that of a word that no list has.
 _COMMONEST, _UNKNOWN = 8.0, 2.0
 
@@ -30,10 +34,21 @@ def terms(text: str, language: str = "en") -> list[Term]:
     Raises:
         InvalidInput: there are too many.
     """
-    rates = frequencies(language)
-    found = [term for match in _PART.finditer(text) if (term := _term(match, rates)) is not None]
+    found = _read(text, language)
     if len(found) > MAX_TERMS:
         raise InvalidInput(f"q: use at most {MAX_TERMS} words and phrases")
+    return found
+
+
+def words(text: str, language: str = "en") -> list[Term]:
+    """The rarest words of a text, all of which may be there: for questions in whole sentences."""
+    found = [replace(term, use="may") for term in _read(_NO_WORD.sub(" ", text), language)]
+    return sorted(found, key=lambda term: -term.weight)[:MAX_TERMS]
+
+
+def _read(text: str, language: str) -> list[Term]:
+    rates = frequencies(language)
+    found = [term for match in _PART.finditer(text) if (term := _term(match, rates)) is not None]
     return list({(term.text, term.kind): term for term in found}.values())
 
 

@@ -18,8 +18,8 @@ from schemas.events.job import EnrichmentState, JobFailed, RunSweep, StepState
 from schemas.ids import Key
 from schemas.jobs.rows import AuditEntry, File, Job, OfRun, ProviderRequest, Status, Transcript, Usage, run_fields
 from schemas.messages import Message
-from schemas.summaries import SummaryItem
 from schemas.search.chunks import TranscriptIndex
+from schemas.summaries import SummaryItem
 
 #: Seconds from the failure of a run to the deletion of its blobs.
 SWEEP_AFTER_S: Final = 3600.0

@@ -32,8 +32,8 @@ from schemas.jobs.outcome import (
 from schemas.jobs.published import deadline_id, event_message, result_of, status_message
 from schemas.jobs.rows import ORDER, TERMINAL, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message, largest, size_of
-from schemas.summaries import ItemsOfRun
 from schemas.search.chunks import TranscriptIndex
+from schemas.summaries import ItemsOfRun
 from schemas.texts import ERROR_CHARS, readable
 
 

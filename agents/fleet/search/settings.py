@@ -22,7 +22,9 @@ class SearchSettings(BaseModel):
         description="the server of that model, as http://host:8000/v1; default: OPENAI_BASE_URL, or OpenAI's",
     )
     embeddings_key: SecretStr | None = Field(
-        None, alias="EMBEDDINGS_API_KEY", description="its key, if it is not OPENAI_API_KEY; a server of one's own may need none"
+        None,
+        alias="EMBEDDINGS_API_KEY",
+        description="its key; default: OPENAI_API_KEY. A server of your own may need none",
     )
     embeddings_batch: int = Field(
         20, alias="EMBEDDINGS_BATCH", ge=1, le=2048, description="passages in one request to the embedding model"

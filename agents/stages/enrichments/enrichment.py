@@ -22,8 +22,8 @@ from schemas.jobs.outcome import (
     failed_enrichment,
 )
 from schemas.jobs.rows import File, Job, OfRun, Usage
-from schemas.summaries import SummaryItem
 from schemas.search.chunks import TranscriptIndex
+from schemas.summaries import SummaryItem
 from schemas.topics import Topic
 from sinks.ports.jobs import Jobs
 

@@ -21,8 +21,8 @@ from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
-from schemas.summaries import SummaryItem
 from schemas.search.chunks import Chunk
+from schemas.summaries import SummaryItem
 from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.api.direct_uploads import DirectUpload
 from sinks.ports.providers.strays import Stray

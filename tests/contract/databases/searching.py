@@ -30,7 +30,7 @@ def chunk(text: str, number: int = 0, job_id: str = "j", tenant: str = "t", **mo
         "end_ms": 900,
         "speakers": ["A"],
         "recognizers": ["one", "two"],
-        "utterances": [asdict(Utterance(text=text, speaker="A", start_ms=0, end_ms=900, words=["w0+3"]))],
+        "utterances": [asdict(Utterance(text=text, speaker="A", start_ms=0, end_ms=900, words=[f"w{10 * number}+3"]))],
         "alternatives": [],
         "created_at": NOON,
     }

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from agents.llm.texts.scripted import ScriptedTexts
+from agents.search.ask import Asker
 from agents.search.searcher import Searcher
+from schemas.accounts.settings import AccountSettings
 from schemas.errors import SettingsError
+from sinks.accounts import Accounts
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.search.reads import MemorySearch
 from tests.contract.databases.searching import chunk, keep
-from tests.unit.web.service import BOLT, ROOT, Worker, problem
+from tests.unit.web.service import ACME, BOLT, ROOT, Worker, problem
+from web.connections.caller_limit import CallerLimit
+from web.resources.search.ask import Ask
 from web.resources.search.search import Search
 
 
@@ -17,10 +25,18 @@ def no_model(model):
     raise SettingsError(model)
 
 
+def reply(prompt):
+    passages = json.loads(prompt.content)["passages"]
+    number = next((one["number"] for one in passages if "late" in one["text"]), 1)
+    return {"is_answered": True, "claims": [{"text": "It is.", "passages": [number], "quote": "invoice is late"}]}
+
+
 @pytest.fixture
 async def worker():
     database = MemoryDatabase()
-    resources = [Search(Searcher(MemorySearch(database), no_model))]
+    searcher = Searcher(MemorySearch(database), no_model)
+    asker = Asker(searcher, ScriptedTexts(reply), database, Accounts(database, AccountSettings()))
+    resources = [Search(searcher), Ask(asker, CallerLimit("questions", 4))]
     async with Worker(database, resources=resources) as worker:
         await keep(database, chunk("the invoice is late", job_id="j", tenant="acme"))
         await keep(database, chunk("the invoice is paid", job_id="k", tenant="acme", start_ms=None, speakers=["B"]))
@@ -85,3 +101,40 @@ async def test_what_cannot_be_asked_is_refused(worker, query):
 
 async def test_too_many_words_are_refused(worker):
     await problem(await worker.get("/search?q=" + "+".join(f"w{n}" for n in range(40))), 400)
+
+
+def events(text):
+    """Names and data of server-sent events."""
+    lines = [part.split("\n") for part in text.split("\n\n") if part]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in lines]
+
+
+async def asked(worker, path="/ask", headers=ACME, **body):
+    return await worker.client.post(path, headers=headers, json={"question": "is the invoice late"} | body)
+
+
+async def test_a_question_is_answered_in_events_that_cite_moments(worker):
+    response = await asked(worker)
+    (first, found), (second, claim), (last, end) = events(await response.text())
+
+    assert (response.status, response.content_type) == (200, "text/event-stream")
+    assert (first, second, last) == ("passages", "claim", "end")
+    assert {passage["text"] for passage in found["passages"]} == {"the invoice is late", "the invoice is paid"}
+    assert claim["is_supported"]
+    [place] = claim["citations"]
+    assert (place["job_id"], place["start_ms"], place["links"]["audio"]) == ("j", 0, "/jobs/j/audio#t=0")
+    assert end == {"result": "answered", "model": "openai/scripted", "reason": None}
+
+
+async def test_questions_are_of_the_callers_tenant_and_filters(worker):
+    (_, found), *_ = events(await (await asked(worker, "/ask?speaker=B")).text())
+    assert [passage["text"] for passage in found["passages"]] == ["the invoice is paid"]
+    (_, theirs), *_ = events(await (await asked(worker, headers=BOLT)).text())
+    assert [passage["text"] for passage in theirs["passages"]] == ["the invoice of bolt"]
+    await problem(await asked(worker, "/ask?tenant=acme", BOLT), 404)
+    await problem(await asked(worker, headers=ROOT), 400)
+
+
+@pytest.mark.parametrize("body", [{"question": ""}, {"question": "x" * 1001}, {"earlier": [{"question": "a"}]}])
+async def test_what_is_no_question_is_refused(worker, body):
+    await problem(await asked(worker, **body), 400)

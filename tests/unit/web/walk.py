@@ -7,6 +7,7 @@ import re
 from urllib.parse import quote
 
 from agents.media.source.audio_source import AudioSource
+from agents.search.ask import Asker
 from agents.search.searcher import Searcher
 from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
@@ -28,6 +29,7 @@ from web.resources.reports.stats import TenantStats
 from web.resources.reports.tenant_events import TenantEvents
 from web.resources.reports.usage import TenantUsage
 from web.resources.schedules import TenantSchedules
+from web.resources.search.ask import Ask
 from web.resources.search.search import Search
 from web.resources.uploads.direct import DirectAudio
 from web.resources.uploads.process import ProcessAudio
@@ -75,6 +77,7 @@ def accounts_resources(database, accounts):
 
 def all_resources(database, accounts, reader, store, reports=None, changes=None):
     """What a worker serves besides the standard resources and the corrections, with nothing outside of it."""
+    searcher = Searcher(MemorySearch(database), no_model)
     reports, changes = reports or MemoryReports(database), changes or MemoryChanges(database)
     at_once = CallerLimit("everything", 8)
     uploads = ReceivedUploads(
@@ -95,7 +98,8 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None)
         TenantSchedules(database, ("document",)),
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
-        Search(Searcher(MemorySearch(database), no_model)),
+        Search(searcher),
+        Ask(Asker(searcher, None, database, accounts), at_once),
         TenantStats(reports),
         TenantUsage(reports, {}),
         TenantEvents(changes, TenantFeeds(changes), at_once),
