@@ -55,8 +55,12 @@ _AS_TENANT: Final = (
 #: For lists, behind it. The planner does not know how many jobs a tenant has in a status: where it expects few, it
 #: reads and sorts them all, 10,000 in 100 ms. In the order of an index, it stops where the page does.
 _IN_ORDER: Final = "; SET LOCAL enable_bitmapscan = off"
-#: For searches, likewise: all rows, and statements that may not take long, whatever is looked for.
-_SEARCHING: Final = "; SET LOCAL ROLE concord_worker; SET LOCAL statement_timeout = '3s'"
+
+#: For searches, likewise: all rows, plans for what is looked for, be it frequent or rare, and statements that may not
+#: take long in any case.
+_SEARCHING: Final = (
+    "; SET LOCAL ROLE concord_worker; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = '3s'"
+)
 
 #: Before and after every job.
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)

@@ -45,6 +45,7 @@ CREATE TABLE chunks (
     PRIMARY KEY (tenant_id, job_id, run, number)
 );
 CREATE INDEX chunks_by_lexeme ON chunks USING gin (lexemes);
+CREATE INDEX chunks_by_hash ON chunks (tenant_id, job_id, run, hash);
 CREATE INDEX chunks_by_dictionary ON chunks (tenant_id, dictionary);
 CREATE INDEX chunks_by_time ON chunks (tenant_id, created_at);
 
@@ -115,8 +116,9 @@ DECLARE
     d int := (SELECT dimensions FROM embedding_models WHERE generation = which);
 BEGIN
     -- pgvector indexes at most 4000 dimensions of a halfvec; more are searched without an index.
+    EXECUTE format('DROP INDEX IF EXISTS chunk_vectors_g%s', which);
     IF d <= 4000 THEN
-        EXECUTE format('CREATE INDEX IF NOT EXISTS chunk_vectors_g%s ON chunk_vectors '
+        EXECUTE format('CREATE INDEX chunk_vectors_g%s ON chunk_vectors '
                        'USING hnsw ((embedding::halfvec(%s)) halfvec_cosine_ops) WHERE generation = %s', which, d, which);
     END IF;
 END

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Passages among which every vector is compared. Of more, an index is asked, which goes on until it has enough of those
 #: that are wanted; of a small part of a large index it would have to visit most of it.
-FEW: Final = 20_000
+FEW: Final = 12_000
 
 #: Dimensions that an index can have; vectors with more are compared one by one.
 MAX_INDEXED: Final = 4000
