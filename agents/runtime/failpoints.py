@@ -68,7 +68,8 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    every = (*POINTS, *REQUESTS, *EDIT_POINTS, *EMBEDDING_POINTS, *DELETION_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS)
+    beside = (*EMBEDDING_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS)
+    every = (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *beside)
     if name not in every:
         raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(every)}")
     _armed[name] = int(times or 1)

@@ -89,6 +89,7 @@ class EmbeddingsGenerated(JobEvent):
     version of the transcript and, after a change of the model, for each model.
     """
 
+    kind: Name = "embeddings"
     transcript_version: int = Field(1, description="Version of the transcript.")
     model: str
     dimensions: int

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sinks.ports.search.reads import Term
 
 #: Passages that a step reads, and that the last step does.
-STEP, LAST = 500, 2000
+STEP, LAST = 300, 1000
 
 #: Worth of a reading that was not chosen, beside 1 of a word of the transcript; for all of PostgreSQL's lower weights.
 OTHER_READING: Final = 0.4
