@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.base import Data
-from schemas.events.enrichment import DocumentGenerated, EnrichmentFailed, SummaryGenerated
+from schemas.events.enrichment import (
+    DocumentGenerated,
+    EmbeddingsGenerated,
+    EnrichmentFailed,
+    SummaryGenerated,
+    TranscriptIndexed,
+)
 from schemas.events.job import JobFailed, JobReprocess, JobStatus, Persisted, Reconciled, RunSweep
 from schemas.events.transcript import TranscriptEdited
 
@@ -44,6 +50,8 @@ STATUS = _topic("job.status", JobStatus, compacted=True)
 EDITED = _topic("transcript.edited", TranscriptEdited)
 DOCUMENT = _topic("document.generated", DocumentGenerated)
 SUMMARY = _topic("summary.generated", SummaryGenerated)
+INDEXED = _topic("transcript.indexed", TranscriptIndexed)
+EMBEDDINGS = _topic("embeddings.generated", EmbeddingsGenerated)
 ENRICHMENT_FAILED = _topic("enrichment.failed", EnrichmentFailed)
 
 #: Names of the topics to which external producers write.

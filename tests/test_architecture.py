@@ -36,6 +36,11 @@ MAY_IMPORT = {
     "agents/llm/": {"schemas", "sinks.ports", "agents.llm", "agents.asr", "agents.text", "agents.runtime"},
     "agents/webhooks/": {"schemas", "sinks.ports", "agents.webhooks", "agents.media.source", "agents.runtime"},
     "agents/corrections/": {"schemas", "sinks.ports", "agents.corrections", "agents.text", "agents.runtime.failpoints"},
+    "agents/embeddings/": {"schemas", "sinks.ports", "agents.embeddings", "agents.asr", "agents.runtime"},
+    "agents/search/": {
+        *("schemas", "sinks.ports", "agents.search", "agents.embeddings", "agents.text", "agents.llm"),
+        "agents.asr.paid_calls",
+    },
     "agents/upkeep/": {"schemas", "sinks.ports", "agents.upkeep"},
     "agents/stages/": {
         *("schemas", "sinks.ports", "agents.stages", "agents.asr", "agents.llm", "agents.text", "agents.media"),

@@ -16,6 +16,7 @@ from agents.fleet.fleet import Fleet
 from agents.fleet.http_settings import address_of
 from agents.fleet.process.file_limit import raise_file_limit
 from agents.fleet.recognizers import callback_tokens
+from agents.fleet.search.serving import search_resources
 from agents.fleet.settings import Settings, account_defaults
 from agents.fleet.webhooks import webhook_resources
 from schemas.errors import SettingsError
@@ -164,6 +165,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
     resources: list[Resource] = [
         *upload_resources(fleet, bounds, stack),
         *webhook_resources(fleet),
+        *search_resources(fleet, stack),
         KeyManagement(fleet.database, changed),
         TenantSettings(fleet.database, fleet.accounts, changed),
         Edits(fleet.reader, editor),

@@ -13,6 +13,7 @@ from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER
 from agents.fleet.models.opening import open_adjudicator, open_text_model
 from agents.fleet.recognizers import abilities, languages, open_recognizer, open_tiebreaker
+from agents.fleet.search.serving import embed_in_background
 from agents.llm.adjudicator import SpanAdjudicator
 from agents.llm.texts.questions import TextQuestions
 from agents.media.clips import Clips
@@ -140,6 +141,10 @@ class StageResources:
     def run_in_background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """See `Resources`."""
         self.fleet.background[name] = run
+
+    def embed_in_background(self) -> None:
+        """See `Resources`."""
+        embed_in_background(self.fleet, self.stack)
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """See `Resources`."""

@@ -20,6 +20,7 @@ from pydantic import (
 from agents.embedded import moonshine_weights
 from agents.fleet.http_settings import HttpSettings
 from agents.fleet.models.settings import ModelSettings
+from agents.fleet.search.settings import SearchSettings
 from agents.media.source.audio_url import AllowedHosts
 from agents.text.spelling import Spelling
 from schemas.accounts.settings import AccountSettings
@@ -33,7 +34,7 @@ LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.su
 _PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
-class Settings(HttpSettings, ModelSettings):
+class Settings(HttpSettings, ModelSettings, SearchSettings):
     """All settings. A field's alias is its environment variable; its default suits a laptop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -95,7 +96,7 @@ class Settings(HttpSettings, ModelSettings):
         LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one"
     )
     enrichments: tuple[str, ...] = Field(
-        ("document",),
+        ("document", "index"),
         alias="CONCORD_ENRICHMENTS",
         description="comma list: what is made of each transcript; none: nothing",
     )

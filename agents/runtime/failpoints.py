@@ -50,6 +50,8 @@ REQUESTS = (
 
 #: Those of edits, which workers pass that serve HTTP.
 EDIT_POINTS = ("edit.intended", "edit.stored", "edit.before-commit", "edit.after-commit")
+#: Those of making vectors.
+EMBEDDING_POINTS = ("embed.answered", "embed.kept", "embed.announced")
 #: Those of a deletion, which no recording passes.
 DELETION_POINTS = ("delete.rows", "delete.half", "delete.blobs", "delete.copies", "delete.kept")
 #: Those of a schedule's page.
@@ -66,7 +68,8 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    every = (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS)
+    beside = (*EMBEDDING_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS)
+    every = (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *beside)
     if name not in every:
         raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(every)}")
     _armed[name] = int(times or 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import TopicLayout, layout
 from agents.stages import intake, persist, reconcile, track, transcribe
-from agents.stages.enrichments import document, summary
+from agents.stages.enrichments import document, index, summary
 from agents.stages.spec import StageSpec
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError
@@ -22,6 +22,7 @@ STAGES: tuple[StageSpec, ...] = (
     persist.SPEC,
     document.SPEC,
     summary.SPEC,
+    index.SPEC,
     track.SPEC,
 )
 

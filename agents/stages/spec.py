@@ -123,6 +123,9 @@ class Resources(Protocol):
     def run_in_background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run `run`, which never returns, as long as the worker runs; it is restarted when it fails."""
 
+    def embed_in_background(self) -> None:
+        """Have vectors made of the passages that have none, as long as the worker runs, if a model is configured."""
+
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` when the worker stops."""
 

@@ -46,6 +46,13 @@ class AccountSettings(BaseModel):
         description="what language models are told besides: `summary`, `document`, or `summary.KIND` for uploads whose "
         "metadata has `call_kind`: KIND",
     )
+    chunk_tokens: int | None = Field(
+        None, ge=50, le=2000, description="tokens of a passage that is searched, at most, counted as 4 characters each"
+    )
+    chunk_overlap: int | None = Field(
+        None, ge=0, le=500, description="tokens that a part of a long turn repeats of the part before"
+    )
+    chunk_least: int | None = Field(None, ge=1, le=1000, description="tokens up to which short turns are joined")
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")

@@ -74,6 +74,27 @@ class SummaryGenerated(EnrichmentEvent):
     tokens: int = Field(0, description="Tokens that it cost.")
 
 
+class TranscriptIndexed(EnrichmentEvent):
+    """The transcript can be found by its words."""
+
+    status: Literal["done"] = "done"
+    kind: Name = "index"
+    chunks: int = Field(description="Passages of the transcript that are searched.")
+    tokens: int = Field(description="Their length, by the rule that `counted_by` names.")
+    counted_by: str
+
+
+class EmbeddingsGenerated(JobEvent):
+    """The transcript can be found by its meaning: all of its passages have a vector of this model. Once for each
+    version of the transcript and, after a change of the model, for each model.
+    """
+
+    kind: Name = "embeddings"
+    transcript_version: int = Field(1, description="Version of the transcript.")
+    model: str
+    dimensions: int
+
+
 def requested_version(data: object) -> int:
     """The version of the transcript of which an event asks for enrichments: that of an edit, or the run's own."""
     match data:

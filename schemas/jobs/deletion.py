@@ -49,7 +49,8 @@ FILE_TABLES: Final = ("files", "provider_requests", "blob_intents")
 #: Tables whose rows of a job go in the first transaction, which a tenant's own role may do.
 FIRST_TABLES: Final = (
     *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "enrichments"),
-    *("summary_items", "provider_requests", "outbox", "audit_log", "jobs"),
+    *("summary_items", "chunks", "chunk_vectors", "embedding_work"),
+    *("provider_requests", "outbox", "audit_log", "jobs"),
 )
 
 #: Tables with the columns `tenant_id` and `job_id` whose rows stay, with the reason as the receipt tells it. Those that

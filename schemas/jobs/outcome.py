@@ -18,6 +18,7 @@ from schemas.events.job import EnrichmentState, JobFailed, RunSweep, StepState
 from schemas.ids import Key
 from schemas.jobs.rows import AuditEntry, File, Job, OfRun, ProviderRequest, Status, Transcript, Usage, run_fields
 from schemas.messages import Message
+from schemas.search.chunks import TranscriptIndex
 from schemas.summaries import SummaryItem
 
 #: Seconds from the failure of a run to the deletion of its blobs.
@@ -112,6 +113,8 @@ class Outcome:
     enrichment: EnrichmentChange | None = None
     #: The items of its summary, which replace those of an earlier one.
     summary_items: tuple[SummaryItem, ...] | None = None
+    #: The search index of the transcript, which replaces that of earlier versions and runs.
+    index: TranscriptIndex | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     later: tuple[Later, ...] = ()

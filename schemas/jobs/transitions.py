@@ -32,6 +32,7 @@ from schemas.jobs.outcome import (
 from schemas.jobs.published import deadline_id, event_message, result_of, status_message
 from schemas.jobs.rows import ORDER, TERMINAL, Enrichment, File, Job, ProviderRequest, Transcript, Usage
 from schemas.messages import Message, largest, size_of
+from schemas.search.chunks import TranscriptIndex
 from schemas.summaries import ItemsOfRun
 from schemas.texts import ERROR_CHARS, readable
 
@@ -65,6 +66,7 @@ class Written:
     #: New or changed rows.
     enrichments: tuple[Enrichment, ...] = ()
     summary: ItemsOfRun | None = None
+    index: TranscriptIndex | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     #: (message, delay in seconds)
@@ -162,7 +164,7 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     written.transcript, written.files, written.usage = outcome.transcript, outcome.files, outcome.usage
     if outcome.summary_items is not None and rows.job is not None:
         written.summary = ItemsOfRun(*rows.job.key, rows.job.run, outcome.summary_items)
-    written.edit, written.review = _dated(outcome.edit, now), outcome.review
+    written.edit, written.review, written.index = _dated(outcome.edit, now), outcome.review, outcome.index
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=_last_version(before, rows.deletion) + 1, updated_at=now)
         written.messages.append((status_message(step, rows.job, now), 0.0))

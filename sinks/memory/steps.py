@@ -18,7 +18,7 @@ from schemas.jobs.rows import Enrichment, Job, ProviderRequest, Transcript, Usag
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.memory.corrections.writes import MemoryCorrections
 from sinks.memory.jobs import METADATA
-from sinks.memory.providers.usage import MemoryUsage
+from sinks.memory.search.index import MemoryIndex
 from sinks.memory.state import JOB, NEVER, ORPHANED, REQUEST, Intent, dump
 from sinks.memory.webhooks import MemoryWebhooks
 from sinks.ports.steps import Steps
@@ -28,7 +28,7 @@ _RESULTS: TypeAdapter[_Results] = TypeAdapter(_Results)
 
 
 @dataclass
-class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
+class MemorySteps(MemoryIndex, MemoryWebhooks, MemoryCorrections, Steps):
     """`Steps` in this process."""
 
     async def commit(self, steps: Sequence[Step], *, held: str | None = None) -> list[Written | None]:
@@ -98,6 +98,7 @@ class MemorySteps(MemoryUsage, MemoryWebhooks, MemoryCorrections, Steps):
             self.transcripts.setdefault(run, text)
             self.transcribed_at.setdefault(run, self.clock())
         self._write_corrections(written)
+        self._write_index(written)
         self.enrichments |= {(e.tenant_id, e.job_id, e.run, e.kind): e for e in written.enrichments}
         self._write_summary(written)
         self._keep_usage(written.usage)

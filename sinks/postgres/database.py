@@ -26,6 +26,7 @@ from sinks.postgres.providers.requests import PostgresRequests
 from sinks.postgres.providers.slots import PostgresSlots
 from sinks.postgres.providers.strays import PostgresStrays
 from sinks.postgres.providers.usage import PostgresUsage
+from sinks.postgres.search.embedding import PostgresEmbedding
 from sinks.postgres.steps import PostgresSteps
 from sinks.postgres.upkeep.blob_intents import PostgresBlobIntents
 from sinks.postgres.upkeep.deletions import PostgresDeletions
@@ -68,6 +69,7 @@ class Postgres(
     PostgresDirectUploads,
     PostgresSchedules,
     PostgresReview,
+    PostgresEmbedding,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

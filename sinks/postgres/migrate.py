@@ -59,7 +59,10 @@ async def _migrate(dsn: str) -> list[str]:
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext('concord migrations'))")
-            return await _apply(connection)
+            applied = await _apply(connection)
+            if not await connection.fetchval("SELECT use_pgvector()"):
+                log.info("PostgreSQL has no pgvector: transcripts are found by their words alone")
+            return applied
     except asyncpg.InsufficientPrivilegeError as exc:
         raise SettingsError(
             f"the login of DATABASE_URL may not migrate: {exc}. It needs CREATE and CREATEROLE."

@@ -56,6 +56,12 @@ _AS_TENANT: Final = (
 #: reads and sorts them all, 10,000 in 100 ms. In the order of an index, it stops where the page does.
 _IN_ORDER: Final = "; SET LOCAL enable_bitmapscan = off"
 
+#: For searches, likewise: all rows, plans for what is looked for, be it frequent or rare, and statements that may not
+#: take long in any case.
+_SEARCHING: Final = (
+    "; SET LOCAL ROLE concord_worker; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = '3s'"
+)
+
 #: Before and after every job.
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -187,6 +193,15 @@ class Reader(CorrectionReads, Reads):
             async with self._acting_as(whose, settings) as connection:
                 rows: list[Any] = await connection.fetch(sql, *arguments, timeout=ANSWER_S)
                 return rows
+
+    @contextlib.asynccontextmanager
+    async def searching(self, tenant: str) -> AsyncIterator[Any]:
+        """A connection that sees every row, and cannot write, in one of the tenant's slots: for statements of which the
+        tenant is a condition, and which return no more than keys (`sinks/postgres/sql/search.sql`).
+        """
+        with unavailable():
+            async with self._acting_as(tenant, _SEARCHING) as connection:
+                yield connection
 
     @contextlib.asynccontextmanager
     async def _acting_as(self, whose: Whose, settings: str = "") -> AsyncIterator[Any]:

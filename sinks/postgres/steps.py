@@ -19,6 +19,7 @@ from sinks.ports.steps import Steps
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.corrections.writes import write_corrections
 from sinks.postgres.outbox import insert_messages
+from sinks.postgres.search.writes import write_index
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import (
     AUDIT_LOG,
@@ -221,6 +222,7 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     if transcripts:
         await db.executemany(SQL["insert_transcript"], TRANSCRIPTS.values(transcripts))
     await write_corrections(db, [written for _, written in applied])
+    await write_index(db, [written for _, written in applied])
     enrichments = {(e.tenant_id, e.job_id, e.run, e.kind): e for _, written in applied for e in written.enrichments}
     await _write(db, "upsert_enrichments", ENRICHMENTS, enrichments.values())
     await _write_summaries(db, [written for _, written in applied])

@@ -49,6 +49,7 @@ APPLIED = {
     "0022_deletions": "8b75ee7a826b2434",
     "0023_reading": "ef3e7d05ca2dcaaf",
     "0024_summaries": "b5cdbbabef169e75",
+    "0025_search": "c0b28793ebb62ed7",
     "0028_tenants_limits": "6ec9c1656c9aa128",
     "0029_not_before": "a30ab198f273a2cf",
     "0030_parts": "ade46b7a8e1d2d1e",

@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 
 from agents.commands.checks.finding import CLOCK_S, CONNECT_S, Finding, stale
+from agents.commands.checks.search import search
 from agents.fleet.gauges import OVERDUE_S
 from schemas.errors import ConcordError
 from sinks.ports.outbox import Overdue
@@ -54,6 +55,7 @@ async def postgres(settings: Settings, *, remembered: bool) -> list[Finding]:
             await _schema(db),
             await _clock(db),
             *await _outbox(db),
+            *await search(db, settings),
         ]
     finally:
         await db.close(timeout=CONNECT_S)

@@ -22,6 +22,7 @@ from schemas.jobs.outcome import (
     failed_enrichment,
 )
 from schemas.jobs.rows import File, Job, OfRun, Usage
+from schemas.search.chunks import TranscriptIndex
 from schemas.summaries import SummaryItem
 from schemas.topics import Topic
 from sinks.ports.jobs import Jobs
@@ -37,6 +38,8 @@ class Enriched:
 
     #: Announces the result; `kind`, `version` and the time are filled in later.
     event: EnrichmentEvent
+    #: The search index of the transcript.
+    index: TranscriptIndex | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     #: Of a summary: its items, which replace those of an earlier one.
@@ -99,6 +102,7 @@ class Enrichment:
                 result=result,
                 reopens=requested_again,
             ),
+            index=enriched.index,
             files=enriched.files,
             usage=enriched.usage,
             summary_items=enriched.summary_items,

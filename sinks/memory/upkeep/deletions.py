@@ -28,6 +28,7 @@ from sinks.memory.corrections.writes import MemoryCorrections
 from sinks.memory.leases import MemoryLeases
 from sinks.memory.outbox import MemoryOutbox
 from sinks.memory.providers.strays import MemoryStrays
+from sinks.memory.search.index import MemoryIndex
 from sinks.memory.state import JOB
 from sinks.memory.upkeep.stuck_jobs import MemoryStuckJobs
 from sinks.memory.webhooks import MemoryWebhooks
@@ -36,7 +37,7 @@ from sinks.ports.upkeep.deletions import Deletions
 
 @dataclass
 class MemoryDeletions(
-    MemoryLeases, MemoryOutbox, MemoryStuckJobs, MemoryStrays, MemoryWebhooks, MemoryCorrections, Deletions
+    MemoryLeases, MemoryOutbox, MemoryStuckJobs, MemoryStrays, MemoryIndex, MemoryWebhooks, MemoryCorrections, Deletions
 ):
     """`Deletions` in this process: it takes the rows that `sinks.postgres.upkeep.deletions` takes."""
 
@@ -157,6 +158,9 @@ class MemoryDeletions(
             "files": self.files,
             "enrichments": self.enrichments,
             "provider_requests": self._requests,
+            "chunks": self.chunks,
+            "chunk_vectors": self.vectors,
+            "embedding_work": self.embedding,
         }
         rows: dict[str, tuple[dict[Any, Any], Callable[[Any], bool]]] = {
             "review_items": (self.review, lambda row: _is_of(row, deletion)),

@@ -21,6 +21,7 @@ from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.search.chunks import Chunk
 from schemas.summaries import SummaryItem
 from schemas.webhooks.rows import Delivery, Endpoint
 from sinks.ports.api.direct_uploads import DirectUpload
@@ -235,6 +236,7 @@ REVIEW_CHOICES: Final = Table("review_choices", ReviewChoice, ("tenant_id", "ite
 SUMMARY_ITEMS: Final = Table(
     "summary_items", SummaryItem, (*_RUN, "kind", "number"), sql_only=frozenset({"created_at"})
 )
+CHUNKS: Final = Table("chunks", Chunk, (*_RUN, "number"), sql_only=frozenset({"lexemes"}))
 
 DELETIONS: Final = Table("deletions", Deletion, ("id",))
 
@@ -274,6 +276,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "adjudications": ADJUDICATIONS,
     "audit_log": AUDIT_LOG,
     "summary_items": SUMMARY_ITEMS,
+    "chunks": CHUNKS,
     "deletions": DELETIONS,
     "strays": STRAYS,
     "webhooks": WEBHOOKS,

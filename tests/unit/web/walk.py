@@ -7,11 +7,15 @@ import re
 from urllib.parse import quote
 
 from agents.media.source.audio_source import AudioSource
+from agents.search.ask import Asker
+from agents.search.searcher import Searcher
 from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
+from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
 from sinks.memory.reading.changes import MemoryChanges
 from sinks.memory.reading.reports import MemoryReports
+from sinks.memory.search.reads import MemorySearch
 from tests.unit.web.service import ACME, UUID
 from web.connections.caller_limit import CallerLimit
 from web.live.tenant_feed import TenantFeeds
@@ -25,6 +29,8 @@ from web.resources.reports.stats import TenantStats
 from web.resources.reports.tenant_events import TenantEvents
 from web.resources.reports.usage import TenantUsage
 from web.resources.schedules import TenantSchedules
+from web.resources.search.ask import Ask
+from web.resources.search.search import Search
 from web.resources.uploads.direct import DirectAudio
 from web.resources.uploads.process import ProcessAudio
 from web.resources.webhooks.deliveries import WebhookDeliveries
@@ -59,6 +65,11 @@ NOBODYS = ("/problems/", "/operator/")
 VARYING = {"Date", "X-Request-ID", "RateLimit"}
 
 
+def no_model(model):
+    """Opens no embedding model."""
+    raise SettingsError(model)
+
+
 def accounts_resources(database, accounts):
     """What a worker serves of accounts."""
     return [KeyManagement(database, accounts.changed), TenantSettings(database, accounts, accounts.changed)]
@@ -66,6 +77,7 @@ def accounts_resources(database, accounts):
 
 def all_resources(database, accounts, reader, store, reports=None, changes=None):
     """What a worker serves besides the standard resources and the corrections, with nothing outside of it."""
+    searcher = Searcher(MemorySearch(database), no_model)
     reports, changes = reports or MemoryReports(database), changes or MemoryChanges(database)
     at_once = CallerLimit("everything", 8)
     uploads = ReceivedUploads(
@@ -86,6 +98,8 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None)
         TenantSchedules(database, ("document",)),
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
+        Search(searcher),
+        Ask(Asker(searcher, None, database, accounts), at_once),
         TenantStats(reports),
         TenantUsage(reports, {}),
         TenantEvents(changes, TenantFeeds(changes), at_once),
@@ -140,8 +154,9 @@ def pairs(path, operation, ids, own_tenant="acme"):
     if "tenant" in names and names != {"tenant"}:
         yield filled(path, ids, own_tenant), filled(path, UNKNOWN, own_tenant)
     elif "tenant" in in_query - names:
-        yield f"{filled(path, ids, '')}?tenant=bolt", f"{filled(path, ids, '')}?tenant=nobody"
-        yield f"{filled(path, ids, '')}?tenant=bolt", f"{filled(path, UNKNOWN, '')}?tenant=bolt"
+        asked = "&q=anything" if "q" in in_query else ""
+        yield f"{filled(path, ids, '')}?tenant=bolt{asked}", f"{filled(path, ids, '')}?tenant=nobody{asked}"
+        yield f"{filled(path, ids, '')}?tenant=bolt{asked}", f"{filled(path, UNKNOWN, '')}?tenant=bolt{asked}"
 
 
 async def walk(worker, ids):

@@ -20,6 +20,7 @@ from schemas.jobs.deletion import KEPT, Deletion
 from schemas.jobs.outcome import Failure, Later, Outcome, Progress, RequestChange, Step, failed_upload
 from schemas.jobs.rows import File
 from schemas.messages import Message
+from schemas.search.chunks import EmbeddingWork
 from schemas.webhooks.rows import Endpoint
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
@@ -30,6 +31,7 @@ from sinks.postgres.reader import Reader
 from sinks.postgres.upkeep.deletions import ERASED, WITH_THE_JOB
 from tests.contract.databases import cases
 from tests.contract.databases.cases import answer, created, direct_upload, job, moved, poll, used
+from tests.contract.databases.searching import chunk, indexed
 from tests.contract.databases.test_corrections import edit, item
 from tests.contract.databases.test_summaries import summarised
 from tests.unit.web.service import transcript
@@ -231,6 +233,18 @@ async def test_answers_that_name_the_job_go_with_it_and_others_stay(under_test):
     assert {key for key, answer in known.items() if answer} == {"another"}
 
 
+async def searchable(under_test, job_id) -> None:
+    """A passage of the job has a vector, and is waited for all the same."""
+    database, passage = under_test.database, chunk("hello", job_id=job_id)
+    await database.begin_generation("m", 2)
+    step = indexed(passage)
+    await database.commit([replace(step, outcome=replace(step.outcome, enrichment=None, audit=""))])
+    [generation] = await database.generations()
+    run = {"tenant_id": "t", "job_id": job_id, "run": 1, "transcript_version": 1, "attempts": 0}
+    work = EmbeddingWork(**run, generation=generation.generation)
+    assert await database.keep_vectors(work, {passage.hash: [1.0, 0.0]}, [], 0.0)
+
+
 async def with_everything(under_test, job_id) -> None:
     """A job that has rows in every table: a run that was corrected, and an event that Kafka has refused."""
     database, of, key = under_test.database, {"tenant_id": "t", "job_id": job_id}, ("t", job_id)
@@ -241,6 +255,7 @@ async def with_everything(under_test, job_id) -> None:
     outcome = Outcome(**of, progress=progress, transcript=ended, review=review, new_enrichments=("summary",))
     await database.commit([Step("persist", uuid4(), replace(outcome, later=later, usage=(used(**of),), audit="done"))])
     await summarised(under_test, job_id=job_id)
+    await searchable(under_test, job_id)
     choice = ReviewChoice(**of, item=f"{job_id}-0", reviewer="ann", run=1, choice=0)
     corrected = edit(tenant="t", choice=choice)
     version = replace(corrected.outcome.edit.version, job_id=job_id)

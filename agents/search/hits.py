@@ -1,0 +1,111 @@
+"""Which utterance of a passage is shown, where it matches, and what was said around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agents.search.fusion import Ranked
+from schemas.search.chunks import Chunk, ChunkKey, Utterance
+from schemas.search.results import Hit, OtherReading
+from sinks.ports.search.reads import SearchIndex, Term
+
+#: From and to characters.
+_Places = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """A passage with what matches in it."""
+
+    chunk: Chunk
+    #: By utterance.
+    utterances: list[_Places]
+    #: Of its alternatives, those that match.
+    readings: list[tuple[int, OtherReading]]
+
+    def best(self) -> int:
+        """The utterance in which the most matches; the first, if nothing does."""
+        texts = [utterance["text"] for utterance in self.chunk.utterances]
+        found = zip(texts, self.utterances, strict=True)
+        counts = [len({text[slice(*place)].lower() for place in places}) for text, places in found]
+        for n, _ in self.readings:
+            counts[n] += 1
+        return max(range(len(counts)), key=lambda n: (counts[n], -n))
+
+
+async def hits_of(
+    index: SearchIndex, tenant: str, page: Sequence[Ranked], asked: Sequence[Term], around: int
+) -> list[Hit]:
+    """The hits of a page. Passages that were deleted since are left out.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    chunks = await index.chunks(tenant, with_neighbours(page) if around else [one.key for one in page])
+    shown = [(one, chunks[one.key]) for one in page if one.key in chunks]
+    marked = await _marked(index, tenant, [chunk for _, chunk in shown], asked)
+    return [_hit(one, of, chunks, around) for (one, _), of in zip(shown, marked, strict=True)]
+
+
+def with_neighbours(page: Sequence[Ranked]) -> list[ChunkKey]:
+    """The keys of passages and of those beside them."""
+    keys = {(job, run, number + step) for job, run, number in (one.key for one in page) for step in (-1, 0, 1)}
+    return sorted(key for key in keys if key[2] >= 0)
+
+
+def widened(chunk: Chunk, chunks: dict[ChunkKey, Chunk], count: int) -> list[Utterance]:
+    """The utterances of a passage, with so many of what was said before and after it."""
+    before, _ = _around(chunk, 0, chunks, count)
+    _, after = _around(chunk, len(chunk.utterances) - 1, chunks, count)
+    return [*before, *chunk.spoken, *after]
+
+
+async def _marked(index: SearchIndex, tenant: str, chunks: Sequence[Chunk], asked: Sequence[Term]) -> list[_Marked]:
+    """All passages with what matches, by one question to the database."""
+    texts = [
+        (chunk.dictionary, text)
+        for chunk in chunks
+        for text in [*(u["text"] for u in chunk.utterances), *(str(heard) for _, _, heard in chunk.alternatives)]
+    ]
+    places = iter(await index.marked(tenant, asked, texts) if texts and asked else [[]] * len(texts))
+    marked = []
+    for chunk in chunks:
+        utterances = [next(places) for _ in chunk.utterances]
+        readings = [(n, OtherReading(id, heard)) for n, id, heard in chunk.alternatives if next(places)]
+        marked.append(_Marked(chunk, utterances, readings))
+    return marked
+
+
+def _hit(ranked: Ranked, marked: _Marked, chunks: dict[ChunkKey, Chunk], around: int) -> Hit:
+    place, chunk = marked.best(), marked.chunk
+    before, after = _around(chunk, place, chunks, around)
+    return Hit(
+        chunk=chunk,
+        place=place,
+        score=ranked.score,
+        found_by=ranked.found_by,
+        highlights=marked.utterances[place],
+        readings=[reading for n, reading in marked.readings if n == place],
+        before=before,
+        after=after,
+    )
+
+
+def _around(
+    chunk: Chunk, place: int, chunks: dict[ChunkKey, Chunk], count: int
+) -> tuple[list[Utterance], list[Utterance]]:
+    """So many utterances before and after one, also of the passages beside its own, without what these repeat."""
+    if not count:
+        return [], []
+    job, run, number = chunk.key
+    own = chunk.spoken
+    earlier, later = chunks.get((job, run, number - 1)), chunks.get((job, run, number + 1))
+    known = {id for utterance in own for id in utterance.word_ids}
+    before = [*(_others(earlier, known) if earlier else []), *own[:place]]
+    after = [*own[place + 1 :], *(_others(later, known) if later else [])]
+    return before[-count:], after[:count]
+
+
+def _others(chunk: Chunk, known: set[str]) -> list[Utterance]:
+    return [utterance for utterance in chunk.spoken if not known & set(utterance.word_ids)]

@@ -1,0 +1,82 @@
+"""The stage that makes each transcript searchable: by its words at once, by its meaning in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import cast
+
+from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
+from agents.stages.spec import Resources
+from agents.text.chunks.chunking import SIZES, ChunkSizes
+from agents.text.chunks.index import transcript_index
+from agents.text.chunks.tokens import RULE, tokens
+from schemas import topics
+from schemas.accounts.settings import AccountSettings
+from schemas.corrections.rows import FIRST
+from schemas.errors import NotFound
+from schemas.events.enrichment import TranscriptIndexed
+from schemas.jobs.rows import Job, run_fields
+from schemas.search.chunks import TranscriptIndex
+from schemas.transcript_words import TranscriptWord, words_of
+from schemas.words import Reconciliation, adapter
+from sinks.ports.accounts.settings import EffectiveSettings
+from sinks.ports.blobs import Store
+from sinks.ports.jobs import Jobs
+
+
+@dataclass(frozen=True)
+class Index:
+    """Makes the index of transcripts in a store."""
+
+    store: Store
+    database: Jobs
+    accounts: EffectiveSettings
+
+    async def make(self, job: Job) -> Enriched:
+        """The index of the current run's transcript.
+
+        Raises:
+            NotFound: The run has no transcript.
+            Unavailable: The database or the store is away.
+        """
+        source = await self.database.words_of_version(job.tenant_id, job.job_id, job.run, job.transcript_version)
+        if source is None:
+            raise NotFound(f"run {job.run} has no transcript")
+        if source.edited is None and job.transcript_version != FIRST:
+            raise NotFound(f"the transcript has no version {job.transcript_version}")
+        raw = await self.store.get(source.raw_transcript_uri)
+        sizes = _sizes(await self.accounts.settings_of(job.tenant_id))
+        # In a thread: the readings of a long call take a third of a second.
+        index = await asyncio.to_thread(_index, job, raw, source.edited, sizes)
+        event = TranscriptIndexed(
+            **run_fields(job),
+            chunks=len(index.chunks),
+            tokens=sum(tokens(chunk.text) for chunk in index.chunks),
+            counted_by=RULE,
+        )
+        return Enriched(event=event, index=index)
+
+
+def _index(job: Job, raw: bytes, edited: list[TranscriptWord] | None, sizes: ChunkSizes) -> TranscriptIndex:
+    reconciliation = cast("Reconciliation", adapter(Reconciliation).validate_json(raw))
+    words = words_of(reconciliation) if edited is None else edited
+    if job.created_at is None:
+        raise ValueError("every stored job was created at some time")
+    return transcript_index(job, job.created_at, job.transcript_version, reconciliation, words, sizes)
+
+
+def _sizes(settings: AccountSettings) -> ChunkSizes:
+    """What a tenant has set; an overlap of more than half a chunk would only repeat it."""
+    longest = settings.chunk_tokens or SIZES.tokens
+    overlap = SIZES.overlap if settings.chunk_overlap is None else settings.chunk_overlap
+    return ChunkSizes(longest, min(overlap, longest // 2), min(settings.chunk_least or SIZES.least, longest))
+
+
+async def _build(resources: Resources) -> Make:
+    resources.embed_in_background()
+    return Index(resources.store, resources.database, resources.accounts).make
+
+
+_SPEC = enrichment("index", version="chunks/1", announces=topics.INDEXED, make=_build)
+SPEC = replace(_SPEC, publishes=(*_SPEC.publishes, topics.EMBEDDINGS))

@@ -1,0 +1,1 @@
+"""Divides transcripts into passages for search, with every reading of their disputed words. Pure functions."""

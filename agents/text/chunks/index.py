@@ -1,0 +1,83 @@
+"""Makes the search index of a transcript: its chunks, with times, ids of words, and every reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from agents.text.chunks.chunking import SIZES, ChunkSizes, Span, chunked
+from agents.text.chunks.readings import Alternative, alternatives
+from agents.text.chunks.tokens import spaced
+from schemas.jobs.rows import OfRun, run_fields
+from schemas.rendering.segments import groups, speakers
+from schemas.search.chunks import Chunk, TranscriptIndex, Utterance, dictionary, packed, text_hash
+from schemas.texts import joined
+from schemas.transcript_words import TranscriptWord
+from schemas.words import Reconciliation
+
+#: Characters of what else was heard that a chunk keeps: several times a chunk's own.
+MAX_HEARD = 8000
+
+
+def transcript_index(
+    owner: OfRun,
+    created_at: datetime,
+    version: int,
+    reconciliation: Reconciliation,
+    words: Sequence[TranscriptWord],
+    sizes: ChunkSizes = SIZES,
+) -> TranscriptIndex:
+    """The index of a version of a run's transcript that has these words."""
+    heard = alternatives(reconciliation, words)
+    common = {
+        **run_fields(owner),
+        "transcript_version": version,
+        "dictionary": dictionary(reconciliation.language),
+        "recognizers": list(reconciliation.providers),
+        "created_at": created_at,
+    }
+    chunks = tuple(
+        Chunk(**common, number=number, **_content(words[slice(*span)], [_within(a, span) for a in _of(heard, span)]))  # type: ignore[arg-type]
+        for number, span in enumerate(chunked(words, sizes))
+    )
+    return TranscriptIndex(**run_fields(owner), transcript_version=version, chunks=chunks)
+
+
+def _of(heard: Sequence[Alternative], span: Span) -> list[Alternative]:
+    """Those that begin in this chunk, or behind the last word."""
+    return [alternative for alternative in heard if span[0] <= alternative.at <= span[1]]
+
+
+def _within(alternative: Alternative, span: Span) -> tuple[int, Alternative]:
+    """An alternative, with the place in the chunk of its first word."""
+    return min(alternative.at, span[1] - 1) - span[0], alternative
+
+
+def _content(words: Sequence[TranscriptWord], heard: Sequence[tuple[int, Alternative]]) -> dict[str, object]:
+    """The fields of a chunk that tell what it says."""
+    spoken = list(groups(words))
+    utterances = [_utterance(group) for group in spoken]
+    text = "\n".join(utterance.text for utterance in utterances)
+    place = [n for n, group in enumerate(spoken) for _ in group]
+    return {
+        "text": text,
+        "content": spaced(text),
+        "heard": spaced("\n".join(dict.fromkeys(alternative.text for _, alternative in heard))[:MAX_HEARD]),
+        "hash": text_hash(text),
+        "start_ms": next((u.start_ms for u in utterances if u.start_ms is not None), None),
+        "end_ms": next((u.end_ms for u in reversed(utterances) if u.end_ms is not None), None),
+        "speakers": speakers(words),
+        "utterances": [asdict(utterance) for utterance in utterances],
+        "alternatives": [[place[at], id, reading] for at, alternative in heard for id, reading in alternative.heard],
+    }
+
+
+def _utterance(group: Sequence[TranscriptWord]) -> Utterance:
+    return Utterance(
+        text=joined(word.text for word in group),
+        speaker=group[0].speaker,
+        start_ms=next((w.start_ms for w in group if w.start_ms is not None), None),
+        end_ms=next((w.end_ms for w in reversed(group) if w.end_ms is not None), None),
+        words=packed([word.id for word in group]),
+    )

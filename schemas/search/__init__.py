@@ -1,0 +1,1 @@
+"""What transcripts are searched by: passages of them, and what is asked of these."""

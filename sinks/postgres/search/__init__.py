@@ -1,0 +1,1 @@
+"""The search index on PostgreSQL: full text, and vectors where pgvector is there."""
