@@ -1,0 +1,228 @@
+"""Finds numbers and codes that identify somebody: of cards, accounts, persons, telephones, contracts.
+
+Any long number is found, whatever it is: a check digit or the words before it name the kind, and never excuse a number.
+Quantities are no codes: amounts of money, shares, years, numbers with a separator of thousands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from agents.redaction.finding import Finding, Words
+from agents.redaction.symbols import Symbol, composed, pieces
+
+#: Characters from which a number or a code is found without any word that names it, and with one.
+LONG, NAMED = 6, 4
+
+#: Fillers in a row that do not end a number.
+_MOST_FILLERS: Final = 3
+
+#: Words before and behind a number among which its name is looked for.
+_BEFORE, _BEHIND = 9, 3
+
+#: Words that name a kind; of a phrase, its last word.
+_NAMES: Final = {
+    word: kind
+    for kind, words in {
+        "card": "card visa mastercard amex discover debit credit",
+        "security_code": "cvv cvc cvv2 cvc2 cid pin pins passcode password otp security",
+        "iban": "iban",
+        "account": "account accounts routing aba checking savings bank transit",
+        "ssn": "ssn social itin tin",
+        "phone": "phone cell mobile telephone tel callback call fax landline text whatsapp reach dial",
+        "address": "zip postal postcode zipcode",
+        "date_of_birth": "birth born dob birthday birthdate",
+        "id": "id policy claim member membership passport license licence reference order case ticket confirmation "
+        "customer invoice tracking medicare medicaid nhs mrn vin serial contract patient insurance taxpayer national "
+        "code verification identification employee student booking reservation record",
+    }.items()
+    for word in words.split()
+}
+
+_UNITS: Final = frozenset(
+    "dollars dollar bucks euros euro pounds pound cents cent percent million billion thousand trillion basis shares "
+    "people customers employees miles kilometers hours minutes days weeks months years degrees units tons barrels "
+    "square feet megawatts".split()
+)
+_YEARS: Final = re.compile(r"((19|20)\d\d){1,3}\Z")
+_DATE: Final = re.compile(r"(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})\Z")
+_IBAN: Final = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}\Z")
+_SSN: Final = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive words that make a number or a code, with what is said in between."""
+
+    start: int
+    end: int
+    #: Digits and capital letters.
+    chars: str
+    symbols: list[Symbol]
+
+    @property
+    def digits(self) -> int:
+        """How many of the characters are digits."""
+        return sum(map(str.isdigit, self.chars))
+
+
+def numbers(words: Words) -> Iterator[Finding]:
+    """The findings among all runs of digits and letters."""
+    for run in runs(words):
+        if (kind := _kind(run, words)) is not None:
+            yield Finding(run.start, run.end, kind, rank=_RANKS.get(kind, 7))
+
+
+_RANKS: Final = {"iban": 2, "card": 3, "ssn": 4, "phone": 5, "account": 6, "security_code": 6}
+
+
+def runs(words: Words) -> Iterator[Run]:
+    """All runs of digits and letters, without fillers at their ends."""
+    symbols = words.symbols
+    start = last = -1
+    for at, one in enumerate(symbols):
+        if one.role == "other" or (one.role == "filler" and start >= 0 and at - last > _MOST_FILLERS):
+            if start >= 0:
+                yield _run(start, last + 1, symbols)
+            start = -1
+        elif one.role != "filler":
+            start, last = (at if start < 0 else start), at
+    if start >= 0:
+        yield _run(start, last + 1, symbols)
+
+
+def _run(start: int, end: int, symbols: list[Symbol]) -> Run:
+    # "a" and "I" at an end are words of the sentence, as a repeat at the end is.
+    while end > start and (symbols[start].plain in ("a", "i") or symbols[start].role == "filler"):
+        start += 1
+    while end > start and (symbols[end - 1].plain in ("a", "i") or symbols[end - 1].role in ("filler", "repeat")):
+        end -= 1
+    part = [one for one in symbols[start:end] if one.role != "filler"]
+    return Run(start, end, composed(part), part)
+
+
+def _kind(run: Run, words: Words) -> str | None:
+    """The kind of a run; None if nothing has to be hidden."""
+    size = len(run.chars)
+    if run.digits < NAMED - 1 or size < NAMED - 1:
+        return None
+    if _IBAN.match(run.chars) and (_is_iban(run.chars) or run.digits >= size - 8):
+        return "iban"
+    name = _named(run, words)
+    if run.digits == size and (kind := _kind_of_digits(run, words, name)) is not None:
+        return kind
+    if name == "date_of_birth" or (name == "address" and size == 5):
+        return None  # theirs are found by detectors of their own
+    if size >= NAMED and name == "account":
+        return "account"
+    if size >= (LONG if name is None else NAMED) and not _is_quantity(run, words, name):
+        return "id" if name in (None, "card", "phone", "address") else name
+    return None
+
+
+def _kind_of_digits(run: Run, words: Words, name: str | None) -> str | None:
+    """What the digits alone, or with the name before them, say."""
+    size = run.digits
+    if size > LONG and _is_card(run, name):
+        return "card"
+    if name == "security_code" and size <= 8:
+        return "security_code"
+    if (size == 9 and (name == "ssn" or _has_groups(run, (3, 2, 4)))) or (name == "ssn" and size >= NAMED):
+        return "ssn"
+    if name == "card" and size == NAMED:
+        return "card"
+    if name in (None, "phone") and 7 <= size <= 15 and _is_phone(run.chars, words.region):
+        return None if _is_quantity(run, words, name) else "phone"
+    return None
+
+
+def _is_card(run: Run, name: str | None) -> bool:
+    """Whether it is the number of a card: by its check digit, or because it is called so. Read twice, or with the other
+    data of a card, it is longer.
+    """
+    if name == "card" and run.digits >= 12:
+        return True
+    if run.digits <= 19:
+        return run.digits >= 13 and luhn(run.chars)
+    starts, at = [], 0
+    for piece in pieces(run.symbols):
+        starts += [at] if piece else []
+        at += len(piece)
+    return any(luhn(run.chars[start : start + size]) for start in starts for size in (16, 15) if start + size <= at)
+
+
+def _named(run: Run, words: Words) -> str | None:
+    """The kind that the nearest words say, those before the run first."""
+    before = range(run.start - 1, max(run.start - 1 - _BEFORE, -1), -1)
+    behind = range(run.end, min(run.end + _BEHIND, len(words.plain)))
+    for at in (*before, *behind):
+        word = words.plain[at].removesuffix("'s")
+        if (kind := _NAMES.get(word)) is not None:
+            return _of_phrase(kind, at, words)
+    return None
+
+
+def _of_phrase(kind: str, at: int, words: Words) -> str:
+    """The kind of a phrase that has this word: "security code" names a code, "social security number" a person."""
+    before = words.plain[at - 1] if at else ""
+    word = words.plain[at]
+    if word == "security":
+        return "ssn" if before == "social" else kind
+    if word == "code":
+        return {"security": "security_code", "zip": "address", "postal": "address", "sort": "account"}.get(before, kind)
+    return "security_code" if word == "verification" or (word == "code" and before == "pass") else kind
+
+
+def _is_quantity(run: Run, words: Words, name: str | None) -> bool:
+    after = words.plain[run.end] if run.end < len(words.plain) else ""
+    one_number = len(run.symbols) == 1 or any(s.role in ("tens", "hundred") for s in run.symbols)
+    if after in _UNITS and one_number:
+        return True
+    if len(run.symbols) == 1 and _DATE.match(run.symbols[0].plain):
+        return True
+    is_weak = name in (None, "id", "phone", "address")
+    return is_weak and _YEARS.match(run.chars) is not None and len(run.symbols) <= len(run.chars)
+
+
+def _has_groups(run: Run, sizes: tuple[int, ...]) -> bool:
+    """Whether the digits are said or written in groups of these sizes."""
+    if len(run.symbols) == 1:
+        return sizes == (3, 2, 4) and _SSN.match(run.symbols[0].plain) is not None
+    return tuple(map(len, filter(None, pieces(run.symbols)))) == sizes
+
+
+def luhn(digits: str) -> bool:
+    """Whether the check digit is right (ISO/IEC 7812-1)."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + place % 2)
+        total += value - 9 * (value > 9)
+    return total % 10 == 0 and digits.strip("0") != ""
+
+
+def _is_iban(code: str) -> bool:
+    """Whether the check digits are right (ISO 13616)."""
+    return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
+
+
+def _is_phone(digits: str, region: str) -> bool:
+    parse, possible, error = _phonenumbers()
+    for text, where in ((digits, region), (f"+{digits}", None)):
+        try:
+            if possible(parse(text, where)):
+                return True
+        except error:
+            continue
+    # Without its area code.
+    return len(digits) == 7  # noqa: PLR2004
+
+
+@cache
+def _phonenumbers():  # type: ignore[no-untyped-def]  # three functions of a library that takes 0.1 s to import
+    from phonenumbers import NumberParseException, is_valid_number, parse
+
+    return parse, is_valid_number, NumberParseException
