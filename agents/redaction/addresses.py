@@ -43,7 +43,7 @@ def addresses(words: Words) -> Iterator[Finding]:
 def _is_uk(words: Words, at: int) -> bool:
     plain = words.plain
     pair = at + 1 < len(plain) and _UK_OUTER.match(plain[at]) and _UK_INNER.match(plain[at + 1])
-    return bool(pair or (_UK.match(plain[at]) and len(plain[at]) > 4))  # noqa: PLR2004
+    return bool(pair or (_UK.match(plain[at]) and len(plain[at]) > 4))
 
 
 def _street(words: Words, at: int) -> int | None:
@@ -128,7 +128,9 @@ def _city(words: Words, at: int) -> int:
 
 def _digits_end(words: Words, at: int) -> int:
     """The index after the digits, and single letters, that begin here."""
-    while at < len(words.plain) and (words.symbols[at].chars or words.symbols[at].role in ("tens", "hundred", "repeat")):
+    while at < len(words.plain) and (
+        words.symbols[at].chars or words.symbols[at].role in ("tens", "hundred", "repeat")
+    ):
         at += 1
     return at
 

@@ -64,4 +64,4 @@ def _is_date(words: Words, start: int, end: int) -> bool:
     """A month, or figures enough for a year."""
     part = words.symbols[start:end]
     figures = sum(len(one.chars) or len(re.sub(r"\D", "", one.plain)) for one in part)
-    return any(one.plain in _MONTHS for one in part) or figures >= 4 or len(part) > 2  # noqa: PLR2004
+    return any(one.plain in _MONTHS for one in part) or figures >= 4 or len(part) > 2

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from agents.redaction.symbols import Symbol, symbol
+from agents.redaction.symbols import OUTER, Symbol, symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Words:
 
     def is_capital(self, at: int) -> bool:
         """Whether a word begins with a capital."""
-        return self.texts[at].lstrip("\"'“‘([")[:1].isupper()
+        return self.texts[at].lstrip(OUTER)[:1].isupper()
 
     def ends_sentence(self, at: int) -> bool:
         """Whether a sentence ends with this word, or it is none of the sequence."""

@@ -106,7 +106,7 @@ def _rest(words: Words, at: int) -> int:
 def _ends_name(words: Words, at: int) -> bool:
     """Whether a name ends with this word: by punctuation, or as a possessive. An initial has a dot of its own."""
     text = words.texts[at]
-    return text[-1:] in ",.?!;:" and len(words.plain[at]) > 1 or text.endswith("'s")
+    return (text[-1:] in ",.?!;:" and len(words.plain[at]) > 1) or text.endswith("'s")
 
 
 def _continues(words: Words, at: int) -> bool:
@@ -138,7 +138,7 @@ def _spelled(words: Words, end: int) -> int:
     while at < len(words.plain) and words.symbols[at].role == "letters" and words.plain[at] not in ("a", "i"):
         at += 1
     letters = sum(len(one.chars) for one in words.symbols[begin:at])
-    return at if letters > 2 else end  # noqa: PLR2004
+    return at if letters > 2 else end
 
 
 _SPELLING: Final = frozenset("that's that is spelled spelt it's and as last name first spelling s-p-e-l-l-e-d".split())

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any
 
 from agents.redaction.finding import Finding, Words
 from agents.redaction.symbols import pieces
-from schemas.accounts.redaction import OwnPattern
-from schemas.errors import InvalidInput
-
-#: Bytes that a compiled pattern may take.
-_MEMORY = 1 << 20
+from schemas.accounts.redaction import OwnPattern, compiled
 
 _SIGNS = {"dash": "-", "hyphen": "-", "minus": "-", "slash": "/", "dot": ".", "underscore": "_"}
 
 
 def own(words: Words, patterns: Iterable[OwnPattern]) -> Iterator[Finding]:
-    """What the patterns match: in the text as it is written, and with spoken digits and letters as one figure.
-
-    Raises:
-        InvalidInput: A pattern is none of RE2's.
-    """
+    """What the patterns match: in the text as it is written, and with spoken digits and letters as one figure."""
     searches = [(one.label, compiled(one.pattern)) for one in patterns]
     if not searches:
         return
@@ -33,21 +23,6 @@ def own(words: Words, patterns: Iterable[OwnPattern]) -> Iterator[Finding]:
                 if match.end() > match.start():
                     first, last = (bisect_right(starts, at) - 1 for at in (match.start(), match.end() - 1))
                     yield Finding(first, last + 1, label, rank=0)
-
-
-@lru_cache(512)
-def compiled(pattern: str) -> Any:
-    """A pattern. Raises `InvalidInput` with what is wrong with it."""
-    import re2
-
-    options = re2.Options()
-    options.log_errors, options.case_sensitive, options.max_mem = False, False, _MEMORY
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as exc:
-        reason = exc.args[0] if exc.args else ""
-        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise InvalidInput(f"redaction.patterns: {pattern!r} is no pattern of RE2: {text}") from None
 
 
 def _written(words: Words) -> tuple[str, list[int]]:

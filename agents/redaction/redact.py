@@ -55,9 +55,6 @@ def redacted(reconciliation: Reconciliation, policy: RedactionPolicy = EVERYTHIN
 
     Looks at what each recognizer heard, at what was chosen, and at the readings that look like digits, wherever they
     come from. A slot of which one reading is personal is hidden in all readings. Redacting twice changes nothing.
-
-    Raises:
-        InvalidInput: A pattern of the policy is none.
     """
     decisions = reconciliation.decisions
     spans = list(_placeholders(decisions))
@@ -97,7 +94,8 @@ def _at_same_time(decisions: Sequence[Decision], at: int, reading: Reading) -> t
 
 def _overlaps(decision: Decision, start_ms: int, end_ms: int) -> bool:
     return any(
-        reading.start_ms is not None and reading.end_ms is not None
+        reading.start_ms is not None
+        and reading.end_ms is not None
         # The middle of the word, because recognizers differ by some hundredths of a second where words meet.
         and start_ms < (reading.start_ms + reading.end_ms) / 2 < end_ms
         for reading in (decision.chosen, *decision.others)
@@ -158,6 +156,8 @@ def _hidden(decisions: Sequence[Decision], label: str) -> Iterator[Decision]:
     starts = [reading.start_ms for reading in readings if reading.start_ms is not None]
     ends = [reading.end_ms for reading in readings if reading.end_ms is not None]
     providers = tuple(sorted({name for reading in readings for name in reading.providers}))
+    if any(reading.text and None in (reading.start_ms, reading.end_ms) for reading in readings):
+        starts, ends = [], []  # a part of it may lie outside
     probability = min(one.chosen.probability for one in decisions)
     last = next((one.chosen.text for one in reversed(decisions) if one.chosen.text), "")
     text = label + (last[-1] if last[-1:] in ".,?!" else "")

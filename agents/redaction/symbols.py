@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
+from schemas.accounts.redaction import PLACEHOLDER
+
 _DIGITS: Final = {
     word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine".split())
 } | {"oh": "0", "o": "0", "nought": "0", "naught": "0", "niner": "9"}
@@ -27,12 +29,12 @@ _ALPHABET: Final = frozenset(
 
 #: Words that people say in the middle of a number.
 FILLERS: Final = frozenset(
-    "um uh er erm eh ah hmm mm mhm mmhmm mm-hmm uh-huh okay ok yes yeah yep right so then dash hyphen minus space slash "
-    "comma pause sorry no wait got it alright sure again digit digits number".split()
+    "um uh er erm eh ah hmm mm mhm mmhmm mm-hmm uh-huh okay ok yes yeah yep right so then dash hyphen minus space "
+    "slash comma pause sorry no wait got it alright sure again digit digits number".split()
 )
 
 #: What stands around a word in a transcript.
-OUTER: Final = "\"'“”‘’()[]{}<>.,;:?!…"
+OUTER: Final = "\"'“”\u2018\u2019()[]{}<>.,;:?!…"
 
 Role = Literal["digits", "letters", "tens", "repeat", "hundred", "filler", "other"]
 
@@ -58,7 +60,7 @@ _QUANTITY: Final = re.compile(
     r"|\d+(st|nd|rd|th|s|k|m|bn|x|pm|am|mm|cm|kg|mg|ml|g|h)$",
     re.IGNORECASE,
 )
-_FIGURES: Final = re.compile(r"[+#(]?\d[\d\-–/.()x ]*\Z")
+_FIGURES: Final = re.compile(r"[+#(]?\d[\d\-\u2013/.()x ]*\Z")
 _CODE: Final = re.compile(r"(?=.*\d)[a-z0-9]+([-/.][a-z0-9]+)*\Z")
 _ABBREVIATIONS: Final = frozenset(("a.m", "p.m", "u.s", "u.k", "e.g", "i.e", "d.c", "p.o"))
 _SPELLED: Final = re.compile(r"[a-z0-9]([-.][a-z0-9])+\Z")
@@ -67,6 +69,8 @@ _SPELLED: Final = re.compile(r"[a-z0-9]([-.][a-z0-9])+\Z")
 @lru_cache(8192)
 def symbol(word: str) -> Symbol:
     """What a word contributes."""
+    if PLACEHOLDER.match(word):
+        return Symbol("[]")
     plain = word.strip(OUTER).lower()
     if not plain:
         return Symbol("", "filler")
