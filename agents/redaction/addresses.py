@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from agents.redaction.finding import Finding, Words
+from agents.redaction.numbers import UNITS
 from agents.redaction.vocabulary import FUNCTION_WORDS, STATE_CODES, STATES
 
 _STREETS: Final = frozenset(
@@ -20,11 +21,14 @@ _UK_OUTER: Final = re.compile(r"[a-z]{1,2}\d[a-z\d]?\Z")
 _UK_INNER: Final = re.compile(r"\d[a-z]{2}\Z")
 _UK: Final = re.compile(r"[a-z]{1,2}\d[a-z\d]?\d[a-z]{2}\Z")
 
+#: Words of sentences that begin names of streets.
+_OF_STREETS: Final = frozenset(("old", "new", "good", "great", "still"))
+
 #: Words of a street's name and of a house's number, and words behind the street among which a state is looked for.
 _MOST_STREET, _MOST_NUMBER, _MOST_CITY = 3, 6, 7
 
-#: Digits of a house's number, and of a postal code.
-_HOUSE, _ZIP = 6, 5
+#: Digits of a house's number.
+_HOUSE = 6
 
 
 def addresses(words: Words) -> Iterator[Finding]:
@@ -64,9 +68,13 @@ def _names_street(words: Words, at: int) -> bool:
     word, one = words.plain[at], words.symbols[at]
     if _ORDINAL.match(word) or word in _DIRECTIONS:
         return True
-    if one.role in ("digits", "tens", "hundred", "filler") or not word or word in FUNCTION_WORDS:
+    if (
+        one.role in ("digits", "tens", "hundred", "filler", "repeat")
+        or not word
+        or word in FUNCTION_WORDS - _OF_STREETS
+    ):
         return False
-    return words.is_capital(at) or not words.is_cased or word == "of"
+    return word not in UNITS and (words.is_capital(at) or not words.is_cased or word == "of")
 
 
 def _house(words: Words, end: int) -> int:
@@ -74,7 +82,7 @@ def _house(words: Words, end: int) -> int:
     start, digits = end, 0
     while start > 0 and end - start < _MOST_NUMBER:
         one = words.symbols[start - 1]
-        if one.role not in ("digits", "tens", "hundred"):
+        if one.role not in ("digits", "tens", "hundred", "repeat"):
             break
         digits += max(len(one.chars), 1)
         start -= 1
@@ -98,7 +106,7 @@ def _tail(words: Words, at: int) -> int:
         at = _city(words, at)
     end = _digits_end(words, at)
     code = "".join(one.chars for one in words.symbols[at:end])
-    return min(end, len(plain)) if len(code) >= _ZIP - 1 else min(at, len(plain))
+    return min(end if len(code) > 1 else at, len(plain))
 
 
 def _state(words: Words, at: int) -> int:
@@ -106,7 +114,9 @@ def _state(words: Words, at: int) -> int:
     if " ".join(words.plain[at : at + 2]) in STATES:
         return 2
     text = words.texts[at].strip(".,;:?!")
-    return int(words.plain[at] in STATES or text in STATE_CODES)
+    is_before_code = at + 1 < len(words.plain) and words.symbols[at + 1].role in ("digits", "tens")
+    is_code = text in STATE_CODES or (is_before_code and text.upper() in STATE_CODES)
+    return int(words.plain[at] in STATES or is_code)
 
 
 def _city(words: Words, at: int) -> int:

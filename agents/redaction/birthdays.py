@@ -8,7 +8,7 @@ from typing import Final
 
 from agents.redaction.finding import Finding, Words
 
-_MONTHS: Final = frozenset(
+MONTHS: Final = frozenset(
     "january february march april may june july august september october november december jan feb mar apr jun jul aug "
     "sep sept oct nov dec".split()
 )
@@ -53,7 +53,7 @@ def _end(words: Words, at: int) -> int:
 def _is_part(words: Words, at: int) -> bool:
     one = words.symbols[at]
     return (
-        one.plain in _MONTHS
+        one.plain in MONTHS
         or one.role in ("digits", "tens")
         or _ORDINALS.fullmatch(one.plain) is not None
         or re.fullmatch(r"\d+([-./]\d+)*", one.plain) is not None
@@ -64,4 +64,4 @@ def _is_date(words: Words, start: int, end: int) -> bool:
     """A month, or figures enough for a year."""
     part = words.symbols[start:end]
     figures = sum(len(one.chars) or len(re.sub(r"\D", "", one.plain)) for one in part)
-    return any(one.plain in _MONTHS for one in part) or figures >= 4 or len(part) > 2
+    return any(one.plain in MONTHS for one in part) or figures >= 4 or len(part) > 2

@@ -10,12 +10,20 @@ from agents.redaction.addresses import addresses
 from agents.redaction.birthdays import birthdays
 from agents.redaction.emails import emails
 from agents.redaction.finding import Finding, Words, joined
+from agents.redaction.ibans import ibans
 from agents.redaction.names import names
 from agents.redaction.numbers import numbers
 from agents.redaction.own_patterns import own
 from schemas.accounts.redaction import EVERYTHING, RedactionPolicy
 
-_DETECTORS: Final[tuple[Callable[[Words], Iterator[Finding]], ...]] = (numbers, emails, addresses, birthdays, names)
+_DETECTORS: Final[tuple[Callable[[Words], Iterator[Finding]], ...]] = (
+    numbers,
+    ibans,
+    emails,
+    addresses,
+    birthdays,
+    names,
+)
 
 
 def detect(texts: Sequence[str], policy: RedactionPolicy = EVERYTHING) -> list[Finding]:

@@ -12,8 +12,10 @@ from agents.redaction.vocabulary import FUNCTION_WORDS
 _WRITTEN: Final = re.compile(r"[\w.+%'-]+@[\w-]+(\.[\w-]+)*\.?", re.UNICODE)
 _DOTTED: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.([a-z]{2,10})")
 
-_DOTS: Final = frozenset(("dot", "point", "period"))
-_JOINERS: Final = _DOTS | {"underscore", "dash", "hyphen", "plus", "minus", "score"}
+_JOINERS: Final = frozenset("dot point period underscore dash hyphen plus minus score".split())
+
+#: Words before an "at" that name a page, not a person: "our website at example.com".
+_PAGES: Final = frozenset("website webpage page site web online visit visiting available".split())
 
 #: Words that end a domain, when they are said after a dot.
 _ENDINGS: Final = frozenset(
@@ -29,7 +31,7 @@ def emails(words: Words) -> Iterator[Finding]:
     for at, text in enumerate(words.texts):
         if "@" in text and _WRITTEN.search(text):
             yield Finding(at, at + 1, "email", rank=1)
-        elif words.plain[at] in ("at", "@") and (end := _domain(words, at + 1)):
+        elif words.plain[at] in ("at", "@") and words.plain[at - 1] not in _PAGES and (end := _domain(words, at + 1)):
             start = _local(words, at)
             if start < at:
                 yield Finding(start, end, "email", rank=1)
@@ -41,9 +43,9 @@ def _domain(words: Words, start: int) -> int:
     if start < len(plain) and (match := _DOTTED.fullmatch(plain[start])) and match[2] in _ENDINGS:
         return start + 1
     for at in range(start, min(start + _MOST_DOMAIN, len(plain) - 1)):
-        if at > start and words.ends_sentence(at - 1) and plain[at - 1] not in _DOTS:
+        if at > start and words.ends_sentence(at - 1) and plain[at - 1] != "dot":
             break
-        if plain[at] in _DOTS and at > start and plain[at + 1] in _ENDINGS:
+        if plain[at] == "dot" and at > start and plain[at + 1] in _ENDINGS:
             end = at + 2
     return end
 
@@ -62,7 +64,7 @@ def _local(words: Words, at: int) -> int:
         elif start < at and words.plain[start] in _JOINERS and before:
             start -= 1
             names = 1
-        elif symbol.chars and (before not in ("a", "i") or _is_letter(words, start - 2)):
+        elif symbol.chars or symbol.role in ("tens", "repeat"):
             start -= 1
         elif names < _MOST_NAME and before and before not in FUNCTION_WORDS and not words.ends_sentence(start - 1):
             start -= 1
@@ -72,7 +74,3 @@ def _local(words: Words, at: int) -> int:
     while start < at and words.plain[start] in _JOINERS:
         start += 1
     return start
-
-
-def _is_letter(words: Words, at: int) -> bool:
-    return at >= 0 and words.symbols[at].role == "letters" and words.plain[at] not in ("a", "i")

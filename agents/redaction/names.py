@@ -25,8 +25,8 @@ _WEAK: Final = tuple(
         "this is|i'm|i am|it's|speaking with|speaking to|speak with|speak to|spoke with|spoke to|talk to|talked to|"
         "talking to|talking with|thanks|thank you|hi|hello|hey|dear|good morning|good afternoon|good evening|called|"
         "calling for|on behalf of|ask for|asked for|husband|wife|son|daughter|brother|sister|mother|father|mom|dad|"
-        "colleague|supervisor|manager|agent|patient|customer|client|tenant|neighbor|okay|alright|yes|beneficiary is|"
-        "beneficiary|contact is|regards|signed|sincerely|meet|met|from|with|by|for|and"
+        "colleague|supervisor|manager|agent|patient|customer|client|tenant|neighbor|beneficiary is|beneficiary|"
+        "contact is|regards|signed|sincerely|meet|met|ask|asked|tell|told"
     ).split("|")
 )
 _BY_FIRST: Final = {
@@ -84,13 +84,22 @@ def _end(words: Words, start: int, *, is_sure: bool) -> int:
 
 def _may_begin(words: Words, at: int, *, is_sure: bool) -> bool:
     word = words.plain[at].removesuffix("'s")
-    if not word or word in FUNCTION_WORDS or word in _NO_NAMES or any(map(str.isdigit, word)):
+    if not _is_possible(words, at):
         return False
     if is_sure:
         return words.is_capital(at) or not words.is_cased or word in last_names() or word in first_names()
     if word in first_names():
         return words.is_capital(at) or not words.is_cased
-    return words.is_cased and words.is_capital(at) and not words.ends_sentence(at - 1) and _is_rare(word)
+    if not words.is_cased:
+        return _is_rare(word, _RARE)
+    return words.is_capital(at) and not words.ends_sentence(at - 1) and _is_rare(word)
+
+
+def _is_possible(words: Words, at: int) -> bool:
+    """Whether a word may be one of a name: it holds no sentence together, and is no number."""
+    word, role = words.plain[at].removesuffix("'s"), words.symbols[at].role
+    is_number = role not in ("other", "letters") or any(map(str.isdigit, word))
+    return bool(word) and not is_number and word not in FUNCTION_WORDS and word not in _NO_NAMES
 
 
 def _rest(words: Words, at: int) -> int:
@@ -111,11 +120,12 @@ def _ends_name(words: Words, at: int) -> bool:
 
 def _continues(words: Words, at: int) -> bool:
     word = words.plain[at].removesuffix("'s")
-    if word in FUNCTION_WORDS or word in _NO_NAMES or not word or any(map(str.isdigit, word)):
+    if not _is_possible(words, at):
         return False
     if words.is_cased:
         return words.is_capital(at) or (word in _PARTICLES and _continues_behind(words, at))
-    return word in _PARTICLES or (word in last_names() and _is_rare(word)) or (word in first_names())
+    is_listed = word in _PARTICLES or word in first_names() or (word in last_names() and _is_rare(word))
+    return is_listed or _is_rare(word, _RARE)
 
 
 def _continues_behind(words: Words, at: int) -> bool:
@@ -135,21 +145,27 @@ def _spelled(words: Words, end: int) -> int:
     while at < min(end + _MOST, len(words.plain)) and words.plain[at] in _SPELLING:
         at += 1
     begin = at
-    while at < len(words.plain) and words.symbols[at].role == "letters" and words.plain[at] not in ("a", "i"):
+    while at < len(words.plain) and _is_spelled(words.plain[at]):
         at += 1
-    letters = sum(len(one.chars) for one in words.symbols[begin:at])
+    letters = sum(len(plain) for plain in words.plain[begin:at])
     return at if letters > 2 else end
+
+
+def _is_spelled(plain: str) -> bool:
+    """Whether it is a letter by itself, or letters that are written as spelled: "o-k-a-y"."""
+    return plain.isalpha() if len(plain) == 1 else len(plain) > 2 and set(plain[1::2]) <= {"-", "."}
 
 
 _SPELLING: Final = frozenset("that's that is spelled spelt it's and as last name first spelling s-p-e-l-l-e-d".split())
 
 
-def _is_rare(word: str) -> bool:
-    """Whether a word is not one of the commonest of English, of which a sentence may have any in this place."""
+#: Zipf frequencies (log10 in 10^9 words) from which a word is common, and below which it is rare enough to be a name
+#: where no capital says so.
+_COMMON, _RARE = 4.6, 3.2
+
+
+def _is_rare(word: str, below: float = _COMMON) -> bool:
+    """Whether a word is not one of the commoner ones of English, of which a sentence may have any in this place."""
     from agents.text.frequency import frequencies
 
-    return frequencies("en").get(word, 0.0) < _COMMON
-
-
-#: Zipf frequency from which a word is common: 40 in a million.
-_COMMON: Final = 4.6
+    return frequencies("en").get(word, 0.0) < below

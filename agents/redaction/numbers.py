@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from agents.redaction.birthdays import MONTHS
 from agents.redaction.finding import Finding, Words
 from agents.redaction.symbols import Symbol, composed, pieces
 
 #: Characters from which a number or a code is found without any word that names it, and with one.
 LONG, NAMED = 6, 4
 
+#: Digits of the shortest PIN that is heard.
+SHORTEST: Final = 2
+
 #: Fillers in a row that do not end a number.
 _MOST_FILLERS: Final = 3
 
-#: Words before and behind a number among which its name is looked for.
-_BEFORE, _BEHIND = 9, 3
+#: Words before a number among which its name is looked for, also of a short number, and words behind it.
+_BEFORE, _NEAR, _BEHIND = 9, 6, 3
 
 #: Words that name a kind; of a phrase, its last word.
 _NAMES: Final = {
@@ -42,12 +46,14 @@ _NAMES: Final = {
     for word in words.split()
 }
 
-_UNITS: Final = frozenset(
+#: What is counted, behind a quantity.
+UNITS: Final = frozenset(
     "dollars dollar bucks euros euro pounds pound cents cent percent million billion thousand trillion basis shares "
     "people customers employees miles kilometers hours minutes days weeks months years degrees units tons barrels "
     "square feet megawatts".split()
 )
 _YEARS: Final = re.compile(r"((19|20)\d\d){1,3}\Z")
+_DAY_AND_YEAR: Final = re.compile(r"\d{1,2}(19|20)\d\d\Z")
 _DATE: Final = re.compile(r"(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})\Z")
 _IBAN: Final = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}\Z")
 _SSN: Final = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}\Z")
@@ -107,18 +113,18 @@ def _run(start: int, end: int, symbols: list[Symbol]) -> Run:
 def _kind(run: Run, words: Words) -> str | None:
     """The kind of a run; None if nothing has to be hidden."""
     size = len(run.chars)
-    if run.digits < NAMED - 1 or size < NAMED - 1:
+    if run.digits < SHORTEST:
         return None
-    if _IBAN.match(run.chars) and (_is_iban(run.chars) or run.digits >= size - 8):
+    if _IBAN.match(run.chars) and (is_iban(run.chars) or run.digits >= size - 8):
         return "iban"
     name = _named(run, words)
     if run.digits == size and (kind := _kind_of_digits(run, words, name)) is not None:
         return kind
     if name == "date_of_birth" or (name == "address" and size == 5):
         return None  # theirs are found by detectors of their own
-    if size >= NAMED and name == "account":
+    if size >= NAMED and name == "account" and not _is_quantity(run, words, name):
         return "account"
-    if size >= (LONG if name is None else NAMED) and not _is_quantity(run, words, name):
+    if size >= (LONG if name is None else NAMED) and run.digits >= NAMED and not _is_quantity(run, words, name):
         return "id" if name in (None, "card", "phone", "address") else name
     return None
 
@@ -129,10 +135,10 @@ def _kind_of_digits(run: Run, words: Words, name: str | None) -> str | None:
     if size > LONG and _is_card(run, name):
         return "card"
     if name == "security_code" and size <= 8:
-        return "security_code"
+        return None if _is_quantity(run, words, name) else "security_code"
     if (size == 9 and (name == "ssn" or _has_groups(run, (3, 2, 4)))) or (name == "ssn" and size >= NAMED):
         return "ssn"
-    if name == "card" and size == NAMED:
+    if name == "card" and size == NAMED and not _YEARS.match(run.chars):
         return "card"
     if name in (None, "phone") and 7 <= size <= 15 and _is_phone(run.chars, words.region):
         return None if _is_quantity(run, words, name) else "phone"
@@ -156,13 +162,23 @@ def _is_card(run: Run, name: str | None) -> bool:
 
 def _named(run: Run, words: Words) -> str | None:
     """The kind that the nearest words say, those before the run first."""
-    before = range(run.start - 1, max(run.start - 1 - _BEFORE, -1), -1)
-    behind = range(run.end, min(run.end + _BEHIND, len(words.plain)))
-    for at in (*before, *behind):
-        word = words.plain[at].removesuffix("'s")
-        if (kind := _NAMES.get(word)) is not None:
+    is_short = len(run.chars) < LONG
+    for at in range(run.start - 1, max(run.start - 1 - (_NEAR if is_short else _BEFORE), -1), -1):
+        if is_short and words.texts[at][-1:] in ".!?" and (at < run.start - 1 or not words.texts[at].endswith("?")):
+            return None  # a short number belongs to its own sentence, or is the answer to a question
+        if (kind := _NAMES.get(words.plain[at].removesuffix("'s"))) is not None:
             return _of_phrase(kind, at, words)
+    if not is_short:
+        for at in range(run.end, min(run.end + _BEHIND, len(words.plain))):
+            if (kind := _NAMES.get(words.plain[at])) is not None:
+                return _of_phrase(kind, at, words)
     return None
+
+
+_CODES: Final = {
+    "zip": "address", "postal": "address", "sort": "account",
+    **dict.fromkeys(("security", "verification", "access", "pass", "one-time", "confirmation"), "security_code"),
+}  # fmt: skip
 
 
 def _of_phrase(kind: str, at: int, words: Words) -> str:
@@ -172,18 +188,20 @@ def _of_phrase(kind: str, at: int, words: Words) -> str:
     if word == "security":
         return "ssn" if before == "social" else kind
     if word == "code":
-        return {"security": "security_code", "zip": "address", "postal": "address", "sort": "account"}.get(before, kind)
-    return "security_code" if word == "verification" or (word == "code" and before == "pass") else kind
+        return _CODES.get(before, kind)
+    return kind
 
 
 def _is_quantity(run: Run, words: Words, name: str | None) -> bool:
     after = words.plain[run.end] if run.end < len(words.plain) else ""
     one_number = len(run.symbols) == 1 or any(s.role in ("tens", "hundred") for s in run.symbols)
-    if after in _UNITS and one_number:
+    if (after in UNITS and one_number) or (run.digits < NAMED and any(s.role == "hundred" for s in run.symbols)):
         return True
     if len(run.symbols) == 1 and _DATE.match(run.symbols[0].plain):
         return True
-    is_weak = name in (None, "id", "phone", "address")
+    if _DAY_AND_YEAR.match(run.chars) and run.start and words.plain[run.start - 1] in MONTHS:
+        return True
+    is_weak = name in (None, "id", "phone", "address", "account")
     return is_weak and _YEARS.match(run.chars) is not None and len(run.symbols) <= len(run.chars)
 
 
@@ -203,7 +221,7 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0 and digits.strip("0") != ""
 
 
-def _is_iban(code: str) -> bool:
+def is_iban(code: str) -> bool:
     """Whether the check digits are right (ISO 13616)."""
     return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 

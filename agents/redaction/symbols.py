@@ -57,6 +57,7 @@ _QUANTITY: Final = re.compile(
     r"|\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234,567
     r"|\d+[.,]\d+$"  # 12.5
     r"|\d{1,2}:\d{2}"  # times
+    r"|[qh][1-4]$|fy\d{2,4}$"  # parts of years
     r"|\d+(st|nd|rd|th|s|k|m|bn|x|pm|am|mm|cm|kg|mg|ml|g|h)$",
     re.IGNORECASE,
 )
