@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -171,12 +172,18 @@ def _hidden(decisions: Sequence[Decision], label: str) -> Iterator[Decision]:
 PADDING_MS: Final = 250
 
 
-def muted_ms(redaction: Redacted) -> list[tuple[int, int | None]]:
-    """The intervals that are muted, in order: the hidden words, with what is around them. Where no recognizer tells
-    when a word was said, all is muted from the last word before it whose time is known to the first one behind it;
-    None is the recording's end.
+def muted_ms(redaction: Redacted, hypotheses: Iterable[Hypothesis] = ()) -> list[tuple[int, int | None]]:
+    """The intervals that are muted, in order: the hidden words, when any recognizer has heard them, with what is around
+    them. Where no recognizer tells when a word was said, all is muted from the last word before it whose time is known
+    to the first one behind it; None is the recording's end.
     """
     decisions = redaction.reconciliation.decisions
+    times = sorted(
+        (word.start_ms, word.end_ms)
+        for hypothesis in hypotheses
+        for word in hypothesis.words
+        if word.start_ms is not None and word.end_ms is not None
+    )
     muted: list[tuple[int, int | None]] = []
     for span in redaction.spans:
         first = decisions[span.start].chosen
@@ -185,8 +192,27 @@ def muted_ms(redaction: Redacted) -> list[tuple[int, int | None]]:
             before = (one.chosen.end_ms for one in reversed(decisions[: span.start]) if one.chosen.end_ms is not None)
             behind = (one.chosen.start_ms for one in decisions[span.end :] if one.chosen.start_ms is not None)
             start, end = next(before, 0), next(behind, None)
+        else:
+            start, end = _as_all_heard(start, end, times)
         muted.append((max(0, start - PADDING_MS), None if end is None else end + PADDING_MS))
     return muted
+
+
+def _as_all_heard(start_ms: int, end_ms: int, times: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The interval with the whole of all words that recognizers have heard mostly in it: of words on which they agree,
+    the transcript has the times of one recognizer. `times` are sorted.
+    """
+    first = bisect_left(times, (start_ms - _LONGEST_WORD_MS,))
+    inside = [
+        (start, end)
+        for start, end in times[first : bisect_left(times, (end_ms,))]
+        if start_ms <= (start + end) / 2 <= end_ms
+    ]
+    return min([start_ms, *(start for start, _ in inside)]), max([end_ms, *(end for _, end in inside)])
+
+
+#: Milliseconds that a word takes at most.
+_LONGEST_WORD_MS: Final = 5000
 
 
 def redacted_hypothesis(hypothesis: Hypothesis, reconciliation: Reconciliation) -> Hypothesis:

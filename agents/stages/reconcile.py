@@ -189,8 +189,9 @@ class Reconcile:
             raise UnsupportedOption("options.redact_pii: personal data are not hidden by this worker")
         by_recognizers = all("redact_pii" in self.abilities.get(name, ()) for name in reconciliation.providers)
         check_redaction(reconciliation.language, by_recognizers)
+        heard = [column.hypothesis for column in compared.network.columns]
         # Before the adjudicator: it sees no personal data.
-        return Decided(*await self.redaction.redacted(job, reconciliation, adjudicated))
+        return Decided(*await self.redaction.redacted(job, reconciliation, heard, adjudicated))
 
     def _is_heard(self, language: str | None) -> bool:
         """Whether the tiebreaker hears the recording's language; unknown languages are heard by all."""

@@ -40,10 +40,12 @@ class Redaction:
     #: What holds for each tenant; None: everything is hidden.
     accounts: EffectiveSettings | None = None
 
-    async def redacted(self, job: Job, decided: Reconciliation, decide: Decide) -> tuple[Reconciliation, Blob]:
+    async def redacted(
+        self, job: Job, decided: Reconciliation, heard: Sequence[Hypothesis], decide: Decide
+    ) -> tuple[Reconciliation, Blob]:
         """The transcript for readers, and the recording for readers, which is stored. What is not redacted is stored
-        beside them, under a name of its own, unless the job forgets it. `decide` sees no personal data, and what it
-        decides is searched once more.
+        beside them, under a name of its own, unless the job forgets it. `heard` has what was decided on. `decide`
+        sees no personal data, and what it decides is searched once more.
 
         Raises:
             NotFound: The recording is not stored any more.
@@ -58,7 +60,7 @@ class Redaction:
             original = replace(first, reconciliation=decided_again).unredacted(decided)
             await self._keep(job, original)
         both = Redacted(second.reconciliation, tuple(joined([*first.spans, *second.spans])))
-        blob = await self._mute(job, muted_ms(both))
+        blob = await self._mute(job, await asyncio.to_thread(muted_ms, both, heard))
         return replace(both.reconciliation, notes=(*both.reconciliation.notes, note(both))), blob
 
     async def _policy(self, tenant: str) -> RedactionPolicy:

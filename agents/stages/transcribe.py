@@ -116,6 +116,8 @@ class Transcribe:
                 hypothesis = await recognizer.transcribe_chunks(path, request, progress, cache, self.limiter)
             else:
                 hypothesis = await recognizer.transcribe(path, request, progress)
+        if request.redact_pii and ((now := await event.row(self.database)) is None or now.ended):
+            return hypothesis  # its run went on without it, and may have forgotten by now what is not redacted
         await until_stored(lambda: hypotheses.save(event, hypothesis))  # it may have taken hours of computing
         return hypothesis
 
