@@ -22,6 +22,9 @@ _ENDINGS: Final = frozenset(
     "com org net edu gov co uk us ca de fr es it io info biz ai au nl ch at eu ie nz in tv me app dev".split()
 )
 
+#: Characters of a word that is searched; a longer one with an "@" is taken for an address.
+_LONGEST: Final = 400
+
 #: Words of a domain, and words before an "at" that may be one unspelled name.
 _MOST_DOMAIN, _MOST_NAME = 6, 2
 
@@ -29,7 +32,7 @@ _MOST_DOMAIN, _MOST_NAME = 6, 2
 def emails(words: Words) -> Iterator[Finding]:
     """The addresses."""
     for at, text in enumerate(words.texts):
-        if "@" in text and _WRITTEN.search(text):
+        if "@" in text and (len(text) > _LONGEST or _WRITTEN.search(text)):
             yield Finding(at, at + 1, "email", rank=1)
         elif words.plain[at] in ("at", "@") and words.plain[at - 1] not in _PAGES and (end := _domain(words, at + 1)):
             start = _local(words, at)

@@ -7,7 +7,7 @@ Quantities are no codes: amounts of money, shares, years, numbers with a separat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +24,8 @@ SHORTEST: Final = 2
 #: Fillers in a row that do not end a number.
 _MOST_FILLERS: Final = 3
 
-#: Words before a number among which its name is looked for, also of a short number, and words behind it.
-_BEFORE, _NEAR, _BEHIND = 9, 6, 3
+#: Words before a number among which its name is looked for, also of what may be a quantity, and words behind it.
+_BEFORE, _NEAR, _BEHIND = 12, 6, 3
 
 #: Words that name a kind; of a phrase, its last word.
 _NAMES: Final = {
@@ -70,6 +70,18 @@ class Run:
     symbols: list[Symbol]
 
     @property
+    def is_code(self) -> bool:
+        """Whether it is said digit by digit, or written as no quantity is; a long one is a code in any case."""
+        if len(self.chars) >= LONG:
+            return True
+        if len(self.symbols) == 1:
+            is_round = self.chars.endswith("00") or _YEARS.match(self.chars) is not None
+            return len(self.chars) >= NAMED and not is_round
+        return len(self.symbols) >= NAMED - 1 and all(
+            one.role == "digits" and len(one.chars) == 1 for one in self.symbols
+        )
+
+    @property
     def digits(self) -> int:
         """How many of the characters are digits."""
         return sum(map(str.isdigit, self.chars))
@@ -77,9 +89,34 @@ class Run:
 
 def numbers(words: Words) -> Iterator[Finding]:
     """The findings among all runs of digits and letters."""
-    for run in runs(words):
+    all_runs = list(runs(words))
+    for run in all_runs:
         if (kind := _kind(run, words)) is not None:
             yield Finding(run.start, run.end, kind, rank=_RANKS.get(kind, 7))
+    yield from _in_parts(all_runs)
+
+
+def _in_parts(runs: Sequence[Run]) -> Iterator[Finding]:
+    """Numbers that are asked for and told in parts ("the first four? 4111. And then? 1111.")."""
+    part: list[Run] = []
+    for run in (*runs, None):
+        if run is not None and not (run.is_code and run.digits == len(run.chars)):
+            continue
+        if part and (run is None or run.start - part[-1].end > _PART_GAP):
+            if len(part) > 1 and sum(one.digits for one in part) >= _PARTS_DIGITS:
+                chars = "".join(one.chars for one in part)
+                kind = "card" if len(chars) in _CARD_SIZES and luhn(chars) else "id"
+                yield from (Finding(one.start, one.end, kind) for one in part if len(one.chars) < LONG)
+            part = []
+        if run is not None:
+            part.append(run)
+
+
+#: Words between two parts of a number, at most, and digits of all parts, at least.
+_PART_GAP, _PARTS_DIGITS = 10, 10
+
+#: Digits of cards (ISO/IEC 7812-1).
+_CARD_SIZES: Final = range(13, 20)
 
 
 _RANKS: Final = {"iban": 2, "card": 3, "ssn": 4, "phone": 5, "account": 6, "security_code": 6}
@@ -151,8 +188,8 @@ def _is_card(run: Run, name: str | None) -> bool:
     """
     if name == "card" and run.digits >= 12:
         return True
-    if run.digits <= 19:
-        return run.digits >= 13 and luhn(run.chars)
+    if run.digits <= _CARD_SIZES[-1]:
+        return run.digits in _CARD_SIZES and luhn(run.chars)
     starts, at = [], 0
     for piece in pieces(run.symbols):
         starts += [at] if piece else []
@@ -162,13 +199,12 @@ def _is_card(run: Run, name: str | None) -> bool:
 
 def _named(run: Run, words: Words) -> str | None:
     """The kind that the nearest words say, those before the run first."""
-    is_short = len(run.chars) < LONG
-    for at in range(run.start - 1, max(run.start - 1 - (_NEAR if is_short else _BEFORE), -1), -1):
-        if is_short and words.texts[at][-1:] in ".!?" and (at < run.start - 1 or not words.texts[at].endswith("?")):
-            return None  # a short number belongs to its own sentence, or is the answer to a question
+    for at in range(run.start - 1, max(run.start - 1 - (_BEFORE if run.is_code else _NEAR), -1), -1):
+        if not run.is_code and words.texts[at][-1:] in ".!?" and (words.texts[at][-1:] != "?" or at < run.start - 3):
+            return None  # what may be a quantity belongs to its own sentence, or is the answer to a question
         if (kind := _NAMES.get(words.plain[at].removesuffix("'s"))) is not None:
             return _of_phrase(kind, at, words)
-    if not is_short:
+    if len(run.chars) >= LONG:
         for at in range(run.end, min(run.end + _BEHIND, len(words.plain))):
             if (kind := _NAMES.get(words.plain[at])) is not None:
                 return _of_phrase(kind, at, words)

@@ -30,7 +30,7 @@ _ALPHABET: Final = frozenset(
 #: Words that people say in the middle of a number.
 FILLERS: Final = frozenset(
     "um uh er erm eh ah hmm mm mhm mmhmm mm-hmm uh-huh okay ok yes yeah yep right so then dash hyphen minus space "
-    "slash comma pause sorry no wait got it alright sure again digit digits number".split()
+    "slash comma pause sorry no wait got it alright sure again".split()
 )
 
 #: What stands around a word in a transcript.

@@ -31,7 +31,7 @@ from schemas.envelope import Envelope
 from schemas.errors import ProviderError, UnsupportedOption
 from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.job import Reconciled, StepState
-from schemas.jobs.outcome import IGNORED, Failure, Later, Outcome, Progress
+from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
 from schemas.jobs.rows import Job, ProviderRequest, run_fields
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
@@ -130,8 +130,10 @@ class Reconcile:
         self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest], notes: tuple[str, ...]
     ) -> Outcome:
         job = await self.database.job(result.tenant_id, result.job_id)
-        if job is None or job.run != result.run:
+        if job is None or job.run < result.run:
             return IGNORED
+        if job.run > result.run or job.ended:
+            return NOTHING
         decided = await self._decided(job, answered)
         if decided is None:
             return self._poll_again(envelope, result)

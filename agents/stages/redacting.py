@@ -13,6 +13,7 @@ from agents.media.stored_audio import FLAC, DecodedAudio
 from agents.media.transcode import Transcoder
 from agents.redaction.finding import joined
 from agents.redaction.redact import Redacted, muted_ms, redacted, redacted_hypothesis
+from agents.stages.uploads.jobs import earlier_requests
 from schemas import blob_names
 from schemas.accounts.redaction import EVERYTHING, RedactionPolicy
 from schemas.errors import InvalidInput, NotFound
@@ -83,7 +84,10 @@ class Redaction:
 def note(redaction: Redacted) -> str:
     """A sentence for readers on what is hidden."""
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(redaction.counts.items()))
-    return f"Personal data are hidden: {counts or 'none were found'}."
+    english = (
+        "" if redaction.reconciliation.language else " No recognizer has told the language; English was taken for it."
+    )
+    return f"Personal data are hidden: {counts or 'none were found'}.{english}"
 
 
 def forgets(job: Job) -> bool:
@@ -119,7 +123,7 @@ async def clean_up(store: Store, requests: Requests, job: Job, reconciliation: R
     if not forgets(job):
         return
     kept = {job.original_uri}
-    for request in await requests.requests(*job.key, job.run):
+    for request in (await earlier_requests(requests, job)).values():
         if request.hypothesis_uri is not None:
             kept.add(request.hypothesis_uri)
             await _redact_hypothesis(store, request.hypothesis_uri, reconciliation)
@@ -129,7 +133,10 @@ async def clean_up(store: Store, requests: Requests, job: Job, reconciliation: R
 
 
 async def _redact_hypothesis(store: Store, uri: str, reconciliation: Reconciliation) -> None:
-    hypothesis = cast("Hypothesis", adapter(Hypothesis).validate_json(await store.get(uri)))
+    try:
+        hypothesis = cast("Hypothesis", adapter(Hypothesis).validate_json(await store.get(uri)))
+    except NotFound:
+        return
     hidden = redacted_hypothesis(hypothesis, reconciliation)
     await store.put(store.name(uri), adapter(Hypothesis).dump_json(hidden), _JSON)
 

@@ -20,8 +20,10 @@ from agents.stages.enrichments import document
 from bench.planted_calls import POLICY, Call, Maker
 from schemas import blob_names
 from schemas.accounts.settings import AccountSettings
+from schemas.errors import Unavailable
 from schemas.events.job import JobReprocess
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
+from sinks.blobs.memory import MemoryStore
 from tests.fleet.conftest import FakeRecognizer, recording
 
 #: One call for each three of the twelve kinds.
@@ -181,6 +183,28 @@ async def test_nothing_planted_is_stored_published_or_logged_for_readers(fleet_o
     everywhere = await readable(scenario, lambda _: True)
     kept = {needle for _, needle in leaks(everywhere, CALLS)}
     assert kept == (set() if redact == "forget" else set().union(*map(needles, CALLS)))
+
+
+async def test_a_store_that_is_away_while_a_job_forgets_only_delays_it(fleet_of, monkeypatch):
+    delete, errors = MemoryStore.delete, [None, Unavailable("away"), Unavailable("away")]
+
+    async def failing(self, uri):
+        if (error := errors.pop() if errors else None) is not None:
+            raise error
+        await delete(self, uri)
+
+    monkeypatch.setattr(MemoryStore, "delete", failing)
+    scenario = await fleet_of(CALLS[3:], redact_pii=True, redact="forget")
+
+    assert len(scenario.fleet.events("persisted")) == 1
+    assert errors == []
+    assert leaks(await readable(scenario, lambda _: True), CALLS[3:]) == []
+    assert [name async for name in names_of(scenario) if "restricted/original" in name] == []
+
+
+async def names_of(scenario):
+    async for uri in scenario.store.list(""):
+        yield scenario.store.name(uri)
 
 
 async def test_the_recording_is_silent_where_something_is_hidden_and_as_long(fleet_of, tmp_path):

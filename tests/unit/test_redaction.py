@@ -68,6 +68,20 @@ def test_quantities_dates_and_pages_stay(text):
     assert found(text) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        (
+            "The first four? 4111. And the next? 1111. Then? 1111. And the last ones? 1111. Thanks",
+            ["4111."] + ["1111."] * 3,
+        ),
+        ("What is your PIN? Let me look. It's four seven one nine.", ["four seven one nine."]),
+    ],
+)
+def test_what_is_told_in_parts_or_after_a_while_is_found(text, hidden):
+    assert [value for _, value in found(text)] == hidden
+
+
 def test_a_policy_says_what_is_hidden_and_what_stands_for_it():
     policy = RedactionPolicy(kinds=("card",), labels={"card": "PAYMENT"})
 
