@@ -123,7 +123,7 @@ _RANKS: Final = {"iban": 2, "card": 3, "ssn": 4, "phone": 5, "account": 6, "secu
 
 
 def runs(words: Words) -> Iterator[Run]:
-    """All runs of digits and letters, without fillers at their ends."""
+    """All runs of digits and letters, without fillers at their ends. A question ends one: "the first four? 4111."."""
     symbols = words.symbols
     start = last = -1
     for at, one in enumerate(symbols):
@@ -133,6 +133,9 @@ def runs(words: Words) -> Iterator[Run]:
             start = -1
         elif one.role != "filler":
             start, last = (at if start < 0 else start), at
+            if words.texts[at].endswith("?"):
+                yield _run(start, last + 1, symbols)
+                start = -1
     if start >= 0:
         yield _run(start, last + 1, symbols)
 

@@ -152,7 +152,7 @@ def _has_digits(decision: Decision) -> bool:
 
 
 def _hidden(decisions: Sequence[Decision], label: str) -> Iterator[Decision]:
-    """The decisions of a span: the first is the label, with the times of all; the others have no word."""
+    """The decisions of a span: the first has the label, and the times of all; the others have no word."""
     readings = [reading for one in decisions for reading in (one.chosen, *one.others)]
     starts = [reading.start_ms for reading in readings if reading.start_ms is not None]
     ends = [reading.end_ms for reading in readings if reading.end_ms is not None]
@@ -160,8 +160,9 @@ def _hidden(decisions: Sequence[Decision], label: str) -> Iterator[Decision]:
     if any(reading.text and None in (reading.start_ms, reading.end_ms) for reading in readings):
         starts, ends = [], []  # a part of it may lie outside
     probability = min(one.chosen.probability for one in decisions)
-    last = next((one.chosen.text for one in reversed(decisions) if one.chosen.text), "")
-    text = label + (last[-1] if last[-1:] in ".,?!" else "")
+    last = next((one.chosen.text for one in reversed(decisions) if one.chosen.text), None)
+    # Where only others have heard something, the transcript has no word, and gets none.
+    text = None if last is None else label + (last[-1] if last[-1] in ".,?!" else "")
     chosen = Reading(text, providers, probability, min(starts, default=None), max(ends, default=None))
     yield Decision(chosen, (), RULE, decisions[0].speaker)
     for one in decisions[1:]:

@@ -72,7 +72,7 @@ def test_quantities_dates_and_pages_stay(text):
     ("text", "hidden"),
     [
         (
-            "The first four? 4111. And the next? 1111. Then? 1111. And the last ones? 1111. Thanks",
+            "The first four? 4111. And the next? 1111. Go on. 1111. And the last ones? 1111. Thanks",
             ["4111."] + ["1111."] * 3,
         ),
         ("What is your PIN? Let me look. It's four seven one nine.", ["four seven one nine."]),
@@ -144,6 +144,15 @@ def test_a_value_that_only_the_loser_heard_right_is_hidden_too():
     after = redacted(reconcile([heard("a", plain), heard("b", mail)]))
 
     assert not readings(after.reconciliation) & {"miller", "john", "example", "person"}
+
+
+def test_where_the_transcript_has_no_word_it_gets_none():
+    plain, number = "please pay at the office", "please pay 4012888888881881 at the office"
+    after = redacted(reconcile([heard("a", plain), heard("b", number), heard("c", plain)]))
+
+    assert after.counts == {"card": 1}
+    assert after.reconciliation.text in (plain, "please pay [CARD] at the office")
+    assert not readings(after.reconciliation) & {"4012888888881881"}
 
 
 def test_redacting_twice_changes_nothing():
