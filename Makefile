@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-search bench-nothing-said fit-reconciler check format clean
+.PHONY: help install demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-search bench-nothing-said bench-redaction fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -85,6 +85,9 @@ bench-search: install  ## search: is the passage that answers a question found, 
 
 bench-nothing-said: install  ## words that nobody said: an hour of noise, tones, music and silence through the local recognizers
 	$(BIN)/python -m bench.nothing_said $(ARGS)
+
+bench-redaction: install  ## personal data that are planted in 500 generated calls: how many are hidden, and what else, by kind
+	$(BIN)/python -m bench.redaction $(ARGS)
 
 fit-reconciler: install  ## fit the reconciler's calibration again; with ARGS=--check, only see that it is the same to the byte
 	$(UV) sync --locked --extra local --group dev --group bench

@@ -8,9 +8,23 @@ from uuid import UUID
 UPLOADS = "_uploads"
 
 
+#: The folder of a run's blobs, and of a job's, that hold what was redacted elsewhere. Their readers need a scope of
+#: their own, and a bucket's policy can name `*/restricted/*`.
+RESTRICTED = "restricted"
+
+
 def folder(tenant_id: str, job_id: str, run: int) -> str:
     """The key prefix of a run's blobs; the first run uses the job's own prefix."""
     return f"{tenant_id}/{job_id}" if run == 1 else f"{tenant_id}/{job_id}/runs/{run}"
+
+
+def _kept_in(folder: str, *, restricted: bool) -> str:
+    return f"{folder}/{RESTRICTED}" if restricted else folder
+
+
+def is_restricted(name: str) -> bool:
+    """Whether the blob of this name may hold what was redacted elsewhere."""
+    return f"/{RESTRICTED}/" in name
 
 
 def job_folder(tenant_id: str, job_id: str) -> str:
@@ -24,11 +38,16 @@ def run_of(name: str) -> int:
     return int(inner[1]) if len(inner) > 2 and inner[0] == "runs" and inner[1].isdecimal() else 1
 
 
-def original(tenant_id: str, job_id: str, extension: str, run: int = 1) -> str:
+def original(tenant_id: str, job_id: str, extension: str, run: int = 1, *, restricted: bool = False) -> str:
     """The recording as it was uploaded, in the folder of the run that fetched it; shared by all later runs. A job that
     has the id of a deleted one begins with a later run, and so stores nothing where the deleted one did.
     """
-    return f"{folder(tenant_id, job_id, run)}/original.{extension}"
+    return f"{_kept_in(folder(tenant_id, job_id, run), restricted=restricted)}/original.{extension}"
+
+
+def redacted_audio(tenant_id: str, job_id: str, run: int) -> str:
+    """The recording in which is silence what the run has redacted."""
+    return f"{folder(tenant_id, job_id, run)}/audio.redacted.flac"
 
 
 def direct_upload(tenant_id: str, upload_id: str) -> str:
@@ -36,19 +55,19 @@ def direct_upload(tenant_id: str, upload_id: str) -> str:
     return f"{tenant_id}/{UPLOADS}/{upload_id}"
 
 
-def hypothesis(tenant_id: str, job_id: str, run: int, provider: str) -> str:
+def hypothesis(tenant_id: str, job_id: str, run: int, provider: str, *, restricted: bool = False) -> str:
     """One recognizer's transcript."""
-    return f"{folder(tenant_id, job_id, run)}/hypotheses/{provider}.json"
+    return f"{_kept_in(folder(tenant_id, job_id, run), restricted=restricted)}/hypotheses/{provider}.json"
 
 
-def chunk(tenant_id: str, job_id: str, provider: str, key: str) -> str:
+def chunk(tenant_id: str, job_id: str, provider: str, key: str, *, restricted: bool = False) -> str:
     """A recognizer's response to one chunk of the recording; shared by all runs, since `key` identifies the request."""
-    return f"{tenant_id}/{job_id}/pieces/{provider}/{key}.json"
+    return f"{_kept_in(f'{tenant_id}/{job_id}', restricted=restricted)}/pieces/{provider}/{key}.json"
 
 
-def raw_transcript(tenant_id: str, job_id: str, run: int) -> str:
+def raw_transcript(tenant_id: str, job_id: str, run: int, *, restricted: bool = False) -> str:
     """Every word of the transcript with the reading of each recognizer."""
-    return f"{folder(tenant_id, job_id, run)}/raw_transcript.json"
+    return f"{_kept_in(folder(tenant_id, job_id, run), restricted=restricted)}/raw_transcript.json"
 
 
 def agent_optimized(tenant_id: str, job_id: str, run: int) -> str:

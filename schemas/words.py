@@ -112,7 +112,8 @@ class Decision:
 
     chosen: Reading
     others: tuple[Reading, ...] = ()
-    #: The rule that chose: "unanimous", "calibrated", "single", or an adjudicator's name with its prompt version.
+    #: The rule that chose: "unanimous", "calibrated", "single", "redacted", or an adjudicator's name with its prompt
+    #: version.
     rule: str = "unanimous"
     speaker: str | None = None
 

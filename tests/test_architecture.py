@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "sinks/": {"schemas", "sinks"},
     "web/": {"schemas", "sinks", "web"},
     "agents/text/": {"schemas", "agents.text"},
+    "agents/redaction/": {"schemas", "agents.redaction", "agents.text"},
     "agents/media/": {"schemas", "sinks", "agents.media"},
     "agents/runtime/": {"schemas", "sinks", "agents.runtime"},
     "agents/asr/": {
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "agents/upkeep/": {"schemas", "sinks.ports", "agents.upkeep"},
     "agents/stages/": {
         *("schemas", "sinks.ports", "agents.stages", "agents.asr", "agents.llm", "agents.text", "agents.media"),
-        *("agents.runtime", "agents.upkeep"),
+        *("agents.redaction", "agents.runtime", "agents.upkeep"),
     },
     "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
 }

@@ -20,6 +20,8 @@ class StoredResponses:
     job_id: str
     provider: str
     paid: PaidCalls = field(default_factory=PaidCalls)
+    #: Whether they are kept where only readers of what is not redacted may read.
+    restricted: bool = False
 
     async def get(self, key: str) -> bytes | None:
         """See `ResponseCache`."""
@@ -40,7 +42,7 @@ class StoredResponses:
         await self.paid.through(owner, partial(until_stored, write))
 
     def _name(self, key: str) -> str:
-        return blob_names.chunk(self.tenant_id, self.job_id, self.provider, key)
+        return blob_names.chunk(self.tenant_id, self.job_id, self.provider, key, restricted=self.restricted)
 
     def _uri(self, key: str) -> str:
         return self.store.uri(self._name(key))

@@ -148,7 +148,8 @@ class _Transcription:
 
     async def _transcribe(self, interval: DisputedInterval, clip: Path) -> Hypothesis:
         recognizer, job = self.tiebreaker.recognizer, self.job
-        cache = StoredResponses(self.tiebreaker.store, job.tenant_id, job.job_id, recognizer.name, self.tiebreaker.paid)
+        of_job = job.tenant_id, job.job_id, recognizer.name
+        cache = StoredResponses(self.tiebreaker.store, *of_job, self.tiebreaker.paid, restricted=job.is_redacted)
         request = Request(
             tenant_id=job.tenant_id,
             job_id=job.job_id,

@@ -100,6 +100,9 @@ class Settings(HttpSettings, ModelSettings, SearchSettings):
         alias="CONCORD_ENRICHMENTS",
         description="comma list: what is made of each transcript; none: nothing",
     )
+    redact: str = Field(
+        "off", alias="CONCORD_REDACT", pattern="^(off|keep|forget)$", description="hide personal data of all calls"
+    )
     tiebreaker: Name | None = Field(
         None,
         alias="CONCORD_TIEBREAKER",
@@ -378,6 +381,8 @@ def account_defaults(settings: Settings) -> AccountSettings:
         deadline_s=settings.deadline_s,
         enrich=bool(settings.enrichments),
         monthly_tokens=settings.monthly_tokens,
+        redact_pii=settings.redact != "off",
+        redact="forget" if settings.redact == "forget" else "keep",
         audio_days=settings.retention_files_days,
         completed_days=settings.retention_completed_days,
         failed_days=settings.retention_failed_days,

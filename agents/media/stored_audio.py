@@ -45,11 +45,14 @@ class DecodedAudio:
     store: Store
     uri: str
     transcoder: Transcoder
+    #: Intervals in which it is silent, in ms from the start; None is the end.
+    muted: tuple[tuple[int, int | None], ...] = ()
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The bytes of the FLAC file.
 
         Raises:
+            NotFound: There is no such recording.
             RefusedMedia: The recording cannot be decoded.
             Transient: The encoding process died.
             Unavailable: The disk is full, or the store is away.
@@ -58,7 +61,7 @@ class DecodedAudio:
             with TemporaryDirectory(prefix="concord-") as folder:
                 flac = Path(folder) / "audio.flac"
                 async with self.store.local_path(self.uri) as original:
-                    await self.transcoder.transcode(original, flac)
+                    await self.transcoder.transcode(original, flac, self.muted)
                 with flac.open("rb") as file:
                     while portion := await asyncio.to_thread(file.read, _PORTION):
                         yield portion

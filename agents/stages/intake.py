@@ -110,11 +110,12 @@ class Intake:
         if deletion is not None and _accepted_ms(envelope.record) < deletion.requested_at.timestamp() * 1000:
             return NOTHING  # it is about the deleted job
         runs = await self._runs(upload.tenant_id)
-        runs.check_options(upload.options)
+        runs.check_options(upload.options, upload.language)
         if upload.not_before is not None:
             check_not_before(upload, await self.database.now())
         first_run = jobs.first_run(deletion)
-        fetch = AudioFetch(**upload.model_dump(include=_FETCH_FIELDS), job_id=job_id, run=first_run)
+        fields, is_redacted = upload.model_dump(include=_FETCH_FIELDS), bool(upload.options.redact_pii)
+        fetch = AudioFetch(**fields, job_id=job_id, run=first_run, restricted=is_redacted)
         urgency, key = 9 - upload.priority, (fetch.tenant_id, job_id)
         must_wait = runs.is_limited or self.is_behind() or self.queue.must_wait(key, urgency, _shares(fetch))
         if must_wait and not self._is_fetching(fetch):
@@ -246,7 +247,7 @@ class Intake:
         job = replace(jobs.new_job(upload, failed.job_id, None), reference=failed.reference, run=failed.run + 1)
         runs = await self._runs(upload.tenant_id)
         try:
-            runs.check_options(upload.options)
+            runs.check_options(upload.options, upload.language)
         except InvalidInput as exc:
             outcome = failed_upload(job, "intake", Failure(str(exc), exc.code))
             outcome = replace(outcome, create=None, begin=outcome.create)

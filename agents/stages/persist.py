@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import orjson
 
 from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
+from agents.stages.redacting import clean_up
 from agents.stages.spec import Resources, StageSpec
 from agents.text.corrections.review import review_items
 from schemas import blob_names, topics
@@ -22,15 +23,20 @@ from schemas.rendering.segments import segments, speakers
 from schemas.words import Reconciliation, adapter
 from sinks.ports.blobs import Blob, Store
 from sinks.ports.jobs import Jobs
+from sinks.ports.providers.requests import Requests
 
 _JSON = "application/json"
+
+
+class Database(Jobs, Requests, Protocol):
+    """What persisting asks of the database."""
 
 
 @dataclass(frozen=True)
 class Persist:
     """Handles reconciled transcripts, and sweeps of failed runs."""
 
-    database: Jobs
+    database: Database
     store: Store
     #: Kinds of enrichment that begin when a run completes.
     enrichments: tuple[str, ...] = ()
@@ -60,6 +66,8 @@ class Persist:
         passing("persist.half-stored")
         name = blob_names.metadata(job.tenant_id, job.job_id, job.run)
         metadata = await self._put(name, _metadata(job, data, reconciliation))
+        if job.is_redacted:
+            await clean_up(self.store, self.database, job, reconciliation)
         passing("persist.stored")
         transcript = _row(job, data, reconciliation, content["transcript"], optimized)
         outcome = self._completed(envelope, job, data, transcript, (optimized, metadata))
@@ -108,8 +116,10 @@ class Persist:
         if job is None or job.run < data.run:
             return IGNORED
         if job.run == data.run and job.status == "failed":
+            of_run = data.tenant_id, data.job_id, data.run
             for name in (blob_names.raw_transcript, blob_names.agent_optimized, blob_names.metadata):
-                await self.store.delete(self.store.uri(name(data.tenant_id, data.job_id, data.run)))
+                await self.store.delete(self.store.uri(name(*of_run)))
+            await self.store.delete(self.store.uri(blob_names.raw_transcript(*of_run, restricted=True)))
         return NOTHING
 
     def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:

@@ -15,24 +15,27 @@ from typing import Protocol, cast
 from agents.asr.protocols import ANY, Languages, languages_of_model
 from agents.asr.tiebreaker import Tiebreaker
 from agents.llm.adjudicator import RunId, SpanAdjudicator
+from agents.media.transcode import Transcoder
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
+from agents.stages.redacting import Redaction, audio_changes
 from agents.stages.spec import Resources, StageSpec
+from agents.stages.uploads.options import Abilities, check_redaction
 from agents.text.calibration.calibrate import shipped
 from agents.text.reconcile import Compared, compare
 from agents.text.spelling import Spelling
 from agents.text.spoken_language import primary
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
-from schemas.errors import ProviderError
+from schemas.errors import ProviderError, UnsupportedOption
 from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.job import Reconciled, StepState
-from schemas.jobs.outcome import IGNORED, Failure, Later, Outcome, Progress
-from schemas.jobs.rows import ProviderRequest, run_fields
+from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
+from schemas.jobs.rows import Job, ProviderRequest, run_fields
 from schemas.texts import ERROR_CHARS, readable
 from schemas.words import Hypothesis, Reconciliation, adapter
-from sinks.ports.blobs import Store
+from sinks.ports.blobs import Blob, Store
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
@@ -49,6 +52,14 @@ EXTENDED_S = 600.0
 
 class Database(Clock, Jobs, Requests, Protocol):
     """What reconciling asks of the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A transcript for readers and, where personal data are hidden in it, the recording for readers."""
+
+    reconciliation: Reconciliation
+    audio: Blob | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,16 @@ class Reconcile:
     #: The languages of the recognizers, by name; and word error rates that the operator states.
     languages: Mapping[str, Languages] = field(default_factory=dict)
     error_rates: Mapping[str, float] = field(default_factory=dict)
+    #: Hides personal data, outside the event. Without it, a job that asks for that fails.
+    redaction: Redaction | None = None
+    #: Which options the recognizers support.
+    abilities: Abilities = field(default_factory=dict)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Reconcile after the last recognizer's result, or end the waiting for it at the deadline.
 
         Raises:
+            UnsupportedOption: Personal data are to be hidden, and cannot be.
             Unavailable: The database or the store is away.
         """
         if isinstance(envelope.data, AsrDeadline):
@@ -113,10 +129,16 @@ class Reconcile:
     async def _reconcile(
         self, envelope: Envelope, result: AsrResult, answered: list[ProviderRequest], notes: tuple[str, ...]
     ) -> Outcome:
-        reconciliation = await self._reconciliation(result, answered)
-        if reconciliation is None:
+        job = await self.database.job(result.tenant_id, result.job_id)
+        if job is None or job.run < result.run:
+            return IGNORED
+        if job.run > result.run or job.ended:
+            return NOTHING
+        decided = await self._decided(job, answered)
+        if decided is None:
             return self._poll_again(envelope, result)
-        reconciliation = replace(reconciliation, notes=(*reconciliation.notes, *notes))
+        reconciliation = replace(decided.reconciliation, notes=(*decided.reconciliation.notes, *notes))
+        files, columns = audio_changes(job, decided.audio, self.store) if decided.audio else ((), {})
         name = blob_names.raw_transcript(result.tenant_id, result.job_id, result.run)
         blob = await self.store.put(name, adapter(Reconciliation).dump_json(reconciliation), "application/json")
         passing("reconcile.stored")
@@ -127,31 +149,51 @@ class Reconcile:
                 status="persisting",
                 stage="reconcile",
                 step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
+                columns=columns,
             ),
+            files=files,
             later=(Later(topics.RECONCILED.name, _event(result, reconciliation, blob.uri)),),
         )
 
-    async def _reconciliation(self, result: AsrResult, answered: list[ProviderRequest]) -> Reconciliation | None:
-        """The transcript; None while the tiebreaker or the adjudicator runs, which continues outside the event."""
-        if not (self.adjudicator or self.tiebreaker) or self.tasks is None or len(answered) < 2:
-            return (await self._compare(answered)).decided
+    async def _decided(self, job: Job, answered: list[ProviderRequest]) -> Decided | None:
+        """The transcript; None while the tiebreaker, the adjudicator or the redaction runs, which continues outside the
+        event.
+        """
+        is_helped = len(answered) > 1 and bool(self.adjudicator or self.tiebreaker)
+        if not job.is_redacted and (not is_helped or self.tasks is None):
+            return Decided((await self._compare(answered)).decided)
+        if self.tasks is None:
+            raise UnsupportedOption("options.redact_pii: personal data are not hidden by this worker")
 
-        async def decide(progress: Callable[[float], None]) -> Reconciliation:
-            compared = await self._compare(answered)
-            reconciliation = compared.decided
-            if self.tiebreaker is not None:
-                job = await self.database.job(result.tenant_id, result.job_id)
-                # A tiebreaker does not redact, so that its words could reveal personal data that others have redacted.
-                if job is not None and not job.options.get("redact_pii") and self._is_heard(reconciliation.language):
-                    reconciliation = await self.tiebreaker.settled(compared, replace(job, run=result.run), progress)
-            if self.adjudicator is not None:
-                run = RunId(result.tenant_id, result.job_id, result.run)
-                reconciliation = await self.adjudicator.adjudicated(reconciliation, run, progress)
+        async def decide(progress: Callable[[float], None]) -> Decided:
+            decided = await self._decide(job, answered, progress)
             passing("reconcile.judged")
-            return reconciliation
+            return decided
 
-        key = f"reconcile/{result.tenant_id}/{result.job_id}/{result.run}"
-        return cast("Reconciliation | None", await self.tasks.run(key, decide, WAIT_S))
+        key = f"reconcile/{job.tenant_id}/{job.job_id}/{job.run}"
+        return cast("Decided | None", await self.tasks.run(key, decide, WAIT_S))
+
+    async def _decide(self, job: Job, answered: list[ProviderRequest], progress: Callable[[float], None]) -> Decided:
+        compared = await self._compare(answered)
+        reconciliation, has_several = compared.decided, len(answered) > 1
+        if self.tiebreaker is not None and has_several and self._is_heard(reconciliation.language):
+            reconciliation = await self.tiebreaker.settled(compared, job, progress)
+
+        async def adjudicated(before: Reconciliation) -> Reconciliation:
+            if self.adjudicator is None or not has_several:
+                return before
+            run = RunId(job.tenant_id, job.job_id, job.run)
+            return await self.adjudicator.adjudicated(before, run, progress)
+
+        if not job.is_redacted:
+            return Decided(await adjudicated(reconciliation))
+        if self.redaction is None:
+            raise UnsupportedOption("options.redact_pii: personal data are not hidden by this worker")
+        by_recognizers = all("redact_pii" in self.abilities.get(name, ()) for name in reconciliation.providers)
+        check_redaction(reconciliation.language, by_recognizers)
+        heard = [column.hypothesis for column in compared.network.columns]
+        # Before the adjudicator: it sees no personal data.
+        return Decided(*await self.redaction.redacted(job, reconciliation, heard, adjudicated))
 
     def _is_heard(self, language: str | None) -> bool:
         """Whether the tiebreaker hears the recording's language; unknown languages are heard by all."""
@@ -208,10 +250,13 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
     adjudicator = await resources.span_adjudicator()
     tasks = resources.leased_tasks(16)  # they mostly wait for providers
     tiebreaker = resources.tiebreaker()  # closed before the tasks: it completes calls that are paid for
+    transcoder = Transcoder()
+    resources.on_close(transcoder.close)
     return stage(
         Reconcile(
             resources.database, resources.store, adjudicator, tasks, tiebreaker,
             resources.number_spelling, resources.languages, resources.error_rates,
+            Redaction(resources.store, transcoder, resources.accounts), resources.abilities,
         )
     )  # fmt: skip
 

@@ -111,10 +111,13 @@ class Transcribe:
         async with self.store.local_path(event.data.audio_uri) as path:
             request = event.request(row)
             if isinstance(recognizer, ChunkedRecognizer):
-                cache = StoredResponses(self.store, request.tenant_id, request.job_id, row.provider, self.paid)
+                of_job = request.tenant_id, request.job_id, row.provider
+                cache = StoredResponses(self.store, *of_job, self.paid, restricted=request.redact_pii)
                 hypothesis = await recognizer.transcribe_chunks(path, request, progress, cache, self.limiter)
             else:
                 hypothesis = await recognizer.transcribe(path, request, progress)
+        if request.redact_pii and ((now := await event.row(self.database)) is None or now.ended):
+            return hypothesis  # its run went on without it, and may have forgotten by now what is not redacted
         await until_stored(lambda: hypotheses.save(event, hypothesis))  # it may have taken hours of computing
         return hypothesis
 

@@ -96,7 +96,7 @@ def _disputed(decisions: Sequence[Decision]) -> Iterable[tuple[int, int]]:
     """First and end (exclusive) of every run of slots that are not unanimous."""
     first = None
     for at, decision in enumerate(decisions):
-        if decision.rule in ("unanimous", "single"):
+        if decision.rule in ("unanimous", "single", "redacted"):
             if first is not None:
                 yield first, at
             first = None

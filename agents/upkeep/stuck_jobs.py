@@ -82,5 +82,11 @@ def requested(job: Job, provider: str) -> Later:
 
 def fetching(job: Job) -> Later:
     """What has a job's recording fetched."""
-    fetch = AudioFetch(**run_fields(job), audio_uri=job.audio_uri, filename=job.filename, content_type=job.content_type)
+    fetch = AudioFetch(
+        **run_fields(job),
+        audio_uri=job.audio_uri,
+        filename=job.filename,
+        content_type=job.content_type,
+        restricted=job.is_redacted,
+    )
     return Later(topics.INTAKE_DUE.name, fetch, kind="audio.fetch")

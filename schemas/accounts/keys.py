@@ -10,8 +10,9 @@ from hashlib import sha256
 from typing import Final, Literal
 
 #: What a key permits. Within its tenant: to read; to upload, change and delete jobs; to review transcripts; to
-#: administer keys, settings and webhooks. `operator` permits everything, for every tenant.
-Scope = Literal["read", "write", "review", "admin", "operator"]
+#: administer keys, settings and webhooks; to read what is redacted for others. `operator` permits everything, for every
+#: tenant.
+Scope = Literal["read", "write", "review", "admin", "unredacted", "operator"]
 
 #: What else each scope permits.
 IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
@@ -19,7 +20,8 @@ IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
     "write": frozenset({"read"}),
     "review": frozenset({"read"}),
     "admin": frozenset({"read", "write", "review"}),
-    "operator": frozenset({"read", "write", "review", "admin"}),
+    "unredacted": frozenset({"read"}),
+    "operator": frozenset({"read", "write", "review", "admin", "unredacted"}),
 }
 
 #: Keys of one owner that may be valid at the same time.

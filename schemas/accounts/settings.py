@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.accounts.redaction import RedactionPolicy, Unredacted
 from schemas.ids import Name
 
 #: `summary` or `document`, and the kind of call for which it is.
@@ -53,6 +54,9 @@ class AccountSettings(BaseModel):
         None, ge=0, le=500, description="tokens that a part of a long turn repeats of the part before"
     )
     chunk_least: int | None = Field(None, ge=1, le=1000, description="tokens up to which short turns are joined")
+    redact_pii: bool | None = Field(None, description="whether personal data are hidden, where an upload does not say")
+    redact: Unredacted | None = Field(None, description="what becomes of what is not redacted, where it does not say")
+    redaction: RedactionPolicy | None = Field(None, description="what is hidden, and what stands in its place")
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")
@@ -60,7 +64,8 @@ class AccountSettings(BaseModel):
 
     def over(self, defaults: AccountSettings) -> AccountSettings:
         """These settings, and the defaults where they have none."""
-        return defaults.model_copy(update=self.model_dump(exclude_none=True))
+        own = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        return defaults.model_copy(update=own)
 
 
 #: Settings that only an operator may raise or take away, once they hold.

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.accounts.redaction import Unredacted
 from schemas.events.base import Data, Event, Filename, Language, Metadata, Moment, Reason, Uri
 from schemas.ids import Name, Reference, canonical_uuid
 
@@ -21,12 +22,19 @@ NIL_UUID: Final = str(UUID(int=0))
 
 
 class Options(Data):
-    """Options of an upload. An unknown option, or one that no configured recognizer supports, is refused."""
+    """Options of an upload. An unknown option, or one that cannot be carried out, is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
     diarize: bool = Field(False, description="Label the words of each speaker.")
-    redact_pii: bool = Field(False, description="Redact personal data.")
+    redact_pii: bool | None = Field(
+        None, description="Hide personal data in the transcript and the recording. Unset: as the tenant has set it."
+    )
+    redact: Unredacted | None = Field(
+        None,
+        description="What becomes of what was not redacted, with redact_pii: `keep` it for keys with the scope "
+        "`unredacted`, or `forget` it. Unset: as the tenant has set it, else `keep`.",
+    )
     enrich: bool | None = Field(None, description="Create documents, summaries and reports. Unset: as installed.")
 
 
@@ -102,4 +110,5 @@ class AudioFetch(Event):
     audio_uri: Uri
     filename: Filename
     content_type: Annotated[Reason, StringConstraints(max_length=255)] | None = None
+    restricted: bool = Field(False, description="Store it where only readers of what is not redacted may read.")
     failing_since: AwareDatetime | None = Field(None, description="When its host first failed to deliver.")

@@ -94,6 +94,11 @@ class Job:
         return self.status == "uploaded" and self.queued_at is not None
 
     @property
+    def is_redacted(self) -> bool:
+        """Whether personal data are hidden from its readers."""
+        return bool(self.options.get("redact_pii"))
+
+    @property
     def audio_notes(self) -> tuple[str, ...]:
         """Notes of intake about the recording."""
         intake = self.steps.get("intake")

@@ -28,6 +28,7 @@ from agents.media.transcode import Transcoder
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, persist, reconcile, track, transcribe
+from agents.stages.redacting import Redaction
 from agents.stages.uploads.runs import Runs
 from schemas.accounts.settings import AccountSettings
 from schemas.errors import ProviderError, Transient
@@ -203,6 +204,8 @@ async def make_scenario(clips):
             for s in recognizers
         ]
         opened.extend(transcriber.transcoder for transcriber in transcribers)
+        transcoder = Transcoder()
+        opened.append(transcoder)
         stages = [
             intake.stage(
                 intake.Intake(
@@ -224,6 +227,8 @@ async def make_scenario(clips):
                     if third
                     else None,
                     languages=heard,
+                    redaction=Redaction(store, transcoder, accounts),
+                    abilities=abilities or {},
                 )
             ),
             persist.stage(persist.Persist(database, store, enrichments)),

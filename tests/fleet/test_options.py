@@ -5,8 +5,9 @@ import pytest
 from agents.asr.protocols import ANY
 from agents.fleet.environment import from_env
 from agents.fleet.recognizers import abilities, languages
+from schemas.accounts.settings import AccountSettings
 from schemas.events.audio import AudioUploaded
-from tests.fleet.conftest import FakeRecognizer
+from tests.fleet.conftest import JOB, FakeRecognizer
 
 ALL = frozenset({"diarize", "redact_pii"})
 
@@ -22,8 +23,9 @@ async def ended(scenario, **upload):
 @pytest.mark.parametrize(
     ("options", "able", "reason"),
     [
-        ({"redact_pii": True}, {}, "a, b cannot hide personal data"),
-        ({"redact_pii": True}, {"a": ALL}, "b cannot hide personal data"),
+        ({"redact_pii": True}, {}, "personal data are not found in the language de-CH, only in en"),
+        ({"redact_pii": True}, {"a": ALL}, "personal data are not found in the language de-CH, only in en"),
+        ({"redact": "forget"}, {"a": ALL, "b": ALL}, "set redact_pii, too"),
         ({"diarize": True}, {}, "a, b cannot tell speakers apart"),
         ({"enrich": True}, {"a": ALL, "b": ALL}, "nothing is made of transcripts here"),
     ],
@@ -31,7 +33,7 @@ async def ended(scenario, **upload):
 async def test_what_cannot_be_done_is_refused(make_scenario, options, able, reason):
     scenario = make_scenario(FakeRecognizer("a"), FakeRecognizer("b"), abilities=able)
 
-    topic, event = await ended(scenario, options=options)
+    topic, event = await ended(scenario, options=options, language="de-CH")
 
     assert topic == "job.failed"
     assert reason in event["error"]
@@ -45,6 +47,8 @@ async def test_what_cannot_be_done_is_refused(make_scenario, options, able, reas
         ({}, {}),
         ({"enrich": False, "diarize": False, "redact_pii": False}, {}),
         ({"diarize": True}, {"b": ALL}),
+        ({"redact_pii": True}, {}),
+        ({"redact_pii": True, "redact": "forget"}, {"a": ALL}),
         ({"redact_pii": True, "diarize": True}, {"a": ALL, "b": ALL}),
     ],
 )
@@ -52,6 +56,38 @@ async def test_what_can_be_done_is_done(make_scenario, options, able):
     topic, _ = await ended(make_scenario(FakeRecognizer("a"), FakeRecognizer("b"), abilities=able), options=options)
 
     assert topic == "persisted"
+
+
+@pytest.mark.parametrize(("able", "terminal"), [({}, "job.failed"), ({"a": ALL, "b": ALL}, "persisted")])
+async def test_a_language_in_which_nobody_hides_personal_data_ends_the_job(make_scenario, able, terminal):
+    """It is known only when it is heard. Recognizers that hide them by themselves may hear any."""
+    scenario = make_scenario(FakeRecognizer("a", language="de"), FakeRecognizer("b", language="de"), abilities=able)
+
+    topic, event = await ended(scenario, options={"redact_pii": True})
+
+    assert topic == terminal
+    assert event.get("code") == ("unsupported_option" if terminal == "job.failed" else None)
+    assert not [uri async for uri in scenario.store.list("t/") if uri.endswith("raw_transcript.json")] or able
+
+
+async def test_a_tenant_may_have_all_its_recordings_redacted(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a", text="my name is Jonathan Miller"))
+    settings = AccountSettings(redact_pii=True, redact="forget")
+    await scenario.fleet.database.save_account_settings("t", settings, 0, "key")
+    await ended(scenario)
+    job = await scenario.fleet.database.job("t", JOB)
+
+    assert (job.options["redact_pii"], job.options["redact"]) == (True, "forget")
+    assert scenario.fleet.database.transcripts["t", JOB, 1].text == "my name is [NAME]"
+    assert job.original_uri.endswith("/audio.redacted.flac")
+
+
+async def test_an_upload_may_say_otherwise_than_its_tenant(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a", text="my name is Jonathan Miller"))
+    await scenario.fleet.database.save_account_settings("t", AccountSettings(redact_pii=True), 0, "key")
+    await ended(scenario, options={"redact_pii": False})
+
+    assert scenario.fleet.database.transcripts["t", JOB, 1].text == "my name is Jonathan Miller"
 
 
 def test_recognizers_are_known_by_name_for_what_they_can():
@@ -68,7 +104,7 @@ def test_recognizers_are_known_by_name_for_what_they_can():
 def test_nothing_is_asked_for_by_default():
     options = AudioUploaded(tenant_id="t", audio_uri="file:///a.wav", filename="a.wav").options
 
-    assert (options.diarize, options.redact_pii, options.enrich) == (False, False, None)
+    assert (options.diarize, options.redact_pii, options.enrich) == (False, None, None)
 
 
 def test_recognizers_are_known_by_name_for_the_languages_that_they_hear():

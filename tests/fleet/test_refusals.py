@@ -208,7 +208,7 @@ async def test_a_corrected_upload_that_asks_for_what_cannot_be_done_fails_as_the
     scenario = make_scenario(FakeRecognizer("a"))
     scenario.fleet.publish("audio.uploaded", orjson.dumps({"tenant_id": "t", "job_id": JOB, "priority": 12}))
     await scenario.fleet.run()
-    await scenario.upload(options={"redact_pii": True})
+    await scenario.upload(options={"diarize": True})
     await scenario.fleet.run()
 
     assert scenario.terminal() == [("job.failed", JOB, 1), ("job.failed", JOB, 2)]

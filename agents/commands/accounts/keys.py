@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
     create = _action(actions, "create", "make a key, and print it")
     create.add_argument("--name", required=True, metavar="TEXT", help="what or who uses it")
     create.add_argument(
-        "--scope", action="append", choices=("read", "write", "review", "admin"), help="may be repeated"
+        "--scope", action="append", choices=("read", "write", "review", "admin", "unredacted"), help="may be repeated"
     )
     create.add_argument("--days", type=float, metavar="N", help="valid for so long (default: until it is revoked)")
     listing = _action(actions, "list", "all keys, without their secrets")

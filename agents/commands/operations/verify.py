@@ -173,8 +173,10 @@ async def _lost(database: Database, store: Store) -> AsyncIterator[Fault]:
 
 #: Blobs in a job's folder that are no files of the job: results, hypotheses, cached answers.
 _DERIVED = re.compile(
-    r"(runs/\d+/)?(hypotheses/[^/]+\.json|raw_transcript\.json|agent_optimized\.json|metadata\.json|document\.md)|pieces/.+"
+    r"(runs/\d+/)?(restricted/)?(hypotheses/[^/]+\.json|raw_transcript\.json|agent_optimized\.json|metadata\.json|document\.md)|(restricted/)?pieces/.+"
 )
+
+_ORIGINAL = re.compile(r"(restricted/)?original\.")
 
 
 async def _unreferenced(database: Database, store: Store) -> AsyncIterator[Fault]:
@@ -203,7 +205,7 @@ async def _unreferenced_of(database: Database, blobs: dict[Key, list[tuple[str, 
         for uri, name in blobs[key]:
             if row["status"] is None:
                 yield Fault("nobody's", *key, uri)
-            elif uri not in referenced and name.startswith("original.") and row["status"] in TERMINAL:
+            elif uri not in referenced and _ORIGINAL.match(name) and row["status"] in TERMINAL:
                 yield Fault("orphan", *key, uri)
 
 

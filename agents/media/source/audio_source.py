@@ -111,7 +111,8 @@ class AudioSource:
 
     async def _stored_earlier(self, data: AudioFetch) -> str | None:
         """The URI of the job's original, if it is stored."""
-        prefix = self._prefix(blob_names.original(data.tenant_id, data.job_id, "", data.run))
+        name = blob_names.original(data.tenant_id, data.job_id, "", data.run, restricted=data.restricted)
+        prefix = self._prefix(name)
         async for uri in self.store.list(f"{blob_names.folder(data.tenant_id, data.job_id, data.run)}/"):
             if uri.startswith(prefix):
                 return uri
@@ -119,7 +120,8 @@ class AudioSource:
 
     async def _stored(self, data: AudioFetch, path: Path, probe: Probe, intended: Intended) -> Blob | None:
         """Store the recording as the job's original, which never changes. None if other content is stored already."""
-        name = blob_names.original(data.tenant_id, data.job_id, probe.extension.lstrip("."), data.run)
+        extension = probe.extension.lstrip(".")
+        name = blob_names.original(data.tenant_id, data.job_id, extension, data.run, restricted=data.restricted)
         if self.store.uri(name) == data.audio_uri:
             existing = await self.store.stat(data.audio_uri)
             if existing is not None:

@@ -36,4 +36,5 @@ class Hypotheses:
 
 
 def _name(event: RequestEvent) -> str:
-    return blob_names.hypothesis(*event.run, event.data.provider)
+    restricted = bool(event.data.options.redact_pii)
+    return blob_names.hypothesis(*event.run, event.data.provider, restricted=restricted)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas.events.audio import AudioUploaded
 from sinks.ports.accounts.settings import EffectiveSettings
 
 
 async def with_defaults(upload: AudioUploaded, accounts: EffectiveSettings | None) -> AudioUploaded:
     """The upload with its tenant's choice where it makes none."""
-    if accounts is None or upload.options.enrich is not None:
+    if accounts is None:
         return upload
-    if (await accounts.settings_of(upload.tenant_id)).enrich is not False:
-        return upload
-    return upload.model_copy(update={"options": upload.options.model_copy(update={"enrich": False})})
+    settings, options = await accounts.settings_of(upload.tenant_id), upload.options
+    changes: dict[str, Any] = {}
+    if options.enrich is None and settings.enrich is False:
+        changes["enrich"] = False
+    if options.redact_pii is None and settings.redact_pii is not None:
+        changes["redact_pii"] = settings.redact_pii
+    if options.redact is None and changes.get("redact_pii", options.redact_pii):
+        changes["redact"] = settings.redact or "keep"
+    return upload.model_copy(update={"options": options.model_copy(update=changes)}) if changes else upload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from schemas.accounts.redaction import LANGUAGES
 from schemas.errors import UnsupportedOption
 from schemas.events.audio import Options
 
@@ -12,22 +13,25 @@ Abilities = Mapping[str, frozenset[str]]
 
 
 def check_options(
-    options: Options, recognizers: tuple[str, ...], abilities: Abilities, enrichments: tuple[str, ...] = ()
+    options: Options,
+    recognizers: tuple[str, ...],
+    abilities: Abilities,
+    enrichments: tuple[str, ...] = (),
+    language: str = "auto",
 ) -> None:
     """Check that all options can be carried out.
 
-    Redaction needs all recognizers, because the words of any one may end up in the transcript. Telling speakers apart
-    needs one.
+    Redaction is our own, in the languages that it knows; in any other, all recognizers must do it, because the words of
+    any one may end up in the transcript. Telling speakers apart needs one recognizer that can.
 
     Raises:
         UnsupportedOption: An option would be ignored. The message says what to do instead.
     """
     supported = {name: abilities.get(name, frozenset()) for name in recognizers}
-    if options.redact_pii and (unable := [name for name in recognizers if "redact_pii" not in supported[name]]):
-        raise UnsupportedOption(
-            f"options.redact_pii: {', '.join(unable)} cannot hide personal data. Leave the option out, or have an "
-            "operator set CONCORD_RECOGNIZERS to recognizers that can (assemblyai)"
-        )
+    if options.redact_pii and language != "auto":
+        check_redaction(language, all("redact_pii" in names for names in supported.values()))
+    if options.redact and not options.redact_pii:
+        raise UnsupportedOption("options.redact: says what becomes of what is not redacted; set redact_pii, too")
     if options.diarize and not any("diarize" in names for names in supported.values()):
         raise UnsupportedOption(
             f"options.diarize: {', '.join(recognizers)} cannot tell speakers apart. Leave the option out, or have an "
@@ -38,3 +42,19 @@ def check_options(
             "options.enrich: nothing is made of transcripts here. Leave the option out, or have an operator set "
             "CONCORD_ENRICHMENTS (document)"
         )
+
+
+def check_redaction(language: str | None, redacted_by_recognizers: bool) -> None:
+    """Check that personal data can be hidden in a recording in this language (BCP 47; None if nobody knows it, and then
+    it is taken for English).
+
+    Raises:
+        UnsupportedOption: They would be found in part only.
+    """
+    if redacted_by_recognizers or language is None or language.replace("_", "-").split("-")[0].lower() in LANGUAGES:
+        return
+    raise UnsupportedOption(
+        f"options.redact_pii: personal data are not found in the language {language}, only in "
+        f"{', '.join(sorted(LANGUAGES))}. Leave the option out, or have an operator set CONCORD_RECOGNIZERS to "
+        "recognizers that hide them by themselves (assemblyai)"
+    )

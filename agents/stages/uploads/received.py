@@ -80,7 +80,8 @@ class ReceivedUploads:
             InvalidInput: It is to wait for too long.
             Conflict: The id and the reference belong to two jobs.
         """
-        (await self._runs(upload.tenant_id)).check_options(upload.options)
+        upload = await with_defaults(upload, self.accounts)
+        (await self._runs(upload.tenant_id)).check_options(upload.options, upload.language)
         if upload.not_before is not None:
             check_not_before(upload, await self._of(upload).now())
         job_id = _id_of(upload)
@@ -110,6 +111,7 @@ class ReceivedUploads:
             return job, False
 
     async def _create(self, upload: AudioUploaded, recording: Path, author: str) -> tuple[Job, bool]:
+        upload = await with_defaults(upload, self.accounts)
         key = (upload.tenant_id, _id_of(upload))
         fetch = AudioFetch(
             tenant_id=key[0],
@@ -118,6 +120,7 @@ class ReceivedUploads:
             audio_uri=upload.audio_uri,
             filename=upload.filename,
             content_type=upload.content_type,
+            restricted=bool(upload.options.redact_pii),
         )
         async with self.slots.held(upload.tenant_id), _held(self._of(upload), key) as held:
             try:
@@ -190,7 +193,7 @@ class ReceivedUploads:
 
     async def _first(self, upload: AudioUploaded, fetched: Fetched, run: int) -> Outcome:
         runs = await self._runs(upload.tenant_id)
-        return await self._begun(runs.first(await with_defaults(upload, self.accounts), _id_of(upload), fetched, run))
+        return await self._begun(runs.first(upload, _id_of(upload), fetched, run))
 
     async def _begun(self, run: Outcome, wanted: JobReprocess | None = None) -> Outcome:
         tenant = run.tenant_id or ""

@@ -48,9 +48,9 @@ class Runs:
             is_limited=settings.max_open_jobs is not None,
         )
 
-    def check_options(self, options: Options) -> None:
-        """Raises UnsupportedOption if one of them would be ignored."""
-        check_options(options, self.recognizers, self.abilities, self.enrichments)
+    def check_options(self, options: Options, language: str) -> None:
+        """Raises UnsupportedOption if one of them would be ignored in a recording in this language."""
+        check_options(options, self.recognizers, self.abilities, self.enrichments, language)
 
     def first(self, upload: AudioUploaded, job_id: str, fetched: Fetched, run: int = 1) -> Outcome:
         """Creates the job of a recording that is stored, and asks the recognizers. `run` is its first one."""
@@ -87,7 +87,7 @@ class Runs:
         if job.audio_uri == UNREADABLE_URI:
             raise InvalidInput("there is no recording to be run again: the upload could not be read; send it again")
         # The configured recognizers may have changed. Earlier versions stored `enrich` although no upload had set it.
-        self.check_options(Options(**job.options | {"enrich": None}))
+        self.check_options(Options(**job.options | {"enrich": None}), job.language)
         begun = replace(
             job,
             run=wanted.run,

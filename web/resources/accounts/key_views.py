@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: Most seconds for which a rotated key stays valid, and how many unless asked otherwise.
 MAX_GRACE_S, GRACE_S = 30 * 86_400, 86_400
 
-TenantScope = Literal["read", "write", "review", "admin"]
+TenantScope = Literal["read", "write", "review", "admin", "unredacted"]
 
 
 def _printable(name: str) -> str:
@@ -55,8 +55,9 @@ class NewTenantKey(NewOperatorKey):
 
     scopes: tuple[TenantScope, ...] = Field(
         min_length=1,
-        max_length=4,
-        description="`write` and `review` include `read`; `admin` includes all of them, and keys and settings",
+        max_length=5,
+        description="`write` and `review` include `read`; `admin` includes all of them, and keys and settings. "
+        "`unredacted` is to read what is redacted for others; `admin` does not include it",
     )
 
     @property

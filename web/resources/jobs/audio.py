@@ -8,14 +8,18 @@ from aiohttp import web
 from pydantic import Field, WithJsonSchema
 
 from schemas.errors import NotFound
+from schemas.jobs.rows import File, Job
 from sinks.ports.blobs import Blob
 from web.live.job_lookup import find_job
 from web.parameters import Flag
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
+from web.resources.jobs.unredacted import NEEDS_SCOPE, Unredacted, check_unredacted
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.connections.caller_limit import CallerLimit
@@ -28,6 +32,7 @@ class AudioParameters(JobSelector):
     """A job's recording. Any other value of `direct` counts as none, as it did before parameters were validated."""
 
     redirect: Flag = Field(True, description="false: from here, even where object storage could be asked")
+    unredacted: Unredacted = False
     direct: Annotated[str, WithJsonSchema({"enum": ["no"]})] | None = Field(
         None, description="`no`: as redirect=false, for earlier clients"
     )
@@ -57,6 +62,7 @@ class JobAudio:
                     206: ResponseSpec("the range that `Range` asks for"),
                     302: ResponseSpec("a link to object storage, valid for some minutes"),
                     304: ResponseSpec("it is the one that `If-None-Match` names"),
+                    403: ResponseSpec(NEEDS_SCOPE),
                     409: ResponseSpec(AMBIGUOUS),
                     416: ResponseSpec("the recording has no such range"),
                 },
@@ -65,16 +71,17 @@ class JobAudio:
         ]
 
     async def audio(self, request: Request) -> web.StreamResponse:
-        """A redirect to object storage if it makes links, else the recording."""
+        """A redirect to object storage if it makes links, else the recording. Of a job whose personal data are hidden,
+        the one in which they are silent.
+        """
+        check_unredacted(request.caller, asked=request.parameters.unredacted)
         with self._streams.acquire(request.caller):
             return await self._audio(request)
 
     async def _audio(self, request: Request) -> web.StreamResponse:
         job = await find_job(self._reads, *request.parameters.scope(request.caller))
         stored = await self._reads.files(*job.key)
-        original = next((file for file in reversed(stored) if file.kind == "original"), None)
-        if original is None:
-            raise NotFound(f"the recording is not stored yet; the job is {job.status}")
+        original = _wanted(job, stored, unredacted=request.parameters.unredacted)
         if request.parameters.redirect and request.parameters.direct != "no":
             with hide_storage("the recording"):
                 url = await self._store.presigned_url(original.uri, LINK_S)
@@ -82,3 +89,14 @@ class JobAudio:
                 raise web.HTTPFound(url, headers={"Cache-Control": "no-store"})
         blob = Blob(original.uri, original.size_bytes, original.sha256, original.content_type)
         return await send(request.http, self._store, blob, job.filename)
+
+
+def _wanted(job: Job, stored: Sequence[File], *, unredacted: bool) -> File:
+    """The newest recording that the caller may hear. Raises `NotFound`."""
+    kind = "redacted_audio" if job.is_redacted and not unredacted else "original"
+    newest = next((file for file in reversed(stored) if file.kind == kind), None)
+    if newest is not None:
+        return newest
+    if kind == "original":
+        raise NotFound(f"the recording is not stored yet; the job is {job.status}")
+    raise NotFound(f"personal data are not silent yet in this recording; the job is {job.status}")

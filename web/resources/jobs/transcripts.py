@@ -26,6 +26,7 @@ from web.resources.exports.formats import FORMATS, FormatName, Options, format_o
 from web.resources.jobs.blob_response import hide_storage, send
 from web.resources.jobs.links import link_to
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
+from web.resources.jobs.unredacted import NEEDS_SCOPE, Unredacted, check_unredacted, unredacted
 from web.resources.summaries.reading import summary_of
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -60,8 +61,16 @@ class AgentParameters(TranscriptParameters):
     )
 
 
+class RawParameters(TranscriptParameters):
+    """A run of a job, redacted or not."""
+
+    unredacted: Unredacted = False
+
+
 class ExportParameters(VersionParameters):
-    """A version of a run's transcript, and how it is written."""
+    """A version of a run's transcript, and how it is written. What is not redacted is of the run's own version."""
+
+    unredacted: Unredacted = False
 
     format: FormatName | None = Field(None, description="default: the one that `Accept` prefers, else json")
     speakers: Flag | None = Field(None, description="whether text names the speakers; default: true")
@@ -168,6 +177,7 @@ class Transcripts:
                     200: ResponseSpec(
                         "text and segments; `ETag` is the version's", TranscriptView, _EXAMPLE, media_types=EXPORTED
                     ),
+                    403: ResponseSpec(NEEDS_SCOPE),
                     406: ResponseSpec("`Accept` takes none of these formats; `detail` lists them"),
                     409: ResponseSpec(AMBIGUOUS),
                 },
@@ -178,9 +188,10 @@ class Transcripts:
                 operation_id="jobs_id_transcript_raw",
                 summary="What each recognizer heard, and how each word was decided",
                 handler=self.raw,
-                parameters=TranscriptParameters,
+                parameters=RawParameters,
                 responses={
                     200: ResponseSpec("every word with all its readings", Reconciliation, _RAW_EXAMPLE),
+                    403: ResponseSpec(NEEDS_SCOPE),
                     409: ResponseSpec(AMBIGUOUS),
                 },
                 is_streamed=True,
@@ -213,11 +224,20 @@ class Transcripts:
 
     async def _version(self, request: ApiRequest[ExportParameters, None]) -> Transcript:
         transcript = await find_transcript(self._reads, request)
+        if request.parameters.unredacted:
+            return await self._unredacted(transcript, request)
         version = wanted_version(transcript, request.parameters.version)
         if version == transcript.version:
             return transcript
         with hide_storage("this version of the transcript"):
             return await self._earlier(transcript, version)
+
+    async def _unredacted(self, transcript: Transcript, request: ApiRequest[ExportParameters, None]) -> Transcript:
+        """The run's own version, with what is redacted for others."""
+        check_unredacted(request.caller, asked=True)
+        wanted_version(transcript := unredacted(transcript, self._store), request.parameters.version)
+        with hide_storage("what is not redacted of this transcript"):
+            return await self._earlier(transcript, 1)
 
     async def agent_optimized(self, request: ApiRequest[AgentParameters, None]) -> web.StreamResponse:
         """The transcript as programs and prompts read it."""
@@ -225,9 +245,11 @@ class Transcripts:
             return await self._summarised(request)
         return await self._blob(request, "agent_optimized_uri", "the agent-optimized transcript")
 
-    async def raw(self, request: Request) -> web.StreamResponse:
+    async def raw(self, request: ApiRequest[RawParameters, None]) -> web.StreamResponse:
         """All readings and decisions, as reconcile stored them."""
-        return await self._blob(request, "raw_transcript_uri", "the raw transcript")
+        is_redacted = not request.parameters.unredacted
+        check_unredacted(request.caller, asked=not is_redacted)
+        return await self._blob(request, "raw_transcript_uri", "the raw transcript", is_redacted=is_redacted)
 
     async def _summarised(self, request: ApiRequest[AgentParameters, None]) -> web.StreamResponse:
         """With the summary. It is merged here: the blob is what `persisted` has announced, with its hash, and a summary
@@ -241,9 +263,12 @@ class Transcripts:
             body = await asyncio.to_thread(_merged, content, summary)
             return web.Response(body=body, content_type="application/json")
 
-    async def _blob(self, request: ApiRequest[Any, None], column: str, what: str) -> web.StreamResponse:
+    async def _blob(
+        self, request: ApiRequest[Any, None], column: str, what: str, *, is_redacted: bool = True
+    ) -> web.StreamResponse:
         with self._streams.acquire(request.caller):
             transcript = await find_transcript(self._reads, request)
+            transcript = transcript if is_redacted else unredacted(transcript, self._store)
             uri: str = getattr(transcript, column)
             with hide_storage(what):
                 blob = await self._store.stat(uri)

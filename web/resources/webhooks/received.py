@@ -199,7 +199,7 @@ class ReceivedTranscripts:
             change = RequestChange(run=job.run, provider=recognizer, token=None, columns=columns)
             return Outcome(tenant_id=tenant_id, job_id=job_id, request=change, audit="failed", error=error)
         hypothesis = message.data.hypothesis(recognizer)
-        name = blob_names.hypothesis(*job.key, job.run, recognizer)
+        name = blob_names.hypothesis(*job.key, job.run, recognizer, restricted=job.is_redacted)
         blob = await self._store.put(name, adapter(Hypothesis).dump_json(hypothesis), "application/json")
         columns = {
             "state": "done",
