@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import re
 from datetime import timedelta
-from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
@@ -24,7 +23,7 @@ from schemas.errors import Unavailable
 from schemas.events.job import JobReprocess
 from schemas.words import Hypothesis, Reconciliation, Word, adapter
 from sinks.blobs.memory import MemoryStore
-from tests.fleet.conftest import FakeRecognizer, recording
+from tests.fleet.conftest import FakeRecognizer, enriching, recording
 
 #: One call for each three of the twelve kinds.
 CALLS = [Maker(5).call(kinds) for kinds in (
@@ -147,7 +146,7 @@ async def fleet_of(make_scenario):
         recognizers = Hears("a", texts), Hears("b", texts, carelessly)
         scenario = make_scenario(*recognizers, enrichments=("document",), adjudicator=adjudicator)
         database = scenario.fleet.database
-        stage = await document.SPEC.open(SimpleNamespace(store=scenario.store, database=database))
+        stage = await document.SPEC.open(enriching(scenario.store, database))
         scenario.fleet.stages = [*scenario.fleet.stages, stage]
         await database.save_account_settings("t", AccountSettings(redaction=POLICY), 0, "key")
         sound = recording(max(map(length_s, calls)))
