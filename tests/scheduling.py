@@ -9,9 +9,10 @@ from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parents[1]
 
-#: Seconds that some files take; each other file, those of average tests.
-SECONDS: dict[str, float] = {}
-AVERAGE_S = 0.05
+#: Roughly, the seconds of a test with a fleet, of another one with servers, and of any other.
+FLEET_S, SERVERS_S, TEST_S = 30.0, 1.5, 0.05
+#: Files that take longer than their number of tests tells.
+SECONDS = {"tests/system/test_reconcile_corpora.py": 55.0, "tests/unit/test_one_token.py": 45.0}
 
 
 @cache
@@ -34,7 +35,8 @@ class FleetsApart(LoadFileScheduling):
         super()._assign_work_unit(node)
 
     def _seconds(self, file):
-        return SECONDS.get(file, AVERAGE_S * len(self.workqueue[file]))
+        each = FLEET_S if has_fleets(file) else SERVERS_S if file.startswith("tests/system/") else TEST_S
+        return SECONDS.get(file, each * len(self.workqueue[file]))
 
     def _reschedule(self, node):
         """A worker has one test in advance, not two: a fleet that waits for another might run elsewhere."""

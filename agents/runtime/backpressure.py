@@ -16,6 +16,7 @@ import heapq
 import itertools
 import time
 from collections import deque
+from collections.abc import Callable
 
 #: Largest event-loop lag, in seconds, as a moving average, at which events are started.
 LATE_S = 0.0005
@@ -30,9 +31,10 @@ ALWAYS = 2
 
 
 class Backpressure:
-    """The admission control of one process, for one event loop."""
+    """The admission control of one process, for one event loop; `clock` returns seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         #: Rank, arrival number and admission of each waiting event with a rank.
         self._ranked: list[tuple[int, int, asyncio.Future[None]]] = []
         self._new: deque[asyncio.Future[None]] = deque()
@@ -92,8 +94,8 @@ class Backpressure:
 
     async def _measure(self) -> None:
         while self._ranked or self._new or self._released < BURST:
-            began = time.perf_counter()
+            began = self._clock()
             await asyncio.sleep(TICK_S)
-            self._lag_s += NEWEST * (time.perf_counter() - began - TICK_S - self._lag_s)
+            self._lag_s += NEWEST * (self._clock() - began - TICK_S - self._lag_s)
             self._released = 0 if self._lag_s > LATE_S else min(BURST, self._released + STEP)
             self._admit()

@@ -38,8 +38,8 @@ from sinks.postgres.uploads import PostgresUploads
 from sinks.postgres.webhooks.endpoints import PostgresWebhookEndpoints
 from sinks.postgres.webhooks.queue import PostgresWebhookQueue
 
-#: Seconds that any one statement may take before it counts as an outage.
-STATEMENT_S = 15.0
+#: Seconds that a connection, and any one statement, may take before it counts as an outage.
+CONNECT_S, STATEMENT_S = 10.0, 15.0
 
 
 class Postgres(
@@ -94,7 +94,7 @@ async def connect_pool(dsn: str, *, role: str = "concord_worker", size: int = 8)
             dsn,
             min_size=1,
             max_size=size,
-            timeout=10,
+            timeout=CONNECT_S,
             command_timeout=STATEMENT_S,
             init=partial(_prepare, role),
             reset=_nothing_to_reset,

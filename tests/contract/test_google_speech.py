@@ -174,7 +174,7 @@ async def test_a_language_is_sent_with_its_configured_region(bench, tmp_path, as
 
 
 async def test_only_so_many_chunks_are_in_flight_at_once(bench):
-    bench.switch(delay_s=0.3)
+    bench.switch(delay_s=1)  # beside 16 busy processes, a fourth chunk was not made within 0.3 s
 
     await bench.transcribed(path=None)
 

@@ -147,6 +147,7 @@ async def test_doctor_tells_servers_that_refuse(concord):
 async def test_doctor_tells_servers_that_never_answer(concord, monkeypatch):
     for module in (check_kafka, check_postgres):
         monkeypatch.setattr(module, "CONNECT_S", 0.3)
+    monkeypatch.setattr("sinks.postgres.database.CONNECT_S", 0.3)
     held = []
     async with await asyncio.start_server(lambda *pair: held.append(pair), "127.0.0.1", 0) as silent:
         port = silent.sockets[0].getsockname()[1]

@@ -270,14 +270,14 @@ async def test_time_for_a_slow_store_does_not_count_towards_the_limit_of_other_s
             await get()
             await asyncio.sleep(0.1)
             await get()
-            await asyncio.sleep(1)
+            await asyncio.sleep(30)
 
         started = time.monotonic()
         done = await step(stage(handle, limit_s=0.2), record())
         took = time.monotonic() - started
 
     assert done.outcome.error == "not done within 0 s"
-    assert 0.45 <= took < 0.9
+    assert 0.45 <= took < 10
 
 
 async def test_work_that_goes_on_after_its_event_is_not_disturbed(tmp_path):

@@ -66,6 +66,19 @@ async def under_test(dsn):
     await asyncio.wait_for(pool.close(), 5)
 
 
+@pytest.fixture(scope="session")
+def _unchanged(_postgres_server, _migrated_once):
+    return asyncio.run(_postgres_server.create_database("unchanged", template=_migrated_once))
+
+
+@pytest.fixture
+async def reading(_unchanged):
+    """The superuser's connection to a migrated database that has never had a row, for tests that change nothing."""
+    connection = await asyncpg.connect(_unchanged)
+    yield connection
+    await connection.close()
+
+
 @pytest.fixture
 async def db(migrated):
     """The superuser's connection to a migrated database of its own."""

@@ -78,11 +78,11 @@ ASKED = {
 
 
 @pytest.mark.parametrize("name", ASKED)
-async def test_no_report_reads_a_table_from_its_beginning(db, name):
-    await db.execute("SET enable_seqscan = off")
-    async with db.transaction():
-        await db.execute("SET LOCAL ROLE concord_tenant; SELECT set_config('concord.tenant', 'acme', true)")
-        plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN {SQL[name]}", *ASKED[name]))
+async def test_no_report_reads_a_table_from_its_beginning(reading, name):
+    await reading.execute("SET enable_seqscan = off")
+    async with reading.transaction():
+        await reading.execute("SET LOCAL ROLE concord_tenant; SELECT set_config('concord.tenant', 'acme', true)")
+        plan = "\n".join(row[0] for row in await reading.fetch(f"EXPLAIN {SQL[name]}", *ASKED[name]))
     conditions = [line for line in plan.splitlines() if "Index Cond" in line or "Recheck Cond" in line]
 
     assert "Seq Scan" not in plan
