@@ -125,5 +125,6 @@ async def test_who_did_it_is_in_the_audit_log(service):
     await post(service, f"/jobs/{job_id}/reprocess")
     await post(service, f"/jobs/{job_id}/cancel")
 
-    by = [(entry.step, entry.author) for entry, _ in service.database.audit.values() if entry.author]
+    audit = [entry for entry, _ in service.database.audit.values() if entry.job_id == job_id]
+    by = [(entry.step, entry.author) for entry in audit if entry.author]
     assert by == [("upload", "environment:acme"), ("reprocess", "environment:acme"), ("cancel", "environment:acme")]
