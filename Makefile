@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-search bench-nothing-said bench-redaction fit-reconciler check format clean
+.PHONY: help install demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-search bench-search-large bench-nothing-said bench-redaction fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -82,6 +82,9 @@ bench-reconcile: install  ## how right: word error rate of each recognizer, and 
 bench-search: install  ## search: is the passage that answers a question found, by words, by vectors, by both
 	$(UV) sync --locked --extra local --extra embeddings --group dev
 	$(BIN)/python -m bench.search_recall $(ARGS)
+
+bench-search-large: install  ## search beside a million passages: milliseconds, recall, a tenant with 1 % of them
+	$(BIN)/python -m bench.search_million $(ARGS)
 
 bench-nothing-said: install  ## words that nobody said: an hour of noise, tones, music and silence through the local recognizers
 	$(BIN)/python -m bench.nothing_said $(ARGS)
