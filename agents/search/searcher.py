@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agents.embeddings.maker import reason_of
 from agents.embeddings.protocols import Embedder
 from agents.search.fusion import Ranked, fused
 from agents.search.hits import hits_of
@@ -135,8 +134,8 @@ class Searcher:
             return None, f"this worker cannot use the model {generation.model}"
         except (Transient, ProviderError, TimeoutError) as exc:
             log.warning("a question has no vector: %s", exc)
-            kind = exc if isinstance(exc, ProviderError) else Transient("")
-            return None, reason_of(kind)
+            # No more than that: the error may name hosts.
+            return None, f"the embedding model {'refuses' if isinstance(exc, ProviderError) else 'does not answer'}"
         if len(vector) != generation.dimensions:
             return None, "the embedding model answers with other dimensions than before"
         self._vectors[key] = vector
