@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from agents.llm.scripted import ScriptedAdjudicator
 from agents.media.decoding.decoder import decode
-from agents.stages.enrichments import document
+from agents.stages.enrichments import document, index, summary
 from bench.planted_calls import POLICY, Call, Maker
 from schemas import blob_names
 from schemas.accounts.settings import AccountSettings
@@ -144,10 +144,15 @@ async def fleet_of(make_scenario):
     async def build(calls=CALLS, adjudicator=None, **options):
         texts = {job_id(n): call.words for n, call in enumerate(calls)}
         recognizers = Hears("a", texts), Hears("b", texts, carelessly)
-        scenario = make_scenario(*recognizers, enrichments=("document",), adjudicator=adjudicator)
+        kinds = (document, summary, index)
+        scenario = make_scenario(
+            *recognizers, enrichments=tuple(kind.SPEC.name for kind in kinds), adjudicator=adjudicator
+        )
         database = scenario.fleet.database
-        stage = await document.SPEC.open(enriching(scenario.store, database))
-        scenario.fleet.stages = [*scenario.fleet.stages, stage]
+        resources = enriching(scenario.store, database)
+        resources.embed_in_background = lambda: None
+        stages = [await kind.SPEC.open(resources) for kind in kinds]
+        scenario.fleet.stages = [*scenario.fleet.stages, *stages]
         await database.save_account_settings("t", AccountSettings(redaction=POLICY), 0, "key")
         sound = recording(max(map(length_s, calls)))
         for number in range(len(calls)):
@@ -175,7 +180,9 @@ async def test_nothing_planted_is_stored_published_or_logged_for_readers(fleet_o
     places["logs"] = "\n".join(f"{record.getMessage()} {record.exc_text or ''}" for record in caplog.records)
     places["model"] = "\n".join(strings(adjudicator.asked))
 
-    assert len(scenario.fleet.events("persisted")) == len(scenario.fleet.events("document.generated")) == len(CALLS)
+    assert len(scenario.fleet.events("persisted")) == len(CALLS)
+    assert {row.state for row in scenario.fleet.database.enrichments.values()} == {"done"}
+    assert len(scenario.fleet.database.enrichments) == 3 * len(CALLS)
     assert len(adjudicator.asked) > 0
     assert leaks(places, CALLS) == []
 
