@@ -194,7 +194,6 @@ class Follower:
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             enable_auto_commit=False,
-            fetch_max_wait_ms=500,  # an event ends it: longer waits mean fewer empty answers
         )
         await consumer.start()
         try:
