@@ -24,6 +24,7 @@ import asyncpg
 from agents.embedded.kafka import EmbeddedKafka
 from agents.embedded.postgres import EmbeddedPostgres
 from agents.embedded.process import Child, keep_ports, tail
+from agents.fleet.settings import Settings
 from agents.stages import registry
 from tests.servers.gcs import BUCKET
 from tests.servers.proxy import Proxy
@@ -53,8 +54,8 @@ SETTLES_S = 5.0
 
 
 def roles_with(recognizers: tuple[str, ...]) -> tuple[str, ...]:
-    """Every role of a fleet with these recognizers."""
-    return registry.roles(recognizers)
+    """Every role of a fleet with these recognizers and what is made of transcripts by default."""
+    return registry.roles(recognizers, Settings.model_fields["enrichments"].default)
 
 
 ROLES = roles_with(RECOGNIZERS)

