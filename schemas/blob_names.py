@@ -92,6 +92,11 @@ def summary(tenant_id: str, job_id: str, run: int, version: int = 1) -> str:
     return f"{_version_folder(tenant_id, job_id, run, version)}/summary.json"
 
 
+def report(tenant_id: str, job_id: str, run: int, version: int = 1) -> str:
+    """The report on a version of the transcript, as PDF."""
+    return f"{_version_folder(tenant_id, job_id, run, version)}/report.pdf"
+
+
 def _version_folder(tenant_id: str, job_id: str, run: int, version: int) -> str:
     return folder(tenant_id, job_id, run) + ("" if version == 1 else f"/versions/{version}")
 

@@ -15,8 +15,10 @@ ConcordError
 │   ├── Conflict         the state of the job, or another request, does not permit this now
 │   ├── StorageRefused   a value that PostgreSQL does not store
 │   └── Skipped          an operator skipped the record
-├── ProviderError        a recognizer or model refused the request permanently
-│   └── BudgetExhausted  a job or a tenant has used as many tokens as it may
+├── ProviderError        a recognizer, model or mail server refused the request permanently
+│   ├── BudgetExhausted  a job or a tenant has used as many tokens as it may
+│   ├── MailRefused      the mail server refuses a mail for all its recipients
+│   └── MailInDoubt      the mail server may have taken a mail; it is not sent again by itself
 ├── Cancelled            an authorized user cancelled the job
 ├── PublishRefused       Kafka refuses an event of Concord permanently
 ├── Transient            a retry may succeed; carries the delay that the server asked for
@@ -144,6 +146,18 @@ class BudgetExhausted(ProviderError):
     """A job or a tenant has used as many tokens of language models as it may; the message says what raises that."""
 
     code = "budget_exhausted"
+
+
+class MailRefused(ProviderError):
+    """The mail server refuses a mail permanently for all its recipients."""
+
+    code = "mail_refused"
+
+
+class MailInDoubt(ProviderError):
+    """The content of a mail was sent and no answer came: the mail server may have taken it."""
+
+    code = "mail_in_doubt"
 
 
 class Cancelled(ConcordError):

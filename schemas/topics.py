@@ -11,6 +11,8 @@ from schemas.events.enrichment import (
     DocumentGenerated,
     EmbeddingsGenerated,
     EnrichmentFailed,
+    ReportDelivered,
+    ReportGenerated,
     SummaryGenerated,
     TranscriptIndexed,
 )
@@ -52,6 +54,8 @@ DOCUMENT = _topic("document.generated", DocumentGenerated)
 SUMMARY = _topic("summary.generated", SummaryGenerated)
 INDEXED = _topic("transcript.indexed", TranscriptIndexed)
 EMBEDDINGS = _topic("embeddings.generated", EmbeddingsGenerated)
+REPORT = _topic("report.generated", ReportGenerated)
+DELIVERED = _topic("report.delivered", ReportDelivered)
 ENRICHMENT_FAILED = _topic("enrichment.failed", EnrichmentFailed)
 
 #: Names of the topics to which external producers write.

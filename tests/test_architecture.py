@@ -35,6 +35,9 @@ MAY_IMPORT = {
         "agents.runtime",
     },
     "agents/llm/": {"schemas", "sinks.ports", "agents.llm", "agents.asr", "agents.text", "agents.runtime"},
+    "agents/reports/": {
+        *("schemas", "sinks.ports", "agents.reports", "agents.media.subprocess_worker", "agents.runtime.failpoints"),
+    },
     "agents/webhooks/": {"schemas", "sinks.ports", "agents.webhooks", "agents.media.source", "agents.runtime"},
     "agents/corrections/": {"schemas", "sinks.ports", "agents.corrections", "agents.text", "agents.runtime.failpoints"},
     "agents/embeddings/": {"schemas", "sinks.ports", "agents.embeddings", "agents.asr", "agents.runtime"},
@@ -45,7 +48,7 @@ MAY_IMPORT = {
     "agents/upkeep/": {"schemas", "sinks.ports", "agents.upkeep"},
     "agents/stages/": {
         *("schemas", "sinks.ports", "agents.stages", "agents.asr", "agents.llm", "agents.text", "agents.media"),
-        *("agents.redaction", "agents.runtime", "agents.upkeep"),
+        *("agents.redaction", "agents.runtime", "agents.upkeep", "agents.reports"),
     },
     "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
 }

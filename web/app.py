@@ -14,6 +14,7 @@ from web.resources.health import HealthProbes
 from web.resources.jobs.audio import JobAudio
 from web.resources.jobs.events import JobEvents
 from web.resources.jobs.listing import TenantJobs
+from web.resources.jobs.report import JobReport
 from web.resources.jobs.status import JobStatuses
 from web.resources.jobs.transcripts import Transcripts
 from web.resources.metrics import Metrics
@@ -77,6 +78,7 @@ def make_app(
         JobEvents(statuses, feeds, event_streams),
         Transcripts(reader, store, blob_streams, earlier, words),
         JobAudio(reader, store, blob_streams),
+        JobReport(reader, store, blob_streams),
         TenantList(reader),
         TenantJobs(reader),
         HealthProbes(health),

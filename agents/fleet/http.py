@@ -19,6 +19,7 @@ from agents.fleet.recognizers import callback_tokens
 from agents.fleet.search.serving import search_resources
 from agents.fleet.settings import Settings, account_defaults
 from agents.fleet.webhooks import webhook_resources
+from agents.reports.templates import check as check_template
 from schemas.errors import SettingsError
 from sinks.accounts import Accounts
 from sinks.fair_slots import FairSlots
@@ -167,7 +168,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         *webhook_resources(fleet),
         *search_resources(fleet, stack),
         KeyManagement(fleet.database, changed),
-        TenantSettings(fleet.database, fleet.accounts, changed),
+        TenantSettings(fleet.database, fleet.accounts, changed, check_template),
         Edits(fleet.reader, editor),
         ReviewQueue(fleet.reader, fleet.database, editor),
         Deletions(fleet.reader, fleet.database),

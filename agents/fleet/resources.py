@@ -21,6 +21,7 @@ from agents.media.probe_pool import ProbePool
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.backpressure import Backpressure
 from agents.runtime.leased_tasks import LeasedTasks
+from agents.stages.spec import Post
 
 
 @dataclass
@@ -72,6 +73,10 @@ class StageResources:
         if tasks is not None or not local:
             self.fleet.limiters.append(limiter)
         return limiter
+
+    def post(self) -> Post | None:
+        """See `Resources`."""
+        return self.fleet.settings.post(self.fleet.settings.public_url)
 
     def audio_source(self) -> AudioSource:
         """See `Resources`."""

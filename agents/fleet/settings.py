@@ -19,6 +19,7 @@ from pydantic import (
 
 from agents.embedded import moonshine_weights
 from agents.fleet.http_settings import HttpSettings
+from agents.fleet.mail_settings import MailSettings
 from agents.fleet.models.settings import ModelSettings
 from agents.fleet.search.settings import SearchSettings
 from agents.media.source.audio_url import AllowedHosts
@@ -34,7 +35,7 @@ LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.su
 _PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
-class Settings(HttpSettings, ModelSettings, SearchSettings):
+class Settings(HttpSettings, ModelSettings, SearchSettings, MailSettings):
     """All settings. A field's alias is its environment variable; its default suits a laptop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -355,6 +356,7 @@ class Settings(HttpSettings, ModelSettings, SearchSettings):
             yield missing
         if bool(self.aws_key) != bool(self.aws_secret):
             yield "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together"
+        yield from self.mail_conflicts(self.enrichments)
 
     @property
     def opened(self) -> tuple[str, ...]:
@@ -383,6 +385,7 @@ def account_defaults(settings: Settings) -> AccountSettings:
         monthly_tokens=settings.monthly_tokens,
         redact_pii=settings.redact != "off",
         redact="forget" if settings.redact == "forget" else "keep",
+        mail_to=() if "mail" in settings.enrichments else None,
         audio_days=settings.retention_files_days,
         completed_days=settings.retention_completed_days,
         failed_days=settings.retention_failed_days,

@@ -59,6 +59,8 @@ SCHEDULE_POINTS = ("schedule.claimed", "schedule.asked")
 
 #: Those of a language model's answers, and of what is made of transcripts.
 ENRICHMENT_POINTS = ("texts.answered", "texts.stored", "document.stored", "summary.stored")
+#: Those of reports and their mails.
+MAIL_POINTS = ("report.stored", "mail.claimed", "mail.sending", "mail.sent", "mail.recorded", "mail.stored")
 
 _armed: dict[str, int] = {}
 
@@ -68,7 +70,7 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    beside = (*EMBEDDING_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS)
+    beside = (*EMBEDDING_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS, *MAIL_POINTS)
     every = (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *beside)
     if name not in every:
         raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(every)}")

@@ -57,7 +57,7 @@ from schemas.topics import Topic
 
 log = logging.getLogger(__name__)
 
-#: How often an event is retried after a transient error before the stage gives up.
+#: How often an event is retried after a transient error, unless its stage says otherwise.
 RETRIES = 3
 
 #: How often an event is delivered again because its handler did not end in time. Calls to other servers have their own
@@ -111,6 +111,8 @@ class Stage:
     provider_waits: int = 0
     #: Whether its input topics contain new uploads, which alternate with all other events.
     begins: bool = False
+    #: How often an event is retried after a transient error before the stage gives up.
+    retries: int = RETRIES
     #: The kind of enrichment that it makes, if it makes one; a failure then ends the enrichment and not the run.
     enrichment: str | None = None
 
@@ -224,7 +226,7 @@ def _bug(stage: Stage, envelope: Envelope, exc: BaseException) -> Outcome:
 
 def _retried(stage: Stage, envelope: Envelope, reason: str, code: str, retry_after: float | None) -> Outcome:
     attempt = envelope.attempt + 1
-    if envelope.attempt >= RETRIES:
+    if envelope.attempt >= stage.retries:
         raise _GivenUp(Failure(reason, code, attempt))
     log.info("%s: attempt %d at %s failed: %s", stage.name, attempt, envelope.id, reason)
     message = _again(stage, envelope, attempt=attempt)

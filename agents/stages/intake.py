@@ -91,7 +91,7 @@ class Intake:
             case AudioFetch() as data:
                 return await self._fetch(envelope, data)
             case AudioUploaded() as data:
-                return await self._upload(envelope, await with_defaults(data, self.accounts))
+                return await self._upload(envelope, await with_defaults(data, self.accounts, self.runs.enrichments))
             case JobReprocess() as data:
                 return await self._reprocess(envelope, data)
             case other:

@@ -17,6 +17,7 @@ from schemas import blob_names, topics
 from schemas.envelope import Envelope
 from schemas.events.base import MAX_EVENT_METADATA_BYTES
 from schemas.events.job import Persisted, Reconciled, RunSweep, StepState
+from schemas.jobs import enrichment
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
 from schemas.jobs.rows import File, Job, Transcript
 from schemas.rendering.segments import segments, speakers
@@ -100,7 +101,7 @@ class Persist:
                 step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
             ),
             transcript=transcript,
-            new_enrichments=() if job.options.get("enrich") is False else self.enrichments,
+            new_enrichments=enrichment.wanted(self.enrichments, job.options),
             files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", metadata)),
             later=(Later(topics.PERSISTED.name, event),),
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import TopicLayout, layout
 from agents.stages import intake, persist, reconcile, track, transcribe
-from agents.stages.enrichments import document, index, summary
+from agents.stages.enrichments import document, index, mail, report, summary
 from agents.stages.spec import StageSpec
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError
@@ -23,6 +23,8 @@ STAGES: tuple[StageSpec, ...] = (
     document.SPEC,
     summary.SPEC,
     index.SPEC,
+    report.SPEC,
+    mail.SPEC,
     track.SPEC,
 )
 

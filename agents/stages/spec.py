@@ -24,6 +24,8 @@ from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.leases import Leases
+from sinks.ports.mail.ledger import MailLedger
+from sinks.ports.mail.transport import MailServer
 from sinks.ports.providers.limits import Limits
 from sinks.ports.providers.requests import Requests
 from sinks.ports.providers.slots import Slots
@@ -33,8 +35,25 @@ from sinks.ports.upkeep.deletions import Deletions
 from sinks.ports.uploads import Uploads
 
 
-class Database(Clock, Jobs, UsageRows, Requests, Strays, Uploads, Slots, Limits, Leases, Deletions, Protocol):
+class Database(
+    Clock, Jobs, UsageRows, Requests, Strays, Uploads, Slots, Limits, Leases, Deletions, MailLedger, Protocol
+):
     """All that stages ask of the database; each stage declares which part it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """How an installation sends mail."""
+
+    server: MailServer
+    #: The address from which it comes.
+    sender: str
+    #: Domains to which it is sent, in lower case; empty for all.
+    domains: frozenset[str]
+    #: Bytes of a report that is attached.
+    attached_bytes: int
+    #: Our URL, for links.
+    public_url: str | None
 
 
 class Resources(Protocol):
@@ -107,6 +126,9 @@ class Resources(Protocol):
 
     def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
         """The fleet-wide limits of a recognizer. `tasks` runs the work that it does on this machine."""
+
+    def post(self) -> Post | None:
+        """How mail is sent; None if no mail server is configured."""
 
     def audio_source(self) -> AudioSource:
         """Fetches and probes recordings."""

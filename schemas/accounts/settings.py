@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.accounts.redaction import RedactionPolicy, Unredacted
 from schemas.ids import Name
+from schemas.mail.addresses import Recipients
+
+#: A template of mails.
+Template = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 #: `summary` or `document`, and the kind of call for which it is.
 TemplateName = Annotated[str, Field(pattern=r"^(summary|document)(\.[^\x00-\x1f]{1,64})?$")]
@@ -57,6 +61,12 @@ class AccountSettings(BaseModel):
     redact_pii: bool | None = Field(None, description="whether personal data are hidden, where an upload does not say")
     redact: Unredacted | None = Field(None, description="what becomes of what is not redacted, where it does not say")
     redaction: RedactionPolicy | None = Field(None, description="what is hidden, and what stands in its place")
+    mail_to: Recipients | None = Field(
+        None, description="whom the report on each recording is mailed to, where an upload does not say"
+    )
+    mail_subject: Template | None = Field(None, description="Jinja template of the subject of such mails")
+    mail_text: Template | None = Field(None, description="Jinja template of their text")
+    mail_html: Template | None = Field(None, description="Jinja template of the same as HTML")
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")

@@ -16,6 +16,7 @@ from pydantic import (
 from schemas.accounts.redaction import Unredacted
 from schemas.events.base import Data, Event, Filename, Language, Metadata, Moment, Reason, Uri
 from schemas.ids import Name, Reference, canonical_uuid
+from schemas.mail.addresses import Recipients
 
 #: The id that programs send when their variable for it is empty.
 NIL_UUID: Final = str(UUID(int=0))
@@ -35,6 +36,7 @@ class Options(Data):
         description="What becomes of what was not redacted, with redact_pii: `keep` it for keys with the scope "
         "`unredacted`, or `forget` it. Unset: as the tenant has set it, else `keep`.",
     )
+    mail_to: Recipients | None = Field(None, description="Whom the report is mailed to. Unset: as the tenant has set.")
     enrich: bool | None = Field(None, description="Create documents, summaries and reports. Unset: as installed.")
 
 

@@ -95,10 +95,35 @@ class EmbeddingsGenerated(JobEvent):
     dimensions: int
 
 
+class ReportGenerated(EnrichmentEvent):
+    """The report is available: a PDF with the summary, the transcript and its quality."""
+
+    status: Literal["done"] = "done"
+    kind: Name = "report"
+    report_uri: Uri
+    content_type: str = "application/pdf"
+    size_bytes: int
+    sha256: str
+
+
+class ReportDelivered(EnrichmentEvent):
+    """The mail server has taken the report, for these many of its recipients."""
+
+    status: Literal["done"] = "done"
+    kind: Name = "mail"
+    message_id: str = Field(description="The mail's Message-ID.")
+    accepted: int = Field(description="Recipients for whom the server has taken the mail.")
+    refused: int = Field(description="Recipients that it has refused for good.")
+
+
 def requested_version(data: object) -> int:
-    """The version of the transcript of which an event asks for enrichments: that of an edit, or the run's own."""
+    """The version of the transcript of which an event asks for enrichments: that of an edit or of another enrichment,
+    or the run's own.
+    """
     match data:
         case TranscriptEdited(version=version) | EnrichmentRequested(transcript_version=version):
+            return version
+        case EnrichmentEvent(transcript_version=version):
             return version
         case _:
             return 1

@@ -19,8 +19,23 @@ from schemas.jobs.outcome import EnrichmentChange
 from schemas.jobs.rows import Enrichment, Job
 from schemas.texts import ERROR_CHARS, readable
 
+#: By kind, the kinds that it is made from: while one of them is not done nor failed in the same run, it waits.
+AFTER: Final[Mapping[str, tuple[str, ...]]] = {"report": ("summary",), "mail": ("report",)}
+
 #: Error code of an enrichment that had not ended when the next run of its job began.
 SUPERSEDED: Final = "superseded"
+
+
+def wanted(kinds: Iterable[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of an installation's kinds that are made of a recording with these options. Mail needs recipients."""
+    if options.get("enrich") is False:
+        return ()
+    return tuple(kind for kind in kinds if kind != "mail" or options.get("mail_to"))
+
+
+def is_waiting(kind: str, states: Mapping[str, EnrichmentStatus]) -> bool:
+    """Whether an enrichment of this kind has to wait for another of its run."""
+    return any(kind in states and states[kind].state not in ("done", "failed") for kind in AFTER.get(kind, ()))
 
 
 def begun(job: Job, kinds: Iterable[str], now: datetime) -> dict[str, Enrichment]:

@@ -15,7 +15,7 @@ import orjson
 
 from schemas.envelope import SOURCE
 from schemas.messages import Message
-from schemas.topics import DOCUMENT, ENRICHMENT_FAILED, FAILED, PERSISTED, SUMMARY
+from schemas.topics import DELIVERED, DOCUMENT, ENRICHMENT_FAILED, FAILED, PERSISTED, REPORT, SUMMARY
 
 #: What an endpoint may ask for; `*` stands for all of them, also for those that come later.
 EventType = Literal[
@@ -25,6 +25,8 @@ EventType = Literal[
     "transcript.edited",
     "document.generated",
     "summary.generated",
+    "report.generated",
+    "report.delivered",
     "enrichment.failed",
     "webhook.paused",
 ]
@@ -43,6 +45,8 @@ TYPES: Final[Mapping[str, str]] = {
     "transcript.edited": "transcript.edited",
     DOCUMENT.name: "document.generated",
     SUMMARY.name: "summary.generated",
+    REPORT.name: "report.generated",
+    DELIVERED.name: "report.delivered",
     ENRICHMENT_FAILED.name: "enrichment.failed",
 }
 

@@ -13,6 +13,7 @@ from sinks.memory.api.idempotency import MemoryIdempotency
 from sinks.memory.api.schedules import MemorySchedules
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
+from sinks.memory.mail.ledger import MemoryMailLedger
 from sinks.memory.outbox import MemoryOutbox
 from sinks.memory.providers.adjudications import MemoryAdjudications
 from sinks.memory.providers.limits import MemoryLimits
@@ -38,6 +39,7 @@ class MemoryDatabase(
     MemoryDeletions,
     MemoryExpiredJobs,
     MemoryLeases,
+    MemoryMailLedger,
     MemoryOutbox,
     MemoryStuckJobs,
     MemoryBlobIntents,

@@ -20,6 +20,7 @@ from schemas.errors import StorageRefused
 from schemas.ids import Key
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.mail.rows import Mail
 from schemas.messages import Message
 from schemas.summaries import SummaryItem
 from sinks.ports.api.direct_uploads import DirectUpload
@@ -93,6 +94,9 @@ class MemoryState(Clock):
     _direct: dict[UUID, tuple[DirectUpload, datetime]] = field(default_factory=dict)
     #: Requests over HTTP.
     api_usage: Counter[UsedRoute] = field(default_factory=Counter)
+
+    #: By (tenant, job, run).
+    sent_mails: dict[tuple[str, str, int], Mail] = field(default_factory=dict)
 
     #: By id.
     deletions: dict[str, Deletion] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from sinks.postgres.connection.errors import AWAY
 from sinks.postgres.corrections.review import PostgresReview
 from sinks.postgres.jobs import PostgresJobs
 from sinks.postgres.leases import PostgresLeases
+from sinks.postgres.mail.ledger import PostgresMailLedger
 from sinks.postgres.outbox import PostgresOutbox
 from sinks.postgres.providers.adjudications import PostgresAdjudications
 from sinks.postgres.providers.limits import PostgresLimits
@@ -70,6 +71,7 @@ class Postgres(
     PostgresSchedules,
     PostgresReview,
     PostgresEmbedding,
+    PostgresMailLedger,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

@@ -50,6 +50,7 @@ APPLIED = {
     "0023_reading": "ef3e7d05ca2dcaaf",
     "0024_summaries": "b5cdbbabef169e75",
     "0025_search": "c0b28793ebb62ed7",
+    "0027_mails": "699e2e292d3111b4",
     "0028_tenants_limits": "6ec9c1656c9aa128",
     "0029_not_before": "a30ab198f273a2cf",
     "0030_parts": "ade46b7a8e1d2d1e",

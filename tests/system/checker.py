@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
+from agents.fleet.settings import Settings
 from agents.stages import registry
 from schemas import topics
 from schemas.envelope import Record, decode, identity
@@ -68,8 +69,9 @@ class Verdict:
 
 
 def inputs(recognizers: Iterable[str]) -> dict[str, dict[str, Topic]]:
-    """The input topics of each stage, by name."""
-    specs = [spec for spec in registry.stages(recognizers) if spec.table is None]
+    """The input topics of each stage, by name, of a fleet that makes of transcripts what is made by default."""
+    kinds = Settings.model_fields["enrichments"].default
+    specs = [spec for spec in registry.stages(recognizers, kinds) if spec.table is None]
     return {spec.name: {topic.name: topic for topic in spec.reads} for spec in specs}
 
 

@@ -115,7 +115,7 @@ class Publisher:
             with contextlib.suppress(TimeoutError, KafkaError):
                 await asyncio.wait_for(self._producer.stop(), 5)
 
-    async def upload(self, *, times: int = 1, without_audio: bool = False) -> str:
+    async def upload(self, *, times: int = 1, without_audio: bool = False, **more: Any) -> str:
         """Publish one upload `times` times, each until Kafka acknowledges it (perhaps twice); returns its job id."""
         job_id = str(uuid.uuid4())
         file = "missing.wav" if without_audio else f"{job_id}.wav" if self._record else "call.wav"
@@ -126,6 +126,7 @@ class Publisher:
             "job_id": job_id,
             "audio_uri": (self._audio / file).as_uri(),
             "filename": file,
+            **more,
         }
         for _ in range(times):
             await self._send(json.dumps(data).encode(), job_id.encode())

@@ -46,7 +46,7 @@ def test_enrichments_are_chosen_by_name():
     assert "document" in registry.roles(RECOGNIZERS)
     assert "document" in registry.roles(RECOGNIZERS, ["document"])
     assert "document" not in registry.roles(RECOGNIZERS, [])
-    with pytest.raises(SettingsError, match="there is no nonsense; there are document, summary, index, or none"):
+    with pytest.raises(SettingsError, match="there are document, summary, index, report, mail, or none"):
         registry.roles(RECOGNIZERS, ["nonsense"])
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from agents.runtime.failpoints import passing
-from agents.runtime.stage import Stage, belonging
+from agents.runtime.stage import RETRIES, Stage, belonging
 from agents.stages.spec import Resources, StageSpec
 from schemas import topics
 from schemas.envelope import Envelope
 from schemas.events.enrichment import EnrichmentEvent, EnrichmentRequested, requested_generation, requested_version
+from schemas.events.job import EnrichmentState, EnrichmentStatus
+from schemas.jobs.enrichment import AFTER, is_waiting
 from schemas.jobs.outcome import (
     IGNORED,
     NOTHING,
@@ -21,7 +23,7 @@ from schemas.jobs.outcome import (
     Outcome,
     failed_enrichment,
 )
-from schemas.jobs.rows import File, Job, OfRun, Usage
+from schemas.jobs.rows import File, Job, OfRun, Usage, run_fields
 from schemas.search.chunks import TranscriptIndex
 from schemas.summaries import SummaryItem
 from schemas.topics import Topic
@@ -36,8 +38,8 @@ WAITS: Final = 200
 class Enriched:
     """The result of an enrichment."""
 
-    #: Announces the result; `kind`, `version` and the time are filled in later.
-    event: EnrichmentEvent
+    #: Announces the result; `kind`, `version` and the time are filled in later. None if there is nothing to announce.
+    event: EnrichmentEvent | None = None
     #: The search index of the transcript.
     index: TranscriptIndex | None = None
     files: tuple[File, ...] = ()
@@ -47,8 +49,12 @@ class Enriched:
 
 
 #: Makes the enrichment of a job whose current run has completed. It may be called twice for one run, with the same
-#: result. It raises `Transient` to be called again later, `InvalidInput` or `ProviderError` if that would not help.
-Make = Callable[[Job], Awaitable[Enriched]]
+#: result; None means that the work goes on in the background, and is asked for again. It raises `Transient` to be
+#: called again later, `InvalidInput` or `ProviderError` if that would not help.
+Make = Callable[[Job], Awaitable[Enriched | None]]
+
+#: Seconds after which work in the background is asked for again.
+RETURN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,58 @@ class Enrichment:
         status = job.enrichment.get(self.kind)
         if job.run > data.run or status is None or status.state == "done":
             return NOTHING
-        requested_again = envelope.replay > 0
-        if status.state == "failed" and not requested_again:
+        if status.state == "failed" and not envelope.replay:
             return NOTHING
+        if status.state == "pending" and is_waiting(self.kind, job.enrichment):
+            return NOTHING  # what it is made from ends with an event that this stage reads, too
+        if self.kind in AFTER and envelope.record.topic != topics.due_name(self.kind):
+            # It is made by events of its own, of which there is one once it is not pending any more.
+            return self._asked_again(envelope, job, status, 0.0) if status.state == "pending" else NOTHING
         enriched = await self.make(job)
+        if enriched is None:
+            return self._asked_again(envelope, job, status, RETURN_S)
         passing(f"{self.kind}.stored")
+        return self._done(envelope, job, status, enriched)
+
+    def _asked_again(self, envelope: Envelope, job: Job, status: EnrichmentStatus, seconds: float) -> Outcome:
+        request = EnrichmentRequested(
+            **run_fields(job),
+            kind=self.kind,
+            transcript_version=job.transcript_version,
+            generation=status.generation,
+        )
+        name = topics.due_name(self.kind)
+        return Outcome(
+            **belonging(envelope),
+            enrichment=self._change(envelope, job, status, "running"),
+            later=(Later(name, request, seconds, kind="enrichment.requested", attempt=envelope.attempt),),
+            audit="",
+        )
+
+    def _change(
+        self,
+        envelope: Envelope,
+        job: Job,
+        status: EnrichmentStatus,
+        state: EnrichmentState,
+        result: dict[str, Any] | None = None,
+    ) -> EnrichmentChange:
+        return EnrichmentChange(
+            run=job.run,
+            transcript_version=job.transcript_version,
+            generation=status.generation,
+            kind=self.kind,
+            state=state,
+            attempts=envelope.attempt + 1,
+            version=self.version,
+            result=result,
+            reopens=envelope.replay > 0,
+        )
+
+    def _done(self, envelope: Envelope, job: Job, status: EnrichmentStatus, enriched: Enriched) -> Outcome:
+        if enriched.event is None:
+            change = self._change(envelope, job, status, "done")
+            return Outcome(**belonging(envelope), enrichment=change, files=enriched.files, usage=enriched.usage)
         of = {
             "kind": self.kind,
             "version": self.version,
@@ -91,17 +144,7 @@ class Enrichment:
         result = event.model_dump(mode="json", exclude_none=True, exclude={"tenant_id", "job_id", "run", "reference"})
         return Outcome(
             **belonging(envelope),
-            enrichment=EnrichmentChange(
-                run=data.run,
-                transcript_version=job.transcript_version,
-                generation=status.generation,
-                kind=self.kind,
-                state="done",
-                attempts=envelope.attempt + 1,
-                version=self.version,
-                result=result,
-                reopens=requested_again,
-            ),
+            enrichment=self._change(envelope, job, status, "done", result),
             index=enriched.index,
             files=enriched.files,
             usage=enriched.usage,
@@ -116,16 +159,18 @@ def enrichment(
     version: str,
     announces: Topic,
     make: Callable[[Resources], Awaitable[Make]],
+    after: tuple[Topic, ...] = (),
     limit_s: float = 20.0,
     concurrency: int = 8,
     waits: int = 0,
+    retries: int = RETRIES,
 ) -> StageSpec:
     """The specification of a stage that makes this kind of enrichment, and announces each on the topic `announces`.
 
     `make` is called once a process and returns the function that makes one enrichment, in at most `limit_s` seconds.
-    `waits`: see `WAITS`.
+    `waits`: see `WAITS`. `after` has the topics that announce what it is made from (`schemas.jobs.enrichment.AFTER`).
     """
-    inputs = (topics.PERSISTED, topics.EDITED)
+    inputs = (topics.PERSISTED, topics.EDITED, *((*after, topics.ENRICHMENT_FAILED) if after else ()))
     due = topics.due(kind, *inputs, enrichment_requested=EnrichmentRequested)
 
     def give_up(envelope: Envelope, failure: Failure) -> Outcome:
@@ -151,6 +196,7 @@ def enrichment(
             concurrency=concurrency,
             provider_waits=waits,
             rank=3,
+            retries=retries,
             enrichment=kind,
         )
 

@@ -37,6 +37,11 @@ def check_options(
             f"options.diarize: {', '.join(recognizers)} cannot tell speakers apart. Leave the option out, or have an "
             "operator add a recognizer that can (assemblyai, or google with GOOGLE_CLOUD_BUCKET)"
         )
+    if options.mail_to and ("mail" not in enrichments or options.enrich is False):
+        raise UnsupportedOption(
+            "options.mail_to: no mail is sent of this recording. Leave the option and `enrich: false` out, or have an "
+            "operator set SMTP_HOST, and add report and mail to CONCORD_ENRICHMENTS"
+        )
     if options.enrich and not enrichments:
         raise UnsupportedOption(
             "options.enrich: nothing is made of transcripts here. Leave the option out, or have an operator set "

@@ -80,7 +80,7 @@ class ReceivedUploads:
             InvalidInput: It is to wait for too long.
             Conflict: The id and the reference belong to two jobs.
         """
-        upload = await with_defaults(upload, self.accounts)
+        upload = await with_defaults(upload, self.accounts, self.runs.enrichments)
         (await self._runs(upload.tenant_id)).check_options(upload.options, upload.language)
         if upload.not_before is not None:
             check_not_before(upload, await self._of(upload).now())
@@ -111,7 +111,7 @@ class ReceivedUploads:
             return job, False
 
     async def _create(self, upload: AudioUploaded, recording: Path, author: str) -> tuple[Job, bool]:
-        upload = await with_defaults(upload, self.accounts)
+        upload = await with_defaults(upload, self.accounts, self.runs.enrichments)
         key = (upload.tenant_id, _id_of(upload))
         fetch = AudioFetch(
             tenant_id=key[0],
@@ -143,7 +143,7 @@ class ReceivedUploads:
         """
         job_id = _id_of(upload)
         run = await self._first_run((upload.tenant_id, job_id))
-        job = jobs.new_job(await with_defaults(upload, self.accounts), job_id, None, run)
+        job = jobs.new_job(await with_defaults(upload, self.accounts, self.runs.enrichments), job_id, None, run)
         outcome = Outcome(tenant_id=job.tenant_id, job_id=job.job_id, create=job, later=(fetching(job),))
         outcome = await self._begun(outcome)
         return await self._commit(upload.model_copy(update={"job_id": job.job_id}), outcome, upload.audio_uri, author)

@@ -157,6 +157,7 @@ class MemoryDeletions(
             "transcript_versions": self.versions,
             "files": self.files,
             "enrichments": self.enrichments,
+            "mails": self.sent_mails,
             "provider_requests": self._requests,
             "chunks": self.chunks,
             "chunk_vectors": self.vectors,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from schemas import topics
 from schemas.ids import Key
+from schemas.jobs.enrichment import AFTER
 from schemas.jobs.rows import Enrichment, Job, Status
 from sinks.memory.state import MemoryState
 from sinks.ports.upkeep.stuck_jobs import AWAITED, StuckEnrichment, StuckJob, StuckJobs
@@ -60,7 +61,7 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
             StuckEnrichment(e, times)
             for e in sorted(idle, key=lambda e: e.updated_at)
             for times, at in [self._revived(e)]
-            if at < before and not self._has_event(e)
+            if at < before and not self._has_event(e) and not self._waits(e)
         ]
         return stuck[:limit]
 
@@ -70,8 +71,12 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
 
     def _has_event(self, row: Enrichment) -> bool:
         run = (row.tenant_id, row.job_id, row.run)
-        waited = {topics.PERSISTED.name, topics.EDITED.name, topics.due_name(row.kind)}
+        waited = {topics.PERSISTED.name, topics.EDITED.name, topics.ENRICHMENT_FAILED.name, topics.due_name(row.kind)}
         return any(m.topic in waited and (m.tenant_id, m.job_id, m.run) == run for _, m in self.outbox)
+
+    def _waits(self, row: Enrichment) -> bool:
+        others = (self.enrichments.get((row.tenant_id, row.job_id, row.run, kind)) for kind in AFTER.get(row.kind, ()))
+        return any(other is not None and not other.ended for other in others)
 
     async def note_enrichment_revivals(self, rows: Sequence[Enrichment]) -> None:
         """Count that the events of these enrichments were made again."""

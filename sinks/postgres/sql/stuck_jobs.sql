@@ -29,12 +29,15 @@ ON CONFLICT (tenant_id, job_id) DO UPDATE
 SET times = CASE WHEN r.version = excluded.version THEN r.times + 1 ELSE 1 END, version = excluded.version, at = excluded.at;
 
 -- name: stuck_enrichments
--- Enrichments that have not ended nor changed for long and for which nothing waits in the outbox, with how often that was found.
+-- Enrichments that have not ended nor changed for long, that wait neither for an event in the outbox nor for another enrichment of
+-- the kinds $4, with how often that was found.
 SELECT {enrichments.columns as e}, e.revivals FROM enrichments e
 WHERE e.kind = $1 AND e.state NOT IN ('done', 'failed') AND e.updated_at < $2
   AND (e.revived_at IS NULL OR e.revived_at < $2)
   AND NOT EXISTS (SELECT FROM outbox o WHERE (o.tenant_id, o.job_id, o.run) = (e.tenant_id, e.job_id, e.run)
-                  AND o.topic = ANY (ARRAY['persisted', 'transcript.edited', e.kind || '.due']))
+                  AND o.topic = ANY (ARRAY['persisted', 'transcript.edited', 'enrichment.failed', e.kind || '.due']))
+  AND NOT EXISTS (SELECT FROM enrichments w WHERE (w.tenant_id, w.job_id, w.run) = (e.tenant_id, e.job_id, e.run)
+                  AND w.kind = ANY ($4::text[]) AND w.state NOT IN ('done', 'failed'))
 ORDER BY e.updated_at LIMIT $3;
 
 -- name: note_enrichment_revivals

@@ -21,6 +21,7 @@ from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.mail.rows import Mail
 from schemas.search.chunks import Chunk
 from schemas.summaries import SummaryItem
 from schemas.webhooks.rows import Delivery, Endpoint
@@ -256,6 +257,8 @@ WEBHOOK_DELIVERIES: Final = Table(
     sql_only=frozenset({"id", "state", "failures", "due_at", "created_at", "delivered_at", "token"}),
 )
 
+MAILS: Final = Table("mails", Mail, _RUN, sql_only=frozenset({"created_at", "updated_at"}))
+
 API_KEYS: Final = Table(
     "api_keys",
     ApiKey,
@@ -288,6 +291,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "listed_versions": LISTED_VERSIONS,
     "review_items": REVIEW_ITEMS,
     "review_choices": REVIEW_CHOICES,
+    "mails": MAILS,
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\.(columns|insert|insert_one|update)(?: as (\w+))?\}")

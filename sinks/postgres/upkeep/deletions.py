@@ -55,6 +55,7 @@ ERASED: Final[Mapping[str, str]] = {
     "blob_intents": f"at < $4 AND strpos(uri, '/{blob_names.UPLOADS}/') = 0",
     # What the deletion itself announces is sent afterwards.
     "webhook_deliveries": "created_at < $4",
+    "mails": _OF_RUNS,
     "jobs": _OF_RUNS,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from schemas.jobs.enrichment import AFTER
 from schemas.jobs.rows import Enrichment, Job, Status
 from sinks.ports.upkeep.stuck_jobs import AWAITED, StuckEnrichment, StuckJob, StuckJobs
 from sinks.postgres.connection.port import PostgresPort, by_column
@@ -27,7 +28,7 @@ class PostgresStuckJobs(PostgresPort, StuckJobs):
 
     async def stuck_enrichments(self, kind: str, before: datetime, limit: int) -> list[StuckEnrichment]:
         """Enrichments of this kind that have not changed since `before` and for which no event waits."""
-        rows = await self._fetch("stuck_enrichments", kind, before, limit)
+        rows = await self._fetch("stuck_enrichments", kind, before, limit, list(AFTER.get(kind, ())))
         return [StuckEnrichment(ENRICHMENTS.read(row), row["revivals"]) for row in rows]
 
     async def note_enrichment_revivals(self, rows: Sequence[Enrichment]) -> None:

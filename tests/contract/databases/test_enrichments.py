@@ -177,3 +177,15 @@ async def test_a_kind_that_there_was_not_is_begun_unless_the_upload_wanted_none(
     await database.commit([created(job("k", status="completed", options={"enrich": False}))])
     outcome = replace(begins(1, kind="index").outcome, job_id="k")
     assert not (await database.commit([step(outcome)]))[0].applied
+
+
+async def test_one_that_waits_for_another_is_not_stuck(under_test):
+    database = under_test.database
+    await database.commit([created(job(status="persisting"))])
+    await database.commit([ended("report", "summary")])
+    soon = await database.now() + timedelta(seconds=1)
+
+    assert await database.stuck_enrichments("report", soon, 10) == []
+    await database.commit([change("failed", kind="summary", error="no")])
+    [one] = await database.stuck_enrichments("report", await database.now() + timedelta(seconds=1), 10)
+    assert one.enrichment.kind == "report"

@@ -16,7 +16,7 @@ from yarl import URL
 from agents.corrections.editor import Editor
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Progress, Step
-from schemas.jobs.rows import File, Job, Transcript
+from schemas.jobs.rows import File, Job, Transcript, file_kind
 from schemas.jobs.status import status_of, status_version
 from schemas.words import Decision, Quality, Reading, Reconciliation, adapter
 from sinks.blobs.memory import MemoryStore
@@ -96,6 +96,13 @@ class Worker:
         blob = await self.store.put(f"{tenant}/{job_id}/original.wav", content, kind)
         file = File(tenant_id=tenant, job_id=job_id, run=1, kind="original", **of_blob(blob))
         await self.commit("intake", Outcome(tenant_id=tenant, job_id=job_id, files=(file,)))
+
+    async def stored_report(self, version, job_id="j", tenant="acme"):
+        content = f"%PDF {version}".encode()
+        blob = await self.store.put(f"{tenant}/{job_id}/{version}.pdf", content, "application/pdf")
+        kind = file_kind("report", version)
+        file = File(tenant_id=tenant, job_id=job_id, run=1, kind=kind, **of_blob(blob))
+        await self.commit("report", Outcome(tenant_id=tenant, job_id=job_id, files=(file,)))
 
     async def finished(self, job_id="j", tenant="acme"):
         raw = adapter(Reconciliation).dump_json(DECIDED)

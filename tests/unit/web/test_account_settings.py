@@ -74,6 +74,10 @@ async def test_a_change_that_another_overtakes_is_told_the_version_that_there_is
         ({"deadline_s": 0}, "#/deadline_s"),
         ({"audio_days": 0.5}, "#/audio_days"),
         ({"nothing_like_it": 1}, "#/nothing_like_it"),
+        ({"mail_to": ["ann@example.com"]}, "#/mail_to"),
+        ({"mail_to": ["ann@example.com\r\nBcc: eve@example.com"]}, "#/mail_to/0"),
+        ({"mail_subject": "{{ titel }}"}, "#/mail_subject"),
+        ({"mail_html": "{% if %}"}, "#/mail_html"),
         ({"requests_per_minute": "many"}, "#/requests_per_minute"),
     ],
 )
@@ -105,3 +109,12 @@ async def test_enrichment_cannot_be_switched_on_where_there_is_none():
         refused = await problem(await put(service, {"enrich": True}), 400)
 
     assert refused["errors"][0]["pointer"] == "#/enrich"
+
+
+async def test_recipients_and_templates_of_mails_are_set_where_mail_is_sent():
+    database = MemoryDatabase()
+    accounts = Accounts(database, AccountSettings(enrich=True, mail_to=()))
+    wanted = {"mail_to": ["ann@example.com"], "mail_subject": "Call {{ reference }}"}
+    async with Worker(database, resources=accounts_resources(database, accounts)) as service:
+        assert (await put(service, wanted)).status == 200
+        assert (await service.json(f"{PATH}/effective"))["mail_to"] == ["ann@example.com"]

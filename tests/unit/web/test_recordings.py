@@ -12,6 +12,7 @@ from sinks.blobs.memory import MemoryStore
 from tests.unit.web.service import (
     ACME,
     AUDIO,
+    BOLT,
     DECIDED,
     Worker,
     problem,
@@ -68,6 +69,22 @@ async def test_a_recording_is_sent_whole_or_in_part(worker):
     assert (part.status, await part.read()) == (206, AUDIO[100:300])
     assert part.headers["Content-Range"] == f"bytes 100-299/{len(AUDIO)}"
     assert (end.status, await end.read()) == (206, AUDIO[-5:])
+
+
+async def test_a_report_is_sent_of_the_newest_version_that_has_one_or_why_there_is_none(worker):
+    await worker.created()
+    assert "none is made" in (await problem(await worker.get("/jobs/j/report"), 404))["detail"]
+    await worker.moved("completed", new_enrichments=("report",))
+    assert "it is pending" in (await problem(await worker.get("/jobs/j/report"), 404))["detail"]
+    await worker.stored_report(1)
+    first = await worker.get("/jobs/j/report?redirect=false")
+    await worker.stored_report(2)
+    unchanged = await worker.get("/jobs/j/report", ACME | {"If-None-Match": first.headers["ETag"]})
+
+    assert (await first.read(), first.content_type) == (b"%PDF 1", "application/pdf")
+    assert 'filename="j.pdf"' in first.headers["Content-Disposition"]
+    assert unchanged.status == 304, "the transcript has one version"
+    await problem(await worker.get("/jobs/j/report", BOLT), 404)
 
 
 async def test_a_range_behind_the_end_is_refused_with_the_length(worker):

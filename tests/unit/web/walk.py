@@ -7,6 +7,7 @@ import re
 from urllib.parse import quote
 
 from agents.media.source.audio_source import AudioSource
+from agents.reports.templates import check
 from agents.search.ask import Asker
 from agents.search.searcher import Searcher
 from agents.stages.uploads.received import ReceivedUploads
@@ -72,7 +73,7 @@ def no_model(model):
 
 def accounts_resources(database, accounts):
     """What a worker serves of accounts."""
-    return [KeyManagement(database, accounts.changed), TenantSettings(database, accounts, accounts.changed)]
+    return [KeyManagement(database, accounts.changed), TenantSettings(database, accounts, accounts.changed, check)]
 
 
 def all_resources(database, accounts, reader, store, reports=None, changes=None):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 from aiohttp import web
 from pydantic import Field
 
 from schemas.accounts.settings import LIMITS, AccountSettings, SettingsVersion
+from schemas.errors import InvalidInput
 from sinks.ports.accounts.settings import EffectiveSettings, StoredSettings
 from sinks.ports.tenants import PerTenant
 from web.auth.access import ADMIN
@@ -17,8 +19,6 @@ from web.problems import ApiProblem, FieldProblem, InvalidRequest
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from web.auth.caller import Caller
 
 
@@ -28,6 +28,10 @@ class Effective(EffectiveSettings, Protocol):
     @property
     def defaults(self) -> AccountSettings:
         """The installation's settings."""
+
+
+#: Checks a template of mails: which part of them it makes, and its text. Raises `InvalidInput`.
+CheckTemplate = Callable[[str, str], None]
 
 
 class ChangeParameters(OfTenant):
@@ -43,9 +47,14 @@ class TenantSettings:
     """The settings of tenants. `changed` is called at once with what other workers are told by PostgreSQL."""
 
     def __init__(
-        self, database: PerTenant[StoredSettings], effective: Effective, changed: Callable[[str], None] = lambda _: None
+        self,
+        database: PerTenant[StoredSettings],
+        effective: Effective,
+        changed: Callable[[str], None] = lambda _: None,
+        check_template: CheckTemplate = lambda _part, _source: None,
     ) -> None:
         self._database, self._effective, self._changed = database, effective, changed
+        self._check_template = check_template
 
     def routes(self) -> list[AnyRoute]:
         """Settings are read, replaced and changed; and read as they hold."""
@@ -150,11 +159,24 @@ class TenantSettings:
             raise InvalidRequest([FieldProblem(pointer="#/recognizers", detail=detail)])
         if new.enrich and not defaults.enrich:
             raise InvalidRequest([FieldProblem(pointer="#/enrich", detail="nothing is made of transcripts here")])
+        if new.mail_to and defaults.mail_to is None:
+            raise InvalidRequest([FieldProblem(pointer="#/mail_to", detail="nothing is mailed here")])
+        self._check_templates(new)
         before, after = current.over(defaults), new.over(defaults)
         raised = [name for name in LIMITS if _is_higher(getattr(after, name), getattr(before, name))]
         if raised and not caller.is_operator:
             held = ", ".join(f"{name} ({getattr(before, name)})" for name in raised)
             raise ApiProblem("forbidden", f"you may lower {held}, and only an operator may raise it")
+
+    def _check_templates(self, new: AccountSettings) -> None:
+        """Raises InvalidRequest for templates that could not be rendered."""
+        for part in ("subject", "text", "html"):
+            source = getattr(new, f"mail_{part}")
+            try:
+                if source is not None:
+                    self._check_template(part, source)
+            except InvalidInput as exc:
+                raise InvalidRequest([FieldProblem(pointer=f"#/mail_{part}", detail=str(exc))]) from exc
 
 
 def _is_higher(after: float | None, before: float | None) -> bool:

@@ -56,7 +56,7 @@ async def send(request: web.Request, store: Store, blob: Blob, filename: str) ->
     start, end = part or (0, blob.size_bytes)
     if part and start == end:
         raise web.HTTPRequestRangeNotSatisfiable(
-            text=f"the recording has {blob.size_bytes} bytes, none of them in this range",
+            text=f"it has {blob.size_bytes} bytes, none of them in this range",
             headers={"Content-Range": f"bytes */{blob.size_bytes}"},
         )
     if part:
@@ -128,4 +128,5 @@ def disposition(filename: str) -> str:
 
 def _harmless(content_type: str) -> str:
     kind = content_type.partition(";")[0].strip().lower()
-    return kind if kind.startswith(("audio/", "video/")) or kind == "application/json" else "application/octet-stream"
+    is_shown = kind.startswith(("audio/", "video/")) or kind in ("application/json", "application/pdf")
+    return kind if is_shown else "application/octet-stream"

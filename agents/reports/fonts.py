@@ -1,0 +1,165 @@
+"""The fonts of a document: Noto Sans, for each script the file that has its characters, embedded as far as it is used.
+
+Covered are Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian, Georgian, Ethiopic, ten Indian scripts, Thai, Lao, Khmer,
+Burmese, symbols and emoji (in outline), from the wheel `manimgx-fonts`, and Chinese, Japanese and Korean from
+`manimgx-fonts-cjk`: re-uploads of Google's Noto fonts (SIL OFL 1.1), used as mere carriers. A character that none of
+them has is shown as U+FFFD, and counted.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import uharfbuzz
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+
+from agents.reports import cjk
+from schemas.texts import REPLACEMENT
+
+#: The weights of text, and of headings and names.
+_REGULAR, _BOLD = 400, 650
+
+#: Scripts whose letters change their form or place with their neighbours; the others are set letter by letter.
+_SHAPED: Final = (
+    *("Arabic", "Hebrew", "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu", "Kannada"),
+    *("Malayalam", "Sinhala", "Thai", "Lao", "Khmer", "Myanmar"),
+)
+_PLAIN: Final = ("Armenian", "Georgian", "Ethiopic", "Symbols")
+_EMOJI: Final = "NotoEmoji"
+
+#: Glyphs without a character of their own get one here, by their number, so that the same text makes the same bytes.
+_PRIVATE: Final = range(0xE000, 0xF900)
+
+
+@dataclass(frozen=True, eq=False)
+class Font:
+    """A font as ReportLab and HarfBuzz know it."""
+
+    name: str
+    reportlab: TTFont
+    harfbuzz: uharfbuzz.Font
+    shaped: bool
+
+    def has(self, character: str) -> bool:
+        """Whether it has a glyph for the character."""
+        return ord(character) in self.reportlab.face.charToGlyph
+
+    def character_of(self, glyph: int, meant: str) -> str:
+        """A character by which ReportLab finds the glyph: the one that is meant, where it has that glyph."""
+        face = self.reportlab.face
+        if len(meant) == 1 and face.charToGlyph.get(ord(meant)) == glyph:
+            return meant
+        code = _PRIVATE.start + glyph
+        if code not in _PRIVATE:
+            return REPLACEMENT
+        face.charToGlyph[code] = glyph
+        face.charWidths[code] = self.harfbuzz.get_glyph_h_advance(glyph) * 1000 / self.harfbuzz.face.upem
+        return chr(code)
+
+
+def _folder() -> Path:
+    """Where the font files are. Their package has no code of interest, and is not imported."""
+    spec = find_spec("manimgx_fonts")
+    if spec is None or spec.origin is None:
+        raise ImportError("the package manimgx-fonts is not installed")
+    return Path(spec.origin).parent
+
+
+def _font(name: str, content: bytes, *, shaped: bool) -> Font:
+    made = TTFont(name, io.BytesIO(content), shapable=False)
+    # ReportLab keeps what it embeds by this name, which is the same for all weights.
+    made.face.name = name.encode()
+    pdfmetrics.registerFont(made)
+    return Font(name, made, uharfbuzz.Font(uharfbuzz.Face(uharfbuzz.Blob(content))), shaped)
+
+
+def _instance(content: bytes, weight: float) -> bytes:
+    """A variable font at this weight, by HarfBuzz in 30 ms."""
+    face, wanted = uharfbuzz.Face(uharfbuzz.Blob(content)), uharfbuzz.SubsetInput()
+    wanted.keep_everything()
+    wanted.pin_axis_location(face, "wght", weight)
+    return bytes(uharfbuzz.subset(face, wanted).blob.data)
+
+
+#: Fonts by name, as far as a document of this process has needed them.
+_LOADED: dict[str, Font] = {}
+
+
+def _loaded(file: str, *, shaped: bool, bold: bool) -> Font:
+    name = f"{file}-Bold" if bold else file
+    if name not in _LOADED:
+        content = (_folder() / f"{file}[wght].ttf").read_bytes()
+        _LOADED[name] = _font(name, _instance(content, _BOLD if bold else _REGULAR), shaped=shaped)
+    return _LOADED[name]
+
+
+@dataclass
+class Fonts:
+    """The fonts of one document, whose whole text is known before."""
+
+    text: str
+    #: BCP 47 tag of the language, which decides how characters look that Chinese, Japanese and Korean share.
+    language: str | None = None
+    #: Characters that no font has.
+    missing: set[str] = field(default_factory=set)
+    _chosen: dict[tuple[str, bool], Font | None] = field(default_factory=dict)
+    _cjk: Font | None = None
+
+    def __post_init__(self) -> None:
+        if wanted := cjk.characters(self.text):
+            content = cjk.subset(wanted, self.language)
+            # Named by its content: ReportLab keeps fonts by their names, and each document has its own.
+            self._cjk = _font(f"NotoSansCJK-{sha256(content).hexdigest()[:12]}", content, shaped=False)
+
+    def close(self) -> None:
+        """Forget what only this document needs."""
+        if self._cjk is not None:
+            self._cjk.reportlab.unregister()
+
+    def runs(self, text: str, *, bold: bool = False) -> Iterator[tuple[Font, str]]:
+        """The text in parts of one font each. Spaces, digits and punctuation stay in the font of what is before them,
+        so that a line's parts are few.
+        """
+        font, run = self.latin(bold=bold), ""
+        for character in text:
+            is_own = _combines(character) or not (character.isalpha() or (font.name == _EMOJI and character == " "))
+            wanted = font if is_own and font.has(character) else self._font_of(character, bold)
+            shown = character
+            if wanted is None:
+                self.missing.add(character)
+                wanted, shown = font, REPLACEMENT if font.has(REPLACEMENT) else "?"
+            if wanted is not font and run:
+                yield font, run
+                run = ""
+            font, run = wanted, run + shown
+        if run:
+            yield font, run
+
+    def latin(self, *, bold: bool = False) -> Font:
+        """The font of most scripts of Europe."""
+        return _loaded("NotoSans", shaped=False, bold=bold)
+
+    def _font_of(self, character: str, bold: bool) -> Font | None:
+        if (character, bold) not in self._chosen:
+            self._chosen[character, bold] = next((font for font in self._candidates(bold) if font.has(character)), None)
+        return self._chosen[character, bold]
+
+    def _candidates(self, bold: bool) -> Iterator[Font]:
+        yield self.latin(bold=bold)
+        if self._cjk is not None:
+            yield self._cjk
+        for script in (*_SHAPED, *_PLAIN):
+            yield _loaded(f"NotoSans{script}", shaped=script in _SHAPED, bold=bold)
+        yield _loaded(_EMOJI, shaped=False, bold=False)
+
+
+def _combines(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")

@@ -1,0 +1,213 @@
+"""The stage that mails each run's first report to those whom the upload or its tenant names.
+
+Edits make the report anew, and send no further mail: `concord mail resend` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from agents.reports.content import Report
+from agents.reports.delivery import DELAYS_S, LOST, Delivery, wait_s
+from agents.reports.message import message
+from agents.reports.rendering import Renderer
+from agents.runtime.leased_tasks import LeasedTasks
+from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
+from agents.stages.enrichments.report import report_on
+from agents.stages.spec import Resources
+from schemas import blob_names, ids, topics
+from schemas.errors import InvalidInput, MailInDoubt, MailRefused, SettingsError, Transient
+from schemas.events.enrichment import ReportDelivered
+from schemas.jobs.rows import Job, run_fields
+from schemas.mail.addresses import domain_of
+from schemas.mail.rows import ENDED, Mail, resent
+from sinks.ports.accounts.settings import EffectiveSettings
+from sinks.ports.blobs import Store
+from sinks.ports.clock import Clock
+from sinks.ports.jobs import Jobs
+from sinks.ports.mail.ledger import MailLedger
+
+#: Seconds for which an event waits for the mail server; a longer session goes on in the background.
+QUICK_S: Final = 10.0
+
+#: Sessions of a worker with the mail server at once.
+AT_ONCE: Final = 4
+
+#: Seconds after which a mail that nobody hands over any more is in doubt.
+SETTLES_S: Final = 15.0
+
+
+class Database(Jobs, MailLedger, Clock, Protocol):
+    """What the stage asks of the database."""
+
+
+class Texts(Protocol):
+    """Renders templates; see `agents.reports.rendering.Renderer`."""
+
+    async def mail(self, templates: Mapping[str, str | None], values: Mapping[str, Any]) -> dict[str, str]:
+        """Subject, text and HTML."""
+
+
+@dataclass(frozen=True)
+class Mails:
+    """Mails the reports in a store."""
+
+    store: Store
+    database: Database
+    accounts: EffectiveSettings
+    renderer: Texts
+    tasks: LeasedTasks
+    delivery: Delivery
+    #: Bytes of a report that is attached; a larger one is linked to, or named.
+    attached_bytes: int
+    #: Our URL for people, for links.
+    public_url: str | None = None
+
+    async def make(self, job: Job) -> Enriched | None:
+        """Mail the report, unless that was done for an earlier version of the transcript.
+
+        Raises:
+            InvalidInput: There is no report, or the tenant's template fails.
+            MailRefused: The mail server refuses the mail for all its recipients.
+            MailInDoubt: It may have taken the mail and not answered.
+            Transient: It takes the mail later.
+            Unavailable: The database or the store is away.
+        """
+        if not job.options.get("mail_to"):
+            return Enriched()  # begun by a schedule, of a recording whose report nobody wants
+        mail = await self.database.begin_mail(self._new(job))
+        if mail.state not in ENDED or _is_asked_again(job, mail):
+            key = f"mail/{job.tenant_id}/{job.job_id}/{job.run}"
+            reached: Mail | None = await self.tasks.run(key, lambda _: self._attempt(job), QUICK_S)
+            if reached is None:
+                return None
+            mail = reached
+        match mail.state:
+            case "sent":
+                return _delivered(job, mail)
+            case "in_doubt":
+                raise MailInDoubt(f"{mail.answer}; see `concord mail`")
+            case "refused":
+                raise MailRefused(f"the mail server refuses the mail: {mail.answer}")
+            case _:
+                raise Transient(f"the mail is sent later: {mail.answer}", retry_after=wait_s(mail))
+
+    def _new(self, job: Job) -> Mail:
+        edited = "" if job.transcript_version == 1 else f"/{job.transcript_version}"
+        id = ids.terminal_id(job.tenant_id, job.job_id, job.run, f"{topics.DELIVERED.name}/mail{edited}")
+        return Mail(
+            **run_fields(job),
+            transcript_version=job.transcript_version,
+            generation=_generation(job),
+            message_id=f"{id}@{domain_of(self.delivery.sender)}",
+            waiting=list(job.options.get("mail_to") or ()),
+        )
+
+    async def _attempt(self, job: Job) -> Mail | None:
+        """The mail after an attempt, under its lease; None if another worker may still be at it."""
+        new = self._new(job)
+        mail = await self.database.begin_mail(new)
+        if mail.state == "sending":
+            return await self._found(mail)
+        if mail.state in ENDED:
+            if not _is_asked_again(job, mail):
+                return mail
+            mail = resent(mail, new.waiting)
+            await self.database.keep_mail(mail)
+        mail = replace(
+            mail,
+            transcript_version=new.transcript_version,
+            generation=new.generation,
+            message_id=new.message_id,
+        )
+        content = await self._content(job, mail)
+        try:
+            return await self.delivery.attempt(mail, content)
+        except Transient as exc:
+            raise Transient(str(exc), retry_after=wait_s(replace(mail, attempts=mail.attempts + 1))) from exc
+
+    async def _found(self, mail: Mail) -> Mail | None:
+        """A mail that a worker was handing over which has ended."""
+        now = await self.database.now()
+        if mail.updated_at is None or (now - mail.updated_at).total_seconds() < SETTLES_S:
+            return None
+        mail = replace(mail, state="in_doubt", answer=LOST)
+        await self.database.keep_mail(mail)
+        return mail
+
+    async def _content(self, job: Job, mail: Mail) -> bytes:
+        status = job.enrichment.get("report")
+        if status is None or status.state != "done":
+            raise InvalidInput(f"there is no report to send: {status.error if status else 'none is made'}")
+        name = blob_names.report(job.tenant_id, job.job_id, job.run, job.transcript_version)
+        pdf = await self.store.get(self.store.uri(name))
+        attached = len(pdf) <= self.attached_bytes
+        content = await report_on(job, self.store, self.database)
+        settings = await self.accounts.settings_of(job.tenant_id)
+        templates = {"subject": settings.mail_subject, "text": settings.mail_text, "html": settings.mail_html}
+        parts = await self.renderer.mail(templates, self._values(job, content, attached=attached))
+        filename = f"{job.reference or job.job_id}.pdf"
+        return message(mail, self.delivery.sender, parts, pdf if attached else None, filename)
+
+    def _values(self, job: Job, content: Report, *, attached: bool) -> dict[str, Any]:
+        """What templates can show: `agents.reports.templates.NAMES`."""
+        link = f"{self.public_url.rstrip('/')}/jobs/{job.job_id}/report" if self.public_url else ""
+        return content.model_dump(mode="json", exclude={"turns"}) | {
+            **run_fields(job),
+            "reference": job.reference or "",
+            "filename": job.filename,
+            "version": job.transcript_version,
+            "attached": attached,
+            "link": link,
+        }
+
+
+def _is_asked_again(job: Job, mail: Mail) -> bool:
+    """Whether somebody has had the mail begun again since it was attempted: a person, or a schedule."""
+    generation = _generation(job)
+    return generation > 1 and (mail.transcript_version, mail.generation) != (job.transcript_version, generation)
+
+
+def _generation(job: Job) -> int:
+    status = job.enrichment.get("mail")
+    return status.generation if status is not None else 1
+
+
+def _delivered(job: Job, mail: Mail) -> Enriched:
+    if (mail.transcript_version, mail.generation) != (job.transcript_version, _generation(job)):
+        return Enriched()  # sent, and announced, before the transcript was edited or the mail begun again
+    return Enriched(
+        event=ReportDelivered(
+            **run_fields(job), message_id=mail.message_id, accepted=len(mail.accepted), refused=len(mail.refused)
+        )
+    )
+
+
+async def _build(resources: Resources) -> Make:
+    post = resources.post()
+    if post is None:
+        raise SettingsError("the role mail needs SMTP_HOST and SMTP_FROM_EMAIL")
+    renderer, tasks, database = Renderer(), resources.leased_tasks(AT_ONCE), resources.database
+    resources.on_close(renderer.close)
+    return Mails(
+        resources.store,
+        database,
+        resources.accounts,
+        renderer,
+        tasks,
+        Delivery(database, post.server, post.sender, post.domains),
+        post.attached_bytes,
+        post.public_url,
+    ).make
+
+
+SPEC = enrichment(
+    "mail",
+    version="mail/1",
+    announces=topics.DELIVERED,
+    make=_build,
+    after=(topics.REPORT,),
+    retries=len(DELAYS_S) + 3,
+)

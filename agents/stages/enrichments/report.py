@@ -1,0 +1,105 @@
+"""The stage that makes a PDF of each transcript: facts, the summary if there is one, what was said, and its quality."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import orjson
+
+from agents.reports.content import Report, report
+from agents.reports.rendering import Renderer
+from agents.runtime.leased_tasks import LeasedTasks
+from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
+from agents.stages.enrichments.words import transcript_words
+from agents.stages.spec import Resources
+from schemas import blob_names, topics
+from schemas.errors import NotFound
+from schemas.events.enrichment import ReportGenerated
+from schemas.jobs.rows import File, Job, file_kind, run_fields
+from schemas.summaries import Summary
+from sinks.ports.blobs import Blob, Store
+from sinks.ports.jobs import Jobs
+
+#: Seconds for which an event waits for its report; a longer one is made on in the background.
+QUICK_S: Final = 10.0
+
+#: Reports of a worker at once: one is typeset while another is read or stored.
+AT_ONCE: Final = 2
+
+_CONTENT_TYPE: Final = "application/pdf"
+
+
+class Pdfs(Protocol):
+    """Typesets; see `agents.reports.rendering.Renderer`."""
+
+    async def pdf(self, report: Report) -> bytes:
+        """The report as PDF."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Makes reports on the transcripts in a store."""
+
+    store: Store
+    database: Jobs
+    renderer: Pdfs
+    tasks: LeasedTasks
+
+    async def make(self, job: Job) -> Enriched | None:
+        """Make and store the report on the newest version of the run's transcript.
+
+        Raises:
+            InvalidInput: It cannot be made of this transcript.
+            Transient: The process that makes it was killed.
+            Unavailable: The database, the store or this machine does not do it now.
+        """
+        key = f"report/{job.tenant_id}/{job.job_id}/{job.run}/{job.transcript_version}"
+        blob: Blob | None = await self.tasks.run(key, lambda _: self._stored(job), QUICK_S)
+        if blob is None:
+            return None
+        run = run_fields(job)
+        stored: dict[str, Any] = {"size_bytes": blob.size_bytes, "content_type": _CONTENT_TYPE, "sha256": blob.sha256}
+        kind = file_kind("report", job.transcript_version)
+        return Enriched(
+            event=ReportGenerated(**run, report_uri=blob.uri, **stored),
+            files=(File(**run, kind=kind, uri=blob.uri, **stored),),
+        )
+
+    async def _stored(self, job: Job) -> Blob:
+        content = await self.renderer.pdf(await report_on(job, self.store, self.database))
+        name = blob_names.report(job.tenant_id, job.job_id, job.run, job.transcript_version)
+        return await self.store.put(name, content, _CONTENT_TYPE)
+
+
+async def report_on(job: Job, store: Store, database: Jobs) -> Report:
+    """What a report says about the newest version of the run's transcript. Raises `NotFound` and `Unavailable`."""
+    names = job.tenant_id, job.job_id, job.run
+    uri = await database.transcript_uri(*names)
+    content = await store.get(uri or store.uri(blob_names.agent_optimized(*names)))
+    words, _ = await transcript_words(database, store, job)
+    summary, why_none = await _summary(job, store)
+    # In a thread with its parsing: the transcript of a long call has megabytes.
+    return await asyncio.to_thread(lambda: report(orjson.loads(content), words, summary, why_none))
+
+
+async def _summary(job: Job, store: Store) -> tuple[Summary | None, str]:
+    """The summary of this version of the transcript, or why there is none."""
+    status = job.enrichment.get("summary")
+    if status is None:
+        return None, "No summary was made of this call: the installation, or its upload, does not ask for one."
+    name = blob_names.summary(job.tenant_id, job.job_id, job.run, job.transcript_version)
+    try:
+        return Summary.model_validate_json(await store.get(store.uri(name))), ""
+    except NotFound:
+        return None, f"There is no summary of this call: {status.error or 'it is not made yet'}"
+
+
+async def _build(resources: Resources) -> Make:
+    renderer = Renderer()
+    resources.on_close(renderer.close)
+    return Reports(resources.store, resources.database, renderer, resources.leased_tasks(AT_ONCE)).make
+
+
+SPEC = enrichment("report", version="report/1", announces=topics.REPORT, make=_build, after=(topics.SUMMARY,))

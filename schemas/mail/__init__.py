@@ -1,0 +1,1 @@
+"""Reports that are sent by mail: addresses, and the row that says what became of each mail."""

@@ -1,0 +1,1 @@
+"""What is sent by mail, on PostgreSQL."""

@@ -1,0 +1,90 @@
+"""`/jobs/{id}/report`: the report on a job's newest run as PDF, by a link to object storage or from here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from pydantic import Field
+
+from schemas.errors import NotFound
+from schemas.jobs.rows import File, Job, file_kind
+from sinks.ports.blobs import Blob
+from web.live.job_lookup import find_job
+from web.parameters import Flag
+from web.resources.jobs.blob_response import hide_storage, send
+from web.resources.jobs.selector import AMBIGUOUS, JobSelector
+from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
+
+if TYPE_CHECKING:
+    from sinks.ports.blobs import Store
+    from sinks.ports.reads import Reads
+    from web.connections.caller_limit import CallerLimit
+
+#: Seconds for which a link to a report in object storage is valid.
+LINK_S: Final = 900
+
+
+class ReportParameters(JobSelector):
+    """A job's report."""
+
+    redirect: Flag = Field(True, description="false: from here, even where object storage could be asked")
+
+
+Request = ApiRequest[ReportParameters, None]
+
+
+class JobReport:
+    """The report on a job."""
+
+    def __init__(self, reads: Reads, store: Store, streams: CallerLimit) -> None:
+        self._reads, self._store, self._streams = reads, store, streams
+
+    def routes(self) -> list[AnyRoute]:
+        """The one route."""
+        return [
+            Route(
+                method="GET",
+                path="/jobs/{id}/report",
+                operation_id="jobs_id_report",
+                summary="The report on a job as PDF, of the transcript's newest version that has one",
+                handler=self.report,
+                parameters=ReportParameters,
+                responses={
+                    200: ResponseSpec("all of it", media_type="application/pdf"),
+                    206: ResponseSpec("the range that `Range` asks for"),
+                    302: ResponseSpec("a link to object storage, valid for some minutes"),
+                    304: ResponseSpec("it is the one that `If-None-Match` names"),
+                    409: ResponseSpec(AMBIGUOUS),
+                    416: ResponseSpec("the report has no such range"),
+                },
+                is_streamed=True,
+            )
+        ]
+
+    async def report(self, request: Request) -> web.StreamResponse:
+        """A redirect to object storage if it makes links, else the report."""
+        with self._streams.acquire(request.caller):
+            job = await find_job(self._reads, *request.parameters.scope(request.caller))
+            file = _newest(job, await self._reads.files(*job.key))
+            if request.parameters.redirect:
+                with hide_storage("the report"):
+                    url = await self._store.presigned_url(file.uri, LINK_S)
+                if url is not None:
+                    raise web.HTTPFound(url, headers={"Cache-Control": "no-store"})
+            blob = Blob(file.uri, file.size_bytes, file.sha256, file.content_type)
+            return await send(request.http, self._store, blob, f"{job.reference or job.job_id}.pdf")
+
+
+def _newest(job: Job, files: list[File]) -> File:
+    """The report of the newest version that has one. Raises `NotFound`, with the reason why there is none."""
+    of_run = {file.kind: file for file in files if file.run == job.run}
+    for version in range(job.transcript_version, 0, -1):
+        if (file := of_run.get(file_kind("report", version))) is not None:
+            return file
+    status = job.enrichment.get("report")
+    if status is None:
+        raise NotFound("there is no report: none is made of this job's transcripts")
+    if status.state == "failed":
+        raise NotFound(f"there is no report: {status.error}")
+    raise NotFound(f"there is no report yet: it is {status.state}")
