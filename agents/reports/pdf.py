@@ -108,7 +108,7 @@ def _blocks(report: Report, fonts: Fonts) -> Iterator[Block]:
     for fact in report.quality:
         yield _labelled(fact.name, [Span(fact.value)], fonts, _NAMES, after=1.5)
     for note in report.notes:
-        yield _block(note, _TEXT, fonts)
+        yield _block(note, _TEXT, fonts, before=3.0)
 
 
 def _summary(report: Report, fonts: Fonts) -> Iterator[Block]:

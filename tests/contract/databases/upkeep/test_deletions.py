@@ -19,6 +19,7 @@ from schemas.ids import NAMESPACE
 from schemas.jobs.deletion import KEPT, Deletion
 from schemas.jobs.outcome import Failure, Later, Outcome, Progress, RequestChange, Step, failed_upload
 from schemas.jobs.rows import File
+from schemas.mail.rows import Mail
 from schemas.messages import Message
 from schemas.search.chunks import EmbeddingWork
 from schemas.webhooks.rows import Endpoint
@@ -270,6 +271,8 @@ async def with_everything(under_test, job_id) -> None:
     for uri in (f"file:///t/{job_id}/late.wav", f"file:///t/_uploads/{job_id}"):
         await database.hold_blob(key, uri, -1.0)
     await database.note_revivals([await database.job(*key)])
+    mail = Mail(**of, run=1, transcript_version=1, message_id="1@x.example", waiting=["ann@reader.example"])
+    await database.begin_mail(mail)
     await database.keep_strays([Stray("a", job_id, None, None, f"concord-t~{job_id}~1~a")])
 
 
@@ -288,6 +291,7 @@ async def remains(under_test, reader, job_id) -> dict[str, Any]:
         "files": await reader.files(*key),
         "requests": await database.requests(*key, 1),
         "adjudication": found,
+        "mail": await database.mail(*key, 1),
         "upload": await database.direct_upload(uuid5(NAMESPACE, job_id)),
         "deliveries": [d for d in await database.deliveries("t", "wh_1", None, None, 99) if d.job_id == job_id],
         "strays": [stray for stray in await database.strays("a") if stray.provider_id == job_id],
