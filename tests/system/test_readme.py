@@ -122,6 +122,7 @@ def test_every_command_of_the_readme_is_typed_by_some_test():
         "doctor",
         "cancel",
         "outbox",
+        "mail",
         "requests",
         "retention",
         "upload",
