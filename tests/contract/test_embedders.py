@@ -87,7 +87,7 @@ async def test_what_is_used_up_and_in_which_order_is_told(server):
     ],
 )
 async def test_failures_are_told_apart_and_made_once(server, mode, kind, charged, monkeypatch):
-    monkeypatch.setattr(openai, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(openai, "TIMEOUT_S", 1.0)
     server.mode = mode
     embedder = OpenAIEmbedder(KEY, "letters", server.url)
     with pytest.raises(kind) as failure:
