@@ -19,9 +19,11 @@ from pydantic import BaseModel, Field, ValidationError
 from agents.asr.paid_calls import PaidCalls, until_stored
 from agents.llm.protocols import TextAnswer, TextModel, TextPrompt
 from agents.llm.texts.prompts import prompt
+from agents.runtime.metrics import Metrics
 from agents.search.hits import widened, with_neighbours
 from agents.search.query import words
 from agents.search.searcher import Searcher
+from agents.text.summaries.citations import quoted
 from schemas.errors import Conflict, ProviderError, Transient
 from schemas.jobs.rows import used
 from schemas.search.answers import AnswerPart, Citation, Claim, Ended, Found, Passage, Turn
@@ -80,6 +82,7 @@ class Asker:
     model: TextModel | None
     database: UsageRows
     accounts: EffectiveSettings
+    metrics: Metrics = field(default_factory=Metrics)
     paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def ask(
@@ -162,6 +165,7 @@ class Asker:
         answer = await model.answer(asked)
         usage = used(_Owner(tenant), model.name.partition("/")[0], answer.ref, answer.usage)
         await until_stored(lambda: self.database.record_usage(usage))
+        self.metrics.used(usage)
         return answer
 
 
@@ -180,11 +184,6 @@ def _checked(claim: _Claim, passages: Sequence[Passage]) -> Claim:
 
 def _said(quote: str, passage: Passage) -> Utterance | None:
     """The utterance at which a quotation begins; None if it does not stand in the passage, or is no quotation."""
-    wanted = _WORD.findall(quote.lower())
-    spoken = [(word, one) for one in passage.utterances for word in _WORD.findall(one.text.lower())]
-    if not wanted:
-        return None
-    for at in range(len(spoken) - len(wanted) + 1):
-        if all(spoken[at + n][0] == word for n, word in enumerate(wanted)):
-            return spoken[at][1]
-    return None
+    spoken = [(word, one) for one in passage.utterances for word in _WORD.findall(one.text)]
+    found = quoted([word for word, _ in spoken], quote)
+    return spoken[found.start][1] if found else None

@@ -48,7 +48,7 @@ def search_resources(fleet: Fleet, stack: contextlib.AsyncExitStack) -> list[Res
     """What a worker serves of the search index."""
     searcher = Searcher(PostgresSearch(fleet.reader), partial(open_embedder, settings=fleet.settings))
     stack.push_async_callback(searcher.close)
-    asker = Asker(searcher, open_text_model(fleet.settings), fleet.database, fleet.accounts)
+    asker = Asker(searcher, open_text_model(fleet.settings), fleet.database, fleet.accounts, fleet.metrics)
     stack.push_async_callback(asker.close)
     return [Search(searcher), Ask(asker, CallerLimit("questions", QUESTIONS))]
 
@@ -72,6 +72,7 @@ def embed_in_background(fleet: Fleet, stack: contextlib.AsyncExitStack) -> None:
         limiter,
         settings.embeddings_batch,
         fleet.paid,
+        fleet.metrics,
     )
     stack.push_async_callback(maker.close)
     fleet.background["making vectors"] = maker.run

@@ -29,8 +29,10 @@ class Quotable:
             return None
         own = self.utterances[number - 1].words
         around = [word for one in self.utterances[max(0, number - 2) : number + 1] for word in one.words]
-        words = _quoted(own, quote) or _quoted(around, quote)
-        return _fields(words) if words and len(words) <= MOST_WORDS else None
+        for words in (own, around):
+            if found := quoted([word.text for word in words], quote):
+                return _fields(words[found.start : found.stop]) if len(found) <= MOST_WORDS else None
+        return None
 
 
 def says(cited: dict[str, Any], text: str) -> bool:
@@ -54,12 +56,14 @@ def _fields(words: Sequence[TranscriptWord]) -> dict[str, Any]:
     }
 
 
-def _quoted(words: Sequence[TranscriptWord], quote: str) -> Sequence[TranscriptWord]:
-    """The words that a quotation consists of; empty if they are not among these."""
+def quoted(words: Sequence[str], quote: str) -> range:
+    """Which of these words a quotation consists of; empty if it is not among them. It begins and ends with whole words,
+    except in scripts without spaces.
+    """
     wanted = plain(quote)
     if not wanted:
-        return ()
-    texts = [plain(word.text) for word in words]
+        return range(0)
+    texts = [plain(word) for word in words]
     owners = [index for index, text in enumerate(texts) for _ in text]
     said = "".join(texts)
     at = said.find(wanted)
@@ -68,6 +72,6 @@ def _quoted(words: Sequence[TranscriptWord], quote: str) -> Sequence[TranscriptW
         begins = at == 0 or owners[at - 1] != owners[at] or is_unspaced(said[at])
         ends = end == len(said) or owners[end - 1] != owners[end] or is_unspaced(said[end - 1])
         if begins and ends:
-            return words[owners[at] : owners[end - 1] + 1]
+            return range(owners[at], owners[end - 1] + 1)
         at = said.find(wanted, at + 1)
-    return ()
+    return range(0)
