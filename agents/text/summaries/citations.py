@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agents.text.summaries.utterances import Utterance
+from schemas.rendering.segments import span_ms
 from schemas.texts import is_unspaced, joined
 from schemas.transcript_words import TranscriptWord
 
@@ -46,12 +47,13 @@ def plain(text: str) -> str:
 
 
 def _fields(words: Sequence[TranscriptWord]) -> dict[str, Any]:
+    start_ms, end_ms = span_ms(words)
     return {
         "words": tuple(word.id for word in words),
         "quote": joined(word.text for word in words),
         "speaker": words[0].speaker,
-        "start_ms": next((word.start_ms for word in words if word.start_ms is not None), None),
-        "end_ms": next((word.end_ms for word in reversed(words) if word.end_ms is not None), None),
+        "start_ms": start_ms,
+        "end_ms": end_ms,
         "disputed": any(word.disputed for word in words),
     }
 
