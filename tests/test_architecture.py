@@ -45,7 +45,7 @@ MAY_IMPORT = {
     },
     "agents/search/": {
         *("schemas", "sinks.ports", "agents.search", "agents.embeddings", "agents.text", "agents.llm"),
-        *("agents.asr.paid_calls", "agents.runtime.metrics"),
+        *("agents.asr.paid_calls", "agents.asr.protocols", "agents.runtime.metrics"),
     },
     "agents/upkeep/": {"schemas", "sinks.ports", "agents.upkeep"},
     "agents/stages/": {

@@ -6,12 +6,13 @@ import json
 
 import pytest
 
+from agents.asr.rate_limit import ProviderLimiter
 from agents.llm.texts.scripted import ScriptedTexts
 from agents.search.ask import AROUND, Asker
 from agents.search.searcher import Searcher
 from agents.text.chunks.tokens import spaced
 from schemas.accounts.settings import AccountSettings
-from schemas.errors import Conflict, ProviderError, SettingsError, Transient
+from schemas.errors import Conflict, ProviderError, RateLimited, SettingsError, Transient
 from schemas.search.answers import Claim, Ended, Found, Turn
 from sinks.accounts import Accounts
 from sinks.memory.database import MemoryDatabase
@@ -145,6 +146,16 @@ async def test_a_model_that_fails_leaves_the_passages_and_tells_no_secret(troubl
 
     assert end.result == "passages_only"
     assert str(trouble) not in end.reason
+
+
+async def test_questions_wait_for_a_pause_that_the_model_has_asked_for():
+    it = await filled(claiming(("Ten.", [1], "discount is ten")))
+    it.asker.rate_limit = ProviderLimiter(it.database, "openai")
+    it.model.trouble = [RateLimited("slowly", retry_after=60.0)]
+    ends = [(await it.ask())[-1].result for _ in range(2)]
+
+    assert ends == ["passages_only", "passages_only"]
+    assert len(it.model.asked) == 1
 
 
 async def test_without_a_model_passages_are_shown_and_what_to_set_is_said():
