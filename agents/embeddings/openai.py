@@ -47,6 +47,7 @@ class OpenAIEmbedder:
             ordered = sorted(answer.data, key=lambda one: one.index)
             vectors = checked([one.embedding for one in ordered], len(texts))
             used = getattr(answer.usage, "total_tokens", None)
-        usage = {"requests": 1} | ({"total_tokens": used} if isinstance(used, int) and used >= 0 else {})
+        # A unit of its own: these tokens have another price, and are not those that budgets of language models count.
+        usage = {"requests": 1} | ({"embedded_tokens": used} if isinstance(used, int) and used >= 0 else {})
         ref = hashlib.sha256("\x00".join([self.model, *texts]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return Embedded(vectors, usage, ref)
