@@ -40,10 +40,12 @@ MAY_IMPORT = {
     },
     "agents/webhooks/": {"schemas", "sinks.ports", "agents.webhooks", "agents.media.source", "agents.runtime"},
     "agents/corrections/": {"schemas", "sinks.ports", "agents.corrections", "agents.text", "agents.runtime.failpoints"},
-    "agents/embeddings/": {"schemas", "sinks.ports", "agents.embeddings", "agents.asr", "agents.runtime"},
+    "agents/embeddings/": {
+        *("schemas", "sinks.ports", "agents.embeddings", "agents.asr", "agents.runtime", "agents.llm.openai_client"),
+    },
     "agents/search/": {
         *("schemas", "sinks.ports", "agents.search", "agents.embeddings", "agents.text", "agents.llm"),
-        "agents.asr.paid_calls",
+        *("agents.asr.paid_calls", "agents.asr.protocols", "agents.runtime.metrics"),
     },
     "agents/upkeep/": {"schemas", "sinks.ports", "agents.upkeep"},
     "agents/stages/": {

@@ -24,7 +24,7 @@ from agents.embedded import moonshine_weights
 from agents.fleet import build
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import local_model
-from agents.fleet.settings import LOCAL_RECOGNIZERS
+from agents.fleet.sections.recognizers import LOCAL_RECOGNIZERS
 from agents.stages import registry
 from agents.text.score import Score, pooled, score, words
 from schemas import blob_names

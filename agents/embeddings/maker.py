@@ -18,6 +18,7 @@ from agents.asr.paid_calls import PaidCalls, until_stored
 from agents.asr.rate_limit import ProviderLimiter
 from agents.embeddings.protocols import Embedded, Embedder
 from agents.runtime.failpoints import passing
+from agents.runtime.metrics import Metrics
 from schemas import ids, topics
 from schemas.errors import ProviderError, SettingsError, Transient, Unavailable
 from schemas.events.enrichment import EmbeddingsGenerated
@@ -65,6 +66,7 @@ class EmbeddingMaker:
     #: Texts of one call.
     batch: int = 20
     paid: PaidCalls = field(default_factory=PaidCalls)
+    metrics: Metrics = field(default_factory=Metrics)
     _embedders: dict[str, Embedder] = field(default_factory=dict)
     _failures: dict[tuple[str, str, int, int], int] = field(default_factory=dict)
 
@@ -175,6 +177,7 @@ class EmbeddingMaker:
             kept[0] = await self.database.keep_vectors(work, vectors, usage, LEASE_S)
 
         await until_stored(keep)
+        self.metrics.used(usage)
         return kept[0]
 
     async def _called(self, embedder: Embedder, texts: list[str]) -> Embedded:

@@ -89,6 +89,15 @@ class Fleet:
         """The roles that are stages."""
         return tuple(role for role in self.roles if role not in NO_STAGES)
 
+    def text_limiter(self, provider: str) -> ProviderLimiter:
+        """When a text model of this provider may be called; stages and questions over HTTP share one."""
+        limiter = next((one for one in self.limiters if one.provider == provider), None)
+        if limiter is None:
+            rate = self.settings.rates.get(provider)
+            limiter = ProviderLimiter(self.database, provider, interval_s=1 / rate if rate else 0.0)
+            self.limiters.append(limiter)
+        return limiter
+
     def failure(self) -> str | None:
         """A task that crashes repeatedly or hangs, and why; None if there is none."""
         return next((f"{task.name} {task.summary}" for task in self.tasks if task.crash_looping or task.hung), None)

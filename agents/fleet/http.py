@@ -13,10 +13,10 @@ from prometheus_client import generate_latest
 from agents.corrections.editor import AT_ONCE, OF_TENANT, Editor
 from agents.fleet.api.uploads import upload_resources
 from agents.fleet.fleet import Fleet
-from agents.fleet.http_settings import address_of
 from agents.fleet.process.file_limit import raise_file_limit
 from agents.fleet.recognizers import callback_tokens
 from agents.fleet.search.serving import search_resources
+from agents.fleet.sections.http import address_of
 from agents.fleet.settings import Settings, account_defaults
 from agents.fleet.webhooks import webhook_resources
 from agents.reports.templates import check as check_template

@@ -21,7 +21,7 @@ from agents.media.probe_pool import ProbePool
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.backpressure import Backpressure
 from agents.runtime.leased_tasks import LeasedTasks
-from agents.stages.spec import Post
+from agents.stages.spec import MailService
 
 
 @dataclass
@@ -74,9 +74,9 @@ class StageResources:
             self.fleet.limiters.append(limiter)
         return limiter
 
-    def post(self) -> Post | None:
+    def mail_service(self) -> MailService | None:
         """See `Resources`."""
-        return self.fleet.settings.post(self.fleet.settings.public_url)
+        return self.fleet.settings.mail_service(self.fleet.settings.public_url)
 
     def audio_source(self) -> AudioSource:
         """See `Resources`."""
@@ -133,10 +133,7 @@ class StageResources:
         self.on_close(model.close)
         await model.prepare()
         self.on_close(self.paid.close)  # before the model, so that calls in flight are answered
-        provider = model.name.partition("/")[0]
-        rate = fleet.settings.rates.get(provider)
-        limiter = ProviderLimiter(self.database, provider, interval_s=1 / rate if rate else 0.0)
-        fleet.limiters.append(limiter)
+        limiter = fleet.text_limiter(model.name.partition("/")[0])
         budget = fleet.settings.job_tokens
         fleet.text_questions = TextQuestions(
             model, self.store, self.database, limiter, self.accounts, budget, fleet.metrics, paid=self.paid

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.printable import printable
 from schemas.rendering.markdown import clock
-from schemas.rendering.segments import groups
+from schemas.rendering.segments import groups, span_ms
 from schemas.summaries import Summary
 from schemas.texts import joined, separator
 from schemas.transcript_words import TranscriptWord
@@ -198,7 +198,7 @@ def _sections(summary: Summary) -> Iterator[Section]:
 def _turns(words: Sequence[TranscriptWord], names: Mapping[str, str]) -> Iterator[Turn]:
     before = None
     for group in groups(words):
-        start_ms = next((word.start_ms for word in group if word.start_ms is not None), None)
+        start_ms, _ = span_ms(group)
         speaker = _speaker(group[0].speaker, names)
         yield Turn(time=clock(start_ms), speaker=speaker if speaker != before else None, parts=tuple(_parts(group)))
         before = speaker

@@ -7,6 +7,7 @@ unsupported, and an answer without any supported claim is none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -17,12 +18,15 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from agents.asr.paid_calls import PaidCalls, until_stored
+from agents.asr.protocols import RateLimit
 from agents.llm.protocols import TextAnswer, TextModel, TextPrompt
 from agents.llm.texts.prompts import prompt
+from agents.runtime.metrics import Metrics
 from agents.search.hits import widened, with_neighbours
 from agents.search.query import words
 from agents.search.searcher import Searcher
-from schemas.errors import Conflict, ProviderError, Transient
+from agents.text.summaries.citations import quoted
+from schemas.errors import Conflict, ProviderError, Transient, Unavailable
 from schemas.jobs.rows import used
 from schemas.search.answers import AnswerPart, Citation, Claim, Ended, Found, Passage, Turn
 from schemas.search.chunks import Utterance
@@ -80,6 +84,9 @@ class Asker:
     model: TextModel | None
     database: UsageRows
     accounts: EffectiveSettings
+    #: When the model may be called; None for at any time.
+    rate_limit: RateLimit | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     paid: PaidCalls = field(default_factory=PaidCalls)
 
     async def ask(
@@ -149,6 +156,8 @@ class Asker:
         }
         asked = TextPrompt(prompt("ask", PROMPT), json.dumps(content, ensure_ascii=False), _Answer, max_tokens=4096)
         self.paid.require_room()
+        if self.rate_limit is not None:
+            await self.rate_limit.wait()
         answer = await self.paid.through((JOB, tenant), lambda: self._call(tenant, model, asked))
         if answer.text is None:
             raise ProviderError(answer.fault or "the answer is empty")
@@ -159,9 +168,18 @@ class Asker:
 
     async def _call(self, tenant: str, model: TextModel, asked: TextPrompt[Any]) -> TextAnswer:
         """One call, and what it used up is stored, although the one who asks has gone."""
-        answer = await model.answer(asked)
+        try:
+            answer = await model.answer(asked)
+        except Transient as exc:
+            if self.rate_limit is not None:
+                await self.rate_limit.failed(exc)
+            raise
         usage = used(_Owner(tenant), model.name.partition("/")[0], answer.ref, answer.usage)
         await until_stored(lambda: self.database.record_usage(usage))
+        self.metrics.used(usage)
+        if self.rate_limit is not None:
+            with contextlib.suppress(Unavailable):
+                await self.rate_limit.worked()
         return answer
 
 
@@ -180,11 +198,6 @@ def _checked(claim: _Claim, passages: Sequence[Passage]) -> Claim:
 
 def _said(quote: str, passage: Passage) -> Utterance | None:
     """The utterance at which a quotation begins; None if it does not stand in the passage, or is no quotation."""
-    wanted = _WORD.findall(quote.lower())
-    spoken = [(word, one) for one in passage.utterances for word in _WORD.findall(one.text.lower())]
-    if not wanted:
-        return None
-    for at in range(len(spoken) - len(wanted) + 1):
-        if all(spoken[at + n][0] == word for n, word in enumerate(wanted)):
-            return spoken[at][1]
-    return None
+    spoken = [(word, one) for one in passage.utterances for word in _WORD.findall(one.text)]
+    found = quoted([word for word, _ in spoken], quote)
+    return spoken[found.start][1] if found else None

@@ -42,7 +42,7 @@ class Database(
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class MailService:
     """How an installation sends mail."""
 
     server: MailServer
@@ -127,7 +127,7 @@ class Resources(Protocol):
     def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
         """The fleet-wide limits of a recognizer. `tasks` runs the work that it does on this machine."""
 
-    def post(self) -> Post | None:
+    def mail_service(self) -> MailService | None:
         """How mail is sent; None if no mail server is configured."""
 
     def audio_source(self) -> AudioSource:

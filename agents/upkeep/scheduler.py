@@ -20,6 +20,7 @@ from schemas.accounts.schedules import Schedule, WantedJobs, next_tick
 from schemas.errors import Unavailable
 from schemas.events.job import JobStatus
 from schemas.jobs.outcome import EnrichmentChange, Outcome, Step
+from schemas.jobs.rows import Job
 from sinks.ports.api.schedules import Ticks
 from sinks.ports.clock import Clock
 from sinks.ports.reads import Cursor, JobFilter, Page
@@ -119,9 +120,16 @@ def wanted_jobs(schedule: Schedule) -> JobFilter:
 
 def begin_again(schedule: Schedule, job: JobStatus) -> Step:
     """The step that has the enrichment made again. Refused while it is being made; committed again, it does nothing."""
-    kind, status = schedule.enrichment, job.enrichment.get(schedule.enrichment)
+    about = f"{schedule.schedule_id}/{schedule.due_at.isoformat()}/{job.job_id}"
+    outcome = beginning(job, schedule.enrichment, f"schedule {schedule.schedule_id}")
+    return Step(NAME, ids.ingress_id(job.tenant_id, NAME, about), outcome)
+
+
+def beginning(job: Job | JobStatus, kind: str, author: str) -> Outcome:
+    """The outcome that begins an enrichment of this kind again, or for the first time."""
+    status = job.enrichment.get(kind)
     generation = status.generation + 1 if status else 1
-    outcome = Outcome(
+    return Outcome(
         tenant_id=job.tenant_id,
         job_id=job.job_id,
         enrichment=EnrichmentChange(
@@ -134,10 +142,8 @@ def begin_again(schedule: Schedule, job: JobStatus) -> Step:
         ),
         later=(requested(job, kind, job.transcript_version, generation),),
         audit="requested",
-        author=f"schedule {schedule.schedule_id}",
+        author=author,
     )
-    about = f"{schedule.schedule_id}/{schedule.due_at.isoformat()}/{job.job_id}"
-    return Step(NAME, ids.ingress_id(job.tenant_id, NAME, about), outcome)
 
 
 def _place(schedule: Schedule) -> Cursor | None:

@@ -155,7 +155,7 @@ class Sweeper:
         enrichments = [
             Revival(
                 kind,
-                {f"concord.{kind}": [topics.PERSISTED.name, topics.due_name(kind)]},
+                {f"concord.{kind}": [topics.PERSISTED.name, topics.EDITED.name, topics.due_name(kind)]},
                 partial(self.revive_enrichments, kind),
                 "enrichments were asked for again, or failed",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
@@ -219,6 +219,13 @@ class File:
 def file_kind(kind: str, version: int) -> str:
     """The kind of a file of one version of the transcript. Files of all versions stay until the job is deleted."""
     return kind if version == 1 else f"{kind}.v{version}"
+
+
+def newest_file(files: Iterable[File], kind: str, run: int, version: int) -> File | None:
+    """The file of this kind of the newest version of a run's transcript that has one, up to this version."""
+    of_run = {file.kind: file for file in files if file.run == run}
+    kinds = (file_kind(kind, number) for number in range(version, 0, -1))
+    return next((of_run[name] for name in kinds if name in of_run), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,17 +11,21 @@ from schemas.texts import SENTENCE_ENDS, joined
 PAUSE_MS, MANY_WORDS = 1200, 40
 
 
-class Spoken(Protocol):
-    """A word of a transcript: `schemas.words.Word`, or `schemas.transcript_words.TranscriptWord`."""
-
-    @property
-    def text(self) -> str: ...
+class Timed(Protocol):
+    """What was said at some time."""
 
     @property
     def start_ms(self) -> int | None: ...
 
     @property
     def end_ms(self) -> int | None: ...
+
+
+class Spoken(Timed, Protocol):
+    """A word of a transcript: `schemas.words.Word`, or `schemas.transcript_words.TranscriptWord`."""
+
+    @property
+    def text(self) -> str: ...
 
     @property
     def confidence(self) -> float | None: ...
@@ -36,6 +40,12 @@ W = TypeVar("W", bound=Spoken)
 def segments(words: Sequence[Spoken]) -> list[dict[str, Any]]:
     """[{start_ms, end_ms, speaker, text, confidence}], in order. A confidence is the mean of the words' confidences."""
     return [_segment(group) for group in groups(words)]
+
+
+def span_ms(said: Sequence[Timed]) -> tuple[int | None, int | None]:
+    """When this begins and ends, as far as its times are known."""
+    start_ms = next((one.start_ms for one in said if one.start_ms is not None), None)
+    return start_ms, next((one.end_ms for one in reversed(said) if one.end_ms is not None), None)
 
 
 def speakers(words: Sequence[Spoken]) -> list[str]:
@@ -65,10 +75,11 @@ def _ends(group: Sequence[Spoken], following: Spoken) -> bool:
 
 
 def _segment(group: Sequence[Spoken]) -> dict[str, Any]:
+    start_ms, end_ms = span_ms(group)
     confidences = [word.confidence for word in group if word.confidence is not None]
     return {
-        "start_ms": next((w.start_ms for w in group if w.start_ms is not None), None),
-        "end_ms": next((w.end_ms for w in reversed(group) if w.end_ms is not None), None),
+        "start_ms": start_ms,
+        "end_ms": end_ms,
         "speaker": group[0].speaker,
         "text": joined(word.text for word in group),
         "confidence": round(sum(confidences) / len(confidences), 4) if confidences else None,

@@ -13,7 +13,7 @@ from agents.corrections.editor import Editor
 from agents.reports.delivery import DELAYS_S
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.enrichments import mail, report
-from agents.stages.spec import Post
+from agents.stages.spec import MailService
 from schemas.accounts.settings import AccountSettings
 from schemas.corrections.changes import WholeTranscript
 from schemas.errors import Unavailable
@@ -68,7 +68,7 @@ async def scenario(make_scenario, server, monkeypatch):
         leased_tasks=tasks,
         on_close=it.closing.append,
         accounts=Accounts(database, AccountSettings(mail_to=()), seconds=0),
-        post=lambda: Post(
+        mail_service=lambda: MailService(
             SmtpServer("localhost", server.port, "none"), "concord@sender.example", it.domains, it.attached, it.url
         ),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from agents.fleet.environment import from_env
 from agents.fleet.http import _listen_for_metrics, _options, listen
-from agents.fleet.http_settings import address_of
+from agents.fleet.sections.http import address_of
 from schemas.errors import SettingsError
 
 

@@ -189,6 +189,13 @@ def test_the_groups_that_jobs_of_a_status_wait_for(bench, status):
     assert bench.sweeper.groups(status) == GROUPS[status]
 
 
+def test_the_topics_that_enrichments_wait_for(bench):
+    bench.sweeper.enrichments = ("index",)
+    *_, revival = bench.sweeper.revivals()
+
+    assert revival.groups == {"concord.index": ["persisted", "transcript.edited", "index.due"]}
+
+
 async def test_a_first_look_only_notes_where_topics_end_and_a_later_one_compares_with_that(bench):
     await bench.stuck()
     await bench.looks(1)

@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from agents.fleet.models.opening import open_text_model
-from agents.fleet.models.settings import ModelSettings
+from agents.fleet.sections.models import ModelSettings
 from agents.fleet.settings import Settings
 from agents.llm.texts import summaries, titles
 from agents.llm.texts.prompts import template

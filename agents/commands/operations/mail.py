@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
 from agents.commands import reach
-from schemas import topics
+from agents.upkeep.scheduler import beginning
 from schemas.errors import NotFound
-from schemas.events.enrichment import EnrichmentRequested
-from schemas.jobs.outcome import EnrichmentChange, Later, Outcome, Step
-from schemas.jobs.rows import Job, run_fields
+from schemas.jobs.outcome import Step
+from schemas.jobs.rows import Job
 from schemas.mail.rows import Mail, MailState
 from schemas.printable import printable
 
@@ -76,16 +75,4 @@ async def run_resend(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def resending(job: Job) -> Step:
     """The step that has the mail begun again."""
-    status = job.enrichment.get("mail")
-    generation = status.generation + 1 if status is not None else 1
-    of: dict[str, Any] = {"kind": "mail", "transcript_version": job.transcript_version, "generation": generation}
-    request = EnrichmentRequested(**run_fields(job), **of)
-    outcome = Outcome(
-        tenant_id=job.tenant_id,
-        job_id=job.job_id,
-        enrichment=EnrichmentChange(run=job.run, state="pending", begins=True, **of),
-        later=(Later(topics.due_name("mail"), request, kind="enrichment.requested"),),
-        audit="requested",
-        author="concord mail resend",
-    )
-    return Step("mail resend", uuid4(), outcome)
+    return Step("mail resend", uuid4(), beginning(job, "mail", "concord mail resend"))

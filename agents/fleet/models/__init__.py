@@ -1,1 +1,1 @@
-"""Language models of a fleet: their settings, and how they are opened."""
+"""Language models of a fleet, and how they are opened."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.fleet.models.settings import ModelSettings
+from agents.fleet.sections.models import ModelSettings
 from agents.llm.protocols import Adjudicator, TextModel
 
 

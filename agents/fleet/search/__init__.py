@@ -1,1 +1,1 @@
-"""The search index of a worker: its settings, its models, and what is served of it."""
+"""The search index of a worker: its models, and what is served of it."""

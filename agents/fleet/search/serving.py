@@ -48,7 +48,9 @@ def search_resources(fleet: Fleet, stack: contextlib.AsyncExitStack) -> list[Res
     """What a worker serves of the search index."""
     searcher = Searcher(PostgresSearch(fleet.reader), partial(open_embedder, settings=fleet.settings))
     stack.push_async_callback(searcher.close)
-    asker = Asker(searcher, open_text_model(fleet.settings), fleet.database, fleet.accounts)
+    model = open_text_model(fleet.settings)
+    limiter = fleet.text_limiter(model.name.partition("/")[0]) if model else None
+    asker = Asker(searcher, model, fleet.database, fleet.accounts, limiter, fleet.metrics)
     stack.push_async_callback(asker.close)
     return [Search(searcher), Ask(asker, CallerLimit("questions", QUESTIONS))]
 
@@ -72,6 +74,7 @@ def embed_in_background(fleet: Fleet, stack: contextlib.AsyncExitStack) -> None:
         limiter,
         settings.embeddings_batch,
         fleet.paid,
+        fleet.metrics,
     )
     stack.push_async_callback(maker.close)
     fleet.background["making vectors"] = maker.run

@@ -14,7 +14,7 @@ import orjson
 from agents.llm.texts.prompts import template
 from agents.llm.texts.titles import VERSION, Titler
 from agents.stages.enrichments.enrichment import WAITS, Enriched, Make, enrichment
-from agents.stages.enrichments.words import transcript_words
+from agents.stages.enrichments.words import agent_optimized, transcript_words
 from agents.stages.spec import Resources
 from schemas import blob_names, topics
 from schemas.errors import ProviderError
@@ -55,13 +55,12 @@ class Document:
         language model is away; one that refuses, or whose budget is used up, costs only title and description.
         """
         heading = await self._heading(job)
-        names = job.tenant_id, job.job_id, job.run
-        uri = await self.database.transcript_uri(*names)
-        content = await self.store.get(uri or self.store.uri(blob_names.agent_optimized(*names)))
+        content = await agent_optimized(self.database, self.store, job)
         # In a thread with its parsing: the transcript of a long call has megabytes.
         text = await asyncio.to_thread(_rendered, content, heading)
         version = job.transcript_version
-        blob = await self.store.put(blob_names.document(*names, version), text, _CONTENT_TYPE)
+        name = blob_names.document(job.tenant_id, job.job_id, job.run, version)
+        blob = await self.store.put(name, text, _CONTENT_TYPE)
         run = run_fields(job)
         stored: dict[str, Any] = {
             "size_bytes": blob.size_bytes,

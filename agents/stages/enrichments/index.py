@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
+from agents.stages.enrichments.words import raw_transcript, word_source
 from agents.stages.spec import Resources
 from agents.text.chunks.chunking import SIZES, ChunkSizes
 from agents.text.chunks.index import transcript_index
 from agents.text.chunks.tokens import RULE, tokens
 from schemas import topics
 from schemas.accounts.settings import AccountSettings
-from schemas.corrections.rows import FIRST
-from schemas.errors import NotFound
 from schemas.events.enrichment import TranscriptIndexed
 from schemas.jobs.rows import Job, run_fields
 from schemas.search.chunks import TranscriptIndex
@@ -37,15 +36,11 @@ class Index:
         """The index of the current run's transcript.
 
         Raises:
-            NotFound: The run has no transcript.
+            InvalidInput: The run has no transcript with this version, or its readings are not in the store any more.
             Unavailable: The database or the store is away.
         """
-        source = await self.database.words_of_version(job.tenant_id, job.job_id, job.run, job.transcript_version)
-        if source is None:
-            raise NotFound(f"run {job.run} has no transcript")
-        if source.edited is None and job.transcript_version != FIRST:
-            raise NotFound(f"the transcript has no version {job.transcript_version}")
-        raw = await self.store.get(source.raw_transcript_uri)
+        source = await word_source(self.database, job)
+        raw = await raw_transcript(self.store, source)
         sizes = _sizes(await self.accounts.settings_of(job.tenant_id))
         # In a thread: the readings of a long call take a third of a second.
         index = await asyncio.to_thread(_index, job, raw, source.edited, sizes)

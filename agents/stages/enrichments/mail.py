@@ -186,8 +186,8 @@ def _delivered(job: Job, mail: Mail) -> Enriched:
 
 
 async def _build(resources: Resources) -> Make:
-    post = resources.post()
-    if post is None:
+    service = resources.mail_service()
+    if service is None:
         raise SettingsError("the role mail needs SMTP_HOST and SMTP_FROM_EMAIL")
     renderer, tasks, database = Renderer(), resources.leased_tasks(AT_ONCE), resources.database
     resources.on_close(renderer.close)
@@ -197,9 +197,9 @@ async def _build(resources: Resources) -> Make:
         resources.accounts,
         renderer,
         tasks,
-        Delivery(database, post.server, post.sender, post.domains),
-        post.attached_bytes,
-        post.public_url,
+        Delivery(database, service.server, service.sender, service.domains),
+        service.attached_bytes,
+        service.public_url,
     ).make
 
 

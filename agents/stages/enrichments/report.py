@@ -12,7 +12,7 @@ from agents.reports.content import Report, report
 from agents.reports.rendering import Renderer
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
-from agents.stages.enrichments.words import transcript_words
+from agents.stages.enrichments.words import agent_optimized, transcript_words
 from agents.stages.spec import Resources
 from schemas import blob_names, topics
 from schemas.errors import NotFound
@@ -75,9 +75,7 @@ class Reports:
 
 async def report_on(job: Job, store: Store, database: Jobs) -> Report:
     """What a report says about the newest version of the run's transcript. Raises `NotFound` and `Unavailable`."""
-    names = job.tenant_id, job.job_id, job.run
-    uri = await database.transcript_uri(*names)
-    content = await store.get(uri or store.uri(blob_names.agent_optimized(*names)))
+    content = await agent_optimized(database, store, job)
     words, _ = await transcript_words(database, store, job)
     summary, why_none = await _summary(job, store)
     # In a thread with its parsing: the transcript of a long call has megabytes.

@@ -10,7 +10,7 @@ from agents.text.chunks.chunking import SIZES, ChunkSizes, Span, chunked
 from agents.text.chunks.readings import Alternative, alternatives
 from agents.text.chunks.tokens import spaced
 from schemas.jobs.rows import OfRun, run_fields
-from schemas.rendering.segments import groups, speakers
+from schemas.rendering.segments import groups, span_ms, speakers
 from schemas.search.chunks import Chunk, TranscriptIndex, Utterance, dictionary, packed, text_hash
 from schemas.texts import joined
 from schemas.transcript_words import TranscriptWord
@@ -59,14 +59,15 @@ def _content(words: Sequence[TranscriptWord], heard: Sequence[tuple[int, Alterna
     spoken = list(groups(words))
     utterances = [_utterance(group) for group in spoken]
     text = "\n".join(utterance.text for utterance in utterances)
+    start_ms, end_ms = span_ms(utterances)
     place = [n for n, group in enumerate(spoken) for _ in group]
     return {
         "text": text,
         "content": spaced(text),
         "heard": spaced("\n".join(dict.fromkeys(alternative.text for _, alternative in heard))[:MAX_HEARD]),
         "hash": text_hash(text),
-        "start_ms": next((u.start_ms for u in utterances if u.start_ms is not None), None),
-        "end_ms": next((u.end_ms for u in reversed(utterances) if u.end_ms is not None), None),
+        "start_ms": start_ms,
+        "end_ms": end_ms,
         "speakers": speakers(words),
         "utterances": [asdict(utterance) for utterance in utterances],
         "alternatives": [[place[at], id, reading] for at, alternative in heard for id, reading in alternative.heard],
@@ -74,10 +75,11 @@ def _content(words: Sequence[TranscriptWord], heard: Sequence[tuple[int, Alterna
 
 
 def _utterance(group: Sequence[TranscriptWord]) -> Utterance:
+    start_ms, end_ms = span_ms(group)
     return Utterance(
         text=joined(word.text for word in group),
         speaker=group[0].speaker,
-        start_ms=next((w.start_ms for w in group if w.start_ms is not None), None),
-        end_ms=next((w.end_ms for w in reversed(group) if w.end_ms is not None), None),
+        start_ms=start_ms,
+        end_ms=end_ms,
         words=packed([word.id for word in group]),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agents.text.summaries.utterances import Utterance
+from schemas.rendering.segments import span_ms
 from schemas.texts import is_unspaced, joined
 from schemas.transcript_words import TranscriptWord
 
@@ -29,8 +30,10 @@ class Quotable:
             return None
         own = self.utterances[number - 1].words
         around = [word for one in self.utterances[max(0, number - 2) : number + 1] for word in one.words]
-        words = _quoted(own, quote) or _quoted(around, quote)
-        return _fields(words) if words and len(words) <= MOST_WORDS else None
+        for words in (own, around):
+            if found := quoted([word.text for word in words], quote):
+                return _fields(words[found.start : found.stop]) if len(found) <= MOST_WORDS else None
+        return None
 
 
 def says(cited: dict[str, Any], text: str) -> bool:
@@ -44,22 +47,25 @@ def plain(text: str) -> str:
 
 
 def _fields(words: Sequence[TranscriptWord]) -> dict[str, Any]:
+    start_ms, end_ms = span_ms(words)
     return {
         "words": tuple(word.id for word in words),
         "quote": joined(word.text for word in words),
         "speaker": words[0].speaker,
-        "start_ms": next((word.start_ms for word in words if word.start_ms is not None), None),
-        "end_ms": next((word.end_ms for word in reversed(words) if word.end_ms is not None), None),
+        "start_ms": start_ms,
+        "end_ms": end_ms,
         "disputed": any(word.disputed for word in words),
     }
 
 
-def _quoted(words: Sequence[TranscriptWord], quote: str) -> Sequence[TranscriptWord]:
-    """The words that a quotation consists of; empty if they are not among these."""
+def quoted(words: Sequence[str], quote: str) -> range:
+    """Which of these words a quotation consists of; empty if it is not among them. It begins and ends with whole words,
+    except in scripts without spaces.
+    """
     wanted = plain(quote)
     if not wanted:
-        return ()
-    texts = [plain(word.text) for word in words]
+        return range(0)
+    texts = [plain(word) for word in words]
     owners = [index for index, text in enumerate(texts) for _ in text]
     said = "".join(texts)
     at = said.find(wanted)
@@ -68,6 +74,6 @@ def _quoted(words: Sequence[TranscriptWord], quote: str) -> Sequence[TranscriptW
         begins = at == 0 or owners[at - 1] != owners[at] or is_unspaced(said[at])
         ends = end == len(said) or owners[end - 1] != owners[end] or is_unspaced(said[end - 1])
         if begins and ends:
-            return words[owners[at] : owners[end - 1] + 1]
+            return range(owners[at], owners[end - 1] + 1)
         at = said.find(wanted, at + 1)
-    return ()
+    return range(0)

@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from agents.asr.rate_limit import ProviderLimiter
 from agents.llm.texts.scripted import ScriptedTexts
 from agents.search.ask import AROUND, Asker
 from agents.search.searcher import Searcher
+from agents.text.chunks.tokens import spaced
 from schemas.accounts.settings import AccountSettings
-from schemas.errors import Conflict, ProviderError, SettingsError, Transient
+from schemas.errors import Conflict, ProviderError, RateLimited, SettingsError, Transient
 from schemas.search.answers import Claim, Ended, Found, Turn
 from sinks.accounts import Accounts
 from sinks.memory.database import MemoryDatabase
@@ -63,6 +65,16 @@ async def test_an_answer_cites_the_moment_of_each_claim():
     assert [citation.utterance.text for citation in claim.citations] == ["The discount is ten per cent."]
     assert (claim.citations[0].number, claim.citations[0].utterance.start_ms) == (1, 0)
     assert end == Ended("answered", "openai/scripted")
+
+
+async def test_a_quotation_in_a_script_without_spaces_is_found_within_a_sentence():
+    it = Asking(claiming(("百分之十。", [1], "百分之十的折扣")))
+    text = "我们同意了百分之十的折扣。谢谢。"
+    await keep(it.database, chunk(text, content=spaced(text)))
+    _, claim, end = await it.ask("折扣")
+
+    assert [citation.utterance.text for citation in claim.citations] == [text]
+    assert end.result == "answered"
 
 
 async def test_a_claim_whose_quotation_was_not_said_is_unsupported():
@@ -136,6 +148,16 @@ async def test_a_model_that_fails_leaves_the_passages_and_tells_no_secret(troubl
     assert str(trouble) not in end.reason
 
 
+async def test_questions_wait_for_a_pause_that_the_model_has_asked_for():
+    it = await filled(claiming(("Ten.", [1], "discount is ten")))
+    it.asker.rate_limit = ProviderLimiter(it.database, "openai")
+    it.model.trouble = [RateLimited("slowly", retry_after=60.0)]
+    ends = [(await it.ask())[-1].result for _ in range(2)]
+
+    assert ends == ["passages_only", "passages_only"]
+    assert len(it.model.asked) == 1
+
+
 async def test_without_a_model_passages_are_shown_and_what_to_set_is_said():
     it = await filled()
     it.asker.model = None
@@ -149,6 +171,8 @@ async def test_what_a_question_costs_is_counted_and_bounded():
     it = await filled(claiming(("Ten.", [1], "discount is ten")), monthly_tokens=10)
     assert isinstance((await it.ask())[1], Claim)
     assert {(row.job_id, row.unit) for row in it.database.usage} >= {("ask", "total_tokens")}
+    value = it.asker.metrics.registry.get_sample_value
+    assert value("concord_usage_total", {"provider": "openai", "unit": "requests"}) == 1
     with pytest.raises(Conflict, match="monthly_tokens"):
         await it.ask()
     assert len(it.model.asked) == 1

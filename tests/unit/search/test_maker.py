@@ -63,6 +63,8 @@ async def test_all_passages_get_a_vector_in_batches_and_it_is_announced_once(mak
     [event] = making.events()
     assert b'"model":"letters","dimensions":26' in event.value.replace(b" ", b"")
     assert sum(row.quantity for row in making.database.usage if row.unit == "requests") == 3
+    value = making.maker.metrics.registry.get_sample_value
+    assert value("concord_usage_total", {"provider": "scripted", "unit": "requests"}) == 3
 
 
 async def test_a_model_that_is_away_for_an_hour_gets_every_passage_once_when_it_is_back(making):

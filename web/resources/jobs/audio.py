@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from aiohttp import web
 from pydantic import Field, WithJsonSchema
 
 from schemas.errors import NotFound
 from schemas.jobs.rows import File, Job
-from sinks.ports.blobs import Blob
 from web.live.job_lookup import find_job
 from web.parameters import Flag
-from web.resources.jobs.blob_response import hide_storage, send
+from web.resources.jobs.blob_response import send_file
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.resources.jobs.unredacted import NEEDS_SCOPE, Unredacted, check_unredacted
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.connections.caller_limit import CallerLimit
-
-#: Seconds for which a link to a recording in object storage is valid.
-LINK_S: Final = 900
 
 
 class AudioParameters(JobSelector):
@@ -82,13 +78,8 @@ class JobAudio:
         job = await find_job(self._reads, *request.parameters.scope(request.caller))
         stored = await self._reads.files(*job.key)
         original = _wanted(job, stored, unredacted=request.parameters.unredacted)
-        if request.parameters.redirect and request.parameters.direct != "no":
-            with hide_storage("the recording"):
-                url = await self._store.presigned_url(original.uri, LINK_S)
-            if url is not None:
-                raise web.HTTPFound(url, headers={"Cache-Control": "no-store"})
-        blob = Blob(original.uri, original.size_bytes, original.sha256, original.content_type)
-        return await send(request.http, self._store, blob, job.filename)
+        redirect = request.parameters.redirect and request.parameters.direct != "no"
+        return await send_file(request.http, self._store, original, job.filename, redirect=redirect)
 
 
 def _wanted(job: Job, stored: Sequence[File], *, unredacted: bool) -> File:

@@ -10,13 +10,18 @@ from urllib.parse import quote
 from aiohttp import web
 
 from schemas.errors import ConcordError, InvalidInput, NotFound
+from sinks.ports.blobs import Blob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from sinks.ports.blobs import Blob, Store
+    from schemas.jobs.rows import File
+    from sinks.ports.blobs import Store
 
 log = logging.getLogger(__name__)
+
+#: Seconds for which a link to object storage is valid.
+LINK_S: Final = 900
 
 #: Whatever type a recording claims to have, a browser must never show it as a page of this origin.
 _HEADERS: Final = {
@@ -38,6 +43,24 @@ def hide_storage(what: str) -> Iterator[None]:
     except (NotFound, InvalidInput) as exc:
         log.warning("%s is not in the store: %s", what, exc)
         raise NotFound(f"{what} is not in the storage of this installation any more") from exc
+
+
+async def send_file(
+    request: web.Request, store: Store, file: File, filename: str, *, redirect: bool
+) -> web.StreamResponse:
+    """A file of a job, by a link to object storage if that is wanted and the store makes links, else from here.
+
+    Raises:
+        HTTPFound: it is at this link.
+        HTTPRequestRangeNotSatisfiable, NotFound: as `send` does.
+    """
+    if redirect:
+        with hide_storage(filename):
+            url = await store.presigned_url(file.uri, LINK_S)
+        if url is not None:
+            raise web.HTTPFound(url, headers={"Cache-Control": "no-store"})
+    blob = Blob(file.uri, file.size_bytes, file.sha256, file.content_type)
+    return await send(request, store, blob, filename)
 
 
 async def send(request: web.Request, store: Store, blob: Blob, filename: str) -> web.StreamResponse:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from pydantic import Field
 
 from schemas.errors import NotFound
-from schemas.jobs.rows import File, Job, file_kind
-from sinks.ports.blobs import Blob
+from schemas.jobs.rows import File, Job, newest_file
 from web.live.job_lookup import find_job
 from web.parameters import Flag
-from web.resources.jobs.blob_response import hide_storage, send
+from web.resources.jobs.blob_response import send_file
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
     from web.connections.caller_limit import CallerLimit
-
-#: Seconds for which a link to a report in object storage is valid.
-LINK_S: Final = 900
 
 
 class ReportParameters(JobSelector):
@@ -67,21 +63,14 @@ class JobReport:
         with self._streams.acquire(request.caller):
             job = await find_job(self._reads, *request.parameters.scope(request.caller))
             file = _newest(job, await self._reads.files(*job.key))
-            if request.parameters.redirect:
-                with hide_storage("the report"):
-                    url = await self._store.presigned_url(file.uri, LINK_S)
-                if url is not None:
-                    raise web.HTTPFound(url, headers={"Cache-Control": "no-store"})
-            blob = Blob(file.uri, file.size_bytes, file.sha256, file.content_type)
-            return await send(request.http, self._store, blob, f"{job.reference or job.job_id}.pdf")
+            filename, redirect = f"{job.reference or job.job_id}.pdf", request.parameters.redirect
+            return await send_file(request.http, self._store, file, filename, redirect=redirect)
 
 
 def _newest(job: Job, files: list[File]) -> File:
     """The report of the newest version that has one. Raises `NotFound`, with the reason why there is none."""
-    of_run = {file.kind: file for file in files if file.run == job.run}
-    for version in range(job.transcript_version, 0, -1):
-        if (file := of_run.get(file_kind("report", version))) is not None:
-            return file
+    if (file := newest_file(files, "report", job.run, job.transcript_version)) is not None:
+        return file
     status = job.enrichment.get("report")
     if status is None:
         raise NotFound("there is no report: none is made of this job's transcripts")

@@ -13,7 +13,7 @@ from schemas.events.base import Data
 from schemas.search.answers import AnswerPart, Claim, Ended, Found, Turn
 from web.auth.access import READ
 from web.resources.search.search import FilterParameters
-from web.resources.search.views import links, searched_view
+from web.resources.search.views import moment_links, searched_view
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
@@ -142,5 +142,5 @@ def _moment(chunk: Chunk, said: Utterance, *, operator: bool) -> dict[str, Any]:
         "speaker": said.speaker,
         "text": said.text,
         "word_ids": said.word_ids,
-        "links": links(chunk.tenant_id if operator else None, chunk.job_id, said.start_ms),
+        "links": moment_links(chunk.tenant_id, chunk.job_id, said.start_ms, operator=operator),
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
 
 from pydantic import Field
 
 from schemas.events.base import Data
+from web.resources.jobs.links import link_to
 
 if TYPE_CHECKING:
     from schemas.search.chunks import Utterance
@@ -90,7 +91,7 @@ def hit_view(hit: Hit, *, operator: bool) -> HitView:
         after=[_utterance(one) for one in hit.after],
         score=round(hit.score, 6),
         found_by=list(hit.found_by),
-        links=links(chunk.tenant_id if operator else None, chunk.job_id, hit.utterance.start_ms),
+        links=moment_links(chunk.tenant_id, chunk.job_id, hit.utterance.start_ms, operator=operator),
     )
 
 
@@ -112,16 +113,11 @@ def searched_view(searched: Searched) -> SearchedView:
     )
 
 
-def links(tenant: str | None, job_id: str, start_ms: int | None) -> dict[str, str]:
+def moment_links(tenant_id: str, job_id: str, start_ms: int | None, *, operator: bool) -> dict[str, str]:
     """Where a moment is heard and read. The moment is a media fragment (W3C), which players and browsers obey."""
-    job = f"/jobs/{quote(job_id, safe='')}"
-    of = f"?{urlencode({'tenant': tenant})}" if tenant is not None else ""
+    link = partial(link_to, tenant_id, job_id, operator=operator)
     moment = f"#t={start_ms / 1000:g}" if start_ms is not None else ""
-    return {
-        "audio": f"{job}/audio{of}{moment}",
-        "transcript": f"{job}/transcript{of}",
-        "job": f"{job}/status{of}",
-    }
+    return {"audio": link("audio") + moment, "transcript": link("transcript"), "job": link("status")}
 
 
 _UTTERANCE: Final[dict[str, Any]] = {
@@ -146,7 +142,7 @@ EXAMPLE: Final[dict[str, Any]] = {
             "after": [],
             "score": 0.032787,
             "found_by": ["text", "vectors"],
-            "links": links(None, "0e4d5c7a-7b0c-5a53-9d0c-0b8f3f0a9c11", 12_300),
+            "links": moment_links("acme", "0e4d5c7a-7b0c-5a53-9d0c-0b8f3f0a9c11", 12_300, operator=False),
         }
     ],
     "next": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.jobs.rows import file_kind
+from schemas.jobs.rows import newest_file
 from schemas.summaries import Summary
 from web.resources.jobs.blob_response import hide_storage
 
@@ -21,10 +21,8 @@ async def summary_of(reads: Reads, store: Store, transcript: Transcript) -> Summ
         NotFound: it is not in the store any more.
     """
     files = await reads.files(transcript.tenant_id, transcript.job_id)
-    uris = {file.kind: file.uri for file in files if file.run == transcript.run}
-    kinds = [file_kind("summary", version) for version in range(transcript.version, 0, -1)]
-    uri = next((uris[kind] for kind in kinds if kind in uris), None)
-    if uri is None:
+    file = newest_file(files, "summary", transcript.run, transcript.version)
+    if file is None:
         return None
     with hide_storage("the summary"):
-        return Summary.model_validate_json(await store.get(uri))
+        return Summary.model_validate_json(await store.get(file.uri))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from agents.stages.spec import Post
+from agents.stages.spec import MailService
 from schemas.mail.addresses import MailAddress
 from sinks.mail.smtp import PORTS, Security, SmtpServer
 
@@ -61,7 +61,7 @@ class MailSettings(BaseModel):
         if self.smtp_username and self.smtp_security == "none":
             yield "SMTP_SECURITY: a password is sent over starttls or tls only"
 
-    def post(self, public_url: str | None) -> Post | None:
+    def mail_service(self, public_url: str | None) -> MailService | None:
         """How mail is sent; None if no server is configured."""
         if self.smtp_host is None or self.smtp_from is None:
             return None
@@ -73,4 +73,4 @@ class MailSettings(BaseModel):
             self.smtp_password,
             self.smtp_cafile,
         )
-        return Post(server, self.smtp_from, self.smtp_domains, self.smtp_attached_mb << 20, public_url)
+        return MailService(server, self.smtp_from, self.smtp_domains, self.smtp_attached_mb << 20, public_url)

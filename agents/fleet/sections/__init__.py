@@ -1,0 +1,1 @@
+"""The settings of a fleet, by what they are for; `agents.fleet.settings` has all of them."""

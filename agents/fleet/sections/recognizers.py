@@ -1,0 +1,163 @@
+"""The settings of recognizers, and of the limits that hold for providers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
+
+from agents.embedded import moonshine_weights
+from agents.text.spelling import Spelling
+from schemas.ids import Name
+
+#: Recognizers that need no key: of two families, where there is a model of the second for this platform.
+LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.supported() else "whisper-tiny.en")
+
+
+def comma_list(value: Any) -> Any:
+    """The parts of a text between commas; what is no text as it is."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def absolute(value: Path | None) -> Path | None:
+    """The path without `~`, and not relative to the working directory."""
+    return value.expanduser().absolute() if value is not None else None
+
+
+class RecognizerSettings(BaseModel):
+    """See `agents.fleet.settings.Settings`, which has these fields among others."""
+
+    recognizers: tuple[Name, ...] = Field(
+        LOCAL_RECOGNIZERS, alias="CONCORD_RECOGNIZERS", description="comma list, at least one"
+    )
+    tiebreaker: Name | None = Field(
+        None,
+        alias="CONCORD_TIEBREAKER",
+        description="whisper-*, moonshine-* or google: transcribes again where the others disagree; not one of them",
+    )
+    tiebreaker_s: float = Field(
+        120.0,
+        alias="CONCORD_TIEBREAKER_SECONDS",
+        ge=0,
+        le=3600,
+        description="seconds of a recording that the tiebreaker may transcribe, at most",
+    )
+    whisper_dir: Path | None = Field(
+        None, alias="WHISPER_MODEL_DIR", description="folder with one folder per local model"
+    )
+    google_endpoint: str | None = Field(
+        None,
+        alias="GOOGLE_SPEECH_ENDPOINT",
+        pattern=r"^(http://)?[^/:\s]+:\d{1,5}$",
+        description="host:port (TLS) or http://host:port (plaintext, no credentials); default: the location's",
+    )
+    google_project: str | None = Field(None, alias="GOOGLE_CLOUD_PROJECT", description="the project that is billed")
+    google_credentials: Path | None = Field(
+        None, alias="GOOGLE_APPLICATION_CREDENTIALS", description="key file for Google Speech"
+    )
+    google_location: str = Field("global", alias="GOOGLE_SPEECH_LOCATION", pattern="^[a-z0-9-]+$")
+    google_model: str = Field("long", alias="GOOGLE_SPEECH_MODEL", min_length=1)
+    google_languages: tuple[str, ...] = Field(
+        ("en-US",),
+        alias="GOOGLE_SPEECH_LANGUAGES",
+        min_length=1,
+        description="comma list: possible languages of an upload that names none",
+    )
+    google_bucket: str | None = Field(
+        None,
+        alias="GOOGLE_CLOUD_BUCKET",
+        pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$",
+        description="if set, whole recordings go to Google Speech through this bucket, instead of chunks",
+    )
+    google_storage: str | None = Field(
+        None,
+        alias="STORAGE_EMULATOR_HOST",
+        pattern=r"^https?://[^\s@]+$",
+        description="replaces Google Cloud Storage; http:// is used without credentials",
+    )
+    assemblyai_key: SecretStr | None = Field(
+        None, alias="ASSEMBLYAI_API_KEY", description="for the recognizer assemblyai"
+    )
+    assemblyai_url: str | None = Field(
+        None,
+        alias="ASSEMBLYAI_BASE_URL",
+        pattern=r"^https?://\S+$",
+        description="another region (https://api.eu.assemblyai.com) or a gateway",
+    )
+    scripted_url: str | None = Field(
+        None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
+    )
+    numbers: Spelling = Field(
+        "recognizer",
+        alias="CONCORD_NUMBERS",
+        description="spelling of numbers on which recognizers agree: recognizer (one for the call), figures or words",
+    )
+    error_rates: dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict,
+        alias="CONCORD_RECOGNIZER_WER",
+        description="known word error rates, as google=0.08,my-model=0.2: the reconciler trusts the better more",
+    )
+    slots: dict[Name, int] = Field(
+        {"assemblyai": 200},
+        alias="CONCORD_SLOTS",
+        description="recognizer=recordings,...: concurrent requests to a provider, of all workers",
+    )
+    rates: dict[Name, float] = Field(
+        {"assemblyai": 50.0},
+        alias="CONCORD_RATES",
+        description="recognizer=calls a second,...: submissions, polls, uploads and chunks, of all workers",
+    )
+    settles: dict[Name, float] = Field(
+        {},
+        alias="CONCORD_SETTLES",
+        description="recognizer=seconds,...: for how long an unanswered request may still arrive (slow gateways)",
+    )
+
+    @field_validator("google_project", "google_credentials")
+    @classmethod
+    def _google_complete(cls, value: Any, info: ValidationInfo) -> Any:
+        plain = str(info.data.get("google_endpoint")).startswith("http://")
+        needed = info.field_name == "google_project" or not plain
+        tiebreaker = info.data.get("tiebreaker")
+        for field, names in (("RECOGNIZERS", info.data.get("recognizers", ())), ("TIEBREAKER", [tiebreaker])):
+            if value is None and needed and "google" in names:
+                raise ValueError(f"must be set, because CONCORD_{field} names google")
+        return value
+
+    _lists = field_validator("recognizers", "google_languages", mode="before")(comma_list)
+    _paths = field_validator("whisper_dir", "google_credentials")(absolute)
+
+    @field_validator("slots", "rates", "settles", "error_rates", mode="before")
+    @classmethod
+    def _limits(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("write it as assemblyai=200,scripted-a=10")
+        return {name.strip(): limit.strip() for name, _, limit in pairs}
+
+    @field_validator("slots", "rates", "settles")
+    @classmethod
+    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
+        if any(limit <= 0 for limit in value.values()):
+            raise ValueError("a limit must be above 0; leave the recognizer out for none")
+        return value
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """Every recognizer that is used, including the tiebreaker."""
+        return (*self.recognizers, self.tiebreaker) if self.tiebreaker else self.recognizers
+
+    def recognizer_conflicts(self) -> Iterator[str]:
+        """What does not fit together in the settings of recognizers."""
+        if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
+            yield "CONCORD_RECOGNIZERS: name at least one recognizer, each once"
+        if self.tiebreaker in self.recognizers:
+            yield f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says"
+        if "assemblyai" in self.recognizers and not self.assemblyai_key:
+            yield "ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it"
+        if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):
+            yield "GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it"
