@@ -118,6 +118,25 @@ def _alphanumeric(text: str) -> str:
     return "".join(c for c in text.upper() if c.isalnum() and c.isascii())
 
 
+def spelled(symbols: list[Symbol]) -> list[Symbol]:
+    """The same, where words that only say which letter is meant ("b as in boy") add nothing to it."""
+    out = list(symbols)
+    for at, one in enumerate(symbols):
+        for phrase in _MEANING if one.role == "letters" and len(one.chars) == 1 else ():
+            end = at + 1 + len(phrase)
+            is_said = end < len(symbols) and tuple(each.plain for each in symbols[at + 1 : end]) == phrase
+            if is_said and symbols[end].plain[:1].upper() == one.chars:
+                out[at + 1 : end + 1] = [
+                    *(Symbol(word, "filler") for word in phrase),
+                    Symbol(symbols[end].plain, "letters"),
+                ]
+    return out
+
+
+#: What stands between a letter and a word that begins with it.
+_MEANING: Final = (("as", "in"), ("for",), ("like",))
+
+
 def composed(symbols: list[Symbol]) -> str:
     """The digits and letters of consecutive words: "double four", "forty seven", "eight hundred" are 44, 47, 800."""
     return "".join(pieces(symbols))

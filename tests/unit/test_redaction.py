@@ -42,6 +42,15 @@ def found(text: str, policy: RedactionPolicy = POLICY) -> list[tuple[str, str]]:
         ("My name is Priya Raghunathan and", "name", "Priya Raghunathan"),
         ("under the name Whitaker, W H I T A K E R. Yes", "name", "Whitaker, W H I T A K E R."),
         ("passport number X 4 4 5 7 7 1 2 9", "id", "X 4 4 5 7 7 1 2 9"),
+        ("sort code 20-00-00 please", "account", "20-00-00"),
+        ("policy P as in Papa, X as in Xray, nine nine four two please", "id", None),
+        (
+            "it is B as in boy, three, seven, nine, one, D for dog. Yes",
+            "id",
+            "B as in boy, three, seven, nine, one, D for dog.",
+        ),
+        ("your card please? And the three digits on the back? 937. Thanks", "security_code", "937."),
+        ("my card is here and the code is one two three", "security_code", "one two three"),
         ("customer k d dash four seven one one two two", "CUSTOMER", "k d dash four seven one one two two"),
     ],
 )
@@ -62,6 +71,7 @@ def test_what_identifies_somebody_is_found(text, kind, value):
         "At this point in time, see our website at example.com for more.",
         "In May I will grant you that the bill was hard to read.",
         "It was 150000 dollars in all.",
+        "The code was 300 lines long, and I like ice cream, 3 for 1, on the back porch with 12 people.",
     ],
 )
 def test_quantities_dates_and_pages_stay(text):
