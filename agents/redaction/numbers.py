@@ -90,10 +90,23 @@ class Run:
 def numbers(words: Words) -> Iterator[Finding]:
     """The findings among all runs of digits and letters."""
     all_runs = list(runs(words))
+    card = -_OF_CARD
     for run in all_runs:
-        if (kind := _kind(run, words)) is not None:
+        kind = _kind(run, words)
+        if kind is None and run.start - card < _OF_CARD and _is_like_security_code(run, words):
+            kind = "security_code"
+        if kind is not None:
             yield Finding(run.start, run.end, kind, rank=_RANKS.get(kind, 7))
+        if kind == "card" and run.digits >= _CARD_SIZES[0]:
+            card = run.end
     yield from _in_parts(all_runs)
+
+
+def _is_like_security_code(run: Run, words: Words) -> bool:
+    """Whether it may be the code of the card that was told before, whatever the recognizers made of the question."""
+    is_said = run.is_code or len(run.symbols) == 1
+    of_digits = run.digits == len(run.chars) and len(run.chars) in (3, 4)
+    return of_digits and is_said and not _is_quantity(run, words, "id") and not run.chars.endswith("00")
 
 
 def _in_parts(runs: Sequence[Run]) -> Iterator[Finding]:

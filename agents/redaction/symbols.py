@@ -56,12 +56,12 @@ _QUANTITY: Final = re.compile(
     r"[-+]?[$£€¥]|.*[%$£€¥]$"  # money, shares
     r"|\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234,567
     r"|\d+[.,]\d+$"  # 12.5
-    r"|\d{1,2}:\d{2}"  # times
+    r"|\d{1,2}:\d{2}([-\u2013]\d{1,2}:\d{2})?$"  # times
     r"|[qh][1-4]$|fy\d{2,4}$"  # parts of years
     r"|\d+(st|nd|rd|th|s|k|m|bn|x|pm|am|mm|cm|kg|mg|ml|g|h)$",
     re.IGNORECASE,
 )
-_FIGURES: Final = re.compile(r"[+#(]?\d[\d\-\u2013/.()x ]*\Z")
+_FIGURES: Final = re.compile(r"[+#(]?\d[\d\-\u2013/.():x ]*\Z")
 _CODE: Final = re.compile(r"(?=.*\d)[a-z0-9]+([-/.][a-z0-9]+)*\Z")
 _ABBREVIATIONS: Final = frozenset(("a.m", "p.m", "u.s", "u.k", "e.g", "i.e", "d.c", "p.o"))
 _SPELLED: Final = re.compile(r"[a-z0-9]([-.][a-z0-9])+\Z")
