@@ -61,8 +61,7 @@ def names(words: Words) -> Iterator[Finding]:
         plain = {one.removesuffix("'s") for one in words.plain[finding.start : finding.end]}
         told |= {one for one in plain if len(one) > 1 and (is_sure or one in all_first_names())} - FUNCTION_WORDS
     for at, word in enumerate(words.plain):
-        is_name = words.is_capital(at) if words.is_cased else _is_rare(word, _RARE)
-        if word.removesuffix("'s") in told and is_name:
+        if word.removesuffix("'s") in told and (words.is_capital(at) if words.is_cased else _is_rare(word, _RARE)):
             yield Finding(at, at + 1, "name", rank=8)
 
 
