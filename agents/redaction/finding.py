@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from agents.redaction.symbols import OUTER, Symbol, symbol
+from agents.redaction.symbols import OUTER, Symbol, spelled, symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Words:
     @cached_property
     def symbols(self) -> list[Symbol]:
         """What each word contributes to numbers and codes."""
-        return [symbol(text) for text in self.texts]
+        return spelled([symbol(text) for text in self.texts])
 
     @cached_property
     def plain(self) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from agents.redaction.finding import Finding, Words
-from agents.redaction.vocabulary import FUNCTION_WORDS, first_names, last_names
+from agents.redaction.vocabulary import FUNCTION_WORDS, all_first_names, first_names, last_names
 
 #: Phrases after which comes a name, whatever it is.
 _STRONG: Final = tuple(
@@ -33,8 +33,9 @@ _BY_FIRST: Final = {
     rank: {first: [p for p in phrases if p[0] == first] for first in {p[0] for p in phrases}}
     for rank, phrases in (("strong", _STRONG), ("weak", _WEAK))
 }
-#: Phrases behind a name.
-_BEHIND: Final = frozenset((("speaking",), ("here",), ("calling",)))
+#: Words behind a name, and words before one that make it such where no capital does.
+_BEHIND: Final = frozenset(("speaking", "here", "calling"))
+_IS: Final = frozenset(("is", "it's", "i'm", "am"))
 
 #: Words of one name, at most.
 _MOST: Final = 4
@@ -53,14 +54,34 @@ _NO_NAMES: Final = frozenset(
 
 
 def names(words: Words) -> Iterator[Finding]:
-    """The names."""
+    """The names: where they are told, and wherever else these names stand in the call."""
+    told: set[str] = set()
+    for finding, is_sure in _told(words):
+        yield finding
+        plain = {one.removesuffix("'s") for one in words.plain[finding.start : finding.end]}
+        told |= {one for one in plain if len(one) > 1 and (is_sure or one in all_first_names())} - FUNCTION_WORDS
+    for at, word in enumerate(words.plain):
+        if word.removesuffix("'s") in told and (words.is_capital(at) if words.is_cased else _is_rare(word, _RARE)):
+            yield Finding(at, at + 1, "name", rank=8)
+
+
+def _told(words: Words) -> Iterator[tuple[Finding, bool]]:
+    """The names that the words around them or a list make such, and whether it is sure whatever name it is."""
     first = first_names()
-    for at in range(len(words.plain)):
+    for at, word in enumerate(words.plain):
         for rank in ("strong", "weak"):
             if (start := _after_phrase(words, at, rank)) and (end := _end(words, start, is_sure=rank == "strong")):
-                yield Finding(start, _spelled(words, end), "name", rank=8)
-        if words.plain[at].removesuffix("'s") in first and _stands_as_name(words, at):
-            yield Finding(at, _spelled(words, _rest(words, at + 1)), "name", rank=8)
+                yield Finding(start, _spelled(words, end), "name", rank=8), rank == "strong"
+        if word.removesuffix("'s") in first and _stands_as_name(words, at):
+            yield Finding(at, _spelled(words, _rest(words, at + 1)), "name", rank=8), False
+        if word in _BEHIND and at and _says_so(words, at - 1):
+            yield Finding(at - 1, at, "name", rank=8), False
+
+
+def _says_so(words: Words, at: int) -> bool:
+    """Whether a word before "speaking" is the name of who speaks."""
+    is_name = words.is_capital(at) if words.is_cased else at > 0 and words.plain[at - 1] in _IS
+    return is_name and words.plain[at] in all_first_names() and not words.ends_sentence(at)
 
 
 def _after_phrase(words: Words, at: int, rank: str) -> int:
@@ -92,7 +113,8 @@ def _may_begin(words: Words, at: int, *, is_sure: bool) -> bool:
         return words.is_capital(at) or not words.is_cased
     if not words.is_cased:
         return _is_rare(word, _RARE)
-    return words.is_capital(at) and not words.ends_sentence(at - 1) and _is_rare(word)
+    is_like_one = word in all_first_names() or _is_rare(word)
+    return words.is_capital(at) and not words.ends_sentence(at - 1) and is_like_one
 
 
 def _is_possible(words: Words, at: int) -> bool:

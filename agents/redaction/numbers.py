@@ -78,7 +78,7 @@ class Run:
             is_round = self.chars.endswith("00") or _YEARS.match(self.chars) is not None
             return len(self.chars) >= NAMED and not is_round
         return len(self.symbols) >= NAMED - 1 and all(
-            one.role == "digits" and len(one.chars) == 1 for one in self.symbols
+            one.role in ("digits", "letters") and len(one.chars) <= 1 for one in self.symbols
         )
 
     @property
@@ -90,10 +90,23 @@ class Run:
 def numbers(words: Words) -> Iterator[Finding]:
     """The findings among all runs of digits and letters."""
     all_runs = list(runs(words))
+    card = -_OF_CARD
     for run in all_runs:
-        if (kind := _kind(run, words)) is not None:
+        kind = _kind(run, words)
+        if kind is None and run.start - card < _OF_CARD and _is_like_security_code(run, words):
+            kind = "security_code"
+        if kind is not None:
             yield Finding(run.start, run.end, kind, rank=_RANKS.get(kind, 7))
+        if kind == "card" and run.digits >= _CARD_SIZES[0]:
+            card = run.end
     yield from _in_parts(all_runs)
+
+
+def _is_like_security_code(run: Run, words: Words) -> bool:
+    """Whether it may be the code of the card that was told before, whatever the recognizers made of the question."""
+    is_said = run.is_code or len(run.symbols) == 1
+    of_digits = run.digits == len(run.chars) and len(run.chars) in (3, 4)
+    return of_digits and is_said and not _is_quantity(run, words, "id") and not run.chars.endswith("00")
 
 
 def _in_parts(runs: Sequence[Run]) -> Iterator[Finding]:
@@ -205,7 +218,10 @@ def _named(run: Run, words: Words) -> str | None:
     for at in range(run.start - 1, max(run.start - 1 - (_BEFORE if run.is_code else _NEAR), -1), -1):
         if not run.is_code and words.texts[at][-1:] in ".!?" and (words.texts[at][-1:] != "?" or at < run.start - 3):
             return None  # what may be a quantity belongs to its own sentence, or is the answer to a question
-        if (kind := _NAMES.get(words.plain[at].removesuffix("'s"))) is not None:
+        word = words.plain[at].removesuffix("'s")
+        if tuple(words.plain[max(at - 2, 0) : at + 1]) == _ON_THE_BACK:
+            return "security_code"
+        if (kind := _NAMES.get(word)) is not None:
             return _of_phrase(kind, at, words)
     if len(run.chars) >= LONG:
         for at in range(run.end, min(run.end + _BEHIND, len(words.plain))):
@@ -213,6 +229,12 @@ def _named(run: Run, words: Words) -> str | None:
                 return _of_phrase(kind, at, words)
     return None
 
+
+#: Where cards have their security codes.
+_ON_THE_BACK: Final = ("on", "the", "back")
+
+#: Words between a card that is spoken of, whose number may be spoken in between, and a code that is the card's.
+_OF_CARD: Final = 40
 
 _CODES: Final = {
     "zip": "address", "postal": "address", "sort": "account",
@@ -227,7 +249,8 @@ def _of_phrase(kind: str, at: int, words: Words) -> str:
     if word == "security":
         return "ssn" if before == "social" else kind
     if word == "code":
-        return _CODES.get(before, kind)
+        of_card = "card" in words.plain[max(at - _OF_CARD, 0) : at]
+        return _CODES.get(before, "security_code" if of_card else kind)
     return kind
 
 
@@ -236,7 +259,7 @@ def _is_quantity(run: Run, words: Words, name: str | None) -> bool:
     one_number = len(run.symbols) == 1 or any(s.role in ("tens", "hundred") for s in run.symbols)
     if (after in UNITS and one_number) or (run.digits < NAMED and any(s.role == "hundred" for s in run.symbols)):
         return True
-    if len(run.symbols) == 1 and _DATE.match(run.symbols[0].plain):
+    if len(run.symbols) == 1 and name != "account" and _DATE.match(run.symbols[0].plain):  # 20-00-00 sorts in Britain
         return True
     if _DAY_AND_YEAR.match(run.chars) and run.start and words.plain[run.start - 1] in MONTHS:
         return True

@@ -56,12 +56,12 @@ _QUANTITY: Final = re.compile(
     r"[-+]?[$£€¥]|.*[%$£€¥]$"  # money, shares
     r"|\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234,567
     r"|\d+[.,]\d+$"  # 12.5
-    r"|\d{1,2}:\d{2}"  # times
+    r"|\d{1,2}:\d{2}([-\u2013]\d{1,2}:\d{2})?$"  # times
     r"|[qh][1-4]$|fy\d{2,4}$"  # parts of years
     r"|\d+(st|nd|rd|th|s|k|m|bn|x|pm|am|mm|cm|kg|mg|ml|g|h)$",
     re.IGNORECASE,
 )
-_FIGURES: Final = re.compile(r"[+#(]?\d[\d\-\u2013/.()x ]*\Z")
+_FIGURES: Final = re.compile(r"[+#(]?\d[\d\-\u2013/.():x ]*\Z")
 _CODE: Final = re.compile(r"(?=.*\d)[a-z0-9]+([-/.][a-z0-9]+)*\Z")
 _ABBREVIATIONS: Final = frozenset(("a.m", "p.m", "u.s", "u.k", "e.g", "i.e", "d.c", "p.o"))
 _SPELLED: Final = re.compile(r"[a-z0-9]([-.][a-z0-9])+\Z")
@@ -116,6 +116,25 @@ def _written(plain: str, word: str) -> Symbol:
 
 def _alphanumeric(text: str) -> str:
     return "".join(c for c in text.upper() if c.isalnum() and c.isascii())
+
+
+def spelled(symbols: list[Symbol]) -> list[Symbol]:
+    """The same, where words that only say which letter is meant ("b as in boy") add nothing to it."""
+    out = list(symbols)
+    for at, one in enumerate(symbols):
+        for phrase in _MEANING if one.role == "letters" and len(one.chars) == 1 else ():
+            end = at + 1 + len(phrase)
+            is_said = end < len(symbols) and tuple(each.plain for each in symbols[at + 1 : end]) == phrase
+            if is_said and symbols[end].plain[:1].upper() == one.chars:
+                out[at + 1 : end + 1] = [
+                    *(Symbol(word, "filler") for word in phrase),
+                    Symbol(symbols[end].plain, "letters"),
+                ]
+    return out
+
+
+#: What stands between a letter and a word that begins with it.
+_MEANING: Final = (("as", "in"), ("for",), ("like",))
 
 
 def composed(symbols: list[Symbol]) -> str:

@@ -56,7 +56,13 @@ STATE_CODES: Final = frozenset(
 @cache
 def first_names() -> frozenset[str]:
     """First names of the census of the USA in lower case, without those that are words as well."""
-    return (_census("first:male") | _census("first:female")) - _WORDS_TOO - FUNCTION_WORDS
+    return all_first_names() - _WORDS_TOO
+
+
+@cache
+def all_first_names() -> frozenset[str]:
+    """The same with those that are words, too, such as "Martin" and "Grace"."""
+    return (_census("first:male") | _census("first:female")) - FUNCTION_WORDS
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
@@ -10,15 +11,16 @@ import orjson
 
 from agents.runtime.failpoints import passing
 from agents.runtime.stage import Stage, belonging, failed_job
-from agents.stages.redacting import clean_up
+from agents.stages.redacting import clean_up, forgets
 from agents.stages.spec import Resources, StageSpec
 from agents.text.corrections.review import review_items
 from schemas import blob_names, topics
 from schemas.envelope import Envelope
+from schemas.errors import NotFound
 from schemas.events.base import MAX_EVENT_METADATA_BYTES
 from schemas.events.job import Persisted, Reconciled, RunSweep, StepState
 from schemas.jobs import enrichment
-from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
+from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, sweep
 from schemas.jobs.rows import File, Job, Transcript
 from schemas.rendering.segments import segments, speakers
 from schemas.words import Reconciliation, adapter
@@ -35,7 +37,7 @@ class Database(Jobs, Requests, Protocol):
 
 @dataclass(frozen=True)
 class Persist:
-    """Handles reconciled transcripts, and sweeps of failed runs."""
+    """Handles reconciled transcripts, and sweeps of ended runs."""
 
     database: Database
     store: Store
@@ -43,7 +45,7 @@ class Persist:
     enrichments: tuple[str, ...] = ()
 
     async def handle(self, envelope: Envelope) -> Outcome:
-        """Store a reconciled transcript and complete its run, or sweep the results of a failed run.
+        """Store a reconciled transcript and complete its run, or sweep what an ended run may not keep.
 
         Raises:
             Unavailable: The database or the store is away.
@@ -57,9 +59,10 @@ class Persist:
         if job.run > data.run or job.ended:
             return NOTHING
         job = replace(job, metadata=await self.database.metadata(*job.key))
-        raw = await self.store.get(data.raw_uri)
-        reconciliation = cast("Reconciliation", adapter(Reconciliation).validate_json(raw))
-        return await self._store(envelope, job, data, reconciliation)
+        return await self._store(envelope, job, data, await self._read(data.raw_uri))
+
+    async def _read(self, uri: str) -> Reconciliation:
+        return cast("Reconciliation", adapter(Reconciliation).validate_json(await self.store.get(uri)))
 
     async def _store(self, envelope: Envelope, job: Job, data: Reconciled, reconciliation: Reconciliation) -> Outcome:
         content = agent_optimized(job, reconciliation)
@@ -103,7 +106,8 @@ class Persist:
             transcript=transcript,
             new_enrichments=enrichment.wanted(self.enrichments, job.options),
             files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", metadata)),
-            later=(Later(topics.PERSISTED.name, event),),
+            # What a recognizer answers late is stored behind the run's back: a run that forgets does it once more.
+            later=(Later(topics.PERSISTED.name, event), *((sweep(job),) if forgets(job) else ())),
         )
 
     async def _put(self, name: str, content: dict[str, Any]) -> Blob:
@@ -111,13 +115,17 @@ class Persist:
 
     async def _sweep(self, data: RunSweep) -> Outcome:
         """Delete the results of a failed run. The original and the paid answers of recognizers are kept for its
-        reprocessing.
+        reprocessing. Of a completed one that forgets, delete what came late.
         """
         job = await self.database.job(data.tenant_id, data.job_id)
         if job is None or job.run < data.run:
             return IGNORED
+        of_run = data.tenant_id, data.job_id, data.run
+        if job.run == data.run and job.status == "completed" and forgets(job):
+            name = blob_names.raw_transcript(*of_run)
+            with contextlib.suppress(NotFound):  # its files are gone by now
+                await clean_up(self.store, self.database, job, await self._read(self.store.uri(name)))
         if job.run == data.run and job.status == "failed":
-            of_run = data.tenant_id, data.job_id, data.run
             for name in (blob_names.raw_transcript, blob_names.agent_optimized, blob_names.metadata):
                 await self.store.delete(self.store.uri(name(*of_run)))
             await self.store.delete(self.store.uri(blob_names.raw_transcript(*of_run, restricted=True)))

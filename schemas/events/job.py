@@ -71,7 +71,7 @@ class JobFailed(JobEvent):
 
 
 class RunSweep(Event):
-    """Internal: delete the blobs of a failed run."""
+    """Internal: delete the blobs of a failed run, or what a completed one that forgets has got late."""
 
 
 class StepState(Data):

@@ -199,8 +199,13 @@ def end_of_failed(owner: OfRun, stage: str, failure: Failure) -> tuple[Later, ..
     event = JobFailed(**run, stage=stage, code=failure.code, error=failure.reason, attempts=failure.attempts)
     return (
         Later(topics.FAILED.name, event),
-        Later(topics.PERSIST_DUE.name, RunSweep(**run), seconds=SWEEP_AFTER_S, kind="run.sweep"),
+        sweep(owner),
     )
+
+
+def sweep(owner: OfRun) -> Later:
+    """The event that deletes, later, what the ended run may not keep."""
+    return Later(topics.PERSIST_DUE.name, RunSweep(**run_fields(owner)), seconds=SWEEP_AFTER_S, kind="run.sweep")
 
 
 def failed_enrichment(

@@ -247,3 +247,21 @@ async def test_a_job_is_run_again_from_what_is_left(fleet_of, redact):
 
 def text_of(database, job, run):
     return database.transcripts["t", job, run].text
+
+
+async def test_what_recognizers_answer_behind_a_run_that_forgets_is_forgotten_too(fleet_of):
+    scenario = await fleet_of(CALLS[:1], redact_pii=True, redact="forget")
+    before = [name async for name in names_of(scenario)]
+    said = adapter(Hypothesis).dump_json(Hypothesis("a", tuple(Word(text) for text in CALLS[0].words)))
+    for name in (
+        blob_names.chunk("t", job_id(0), "c", "key", restricted=True),
+        blob_names.hypothesis("t", job_id(0), 1, "a", restricted=True),
+        blob_names.hypothesis("t", job_id(0), 1, "c", restricted=True),
+    ):
+        await scenario.store.put(name, said, "application/json")
+    assert leaks(await readable(scenario, lambda _: True), CALLS[:1]) != []
+    await scenario.fleet.run(until=timedelta(hours=3))
+
+    assert [name async for name in names_of(scenario)] == before
+    assert leaks(await readable(scenario, lambda _: True), CALLS[:1]) == []
+    assert len(scenario.fleet.events("persisted")) == 1
