@@ -126,8 +126,8 @@ class Persist:
             with contextlib.suppress(NotFound):  # its files are gone by now
                 await clean_up(self.store, self.database, job, await self._read(self.store.uri(name)))
         if job.run == data.run and job.status == "failed":
-            for name in (blob_names.raw_transcript, blob_names.agent_optimized, blob_names.metadata):
-                await self.store.delete(self.store.uri(name(*of_run)))
+            for name_of in (blob_names.raw_transcript, blob_names.agent_optimized, blob_names.metadata):
+                await self.store.delete(self.store.uri(name_of(*of_run)))
             await self.store.delete(self.store.uri(blob_names.raw_transcript(*of_run, restricted=True)))
         return NOTHING
 

@@ -91,7 +91,7 @@ def test_quantities_dates_and_pages_stay(text):
         ("Hi, Grace here. I told Mr Hale so. Does Hale's wife know? Ask Grace.", ["Grace", "Hale", "Hale's", "Grace."]),
         ("this is mark speaking, thanks", ["mark"]),
         (
-            "The card is 4012888888881881. Thank you, and the free digit on the Mac. 937 And since 2019 we had 300 people",
+            "The card is 4012888888881881. Thank you, and the free digit on the Mac. 937 And since 2019 we had 300",
             ["4012888888881881.", "937"],
         ),
         ("What is your PIN? Let me look. It's four seven one nine.", ["four seven one nine."]),
