@@ -35,7 +35,5 @@ async def test_every_topic_that_a_stage_reads_is_known_by_its_stage(make_scenari
     assert read.items() <= readers.items()
     assert readers.keys() - read.keys() == {
         topics.STATUS.name,
-        topics.PERSISTED.name,
-        topics.EDITED.name,
-        *(f"{kind}.due" for kind in registry.enrichments()),
+        *(topic.name for spec in registry.STAGES if spec.enrichment for topic in spec.reads),
     }
