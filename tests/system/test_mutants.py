@@ -23,7 +23,7 @@ from tests.system.test_failpoints import DIED  # noqa: E402
 faults = pytest.mark.faults
 
 #: Seconds without any event after which what is missing is lost.
-LOST_S = 10
+LOST_S = 20
 
 
 async def killed_while_submitting(mutant: str) -> Verdict:
