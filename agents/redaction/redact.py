@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
+from string import ascii_uppercase
 from typing import Final
 
 from agents.redaction.detect import detect
@@ -69,7 +72,27 @@ def redacted(reconciliation: Reconciliation, policy: RedactionPolicy = EVERYTHIN
     hidden = list(decisions)
     for span in spans:
         hidden[span.start : span.end] = _hidden(decisions[span.start : span.end], policy.label(span.kind))
+    if "name" in policy.kinds:
+        hidden = _with_plain_speakers(hidden)
     return Redacted(replace(reconciliation, decisions=tuple(hidden)), tuple(spans))
+
+
+#: What recognizers call speakers whom they do not know: "A", "speaker_01", "Agent". Outside services may tell names.
+_PLAIN_SPEAKER: Final = re.compile(
+    r"((speaker|spk|channel|agent|customer|caller|callee|client|operator|user|unknown)[\s_#-]*)?([a-z]|\d{1,3})?",
+    re.IGNORECASE,
+)
+
+
+def _with_plain_speakers(decisions: Sequence[Decision]) -> list[Decision]:
+    """The decisions with a letter, or a number, for each speaker who is called by something else."""
+    speakers = dict.fromkeys(one.speaker for one in decisions if one.speaker is not None)
+    named = [speaker for speaker in speakers if not _PLAIN_SPEAKER.fullmatch(speaker)]
+    if not named:
+        return list(decisions)
+    free = (label for label in chain(ascii_uppercase, map(str, count(1))) if label not in speakers)
+    labels = dict(zip(named, free, strict=False))
+    return [replace(one, speaker=labels.get(one.speaker or "", one.speaker)) for one in decisions]
 
 
 def _placeholders(decisions: Sequence[Decision]) -> Iterator[Finding]:

@@ -123,7 +123,7 @@ class Deleter:
         killed loses no count.
         """
         prefix = blob_names.job_folder(*deletion.key)
-        job = await self.database.job(*deletion.key)
+        job = await self.database.job(*deletion.key) if deletion.scope == "job" else None
         source = job.audio_uri if job is not None else None
         uris = [uri async for uri in self.store.list(prefix) if self._is_erased(uri, deletion, source)]
         receipt = deletion.receipt

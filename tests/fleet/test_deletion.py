@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,8 @@ from agents.runtime.failpoints import DELETION_POINTS
 from agents.upkeep.deleting import Deleter
 from schemas.errors import Transient, Unavailable
 from schemas.jobs.deletion import LAST_LOOK_S, SETTLES_S
+from schemas.jobs.rows import Job
+from schemas.words import adapter
 from tests.fleet.conftest import JOB, FakeRecognizer
 
 KEY = ("t", JOB)
@@ -251,10 +254,14 @@ async def test_what_a_vendor_does_not_delete_is_tried_for_a_day_and_then_reporte
     assert found.receipt["providers"] == {"b": 1}
 
 
-async def test_files_alone_go_and_the_transcript_stays(scenario):
+@pytest.mark.parametrize("over_http", [False, True])
+async def test_files_alone_go_and_the_transcript_stays(scenario, over_http):
     await uploaded(scenario)
     scenario.fleet.clock.advance(SETTLES_S)
     database = scenario.fleet.database
+    if over_http:  # what came in a request has no other URI than that of the original
+        job = await database.job(*KEY)
+        database._jobs[KEY] = adapter(Job).dump_json(replace(job, audio_uri=job.original_uri))
     before = await database.job(*KEY)
     begun = await database.begin_deletion(KEY, "retention", "files")
     await scenario.deleter.round()

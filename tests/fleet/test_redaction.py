@@ -208,6 +208,43 @@ async def test_a_store_that_is_away_while_a_job_forgets_only_delays_it(fleet_of,
     assert [name async for name in names_of(scenario) if "restricted/original" in name] == []
 
 
+@pytest.mark.parametrize("redact", ["keep", "forget"])
+async def test_a_worker_that_ends_behind_any_write_or_deletion_leaves_nothing_readable(fleet_of, monkeypatch, redact):
+    """Whatever is stored is stored again by the next worker, and never where readers read before it is redacted."""
+    done, leaked, call = set(), [], CALLS[0]
+    put, delete = MemoryStore.put, MemoryStore.delete
+
+    def ends_behind(what, name):
+        if (what, name) not in done:
+            done.add((what, name))
+            raise Unavailable("the worker ends")
+
+    async def putting(self, name, content, *more, **options):
+        if isinstance(content, bytes) and not blob_names.is_restricted(name):
+            leaked.extend(leaks({name: content.decode("utf-8", "replace") + heard(name, content)}, [call]))
+        blob = await put(self, name, content, *more, **options)
+        if name.startswith(f"t/{job_id(0)}/"):
+            ends_behind("put", name)
+        return blob
+
+    async def deleting(self, uri):
+        await delete(self, uri)
+        ends_behind("delete", self.name(uri))
+
+    monkeypatch.setattr(MemoryStore, "put", putting)
+    monkeypatch.setattr(MemoryStore, "delete", deleting)
+    scenario = await fleet_of([call], redact_pii=True, redact=redact)
+
+    assert {name.removeprefix(f"t/{job_id(0)}/") for what, name in done if what == "put"} >= {
+        *("restricted/original.wav", "restricted/hypotheses/a.json", "restricted/hypotheses/b.json"),
+        *("audio.redacted.flac", "raw_transcript.json", "agent_optimized.json", "metadata.json", "document.md"),
+    }
+    assert any(what == "delete" for what, _ in done) or redact == "keep"
+    assert [len(scenario.fleet.events(topic)) for topic in ("persisted", "job.failed")] == [1, 0]
+    assert leaked == leaks(await readable(scenario), [call]) == []
+    assert bool(leaks(await readable(scenario, lambda _: True), [call])) == (redact == "keep")
+
+
 async def names_of(scenario):
     async for uri in scenario.store.list(""):
         yield scenario.store.name(uri)

@@ -91,7 +91,7 @@ def test_quantities_dates_and_pages_stay(text):
         ("Hi, Grace here. I told Mr Hale so. Does Hale's wife know? Ask Grace.", ["Grace", "Hale", "Hale's", "Grace."]),
         ("this is mark speaking, thanks", ["mark"]),
         (
-            "The card is 4012888888881881. Thank you, and the free digit on the Mac. 937 And since 2019 we had 300",
+            "The card is 4012888888881881. Thank you, and the free digit on the Mac. 937 In 2019 we had 300 people",
             ["4012888888881881.", "937"],
         ),
         ("What is your PIN? Let me look. It's four seven one nine.", ["four seven one nine."]),
@@ -163,6 +163,17 @@ def test_a_value_that_only_the_loser_heard_right_is_hidden_too():
     after = redacted(reconcile([heard("a", plain), heard("b", mail)]))
 
     assert not readings(after.reconciliation) & {"miller", "john", "example", "person"}
+
+
+def test_speakers_whom_an_outside_service_names_are_called_by_letters():
+    names = ("Ada Byron", "A", "agent", "Ada Byron", "speaker_01", "555-0132")
+    words = tuple(Word(text, speaker=name) for text, name in zip("we all say so to you".split(), names, strict=True))
+    before = reconcile([Hypothesis("webhook-x", words, "en", 3000)])
+
+    assert [one.speaker for one in redacted(before).reconciliation.decisions] == [
+        *("B", "A", "agent", "B", "speaker_01", "C")
+    ]
+    assert redacted(before, RedactionPolicy(kinds=("card",))).reconciliation == before
 
 
 def test_where_the_transcript_has_no_word_it_gets_none():
