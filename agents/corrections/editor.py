@@ -31,12 +31,12 @@ from schemas.corrections.rows import (
 from schemas.errors import NotFound
 from schemas.events.transcript import TranscriptEdited
 from schemas.jobs.outcome import Later, Outcome, Step
-from schemas.jobs.rows import File, Transcript, file_kind, run_fields
+from schemas.jobs.rows import Transcript, file_kind, run_fields
 from schemas.rendering.segments import segments, speakers
 from schemas.texts import joined
 from schemas.transcript_words import TranscriptWord, words_of
 from schemas.words import Reading, Reconciliation, adapter
-from sinks.ports.blobs import Blob, Store
+from sinks.ports.blobs import Blob, Store, file_of
 from sinks.ports.corrections.versions import Versions
 from sinks.ports.slots import Slots
 from sinks.ports.steps import Steps
@@ -197,19 +197,11 @@ class Editor:
             word_count=version.word_count,
             agent_optimized_uri=blob.uri,
         )
-        file = File(
-            **owner,
-            kind=file_kind("agent_optimized", version.version),
-            uri=blob.uri,
-            size_bytes=blob.size_bytes,
-            content_type=_JSON,
-            sha256=blob.sha256,
-        )
         outcome = Outcome(
             tenant_id=version.tenant_id,
             job_id=version.job_id,
             edit=edit,
-            files=(file,),
+            files=(file_of(version, file_kind("agent_optimized", version.version), blob),),
             later=(Later(topics.EDITED.name, event),),
             audit="edited",
             author=version.author,

@@ -37,6 +37,7 @@ from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, failed_upload, id_of_upload
 from schemas.jobs.rows import Job, run_fields
 from sinks.ports.accounts.settings import EffectiveSettings
+from sinks.ports.blobs import file_of
 from sinks.ports.clock import Clock
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
@@ -206,14 +207,14 @@ class Intake:
         step, columns = jobs.fetched_step(fetched), jobs.audio_columns(fetched)
         job = replace(job, **columns, steps={"intake": step})
         if job.not_before is not None and job.not_before > (now := await self.database.now()):
-            return until_its_time(job, columns, (jobs.original_file(job, fetched.blob),), now)
+            return until_its_time(job, columns, (file_of(job, "original", fetched.blob),), now)
         runs = await self._runs(job.tenant_id)
         requests = jobs.provider_requests(job, runs.recognizers)
         return Outcome(
             **belonging(envelope),
             progress=Progress(run=job.run, status="transcribing", stage="intake", step=step, columns=columns),
             new_requests=requests,
-            files=(jobs.original_file(job, fetched.blob),),
+            files=(file_of(job, "original", fetched.blob),),
             later=runs.request_events(job, requests),
         )
 

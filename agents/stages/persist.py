@@ -21,10 +21,10 @@ from schemas.events.base import MAX_EVENT_METADATA_BYTES
 from schemas.events.job import Persisted, Reconciled, RunSweep, StepState
 from schemas.jobs import enrichment
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress, sweep
-from schemas.jobs.rows import File, Job, Transcript
+from schemas.jobs.rows import Job, Transcript
 from schemas.rendering.segments import segments, speakers
 from schemas.words import Reconciliation, adapter
-from sinks.ports.blobs import Blob, Store
+from sinks.ports.blobs import Blob, Store, file_of
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
 
@@ -105,7 +105,7 @@ class Persist:
             ),
             transcript=transcript,
             new_enrichments=enrichment.wanted(self.enrichments, job.options),
-            files=(_file(job, "agent_optimized", optimized), _file(job, "metadata", metadata)),
+            files=(file_of(job, "agent_optimized", optimized), file_of(job, "metadata", metadata)),
             # What a recognizer answers late is stored behind the run's back: a run that forgets does it once more.
             later=(Later(topics.PERSISTED.name, event), *((sweep(job),) if forgets(job) else ())),
         )
@@ -243,17 +243,4 @@ def _row(
         raw_transcript_uri=data.raw_uri,
         agent_optimized_uri=optimized.uri,
         duration_ms=job.duration_ms,
-    )
-
-
-def _file(job: Job, kind: str, blob: Blob) -> File:
-    return File(
-        tenant_id=job.tenant_id,
-        job_id=job.job_id,
-        run=job.run,
-        kind=kind,
-        uri=blob.uri,
-        size_bytes=blob.size_bytes,
-        content_type=blob.content_type,
-        sha256=blob.sha256,
     )

@@ -17,10 +17,10 @@ from agents.stages.uploads.jobs import earlier_requests
 from schemas import blob_names
 from schemas.accounts.redaction import EVERYTHING, RedactionPolicy
 from schemas.errors import InvalidInput, NotFound
-from schemas.jobs.rows import File, Job, run_fields
+from schemas.jobs.rows import File, Job
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks.ports.accounts.settings import EffectiveSettings
-from sinks.ports.blobs import Blob, Store
+from sinks.ports.blobs import Blob, Store, file_of
 from sinks.ports.providers.requests import Requests
 
 _JSON: Final = "application/json"
@@ -99,13 +99,11 @@ def audio_changes(job: Job, muted: Blob, store: Store) -> tuple[tuple[File, ...]
     """The rows of the recording that readers hear, and the changes of the job's row. A job that forgets the original
     has this one in its place, from which it can be run again.
     """
-    stored = {"size_bytes": muted.size_bytes, "content_type": muted.content_type, "sha256": muted.sha256}
-    of_run: dict[str, Any] = run_fields(job) | {"uri": muted.uri, **stored}
-    files = (File(**of_run, kind=AUDIO),)
+    files = (file_of(job, AUDIO, muted),)
     if not forgets(job) or job.original_uri is None:
         return files, {}
     fetched_by = blob_names.run_of(store.name(job.original_uri))
-    original = File(**of_run | {"run": fetched_by}, kind="original")
+    original = replace(file_of(job, "original", muted), run=fetched_by)
     return (*files, original), {"original_uri": muted.uri, "content_type": muted.content_type}
 
 

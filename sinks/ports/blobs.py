@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
+
+from schemas.jobs.rows import File, OfRun, run_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,11 @@ class Blob:
     #: Hex digest of the content.
     sha256: str
     content_type: str
+
+
+def file_of(owner: OfRun, kind: str, blob: Blob) -> File:
+    """The row of a run's blob."""
+    return File(**run_fields(owner), kind=kind, **asdict(blob))
 
 
 class Store(Protocol):

@@ -19,10 +19,10 @@ from agents.stages.spec import Resources
 from schemas import blob_names, topics
 from schemas.errors import ProviderError
 from schemas.events.enrichment import DocumentGenerated
-from schemas.jobs.rows import File, Job, file_kind, run_fields
+from schemas.jobs.rows import Job, file_kind, run_fields
 from schemas.rendering.markdown import markdown
 from sinks.ports.accounts.settings import EffectiveSettings
-from sinks.ports.blobs import Store
+from sinks.ports.blobs import Store, file_of
 from sinks.ports.jobs import Jobs
 
 log = logging.getLogger(__name__)
@@ -61,16 +61,15 @@ class Document:
         version = job.transcript_version
         name = blob_names.document(job.tenant_id, job.job_id, job.run, version)
         blob = await self.store.put(name, text, _CONTENT_TYPE)
-        run = run_fields(job)
-        stored: dict[str, Any] = {
-            "size_bytes": blob.size_bytes,
-            "content_type": blob.content_type,
-            "sha256": blob.sha256,
-        }
-        return Enriched(
-            event=DocumentGenerated(**run, document_uri=blob.uri, **stored, **heading.made_by),
-            files=(File(**run, kind=file_kind("document", version), uri=blob.uri, **stored),),
+        event = DocumentGenerated(
+            **run_fields(job),
+            document_uri=blob.uri,
+            size_bytes=blob.size_bytes,
+            content_type=blob.content_type,
+            sha256=blob.sha256,
+            **heading.made_by,
         )
+        return Enriched(event=event, files=(file_of(job, file_kind("document", version), blob),))
 
     async def _heading(self, job: Job) -> _Heading:
         if self.titler is None:

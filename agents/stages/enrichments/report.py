@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import orjson
 
@@ -17,9 +17,9 @@ from agents.stages.spec import Resources
 from schemas import blob_names, topics
 from schemas.errors import NotFound
 from schemas.events.enrichment import ReportGenerated
-from schemas.jobs.rows import File, Job, file_kind, run_fields
+from schemas.jobs.rows import Job, file_kind, run_fields
 from schemas.summaries import Summary
-from sinks.ports.blobs import Blob, Store
+from sinks.ports.blobs import Blob, Store, file_of
 from sinks.ports.jobs import Jobs
 
 #: Seconds for which an event waits for its report; a longer one is made on in the background.
@@ -59,13 +59,8 @@ class Reports:
         blob: Blob | None = await self.tasks.run(key, lambda _: self._stored(job), QUICK_S)
         if blob is None:
             return None
-        run = run_fields(job)
-        stored: dict[str, Any] = {"size_bytes": blob.size_bytes, "content_type": _CONTENT_TYPE, "sha256": blob.sha256}
-        kind = file_kind("report", job.transcript_version)
-        return Enriched(
-            event=ReportGenerated(**run, report_uri=blob.uri, **stored),
-            files=(File(**run, kind=kind, uri=blob.uri, **stored),),
-        )
+        event = ReportGenerated(**run_fields(job), report_uri=blob.uri, size_bytes=blob.size_bytes, sha256=blob.sha256)
+        return Enriched(event=event, files=(file_of(job, file_kind("report", job.transcript_version), blob),))
 
     async def _stored(self, job: Job) -> Blob:
         content = await self.renderer.pdf(await report_on(job, self.store, self.database))

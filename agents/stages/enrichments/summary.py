@@ -15,11 +15,11 @@ from agents.stages.spec import Resources
 from agents.text.summaries.digest import digest
 from schemas import blob_names, topics
 from schemas.events.enrichment import SummaryGenerated
-from schemas.jobs.rows import File, Job, file_kind, run_fields
+from schemas.jobs.rows import Job, file_kind, run_fields
 from schemas.summaries import Coverage, Summary, items_of
 from schemas.transcript_words import TranscriptWord
 from sinks.ports.accounts.settings import EffectiveSettings
-from sinks.ports.blobs import Store
+from sinks.ports.blobs import Store, file_of
 from sinks.ports.jobs import Jobs
 
 _JSON: Final = "application/json"
@@ -47,17 +47,8 @@ class Summaries:
         summary, version = made.summary, job.transcript_version
         content = summary.model_dump_json().encode()
         blob = await self.store.put(blob_names.summary(job.tenant_id, job.job_id, job.run, version), content, _JSON)
-        run = run_fields(job)
-        file = File(
-            **run,
-            kind=file_kind("summary", version),
-            uri=blob.uri,
-            size_bytes=blob.size_bytes,
-            content_type=_JSON,
-            sha256=blob.sha256,
-        )
         event = SummaryGenerated(
-            **run,
+            **run_fields(job),
             summary_uri=blob.uri,
             size_bytes=blob.size_bytes,
             sha256=blob.sha256,
@@ -68,7 +59,11 @@ class Summaries:
             dropped=summary.dropped,
             tokens=made.tokens,
         )
-        return Enriched(event=event, files=(file,), summary_items=items_of(summary, job))
+        return Enriched(
+            event=event,
+            files=(file_of(job, file_kind("summary", version), blob),),
+            summary_items=items_of(summary, job),
+        )
 
     async def _made(self, job: Job, words: Sequence[TranscriptWord], language: str | None) -> Summarized:
         if self.summarizer is None or not words:

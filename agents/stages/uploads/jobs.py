@@ -11,8 +11,7 @@ from schemas.errors import InvalidInput
 from schemas.events.audio import AudioUploaded
 from schemas.events.job import StepState
 from schemas.jobs.deletion import Deletion
-from schemas.jobs.rows import File, Job, ProviderRequest, RequestState
-from sinks.ports.blobs import Blob
+from schemas.jobs.rows import Job, ProviderRequest, RequestState
 from sinks.ports.providers.requests import Requests
 
 #: Why an upload is refused that has a new job id and the reference of an existing job.
@@ -122,17 +121,3 @@ def audio_columns(fetched: Fetched) -> dict[str, Any]:
         "content_type": fetched.content_type,
         "duration_ms": fetched.duration_ms,
     }
-
-
-def original_file(job: Job, blob: Blob) -> File:
-    """The row of the recording's file."""
-    return File(
-        tenant_id=job.tenant_id,
-        job_id=job.job_id,
-        run=job.run,
-        kind="original",
-        uri=blob.uri,
-        size_bytes=blob.size_bytes,
-        content_type=blob.content_type,
-        sha256=blob.sha256,
-    )

@@ -18,6 +18,7 @@ from schemas.events.audio import AudioUploaded, Options
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import Later, Outcome
 from schemas.jobs.rows import Job, ProviderRequest, run_fields
+from sinks.ports.blobs import file_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Runs:
             job_id=job.job_id,
             create=job,
             new_requests=requests,
-            files=(jobs.original_file(job, fetched.blob),),
+            files=(file_of(job, "original", fetched.blob),),
             later=self.request_events(job, requests),
         )
 
