@@ -93,7 +93,17 @@ async def test_a_tenant_finds_its_own_and_an_operator_names_one(worker):
 
 @pytest.mark.parametrize(
     "query",
-    ["", "q=", f"q={'x' * 501}", "q=a&mode=magic", "q=a&limit=51", "q=a&around=11", "q=a&cursor=x", "q=a&entity=b", "q=a%00b"],
+    [
+        "",
+        "q=",
+        f"q={'x' * 501}",
+        "q=a&mode=magic",
+        "q=a&limit=51",
+        "q=a&around=11",
+        "q=a&cursor=x",
+        "q=a&entity=b",
+        "q=a%00b",
+    ],
 )
 async def test_what_cannot_be_asked_is_refused(worker, query):
     await problem(await worker.get(f"/search?{query}"), 400)
