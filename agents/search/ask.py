@@ -22,6 +22,7 @@ from agents.llm.texts.prompts import prompt
 from agents.search.hits import widened, with_neighbours
 from agents.search.query import words
 from agents.search.searcher import Searcher
+from agents.text.chunks.tokens import spaced
 from schemas.errors import Conflict, ProviderError, Transient
 from schemas.jobs.rows import used
 from schemas.search.answers import AnswerPart, Citation, Claim, Ended, Found, Passage, Turn
@@ -43,6 +44,9 @@ AROUND: Final = 2
 
 #: Where the usage of questions is kept: they belong to no job.
 JOB: Final = "ask"
+
+#: Words of a quotation at least, unless an utterance has no more: "the" is said in every call, and supports nothing.
+SHORTEST: Final = 3
 
 _WORD: Final = re.compile(r"\w+")
 
@@ -178,12 +182,17 @@ def _checked(claim: _Claim, passages: Sequence[Passage]) -> Claim:
     return Claim(claim.text, claim.quote, [Citation(passage.number, passage, said) for passage, said in places])
 
 
+def _words(text: str) -> list[str]:
+    """Its words. Characters of a script without spaces are words: so a part of a sentence is found there, too."""
+    return _WORD.findall(spaced(text).lower())
+
+
 def _said(quote: str, passage: Passage) -> Utterance | None:
     """The utterance at which a quotation begins; None if it does not stand in the passage, or is no quotation."""
-    wanted = _WORD.findall(quote.lower())
-    spoken = [(word, one) for one in passage.utterances for word in _WORD.findall(one.text.lower())]
-    if not wanted:
-        return None
+    wanted = _words(quote)
+    spoken = [(word, one) for one in passage.utterances for word in _words(one.text)]
+    if len(wanted) < SHORTEST:
+        return next((one for one in passage.utterances if wanted and _words(one.text) == wanted), None)
     for at in range(len(spoken) - len(wanted) + 1):
         if all(spoken[at + n][0] == word for n, word in enumerate(wanted)):
             return spoken[at][1]
