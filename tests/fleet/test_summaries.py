@@ -193,7 +193,7 @@ async def test_a_silent_call_costs_nothing(make_fleet):
     made = await fleet.made()
 
     assert (made.kind, made.key_points, fleet.model.asked) == ("digest", (), [])
-    assert "No speech" in made.notes[0]
+    assert "no words" in made.notes[0]
 
 
 async def test_a_long_call_is_read_in_parts_and_the_merge_only_chooses(make_fleet):

@@ -1,4 +1,6 @@
-"""The check of the search index: whether vectors can be kept, which model serves, and what waits for its vectors."""
+"""The checks of the search index: whether its model can be used here and vectors be kept, which model serves, and what
+waits for its vectors.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from agents.commands.checks.finding import Finding
+from agents.fleet.search.serving import open_embedder
+from schemas.errors import SettingsError
 from sinks.postgres.sql.queries import SQL
 
 if TYPE_CHECKING:
@@ -17,6 +21,24 @@ _SUBJECT: Final = "search"
 _WAITING: Final = """
 SELECT count(*) AS runs, min(error) AS error FROM embedding_work
 WHERE generation IN (SELECT generation FROM embedding_models WHERE state <> 'retired')"""
+
+
+async def embedding_model(settings: Settings) -> list[Finding]:
+    """Whether the model for meanings can be used on this machine, without which no worker of `index` starts; it is not
+    called, because that is billed.
+    """
+    model = settings.embeddings_model
+    if model is None:
+        return [Finding("embedding model", "ok", "not configured: transcripts are found by words alone")]
+    subject = f"embedding model {model}"
+    try:
+        await open_embedder(model, settings).close()
+    except SettingsError as exc:
+        return [Finding(subject, "fail", "cannot be used here, and no worker of `index` starts", str(exc))]
+    if "index" not in settings.enrichments:
+        advice = "add `index` to CONCORD_ENRICHMENTS, or unset EMBEDDINGS_MODEL"
+        return [Finding(subject, "warn", "makes no vectors: transcripts are not indexed", advice)]
+    return [Finding(subject, "ok", "can be used (it was not called)")]
 
 
 async def search(db: Any, settings: Settings) -> list[Finding]:

@@ -29,7 +29,8 @@ NO_MODEL: Final = (
     "This is a digest: quotations from the call, chosen without a language model. "
     "Set OPENAI_API_KEY, or GEMINI_API_KEY with CONCORD_TEXT_MODEL=gemini, for a summary."
 )
-NO_SPEECH: Final = "No speech was heard in this recording; there is nothing to summarise."
+NO_SENTENCE: Final = "No sentence of this call is long enough to be quoted."
+NO_WORDS: Final = "The transcript has no words; there is nothing to summarise."
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ class Summaries:
 
 
 def _digest(job: Job, words: Sequence[TranscriptWord], language: str | None) -> Summary:
+    quotations = digest(words, language)
+    notes = (NO_MODEL,) if quotations else (NO_MODEL, NO_SENTENCE)
     return Summary(
         kind="digest",
         template="quotations/1",
         transcript_version=job.transcript_version,
-        key_points=digest(words, language),
+        key_points=quotations,
         coverage=Coverage(words=len(words), words_read=len(words), parts=1),
-        notes=(NO_MODEL if words else NO_SPEECH,),
+        notes=notes if words else (NO_WORDS,),
     )
 
 

@@ -70,14 +70,16 @@ DELETE FROM embedding_work WHERE (tenant_id, job_id, run, generation, attempts) 
 SELECT count(*) FROM (SELECT FROM embedding_work WHERE tenant_id = $1 AND generation = $2 LIMIT 1000) AS waiting;
 
 -- name: term_queries
--- Each term in each dictionary that the tenant's transcripts use, from one to the next by the index.
+-- Each term in each dictionary that the tenant's transcripts use, from one to the next by the index. The beginning of a word also as
+-- it is written: a dictionary takes `bicy` for a word and makes `bici` of it, and drops `the` of `theatre`.
 WITH RECURSIVE used AS (
     (SELECT dictionary FROM chunks WHERE tenant_id = $1 ORDER BY dictionary LIMIT 1)
     UNION ALL
     SELECT (SELECT c.dictionary FROM chunks c WHERE c.tenant_id = $1 AND c.dictionary > used.dictionary ORDER BY c.dictionary LIMIT 1)
     FROM used WHERE used.dictionary IS NOT NULL
 )
-SELECT dictionary, n::int AS n, term_query(dictionary, kind, term)::text AS query
+SELECT dictionary, n::int AS n, 
+    (CASE kind WHEN 'prefix' THEN term_query('simple', kind, term) ELSE '' END || term_query(dictionary, kind, term))::text AS query
 FROM used CROSS JOIN unnest($2::text[], $3::text[]) WITH ORDINALITY AS t (kind, term, n)
 WHERE dictionary IS NOT NULL ORDER BY dictionary, n;
 

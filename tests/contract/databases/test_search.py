@@ -71,6 +71,15 @@ async def test_a_phrase_is_found_as_it_was_said_and_a_prefix_as_a_beginning(unde
     assert await found(search, [Term("invo", "prefix")]) == [("j", 0)]
 
 
+@pytest.mark.parametrize("beginning", ["bi", "bicy", "bicycles", "the", "Theat", "o'n", "o'neil"])
+async def test_a_beginning_is_that_of_a_word_as_it_is_said_not_a_word_of_its_own(under_test, search, beginning):
+    await keep(under_test.database, chunk("bicycles for the theatre of O'Neill"), chunk("goodbye", 1))
+    terms = [Term(beginning, "prefix", use="must")]
+
+    assert await found(search, terms) == [("j", 0)]
+    assert await found(search, [Term("goodbye"), replace(terms[0], use="not")]) == [("j", 1)]
+
+
 HOSTILE = ["it's", "a & b | !c", "'; DROP TABLE chunks; --", "\\", ":*", "<-> (", "%_", "\u00e9" * 300, " ", "'' \\'"]
 
 

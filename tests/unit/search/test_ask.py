@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -83,10 +84,11 @@ async def test_a_claim_whose_quotation_was_not_said_is_unsupported():
         ("Twenty.", [1], "twenty per cent"),
         ("Elsewhere.", [99, -1, 0], "The discount"),
         ("Nothing.", [1], "..."),
+        ("A word of any call.", [1], "the"),
     )
     _, *parts, end = await (await filled(claims)).ask()
 
-    assert [bool(part.citations) for part in parts] == [True, False, False, False]
+    assert [bool(part.citations) for part in parts] == [True, False, False, False, False]
     assert end.result == "answered"
 
 
@@ -176,3 +178,14 @@ async def test_what_a_question_costs_is_counted_and_bounded():
     with pytest.raises(Conflict, match="monthly_tokens"):
         await it.ask()
     assert len(it.model.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "quote"), [("注文書を金曜日に送ります。", "金曜日に送ります"), ("Yes. Agreed.", "yes, agreed")]
+)
+async def test_a_quotation_may_be_a_part_of_a_sentence_without_spaces_or_a_short_utterance(said, quote):
+    it = Asking(claiming(("So it is.", [1], quote)))
+    await keep(it.database, replace(chunk(said), content=spaced(said)))
+    _, claim, _ = await it.ask(said)
+
+    assert [citation.utterance.text for citation in claim.citations] == [said]

@@ -10,6 +10,7 @@ from agents.asr.rate_limit import ProviderLimiter
 from agents.embeddings.maker import EmbeddingMaker
 from agents.embeddings.scripted import ScriptedEmbedder
 from agents.search.searcher import Searcher
+from agents.text.chunks.tokens import spaced
 from schemas.errors import ProviderError, SettingsError, Transient
 from schemas.search.chunks import Utterance, packed
 from schemas.search.results import OtherReading
@@ -150,3 +151,12 @@ async def test_what_was_deleted_meanwhile_is_left_out(searching, monkeypatch):
     monkeypatch.setattr(MemorySearch, "chunks", nothing)
 
     assert await searching.hits("invoice") == []
+
+
+async def test_in_a_script_without_spaces_the_utterance_that_matches_is_shown_too(searching):
+    texts = "こんにちは。", "明日 Acme の注文書を送ります。"
+    await keep(searching.database, passage(*texts, job_id="k", content=spaced("\n".join(texts))))
+    [hit] = await searching.hits("注文書", mode="text")
+    marked = [hit.utterance.text[slice(*place)] for place in hit.highlights]
+
+    assert (hit.utterance.text, marked) == (texts[1], ["注", "文", "書"])

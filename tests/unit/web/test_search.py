@@ -93,7 +93,17 @@ async def test_a_tenant_finds_its_own_and_an_operator_names_one(worker):
 
 @pytest.mark.parametrize(
     "query",
-    ["", "q=", f"q={'x' * 501}", "q=a&mode=magic", "q=a&limit=51", "q=a&around=11", "q=a&cursor=x", "q=a&entity=b"],
+    [
+        "",
+        "q=",
+        f"q={'x' * 501}",
+        "q=a&mode=magic",
+        "q=a&limit=51",
+        "q=a&around=11",
+        "q=a&cursor=x",
+        "q=a&entity=b",
+        "q=a%00b",
+    ],
 )
 async def test_what_cannot_be_asked_is_refused(worker, query):
     await problem(await worker.get(f"/search?{query}"), 400)
@@ -135,6 +145,16 @@ async def test_questions_are_of_the_callers_tenant_and_filters(worker):
     await problem(await asked(worker, headers=ROOT), 400)
 
 
-@pytest.mark.parametrize("body", [{"question": ""}, {"question": "x" * 1001}, {"earlier": [{"question": "a"}]}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"question": ""},
+        {"question": "x" * 1001},
+        {"question": "a\x00"},
+        {"earlier": [{"question": "a"}]},
+        {"earlier": [{"question": "\x00", "answer": "b"}]},
+        {"job": "j"},
+    ],
+)
 async def test_what_is_no_question_is_refused(worker, body):
     await problem(await asked(worker, **body), 400)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import orjson
 from aiohttp import web
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from schemas.errors import ConcordError
 from schemas.events.base import Data
 from schemas.search.answers import AnswerPart, Claim, Ended, Found, Turn
 from web.auth.access import READ
-from web.resources.search.search import FilterParameters
+from web.resources.search.search import NO_NUL, FilterParameters
 from web.resources.search.views import moment_links, searched_view
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
@@ -39,14 +39,18 @@ class Answers(Protocol):
 class TurnBody(Data):
     """An earlier question of the conversation."""
 
-    question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
+    model_config = ConfigDict(extra="forbid")
+
+    question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION, pattern=NO_NUL)]
     answer: Annotated[str, Field(max_length=MAX_ANSWER)]
 
 
 class AskBody(Data):
-    """A question."""
+    """A question. A filter that stands here by mistake is refused: without it, everything would be asked."""
 
-    question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
+    model_config = ConfigDict(extra="forbid")
+
+    question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION, pattern=NO_NUL)]
     earlier: Annotated[list[TurnBody], Field(max_length=MAX_EARLIER)] = Field(
         default_factory=list, description="earlier questions of the conversation, with what was answered, oldest first"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Protocol
+from typing import Annotated, Final, Protocol
 
 from aiohttp import web
 from pydantic import Field, PlainValidator, WithJsonSchema
@@ -26,6 +26,9 @@ PAGE, MAX_PAGE, MAX_AROUND = 10, 50, 10
 
 #: Characters of a question.
 MAX_CHARS = 500
+
+#: What PostgreSQL can be asked.
+NO_NUL: Final = r"^[^\x00]*$"
 
 
 class Searches(Protocol):
@@ -96,7 +99,7 @@ class FilterParameters(Parameters):
 class SearchParameters(FilterParameters):
     """What is looked for, and where."""
 
-    q: Annotated[str, Field(min_length=1, max_length=MAX_CHARS)] = Field(
+    q: Annotated[str, Field(min_length=1, max_length=MAX_CHARS, pattern=NO_NUL)] = Field(
         description='words or a question; "a phrase", the beginning of a word (`invo*`), `-unwanted`',
         examples=["what discount did we agree on"],
     )

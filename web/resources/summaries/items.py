@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from aiohttp import web
@@ -85,7 +85,7 @@ def _decoded(text: str) -> ItemPlace:
     match decode_place(text):
         case [str(at), str(job_id), int(number)] if "\x00" not in job_id and 0 <= number < 2**31:
             moment = datetime.fromisoformat(at)
-            if moment.tzinfo is not None:
+            if moment.tzinfo is not None and 1 < moment.year < MAXYEAR:  # of which any zone's is in PostgreSQL's reach
                 return ItemPlace(moment, job_id, number)
     raise ValueError(NO_PLACE)
 
