@@ -25,8 +25,7 @@ from agents.runtime.metrics import Metrics
 from agents.search.hits import widened, with_neighbours
 from agents.search.query import words
 from agents.search.searcher import Searcher
-from agents.text.chunks.tokens import spaced
-from agents.text.summaries.citations import quoted
+from agents.text.summaries.citations import quoted, says_enough
 from schemas.errors import Conflict, ProviderError, Transient, Unavailable
 from schemas.jobs.rows import used
 from schemas.search.answers import AnswerPart, Citation, Claim, Ended, Found, Passage, Turn
@@ -48,9 +47,6 @@ AROUND: Final = 2
 
 #: Where the usage of questions is kept: they belong to no job.
 JOB: Final = "ask"
-
-#: Words of a quotation at least, unless an utterance has no more: "the" is said in every call, and supports nothing.
-SHORTEST: Final = 3
 
 _WORD: Final = re.compile(r"\w+")
 
@@ -200,16 +196,9 @@ def _checked(claim: _Claim, passages: Sequence[Passage]) -> Claim:
     return Claim(claim.text, claim.quote, [Citation(passage.number, passage, said) for passage, said in places])
 
 
-def _words(text: str) -> list[str]:
-    """Its words. Characters of a script without spaces are words: so a part of a sentence is found there, too."""
-    return _WORD.findall(spaced(text).lower())
-
-
 def _said(quote: str, passage: Passage) -> Utterance | None:
     """The utterance at which a quotation begins; None if it does not stand in the passage, or is no quotation."""
-    wanted = _words(quote)
-    if len(wanted) < SHORTEST:
-        return next((one for one in passage.utterances if wanted and _words(one.text) == wanted), None)
     spoken = [(word, one) for one in passage.utterances for word in _WORD.findall(one.text)]
     found = quoted([word for word, _ in spoken], quote)
-    return spoken[found.start][1] if found else None
+    is_enough = says_enough(quote, found, (one.text for one in passage.utterances))
+    return spoken[found.start][1] if found and is_enough else None

@@ -87,6 +87,17 @@ def test_a_whole_speech_is_no_quotation():
     assert Quotable(spoken).cited("s1", "yes " * 90) is None
 
 
+@pytest.mark.parametrize(
+    ("id", "quote", "stands"),
+    [("s1", "will", False), ("s1", "I will", False), ("s1", "I will pay", True), ("s2", "agreed", True)],
+)
+def test_no_statement_rests_on_a_word_that_is_in_every_call(id, quote, stands):
+    spoken = utterances([*words("I will pay."), *words("Agreed.", start=3, speaker="B")])
+
+    assert (Quotable(spoken).cited(id, quote, is_statement=True) is not None) == stands
+    assert Quotable(spoken).cited(id, quote) is not None
+
+
 def test_all_words_are_in_parts_that_fit_whatever_they_lack():
     endless = [TranscriptWord(f"w{n}", "word") for n in range(1000)]
     spoken = utterances(endless)

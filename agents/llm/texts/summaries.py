@@ -260,7 +260,7 @@ class _Check:
         """Keep these items as `kind`. The value of the field `said` must be in the quotation."""
         kept = self.lists.setdefault(name, [])
         for item in items[:MOST_ITEMS]:
-            cited = self.transcript.cited(item.segment, item.quote)
+            cited = self.transcript.cited(item.segment, item.quote, is_statement=said is None)
             if cited is None or (said is not None and not says(cited, getattr(item, said))):
                 self.dropped += 1
             else:

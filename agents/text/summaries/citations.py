@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,9 @@ from schemas.transcript_words import TranscriptWord
 #: Words of a quotation at most: two sentences. A longer one says that a whole speech supports an item.
 MOST_WORDS: Final = 80
 
+#: Words at least of a quotation on which a statement rests, unless an utterance has no more: "the" is in every call.
+LEAST_WORDS: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Quotable:
@@ -21,24 +24,34 @@ class Quotable:
 
     utterances: Sequence[Utterance]
 
-    def cited(self, id: str, quote: str) -> dict[str, Any] | None:
+    def cited(self, id: str, quote: str, *, is_statement: bool = False) -> dict[str, Any] | None:
         """The fields of `schemas.summaries.Cited` for a quotation from an utterance or its neighbours; None if nobody
-        says that there. Case and punctuation do not count, and a quotation begins and ends with whole words.
+        says that there, or if a statement cannot rest on it. Case and punctuation do not count, and a quotation begins
+        and ends with whole words.
         """
         number = int(id[1:]) if id[:1] == "s" and id[1:].isascii() and id[1:].isdigit() and len(id) < 10 else 0
         if not 1 <= number <= len(self.utterances):
             return None
-        own = self.utterances[number - 1].words
+        utterance = self.utterances[number - 1]
+        own = utterance.words
         around = [word for one in self.utterances[max(0, number - 2) : number + 1] for word in one.words]
         for words in (own, around):
             if found := quoted([word.text for word in words], quote):
-                return _fields(words[found.start : found.stop]) if len(found) <= MOST_WORDS else None
+                is_enough = not is_statement or says_enough(quote, found, [utterance.text])
+                return _fields(words[found.start : found.stop]) if is_enough and len(found) <= MOST_WORDS else None
         return None
 
 
 def says(cited: dict[str, Any], text: str) -> bool:
     """Whether the quotation contains this text, as a name or an amount must be said to be one."""
     return bool(plain(text)) and plain(text) in plain(cited["quote"])
+
+
+def says_enough(quote: str, found: range, utterances: Iterable[str]) -> bool:
+    """Whether a statement may rest on a quotation that has these words: a word that is in every call supports nothing,
+    unless it is all that somebody says.
+    """
+    return len(found) >= LEAST_WORDS or any(map(is_unspaced, quote)) or plain(quote) in map(plain, utterances)
 
 
 def plain(text: str) -> str:

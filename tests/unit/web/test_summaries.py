@@ -15,6 +15,7 @@ from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from sinks.memory.reading.summaries import MemorySummaryItems
 from tests.unit.web.service import BOLT, ROOT, Worker, of_blob
+from web.paging import encode_place
 from web.resources.summaries.items import SummaryItemLists
 from web.resources.summaries.summary import JobSummary
 
@@ -143,6 +144,7 @@ async def test_items_are_the_tenants_own_and_wrong_cursors_are_refused(worker):
 
     assert (await worker.get("/tenants/acme/entities", BOLT)).status == 404
     assert len((await worker.json("/tenants/acme/entities", ROOT))["items"]) == 2
-    for cursor in ("x", "WzFd", "WyJ4IiwiYSIsMF0"):
+    early = encode_place(["0001-01-01T00:00:00+14:00", "a", 0])
+    for cursor in ("x", "WzFd", "WyJ4IiwiYSIsMF0", early):
         assert (await worker.get(f"/tenants/acme/entities?cursor={cursor}")).status == 400
     assert (await worker.get("/tenants/acme/entities?kind=colour")).status == 400
