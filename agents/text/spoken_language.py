@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 BELIEVED, UNTOLD = 0.5, 0.75
 #: Zipf frequency of the most common English words, and the share of them from which a text is English. Measured:
 #: English calls 0.67 to 0.87, single sentences from 0.6; German, French and Spanish 0.08 to 0.18; a Dutch sentence of
-#: words that are English, too, 0.53.
+#: words that are English, too, 0.53; what English-only models make of German 0.19 to 0.56. Below the last share, a text
+#: of at least so many words is in another language.
 COMMON, ENGLISH = 5.0, 0.58
+FOREIGN, FOREIGN_WORDS = 0.3, 10
 #: Languages that recognizers confuse, mapped to one of them.
 _SAME = {
     "nb": "no", "nn": "no", "da": "no", "sr": "hr", "bs": "hr", "ms": "id", "cmn": "zh", "yue": "zh", "fil": "tl",
@@ -41,7 +43,9 @@ def spoken(hypotheses: Sequence[Hypothesis], frequency: Mapping[str, float]) -> 
 
     `frequency` has the Zipf frequencies of English words. The language is decided by the recognizers that distinguish
     languages: by their number, then by their probabilities, then by their words. If they are unsure, or their words are
-    English, an English hypothesis of any recognizer overrules them.
+    English, an English hypothesis of any recognizer overrules them; but not if they are unsure, what they wrote is
+    certainly not English, and no hypothesis is (Whisper gave 0.455 to a German voice, of which an English-only model
+    made words).
     """
     tagged = [h for h in hypotheses if h.language]
     if not tagged:
@@ -51,8 +55,15 @@ def spoken(hypotheses: Sequence[Hypothesis], frequency: Mapping[str, float]) -> 
     english = [h for h in tagged if primary(_tag([h])) == "en"]
     if primary(tag) == "en" or not english:
         return tag
-    unsure = max(map(_probability, winners)) < BELIEVED
-    return _tag(english) if unsure or _is_english(winners[0], frequency) else tag
+    share = _english_share(winners[0], frequency)
+    if share >= ENGLISH:
+        return _tag(english)
+    foreign = share < FOREIGN and len(winners[0].words) >= FOREIGN_WORDS
+    if max(map(_probability, winners)) >= BELIEVED or (
+        foreign and not any(_english_share(h, frequency) >= ENGLISH for h in english)
+    ):
+        return tag
+    return _tag(english)
 
 
 def surely_another(hypotheses: Sequence[Hypothesis], one: str, frequency: Mapping[str, float]) -> str | None:
@@ -65,7 +76,7 @@ def surely_another(hypotheses: Sequence[Hypothesis], one: str, frequency: Mappin
         return None
     winners = _winners(telling)
     unsure = max(map(_probability, winners)) < BELIEVED
-    return None if unsure or (one == "en" and _is_english(winners[0], frequency)) else _tag(winners)
+    return None if unsure or (one == "en" and _english_share(winners[0], frequency) >= ENGLISH) else _tag(winners)
 
 
 def _winners(tagged: Sequence[Hypothesis]) -> list[Hypothesis]:
@@ -104,7 +115,7 @@ def _probability(hypothesis: Hypothesis) -> float:
     return next((float(p) for p in reported if isinstance(p, int | float)), UNTOLD)
 
 
-def _is_english(hypothesis: Hypothesis, frequency: Mapping[str, float]) -> bool:
+def _english_share(hypothesis: Hypothesis, frequency: Mapping[str, float]) -> float:
+    """The share of its words that are among the most common ones of English; 0 without frequencies."""
     names = normalised(" ".join(word.text for word in hypothesis.words[:2000]), "en")
-    common = sum(frequency.get(name, 0.0) >= COMMON for name in names)
-    return bool(frequency) and common >= ENGLISH * max(1, len(names))
+    return sum(frequency.get(name, 0.0) >= COMMON for name in names) / max(1, len(names))

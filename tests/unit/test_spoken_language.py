@@ -19,7 +19,7 @@ def heard(provider, text, language, *, tells=True, sure=None):
     return Hypothesis(provider, words, language, tells_language=tells, details=details)
 
 
-@pytest.mark.parametrize("sure", [0.7, 0.99, None])
+@pytest.mark.parametrize("sure", [0.455, 0.7, 0.99, None])
 def test_what_an_english_only_model_makes_of_a_german_call_is_left_out(sure):
     result = reconcile([heard("base", GERMAN, "de", sure=sure), heard("tiny.en", INVENTED, "en", tells=False)])
 
@@ -36,6 +36,12 @@ def test_an_english_call_that_one_recognizer_takes_for_another_language_keeps_bo
 
     assert result.text == ENGLISH
     assert "tiny.en" in result.providers
+
+
+def test_where_it_is_unsure_english_words_of_an_english_only_model_are_taken():
+    result = reconcile([heard("base", GERMAN, "de", sure=0.4), heard("tiny.en", ENGLISH, "en", tells=False)])
+
+    assert (result.text, result.language) == (ENGLISH, "en")
 
 
 def test_of_three_the_one_that_is_alone_is_left_out():
