@@ -26,7 +26,7 @@ _REACH: Final = 16
 def birthdays(words: Words) -> Iterator[Finding]:
     """The dates of birth."""
     for at, word in enumerate(words.plain):
-        if word in _CONTEXT and (date := _date(words, at + 1)):
+        if word.removesuffix("'s") in _CONTEXT and (date := _date(words, at + 1)):
             yield Finding(*date, "date_of_birth", rank=2)
 
 

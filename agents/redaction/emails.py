@@ -22,6 +22,9 @@ _ENDINGS: Final = frozenset(
     "com org net edu gov co uk us ca de fr es it io info biz ai au nl ch at eu ie nz in tv me app dev".split()
 )
 
+#: Where people have addresses whose ending goes without saying.
+_POST: Final = frozenset(("gmail", "hotmail", "icloud"))
+
 #: Characters of a word that is searched; a longer one with an "@" is taken for an address.
 _LONGEST: Final = 400
 
@@ -45,6 +48,8 @@ def _domain(words: Words, start: int) -> int:
     plain, end = words.plain, 0
     if start < len(plain) and (match := _DOTTED.fullmatch(plain[start])) and match[2] in _ENDINGS:
         return start + 1
+    if start < len(plain) and plain[start] in _POST:
+        end = start + 1
     for at in range(start, min(start + _MOST_DOMAIN, len(plain) - 1)):
         if at > start and words.ends_sentence(at - 1) and plain[at - 1] != "dot":
             break

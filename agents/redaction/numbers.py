@@ -50,7 +50,7 @@ _NAMES: Final = {
 UNITS: Final = frozenset(
     "dollars dollar bucks euros euro pounds pound cents cent percent million billion thousand trillion basis shares "
     "people customers employees miles kilometers hours minutes days weeks months years degrees units tons barrels "
-    "square feet megawatts".split()
+    "square feet megawatts quarters".split()
 )
 _YEARS: Final = re.compile(r"((19|20)\d\d){1,3}\Z")
 _DAY_AND_YEAR: Final = re.compile(r"\d{1,2}(19|20)\d\d\Z")
@@ -221,6 +221,8 @@ def _named(run: Run, words: Words) -> str | None:
         word = words.plain[at].removesuffix("'s")
         if tuple(words.plain[max(at - 2, 0) : at + 1]) == _ON_THE_BACK:
             return "security_code"
+        if at >= run.start - _NEAR and tuple(words.plain[max(at - 1, 0) : at + 1]) == _LAST_FOUR:
+            return "id" if words.plain[at + 1] not in UNITS else None
         if (kind := _NAMES.get(word)) is not None:
             return _of_phrase(kind, at, words)
     if len(run.chars) >= LONG:
@@ -232,6 +234,9 @@ def _named(run: Run, words: Words) -> str | None:
 
 #: Where cards have their security codes.
 _ON_THE_BACK: Final = ("on", "the", "back")
+
+#: How the end of a number is asked for that is known otherwise.
+_LAST_FOUR: Final = ("last", "four")
 
 #: Words between a card that is spoken of, whose number may be spoken in between, and a code that is the card's.
 _OF_CARD: Final = 40

@@ -42,6 +42,10 @@ def found(text: str, policy: RedactionPolicy = POLICY) -> list[tuple[str, str]]:
         ("My name is Priya Raghunathan and", "name", "Priya Raghunathan"),
         ("under the name Whitaker, W H I T A K E R. Yes", "name", "Whitaker, W H I T A K E R."),
         ("passport number X 4 4 5 7 7 1 2 9", "id", "X 4 4 5 7 7 1 2 9"),
+        ("it is jane.doe at gmail, thanks", "email", "jane.doe at gmail,"),
+        ("my birthday's the fourth of July", "date_of_birth", "fourth of July"),
+        ("and the last four are one one two oh", "id", "one one two oh"),
+        ("and the last four digits? 1120.", "id", "1120."),
         ("sort code 20-00-00 please", "account", "20-00-00"),
         ("policy P as in Papa, X as in Xray, nine nine four two please", "id", None),
         (
@@ -71,6 +75,7 @@ def test_what_identifies_somebody_is_found(text, kind, value):
         "There were one hundred and twenty people in the line.",
         "On December 29, 2018, it was due, as COVID-19 went on in Q3 2020.",
         "At this point in time, see our website at example.com for more.",
+        "In the last four quarters 1253 of them left, and my account at Hotmail is gone.",
         "It is open from 6:30-7:30, and the Grand Canyon is here, as Mark was not said to be.",
         "In May I will grant you that the bill was hard to read.",
         "It was 150000 dollars in all.",

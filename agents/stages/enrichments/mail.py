@@ -5,6 +5,7 @@ Edits make the report anew, and send no further mail: `concord mail resend` does
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -149,7 +150,8 @@ class Mails:
         templates = {"subject": settings.mail_subject, "text": settings.mail_text, "html": settings.mail_html}
         parts = await self.renderer.mail(templates, self._values(job, content, attached=attached))
         filename = f"{job.reference or job.job_id}.pdf"
-        return message(mail, self.delivery.sender, parts, pdf if attached else None, filename)
+        # In a thread: 25 MB take a second.
+        return await asyncio.to_thread(message, mail, self.delivery.sender, parts, pdf if attached else None, filename)
 
     def _values(self, job: Job, content: Report, *, attached: bool) -> dict[str, Any]:
         """What templates can show: `agents.reports.templates.NAMES`."""
