@@ -1,7 +1,7 @@
 """Revives stuck jobs, so that every job ends, and deletes orphan blobs.
 
-A job is stuck if no event for it waits in the outbox, and its stage has read everything that was in Kafka when that was
-first observed: then no event for it exists, and none will be created without help.
+A job is stuck if no event for it waits in the outbox, no task for it runs under a lease, and its stage has read all
+that was in Kafka when that was first observed: then no event for it exists, and none will be created without help.
 """
 
 from __future__ import annotations

@@ -37,14 +37,26 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
         """The topics of the events that wait for the job's current run."""
         return {m.topic for _, m in self.outbox if (m.tenant_id, m.job_id) == job.key and m.run in (None, job.run)}
 
+    def _is_leased(self, *keys: str) -> bool:
+        """Whether a task of one of these keys runs."""
+        leases = (self._leases.get(key) for key in keys)
+        return any(lease is not None and lease[1] > self.clock() for lease in leases)
+
     def _stuck(self, job: Job) -> StuckJob | None:
-        waiting = self._waiting_topics(job)
+        waiting, run = self._waiting_topics(job), f"{job.tenant_id}/{job.job_id}/{job.run}"
         version, times, _ = self._revivals.get(job.key, (0, 0, None))
         times = times if version == job.version else 0
         if job.status != "transcribing":
-            return None if waiting & {*AWAITED[job.status]} else StuckJob(job, times=times)
+            on_its_way = waiting & {*AWAITED[job.status]} or self._is_leased(f"fetch/{run}", f"reconcile/{run}")
+            return None if on_its_way else StuckJob(job, times=times)
         rows = self._of_run(*job.key, job.run).values()
-        silent = sorted(r.provider for r in rows if not r.ended and topics.requests(r.provider).name not in waiting)
+        silent = sorted(
+            r.provider
+            for r in rows
+            if not r.ended
+            and topics.requests(r.provider).name not in waiting
+            and not self._is_leased(f"transcribe/{run}/{r.provider}", f"upload/{run}/{r.provider}")
+        )
         without_deadline = topics.RECONCILE_DUE.name not in waiting
         return StuckJob(job, tuple(silent), without_deadline, times) if silent or without_deadline else None
 
@@ -75,6 +87,9 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
         return any(m.topic in waited and (m.tenant_id, m.job_id, m.run) == run for _, m in self.outbox)
 
     def _waits(self, row: Enrichment) -> bool:
+        run = f"{row.kind}/{row.tenant_id}/{row.job_id}/{row.run}"
+        if self._is_leased(run, f"{run}/{row.transcript_version}"):
+            return True
         others = (self.enrichments.get((row.tenant_id, row.job_id, row.run, kind)) for kind in AFTER.get(row.kind, ()))
         return any(other is not None and not other.ended for other in others)
 

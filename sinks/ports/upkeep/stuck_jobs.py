@@ -45,7 +45,7 @@ class StuckJobs(Protocol):
 
     async def stuck_jobs(self, status: Status, before: datetime, limit: int) -> list[StuckJob]:
         """Jobs in this status that have not changed since `before`, were not revived since, and for which no event
-        waits in the outbox, the longest unchanged first. An event may be in Kafka.
+        waits in the outbox and no leased task runs, the longest unchanged first. An event may be in Kafka.
         """
 
     async def note_revivals(self, jobs: Sequence[Job]) -> None:
@@ -53,7 +53,7 @@ class StuckJobs(Protocol):
 
     async def stuck_enrichments(self, kind: str, before: datetime, limit: int) -> list[StuckEnrichment]:
         """Enrichments of this kind that have not changed since `before`, were not revived since, and for which no event
-        waits in the outbox, the longest unchanged first. An event may be in Kafka.
+        waits in the outbox and no leased task runs, the longest unchanged first. An event may be in Kafka.
         """
 
     async def note_enrichment_revivals(self, rows: Sequence[Enrichment]) -> None:

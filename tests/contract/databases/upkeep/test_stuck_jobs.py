@@ -61,6 +61,27 @@ async def test_a_job_with_everything_on_its_way_is_not_stuck(under_test):
     assert await stuck(database, "transcribing") == []
 
 
+@pytest.mark.parametrize(
+    ("status", "key"),
+    [
+        ("uploaded", "fetch/t/j/1"),
+        ("reconciling", "reconcile/t/j/1"),
+        ("transcribing", "transcribe/t/j/1/a"),
+        ("transcribing", "upload/t/j/1/a"),
+    ],
+)
+async def test_a_job_of_which_a_task_runs_is_not_stuck(under_test, status, key):
+    database = under_test.database
+    await database.commit([created(job(status=status), "a", later=(DEADLINE,) * (status == "transcribing"))])
+    before = await stuck(database, status)
+
+    assert await database.lease(key, "a worker", 60)
+    during = await stuck(database, status)
+    await database.release(key, "a worker")
+
+    assert (len(before), during, len(await stuck(database, status))) == (1, [], 1)
+
+
 async def test_another_tenants_event_does_not_count(under_test):
     database = under_test.database
     await database.commit([created(job(status="transcribing"), "a", later=(ASKED, DEADLINE))])
