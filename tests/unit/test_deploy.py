@@ -324,7 +324,8 @@ def test_the_image_holds_what_the_project_declares():
     assert f"ARG UV_VERSION={uv}\n" in dockerfile
     for package in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
         assert f"COPY {package} {package}\n" in dockerfile
-    assert COMPOSE["x-concord"]["build"]["args"]["EXTRAS"] in project["project"]["optional-dependencies"]
+    (extra,) = re.findall(r"\$\{CONCORD_EXTRAS:-(\w+)\}", COMPOSE["x-concord"]["build"]["args"]["EXTRAS"])
+    assert {extra, "embeddings"} <= project["project"]["optional-dependencies"].keys()
     assert {item["spec"]["template"]["spec"]["securityContext"]["runAsUser"] for item in PODS.values()} == {int(user)}
 
 
