@@ -436,8 +436,10 @@ async def test_a_recording_in_parts_is_made_of_them_when_all_have_arrived(s3_ser
         async with stranger.put(urls[1], data=b"ID3") as answer:
             assert answer.status == 200
         assert await store.join_parts(uri, id, sum(sizes)) == 3
-        async with stranger.put(urls[0], data=io.BytesIO(b"x" * (sizes[0] + 1))) as answer:
-            assert answer.status == 403
+        with contextlib.suppress(aiohttp.ClientOSError):  # the server may close without having read the body
+            async with stranger.put(urls[0], data=io.BytesIO(b"x" * (sizes[0] + 1))) as answer:
+                assert answer.status == 403
+        assert await store.join_parts(uri, id, sum(sizes)) == 3
         async with stranger.put(urls[0], data=io.BytesIO(b"x" * sizes[0])) as answer:
             assert answer.status == 200
         assert await store.size(uri) is None
