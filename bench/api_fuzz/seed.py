@@ -58,7 +58,7 @@ class Seeded:
                 await asyncio.sleep(0.2)
 
     async def others(self, count: int) -> None:
-        """Keys, webhooks with a delivery each, uploads that have begun; and the review items of the jobs."""
+        """Keys, webhooks with a delivery each, uploads that have begun, schedules; and the review items of the jobs."""
         own = f"/tenants/{self.tenant}"
         for number in range(count):
             key = await self.call("POST", f"{own}/keys", 201, json={"name": f"k{number}", "scopes": ["read"]})
@@ -70,6 +70,8 @@ class Seeded:
             upload = await self.call("POST", "/audio/uploads", 201, json={"filename": "a.wav", "size_bytes": 4})
             self.ids["upload"].append(upload["upload_id"])
             self.ids["token"].append(upload["url"].partition("token=")[2])
+            nightly = {"name": f"s{number}", "cron": "0 3 * * *", "enrichment": "document"}
+            self.ids["schedule"].append((await self.call("POST", f"{own}/schedules", 201, json=nightly))["id"])
         for job in self.ids["job"][-2:]:
             self.ids["deletion"].append((await self.call("DELETE", f"/jobs/{job}", 202))["id"])
         queue = await self.call("GET", f"{own}/review?limit=200", 200)

@@ -18,19 +18,7 @@ import aiohttp
 
 from bench.api_fuzz.seed import KEYS
 from bench.api_fuzz.site import Site
-
-#: An id of each kind that nobody has, in the form of the real ones.
-UNKNOWN = {
-    "job": "9999ca11-0000-4000-8000-000000000009",
-    "key": "ck_00000000000000000000",
-    "webhook": "wh_00000000000000000000000000000000",
-    "delivery": "999999999",
-    "item": "9999ca11-0000-5000-8000-000000000009",
-    "deletion": "9999ca11-0000-4000-8000-000000000009",
-    "upload": "9999ca11-0000-4000-8000-000000000009",
-}
-#: What `{id}` is, by the beginning of the path; the first match counts.
-KINDS = {"/jobs/": "job", "/tenants/{tenant}/keys/": "key", "/deletions/": "deletion", "/audio/uploads/": "upload"}
+from tests.unit.web.walk import KINDS, UNKNOWN
 
 #: Medians count as equal within this ratio, or this many milliseconds: a query more costs 0.5 ms at least.
 RATIO, APART_MS = 1.1, 0.2

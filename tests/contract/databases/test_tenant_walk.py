@@ -11,6 +11,7 @@ from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.reader import Reader
 from sinks.postgres.reading.changes import PostgresChanges
 from sinks.postgres.reading.reports import PostgresReports
+from sinks.postgres.reading.summaries import PostgresSummaryItems
 from tests.unit.web.corrections import CorrectingWorker
 from tests.unit.web.walk import all_resources, prepared, seen_by_bolt, walk
 
@@ -18,7 +19,7 @@ from tests.unit.web.walk import all_resources, prepared, seen_by_bolt, walk
 async def test_a_walk_over_every_route_finds_and_changes_nothing_of_another_tenant(migrated, db):
     pool, reading = await connect_pool(migrated), await connect_pool(migrated)
     database, reader, store = Postgres(pool), Reader(reading), MemoryStore()
-    views = PostgresReports(reader), PostgresChanges(reader)
+    views = PostgresReports(reader), PostgresChanges(reader), PostgresSummaryItems(reader)
     resources = all_resources(database, Accounts(database, AccountSettings()), reader, store, *views)
     try:
         async with CorrectingWorker(database, store, reader=reader, resources=resources) as worker:

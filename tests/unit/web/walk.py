@@ -16,6 +16,7 @@ from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
 from sinks.memory.reading.changes import MemoryChanges
 from sinks.memory.reading.reports import MemoryReports
+from sinks.memory.reading.summaries import MemorySummaryItems
 from sinks.memory.search.reads import MemorySearch
 from tests.unit.web.service import ACME, UUID
 from web.connections.caller_limit import CallerLimit
@@ -32,6 +33,8 @@ from web.resources.reports.usage import TenantUsage
 from web.resources.schedules import TenantSchedules
 from web.resources.search.ask import Ask
 from web.resources.search.search import Search
+from web.resources.summaries.items import SummaryItemLists
+from web.resources.summaries.summary import JobSummary
 from web.resources.uploads.direct import DirectAudio
 from web.resources.uploads.process import ProcessAudio
 from web.resources.webhooks.deliveries import WebhookDeliveries
@@ -76,7 +79,7 @@ def accounts_resources(database, accounts):
     return [KeyManagement(database, accounts.changed), TenantSettings(database, accounts, accounts.changed, check)]
 
 
-def all_resources(database, accounts, reader, store, reports=None, changes=None):
+def all_resources(database, accounts, reader, store, reports=None, changes=None, items=None):
     """What a worker serves besides the standard resources and the corrections, with nothing outside of it."""
     searcher = Searcher(MemorySearch(database), no_model)
     reports, changes = reports or MemoryReports(database), changes or MemoryChanges(database)
@@ -103,6 +106,8 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None)
         Ask(Asker(searcher, None, database, accounts), at_once),
         TenantStats(reports),
         TenantUsage(reports, {}),
+        JobSummary(reader, store),
+        SummaryItemLists(items or MemorySummaryItems(database)),
         TenantEvents(changes, TenantFeeds(changes), at_once),
     ]
 
