@@ -64,6 +64,14 @@ def job_key(tenant_id: str, job_id: str) -> str:
     return f"{tenant_id}/{job_id}"
 
 
+def task_key(kind: str, tenant_id: str, job_id: str, run: int, *of: str | int) -> str:
+    """The key of a leased task of a run, such as `transcribe` or an enrichment's kind; `of`: the recognizer, say.
+
+    The sweeper finds by it that a task runs (`sinks/postgres/sql/stuck_jobs.sql` composes it, too).
+    """
+    return "/".join([kind, tenant_id, job_id, *map(str, (run, *of))])
+
+
 def canonical_uuid(text: str) -> str | None:
     """The UUID in lower case with hyphens; None for any other text."""
     if _CANONICAL.fullmatch(text):

@@ -29,7 +29,7 @@ from agents.stages.uploads.waiting import (
     still_queued,
     until_its_time,
 )
-from schemas import topics
+from schemas import ids, topics
 from schemas.envelope import SOURCE, Envelope, Record
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events.audio import AudioFetch, AudioUploaded
@@ -329,7 +329,7 @@ def _accepted_ms(record: Record) -> float:
 
 
 def _task_key(data: AudioFetch) -> str:
-    return f"fetch/{data.tenant_id}/{data.job_id}/{data.run}"
+    return ids.task_key("fetch", data.tenant_id, data.job_id, data.run)
 
 
 def _shares(data: AudioFetch) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from agents.text.calibration.calibrate import shipped
 from agents.text.reconcile import Compared, compare
 from agents.text.spelling import Spelling
 from agents.text.spoken_language import primary
-from schemas import blob_names, topics
+from schemas import blob_names, ids, topics
 from schemas.envelope import Envelope
 from schemas.errors import ProviderError, UnsupportedOption
 from schemas.events.asr import AsrDeadline, AsrResult
@@ -170,7 +170,7 @@ class Reconcile:
             passing("reconcile.judged")
             return decided
 
-        key = f"reconcile/{job.tenant_id}/{job.job_id}/{job.run}"
+        key = ids.task_key("reconcile", job.tenant_id, job.job_id, job.run)
         return cast("Decided | None", await self.tasks.run(key, decide, WAIT_S))
 
     async def _decide(self, job: Job, answered: list[ProviderRequest], progress: Callable[[float], None]) -> Decided:

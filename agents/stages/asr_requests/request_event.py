@@ -8,7 +8,7 @@ from datetime import datetime
 from agents.asr.protocols import Request, audio_used
 from agents.media.stored_audio import FLAC
 from agents.runtime.stage import backoff_s, belonging
-from schemas import topics
+from schemas import ids, topics
 from schemas.envelope import Envelope
 from schemas.errors import NotAccepted, Transient
 from schemas.events.asr import AsrRequest
@@ -44,7 +44,7 @@ class RequestEvent:
 
     def task_key(self, kind: str) -> str:
         """The key of the request's task of this kind, among leased tasks."""
-        return f"{kind}/{self.data.tenant_id}/{self.data.job_id}/{self.data.run}/{self.data.provider}"
+        return ids.task_key(kind, *self.run, self.data.provider)
 
     async def row(self, requests: Requests) -> ProviderRequest | None:
         """The request's row, or None if its run does not have it. Raises `Unavailable`."""

@@ -80,7 +80,7 @@ class Mails:
             return Enriched()  # begun by a schedule, of a recording whose report nobody wants
         mail = await self.database.begin_mail(self._new(job))
         if mail.state not in ENDED or _is_asked_again(job, mail):
-            key = f"mail/{job.tenant_id}/{job.job_id}/{job.run}"
+            key = ids.task_key("mail", job.tenant_id, job.job_id, job.run)
             reached: Mail | None = await self.tasks.run(key, lambda _: self._attempt(job), QUICK_S)
             if reached is None:
                 return None

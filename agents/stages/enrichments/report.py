@@ -14,7 +14,7 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
 from agents.stages.enrichments.words import agent_optimized, transcript_words
 from agents.stages.spec import Resources
-from schemas import blob_names, topics
+from schemas import blob_names, ids, topics
 from schemas.errors import NotFound
 from schemas.events.enrichment import ReportGenerated
 from schemas.jobs.rows import Job, file_kind, run_fields
@@ -55,7 +55,7 @@ class Reports:
             Transient: The process that makes it was killed.
             Unavailable: The database, the store or this machine does not do it now.
         """
-        key = f"report/{job.tenant_id}/{job.job_id}/{job.run}/{job.transcript_version}"
+        key = ids.task_key("report", job.tenant_id, job.job_id, job.run, job.transcript_version)
         blob: Blob | None = await self.tasks.run(key, lambda _: self._stored(job), QUICK_S)
         if blob is None:
             return None

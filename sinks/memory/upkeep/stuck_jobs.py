@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from schemas import topics
-from schemas.ids import Key
+from schemas.ids import Key, task_key
 from schemas.jobs.enrichment import AFTER
 from schemas.jobs.rows import Enrichment, Job, Status
 from sinks.memory.state import MemoryState
@@ -43,11 +43,13 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
         return any(lease is not None and lease[1] > self.clock() for lease in leases)
 
     def _stuck(self, job: Job) -> StuckJob | None:
-        waiting, run = self._waiting_topics(job), f"{job.tenant_id}/{job.job_id}/{job.run}"
+        waiting, run = self._waiting_topics(job), (*job.key, job.run)
         version, times, _ = self._revivals.get(job.key, (0, 0, None))
         times = times if version == job.version else 0
         if job.status != "transcribing":
-            on_its_way = waiting & {*AWAITED[job.status]} or self._is_leased(f"fetch/{run}", f"reconcile/{run}")
+            on_its_way = waiting & {*AWAITED[job.status]} or self._is_leased(
+                task_key("fetch", *run), task_key("reconcile", *run)
+            )
             return None if on_its_way else StuckJob(job, times=times)
         rows = self._of_run(*job.key, job.run).values()
         silent = sorted(
@@ -55,7 +57,7 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
             for r in rows
             if not r.ended
             and topics.requests(r.provider).name not in waiting
-            and not self._is_leased(f"transcribe/{run}/{r.provider}", f"upload/{run}/{r.provider}")
+            and not self._is_leased(*(task_key(kind, *run, r.provider) for kind in ("transcribe", "upload")))
         )
         without_deadline = topics.RECONCILE_DUE.name not in waiting
         return StuckJob(job, tuple(silent), without_deadline, times) if silent or without_deadline else None
@@ -87,8 +89,8 @@ class MemoryStuckJobs(MemoryState, StuckJobs):
         return any(m.topic in waited and (m.tenant_id, m.job_id, m.run) == run for _, m in self.outbox)
 
     def _waits(self, row: Enrichment) -> bool:
-        run = f"{row.kind}/{row.tenant_id}/{row.job_id}/{row.run}"
-        if self._is_leased(run, f"{run}/{row.transcript_version}"):
+        task = (row.kind, row.tenant_id, row.job_id, row.run)
+        if self._is_leased(task_key(*task), task_key(*task, row.transcript_version)):
             return True
         others = (self.enrichments.get((row.tenant_id, row.job_id, row.run, kind)) for kind in AFTER.get(row.kind, ()))
         return any(other is not None and not other.ended for other in others)

@@ -20,10 +20,10 @@ AWAITED: Final[Mapping[Status, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class StuckJob:
-    """An open job for which no event waits in the outbox."""
+    """An open job for which no event waits in the outbox, and no leased task runs."""
 
     job: Job
-    #: Recognizers that have not answered and for which no event waits.
+    #: Recognizers that have not answered, for which no event waits and no leased task runs.
     providers: tuple[str, ...] = ()
     #: Whether its deadline is missing, too.
     without_deadline: bool = False
@@ -33,7 +33,7 @@ class StuckJob:
 
 @dataclass(frozen=True, slots=True)
 class StuckEnrichment:
-    """An enrichment that has not ended and for which no event waits in the outbox."""
+    """An enrichment that has not ended, for which no event waits in the outbox, and no leased task runs."""
 
     enrichment: Enrichment
     #: How often its event was made again since it last changed.

@@ -142,6 +142,16 @@ async def test_one_that_waits_for_its_event_or_has_ended_is_not_stuck(database):
     assert await database.stuck_enrichments("summary", soon, 10) == []
 
 
+@pytest.mark.parametrize("key", ["document/t/j/1", "document/t/j/1/1"])
+async def test_one_that_a_task_makes_is_not_stuck(database, key):
+    assert await database.lease(key, "a worker", 60)
+    soon = await database.now() + timedelta(seconds=1)
+    during = await database.stuck_enrichments("document", soon, 10)
+    await database.release(key, "a worker")
+
+    assert (during, len(await database.stuck_enrichments("document", soon, 10))) == ([], 1)
+
+
 def begins(generation, *, kind="document", transcript_version=1):
     return change("pending", kind=kind, begins=True, generation=generation, transcript_version=transcript_version)
 
