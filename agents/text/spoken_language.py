@@ -56,14 +56,12 @@ def spoken(hypotheses: Sequence[Hypothesis], frequency: Mapping[str, float]) -> 
     if primary(tag) == "en" or not english:
         return tag
     share = _english_share(winners[0], frequency)
-    if share >= ENGLISH:
-        return _tag(english)
-    foreign = share < FOREIGN and len(winners[0].words) >= FOREIGN_WORDS
-    if max(map(_probability, winners)) >= BELIEVED or (
-        foreign and not any(_english_share(h, frequency) >= ENGLISH for h in english)
-    ):
-        return tag
-    return _tag(english)
+    is_foreign = share < FOREIGN and len(winners[0].words) >= FOREIGN_WORDS
+    if _is_unsure(winners):
+        believed = is_foreign and not any(_english_share(h, frequency) >= ENGLISH for h in english)
+    else:
+        believed = share < ENGLISH
+    return tag if believed else _tag(english)
 
 
 def surely_another(hypotheses: Sequence[Hypothesis], one: str, frequency: Mapping[str, float]) -> str | None:
@@ -75,8 +73,11 @@ def surely_another(hypotheses: Sequence[Hypothesis], one: str, frequency: Mappin
     if not telling or any(primary(_tag([h])) == one for h in telling):
         return None
     winners = _winners(telling)
-    unsure = max(map(_probability, winners)) < BELIEVED
-    return None if unsure or (one == "en" and _english_share(winners[0], frequency) >= ENGLISH) else _tag(winners)
+    return (
+        None
+        if _is_unsure(winners) or (one == "en" and _english_share(winners[0], frequency) >= ENGLISH)
+        else _tag(winners)
+    )
 
 
 def _winners(tagged: Sequence[Hypothesis]) -> list[Hypothesis]:
@@ -113,6 +114,10 @@ def _probability(hypothesis: Hypothesis) -> float:
     """The reported probability of the hypothesis' language, or `UNTOLD`."""
     reported = (hypothesis.details.get(name) for name in ("language_probability", "language_confidence"))
     return next((float(p) for p in reported if isinstance(p, int | float)), UNTOLD)
+
+
+def _is_unsure(winners: Sequence[Hypothesis]) -> bool:
+    return max(map(_probability, winners)) < BELIEVED
 
 
 def _english_share(hypothesis: Hypothesis, frequency: Mapping[str, float]) -> float:

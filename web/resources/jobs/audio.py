@@ -11,7 +11,7 @@ from schemas.errors import NotFound
 from schemas.jobs.rows import File, Job
 from web.live.job_lookup import find_job
 from web.parameters import Flag
-from web.resources.jobs.blob_response import send_file
+from web.resources.jobs.blob_response import file_responses, send_file
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.resources.jobs.unredacted import NEEDS_SCOPE, Unredacted, check_unredacted
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -53,15 +53,8 @@ class JobAudio:
                 summary="The recording of a job",
                 handler=self.audio,
                 parameters=AudioParameters,
-                responses={
-                    200: ResponseSpec("all of it", media_type="audio/*"),
-                    206: ResponseSpec("the range that `Range` asks for"),
-                    302: ResponseSpec("a link to object storage, valid for some minutes"),
-                    304: ResponseSpec("it is the one that `If-None-Match` names"),
-                    403: ResponseSpec(NEEDS_SCOPE),
-                    409: ResponseSpec(AMBIGUOUS),
-                    416: ResponseSpec("the recording has no such range"),
-                },
+                responses=file_responses("the recording", "audio/*")
+                | {403: ResponseSpec(NEEDS_SCOPE), 409: ResponseSpec(AMBIGUOUS)},
                 is_streamed=True,
             )
         ]

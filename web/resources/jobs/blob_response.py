@@ -11,6 +11,7 @@ from aiohttp import web
 
 from schemas.errors import ConcordError, InvalidInput, NotFound
 from sinks.ports.blobs import Blob
+from web.route import ResponseSpec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -29,6 +30,17 @@ _HEADERS: Final = {
     "Cache-Control": "private, no-cache",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+
+
+def file_responses(what: str, media_type: str) -> dict[int, ResponseSpec]:
+    """The responses of a route that answers by `send_file`; `what` names the file in them."""
+    return {
+        200: ResponseSpec("all of it", media_type=media_type),
+        206: ResponseSpec("the range that `Range` asks for"),
+        302: ResponseSpec("a link to object storage, valid for some minutes"),
+        304: ResponseSpec("it is the one that `If-None-Match` names"),
+        416: ResponseSpec(f"{what} has no such range"),
+    }
 
 
 @contextlib.contextmanager

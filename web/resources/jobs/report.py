@@ -11,7 +11,7 @@ from schemas.errors import NotFound
 from schemas.jobs.rows import File, Job, newest_file
 from web.live.job_lookup import find_job
 from web.parameters import Flag
-from web.resources.jobs.blob_response import send_file
+from web.resources.jobs.blob_response import file_responses, send_file
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -46,14 +46,7 @@ class JobReport:
                 summary="The report on a job as PDF, of the transcript's newest version that has one",
                 handler=self.report,
                 parameters=ReportParameters,
-                responses={
-                    200: ResponseSpec("all of it", media_type="application/pdf"),
-                    206: ResponseSpec("the range that `Range` asks for"),
-                    302: ResponseSpec("a link to object storage, valid for some minutes"),
-                    304: ResponseSpec("it is the one that `If-None-Match` names"),
-                    409: ResponseSpec(AMBIGUOUS),
-                    416: ResponseSpec("the report has no such range"),
-                },
+                responses=file_responses("the report", "application/pdf") | {409: ResponseSpec(AMBIGUOUS)},
                 is_streamed=True,
             )
         ]
