@@ -374,6 +374,27 @@ async def test_an_upload_cancelled_before_it_has_an_id_is_aborted_when_it_has_on
         assert "uploadId=the-id" in asked[-1]
 
 
+async def test_what_a_part_leaves_that_was_being_received_is_removed_as_well():
+    sending = asyncio.Event()
+
+    async def slow(writer, request):
+        if request.startswith("PUT"):
+            sending.set()
+            await asyncio.sleep(60)
+        body = b"<x><UploadId>the-id</UploadId></x>" if request.startswith("POST") else b""
+        status = "200 OK" if body else "204 No Content"
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+
+    async with scripted(slow) as (endpoint, asked), store_at(endpoint) as store:
+        upload = asyncio.create_task(store.put("acme/long", b"x" * (PART + 1), "audio/wav"))
+        await sending.wait()
+        upload.cancel()
+        await asyncio.wait({upload})
+
+        assert upload.cancelled()
+        assert [request.split(" ")[0] for request in asked] == ["POST", "PUT", "DELETE", "DELETE"]
+
+
 def uploads(owner, store):
     prefix = store.uri("a").removeprefix(f"s3://{BUCKET}/")[:-1]
     return [

@@ -35,6 +35,7 @@ from aiohttp import web
 
 from agents.embeddings.scripted import bag_of_letters
 from tests.servers.billing import cut
+from tests.servers.hosts import listening
 
 #: The only valid API key, and the pause that a 429 asks for, in seconds.
 KEY, PAUSE_S = "sk-test-key-of-nobody", 7.0
@@ -101,13 +102,9 @@ async def embedding_server() -> AsyncIterator[EmbeddingServer]:
     server = EmbeddingServer()
     app = web.Application(client_max_size=8 << 20)
     app.add_routes([web.post("/v1/embeddings", server.embed)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    server.url = f"http://{host}:{port}/v1"
-    try:
-        yield server
-    finally:
-        server._ended.set()
-        await runner.cleanup()
+    async with listening(app, shutdown_s=1) as url:
+        server.url = f"{url}/v1"
+        try:
+            yield server
+        finally:
+            server._ended.set()

@@ -48,6 +48,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.servers.billing import cut
+from tests.servers.hosts import listening
 from tests.servers.openai import Asked, spoiled, title
 
 #: The only valid API key.
@@ -218,14 +219,8 @@ def _error(code: int, status: str, message: str, *details: dict[str, Any]) -> we
 async def gemini_server() -> AsyncIterator[GeminiServer]:
     """A server in this process on a free port; stalled requests are cut off when it ends."""
     server = GeminiServer()
-    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    server.url = f"http://{host}:{port}"
-    try:
-        yield server
-    finally:
-        server._ended.set()
-        await runner.cleanup()
+    async with listening(server.app(), shutdown_s=1) as server.url:
+        try:
+            yield server
+        finally:
+            server._ended.set()

@@ -10,18 +10,25 @@ from aiohttp import web
 
 
 @asynccontextmanager
+async def listening(app, *, ssl_context=None, shutdown_s=0.1):
+    """A server of this application on a free port of 127.0.0.1; its address, as http://."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_s)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        await asyncio.wait_for(runner.cleanup(), shutdown_s + 5)
+
+
+@asynccontextmanager
 async def serving(handler, ssl_context=None):
     """An HTTP server on 127.0.0.1; its address, as http://."""
     app = web.Application()
     app.router.add_get("/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-    finally:
-        await runner.cleanup()
+    async with listening(app, ssl_context=ssl_context) as url:
+        yield url
 
 
 def answering(status=200, body=b"audio", **headers):

@@ -43,6 +43,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.servers.billing import cut
+from tests.servers.hosts import listening
 
 #: The only valid API key.
 KEY = "sk-test-key-of-nobody"
@@ -189,13 +190,9 @@ def _error(status: int, message: str, *, code: str | None = None, param: str | N
 async def openai_server() -> AsyncIterator[OpenAIServer]:
     """A server in this process on a free port; stalled requests are cut off when it ends."""
     server = OpenAIServer()
-    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    server.url = f"http://{host}:{port}/v1"
-    try:
-        yield server
-    finally:
-        server._ended.set()
-        await runner.cleanup()
+    async with listening(server.app(), shutdown_s=1) as url:
+        server.url = f"{url}/v1"
+        try:
+            yield server
+        finally:
+            server._ended.set()

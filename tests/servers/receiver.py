@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field
 import orjson
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
+
+from tests.servers.hosts import listening
 
 Answers = Callable[["Received"], Awaitable[web.StreamResponse | int]]
 
@@ -68,12 +69,5 @@ async def receiver() -> AsyncIterator[Receiver]:
     it = Receiver()
     app = web.Application()
     app.router.add_post("/{path:.*}", it.receive)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    it.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(app) as it.url:
         yield it
-    finally:
-        await asyncio.wait_for(runner.cleanup(), 5)

@@ -12,7 +12,7 @@ from aiohttp import web
 from agents.media.source.audio_url import AllowedHosts
 from agents.webhooks.poster import ANSWER_BYTES, Poster, check_endpoint
 from schemas.errors import RefusedLocation
-from tests.servers.hosts import raw
+from tests.servers.hosts import listening, raw
 from tests.unit.test_audio_download import counting
 
 LOOPBACK, NOBODY = AllowedHosts.of(["127.0.0.1"]), AllowedHosts.of([])
@@ -36,14 +36,8 @@ async def posted(url, allowed=LOOPBACK, **more):
 async def endpoint(handler):
     app = web.Application()
     app.router.add_post("/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/"
-    finally:
-        await runner.cleanup()
+    async with listening(app) as url:
+        yield f"{url}/"
 
 
 def answering(status=200, body=b"thanks", **headers):
