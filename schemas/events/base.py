@@ -111,7 +111,10 @@ Uri = Annotated[
 Metadata = Annotated[dict[str, Any], BeforeValidator(_storable), Field(max_length=64), AfterValidator(_small_enough)]
 
 
-Language = Annotated[str, AfterValidator(_language), Field(json_schema_extra={"pattern": f"^(?:{_LANGUAGE.pattern})$"})]
+#: An empty text is "auto".
+Language = Annotated[
+    str, AfterValidator(_language), Field(json_schema_extra={"pattern": f"^(?:{_LANGUAGE.pattern})?$"})
+]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
