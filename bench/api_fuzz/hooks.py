@@ -41,5 +41,5 @@ def filter_failure(
     counts (`web.parameters`).
     """
     del response
-    unusual = any(value in ("", None) or isinstance(value, list) for value in (case.query or {}).values())
+    unusual = any(value in ("", None) or isinstance(value, list | dict) for value in (case.query or {}).values())
     return not (unusual and failure.title == "Schema-violating request accepted")

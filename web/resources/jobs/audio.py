@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from schemas.errors import NotFound
 from schemas.jobs.rows import File, Job
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class AudioParameters(JobSelector):
-    """A job's recording. Any other value of `direct` counts as none, as it did before parameters were validated."""
+    """A job's recording."""
 
     redirect: Flag = Field(True, description="false: from here, even where object storage could be asked")
     unredacted: Unredacted = False
-    direct: Annotated[str, WithJsonSchema({"enum": ["no"]})] | None = Field(
-        None, description="`no`: as redirect=false, for earlier clients"
+    direct: str | None = Field(
+        None, description="`no`: as redirect=false, for earlier clients; any other value counts as none"
     )
 
 
