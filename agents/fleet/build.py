@@ -43,6 +43,7 @@ from agents.runtime.stage import Stage, TableStage
 from agents.runtime.supervision import StageCrashed, SupervisedTask
 from agents.stages import registry
 from agents.upkeep.deleting import Deleter
+from agents.upkeep.earlier_transcripts import index_earlier_transcripts
 from agents.upkeep.job_metadata import index_earlier_jobs
 from agents.upkeep.job_retention import JobRetention, TenantRetentions
 from agents.upkeep.retention import DAYS, Retention
@@ -224,6 +225,7 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
         "sweeping blobs": sweeper.run_blobs,
         "forgetting old rows": Retention(fleet.database, days).run,
         "indexing earlier jobs": partial(index_earlier_jobs, fleet.database),
+        "indexing earlier transcripts": partial(index_earlier_transcripts, fleet.database, fleet.settings.enrichments),
         "deleting jobs": _deleter(fleet, kafka, copies).run,
         "carrying out schedules": Scheduler(fleet.database, fleet.reader, fleet.settings.enrichments, passing).run,
         "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,

@@ -82,23 +82,26 @@ class Scheduler:
             await self._end(schedule, 0, f"{schedule.enrichment} is not made here; there are: {there_are}")
             return True
         page = await self.reads.jobs(schedule.tenant_id, wanted_jobs(schedule), limit=PAGE, before=_place(schedule))
-        steps = [begin_again(schedule, job) for job in page.jobs]
+        steps = [begin_again(schedule, job) for job in page.jobs if _is_asked_for(schedule, job)]
         written = await self.database.commit(steps) if steps else []
         self.passing("schedule.asked")
         # What was asked for before a kill (None) counts, too.
         asked = sum(one is None or one.applied for one in written)
         if page.following is not None:
-            await self.database.continue_tick(schedule, page.following, asked, PAUSE_S)
+            # A page of which nothing is to be made costs the fleet nothing: the next one does not wait.
+            await self.database.continue_tick(schedule, page.following, asked, PAUSE_S if steps else 0.0)
         else:
             await self._end(schedule, asked)
         return True
 
     async def _end(self, schedule: Schedule, asked: int, error: str | None = None) -> None:
-        now = await self.database.now()
-        try:
-            following = next_tick(schedule.cron, schedule.timezone, max(now, schedule.due_at))
-        except ValueError as exc:  # a time zone that is no more
-            following, error = now + timedelta(days=1), f"no time follows: {exc}"
+        following = None
+        if schedule.cron is not None:
+            now = await self.database.now()
+            try:
+                following = next_tick(schedule.cron, schedule.timezone, max(now, schedule.due_at))
+            except ValueError as exc:  # a time zone that is no more
+                following, error = now + timedelta(days=1), f"no time follows: {exc}"
         await self.database.end_tick(schedule, following, asked, error)
         log.info("schedule %s of %s: %d jobs", schedule.schedule_id, schedule.tenant_id, schedule.asked + asked)
 
@@ -116,6 +119,14 @@ def wanted_jobs(schedule: Schedule) -> JobFilter:
         language=wanted.language.lower() if wanted.language else None,
         oldest_first=True,
     )
+
+
+def _is_asked_for(schedule: Schedule, job: JobStatus) -> bool:
+    """Whether it is to be made of this job, which the schedule's filter finds."""
+    if not WantedJobs.model_validate(schedule.jobs).lacking:
+        return True
+    status = job.enrichment.get(schedule.enrichment)
+    return status is None or status.state == "failed"
 
 
 def begin_again(schedule: Schedule, job: JobStatus) -> Step:

@@ -39,6 +39,7 @@ class WantedJobs(BaseModel):
         default_factory=dict, max_length=8, description="pairs on the top level of the upload's metadata, as texts"
     )
     language: Language | None = Field(None, description="of the transcript: `en` means `en-US`, too")
+    lacking: bool = Field(False, description="only those of which it was not made yet, or could not be")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,8 @@ class Schedule:
     tenant_id: str
     schedule_id: UUID
     name: str
-    cron: str
+    #: None: it is carried out once.
+    cron: str | None
     #: IANA's name.
     timezone: str
     #: The kind of enrichment that is made again.
@@ -68,6 +70,11 @@ class Schedule:
     last_tick_at: datetime | None = None
     last_asked: int | None = None
     last_error: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was to be carried out once, and has been."""
+        return self.cron is None and self.last_tick_at is not None
 
 
 def zone(name: str) -> ZoneInfo:

@@ -44,14 +44,10 @@ class NewSchedule(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    cron: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=100,
-            description="minute, hour, day of the month, month, day of the week, as in cron; at most once an hour",
-        ),
-    ]
+    cron: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        description="minute, hour, day of the month, month, day of the week, as in cron; at most once an hour. Null: "
+        "once, now"
+    )
     timezone: Annotated[str, Field(max_length=64, description="IANA's name of the time zone of these times")] = "UTC"
     enrichment: Annotated[Name, Field(description="which kind is made again: one that is made here")]
     jobs: WantedJobs = Field(
@@ -65,11 +61,13 @@ class ScheduleView(Data):
 
     id: UUID
     name: str
-    cron: str
+    cron: str | None = Field(description="null: it is carried out once")
     timezone: str
     enrichment: str
     jobs: WantedJobs
-    next_at: datetime = Field(description="when it is carried out next, or the time that is being carried out")
+    next_at: datetime | None = Field(
+        description="when it is carried out next, or the time that is being carried out; null if it is over"
+    )
     asked: int = Field(description="of how many jobs it was asked for until now, while it is being carried out")
     last_at: datetime | None = Field(description="the last time that was carried out")
     last_asked: int | None = Field(description="of how many jobs it was then asked for")
@@ -117,7 +115,7 @@ class TenantSchedules:
             Route(
                 method="POST",
                 operation_id="create_schedule",
-                summary="Have an enrichment made again, of some jobs, at some times",
+                summary="Have an enrichment made again, of some jobs, at some times or once",
                 handler=self.create,
                 body=RequestBody(NewSchedule, _NEW, max_bytes=16_384),
                 responses={
@@ -157,6 +155,7 @@ class TenantSchedules:
         """Make a schedule."""
         tenant, body = request.parameters.tenant, request.body
         self._check(body)
+        now = await self._database.now()
         schedule = Schedule(
             tenant_id=tenant,
             schedule_id=request.once.new_id(),
@@ -166,7 +165,7 @@ class TenantSchedules:
             enrichment=body.enrichment,
             jobs=body.jobs.model_dump(mode="json", exclude_defaults=True),
             created_by=request.caller.id,
-            due_at=next_tick(body.cron, body.timezone, await self._database.now()),
+            due_at=next_tick(body.cron, body.timezone, now) if body.cron else now,
         )
         view = _view(await self._database.acting_as(tenant).add_schedule(schedule))
         location = f"/tenants/{tenant}/schedules/{view.id}"
@@ -198,8 +197,9 @@ class TenantSchedules:
             raise InvalidRequest([FieldProblem(pointer="#/enrichment", detail=detail)])
         with _refusing("timezone"):
             zone(new.timezone)
-        with _refusing("cron"):
-            check_cron(new.cron, new.timezone)
+        if new.cron is not None:
+            with _refusing("cron"):
+                check_cron(new.cron, new.timezone)
 
 
 @contextlib.contextmanager
@@ -219,7 +219,7 @@ def _view(schedule: Schedule) -> ScheduleView:
         timezone=schedule.timezone,
         enrichment=schedule.enrichment,
         jobs=WantedJobs.model_validate(schedule.jobs),
-        next_at=schedule.due_at,
+        next_at=None if schedule.is_over else schedule.due_at,
         asked=schedule.asked,
         last_at=schedule.last_tick_at,
         last_asked=schedule.last_asked,

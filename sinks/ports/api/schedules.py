@@ -19,7 +19,9 @@ class TooManySchedules(Conflict):
 
 
 class Schedules(Protocol):
-    """A tenant's schedules. What belongs to another tenant does not exist."""
+    """A tenant's schedules. What belongs to another tenant does not exist. Those that are over do not count for how
+    many there may be, and of them the newest 50 stay.
+    """
 
     async def add_schedule(self, schedule: Schedule) -> Schedule:
         """Store a new one; the stored one if it is there already. Raises TooManySchedules."""
@@ -45,5 +47,7 @@ class Ticks(Protocol):
     async def continue_tick(self, schedule: Schedule, after: Cursor, asked: int, pause_s: float) -> None:
         """The tick goes on behind this job; `asked` jobs more were asked for."""
 
-    async def end_tick(self, schedule: Schedule, following: datetime, asked: int, error: str | None = None) -> None:
-        """The tick has ended; `following` is the next one."""
+    async def end_tick(
+        self, schedule: Schedule, following: datetime | None, asked: int, error: str | None = None
+    ) -> None:
+        """The tick has ended; `following` is the next one. Without one, the schedule is over."""

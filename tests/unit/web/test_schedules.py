@@ -73,3 +73,20 @@ async def test_a_repeated_request_is_one_schedule(service):
     answers = [await service.client.post(PATH, json=NIGHTLY, headers=headers) for _ in range(2)]
 
     assert len({(await answer.json())["id"] for answer in answers}) == 1
+
+
+async def test_without_a_time_it_is_carried_out_once_now(service):
+    _, view = await made(service, cron=None, jobs={"lacking": True})
+    assert (view["cron"], view["jobs"]["lacking"]) == (None, True)
+
+    claim = await service.database.claim_schedule(60)
+    await service.database.end_tick(claim, None, 3)
+    over = await (await service.client.get(f"{PATH}/{view['id']}", headers=ACME)).json()
+    assert (over["next_at"], over["last_asked"]) == (None, 3)
+
+
+async def test_a_time_that_was_forgotten_is_refused(service):
+    without = {name: value for name, value in NIGHTLY.items() if name != "cron"}
+    refused = await problem(await service.client.post(PATH, json=without, headers=ACME), 400)
+
+    assert [error["pointer"] for error in refused["errors"]] == ["#/cron"]
