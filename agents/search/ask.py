@@ -29,7 +29,6 @@ from agents.text.summaries.citations import quoted, says_enough
 from schemas.errors import Conflict, ProviderError, Transient, Unavailable
 from schemas.jobs.rows import used
 from schemas.search.answers import AnswerPart, Citation, Claim, Ended, Found, Passage, Turn
-from schemas.search.chunks import Utterance
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.providers.usage import UsageRows
 from sinks.ports.search.reads import ChunkFilter
@@ -192,13 +191,15 @@ def _shown(passage: Passage) -> dict[str, Any]:
 def _checked(claim: _Claim, passages: Sequence[Passage]) -> Claim:
     """The claim with the moments at which its quotation was said, in the passages that it names."""
     cited = [passages[n - 1] for n in dict.fromkeys(claim.passages) if 1 <= n <= len(passages)]
-    places = [(passage, utterance) for passage in cited if (utterance := _said(claim.quote, passage)) is not None]
-    return Claim(claim.text, claim.quote, [Citation(passage.number, passage, said) for passage, said in places])
+    places = (_said(claim.quote, passage) for passage in cited)
+    return Claim(claim.text, claim.quote, [place for place in places if place is not None])
 
 
-def _said(quote: str, passage: Passage) -> Utterance | None:
-    """The utterance at which a quotation begins; None if it does not stand in the passage, or is no quotation."""
-    spoken = [(word, one) for one in passage.utterances for word in _WORD.findall(one.text)]
-    found = quoted([word for word, _ in spoken], quote)
-    is_enough = says_enough(quote, found, (one.text for one in passage.utterances))
-    return spoken[found.start][1] if found and is_enough else None
+def _said(quote: str, passage: Passage) -> Citation | None:
+    """Where a quotation begins; None if it does not stand in the passage, or is no quotation."""
+    spoken = [(word, one) for one in passage.utterances for word in _WORD.finditer(one.text)]
+    found = quoted([word.group() for word, _ in spoken], quote)
+    if not found or not says_enough(quote, found, (one.text for one in passage.utterances)):
+        return None
+    word, utterance = spoken[found.start]
+    return Citation(passage.number, passage, utterance, utterance.moment(word.start()))

@@ -42,6 +42,8 @@ class Citation:
     number: int
     passage: Passage
     utterance: Utterance
+    #: When the quotation's first word is said.
+    start_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

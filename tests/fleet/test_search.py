@@ -70,6 +70,7 @@ async def test_a_transcript_is_found_by_both_readings_of_a_disputed_word_and_by_
 
     assert scenario.background == ["embed"]
     assert {hit.utterance.text for hit in (acme, akmi, meant)} == {acme.utterance.text}
+    assert acme.start_ms == akmi.start_ms > acme.utterance.start_ms == meant.start_ms
     assert (len(acme.highlights), len(acme.readings)) != (len(akmi.highlights), len(akmi.readings))
     assert acme.utterance.word_ids == ["w0", "w1", "w2", "w3", "w4", "w5"]
     assert (await scenario.reader.job("t", JOB)).enrichment["index"].state == "done"

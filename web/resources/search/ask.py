@@ -126,25 +126,29 @@ def _event(part: AnswerPart, *, operator: bool) -> bytes:
 def _named(part: AnswerPart, *, operator: bool) -> tuple[str, dict[str, Any]]:
     match part:
         case Found(passages, searched):
-            shown = [{"number": p.number} | _moment(p.chunk, p.chunk.spoken[0], operator=operator) for p in passages]
+            shown = [
+                {"number": p.number} | _moment(p.chunk, p.chunk.spoken[0], p.chunk.start_ms, operator=operator)
+                for p in passages
+            ]
             return "passages", {"passages": shown, "searched": searched_view(searched).model_dump()}
         case Claim(text, quote, citations):
             places = [
-                {"number": c.number} | _moment(c.passage.chunk, c.utterance, operator=operator) for c in citations
+                {"number": c.number} | _moment(c.passage.chunk, c.utterance, c.start_ms, operator=operator)
+                for c in citations
             ]
             return "claim", {"text": text, "quote": quote, "is_supported": bool(places), "citations": places}
         case Ended(result, model, reason):
             return "end", {"result": result, "model": model, "reason": reason}
 
 
-def _moment(chunk: Chunk, said: Utterance, *, operator: bool) -> dict[str, Any]:
+def _moment(chunk: Chunk, said: Utterance, start_ms: int | None, *, operator: bool) -> dict[str, Any]:
     """A moment of a call, with what is said there."""
     return {
         "job_id": chunk.job_id,
-        "start_ms": said.start_ms,
+        "start_ms": start_ms,
         "end_ms": said.end_ms,
         "speaker": said.speaker,
         "text": said.text,
         "word_ids": said.word_ids,
-        "links": moment_links(chunk.tenant_id, chunk.job_id, said.start_ms, operator=operator),
+        "links": moment_links(chunk.tenant_id, chunk.job_id, start_ms, operator=operator),
     }
