@@ -157,7 +157,13 @@ class Asker:
             await self.rate_limit.wait()
         key = ("ask", owner.tenant_id, owner.job_id)
         call = asyncio.ensure_future(self.paid.through(key, lambda: self._call(owner, model, asked, pieces.put_nowait)))
-        call.add_done_callback(lambda ended: (ended.cancelled() or ended.exception(), pieces.put_nowait(None)))
+
+        def ended(call: asyncio.Future[TextAnswer]) -> None:
+            if not call.cancelled():
+                call.exception()  # which whoever still listens gets
+            pieces.put_nowait(None)
+
+        call.add_done_callback(ended)
         try:
             while (piece := await pieces.get()) is not None:
                 for claim in reader.read(piece):

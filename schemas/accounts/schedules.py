@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -14,6 +14,9 @@ from schemas.events.base import Language
 
 #: Schedules of one tenant, at most.
 MAX_SCHEDULES: Final = 50
+
+#: What a schedule does that mails one report on all its jobs, in place of having something made of each.
+OVERVIEW: Final = "overview"
 
 #: Least seconds between two ticks, and ticks that are compared.
 LEAST_S: Final = 3600
@@ -53,10 +56,12 @@ class Schedule:
     cron: str | None
     #: IANA's name.
     timezone: str
-    #: The kind of enrichment that is made again.
+    #: The kind of enrichment that is made again; or `OVERVIEW`.
     enrichment: str
     #: `WantedJobs` as JSON.
     jobs: dict[str, Any]
+    #: Whom an overview is mailed to.
+    mail_to: list[str] = field(default_factory=list, repr=False)
     created_by: str
     created_at: datetime | None = None
     #: The next tick, or the one in progress; and then, behind which job it goes on, and how many it has asked for.

@@ -11,10 +11,11 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.accounts.schedules import MAX_SCHEDULES, Schedule, WantedJobs, check_cron, next_tick, zone
+from schemas.accounts.schedules import MAX_SCHEDULES, OVERVIEW, Schedule, WantedJobs, check_cron, next_tick, zone
 from schemas.errors import NotFound
 from schemas.events.base import Data
 from schemas.ids import Name
+from schemas.mail.addresses import Recipients
 from sinks.ports.api.schedules import Schedules
 from sinks.ports.clock import Clock
 from sinks.ports.tenants import PerTenant
@@ -49,7 +50,14 @@ class NewSchedule(BaseModel):
         "once, now"
     )
     timezone: Annotated[str, Field(max_length=64, description="IANA's name of the time zone of these times")] = "UTC"
-    enrichment: Annotated[Name, Field(description="which kind is made again: one that is made here")]
+    enrichment: Annotated[
+        Name,
+        Field(
+            description="which kind is made again: one that is made here; or `overview`, one report on all these jobs, "
+            "which is mailed"
+        ),
+    ]
+    mail_to: Recipients = Field((), description="whom an `overview` is mailed to")
     jobs: WantedJobs = Field(
         default_factory=WantedJobs,
         description="of which completed jobs; each that was uploaded with `enrich: false` is left out",
@@ -65,6 +73,7 @@ class ScheduleView(Data):
     timezone: str
     enrichment: str
     jobs: WantedJobs
+    mail_to: list[str]
     next_at: datetime | None = Field(
         description="when it is carried out next, or the time that is being carried out; null if it is over"
     )
@@ -88,6 +97,7 @@ _NEW: Final = {
     "timezone": "Europe/Berlin",
     "enrichment": "document",
     "jobs": {"last_days": 30, "metadata": {"team": "7"}},
+    "mail_to": [],
 }
 _EXAMPLE: Final[dict[str, Any]] = _NEW | {
     "id": "0b0f1f6e-0000-4000-8000-00000000000c",
@@ -102,10 +112,11 @@ _EXAMPLE: Final[dict[str, Any]] = _NEW | {
 
 
 class TenantSchedules:
-    """A tenant's schedules. `enrichments` are the kinds that are made here."""
+    """A tenant's schedules. `enrichments` are the kinds that are made here; `mails`: whether reports are mailed."""
 
-    def __init__(self, database: ScheduleDatabase, enrichments: tuple[str, ...]) -> None:
-        self._database, self._enrichments = database, enrichments
+    def __init__(self, database: ScheduleDatabase, enrichments: tuple[str, ...], *, mails: bool = False) -> None:
+        self._database = database
+        self._kinds = (*enrichments, OVERVIEW) if mails else enrichments
 
     def routes(self) -> list[AnyRoute]:
         """Make, list, read, delete."""
@@ -164,6 +175,7 @@ class TenantSchedules:
             timezone=body.timezone,
             enrichment=body.enrichment,
             jobs=body.jobs.model_dump(mode="json", exclude_defaults=True),
+            mail_to=list(body.mail_to),
             created_by=request.caller.id,
             due_at=next_tick(body.cron, body.timezone, now) if body.cron else now,
         )
@@ -192,9 +204,12 @@ class TenantSchedules:
 
     def _check(self, new: NewSchedule) -> None:
         """Raises InvalidRequest for a schedule that could not be carried out."""
-        if new.enrichment not in self._enrichments:
-            detail = f"is not made here; there are: {', '.join(self._enrichments) or 'none'}"
+        if new.enrichment not in self._kinds:
+            detail = f"is not made here; there are: {', '.join(self._kinds) or 'none'}"
             raise InvalidRequest([FieldProblem(pointer="#/enrichment", detail=detail)])
+        if bool(new.mail_to) != (new.enrichment == OVERVIEW):
+            detail = "an overview needs recipients, and nothing else has any"
+            raise InvalidRequest([FieldProblem(pointer="#/mail_to", detail=detail)])
         with _refusing("timezone"):
             zone(new.timezone)
         if new.cron is not None:
@@ -219,6 +234,7 @@ def _view(schedule: Schedule) -> ScheduleView:
         timezone=schedule.timezone,
         enrichment=schedule.enrichment,
         jobs=WantedJobs.model_validate(schedule.jobs),
+        mail_to=schedule.mail_to,
         next_at=None if schedule.is_over else schedule.due_at,
         asked=schedule.asked,
         last_at=schedule.last_tick_at,

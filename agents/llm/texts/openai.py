@@ -95,11 +95,13 @@ class OpenAITexts:
 
     async def _streamed(self, client: AsyncOpenAI, request: dict[str, Any], said: Said) -> SimpleNamespace:
         """The completion, of which pieces are told as they come; it has the fields of one that comes at once."""
-        options = {} if "stream_options" in self._refused else {"stream_options": {"include_usage": True}}
+        options: dict[str, Any] = {"stream": True}
+        if "stream_options" not in self._refused:
+            options["stream_options"] = {"include_usage": True}
         pieces: list[str] = []
         choice = SimpleNamespace(message=SimpleNamespace(content=None, refusal=None), finish_reason="no end")
         whole = SimpleNamespace(id=None, usage=None, choices=[])
-        async with await client.chat.completions.create(**request, **options, stream=True) as stream:
+        async with await client.chat.completions.create(**request, **options) as stream:
             async for chunk in stream:
                 whole.id = chunk.id or whole.id
                 whole.usage = chunk.usage or whole.usage

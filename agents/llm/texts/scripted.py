@@ -47,9 +47,10 @@ class ScriptedTexts:
             raise trouble
         reply = self.reply(prompt)
         text = reply if isinstance(reply, str) else json.dumps(reply)
-        for at in range(0, len(text), PIECE) if said is not None else ():
-            await self.pause()
-            said(text[at : at + PIECE])
+        if said is not None:
+            for at in range(0, len(text), PIECE):
+                await self.pause()
+                said(text[at : at + PIECE])
         used, made = len(prompt.instructions + prompt.content) // 4, len(text) // 4
         ref = hashlib.sha256(f"{len(self.asked)} {prompt.content}".encode()).hexdigest()[:16]
         usage = {"requests": 1, "prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}

@@ -43,6 +43,7 @@ class MemorySchedules(MemoryState, Schedules, Ticks):
         if await self.schedule(tenant, schedule_id) is None:
             return False
         del self._schedules[schedule_id]
+        self.sent_mails = {key: row for key, row in self.sent_mails.items() if key[1] != f"schedule-{schedule_id}"}
         return True
 
     async def claim_schedule(self, lease_s: float) -> Schedule | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from schemas.accounts.schedules import MAX_SCHEDULES, Schedule
+from schemas.accounts.schedules import MAX_SCHEDULES, Schedule, WantedJobs
 from schemas.errors import Conflict
-from sinks.ports.reads import Cursor
+from sinks.ports.reads import Cursor, JobFilter
 
 
 class TooManySchedules(Conflict):
@@ -51,3 +51,22 @@ class Ticks(Protocol):
         self, schedule: Schedule, following: datetime | None, asked: int, error: str | None = None
     ) -> None:
         """The tick has ended; `following` is the next one. Without one, the schedule is over."""
+
+
+def wanted_jobs(schedule: Schedule) -> JobFilter:
+    """The jobs that the schedule's tick is about. None is uploaded after it, so that the tick ends."""
+    wanted = WantedJobs.model_validate(schedule.jobs)
+    return JobFilter(
+        statuses=frozenset({"completed"}),
+        created_from=_days_before(schedule.due_at, wanted.last_days),
+        created_to=schedule.due_at,
+        filename=wanted.filename,
+        reference_prefix=wanted.reference_prefix,
+        metadata=frozenset(wanted.metadata.items()),
+        language=wanted.language.lower() if wanted.language else None,
+        oldest_first=True,
+    )
+
+
+def _days_before(tick: datetime, days: float | None) -> datetime | None:
+    return tick - timedelta(days=days) if days is not None else None

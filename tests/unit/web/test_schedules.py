@@ -61,6 +61,18 @@ async def test_what_could_not_be_carried_out_is_refused(service, change, pointer
     assert [error["pointer"] for error in refused["errors"]] == [pointer]
 
 
+async def test_an_overview_needs_recipients_and_a_mail_server(service):
+    database = MemoryDatabase()
+    weekly = NIGHTLY | {"enrichment": "overview", "mail_to": ["ann@reader.example"]}
+    async with Worker(database, resources=[TenantSchedules(database, (), mails=True)]) as mailing:
+        made = await mailing.client.post(PATH, json=weekly, headers=ACME)
+        assert (made.status, (await made.json())["mail_to"]) == (201, ["ann@reader.example"])
+        for wrong in ({"mail_to": []}, {"mail_to": ["no address"]}):
+            await problem(await mailing.client.post(PATH, json=weekly | wrong, headers=ACME), 400)
+    for wrong in (weekly, NIGHTLY | {"mail_to": ["ann@reader.example"]}):
+        await problem(await service.client.post(PATH, json=wrong, headers=ACME), 400)
+
+
 async def test_a_tenant_sees_its_own_and_has_not_too_many(service):
     for _ in range(MAX_SCHEDULES):
         await made(service)

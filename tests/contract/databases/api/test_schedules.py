@@ -129,7 +129,7 @@ async def test_a_worker_that_is_killed_at_every_page_asks_for_each_job_once(unde
     turns = 0
     while (await database.schedule("t", ID)).last_tick_at is None:
         with contextlib.suppress(Killed):
-            await Scheduler(database, reads, ("document",), dies).turn()
+            await Scheduler(database, reads, ("document",), passing=dies).turn()
         await asyncio.sleep(0.06)
         await Scheduler(database, reads, ("document",)).turn()
         turns += 1
