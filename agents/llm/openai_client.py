@@ -53,6 +53,7 @@ class OpenAIClient:
     @contextlib.contextmanager
     def errors_translated(self, timeout_s: float) -> Iterator[None]:
         """Raise our own errors for those of the SDK and its transport. None of them contains the API key."""
+        import httpx
         import openai
 
         try:
@@ -65,6 +66,8 @@ class OpenAIClient:
             is_connected = "Connect" not in type(exc.__cause__).__name__
             kind = Transient if is_connected else NotAccepted
             raise kind(f"{self._what}'s server cannot be reached ({self._safe(exc.__cause__ or exc)})") from None
+        except httpx.HTTPError as exc:  # in the middle of a stream
+            raise Transient(f"{self._what}'s answer broke off ({type(exc).__name__})") from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError, IndexError) as exc:
             # The SDK builds its models of a body without validating it.
             raise Transient(f"{self._what}'s answer cannot be read ({type(exc).__name__})") from None

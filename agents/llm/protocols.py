@@ -5,7 +5,7 @@ model, which answers a question about texts in the form of a schema.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -91,6 +91,10 @@ class TextAnswer:
     ref: str
 
 
+#: Gets a piece of an answer's text.
+Said = Callable[[str], None]
+
+
 class TextModel(Protocol):
     """Answers questions about texts. A call is not idempotent and may bill; an implementation never repeats one that
     may have been accepted.
@@ -102,8 +106,9 @@ class TextModel(Protocol):
     async def prepare(self) -> None:
         """Do what would delay the first call, above all importing an SDK. Sends no request."""
 
-    async def answer(self, prompt: TextPrompt[BaseModel]) -> TextAnswer:
-        """Ask one question. The text is not validated here; an answer of no use is returned with its fault.
+    async def answer(self, prompt: TextPrompt[BaseModel], said: Said | None = None) -> TextAnswer:
+        """Ask one question. The text is not validated here; an answer of no use is returned with its fault. `said` is
+        called with each piece of the text as it comes.
 
         Raises:
             RateLimited: The provider asks for a pause.

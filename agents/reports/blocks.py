@@ -27,9 +27,10 @@ class Block(Flowable):  # type: ignore[misc]  # ReportLab publishes no annotatio
         after: float = 4.0,
         keep: bool = False,
         outline: str | None = None,
+        link: str | None = None,
     ) -> None:
         super().__init__()
-        self._body, self._label, self._indent, self._outline = body, label, indent, outline
+        self._body, self._label, self._indent, self._outline, self._link = body, label, indent, outline, link
         self.spaceBefore, self.spaceAfter, self.keepWithNext = before, after, keep
         self._lines: list[list[Run]] | None = None
         self._label_lines: list[list[Run]] = []
@@ -54,7 +55,9 @@ class Block(Flowable):  # type: ignore[misc]  # ReportLab publishes no annotatio
         return [first, self._part(lines[fitting:], [])]
 
     def _part(self, lines: list[list[Run]], label: list[list[Run]], outline: str | None = None) -> Block:
-        part = Block(self._body, self._label, indent=self._indent, after=self.spaceAfter, outline=outline)
+        part = Block(
+            self._body, self._label, indent=self._indent, after=self.spaceAfter, outline=outline, link=self._link
+        )
         part._lines, part._label_lines = lines, label
         return part
 
@@ -63,6 +66,8 @@ class Block(Flowable):  # type: ignore[misc]  # ReportLab publishes no annotatio
         if self._outline is not None:
             self.canv.bookmarkHorizontal(self._outline, 0, self.height)
             self.canv.addOutlineEntry(self._outline, self._outline, 0)
+        if self._link is not None:
+            self.canv.linkURL(self._link, (self._indent, 0, self.width, self.height), relative=1)
         self._draw(self._lines or [], self._indent, self.width - self._indent, rtl=self._body.rtl)
         self._draw(self._label_lines, 0.0, self._indent - 6, rtl=False)
 

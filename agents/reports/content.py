@@ -45,6 +45,8 @@ class Item(BaseModel):
     text: str
     #: Whether it rests on words of which the recognizers heard different things.
     disputed: bool = False
+    #: Where it leads to, in reports over many calls.
+    link: str | None = None
 
 
 class Section(BaseModel):
@@ -82,6 +84,8 @@ class Report(BaseModel):
     turns: tuple[Turn, ...]
     quality: tuple[Fact, ...]
     notes: tuple[str, ...]
+    #: Whether it is on one call, and so has its transcript and quality.
+    has_transcript: bool = True
 
 
 def report(

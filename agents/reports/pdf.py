@@ -27,6 +27,7 @@ _HEADING: Final = Style(size=13, bold=True, color="#174a7c")
 _SUBHEADING: Final = Style(size=10.5, bold=True)
 _TEXT: Final = Style()
 _SPEAKER: Final = Style(bold=True, color="#174a7c")
+_LINK: Final = Style(color="#174a7c")
 _DISPUTED: Final = Style(background="#ffe9a8")
 _FAINT: Final = Style(size=8.5, color="#5d6675")
 
@@ -97,6 +98,13 @@ def _blocks(report: Report, fonts: Fonts) -> Iterator[Block]:
         for fact in report.speakers:
             yield _labelled(fact.name, [Span(fact.value)], fonts, _NAMES, after=1.5)
     yield from _summary(report, fonts)
+    if report.has_transcript:
+        yield from _transcript(report, fonts)
+    for note in report.notes:
+        yield _block(note, _TEXT, fonts, before=3.0)
+
+
+def _transcript(report: Report, fonts: Fonts) -> Iterator[Block]:
     yield _heading("Transcript", fonts)
     if not report.turns:
         yield _block(_EMPTY, _TEXT, fonts)
@@ -107,8 +115,6 @@ def _blocks(report: Report, fonts: Fonts) -> Iterator[Block]:
     yield _heading("Quality", fonts)
     for fact in report.quality:
         yield _labelled(fact.name, [Span(fact.value)], fonts, _NAMES, after=1.5)
-    for note in report.notes:
-        yield _block(note, _TEXT, fonts, before=3.0)
 
 
 def _summary(report: Report, fonts: Fonts) -> Iterator[Block]:
@@ -119,7 +125,8 @@ def _summary(report: Report, fonts: Fonts) -> Iterator[Block]:
         yield _block(section.heading, _SUBHEADING, fonts, before=6.0, after=3.0, keep=True)
         for item in section.items:
             doubt = [Span("  rests on disputed words", _FAINT)] if item.disputed else []
-            yield _labelled(item.time, [Span(item.text), *doubt], fonts, _TIMES, after=3.0)
+            spans = [Span(item.text, _LINK if item.link else _TEXT), *doubt]
+            yield _labelled(item.time, spans, fonts, _TIMES, after=3.0, link=item.link)
     for sentence in others:
         yield _block(sentence, _FAINT, fonts, after=2.0)
 

@@ -11,17 +11,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, Protocol
 
 from agents.upkeep.stuck_enrichments import requested
 from schemas import ids
-from schemas.accounts.schedules import Schedule, WantedJobs, next_tick
-from schemas.errors import Unavailable
+from schemas.accounts.schedules import OVERVIEW, Schedule, WantedJobs, next_tick
+from schemas.errors import InvalidInput, Unavailable
 from schemas.events.job import JobStatus
 from schemas.jobs.outcome import EnrichmentChange, Outcome, Step
 from schemas.jobs.rows import Job
-from sinks.ports.api.schedules import Ticks
+from sinks.ports.api.schedules import Ticks, wanted_jobs
 from sinks.ports.clock import Clock
 from sinks.ports.reads import Cursor, JobFilter, Page
 from sinks.ports.steps import Steps
@@ -50,6 +50,15 @@ class ListsJobs(Protocol):
         """A page of a tenant's jobs."""
 
 
+class Overviews(Protocol):
+    """Mails reports over many calls; see `agents.reports.overview_mail.OverviewMails`."""
+
+    async def send(self, schedule: Schedule) -> tuple[int, str | None] | float:
+        """Mail the report of a tick, once: the number of calls, and why it was not mailed; or the seconds after which
+        to try again.
+        """
+
+
 @dataclass(frozen=True)
 class Scheduler:
     """Carries out schedules."""
@@ -58,6 +67,8 @@ class Scheduler:
     reads: ListsJobs
     #: Kinds of enrichment that are made here.
     enrichments: tuple[str, ...]
+    #: None if nothing is mailed here.
+    overviews: Overviews | None = None
     #: Called with the name of each failpoint.
     passing: Callable[[str], None] = lambda _: None
 
@@ -77,45 +88,61 @@ class Scheduler:
         if schedule is None:
             return False
         self.passing("schedule.claimed")
-        if schedule.enrichment not in self.enrichments:
+        if schedule.enrichment == OVERVIEW and self.overviews is not None:
+            await self._mail(schedule, self.overviews)
+        elif schedule.enrichment not in self.enrichments:
             there_are = ", ".join(self.enrichments) or "none"
             await self._end(schedule, 0, f"{schedule.enrichment} is not made here; there are: {there_are}")
-            return True
+        else:
+            await self._ask(schedule)
+        return True
+
+    async def _ask(self, schedule: Schedule) -> None:
+        """Do a page."""
         page = await self.reads.jobs(schedule.tenant_id, wanted_jobs(schedule), limit=PAGE, before=_place(schedule))
-        steps = [begin_again(schedule, job) for job in page.jobs]
+        steps = [begin_again(schedule, job) for job in page.jobs if _is_asked_for(schedule, job)]
         written = await self.database.commit(steps) if steps else []
         self.passing("schedule.asked")
         # What was asked for before a kill (None) counts, too.
         asked = sum(one is None or one.applied for one in written)
         if page.following is not None:
-            await self.database.continue_tick(schedule, page.following, asked, PAUSE_S)
+            # A page of which nothing is to be made costs the fleet nothing: the next one does not wait.
+            await self.database.continue_tick(schedule, page.following, asked, PAUSE_S if steps else 0.0)
         else:
             await self._end(schedule, asked)
-        return True
+
+    async def _mail(self, schedule: Schedule, overviews: Overviews) -> None:
+        try:
+            # Within the claim; whoever has it next finds in the ledger of mails how far this came.
+            async with asyncio.timeout(LEASE_S - 10):
+                result = await overviews.send(schedule)
+        except TimeoutError:
+            result = PAUSE_S
+        except InvalidInput as exc:
+            result = 0, str(exc)
+        if isinstance(result, tuple):
+            await self._end(schedule, *result)
+        else:
+            await self.database.continue_tick(schedule, Cursor(schedule.due_at, ""), 0, result)
 
     async def _end(self, schedule: Schedule, asked: int, error: str | None = None) -> None:
-        now = await self.database.now()
-        try:
-            following = next_tick(schedule.cron, schedule.timezone, max(now, schedule.due_at))
-        except ValueError as exc:  # a time zone that is no more
-            following, error = now + timedelta(days=1), f"no time follows: {exc}"
+        following = None
+        if schedule.cron is not None:
+            now = await self.database.now()
+            try:
+                following = next_tick(schedule.cron, schedule.timezone, max(now, schedule.due_at))
+            except ValueError as exc:  # a time zone that is no more
+                following, error = now + timedelta(days=1), f"no time follows: {exc}"
         await self.database.end_tick(schedule, following, asked, error)
         log.info("schedule %s of %s: %d jobs", schedule.schedule_id, schedule.tenant_id, schedule.asked + asked)
 
 
-def wanted_jobs(schedule: Schedule) -> JobFilter:
-    """The jobs that the schedule's tick is about. None is uploaded after it, so that the tick ends."""
-    wanted = WantedJobs.model_validate(schedule.jobs)
-    return JobFilter(
-        statuses=frozenset({"completed"}),
-        created_from=_days_before(schedule.due_at, wanted.last_days),
-        created_to=schedule.due_at,
-        filename=wanted.filename,
-        reference_prefix=wanted.reference_prefix,
-        metadata=frozenset(wanted.metadata.items()),
-        language=wanted.language.lower() if wanted.language else None,
-        oldest_first=True,
-    )
+def _is_asked_for(schedule: Schedule, job: JobStatus) -> bool:
+    """Whether it is to be made of this job, which the schedule's filter finds."""
+    if not WantedJobs.model_validate(schedule.jobs).lacking:
+        return True
+    status = job.enrichment.get(schedule.enrichment)
+    return status is None or status.state == "failed"
 
 
 def begin_again(schedule: Schedule, job: JobStatus) -> Step:
@@ -150,7 +177,3 @@ def _place(schedule: Schedule) -> Cursor | None:
     if schedule.after_created_at is None or schedule.after_job is None:
         return None
     return Cursor(schedule.after_created_at, schedule.after_job)
-
-
-def _days_before(tick: datetime, days: float | None) -> datetime | None:
-    return tick - timedelta(days=days) if days is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -14,6 +14,9 @@ from schemas.events.base import Language
 
 #: Schedules of one tenant, at most.
 MAX_SCHEDULES: Final = 50
+
+#: What a schedule does that mails one report on all its jobs, in place of having something made of each.
+OVERVIEW: Final = "overview"
 
 #: Least seconds between two ticks, and ticks that are compared.
 LEAST_S: Final = 3600
@@ -39,6 +42,7 @@ class WantedJobs(BaseModel):
         default_factory=dict, max_length=8, description="pairs on the top level of the upload's metadata, as texts"
     )
     language: Language | None = Field(None, description="of the transcript: `en` means `en-US`, too")
+    lacking: bool = Field(False, description="only those of which it was not made yet, or could not be")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +52,16 @@ class Schedule:
     tenant_id: str
     schedule_id: UUID
     name: str
-    cron: str
+    #: None: it is carried out once.
+    cron: str | None
     #: IANA's name.
     timezone: str
-    #: The kind of enrichment that is made again.
+    #: The kind of enrichment that is made again; or `OVERVIEW`.
     enrichment: str
     #: `WantedJobs` as JSON.
     jobs: dict[str, Any]
+    #: Whom an overview is mailed to.
+    mail_to: list[str] = field(default_factory=list, repr=False)
     created_by: str
     created_at: datetime | None = None
     #: The next tick, or the one in progress; and then, behind which job it goes on, and how many it has asked for.
@@ -68,6 +75,11 @@ class Schedule:
     last_tick_at: datetime | None = None
     last_asked: int | None = None
     last_error: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was to be carried out once, and has been."""
+        return self.cron is None and self.last_tick_at is not None
 
 
 def zone(name: str) -> ZoneInfo:

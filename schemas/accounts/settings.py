@@ -51,6 +51,12 @@ class AccountSettings(BaseModel):
         description="what language models are told besides: `summary`, `document`, or `summary.KIND` for uploads whose "
         "metadata has `call_kind`: KIND",
     )
+    prompts: dict[TemplateName, Annotated[str, Field(min_length=1, max_length=8000)]] | None = Field(
+        None,
+        max_length=16,
+        description="what language models are told in place of the installation's own prompt, named as `templates` "
+        "are; how the message and the answer are made is told them behind it, and other answers are refused",
+    )
     chunk_tokens: int | None = Field(
         None, ge=50, le=2000, description="tokens of a passage that is searched, at most, counted as 4 characters each"
     )

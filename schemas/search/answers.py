@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+from uuid import UUID
 
 from schemas.search.chunks import Chunk, Utterance
 from schemas.search.results import Searched
@@ -33,6 +34,8 @@ class Found:
 
     passages: list[Passage]
     searched: Searched
+    #: Names the conversation: its next question may have it, and what it uses is found by it.
+    conversation: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Citation:
     number: int
     passage: Passage
     utterance: Utterance
+    #: When the quotation's first word is said.
+    start_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

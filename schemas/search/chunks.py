@@ -58,6 +58,19 @@ def unpacked(rows: Iterable[str]) -> list[str]:
     return ids
 
 
+def pace_of(starts_ms: Sequence[int | None]) -> str:
+    """The hundredths of a second between the beginnings of words, in order: `31 28`. A word whose time is not known
+    begins with the one before.
+    """
+    known = next((at for at in starts_ms if at is not None), 0)
+    steps = []
+    for at in starts_ms[1:]:
+        step = max(0, ((at if at is not None else known) - known) // 10)
+        steps.append(str(step))
+        known += 10 * step
+    return " ".join(steps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
     """A part of a chunk that one speaker says without a long pause. The texts of a chunk's utterances, with a line
@@ -70,11 +83,35 @@ class Utterance:
     end_ms: int | None = None
     #: By `packed`.
     words: list[str] = field(default_factory=list)
+    #: By `pace_of`; empty in rows of earlier versions.
+    pace: str = ""
 
     @property
     def word_ids(self) -> list[str]:
         """The ids of its words, in order."""
         return unpacked(self.words)
+
+    def moment(self, character: int) -> int | None:
+        """When the word at this character of the text begins, in ms; about, in a row of an earlier version, and in a
+        text whose words are not those between spaces.
+        """
+        last = len(self.pace.split())
+        if last and last + 1 == len(self.text.split()):
+            return self._after(len(self.text[: character + 1].split()) - 1)
+        return self._after(character * last // max(1, len(self.text)), character / max(1, len(self.text)))
+
+    def moment_of(self, word_id: str) -> int | None:
+        """The same of the word with this id; None if it is none of its words."""
+        ids = self.word_ids
+        return self._after(ids.index(word_id), ids.index(word_id) / len(ids)) if word_id in ids else None
+
+    def _after(self, words: int, share: float = 0.0) -> int | None:
+        """When the word behind so many others begins; where that is not known, it is this share of the whole."""
+        if self.start_ms is None:
+            return None
+        if self.pace:
+            return self.start_ms + 10 * sum(int(step) for step in self.pace.split()[:words])
+        return self.start_ms + int(share * max(0, (self.end_ms or 0) - self.start_ms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

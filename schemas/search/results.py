@@ -42,6 +42,14 @@ class Hit:
         """The utterance."""
         return self.chunk.spoken[self.place]
 
+    @property
+    def start_ms(self) -> int | None:
+        """When the first word that matches is said; the utterance, where it is found by its meaning alone."""
+        said = self.utterance
+        found = [said.moment(begin) for begin, _ in self.highlights[:1]]
+        found += [said.moment_of(one.word_id) for one in self.readings if one.word_id is not None]
+        return min((at for at in found if at is not None), default=said.start_ms)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:

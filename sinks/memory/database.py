@@ -24,6 +24,7 @@ from sinks.memory.providers.usage import MemoryUsage
 from sinks.memory.steps import MemorySteps
 from sinks.memory.upkeep.blob_intents import MemoryBlobIntents
 from sinks.memory.upkeep.deletions import MemoryDeletions
+from sinks.memory.upkeep.earlier_transcripts import MemoryEarlierTranscripts
 from sinks.memory.upkeep.expired_jobs import MemoryExpiredJobs
 from sinks.memory.upkeep.retention import MemoryRetention
 from sinks.memory.upkeep.stuck_jobs import MemoryStuckJobs
@@ -38,6 +39,7 @@ class MemoryDatabase(
     MemoryUploads,
     MemoryDeletions,
     MemoryExpiredJobs,
+    MemoryEarlierTranscripts,
     MemoryLeases,
     MemoryMailLedger,
     MemoryOutbox,

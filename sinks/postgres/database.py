@@ -31,6 +31,7 @@ from sinks.postgres.search.embedding import PostgresEmbedding
 from sinks.postgres.steps import PostgresSteps
 from sinks.postgres.upkeep.blob_intents import PostgresBlobIntents
 from sinks.postgres.upkeep.deletions import PostgresDeletions
+from sinks.postgres.upkeep.earlier_transcripts import PostgresEarlierTranscripts
 from sinks.postgres.upkeep.job_metadata import PostgresJobMetadata
 from sinks.postgres.upkeep.retention import PostgresRetention
 from sinks.postgres.upkeep.stuck_jobs import PostgresStuckJobs
@@ -55,6 +56,7 @@ class Postgres(
     PostgresRetention,
     PostgresVerification,
     PostgresJobMetadata,
+    PostgresEarlierTranscripts,
     PostgresRequests,
     PostgresStrays,
     PostgresSlots,

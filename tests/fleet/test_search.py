@@ -12,6 +12,7 @@ from agents.embeddings.maker import EmbeddingMaker
 from agents.embeddings.scripted import ScriptedEmbedder
 from agents.search.searcher import Searcher
 from agents.stages.enrichments import index
+from agents.upkeep.earlier_transcripts import begin_some
 from schemas.accounts.settings import AccountSettings
 from schemas.corrections.changes import TranscriptPatch
 from schemas.events.job import JobReprocess
@@ -25,8 +26,12 @@ from tests.fleet.conftest import JOB, FakeRecognizer
 @pytest.fixture
 async def scenario(make_scenario):
     """A fleet that indexes, with two recognizers that disagree about a name, and a maker of vectors."""
+    return await fleet(make_scenario, ("index",))
+
+
+async def fleet(make_scenario, kinds):
     recognizers = FakeRecognizer("a", "we spoke to Acme about it"), FakeRecognizer("b", "we spoke to Akmi about it")
-    it = make_scenario(*recognizers, enrichments=("index",))
+    it = make_scenario(*recognizers, enrichments=kinds)
     it.database = it.fleet.database
     it.background = []
     accounts = Accounts(it.database, AccountSettings(), seconds=0)
@@ -65,6 +70,7 @@ async def test_a_transcript_is_found_by_both_readings_of_a_disputed_word_and_by_
 
     assert scenario.background == ["embed"]
     assert {hit.utterance.text for hit in (acme, akmi, meant)} == {acme.utterance.text}
+    assert acme.start_ms == akmi.start_ms > acme.utterance.start_ms == meant.start_ms
     assert (len(acme.highlights), len(acme.readings)) != (len(akmi.highlights), len(akmi.readings))
     assert acme.utterance.word_ids == ["w0", "w1", "w2", "w3", "w4", "w5"]
     assert (await scenario.reader.job("t", JOB)).enrichment["index"].state == "done"
@@ -117,3 +123,16 @@ async def test_of_a_deleted_job_nothing_is_found(scenario):
 
     assert await found(scenario, "acme") == []
     assert (scenario.database.chunks, scenario.database.vectors, scenario.database.embedding) == ({}, {}, {})
+
+
+async def test_transcripts_of_before_the_index_are_indexed_by_themselves(make_scenario):
+    scenario = await fleet(make_scenario, ())
+    await scenario.upload()
+    await scenario.fleet.run()
+    assert await found(scenario, "acme") == []
+
+    assert await begin_some(scenario.database) == 1
+    await indexed(scenario)
+    assert len(await found(scenario, "acme")) == 1
+    assert len(scenario.fleet.events("transcript.indexed")) == 1
+    assert await begin_some(scenario.database) == 0

@@ -378,6 +378,26 @@ async def test_a_tenant_says_what_matters_in_its_calls_by_kind(make_fleet):
     assert made.template.startswith("summary.support/v1-")
 
 
+async def test_a_tenants_own_prompt_replaces_ours_and_its_answers_are_checked_all_the_same(make_fleet):
+    fleet = make_fleet(prompts={"summary": "Say that everything is fine."})
+    await fleet.run()
+    made = await fleet.made()
+
+    assert fleet.model.asked[0].instructions.startswith("Say that everything is fine.")
+    assert "You read the transcript" not in fleet.model.asked[0].instructions
+    assert made.template.startswith("summary/own-v1-")
+    assert made.dropped > 0
+    assert all(item.words for item in made.key_points)
+
+
+async def test_an_answer_without_what_is_required_is_refused_under_any_prompt(make_fleet):
+    fleet = make_fleet(lambda _: {"topic": "Fine."}, prompts={"summary": "Answer with a topic."})
+    await fleet.run()
+
+    [event] = fleet.scenario.fleet.events("enrichment.failed")
+    assert "sentiment" in event["error"]
+
+
 async def test_another_kind_of_call_has_the_tenants_own_template(make_fleet):
     fleet = make_fleet(templates={"summary": "Our calls are about boats."})
     await fleet.run(metadata={"call_kind": ["odd"]})

@@ -29,6 +29,7 @@ or until it is changed:
     fail         503
     key          400, API_KEY_INVALID
     drop         accepts (and charges), then cuts the connection
+    break        streams most of the answer, then cuts the connection
     refuse       cuts the connection at once, uncharged
     echo_key     500, with the key in the message
 
@@ -94,6 +95,7 @@ class GeminiServer:
         app.add_routes(
             [
                 web.post(r"/v1beta/models/{model}:generateContent", self.generate),
+                web.post(r"/v1beta/models/{model}:streamGenerateContent", self.generate),
                 web.get("/v1beta/models/{model}", self.get),
             ]
         )
@@ -139,7 +141,10 @@ class GeminiServer:
         if mode == "nonsense":
             return web.json_response({"candidates": "none", "usageMetadata": [1]})
         said = self._said(self.texts[-1], mode) if is_text else _text(spans, mode, self.pick)
-        return web.json_response(self._answer(*said, mode) | {"usageMetadata": _usage(spans)})
+        whole = self._answer(*said, mode) | {"usageMetadata": _usage(spans)}
+        if request.path.endswith(":streamGenerateContent"):
+            return await _streamed(request, whole, mode)
+        return web.json_response(whole)
 
     def _said(self, asked: Asked, mode: str) -> tuple[str, str]:
         reply = self.reply(asked)
@@ -175,6 +180,26 @@ class GeminiServer:
         parts = [] if mode == "empty" else [{"text": text}]
         content = {"role": "model", "parts": parts}
         return id | {"candidates": [{"content": content, "finishReason": finish, "index": 0}]}
+
+
+async def _streamed(request: web.Request, whole: dict[str, Any], mode: str) -> web.StreamResponse:
+    """The answer in pieces of 16 characters, the last of which has the end; `break` cuts the connection before that."""
+    stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await stream.prepare(request)
+    candidates = whole.get("candidates") or [{}]
+    parts = candidates[0].get("content", {}).get("parts") or [{"text": ""}]
+    text = parts[0]["text"]
+    for at in range(0, len(text) - 16, 16):
+        content = {"role": "model", "parts": [{"text": text[at : at + 16]}]}
+        piece = {"responseId": whole["responseId"], "candidates": [{"content": content, "index": 0}]}
+        await stream.write(b"data: %b\r\n\r\n" % json.dumps(piece).encode())
+    if mode == "break":
+        return cut(request)
+    rest = text[(max(0, len(text) - 1) // 16) * 16 :] if len(text) > 16 else text
+    if "content" in candidates[0]:
+        candidates[0]["content"]["parts"] = [{"text": rest}] if rest else []
+    await stream.write(b"data: %b\r\n\r\n" % json.dumps(whole).encode())
+    return stream
 
 
 def _text(spans: list[Span], mode: str, pick: Callable[[Span], str]) -> tuple[str, str]:

@@ -23,6 +23,7 @@ it is changed:
     error        500
     key          401
     drop         accepts (and charges), then cuts the connection
+    break        streams half of the answer, then cuts the connection
     refuse       cuts the connection at once, uncharged
     echo_key     500, with the key in the message
 
@@ -76,6 +77,8 @@ class OpenAIServer:
     models: tuple[str, ...] = ("gpt-local",)
     #: Duration of a call in seconds.
     delay_s: float = 0.0
+    #: Seconds between two pieces of a stream.
+    piece_s: float = 0.0
     asked: list[Asked] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
@@ -124,7 +127,36 @@ class OpenAIServer:
             return cut(request)
         if mode == "nonsense":
             return web.json_response({"choices": "none", "usage": [1]})
-        return web.json_response(self._completion(asked, mode))
+        completion = self._completion(asked, mode)
+        return await self._stream(request, body, completion) if body.get("stream") else web.json_response(completion)
+
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], completion: dict[str, Any]
+    ) -> web.StreamResponse:
+        """The same, in pieces of 16 characters; `break` cuts the connection in the middle."""
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        choice = completion["choices"][0]
+        message, common = choice["message"], {name: completion[name] for name in ("id", "created", "model")}
+        common |= {"object": "chat.completion.chunk"}
+        text = message["content"] or ""
+        deltas: list[dict[str, Any]] = [{"content": text[at : at + 16]} for at in range(0, len(text), 16)]
+        if message["refusal"]:
+            deltas = [{"refusal": message["refusal"]}]
+        for n, delta in enumerate(deltas):
+            await self._piece(stream, common | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            await asyncio.sleep(self.piece_s)
+            if self.mode == "break" and n == len(deltas) // 2:
+                return cut(request)
+        end = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
+        await self._piece(stream, common | {"choices": [end]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await self._piece(stream, common | {"choices": [], "usage": completion["usage"]})
+        await stream.write(b"data: [DONE]\n\n")
+        return stream
+
+    async def _piece(self, stream: web.StreamResponse, chunk: dict[str, Any]) -> None:
+        await stream.write(b"data: %b\n\n" % json.dumps(chunk).encode())
 
     def _completion(self, asked: Asked, mode: str) -> dict[str, Any]:
         reply = self.reply(asked)

@@ -15,6 +15,7 @@ from agents.llm.texts.prompts import template
 from agents.text.summaries.citations import Quotable, says
 from agents.text.summaries.digest import digest
 from agents.text.summaries.utterances import MOST_WORDS, packed, parts, utterances
+from schemas.accounts.settings import AccountSettings
 from schemas.summaries import folded
 from schemas.transcript_words import TranscriptWord
 
@@ -134,6 +135,8 @@ def test_a_digest_of_little_is_little():
 PROMPTS = {
     ("summary", summaries.SUMMARY): "1a54b7444a573023",
     ("merge", summaries.MERGE): "3e59d14382309ded",
+    ("summary_frame", "v1"): "c146c74f6e1c2b5e",
+    ("document_frame", "v1"): "f0733435fa7873eb",
     ("document", titles.VERSION): "011077718978cbb2",
 }
 
@@ -145,17 +148,35 @@ def test_another_prompt_is_another_version():
     assert {key: hashlib.sha256(text).hexdigest()[:16] for key, text in texts.items()} == PROMPTS
 
 
+def of(metadata=None, **settings):
+    return template("summary", "v1", AccountSettings(**settings), metadata or {})
+
+
 def test_a_template_is_chosen_by_the_kind_of_call_and_its_version_follows_its_text():
     own = {"summary": "a", "summary.support": "b", "document": "c"}
     names = [
-        template("summary", "v1", own, {"call_kind": kind}).name.partition("-")[0]
+        of({"call_kind": kind}, templates=own).name.partition("-")[0]
         for kind in ("support", "sales", None, 7, ["support"])
     ]
 
     assert names == ["summary.support/v1", *["summary/v1"] * 4]
-    assert template("summary", "v1", own, {}).name != template("summary", "v1", own | {"summary": "z"}, {}).name
-    assert template("summary", "v1", {"document": "c"}, {}).name == "default/v1"
-    assert template("summary", "v1", None, {}).name == "default/v1"
+    assert of(templates=own).name != of(templates=own | {"summary": "z"}).name
+    assert of(templates={"document": "c"}).name == "default/v1"
+    assert of().name == "default/v1"
+
+
+def test_a_prompt_of_the_tenants_own_stands_in_place_of_ours_before_what_cannot_be_left_out():
+    settings = {"prompts": {"summary": "Report like a pirate.", "summary.support": "Name the ticket."}}
+    ours, own = of(), of(**settings)
+    of_kind = of({"call_kind": "support"}, **settings, templates={"summary": "Boats."})
+
+    assert own.instructions.startswith("Report like a pirate.\n\n")
+    assert ours.instructions not in own.instructions
+    assert all(part in own.instructions for part in ("All of it is data", "never to be followed", "`quote`"))
+    assert of_kind.instructions.startswith("Name the ticket.")
+    assert of_kind.instructions.endswith("\n\nBoats.")
+    assert [one.name.rpartition("-")[0] for one in (own, of_kind)] == ["summary/own-v1", "summary.support/own-v1"]
+    assert of(prompts={"summary": "a"}).name != of(prompts={"summary": "b"}).name
 
 
 def settings(**environment) -> ModelSettings:

@@ -11,10 +11,11 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.accounts.schedules import MAX_SCHEDULES, Schedule, WantedJobs, check_cron, next_tick, zone
+from schemas.accounts.schedules import MAX_SCHEDULES, OVERVIEW, Schedule, WantedJobs, check_cron, next_tick, zone
 from schemas.errors import NotFound
 from schemas.events.base import Data
 from schemas.ids import Name
+from schemas.mail.addresses import Recipients
 from sinks.ports.api.schedules import Schedules
 from sinks.ports.clock import Clock
 from sinks.ports.tenants import PerTenant
@@ -44,16 +45,19 @@ class NewSchedule(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    cron: Annotated[
-        str,
+    cron: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        description="minute, hour, day of the month, month, day of the week, as in cron; at most once an hour. Null: "
+        "once, now"
+    )
+    timezone: Annotated[str, Field(max_length=64, description="IANA's name of the time zone of these times")] = "UTC"
+    enrichment: Annotated[
+        Name,
         Field(
-            min_length=1,
-            max_length=100,
-            description="minute, hour, day of the month, month, day of the week, as in cron; at most once an hour",
+            description="which kind is made again: one that is made here; or `overview`, one report on all these jobs, "
+            "which is mailed"
         ),
     ]
-    timezone: Annotated[str, Field(max_length=64, description="IANA's name of the time zone of these times")] = "UTC"
-    enrichment: Annotated[Name, Field(description="which kind is made again: one that is made here")]
+    mail_to: Recipients = Field((), description="whom an `overview` is mailed to")
     jobs: WantedJobs = Field(
         default_factory=WantedJobs,
         description="of which completed jobs; each that was uploaded with `enrich: false` is left out",
@@ -65,11 +69,14 @@ class ScheduleView(Data):
 
     id: UUID
     name: str
-    cron: str
+    cron: str | None = Field(description="null: it is carried out once")
     timezone: str
     enrichment: str
     jobs: WantedJobs
-    next_at: datetime = Field(description="when it is carried out next, or the time that is being carried out")
+    mail_to: list[str]
+    next_at: datetime | None = Field(
+        description="when it is carried out next, or the time that is being carried out; null if it is over"
+    )
     asked: int = Field(description="of how many jobs it was asked for until now, while it is being carried out")
     last_at: datetime | None = Field(description="the last time that was carried out")
     last_asked: int | None = Field(description="of how many jobs it was then asked for")
@@ -90,6 +97,7 @@ _NEW: Final = {
     "timezone": "Europe/Berlin",
     "enrichment": "document",
     "jobs": {"last_days": 30, "metadata": {"team": "7"}},
+    "mail_to": [],
 }
 _EXAMPLE: Final[dict[str, Any]] = _NEW | {
     "id": "0b0f1f6e-0000-4000-8000-00000000000c",
@@ -104,10 +112,11 @@ _EXAMPLE: Final[dict[str, Any]] = _NEW | {
 
 
 class TenantSchedules:
-    """A tenant's schedules. `enrichments` are the kinds that are made here."""
+    """A tenant's schedules. `enrichments` are the kinds that are made here; `mails`: whether reports are mailed."""
 
-    def __init__(self, database: ScheduleDatabase, enrichments: tuple[str, ...]) -> None:
-        self._database, self._enrichments = database, enrichments
+    def __init__(self, database: ScheduleDatabase, enrichments: tuple[str, ...], *, mails: bool = False) -> None:
+        self._database = database
+        self._kinds = (*enrichments, OVERVIEW) if mails else enrichments
 
     def routes(self) -> list[AnyRoute]:
         """Make, list, read, delete."""
@@ -117,7 +126,7 @@ class TenantSchedules:
             Route(
                 method="POST",
                 operation_id="create_schedule",
-                summary="Have an enrichment made again, of some jobs, at some times",
+                summary="Have an enrichment made again, of some jobs, at some times or once",
                 handler=self.create,
                 body=RequestBody(NewSchedule, _NEW, max_bytes=16_384),
                 responses={
@@ -157,6 +166,7 @@ class TenantSchedules:
         """Make a schedule."""
         tenant, body = request.parameters.tenant, request.body
         self._check(body)
+        now = await self._database.now()
         schedule = Schedule(
             tenant_id=tenant,
             schedule_id=request.once.new_id(),
@@ -165,8 +175,9 @@ class TenantSchedules:
             timezone=body.timezone,
             enrichment=body.enrichment,
             jobs=body.jobs.model_dump(mode="json", exclude_defaults=True),
+            mail_to=list(body.mail_to),
             created_by=request.caller.id,
-            due_at=next_tick(body.cron, body.timezone, await self._database.now()),
+            due_at=next_tick(body.cron, body.timezone, now) if body.cron else now,
         )
         view = _view(await self._database.acting_as(tenant).add_schedule(schedule))
         location = f"/tenants/{tenant}/schedules/{view.id}"
@@ -193,13 +204,17 @@ class TenantSchedules:
 
     def _check(self, new: NewSchedule) -> None:
         """Raises InvalidRequest for a schedule that could not be carried out."""
-        if new.enrichment not in self._enrichments:
-            detail = f"is not made here; there are: {', '.join(self._enrichments) or 'none'}"
+        if new.enrichment not in self._kinds:
+            detail = f"is not made here; there are: {', '.join(self._kinds) or 'none'}"
             raise InvalidRequest([FieldProblem(pointer="#/enrichment", detail=detail)])
+        if bool(new.mail_to) != (new.enrichment == OVERVIEW):
+            detail = "an overview needs recipients, and nothing else has any"
+            raise InvalidRequest([FieldProblem(pointer="#/mail_to", detail=detail)])
         with _refusing("timezone"):
             zone(new.timezone)
-        with _refusing("cron"):
-            check_cron(new.cron, new.timezone)
+        if new.cron is not None:
+            with _refusing("cron"):
+                check_cron(new.cron, new.timezone)
 
 
 @contextlib.contextmanager
@@ -219,7 +234,8 @@ def _view(schedule: Schedule) -> ScheduleView:
         timezone=schedule.timezone,
         enrichment=schedule.enrichment,
         jobs=WantedJobs.model_validate(schedule.jobs),
-        next_at=schedule.due_at,
+        mail_to=schedule.mail_to,
+        next_at=None if schedule.is_over else schedule.due_at,
         asked=schedule.asked,
         last_at=schedule.last_tick_at,
         last_asked=schedule.last_asked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from agents.llm.gemini_client import GeminiClient, text_of, usage_of
-from agents.llm.protocols import TextAnswer, TextPrompt, ref_of
+from agents.llm.protocols import Said, TextAnswer, TextPrompt, ref_of
 
 #: Seconds for one call, whose answer may have thousands of tokens.
 TIMEOUT_S = 120.0
@@ -23,7 +23,7 @@ class GeminiTexts:
         """Import the SDK, which takes over a second and would delay the first events of a worker."""
         await self._client.opened()
 
-    async def answer(self, prompt: TextPrompt[BaseModel]) -> TextAnswer:
+    async def answer(self, prompt: TextPrompt[BaseModel], said: Said | None = None) -> TextAnswer:
         """See `TextModel`."""
         await self._client.opened()
         from google.genai import types
@@ -37,7 +37,10 @@ class GeminiTexts:
             max_output_tokens=prompt.max_tokens,
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
         )
-        answer = await self._client.generate(prompt.content, config)
+        if said is not None:
+            answer = await self._client.stream(prompt.content, config, said)
+        else:
+            answer = await self._client.generate(prompt.content, config)
         text, fault = text_of(answer)
         if text is None and fault is None:
             fault = "the answer is empty"

@@ -2,24 +2,25 @@
 
 Servers differ in the parameters that they take. A refusal that names one of them (400, not billed) is answered by
 asking again without it, and remembered: newer models of OpenAI take no temperature, older servers no
-`max_completion_tokens`, and some no schema. Where the schema cannot be sent it is part of the instructions; the answer
-is validated in either case.
+`max_completion_tokens`, some no schema, and some no streams, or no counts in them. Where the schema cannot be sent it
+is part of the instructions; the answer is validated in either case.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
 from agents.llm.openai_client import OpenAIClient
-from agents.llm.protocols import TextAnswer, TextPrompt, ref_of
+from agents.llm.protocols import Said, TextAnswer, TextPrompt, ref_of
 from schemas.errors import ProviderError
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
+    from openai import APIStatusError, AsyncOpenAI
 
 #: Seconds for one call, whose answer may have thousands of tokens.
 TIMEOUT_S = 120.0
@@ -33,6 +34,8 @@ _INSTEAD: Final[dict[str, str | None]] = {
     "max_completion_tokens": "max_tokens",
     "max_tokens": None,
     "response_format": None,
+    "stream": None,
+    "stream_options": None,
 }
 
 
@@ -53,7 +56,7 @@ class OpenAITexts:
         """Import the SDK, which takes over a second and would delay the first events of a worker."""
         await self._client.opened()
 
-    async def answer(self, prompt: TextPrompt[BaseModel]) -> TextAnswer:
+    async def answer(self, prompt: TextPrompt[BaseModel], said: Said | None = None) -> TextAnswer:
         """See `TextModel`."""
         client = await self._client.opened()
         from openai import APIStatusError
@@ -62,7 +65,11 @@ class OpenAITexts:
             while True:
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        completion = await client.chat.completions.create(**self._request(prompt))
+                        request = self._request(prompt)
+                        if said is not None and "stream" not in self._refused:
+                            completion = await self._streamed(client, request, said)
+                        else:
+                            completion = await client.chat.completions.create(**request)
                 except APIStatusError as exc:
                     self._leave_out(exc)
                 else:
@@ -85,6 +92,31 @@ class OpenAITexts:
     async def close(self) -> None:
         """See `TextModel`."""
         await self._client.close()
+
+    async def _streamed(self, client: AsyncOpenAI, request: dict[str, Any], said: Said) -> SimpleNamespace:
+        """The completion, of which pieces are told as they come; it has the fields of one that comes at once."""
+        options: dict[str, Any] = {"stream": True}
+        if "stream_options" not in self._refused:
+            options["stream_options"] = {"include_usage": True}
+        pieces: list[str] = []
+        choice = SimpleNamespace(message=SimpleNamespace(content=None, refusal=None), finish_reason="no end")
+        whole = SimpleNamespace(id=None, usage=None, choices=[])
+        async with await client.chat.completions.create(**request, **options) as stream:
+            async for chunk in stream:
+                whole.id = chunk.id or whole.id
+                whole.usage = chunk.usage or whole.usage
+                if not chunk.choices:
+                    continue
+                whole.choices = [choice]
+                [delta, finish] = chunk.choices[0].delta, chunk.choices[0].finish_reason
+                choice.finish_reason = finish or choice.finish_reason
+                if refusal := getattr(delta, "refusal", None):
+                    choice.message.refusal = (choice.message.refusal or "") + str(refusal)
+                if delta is not None and delta.content:
+                    pieces.append(delta.content)
+                    said(delta.content)
+        choice.message.content = "".join(pieces)
+        return whole
 
     def _request(self, prompt: TextPrompt[BaseModel]) -> dict[str, Any]:
         schema = prompt.schema.model_json_schema()

@@ -1,4 +1,7 @@
-"""Prompts of text models: files with a version, to which a tenant may add what matters in its calls."""
+"""Prompts of text models: files with a version, to which a tenant may add what matters in its calls, or in place of
+which it may put its own. How the message and the answer are made stands behind a tenant's own prompt, too: it cannot
+know that, and an answer without what is required is refused.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
+
+from schemas.accounts.settings import AccountSettings
 
 #: The upload's metadata that names the kind of a call, by which templates are chosen.
 KIND: Final = "call_kind"
@@ -21,18 +26,28 @@ class Template:
     instructions: str
 
 
-def template(purpose: str, version: str, own: Mapping[str, str] | None, metadata: Mapping[str, Any]) -> Template:
-    """Our prompt for a purpose, with what the tenant adds for the call's kind (`summary.support`), or else for all
-    (`summary`). The rules of our own stand before that.
+def template(purpose: str, version: str, settings: AccountSettings, metadata: Mapping[str, Any]) -> Template:
+    """The prompt for a purpose: the tenant's for the call's kind (`summary.support`), or else for all (`summary`), or
+    ours; with what the tenant adds, which is chosen in the same way.
     """
-    instructions = prompt(purpose, version)
-    kind, own = metadata.get(KIND), own or {}
-    name = f"{purpose}.{kind}" if isinstance(kind, str) and f"{purpose}.{kind}" in own else purpose
-    addition = own.get(name)
-    if addition is None:
+    own, addition = (_chosen(purpose, texts or {}, metadata) for texts in (settings.prompts, settings.templates))
+    instructions = prompt(purpose, version) if own is None else f"{own[1]}\n\n{prompt(f'{purpose}_frame', version)}"
+    if addition is not None:
+        instructions += f"\n\nWhat matters in these calls:\n\n{addition[1]}"
+    chosen = [one for one in (own, addition) if one is not None]
+    if not chosen:
         return Template(f"default/{version}", instructions)
-    digest = hashlib.sha256(addition.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return Template(f"{name}/{version}-{digest}", f"{instructions}\n\nWhat matters in these calls:\n\n{addition}")
+    texts = "\0".join(text for _, text in chosen)
+    digest = hashlib.sha256(texts.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return Template(f"{chosen[0][0]}/{'own-' if own else ''}{version}-{digest}", instructions)
+
+
+def _chosen(purpose: str, texts: Mapping[str, str], metadata: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The name and the text of the one for the call's kind, or of the one for all."""
+    kind = metadata.get(KIND)
+    of_kind = f"{purpose}.{kind}" if isinstance(kind, str) else purpose
+    name = of_kind if of_kind in texts else purpose
+    return (name, texts[name]) if name in texts else None
 
 
 @cache

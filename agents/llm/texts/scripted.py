@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 
-from agents.llm.protocols import TextAnswer, TextPrompt
+from agents.llm.protocols import Said, TextAnswer, TextPrompt
+
+#: Characters of a piece.
+PIECE = 7
+
+
+async def _no_pause() -> None:
+    await asyncio.sleep(0)
 
 
 @dataclass
@@ -25,10 +33,13 @@ class ScriptedTexts:
     #: Every question, answered or not.
     asked: list[TextPrompt[Any]] = field(default_factory=list)
 
+    #: Awaited before each piece of a text whose pieces are wanted.
+    pause: Callable[[], Awaitable[None]] = _no_pause
+
     async def prepare(self) -> None:
         """Always ready."""
 
-    async def answer(self, prompt: TextPrompt[BaseModel]) -> TextAnswer:
+    async def answer(self, prompt: TextPrompt[BaseModel], said: Said | None = None) -> TextAnswer:
         """See `TextModel`."""
         self.asked.append(prompt)
         trouble = self.trouble.pop(0) if self.trouble else None
@@ -36,6 +47,10 @@ class ScriptedTexts:
             raise trouble
         reply = self.reply(prompt)
         text = reply if isinstance(reply, str) else json.dumps(reply)
+        if said is not None:
+            for at in range(0, len(text), PIECE):
+                await self.pause()
+                said(text[at : at + PIECE])
         used, made = len(prompt.instructions + prompt.content) // 4, len(text) // 4
         ref = hashlib.sha256(f"{len(self.asked)} {prompt.content}".encode()).hexdigest()[:16]
         usage = {"requests": 1, "prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}

@@ -78,7 +78,7 @@ class Document:
         if not words:
             return _Heading()
         settings = await self.accounts.settings_of(job.tenant_id)
-        own = template("document", VERSION, settings.templates, await self.database.metadata(*job.key))
+        own = template("document", VERSION, settings, await self.database.metadata(*job.key))
         model = self.titler.questions.model
         try:
             titled = await self.titler.titled(job, words, language, own)

@@ -73,5 +73,5 @@ async def _build(resources: Resources) -> Make:
     return Index(resources.store, resources.database, resources.accounts).make
 
 
-_SPEC = enrichment("index", version="chunks/1", announces=topics.INDEXED, make=_build)
+_SPEC = enrichment("index", version="chunks/2", announces=topics.INDEXED, make=_build)
 SPEC = replace(_SPEC, publishes=(*_SPEC.publishes, topics.EMBEDDINGS))

@@ -70,7 +70,7 @@ class Summaries:
         if self.summarizer is None or not words:
             return Summarized(await asyncio.to_thread(_digest, job, words, language), 0)
         settings = await self.accounts.settings_of(job.tenant_id)
-        own = template("summary", SUMMARY, settings.templates, await self.database.metadata(*job.key))
+        own = template("summary", SUMMARY, settings, await self.database.metadata(*job.key))
         return await self.summarizer.summary(job, words, language, own, job.transcript_version)
 
 

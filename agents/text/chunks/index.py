@@ -11,7 +11,7 @@ from agents.text.chunks.readings import Alternative, alternatives
 from agents.text.chunks.tokens import spaced
 from schemas.jobs.rows import OfRun, run_fields
 from schemas.rendering.segments import groups, span_ms, speakers
-from schemas.search.chunks import Chunk, TranscriptIndex, Utterance, dictionary, packed, text_hash
+from schemas.search.chunks import Chunk, TranscriptIndex, Utterance, dictionary, pace_of, packed, text_hash
 from schemas.texts import joined
 from schemas.transcript_words import TranscriptWord
 from schemas.words import Reconciliation
@@ -82,4 +82,5 @@ def _utterance(group: Sequence[TranscriptWord]) -> Utterance:
         start_ms=start_ms,
         end_ms=end_ms,
         words=packed([word.id for word in group]),
+        pace=pace_of([word.start_ms for word in group]),
     )

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from schemas.accounts.schedules import MAX_SCHEDULES, Schedule
-from sinks.memory.state import MemoryState
+from sinks.memory.state import NEVER, MemoryState
 from sinks.ports.api.schedules import Schedules, Ticks, TooManySchedules
 from sinks.ports.reads import Cursor
 
@@ -22,7 +22,10 @@ class MemorySchedules(MemoryState, Schedules, Ticks):
     async def add_schedule(self, schedule: Schedule) -> Schedule:
         """Store a new one."""
         if schedule.schedule_id not in self._schedules:
-            if len(await self.schedules(schedule.tenant_id)) >= MAX_SCHEDULES:
+            over = [one for one in await self.schedules(schedule.tenant_id) if one.is_over]
+            for old in over[: -MAX_SCHEDULES + 1]:
+                del self._schedules[old.schedule_id]
+            if sum(not one.is_over for one in await self.schedules(schedule.tenant_id)) >= MAX_SCHEDULES:
                 raise TooManySchedules
             self._schedules[schedule.schedule_id] = replace(schedule, created_at=self.clock()), schedule.due_at
         return self._schedules[schedule.schedule_id][0]
@@ -40,6 +43,7 @@ class MemorySchedules(MemoryState, Schedules, Ticks):
         if await self.schedule(tenant, schedule_id) is None:
             return False
         del self._schedules[schedule_id]
+        self.sent_mails = {key: row for key, row in self.sent_mails.items() if key[1] != f"schedule-{schedule_id}"}
         return True
 
     async def claim_schedule(self, lease_s: float) -> Schedule | None:
@@ -61,12 +65,14 @@ class MemorySchedules(MemoryState, Schedules, Ticks):
             )
             self._schedules[stored.schedule_id] = stored, self.clock() + timedelta(seconds=pause_s)
 
-    async def end_tick(self, schedule: Schedule, following: datetime, asked: int, error: str | None = None) -> None:
+    async def end_tick(
+        self, schedule: Schedule, following: datetime | None, asked: int, error: str | None = None
+    ) -> None:
         """The tick has ended."""
         if (stored := self._under_claim(schedule)) is not None:
             stored = replace(
                 stored,
-                due_at=following,
+                due_at=following or stored.due_at,
                 after_created_at=None,
                 after_job=None,
                 asked=0,
@@ -74,7 +80,7 @@ class MemorySchedules(MemoryState, Schedules, Ticks):
                 last_asked=stored.asked + asked,
                 last_error=error,
             )
-            self._schedules[stored.schedule_id] = stored, following
+            self._schedules[stored.schedule_id] = stored, following or NEVER
 
     def _under_claim(self, schedule: Schedule) -> Schedule | None:
         stored, _ = self._schedules.get(schedule.schedule_id, (None, None))

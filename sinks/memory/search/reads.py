@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.ids import canonical_uuid
 from schemas.search.chunks import Chunk, ChunkKey, Generation
 from sinks.memory.database import MemoryDatabase
 from sinks.ports.search.reads import EVERYWHERE, ChunkFilter, IndexState, Match, SearchIndex, Term, TextMatches
@@ -91,12 +92,30 @@ class MemorySearch(SearchIndex):
         return (
             (which.created_from is None or chunk.created_at >= which.created_from)
             and (which.created_to is None or chunk.created_at < which.created_to)
-            and which.job_id in (None, chunk.job_id)
+            and (which.job is None or chunk.job_id == self._named(chunk.tenant_id, which.job))
             and (which.reference is None or (job is not None and job.reference == which.reference))
             and (which.speaker is None or which.speaker in chunk.speakers)
             and (which.recognizer is None or which.recognizer in chunk.recognizers)
+            and (which.entity is None or self._names(chunk, which.entity))
+            and which.sentiment in (None, self._sentiment(chunk))
             and all(str(metadata.get(key)) == value for key, value in which.metadata)
         )
+
+    def _named(self, tenant: str, name: str) -> str | None:
+        """The id of the job of this id or reference."""
+        jobs = [job for job in self.database.all_jobs() if job.tenant_id == tenant]
+        by_id = [job.job_id for job in jobs if job.job_id in (name, canonical_uuid(name))]
+        return next(iter([*by_id, *(job.job_id for job in jobs if job.reference == name)]), None)
+
+    def _names(self, chunk: Chunk, entity: str) -> bool:
+        of = (chunk.tenant_id, chunk.job_id, chunk.run, "entity", entity)
+        return any(
+            of == (one.tenant_id, one.job_id, one.run, one.kind, one.lookup) for one in self.database.summary_items
+        )
+
+    def _sentiment(self, chunk: Chunk) -> str | None:
+        row = self.database.enrichments.get((chunk.tenant_id, chunk.job_id, chunk.run, "summary"))
+        return (row.result or {}).get("sentiment") if row is not None else None
 
 
 def _score(chunk: Chunk, terms: Sequence[Term]) -> float | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from schemas.search.chunks import Chunk, ChunkKey, Generation
+from schemas.summaries import Sentiment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,12 +18,16 @@ class ChunkFilter:
     #: Jobs created from the first moment to before the second.
     created_from: datetime | None = None
     created_to: datetime | None = None
-    job_id: str | None = None
+    #: A job's id or its reference.
+    job: str | None = None
     reference: str | None = None
     speaker: str | None = None
     recognizer: str | None = None
     #: Pairs of the upload's metadata, as in `sinks.ports.reads.JobFilter`.
     metadata: frozenset[tuple[str, str]] = frozenset()
+    #: What the call's summary has: an entity, by `schemas.summaries.folded`; how the call goes.
+    entity: str | None = None
+    sentiment: Sentiment | None = None
 
 
 #: Every passage.

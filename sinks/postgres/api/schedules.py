@@ -46,6 +46,8 @@ class PostgresSchedules(PostgresPort, Schedules, Ticks):
         claim = schedule.schedule_id, schedule.token
         await self._fetch("continue_tick", *claim, after.created_at, after.job_id, asked, pause_s)
 
-    async def end_tick(self, schedule: Schedule, following: datetime, asked: int, error: str | None = None) -> None:
+    async def end_tick(
+        self, schedule: Schedule, following: datetime | None, asked: int, error: str | None = None
+    ) -> None:
         """The tick has ended."""
         await self._fetch("end_tick", schedule.schedule_id, schedule.token, asked, error, following)

@@ -72,3 +72,12 @@ WHERE s.kind = $1 AND ($2::text IS NULL OR s.lookup = $2) AND ($3::text IS NULL 
   AND ($5::timestamptz IS NULL OR s.created_at < $5
        OR (s.created_at = $5 AND (s.job_id > $6 OR (s.job_id = $6 AND s.number > $7))))
 ORDER BY s.created_at DESC, s.job_id, s.number LIMIT $8;
+
+-- name: read_call_facts
+SELECT j.job_id, j.duration_ms, e.result->>'sentiment' AS sentiment FROM jobs j
+LEFT JOIN enrichments e ON (e.tenant_id, e.job_id, e.run, e.kind) = (j.tenant_id, j.job_id, j.run, 'summary')
+WHERE j.job_id = ANY($1::text[]);
+
+-- name: read_items_of_calls
+SELECT {summary_items.columns} FROM summary_items WHERE kind = $1 AND job_id = ANY($2::text[])
+ORDER BY created_at DESC, job_id, number LIMIT $3;

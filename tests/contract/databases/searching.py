@@ -9,6 +9,7 @@ from uuid import uuid4
 from schemas.events.job import StepState
 from schemas.jobs.outcome import EnrichmentChange, Outcome, Progress, Step
 from schemas.search.chunks import Chunk, TranscriptIndex, Utterance, text_hash
+from schemas.summaries import SummaryItem, folded
 from tests.contract.databases.cases import created, job
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -44,6 +45,19 @@ def indexed(*chunks: Chunk, version: int = 1) -> Step:
     index = TranscriptIndex(**owner, transcript_version=version, chunks=chunks)
     outcome = Outcome(tenant_id=first.tenant_id, job_id=first.job_id, enrichment=change, index=index)
     return Step("index", uuid4(), outcome)
+
+
+async def summarized(database, job_id: str, sentiment: str, entity: str) -> None:
+    """A job's summary, made after its index."""
+    owner = {"tenant_id": "t", "job_id": job_id, "run": 1}
+    item = SummaryItem(
+        **owner, kind="entity", number=0, transcript_version=1, text=entity, lookup=folded(entity), quote=entity
+    )
+    begun = EnrichmentChange(run=1, kind="summary", state="pending", begins=True)
+    done = EnrichmentChange(run=1, kind="summary", state="done", result={"sentiment": sentiment})
+    names = {"tenant_id": "t", "job_id": job_id}
+    await database.commit([Step("summary", uuid4(), Outcome(**names, enrichment=begun))])
+    await database.commit([Step("summary", uuid4(), Outcome(**names, enrichment=done, summary_items=(item,)))])
 
 
 async def keep(database, *chunks: Chunk, **more) -> None:

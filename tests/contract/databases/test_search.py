@@ -13,7 +13,7 @@ from sinks.ports.search.reads import EVERYWHERE, ChunkFilter, Term
 from sinks.postgres.reader import Reader
 from sinks.postgres.search.reads import PostgresSearch
 from tests.contract.databases.doubles import OfMemory
-from tests.contract.databases.searching import NOON, chunk, indexed, keep
+from tests.contract.databases.searching import NOON, chunk, indexed, keep, summarized
 
 
 @pytest.fixture
@@ -111,7 +111,13 @@ async def test_another_tenants_passages_do_not_exist(under_test, search):
 METADATA = {"team": 7, "agent": "Zoë"}
 
 FILTERS = [
-    (ChunkFilter(job_id="late"), ["late"]),
+    (ChunkFilter(job="late"), ["late"]),
+    (ChunkFilter(job="order-1"), ["early"]),
+    (ChunkFilter(job="order-2"), []),
+    (ChunkFilter(entity="acme"), ["late"]),
+    (ChunkFilter(entity="bolt"), []),
+    (ChunkFilter(sentiment="mixed"), ["late"]),
+    (ChunkFilter(sentiment="mixed", entity="bolt"), []),
     (ChunkFilter(reference="order-1"), ["early"]),
     (ChunkFilter(created_from=NOON), ["late"]),
     (ChunkFilter(created_to=NOON), ["early"]),
@@ -119,7 +125,7 @@ FILTERS = [
     (ChunkFilter(recognizer="three"), ["early"]),
     (ChunkFilter(metadata=frozenset({("team", "7"), ("agent", "Zoë")})), ["late"]),
     (ChunkFilter(metadata=frozenset({("team", "8")})), []),
-    (ChunkFilter(speaker="B", job_id="early"), []),
+    (ChunkFilter(speaker="B", job="early"), []),
 ]
 
 
@@ -127,6 +133,7 @@ async def test_filters_hold_for_words_and_for_vectors(under_test, search):
     database, early, late = under_test.database, NOON - timedelta(days=1), NOON + timedelta(days=1)
     await keep(database, chunk("Acme", 0, "early", created_at=early, recognizers=["three"]), reference="order-1")
     await keep(database, chunk("Acme!", 0, "late", created_at=late, speakers=["A", "B"]), metadata=METADATA)
+    await summarized(database, "late", "mixed", "Acme")
     if not isinstance(under_test, OfMemory):  # metadata are kept with the time of their job, which is now
         await under_test.pool.execute("UPDATE job_metadata SET created_at = $1", late)
     generation = await with_vectors(database, {"Acme": [1.0, 0.0], "Acme!": [0.9, 0.1]})

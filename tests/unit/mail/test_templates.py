@@ -14,7 +14,9 @@ VALUES = {
     "facts": [{"name": "Length", "value": "1:00"}],
     "speakers": [],
     "about": ["No summary."],
-    "sections": [{"heading": "Action items", "items": [{"time": "0:05", "text": "call <back>", "disputed": True}]}],
+    "sections": [
+        {"heading": "Action items", "items": [{"time": "0:05", "text": "call <back>", "disputed": True, "link": None}]}
+    ],
     "quality": [],
     "notes": [],
     "tenant_id": "t",

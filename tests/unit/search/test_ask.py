@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from agents.asr.rate_limit import ProviderLimiter
 from agents.llm.texts.scripted import ScriptedTexts
 from agents.search.ask import AROUND, Asker
+from agents.search.claims import ClaimReader, WrittenAnswer
 from agents.search.searcher import Searcher
 from agents.text.chunks.tokens import spaced
 from schemas.accounts.settings import AccountSettings
@@ -172,7 +174,9 @@ async def test_without_a_model_passages_are_shown_and_what_to_set_is_said():
 async def test_what_a_question_costs_is_counted_and_bounded():
     it = await filled(claiming(("Ten.", [1], "discount is ten")), monthly_tokens=10)
     assert isinstance((await it.ask())[1], Claim)
-    assert {(row.job_id, row.unit) for row in it.database.usage} >= {("ask", "total_tokens")}
+    [id] = {row.job_id for row in it.database.usage}
+    assert id.startswith("conversation-")
+    assert "total_tokens" in {row.unit for row in it.database.usage}
     value = it.asker.metrics.registry.get_sample_value
     assert value("concord_usage_total", {"provider": "openai", "unit": "requests"}) == 1
     with pytest.raises(Conflict, match="monthly_tokens"):
@@ -189,3 +193,74 @@ async def test_a_quotation_may_be_a_part_of_a_sentence_without_spaces_or_a_short
     _, claim, _ = await it.ask(said)
 
     assert [citation.utterance.text for citation in claim.citations] == [said]
+
+
+async def test_each_claim_is_sent_before_the_next_is_written():
+    every = [1, 2, 3]
+    it = await filled(claiming(("Ten.", every, "discount is ten"), ("Late.", every, "parcel is late"), ("So.", [], "")))
+    go_on = asyncio.Semaphore(20)  # pieces: more than the first claim has, fewer than two
+    it.model.pause = go_on.acquire
+    parts = it.asker.ask("t", "what discount did we agree on, is the parcel late", (), EVERYWHERE, "en")
+    assert isinstance(await anext(parts), Found)
+    first = await asyncio.wait_for(anext(parts), 5)
+    assert (first.text, bool(first.citations)) == ("Ten.", True)
+
+    for _ in range(99):
+        go_on.release()
+    rest = [part async for part in parts]
+    assert [getattr(part, "text", None) for part in rest] == ["Late.", "So.", None]
+    assert rest[-1].result == "answered"
+
+
+async def test_unsupported_claims_wait_for_a_supported_one():
+    claims = claiming(("Twenty.", [1], "twenty per cent"), ("Ten.", [1], "discount is ten"))
+    _, first, second, end = await (await filled(claims)).ask()
+
+    assert [(one.text, bool(one.citations)) for one in (first, second)] == [("Twenty.", False), ("Ten.", True)]
+    assert end.result == "answered"
+
+
+async def test_an_answer_that_breaks_off_says_so_and_keeps_what_was_checked():
+    whole = json.dumps({"is_answered": True, "claims": [{"text": "Ten.", "passages": [1], "quote": "discount is ten"}]})
+    _, claim, end = await (await filled(lambda _: whole[:-2] + ', {"text": "Twe')).ask()
+
+    assert (claim.text, end.result) == ("Ten.", "answered")
+    assert "broke off" in end.reason
+
+
+async def test_one_who_goes_away_has_paid_and_nothing_is_left_running():
+    it = await filled(claiming(("Ten.", [1], "discount is ten"), ("Late.", [2], "parcel is late")))
+    parts = it.asker.ask("t", "what discount did we agree on", (), EVERYWHERE, "en")
+    await anext(parts)
+    await anext(parts)
+    await parts.aclose()
+    await it.asker.close()
+
+    assert "total_tokens" in {row.unit for row in it.database.usage}
+
+
+async def test_a_conversation_uses_up_under_one_id():
+    it = await filled(claiming(("Ten.", [1], "discount is ten")))
+    found, *_ = await it.ask()
+    question = ("t", "and in euros, the discount?", [Turn("what discount", "Ten.")], EVERYWHERE, "en")
+    again, *_ = [part async for part in it.asker.ask(*question, found.conversation)]
+
+    assert again.conversation == found.conversation
+    assert {row.job_id for row in it.database.usage} == {f"conversation-{found.conversation}"}
+    assert sum(row.quantity for row in it.database.usage if row.unit == "requests") == 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_claims_are_read_whole_however_they_are_cut(size):
+    claims = [{"text": 'a } "b"', "passages": [1, 12], "quote": "c } d"}, {"text": "e", "passages": [], "quote": "{f}"}]
+    text, reader, read = json.dumps({"is_answered": True, "claims": claims}), ClaimReader(), []
+    for at in range(0, len(text), size):
+        read += reader.read(text[at : at + size])
+
+    assert [claim.model_dump() for claim in read] == claims
+    assert reader.rest(WrittenAnswer.model_validate_json(text)) == []
+
+
+@pytest.mark.parametrize("text", ["[1, {}]", '{"is_answered": false, "claims": [{}]}', '{"claims": {"a": {}}}', "}"])
+def test_no_claim_is_read_of_what_is_none(text):
+    assert ClaimReader().read(text) == []

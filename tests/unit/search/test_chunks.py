@@ -13,7 +13,7 @@ from agents.text.chunks.index import transcript_index
 from agents.text.chunks.readings import alternatives
 from agents.text.chunks.tokens import spaced, tokens
 from schemas.jobs.rows import Job
-from schemas.search.chunks import dictionary, packed, unpacked
+from schemas.search.chunks import Utterance, dictionary, pace_of, packed, unpacked
 from schemas.transcript_words import TranscriptWord, words_of
 from schemas.words import Decision, Quality, Reading, Reconciliation
 
@@ -151,3 +151,29 @@ def test_an_index_has_times_speakers_ids_and_what_else_was_heard():
 
 def test_an_empty_transcript_has_an_empty_index():
     assert transcript_index(JOB, NOON, 1, reconciled(), []).chunks == ()
+
+
+def test_each_word_has_its_moment_by_its_place_and_by_its_id():
+    starts = [1000, 1310, None, 5590, 5590]
+    said = Utterance(
+        text="we agreed on a discount", start_ms=1000, end_ms=6000, words=["w3+3", "e1"], pace=pace_of(starts)
+    )
+
+    assert said.pace == "31 0 428 0"
+    assert [said.moment(place) for place in (0, 3, 10, 13, 15)] == [1000, 1310, 1310, 5590, 5590]
+    assert said.moment(said.text.index("greed")) == 1310
+    assert [said.moment_of(id) for id in ("w3", "w4", "e1", "w9")] == [1000, 1310, 5590, None]
+
+
+def test_moments_of_rows_of_earlier_versions_are_about_right():
+    said = Utterance(text="aa bb cc dd", start_ms=0, end_ms=1100, words=["w0+3"])
+
+    assert [said.moment(place) for place in (0, 3, 6, 9)] == [0, 300, 600, 900]
+    assert said.moment_of("w2") == 550
+    assert Utterance(text="aa bb", words=["w0+1"]).moment(3) is None
+
+
+def test_words_that_are_not_those_between_spaces_are_about_right():
+    said = Utterance(text="\u4eca\u65e5\u306f\u6674\u308c", start_ms=200, end_ms=1200, words=["w0+2"], pace="40 40")
+
+    assert [said.moment(place) for place in range(5)] == [200, 200, 200, 600, 600]

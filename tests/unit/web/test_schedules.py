@@ -61,6 +61,18 @@ async def test_what_could_not_be_carried_out_is_refused(service, change, pointer
     assert [error["pointer"] for error in refused["errors"]] == [pointer]
 
 
+async def test_an_overview_needs_recipients_and_a_mail_server(service):
+    database = MemoryDatabase()
+    weekly = NIGHTLY | {"enrichment": "overview", "mail_to": ["ann@reader.example"]}
+    async with Worker(database, resources=[TenantSchedules(database, (), mails=True)]) as mailing:
+        made = await mailing.client.post(PATH, json=weekly, headers=ACME)
+        assert (made.status, (await made.json())["mail_to"]) == (201, ["ann@reader.example"])
+        for wrong in ({"mail_to": []}, {"mail_to": ["no address"]}):
+            await problem(await mailing.client.post(PATH, json=weekly | wrong, headers=ACME), 400)
+    for wrong in (weekly, NIGHTLY | {"mail_to": ["ann@reader.example"]}):
+        await problem(await service.client.post(PATH, json=wrong, headers=ACME), 400)
+
+
 async def test_a_tenant_sees_its_own_and_has_not_too_many(service):
     for _ in range(MAX_SCHEDULES):
         await made(service)
@@ -73,3 +85,20 @@ async def test_a_repeated_request_is_one_schedule(service):
     answers = [await service.client.post(PATH, json=NIGHTLY, headers=headers) for _ in range(2)]
 
     assert len({(await answer.json())["id"] for answer in answers}) == 1
+
+
+async def test_without_a_time_it_is_carried_out_once_now(service):
+    _, view = await made(service, cron=None, jobs={"lacking": True})
+    assert (view["cron"], view["jobs"]["lacking"]) == (None, True)
+
+    claim = await service.database.claim_schedule(60)
+    await service.database.end_tick(claim, None, 3)
+    over = await (await service.client.get(f"{PATH}/{view['id']}", headers=ACME)).json()
+    assert (over["next_at"], over["last_asked"]) == (None, 3)
+
+
+async def test_a_time_that_was_forgotten_is_refused(service):
+    without = {name: value for name, value in NIGHTLY.items() if name != "cron"}
+    refused = await problem(await service.client.post(PATH, json=without, headers=ACME), 400)
+
+    assert [error["pointer"] for error in refused["errors"]] == ["#/cron"]

@@ -57,7 +57,10 @@ async def test_utterances_are_shown_with_their_moment(worker):
         "word_ids": ["w0", "w1", "w2", "w3"],
     }
     assert [hit["utterance"]["text"][one["begin"] : one["end"]] for one in hit["highlights"]] == ["invoice", "late"]
-    assert hit["links"] == {"audio": "/jobs/j/audio#t=0", "transcript": "/jobs/j/transcript", "job": "/jobs/j/status"}
+    # In a row of an earlier version: about where the word "invoice" is.
+    assert hit["start_ms"] == 189
+    links = {"audio": "/jobs/j/audio#t=0.189", "transcript": "/jobs/j/transcript", "job": "/jobs/j/status"}
+    assert hit["links"] == links
     assert page["searched"]["vectors"] is False
     assert "no embedding model" in page["searched"]["reason"]
 
@@ -78,6 +81,8 @@ async def test_filters_are_obeyed(worker):
     assert [hit["job_id"] for hit in (await worker.json("/search?q=invoice&speaker=B"))["hits"]] == ["k"]
     assert [hit["job_id"] for hit in (await worker.json("/search?q=invoice&job=j"))["hits"]] == ["j"]
     assert (await worker.json("/search?q=invoice&metadata=team:7&reference=x"))["hits"] == []
+    assert (await worker.json("/search?q=invoice&entity=Acme"))["hits"] == []
+    assert (await worker.json("/search?q=invoice&sentiment=mixed"))["hits"] == []
 
 
 async def test_a_tenant_finds_its_own_and_an_operator_names_one(worker):
@@ -85,7 +90,7 @@ async def test_a_tenant_finds_its_own_and_an_operator_names_one(worker):
     named = await worker.json("/search?q=invoice&tenant=bolt", ROOT)
 
     assert [hit["utterance"]["text"] for hit in theirs["hits"]] == ["the invoice of bolt"]
-    assert [hit["links"]["audio"] for hit in named["hits"]] == ["/jobs/j/audio?tenant=bolt#t=0"]
+    assert [hit["links"]["audio"] for hit in named["hits"]] == ["/jobs/j/audio?tenant=bolt#t=0.189"]
     assert (await problem(await worker.get("/search?q=invoice", ROOT), 400))["errors"][0]["parameter"] == "tenant"
     foreign = await problem(await worker.get("/search?q=invoice&tenant=acme", BOLT), 404)
     assert foreign == await problem(await worker.get("/search?q=invoice&tenant=nobody", BOLT), 404)
@@ -101,7 +106,8 @@ async def test_a_tenant_finds_its_own_and_an_operator_names_one(worker):
         "q=a&limit=51",
         "q=a&around=11",
         "q=a&cursor=x",
-        "q=a&entity=b",
+        "q=a&sentiment=furious",
+        "q=a&emotion=b",
         "q=a%00b",
     ],
 )
@@ -132,7 +138,7 @@ async def test_a_question_is_answered_in_events_that_cite_moments(worker):
     assert {passage["text"] for passage in found["passages"]} == {"the invoice is late", "the invoice is paid"}
     assert claim["is_supported"]
     [place] = claim["citations"]
-    assert (place["job_id"], place["start_ms"], place["links"]["audio"]) == ("j", 0, "/jobs/j/audio#t=0")
+    assert (place["job_id"], place["start_ms"], place["links"]["audio"]) == ("j", 189, "/jobs/j/audio#t=0.189")
     assert end == {"result": "answered", "model": "openai/scripted", "reason": None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from uuid import UUID
 
 import orjson
 from aiohttp import web
@@ -31,7 +32,13 @@ class Answers(Protocol):
     """Answers questions; see `agents.search.ask.Asker`."""
 
     def ask(
-        self, tenant: str, question: str, earlier: Sequence[Turn], which: ChunkFilter, language: str
+        self,
+        tenant: str,
+        question: str,
+        earlier: Sequence[Turn],
+        which: ChunkFilter,
+        language: str,
+        conversation: UUID | None = None,
     ) -> AsyncIterator[AnswerPart]:
         """The parts of an answer. Raises Conflict and Unavailable before the first."""
 
@@ -53,6 +60,9 @@ class AskBody(Data):
     question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION, pattern=NO_NUL)]
     earlier: Annotated[list[TurnBody], Field(max_length=MAX_EARLIER)] = Field(
         default_factory=list, description="earlier questions of the conversation, with what was answered, oldest first"
+    )
+    conversation: UUID | None = Field(
+        None, description="of the earlier answer's `passages`: what it uses is recorded as `conversation-ID`"
     )
     language: Annotated[str, Field(max_length=35, pattern="^[A-Za-z0-9-]+$")] = Field(
         "en", description="of the question: tells which of its words are rare"
@@ -83,8 +93,9 @@ class Ask:
                 body=RequestBody(AskBody, _EXAMPLE),
                 responses={
                     200: ResponseSpec(
-                        "events: `passages` (numbered, with links to their moments), `claim` for each sentence (with "
-                        "the moments of its quotation; `is_supported` is false if that was not said), and `end` with "
+                        "events: `passages` (numbered, with links to their moments), `claim` for each sentence as soon "
+                        "as it is written and checked (with the moments of its quotation; `is_supported` is false if "
+                        "that was not said), and `end` with "
                         "`result`: answered, not_in_these_calls, or passages_only with the reason",
                         media_type="text/event-stream",
                     ),
@@ -101,7 +112,8 @@ class Ask:
         earlier = [Turn(turn.question, turn.answer) for turn in body.earlier]
         tenant = asked.tenant_of(request.caller)
         with self._streams.acquire(request.caller):
-            parts = aiter(self._answers.ask(tenant, body.question, earlier, asked.which, body.language))
+            question = (tenant, body.question, earlier, asked.which, body.language, body.conversation)
+            parts = aiter(self._answers.ask(*question))
             first = await anext(parts)  # what is wrong with the question is told before the stream begins
             stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await stream.prepare(request.http)
@@ -125,26 +137,31 @@ def _event(part: AnswerPart, *, operator: bool) -> bytes:
 
 def _named(part: AnswerPart, *, operator: bool) -> tuple[str, dict[str, Any]]:
     match part:
-        case Found(passages, searched):
-            shown = [{"number": p.number} | _moment(p.chunk, p.chunk.spoken[0], operator=operator) for p in passages]
-            return "passages", {"passages": shown, "searched": searched_view(searched).model_dump()}
+        case Found(passages, searched, conversation):
+            shown = [
+                {"number": p.number} | _moment(p.chunk, p.chunk.spoken[0], p.chunk.start_ms, operator=operator)
+                for p in passages
+            ]
+            how = searched_view(searched).model_dump()
+            return "passages", {"conversation": str(conversation), "passages": shown, "searched": how}
         case Claim(text, quote, citations):
             places = [
-                {"number": c.number} | _moment(c.passage.chunk, c.utterance, operator=operator) for c in citations
+                {"number": c.number} | _moment(c.passage.chunk, c.utterance, c.start_ms, operator=operator)
+                for c in citations
             ]
             return "claim", {"text": text, "quote": quote, "is_supported": bool(places), "citations": places}
         case Ended(result, model, reason):
             return "end", {"result": result, "model": model, "reason": reason}
 
 
-def _moment(chunk: Chunk, said: Utterance, *, operator: bool) -> dict[str, Any]:
+def _moment(chunk: Chunk, said: Utterance, start_ms: int | None, *, operator: bool) -> dict[str, Any]:
     """A moment of a call, with what is said there."""
     return {
         "job_id": chunk.job_id,
-        "start_ms": said.start_ms,
+        "start_ms": start_ms,
         "end_ms": said.end_ms,
         "speaker": said.speaker,
         "text": said.text,
         "word_ids": said.word_ids,
-        "links": moment_links(chunk.tenant_id, chunk.job_id, said.start_ms, operator=operator),
+        "links": moment_links(chunk.tenant_id, chunk.job_id, start_ms, operator=operator),
     }

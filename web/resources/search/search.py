@@ -12,6 +12,7 @@ from schemas.errors import NotFound
 from schemas.events.base import Moment
 from schemas.ids import EVERY_TENANT, Name
 from schemas.search.results import Mode, Results
+from schemas.summaries import Sentiment, folded
 from sinks.ports.search.reads import ChunkFilter
 from web.auth.caller import Caller
 from web.paging import NO_PLACE, decode_place, encode_place, next_link
@@ -60,13 +61,18 @@ class FilterParameters(Parameters):
     """Which of a tenant's transcripts are asked."""
 
     tenant: TenantName | None = Field(None, description="whose transcripts, where an operator asks")
-    job: JobName | None = Field(None, description="the id of one job")
+    job: JobName | None = Field(None, description="one job, by its id or its reference")
     reference: Part | None = Field(None, description="the reference of one job")
     created_from: Moment | None = Field(None, description="jobs uploaded at this moment or later (RFC 3339)")
     created_to: Moment | None = Field(None, description="jobs uploaded before this moment")
     speaker: Part | None = Field(None, description="passages in which this speaker speaks")
     recognizer: Name | None = Field(None, description="transcripts to which this recognizer contributed")
     metadata: Pairs | None = Field(None, description="key:value of the upload's metadata, as in lists of jobs")
+    entity: Part | None = Field(
+        None,
+        description="calls in whose summary this is named, in upper or lower case, as in lists of entities",
+    )
+    sentiment: Sentiment | None = Field(None, description="calls that go so, as their summary has it")
 
     @property
     def which(self) -> ChunkFilter:
@@ -74,11 +80,13 @@ class FilterParameters(Parameters):
         return ChunkFilter(
             created_from=self.created_from,
             created_to=self.created_to,
-            job_id=self.job,
+            job=self.job,
             reference=self.reference,
             speaker=self.speaker,
             recognizer=self.recognizer,
             metadata=self.metadata or frozenset(),
+            entity=folded(self.entity) if self.entity else None,
+            sentiment=self.sentiment,
         )
 
     def tenant_of(self, caller: Caller) -> str:

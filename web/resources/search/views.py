@@ -47,6 +47,9 @@ class HitView(Data):
     run: int
     transcript_version: int
     created_at: datetime = Field(description="of the job")
+    start_ms: int | None = Field(
+        description="of the first word that matches; of the utterance, if none of its words does"
+    )
     utterance: UtteranceView
     highlights: list[HighlightView]
     other_readings: list[ReadingView] = Field(description="the disputed words that were found by what else was heard")
@@ -84,6 +87,7 @@ def hit_view(hit: Hit, *, operator: bool) -> HitView:
         run=chunk.run,
         transcript_version=chunk.transcript_version,
         created_at=chunk.created_at,
+        start_ms=hit.start_ms,
         utterance=_utterance(hit.utterance),
         highlights=[HighlightView(begin=begin, end=end) for begin, end in hit.highlights],
         other_readings=[ReadingView(word_id=one.word_id, heard=one.heard) for one in hit.readings],
@@ -91,7 +95,7 @@ def hit_view(hit: Hit, *, operator: bool) -> HitView:
         after=[_utterance(one) for one in hit.after],
         score=round(hit.score, 6),
         found_by=list(hit.found_by),
-        links=moment_links(chunk.tenant_id, chunk.job_id, hit.utterance.start_ms, operator=operator),
+        links=moment_links(chunk.tenant_id, chunk.job_id, hit.start_ms, operator=operator),
     )
 
 
@@ -135,6 +139,7 @@ EXAMPLE: Final[dict[str, Any]] = {
             "run": 1,
             "transcript_version": 1,
             "created_at": "2026-05-01T12:00:00Z",
+            "start_ms": 12_960,
             "utterance": _UTTERANCE,
             "highlights": [{"begin": 15, "end": 23}],
             "other_readings": [],
@@ -142,7 +147,7 @@ EXAMPLE: Final[dict[str, Any]] = {
             "after": [],
             "score": 0.032787,
             "found_by": ["text", "vectors"],
-            "links": moment_links("acme", "0e4d5c7a-7b0c-5a53-9d0c-0b8f3f0a9c11", 12_300, operator=False),
+            "links": moment_links("acme", "0e4d5c7a-7b0c-5a53-9d0c-0b8f3f0a9c11", 12_960, operator=False),
         }
     ],
     "next": None,

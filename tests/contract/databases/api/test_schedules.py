@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from agents.upkeep import scheduler
-from agents.upkeep.scheduler import Scheduler
+from agents.upkeep.scheduler import Scheduler, beginning
 from schemas.accounts.schedules import MAX_SCHEDULES, Schedule
+from schemas.jobs.outcome import Step
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from sinks.ports.api.schedules import TooManySchedules
@@ -128,7 +129,7 @@ async def test_a_worker_that_is_killed_at_every_page_asks_for_each_job_once(unde
     turns = 0
     while (await database.schedule("t", ID)).last_tick_at is None:
         with contextlib.suppress(Killed):
-            await Scheduler(database, reads, ("document",), dies).turn()
+            await Scheduler(database, reads, ("document",), passing=dies).turn()
         await asyncio.sleep(0.06)
         await Scheduler(database, reads, ("document",)).turn()
         turns += 1
@@ -137,3 +138,34 @@ async def test_a_worker_that_is_killed_at_every_page_asks_for_each_job_once(unde
     assert (await database.schedule("t", ID)).last_asked == 5
     asked = [id for topic, id in await under_test.outbox() if topic == "document.due"]
     assert len(asked) == len(set(asked)) == 5
+
+
+async def test_a_schedule_without_a_time_is_carried_out_once_of_what_is_lacking(under_test, monkeypatch):
+    database = under_test.database
+    is_memory = isinstance(database, MemoryDatabase)
+    reads = MemoryReader(database) if is_memory else Reader(under_test.pool)
+    monkeypatch.setattr(scheduler, "PAGE", 2)
+    monkeypatch.setattr(scheduler, "PAUSE_S", 0.0)
+    await database.commit([created(job(f"j{n}", status="completed")) for n in range(5)])
+    has_it = await database.job("t", "j1")
+    await database.commit([Step("x", uuid4(), beginning(has_it, "document", "me"))])
+    due_at = await database.now()
+    await database.add_schedule(schedule(due_at, cron=None, jobs={"lacking": True}))
+    while await Scheduler(database, reads, ("document",)).turn():
+        pass
+
+    over = await database.schedule("t", ID)
+    assert (over.is_over, over.last_asked, over.due_at) == (True, 4, due_at)
+    asked = [id for topic, id in await under_test.outbox() if topic == "document.due"]
+    assert len(asked) == len(set(asked)) == 5
+
+
+async def test_what_is_over_does_not_count_and_is_forgotten(under_test, now):
+    database = under_test.database
+    for n in range(MAX_SCHEDULES + 2):
+        await database.add_schedule(schedule(now, id=uuid4(), cron=None, name=str(n)))
+        await database.end_tick(await database.claim_schedule(60), None, 1)
+    names = {one.name for one in await database.schedules("t")}
+
+    assert len(names) == MAX_SCHEDULES
+    assert {"0", "1"}.isdisjoint(names)
