@@ -1,9 +1,10 @@
 """The interfaces of recognizers, which turn a recording into a hypothesis of its words.
 
-There are three, because a process that dies in the middle has different consequences. A `RemoteRecognizer` bills for a
+There are four, because a process that dies in the middle has different consequences. A `RemoteRecognizer` bills for a
 request, which can be found again at the provider by its marker, so it is made once. A `LocalRecognizer` costs only our
 own processor time and is run again. A `ChunkedRecognizer` bills for each chunk of the recording and keeps no list of
-requests, so each of its answers is stored at once.
+requests, so each of its answers is stored at once. A `PublishedRecognizer` reads its requests from Kafka, to which they
+are published with the transaction that knows of them.
 
 Each provider is one file or folder; its SDK is imported only there, and only when the recognizer is opened.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from schemas.errors import Transient
+from schemas.topics import Topic
 from schemas.words import Hypothesis
 
 
@@ -296,4 +298,18 @@ class ChunkedRecognizer(Protocol):
         """Wait a few seconds at most for calls in flight, and store their answers. Safe to call twice."""
 
 
-Recognizer = RemoteRecognizer | LocalRecognizer | ChunkedRecognizer
+@runtime_checkable
+class PublishedRecognizer(Protocol):
+    """A recognizer outside of Concord that reads its requests from a topic, and answers on `asr.hypotheses`."""
+
+    name: str
+    #: The topic of its requests.
+    topic: Topic
+    #: How often a request is published at most, evenly over the run's deadline, until it is answered.
+    attempts: int
+
+    async def close(self) -> None:
+        """Release what is open. Safe to call twice."""
+
+
+Recognizer = RemoteRecognizer | LocalRecognizer | ChunkedRecognizer | PublishedRecognizer

@@ -78,7 +78,7 @@ class StageResources:
         """See `Resources`."""
         return self.fleet.settings.mail_service(self.fleet.settings.public_url)
 
-    def audio_source(self) -> AudioSource:
+    def audio_source(self, max_bytes: int | None = None) -> AudioSource:
         """See `Resources`."""
         settings = self.fleet.settings
         probe_pool = ProbePool(max_duration_ms=int(settings.max_audio_hours * 3_600_000))
@@ -88,7 +88,7 @@ class StageResources:
             probe_pool,
             settings.roots,
             settings.allow_hosts,
-            settings.max_audio_mb << 20,
+            max_bytes or settings.max_audio_mb << 20,
             (settings.storage, *(settings.data / server for server in ("kafka", "postgres", "tables"))),
             self.database.intend_blob,
         )

@@ -1,7 +1,8 @@
 """The stage of one recognizer: it has a recording transcribed, and stores the hypothesis before announcing it.
 
 A request to a remote recognizer is submitted once, and then polled by events that become due later. A recognizer that
-works in this process, or sends the recording in chunks, runs as a leased task, which such events ask for its result.
+works in this process, or sends the recording in chunks, runs as a leased task, which such events ask for its result. A
+request to one that reads Kafka is published.
 """
 
 from __future__ import annotations
@@ -10,8 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from agents.asr.over_kafka import published_topics
 from agents.asr.paid_calls import PaidCalls, until_stored
-from agents.asr.protocols import Audio, ChunkedRecognizer, Languages, LocalRecognizer, Recognizer, UploadingRecognizer
+from agents.asr.protocols import (
+    Audio,
+    ChunkedRecognizer,
+    Languages,
+    LocalRecognizer,
+    PublishedRecognizer,
+    Recognizer,
+    UploadingRecognizer,
+)
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.response_cache import StoredResponses
 from agents.media.stored_audio import DecodedAudio, StoredAudio
@@ -20,6 +30,7 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging
 from agents.stages.asr_requests.hypotheses import Hypotheses
 from agents.stages.asr_requests.languages import LanguageGate
+from agents.stages.asr_requests.published import PublishedRequests
 from agents.stages.asr_requests.remote import URL_S, Database, RemoteRequests, put_off_while_paused
 from agents.stages.asr_requests.request_event import POLL_S, QUEUED_S, WAIT_S, RequestEvent
 from agents.stages.spec import Resources, StageSpec
@@ -30,6 +41,7 @@ from schemas.events.asr import AsrRequest
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Outcome, RequestChange
 from schemas.jobs.rows import OfRun, ProviderRequest
 from schemas.words import Hypothesis
+from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
 
 
@@ -48,6 +60,8 @@ class Transcribe:
     #: The languages of the run's recognizers, by name, and the run's deadline: see `LanguageGate`.
     languages: Mapping[str, Languages] = field(default_factory=dict)
     deadline_s: float = 3600.0
+    #: What holds for each tenant.
+    accounts: EffectiveSettings | None = None
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Start the request that the event is about, or continue it.
@@ -64,6 +78,9 @@ class Transcribe:
         hypotheses = Hypotheses(self.store)
         if isinstance(self.recognizer, LocalRecognizer | ChunkedRecognizer):
             return await self._run_task(self.recognizer, event, hypotheses)
+        if isinstance(self.recognizer, PublishedRecognizer):
+            of_fleet = self.database, self.store, self.tasks, self.limiter, self.transcoder
+            return await PublishedRequests(self.recognizer, *of_fleet, self.accounts, self.deadline_s).handle(event)
         remote = RemoteRequests(self.recognizer, self.database, self.tasks, self.limiter, hypotheses, self._audio)
         return await remote.handle(event)
 
@@ -151,9 +168,16 @@ async def _build(spec: StageSpec, resources: Resources) -> Stage:
         resources.paid,
         languages=resources.languages,
         deadline_s=resources.deadline_s,
+        accounts=resources.accounts,
     )
     resources.on_close(transcriber.transcoder.close)
     return stage(transcriber)
 
 
-SPEC = StageSpec(name="transcribe", publishes=(topics.RESULTS,), per_recognizer=topics.requests, build=_build)
+SPEC = StageSpec(
+    name="transcribe",
+    publishes=(topics.RESULTS,),
+    per_recognizer=topics.requests,
+    also_publishes=published_topics,
+    build=_build,
+)
