@@ -220,6 +220,8 @@ class LocalRecognizer(Protocol):
     """A recognizer in processes of this machine. Running it again is harmless and gives the same transcript."""
 
     name: str
+    #: How many recordings it transcribes at the same time; more wait for each other.
+    at_once: int
 
     async def transcribe(self, audio: Path, request: Request, progress: Callable[[float], None]) -> Hypothesis:
         """Transcribe the whole recording, decoded in chunks. The event loop is not blocked meanwhile.

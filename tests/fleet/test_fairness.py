@@ -47,6 +47,7 @@ class Local:
 
     heard: list[str] = field(default_factory=list)
     name: str = "whisper-test"
+    at_once: int = 1
 
     async def transcribe(self, path, request, tell):
         self.heard.append(request.job_id)
@@ -104,7 +105,7 @@ class Flood:
 async def flood():
     clock, store, local = Clock(), MemoryStore(), Local()
     database = MemoryDatabase(clock=clock)
-    works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=2)
+    works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=4)
     fetcher = Fetcher(store)
     taking_in = intake.Intake(database, fetcher, works[0], Runs((local.name,), 86_400.0))
     limiter = ProviderLimiter(database, local.name, here=4, holder="here")

@@ -58,7 +58,7 @@ class PublishedRequests:
         if row is None or row.ended:
             return NOTHING if row else IGNORED
         if row.state == "waiting" and not await self.limiter.acquire_slot(*event.run):
-            return event.continues(QUEUED_S)
+            return event.queued(QUEUED_S)
         wait_s = await self._deadline_s(event)
         if event.data.published >= self.recognizer.attempts:
             return event.continues(LOOK_S)

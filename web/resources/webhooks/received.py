@@ -39,6 +39,7 @@ READ_S = 20.0
 #: Bodies that are read at once by a worker: before they are read, nobody knows who sent them.
 AT_ONCE: Final = 4
 
+
 class OfJob(Data):
     """Names the job that a service was asked about."""
 
