@@ -23,8 +23,9 @@ class MemorySlots(MemoryLimits, Slots):
         if row.state != "waiting" or row.admitted_at:
             return True
         job = self._load(tenant_id, job_id)
-        if job and not self._queue(provider) and free(slots, len(self._under_way(provider)), 9 - job.priority):
-            placed = replace(row, admitted_at=self.clock())
+        under_way = len(self._under_way(provider))
+        if job and not self._queue(provider) and free(slots, under_way, 9 - job.priority):
+            placed = replace(row, admitted_at=self.clock() + timedelta(microseconds=under_way))  # after those before
         else:
             placed = replace(row, queued_at=row.queued_at or self.clock())
         self._write(placed)
