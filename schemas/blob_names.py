@@ -50,6 +50,11 @@ def redacted_audio(tenant_id: str, job_id: str, run: int) -> str:
     return f"{folder(tenant_id, job_id, run)}/audio.redacted.flac"
 
 
+def decoded_audio(tenant_id: str, job_id: str, run: int, *, restricted: bool = False) -> str:
+    """The recording as Concord decodes it, for recognizers that fetch it and would decode the original differently."""
+    return f"{_kept_in(folder(tenant_id, job_id, run), restricted=restricted)}/audio.decoded.flac"
+
+
 def direct_upload(tenant_id: str, upload_id: str) -> str:
     """A recording that its client sends into the store itself, until it is its job's original."""
     return f"{tenant_id}/{UPLOADS}/{upload_id}"

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from schemas import ids, texts
 from schemas.errors import MalformedEvent, TooLarge
+from schemas.events.asr import RecognitionAnswered
 from schemas.events.audio import AudioUploaded
 from schemas.events.base import Data, Event
 from schemas.topics import INGRESS, Topic
@@ -281,7 +282,9 @@ def identity(record: Record, data: Data | None = None) -> UUID:
 
 
 def _subject(data: Data) -> str:
-    """The fields that distinguish an upload from others of the same producer; empty for other events."""
+    """The fields that distinguish an upload, or an answer, from others of its producer; empty for other events."""
+    if isinstance(data, RecognitionAnswered):
+        return data.marker
     if not isinstance(data, AudioUploaded):
         return ""
     return "\x1f".join((data.job_id or "", data.reference or "", data.audio_uri))

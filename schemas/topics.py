@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
+from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult, RecognitionAnswered, RecognitionRequested
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.base import Data
 from schemas.events.enrichment import (
@@ -44,6 +44,7 @@ def _topic(name: str, model: type[Data], **more: bool) -> Topic:
 
 
 UPLOADED = _topic("audio.uploaded", AudioUploaded, ingress=True)
+HYPOTHESES = _topic("asr.hypotheses", RecognitionAnswered, ingress=True)
 RESULTS = _topic("asr.results", AsrResult)
 RECONCILED = _topic("reconciled", Reconciled)
 PERSISTED = _topic("persisted", Persisted)
@@ -59,14 +60,19 @@ DELIVERED = _topic("report.delivered", ReportDelivered)
 ENRICHMENT_FAILED = _topic("enrichment.failed", EnrichmentFailed)
 
 #: Names of the topics to which external producers write.
-INGRESS = frozenset({UPLOADED.name})
+INGRESS = frozenset({UPLOADED.name, HYPOTHESES.name})
 
-REQUEST_TYPE = "asr.request"
+REQUEST_TYPE, REQUESTED_TYPE = "asr.request", "asr.requested"
 
 
 def requests(recognizer: str) -> Topic:
     """The topic of one recognizer's requests; its lag is the metric by which that recognizer's workers scale."""
     return Topic(f"asr.requests.{recognizer}", {REQUEST_TYPE: AsrRequest}, public=False)
+
+
+def outside_requests(name: str) -> Topic:
+    """The topic from which a recognizer outside of Concord reads its requests."""
+    return Topic(f"asr.requests.{name}", {REQUESTED_TYPE: RecognitionRequested})
 
 
 def due_name(stage: str) -> str:
@@ -82,6 +88,7 @@ def due(stage: str, *inputs: Topic, **internal: type[Data]) -> Topic:
 
 
 INTAKE_DUE = due("intake", UPLOADED, audio_fetch=AudioFetch, job_reprocess=JobReprocess)
+HYPOTHESES_DUE = due("hypotheses", HYPOTHESES)
 RECONCILE_DUE = due("reconcile", RESULTS, asr_deadline=AsrDeadline)
 PERSIST_DUE = due("persist", RECONCILED, run_sweep=RunSweep)
 

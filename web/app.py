@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sinks.ports.api.idempotency import IdempotencyKeys
     from sinks.ports.blobs import Store
+    from sinks.ports.providers.slots import Slots
     from sinks.ports.reads import Reads
     from sinks.ports.tenants import PerTenant
     from web.auth.api_keys import ApiKeys
@@ -56,6 +57,7 @@ def make_app(
     usage: UsageCounter | None = None,
     options: ServerOptions | None = None,
     idempotency: PerTenant[IdempotencyKeys] | None = None,
+    queue: Slots | None = None,
 ) -> web.Application:
     """The service, to be run by an aiohttp runner.
 
@@ -63,7 +65,7 @@ def make_app(
     streams query the database often. `health` is public: nothing secret may be in it. `resources` are served besides
     the standard ones. `bounds` are those of the connections over which the service is called. `limits` limits requests,
     `usage` counts them; without them, neither is done. `earlier` shows earlier versions of transcripts, `words` reads
-    the words of one.
+    the words of one. `queue` tells the places of requests that wait for a recognizer.
 
     Raises:
         ValueError: two routes have the same method and path, or the same operation id; or a route takes an
@@ -74,7 +76,7 @@ def make_app(
     event_streams = CallerLimit("event streams", bounds.event_streams)
     blob_streams = CallerLimit("recordings and raw transcripts", bounds.blob_streams)
     standard: list[Resource] = [
-        JobStatuses(statuses),
+        JobStatuses(statuses, queue),
         JobEvents(statuses, feeds, event_streams),
         Transcripts(reader, store, blob_streams, earlier, words),
         JobAudio(reader, store, blob_streams),

@@ -1,9 +1,10 @@
 """The interfaces of recognizers, which turn a recording into a hypothesis of its words.
 
-There are three, because a process that dies in the middle has different consequences. A `RemoteRecognizer` bills for a
+There are four, because a process that dies in the middle has different consequences. A `RemoteRecognizer` bills for a
 request, which can be found again at the provider by its marker, so it is made once. A `LocalRecognizer` costs only our
 own processor time and is run again. A `ChunkedRecognizer` bills for each chunk of the recording and keeps no list of
-requests, so each of its answers is stored at once.
+requests, so each of its answers is stored at once. A `PublishedRecognizer` reads its requests from Kafka, to which they
+are published with the transaction that knows of them.
 
 Each provider is one file or folder; its SDK is imported only there, and only when the recognizer is opened.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from schemas.errors import Transient
+from schemas.topics import Topic
 from schemas.words import Hypothesis
 
 
@@ -218,6 +220,8 @@ class LocalRecognizer(Protocol):
     """A recognizer in processes of this machine. Running it again is harmless and gives the same transcript."""
 
     name: str
+    #: How many recordings it transcribes at the same time; more wait for each other.
+    at_once: int
 
     async def transcribe(self, audio: Path, request: Request, progress: Callable[[float], None]) -> Hypothesis:
         """Transcribe the whole recording, decoded in chunks. The event loop is not blocked meanwhile.
@@ -296,4 +300,18 @@ class ChunkedRecognizer(Protocol):
         """Wait a few seconds at most for calls in flight, and store their answers. Safe to call twice."""
 
 
-Recognizer = RemoteRecognizer | LocalRecognizer | ChunkedRecognizer
+@runtime_checkable
+class PublishedRecognizer(Protocol):
+    """A recognizer outside of Concord that reads its requests from a topic, and answers on `asr.hypotheses`."""
+
+    name: str
+    #: The topic of its requests.
+    topic: Topic
+    #: How often a request is published at most, evenly over the run's deadline, until it is answered.
+    attempts: int
+
+    async def close(self) -> None:
+        """Release what is open. Safe to call twice."""
+
+
+Recognizer = RemoteRecognizer | LocalRecognizer | ChunkedRecognizer | PublishedRecognizer

@@ -37,7 +37,7 @@ class SubprocessRecognizer:
         `cpu_threads` is half of the CPUs by default. The subprocess must start within `start_s` seconds, and is killed
         after `stall_s` seconds without progress. Hypotheses report the model by its name, or as `reported_model`.
         """
-        self.name = name
+        self.name, self.at_once = name, 1
         self._reported_model = reported_model or name
         self._module, self._folder = module, folder
         self._threads = cpu_threads or max(1, _processors() // 2)

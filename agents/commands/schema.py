@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic.json_schema import models_json_schema
 
+from agents.asr.over_kafka import PREFIX
 from agents.fleet.settings import Settings
 from agents.runtime.kafka.client import MAX_RECORD_BYTES
 from agents.runtime.kafka.topic_layout import EVENT_LIMIT, EVENTS_MS, LETTERS_MS
@@ -41,15 +42,25 @@ Publish `audio.uploaded` with any Kafka client; plain JSON is enough, CloudEvent
 `persisted` and `job.failed` with `isolation.level=read_committed`: there is exactly one of them for each (tenant_id,
 job_id, run). Records of one job share its key and keep their order. What cannot be handled is kept on `<topic>.dlq`."""
 
-_EXAMPLE = {
-    "name": "smallest",
-    "summary": "The required fields.",
-    "payload": {
+_EXAMPLES = {
+    topics.UPLOADED.name: {
         "tenant_id": "acme",
         "audio_uri": "https://calls.example.com/2026/11/21/17.flac",
         "filename": "17.flac",
     },
+    topics.HYPOTHESES.name: {
+        "tenant_id": "acme",
+        "job_id": "4be0643f-1d98-573b-97cd-ca98a65347dd",
+        "recognizer": "kafka-acme",
+        "marker": "concord-acme~4be0643f-1d98-573b-97cd-ca98a65347dd~1~kafka-acme",
+        "status": "ok",
+        "words": [{"text": "Hello.", "start_ms": 0, "end_ms": 400, "confidence": 0.93}],
+    },
 }
+
+#: The name of a channel's parameter, in place of the name of a recognizer that reads Kafka.
+_PARAMETER, _PLACE = "recognizer", "RECOGNIZER"
+_OUTSIDE = f"{PREFIX}{_PLACE}"
 
 
 def add(commands: Any) -> None:
@@ -86,7 +97,7 @@ def _json(document: Any) -> str:
 
 def published() -> tuple[Topic, ...]:
     """The topics that are part of the contract."""
-    return tuple(topic for topic in registry.all_topics(()) if topic.public)
+    return tuple(topic for topic in registry.all_topics((_OUTSIDE,)) if topic.public)
 
 
 def _events() -> dict[str, type[Data]]:
@@ -114,8 +125,8 @@ def asyncapi() -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "servers": {"kafka": _server()},
-        "channels": {topic.name: _channel(topic) for topic in published()} | {"dead-letters": _dead_letters()},
-        "operations": {f"{_verb(topic)}.{topic.name}": _operation(topic) for topic in published()}
+        "channels": {_id(topic): _channel(topic) for topic in published()} | {"dead-letters": _dead_letters()},
+        "operations": {f"{_verb(topic)}.{_id(topic)}": _operation(topic) for topic in published()}
         | {"send.dead-letters": _dead_letter_operation()},
         "components": _components(),
     }
@@ -129,12 +140,21 @@ def _server() -> dict[str, Any]:
 def _channel(topic: Topic) -> dict[str, Any]:
     deleted = {"cleanup.policy": ["delete"], "retention.ms": EVENTS_MS, "max.message.bytes": EVENT_LIMIT}
     configuration = {"cleanup.policy": ["compact"]} if topic.compacted else deleted
-    return {
-        "address": topic.name,
+    channel: dict[str, Any] = {
+        "address": topic.name.replace(_PLACE, f"{{{_PARAMETER}}}"),
         "summary": _summary(topic),
         "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in topic.models},
-        "bindings": {"kafka": _topic_binding(topic.name, _partitions(), configuration)},
     }
+    name: str | None = topic.name
+    if _PLACE in topic.name:
+        about = "the name behind `kafka:` in CONCORD_RECOGNIZERS"
+        channel["parameters"], name = {_PARAMETER: {"description": about, "examples": ["acme"]}}, None
+    return channel | {"bindings": {"kafka": _topic_binding(name, _partitions(), configuration)}}
+
+
+def _id(topic: Topic) -> str:
+    """The key of a topic in the document."""
+    return topic.name.removesuffix(f".{_PLACE}")
 
 
 def _partitions() -> int:
@@ -162,19 +182,28 @@ def _verb(topic: Topic) -> str:
 def _operation(topic: Topic) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "action": _verb(topic),
-        "channel": {"$ref": f"#/channels/{topic.name}"},
+        "channel": {"$ref": f"#/channels/{_id(topic)}"},
         "summary": _summary(topic),
-        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{kind}"} for kind in topic.models],
+        "messages": [{"$ref": f"#/channels/{_id(topic)}/messages/{kind}"} for kind in topic.models],
     }
     if topic.ingress:
         operation["bindings"] = {
-            "kafka": {"groupId": {"type": "string", "const": "concord.intake"}, "bindingVersion": BINDING}
+            "kafka": {
+                "groupId": {"type": "string", "const": _group(topic)},
+                "bindingVersion": BINDING,
+            }
         }
     return operation
 
 
+def _group(topic: Topic) -> str:
+    """The consumer group of the stage that reads it."""
+    return f"concord.{registry.read_by((_OUTSIDE,))[topic.name][0]}"
+
+
 def _dead_letters() -> dict[str, Any]:
     description = "the topic on which the record could not be handled, e.g. audio.uploaded"
+    examples = [topic.name for topic in published() if _PLACE not in topic.name]
     configuration = {
         "cleanup.policy": ["delete"],
         "retention.ms": LETTERS_MS,
@@ -183,7 +212,7 @@ def _dead_letters() -> dict[str, Any]:
     return {
         "address": "{topic}.dlq",
         "summary": "Records that could not be handled: key, value and headers byte for byte, and why.",
-        "parameters": {"topic": {"description": description, "examples": [topic.name for topic in published()]}},
+        "parameters": {"topic": {"description": description, "examples": examples}},
         "messages": {"dead.letter": {"$ref": "#/components/messages/dead.letter"}},
         "bindings": {"kafka": _topic_binding(None, 1, configuration)},
     }
@@ -223,7 +252,9 @@ def _message(kind: str, model: type[Data], topic: Topic) -> dict[str, Any]:
         "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
         "bindings": {"kafka": {"key": {"type": "string", "description": key}, "bindingVersion": BINDING}},
     }
-    return document | ({"examples": [_EXAMPLE]} if kind == topics.UPLOADED.name else {})
+    if kind in _EXAMPLES:
+        document["examples"] = [{"name": "smallest", "summary": "The required fields.", "payload": _EXAMPLES[kind]}]
+    return document
 
 
 def _headers(kind: str, *, required: bool) -> dict[str, Any]:

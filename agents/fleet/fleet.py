@@ -21,6 +21,7 @@ from schemas.errors import Unavailable
 from sinks.accounts import Accounts
 from sinks.ports.blobs import Store
 from sinks.ports.outbox import Overdue
+from sinks.ports.providers.slots import Slots
 from sinks.postgres.database import Postgres
 from sinks.postgres.operations import PostgresOperations
 from sinks.postgres.reader import Reader
@@ -81,6 +82,8 @@ class Fleet:
     #: Keys and settings, and the requests that are counted; set by `agents.fleet.http.open_accounts`.
     accounts: Accounts = field(init=False)
     usage: UsageCounter = field(init=False)
+    #: Places of requests that wait for a recognizer; set there, too.
+    queue: Slots = field(init=False)
     #: Events that are due and not published, as of the last query.
     backlog: list[Overdue] = field(default_factory=list)
 

@@ -87,12 +87,12 @@ def url_of(settings: Settings, listening: socket.socket) -> str:
 
 
 def open_accounts(fleet: Fleet, reading: Postgres, dsn: str) -> None:
-    """Keys and settings for requests and stages, and the counting of requests. Look-ups go over the connections for
-    HTTP, so that no stage waits for them, nor they for a stage.
+    """Keys, settings and places in queues for requests and stages, and the counting of requests. Look-ups go over the
+    connections for HTTP, so that no stage waits for them, nor they for a stage.
     """
     settings = fleet.settings
     defaults = account_defaults(settings)
-    fleet.accounts = Accounts(reading, defaults)
+    fleet.accounts, fleet.queue = Accounts(reading, defaults), reading
     fleet.usage = UsageCounter(fleet.database)
     fleet.background["changes of keys and settings"] = partial(listen_for_changes, dsn, fleet.accounts.changed)
     fleet.background["counting requests"] = fleet.usage.run
@@ -122,6 +122,7 @@ async def serve_http(fleet: Fleet, listening: socket.socket, stack: contextlib.A
         usage=fleet.usage,
         options=_options(fleet.settings),
         idempotency=fleet.database,
+        queue=fleet.queue,
         earlier=editor.earlier,
         words=editor.words,
     )

@@ -65,6 +65,12 @@ def _outside(name: str, _: Settings) -> Recognizer:
     return Outside(name)
 
 
+def _over_kafka(name: str, settings: Settings) -> Recognizer:
+    from agents.asr.over_kafka import OverKafka
+
+    return OverKafka(name, settings.kafka_attempts)
+
+
 def _google(name: str, settings: Settings) -> Recognizer:
     from agents.asr.google.speech import Speech
 
@@ -105,6 +111,7 @@ OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
     "moonshine-base.en": _local,
     "scripted-": _scripted,
     "webhook-": _outside,
+    "kafka-": _over_kafka,
     "assemblyai": _assemblyai,
     "google": _google,
 }
@@ -124,7 +131,8 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     if opener is None:
         raise SettingsError(
             f"{variable}: there is no recognizer {name!r}; "
-            "there are whisper-base, whisper-tiny.en, moonshine-base.en, assemblyai, google, webhook-* and scripted-*"
+            "there are whisper-base, whisper-tiny.en, moonshine-base.en, assemblyai, google, webhook-*, "
+            "kafka:* and scripted-*"
         )
     recognizer = opener(name, settings)
     if isinstance(recognizer, RemoteRecognizer):
@@ -168,7 +176,7 @@ def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer |
         return None
     for_clips = settings.model_copy(update={"google_bucket": None})  # they are short, and need no upload
     recognizer = open_recognizer(settings.tiebreaker, for_clips, "CONCORD_TIEBREAKER")
-    if isinstance(recognizer, RemoteRecognizer):
+    if not isinstance(recognizer, LocalRecognizer | ChunkedRecognizer):
         raise SettingsError(
             f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; "
             "name whisper-*, moonshine-base.en or google"

@@ -59,15 +59,14 @@ class StageResources:
         return open_recognizer(name, self.fleet.settings)
 
     def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
-        """See `Resources`. A local recognizer has twice as many slots as the `tasks` of all workers can run: the other
-        half waits in the worker, so that the next starts without delay. The limits are refreshed continually, also for
-        the metrics, except for a local recognizer without tasks.
+        """See `Resources`. A local recognizer has as many slots as the `tasks` of all workers can run. The limits are
+        refreshed continually, also for the metrics, except for a local recognizer without tasks.
         """
         name, settings = recognizer.name, self.fleet.settings
         slots, rate = settings.slots.get(name), settings.rates.get(name)
         local = isinstance(recognizer, LocalRecognizer)
         if local and tasks is not None:
-            limiter = ProviderLimiter(self.database, name, slots, here=2 * tasks.limit, holder=self._holder)
+            limiter = ProviderLimiter(self.database, name, slots, here=tasks.limit, holder=self._holder)
         else:
             limiter = ProviderLimiter(self.database, name, slots, 1 / rate if rate else 0.0)
         if tasks is not None or not local:
@@ -78,7 +77,7 @@ class StageResources:
         """See `Resources`."""
         return self.fleet.settings.mail_service(self.fleet.settings.public_url)
 
-    def audio_source(self) -> AudioSource:
+    def audio_source(self, max_bytes: int | None = None) -> AudioSource:
         """See `Resources`."""
         settings = self.fleet.settings
         probe_pool = ProbePool(max_duration_ms=int(settings.max_audio_hours * 3_600_000))
@@ -88,7 +87,7 @@ class StageResources:
             probe_pool,
             settings.roots,
             settings.allow_hosts,
-            settings.max_audio_mb << 20,
+            max_bytes or settings.max_audio_mb << 20,
             (settings.storage, *(settings.data / server for server in ("kafka", "postgres", "tables"))),
             self.database.intend_blob,
         )

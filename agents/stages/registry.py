@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import TopicLayout, layout
-from agents.stages import intake, persist, reconcile, track, transcribe
+from agents.stages import hypotheses, intake, persist, reconcile, track, transcribe
 from agents.stages.enrichments import document, index, mail, report, summary
 from agents.stages.spec import StageSpec
 from schemas.envelope import Envelope
@@ -18,6 +18,7 @@ from schemas.topics import FAILED, STATUS, Topic
 STAGES: tuple[StageSpec, ...] = (
     intake.SPEC,
     transcribe.SPEC,
+    hypotheses.SPEC,
     reconcile.SPEC,
     persist.SPEC,
     document.SPEC,
@@ -59,8 +60,10 @@ def stages(recognizers: Iterable[str], kinds: Sequence[str] | None = None) -> tu
     return tuple(one for spec in used for one in _instances(spec, names))
 
 
-def _instances(spec: StageSpec, recognizers: Iterable[str]) -> list[StageSpec]:
-    return [spec.for_recognizer(name) for name in recognizers] if spec.per_recognizer else [spec]
+def _instances(spec: StageSpec, recognizers: Sequence[str]) -> list[StageSpec]:
+    if spec.per_recognizer is not None:
+        return [spec.for_recognizer(name) for name in recognizers]
+    return [spec] if spec.used_with is None or any(map(spec.used_with, recognizers)) else []
 
 
 def enrichments() -> tuple[str, ...]:

@@ -130,8 +130,8 @@ class Resources(Protocol):
     def mail_service(self) -> MailService | None:
         """How mail is sent; None if no mail server is configured."""
 
-    def audio_source(self) -> AudioSource:
-        """Fetches and probes recordings."""
+    def audio_source(self, max_bytes: int | None = None) -> AudioSource:
+        """Fetches and probes recordings, of `max_bytes` at most (None: as installed)."""
 
     def tiebreaker(self) -> Tiebreaker | None:
         """The recognizer that transcribes disputed intervals again; None if none is configured."""
@@ -173,6 +173,10 @@ class StageSpec:
     table: TableStage | None = None
     #: Set if the stage exists once per recognizer: the topic of a recognizer's requests.
     per_recognizer: Callable[[str], Topic] | None = None
+    #: What such a stage publishes besides, by recognizer.
+    also_publishes: Callable[[str], tuple[Topic, ...]] | None = None
+    #: Set if the stage exists only in fleets with certain recognizers: whether it is used with that of a name.
+    used_with: Callable[[str], bool] | None = None
     #: The kind of enrichment that it makes of transcripts. Such a stage is optional and never changes a run.
     enrichment: str | None = None
     #: The outcome of an event for its `due` topic that Kafka refuses for good. Without it, the run fails.
@@ -186,8 +190,9 @@ class StageSpec:
         """
         if self.per_recognizer is None:
             raise ValueError(f"the stage {self.name} does not exist once per recognizer")
-        topic = self.per_recognizer(recognizer)
-        return replace(self, name=f"{self.name}.{recognizer}", inputs=(topic,), due=topic, per_recognizer=None)
+        topic, name = self.per_recognizer(recognizer), f"{self.name}.{recognizer}"
+        publishes = (*self.publishes, *(self.also_publishes(recognizer) if self.also_publishes else ()))
+        return replace(self, name=name, inputs=(topic,), due=topic, publishes=publishes, per_recognizer=None)
 
     async def open(self, resources: Resources) -> Stage:
         """The stage, ready to handle events.

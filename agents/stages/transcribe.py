@@ -1,17 +1,27 @@
 """The stage of one recognizer: it has a recording transcribed, and stores the hypothesis before announcing it.
 
 A request to a remote recognizer is submitted once, and then polled by events that become due later. A recognizer that
-works in this process, or sends the recording in chunks, runs as a leased task, which such events ask for its result.
+works in this process, or sends the recording in chunks, runs as a leased task, which such events ask for its result. A
+request to one that reads Kafka is published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
+from agents.asr.over_kafka import published_topics
 from agents.asr.paid_calls import PaidCalls, until_stored
-from agents.asr.protocols import Audio, ChunkedRecognizer, Languages, LocalRecognizer, Recognizer, UploadingRecognizer
+from agents.asr.protocols import (
+    Audio,
+    ChunkedRecognizer,
+    Languages,
+    LocalRecognizer,
+    PublishedRecognizer,
+    Recognizer,
+    UploadingRecognizer,
+)
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.response_cache import StoredResponses
 from agents.media.stored_audio import DecodedAudio, StoredAudio
@@ -20,6 +30,8 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging
 from agents.stages.asr_requests.hypotheses import Hypotheses
 from agents.stages.asr_requests.languages import LanguageGate
+from agents.stages.asr_requests.model_queue import ModelQueue
+from agents.stages.asr_requests.published import PublishedRequests
 from agents.stages.asr_requests.remote import URL_S, Database, RemoteRequests, put_off_while_paused
 from agents.stages.asr_requests.request_event import POLL_S, QUEUED_S, WAIT_S, RequestEvent
 from agents.stages.spec import Resources, StageSpec
@@ -30,7 +42,12 @@ from schemas.events.asr import AsrRequest
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Outcome, RequestChange
 from schemas.jobs.rows import OfRun, ProviderRequest
 from schemas.words import Hypothesis
+from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
+
+#: Requests of a recognizer on this machine that have a slot and wait for its model: what comes later, and is more
+#: urgent, does not overtake them. Slots are given out each second, in which some short recordings may end.
+STANDBY: Final = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,10 @@ class Transcribe:
     #: The languages of the run's recognizers, by name, and the run's deadline: see `LanguageGate`.
     languages: Mapping[str, Languages] = field(default_factory=dict)
     deadline_s: float = 3600.0
+    #: What holds for each tenant.
+    accounts: EffectiveSettings | None = None
+    #: The order in which a recognizer on this machine hears recordings.
+    models: ModelQueue = field(default_factory=ModelQueue)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Start the request that the event is about, or continue it.
@@ -64,6 +85,9 @@ class Transcribe:
         hypotheses = Hypotheses(self.store)
         if isinstance(self.recognizer, LocalRecognizer | ChunkedRecognizer):
             return await self._run_task(self.recognizer, event, hypotheses)
+        if isinstance(self.recognizer, PublishedRecognizer):
+            of_fleet = self.database, self.store, self.tasks, self.limiter, self.transcoder
+            return await PublishedRequests(self.recognizer, *of_fleet, self.accounts, self.deadline_s).handle(event)
         remote = RemoteRequests(self.recognizer, self.database, self.tasks, self.limiter, hypotheses, self._audio)
         return await remote.handle(event)
 
@@ -81,7 +105,7 @@ class Transcribe:
             return NOTHING if row else IGNORED
         key = event.task_key("transcribe")
         if row.admitted_at is None and not await self.limiter.acquire_slot(*event.run):
-            return event.continues(QUEUED_S)
+            return event.queued(QUEUED_S)
         if isinstance(recognizer, ChunkedRecognizer) and (
             outcome := await put_off_while_paused(event, key, self.tasks, self.limiter)
         ):
@@ -95,8 +119,24 @@ class Transcribe:
         except NotAccepted as exc:
             return event.put_off(exc)
         if result is None:
-            return event.continues(POLL_S, attempt=event.attempt, share=self.tasks.progress(key) or 0.0)
+            return await self._continues(recognizer, event, row, key)
         return event.answered(row.token, cast("Hypothesis", result), hypotheses.uri(event))
+
+    async def _continues(
+        self, recognizer: LocalRecognizer | ChunkedRecognizer, event: RequestEvent, row: ProviderRequest, key: str
+    ) -> Outcome:
+        """The task goes on: it runs, or waits until the model is free. What runs elsewhere is not spoken of here."""
+        share = self.tasks.progress(key)
+        if not isinstance(recognizer, LocalRecognizer):
+            return event.continues(POLL_S, attempt=event.attempt, share=share or 0.0)
+        if share is None:
+            return event.continues(POLL_S, attempt=event.attempt)
+        if not self.models.is_running(key):
+            return event.queued(POLL_S, attempt=event.attempt)
+        begun = None  # from when on it does not count among those that wait
+        if row.submitted_at is None:
+            begun = event.change(row.token, submitted_at=await self.database.now())
+        return event.continues(POLL_S, attempt=event.attempt, share=share, change=begun)
 
     async def _transcribe(
         self,
@@ -115,7 +155,9 @@ class Transcribe:
                 cache = StoredResponses(self.store, *of_job, self.paid, restricted=request.redact_pii)
                 hypothesis = await recognizer.transcribe_chunks(path, request, progress, cache, self.limiter)
             else:
-                hypothesis = await recognizer.transcribe(path, request, progress)
+                since = row.admitted_at or await self.database.now()
+                async with self.models.turn(event.task_key("transcribe"), since):
+                    hypothesis = await recognizer.transcribe(path, request, progress)
         if request.redact_pii and ((now := await event.row(self.database)) is None or now.ended):
             return hypothesis  # its run went on without it, and may have forgotten by now what is not redacted
         await until_stored(lambda: hypotheses.save(event, hypothesis))  # it may have taken hours of computing
@@ -137,9 +179,16 @@ def stage(transcribe: Transcribe) -> Stage:
     return Stage(f"transcribe.{name}", (topic,), topic, transcribe.handle, transcribe.give_up, concurrency=256)
 
 
+def _tasks_of(recognizer: Recognizer) -> int:
+    """Tasks that run for a recognizer at once. On this machine, some stand by, so that none begins with a delay."""
+    if isinstance(recognizer, LocalRecognizer):
+        return recognizer.at_once + STANDBY
+    return 16 if isinstance(recognizer, UploadingRecognizer) else 2
+
+
 async def _build(spec: StageSpec, resources: Resources) -> Stage:
     recognizer = resources.recognizer(spec.name.removeprefix(f"{SPEC.name}."))
-    tasks = resources.leased_tasks(16 if isinstance(recognizer, UploadingRecognizer) else 2)
+    tasks = resources.leased_tasks(_tasks_of(recognizer))
     resources.on_close(recognizer.close)  # before its tasks: it completes calls that are paid for
     limiter = resources.limiter(recognizer, tasks)
     transcriber = Transcribe(
@@ -151,9 +200,17 @@ async def _build(spec: StageSpec, resources: Resources) -> Stage:
         resources.paid,
         languages=resources.languages,
         deadline_s=resources.deadline_s,
+        accounts=resources.accounts,
+        models=ModelQueue(recognizer.at_once if isinstance(recognizer, LocalRecognizer) else 1),
     )
     resources.on_close(transcriber.transcoder.close)
     return stage(transcriber)
 
 
-SPEC = StageSpec(name="transcribe", publishes=(topics.RESULTS,), per_recognizer=topics.requests, build=_build)
+SPEC = StageSpec(
+    name="transcribe",
+    publishes=(topics.RESULTS,),
+    per_recognizer=topics.requests,
+    also_publishes=published_topics,
+    build=_build,
+)

@@ -77,11 +77,19 @@ class RunSweep(Event):
 class StepState(Data):
     """The state of one stage in one run."""
 
-    state: Literal["waiting", "running", "retrying", "done", "failed"]
+    state: Literal["waiting", "queued", "running", "retrying", "done", "failed"] = Field(
+        description="`waiting`: it has not begun. `queued`: a recognizer's turn has not come, because it hears others."
+    )
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempts: int = 0
     progress: Share | None = None
+    position: int | None = Field(
+        None,
+        ge=1,
+        description="Of a queued recognizer, over HTTP only: its place among those that wait at this moment, from 1; "
+        "1000 also stands for later places.",
+    )
     error: Reason | None = None
     notes: tuple[Reason, ...] | None = Field(
         None,

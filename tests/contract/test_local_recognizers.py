@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 class WordPerSecond:
     """The least that is a `LocalRecognizer`: it finds one word in each second of a WAV file."""
 
-    name = "word-per-second"
+    name, at_once = "word-per-second", 1
     _closed = False
 
     async def transcribe(self, audio, request, progress):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from agents.asr.over_kafka import OverKafka
 from agents.asr.protocols import ChunkedRecognizer, Languages, LocalRecognizer, Pending
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
@@ -27,7 +28,7 @@ from agents.media.source.audio_source import AudioSource
 from agents.media.transcode import Transcoder
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
-from agents.stages import intake, persist, reconcile, track, transcribe
+from agents.stages import hypotheses, intake, persist, reconcile, track, transcribe
 from agents.stages.redacting import Redaction
 from agents.stages.uploads.runs import Runs
 from schemas.accounts.settings import AccountSettings
@@ -233,6 +234,8 @@ async def make_scenario(clips):
             ),
             persist.stage(persist.Persist(database, store, enrichments)),
         ]
+        if any(isinstance(recognizer, OverKafka) for recognizer in recognizers):
+            stages.append(hypotheses.stage(hypotheses.OutsideAnswers(database, store, audio_source)))
         return Scenario(
             MemoryFleet(stages, database, clock, track.TABLE_STAGE), store, {s.name: s for s in recognizers}, limiters
         )

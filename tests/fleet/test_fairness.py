@@ -47,6 +47,7 @@ class Local:
 
     heard: list[str] = field(default_factory=list)
     name: str = "whisper-test"
+    at_once: int = 1
 
     async def transcribe(self, path, request, tell):
         self.heard.append(request.job_id)
@@ -104,7 +105,7 @@ class Flood:
 async def flood():
     clock, store, local = Clock(), MemoryStore(), Local()
     database = MemoryDatabase(clock=clock)
-    works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=2)
+    works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=4)
     fetcher = Fetcher(store)
     taking_in = intake.Intake(database, fetcher, works[0], Runs((local.name,), 86_400.0))
     limiter = ProviderLimiter(database, local.name, here=4, holder="here")
@@ -163,6 +164,49 @@ async def test_a_process_that_is_behind_takes_note_of_uploads_and_begins_the_mos
     assert len(flood.local.heard) == 64
 
 
+def ranked(names: list[str], priorities: dict[str, int], begun: int) -> list[str]:
+    """The rule, told once more: those that come while slots are free begin in the order in which they come; of the
+    others the most urgent are first, among these the tenant that has the fewest slots, of each tenant the oldest.
+    """
+    order, waiting = names[:begun], names[begun:]
+    while waiting:
+        slots = Counter(name[0] for name in order[1 - begun :])  # the first of those that hold one has just ended
+        order.append(min(waiting, key=lambda name: (9 - priorities[name[0]], slots[name[0]], names.index(name))))
+        waiting.remove(order[-1])
+    return order
+
+
+async def test_50_recordings_of_three_tenants_and_two_priorities_are_heard_in_the_order_of_the_rule(flood):
+    """Tenants a and b have usual recordings, c urgent ones; all wait for one model."""
+    priorities = {"a": 5, "b": 5, "c": 9}
+    flood.fetcher.open.set()
+    model, heard = asyncio.Semaphore(0), flood.local.transcribe
+
+    async def held(path, request, tell):
+        await model.acquire()
+        return await heard(path, request, tell)
+
+    flood.local.transcribe = held
+    for tenant, count in (("a", 24), ("b", 16), ("c", 10)):
+        flood.upload(tenant, count, priorities[tenant])
+        await flood.settle(20)
+    step = f"transcribe.{flood.local.name}"
+    states = Counter(flood.status(name).steps[step].state for name in flood.names.values())
+    assert states == {"running": 1, "queued": 49}
+    names = list(flood.names.values())
+    expected = ranked(names, priorities, 4)
+    position = flood.fleet.database.queue_position
+    places = {name: await position(name[0], job_id, 1, flood.local.name) for job_id, name in flood.names.items()}
+    assert places.pop(expected[0]) is None  # it is heard
+    assert sorted(places.values()) == list(range(1, 50))
+    assert all(places[name] < places["a23"] for name in names if name[0] == "c")
+
+    for _ in names:
+        model.release()
+        await flood.settle(2)
+    assert [flood.names[job_id] for job_id in flood.local.heard] == expected
+
+
 async def test_requests_to_a_recognizer_that_computes_here_do_not_look_while_they_wait(flood):
     flood.fetcher.open.set()
     flood.local.transcribe = _never
@@ -172,7 +216,7 @@ async def test_requests_to_a_recognizer_that_computes_here_do_not_look_while_the
     await flood.settle(20)
 
     assert len(flood.fleet.log[f"asr.requests.{flood.local.name}"]) - seen <= 2 * 20 * 4
-    assert flood.status("a49").steps[f"transcribe.{flood.local.name}"].state == "waiting"
+    assert flood.status("a49").steps[f"transcribe.{flood.local.name}"].state == "queued"
 
 
 async def _never(path, request, tell):

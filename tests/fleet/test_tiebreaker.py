@@ -57,6 +57,7 @@ class Third:
     #: Seconds that a call takes, from the second on.
     slow_s: float = 0.0
     name: str = "third"
+    at_once: int = 1
     #: Start and end of every part it was given, ms.
     heard: list[tuple[int, int]] = field(default_factory=list)
 

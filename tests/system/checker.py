@@ -152,7 +152,7 @@ def _ids(verdict: Verdict, recorder: TopicRecorder) -> None:
     """Each event of Concord is on its topic once, so that a consumer need not deduplicate by `ce_id`."""
     ids: Counter[tuple[str, str]] = Counter()
     for (topic, _, _), record in recorder.records.items():
-        if topic != topics.UPLOADED.name and not topic.endswith(".dlq"):
+        if topic not in topics.INGRESS and not topic.endswith(".dlq"):
             ids[topic, dict(record.headers)["ce_id"].decode()] += 1
     verdict.repeated += [f"{count} times {id} on {topic}" for (topic, id), count in ids.items() if count > 1]
 

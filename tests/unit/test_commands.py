@@ -156,20 +156,24 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere():
 
 def test_the_asyncapi_document_holds_the_public_topics_and_no_others():
     addresses = {channel["address"] for channel in schema.asyncapi()["channels"].values()}
-    everything = registry.all_topics(("some",))
+    everything = registry.all_topics(("some", "kafka-acme"))
+    names = {topic.name.replace(".acme", ".{recognizer}") for topic in everything if topic.public}
 
-    assert addresses == {topic.name for topic in everything if topic.public} | {"{topic}.dlq"}
+    assert addresses == names | {"{topic}.dlq"}
+    assert {"asr.requests.{recognizer}", "asr.hypotheses"} < addresses
     assert "intake.due" not in addresses
 
 
-def test_concord_receives_uploads_and_sends_the_rest():
+def test_concord_receives_uploads_and_hypotheses_and_sends_the_rest():
     actions = {name: operation["action"] for name, operation in schema.asyncapi()["operations"].items()}
 
-    assert [name for name, action in actions.items() if action == "receive"] == ["receive.audio.uploaded"]
+    received = [name for name, action in actions.items() if action == "receive"]
+    assert received == ["receive.audio.uploaded", "receive.asr.hypotheses"]
 
 
 def test_the_asyncapi_document_describes_topics_as_they_are_made():
-    made = {made.name: (made.partitions, made.configs) for made in registry.layouts(clients.Kafka("x:1"), ())}
+    layouts = registry.layouts(clients.Kafka("x:1"), ("kafka-acme",))
+    made = {made.name.replace(".acme", ".{recognizer}"): (made.partitions, made.configs) for made in layouts}
     for channel in schema.asyncapi()["channels"].values():
         binding = channel["bindings"]["kafka"]
         partitions, configs = made[channel["address"].replace("{topic}", "persisted")]
@@ -216,8 +220,11 @@ def test_a_dead_letter_fits_its_published_headers():
     jsonschema.validate(headers, schema.asyncapi()["components"]["schemas"]["DeadLetter"])
 
 
-def test_the_example_upload_is_one():
-    jsonschema.validate(schema._EXAMPLE["payload"], schema.json_schemas()["audio.uploaded"])
+@pytest.mark.parametrize("kind", ["audio.uploaded", "asr.hypotheses"])
+def test_the_examples_fit_their_schemas(kind):
+    [example] = schema.asyncapi()["components"]["messages"][kind]["examples"]
+
+    jsonschema.validate(example["payload"], schema.json_schemas()[kind])
 
 
 async def test_schemas_are_written_one_file_each(tmp_path, capsys):

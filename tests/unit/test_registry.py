@@ -9,11 +9,12 @@ from schemas.errors import SettingsError
 from schemas.jobs.rows import OPEN, STAGE_OF
 from sinks.ports.upkeep.stuck_jobs import AWAITED
 
-RECOGNIZERS = ("a", "b")
+RECOGNIZERS = ("a", "b", "kafka-c")
 
 
 def test_a_run_goes_through_the_stages_in_the_order_of_the_list():
-    run = [spec.name for spec in registry.STAGES if spec.enrichment is None and spec.table is None]
+    run = [spec.name for spec in registry.stages(()) if spec.enrichment is None and spec.table is None]
+    run.insert(1, "transcribe")
 
     assert list(STAGE_OF) == list(OPEN)
     assert list(STAGE_OF.values()) == run
@@ -39,7 +40,14 @@ def test_what_a_stage_publishes_for_others_has_a_topic():
     names = {topic.name for topic in registry.all_topics(RECOGNIZERS)}
 
     assert {topic.name for spec in registry.STAGES for topic in (*spec.inputs, *spec.publishes)} <= names
-    assert {"asr.requests.a", "asr.requests.b", "job.status", "job.failed"} <= names
+    assert {"asr.requests.a", "asr.requests.b", "asr.requests.kafka-c", "job.status", "job.failed"} <= names
+    assert {topic.name for topic in registry.all_topics(RECOGNIZERS) if topic.public} >= {"asr.requests.c"}
+
+
+def test_answers_over_kafka_are_read_only_where_a_recognizer_sends_them():
+    assert "hypotheses" in registry.roles(RECOGNIZERS)
+    assert "hypotheses" not in registry.roles(("a", "b"))
+    assert "asr.hypotheses" not in registry.read_by(("a", "b"))
 
 
 def test_enrichments_are_chosen_by_name():

@@ -49,7 +49,7 @@ def job_key_of(letter: Record) -> Key | None:
     tenant, job = letter.header("dlq-tenant-id"), letter.header("dlq-job-id")
     if tenant and job:
         return tenant, job
-    return _key_of_upload(letter) if source_topic(letter) in topics.INGRESS else _key_of_event(letter)
+    return _key_of_upload(letter) if source_topic(letter) == topics.UPLOADED.name else _key_of_event(letter)
 
 
 def job_id_of(letter: Record) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
+from agents.asr.over_kafka import PREFIX, is_over_kafka, own_name
 from agents.embedded import moonshine_weights
 from agents.text.spelling import Spelling
 from schemas.ids import Name
@@ -19,6 +20,15 @@ LOCAL_RECOGNIZERS = ("whisper-base", "moonshine-base.en" if moonshine_weights.su
 def comma_list(value: Any) -> Any:
     """The parts of a text between commas; what is no text as it is."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def recognizer_names(value: Any) -> Any:
+    """Names with a hyphen in place of the colon of `kafka:`; see `agents.asr.over_kafka`."""
+    if isinstance(value, str) and value.startswith("kafka:"):
+        return PREFIX + value.removeprefix("kafka:")
+    if isinstance(value, dict):
+        return {recognizer_names(name): of_name for name, of_name in value.items()}
+    return tuple(map(recognizer_names, value)) if isinstance(value, tuple) else value
 
 
 def absolute(value: Path | None) -> Path | None:
@@ -86,6 +96,13 @@ class RecognizerSettings(BaseModel):
         pattern=r"^https?://\S+$",
         description="another region (https://api.eu.assemblyai.com) or a gateway",
     )
+    kafka_attempts: int = Field(
+        3,
+        alias="CONCORD_KAFKA_ATTEMPTS",
+        ge=1,
+        le=10,
+        description="how often a request to kafka:* is published at most, evenly over the deadline",
+    )
     scripted_url: str | None = Field(
         None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
     )
@@ -127,6 +144,7 @@ class RecognizerSettings(BaseModel):
         return value
 
     _lists = field_validator("recognizers", "google_languages", mode="before")(comma_list)
+    _names = field_validator("recognizers", mode="after")(recognizer_names)
     _paths = field_validator("whisper_dir", "google_credentials")(absolute)
 
     @field_validator("slots", "rates", "settles", "error_rates", mode="before")
@@ -137,7 +155,7 @@ class RecognizerSettings(BaseModel):
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if not all(equals for _, equals, _ in pairs):
             raise ValueError("write it as assemblyai=200,scripted-a=10")
-        return {name.strip(): limit.strip() for name, _, limit in pairs}
+        return {recognizer_names(name.strip()): limit.strip() for name, _, limit in pairs}
 
     @field_validator("slots", "rates", "settles")
     @classmethod
@@ -157,7 +175,18 @@ class RecognizerSettings(BaseModel):
             yield "CONCORD_RECOGNIZERS: name at least one recognizer, each once"
         if self.tiebreaker in self.recognizers:
             yield f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says"
+        yield from self._kafka_conflicts()
         if "assemblyai" in self.recognizers and not self.assemblyai_key:
             yield "ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it"
         if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):
             yield "GOOGLE_CLOUD_BUCKET: GOOGLE_APPLICATION_CREDENTIALS must be set, to write to it"
+
+    def _kafka_conflicts(self) -> Iterator[str]:
+        for recognizer in filter(is_over_kafka, self.recognizers):
+            try:
+                name = own_name(recognizer)
+            except ValueError as exc:
+                yield f"CONCORD_RECOGNIZERS: {exc}"
+                continue
+            if name in self.recognizers:  # its public topic would be the internal one of the other
+                yield f"CONCORD_RECOGNIZERS: kafka:{name} needs another name: {name} is a recognizer of Concord"

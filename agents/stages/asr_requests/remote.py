@@ -80,7 +80,7 @@ class RemoteRequests:
         if row is None or row.ended:
             return NOTHING if row else IGNORED
         if row.state == "waiting" and not await self.limiter.acquire_slot(*event.run):
-            return event.continues(QUEUED_S)
+            return event.queued(QUEUED_S)
         if isinstance(recognizer, UploadingRecognizer) and await self._needs_url(row):
             return await self._upload(recognizer, event, row)
         return None

@@ -92,6 +92,11 @@ class RequestEvent:
             progress = self.progress(StepState(state="running", progress=round(share, 2)))
         return Outcome(**belonging(self.envelope), progress=progress, request=change, later=(poll,), audit="")
 
+    def queued(self, seconds: float, *, attempt: int = 0) -> Outcome:
+        """The request waits until a slot, or the recognizer's model, is free; it is looked at again by then."""
+        later = self.continues(seconds, attempt=attempt)
+        return replace(later, progress=self.progress(StepState(state="queued", attempts=attempt)))
+
     def retries(self, exc: Transient, *, shown: bool = True) -> Outcome:
         """The provider is away or asks for a pause. Only the run's deadline limits such attempts, however long the
         outage, because the request may be billed already. `shown`: in the job's status and the audit log.

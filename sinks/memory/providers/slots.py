@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from schemas import topics
 from schemas.jobs.rows import ProviderRequest
 from sinks.memory.providers.limits import MemoryLimits
 from sinks.memory.state import REQUEST
-from sinks.ports.providers.slots import Slots, Traffic, free
+from sinks.ports.providers.slots import FARTHEST, Slots, Traffic, free
 
 
 @dataclass
@@ -22,8 +23,9 @@ class MemorySlots(MemoryLimits, Slots):
         if row.state != "waiting" or row.admitted_at:
             return True
         job = self._load(tenant_id, job_id)
-        if job and not self._queue(provider) and free(slots, len(self._under_way(provider)), 9 - job.priority):
-            placed = replace(row, admitted_at=self.clock())
+        under_way = len(self._under_way(provider))
+        if job and not self._queue(provider) and free(slots, under_way, 9 - job.priority):
+            placed = replace(row, admitted_at=self.clock() + timedelta(microseconds=under_way))  # after those before
         else:
             placed = replace(row, queued_at=row.queued_at or self.clock())
         self._write(placed)
@@ -38,16 +40,37 @@ class MemorySlots(MemoryLimits, Slots):
         return Traffic(len(self._under_way(provider)), queued, failures, self._paused_until(provider), parked)
 
     def _grant(self, provider: str, slots: int) -> None:
-        queue = self._queue(provider)
         tenants = Counter(row.tenant_id for row in self._under_way(provider))
+        queue = self._queue(provider)
         while queue:
-            urgency, row = min(queue, key=lambda q: (q[0], tenants[q[1].tenant_id], q[1].queued_at))
+            urgency, row = first = self._next(queue, tenants)
             if not free(slots, tenants.total(), urgency):
                 return
-            queue.remove((urgency, row))
+            queue.remove(first)
             if self._make_due(topics.requests(provider).name, {(row.tenant_id, row.job_id)}):
-                self._write(replace(row, admitted_at=self.clock()))
+                self._write(replace(row, admitted_at=self.clock() + timedelta(microseconds=tenants.total())))
                 tenants[row.tenant_id] += 1
+
+    @staticmethod
+    def _next(queue: list[tuple[int, ProviderRequest]], tenants: Counter[str]) -> tuple[int, ProviderRequest]:
+        return min(queue, key=lambda q: (q[0], tenants[q[1].tenant_id], q[1].queued_at))
+
+    async def queue_position(self, tenant_id: str, job_id: str, run: int, provider: str) -> int | None:
+        """The place of a request among those of its provider that wait."""
+        row = self._of_run(tenant_id, job_id, run).get(provider)
+        if row is None or row.state != "waiting" or row.submitted_at or not (row.queued_at or row.admitted_at):
+            return None
+        rows = self._of_provider(provider)
+        standby = sorted(r.admitted_at for r in rows if r.state == "waiting" and r.admitted_at and not r.submitted_at)
+        if row.admitted_at:
+            return min(FARTHEST, standby.index(row.admitted_at) + 1)
+        queue, tenants = self._queue(provider), Counter(r.tenant_id for r in self._under_way(provider))
+        place = len(standby) + 1
+        while (first := self._next(queue, tenants))[1] != row:
+            queue.remove(first)
+            tenants[first[1].tenant_id] += 1
+            place += 1
+        return min(FARTHEST, place)
 
     def _under_way(self, provider: str) -> list[ProviderRequest]:
         rows = self._of_provider(provider)

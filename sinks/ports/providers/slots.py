@@ -9,6 +9,9 @@ from typing import Final, Protocol
 #: Urgency (9 less the priority) from which on a request counts as bulk.
 BULK: Final = 7
 
+#: The last place in a queue that is told.
+FARTHEST: Final = 1000
+
 #: Of so many slots, one is kept free of bulk requests, so that a live upload never waits for all of them to end.
 KEPT: Final = 5
 
@@ -43,6 +46,13 @@ class Slots(Protocol):
 
         The most urgent are first; among those, tenants take turns; of each tenant the oldest. A share of the slots is
         kept free of bulk (`free`). A request whose event is not scheduled yet is admitted by a later call.
+        """
+
+    async def queue_position(self, tenant_id: str, job_id: str, run: int, provider: str) -> int | None:
+        """The place of a request among those of its provider that wait, from 1; None if it does not wait.
+
+        The order is that in which `grant_slots` gives slots; those that have a slot and have not begun are before. At
+        most `FARTHEST`, which also stands for later places, so that the cost does not grow with the queue.
         """
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
 from schemas import topics
 from sinks.coalesce import Coalesce
-from sinks.ports.providers.slots import Slots, Traffic, free
+from sinks.ports.providers.slots import FARTHEST, Slots, Traffic, free
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.queries import SQL
 
@@ -46,6 +46,12 @@ class PostgresSlots(PostgresPort, Slots):
             if slots is not None:
                 under_way += await _grant(db, provider, slots, under_way, tenants)
             return await _traffic(db, provider, under_way)
+
+    async def queue_position(self, tenant_id: str, job_id: str, run: int, provider: str) -> int | None:
+        """The place of a request among those of its provider that wait."""
+        key = provider, tenant_id, job_id, run
+        rows = await self._fetch("slot_queue_position", *key, FARTHEST)
+        return cast("int", rows[0]["position"]) if rows else None
 
 
 async def _acquire_at(db: Any, provider: str, slots: int, runs: list[_Run]) -> set[_Run]:

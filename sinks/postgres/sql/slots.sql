@@ -24,19 +24,20 @@ JOIN unnest($2::text[], $3::text[], $4::int[]) WITH ORDINALITY AS w (tenant_id, 
 ORDER BY urgency, position;
 
 -- name: take_slots
--- These requests get a slot ($5) or are queued. Rows are locked in the order in which steps lock them, here and below; all in one
+-- These requests get a slot ($5) or are queued, each a microsecond after the one before: times tell their order. Rows are locked in the order in which steps lock them, here and below; all in one
 -- statement, because a second one in the same transaction would begin that order again.
 WITH locked AS (
-    SELECT p.*, 9 - j.priority AS urgent, w.placed FROM provider_requests p
-    JOIN unnest($2::text[], $3::text[], $4::int[], $5::bool[]) AS w (tenant_id, job_id, run, placed)
+    SELECT p.*, 9 - j.priority AS urgent, w.placed, statement_timestamp() + w.nth * interval '1 microsecond' AS at
+    FROM provider_requests p
+    JOIN unnest($2::text[], $3::text[], $4::int[], $5::bool[]) WITH ORDINALITY AS w (tenant_id, job_id, run, placed, nth)
         USING (tenant_id, job_id, run)
     JOIN jobs j USING (tenant_id, job_id)
     WHERE p.provider = $1 AND p.state = 'waiting' ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
 )
 UPDATE provider_requests p
-SET admitted_at = CASE WHEN l.placed THEN clock_timestamp() ELSE p.admitted_at END,
+SET admitted_at = CASE WHEN l.placed THEN l.at ELSE p.admitted_at END,
     urgency = CASE WHEN l.placed THEN p.urgency ELSE l.urgent END,
-    queued_at = CASE WHEN l.placed THEN p.queued_at ELSE coalesce(p.queued_at, clock_timestamp()) END
+    queued_at = CASE WHEN l.placed THEN p.queued_at ELSE coalesce(p.queued_at, l.at) END
 FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider);
 
 -- name: slot_queue_heads
@@ -65,21 +66,74 @@ ORDER BY l.urgency, coalesce(u.requests, 0) + q.nth, q.queued_at LIMIT $2;
 
 -- name: grant_slots
 -- These get a slot, and their events, which were put off, become due. One whose event is not in the outbox yet is left for a later
--- call.
+-- call. Their times are in their order here.
 WITH due AS (
     UPDATE outbox o SET due_at = clock_timestamp()
     FROM unnest($2::text[], $3::text[]) AS w (tenant_id, job_id)
     WHERE o.tenant_id = w.tenant_id AND o.job_id = w.job_id AND o.topic = $4 AND o.due_at > clock_timestamp()
     RETURNING o.shard, o.tenant_id, o.job_id, o.run
 ), locked AS (
-    SELECT p.* FROM provider_requests p JOIN (SELECT DISTINCT tenant_id, job_id, run FROM due) d USING (tenant_id, job_id, run)
+    SELECT p.*, statement_timestamp() + w.nth * interval '1 microsecond' AS at
+    FROM provider_requests p JOIN (SELECT DISTINCT tenant_id, job_id, run FROM due) d USING (tenant_id, job_id, run)
+    JOIN unnest($2::text[], $3::text[]) WITH ORDINALITY AS w (tenant_id, job_id, nth) USING (tenant_id, job_id)
     WHERE p.provider = $1 AND p.state = 'waiting' AND p.admitted_at IS NULL
     ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
 ), admitted AS (
-    UPDATE provider_requests p SET admitted_at = clock_timestamp()
+    UPDATE provider_requests p SET admitted_at = l.at
     FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider)
 )
 SELECT pg_notify('outbox_' || shard, '') FROM (SELECT DISTINCT shard FROM due) AS shards;
+
+-- name: slot_queue_position
+-- The place of a request ($2, $3, $4) in the order of slot_queue_heads, at most $5: no part reads more rows than that. Those that
+-- have a slot and have not begun are before.
+WITH RECURSIVE me AS (
+    SELECT tenant_id, urgency, queued_at, admitted_at FROM provider_requests
+    WHERE (tenant_id, job_id, run, provider) = ($2, $3, $4, $1) AND state = 'waiting' AND submitted_at IS NULL
+      AND (queued_at IS NOT NULL OR admitted_at IS NOT NULL)
+), standby AS (
+    SELECT admitted_at FROM provider_requests
+    WHERE provider = $1 AND state = 'waiting' AND admitted_at IS NOT NULL AND submitted_at IS NULL LIMIT $5
+), in_use AS (
+    SELECT tenant_id, count(*)::int AS requests FROM (
+        SELECT tenant_id FROM provider_requests WHERE provider = $1 AND state IN ('intended', 'submitted')
+        UNION ALL
+        SELECT tenant_id FROM provider_requests WHERE provider = $1 AND state = 'waiting' AND admitted_at IS NOT NULL
+    ) AS p GROUP BY tenant_id
+), mine AS (
+    SELECT count(*)::int + 1 + coalesce((SELECT requests FROM in_use JOIN me USING (tenant_id)), 0) AS nth FROM (
+        SELECT FROM provider_requests p, me
+        WHERE p.provider = $1 AND p.state = 'waiting' AND p.queued_at IS NOT NULL AND p.admitted_at IS NULL
+          AND p.urgency = me.urgency AND p.tenant_id = me.tenant_id AND p.queued_at < me.queued_at LIMIT $5) AS older
+), lanes AS (
+    (SELECT p.tenant_id FROM provider_requests p, me
+     WHERE p.provider = $1 AND p.state = 'waiting' AND p.queued_at IS NOT NULL AND p.admitted_at IS NULL AND p.urgency = me.urgency
+     ORDER BY p.tenant_id LIMIT 1)
+    UNION ALL
+    SELECT n.tenant_id FROM lanes l CROSS JOIN LATERAL (
+        SELECT p.tenant_id FROM provider_requests p, me
+        WHERE p.provider = $1 AND p.state = 'waiting' AND p.queued_at IS NOT NULL AND p.admitted_at IS NULL
+          AND p.urgency = me.urgency AND p.tenant_id > l.tenant_id
+        ORDER BY p.tenant_id LIMIT 1) n
+), before AS (
+    SELECT FROM (
+        SELECT FROM provider_requests p, me
+        WHERE p.provider = $1 AND p.state = 'waiting' AND p.queued_at IS NOT NULL AND p.admitted_at IS NULL
+          AND p.urgency < me.urgency LIMIT $5) AS urgent
+    UNION ALL
+    SELECT FROM (
+        SELECT FROM me, mine, lanes l LEFT JOIN in_use u USING (tenant_id) CROSS JOIN LATERAL (
+            SELECT queued_at, row_number() OVER (ORDER BY queued_at) AS nth FROM (
+                SELECT p.queued_at FROM provider_requests p
+                WHERE p.provider = $1 AND p.state = 'waiting' AND p.queued_at IS NOT NULL AND p.admitted_at IS NULL
+                  AND p.urgency = me.urgency AND p.tenant_id = l.tenant_id
+                ORDER BY p.queued_at LIMIT greatest(0, mine.nth - coalesce(u.requests, 0))) oldest) q
+        WHERE (coalesce(u.requests, 0) + q.nth, q.queued_at) < (mine.nth, me.queued_at) LIMIT $5) AS in_turn
+)
+SELECT least($5, CASE
+    WHEN me.admitted_at IS NOT NULL THEN (SELECT count(*) FROM standby s WHERE s.admitted_at <= me.admitted_at)
+    ELSE 1 + (SELECT count(*) FROM standby) + (SELECT count(*) FROM before) END)::int AS position
+FROM me;
 
 -- name: count_queued
 SELECT (SELECT count(*)::int FROM provider_requests

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final, Literal, Protocol
 
 from aiohttp import web
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from schemas import blob_names, ids
-from schemas.events.base import Data, Language, Reason, Share
+from schemas.events.base import Data, Reason
+from schemas.events.received import MAX_BYTES, ReceivedWords
 from schemas.ids import Name, Reference
-from schemas.jobs.outcome import Outcome, RequestChange, Step
-from schemas.jobs.rows import Job, used
+from schemas.jobs.outcome import Outcome, Step
+from schemas.jobs.received import answered, failed
+from schemas.jobs.rows import Job
 from schemas.webhooks.signature import ID, SIGNATURE, TIMESTAMP, BadSignature, verify
-from schemas.words import Hypothesis, Word, adapter
+from schemas.words import Hypothesis, adapter
 from sinks.ports.blobs import Store
 from sinks.ports.providers.requests import Requests
 from sinks.ports.reads import Reads
@@ -31,23 +33,11 @@ from web.live.job_lookup import find_job
 from web.parameters import Parameters
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
-#: Bytes of a transcript, and seconds in which it must have arrived: ten hours of speech have 90,000 words.
-MAX_BYTES, READ_S = 16 << 20, 20.0
+#: Seconds in which a transcript must have arrived.
+READ_S = 20.0
 
 #: Bodies that are read at once by a worker: before they are read, nobody knows who sent them.
 AT_ONCE: Final = 4
-
-Milliseconds = Annotated[int, Field(ge=0, le=360_000_000)]
-
-
-class ReceivedWord(Data):
-    """A word of an outside transcript."""
-
-    text: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-    start_ms: Milliseconds | None = None
-    end_ms: Milliseconds | None = None
-    confidence: Share | None = None
-    speaker: Annotated[str, StringConstraints(max_length=64)] | None = None
 
 
 class OfJob(Data):
@@ -58,21 +48,8 @@ class OfJob(Data):
     run: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="default: the newest")
 
 
-class ReceivedTranscript(OfJob):
+class ReceivedTranscript(OfJob, ReceivedWords):
     """A transcript: words with their times, or only text."""
-
-    words: list[ReceivedWord] = Field([], max_length=500_000)
-    text: str = Field("", description="instead of `words`, where the service tells no times")
-    language: Language | None = None
-    duration_ms: Milliseconds | None = None
-    confidence: Share | None = None
-    model: Annotated[str, StringConstraints(max_length=200)] | None = None
-
-    def hypothesis(self, provider: str) -> Hypothesis:
-        """The transcript as that of a recognizer."""
-        words = [Word(word.text, word.start_ms, word.end_ms, word.confidence, word.speaker) for word in self.words]
-        words = words or [Word(text) for text in self.text.split()]
-        return Hypothesis(provider, tuple(words), self.language, self.duration_ms, self.confidence, self.model)
 
 
 class ReceivedFailure(OfJob):
@@ -192,23 +169,9 @@ class ReceivedTranscripts:
     async def _outcome(
         self, recognizer: str, job: Job, message: TranscriptionCompleted | TranscriptionFailed
     ) -> Outcome:
-        tenant_id, job_id = job.key
         if isinstance(message, TranscriptionFailed):
-            error = message.data.error
-            columns: dict[str, Any] = {"state": "failed", "error": error}
-            change = RequestChange(run=job.run, provider=recognizer, token=None, columns=columns)
-            return Outcome(tenant_id=tenant_id, job_id=job_id, request=change, audit="failed", error=error)
+            return failed(job.key, job.run, recognizer, message.data.error)
         hypothesis = message.data.hypothesis(recognizer)
         name = blob_names.hypothesis(*job.key, job.run, recognizer, restricted=job.is_redacted)
         blob = await self._store.put(name, adapter(Hypothesis).dump_json(hypothesis), "application/json")
-        columns = {
-            "state": "done",
-            "hypothesis_uri": blob.uri,
-            "confidence": hypothesis.confidence,
-            "word_count": len(hypothesis.words),
-            "language": hypothesis.language,
-        }
-        seconds = (hypothesis.duration_ms or job.duration_ms or 0) / 1000
-        usage = used(job, recognizer, "whole", {"audio_seconds": seconds, "requests": 1})
-        change = RequestChange(run=job.run, provider=recognizer, token=None, columns=columns)
-        return Outcome(tenant_id=tenant_id, job_id=job_id, request=change, usage=usage)
+        return answered(job, recognizer, hypothesis, blob.uri)

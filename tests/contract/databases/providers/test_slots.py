@@ -79,3 +79,28 @@ async def test_requests_of_an_ended_run_hold_no_slot(under_test):
     rows = [(await under_test.database.requests("t", id, 1))[0] for id in "pq"]
     assert [(row.state, row.abandoned_at is not None) for row in rows] == [("failed", False), ("failed", True)]
     assert not [m for m in await under_test.due() if m[0] == "asr.results"]
+
+
+async def test_each_that_waits_has_its_place_in_the_order_in_which_slots_are_given(under_test):
+    bulk = [waiting(f"b{n}", "t", 4) for n in range(4)]
+    others = [waiting("s1", "small", 4), waiting("u1", "urgent", 9), waiting("s2", "small", 4)]
+    first = waiting("x", "t")
+    await asking(under_test, first, *bulk, *others, waiting("never"))
+    for one in (first, *bulk, *others):
+        await under_way(under_test, 1, one.job_id, tenant=one.tenant_id)
+    position = under_test.database.queue_position
+
+    async def places() -> list[str]:
+        """Who waits, by place."""
+        at = {await position(one.tenant_id, one.job_id, 1, "a"): one.job_id for one in (first, *bulk, *others)}
+        at.pop(None, None)
+        assert sorted(at) == list(range(1, len(at) + 1))
+        return [at[place] for place in sorted(at)]
+
+    assert await places() == ["x", "u1", "s1", "b0", "s2", "b1", "b2", "b3"]  # the first has a slot, and not begun
+    await under_test.database.commit([changed("a", 0, "x", submitted_at=await under_test.database.now())])
+    assert await places() == ["u1", "s1", "b0", "s2", "b1", "b2", "b3"]
+    assert await position("t", "never", 1, "a") is None
+    assert await position("t", "unknown", 1, "a") is None
+    await under_test.database.grant_slots("a", 4)
+    assert await places() == ["u1", "s1", "b0", "s2", "b1", "b2", "b3"]
