@@ -108,8 +108,8 @@ def _resolved(settings: Settings, roles: Sequence[str]) -> tuple[str, ...]:
     Raises:
         SettingsError: There is no such role.
     """
-    existing = registry.roles(settings.recognizers, settings.enrichments)
-    kinds = [spec.name for spec in registry.stages((), settings.enrichments) if spec.enrichment]
+    existing = registry.roles(settings.recognizers, settings.kinds)
+    kinds = [spec.name for spec in registry.stages((), settings.kinds) if spec.enrichment]
     names = [name for role in roles for name in (kinds if role == registry.ENRICHMENTS else [role])]
     if disabled := [role for role in names if role in registry.enrichments() and role not in existing]:
         raise SettingsError(f"the role {', '.join(disabled)} makes nothing: CONCORD_ENRICHMENTS does not name it")
@@ -216,7 +216,7 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
         fleet.settings.recognizers,
         fleet.settings.deadline_s,
         WORKER,
-        fleet.settings.enrichments,
+        fleet.settings.kinds,
     )
     days = {**DAYS, "audit_log": fleet.settings.audit_days, "usage": fleet.settings.usage_days}
     return {
@@ -225,7 +225,7 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
         "forgetting old rows": Retention(fleet.database, days).run,
         "indexing earlier jobs": partial(index_earlier_jobs, fleet.database),
         "deleting jobs": _deleter(fleet, kafka, copies).run,
-        "carrying out schedules": Scheduler(fleet.database, fleet.reader, fleet.settings.enrichments, passing).run,
+        "carrying out schedules": Scheduler(fleet.database, fleet.reader, fleet.settings.kinds, passing).run,
         "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,
     }
 

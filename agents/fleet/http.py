@@ -172,7 +172,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         Edits(fleet.reader, editor),
         ReviewQueue(fleet.reader, fleet.database, editor),
         Deletions(fleet.reader, fleet.database),
-        TenantSchedules(fleet.database, fleet.settings.enrichments),
+        TenantSchedules(fleet.database, fleet.settings.kinds),
         JobMetrics(fleet.reader, reports, prices),
         AuditTrail(fleet.reader, reports),
         TenantStats(reports),

@@ -30,6 +30,9 @@ class AccountSettings(BaseModel):
         None, ge=1, le=1_000_000, description="requests over HTTP that each key of the tenant may send, of each worker"
     )
     max_upload_mb: int | None = Field(None, ge=1, le=1_000_000, description="the largest upload over HTTP")
+    max_conversation_mb: int | None = Field(
+        None, ge=1, le=2048, description="the largest recording of a conversation that is fetched"
+    )
     max_open_jobs: int | None = Field(
         None, ge=1, le=1_000_000, description="jobs of the tenant that are worked on at once; more wait as `uploaded`"
     )
@@ -79,7 +82,7 @@ class AccountSettings(BaseModel):
 
 
 #: Settings that only an operator may raise or take away, once they hold.
-LIMITS = ("requests_per_minute", "max_upload_mb", "max_open_jobs", "deadline_s", "monthly_tokens")
+LIMITS = ("requests_per_minute", "max_upload_mb", "max_conversation_mb", "max_open_jobs", "deadline_s", "monthly_tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,24 @@ class Template:
     instructions: str
 
 
-def template(purpose: str, version: str, own: Mapping[str, str] | None, metadata: Mapping[str, Any]) -> Template:
+def template(
+    purpose: str,
+    version: str,
+    own: Mapping[str, str] | None,
+    metadata: Mapping[str, Any],
+    kind_of_ours: str | None = None,
+) -> Template:
     """Our prompt for a purpose, with what the tenant adds for the call's kind (`summary.support`), or else for all
-    (`summary`). The rules of our own stand before that.
+    (`summary`). The rules of our own stand before that. `kind_of_ours` is the kind where the metadata name none: there
+    may be a prompt of ours for it (`summary-conversation.v1.txt`), to which the tenant adds nothing.
     """
     instructions = prompt(purpose, version)
-    kind, own = metadata.get(KIND), own or {}
+    kind, own = metadata.get(KIND) or kind_of_ours, own or {}
     name = f"{purpose}.{kind}" if isinstance(kind, str) and f"{purpose}.{kind}" in own else purpose
     addition = own.get(name)
+    if addition is None and kind_of_ours is not None and kind == kind_of_ours:
+        ours = prompt(f"{purpose}-{kind_of_ours}", version)
+        return Template(f"{kind_of_ours}/{version}", f"{instructions}\n\nWhat matters in these calls:\n\n{ours}")
     if addition is None:
         return Template(f"default/{version}", instructions)
     digest = hashlib.sha256(addition.encode("utf-8", "surrogatepass")).hexdigest()[:8]

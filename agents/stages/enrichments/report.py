@@ -15,6 +15,8 @@ from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
 from agents.stages.enrichments.words import agent_optimized, transcript_words
 from agents.stages.spec import Resources
 from schemas import blob_names, ids, topics
+from schemas.conversations.names import conversation_of
+from schemas.corrections.rows import FIRST
 from schemas.errors import NotFound
 from schemas.events.enrichment import ReportGenerated
 from schemas.jobs.rows import Job, file_kind, run_fields
@@ -64,8 +66,17 @@ class Reports:
 
     async def _stored(self, job: Job) -> Blob:
         content = await self.renderer.pdf(await report_on(job, self.store, self.database))
-        name = blob_names.report(job.tenant_id, job.job_id, job.run, job.transcript_version)
-        return await self.store.put(name, content, _CONTENT_TYPE)
+        return await self.store.put(report_name(job), content, _CONTENT_TYPE)
+
+
+def report_name(job: Job) -> str:
+    """The name of the report on this version of the job's transcript. A conversation's first one has that of the
+    conversation.
+    """
+    conversation_id = conversation_of(job)
+    if conversation_id is not None and job.transcript_version == FIRST:
+        return blob_names.conversation_report(job.tenant_id, conversation_id)
+    return blob_names.report(job.tenant_id, job.job_id, job.run, job.transcript_version)
 
 
 async def report_on(job: Job, store: Store, database: Jobs) -> Report:
