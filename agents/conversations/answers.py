@@ -61,7 +61,9 @@ class _Conversation(BaseModel):
     status: str
     agent_id: Text = None
     has_audio: Annotated[bool, BeforeValidator(lambda value: value is True)] = False
-    metadata: Annotated[_Metadata, BeforeValidator(lambda value: value if isinstance(value, dict) else {})] = _Metadata()
+    metadata: Annotated[_Metadata, BeforeValidator(lambda value: value if isinstance(value, dict) else {})] = (
+        _Metadata()
+    )
     transcript: Annotated[list[Any], BeforeValidator(_list)] = []
 
 

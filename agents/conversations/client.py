@@ -231,7 +231,7 @@ def _options(timeout_s: float) -> Any:
 
 
 async def _received(response: httpx.Response) -> None:
-    """Hand the response to the call that it answers, in whose context httpx runs hooks; refuse one that is too large."""
+    """Hand the response to the call that it answers: httpx runs hooks in its context. Refuse one that is too large."""
     responses = _responses.get()
     if responses is not None:
         responses.append(response)
@@ -255,11 +255,8 @@ def _detail(body: Any) -> str:
 
 
 def _sdk() -> tuple[Any, Any]:
+    # What the client would import at its first call, in the event loop.
     import httpx
     from elevenlabs.client import AsyncElevenLabs
-
-    # What the client would import at its first call, in the event loop.
-    import elevenlabs.conversational_ai.conversations.audio.client
-    import elevenlabs.conversational_ai.conversations.client
 
     return AsyncElevenLabs, httpx

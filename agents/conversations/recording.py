@@ -42,8 +42,8 @@ class Recordings:
     probe_pool: ProbePool
 
     async def stored(self, tenant_id: str, conversation_id: str, max_bytes: int) -> Recording:
-        """The conversation's recording, which is fetched unless an earlier attempt has stored it. What cannot be decoded
-        is not stored: a note says so, and the conversation goes on without it.
+        """The conversation's recording, which is fetched unless an earlier attempt has stored it. One that cannot be
+        decoded is not stored: a note says so, and the conversation goes on without it.
 
         Raises:
             TooLarge: It has more than `max_bytes`.

@@ -24,8 +24,8 @@ def text(conversation: Conversation) -> str:
 
 
 def hypothesis(conversation: Conversation) -> Hypothesis:
-    """The same words with their speakers, and times that are spread over each turn: ElevenLabs tells when a turn begins,
-    and nothing of its words.
+    """The same words with their speakers, and times that are spread over each turn: ElevenLabs tells when a turn
+    begins, and nothing of its words.
     """
     return Hypothesis(
         provider=AGENT,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from agents.conversations import transcript
 from agents.conversations.answers import Conversation
@@ -51,6 +51,8 @@ AT_ONCE: Final = 16
 
 #: How often is retried what ElevenLabs fails at: for five minutes. While it accepts nothing, it is asked for a day.
 RETRIES, WAITS = 10, 200
+
+_RUNNING: Final = StepState(state="running")
 
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -134,7 +136,9 @@ class Fetch:
     async def _reached(self, job: Job, conversation_id: str) -> Fetched | Conversation:
         """The conversation, stored; or as it is while it has not ended."""
         if self.client is None or self.recordings is None:
-            raise UnsupportedOption("conversations are not fetched by this worker: have an operator set ELEVENLABS_API_KEY")
+            raise UnsupportedOption(
+                "conversations are not fetched by this worker: have an operator set ELEVENLABS_API_KEY"
+            )
         heard = await self._heard_earlier(job, conversation_id)
         if heard is None:
             conversation = await self.client.conversation(conversation_id)
@@ -155,7 +159,9 @@ class Fetch:
     async def _heard_earlier(self, job: Job, conversation_id: str) -> Stored | None:
         """What an earlier attempt has stored, be it of an earlier run: that is not fetched again."""
         text = await self.store.stat(self.store.uri(blob_names.conversation_text(job.tenant_id, conversation_id)))
-        for run in range(job.run, 0, -1) if text is not None else ():
+        if text is None:
+            return None
+        for run in range(job.run, 0, -1):
             uri = self.store.uri(blob_names.hypothesis(job.tenant_id, job.job_id, run, AGENT))
             if await self.store.stat(uri) is not None:
                 return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri))), uri, text
@@ -194,7 +200,7 @@ class Fetch:
         envelope: Envelope,
         data: ConversationFetch,
         seconds: float,
-        step: StepState = StepState(state="running"),
+        step: StepState = _RUNNING,
         *,
         attempt: int | None = None,
     ) -> Outcome:
@@ -207,7 +213,7 @@ class Fetch:
         self, envelope: Envelope, job: Job, earlier: dict[str, ProviderRequest], fetched: Fetched | None = None
     ) -> Outcome:
         """The run goes on with what is stored now, or was by an earlier run."""
-        notes, columns, files = job.audio_notes, {}, ()
+        notes, columns, files = job.audio_notes, dict[str, Any](), tuple[File, ...]()
         if fetched is not None:
             notes, columns, files = _notes(job, fetched), _columns(fetched), _files(job, fetched)
         job = replace(job, **columns, steps={FETCH: StepState(state="done", notes=notes or None)})
@@ -244,7 +250,7 @@ def _notes(job: Job, fetched: Fetched) -> tuple[str, ...]:
     return notes
 
 
-def _columns(fetched: Fetched) -> dict[str, object]:
+def _columns(fetched: Fetched) -> dict[str, Any]:
     blob, recording = fetched.recording.blob, fetched.recording
     return {
         "original_uri": blob.uri if blob else None,

@@ -82,7 +82,14 @@ class AccountSettings(BaseModel):
 
 
 #: Settings that only an operator may raise or take away, once they hold.
-LIMITS = ("requests_per_minute", "max_upload_mb", "max_conversation_mb", "max_open_jobs", "deadline_s", "monthly_tokens")
+LIMITS = (
+    "requests_per_minute",
+    "max_upload_mb",
+    "max_conversation_mb",
+    "max_open_jobs",
+    "deadline_s",
+    "monthly_tokens",
+)
 
 
 @dataclass(frozen=True, slots=True)

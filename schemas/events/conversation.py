@@ -31,7 +31,9 @@ class ConversationOptions(Data):
 class ConversationRequested(Data):
     """A conversation of a voice agent is to be fetched, stored, summarised and mailed. External producers write it."""
 
-    tenant_id: Annotated[Name, Field(validation_alias=AliasChoices("account_id", "tenant_id"), description="The account.")]
+    tenant_id: Annotated[
+        Name, Field(validation_alias=AliasChoices("account_id", "tenant_id"), description="The account.")
+    ]
     conversation_id: ConversationId
     email_id: MailAddress = Field(description="Whom the report is mailed to.")
     processing_id: ProcessingId | None = Field(

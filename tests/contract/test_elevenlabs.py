@@ -40,7 +40,12 @@ async def test_a_conversation_is_read(client, server):
     it = await client.conversation(ID)
 
     assert (it.state, it.status, it.has_audio, it.duration_ms, it.language) == ("done", "done", True, 16_000, "en")
-    assert [(turn.is_agent, turn.start_ms) for turn in it.turns] == [(True, 0), (False, 4000), (True, 8000), (False, 12000)]
+    assert [(turn.is_agent, turn.start_ms) for turn in it.turns] == [
+        (True, 0),
+        (False, 4000),
+        (True, 8000),
+        (False, 12000),
+    ]
     assert it.turns[1].text == "I would like to move my appointment on Tuesday."
     assert server.headers["xi-api-key"] == KEY
 

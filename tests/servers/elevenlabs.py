@@ -4,7 +4,7 @@
     GET /v1/convai/conversations/{id}/audio   audio/mpeg, chunked
     GET /v1/convai/conversations              ?agent_id&call_start_after_unix&page_size&cursor -> a page, newest first
 
-Checked: the official SDK 2.78.0 runs unmodified against it (paths, header, query, fields, paging by cursor, the stream).
+Checked: the official SDK 2.78.0 runs unmodified against it (paths, header, query, fields, paging, the stream).
 Not checked, for want of an account: that ElevenLabs responds in the same way. Texts of errors are from memory, as is
 that the list is ordered by the beginning of conversations.
 
@@ -23,7 +23,7 @@ that the list is ordered by the beginning of conversations.
     echo_key     500, with the key in the message
     absent       404
 
-`chance` and `share` make a share of all calls misbehave at random, in one of `MODES`. `calls` is the ledger of requests.
+`chance` and `share` make a share of all calls misbehave at random, in one of `MODES`. `calls` are the requests.
 """
 
 from __future__ import annotations
@@ -151,9 +151,7 @@ class ElevenLabsServer:
         )
         return app
 
-    def misbehave(
-        self, mode: str = "", times: int | None = None, on: Sequence[str] = ("get", "audio", "list")
-    ) -> None:
+    def misbehave(self, mode: str = "", times: int | None = None, on: Sequence[str] = ("get", "audio", "list")) -> None:
         """Set the mode for the next calls of these kinds."""
         self.mode, self.times, self.on = mode, times, tuple(on)
 

@@ -12,8 +12,7 @@ class ConversationSettings(BaseModel):
         None,
         alias="ELEVENLABS_API_KEY",
         min_length=1,
-        description="conversations of ElevenLabs' agents are fetched when this is set, and summaries, reports and mails "
-        "are made of them",
+        description="conversations of ElevenLabs' agents are fetched when this is set, summarised and mailed",
     )
     elevenlabs_url: str | None = Field(
         None,

@@ -99,7 +99,7 @@ class Mails:
                 raise Transient(f"the mail is sent later: {mail.answer}", retry_after=wait_s(mail))
 
     async def _is_mailed_earlier(self, job: Job) -> bool:
-        """Whether an earlier run has mailed the report on this conversation: its later runs make up for what is missing.
+        """Whether an earlier run has mailed the report on this conversation: a later one makes up for what is missing.
 
         Raises:
             MailInDoubt: It may have.

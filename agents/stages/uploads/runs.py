@@ -10,8 +10,8 @@ from agents.stages.uploads import jobs
 from agents.stages.uploads.options import Abilities, check_options
 from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import topics
-from schemas.conversations.names import conversation_of
 from schemas.accounts.settings import AccountSettings
+from schemas.conversations.names import conversation_of
 from schemas.envelope import UNREADABLE_URI
 from schemas.errors import Conflict, InvalidInput
 from schemas.events.asr import AsrDeadline, AsrResult
@@ -52,8 +52,8 @@ class Runs:
         )
 
     def of_job(self, job: Job) -> Runs:
-        """The same with the recognizers that hear this job. Of a conversation, the agent itself has heard it; the others
-        do where its recording is to be verified, and there is one.
+        """The same with the recognizers that hear this job. Of a conversation, the agent itself has heard it; the
+        others do where its recording is to be verified, and there is one.
         """
         if conversation_of(job) is None:
             return self
@@ -112,7 +112,7 @@ class Runs:
             queued_at=None,
             status="transcribing",
         )
-        requests = self.of_job(job)._requests(begun, wanted, earlier)
+        requests = self._requests(begun, wanted, earlier)
         if not _is_fetched(job, earlier):
             return begin_fetching(begun)
         if all(request.ended for request in requests):
@@ -137,13 +137,14 @@ class Runs:
             return tuple(
                 jobs.reused_request(new, earlier[new.provider]) for new in jobs.provider_requests(begun, heard)
             )
-        hearing = [name for name in self.recognizers if name != AGENT]
+        recognizers = self.of_job(begun).recognizers
+        hearing = [name for name in recognizers if name != AGENT]
         if unknown := [name for name in wanted.recognizers or () if name not in hearing]:
             there = ", ".join(hearing) or "none that hears this job"
             raise InvalidInput(f"recognizers: {', '.join(unknown)} is not here; there are {there}")
         again = wanted.recognizers or (hearing if wanted.source == "transcribe" else ())
         known = {name: request for name, request in earlier.items() if name not in again or not jobs.is_heard(request)}
-        new = jobs.provider_requests(begun, self.recognizers)
+        new = jobs.provider_requests(begun, recognizers)
         return tuple(jobs.reused_request(request, known.get(request.provider)) for request in new)
 
 
