@@ -133,7 +133,7 @@ def _in_run(job: ConversationJob) -> Processing:
     if store is not None or (fetch is not None and fetch.state == "done"):
         return Processing("storing", PROGRESS["storing"], STORE, store.error if store else None)
     if fetch is None or fetch.state == "waiting":
-        return Processing("pending", PROGRESS["pending"], FETCH)
+        return Processing("pending", PROGRESS["pending"], FETCH, fetch.error if fetch else None)
     # The error is why it is tried again.
     return Processing("extracting", PROGRESS["extracting"], FETCH, fetch.error)
 

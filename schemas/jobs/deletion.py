@@ -45,11 +45,11 @@ LAST_LOOK_S: Final = 3600.0
 TERMINAL_TOPICS: Final = (topics.PERSISTED.name, topics.FAILED.name)
 
 #: Tables of which a deletion of files takes rows. Without its files an answer of a recognizer cannot be used again.
-FILE_TABLES: Final = ("files", "provider_requests", "blob_intents")
+FILE_TABLES: Final = ("files", "issued_urls", "provider_requests", "blob_intents")
 
 #: Tables whose rows of a job go in the first transaction, which a tenant's own role may do.
 FIRST_TABLES: Final = (
-    *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "enrichments"),
+    *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "issued_urls", "enrichments"),
     *("summary_items", "chunks", "chunk_vectors", "embedding_work"),
     *("provider_requests", "outbox", "audit_log", "jobs"),
 )
