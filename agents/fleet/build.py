@@ -19,6 +19,7 @@ import faust
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsistencyError
 
+from agents.fleet.conversations import agent_lists
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER, observe
 from agents.fleet.http import listen, open_accounts, serve_http, url_of
@@ -202,7 +203,7 @@ async def _background(fleet: Fleet, kafka: Kafka, dsn: str, stack: contextlib.As
         copies = ProviderCopies(fleet.settings)
         stack.push_async_callback(copies.close)
         background |= _upkeep(fleet, kafka, copies) | {"looking after topics": repair.run}
-        background |= await _relays(fleet, kafka, dsn, repair)
+        background |= await _relays(fleet, kafka, dsn, repair) | agent_lists(fleet, stack)
     return background
 
 
@@ -226,8 +227,13 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> _Background:
         "indexing earlier jobs": partial(index_earlier_jobs, fleet.database),
         "deleting jobs": _deleter(fleet, kafka, copies).run,
         "carrying out schedules": Scheduler(fleet.database, fleet.reader, fleet.settings.kinds, passing).run,
-        "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,
+        "deleting expired jobs": JobRetention(fleet.database, _retentions(fleet), WORKER).run,
     }
+
+
+def _retentions(fleet: Fleet) -> TenantRetentions:
+    settings = fleet.settings
+    return TenantRetentions(fleet.accounts, settings.conversation_files_days, settings.conversation_failed_days)
 
 
 def _deleter(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> Deleter:

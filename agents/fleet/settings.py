@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from agents.fleet.sections.agents import AgentSettings
 from agents.fleet.sections.conversations import ConversationSettings
 from agents.fleet.sections.http import HttpSettings
 from agents.fleet.sections.mail import MailSettings
@@ -30,7 +31,15 @@ from schemas.jobs.enrichment import OF_CONVERSATIONS
 _PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
-class Settings(RecognizerSettings, HttpSettings, ModelSettings, SearchSettings, MailSettings, ConversationSettings):
+class Settings(
+    RecognizerSettings,
+    HttpSettings,
+    ModelSettings,
+    SearchSettings,
+    MailSettings,
+    ConversationSettings,
+    AgentSettings,
+):
     """All settings. A field's alias is its environment variable; its default suits a laptop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -216,6 +225,8 @@ class Settings(RecognizerSettings, HttpSettings, ModelSettings, SearchSettings, 
             yield "STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out"
         if any(name.startswith("webhook-") for name in self.recognizers) and not self.webhook_secret:
             yield "WEBHOOK_SECRET: the recognizers webhook-* need it, to check who sends their transcripts"
+        if "webhook-elevenlabs" in self.recognizers and self.elevenlabs_webhook_secret:
+            yield "CONCORD_RECOGNIZERS: give webhook-elevenlabs another name: its path is that of ElevenLabs' webhook"
         if missing := self.missing_key():
             yield missing
         if bool(self.aws_key) != bool(self.aws_secret):

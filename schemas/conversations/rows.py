@@ -6,6 +6,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from schemas.conversations.processing import Status
+from schemas.jobs.rows import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A conversation's job after a request."""
+
+    job: Job
+    #: Whether the request has begun it, or its next run.
+    begun: bool
+    #: Whether there was a job already.
+    known: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ APPLIED = {
     "0029_not_before": "a30ab198f273a2cf",
     "0030_parts": "ade46b7a8e1d2d1e",
     "0031_schedules": "cb77a4c14525036d",
-    "0032_conversations": "d1ab4ae8ea0401fd",
+    "0032_conversations": "958b06cdf8d56354",
     "0033_blobs_elsewhere": "5afe9d0bb12afe0e",
 }
 

@@ -5,6 +5,8 @@
 -- Lists of conversations, by creation and by the last change. Partial: the rows of uploads are in neither.
 CREATE INDEX conversations_listed ON jobs (tenant_id, created_at DESC, job_id) WHERE starts_with(audio_uri, 'elevenlabs:');
 CREATE INDEX conversations_changed ON jobs (tenant_id, updated_at) WHERE starts_with(audio_uri, 'elevenlabs:');
+-- By which retention finds what still has files: an entry goes with its file.
+CREATE INDEX files_of_conversations ON files (tenant_id, created_at) WHERE kind = 'conversation';
 
 -- The newest URL of a conversation's file that was issued, with its signature. It goes with the file.
 CREATE TABLE issued_urls (
