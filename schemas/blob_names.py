@@ -109,3 +109,26 @@ def _version_folder(tenant_id: str, job_id: str, run: int, version: int) -> str:
 def metadata(tenant_id: str, job_id: str, run: int) -> str:
     """A JSON summary of the run: recording, recognizers, quality."""
     return f"{folder(tenant_id, job_id, run)}/metadata.json"
+
+
+def conversation_text(tenant_id: str, conversation_id: str) -> str:
+    """What was said in a conversation of a voice agent, as the agent has understood it. No job's folder is called so:
+    jobs have UUIDs.
+    """
+    return f"{tenant_id}/transcripts/{conversation_id}.txt"
+
+
+def conversation_audio(tenant_id: str, conversation_id: str) -> str:
+    """Its recording."""
+    return f"{tenant_id}/audio/{conversation_id}.mp3"
+
+
+def conversation_report(tenant_id: str, conversation_id: str) -> str:
+    """The report on it, as PDF."""
+    return f"{tenant_id}/reports/{conversation_id}.pdf"
+
+
+def of_conversation(tenant_id: str, conversation_id: str) -> tuple[str, ...]:
+    """Its blobs that are not in its job's folder."""
+    names = (conversation_text, conversation_audio, conversation_report)
+    return tuple(name(tenant_id, conversation_id) for name in names)

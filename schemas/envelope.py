@@ -19,6 +19,7 @@ from schemas.errors import MalformedEvent, TooLarge
 from schemas.events.asr import RecognitionAnswered
 from schemas.events.audio import AudioUploaded
 from schemas.events.base import Data, Event
+from schemas.events.conversation import ConversationRequested
 from schemas.topics import INGRESS, Topic
 
 _Model = TypeVar("_Model", bound=Data)
@@ -282,9 +283,11 @@ def identity(record: Record, data: Data | None = None) -> UUID:
 
 
 def _subject(data: Data) -> str:
-    """The fields that distinguish an upload, or an answer, from others of its producer; empty for other events."""
+    """The fields that distinguish what a producer asks for, or answers, from others of it; empty for other events."""
     if isinstance(data, RecognitionAnswered):
         return data.marker
+    if isinstance(data, ConversationRequested):
+        return data.conversation_id
     if not isinstance(data, AudioUploaded):
         return ""
     return "\x1f".join((data.job_id or "", data.reference or "", data.audio_uri))

@@ -13,6 +13,7 @@ ConcordError
 │   ├── NotDelivered     a URI whose host did not deliver within the time for retries
 │   ├── UnsupportedOption  an option that no configured recognizer supports
 │   ├── Conflict         the state of the job, or another request, does not permit this now
+│   ├── UnknownConversation  the provider of voice agents has no such conversation
 │   ├── StorageRefused   a value that PostgreSQL does not store
 │   └── Skipped          an operator skipped the record
 ├── ProviderError        a recognizer, model or mail server refused the request permanently
@@ -116,6 +117,12 @@ class Conflict(InvalidInput):
     """The state of the job, or another request at the same moment, does not permit this now."""
 
     code = "conflict"
+
+
+class UnknownConversation(InvalidInput):
+    """The provider of voice agents has no conversation with this id, or shows it to another workspace only."""
+
+    code = "not_found"
 
 
 class TooLarge(MalformedEvent):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult, RecognitionAnswered, RecognitionRequested
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.base import Data
+from schemas.events.conversation import ConversationFetch, ConversationRequested
 from schemas.events.enrichment import (
     DocumentGenerated,
     EmbeddingsGenerated,
@@ -45,6 +46,7 @@ def _topic(name: str, model: type[Data], **more: bool) -> Topic:
 
 UPLOADED = _topic("audio.uploaded", AudioUploaded, ingress=True)
 HYPOTHESES = _topic("asr.hypotheses", RecognitionAnswered, ingress=True)
+CONVERSATION = _topic("conversation.requested", ConversationRequested, ingress=True)
 RESULTS = _topic("asr.results", AsrResult)
 RECONCILED = _topic("reconciled", Reconciled)
 PERSISTED = _topic("persisted", Persisted)
@@ -60,7 +62,7 @@ DELIVERED = _topic("report.delivered", ReportDelivered)
 ENRICHMENT_FAILED = _topic("enrichment.failed", EnrichmentFailed)
 
 #: Names of the topics to which external producers write.
-INGRESS = frozenset({UPLOADED.name, HYPOTHESES.name})
+INGRESS = frozenset({UPLOADED.name, HYPOTHESES.name, CONVERSATION.name})
 
 REQUEST_TYPE, REQUESTED_TYPE = "asr.request", "asr.requested"
 
@@ -88,6 +90,7 @@ def due(stage: str, *inputs: Topic, **internal: type[Data]) -> Topic:
 
 
 INTAKE_DUE = due("intake", UPLOADED, audio_fetch=AudioFetch, job_reprocess=JobReprocess)
+FETCH_DUE = due("fetch", CONVERSATION, conversation_fetch=ConversationFetch)
 HYPOTHESES_DUE = due("hypotheses", HYPOTHESES)
 RECONCILE_DUE = due("reconcile", RESULTS, asr_deadline=AsrDeadline)
 PERSIST_DUE = due("persist", RECONCILED, run_sweep=RunSweep)

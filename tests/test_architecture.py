@@ -47,10 +47,13 @@ MAY_IMPORT = {
         *("schemas", "sinks.ports", "agents.search", "agents.embeddings", "agents.text", "agents.llm"),
         *("agents.asr.paid_calls", "agents.asr.protocols", "agents.runtime.metrics"),
     },
+    "agents/conversations/": {
+        *("schemas", "sinks.ports", "agents.conversations", "agents.media.probe_pool", "agents.runtime.failpoints"),
+    },
     "agents/upkeep/": {"schemas", "sinks.ports", "agents.upkeep"},
     "agents/stages/": {
         *("schemas", "sinks.ports", "agents.stages", "agents.asr", "agents.llm", "agents.text", "agents.media"),
-        *("agents.redaction", "agents.runtime", "agents.upkeep", "agents.reports"),
+        *("agents.redaction", "agents.runtime", "agents.upkeep", "agents.reports", "agents.conversations"),
     },
     "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
 }

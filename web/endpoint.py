@@ -14,7 +14,7 @@ from schemas.errors import NotFound
 from web.conditions.idempotency import once as execution
 from web.limits.deadlines import Deadlines
 from web.limits.rate_limits import RateLimits
-from web.middleware.request_state import CALLER, OPERATION
+from web.middleware.request_state import CALLER, OPERATION, SAYS_SUCCESS
 from web.parameters import read_parameters, tenant_name
 from web.problems import NO_TENANT, InvalidRequest
 from web.route import ApiRequest
@@ -45,6 +45,8 @@ class Gate:
     async def admit(self, route: AnyRoute, request: web.Request) -> Caller:
         """The caller of a request, who may call the route, and has not called too often."""
         request[OPERATION] = route.operation_id
+        if route.says_success:
+            request[SAYS_SUCCESS] = True
         caller = await route.access.authenticate(request, self.keys)
         request[CALLER] = caller
         await self.limits.admit(request, caller)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from schemas.errors import Ambiguous, ConcordError, Conflict, InvalidInput, NotFound, Transient, Unavailable
 from schemas.events.base import Data
-from web.middleware.request_state import REQUEST_ID
+from web.middleware.request_state import REQUEST_ID, SAYS_SUCCESS
 from web.resources.problems.codes import CODES, code_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class ProblemView(Data):
     detail: str
     request_id: str | None = Field(None, description="by which the request is found in our logs")
     errors: list[FieldProblem] | None = Field(None, description="the fields of the request that are wrong")
+    success: bool | None = Field(None, description="false, where the answers of a route have `success`")
+    message: str | None = Field(None, description="the same as `detail`, there")
 
 
 class ApiProblem(ConcordError):
@@ -122,6 +124,8 @@ def problem(
         "code": code,
         "detail": detail,
     }
+    if "success" in more:
+        document["message"] = detail
     return web.Response(
         status=status, body=orjson.dumps(document | more), headers=headers, content_type="application/problem+json"
     )
@@ -156,7 +160,9 @@ def _of_error(request: web.Request, exc: Exception) -> web.Response:
 
 
 def _named(request: web.Request) -> dict[str, Any]:
-    return {"request_id": request[REQUEST_ID]} if REQUEST_ID in request else {}
+    """What the document has besides: the request's id and, where the route's answers have `success`, that one, too."""
+    named: dict[str, Any] = {"request_id": request[REQUEST_ID]} if REQUEST_ID in request else {}
+    return named | {"success": False} if SAYS_SUCCESS in request else named
 
 
 def _of_http(request: web.Request, exc: web.HTTPException) -> web.Response:

@@ -121,6 +121,8 @@ class AnyRoute:
     accepts_idempotency_key: bool = False
     #: Whether the response takes as long as its client reads: it has no time limit, and a caller may have only so many.
     is_streamed: bool = False
+    #: Whether its answers have `success` and `message`, so that its errors have them, too.
+    says_success: bool = False
     #: Whether a GET answers HEAD, too.
     allow_head: bool = True
 

@@ -149,7 +149,7 @@ async def _fleet(settings: Settings, addressed: Settings) -> AsyncIterator[Runni
         await reach.answering(complete)
         print(f"  servers are up after {time.monotonic() - began:.1f} s; starting the stages", flush=True)
         complete = _with_free_port(complete)
-        async with build.running(complete, registry.roles(complete.recognizers, complete.enrichments)) as fleet:
+        async with build.running(complete, registry.roles(complete.recognizers, complete.kinds)) as fleet:
             await _wait_until_ready(fleet)
             print(
                 f"  {len(fleet.apps)} stages and the relay are up after {time.monotonic() - began:.1f} s\n", flush=True

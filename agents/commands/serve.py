@@ -80,7 +80,7 @@ async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
     async with servers(settings) as complete:
         await asyncio.to_thread(_prepare_recordings, complete)
         job = (arguments.tenant, arguments.job) if arguments.job else None
-        roles = registry.roles(complete.recognizers, complete.enrichments)
+        roles = registry.roles(complete.recognizers, complete.kinds)
         return await _serve(complete, roles, stop, once=arguments.once, job=job, announce=_announce)
 
 

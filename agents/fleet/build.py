@@ -19,6 +19,7 @@ import faust
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsistencyError
 
+from agents.fleet.conversations import agent_lists
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER, observe
 from agents.fleet.http import listen, open_accounts, serve_http, url_of
@@ -109,8 +110,8 @@ def _resolved(settings: Settings, roles: Sequence[str]) -> tuple[str, ...]:
     Raises:
         SettingsError: There is no such role.
     """
-    existing = registry.roles(settings.recognizers, settings.enrichments)
-    kinds = [spec.name for spec in registry.stages((), settings.enrichments) if spec.enrichment]
+    existing = registry.roles(settings.recognizers, settings.kinds)
+    kinds = [spec.name for spec in registry.stages((), settings.kinds) if spec.enrichment]
     names = [name for role in roles for name in (kinds if role == registry.ENRICHMENTS else [role])]
     if disabled := [role for role in names if role in registry.enrichments() and role not in existing]:
         raise SettingsError(f"the role {', '.join(disabled)} makes nothing: CONCORD_ENRICHMENTS does not name it")
@@ -203,7 +204,7 @@ async def _background(fleet: Fleet, kafka: Kafka, dsn: str, stack: contextlib.As
         copies = ProviderCopies(fleet.settings)
         stack.push_async_callback(copies.close)
         background |= _upkeep(fleet, kafka, copies, stack) | {"looking after topics": repair.run}
-        background |= await _relays(fleet, kafka, dsn, repair)
+        background |= await _relays(fleet, kafka, dsn, repair) | agent_lists(fleet, stack)
     return background
 
 
@@ -217,7 +218,7 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies, stack: contextli
         fleet.settings.recognizers,
         fleet.settings.deadline_s,
         WORKER,
-        fleet.settings.enrichments,
+        fleet.settings.kinds,
     )
     days = {**DAYS, "audit_log": fleet.settings.audit_days, "usage": fleet.settings.usage_days}
     return {
@@ -228,8 +229,13 @@ def _upkeep(fleet: Fleet, kafka: Kafka, copies: ProviderCopies, stack: contextli
         "indexing earlier transcripts": partial(index_earlier_transcripts, fleet.database, fleet.settings.enrichments),
         "deleting jobs": _deleter(fleet, kafka, copies).run,
         "carrying out schedules": scheduler(fleet, stack).run,
-        "deleting expired jobs": JobRetention(fleet.database, TenantRetentions(fleet.accounts), WORKER).run,
+        "deleting expired jobs": JobRetention(fleet.database, _retentions(fleet), WORKER).run,
     }
+
+
+def _retentions(fleet: Fleet) -> TenantRetentions:
+    settings = fleet.settings
+    return TenantRetentions(fleet.accounts, settings.conversation_files_days, settings.conversation_failed_days)
 
 
 def _deleter(fleet: Fleet, kafka: Kafka, copies: ProviderCopies) -> Deleter:

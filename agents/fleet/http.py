@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 
 from agents.corrections.editor import AT_ONCE, OF_TENANT, Editor
 from agents.fleet.api.uploads import upload_resources
+from agents.fleet.conversations import conversation_resources
 from agents.fleet.fleet import Fleet
 from agents.fleet.process.file_limit import raise_file_limit
 from agents.fleet.recognizers import callback_tokens
@@ -167,13 +168,14 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
     resources: list[Resource] = [
         *upload_resources(fleet, bounds, stack),
         *webhook_resources(fleet),
+        *conversation_resources(fleet, bounds),
         *search_resources(fleet, stack),
         KeyManagement(fleet.database, changed),
         TenantSettings(fleet.database, fleet.accounts, changed, check_template),
         Edits(fleet.reader, editor),
         ReviewQueue(fleet.reader, fleet.database, editor),
         Deletions(fleet.reader, fleet.database),
-        TenantSchedules(fleet.database, fleet.settings.enrichments, mails=fleet.settings.smtp_host is not None),
+        TenantSchedules(fleet.database, fleet.settings.kinds, mails=fleet.settings.smtp_host is not None),
         JobMetrics(fleet.reader, reports, prices),
         AuditTrail(fleet.reader, reports),
         TenantStats(reports),

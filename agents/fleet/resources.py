@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from agents.asr.protocols import LocalRecognizer, Recognizer
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
+from agents.conversations.client import ElevenLabs
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER
 from agents.fleet.models.opening import open_adjudicator, open_text_model
@@ -21,7 +22,7 @@ from agents.media.probe_pool import ProbePool
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.backpressure import Backpressure
 from agents.runtime.leased_tasks import LeasedTasks
-from agents.stages.spec import MailService
+from agents.stages.spec import ConversationService, MailService
 
 
 @dataclass
@@ -76,6 +77,17 @@ class StageResources:
     def mail_service(self) -> MailService | None:
         """See `Resources`."""
         return self.fleet.settings.mail_service(self.fleet.settings.public_url)
+
+    def conversations(self) -> ConversationService:
+        """See `Resources`. Raises `SettingsError`."""
+        settings = self.fleet.settings
+        key = settings.elevenlabs_key
+        return ConversationService(
+            ElevenLabs(key.get_secret_value(), settings.elevenlabs_url) if key else None,
+            settings.lacks_for_conversations,
+            settings.conversation_audio_mb << 20,
+            settings.conversation_wait_s,
+        )
 
     def audio_source(self, max_bytes: int | None = None) -> AudioSource:
         """See `Resources`."""

@@ -15,7 +15,7 @@ from sinks.postgres.reading.overviews import PostgresOverviews
 
 def scheduler(fleet: Fleet, stack: contextlib.AsyncExitStack) -> Scheduler:
     """What carries schedules out."""
-    return Scheduler(fleet.database, fleet.reader, fleet.settings.enrichments, _overviews(fleet, stack), passing)
+    return Scheduler(fleet.database, fleet.reader, fleet.settings.kinds, _overviews(fleet, stack), passing)
 
 
 def _overviews(fleet: Fleet, stack: contextlib.AsyncExitStack) -> OverviewMails | None:

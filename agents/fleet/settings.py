@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from agents.fleet.sections.agents import AgentSettings
+from agents.fleet.sections.conversations import ConversationSettings
 from agents.fleet.sections.http import HttpSettings
 from agents.fleet.sections.mail import MailSettings
 from agents.fleet.sections.models import ModelSettings
@@ -23,12 +25,21 @@ from agents.fleet.sections.recognizers import RecognizerSettings, absolute, comm
 from agents.fleet.sections.search import SearchSettings
 from agents.media.source.audio_url import AllowedHosts
 from schemas.accounts.settings import AccountSettings
+from schemas.jobs.enrichment import OF_CONVERSATIONS
 
 #: `recognizer:unit=amount` or `recognizer:unit=amount/per`.
 _PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(?P<per>\d+(\.\d+)?))?")
 
 
-class Settings(RecognizerSettings, HttpSettings, ModelSettings, SearchSettings, MailSettings):
+class Settings(
+    RecognizerSettings,
+    HttpSettings,
+    ModelSettings,
+    SearchSettings,
+    MailSettings,
+    ConversationSettings,
+    AgentSettings,
+):
     """All settings. A field's alias is its environment variable; its default suits a laptop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -214,11 +225,31 @@ class Settings(RecognizerSettings, HttpSettings, ModelSettings, SearchSettings, 
             yield "STORAGE_FALLBACK is for when S3 is away: set S3_BUCKET_NAME, or leave it out"
         if any(name.startswith("webhook-") for name in self.recognizers) and not self.webhook_secret:
             yield "WEBHOOK_SECRET: the recognizers webhook-* need it, to check who sends their transcripts"
+        if "webhook-elevenlabs" in self.recognizers and self.elevenlabs_webhook_secret:
+            yield "CONCORD_RECOGNIZERS: give webhook-elevenlabs another name: its path is that of ElevenLabs' webhook"
         if missing := self.missing_key():
             yield missing
         if bool(self.aws_key) != bool(self.aws_secret):
             yield "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together"
-        yield from self.mail_conflicts(self.enrichments)
+        yield from self.mail_conflicts(self.kinds)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind of enrichment that workers make: those of recordings, and those of conversations where there are
+        such. What is missing for one of these, no worker can make.
+        """
+        of_conversations = OF_CONVERSATIONS if self.elevenlabs_key else ()
+        makeable = [kind for kind in of_conversations if kind != "mail" or self.smtp_host]
+        return tuple(dict.fromkeys((*self.enrichments, *makeable)))
+
+    @property
+    def lacks_for_conversations(self) -> tuple[str, ...]:
+        """What is missing to process conversations, a sentence each, with what to do."""
+        missing = {
+            "ELEVENLABS_API_KEY is not set: have an operator set it.": self.elevenlabs_key is None,
+            "No mail can be sent: have an operator set SMTP_HOST and SMTP_FROM_EMAIL.": self.smtp_host is None,
+        }
+        return tuple(sentence for sentence, is_missing in missing.items() if is_missing)
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -236,6 +267,7 @@ def account_defaults(settings: Settings) -> AccountSettings:
     return AccountSettings(
         requests_per_minute=settings.requests_per_minute or None,
         max_upload_mb=settings.max_upload_mb,
+        max_conversation_mb=settings.conversation_audio_mb,
         recognizers=settings.recognizers,
         deadline_s=settings.deadline_s,
         enrich=bool(settings.enrichments),

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.conversations.differences import Difference
 from schemas.printable import printable
 from schemas.rendering.markdown import clock
 from schemas.rendering.segments import groups, span_ms
@@ -22,6 +23,9 @@ MAX_WORDS: Final = 50_000
 
 #: Of the upload's metadata, how many values are shown, and how many characters of each name and value.
 _VALUES, _VALUE_CHARS = 20, 200
+
+#: Differences that a report shows at most.
+_SHOWN: Final = 200
 
 #: Characters of a title, a name or a note.
 _TITLE_CHARS, _NOTE_CHARS = 200, 1000
@@ -81,6 +85,8 @@ class Report(BaseModel):
     #: Sentences about the call, and where they come from.
     about: tuple[str, ...]
     sections: tuple[Section, ...]
+    #: Of a conversation of a voice agent whose recording was heard by recognizers, too.
+    verification: Section | None = None
     turns: tuple[Turn, ...]
     quality: tuple[Fact, ...]
     notes: tuple[str, ...]
@@ -89,10 +95,15 @@ class Report(BaseModel):
 
 
 def report(
-    optimized: Mapping[str, Any], words: Sequence[TranscriptWord], summary: Summary | None, why_none: str
+    optimized: Mapping[str, Any],
+    words: Sequence[TranscriptWord],
+    summary: Summary | None,
+    why_none: str,
+    differences: Sequence[Difference] | None = None,
 ) -> Report:
     """The report on a transcript: `optimized` is the content of its `agent_optimized.json`, `words` are its words,
-    `why_none` is said where there is no summary.
+    `why_none` is said where there is no summary. `differences` are those of a voice agent's own transcript, where that
+    was verified.
     """
     metadata = optimized["metadata"]
     shown, notes = words[:MAX_WORDS], [_text(note, _NOTE_CHARS) for note in metadata["reconciliation_notes"]]
@@ -108,6 +119,7 @@ def report(
         speakers=tuple(_speakers(words, names)),
         about=tuple(_about(summary, why_none)),
         sections=tuple(_sections(summary)) if summary else (),
+        verification=None if differences is None else _verification(differences),
         turns=tuple(_turns(shown, names)),
         quality=tuple(_quality(metadata, words)),
         notes=tuple(notes),
@@ -197,6 +209,24 @@ def _sections(summary: Summary) -> Iterator[Section]:
                 for cited, text in items
             ]
             yield Section(heading=heading, items=tuple(lines))
+
+
+def _verification(differences: Sequence[Difference]) -> Section:
+    items = [Item(time=clock(one.start_ms), text=_text(_correction(one), _NOTE_CHARS)) for one in differences[:_SHOWN]]
+    if not items:
+        items.append(Item(time="", text="Nothing: the recognizers have heard the same words."))
+    if len(differences) > _SHOWN:
+        items.append(Item(time="", text=f"There are {len(differences) - _SHOWN:,} more, which are not shown."))
+    return Section(heading="What the agent's transcript got wrong", items=tuple(items))
+
+
+def _correction(one: Difference) -> str:
+    sure = f"({one.probability:.0%} sure)"
+    if not one.decided:
+        return f"It has \u201c{one.written}\u201d, which nobody said {sure}."
+    if not one.written:
+        return f"It lacks \u201c{one.decided}\u201d {sure}."
+    return f"It has \u201c{one.written}\u201d; what was said is \u201c{one.decided}\u201d {sure}."
 
 
 def _turns(words: Sequence[TranscriptWord], names: Mapping[str, str]) -> Iterator[Turn]:

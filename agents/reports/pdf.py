@@ -98,6 +98,10 @@ def _blocks(report: Report, fonts: Fonts) -> Iterator[Block]:
         for fact in report.speakers:
             yield _labelled(fact.name, [Span(fact.value)], fonts, _NAMES, after=1.5)
     yield from _summary(report, fonts)
+    if report.verification is not None:
+        yield _heading(report.verification.heading, fonts)
+        for item in report.verification.items:
+            yield _labelled(item.time, [Span(item.text)], fonts, _TIMES, after=3.0)
     if report.has_transcript:
         yield from _transcript(report, fonts)
     for note in report.notes:

@@ -48,6 +48,9 @@ REQUESTS = (
     "cancel.committed",
 )
 
+#: Those of fetching a conversation.
+CONVERSATION_POINTS = ("fetch.text", "fetch.audio", "fetch.stored", "fetch.before-commit", "fetch.after-commit")
+
 #: Those of edits, which workers pass that serve HTTP.
 EDIT_POINTS = ("edit.intended", "edit.stored", "edit.before-commit", "edit.after-commit")
 #: Those of making vectors.
@@ -70,7 +73,7 @@ def arm(text: str) -> None:
     if not text:
         return
     name, _, times = text.partition(":")
-    beside = (*EMBEDDING_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS, *MAIL_POINTS)
+    beside = (*CONVERSATION_POINTS, *EMBEDDING_POINTS, *SCHEDULE_POINTS, *ENRICHMENT_POINTS, *MAIL_POINTS)
     every = (*POINTS, *REQUESTS, *EDIT_POINTS, *DELETION_POINTS, *beside)
     if name not in every:
         raise ValueError(f"there is no failpoint {name!r}; the names are {', '.join(every)}")

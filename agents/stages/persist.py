@@ -104,7 +104,7 @@ class Persist:
                 step=StepState(state="done", attempts=envelope.attempt + 1, progress=1.0),
             ),
             transcript=transcript,
-            new_enrichments=enrichment.wanted(self.enrichments, job.options),
+            new_enrichments=enrichment.wanted(self.enrichments, job),
             files=(file_of(job, "agent_optimized", optimized), file_of(job, "metadata", metadata)),
             # What a recognizer answers late is stored behind the run's back: a run that forgets does it once more.
             later=(Later(topics.PERSISTED.name, event), *((sweep(job),) if forgets(job) else ())),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agents.runtime.kafka.client import Kafka
 from agents.runtime.kafka.topic_layout import TopicLayout, layout
-from agents.stages import hypotheses, intake, persist, reconcile, track, transcribe
+from agents.stages import fetch, hypotheses, intake, persist, reconcile, track, transcribe
 from agents.stages.enrichments import document, index, mail, report, summary
 from agents.stages.spec import StageSpec
 from schemas.envelope import Envelope
@@ -17,6 +17,7 @@ from schemas.topics import FAILED, STATUS, Topic
 #: All stages, in the order in which a recording passes them.
 STAGES: tuple[StageSpec, ...] = (
     intake.SPEC,
+    fetch.SPEC,
     transcribe.SPEC,
     hypotheses.SPEC,
     reconcile.SPEC,

@@ -10,6 +10,7 @@ from agents.asr.paid_calls import PaidCalls
 from agents.asr.protocols import Languages, Recognizer
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
+from agents.conversations.client import ElevenLabs
 from agents.llm.adjudicator import SpanAdjudicator
 from agents.llm.texts.questions import TextQuestions
 from agents.media.source.audio_source import AudioSource
@@ -54,6 +55,20 @@ class MailService:
     attached_bytes: int
     #: Our URL, for links.
     public_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationService:
+    """How an installation processes conversations of voice agents."""
+
+    #: None if no key is configured.
+    client: ElevenLabs | None
+    #: What is missing for it, a sentence each, with what to do.
+    lacks: tuple[str, ...]
+    #: Bytes of a recording, at most.
+    max_bytes: int
+    #: Seconds for which a conversation that has not ended is waited for.
+    wait_s: float
 
 
 class Resources(Protocol):
@@ -129,6 +144,9 @@ class Resources(Protocol):
 
     def mail_service(self) -> MailService | None:
         """How mail is sent; None if no mail server is configured."""
+
+    def conversations(self) -> ConversationService:
+        """How conversations are processed, with a client that the stage closes."""
 
     def audio_source(self, max_bytes: int | None = None) -> AudioSource:
         """Fetches and probes recordings, of `max_bytes` at most (None: as installed)."""

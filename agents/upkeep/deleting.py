@@ -123,9 +123,12 @@ class Deleter:
         killed loses no count.
         """
         prefix = blob_names.job_folder(*deletion.key)
-        job = await self.database.job(*deletion.key) if deletion.scope == "job" else None
-        source = job.audio_uri if job is not None else None
+        job = await self.database.job(*deletion.key)
+        source = job.audio_uri if job is not None and deletion.scope == "job" else None
         uris = [uri async for uri in self.store.list(prefix) if self._is_erased(uri, deletion, source)]
+        if job is None or job.run <= deletion.run:  # else a later run has stored its own under these names
+            elsewhere = map(self.store.uri, deletion.blobs)
+            uris += [uri for uri in elsewhere if await self.store.size(uri) is not None]
         receipt = deletion.receipt
         found = {**receipt, "blobs": max(receipt["blobs"], receipt["swept"] + len(uris))}
         deletion = replace(deletion, receipt=found)

@@ -38,14 +38,24 @@ class TenantRetentions(Retentions):
     """What tenants have set, over what the installation has."""
 
     accounts: EffectiveSettings
+    #: Days for which files of conversations are kept, and conversations that have failed; None: as of other jobs.
+    conversation_files: float | None = None
+    failed_conversations: float | None = None
 
     async def retention(self, tenant_id: str) -> Retention:
         """The tenant's retention."""
         own = await self.accounts.settings_of(tenant_id)
-        return Retention(own.audio_days, own.completed_days, own.failed_days)
+        of_conversations = (self.conversation_files, self.failed_conversations)
+        return Retention(own.audio_days, own.completed_days, own.failed_days, *of_conversations)
 
 
-_SCOPES: Final[dict[Kind, Scope]] = {"files": "files", "completed": "job", "failed": "job"}
+_SCOPES: Final[dict[Kind, Scope]] = {
+    "files": "files",
+    "completed": "job",
+    "failed": "job",
+    "conversation_files": "files",
+    "failed_conversations": "job",
+}
 
 
 @dataclass(frozen=True)

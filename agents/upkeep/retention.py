@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 #: Days for which rows are kept, by table. Handled events: twice as long as Kafka keeps their records. Answers of
 #: adjudicators: the same question is not asked later. Leases that ran out have no effect. Deliveries, also those that
 #: wait for an endpoint to be switched on again; secrets that sign no more. Events that Kafka refused: as long as dead
-#: letters. Counts of requests over HTTP. Direct uploads: a day longer than their URLs are valid. `audit_log` and
-#: `usage` have settings, the former also of tenants.
+#: letters. Counts of requests over HTTP. Direct uploads: a day longer than their URLs are valid. Issued URLs:
+#: since they expired. `audit_log` and `usage` have settings, the former also of tenants.
 DAYS: Final[Mapping[str, float]] = {
     "inbox": 14.0,
     "adjudications": 90.0,
@@ -34,6 +34,7 @@ DAYS: Final[Mapping[str, float]] = {
     "api_usage_metrics": 90.0,
     "idempotency_keys": KEPT_DAYS,
     "direct_uploads": 2.0,
+    "issued_urls": 1.0,
 }
 
 #: Most rows in one transaction, and least seconds between two rounds and between two slices.

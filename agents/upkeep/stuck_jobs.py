@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Final
 
 from schemas import ids, topics
+from schemas.conversations.names import conversation_of
 from schemas.events.asr import AsrDeadline, AsrRequest, AsrResult
-from schemas.events.audio import AudioFetch
+from schemas.events.audio import AudioFetch, Options
+from schemas.events.conversation import ConversationFetch
 from schemas.jobs.outcome import Failure, Later, Outcome, Step, end_of_failed, failed_progress
 from schemas.jobs.rows import STAGE_OF, Job, run_fields
 from sinks.ports.upkeep.stuck_jobs import StuckJob
@@ -54,7 +56,7 @@ def _ended(stuck: StuckJob) -> Outcome:
     reason = f"nothing has moved this job on from `{job.status}`, although its work was asked for {TRIES} times more"
     if job.status == "transcribing" and stuck.providers:
         return Outcome(give_up=reason, audit="failed", error=reason)  # it goes on with those that have answered
-    stage = STAGE_OF[job.status]
+    stage = job.first_stage if job.status == "uploaded" else STAGE_OF[job.status]
     failure = Failure(reason, "stuck", TRIES)
     return Outcome(
         progress=failed_progress(job.run, stage, failure),
@@ -73,7 +75,7 @@ def requested(job: Job, provider: str) -> Later:
         language=job.language,
         content_type=job.content_type or "application/octet-stream",
         duration_ms=job.duration_ms,
-        options=job.options,
+        options={name: value for name, value in job.options.items() if name in Options.model_fields},
         # What decoding had to put right, others would not.
         transcode=bool(job.audio_notes),
     )
@@ -81,7 +83,11 @@ def requested(job: Job, provider: str) -> Later:
 
 
 def fetching(job: Job) -> Later:
-    """What has a job's recording fetched."""
+    """What has a job's recording fetched, or its conversation."""
+    conversation_id = conversation_of(job)
+    if conversation_id is not None:
+        data = ConversationFetch(**run_fields(job), conversation_id=conversation_id)
+        return Later(topics.FETCH_DUE.name, data, kind="conversation.fetch")
     fetch = AudioFetch(
         **run_fields(job),
         audio_uri=job.audio_uri,

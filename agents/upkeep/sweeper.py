@@ -205,7 +205,7 @@ class Sweeper:
         reconcile: dict[str, Collection[str]] = {"concord.reconcile": AWAITED["reconciling"]}
         match status:
             case "uploaded":
-                return {"concord.intake": AWAITED[status]}
+                return {f"concord.{topic.removesuffix('.due')}": [topic] for topic in AWAITED[status]}
             case "transcribing":
                 transcribe = {f"concord.transcribe.{name}": [topics.requests(name).name] for name in self.recognizers}
                 return {**transcribe, **reconcile}

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.accounts.redaction import RedactionPolicy, Unredacted
 from schemas.ids import Name
-from schemas.mail.addresses import Recipients
+from schemas.mail.addresses import MailAddress, Recipients
 
 #: A template of mails.
 Template = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 #: `summary` or `document`, and the kind of call for which it is.
 TemplateName = Annotated[str, Field(pattern=r"^(summary|document)(\.[^\x00-\x1f]{1,64})?$")]
+
+#: ElevenLabs' id of an agent.
+AgentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
 
 Days = Annotated[float, Field(ge=1, le=36_500)]
 
@@ -30,6 +33,9 @@ class AccountSettings(BaseModel):
         None, ge=1, le=1_000_000, description="requests over HTTP that each key of the tenant may send, of each worker"
     )
     max_upload_mb: int | None = Field(None, ge=1, le=1_000_000, description="the largest upload over HTTP")
+    max_conversation_mb: int | None = Field(
+        None, ge=1, le=2048, description="the largest recording of a conversation that is fetched"
+    )
     max_open_jobs: int | None = Field(
         None, ge=1, le=1_000_000, description="jobs of the tenant that are worked on at once; more wait as `uploaded`"
     )
@@ -73,6 +79,12 @@ class AccountSettings(BaseModel):
     mail_subject: Template | None = Field(None, description="Jinja template of the subject of such mails")
     mail_text: Template | None = Field(None, description="Jinja template of their text")
     mail_html: Template | None = Field(None, description="Jinja template of the same as HTML")
+    conversation_agents: dict[AgentId, MailAddress] | None = Field(
+        None,
+        max_length=100,
+        description="ElevenLabs agents whose conversations are processed without being asked for, each with the "
+        "address to which its reports are mailed; only an operator sets them",
+    )
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")
@@ -85,7 +97,18 @@ class AccountSettings(BaseModel):
 
 
 #: Settings that only an operator may raise or take away, once they hold.
-LIMITS = ("requests_per_minute", "max_upload_mb", "max_open_jobs", "deadline_s", "monthly_tokens")
+LIMITS = (
+    "requests_per_minute",
+    "max_upload_mb",
+    "max_conversation_mb",
+    "max_open_jobs",
+    "deadline_s",
+    "monthly_tokens",
+)
+
+#: Settings that only an operator may change: one key of ElevenLabs' serves the whole installation, so that whoever
+#: names an agent gets its conversations.
+OPERATORS = ("conversation_agents",)
 
 
 @dataclass(frozen=True, slots=True)

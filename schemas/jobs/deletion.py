@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID, uuid5
 
-from schemas import ids, topics
+from schemas import blob_names, ids, topics
+from schemas.conversations.names import conversation_of
 from schemas.errors import Cancelled
 from schemas.events.job import JobFailed
 from schemas.ids import Key
@@ -44,11 +45,11 @@ LAST_LOOK_S: Final = 3600.0
 TERMINAL_TOPICS: Final = (topics.PERSISTED.name, topics.FAILED.name)
 
 #: Tables of which a deletion of files takes rows. Without its files an answer of a recognizer cannot be used again.
-FILE_TABLES: Final = ("files", "provider_requests", "blob_intents")
+FILE_TABLES: Final = ("files", "issued_urls", "provider_requests", "blob_intents")
 
 #: Tables whose rows of a job go in the first transaction, which a tenant's own role may do.
 FIRST_TABLES: Final = (
-    *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "enrichments"),
+    *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "issued_urls", "enrichments"),
     *("summary_items", "chunks", "chunk_vectors", "embedding_work"),
     *("provider_requests", "outbox", "audit_log", "jobs"),
 )
@@ -85,6 +86,8 @@ class Deletion:
     error: str | None = None
     #: What recognizers may have: `provider`, and `id` or `url`.
     copies: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    #: Names of its blobs that are not in the job's folder.
+    blobs: list[str] = field(default_factory=list)
     #: What went: `rows` by table, `blobs` (of which complete passes have `swept` so many) with `bytes`, copies by
     #: recognizer (`providers`); and `kept`: what stays, why, and until when.
     receipt: dict[str, Any] = field(default_factory=dict)
@@ -109,11 +112,17 @@ def begun(job: Job, requests: Iterable[ProviderRequest], scope: Scope, by: str, 
         settled_at=max(now, still_since + timedelta(seconds=SETTLES_S)),
         due_at=now,
         copies=[copy for request in requests for copy in copies_of(request)],
+        blobs=_elsewhere(job),
         receipt={"rows": {}, "blobs": 0, "swept": 0, "bytes": 0, "providers": {}, "kept": []},
     )
 
 
 _ENDED: Final = ("done", "failed")
+
+
+def _elsewhere(job: Job) -> list[str]:
+    conversation_id = conversation_of(job)
+    return [] if conversation_id is None else [*blob_names.of_conversation(job.tenant_id, conversation_id)]
 
 
 def deletion_id(key: Key, run: int, scope: Scope) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from schemas.conversations.names import conversation_of
 from schemas.events.job import EnrichmentStatus
 from schemas.jobs.outcome import EnrichmentChange
 from schemas.jobs.rows import Enrichment, Job
@@ -22,15 +23,21 @@ from schemas.texts import ERROR_CHARS, readable
 #: By kind, the kinds that it is made from: while one of them is not done nor failed in the same run, it waits.
 AFTER: Final[Mapping[str, tuple[str, ...]]] = {"report": ("summary",), "mail": ("report",)}
 
+#: What is made of every conversation of a voice agent, whatever is made of recordings.
+OF_CONVERSATIONS: Final = ("summary", "report", "mail")
+
 #: Error code of an enrichment that had not ended when the next run of its job began.
 SUPERSEDED: Final = "superseded"
 
 
-def wanted(kinds: Iterable[str], options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those of an installation's kinds that are made of a recording with these options. Mail needs recipients."""
-    if options.get("enrich") is False:
+def wanted(kinds: Iterable[str], job: Job) -> tuple[str, ...]:
+    """Those of an installation's kinds that are made of this job's transcript, and of a conversation's all that is made
+    of those. Mail needs recipients.
+    """
+    if job.options.get("enrich") is False:
         return ()
-    return tuple(kind for kind in kinds if kind != "mail" or options.get("mail_to"))
+    kinds = dict.fromkeys((*kinds, *(() if conversation_of(job) is None else OF_CONVERSATIONS)))
+    return tuple(kind for kind in kinds if kind != "mail" or job.options.get("mail_to"))
 
 
 def is_waiting(kind: str, states: Mapping[str, EnrichmentStatus]) -> bool:

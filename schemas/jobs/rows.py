@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
+from schemas.conversations.names import conversation_of
 from schemas.events.job import EnrichmentState, EnrichmentStatus, StepState
 from schemas.ids import Key
 
@@ -99,10 +100,15 @@ class Job:
         return bool(self.options.get("redact_pii"))
 
     @property
+    def first_stage(self) -> str:
+        """The stage with which its runs begin: of a conversation, the one that fetches it."""
+        return STAGE_OF["uploaded"] if conversation_of(self) is None else "fetch"
+
+    @property
     def audio_notes(self) -> tuple[str, ...]:
-        """Notes of intake about the recording."""
-        intake = self.steps.get("intake")
-        return (intake.notes if intake else None) or ()
+        """Notes of its first stage about the recording."""
+        first = self.steps.get(self.first_stage)
+        return (first.notes if first else None) or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

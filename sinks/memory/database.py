@@ -7,10 +7,10 @@ from typing import Self
 
 from sinks.memory.accounts.api_usage import MemoryApiUsage
 from sinks.memory.accounts.keys import MemoryKeys
-from sinks.memory.accounts.settings import MemorySettings
 from sinks.memory.api.direct_uploads import MemoryDirectUploads
 from sinks.memory.api.idempotency import MemoryIdempotency
 from sinks.memory.api.schedules import MemorySchedules
+from sinks.memory.conversations.agents import MemoryConversationAgents
 from sinks.memory.jobs import MemoryJobs
 from sinks.memory.leases import MemoryLeases
 from sinks.memory.mail.ledger import MemoryMailLedger
@@ -54,7 +54,7 @@ class MemoryDatabase(
     MemoryUsage,
     MemoryAdjudications,
     MemoryKeys,
-    MemorySettings,
+    MemoryConversationAgents,
     MemoryApiUsage,
     MemoryIdempotency,
     MemoryDirectUploads,

@@ -16,6 +16,8 @@ from sinks.postgres.api.idempotency import PostgresIdempotency
 from sinks.postgres.api.schedules import PostgresSchedules
 from sinks.postgres.connection.connect import acts_as, connecting, worker_session
 from sinks.postgres.connection.errors import AWAY
+from sinks.postgres.conversations.agents import PostgresConversationAgents
+from sinks.postgres.conversations.issued_urls import PostgresIssuedUrls
 from sinks.postgres.corrections.review import PostgresReview
 from sinks.postgres.jobs import PostgresJobs
 from sinks.postgres.leases import PostgresLeases
@@ -74,6 +76,8 @@ class Postgres(
     PostgresReview,
     PostgresEmbedding,
     PostgresMailLedger,
+    PostgresIssuedUrls,
+    PostgresConversationAgents,
 ):
     """Every port that a worker needs, on a pool of `connect_pool`."""
 

@@ -55,6 +55,8 @@ APPLIED = {
     "0029_not_before": "a30ab198f273a2cf",
     "0030_parts": "ade46b7a8e1d2d1e",
     "0031_schedules": "cb77a4c14525036d",
+    "0032_conversations": "958b06cdf8d56354",
+    "0033_blobs_elsewhere": "5afe9d0bb12afe0e",
     "0036_earlier_transcripts": "0043c0f06cb1b112",
     "0037_overviews": "fab5246ba00f9596",
 }

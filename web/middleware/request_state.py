@@ -26,3 +26,5 @@ CALLER: Final = web.RequestKey("caller", Caller)
 OPERATION: Final = web.RequestKey("operation", str)
 #: What is left of the caller's requests, if they are limited.
 QUOTA: Final = web.RequestKey("quota", Quota)
+#: Whether errors say `success: false` and `message`, too.
+SAYS_SUCCESS: Final = web.RequestKey("says_success", bool)

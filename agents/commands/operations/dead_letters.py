@@ -15,6 +15,7 @@ from schemas.envelope import Record, decode
 from schemas.errors import MalformedEvent, NotFound
 from schemas.events.audio import AudioUploaded
 from schemas.events.base import Event
+from schemas.events.conversation import ConversationRequested
 from schemas.jobs.outcome import id_of_upload
 
 if TYPE_CHECKING:
@@ -62,9 +63,13 @@ def job_id_of(letter: Record) -> str:
 
 def _key_of_upload(letter: Record) -> Key | None:
     with contextlib.suppress(MalformedEvent, ValueError):
-        envelope = decode(source_record(letter), {topics.UPLOADED.name: topics.UPLOADED})
-        if isinstance(envelope.data, AudioUploaded):
-            return envelope.data.tenant_id, id_of_upload(envelope.data, envelope.root)
+        ingress = {topic.name: topic for topic in (topics.UPLOADED, topics.CONVERSATION)}
+        envelope = decode(source_record(letter), ingress)
+        match envelope.data:
+            case AudioUploaded() as upload:
+                return upload.tenant_id, id_of_upload(upload, envelope.root)
+            case ConversationRequested() as request:
+                return request.tenant_id, request.job_id
     return None
 
 

@@ -25,6 +25,8 @@ running fleet deletes it by itself, within minutes; jobs with every copy and a r
   CONCORD_RETENTION_FILES_DAYS       recordings and other files of ended jobs; their transcripts stay
   CONCORD_RETENTION_COMPLETED_DAYS   completed jobs with everything
   CONCORD_RETENTION_FAILED_DAYS      failed jobs with everything
+  CONCORD_CONVERSATION_FILES_DAYS    files of conversations of voice agents (90)
+  CONCORD_CONVERSATION_FAILED_DAYS   such conversations that have failed, with everything (30)
   CONCORD_AUDIT_DAYS                 entries of the audit log (365)
 
 What is not set is kept for ever. A tenant's settings go before these.
@@ -47,14 +49,15 @@ def add(commands: Any) -> None:
 async def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """List what is due, and begin its deletion unless it is a dry run."""
     async with reach.database(reach.addressed(settings)) as database:
-        retentions = TenantRetentions(Accounts(database, account_defaults(settings)))
+        accounts = Accounts(database, account_defaults(settings))
+        retentions = TenantRetentions(accounts, settings.conversation_files_days, settings.conversation_failed_days)
         total = 0
         async for tenant, kind, expired in expired_of(database, retentions):
             total += expired.jobs
-            print(f"{printable(tenant):24} {kind:10} {expired.jobs:9} jobs {expired.size_bytes:15,} bytes")
+            print(f"{printable(tenant):24} {kind:20} {expired.jobs:9} jobs {expired.size_bytes:15,} bytes")
         entries = await database.count_expired_entries(settings.audit_days)
         for tenant, count in entries.items():
-            print(f"{printable(tenant):24} {'audit':10} {count:9} entries")
+            print(f"{printable(tenant):24} {'audit':20} {count:9} entries")
         if not total and not entries:
             print("nothing is older than it should be kept")
         elif not arguments.dry_run:

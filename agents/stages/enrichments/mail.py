@@ -16,9 +16,10 @@ from agents.reports.message import message
 from agents.reports.rendering import Renderer
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
-from agents.stages.enrichments.report import report_on
+from agents.stages.enrichments.report import report_name, report_on
 from agents.stages.spec import Resources
-from schemas import blob_names, ids, topics
+from schemas import ids, topics
+from schemas.conversations.names import conversation_of
 from schemas.errors import InvalidInput, MailInDoubt, MailRefused, SettingsError, Transient
 from schemas.events.enrichment import ReportDelivered
 from schemas.jobs.rows import Job, run_fields
@@ -78,6 +79,8 @@ class Mails:
         """
         if not job.options.get("mail_to"):
             return Enriched()  # begun by a schedule, of a recording whose report nobody wants
+        if await self._is_mailed_earlier(job):
+            return Enriched()
         mail = await self.database.begin_mail(self._new(job))
         if mail.state not in ENDED or _is_asked_again(job, mail):
             key = ids.task_key("mail", job.tenant_id, job.job_id, job.run)
@@ -94,6 +97,22 @@ class Mails:
                 raise MailRefused(f"the mail server refuses the mail: {mail.answer}")
             case _:
                 raise Transient(f"the mail is sent later: {mail.answer}", retry_after=wait_s(mail))
+
+    async def _is_mailed_earlier(self, job: Job) -> bool:
+        """Whether an earlier run has mailed the report on this conversation: a later one makes up for what is missing.
+
+        Raises:
+            MailInDoubt: It may have.
+        """
+        if conversation_of(job) is None or _generation(job) > 1:
+            return False
+        for run in range(1, job.run):
+            mail = await self.database.mail(job.tenant_id, job.job_id, run)
+            if mail is not None and mail.state in ("sending", "in_doubt"):
+                raise MailInDoubt(f"the mail of run {run} may have been taken; see `concord mail`")
+            if mail is not None and mail.state == "sent":
+                return True
+        return False
 
     def _new(self, job: Job) -> Mail:
         edited = "" if job.transcript_version == 1 else f"/{job.transcript_version}"
@@ -142,14 +161,13 @@ class Mails:
         status = job.enrichment.get("report")
         if status is None or status.state != "done":
             raise InvalidInput(f"there is no report to send: {status.error if status else 'none is made'}")
-        name = blob_names.report(job.tenant_id, job.job_id, job.run, job.transcript_version)
-        pdf = await self.store.get(self.store.uri(name))
+        pdf = await self.store.get(self.store.uri(report_name(job)))
         attached = len(pdf) <= self.attached_bytes
         content = await report_on(job, self.store, self.database)
         settings = await self.accounts.settings_of(job.tenant_id)
         templates = {"subject": settings.mail_subject, "text": settings.mail_text, "html": settings.mail_html}
         parts = await self.renderer.mail(templates, self._values(job, content, attached=attached))
-        filename = f"{job.reference or job.job_id}.pdf"
+        filename = f"{conversation_of(job) or job.reference or job.job_id}.pdf"
         # In a thread: 25 MB take a second.
         return await asyncio.to_thread(message, mail, self.delivery.sender, parts, pdf if attached else None, filename)
 

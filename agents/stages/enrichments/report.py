@@ -12,13 +12,18 @@ from agents.reports.content import Report, report
 from agents.reports.rendering import Renderer
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
-from agents.stages.enrichments.words import agent_optimized, transcript_words
+from agents.stages.enrichments.words import agent_optimized, raw_transcript, transcript_words, word_source
 from agents.stages.spec import Resources
 from schemas import blob_names, ids, topics
+from schemas.conversations.differences import Difference, differences
+from schemas.conversations.names import conversation_of
+from schemas.corrections.rows import FIRST
 from schemas.errors import NotFound
+from schemas.events.conversation import AGENT
 from schemas.events.enrichment import ReportGenerated
 from schemas.jobs.rows import Job, file_kind, run_fields
 from schemas.summaries import Summary
+from schemas.words import Reconciliation, adapter
 from sinks.ports.blobs import Blob, Store, file_of
 from sinks.ports.jobs import Jobs
 
@@ -64,8 +69,17 @@ class Reports:
 
     async def _stored(self, job: Job) -> Blob:
         content = await self.renderer.pdf(await report_on(job, self.store, self.database))
-        name = blob_names.report(job.tenant_id, job.job_id, job.run, job.transcript_version)
-        return await self.store.put(name, content, _CONTENT_TYPE)
+        return await self.store.put(report_name(job), content, _CONTENT_TYPE)
+
+
+def report_name(job: Job) -> str:
+    """The name of the report on this version of the job's transcript. A conversation's first one has that of the
+    conversation.
+    """
+    conversation_id = conversation_of(job)
+    if conversation_id is not None and job.transcript_version == FIRST:
+        return blob_names.conversation_report(job.tenant_id, conversation_id)
+    return blob_names.report(job.tenant_id, job.job_id, job.run, job.transcript_version)
 
 
 async def report_on(job: Job, store: Store, database: Jobs) -> Report:
@@ -73,8 +87,28 @@ async def report_on(job: Job, store: Store, database: Jobs) -> Report:
     content = await agent_optimized(database, store, job)
     words, _ = await transcript_words(database, store, job)
     summary, why_none = await _summary(job, store)
+    verified = await _verified(job, store, database)
+
     # In a thread with its parsing: the transcript of a long call has megabytes.
-    return await asyncio.to_thread(lambda: report(orjson.loads(content), words, summary, why_none))
+    def made() -> Report:
+        return report(orjson.loads(content), words, summary, why_none, _differences(verified))
+
+    return await asyncio.to_thread(made)
+
+
+def _differences(readings: bytes | None) -> list[Difference] | None:
+    """What the agent's transcript got wrong; None where no recognizer has heard the recording, too."""
+    compared = adapter(Reconciliation).validate_json(readings) if readings is not None else None
+    if compared is None or AGENT not in compared.providers or len(compared.providers) == 1:
+        return None
+    return differences(compared, AGENT)
+
+
+async def _verified(job: Job, store: Store, database: Jobs) -> bytes | None:
+    """All readings of a conversation whose recording was heard, too; None for another job."""
+    if conversation_of(job) is None or not job.options.get("verify"):
+        return None
+    return await raw_transcript(store, await word_source(database, job))
 
 
 async def _summary(job: Job, store: Store) -> tuple[Summary | None, str]:

@@ -14,6 +14,7 @@ from agents.stages.enrichments.words import transcript_words
 from agents.stages.spec import Resources
 from agents.text.summaries.digest import digest
 from schemas import blob_names, topics
+from schemas.conversations.names import conversation_of
 from schemas.events.enrichment import SummaryGenerated
 from schemas.jobs.rows import Job, file_kind, run_fields
 from schemas.summaries import Coverage, Summary, items_of
@@ -23,6 +24,9 @@ from sinks.ports.blobs import Store, file_of
 from sinks.ports.jobs import Jobs
 
 _JSON: Final = "application/json"
+
+#: The kind of calls with voice agents, by which templates are chosen (`summary.conversation`).
+CONVERSATION: Final = "conversation"
 
 #: Notes of digests.
 NO_MODEL: Final = (
@@ -70,7 +74,8 @@ class Summaries:
         if self.summarizer is None or not words:
             return Summarized(await asyncio.to_thread(_digest, job, words, language), 0)
         settings = await self.accounts.settings_of(job.tenant_id)
-        own = template("summary", SUMMARY, settings, await self.database.metadata(*job.key))
+        ours = CONVERSATION if conversation_of(job) is not None else None
+        own = template("summary", SUMMARY, settings, await self.database.metadata(*job.key), ours)
         return await self.summarizer.summary(job, words, language, own, job.transcript_version)
 
 

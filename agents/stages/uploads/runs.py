@@ -11,10 +11,12 @@ from agents.stages.uploads.options import Abilities, check_options
 from agents.upkeep.stuck_jobs import fetching, requested
 from schemas import topics
 from schemas.accounts.settings import AccountSettings
+from schemas.conversations.names import conversation_of
 from schemas.envelope import UNREADABLE_URI
 from schemas.errors import Conflict, InvalidInput
 from schemas.events.asr import AsrDeadline, AsrResult
 from schemas.events.audio import AudioUploaded, Options
+from schemas.events.conversation import AGENT
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import Later, Outcome
 from schemas.jobs.rows import Job, ProviderRequest, run_fields
@@ -48,6 +50,15 @@ class Runs:
             deadline_s=settings.deadline_s or self.deadline_s,
             is_limited=settings.max_open_jobs is not None,
         )
+
+    def of_job(self, job: Job) -> Runs:
+        """The same with the recognizers that hear this job. Of a conversation, the agent itself has heard it; the
+        others do where its recording is to be verified, and there is one.
+        """
+        if conversation_of(job) is None:
+            return self
+        others = self.recognizers if job.options.get("verify") and job.original_uri else ()
+        return replace(self, recognizers=(AGENT, *others))
 
     def check_options(self, options: Options, language: str) -> None:
         """Raises UnsupportedOption if one of them would be ignored in a recording in this language."""
@@ -88,11 +99,12 @@ class Runs:
         if job.audio_uri == UNREADABLE_URI:
             raise InvalidInput("there is no recording to be run again: the upload could not be read; send it again")
         # The configured recognizers may have changed. Earlier versions stored `enrich` although no upload had set it.
-        self.check_options(Options(**job.options | {"enrich": None}), job.language)
+        if conversation_of(job) is None:
+            self.check_options(Options(**job.options | {"enrich": None}), job.language)
         begun = replace(
             job,
             run=wanted.run,
-            steps={"intake": StepState(state="done", notes=job.audio_notes or None)},
+            steps={job.first_stage: StepState(state="done", notes=job.audio_notes or None)},
             reason=None,
             code=None,
             completed_at=None,
@@ -101,7 +113,7 @@ class Runs:
             status="transcribing",
         )
         requests = self._requests(begun, wanted, earlier)
-        if job.original_uri is None:
+        if not _is_fetched(job, earlier):
             return begin_fetching(begun)
         if all(request.ended for request in requests):
             begun = replace(begun, status="reconciling")
@@ -125,18 +137,27 @@ class Runs:
             return tuple(
                 jobs.reused_request(new, earlier[new.provider]) for new in jobs.provider_requests(begun, heard)
             )
-        if unknown := [name for name in wanted.recognizers or () if name not in self.recognizers]:
-            raise InvalidInput(
-                f"recognizers: {', '.join(unknown)} is not here; there are {', '.join(self.recognizers)}"
-            )
-        again = wanted.recognizers or (self.recognizers if wanted.source == "transcribe" else ())
+        recognizers = self.of_job(begun).recognizers
+        hearing = [name for name in recognizers if name != AGENT]
+        if unknown := [name for name in wanted.recognizers or () if name not in hearing]:
+            there = ", ".join(hearing) or "none that hears this job"
+            raise InvalidInput(f"recognizers: {', '.join(unknown)} is not here; there are {there}")
+        again = wanted.recognizers or (hearing if wanted.source == "transcribe" else ())
         known = {name: request for name, request in earlier.items() if name not in again or not jobs.is_heard(request)}
-        new = jobs.provider_requests(begun, self.recognizers)
+        new = jobs.provider_requests(begun, recognizers)
         return tuple(jobs.reused_request(request, known.get(request.provider)) for request in new)
+
+
+def _is_fetched(job: Job, earlier: Mapping[str, ProviderRequest]) -> bool:
+    """Whether there is what a run of this job begins with: a recording, or a conversation."""
+    if conversation_of(job) is None:
+        return job.original_uri is not None
+    agent = earlier.get(AGENT)
+    return agent is not None and jobs.is_heard(agent)
 
 
 def begin_fetching(begun: Job) -> Outcome:
     """Begins a run whose recording is still to be fetched."""
-    begun = replace(begun, status="uploaded", steps={"intake": StepState(state="running")})
+    begun = replace(begun, status="uploaded", steps={begun.first_stage: StepState(state="running")})
     later = (fetching(begun),)
     return Outcome(tenant_id=begun.tenant_id, job_id=begun.job_id, begin=begun, later=later, audit="started")

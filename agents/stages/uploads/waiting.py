@@ -60,7 +60,7 @@ def until_its_time(job: Job, columns: dict[str, Any], files: tuple[File, ...], n
     return Outcome(
         tenant_id=job.tenant_id,
         job_id=job.job_id,
-        progress=Progress(run=job.run, stage="intake", step=queued.steps["intake"], columns=columns),
+        progress=Progress(run=job.run, stage=job.first_stage, step=queued.steps[job.first_stage], columns=columns),
         files=files,
         later=(put_off(JobReprocess(**run_fields(job)), wait_s(queued, now)),),
     )
@@ -70,7 +70,7 @@ def in_queue(job: Job, now: datetime) -> Job:
     """The job, queued: from now on, or from when it may begin."""
     step = WAITING.model_copy(update={"notes": job.audio_notes or None})
     queued_at = max(now, job.not_before or now)
-    return replace(job, status="uploaded", steps={"intake": step}, queued_at=queued_at)
+    return replace(job, status="uploaded", steps={job.first_stage: step}, queued_at=queued_at)
 
 
 def wait_s(job: Job, now: datetime) -> float:
@@ -87,7 +87,8 @@ def admitted(begun: Outcome) -> Outcome:
     if begun.begin is None:
         raise ValueError("the outcome does not begin a later run")
     job = begun.begin
-    progress = Progress(run=job.run, status=job.status, stage="intake", step=job.steps["intake"])
+    stage = job.first_stage
+    progress = Progress(run=job.run, status=job.status, stage=stage, step=job.steps[stage])
     return replace(begun, begin=None, run=job.run, progress=progress)
 
 

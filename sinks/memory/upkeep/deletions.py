@@ -24,6 +24,7 @@ from schemas.jobs.deletion import (
     noted,
 )
 from schemas.messages import Message
+from sinks.memory.conversations.issued_urls import MemoryIssuedUrls
 from sinks.memory.corrections.writes import MemoryCorrections
 from sinks.memory.leases import MemoryLeases
 from sinks.memory.outbox import MemoryOutbox
@@ -37,7 +38,15 @@ from sinks.ports.upkeep.deletions import Deletions
 
 @dataclass
 class MemoryDeletions(
-    MemoryLeases, MemoryOutbox, MemoryStuckJobs, MemoryStrays, MemoryIndex, MemoryWebhooks, MemoryCorrections, Deletions
+    MemoryLeases,
+    MemoryOutbox,
+    MemoryStuckJobs,
+    MemoryStrays,
+    MemoryIndex,
+    MemoryWebhooks,
+    MemoryCorrections,
+    MemoryIssuedUrls,
+    Deletions,
 ):
     """`Deletions` in this process: it takes the rows that `sinks.postgres.upkeep.deletions` takes."""
 
@@ -167,6 +176,7 @@ class MemoryDeletions(
             "review_items": (self.review, lambda row: _is_of(row, deletion)),
             "review_choices": (self.choices, lambda row: _is_of(row, deletion)),
             "adjudications": (self._adjudications, lambda row: _is_of(row[0], deletion)),
+            "issued_urls": (self.issued, lambda row: (row.tenant_id, row.job_id) == key),
             "audit_log": (self.audit, lambda row: _is_of(row[0], deletion) and row[0].step != NAME),
             "outbox_refused": (self._refused, lambda row: _is_of(SimpleNamespace(**row), deletion)),
             "direct_uploads": (self._direct, lambda row: (row[0].tenant_id, row[0].job_id) == key and row[1] < before),

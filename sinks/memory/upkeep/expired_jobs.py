@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from schemas.conversations.names import conversation_of
 from schemas.jobs.rows import Job
 from sinks.memory.state import MemoryState
 from sinks.ports.upkeep.retention import Expired, ExpiresJobs, Kind
@@ -34,5 +35,16 @@ class MemoryExpiredJobs(MemoryState, ExpiresJobs):
             for job in self.all_jobs()
             if job.tenant_id == tenant_id and job.completed_at is not None and job.completed_at < before
         ]
-        of_kind = [(at, job) for at, job in ended if (job.original_uri if kind == "files" else job.status == kind)]
+        of_kind = [(at, job) for at, job in ended if self._is_of(kind, job)]
         return [job for _, job in sorted(of_kind, key=lambda pair: pair[0])]
+
+    def _is_of(self, kind: Kind, job: Job) -> bool:
+        match kind:
+            case "files":
+                return job.original_uri is not None
+            case "conversation_files":
+                return any(of[:2] == job.key and of[3] == "conversation" for of in self.files)
+            case "failed_conversations":
+                return job.status == "failed" and conversation_of(job) is not None
+            case _:
+                return job.status == kind

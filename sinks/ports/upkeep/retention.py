@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 #: What is kept for a time of its own.
-Kind = Literal["files", "completed", "failed"]
+Kind = Literal["files", "completed", "failed", "conversation_files", "failed_conversations"]
 
 
 class ExpiresRows(Protocol):
@@ -30,11 +30,14 @@ class Retention:
     files: float | None = None
     completed: float | None = None
     failed: float | None = None
+    #: The same of conversations of voice agents: of their files, and of those that have failed.
+    conversation_files: float | None = None
+    failed_conversations: float | None = None
 
     @property
     def days(self) -> dict[Kind, float]:
         """The limits that there are, by kind."""
-        limits: dict[Kind, float | None] = {"files": self.files, "completed": self.completed, "failed": self.failed}
+        limits: dict[Kind, float | None] = {kind: getattr(self, kind) for kind in get_args(Kind)}
         return {kind: days for kind, days in limits.items() if days is not None}
 
 
@@ -62,7 +65,8 @@ class ExpiresJobs(Protocol):
 
     async def expired_jobs(self, tenant_id: str, kind: Kind, days: float, limit: int) -> list[str]:
         """Ids of at most `limit` of the tenant's jobs that ended more than so many days ago, the oldest first: of
-        completed ones, of failed ones, or of all that still have their recording.
+        completed ones, of failed ones, or of all that still have their recording; of conversations, those that have
+        failed, or still have files.
         """
 
     async def count_expired(self, tenant_id: str, kind: Kind, days: float) -> Expired:

@@ -12,7 +12,7 @@ from schemas.jobs.rows import Enrichment, Job, Status
 
 #: By status, the topics on which an event that moves such a job on may wait; a recognizer's requests have their own.
 AWAITED: Final[Mapping[Status, tuple[str, ...]]] = {
-    "uploaded": (topics.INTAKE_DUE.name,),
+    "uploaded": (topics.INTAKE_DUE.name, topics.FETCH_DUE.name),
     "reconciling": (topics.RESULTS.name, topics.RECONCILE_DUE.name),
     "persisting": (topics.RECONCILED.name, topics.PERSIST_DUE.name, topics.RESULTS.name, topics.RECONCILE_DUE.name),
 }

@@ -23,6 +23,19 @@ SELECT job_id FROM jobs
 WHERE tenant_id = $1 AND completed_at < now() - $2::float8 * interval '1 day' AND original_uri IS NOT NULL
 ORDER BY completed_at LIMIT $3;
 
+-- name: expired_conversation_files
+-- By the index of conversations that have files: what was stored, was so before the run ended.
+SELECT job_id FROM files f JOIN jobs j USING (tenant_id, job_id)
+WHERE f.tenant_id = $1 AND f.kind = 'conversation' AND f.created_at < now() - $2::float8 * interval '1 day'
+  AND j.completed_at < now() - $2::float8 * interval '1 day'
+GROUP BY job_id ORDER BY min(f.created_at) LIMIT $3;
+
+-- name: expired_failed_conversations
+SELECT job_id FROM jobs
+WHERE tenant_id = $1 AND status = 'failed' AND completed_at < now() - $2::float8 * interval '1 day'
+  AND starts_with(audio_uri, 'elevenlabs:')
+ORDER BY completed_at LIMIT $3;
+
 -- name: expired_jobs
 SELECT job_id FROM jobs
 WHERE tenant_id = $1 AND status = $4 AND completed_at < now() - $2::float8 * interval '1 day'
@@ -37,3 +50,14 @@ WHERE j.tenant_id = $1 AND j.completed_at < now() - $2::float8 * interval '1 day
 SELECT count(DISTINCT j.job_id) AS jobs, coalesce(sum(f.size_bytes), 0)::bigint AS size_bytes
 FROM jobs j LEFT JOIN files f USING (tenant_id, job_id)
 WHERE j.tenant_id = $1 AND j.status = $3 AND j.completed_at < now() - $2::float8 * interval '1 day';
+
+-- name: count_expired_conversation_files
+SELECT count(DISTINCT j.job_id) AS jobs, coalesce(sum(f.size_bytes), 0)::bigint AS size_bytes
+FROM jobs j JOIN files f USING (tenant_id, job_id)
+WHERE j.tenant_id = $1 AND j.completed_at < now() - $2::float8 * interval '1 day' AND starts_with(j.audio_uri, 'elevenlabs:');
+
+-- name: count_expired_failed_conversations
+SELECT count(DISTINCT j.job_id) AS jobs, coalesce(sum(f.size_bytes), 0)::bigint AS size_bytes
+FROM jobs j LEFT JOIN files f USING (tenant_id, job_id)
+WHERE j.tenant_id = $1 AND j.status = 'failed' AND j.completed_at < now() - $2::float8 * interval '1 day'
+  AND starts_with(j.audio_uri, 'elevenlabs:');

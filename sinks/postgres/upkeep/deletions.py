@@ -36,6 +36,8 @@ _OF_RUNS: Final = "run <= $3"
 ERASED: Final[Mapping[str, str]] = {
     "transcripts": _OF_RUNS,
     "files": _OF_RUNS,
+    # Also those of a new job of the same id: others are issued when it is asked for them.
+    "issued_urls": "true",
     "enrichments": _OF_RUNS,
     "provider_requests": _OF_RUNS,
     "adjudications": _OF_RUNS,

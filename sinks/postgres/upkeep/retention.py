@@ -27,6 +27,7 @@ TIMES: Final[Mapping[str, str]] = {
     "api_usage_metrics": "minute",
     "idempotency_keys": "created_at",
     "direct_uploads": "created_at",
+    "issued_urls": "expires_at",
 }
 BY_NUMBER: Final = frozenset({"webhook_deliveries"})
 
@@ -66,16 +67,16 @@ class PostgresRetention(PostgresPort, ExpiresRows, ExpiresJobs):
     async def expired_jobs(self, tenant_id: str, kind: Kind, days: float, limit: int) -> list[str]:
         """Ids of the tenant's oldest jobs of this kind that ended more than so many days ago."""
         arguments = (tenant_id, days, limit)
-        if kind == "files":
-            rows = await self._fetch("expired_files", *arguments)
-        else:
+        if kind in ("completed", "failed"):
             rows = await self._fetch("expired_jobs", *arguments, kind)
+        else:
+            rows = await self._fetch(f"expired_{kind}", *arguments)
         return [row["job_id"] for row in rows]
 
     async def count_expired(self, tenant_id: str, kind: Kind, days: float) -> Expired:
         """How many they are, and how large."""
-        if kind == "files":
-            [row] = await self._fetch("count_expired_files", tenant_id, days)
-        else:
+        if kind in ("completed", "failed"):
             [row] = await self._fetch("count_expired_jobs", tenant_id, days, kind)
+        else:
+            [row] = await self._fetch(f"count_expired_{kind}", tenant_id, days)
         return Expired(**row)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 from aiohttp import web
 from pydantic import Field
 
-from schemas.accounts.settings import LIMITS, AccountSettings, SettingsVersion
+from schemas.accounts.settings import LIMITS, OPERATORS, AccountSettings, SettingsVersion
 from schemas.errors import InvalidInput
 from sinks.ports.accounts.settings import EffectiveSettings, StoredSettings
 from sinks.ports.tenants import PerTenant
@@ -65,7 +65,7 @@ class TenantSettings:
             "access": ADMIN,
             "responses": shown
             | {
-                403: ResponseSpec(f"only an operator may raise {', '.join(LIMITS)}"),
+                403: ResponseSpec(f"only an operator may raise {', '.join(LIMITS)}, or change {', '.join(OPERATORS)}"),
                 412: ResponseSpec("somebody else has changed them since"),
                 428: ResponseSpec("`If-Match` is missing"),
             },
@@ -167,6 +167,9 @@ class TenantSettings:
         if raised and not caller.is_operator:
             held = ", ".join(f"{name} ({getattr(before, name)})" for name in raised)
             raise ApiProblem("forbidden", f"you may lower {held}, and only an operator may raise it")
+        set_by_operators = [name for name in OPERATORS if getattr(new, name) != getattr(current, name)]
+        if set_by_operators and not caller.is_operator:
+            raise ApiProblem("forbidden", f"only an operator may change {', '.join(set_by_operators)}")
 
     def _check_templates(self, new: AccountSettings) -> None:
         """Raises InvalidRequest for templates that could not be rendered."""

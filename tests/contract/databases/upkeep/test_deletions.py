@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4, uuid5
 
@@ -10,6 +11,7 @@ import asyncpg
 import pytest
 
 from schemas import topics
+from schemas.conversations.rows import IssuedUrl
 from schemas.corrections.rows import ReviewChoice
 from schemas.envelope import Envelope, Record
 from schemas.events.asr import AsrRequest
@@ -266,6 +268,8 @@ async def with_everything(under_test, job_id) -> None:
     await database.commit(
         [Step("edit", uuid4(), replace(corrected.outcome, job_id=job_id, edit=changes, files=files, later=()))]
     )
+    url = IssuedUrl(**of, uri=files[0].uri, url="https://x/?signature", expires_at=datetime(2100, 1, 1, tzinfo=UTC))
+    await database.keep_issued_urls([url])
     await database.keep_adjudications([answer(f"question {job_id}", job_id=job_id)])
     await database.begin_upload(direct_upload(job_id=job_id, upload_id=uuid5(NAMESPACE, job_id)))
     for uri in (f"file:///t/{job_id}/late.wav", f"file:///t/_uploads/{job_id}"):
@@ -289,6 +293,7 @@ async def remains(under_test, reader, job_id) -> dict[str, Any]:
         "versions": await reader.versions(*key, 1),
         "review": [one for n in range(2) if (one := await reader.review_item("t", f"{job_id}-{n}"))],
         "files": await reader.files(*key),
+        "urls": await database.issued_urls(key),
         "requests": await database.requests(*key, 1),
         "adjudication": found,
         "mail": await database.mail(*key, 1),

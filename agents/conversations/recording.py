@@ -1,0 +1,72 @@
+"""Stores the recordings of conversations, each once it was probed as every other recording is."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agents.media.probe_pool import ProbePool
+from agents.runtime.failpoints import passing
+from schemas import blob_names
+from schemas.errors import RefusedMedia
+from sinks.ports.blobs import Blob, Store
+
+#: What readers are told.
+NONE = "ElevenLabs has no recording of this conversation."
+
+
+class Deliveries(Protocol):
+    """Delivers recordings; see `agents.conversations.client.ElevenLabs`."""
+
+    async def save_audio(self, conversation_id: str, path: Path, max_bytes: int) -> bool:
+        """Write a conversation's recording to a file; False if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A conversation's recording as it is stored; without a blob there is none, and the notes say why."""
+
+    blob: Blob | None = None
+    duration_ms: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The recordings in a store."""
+
+    client: Deliveries
+    store: Store
+    probe_pool: ProbePool
+
+    async def stored(self, tenant_id: str, conversation_id: str, max_bytes: int) -> Recording:
+        """The conversation's recording, which is fetched unless an earlier attempt has stored it. One that cannot be
+        decoded is not stored: a note says so, and the conversation goes on without it.
+
+        Raises:
+            TooLarge: It has more than `max_bytes`.
+            ProviderError, Transient, Unavailable: It is not delivered, or not stored.
+        """
+        name = blob_names.conversation_audio(tenant_id, conversation_id)
+        existing = await self.store.stat(self.store.uri(name))
+        if existing is not None:
+            async with self.store.local_path(existing.uri) as path:
+                return await self._probed(tenant_id, path, existing)
+        with tempfile.TemporaryDirectory(prefix="concord-") as folder:
+            path = Path(folder) / f"{conversation_id}.mp3"
+            if not await self.client.save_audio(conversation_id, path, max_bytes):
+                return Recording(notes=(NONE,))
+            return await self._probed(tenant_id, path)
+
+    async def _probed(self, tenant_id: str, path: Path, blob: Blob | None = None) -> Recording:
+        try:
+            probe = await self.probe_pool.probe(path, path.name, tenant=tenant_id)
+        except RefusedMedia as exc:
+            return Recording(notes=(f"The recording of this conversation cannot be read, and is not kept: {exc}.",))
+        if blob is None:
+            name = blob_names.conversation_audio(tenant_id, path.stem)
+            blob = await self.store.put(name, path.read_bytes(), probe.content_type)
+            passing("fetch.audio")
+        return Recording(blob, probe.duration_ms, probe.notes)
