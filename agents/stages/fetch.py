@@ -123,6 +123,8 @@ class Fetch:
         agent = earlier.get(AGENT)
         if agent is not None and is_heard(agent):
             return await self._begun(envelope, job, earlier)
+        # What the account has set since, and what a run that is begun by hand has never been asked about.
+        self.requests.check(await self.accounts.settings_of(job.tenant_id))
         key = ids.task_key("fetch", job.tenant_id, job.job_id, job.run)
         reached: Fetched | Conversation | None = await self.tasks.run(
             key, lambda _: self._reached(job, data.conversation_id), QUICK_S

@@ -184,7 +184,12 @@ class Deleter:
             return replace(deletion, due_at=max(deletion.settled_at, now))
         if deletion.done_at is not None:
             return replace(deletion, due_at=None)
-        receipt = {**deletion.receipt, "kept": [*deletion.receipt["kept"], *await self._kept(deletion, now)]}
+        kept = [*deletion.receipt["kept"], *await self._kept(deletion, now)]
+        if deletion.blobs:  # it is of a conversation
+            kept.append(
+                {"what": "ElevenLabs", "why": "a conversation is only read there, never deleted", "until": None}
+            )
+        receipt = {**deletion.receipt, "kept": kept}
         # Nobody has worked on a job whose retention is over.
         last_look = None if deletion.requested_by == RETENTION else now + timedelta(seconds=LAST_LOOK_S)
         return replace(deletion, receipt=receipt, done_at=now, due_at=last_look, error=None)

@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from agents.commands.operations.mail import resending
+from agents.conversations import recording
+from agents.runtime.failpoints import CONVERSATION_POINTS
+from agents.stages import fetch
 from agents.stages.enrichments.summary import Summaries
 from agents.upkeep.cancelling import cancel
 from agents.upkeep.deleting import Deleter
@@ -409,6 +412,42 @@ async def test_a_record_that_names_a_job_of_somebody_cannot_fail_it(started):
     assert (await started.processing()).status == "completed"
 
 
+class Killed(BaseException):
+    """Ends a process at a failpoint: nothing behind it is done."""
+
+
+@pytest.mark.parametrize("point", CONVERSATION_POINTS[:3])
+async def test_a_kill_between_two_steps_of_a_fetch_loses_nothing_and_fetches_no_more_than_is_missing(
+    started, monkeypatch, point
+):
+    armed = [point]
+
+    def passing(name):
+        if name in armed:
+            armed.clear()
+            raise Killed
+
+    for module in (fetch, recording):
+        monkeypatch.setattr(module, "passing", passing)
+    with pytest.raises(Killed):
+        await done(started)
+    await started.fleet.run()
+
+    assert ((await started.processing()).status, len(started.smtp.taken)) == ("completed", 1)
+    assert (started.elevenlabs.count("get"), started.elevenlabs.count("audio")) == (1, 1)
+
+
+async def test_what_an_account_has_set_since_holds(started):
+    started.elevenlabs.conversations[CONVERSATION].before = ["in-progress"] * 9
+    await done(started, until=timedelta(seconds=3))
+    await started.fleet.database.save_account_settings(ACCOUNT, AccountSettings(redact_pii=True), 0, "x")
+    await started.fleet.run()
+    state = await started.processing()
+
+    assert (state.status, state.code) == ("failed", "unsupported_option")
+    assert started.smtp.taken == []
+
+
 async def test_an_upload_with_a_conversations_reference_stays_an_upload(started):
     await started.scenario.upload(job_id=None, reference=names.reference(CONVERSATION))
     await started.fleet.run()
@@ -484,6 +523,8 @@ async def test_a_deletion_takes_what_is_outside_of_the_jobs_folder_and_a_new_req
         await started.store.put(f"{ACCOUNT}/audio/{conversation}.mp3", b"x", "audio/mpeg")
     await database.begin_deletion((ACCOUNT, JOB), "key")
     assert await deleter.round() == 1
+    [receipt] = [deletion.receipt for deletion in database.deletions.values()]
+    assert receipt["blobs"] >= 6
     left = [started.store.name(uri) async for uri in started.store.list(f"{ACCOUNT}/")]
     assert left == [f"{ACCOUNT}/audio/conv_other.mp3"]
 

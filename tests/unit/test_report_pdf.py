@@ -10,6 +10,7 @@ from agents.reports.content import report
 from agents.reports.fonts import Fonts
 from agents.reports.pdf import pdf
 from agents.reports.typesetting import Span, Text
+from schemas.conversations.differences import Difference
 from schemas.summaries import Summary
 from schemas.transcript_words import TranscriptWord
 
@@ -167,3 +168,26 @@ def test_a_long_call_takes_many_pages_and_loses_nothing():
 
 def test_an_unfinished_direction_is_no_error():
     assert typesetting.Text([Span("(مرحبا")], Fonts("(مرحبا")).lines(50)
+
+
+def test_what_an_agents_transcript_got_wrong_is_a_section_of_its_own():
+    found = [
+        Difference(65_000, "Tuesday", "Monday", 0.93),
+        Difference(None, "", "not", 0.8),
+        Difference(9, "very", "", 1),
+    ]
+    metadata = made(words("we meet on Monday")).model_copy
+    said = "\n".join(read(metadata(update={"verification": content._verification(found)})))
+
+    assert "What the agent's transcript got wrong" in said
+    assert "1:05" in said
+    assert "It has \u201cTuesday\u201d; what was said is \u201cMonday\u201d (93% sure)." in said
+    assert "It lacks \u201cnot\u201d (80% sure)." in said
+    assert "It has \u201cvery\u201d, which nobody said (100% sure)." in said
+
+
+def test_an_agents_transcript_with_many_errors_says_how_many_are_not_shown():
+    section = content._verification([Difference(n, "a", "b", 0.5) for n in range(500)])
+
+    assert len(section.items) == 201
+    assert "300 more" in section.items[-1].text

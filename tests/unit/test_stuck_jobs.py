@@ -170,7 +170,7 @@ def bench():
 
 #: Groups that must have read everything before a job of a status counts as stuck.
 GROUPS = {
-    "uploaded": {"concord.intake": ("intake.due",)},
+    "uploaded": {"concord.intake": ["intake.due"], "concord.fetch": ["fetch.due"]},
     "transcribing": {
         "concord.transcribe.a": ["asr.requests.a"],
         "concord.transcribe.b": ["asr.requests.b"],

@@ -349,3 +349,14 @@ async def test_nobody_deletes_the_job_of_another_tenant(migrated, db):
     assert [row["id"] for row in await db.fetch("SELECT id FROM deletions")] == [deletion.id]
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await db.execute("SET ROLE concord_tenant; DELETE FROM deletions")
+
+
+async def test_the_blobs_of_a_conversation_are_named_by_its_deletion(database):
+    conversation = replace(job(), audio_uri="elevenlabs:conv_1", reference="elevenlabs:conv_1")
+    await database.commit([Step("fetch", uuid4(), Outcome(tenant_id="t", job_id="j", create=conversation))])
+    begun = await database.begin_deletion(KEY, "key")
+    [due] = await database.due_deletions(5, 30)
+
+    names = ["t/transcripts/conv_1.txt", "t/audio/conv_1.mp3", "t/reports/conv_1.pdf"]
+    assert begun.blobs == due.blobs == names
+    assert (await database.deletion(*KEY)).blobs == names
