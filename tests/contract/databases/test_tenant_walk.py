@@ -7,6 +7,7 @@ import asyncio
 from schemas.accounts.settings import AccountSettings
 from sinks.accounts import Accounts
 from sinks.blobs.memory import MemoryStore
+from sinks.postgres.conversations.history import PostgresConversationHistory
 from sinks.postgres.database import Postgres, connect_pool
 from sinks.postgres.reader import Reader
 from sinks.postgres.reading.changes import PostgresChanges
@@ -20,6 +21,7 @@ async def test_a_walk_over_every_route_finds_and_changes_nothing_of_another_tena
     pool, reading = await connect_pool(migrated), await connect_pool(migrated)
     database, reader, store = Postgres(pool), Reader(reading), MemoryStore()
     views = PostgresReports(reader), PostgresChanges(reader), PostgresSummaryItems(reader)
+    views += (PostgresConversationHistory(reader),)
     resources = all_resources(database, Accounts(database, AccountSettings()), reader, store, *views)
     try:
         async with CorrectingWorker(database, store, reader=reader, resources=resources) as worker:

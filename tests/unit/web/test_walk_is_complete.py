@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import web.app
-from agents.fleet import http, webhooks
+from agents.fleet import conversations, http, webhooks
 from agents.fleet.api import uploads
 from agents.fleet.search import serving
 from tests.unit.web import corrections, walk
@@ -18,8 +18,8 @@ def resources_of(*modules):
 
 
 def test_the_walk_calls_every_resource_that_a_worker_serves():
-    served = resources_of(http, webhooks, uploads, serving)
-    without_a_tenants_key = {"Callbacks", "ReceivedTranscripts"}  # a provider's token or signature
+    served = resources_of(http, webhooks, uploads, serving, conversations)
+    without_a_tenants_key = {"Callbacks", "ReceivedTranscripts", "ConversationHints"}  # a provider's token or signature
     names_nothing = {"StorageInformation"}
 
     assert served - resources_of(web.app, corrections, walk) == without_a_tenants_key | names_nothing

@@ -10,10 +10,13 @@ from agents.media.source.audio_source import AudioSource
 from agents.reports.templates import check
 from agents.search.ask import Asker
 from agents.search.searcher import Searcher
+from agents.stages.uploads.asked import AskedConversations
+from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
 from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
+from sinks.memory.conversations.history import MemoryConversationHistory
 from sinks.memory.reading.changes import MemoryChanges
 from sinks.memory.reading.reports import MemoryReports
 from sinks.memory.reading.summaries import MemorySummaryItems
@@ -23,6 +26,9 @@ from web.connections.caller_limit import CallerLimit
 from web.live.tenant_feed import TenantFeeds
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
+from web.resources.conversations.accounts import AccountConversations
+from web.resources.conversations.postprocess import Postprocess
+from web.resources.conversations.urls import FileUrls
 from web.resources.deletions import Deletions
 from web.resources.jobs.details import JobControl
 from web.resources.reports.audit import AuditTrail
@@ -53,6 +59,8 @@ UNKNOWN = {
     "deletion": "9999ca11-0000-4000-8000-000000000009",
     "upload": "9999ca11-0000-4000-8000-000000000009",
     "schedule": "9999ca11-0000-4000-8000-000000000009",
+    "processing_id": "proc_9999ca11000040008000000000000009",
+    "name": "report",
 }
 #: What the parameter `id` is, by the beginning of the path.
 KINDS = {
@@ -79,7 +87,17 @@ def accounts_resources(database, accounts):
     return [KeyManagement(database, accounts.changed), TenantSettings(database, accounts, accounts.changed, check)]
 
 
-def all_resources(database, accounts, reader, store, reports=None, changes=None, items=None):
+def conversation_resources(database, accounts, reader, store, history=None, lacks=(), public_url=None):
+    """What a worker serves of conversations."""
+    asked = AskedConversations(database, ConversationRequests(accounts, lacks))
+    urls = FileUrls(store, database, public_url)
+    return [
+        Postprocess(reader, store, asked, urls, CallerLimit("files", 8)),
+        AccountConversations(history or MemoryConversationHistory(database), database),
+    ]
+
+
+def all_resources(database, accounts, reader, store, reports=None, changes=None, items=None, history=None):
     """What a worker serves besides the standard resources and the corrections, with nothing outside of it."""
     searcher = Searcher(MemorySearch(database), no_model)
     reports, changes = reports or MemoryReports(database), changes or MemoryChanges(database)
@@ -93,6 +111,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
 
     return [
         *accounts_resources(database, accounts),
+        *conversation_resources(database, accounts, reader, store, history),
         Webhooks(database, database, lambda _: None),
         WebhookDeliveries(database),
         ProcessAudio(uploads, store, limit, at_once),
@@ -199,6 +218,7 @@ async def seen_by_bolt(worker, ids):
         "/tenants/bolt/webhooks",
         f"/tenants/bolt/webhooks/{ids['webhook']}/deliveries",
         "/tenants/bolt/schedules",
+        "/api/v1/accounts/bolt/conversations",
     )
     return [*[await worker.json(path, bolt) for path in paths], (await worker.json("/tenants/bolt/keys", bolt))["keys"]]
 
@@ -221,8 +241,13 @@ async def prepared(worker):
     key = await made("POST", "tenants/bolt/keys", 201, json={"name": "theirs", "scopes": ["read"]})
     webhook = (await made("POST", "tenants/bolt/webhooks", 201, json={"url": "https://example.com/h"}))["id"]
     schedule = {"name": "theirs", "cron": "0 3 * * *", "enrichment": "document"}
+    conversation = {"account_id": "bolt", "conversation_id": "conv_1", "email_id": "ann@example.com"}
     return {
         "job": UUID,
+        "processing_id": (await made("POST", "api/v1/postprocess/conversation", 202, json=conversation))["data"][
+            "processing_id"
+        ],
+        "name": "report",
         "schedule": (await made("POST", "tenants/bolt/schedules", 201, json=schedule))["id"],
         "key": key["id"],
         "webhook": webhook,

@@ -153,7 +153,8 @@ class Postprocess:
         except UnsupportedOption as exc:
             raise ApiProblem("unprocessable", str(exc)) from exc
         job, now = taken.job, await self.urls.database.now()
-        state = processing(job)
+        # The moment in which it is begun, nothing is done yet.
+        state = Processing("pending", 0) if taken.begun else processing(job)
         answer = AcceptedAnswer(
             success=True,
             message=_said(job, state, body.email_id, begun=taken.begun, known=taken.known),
