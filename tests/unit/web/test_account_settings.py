@@ -118,3 +118,14 @@ async def test_recipients_and_templates_of_mails_are_set_where_mail_is_sent():
     async with Worker(database, resources=accounts_resources(database, accounts)) as service:
         assert (await put(service, wanted)).status == 200
         assert (await service.json(f"{PATH}/effective"))["mail_to"] == ["ann@example.com"]
+
+
+async def test_only_an_operator_says_whose_an_agent_is(service):
+    """One key of ElevenLabs' serves all tenants: whoever names an agent gets its conversations."""
+    agents = {"conversation_agents": {"agent_1": "zoe@example.com"}}
+    assert "conversation_agents" in (await problem(await put(service, agents), 403))["detail"]
+    assert (await put(service, agents, headers=ROOT)).status == 200
+    assert (await put(service, {"audio_days": 9}, '"1"', method="PATCH")).status == 200
+    assert (await put(service, {"conversation_agents": None}, '"2"', method="PATCH")).status == 403
+    await problem(await put(service, {"conversation_agents": {"a/b": "zoe@example.com"}}, headers=ROOT), 400)
+    await problem(await put(service, {"conversation_agents": {"agent_1": "zoe"}}, headers=ROOT), 400)

@@ -82,6 +82,36 @@ async def test_what_was_kept_for_long_enough_is_found_the_oldest_first(under_tes
     assert await database.tenants() == ["t"]
 
 
+async def test_files_of_conversations_and_those_that_failed_are_found_among_others(under_test, store):
+    database = under_test.database
+    for id, status in {"a": "completed", "b": "failed", "c": "completed"}.items():
+        await ended(database, store, id, status)
+    for id, status in {"x": "completed", "y": "failed"}.items():
+        row = job(id, status="transcribing", audio_uri=f"elevenlabs:conv_{id}")
+        text = File(
+            tenant_id="t",
+            job_id=id,
+            run=1,
+            kind="conversation",
+            content_type="text/plain",
+            uri=f"file:///t/transcripts/conv_{id}.txt",
+            size_bytes=7,
+            sha256="0",
+        )
+        await database.commit([created(row, files=(text,))])
+        await database.commit([moved(status, job_id=id)])
+    kinds = ("conversation_files", "failed_conversations")
+
+    found = [await database.expired_jobs("t", kind, 0.0, 10) for kind in kinds]
+    counts = [await database.count_expired("t", kind, 0.0) for kind in kinds]
+
+    assert found == [["x", "y"], ["y"]]
+    assert [(one.jobs, one.size_bytes) for one in counts] == [(2, 14), (1, 7)]
+    assert [await database.expired_jobs("t", kind, 1.0, 10) for kind in kinds] == [[], []]
+    await database.begin_deletion(("t", "x"), "retention", "files")
+    assert await database.expired_jobs("t", "conversation_files", 0.0, 10) == ["y"]
+
+
 async def test_each_tenant_has_its_own_limits_and_what_is_due_goes_once(under_test, store):
     database = under_test.database
     for id, status in {"a": "completed", "b": "failed"}.items():
