@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "remote.upload": {"upload": "have recordings transcribed, over HTTP"},
     "remote.jobs": {"jobs": "list, show, follow, cancel, reprocess and delete jobs, over HTTP"},
     "remote.transcript": {"transcript": "a transcript as text, subtitles or a document, over HTTP"},
+    "remote.conversation": {"conversation": "have a conversation of a voice agent summarised and mailed, over HTTP"},
     "remote.webhooks": {"webhooks": "have servers told of completions, over HTTP"},
     "jobs.publish": {"publish": "have recordings transcribed, by an event on Kafka"},
     "jobs.status": {"status": "a job's status", "watch": "follow a job until it has ended"},
