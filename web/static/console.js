@@ -1,8 +1,10 @@
 // The console: a tenant's jobs, one job's steps as they happen, its transcript with the words that are in doubt, the
-// review queue, and API keys. This module connects its parts, and shows what the address bar names.
+// review queue, conversations of voice agents, and API keys. This module connects its parts, and shows what the address
+// bar names.
 
 import { getJson } from "./api/client.js";
 import { wireKeyDialog } from "./api/key.js";
+import { closeConversations, openConversations } from "./conversations/conversations.js";
 import { $, make } from "./dom.js";
 import { REFRESH_MS, markCurrent, restartList } from "./job_list.js";
 import { openJob } from "./job_view.js";
@@ -12,7 +14,9 @@ import { hideNotice, reportError, showLive } from "./notices.js";
 import { closeReview, openReview } from "./review/review.js";
 import { wireUploads } from "./uploads.js";
 
-const VIEWS = { review: [openReview, closeReview], keys: [openKeys, closeKeys] };
+const VIEWS = {
+  review: [openReview, closeReview], conversations: [openConversations, closeConversations], keys: [openKeys, closeKeys],
+};
 
 /** Show the tenant, the job and the view in the address bar. */
 function showLocation() {
@@ -32,7 +36,7 @@ function showView() {
   const { tenant, job, view } = current;
   document.body.classList.toggle("at-job", Boolean(job) && !view);
   document.body.classList.toggle("at-view", view in VIEWS);
-  for (const name of ["", "review", "keys"]) {
+  for (const name of ["", ...Object.keys(VIEWS)]) {
     const anchor = $(`to-${name || "jobs"}`);
     anchor.href = link(tenant, "", name);
     if (name === view) anchor.setAttribute("aria-current", "page");

@@ -1,6 +1,7 @@
-// The page's location: #/tenant/job, #/tenant/job?review, #/tenant?review and #/tenant?keys.
+// The page's location: #/tenant/job, #/tenant/job?review, #/tenant?review, #/tenant?keys,
+// #/tenant?conversations and #/tenant/proc_…?conversations.
 
-/** The tenant, the job and the view (`review`, `keys`; empty for jobs) that are shown. */
+/** The tenant, the job and the view (`review`, `conversations`, `keys`; empty for jobs) that are shown. */
 export const current = { tenant: "", job: "", view: "" };
 
 /** The link to a tenant's jobs, to one of them, or to another view of them. */
