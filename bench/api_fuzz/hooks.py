@@ -11,6 +11,7 @@ import schemathesis
 from schemathesis.core.failures import Failure
 
 from bench.api_fuzz.seed import KEYS, SECRET
+from schemas.webhooks import elevenlabs
 from schemas.webhooks.signature import headers_of
 
 
@@ -22,15 +23,25 @@ def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+def sign_as_elevenlabs(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The request with the header of ElevenLabs' webhooks."""
+    body = request.body or b""
+    body = body.encode() if isinstance(body, str) else body
+    request.headers[elevenlabs.HEADER] = elevenlabs.sign(SECRET, body, int(time.time()))
+    return request
+
+
 @schemathesis.hook
 def before_call(_: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
-    """Sign transcripts of the outside service: without a signature, nothing else is looked at. Settings are changed of
-    carl alone: a tenant that lowers its own limits could ask no more.
+    """Sign what outside services and ElevenLabs send: without a signature, nothing else is looked at. Settings are
+    changed of carl alone: a tenant that lowers its own limits could ask no more.
     """
     if case.path.endswith("/settings") and case.path_parameters.get("tenant") in KEYS:
         case.path_parameters["tenant"] = "carl"
     if case.path == "/webhooks/stt":
         kwargs["auth"] = sign
+    if case.path == "/webhooks/elevenlabs":
+        kwargs["auth"] = sign_as_elevenlabs
 
 
 @schemathesis.hook

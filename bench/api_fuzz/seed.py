@@ -58,7 +58,9 @@ class Seeded:
                 await asyncio.sleep(0.2)
 
     async def others(self, count: int) -> None:
-        """Keys, webhooks with a delivery each, uploads that have begun, schedules; and the review items of the jobs."""
+        """Keys, webhooks with a delivery each, uploads that have begun, schedules, conversations; and the review items
+        of the jobs.
+        """
         own = f"/tenants/{self.tenant}"
         for number in range(count):
             key = await self.call("POST", f"{own}/keys", 201, json={"name": f"k{number}", "scopes": ["read"]})
@@ -72,6 +74,10 @@ class Seeded:
             self.ids["token"].append(upload["url"].partition("token=")[2])
             nightly = {"name": f"s{number}", "cron": "0 3 * * *", "enrichment": "document"}
             self.ids["schedule"].append((await self.call("POST", f"{own}/schedules", 201, json=nightly))["id"])
+            asked = {"account_id": self.tenant, "conversation_id": f"conv_{number}", "email_id": "ann@example.com"}
+            conversation = await self.call("POST", "/api/v1/postprocess/conversation", 202, json=asked)
+            self.ids["processing_id"].append(conversation["data"]["processing_id"])
+        self.ids["name"] = ["report"]
         for job in self.ids["job"][-2:]:
             self.ids["deletion"].append((await self.call("DELETE", f"/jobs/{job}", 202))["id"])
         queue = await self.call("GET", f"{own}/review?limit=200", 200)

@@ -18,6 +18,17 @@ from bench.api_fuzz.seed import KEYS, SECRET, seed
 #: Two recognizers that answer at once, and an outside service.
 HEARD = f"{RECOGNIZERS},webhook-stt"
 
+#: What makes the fleet take in conversations, of which it fetches none: nobody listens there.
+CONVERSATIONS = {
+    "ELEVENLABS_API_KEY": "key-of-the-fuzzer",
+    "ELEVENLABS_BASE_URL": "http://127.0.0.1:9",
+    "ELEVENLABS_WEBHOOK_SECRET": SECRET,
+    "SMTP_HOST": "127.0.0.1",
+    "SMTP_PORT": "9",
+    "SMTP_SECURITY": "none",
+    "SMTP_FROM_EMAIL": "concord@example.com",
+}
+
 
 @dataclass
 class Site:
@@ -33,7 +44,7 @@ async def site(jobs: int, others: int) -> AsyncIterator[Site]:
     """A fleet in a folder that is deleted afterwards."""
     data = Path(tempfile.mkdtemp(prefix="concord-fuzz-"))
     data.chmod(0o755)  # as root, PostgreSQL's user must get through
-    common = {"CONCORD_RECOGNIZERS": HEARD, "WEBHOOK_SECRET": SECRET}
+    common = {"CONCORD_RECOGNIZERS": HEARD, "WEBHOOK_SECRET": SECRET} | CONVERSATIONS
     environment = common | {
         "CONCORD_API_KEYS": ",".join(f"{tenant}={key}" for tenant, key in KEYS.items()),
         "CONCORD_REQUESTS_PER_MINUTE": "0",

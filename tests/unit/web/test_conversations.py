@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import jsonschema
@@ -25,6 +28,7 @@ from tests.unit.web.service import ACME, BOLT, ROOT, Worker, of_blob, problem
 from tests.unit.web.walk import conversation_resources
 from web.resources.conversations.views import ACCEPTED, CONVERSATION, DETAILS, REQUEST, ROW
 
+README = Path(__file__).parents[3] / "README.md"
 POST = "/api/v1/postprocess/conversation"
 JOB = names.job_id("acme", CONVERSATION)
 OWN = f"/api/v1/postprocess/{names.processing_id(JOB)}"
@@ -120,6 +124,26 @@ def shape(value):
     if isinstance(value, dict):
         return {name: shape(of) for name, of in value.items()}
     return type(value) if value is not None else None
+
+
+def readme_example():
+    """Method, path, request and answer of the README."""
+    text = README.read_text()
+    found = re.search(
+        r"^    (POST) (/api/v1/\S+)\n    (\{.*?\})\n\n    (\d+) (\{.*?\}\})\n", text, re.MULTILINE | re.DOTALL
+    )
+    method, path, request, status, answer = found.groups()
+    return method, path, json.loads(request), int(status), json.loads(answer)
+
+
+async def test_the_example_of_the_readme_runs_as_it_stands(service):
+    method, path, request, status, answer = readme_example()
+    service.at = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+    response = await service.client.request(method, path, json=request, headers=ACME)
+
+    assert (response.status, await response.json()) == (status, answer)
+    assert (request, answer) == (REQUEST, ACCEPTED)
 
 
 async def test_the_request_of_the_documentation_is_answered_as_that_says(service):

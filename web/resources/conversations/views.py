@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.conversations.names import ConversationId, processing_id
+from schemas.conversations.names import ConversationId, job_id, processing_id
 from schemas.conversations.processing import ENDED, Processing, Status, estimated_completion
 from schemas.conversations.rows import ConversationRow
 from schemas.events.base import Data
@@ -207,8 +207,8 @@ REQUEST: Final[dict[str, Any]] = {
     "account_id": "acme",
     "conversation_id": CONVERSATION,
 }
-_ID: Final = "proc_8d3f0f2e6a4f5b7c9d1e2f3a4b5c6d7e"
-_JOB: Final = "8d3f0f2e-6a4f-5b7c-9d1e-2f3a4b5c6d7e"
+_JOB: Final = job_id("acme", CONVERSATION)
+_ID: Final = processing_id(_JOB)
 ACCEPTED: Final[dict[str, Any]] = {
     "success": True,
     "message": "The conversation is on its way.",
