@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from agents.media.probe_pool import ProbePool
 from agents.runtime.failpoints import passing
@@ -13,8 +15,11 @@ from schemas import blob_names
 from schemas.errors import RefusedMedia
 from sinks.ports.blobs import Blob, Store
 
+#: Bytes that are read at once.
+_PORTION: Final = 1 << 18
+
 #: What readers are told.
-NONE = "ElevenLabs has no recording of this conversation."
+NONE: Final = "ElevenLabs has no recording of this conversation."
 
 
 class Deliveries(Protocol):
@@ -67,6 +72,12 @@ class Recordings:
             return Recording(notes=(f"The recording of this conversation cannot be read, and is not kept: {exc}.",))
         if blob is None:
             name = blob_names.conversation_audio(tenant_id, path.stem)
-            blob = await self.store.put(name, path.read_bytes(), probe.content_type)
+            blob = await self.store.put(name, _portions(path), probe.content_type)
             passing("fetch.audio")
         return Recording(blob, probe.duration_ms, probe.notes)
+
+
+async def _portions(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while portion := await asyncio.to_thread(file.read, _PORTION):
+            yield portion

@@ -17,6 +17,7 @@ from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
+from agents.stages.uploads.accepted import is_of_deleted
 from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.jobs import earlier_requests, is_heard, provider_requests, reused_request
 from agents.stages.uploads.runs import Runs
@@ -104,12 +105,19 @@ class Fetch:
         """
         match envelope.data:
             case ConversationRequested() as data:
-                outcome, _ = await self.requests.outcome(self.database, data)
-                return outcome
+                return await self._take_in(envelope, data)
             case ConversationFetch() as data:
                 return await self._look(envelope, data)
             case other:
                 raise MalformedEvent(f"fetch does not handle {type(other).__name__}")
+
+    async def _take_in(self, envelope: Envelope, request: ConversationRequested) -> Outcome:
+        outcome, existing = await self.requests.outcome(self.database, request)
+        if existing is None:
+            deletion = await self.database.deletion(request.tenant_id, request.job_id)
+            if is_of_deleted(envelope.record, deletion):
+                return NOTHING
+        return outcome
 
     async def _look(self, envelope: Envelope, data: ConversationFetch) -> Outcome:
         job = await self.database.job(data.tenant_id, data.job_id)

@@ -4,11 +4,9 @@ creates the job. Uploads may be invalid or hostile; everything after this stage 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Protocol, cast
 
 from agents.media.source.audio_source import AudioSource, Fetched, host_of_uri
@@ -17,6 +15,7 @@ from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import RETRIES, Stage, backoff_s, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads import failures, jobs
+from agents.stages.uploads.accepted import is_of_deleted
 from agents.stages.uploads.fetch_queue import FetchQueue, share_of
 from agents.stages.uploads.of_tenant import with_defaults
 from agents.stages.uploads.runs import Runs, begin_fetching
@@ -30,7 +29,7 @@ from agents.stages.uploads.waiting import (
     until_its_time,
 )
 from schemas import ids, topics
-from schemas.envelope import SOURCE, Envelope, Record
+from schemas.envelope import SOURCE, Envelope
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, Transient
 from schemas.events.audio import AudioFetch, AudioUploaded
 from schemas.events.job import JobReprocess, StepState
@@ -108,7 +107,7 @@ class Intake:
         if existing is not None:
             return await self._repeat(envelope, upload, existing)
         deletion = await self.database.deletion(upload.tenant_id, job_id)
-        if deletion is not None and _accepted_ms(envelope.record) < deletion.requested_at.timestamp() * 1000:
+        if is_of_deleted(envelope.record, deletion):
             return NOTHING  # it is about the deleted job
         runs = await self._runs(upload.tenant_id)
         runs.check_options(upload.options, upload.language)
@@ -314,18 +313,6 @@ SPEC = StageSpec(name="intake", inputs=(topics.UPLOADED,), due=topics.INTAKE_DUE
 
 #: The fields of an upload that its fetch needs.
 _FETCH_FIELDS = {"tenant_id", "audio_uri", "filename", "content_type"}
-
-
-def _accepted_ms(record: Record) -> float:
-    """When an upload was accepted, in milliseconds since 1970. One of our own was when it was committed, and may be
-    published later; of others, Kafka's time counts.
-    """
-    own = record.header("ce_time") if record.header("ce_source") == SOURCE else None
-    if own is None or record.topic not in topics.INGRESS:
-        return record.origin[-1]
-    with contextlib.suppress(ValueError):
-        return datetime.fromisoformat(own).timestamp() * 1000
-    return record.origin[-1]
 
 
 def _task_key(data: AudioFetch) -> str:

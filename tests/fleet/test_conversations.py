@@ -534,3 +534,14 @@ async def test_a_deletion_takes_what_is_outside_of_the_jobs_folder_and_a_new_req
     await deleter.round()
     assert await started.blob(f"{ACCOUNT}/audio/{CONVERSATION}.mp3") == mp3()
     assert len(started.smtp.taken) == 2
+
+
+async def test_a_request_that_was_accepted_before_a_deletion_makes_no_new_job(started):
+    await done(started)
+    started.request()
+    started.fleet.clock.advance(60)
+    await started.fleet.database.begin_deletion((ACCOUNT, JOB), "key")
+    await started.fleet.run()
+
+    assert await started.fleet.database.job(ACCOUNT, JOB) is None
+    assert started.elevenlabs.count("get") == 1

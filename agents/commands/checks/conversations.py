@@ -5,7 +5,7 @@ from __future__ import annotations
 from agents.commands.checks.finding import Finding
 from agents.conversations.client import ElevenLabs
 from agents.fleet.settings import Settings
-from schemas.errors import ProviderError, RateLimited, Transient
+from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
 
 _SUBJECT = "conversations"
 
@@ -15,7 +15,10 @@ async def conversations(settings: Settings) -> list[Finding]:
     key = settings.elevenlabs_key
     if key is None:
         return [Finding(_SUBJECT, "ok", "not configured: ELEVENLABS_API_KEY has those of ElevenLabs' agents processed")]
-    client = ElevenLabs(key.get_secret_value(), settings.elevenlabs_url)
+    try:
+        client = ElevenLabs(key.get_secret_value(), settings.elevenlabs_url)
+    except SettingsError as exc:
+        return [Finding(_SUBJECT, "fail", str(exc), "workers do not start with it: correct it")]
     advice = "requests for conversations are refused until then; see README, Conversations"
     lacking = [Finding(_SUBJECT, "fail", sentence, advice) for sentence in settings.lacks_for_conversations]
     try:

@@ -351,7 +351,8 @@ async def test_nobody_deletes_the_job_of_another_tenant(migrated, db):
         await db.execute("SET ROLE concord_tenant; DELETE FROM deletions")
 
 
-async def test_the_blobs_of_a_conversation_are_named_by_its_deletion(database):
+async def test_the_blobs_of_a_conversation_are_named_by_its_deletion(under_test):
+    database = under_test.database
     conversation = replace(job(), audio_uri="elevenlabs:conv_1", reference="elevenlabs:conv_1")
     await database.commit([Step("fetch", uuid4(), Outcome(tenant_id="t", job_id="j", create=conversation))])
     begun = await database.begin_deletion(KEY, "key")
