@@ -73,13 +73,13 @@ def _scripted(name: str, settings: Settings) -> Recognizer:
 
 
 def _outside(name: str, _: Settings) -> Recognizer:
-    from agents.asr.outside import Outside
+    from agents.asr.outside.over_http import Outside
 
     return Outside(name)
 
 
 def _over_kafka(name: str, settings: Settings) -> Recognizer:
-    from agents.asr.over_kafka import OverKafka
+    from agents.asr.outside.over_kafka import OverKafka
 
     return OverKafka(name, settings.kafka_attempts)
 

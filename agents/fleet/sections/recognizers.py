@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
-from agents.asr.over_kafka import PREFIX, is_over_kafka, own_name
+from agents.asr.outside.over_kafka import PREFIX, is_over_kafka, own_name
 from agents.embedded import moonshine_weights
 from agents.text.spelling import Spelling
 from schemas.ids import Name
@@ -23,7 +23,7 @@ def comma_list(value: Any) -> Any:
 
 
 def recognizer_names(value: Any) -> Any:
-    """Names with a hyphen in place of the colon of `kafka:`; see `agents.asr.over_kafka`."""
+    """Names with a hyphen in place of the colon of `kafka:`; see `agents.asr.outside.over_kafka`."""
     if isinstance(value, str) and value.startswith("kafka:"):
         return PREFIX + value.removeprefix("kafka:")
     if isinstance(value, dict):
