@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-reconcile bench-search bench-search-large bench-nothing-said bench-redaction fit-reconciler check format clean
+.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-local bench-reconcile bench-search bench-search-large bench-nothing-said bench-redaction fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -76,6 +76,9 @@ fuzz-api: install  ## 20,000 arbitrary requests to the HTTP API by its own docum
 
 bench-long: install  ## a recording of 100 minutes and 96 MB from S3 through both vendors' protocols: memory, time, charges
 	$(BIN)/python -m bench.long $(ARGS)
+
+bench-local: install  ## ten minutes of speech through the fleet beside the same models run bare: time, memory
+	$(BIN)/python -m bench.local $(ARGS)
 
 bench-reconcile: install  ## how right: word error rate of each recognizer, and of the reconciled text
 	$(UV) sync --locked --extra local --group dev --group bench

@@ -1,11 +1,11 @@
-"""Recognizers that compute in a subprocess of their own, which loads its model once."""
+"""Recognizers that compute in subprocesses of their own, each of which loads its model once."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.asr.protocols import Request
@@ -15,9 +15,10 @@ from schemas.words import Hypothesis, Word
 
 
 class SubprocessRecognizer:
-    """A `LocalRecognizer` around `python -m module FOLDER THREADS`. Concurrent recordings wait for each other.
+    """A `LocalRecognizer` around `python -m module FOLDER THREADS ...`, one process or several. More recordings than
+    processes wait, in their order.
 
-    The subprocess is asked for `{"path", "language"}`. It sends `{"words", "at_ms"}` as it goes on, each word as
+    A subprocess is asked for `{"path", "language"}`. It sends `{"words", "at_ms"}` as it goes on, each word as
     [text, start_ms, end_ms, probability], and answers with the other fields of a `Hypothesis`.
     """
 
@@ -31,29 +32,44 @@ class SubprocessRecognizer:
         stall_s: float = 600.0,
         start_s: float = 120.0,
         reported_model: str | None = None,
+        processes: Sequence[Sequence[str]] = ((),),
     ) -> None:
         """`folder` returns the folder of the model. It is called in a thread, when the model is first needed.
 
-        `cpu_threads` is half of the CPUs by default. The subprocess must start within `start_s` seconds, and is killed
-        after `stall_s` seconds without progress. Hypotheses report the model by its name, or as `reported_model`.
+        `cpu_threads` of a process are half of the CPUs by default, divided among the processes. `processes` has the
+        other arguments of each; the second is started when the first is busy. A subprocess must start within `start_s`
+        seconds, and is killed after `stall_s` seconds without progress. Hypotheses report the model by its name, or as
+        `reported_model`.
         """
-        self.name, self.at_once = name, 1
+        self.name, self.at_once = name, len(processes)
         self._reported_model = reported_model or name
         self._module, self._folder = module, folder
-        self._threads = cpu_threads or max(1, _processors() // 2)
+        self._threads = cpu_threads or max(1, _processors() // 2 // len(processes))
         self._stall_s, self._start_s = stall_s, start_s
-        self._worker: Worker | None = None
+        self._processes, self._workers = processes, dict[int, Worker]()
+        #: Numbers of the processes that hear nothing; the last one used is the next, because it has loaded its model.
+        self._free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
+        for number in reversed(range(self.at_once)):
+            self._free.put_nowait(number)
         self._opening = asyncio.Lock()
         self._closed = False
 
     @property
     def pid(self) -> int | None:
-        """The subprocess while it lives."""
-        return self._worker.pid if self._worker is not None else None
+        """The first subprocess while it lives."""
+        return self._workers[0].pid if self._workers else None
 
     async def transcribe(self, audio: Path, request: Request, progress: Callable[[float], None]) -> Hypothesis:
         """See `LocalRecognizer`. Cancelling kills the subprocess; the next recording starts another."""
-        worker = await self._opened()
+        number = await self._free.get()
+        try:
+            return await self._transcribe(await self._opened(number), audio, request, progress)
+        finally:
+            self._free.put_nowait(number)
+
+    async def _transcribe(
+        self, worker: Worker, audio: Path, request: Request, progress: Callable[[float], None]
+    ) -> Hypothesis:
         words: list[Word] = []
 
         def add(message: Message) -> None:
@@ -86,24 +102,23 @@ class SubprocessRecognizer:
             details=answer["details"],
         )
 
-    async def _opened(self) -> Worker:
+    async def _opened(self, number: int) -> Worker:
         async with self._opening:
             if self._closed:
                 raise Transient(f"{self.name} is shut down")
-            if self._worker is None:
+            if number not in self._workers:
                 try:
                     folder = await asyncio.to_thread(self._folder)
                 except ConcordError as exc:
                     raise ProviderError(f"{self.name}: {exc}") from exc
-                arguments = (str(folder.resolve()), str(self._threads))
-                self._worker = Worker(self._module, *arguments, start_s=self._start_s)
-            return self._worker
+                arguments = (str(folder.resolve()), str(self._threads), *self._processes[number])
+                self._workers[number] = Worker(self._module, *arguments, start_s=self._start_s)
+            return self._workers[number]
 
     async def close(self) -> None:
-        """End the subprocess, also in the middle of a recording, whose call raises `Transient`. Safe to call twice."""
+        """End the processes, also in the middle of a recording, whose call raises `Transient`. Safe to call twice."""
         self._closed = True
-        if self._worker is not None:
-            await self._worker.close()
+        await asyncio.gather(*(worker.close() for worker in self._workers.values()))
 
 
 def _processors() -> int:

@@ -222,7 +222,10 @@ def _variables(variables: dict[str, str], name: str) -> str:
 
 async def _local_model(name: str, model: str, find: Callable[[], Path], *, quick: bool) -> Finding:
     subject = f"recognizer {name}"
-    folder = await asyncio.to_thread(find)
+    try:
+        folder = await asyncio.to_thread(find)
+    except ProviderError as exc:
+        return Finding(subject, "fail", str(exc), "give its folder in WHISPER_MODELS")
     result = f"weights in {folder}"
     if not quick:
         weights = max((file for file in folder.iterdir() if file.is_file()), key=lambda file: file.stat().st_size)

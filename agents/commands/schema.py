@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic.json_schema import models_json_schema
 
-from agents.asr.over_kafka import PREFIX
+from agents.asr.outside.over_kafka import PREFIX
 from agents.fleet.settings import Settings
 from agents.runtime.kafka.client import MAX_RECORD_BYTES
 from agents.runtime.kafka.topic_layout import EVENT_LIMIT, EVENTS_MS, LETTERS_MS

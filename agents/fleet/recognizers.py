@@ -19,9 +19,10 @@ from agents.asr.protocols import (
     RemoteRecognizer,
     languages_of_model,
 )
+from agents.asr.whisper_models import Devices, checked_folder
 from agents.embedded import moonshine_weights, weights
 from agents.fleet.settings import Settings
-from schemas.errors import SettingsError
+from schemas.errors import ProviderError, SettingsError
 from web.auth.provider_token import HEADER, token_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def local_model(name: str, settings: Settings) -> tuple[str, Callable[[], Path]]
         name = SUBSTITUTE
     if not name.startswith("whisper-"):
         return None
+    if (folder := settings.whisper_models.get(name)) is not None:
+        return name, partial(checked_folder, folder)
     return name, partial(weights.model_path, name.removeprefix("whisper-"), settings.whisper_dir, settings.cache)
 
 
@@ -50,7 +53,17 @@ def _local(name: str, settings: Settings) -> Recognizer:
     model, folder = cast("tuple[str, Callable[[], Path]]", local_model(name, settings))
     if model != name:
         log.warning("there is no model of %s for this platform: %s runs in its place", name, model)
-    return (Moonshine if model == moonshine_weights.NAME else Whisper)(name, folder, reported_model=model)
+    if model == moonshine_weights.NAME:
+        return Moonshine(name, folder, reported_model=model)
+    if name in settings.whisper_models:  # the operator named it: what is wrong with it is said at the start
+        try:
+            folder()
+        except ProviderError as exc:
+            raise SettingsError(f"WHISPER_MODELS: {exc}") from exc
+    devices = Devices(
+        settings.whisper_device, settings.whisper_compute_type, settings.whisper_devices, settings.whisper_processes
+    )
+    return Whisper(name, folder, devices, reported_model=model)
 
 
 def _scripted(name: str, settings: Settings) -> Recognizer:
@@ -60,13 +73,13 @@ def _scripted(name: str, settings: Settings) -> Recognizer:
 
 
 def _outside(name: str, _: Settings) -> Recognizer:
-    from agents.asr.outside import Outside
+    from agents.asr.outside.over_http import Outside
 
     return Outside(name)
 
 
 def _over_kafka(name: str, settings: Settings) -> Recognizer:
-    from agents.asr.over_kafka import OverKafka
+    from agents.asr.outside.over_kafka import OverKafka
 
     return OverKafka(name, settings.kafka_attempts)
 

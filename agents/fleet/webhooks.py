@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from agents.asr.outside import PREFIX
+from agents.asr.outside.over_http import PREFIX
 from agents.fleet.fleet import Fleet
 from agents.media.source.audio_url import AllowedHosts
 from agents.webhooks.poster import Poster, check_endpoint

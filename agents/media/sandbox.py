@@ -32,6 +32,8 @@ PASSED = (
     "TZ",
     "CT2_FORCE_CPU_ISA",
     "CT2_USE_MKL",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -39,7 +41,7 @@ PASSED = (
 #: Environment variables that every subprocess gets: no model is fetched from a hub.
 _FIXED = {"HF_HUB_OFFLINE": "1"}
 #: Files that a subprocess may have open: pipes, a recording, a result, and modules while they are imported.
-_OPEN_FILES = 64
+OPEN_FILES = 64
 
 # From linux/prctl.h, linux/seccomp.h, linux/capability.h, linux/filter.h, linux/audit.h and linux/sched.h.
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
@@ -97,17 +99,18 @@ def keep_private() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def confine(memory: int, file_size: int) -> list[str]:
+def confine(memory: int, file_size: int, most_files: int = OPEN_FILES) -> list[str]:
     """Give up what a decoder does not need; see the module. Must be called before there are threads.
 
-    `memory` is bytes of address space, `file_size` the bytes that a written file may have. Returns the names of the
-    abilities that could not be given up: none on Linux on x86_64 and aarch64.
+    `memory` is bytes of address space (`RLIM_INFINITY`: any), `file_size` the bytes that a written file may have,
+    `most_files` how many may be open. Returns the names of the abilities that could not be given up: none on Linux on
+    x86_64 and aarch64.
     """
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    open_files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    open_files = most_files if hard == resource.RLIM_INFINITY else min(hard, most_files)
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
     machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     if machine is None:

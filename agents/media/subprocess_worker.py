@@ -240,9 +240,9 @@ class Worker:
             await asyncio.shield(child.end())
 
 
-def begin(memory: int = MEMORY, file_size: int = FILE_SIZE) -> None:
+def begin(memory: int = MEMORY, file_size: int = FILE_SIZE, open_files: int = sandbox.OPEN_FILES) -> None:
     """In the subprocess, before large imports: close inherited file descriptors, raise niceness, set PR_SET_PDEATHSIG,
-    and confine it to `memory` bytes of address space and files of `file_size` bytes.
+    and confine it to `memory` bytes of address space, `open_files` open files, and files of `file_size` bytes.
 
     (asyncio closes all descriptors but the pipes by itself; uvloop leaves inheritable ones open.)
     """
@@ -252,7 +252,7 @@ def begin(memory: int = MEMORY, file_size: int = FILE_SIZE) -> None:
     if sys.platform == "linux":
         # The end of the pipe also shows that the parent has ended, but not while a decoder hangs and no Python runs.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _kept.extend(sandbox.confine(memory, file_size))
+    _kept.extend(sandbox.confine(memory, file_size, open_files))
 
 
 def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoReturn:

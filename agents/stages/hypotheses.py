@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 
 from pydantic import ValidationError
 
-from agents.asr.over_kafka import is_over_kafka
+from agents.asr.outside.over_kafka import is_over_kafka
 from agents.media.source.audio_source import AudioSource
 from agents.runtime.stage import RETRIES, Stage, backoff_s, belonging
 from agents.stages.spec import Resources, StageSpec

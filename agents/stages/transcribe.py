@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from agents.asr.over_kafka import published_topics
+from agents.asr.outside.over_kafka import published_topics
 from agents.asr.paid_calls import PaidCalls, until_stored
 from agents.asr.protocols import (
     Audio,

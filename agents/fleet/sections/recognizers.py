@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
-from agents.asr.over_kafka import PREFIX, is_over_kafka, own_name
+from agents.asr.outside.over_kafka import PREFIX, is_over_kafka, own_name
 from agents.embedded import moonshine_weights
 from agents.text.spelling import Spelling
 from schemas.ids import Name
@@ -23,7 +23,7 @@ def comma_list(value: Any) -> Any:
 
 
 def recognizer_names(value: Any) -> Any:
-    """Names with a hyphen in place of the colon of `kafka:`; see `agents.asr.over_kafka`."""
+    """Names with a hyphen in place of the colon of `kafka:`; see `agents.asr.outside.over_kafka`."""
     if isinstance(value, str) and value.startswith("kafka:"):
         return PREFIX + value.removeprefix("kafka:")
     if isinstance(value, dict):
@@ -56,6 +56,33 @@ class RecognizerSettings(BaseModel):
     )
     whisper_dir: Path | None = Field(
         None, alias="WHISPER_MODEL_DIR", description="folder with one folder per local model"
+    )
+    whisper_models: dict[Name, Path] = Field(
+        {},
+        alias="WHISPER_MODELS",
+        description="recognizer=folder,...: Whisper models in CTranslate2 form: whisper-turbo=/models/turbo",
+    )
+    whisper_device: str = Field(
+        "cpu",
+        alias="WHISPER_DEVICE",
+        pattern="^(auto|cpu|cuda)$",
+        description="where whisper-* computes: cpu, cuda, or auto (CUDA if there is a device)",
+    )
+    whisper_devices: tuple[Annotated[int, Field(ge=0, le=63)], ...] = Field(
+        (0,), alias="WHISPER_DEVICES", min_length=1, max_length=16, description="comma list: numbers of CUDA devices"
+    )
+    whisper_processes: int = Field(
+        1,
+        alias="WHISPER_PROCESSES",
+        ge=1,
+        le=16,
+        description="processes of each whisper-* on each device, each with a copy of the model and a recording",
+    )
+    whisper_compute_type: str = Field(
+        "",
+        alias="WHISPER_COMPUTE_TYPE",
+        pattern="^(|int8|int8_float32|int8_float16|int8_bfloat16|int16|float16|bfloat16|float32)$",
+        description="int8, float16, int8_float16, float32 ...; default: int8 on CPUs, float16 with CUDA",
     )
     google_endpoint: str | None = Field(
         None,
@@ -143,11 +170,16 @@ class RecognizerSettings(BaseModel):
                 raise ValueError(f"must be set, because CONCORD_{field} names google")
         return value
 
-    _lists = field_validator("recognizers", "google_languages", mode="before")(comma_list)
+    _lists = field_validator("recognizers", "google_languages", "whisper_devices", mode="before")(comma_list)
     _names = field_validator("recognizers", mode="after")(recognizer_names)
     _paths = field_validator("whisper_dir", "google_credentials")(absolute)
 
-    @field_validator("slots", "rates", "settles", "error_rates", mode="before")
+    @field_validator("whisper_models")
+    @classmethod
+    def _folders(cls, value: dict[str, Path]) -> dict[str, Path]:
+        return {name: folder.expanduser().absolute() for name, folder in value.items()}
+
+    @field_validator("slots", "rates", "settles", "error_rates", "whisper_models", mode="before")
     @classmethod
     def _limits(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -176,6 +208,10 @@ class RecognizerSettings(BaseModel):
         if self.tiebreaker in self.recognizers:
             yield f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says"
         yield from self._kafka_conflicts()
+        if others := [name for name in self.whisper_models if not name.startswith("whisper-")]:
+            yield f"WHISPER_MODELS: names begin with whisper-, not {', '.join(others)}"
+        if len(set(self.whisper_devices)) != len(self.whisper_devices):
+            yield "WHISPER_DEVICES: name each device once; WHISPER_PROCESSES has several processes on each"
         if "assemblyai" in self.recognizers and not self.assemblyai_key:
             yield "ASSEMBLYAI_API_KEY: the recognizer assemblyai needs it"
         if self.google_bucket and not self.google_credentials and not (self.google_storage or "").startswith("http://"):

@@ -46,6 +46,7 @@ class Worker:
         self.health = Health(alive=True, ready=True, details={"kafka": "ok"})
         editor = Editor(self.reader, self.store, self.database, FairSlots(4, 2))
         ports = {"metrics": lambda: b"concord_jobs 1\n", "health": self.check, "idempotency": self.database}
+        ports |= {"queue": self.database}
         ports |= {"earlier": editor.earlier, "words": editor.words} | more
         parsed = keys if isinstance(keys, ApiKeys) else ApiKeys.parse(keys)
         self.app = make_app(live=self.live, reader=self.reader, store=self.store, keys=parsed, feeds=feeds, **ports)

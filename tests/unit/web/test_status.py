@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Outcome, Progress, RequestChange
+from schemas.jobs.rows import Job, ProviderRequest
 from schemas.jobs.status import status_of
 from tests.unit.web.service import (
     Holds,
@@ -75,3 +78,24 @@ async def test_the_id_of_a_deleted_job_can_be_used_again():
         assert (await worker.json("/jobs/j/status"))["version"] == 1
         del reader.rows["j"]
         await problem(await worker.get("/jobs/j/status"), 404)
+
+
+async def test_a_queued_recognizer_has_its_place_at_this_moment(worker):
+    jobs = ("j", "k", "l")
+    queue = worker.database
+    for job in jobs:
+        request = ProviderRequest(tenant_id="acme", job_id=job, run=1, provider="whisper-base")
+        created = Job(tenant_id="acme", job_id=job, filename="call.wav", audio_uri="s3://b/a")
+        await worker.commit("intake", Outcome(tenant_id="acme", job_id=job, create=created, new_requests=(request,)))
+        await queue.acquire_slot("acme", job, 1, "whisper-base", 1)
+        queued = Progress(run=1, stage="transcribe.whisper-base", step=StepState(state="queued"))
+        await worker.commit("transcribe", Outcome(tenant_id="acme", job_id=job, progress=queued))
+        await worker.tabled(job)
+    begun = RequestChange(run=1, provider="whisper-base", token=0, columns={"submitted_at": queue.clock()})
+    await worker.commit("transcribe", Outcome(tenant_id="acme", job_id="j", request=begun))
+
+    async def step(job):
+        return (await worker.json(f"/jobs/{job}/status"))["steps"]["transcribe.whisper-base"]
+
+    assert [(await step(job))["position"] for job in jobs] == [None, 1, 2]
+    assert (await step("k"))["state"] == "queued"
