@@ -19,6 +19,7 @@ from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
 from agents.commands import reach
 from agents.commands.checks import apps, kafka, postgres
 from agents.commands.checks.finding import CONNECT_S, Finding
+from agents.commands.checks.mail import mail
 from agents.commands.checks.search import embedding_model
 from agents.commands.checks.text_model import text_model
 from agents.fleet.environment import variables
@@ -136,6 +137,7 @@ def _checks(
         ("Gemini", lambda: _gemini(settings)),
         ("text model", lambda: text_model(settings)),
         ("embedding model", lambda: embedding_model(settings)),
+        ("mail", lambda: mail(settings)),
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
         ("Kafka", lambda: kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
         ("PostgreSQL", lambda: postgres.postgres(settings, remembered="database_url" in from_file)),

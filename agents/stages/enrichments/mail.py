@@ -76,7 +76,7 @@ class Mails:
             Transient: It takes the mail later.
             Unavailable: The database or the store is away.
         """
-        if not job.options.get("mail_to"):
+        if not job.options.get("mail_to") and await self.database.mail(job.tenant_id, job.job_id, job.run) is None:
             return Enriched()  # begun by a schedule, of a recording whose report nobody wants
         mail = await self.database.begin_mail(self._new(job))
         if mail.state not in ENDED or _is_asked_again(job, mail):

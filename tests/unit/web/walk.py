@@ -12,6 +12,7 @@ from agents.search.ask import Asker
 from agents.search.searcher import Searcher
 from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
+from agents.upkeep.mail_requests import MailRequests
 from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
 from sinks.memory.reading.changes import MemoryChanges
@@ -25,6 +26,7 @@ from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
 from web.resources.deletions import Deletions
 from web.resources.jobs.details import JobControl
+from web.resources.jobs.mail import JobMail
 from web.resources.reports.audit import AuditTrail
 from web.resources.reports.metrics import JobMetrics
 from web.resources.reports.stats import TenantStats
@@ -100,6 +102,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
         JobControl(reader, database, uploads),
         Deletions(reader, database),
         TenantSchedules(database, ("document",)),
+        JobMail(reader, database, MailRequests(database, "concord@sender.example")),
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
         Search(searcher),
