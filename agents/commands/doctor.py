@@ -20,6 +20,7 @@ from agents.commands import reach
 from agents.commands.checks import apps, kafka, postgres
 from agents.commands.checks.conversations import conversations
 from agents.commands.checks.finding import CONNECT_S, Finding
+from agents.commands.checks.mail import mail
 from agents.commands.checks.search import embedding_model
 from agents.commands.checks.text_model import text_model
 from agents.fleet.environment import variables
@@ -138,6 +139,7 @@ def _checks(
         ("text model", lambda: text_model(settings)),
         ("embedding model", lambda: embedding_model(settings)),
         ("conversations", lambda: conversations(settings)),
+        ("mail", lambda: mail(settings)),
         ("disk", lambda: asyncio.to_thread(_disk, settings)),
         ("Kafka", lambda: kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
         ("PostgreSQL", lambda: postgres.postgres(settings, remembered="database_url" in from_file)),

@@ -21,6 +21,7 @@ from agents.fleet.sections.http import address_of
 from agents.fleet.settings import Settings, account_defaults
 from agents.fleet.webhooks import webhook_resources
 from agents.reports.templates import check as check_template
+from agents.upkeep.mail_requests import MailRequests
 from schemas.errors import SettingsError
 from sinks.accounts import Accounts
 from sinks.fair_slots import FairSlots
@@ -46,6 +47,7 @@ from web.resources.callbacks import Callbacks
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue
 from web.resources.deletions import Deletions
+from web.resources.jobs.mail import JobMail
 from web.resources.metrics import Metrics
 from web.resources.reports.audit import AuditTrail
 from web.resources.reports.metrics import JobMetrics
@@ -176,6 +178,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         ReviewQueue(fleet.reader, fleet.database, editor),
         Deletions(fleet.reader, fleet.database),
         TenantSchedules(fleet.database, fleet.settings.kinds, mails=fleet.settings.smtp_host is not None),
+        JobMail(fleet.reader, fleet.database, _mail_requests(fleet)),
         JobMetrics(fleet.reader, reports, prices),
         AuditTrail(fleet.reader, reports),
         TenantStats(reports),
@@ -187,6 +190,11 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
     if tokens := callback_tokens(fleet.settings):
         resources.append(Callbacks(fleet.database, tokens))
     return resources
+
+
+def _mail_requests(fleet: Fleet) -> MailRequests | None:
+    sender = fleet.settings.smtp_from
+    return MailRequests(fleet.database, sender) if sender and "mail" in fleet.settings.enrichments else None
 
 
 def _tenant_events(fleet: Fleet) -> TenantEvents:

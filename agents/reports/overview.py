@@ -96,7 +96,6 @@ def _sections(found: Calls, days: dict[str, str], link: Callable[[str], str | No
         item(call.job.job_id, f"{call.topic or _name(call.job)}{f' ({call.sentiment})' if call.sentiment else ''}")
         for call in found.calls[:CALLS]
     ]
-    yield Section(heading="Calls", items=tuple(topics))
     actions = [
         item(one.job_id, f"{f'{one.who}: ' if one.who else ''}{one.text}{f' ({one.due})' if one.due else ''}",
              disputed=one.disputed)
@@ -104,6 +103,7 @@ def _sections(found: Calls, days: dict[str, str], link: Callable[[str], str | No
     ]  # fmt: skip
     yield Section(heading="Action items", items=tuple(actions))
     yield Section(heading="Named in most calls", items=tuple(_named(found.entities)))
+    yield Section(heading="Calls", items=tuple(topics))
 
 
 def _named(entities: Sequence[SummaryItem]) -> Iterator[Item]:

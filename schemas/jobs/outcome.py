@@ -17,6 +17,7 @@ from schemas.events.enrichment import EnrichmentFailed
 from schemas.events.job import EnrichmentState, JobFailed, RunSweep, StepState
 from schemas.ids import Key
 from schemas.jobs.rows import AuditEntry, File, Job, OfRun, ProviderRequest, Status, Transcript, Usage, run_fields
+from schemas.mail.rows import Mail
 from schemas.messages import Message
 from schemas.search.chunks import TranscriptIndex
 from schemas.summaries import SummaryItem
@@ -115,6 +116,8 @@ class Outcome:
     summary_items: tuple[SummaryItem, ...] | None = None
     #: The search index of the transcript, which replaces that of earlier versions and runs.
     index: TranscriptIndex | None = None
+    #: The mail that the enrichment which begins is to send, in place of one that has ended.
+    mail: Mail | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     later: tuple[Later, ...] = ()

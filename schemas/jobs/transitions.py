@@ -31,6 +31,7 @@ from schemas.jobs.outcome import (
 )
 from schemas.jobs.published import deadline_id, event_message, result_of, status_message
 from schemas.jobs.rows import ORDER, TERMINAL, Enrichment, File, Job, ProviderRequest, Transcript, Usage
+from schemas.mail.rows import Mail
 from schemas.messages import Message, largest, size_of
 from schemas.search.chunks import TranscriptIndex
 from schemas.summaries import ItemsOfRun
@@ -67,6 +68,7 @@ class Written:
     enrichments: tuple[Enrichment, ...] = ()
     summary: ItemsOfRun | None = None
     index: TranscriptIndex | None = None
+    mail: Mail | None = None
     files: tuple[File, ...] = ()
     usage: tuple[Usage, ...] = ()
     #: (message, delay in seconds)
@@ -165,6 +167,7 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     if outcome.summary_items is not None and rows.job is not None:
         written.summary = ItemsOfRun(*rows.job.key, rows.job.run, outcome.summary_items)
     written.edit, written.review, written.index = _dated(outcome.edit, now), outcome.review, outcome.index
+    written.mail = outcome.mail
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=_last_version(before, rows.deletion) + 1, updated_at=now)
         written.messages.append((status_message(step, rows.job, now), 0.0))

@@ -82,5 +82,6 @@ def after(mail: Mail, attempt: Attempt) -> Mail:
 def resent(mail: Mail, recipients: Iterable[str]) -> Mail:
     """The row that a person has sent again: to those for whom the server has not taken it, else to all."""
     left = mail.waiting or [address for address in recipients if address not in mail.accepted] or list(recipients)
+    left = left or [*mail.accepted, *mail.refused]  # whom a person named
     accepted = [address for address in mail.accepted if address not in left]
     return replace(mail, state="waiting", waiting=left, accepted=accepted, refused={}, answer=None)

@@ -55,6 +55,11 @@ class SmtpServer(MailServer):
     step_s: float = STEP_S
     content_s: float = CONTENT_S
 
+    async def check(self, sender: str) -> None:
+        """Open and end a session: the password is accepted, and no mail is sent."""
+        async with self._session(domain_of(sender)) as client:
+            await client.noop()
+
     async def send(
         self, sender: str, recipients: Sequence[str], content: bytes, about_to: Callable[[], Awaitable[None]]
     ) -> Attempt:

@@ -16,6 +16,7 @@ from schemas.jobs.deletion import Deletion, late_copies
 from schemas.jobs.outcome import Step, audit_entry
 from schemas.jobs.rows import Enrichment, Job, ProviderRequest, Transcript, Usage
 from schemas.jobs.transitions import Rows, Written, advance
+from schemas.mail.rows import Mail
 from sinks.memory.corrections.writes import MemoryCorrections
 from sinks.memory.jobs import METADATA
 from sinks.memory.search.index import MemoryIndex
@@ -101,6 +102,7 @@ class MemorySteps(MemoryIndex, MemoryWebhooks, MemoryCorrections, Steps):
         self._write_index(written)
         self.enrichments |= {(e.tenant_id, e.job_id, e.run, e.kind): e for e in written.enrichments}
         self._write_summary(written)
+        self._address_mail(written.mail)
         self._keep_usage(written.usage)
         self.files.update({(f.tenant_id, f.job_id, f.run, f.kind): f for f in written.files})
         self._settle_blobs(step, written)
@@ -117,6 +119,13 @@ class MemorySteps(MemoryIndex, MemoryWebhooks, MemoryCorrections, Steps):
         kept = [item for item in self.summary_items if item not in of_job or item.run > summary.run]
         now = self.clock()
         self.summary_items = [*kept, *(replace(item, created_at=now) for item in summary.items)]
+
+    def _address_mail(self, mail: Mail | None) -> None:
+        if mail is not None:
+            key, now = (mail.tenant_id, mail.job_id, mail.run), self.clock()
+            before = self.sent_mails.get(key)
+            of = before or replace(mail, created_at=now)
+            self.sent_mails[key] = replace(mail, attempts=of.attempts, created_at=of.created_at, updated_at=now)
 
     def _settle_blobs(self, step: Step, written: Written) -> None:
         """The files of a step that was applied are referred to; those of a refused one are orphans at once."""

@@ -27,6 +27,7 @@ from sinks.postgres.sql.tables import (
     ENRICHMENTS,
     FILES,
     JOBS,
+    MAILS,
     PROVIDER_REQUESTS,
     SUMMARY_ITEMS,
     TRANSCRIPTS,
@@ -225,6 +226,7 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     await write_index(db, [written for _, written in applied])
     enrichments = {(e.tenant_id, e.job_id, e.run, e.kind): e for _, written in applied for e in written.enrichments}
     await _write(db, "upsert_enrichments", ENRICHMENTS, enrichments.values())
+    await _write(db, "address_mails", MAILS, [w.mail for _, w in applied if w.mail is not None])
     await _write_summaries(db, [written for _, written in applied])
     await _write_files(db, applied)
     await _write(db, "record_usage", USAGE, [row for _, written in applied for row in written.usage])

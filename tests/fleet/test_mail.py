@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 
@@ -14,9 +15,10 @@ from agents.reports.delivery import DELAYS_S
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.enrichments import mail, report
 from agents.stages.spec import MailService
+from agents.upkeep.mail_requests import MailRequests
 from schemas.accounts.settings import AccountSettings
 from schemas.corrections.changes import WholeTranscript
-from schemas.errors import Unavailable
+from schemas.errors import Conflict, Unavailable
 from schemas.events.job import JobReprocess
 from sinks.accounts import Accounts
 from sinks.fair_slots import FairSlots
@@ -338,3 +340,48 @@ async def test_a_database_that_is_away_behind_the_content_is_waited_for(scenario
     assert kept == ["sending", "sent", "sent"]
     assert len(server.taken) == 1
     assert status(scenario).state == "done"
+
+
+async def test_a_person_has_the_report_mailed_to_somebody_once(scenario, server):
+    await scenario.upload()
+    await scenario.fleet.run()
+    database = scenario.fleet.database
+    requests = MailRequests(database, "concord@sender.example")
+    job, id = await database.job("t", JOB), uuid4()
+    await requests.send(job, [BOB], "key_1", id)
+    await requests.send(job, [BOB], "key_1", id)
+    with pytest.raises(Conflict, match="being sent"):
+        await requests.send(job, [ANN], "key_1", uuid4())
+    await scenario.fleet.run()
+
+    assert [recipients for recipients, *_ in server.taken] == [[BOB]]
+    assert ((await row(scenario)).state, (await row(scenario)).accepted) == ("sent", [BOB])
+    assert status(scenario).state == "done"
+    await requests.send(await database.job("t", JOB), [ANN], "key_1", uuid4())
+    await scenario.fleet.run()
+    assert [recipients for recipients, *_ in server.taken] == [[BOB], [ANN]]
+    assert server.messages[1]["To"] == ANN
+    await database.commit([resending(await database.job("t", JOB))])
+    await scenario.fleet.run()
+    assert [recipients for recipients, *_ in server.taken] == [[BOB], [ANN], [ANN]]
+
+
+async def test_what_is_in_doubt_is_sent_where_a_person_says_so(scenario, server):
+    await scenario.upload(options={"mail_to": [ANN]})
+    server.trouble["CONTENT"] = ["drop"]
+    await scenario.fleet.run()
+    assert (await row(scenario)).state == "in_doubt"
+    requests = MailRequests(scenario.fleet.database, "concord@sender.example")
+    await requests.send(await scenario.fleet.database.job("t", JOB), [BOB], "key_1", uuid4())
+    await scenario.fleet.run()
+
+    assert ((await row(scenario)).state, (await row(scenario)).accepted) == ("sent", [BOB])
+
+
+async def test_without_a_report_nothing_can_be_mailed(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a"))
+    await scenario.upload()
+    await scenario.fleet.run()
+    requests = MailRequests(scenario.fleet.database, "concord@sender.example")
+    with pytest.raises(Conflict, match="no report"):
+        await requests.send(await scenario.fleet.database.job("t", JOB), [BOB], "key_1", uuid4())

@@ -35,5 +35,7 @@ async def test_every_topic_that_a_stage_reads_is_known_by_its_stage(make_scenari
     assert read.items() <= readers.items()
     assert readers.keys() - read.keys() == {
         topics.STATUS.name,
+        topics.CONVERSATION.name,
+        topics.FETCH_DUE.name,
         *(topic.name for spec in registry.STAGES if spec.enrichment for topic in spec.reads),
     }

@@ -102,13 +102,13 @@ def test_no_statement_rests_on_a_word_that_is_in_every_call(id, quote, stands):
 def test_all_words_are_in_parts_that_fit_whatever_they_lack():
     endless = [TranscriptWord(f"w{n}", "word") for n in range(1000)]
     spoken = utterances(endless)
-    divided = parts(spoken, 2000)
+    divided = parts(spoken, 500)
 
     assert [word.id for piece in divided for one in piece for word in one.words] == [word.id for word in endless]
     assert max(len(one.words) for one in spoken) == MOST_WORDS
     assert len(divided) > 2
     assert len({one.id for one in spoken}) == len(spoken)
-    assert parts([], 2000) == []
+    assert parts([], 500) == []
     assert list(packed([5, 5, 5], 1, int, least=2)) == [[5, 5], [5]]
 
 
@@ -206,3 +206,15 @@ def test_a_model_that_is_asked_for_needs_its_key(provider, variable):
 def test_names_are_looked_for_in_whatever_case_they_are_written():
     assert folded("  Ada  LOVELACE\n") == "ada lovelace"
     assert len(folded("x" * 9999)) == 500
+
+
+@pytest.mark.parametrize("character", ["\u6f22", "\u3042", "\u0e01"])
+def test_scripts_without_spaces_are_read_in_parts_as_long_as_others(character):
+    def said(text):
+        words = [TranscriptWord(f"w{n}", text, 100 * n, 100 * n + 90) for n in range(1200)]
+        return parts(utterances(words), 1000)
+
+    unspaced, spaced = said(character * 2), said("word sized")
+    longest = max(sum(len(one.text) for one in part) for part in unspaced)
+    assert len(unspaced) > len(spaced) / 2
+    assert longest <= 1000

@@ -1,6 +1,6 @@
-// The console: a tenant's jobs, one job's steps as they happen, its transcript with the words that are in doubt, the
-// review queue, conversations of voice agents, and API keys. This module connects its parts, and shows what the address
-// bar names.
+// The console: a tenant's jobs, one job's steps as they happen, its summary, its transcript with the words that are in
+// doubt, search, the review queue, conversations of voice agents, schedules, and API keys. This module connects its
+// parts, and shows what the address bar names.
 
 import { getJson } from "./api/client.js";
 import { wireKeyDialog } from "./api/key.js";
@@ -12,18 +12,22 @@ import { closeKeys, openKeys } from "./keys/keys.js";
 import { current, link, readLocation } from "./location.js";
 import { hideNotice, reportError, showLive } from "./notices.js";
 import { closeReview, openReview } from "./review/review.js";
+import { closeSchedules, openSchedules } from "./schedules/schedules.js";
+import { closeSearch, openSearch } from "./search/search.js";
 import { wireUploads } from "./uploads.js";
 
 const VIEWS = {
-  review: [openReview, closeReview], conversations: [openConversations, closeConversations], keys: [openKeys, closeKeys],
+  search: [openSearch, closeSearch], review: [openReview, closeReview],
+  conversations: [openConversations, closeConversations], schedules: [openSchedules, closeSchedules],
+  keys: [openKeys, closeKeys],
 };
 
 /** Show the tenant, the job and the view in the address bar. */
 function showLocation() {
-  const { tenant, job, view } = readLocation();
+  const { tenant, job, view, at } = readLocation();
   const isOtherTenant = tenant && tenant !== current.tenant;
-  const isOther = isOtherTenant || job !== current.job || view !== current.view;
-  Object.assign(current, { tenant: tenant || current.tenant, job, view });
+  const isOther = isOtherTenant || job !== current.job || view !== current.view || at !== current.at;
+  Object.assign(current, { tenant: tenant || current.tenant, job, view, at });
   if (isOtherTenant) {
     $("tenant").value = current.tenant;
     restartList();
@@ -69,7 +73,7 @@ function showTenants(tenants) {
   offer(names);
   const chosen = tenant || names[0] || "";
   $("tenant").value = chosen;
-  Object.assign(current, { tenant: "", job: "", view: "" });
+  Object.assign(current, { tenant: "", job: "", view: "", at: null });
   if (!chosen) {
     $("no-jobs").hidden = false;
     setTimeout(start, REFRESH_MS);

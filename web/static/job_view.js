@@ -6,12 +6,14 @@ import { duration } from "./format.js";
 import { hideActions, showActions } from "./job_actions.js";
 import { pill, updateRow } from "./job_list.js";
 import { current } from "./location.js";
-import { hideNotice } from "./notices.js";
-import { closeTranscript, openTranscript } from "./transcript/transcript.js";
+import { hideNotice, reportError } from "./notices.js";
+import { showCallSummary } from "./transcript/call_summary.js";
+import { closeTranscript, openMoment, openTranscript } from "./transcript/transcript.js";
 
 let follow = new AbortController();
 let newest = null;
 let transcribed = 0; // the run whose transcript is shown
+let summarized = ""; // when the summary that is shown was made
 
 /** Show a job, or none. */
 export function openJob(job) {
@@ -19,6 +21,7 @@ export function openJob(job) {
   follow = new AbortController();
   newest = null;
   transcribed = 0;
+  summarized = "";
   closeTranscript();
   $("job").hidden = !job;
   $("choose").hidden = Boolean(job);
@@ -52,11 +55,16 @@ function showJob(job, signal) {
   $("steps").replaceChildren(...[...Object.entries(job.steps), ...made].map(([name, step]) => showStep(name, step)));
   showActions(job, { onReprocessed: () => openJob(job.job_id) });
   if (job.links.transcript && transcribed !== job.run && (job.status === "completed" || !transcribed)) showTranscript(job, signal);
+  const summary = job.enrichment?.summary;
+  if (summary?.state === "done" && summary.finished_at !== summarized) {
+    summarized = summary.finished_at;
+    showCallSummary(job.tenant_id, job.job_id, signal, openMoment).catch(reportError);
+  }
 }
 
 async function showTranscript(job, signal) {
   transcribed = job.run;
-  const run = await openTranscript(job.tenant_id, job.job_id, signal);
+  const run = await openTranscript(job.tenant_id, job.job_id, signal, current.at);
   if (!signal.aborted) transcribed = run;
 }
 

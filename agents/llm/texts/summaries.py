@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from agents.llm.protocols import TextPrompt
 from agents.llm.texts.prompts import Template, prompt
 from agents.llm.texts.questions import Asks
+from agents.text.chunks.tokens import tokens
 from agents.text.summaries.citations import Quotable, says
 from agents.text.summaries.utterances import Utterance, packed, parts, utterances
 from schemas.jobs.rows import OfRun
@@ -27,9 +28,6 @@ from schemas.transcript_words import TranscriptWord
 
 #: Versions of the prompts; changed texts, and changed names and descriptions below, need new ones.
 SUMMARY, MERGE = "v1", "v1"
-
-#: Characters of a token, by which the length of questions is estimated.
-TOKEN_CHARS: Final = 4
 
 #: Parts of one call that are read at once.
 AT_ONCE: Final = 4
@@ -143,7 +141,7 @@ class Summarizer:
         transcript = Quotable(spoken)
         reports = await all_of(contents, lambda content: self._read(job, content, transcript, template))
         while len(reports) > 1:
-            groups = packed(reports, self.part_tokens * TOKEN_CHARS, _size, least=2)
+            groups = packed(reports, self.part_tokens, _size, least=2)
             reports = await all_of(list(groups), lambda group: self._merged(job, group))
         [report] = reports
         summary = Summary(
@@ -214,7 +212,7 @@ def contents_of(
     string.
     """
     spoken = utterances(words)
-    pieces = parts(spoken, part_tokens * TOKEN_CHARS)
+    pieces = parts(spoken, part_tokens)
     common = {"language": language or "unknown"}
     contents = [
         common | {"part": f"{number} of {len(pieces)}", "utterances": [one.as_json for one in piece]}
@@ -237,7 +235,7 @@ def _parts_as_json(reports: Sequence[_Report]) -> str:
 
 
 def _size(report: _Report) -> int:
-    return len(_parts_as_json([report]))
+    return tokens(_parts_as_json([report]))
 
 
 def _name_of(participant: Participant) -> str:

@@ -77,7 +77,7 @@ class Mails:
             Transient: It takes the mail later.
             Unavailable: The database or the store is away.
         """
-        if not job.options.get("mail_to"):
+        if not job.options.get("mail_to") and await self.database.mail(job.tenant_id, job.job_id, job.run) is None:
             return Enriched()  # begun by a schedule, of a recording whose report nobody wants
         if await self._is_mailed_earlier(job):
             return Enriched()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from agents.text.chunks.tokens import tokens
 from schemas.rendering.segments import groups
 from schemas.texts import joined
 from schemas.transcript_words import TranscriptWord
@@ -13,8 +14,8 @@ from schemas.transcript_words import TranscriptWord
 #: Words of an utterance at most: without pauses and ends of sentences, a segment may have all words of a call.
 MOST_WORDS: Final = 120
 
-#: Characters of JSON around each utterance's text.
-AROUND: Final = 60
+#: Tokens of JSON around each utterance's text.
+AROUND: Final = 15
 
 T = TypeVar("T")
 
@@ -51,9 +52,9 @@ def utterances(words: Sequence[TranscriptWord]) -> list[Utterance]:
     return [Utterance(f"s{number}", tuple(piece)) for number, piece in enumerate(pieces, 1)]
 
 
-def parts(spoken: Sequence[Utterance], most_chars: int) -> list[list[Utterance]]:
-    """Consecutive utterances, of at most so many characters in a question; a longer one is a part of its own."""
-    return list(packed(spoken, most_chars, lambda utterance: len(utterance.text) + AROUND))
+def parts(spoken: Sequence[Utterance], most_tokens: int) -> list[list[Utterance]]:
+    """Consecutive utterances, of about so many tokens in a question at most; a longer one is a part of its own."""
+    return list(packed(spoken, most_tokens, lambda utterance: tokens(utterance.text) + AROUND))
 
 
 def packed(items: Sequence[T], most: int, size_of: Callable[[T], int], *, least: int = 1) -> Iterator[list[T]]:

@@ -11,6 +11,9 @@ from schemas.mail.rows import Attempt
 class MailServer(Protocol):
     """Takes mails for delivery."""
 
+    async def check(self, sender: str) -> None:
+        """Open and end a session, without a mail. Raises `Transient` as `send` does."""
+
     async def send(
         self, sender: str, recipients: Sequence[str], content: bytes, about_to: Callable[[], Awaitable[None]]
     ) -> Attempt:

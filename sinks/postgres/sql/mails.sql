@@ -17,3 +17,10 @@ SELECT {mails.columns} FROM mails WHERE (tenant_id, job_id, run) = ($1, $2, $3);
 
 -- name: mails
 SELECT {mails.columns} FROM mails WHERE state = ANY ($1::text[]) ORDER BY updated_at DESC LIMIT $2;
+
+-- name: address_mails
+-- The number of attempts goes on, so that an attempt of before writes nothing over it.
+{mails.insert}
+ON CONFLICT (tenant_id, job_id, run) DO UPDATE SET
+    transcript_version = excluded.transcript_version, generation = excluded.generation, message_id = excluded.message_id,
+    state = 'waiting', waiting = excluded.waiting, accepted = '[]', refused = '{}', answer = NULL, updated_at = clock_timestamp();

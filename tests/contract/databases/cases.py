@@ -8,7 +8,7 @@ from uuid import uuid4
 from schemas import topics
 from schemas.events.asr import AsrRequest
 from schemas.events.job import Persisted, StepState
-from schemas.jobs.outcome import Later, Outcome, Progress, RequestChange, Step
+from schemas.jobs.outcome import EnrichmentChange, Later, Outcome, Progress, RequestChange, Step
 from schemas.jobs.rows import Adjudication, Job, ProviderRequest, Transcript, Usage
 from sinks.ports.api.direct_uploads import DirectUpload
 
@@ -122,3 +122,14 @@ def direct_upload(**more):
         "expires_at": datetime(2027, 1, 1, tzinfo=UTC),
     }
     return DirectUpload(**fields | more)
+
+
+async def reported(database, job_id: str = "j", tenant: str = "t", **more) -> None:
+    """A completed job whose report is made."""
+    owner = {"tenant_id": tenant, "job_id": job_id}
+    progress = Progress(run=1, status="completed", stage="persist", step=StepState(state="done"))
+    completed = Outcome(**owner, progress=progress, new_enrichments=("report",))
+    done = Outcome(**owner, enrichment=EnrichmentChange(run=1, kind="report", state="done"))
+    await database.commit([created(job(job_id, tenant, status="persisting", **more))])
+    await database.commit([Step("persist", uuid4(), completed)])
+    await database.commit([Step("report", uuid4(), done)])

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import uuid4
 
+import pytest
+
+from agents.upkeep.mail_requests import MailRequests
+from schemas.errors import Conflict
+from schemas.jobs.outcome import Outcome, Step
 from schemas.mail.rows import Mail
+from tests.contract.databases.cases import reported
 
 MAIL = Mail(
     tenant_id="t",
@@ -73,3 +80,33 @@ async def test_mails_are_listed_by_state_the_newest_first(under_test):
     assert [mail.run for mail in await database.mails(("in_doubt", "refused"), 10)] == [2, 1]
     assert [mail.run for mail in await database.mails(("in_doubt", "refused"), 1)] == [2]
     assert [mail.run for mail in await database.mails(("waiting",), 10)] == [3]
+
+
+async def test_a_mail_that_a_person_asks_for_begins_with_its_enrichment_and_once(under_test):
+    database = under_test.database
+    await reported(database)
+    requests, id = MailRequests(database, "concord@sender.example"), uuid4()
+    for _ in range(2):
+        await requests.send(await database.job("t", "j"), ["a@x.example"], "key_1", id)
+    row = await database.mail("t", "j", 1)
+    with pytest.raises(Conflict):
+        await requests.send(await database.job("t", "j"), ["b@x.example"], "key_1", uuid4())
+
+    assert (row.state, row.waiting, row.generation, row.attempts) == ("waiting", ["a@x.example"], 1, 0)
+    assert (await database.job("t", "j")).enrichment["mail"].state == "pending"
+    assert [topic for topic, _ in await under_test.outbox()].count("mail.due") == 1
+
+
+async def test_a_mail_that_has_ended_gives_way_and_its_late_attempt_changes_nothing(under_test):
+    database = under_test.database
+    await reported(database)
+    late = await database.claim_mail(await database.begin_mail(replace(MAIL, job_id="j")))
+    mail = replace(MAIL, waiting=["c@x.example"], generation=2)
+    step = Outcome(tenant_id="t", job_id="j", mail=mail)
+    await database.commit([Step("x", uuid4(), step)])
+    row = await database.mail("t", "j", 1)
+    claimed = await database.claim_mail(row)
+
+    assert (row.waiting, row.accepted, row.generation, row.attempts) == (["c@x.example"], [], 2, late.attempts)
+    assert not await database.keep_mail(replace(late, state="sent"))
+    assert await database.keep_mail(replace(claimed, state="sent"))

@@ -137,7 +137,7 @@ async def test_one_mail_says_how_many_calls_there_were_and_how_they_went(it):
     [report] = it.renderer.reports
     facts = {fact.name: fact.value for fact in report.facts}
     assert (facts["Calls"], facts["Length"], facts["Sentiment"]) == ("3", "3:00", "mixed 1, positive 1")
-    [calls, named] = report.sections
+    [named, calls] = report.sections
     assert (len(calls.items), [(item.time, item.text) for item in named.items]) == (3, [("2", "ACME")])
 
 

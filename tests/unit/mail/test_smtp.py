@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
+from agents.commands.checks.mail import mail
+from agents.fleet.environment import from_env
 from schemas.errors import Transient
 from sinks.mail.smtp import SmtpServer
 from tests.servers.smtp import PASSWORD, USERNAME, smtp_server
@@ -166,3 +168,24 @@ async def test_an_error_of_ours_before_the_content_ends_the_session(server):
 
 def test_the_password_is_not_shown():
     assert PASSWORD not in repr(SmtpServer("localhost", 25, password=SecretStr(PASSWORD)))
+
+
+async def test_a_check_ends_before_any_mail(server):
+    await client(server).check(SENDER)
+    assert server.verbs[-1] == "QUIT"
+    assert {"MAIL", "DATA"}.isdisjoint(server.verbs)
+
+    with pytest.raises(Transient, match="mail server"):
+        await client(server, password=SecretStr("wrong")).check(SENDER)
+
+
+async def test_doctor_tells_whether_mail_can_be_sent(server):
+    names = {"CONCORD_ENRICHMENTS": "document,report,mail", "SMTP_HOST": "localhost", "SMTP_PORT": str(server.port)}
+    names |= {"SMTP_FROM_EMAIL": SENDER, "SMTP_USERNAME": USERNAME, "SMTP_CAFILE": str(server.cafile)}
+    [right] = await mail(from_env(names | {"SMTP_PASSWORD": PASSWORD}))
+    [wrong] = await mail(from_env(names | {"SMTP_PASSWORD": "wrong"}))
+    [none] = await mail(from_env({}))
+
+    assert (right.level, "accepts the password" in right.result) == ("ok", True)
+    assert (wrong.level, "wrong" in wrong.result) == ("fail", False)
+    assert (none.level, server.taken) == ("ok", [])

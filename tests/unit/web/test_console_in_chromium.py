@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 
 import pytest
 import pytest_asyncio
@@ -34,6 +36,12 @@ async def pool():
 async def worker(pool):
     async with ConsoleWorker(pool) as worker:
         yield worker
+
+
+async def seen(page, name):
+    """A picture of the page, where CONCORD_PICTURES names a folder for them."""
+    if folder := os.environ.get("CONCORD_PICTURES"):
+        await page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def wav(name, content=WAV):
@@ -322,3 +330,63 @@ async def test_a_transcript_of_15000_words_opens_in_a_second(browser, worker, re
         await page.keyboard.press("2")
         await expect(page.locator("#version")).to_have_text("version 2")
         await expect(page.locator("[data-index='0']")).to_have_text("ward0")
+
+
+async def test_a_hit_opens_its_moment(browser, worker):
+    await worker.heard("j")
+    await worker.summarised("j")
+    async with page_of(browser, worker, "#/acme?search") as page:
+        await page.get_by_label("What was said, or meant").fill("acme")
+        await page.get_by_label("Named").fill("Acme")
+        await page.get_by_role("button", name="Search", exact=True).click()
+        hit = page.locator("#find-hits li").first
+        await expect(hit.locator("mark")).to_have_text("Acme")
+        await expect(page.locator("#find-how")).to_contain_text("by words alone")
+        await seen(page, "search")
+        await hit.get_by_role("link").click()
+        await expect(page.locator(".word.found")).to_have_text("Acme")
+        assert page.url.endswith("#/acme/j?at=1800")
+        await expect(page.locator("#audio")).to_have_attribute("src", re.compile(r"#t=1\.8$"))
+
+        await page.get_by_role("link", name="Search", exact=True).click()
+        await page.get_by_label("What was said, or meant").fill("zeppelin")
+        await page.get_by_role("button", name="Search", exact=True).click()
+        await expect(page.locator("#find-how")).to_contain_text("Nothing is found")
+
+
+async def test_a_summary_stands_above_its_transcript_and_opens_its_moments(browser, worker):
+    await worker.heard("j")
+    await worker.heard("k")
+    await worker.summarised("j")
+    async with page_of(browser, worker, "#/acme/k") as page:
+        await expect(page.locator("#transcript")).to_contain_text("Meyer")
+        await expect(page.locator("#summary-box")).to_be_hidden()
+        await page.goto("/#/acme/j")
+        await expect(page.locator("#summary")).to_contain_text("Somebody says who he is. Sentiment: neutral.")
+        await expect(page.locator("#summary li")).to_have_count(3)
+        await expect(page.locator("#summary li").nth(1)).to_contain_text("Call back (Meyer, Friday)")
+        await page.locator("#summary li").first.get_by_role("button").click()
+        await expect(page.locator(".word.found")).to_have_text("Meyer")
+        await seen(page, "summary")
+
+
+async def test_schedules_are_made_listed_and_deleted(browser, worker):
+    async with page_of(browser, worker, "#/acme?schedules") as page:
+        form = page.locator("#schedules-form")
+        await form.get_by_label("Name", exact=True).fill("our week")
+        await form.get_by_label("What").fill("overview")
+        await form.get_by_label("When").fill("0 7 * * 1")
+        await form.get_by_label("Jobs of so many days").fill("7")
+        await form.get_by_label("Mail an overview to").fill("ann@reader.example, bob@reader.example")
+        await form.get_by_role("button", name="Make a schedule").click()
+        row = page.locator("#schedules-rows tr")
+        await expect(row).to_contain_text("overview to ann@reader.example, bob@reader.example")
+        await expect(row).to_contain_text("of 7 days")
+        await seen(page, "schedules")
+        await form.get_by_label("Name", exact=True).fill("wrong")
+        await form.get_by_label("What").fill("poem")
+        await form.get_by_role("button", name="Make a schedule").click()
+        await expect(page.locator("#notice")).to_contain_text("not made here")
+        await row.get_by_role("button", name="Delete").click()
+        await page.locator("#confirm-yes").click()
+        await expect(page.locator("#schedules-none")).to_be_visible()

@@ -14,6 +14,7 @@ from agents.stages.uploads.asked import AskedConversations
 from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
+from agents.upkeep.mail_requests import MailRequests
 from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
 from sinks.memory.conversations.history import MemoryConversationHistory
@@ -31,6 +32,7 @@ from web.resources.conversations.postprocess import Postprocess
 from web.resources.conversations.urls import FileUrls
 from web.resources.deletions import Deletions
 from web.resources.jobs.details import JobControl
+from web.resources.jobs.mail import JobMail
 from web.resources.reports.audit import AuditTrail
 from web.resources.reports.metrics import JobMetrics
 from web.resources.reports.stats import TenantStats
@@ -119,6 +121,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
         JobControl(reader, database, uploads),
         Deletions(reader, database),
         TenantSchedules(database, ("document",)),
+        JobMail(reader, database, MailRequests(database, "concord@sender.example")),
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
         Search(searcher),

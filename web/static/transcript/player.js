@@ -12,6 +12,7 @@ export class Player {
   #objectUrl = ""; // of a fetched recording, to be revoked
   #path = "";
   #end = Infinity; // milliseconds at which it pauses
+  #start = ""; // where it begins, as a fragment of the recording's address
 
   constructor(audio, load, none) {
     [this.#audio, this.#load, this.#none] = [audio, load, none];
@@ -40,13 +41,14 @@ export class Player {
 
   /**
    * Open a recording, unless it is open already. A player cannot send a key: with one, the recording is fetched first, a
-   * large one only when asked for.
+   * large one only when asked for. It is ready to be played from `at`, in milliseconds.
    */
-  async open(path, signal) {
+  async open(path, signal, at = null) {
     if (path === this.#path) return;
     const url = `${path}${path.includes("?") ? "&" : "?"}direct=no`;
     this.close();
     this.#path = path;
+    this.#start = at === null ? "" : `#t=${at / 1000}`;
     this.#audio.hidden = this.#load.hidden = this.#none.hidden = true;
     try {
       const size = Number((await request(url, { method: "HEAD", signal })).headers.get("Content-Length"));
@@ -78,7 +80,7 @@ export class Player {
   }
 
   #show(source) {
-    this.#audio.src = source;
+    this.#audio.src = source + this.#start;
     this.#audio.hidden = false;
     this.#load.hidden = true;
   }

@@ -26,11 +26,11 @@ export function closeTranscript() {
   wireVersions(null);
   showText([], false);
   playing = null;
-  $("transcript-area").hidden = true;
+  $("transcript-area").hidden = $("summary-box").hidden = true;
 }
 
-/** Read and show a job's transcript with its recording. The number of its run; 0 if it cannot be read. */
-export async function openTranscript(tenant, job, signal) {
+/** Read and show a job's transcript with its recording, at a moment. The number of its run; 0 if it cannot be read. */
+export async function openTranscript(tenant, job, signal, at = null) {
   try {
     const transcript = await getJson(jobPath(tenant, job, "/transcript"), { signal });
     const opened = { tenant, job, run: transcript.run, signal };
@@ -41,7 +41,8 @@ export async function openTranscript(tenant, job, signal) {
     const made = raw && transcript.version === 1 ? { words: wordsOf(raw.decisions), run: transcript.run, version: 1 } : edited;
     if (made) showNewest({ ...opened, decisions: raw?.decisions ?? [] }, made);
     else show(fromSegments(transcript.segments), "The words are not in the storage any more: the text cannot be edited.");
-    player.open(transcript.links.audio, signal);
+    player.open(transcript.links.audio, signal, at);
+    if (at !== null) goTo(at);
     return transcript.run;
   } catch (error) {
     if (!signal.aborted) reportError(error);
@@ -103,6 +104,19 @@ function showMarks() {
   starts = [...text.nodes.keys()].map((index) => [text.entries[index].start_ms, index]).filter(([start]) => start !== null);
   starts.sort((a, b) => a[0] - b[0]);
   markDoubts();
+}
+
+/** Show the word that is said at a moment, and play from there. */
+export function openMoment(ms) {
+  goTo(ms);
+  player.play(ms);
+}
+
+function goTo(ms) {
+  const [, index] = starts.findLast(([start]) => start <= ms) ?? starts[0] ?? [];
+  for (const word of document.querySelectorAll(".word.found")) word.classList.remove("found");
+  text.nodes.get(index)?.classList.add("found");
+  text.nodes.get(index)?.scrollIntoView({ block: "center" });
 }
 
 /** Show changed entries in their places, or all of them. The focus and the open box stay where they are. */
