@@ -10,11 +10,11 @@ from web.endpoint import Gate
 from web.limits.rate_limits import RateLimits
 from web.live.status_feed import StatusFeeds
 from web.live.statuses import Statuses
+from web.resources.exports.report import JobReport
 from web.resources.health import HealthProbes
 from web.resources.jobs.audio import JobAudio
 from web.resources.jobs.events import JobEvents
 from web.resources.jobs.listing import TenantJobs
-from web.resources.jobs.report import JobReport
 from web.resources.jobs.status import JobStatuses
 from web.resources.jobs.transcripts import Transcripts
 from web.resources.metrics import Metrics

@@ -47,7 +47,7 @@ from web.resources.callbacks import Callbacks
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue
 from web.resources.deletions import Deletions
-from web.resources.jobs.mail import JobMail
+from web.resources.exports.mail import JobMail
 from web.resources.metrics import Metrics
 from web.resources.reports.audit import AuditTrail
 from web.resources.reports.metrics import JobMetrics

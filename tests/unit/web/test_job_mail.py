@@ -9,7 +9,7 @@ from sinks.memory.database import MemoryDatabase
 from sinks.memory.reader import MemoryReader
 from tests.contract.databases.cases import created, job, reported
 from tests.unit.web.service import ACME, BOLT, Worker, problem
-from web.resources.jobs.mail import JobMail
+from web.resources.exports.mail import JobMail
 
 TO = {"to": ["ann@reader.example"]}
 

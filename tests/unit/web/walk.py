@@ -31,8 +31,8 @@ from web.resources.conversations.accounts import AccountConversations
 from web.resources.conversations.postprocess import Postprocess
 from web.resources.conversations.urls import FileUrls
 from web.resources.deletions import Deletions
+from web.resources.exports.mail import JobMail
 from web.resources.jobs.details import JobControl
-from web.resources.jobs.mail import JobMail
 from web.resources.reports.audit import AuditTrail
 from web.resources.reports.metrics import JobMetrics
 from web.resources.reports.stats import TenantStats
