@@ -1,1 +1,1 @@
-"""Transcripts as files for people: which formats there are, and how one is made."""
+"""A job as files for people: transcripts in several formats, the report, and a mail with it."""
