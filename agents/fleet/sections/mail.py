@@ -46,13 +46,13 @@ class MailSettings(BaseModel):
             return value
         return frozenset(part.strip().lower().removeprefix("@") for part in value.split(",") if part.strip())
 
-    def mail_conflicts(self, kinds: Collection[str]) -> Iterator[str]:
-        """What does not fit together, where these kinds of enrichment are made."""
+    def mail_conflicts(self, kinds: Collection[str], of_uploads: Collection[str]) -> Iterator[str]:
+        """What does not fit together, where these kinds of enrichment are made, and those of recordings."""
         if "mail" not in kinds:
             if self.smtp_host:
                 yield "SMTP_HOST: nothing is mailed; add report and mail to CONCORD_ENRICHMENTS, or leave it out"
             return
-        if "report" not in kinds:
+        if "report" not in (of_uploads if "mail" in of_uploads else kinds):
             yield "CONCORD_ENRICHMENTS: mail sends reports; add report"
         if not (self.smtp_host and self.smtp_from):
             yield "CONCORD_ENRICHMENTS: mail needs SMTP_HOST and SMTP_FROM_EMAIL"
