@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
+import orjson
 import pytest
+from pydantic import SecretStr
 
+from agents.conversations.client import ElevenLabs
+from agents.stages.uploads.asked import AskedConversations
+from agents.stages.uploads.conversations import ConversationRequests
+from agents.upkeep.agent_lists import AgentLists
 from schemas import blob_names
 from schemas.accounts.settings import AccountSettings
+from schemas.errors import ConcordError
+from schemas.webhooks.elevenlabs import sign
 from sinks.accounts import Accounts
 from sinks.memory.reader import MemoryReader
 from tests.fleet.conftest import FakeRecognizer, ProbeHere
 from tests.fleet.conversations import ACCOUNT, ANN, CONVERSATION, calls, mp3
+from tests.servers.elevenlabs import KEY as ELEVENLABS_KEY
 from tests.servers.elevenlabs import Scripted, elevenlabs_server
 from tests.servers.smtp import smtp_server
 from tests.unit.web.service import Worker
 from tests.unit.web.walk import conversation_resources
+from web.resources.conversations.hints import ConversationHints
 
 KEY = {"X-API-Key": "t-key"}
+SECRET, NOW = "wsec_of_nobody", 1_790_000_000
 BODY = {"email_id": ANN, "account_id": ACCOUNT, "conversation_id": CONVERSATION}
 POST = "/api/v1/postprocess/conversation"
 
@@ -37,7 +49,9 @@ async def service(started):
     database = started.fleet.database
     reader = MemoryReader(database)
     accounts = Accounts(database, AccountSettings(), seconds=0)
-    resources = conversation_resources(database, accounts, reader, started.store)
+    asked = AskedConversations(database, ConversationRequests(accounts))
+    hints = ConversationHints(asked, database, SecretStr(SECRET), lambda: NOW)
+    resources = [*conversation_resources(database, accounts, reader, started.store), hints]
     async with Worker(
         database, store=started.store, reader=reader, resources=resources, keys="t=t-key,*=root-key"
     ) as service:
@@ -73,6 +87,51 @@ async def test_the_post_and_the_event_are_one_conversation(started, service):
 
     assert len(started.smtp.taken) == 1
     assert (await started.job()).run == 1
+
+
+async def test_however_it_is_asked_for_and_found_it_is_one_conversation_and_one_mail(started, service):
+    database = started.fleet.database
+    begun = await database.now()
+    started.elevenlabs.conversations[CONVERSATION].started = int(begun.timestamp())
+    settings = AccountSettings(conversation_agents={"agent_1": ANN})
+    await database.save_account_settings(ACCOUNT, settings, 0, "operator")
+    asked = AskedConversations(database, ConversationRequests(Accounts(database, AccountSettings(), seconds=0)))
+    lists = AgentLists(database, ElevenLabs(ELEVENLABS_KEY, started.elevenlabs.url, timeout_s=3), asked, 300)
+    event = {"type": "post_call_transcription", "data": {"agent_id": "agent_1", "conversation_id": CONVERSATION}}
+    body = orjson.dumps(event)
+
+    for _ in range(2):
+        headers = {"ElevenLabs-Signature": sign(SECRET, body, NOW)}
+        assert (await service.client.post("/webhooks/elevenlabs", data=body, headers=headers)).status == 204
+        await lists.turn()
+        started.request()
+        assert (await service.client.post(POST, json=BODY, headers=KEY)).status in (200, 202)
+        await started.fleet.run(until=timedelta(hours=1))
+    await lists.client.close()
+
+    assert [(call, id) for call, id in started.elevenlabs.calls if call == "list"] == [("list", "agent_1")]
+    assert (len(started.smtp.taken), (await started.job()).run) == (1, 1)
+    author = next(entry.author for entry, _ in database.audit.values())
+    assert author == "webhook of ElevenLabs"
+
+
+async def test_one_that_is_cancelled_behind_its_run_is_mailed_when_it_goes_on(started, service):
+    answer = await (await service.client.post(POST, json=BODY, headers=KEY)).json()
+    while not (await started.job()).ended:
+        with contextlib.suppress(ConcordError):  # there are more events
+            await started.fleet.run(steps=1)
+    path, data = await shown(service, answer)
+    assert data["status"] == "summarizing"
+    assert (await service.client.delete(path, headers=KEY)).status == 200
+    await started.fleet.run(until=timedelta(hours=1))
+    _, data = await shown(service, answer)
+    assert (data["status"], data["error_code"], len(started.smtp.taken)) == ("cancelled", "cancelled", 0)
+
+    await service.client.post(POST, json=BODY, headers=KEY)
+    await started.fleet.run(until=timedelta(hours=2))
+    _, data = await shown(service, answer)
+    assert (data["status"], len(started.smtp.taken)) == ("completed", 1)
+    assert started.elevenlabs.count("get") == 1, "what is stored is not fetched again"
 
 
 async def test_one_that_failed_goes_on_at_the_step_that_failed(started, service):

@@ -33,7 +33,7 @@ from web.resources.conversations.views import (
     accepted,
     details,
 )
-from web.resources.jobs.blob_response import file_responses, hide_storage, send_file
+from web.resources.jobs.blob_response import file_responses, send_file
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
@@ -198,8 +198,7 @@ class Postprocess:
 
     async def _answer(self, job: Job, *, renew: bool = False) -> ProcessingAnswer:
         files = await self.reads.files(*job.key)
-        with hide_storage("a file of the conversation"):
-            shown = await self.urls.of(job, files_of(job, files), renew=renew)
+        shown = await self.urls.of(job, files_of(job, files), renew=renew)
         state = processing(job, has_files=bool(files))
         return ProcessingAnswer(
             success=True,

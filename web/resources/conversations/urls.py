@@ -11,6 +11,7 @@ from pydantic import Field
 
 from schemas.conversations.names import processing_id
 from schemas.conversations.rows import IssuedUrl
+from schemas.errors import InvalidInput
 from schemas.events.base import Data
 from schemas.jobs.rows import File, Job, newest_file
 from sinks.ports.blobs import Store
@@ -75,7 +76,6 @@ class FileUrls:
 
         Raises:
             Unavailable: the database or the store cannot be reached.
-            NotFound, InvalidInput: a file is not in this store.
         """
         if not files:
             return ConversationFiles()
@@ -89,7 +89,10 @@ class FileUrls:
         return ConversationFiles(**{name: self._view(job, name, file, urls) for name, file in files.items()})
 
     async def _issue(self, job: Job, file: File, now: datetime) -> IssuedUrl | None:
-        url = await self.store.presigned_url(file.uri, VALID_S)
+        try:
+            url = await self.store.presigned_url(file.uri, VALID_S)
+        except InvalidInput:  # of a store that this installation had before: the URL of ours says so
+            return None
         if url is None:
             return None
         expires_at = now + timedelta(seconds=VALID_S)

@@ -6,15 +6,18 @@ import { ago, number, percent } from "../format.js";
 import { link } from "../location.js";
 import { reportError, showLive, tell, tellError } from "../notices.js";
 import { showConversation } from "./conversation.js";
-import { pill } from "./walk.js";
+import { isEnded, pill } from "./walk.js";
 
 const REFRESH_MS = 2000;
+const WEEK_MS = 10000; // between two readings of the numbers of a week, which add many rows up
 const PAGE = 50;
 
 let tenant = "";
 let processing = ""; // the one that is shown besides the list
 let shown = 0; // how many are shown: pages are added, and all of them read again
 let timer = 0;
+let weekRead = 0; // when the numbers were read last
+let known = null; // the answer about the one that is shown
 
 /** Show a tenant's conversations, and one of them if it is named. */
 export function openConversations(of, id) {
@@ -22,6 +25,8 @@ export function openConversations(of, id) {
   tenant = of;
   processing = id;
   shown = PAGE;
+  weekRead = 0;
+  known = null;
   $("conversations").hidden = false;
   $("conversations").focus({ preventScroll: true });
   refresh();
@@ -45,12 +50,13 @@ async function refresh() {
   const isStill = () => of === tenant && one === processing;
   try {
     if (!document.hidden) {
-      const [{ data }, week] = await Promise.all([readList(), getJson(path("/statistics"))]);
-      const details = one ? (await getJson(`/api/v1/postprocess/${encodeURIComponent(one)}`)) : null;
+      const { data } = await readList();
+      const details = one ? await readOne(one, data.conversations) : null;
+      const week = Date.now() - weekRead > WEEK_MS ? await getJson(path("/statistics")) : null;
       if (!isStill()) return;
       showList(data);
-      showWeek(week.data);
-      showConversation(of, details, { ask, refresh });
+      if (week) showWeek(week.data);
+      showConversation(of, known = details, { ask, refresh });
       showLive();
     }
   } catch (error) {
@@ -65,6 +71,14 @@ async function refresh() {
 async function readList() {
   const status = $("conversations-status").value;
   return getJson(path("", { limit: String(Math.min(shown, 200)), ...(status ? { status } : {}) }));
+}
+
+/** The answer about one conversation: read again unless it has ended and the list has nothing newer of it. */
+async function readOne(id, rows) {
+  const row = rows.find((each) => each.processing_id === id);
+  const isSame = known && row?.status === known.data.status && row.updated_at === known.data.updated_at;
+  if (isSame && isEnded(row.status)) return known;
+  return getJson(`/api/v1/postprocess/${encodeURIComponent(id)}`);
 }
 
 function showList({ conversations, next }) {
@@ -83,6 +97,7 @@ function showRow(one) {
 }
 
 function showWeek({ conversations, success_rate, days }) {
+  weekRead = Date.now();
   const medians = days.map((day) => day.median_seconds).filter((seconds) => seconds !== null).sort((a, b) => a - b);
   const median = medians[Math.floor(medians.length / 2)];
   const parts = [`${number(conversations)} in seven days`];
