@@ -7,6 +7,7 @@ request to one that reads Kafka is published.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -37,7 +38,7 @@ from agents.stages.asr_requests.request_event import POLL_S, QUEUED_S, WAIT_S, R
 from agents.stages.spec import Resources, StageSpec
 from schemas import topics
 from schemas.envelope import Envelope
-from schemas.errors import NotAccepted
+from schemas.errors import NotAccepted, Unavailable
 from schemas.events.asr import AsrRequest
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Outcome, RequestChange
 from schemas.jobs.rows import OfRun, ProviderRequest
@@ -161,6 +162,8 @@ class Transcribe:
         if request.redact_pii and ((now := await event.row(self.database)) is None or now.ended):
             return hypothesis  # its run went on without it, and may have forgotten by now what is not redacted
         await until_stored(lambda: hypotheses.save(event, hypothesis))  # it may have taken hours of computing
+        with contextlib.suppress(Unavailable):  # the next look is not waited for
+            await self.database.expedite_job(request.tenant_id, request.job_id, row.provider)
         return hypothesis
 
     def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:

@@ -219,6 +219,29 @@ async def test_requests_to_a_recognizer_that_computes_here_do_not_look_while_the
     assert flood.status("a49").steps[f"transcribe.{flood.local.name}"].state == "queued"
 
 
+async def test_what_is_heard_is_looked_at_at_once(flood):
+    model, heard = asyncio.Event(), flood.local.transcribe
+
+    async def held(path, request, tell):
+        await model.wait()
+        return await heard(path, request, tell)
+
+    flood.local.transcribe = held
+    flood.fetcher.open.set()
+    flood.upload("a", 1)
+    await flood.settle(2)
+    await flood.fleet.run(until=timedelta())
+    topic = f"asr.requests.{flood.local.name}"
+    [due] = [due for due, message in flood.fleet.database.outbox if message.topic == topic]
+    assert due > flood.fleet.clock()
+
+    model.set()
+    async with asyncio.timeout(5):
+        while due > flood.fleet.clock():
+            await asyncio.sleep(0.01)
+            [due] = [due for due, message in flood.fleet.database.outbox if message.topic == topic]
+
+
 async def _never(path, request, tell):
     await asyncio.Event().wait()
 
