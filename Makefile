@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-local bench-reconcile bench-search bench-search-large bench-nothing-said bench-redaction fit-reconciler check format clean
+.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-local bench-reconcile bench-search bench-search-large bench-after bench-nothing-said bench-redaction fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -91,6 +91,9 @@ bench-search: install  ## search: is the passage that answers a question found, 
 
 bench-search-large: install  ## search beside a million passages: milliseconds, recall, a tenant with 1 % of them
 	$(BIN)/python -m bench.search_million $(ARGS)
+
+bench-after: install  ## after the transcript: an hour's call made into all that follows, 10,000 jobs indexed anew: make bench-after ARGS='--jobs 1000'
+	$(BIN)/python -m bench.after_transcript $(ARGS)
 
 bench-nothing-said: install  ## words that nobody said: an hour of noise, tones, music and silence through the local recognizers
 	$(BIN)/python -m bench.nothing_said $(ARGS)

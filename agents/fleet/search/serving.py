@@ -16,9 +16,11 @@ from agents.fleet.models.opening import open_text_model
 from agents.fleet.settings import Settings
 from agents.search.ask import Asker
 from agents.search.searcher import Searcher
+from agents.text.chunks.markdown import document_chunks
 from schemas.errors import SettingsError
 from sinks.postgres.search.reads import PostgresSearch
 from web.connections.caller_limit import CallerLimit
+from web.resources.exports.document_chunks import JobDocumentChunks
 from web.resources.search.ask import Ask
 from web.resources.search.search import Search
 from web.route import Resource
@@ -52,7 +54,8 @@ def search_resources(fleet: Fleet, stack: contextlib.AsyncExitStack) -> list[Res
     limiter = fleet.text_limiter(model.name.partition("/")[0]) if model else None
     asker = Asker(searcher, model, fleet.database, fleet.accounts, limiter, fleet.metrics)
     stack.push_async_callback(asker.close)
-    return [Search(searcher), Ask(asker, CallerLimit("questions", QUESTIONS))]
+    document = JobDocumentChunks(fleet.reader, fleet.store, fleet.accounts, document_chunks)
+    return [Search(searcher), Ask(asker, CallerLimit("questions", QUESTIONS)), document]
 
 
 def embed_in_background(fleet: Fleet, stack: contextlib.AsyncExitStack) -> None:

@@ -9,11 +9,10 @@ from typing import cast
 from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
 from agents.stages.enrichments.words import raw_transcript, word_source
 from agents.stages.spec import Resources
-from agents.text.chunks.chunking import SIZES, ChunkSizes
+from agents.text.chunks.chunking import ChunkSizes, sizes_of
 from agents.text.chunks.index import transcript_index
 from agents.text.chunks.tokens import RULE, tokens
 from schemas import topics
-from schemas.accounts.settings import AccountSettings
 from schemas.events.enrichment import TranscriptIndexed
 from schemas.jobs.rows import Job, run_fields
 from schemas.search.chunks import TranscriptIndex
@@ -41,7 +40,7 @@ class Index:
         """
         source = await word_source(self.database, job)
         raw = await raw_transcript(self.store, source)
-        sizes = _sizes(await self.accounts.settings_of(job.tenant_id))
+        sizes = sizes_of(await self.accounts.settings_of(job.tenant_id))
         # In a thread: the readings of a long call take a third of a second.
         index = await asyncio.to_thread(_index, job, raw, source.edited, sizes)
         event = TranscriptIndexed(
@@ -59,13 +58,6 @@ def _index(job: Job, raw: bytes, edited: list[TranscriptWord] | None, sizes: Chu
     if job.created_at is None:
         raise ValueError("every stored job was created at some time")
     return transcript_index(job, job.created_at, job.transcript_version, reconciliation, words, sizes)
-
-
-def _sizes(settings: AccountSettings) -> ChunkSizes:
-    """What a tenant has set; an overlap of more than half a chunk would only repeat it."""
-    longest = settings.chunk_tokens or SIZES.tokens
-    overlap = SIZES.overlap if settings.chunk_overlap is None else settings.chunk_overlap
-    return ChunkSizes(longest, min(overlap, longest // 2), min(settings.chunk_least or SIZES.least, longest))
 
 
 async def _build(resources: Resources) -> Make:

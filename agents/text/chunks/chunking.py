@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agents.text.chunks.tokens import tokens
+from schemas.accounts.settings import AccountSettings
 from schemas.rendering.segments import Spoken, groups
 from schemas.texts import SENTENCE_ENDS
 
@@ -29,6 +30,13 @@ class ChunkSizes:
 
 
 SIZES: Final = ChunkSizes()
+
+
+def sizes_of(settings: AccountSettings) -> ChunkSizes:
+    """What a tenant has set; an overlap of more than half a chunk would only repeat it."""
+    longest = settings.chunk_tokens or SIZES.tokens
+    overlap = SIZES.overlap if settings.chunk_overlap is None else settings.chunk_overlap
+    return ChunkSizes(longest, min(overlap, longest // 2), min(settings.chunk_least or SIZES.least, longest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from agents.stages.uploads.asked import AskedConversations
 from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
+from agents.text.chunks.markdown import document_chunks
 from agents.upkeep.mail_requests import MailRequests
 from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
@@ -31,6 +32,7 @@ from web.resources.conversations.accounts import AccountConversations
 from web.resources.conversations.postprocess import Postprocess
 from web.resources.conversations.urls import FileUrls
 from web.resources.deletions import Deletions
+from web.resources.exports.document_chunks import JobDocumentChunks
 from web.resources.exports.mail import JobMail
 from web.resources.jobs.details import JobControl
 from web.resources.reports.audit import AuditTrail
@@ -125,6 +127,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
         Search(searcher),
+        JobDocumentChunks(reader, store, accounts, document_chunks),
         Ask(Asker(searcher, None, database, accounts), at_once),
         TenantStats(reports),
         TenantUsage(reports, {}),
