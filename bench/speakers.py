@@ -7,14 +7,7 @@ word there when heard alone. Words that are neither are not counted, and their s
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import tempfile
-import time
 import wave
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +15,8 @@ import numpy as np
 from agents.asr.protocols import Request
 from agents.fleet.environment import from_env
 from agents.fleet.recognizers import open_recognizer
-from agents.text.speakers.channels import reconcile_channels
-from bench.speaker_calls import RATE, Call, Samples, call, speakers
-from schemas.words import Hypothesis, Reconciliation, adapter
+from bench.speaker_calls import RATE, Samples
+from schemas.words import Hypothesis, adapter
 
 RECOGNIZERS = ("whisper-base", "moonshine-base.en")
 #: Pairs of speakers: people, a person and a synthetic voice, two synthetic voices.

@@ -65,8 +65,8 @@ class Part:
 
 
 def recording_in_parts(request: Message, beat: Callable[[], None]) -> Iterator[Part]:
-    """The recording of a request at `RATE` hertz; with `diarize`, each channel after the other, if each has a speaker of
-    its own and no other number of `speakers` is asked for. Raises as `chunks` does.
+    """The recording of a request at `RATE` hertz; with `diarize`, each channel after the other, if each has a speaker
+    of its own and no other number of `speakers` is asked for. Raises as `chunks` does.
     """
     path, channels = Path(request["path"]), 1
     if request.get("diarize"):

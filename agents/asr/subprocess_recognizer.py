@@ -18,8 +18,8 @@ class SubprocessRecognizer:
     """A `LocalRecognizer` around `python -m module FOLDER THREADS`. Concurrent recordings wait for each other.
 
     The subprocess is asked for `{"path", "language", "diarize", "speakers"}`. It sends `{"words", "at_ms"}` as it goes
-    on, each word as [text, start_ms, end_ms, probability], with `"channel"` and `"channels"` if it hears the channels one
-    after the other, and answers with the other fields of a `Hypothesis`.
+    on, each word as [text, start_ms, end_ms, probability], with `"channel"` and `"channels"` if it hears the channels
+    one after the other, and answers with the other fields of a `Hypothesis`.
     """
 
     def __init__(
