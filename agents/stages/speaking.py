@@ -51,8 +51,8 @@ class Diarization:
         speakers = job.options.get("speakers") or len(labels) or None
         async with self.store.local_path(job.original_uri) as audio:
             voices = await self.voices.listen(audio, speech(decided), speakers, progress)
-        if not voices.count:
-            return decided
+        if not voices.count and not told:
+            raise UnsupportedOption("options.diarize: no recognizer says when its words are said")
         found = await asyncio.to_thread(attributed, decided, hypotheses, voices if voices.count else None)
         names = "".join(f" and by {one.provider}" for one in told)
         return replace(found, notes=(*found.notes, f"Speakers are told apart by their voices{names}."))

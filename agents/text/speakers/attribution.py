@@ -7,14 +7,14 @@ pause.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agents.text.speakers.labels import labelled
+from agents.text.speakers.labels import MERE, labelled
 from schemas.texts import SENTENCE_ENDS
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def told_speakers(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 
 def attributed(decided: Reconciliation, hypotheses: Sequence[Hypothesis], voices: Voices | None) -> Reconciliation:
-    """The transcript with a speaker for each word: a letter, in the order of first words.
+    """The transcript with a speaker for each word: a letter, in the order of first words, or what a recognizer calls
+    the speaker if that is more than a letter or a number.
 
     `hypotheses` are what it was made of. Without voices, the labels of one recognizer stay as they are, and several
     are made one. Nobody is asked about a transcript without words.
@@ -73,8 +74,10 @@ def attributed(decided: Reconciliation, hypotheses: Sequence[Hypothesis], voices
     evidence = words.of_voices(voices) if voices is not None else words.of_labels(_numbered(opinions.pop(0)))
     for opinion in opinions:
         evidence = evidence + words.of_labels(_matched(opinion, words.path(evidence)), evidence.shape[1])
-    speakers = _spread(words.path(evidence), spoken, len(decided.decisions))
-    return replace(decided, decisions=labelled(decided.decisions, speakers))
+    path = words.path(evidence)
+    names = ChainMap(*(_names(words.by_time(one), path) for one in told))
+    speakers = _spread(path, spoken, len(decided.decisions))
+    return replace(decided, decisions=labelled(decided.decisions, speakers, names))
 
 
 class _Words:
@@ -95,7 +98,8 @@ class _Words:
         empty = np.searchsorted(times, self.end, side="right") <= first
         first, end = np.where(empty, nearest, first), np.where(empty, nearest + 1, end)
         mean = (sums[end] - sums[first]) / (end - first)[:, None]
-        return VOICE * self.seconds[:, None] * mean
+        evidence: Floats = VOICE * self.seconds[:, None] * mean
+        return evidence
 
     def of_labels(self, labels: Sequence[int | None], count: int = 0) -> Floats:
         """(words, speakers): the evidence of a recognizer's labels, by numbers of speakers."""
@@ -165,8 +169,9 @@ def _times(decisions: Sequence[Decision]) -> tuple[Floats, Floats]:
     known = ~(np.isnan(starts) | np.isnan(ends))
     if not known.any():
         return 300.0 * index, 300.0 * index + 300.0
-    start, end = (np.interp(index, index[known], side[known]) for side in (starts, ends))
-    return start, np.maximum(start, end)
+    start = np.asarray(np.interp(index, index[known], starts[known]), dtype=np.float64)
+    end = np.asarray(np.interp(index, index[known], ends[known]), dtype=np.float64)
+    return start, np.where(end < start, start, end)
 
 
 def _nearest(times: NDArray[Any], wanted: Floats) -> Ints:
@@ -187,12 +192,22 @@ def _matched(labels: Sequence[str | None], speakers: Ints) -> list[int | None]:
 
     A label that is left over when all speakers are taken is no opinion.
     """
+    numbers = _matches(labels, speakers)
+    return [numbers.get(label) if label is not None else None for label in labels]
+
+
+def _matches(labels: Sequence[str | None], speakers: Ints) -> dict[str, int]:
     shared = Counter((label, speaker) for label, speaker in zip(labels, speakers.tolist(), strict=True) if label)
-    names: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for (label, speaker), _ in shared.most_common():
-        if label not in names and speaker not in names.values():
-            names[label] = speaker
-    return [names.get(label) if label is not None else None for label in labels]
+        if label not in numbers and speaker not in numbers.values():
+            numbers[label] = speaker
+    return numbers
+
+
+def _names(labels: Sequence[str | None], speakers: Ints) -> dict[int, str]:
+    """By speaker, what a recognizer calls it, unless that is a mere letter or number."""
+    return {number: label for label, number in _matches(labels, speakers).items() if not MERE.fullmatch(label)}
 
 
 def _spread(path: Ints, spoken: Sequence[int], count: int) -> list[int]:
