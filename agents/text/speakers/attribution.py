@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from schemas.words import Decision, Hypothesis, Reconciliation
 
-    Floats = NDArray[np.float64]
+    Floats = NDArray[np.floating[Any]]
     Ints = NDArray[np.int64]
 
 #: Evidence of a second of one speaker's voice, and of a recognizer's label for that second.
@@ -169,9 +169,8 @@ def _times(decisions: Sequence[Decision]) -> tuple[Floats, Floats]:
     known = ~(np.isnan(starts) | np.isnan(ends))
     if not known.any():
         return 300.0 * index, 300.0 * index + 300.0
-    start = np.asarray(np.interp(index, index[known], starts[known]), dtype=np.float64)
-    end = np.asarray(np.interp(index, index[known], ends[known]), dtype=np.float64)
-    return start, np.where(end < start, start, end)
+    start, end = (np.interp(index, index[known], side[known]) for side in (starts, ends))
+    return start, np.maximum(start, end)
 
 
 def _nearest(times: NDArray[Any], wanted: Floats) -> Ints:
