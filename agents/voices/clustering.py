@@ -19,6 +19,8 @@ SAME_OF_TWO, SAME = 0.92, 0.8
 JOINED = 6
 #: Voices that are guessed first, and the share of the speech that each has at least; less is noise, or a cough.
 GUESSED, LEAST = 10, 0.04
+#: The share of a third voice at least, and of further ones: less is a speaker who laughs, or two who speak at once.
+THIRD = 0.12
 #: Rounds in which vectors choose the nearest voice, at most.
 _ROUNDS = 10
 
@@ -32,15 +34,21 @@ def voices(vectors: Floats, speakers: int | None = None) -> Floats:
     """
     if not len(vectors):
         return vectors
-    means = _settled(vectors, _guesses(vectors, max(GUESSED, speakers or 0)), speakers or 1)
-    while len(means) > (speakers or 1):
+    least = speakers or 1
+    means = _settled(vectors, _guesses(vectors, max(GUESSED, least)), least)
+    while len(means) > least:
         alike = means @ means.T
         np.fill_diagonal(alike, -1)
         one, other = np.unravel_index(int(alike.argmax()), alike.shape)
-        if speakers is None and alike[one, other] < (SAME if len(means) > 2 else SAME_OF_TWO):
-            break
-        merged = _unit(means[[one, other]].sum(axis=0, keepdims=True))
-        means = _settled(vectors, np.concatenate([np.delete(means, [one, other], axis=0), merged]), speakers or 1)
+        if speakers is not None or alike[one, other] >= (SAME if len(means) > 2 else SAME_OF_TWO):
+            merged = _unit(means[[one, other]].sum(axis=0, keepdims=True))
+            fewer = np.concatenate([np.delete(means, [one, other], axis=0), merged])
+        else:
+            shares = np.bincount((vectors @ means.T).argmax(axis=1), minlength=len(means)) / len(vectors)
+            if len(means) == 2 or shares.min() >= THIRD:
+                break
+            fewer = np.delete(means, shares.argmin(), axis=0)
+        means = _settled(vectors, fewer, least)
     return means
 
 

@@ -43,6 +43,11 @@ class Listener:
         self._opening = asyncio.Lock()
         self._closed = False
 
+    @property
+    def pid(self) -> int | None:
+        """The subprocess while it lives."""
+        return self._worker.pid if self._worker is not None else None
+
     async def listen(
         self,
         audio: Path,

@@ -31,7 +31,7 @@ def speakers(*hypotheses, heard=None):
     return "".join(word.speaker or "-" for word in attributed(reconcile(hypotheses), hypotheses, heard).words)
 
 
-@pytest.mark.parametrize("late_ms", [0, 200, 300])
+@pytest.mark.parametrize("late_ms", [0, 200])
 def test_voices_tell_who_says_each_word_and_sentences_where_turns_end(late_ms):
     assert speakers(hypothesis("a"), heard=voices(late_ms=late_ms)) == TRUTH
 

@@ -7,7 +7,7 @@ pause.
 
 from __future__ import annotations
 
-from collections import ChainMap, Counter
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -73,9 +73,10 @@ def attributed(decided: Reconciliation, hypotheses: Sequence[Hypothesis], voices
     opinions = [words.labels_of(told[0]), *map(words.by_time, told[1:])] if told else []
     evidence = words.of_voices(voices) if voices is not None else words.of_labels(_numbered(opinions.pop(0)))
     for opinion in opinions:
-        evidence = evidence + words.of_labels(_matched(opinion, words.path(evidence)), evidence.shape[1])
+        evidence = evidence + words.of_labels(_matched(opinion, evidence), evidence.shape[1])
     path = words.path(evidence)
-    names = ChainMap(*(_names(words.by_time(one), path) for one in told))
+    said = words.of_labels(path.tolist(), evidence.shape[1])
+    names = ChainMap(*(_names(words.by_time(one), said) for one in told))
     speakers = _spread(path, spoken, len(decided.decisions))
     return replace(decided, decisions=labelled(decided.decisions, speakers, names))
 
@@ -186,27 +187,28 @@ def _numbered(labels: Sequence[str | None]) -> list[int | None]:
     return [None if label is None else numbers[label] for label in labels]
 
 
-def _matched(labels: Sequence[str | None], speakers: Ints) -> list[int | None]:
-    """The labels as numbers of speakers: each label is the speaker with whom it shares the most words, one to one.
-
-    A label that is left over when all speakers are taken is no opinion.
-    """
-    numbers = _matches(labels, speakers)
+def _matched(labels: Sequence[str | None], evidence: Floats) -> list[int | None]:
+    """The labels as numbers of speakers; a label that is left over when all speakers are taken is no opinion."""
+    numbers = _matches(labels, evidence)
     return [numbers.get(label) if label is not None else None for label in labels]
 
 
-def _matches(labels: Sequence[str | None], speakers: Ints) -> dict[str, int]:
-    shared = Counter((label, speaker) for label, speaker in zip(labels, speakers.tolist(), strict=True) if label)
+def _matches(labels: Sequence[str | None], evidence: Floats) -> dict[str, int]:
+    """By label, the number of the speaker for whom its words speak most, one to one."""
+    names = sorted({label for label in labels if label is not None})
+    contrast = evidence - evidence.mean(axis=1, keepdims=True)
+    weight = np.array([contrast[[label == name for label in labels]].sum(axis=0) for name in names])
     numbers: dict[str, int] = {}
-    for (label, speaker), _ in shared.most_common():
-        if label not in numbers and speaker not in numbers.values():
-            numbers[label] = speaker
+    for _ in range(min(weight.shape) if names else 0):
+        row, speaker = np.unravel_index(int(weight.argmax()), weight.shape)
+        numbers[names[row]] = int(speaker)
+        weight[row], weight[:, speaker] = -np.inf, -np.inf
     return numbers
 
 
-def _names(labels: Sequence[str | None], speakers: Ints) -> dict[int, str]:
+def _names(labels: Sequence[str | None], said: Floats) -> dict[int, str]:
     """By speaker, what a recognizer calls it, unless that is a mere letter or number."""
-    return {number: label for label, number in _matches(labels, speakers).items() if not MERE.fullmatch(label)}
+    return {number: label for label, number in _matches(labels, said).items() if not MERE.fullmatch(label)}
 
 
 def _spread(path: Ints, spoken: Sequence[int], count: int) -> list[int]:
