@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 #: Evidence of a second of one speaker's voice, and of a recognizer's label for that second.
-VOICE, LABEL = 4.0, 6.0
+VOICE, LABEL = 6.0, 9.0
 #: Seconds of a word that count, at least and at most: a word that is drawn out is no more certain.
 SHORTEST_S, LONGEST_S = 0.15, 0.6
 #: What a change of speakers costs: within a sentence, at a pause or a capital letter, and behind a sentence.
-WITHIN, AT_PAUSE, BETWEEN = 3.0, 1.0, 0.4
+WITHIN, AT_PAUSE, BETWEEN = 4.0, 1.0, 0.4
+#: Words whose full stop ends no sentence.
+TITLES = frozenset({"mr.", "mrs.", "ms.", "dr.", "st.", "prof."})
 #: Milliseconds of a pause at which a change is likely.
 PAUSE_MS = 250
 #: Milliseconds between two recognizers' middles of one word, at most.
@@ -155,7 +157,7 @@ class _Words:
         costs = np.full(len(texts), WITHIN)
         for n in range(1, len(texts)):
             capital = texts[n][:1].isupper() and texts[n].split("'")[0] != "I"
-            if texts[n - 1].endswith(SENTENCE_ENDS):
+            if texts[n - 1].endswith(SENTENCE_ENDS) and texts[n - 1].casefold() not in TITLES:
                 costs[n] = BETWEEN
             elif capital or self.start[n] - self.end[n - 1] >= PAUSE_MS:
                 costs[n] = AT_PAUSE
