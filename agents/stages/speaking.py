@@ -51,9 +51,9 @@ class Diarization:
         speakers = job.options.get("speakers") or len(labels) or None
         async with self.store.local_path(job.original_uri) as audio:
             voices = await self.voices.listen(audio, speech(decided), speakers, progress)
-        if not voices.count and not told:
+        if voices.is_empty and not told:
             raise UnsupportedOption("options.diarize: no recognizer says when its words are said")
-        found = await asyncio.to_thread(attributed, decided, hypotheses, voices if voices.count else None)
+        found = await asyncio.to_thread(attributed, decided, hypotheses, None if voices.is_empty else voices)
         names = "".join(f" and by {one.provider}" for one in told)
         return replace(found, notes=(*found.notes, f"Speakers are told apart by their voices{names}."))
 

@@ -67,7 +67,7 @@ class Listener:
         except TimeoutError as exc:
             raise Transient(f"telling voices apart made no progress for {self._stall_s:.0f} s and was killed") from exc
         progress(1.0)
-        alike = np.array(answer["alike"], dtype=np.float64).reshape(len(answer["times_ms"]), -1)
+        alike = np.array(answer["alike"] or np.zeros((0, 0)), dtype=np.float64)
         return Voices(np.array(answer["times_ms"], dtype=np.int64), alike)
 
     async def _opened(self) -> Worker:

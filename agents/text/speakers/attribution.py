@@ -49,6 +49,11 @@ class Voices:
     alike: Floats
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was listened to."""
+        return not len(self.times_ms)
+
+    @property
     def count(self) -> int:
         """The number of voices."""
         return int(self.alike.shape[1])
