@@ -21,8 +21,10 @@ JOINED = 6
 GUESSED, LEAST = 10, 0.04
 #: The share of a third voice at least, and of further ones: less is a speaker who laughs, or two who speak at once.
 THIRD = 0.12
-#: Rounds in which vectors choose the nearest voice, at most.
-_ROUNDS = 10
+#: The share of each voice's vectors that are too uncertain to say what it sounds like.
+UNCERTAIN = 0.2
+#: Rounds in which vectors choose the nearest voice, and in which uncertain ones are left out.
+_ROUNDS, _CLEANED = 10, 3
 
 
 def voices(vectors: Floats, speakers: int | None = None) -> Floats:
@@ -49,6 +51,20 @@ def voices(vectors: Floats, speakers: int | None = None) -> Floats:
                 break
             fewer = np.delete(means, shares.argmin(), axis=0)
         means = _settled(vectors, fewer, least)
+    return _clean(vectors, means) if len(means) > 1 else means
+
+
+def _clean(vectors: Floats, means: Floats) -> Floats:
+    """The means without the least certain of each voice's vectors: in these, two people speak at once."""
+    for _ in range(_CLEANED):
+        alike = vectors @ means.T
+        chosen, ranked = alike.argmax(axis=1), np.sort(alike, axis=1)
+        certain = ranked[:, -1] - ranked[:, -2]
+        means = means.copy()
+        for voice in np.unique(chosen):
+            own = chosen == voice
+            means[voice] = vectors[own & (certain >= np.quantile(certain[own], UNCERTAIN))].sum(axis=0)
+        means = _unit(means)
     return means
 
 

@@ -40,6 +40,8 @@ class Labels(FakeRecognizer):
 class Loudness:
     """A local recognizer that hears a word in every half second in which somebody speaks, channel by channel."""
 
+    at_once = 2
+
     def __init__(self, name):
         self.name = name
 
