@@ -54,7 +54,9 @@ MAY_IMPORT = {
     "agents/stages/": {
         *("schemas", "sinks.ports", "agents.stages", "agents.asr", "agents.llm", "agents.text", "agents.media"),
         *("agents.redaction", "agents.runtime", "agents.upkeep", "agents.reports", "agents.conversations"),
+        "agents.voices.protocols",
     },
+    "agents/voices/": {"schemas", "agents.voices", "agents.text", "agents.media"},
     "agents/embedded/": {"schemas", "agents.embedded", "agents.runtime.scratch"},
 }
 

@@ -35,6 +35,8 @@ class Request:
     #: BCP 47, or "auto" to detect.
     language: str = "auto"
     diarize: bool = False
+    #: The number of speakers to tell apart; None if nobody knows it.
+    speakers: int | None = None
     redact_pii: bool = False
     content_type: str = "application/octet-stream"
     duration_ms: int | None = None

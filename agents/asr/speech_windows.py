@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.media.decoding.channels import speaker_channels
 from agents.media.decoding.chunks import Chunk, chunks
+from agents.media.subprocess_worker import Message
 from schemas.errors import ProviderError
 
 if TYPE_CHECKING:
@@ -46,9 +48,33 @@ def require_detector() -> None:
         raise ProviderError("faster-whisper is not installed: run `make install` (it is in the extra `local`)")
 
 
-def recording_in_chunks(path: Path, beat: Callable[[], None]) -> Iterator[Chunk]:
-    """The recording at `RATE`, in chunks that can be held in memory. Raises as `chunks` does."""
-    return chunks(path, seconds=CHUNK_S, search_s=20.0, rate=RATE, beat=beat)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a recording that can be held in memory."""
+
+    chunk: Chunk
+    #: The channel whose sound it is; None if the channels are mixed.
+    channel: int | None
+    #: The number of channels that are heard one after the other.
+    channels: int
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """What a message about this part says of its channel; see `SubprocessRecognizer`."""
+        return {} if self.channel is None else {"channel": self.channel, "channels": self.channels}
+
+
+def recording_in_parts(request: Message, beat: Callable[[], None]) -> Iterator[Part]:
+    """The recording of a request at `RATE` hertz; with `diarize`, each channel after the other, if each has a speaker
+    of its own and no other number of `speakers` is asked for. Raises as `chunks` does.
+    """
+    path, channels = Path(request["path"]), 1
+    if request.get("diarize"):
+        channels = speaker_channels(path, beat)
+        channels = channels if request.get("speakers") in {None, channels} else 1
+    for channel in range(channels) if channels > 1 else (None,):
+        for chunk in chunks(path, seconds=CHUNK_S, search_s=20.0, rate=RATE, beat=beat, channel=channel):
+            yield Part(chunk, channel, channels)
 
 
 def end_ms(chunk: Chunk) -> int:

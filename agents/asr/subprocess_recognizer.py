@@ -18,8 +18,9 @@ class SubprocessRecognizer:
     """A `LocalRecognizer` around `python -m module FOLDER THREADS ...`, one process or several. More recordings than
     processes wait, in their order.
 
-    A subprocess is asked for `{"path", "language"}`. It sends `{"words", "at_ms"}` as it goes on, each word as
-    [text, start_ms, end_ms, probability], and answers with the other fields of a `Hypothesis`.
+    The subprocess is asked for `{"path", "language", "diarize", "speakers"}`. It sends `{"words", "at_ms"}` as it goes
+    on, each word as [text, start_ms, end_ms, probability], with `"channel"` and `"channels"` if it hears the channels
+    one after the other, and answers with the other fields of a `Hypothesis`.
     """
 
     def __init__(
@@ -73,11 +74,18 @@ class SubprocessRecognizer:
         words: list[Word] = []
 
         def add(message: Message) -> None:
-            words.extend(Word(text, start, end, p) for text, start, end, p in message.get("words", ()))
+            channel = message.get("channel")
+            words.extend(Word(text, start, end, p, channel=channel) for text, start, end, p in message.get("words", ()))
             if request.duration_ms:
-                progress(min(0.99, message["at_ms"] / request.duration_ms))
+                share = min(1.0, message["at_ms"] / request.duration_ms)
+                progress(min(0.99, ((channel or 0) + share) / message.get("channels", 1)))
 
-        task = {"path": str(audio.resolve()), "language": request.language}
+        task = {
+            "path": str(audio.resolve()),
+            "language": request.language,
+            "diarize": request.diarize,
+            "speakers": request.speakers,
+        }
         try:
             answer = await worker.ask(task, stall_s=self._stall_s, on_message=add)
         except (WorkerDied, Unavailable) as exc:
@@ -87,6 +95,8 @@ class SubprocessRecognizer:
         except ConcordError as exc:
             raise type(exc)(f"{self.name}: {exc}") from exc
         progress(1.0)
+        if any(word.channel is not None for word in words):
+            words.sort(key=lambda word: word.start_ms or 0)
         return self._hypothesis(tuple(words), answer)
 
     def _hypothesis(self, words: tuple[Word, ...], answer: Message) -> Hypothesis:

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.asr.speech_windows import RATE, Window, end_ms, recording_in_chunks, require_detector, windows
+from agents.asr.speech_windows import RATE, Window, end_ms, recording_in_parts, require_detector, windows
 from agents.asr.subprocess_recognizer import SubprocessRecognizer
 from agents.asr.whisper_models import Devices, checked_folder, may_use_cuda, placed
 from agents.media.subprocess_worker import Message, begin, serve
@@ -120,9 +120,9 @@ def _language(requested: str, supported: list[str]) -> _Language:
 def _recognize(model: WhisperModel, batch: int, request: Message, send: Callable[[Message], None]) -> Message:
     language = _language(request["language"], model.supported_languages)
     duration_ms = 0
-    for chunk in recording_in_chunks(Path(request["path"]), beat=lambda: send({})):
+    for part in recording_in_parts(request, beat=lambda: send({})):
         ready: list[Window] = []
-        for window in windows(chunk):
+        for window in windows(part.chunk):
             if batch > 1 and language.settled:
                 ready.append(window)
                 continue
@@ -131,12 +131,12 @@ def _recognize(model: WhisperModel, batch: int, request: Message, send: Callable
             words = words_of(segments, window, spaced=info.language not in UNSPACED)
             if words and code is None:
                 language.detected(info.language, info.language_probability)
-            send({"words": words, "at_ms": window.end_ms})
+            send({"words": words, "at_ms": window.end_ms, **part.labels})
         for window, segments in _batched(model, batch, ready, language.code, send):
             words = words_of(segments, window, spaced=language.code not in UNSPACED)
-            send({"words": words, "at_ms": window.end_ms})
-        duration_ms = end_ms(chunk)
-        send({"at_ms": duration_ms})
+            send({"words": words, "at_ms": window.end_ms, **part.labels})
+        duration_ms = max(duration_ms, part_end := end_ms(part.chunk))
+        send({"at_ms": part_end, **part.labels})
     details = {} if language.probability is None else {"language_probability": language.probability}
     several = len(model.supported_languages) > 1
     return {"language": language.tag, "tells_language": several, "duration_ms": duration_ms, "details": details}

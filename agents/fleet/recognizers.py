@@ -140,7 +140,7 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     Raises:
         SettingsError: There is no such recognizer, or a setting that it needs is missing.
     """
-    opener = OPENERS.get(name) or OPENERS.get(name.partition("-")[0] + "-")
+    opener = _opener(name)
     if opener is None:
         raise SettingsError(
             f"{variable}: there is no recognizer {name!r}; "
@@ -153,13 +153,18 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     return recognizer
 
 
+def _opener(name: str) -> Callable[[str, Settings], Recognizer] | None:
+    return OPENERS.get(name) or OPENERS.get(name.partition("-")[0] + "-")
+
+
 def abilities(settings: Settings) -> dict[str, frozenset[str]]:
     """By recognizer, the options of an upload that it supports. Not asked of the recognizers themselves, because intake
     does not have the keys to open them.
     """
     google = {"diarize"} if settings.google_bucket else set()
     supported = {"assemblyai": {"diarize", "redact_pii"}, "google": google}
-    return {name: frozenset(supported.get(name, ())) for name in settings.recognizers}
+    by_channel = {name: {"channels"} for name in settings.recognizers if _opener(name) is _local}
+    return {name: frozenset((supported | by_channel).get(name, ())) for name in settings.recognizers}
 
 
 def languages(settings: Settings) -> dict[str, Languages]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from agents.asr.protocols import LocalRecognizer, Recognizer
 from agents.asr.rate_limit import ProviderLimiter
 from agents.asr.tiebreaker import Tiebreaker
 from agents.conversations.client import ElevenLabs
+from agents.embedded import weights
 from agents.fleet.fleet import Fleet
 from agents.fleet.gauges import WORKER
 from agents.fleet.models.opening import open_adjudicator, open_text_model
@@ -23,6 +25,8 @@ from agents.media.source.audio_source import AudioSource
 from agents.runtime.backpressure import Backpressure
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.spec import ConversationService, MailService
+from agents.voices.listening import Listener
+from agents.voices.protocols import VoiceListener
 
 
 @dataclass
@@ -39,6 +43,7 @@ class StageResources:
         self.database, self.store, self.paid = self.fleet.database, self.fleet.store, self.fleet.paid
         self.recognizers, self.abilities = settings.recognizers, abilities(settings)
         self.languages, self.number_spelling = languages(settings), settings.numbers
+        self.has_voices = weights.has_voices(settings.cache)
         self.enrichments, self.error_rates = settings.enrichments, settings.error_rates
         self.accounts = self.fleet.accounts
         self.part_tokens, self.document_temperature = settings.part_tokens, settings.document_temperature
@@ -124,6 +129,14 @@ class StageResources:
             fleet.metrics,
             paid=self.paid,
         )
+
+    def voices(self) -> VoiceListener | None:
+        """See `Resources`."""
+        if not self.has_voices:
+            return None
+        listener = Listener(partial(weights.voices_path, self.fleet.settings.cache))
+        self.on_close(listener.close)
+        return listener
 
     async def span_adjudicator(self) -> SpanAdjudicator | None:
         """See `Resources`."""

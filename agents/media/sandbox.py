@@ -40,6 +40,8 @@ PASSED = (
 )
 #: Environment variables that every subprocess gets: no model is fetched from a hub.
 _FIXED = {"HF_HUB_OFFLINE": "1"}
+#: Those that it gets unless they are set: threads of numpy wait for each other by spinning, on few processors for long.
+_DEFAULTS = {"OPENBLAS_NUM_THREADS": "1"}
 #: Files that a subprocess may have open: pipes, a recording, a result, and modules while they are imported.
 OPEN_FILES = 64
 
@@ -87,7 +89,7 @@ _MACHINES: dict[str, tuple[int, dict[str, int], tuple[int, ...], tuple[int, ...]
 
 def environment() -> dict[str, str]:
     """The complete environment of a subprocess. It contains no keys, addresses or passwords of the parent."""
-    return {name: os.environ[name] for name in PASSED if name in os.environ} | _FIXED
+    return _DEFAULTS | {name: os.environ[name] for name in PASSED if name in os.environ} | _FIXED
 
 
 def keep_private() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Protocol, cast
 
 from agents.asr.protocols import ANY, Languages, languages_of_model
@@ -20,10 +19,12 @@ from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.redacting import Redaction, audio_changes
+from agents.stages.speaking import Diarization
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads.options import Abilities, check_redaction
 from agents.text.calibration.calibrate import shipped
 from agents.text.reconcile import Compared, compare
+from agents.text.speakers.channels import reconcile_channels
 from agents.text.spelling import Spelling
 from agents.text.spoken_language import primary
 from schemas import blob_names, ids, topics
@@ -62,6 +63,16 @@ class Decided:
     audio: Blob | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """A transcript, and what it was made of."""
+
+    decided: Reconciliation
+    hypotheses: Sequence[Hypothesis]
+    #: None if the channels of the recording were compared apart: then each word has a speaker.
+    compared: Compared | None
+
+
 @dataclass(frozen=True)
 class Reconcile:
     """Handles the results of recognizers, and the deadline of waiting for them."""
@@ -81,6 +92,8 @@ class Reconcile:
     error_rates: Mapping[str, float] = field(default_factory=dict)
     #: Hides personal data, outside the event. Without it, a job that asks for that fails.
     redaction: Redaction | None = None
+    #: Tells speakers apart, outside the event. Without it, a job that asks for that and has one channel fails.
+    diarization: Diarization | None = None
     #: Which options the recognizers support.
     abilities: Abilities = field(default_factory=dict)
 
@@ -156,14 +169,15 @@ class Reconcile:
         )
 
     async def _decided(self, job: Job, answered: list[ProviderRequest]) -> Decided | None:
-        """The transcript; None while the tiebreaker, the adjudicator or the redaction runs, which continues outside the
-        event.
+        """The transcript; None while the tiebreaker, the diarization, the adjudicator or the redaction runs, which
+        continues outside the event.
         """
         is_helped = len(answered) > 1 and bool(self.adjudicator or self.tiebreaker)
-        if not job.is_redacted and (not is_helped or self.tasks is None):
-            return Decided((await self._compare(answered)).decided)
+        needs_task = job.is_redacted or job.is_diarized
+        if not needs_task and (not is_helped or self.tasks is None):
+            return Decided((await self._compare(job, answered)).decided)
         if self.tasks is None:
-            raise UnsupportedOption("options.redact_pii: personal data are not hidden by this worker")
+            raise UnsupportedOption("options.redact_pii, diarize: personal data and voices need a worker with tasks")
 
         async def decide(progress: Callable[[float], None]) -> Decided:
             decided = await self._decide(job, answered, progress)
@@ -174,10 +188,14 @@ class Reconcile:
         return cast("Decided | None", await self.tasks.run(key, decide, WAIT_S))
 
     async def _decide(self, job: Job, answered: list[ProviderRequest], progress: Callable[[float], None]) -> Decided:
-        compared = await self._compare(answered)
-        reconciliation, has_several = compared.decided, len(answered) > 1
-        if self.tiebreaker is not None and has_several and self._is_heard(reconciliation.language):
+        comparison = await self._compare(job, answered)
+        compared, has_several = comparison.compared, len(answered) > 1
+        reconciliation = comparison.decided
+        if compared is not None and self.tiebreaker and has_several and self._is_heard(reconciliation.language):
             reconciliation = await self.tiebreaker.settled(compared, job, progress)
+        if compared is not None and job.is_diarized:
+            diarization = self.diarization or Diarization(self.store, None, self.abilities)
+            reconciliation = await diarization.told(job, reconciliation, comparison.hypotheses, progress)
 
         async def adjudicated(before: Reconciliation) -> Reconciliation:
             if self.adjudicator is None or not has_several:
@@ -191,9 +209,8 @@ class Reconcile:
             raise UnsupportedOption("options.redact_pii: personal data are not hidden by this worker")
         by_recognizers = all("redact_pii" in self.abilities.get(name, ()) for name in reconciliation.providers)
         check_redaction(reconciliation.language, by_recognizers)
-        heard = [column.hypothesis for column in compared.network.columns]
         # Before the adjudicator: it sees no personal data.
-        return Decided(*await self.redaction.redacted(job, reconciliation, heard, adjudicated))
+        return Decided(*await self.redaction.redacted(job, reconciliation, comparison.hypotheses, adjudicated))
 
     def _is_heard(self, language: str | None) -> bool:
         """Whether the tiebreaker hears the recording's language; unknown languages are heard by all."""
@@ -220,11 +237,19 @@ class Reconcile:
             audit="",
         )
 
-    async def _compare(self, answered: list[ProviderRequest]) -> Compared:
+    async def _compare(self, job: Job, answered: list[ProviderRequest]) -> _Comparison:
         hypotheses = await asyncio.gather(*(self._load(request.hypothesis_uri or "") for request in answered))
-        return await asyncio.get_running_loop().run_in_executor(
-            _COMPARING, partial(compare, hypotheses, shipped().with_rates(self.error_rates), self.spelling)
-        )
+        calibration = shipped().with_rates(self.error_rates)
+
+        def compare_all() -> _Comparison:
+            if job.is_diarized:
+                by_channel = reconcile_channels(hypotheses, calibration, self.spelling)
+                if by_channel is not None:
+                    return _Comparison(by_channel, hypotheses, None)
+            compared = compare(hypotheses, calibration, self.spelling)
+            return _Comparison(compared.decided, [column.hypothesis for column in compared.network.columns], compared)
+
+        return await asyncio.get_running_loop().run_in_executor(_COMPARING, compare_all)
 
     async def _load(self, uri: str) -> Hypothesis:
         return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri)))
@@ -256,7 +281,8 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
         Reconcile(
             resources.database, resources.store, adjudicator, tasks, tiebreaker,
             resources.number_spelling, resources.languages, resources.error_rates,
-            Redaction(resources.store, transcoder, resources.accounts), resources.abilities,
+            Redaction(resources.store, transcoder, resources.accounts),
+            Diarization(resources.store, resources.voices(), resources.abilities), resources.abilities,
         )
     )  # fmt: skip
 

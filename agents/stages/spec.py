@@ -17,6 +17,7 @@ from agents.media.source.audio_source import AudioSource
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, TableStage
 from agents.text.spelling import Spelling
+from agents.voices.protocols import VoiceListener
 from schemas.envelope import Envelope
 from schemas.jobs.outcome import Failure, Outcome
 from schemas.topics import Topic
@@ -95,6 +96,10 @@ class Resources(Protocol):
         """By recognizer, the options of an upload that it supports."""
 
     @property
+    def has_voices(self) -> bool:
+        """Whether there is a model that tells voices apart."""
+
+    @property
     def languages(self) -> Mapping[str, Languages]:
         """By recognizer, the languages that it hears."""
 
@@ -153,6 +158,9 @@ class Resources(Protocol):
 
     def tiebreaker(self) -> Tiebreaker | None:
         """The recognizer that transcribes disputed intervals again; None if none is configured."""
+
+    def voices(self) -> VoiceListener | None:
+        """What tells voices apart; None if no voice model is installed."""
 
     async def span_adjudicator(self) -> SpanAdjudicator | None:
         """The language model that decides disputed words; None if none is configured."""

@@ -28,6 +28,9 @@ class Options(Data):
     model_config = ConfigDict(extra="forbid")
 
     diarize: bool = Field(False, description="Label the words of each speaker.")
+    speakers: Annotated[int, Field(ge=1, le=20)] | None = Field(
+        None, description="Number of speakers, with diarize. Unset: as many as are heard."
+    )
     redact_pii: bool | None = Field(
         None, description="Hide personal data in the transcript and the recording. Unset: as the tenant has set it."
     )

@@ -105,6 +105,11 @@ class Job:
         return STAGE_OF["uploaded"] if conversation_of(self) is None else "fetch"
 
     @property
+    def is_diarized(self) -> bool:
+        """Whether its words have speakers."""
+        return bool(self.options.get("diarize"))
+
+    @property
     def audio_notes(self) -> tuple[str, ...]:
         """Notes of its first stage about the recording."""
         first = self.steps.get(self.first_stage)

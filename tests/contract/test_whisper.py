@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import wave
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
+from agents.embedded.voice import VOICES, speak
 from schemas.errors import RefusedMedia, Transient
 from tests.contract.test_local_recognizers import ignore, speech, whisper  # noqa: F401 - a fixture
 from tests.transcripts import is_a_transcript, request
+
+TALK = (
+    "I see that it left our warehouse on Friday, and it will be with you tomorrow before noon.",
+    "My order from last Tuesday has not arrived yet, and I would like to know when it was sent.",
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -48,6 +57,32 @@ async def test_a_killed_process_is_transient_and_the_next_recording_gets_another
     with pytest.raises(Transient):
         await task
     is_a_transcript(await recognizer.transcribe(speech[0], request(), ignore), recognizer)
+
+
+async def test_the_channels_of_a_call_are_heard_apart(recognizer, tmp_path):
+    path, length_ms = tmp_path / "call.wav", call(tmp_path / "call.wav")
+    asked, shares = replace(request(duration_ms=length_ms), diarize=True), []
+
+    heard = await recognizer.transcribe(path, asked, shares.append)
+    mixed = await recognizer.transcribe(path, replace(asked, speakers=3), ignore)
+
+    is_a_transcript(heard, recognizer)
+    said = [" ".join(word.text for word in heard.words if word.channel == channel).lower() for channel in (0, 1)]
+    assert ["friday" in text for text in said] == [True, False]
+    assert ["tuesday" in text for text in said] == [False, True]
+    assert shares == sorted(shares)
+    assert {word.channel for word in mixed.words} == {None}
+
+
+def call(path):
+    """A WAV file of two people on two channels, who talk at once for a second; its length in ms."""
+    (agent, rate), (client, _) = (speak([(VOICES[n], text)]) for n, text in enumerate(TALK))
+    samples = np.zeros((len(agent) + len(client) - rate, 2), dtype="<i2")
+    samples[: len(client), 1], samples[len(client) - rate :, 0] = client, agent
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, rate, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return len(samples) * 1000 // rate
 
 
 async def test_what_is_no_recording_is_refused_with_what_it_is(recognizer, tmp_path):

@@ -30,7 +30,9 @@ from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import hypotheses, intake, persist, reconcile, track, transcribe
 from agents.stages.redacting import Redaction
+from agents.stages.speaking import Diarization
 from agents.stages.uploads.runs import Runs
+from agents.voices.protocols import VoiceListener
 from schemas.accounts.settings import AccountSettings
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
@@ -184,6 +186,7 @@ async def make_scenario(clips):
         languages: dict[str, Languages] | None = None,
         clock: Clock | None = None,
         enrichments: tuple[str, ...] = (),
+        voices: VoiceListener | None = None,
     ) -> Scenario:
         clock = clock or Clock()
         database, store = MemoryDatabase(clock=clock), MemoryStore()
@@ -213,7 +216,7 @@ async def make_scenario(clips):
                     database,
                     audio_source,
                     tasks,
-                    Runs(names, deadline_s, abilities or {}, enrichments),
+                    Runs(names, deadline_s, abilities or {}, enrichments, has_voices=voices is not None),
                     accounts=accounts,
                 )
             ),
@@ -229,6 +232,7 @@ async def make_scenario(clips):
                     else None,
                     languages=heard,
                     redaction=Redaction(store, transcoder, accounts),
+                    diarization=Diarization(store, voices, abilities or {}),
                     abilities=abilities or {},
                 )
             ),

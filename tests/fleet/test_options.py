@@ -27,6 +27,7 @@ async def ended(scenario, **upload):
         ({"redact_pii": True}, {"a": ALL}, "personal data are not found in the language de-CH, only in en"),
         ({"redact": "forget"}, {"a": ALL, "b": ALL}, "set redact_pii, too"),
         ({"diarize": True}, {}, "a, b cannot tell speakers apart"),
+        ({"speakers": 2}, {"a": ALL, "b": ALL}, "set diarize, too"),
         ({"enrich": True}, {"a": ALL, "b": ALL}, "nothing is made of transcripts here"),
     ],
 )
@@ -47,6 +48,7 @@ async def test_what_cannot_be_done_is_refused(make_scenario, options, able, reas
         ({}, {}),
         ({"enrich": False, "diarize": False, "redact_pii": False}, {}),
         ({"diarize": True}, {"b": ALL}),
+        ({"diarize": True, "speakers": 2}, {"b": ALL}),
         ({"redact_pii": True}, {}),
         ({"redact_pii": True, "redact": "forget"}, {"a": ALL}),
         ({"redact_pii": True, "diarize": True}, {"a": ALL, "b": ALL}),
@@ -97,7 +99,7 @@ def test_recognizers_are_known_by_name_for_what_they_can():
     pieces = abilities(from_env(environment | google))
     batches = abilities(from_env(environment | google | {"GOOGLE_CLOUD_BUCKET": "our-bucket"}))
 
-    assert pieces == {"assemblyai": ALL, "whisper-base": frozenset(), "google": frozenset()}
+    assert pieces == {"assemblyai": ALL, "whisper-base": {"channels"}, "google": frozenset()}
     assert batches["google"] == {"diarize"}
 
 

@@ -260,6 +260,8 @@ class AssemblyAI:
 
     def _options(self, request: Request) -> dict[str, Any]:
         options: dict[str, Any] = {"speaker_labels": True} if request.diarize else {}
+        if request.diarize and request.speakers is not None:
+            options["speakers_expected"] = request.speakers
         if request.language == "auto":
             options["language_detection"] = True
         else:

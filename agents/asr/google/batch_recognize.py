@@ -120,7 +120,7 @@ class GoogleBatch:
 
         order = v2.BatchRecognizeRequest(
             recognizer=self._speech.recognizer,
-            config=self._speech.config(request.language, diarize=request.diarize),
+            config=self._speech.config(request.language, diarize=request.diarize, speakers=request.speakers),
             files=[v2.BatchRecognizeFileMetadata(uri=request.audio_url)],
             recognition_output_config=v2.RecognitionOutputConfig(inline_response_config=v2.InlineOutputConfig()),
         )

@@ -169,7 +169,7 @@ class Speech:
         if client is not None:
             await client.transport.close()  # type: ignore[no-untyped-call]
 
-    def config(self, language: str, *, diarize: bool = False) -> RecognitionConfig:
+    def config(self, language: str, *, diarize: bool = False, speakers: int | None = None) -> RecognitionConfig:
         """The configuration of a request. Imports the SDK: call `opened` first."""
         from google.cloud.speech_v2 import (
             AutoDetectDecodingConfig,
@@ -182,7 +182,8 @@ class Speech:
             enable_automatic_punctuation=True, enable_word_time_offsets=True, enable_word_confidence=True
         )
         if diarize:
-            features.diarization_config = SpeakerDiarizationConfig()
+            count = {} if speakers is None else {"min_speaker_count": speakers, "max_speaker_count": speakers}
+            features.diarization_config = SpeakerDiarizationConfig(**count)
         return RecognitionConfig(
             auto_decoding_config=AutoDetectDecodingConfig(),
             model=self.model,

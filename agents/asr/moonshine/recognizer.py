@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.asr.speech_windows import RATE, Window, end_ms, recording_in_chunks, require_detector, windows
+from agents.asr.speech_windows import RATE, Window, end_ms, recording_in_parts, require_detector, windows
 from agents.asr.subprocess_recognizer import SubprocessRecognizer
 from agents.media.subprocess_worker import Message, begin, serve
 from schemas.errors import ProviderError
@@ -54,11 +54,11 @@ def _language(requested: str) -> str:
 def _recognize(model: Model, request: Message, send: Callable[[Message], None]) -> Message:
     language = _language(request["language"])
     duration_ms = 0
-    for chunk in recording_in_chunks(Path(request["path"]), beat=lambda: send({})):
-        for window in windows(chunk):
-            send({"words": _words(model, window), "at_ms": window.end_ms})
-        duration_ms = end_ms(chunk)
-        send({"at_ms": duration_ms})
+    for part in recording_in_parts(request, beat=lambda: send({})):
+        for window in windows(part.chunk):
+            send({"words": _words(model, window), "at_ms": window.end_ms, **part.labels})
+        duration_ms = max(duration_ms, part_end := end_ms(part.chunk))
+        send({"at_ms": part_end, **part.labels})
     return {"language": language, "tells_language": False, "duration_ms": duration_ms, "details": {}}
 
 

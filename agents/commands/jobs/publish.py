@@ -64,7 +64,8 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--language", default="auto", help="en, de-CH, ... (default: detected)")
     command.add_argument("--priority", type=int, default=5, metavar="0-9", help="default: 5")
-    command.add_argument("--diarize", action="store_true", help="distinguish speakers, where a recognizer supports it")
+    command.add_argument("--diarize", action="store_true", help="tell speakers apart")
+    command.add_argument("--speakers", type=int, metavar="N", help="the number of speakers, if known; with --diarize")
     command.add_argument(
         "--metadata", action="append", default=[], metavar="KEY=VALUE", help="stored with the job; repeatable"
     )
@@ -138,7 +139,7 @@ def recordings_of(arguments: argparse.Namespace, store: Store) -> list[Recording
     fields = {
         "language": arguments.language,
         "priority": arguments.priority,
-        "options": Options(diarize=arguments.diarize),
+        "options": Options(diarize=arguments.diarize, speakers=arguments.speakers),
         "metadata": pairs(arguments.metadata),
         "reference": arguments.reference,
     }

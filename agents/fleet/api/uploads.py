@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from agents.embedded import weights
 from agents.fleet.fleet import Fleet
 from agents.fleet.recognizers import abilities
 from agents.fleet.resources import StageResources
@@ -25,7 +26,13 @@ from web.route import Resource
 def upload_resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack) -> list[Resource]:
     """The resources of uploads and of jobs' runs. `stack` closes what they need."""
     settings = fleet.settings
-    runs = Runs(settings.recognizers, settings.deadline_s, abilities(settings), settings.enrichments)
+    runs = Runs(
+        settings.recognizers,
+        settings.deadline_s,
+        abilities(settings),
+        settings.enrichments,
+        has_voices=weights.has_voices(settings.cache),
+    )
     audio_source = StageResources("http", fleet, Backpressure(), stack).audio_source()
     slots: FairSlots[str] = FairSlots(AT_ONCE, AT_ONCE - 1)
     received = ReceivedUploads(fleet.database, audio_source, runs, fleet.accounts, slots)

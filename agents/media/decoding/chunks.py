@@ -30,12 +30,14 @@ def chunks(
     search_s: float = 30.0,
     rate: int = 16_000,
     beat: Callable[[], None] = lambda: None,
+    channel: int | None = None,
 ) -> Iterator[Chunk]:
-    """A recording at `rate` hertz in chunks of at most `seconds`, each cut in the quietest part of its last `search_s`.
+    """A recording, or one channel of it, at `rate` hertz in chunks of at most `seconds`, each cut in the quietest part
+    of its last `search_s`.
 
     Holds one chunk in memory, however long the recording is. `beat` is called often. Raises as `decode` does.
     """
-    return split(decode(path, rate, beat), seconds=seconds, search_s=search_s, rate=rate)
+    return split(decode(path, rate, beat, channel), seconds=seconds, search_s=search_s, rate=rate)
 
 
 def split(sound: Iterable[NDArray[np.float32]], *, seconds: float, search_s: float, rate: int) -> Iterator[Chunk]:

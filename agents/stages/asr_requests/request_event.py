@@ -64,6 +64,7 @@ class RequestEvent:
             marker=row.marker,
             language=self.data.language,
             diarize=self.data.options.diarize,
+            speakers=self.data.options.speakers,
             redact_pii=bool(self.data.options.redact_pii),
             content_type=FLAC if self.data.transcode else self.data.content_type,
             duration_ms=self.data.duration_ms,

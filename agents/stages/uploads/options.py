@@ -11,6 +11,9 @@ from schemas.events.audio import Options
 #: By recognizer, the options that it supports; a recognizer that is not listed supports none.
 Abilities = Mapping[str, frozenset[str]]
 
+#: Abilities of which each may tell speakers apart: by labels, or by hearing the channels of a recording apart.
+SPEAKERS = frozenset({"diarize", "channels"})
+
 
 def check_options(
     options: Options,
@@ -18,11 +21,14 @@ def check_options(
     abilities: Abilities,
     enrichments: tuple[str, ...] = (),
     language: str = "auto",
+    *,
+    has_voices: bool = False,
 ) -> None:
     """Check that all options can be carried out.
 
     Redaction is our own, in the languages that it knows; in any other, all recognizers must do it, because the words of
-    any one may end up in the transcript. Telling speakers apart needs one recognizer that can.
+    any one may end up in the transcript. Telling speakers apart needs a voice model (`has_voices`) or one recognizer
+    that can; one that hears channels apart is enough until the recording turns out to have one.
 
     Raises:
         UnsupportedOption: An option would be ignored. The message says what to do instead.
@@ -32,10 +38,13 @@ def check_options(
         check_redaction(language, all("redact_pii" in names for names in supported.values()))
     if options.redact and not options.redact_pii:
         raise UnsupportedOption("options.redact: says what becomes of what is not redacted; set redact_pii, too")
-    if options.diarize and not any("diarize" in names for names in supported.values()):
+    if options.speakers is not None and not options.diarize:
+        raise UnsupportedOption("options.speakers: says how many speakers are told apart; set diarize, too")
+    if options.diarize and not has_voices and not any(names & SPEAKERS for names in supported.values()):
         raise UnsupportedOption(
             f"options.diarize: {', '.join(recognizers)} cannot tell speakers apart. Leave the option out, or have an "
-            "operator add a recognizer that can (assemblyai, or google with GOOGLE_CLOUD_BUCKET)"
+            "operator install the voice model (`make install`), or add a recognizer that can (assemblyai, or google "
+            "with GOOGLE_CLOUD_BUCKET)"
         )
     if options.mail_to and ("mail" not in enrichments or options.enrich is False):
         raise UnsupportedOption(

@@ -35,6 +35,8 @@ class Runs:
     abilities: Abilities = field(default_factory=dict)
     #: Kinds of enrichment that are made of each transcript.
     enrichments: tuple[str, ...] = ()
+    #: Whether there is a model that tells voices apart.
+    has_voices: bool = False
     #: Whether every run begins queued, because the tenant may have only so many jobs open at once.
     is_limited: bool = False
 
@@ -62,7 +64,7 @@ class Runs:
 
     def check_options(self, options: Options, language: str) -> None:
         """Raises UnsupportedOption if one of them would be ignored in a recording in this language."""
-        check_options(options, self.recognizers, self.abilities, self.enrichments, language)
+        check_options(options, self.recognizers, self.abilities, self.enrichments, language, has_voices=self.has_voices)
 
     def first(self, upload: AudioUploaded, job_id: str, fetched: Fetched, run: int = 1) -> Outcome:
         """Creates the job of a recording that is stored, and asks the recognizers. `run` is its first one."""

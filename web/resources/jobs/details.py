@@ -83,7 +83,7 @@ _DETAILS: Final = dict(EXAMPLE) | {
     "duration_ms": 61_000,
     "language": "auto",
     "priority": 5,
-    "options": {"diarize": False, "redact_pii": None, "redact": None, "enrich": None},
+    "options": {"diarize": False, "speakers": None, "redact_pii": None, "redact": None, "enrich": None},
     "metadata": {"agent": "Zoë"},
 }
 

@@ -1,0 +1,1 @@
+"""Who says which word: by channel, by voice, and by recognizers' labels."""

@@ -1,0 +1,1 @@
+"""Who speaks when in a recording, by the sound of the voices."""

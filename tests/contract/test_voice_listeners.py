@@ -1,0 +1,146 @@
+"""What tells voices apart must do: one suite for the process and for its double."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import wave
+
+import numpy as np
+import pytest
+
+from agents.embedded.voice import VOICES, speak
+from agents.embedded.weights import has_voices, voices_path
+from agents.voices.listening import Listener
+from agents.voices.scripted import ScriptedListener
+from schemas.errors import ProviderError, ServerError, Transient
+
+LINES = (
+    (0, "Good morning, Northwind support, this is Martin speaking. How can I help you today?"),
+    (1, "Hello Martin, my name is Clara Hughes. My order from last Tuesday has not arrived yet."),
+)
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    """A recording of two voices, when each speaks (ms), and its length."""
+    parts = [speak([(VOICES[who], text)], pause_ms=300) for who, text in LINES]
+    path = tmp_path_factory.mktemp("call") / "call.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, parts[0][1], 0, "NONE", ""))
+        file.writeframes(b"".join(samples.tobytes() for samples, _ in parts))
+    first, second = (len(samples) * 1000 // rate for samples, rate in parts)
+    return path, [(0, first - 300), (first, first + second - 300)]
+
+
+@contextlib.asynccontextmanager
+async def process():
+    listener = Listener(voices_path)
+    yield listener
+    await listener.close()
+
+
+@contextlib.asynccontextmanager
+async def scripted():
+    yield ScriptedListener((5600,))
+
+
+@pytest.fixture(params=[process, scripted], ids=lambda opened: opened.__name__)
+async def listener(request):
+    if request.param is process and not has_voices():
+        pytest.skip("the extra `local` is not installed")
+    async with request.param() as opened:
+        yield opened
+
+
+def spoken(voices, speech):
+    """The voice that each interval of speech is like, in its middle second."""
+    middles = [sum(interval) / 2 for interval in speech]
+    near = [np.abs(voices.times_ms - middle) < 500 for middle in middles]
+    return [int(voices.alike[rows].mean(axis=0).argmax()) for rows in near]
+
+
+async def test_two_people_are_two_voices(listener, call):
+    path, speech = call
+    shares = []
+
+    voices = await listener.listen(path, speech, None, shares.append)
+
+    assert voices.count == 2
+    assert len(set(spoken(voices, speech))) == 2
+    assert list(voices.times_ms) == sorted(voices.times_ms)
+    assert all(any(start <= time <= end + 300 for start, end in speech) for time in voices.times_ms)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+async def test_as_many_voices_are_found_as_are_asked_for(listener, call):
+    path, speech = call
+
+    assert (await listener.listen(path, speech, 1, lambda _: None)).count == 1
+    assert (await listener.listen(path, speech, 3, lambda _: None)).count == 3
+
+
+async def test_nothing_said_has_no_times(listener, call):
+    voices = await listener.listen(call[0], [], None, lambda _: None)
+
+    assert len(voices.times_ms) == 0
+
+
+async def test_the_same_again_and_at_once(listener, call):
+    path, speech = call
+
+    one, other = await asyncio.gather(*(listener.listen(path, speech, None, lambda _: None) for _ in range(2)))
+
+    assert (one.alike == other.alike).all()
+
+
+async def test_who_is_closed_listens_no_more(listener, call):
+    await listener.close()
+    await listener.close()
+
+    with pytest.raises(Transient):
+        await listener.listen(*call, None, lambda _: None)
+
+
+async def test_a_cancelled_call_leaves_it_usable(listener, call):
+    path, speech = call
+    task = asyncio.create_task(listener.listen(path, speech, None, lambda _: None))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert (await listener.listen(path, speech, None, lambda _: None)).count == 2
+
+
+async def test_a_missing_model_is_told_with_its_remedy(call):
+    def missing():
+        raise ServerError("the package resemblyzer is not installed: run `make install`.")
+
+    with pytest.raises(ProviderError, match="make install"):
+        await Listener(missing).listen(*call, None, lambda _: None)
+
+
+@pytest.mark.skipif(not has_voices(), reason="the extra `local` is not installed")
+async def test_a_killed_process_is_transient_and_the_next_call_starts_another(call):
+    path, speech = call
+    async with process() as listener:
+        await listener.listen(path, speech, None, lambda _: None)
+        task = asyncio.create_task(listener.listen(path, speech, None, lambda _: None))
+        await asyncio.sleep(0.05)
+        listener._worker._child.kill()
+        with pytest.raises(Transient, match="telling voices apart"):
+            await task
+        assert (await listener.listen(path, speech, None, lambda _: None)).count == 2
+
+
+async def test_what_is_no_recording_is_refused(tmp_path):
+    from schemas.errors import RefusedMedia
+
+    path = tmp_path / "call.wav"
+    path.write_bytes(b"Dear Sir,")
+    if not has_voices():
+        pytest.skip("the extra `local` is not installed")
+    async with process() as listener:
+        with pytest.raises(RefusedMedia):
+            await listener.listen(path, [(0, 1000)], None, lambda _: None)
