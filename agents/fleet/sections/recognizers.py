@@ -45,7 +45,8 @@ class RecognizerSettings(BaseModel):
     tiebreaker: Name | None = Field(
         None,
         alias="CONCORD_TIEBREAKER",
-        description="whisper-*, moonshine-* or google: transcribes again where the others disagree; not one of them",
+        description="whisper-*, moonshine-*, google, openai, deepgram or elevenlabs: hears again where "
+        "the others disagree; not one of them",
     )
     tiebreaker_s: float = Field(
         120.0,
@@ -144,12 +145,12 @@ class RecognizerSettings(BaseModel):
         description="known word error rates, as google=0.08,my-model=0.2: the reconciler trusts the better more",
     )
     slots: dict[Name, int] = Field(
-        {"assemblyai": 200},
+        {"assemblyai": 200, "deepgram": 25, "elevenlabs": 2},
         alias="CONCORD_SLOTS",
         description="recognizer=recordings,...: concurrent requests to a provider, of all workers",
     )
     rates: dict[Name, float] = Field(
-        {"assemblyai": 50.0},
+        {"assemblyai": 50.0, "openai": 8.0},
         alias="CONCORD_RATES",
         description="recognizer=calls a second,...: submissions, polls, uploads and chunks, of all workers",
     )

@@ -35,7 +35,7 @@ def check_options(
     if options.diarize and not any("diarize" in names for names in supported.values()):
         raise UnsupportedOption(
             f"options.diarize: {', '.join(recognizers)} cannot tell speakers apart. Leave the option out, or have an "
-            "operator add a recognizer that can (assemblyai, or google with GOOGLE_CLOUD_BUCKET)"
+            "operator add a recognizer that can (assemblyai, deepgram, elevenlabs, or google with GOOGLE_CLOUD_BUCKET)"
         )
     if options.mail_to and ("mail" not in enrichments or options.enrich is False):
         raise UnsupportedOption(
