@@ -204,14 +204,16 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
     except RateLimited as exc:
         return Finding(subject, "warn", str(exc), "it answers: try again later, or ask the provider for a higher limit")
     except Transient as exc:
-        return Finding(subject, "fail", str(exc), f"check the network and its address{_of(kind and kind.addresses)}")
+        return Finding(
+            subject, "fail", str(exc), f"check the network and its address{_of(kind.addresses if kind else '')}"
+        )
     except ProviderError as exc:
-        return Finding(subject, "fail", f"refuses us: {exc}", f"check its settings{_of(kind and kind.keys)}")
+        return Finding(subject, "fail", f"refuses us: {exc}", f"check its settings{_of(kind.keys if kind else '')}")
     except (ConcordError, OSError) as exc:
         return Finding(subject, "fail", str(exc), "")
 
 
-def _of(variables: str | None) -> str:
+def _of(variables: str) -> str:
     return f": {variables}" if variables else ""
 
 
