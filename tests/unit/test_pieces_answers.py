@@ -271,3 +271,11 @@ def test_every_kind_that_needs_a_key_says_which():
         "assemblyai", "google", "openai", "openai-", "deepgram", "elevenlabs",
     }  # fmt: skip
     assert kind_of("nobody") is None
+
+
+def test_what_is_said_of_openai_holds_for_each_of_its_models_that_has_no_limits_of_its_own():
+    found = from_env({"CONCORD_RATES": "openai=3,openai-gpt-transcribe=1", "CONCORD_SLOTS": "openai=5"})
+
+    assert found.limits_of("openai-whisper-1") == (5, 3.0)
+    assert found.limits_of("openai-gpt-transcribe") == (5, 1.0)
+    assert found.limits_of("whisper-base") == (None, None)

@@ -11,11 +11,11 @@ https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 from pydantic import BaseModel, Field
 
-from agents.asr.pieces.http_client import Account, HTTPClient, Sound
+from agents.asr.pieces.http_client import Account, HTTPClient
 from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, joined, probability, read_json
 from agents.asr.pieces.recognizer import InPieces, Piece
 from agents.asr.protocols import Request
@@ -100,7 +100,7 @@ class Listen:
     async def ask(self, request: Request, piece: Piece) -> bytes:
         """See `Service`."""
 
-        def options(sound: Sound) -> dict[str, Any]:
+        def options(sound: BinaryIO) -> dict[str, Any]:
             return {"params": self._parameters(request), "data": sound, "headers": {"Content-Type": "audio/flac"}}
 
         return await self._client.send("/v1/listen", piece.sound, options)

@@ -16,13 +16,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 from urllib.parse import quote
 
 import aiohttp
 from pydantic import BaseModel
 
-from agents.asr.pieces.http_client import Account, HTTPClient, Refused, Sound
+from agents.asr.pieces.http_client import Account, HTTPClient, Refused
 from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, joined, probability_of_log, read_json
 from agents.asr.pieces.recognizer import InPieces, Piece
 from agents.asr.protocols import Request
@@ -85,7 +85,7 @@ class Scribe:
     async def ask(self, request: Request, piece: Piece) -> bytes:
         """See `Service`."""
 
-        def options(sound: Sound) -> dict[str, Any]:
+        def options(sound: BinaryIO) -> dict[str, Any]:
             form = aiohttp.FormData(self._fields(request))
             form.add_field("file", sound, filename="audio.flac", content_type="audio/flac")
             return {"data": form}
@@ -105,7 +105,7 @@ class Scribe:
 
     async def answered(self, answer: bytes) -> None:
         """See `Service`: deletes what the vendor keeps of the request."""
-        if not (transcription := read_json(Answer, answer).transcription_id):
+        if not (transcription := (await asyncio.to_thread(read_json, Answer, answer)).transcription_id):
             return
         path = f"/v1/speech-to-text/transcripts/{quote(transcription, safe='')}"
         try:

@@ -8,6 +8,7 @@ validated.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,9 +32,6 @@ WHOLE_S: Final = 1800.0
 LONGEST: Final = 64 << 20
 #: Seconds after which an unused connection is closed: before the vendor closes it, which a request would find out late.
 IDLE_S: Final = 15.0
-
-#: Sound for a request: a file that is read while it is sent, or its content.
-Sound = BinaryIO | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +64,10 @@ class HTTPClient:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def send(self, path: str, sound: Path | bytes, options: Callable[[Sound], dict[str, Any]]) -> bytes:
+    async def send(self, path: str, sound: Path | bytes, options: Callable[[BinaryIO], dict[str, Any]]) -> bytes:
         """POST sound; the body of a successful answer. `options` makes arguments of `call` from it."""
         if isinstance(sound, bytes):
-            return await self.call("POST", path, "a piece", timeout_s=self._piece_s, **options(sound))
+            return await self.call("POST", path, "a piece", timeout_s=self._piece_s, **options(io.BytesIO(sound)))
         with sound.open("rb") as file:
             return await self.call("POST", path, "a recording", timeout_s=self._whole_s, **options(file))
 

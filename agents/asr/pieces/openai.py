@@ -13,12 +13,12 @@ https://developers.openai.com/api/docs/api-reference/audio/createTranscription
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import aiohttp
 from pydantic import BaseModel
 
-from agents.asr.pieces.http_client import Account, HTTPClient, Sound
+from agents.asr.pieces.http_client import Account, HTTPClient
 from agents.asr.pieces.parts import MOST, Number, Objects, Part, Span, Text, joined, probability_of_log, read_json
 from agents.asr.pieces.recognizer import InPieces, Piece
 from agents.asr.protocols import Request
@@ -124,7 +124,7 @@ class Transcriptions:
     async def ask(self, request: Request, piece: Piece) -> bytes:
         """See `Service`."""
 
-        def options(sound: Sound) -> dict[str, Any]:
+        def options(sound: BinaryIO) -> dict[str, Any]:
             form = aiohttp.FormData(self._fields(request))
             form.add_field("file", sound, filename="audio.flac", content_type="audio/flac")
             return {"data": form}

@@ -218,7 +218,8 @@ class _Asking:
             return Part(span.start_ms, span.length_ms)
         piece = Piece(span, whole or chunk.content)
         key = await asyncio.to_thread(piece.key, self.service.settings(self.request))
-        if (part := self._stored(await self.answers.get(key), span)) is not None:
+        stored = await self.answers.get(key)
+        if (part := await asyncio.to_thread(self._stored, stored, span)) is not None:
             return part
         name = self.service.name
         answer = await self._answer(

@@ -202,6 +202,11 @@ class RecognizerSettings(BaseModel):
         """Every recognizer that is used, including the tiebreaker."""
         return (*self.recognizers, self.tiebreaker) if self.tiebreaker else self.recognizers
 
+    def limits_of(self, name: str) -> tuple[int | None, float | None]:
+        """A recognizer's slots and calls a second; those of `openai` also for `openai-...`, if that has none itself."""
+        family = name.partition("-")[0]
+        return self.slots.get(name, self.slots.get(family)), self.rates.get(name, self.rates.get(family))
+
     def recognizer_conflicts(self) -> Iterator[str]:
         """What does not fit together in the settings of recognizers."""
         if not self.recognizers or len(set(self.recognizers)) != len(self.recognizers):
