@@ -120,17 +120,19 @@ def _assemblyai(name: str, settings: Settings) -> Recognizer:
 
 
 def _openai(name: str, settings: Settings) -> Recognizer:
-    from agents.asr.pieces.openai import OpenAI, Transcriptions
+    from agents.asr.pieces.openai import Transcriptions
+    from agents.asr.pieces.recognizer import InPieces
 
     model = name.partition("-")[2] or settings.transcribe_model
-    return OpenAI(Transcriptions(name, settings.openai_transcription_key, model, settings.transcribe_url))
+    return InPieces(Transcriptions(name, settings.openai_transcription_key, model, settings.transcribe_url))
 
 
 def _deepgram(name: str, settings: Settings) -> Recognizer:
-    from agents.asr.pieces.deepgram import Deepgram, Listen
+    from agents.asr.pieces.deepgram import Listen
+    from agents.asr.pieces.recognizer import InPieces
 
     key = _required(settings.deepgram_key, "DEEPGRAM_API_KEY")
-    return Deepgram(Listen(name, key, settings.deepgram_model, settings.deepgram_url))
+    return InPieces(Listen(name, key, settings.deepgram_model, settings.deepgram_url))
 
 
 def _elevenlabs(name: str, settings: Settings) -> Recognizer:

@@ -20,10 +20,10 @@ from aiohttp.test_utils import unused_port
 
 from agents.asr.google.recognize import Google
 from agents.asr.google.speech import Speech
-from agents.asr.pieces.deepgram import Deepgram, Listen
+from agents.asr.pieces.deepgram import Listen
 from agents.asr.pieces.elevenlabs import ElevenLabs, Scribe
-from agents.asr.pieces.openai import OpenAI, Transcriptions
-from agents.asr.pieces.recognizer import PARALLEL, WHOLE_SENDS
+from agents.asr.pieces.openai import Transcriptions
+from agents.asr.pieces.recognizer import PARALLEL, WHOLE_SENDS, InPieces
 from agents.asr.protocols import ChunkedRecognizer, LocalRecognizer, RemoteRecognizer
 from agents.asr.rate_limit import ProviderLimiter
 from schemas.errors import NotAccepted, ProviderError, RateLimited, RefusedMedia, Transient
@@ -99,7 +99,7 @@ def _google(url, piece_s, **options):
 
 
 def _openai(url, piece_s, *, key=openai_audio.KEY, model="whisper-1", **options):
-    return OpenAI(Transcriptions("openai", key, model, f"{url}/v1", piece_s=piece_s), **options)
+    return InPieces(Transcriptions("openai", key, model, f"{url}/v1", piece_s=piece_s), **options)
 
 
 def _gpt(url, piece_s, **options):
@@ -107,7 +107,7 @@ def _gpt(url, piece_s, **options):
 
 
 def _deepgram(url, piece_s, *, key=deepgram.KEY, model="nova-3", **options):
-    return Deepgram(Listen("deepgram", key, model, url, piece_s=piece_s, whole_s=piece_s), **options)
+    return InPieces(Listen("deepgram", key, model, url, piece_s=piece_s, whole_s=piece_s), **options)
 
 
 def _elevenlabs(url, piece_s, *, key=elevenlabs_scribe.KEY, model="scribe_v2", **options):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agents.asr.google.speech import CHECK_S, Speech, read
 from agents.asr.pieces.parts import Part, Span
-from agents.asr.pieces.recognizer import CLOSE_S, PARALLEL, RETRIES, InPieces, Piece
+from agents.asr.pieces.recognizer import CLOSE_S, PARALLEL, RETRIES, InPieces, Piece, Service
 from agents.asr.protocols import Request
 from schemas.words import Hypothesis
 
@@ -17,10 +17,8 @@ from schemas.words import Hypothesis
 TIMEOUT_S = 90.0
 
 
-class _Recognize:
+class _Recognize(Service):
     """Google's call as a `Service`."""
-
-    tells_speakers = False
 
     def __init__(self, speech: Speech, timeout_s: float) -> None:
         self.name = speech.name
@@ -57,12 +55,13 @@ class _Recognize:
             raise ValueError("not Google's JSON") from exc
         return read(RecognizeResponse.pb(response), span.start_ms, span.length_ms)
 
-    async def answered(self, answer: bytes) -> None:
-        """See `Service`."""
-
     def hypothesis(self, request: Request, parts: list[Part]) -> Hypothesis:
         """See `Service`."""
         return self._speech.hypothesis(parts, request.language)
+
+    async def check(self) -> None:
+        """See `Speech.check`."""
+        await self._speech.check(min(CHECK_S, self._timeout_s))
 
     async def close(self) -> None:
         """See `Service`."""
@@ -82,8 +81,3 @@ class Google(InPieces):
         close_s: float = CLOSE_S,
     ) -> None:
         super().__init__(_Recognize(speech, timeout_s), parallel=parallel, retries=retries, close_s=close_s)
-        self._speech, self._timeout_s = speech, timeout_s
-
-    async def check(self) -> None:
-        """See `Speech.check`."""
-        await self._speech.check(min(CHECK_S, self._timeout_s))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from agents.asr.pieces.http_client import Account, HTTPClient
 from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, joined, probability, read_json
-from agents.asr.pieces.recognizer import InPieces, Piece
+from agents.asr.pieces.recognizer import Piece, Service
 from agents.asr.protocols import Request
 from schemas.words import Hypothesis, Word
 
@@ -77,7 +77,7 @@ class Answer(BaseModel):
     metadata: Metadata = Metadata()
 
 
-class Listen:
+class Listen(Service):
     """Deepgram's call as a `Service`."""
 
     tells_speakers = True
@@ -89,9 +89,6 @@ class Listen:
         account = Account(name, base_url or URL, key, "Authorization", "Token ", variables)
         self._client = HTTPClient(account, **limits)
         self._model = model
-
-    async def opened(self) -> None:
-        """See `Service`."""
 
     def settings(self, request: Request) -> bytes:
         """See `Service`."""
@@ -111,9 +108,6 @@ class Listen:
         channel = read.results.channels[0]
         best = channel.alternatives[0] if channel.alternatives else Alternative()
         return span.part(_words(best, span), channel.detected_language, read.metadata.duration)
-
-    async def answered(self, answer: bytes) -> None:
-        """See `Service`."""
 
     def hypothesis(self, request: Request, parts: list[Part]) -> Hypothesis:
         """See `Service`."""
@@ -139,15 +133,6 @@ class Listen:
         # Models before Nova-3 know `keywords` only.
         name = "keyterm" if self._model.startswith(("nova-3", "flux")) else "keywords"
         return [*parameters, *((name, term) for term in request.vocabulary[:TERMS])]
-
-
-class Deepgram(InPieces):
-    """Deepgram as a `ChunkedRecognizer`."""
-
-    def __init__(self, listen: Listen, **options: Any) -> None:
-        """`options` are those of `InPieces`."""
-        super().__init__(listen, **options)
-        self.check = listen.check
 
 
 def _words(best: Alternative, span: Span) -> list[Word]:

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from agents.asr.pieces.http_client import Account, HTTPClient, Refused
 from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, joined, probability_of_log, read_json
-from agents.asr.pieces.recognizer import InPieces, Piece
+from agents.asr.pieces.recognizer import InPieces, Piece, Service
 from agents.asr.protocols import Request
 from schemas.errors import ProviderError, Transient
 from schemas.words import Hypothesis, Word
@@ -62,7 +62,7 @@ class Answer(BaseModel):
     audio_duration_secs: Number = None
 
 
-class Scribe:
+class Scribe(Service):
     """ElevenLabs' call as a `Service`."""
 
     tells_speakers = True
@@ -138,12 +138,7 @@ class Scribe:
 
 
 class ElevenLabs(InPieces):
-    """Scribe as a `ChunkedRecognizer`."""
-
-    def __init__(self, scribe: Scribe, **options: Any) -> None:
-        """`options` are those of `InPieces`."""
-        super().__init__(scribe, **options)
-        self.check = scribe.check
+    """Scribe as a `ChunkedRecognizer`, of which nothing is left to delete."""
 
     async def erase(self, provider_id: str | None, audio_url: str | None) -> str | None:
         """See `ErasingRecognizer`: requests have no id of ours, and were deleted when they were answered."""

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from agents.asr.pieces.http_client import Account, HTTPClient
 from agents.asr.pieces.parts import MOST, Number, Objects, Part, Span, Text, joined, probability_of_log, read_json
-from agents.asr.pieces.recognizer import InPieces, Piece
+from agents.asr.pieces.recognizer import Piece, Service
 from agents.asr.protocols import Request
 from schemas.words import Hypothesis, Word
 
@@ -99,10 +99,8 @@ class Answer(BaseModel):
     usage: Usage | None = None
 
 
-class Transcriptions:
+class Transcriptions(Service):
     """OpenAI's call as a `Service`."""
-
-    tells_speakers = False
 
     def __init__(self, name: str, key: str | None, model: str, base_url: str | None = None, **limits: float) -> None:
         """`base_url` ends in the API's version, as in `https://host/v1`; a server of one's own may need no key.
@@ -113,9 +111,6 @@ class Transcriptions:
         account = Account(name, base_url or URL, key or "", "Authorization", "Bearer ", variables)
         self._client = HTTPClient(account, **limits)
         self._model = model
-
-    async def opened(self) -> None:
-        """See `Service`."""
 
     def settings(self, request: Request) -> bytes:
         """See `Service`."""
@@ -139,9 +134,6 @@ class Transcriptions:
         return span.part(
             _words(read, span), _NAMES.get(language, language if len(language) in (2, 3) else ""), billed_s
         )
-
-    async def answered(self, answer: bytes) -> None:
-        """See `Service`."""
 
     def hypothesis(self, request: Request, parts: list[Part]) -> Hypothesis:
         """See `Service`."""
@@ -168,15 +160,6 @@ class Transcriptions:
         if self._model.startswith("gpt-transcribe"):
             fields += [("keywords[]", term) for term in request.vocabulary[:TERMS]]
         return fields
-
-
-class OpenAI(InPieces):
-    """Transcription by OpenAI's protocol, as a `ChunkedRecognizer`."""
-
-    def __init__(self, transcriptions: Transcriptions, **options: Any) -> None:
-        """`options` are those of `InPieces`."""
-        super().__init__(transcriptions, **options)
-        self.check = transcriptions.check
 
 
 def _words(read: Answer, span: Span) -> list[Word]:

@@ -20,11 +20,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Protocol
+from typing import Final
 
 from agents.asr.pieces.parts import Part, Span
 from agents.asr.protocols import RateLimit, Request, ResponseCache
@@ -66,19 +67,21 @@ class Piece:
         return digest.hexdigest()
 
 
-class Service(Protocol):
+class Service(ABC):
     """A vendor's call that transcribes sound and answers at once."""
 
     name: str
     #: Whether it tells speakers apart, and takes a recording of any length that a worker accepts.
-    tells_speakers: bool
+    tells_speakers: bool = False
 
-    async def opened(self) -> None:
-        """Import what is needed. Raises `ProviderError` if the credentials cannot be used."""
+    async def opened(self) -> None:  # noqa: B027 - most have nothing to import
+        """Import what is needed; by default nothing. Raises `ProviderError` if the credentials cannot be used."""
 
+    @abstractmethod
     def settings(self, request: Request) -> bytes:
         """All that an answer depends on, except the sound."""
 
+    @abstractmethod
     async def ask(self, request: Request, piece: Piece) -> bytes:
         """The vendor's answer, as it is stored. The call that bills; it has a timeout of its own.
 
@@ -88,15 +91,22 @@ class Service(Protocol):
             ProviderError: The vendor refuses the request or the credentials.
         """
 
+    @abstractmethod
     def read(self, answer: bytes, span: Span) -> Part:
         """The transcript in an answer. Raises `ValueError` if it is none; its text is shown."""
 
-    async def answered(self, answer: bytes) -> None:
-        """Called when an answer is stored. Raises nothing."""
+    async def answered(self, answer: bytes) -> None:  # noqa: B027 - most keep nothing
+        """Called when an answer is stored; by default does nothing. Raises nothing."""
 
+    @abstractmethod
     def hypothesis(self, request: Request, parts: list[Part]) -> Hypothesis:
         """The transcripts of all parts, which are in order, as one."""
 
+    @abstractmethod
+    async def check(self) -> None:
+        """See `Checked`."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
 
@@ -115,7 +125,7 @@ class InPieces:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"
+        return f"InPieces({self.name!r})"
 
     async def transcribe_chunks(
         self,
@@ -135,6 +145,10 @@ class InPieces:
                 parts = await self._in_lanes(chunker.next, asking, progress)
         progress(1.0)
         return self._service.hypothesis(request, sorted(parts, key=lambda part: part.start_ms))
+
+    async def check(self) -> None:
+        """See `Checked`."""
+        await self._service.check()
 
     async def close(self) -> None:
         """See `ChunkedRecognizer`."""
