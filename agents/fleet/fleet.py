@@ -93,11 +93,15 @@ class Fleet:
         return tuple(role for role in self.roles if role not in NO_STAGES)
 
     def text_limiter(self, provider: str) -> ProviderLimiter:
-        """When a text model of this provider may be called; stages and questions over HTTP share one."""
-        limiter = next((one for one in self.limiters if one.provider == provider), None)
+        """When a text model of this provider may be called; stages and questions over HTTP share one.
+
+        Its pauses are not those of a recognizer of the same name, which may be on another server.
+        """
+        name = f"{provider}.texts"
+        limiter = next((one for one in self.limiters if one.provider == name), None)
         if limiter is None:
             rate = self.settings.rates.get(provider)
-            limiter = ProviderLimiter(self.database, provider, interval_s=1 / rate if rate else 0.0)
+            limiter = ProviderLimiter(self.database, name, interval_s=1 / rate if rate else 0.0)
             self.limiters.append(limiter)
         return limiter
 

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import SecretStr
+
 from agents.asr.protocols import (
     ANY,
     ChunkedRecognizer,
@@ -110,28 +112,120 @@ def _google(name: str, settings: Settings) -> Recognizer:
 def _assemblyai(name: str, settings: Settings) -> Recognizer:
     from agents.asr.assemblyai import AssemblyAI, Callback
 
-    if settings.assemblyai_key is None:
-        raise SettingsError("ASSEMBLYAI_API_KEY is not set")
+    key = _required(settings.assemblyai_key, "ASSEMBLYAI_API_KEY")
     callback = None
     if settings.public_url and name in (tokens := callback_tokens(settings)):
         callback = Callback(f"{settings.public_url.rstrip('/')}/webhooks/{name}", HEADER, tokens[name])
-    return AssemblyAI(name, settings.assemblyai_key.get_secret_value(), settings.assemblyai_url, callback=callback)
+    return AssemblyAI(name, key, settings.assemblyai_url, callback=callback)
 
 
-#: By name of a recognizer, the function that opens it. A key that ends in `-` is a prefix of names.
-OPENERS: dict[str, Callable[[str, Settings], Recognizer]] = {
-    "whisper-": _local,
-    "moonshine-base.en": _local,
-    "scripted-": _scripted,
-    "webhook-": _outside,
-    "kafka-": _over_kafka,
-    "assemblyai": _assemblyai,
-    "google": _google,
+def _openai(name: str, settings: Settings) -> Recognizer:
+    from agents.asr.pieces.openai import Transcriptions
+    from agents.asr.pieces.recognizer import InPieces
+
+    model = name.partition("-")[2] or settings.transcribe_model
+    return InPieces(Transcriptions(name, settings.openai_transcription_key, model, settings.transcribe_url))
+
+
+def _deepgram(name: str, settings: Settings) -> Recognizer:
+    from agents.asr.pieces.deepgram import Listen
+    from agents.asr.pieces.recognizer import InPieces
+
+    key = _required(settings.deepgram_key, "DEEPGRAM_API_KEY")
+    return InPieces(Listen(name, key, settings.deepgram_model, settings.deepgram_url))
+
+
+def _elevenlabs(name: str, settings: Settings) -> Recognizer:
+    from agents.asr.pieces.elevenlabs import ElevenLabs, Scribe
+
+    key = _required(settings.elevenlabs_key, "ELEVENLABS_API_KEY")
+    return ElevenLabs(Scribe(name, key, settings.scribe_model, settings.elevenlabs_url))
+
+
+def _required(key: SecretStr | None, variable: str) -> str:
+    if key is None:
+        raise SettingsError(f"{variable} is not set")
+    return key.get_secret_value()
+
+
+def _of_google(settings: Settings) -> frozenset[str]:
+    return frozenset({"diarize"} if settings.google_bucket else ())
+
+
+def _heard_by_google(settings: Settings) -> Languages:
+    heard = frozenset(tag.split("-", maxsplit=1)[0].lower() for tag in settings.google_languages)
+    return Languages(heard, others_if_asked=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of a recognizer by its name, also where there is no key to open it."""
+
+    open: Callable[[str, Settings], Recognizer]
+    #: The options of an upload that it supports.
+    abilities: Callable[[Settings], frozenset[str]] = lambda _: frozenset()
+    #: The languages that it hears; None: as the name of a local model says.
+    languages: Callable[[Settings], Languages] | None = None
+    #: Whether it can call a webhook when a request is completed.
+    calls_back: bool = False
+    #: The variables with its credentials, and those with its address.
+    keys: str = ""
+    addresses: str = ""
+
+
+_SPEAKERS, _CHANNELS = frozenset({"diarize"}), frozenset({"channels"})
+
+#: The kinds by name. One that ends in `-` is a prefix of names.
+KINDS: dict[str, Kind] = {
+    "whisper-": (local := Kind(_local, abilities=lambda _: _CHANNELS)),
+    "moonshine-base.en": local,
+    "assemblyai": Kind(
+        _assemblyai,
+        abilities=lambda _: frozenset({"diarize", "redact_pii"}),
+        languages=lambda _: ANY,
+        calls_back=True,
+        keys="ASSEMBLYAI_API_KEY and ASSEMBLYAI_BASE_URL",
+        addresses="ASSEMBLYAI_BASE_URL",
+    ),
+    "google": Kind(
+        _google,
+        abilities=_of_google,
+        languages=_heard_by_google,
+        keys="GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_CLOUD_PROJECT and GOOGLE_SPEECH_LOCATION",
+        addresses="GOOGLE_SPEECH_ENDPOINT and GOOGLE_SPEECH_LOCATION",
+    ),
+    "openai": (
+        openai := Kind(
+            _openai,
+            languages=lambda _: ANY,
+            keys="OPENAI_TRANSCRIBE_API_KEY, OPENAI_API_KEY and OPENAI_TRANSCRIBE_BASE_URL",
+            addresses="OPENAI_TRANSCRIBE_BASE_URL",
+        )
+    ),
+    "openai-": openai,
+    "deepgram": Kind(
+        _deepgram,
+        abilities=lambda _: _SPEAKERS,
+        languages=lambda _: ANY,
+        keys="DEEPGRAM_API_KEY and DEEPGRAM_BASE_URL",
+        addresses="DEEPGRAM_BASE_URL",
+    ),
+    "elevenlabs": Kind(
+        _elevenlabs,
+        abilities=lambda _: _SPEAKERS,
+        languages=lambda _: ANY,
+        keys="ELEVENLABS_API_KEY and ELEVENLABS_BASE_URL",
+        addresses="ELEVENLABS_BASE_URL",
+    ),
+    "webhook-": Kind(_outside),
+    "kafka-": Kind(_over_kafka),
+    "scripted-": Kind(_scripted),
 }
 
 
-#: Recognizers that can call a webhook when a request is completed.
-WITH_CALLBACK = frozenset({"assemblyai"})
+def kind_of(name: str) -> Kind | None:
+    """The kind of the recognizer with this name, if there is one."""
+    return KINDS.get(name) or KINDS.get(name.partition("-")[0] + "-")
 
 
 def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECOGNIZERS") -> Recognizer:
@@ -140,40 +234,29 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
     Raises:
         SettingsError: There is no such recognizer, or a setting that it needs is missing.
     """
-    opener = _opener(name)
-    if opener is None:
-        raise SettingsError(
-            f"{variable}: there is no recognizer {name!r}; "
-            "there are whisper-base, whisper-tiny.en, moonshine-base.en, assemblyai, google, webhook-*, "
-            "kafka:* and scripted-*"
-        )
-    recognizer = opener(name, settings)
+    if (kind := kind_of(name)) is None:
+        known = ", ".join(f"{name}*" if name.endswith("-") else name for name in KINDS).replace("kafka-", "kafka:")
+        raise SettingsError(f"{variable}: there is no recognizer {name!r}; there are {known}")
+    recognizer = kind.open(name, settings)
     if isinstance(recognizer, RemoteRecognizer):
         recognizer.settles_s = settings.settles.get(name, recognizer.settles_s)
     return recognizer
-
-
-def _opener(name: str) -> Callable[[str, Settings], Recognizer] | None:
-    return OPENERS.get(name) or OPENERS.get(name.partition("-")[0] + "-")
 
 
 def abilities(settings: Settings) -> dict[str, frozenset[str]]:
     """By recognizer, the options of an upload that it supports. Not asked of the recognizers themselves, because intake
     does not have the keys to open them.
     """
-    google = {"diarize"} if settings.google_bucket else set()
-    supported = {"assemblyai": {"diarize", "redact_pii"}, "google": google}
-    by_channel = {name: {"channels"} for name in settings.recognizers if _opener(name) is _local}
-    return {name: frozenset((supported | by_channel).get(name, ())) for name in settings.recognizers}
+    kinds = {name: kind_of(name) for name in settings.recognizers}
+    return {name: kind.abilities(settings) if kind else frozenset() for name, kind in kinds.items()}
 
 
 def languages(settings: Settings) -> dict[str, Languages]:
     """By recognizer, the languages that it hears. Not asked of the recognizers themselves: the stage of one has not the
     keys to open the others.
     """
-    google = frozenset(tag.split("-", maxsplit=1)[0].lower() for tag in settings.google_languages)
-    remote = {"assemblyai": ANY, "google": Languages(google, others_if_asked=True)}
-    return {name: remote.get(name) or languages_of_model(name) for name in settings.recognizers}
+    tellers = {name: kind.languages if (kind := kind_of(name)) else None for name in settings.recognizers}
+    return {name: tell(settings) if tell else languages_of_model(name) for name, tell in tellers.items()}
 
 
 def callback_tokens(settings: Settings) -> dict[str, str]:
@@ -181,7 +264,8 @@ def callback_tokens(settings: Settings) -> dict[str, str]:
     if settings.webhook_secret is None:
         return {}
     secret = settings.webhook_secret.get_secret_value()
-    return {name: token_of(secret, name) for name in settings.recognizers if name in WITH_CALLBACK}
+    names = (name for name in settings.recognizers if (kind := kind_of(name)) and kind.calls_back)
+    return {name: token_of(secret, name) for name in names}
 
 
 def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer | None:
@@ -197,7 +281,7 @@ def open_tiebreaker(settings: Settings) -> LocalRecognizer | ChunkedRecognizer |
     if not isinstance(recognizer, LocalRecognizer | ChunkedRecognizer):
         raise SettingsError(
             f"CONCORD_TIEBREAKER: {settings.tiebreaker} takes whole recordings only; "
-            "name whisper-*, moonshine-base.en or google"
+            "name whisper-*, moonshine-base.en, google, openai, deepgram or elevenlabs"
         )
     return recognizer
 

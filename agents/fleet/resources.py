@@ -69,7 +69,7 @@ class StageResources:
         refreshed continually, also for the metrics, except for a local recognizer without tasks.
         """
         name, settings = recognizer.name, self.fleet.settings
-        slots, rate = settings.slots.get(name), settings.rates.get(name)
+        slots, rate = settings.limits_of(name)
         local = isinstance(recognizer, LocalRecognizer)
         if local and tasks is not None:
             limiter = ProviderLimiter(self.database, name, slots, here=tasks.limit, holder=self._holder)

@@ -23,6 +23,7 @@ from agents.fleet.sections.mail import MailSettings
 from agents.fleet.sections.models import ModelSettings
 from agents.fleet.sections.recognizers import RecognizerSettings, absolute, comma_list
 from agents.fleet.sections.search import SearchSettings
+from agents.fleet.sections.vendors import VendorSettings
 from agents.media.source.audio_url import AllowedHosts
 from schemas.accounts.settings import AccountSettings
 from schemas.jobs.enrichment import OF_CONVERSATIONS
@@ -33,6 +34,7 @@ _PRICE = re.compile(r"(?P<unit>[\w.-]+:[a-z_]+)\s*=\s*(?P<amount>\d+(\.\d+)?)(/(
 
 class Settings(
     RecognizerSettings,
+    VendorSettings,
     HttpSettings,
     ModelSettings,
     SearchSettings,
@@ -231,6 +233,7 @@ class Settings(
             yield missing
         if bool(self.aws_key) != bool(self.aws_secret):
             yield "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together"
+        yield from self.vendor_conflicts(self.opened, self.openai_transcription_key, self.elevenlabs_key)
         yield from self.mail_conflicts(self.kinds, self.enrichments)
 
     @property
@@ -250,6 +253,11 @@ class Settings(
             "No mail can be sent: have an operator set SMTP_HOST and SMTP_FROM_EMAIL.": self.smtp_host is None,
         }
         return tuple(sentence for sentence, is_missing in missing.items() if is_missing)
+
+    @property
+    def openai_transcription_key(self) -> str | None:
+        """The key of the recognizers `openai`."""
+        return self.transcription_key(self.openai_key, self.openai_url)
 
     @property
     def roots(self) -> tuple[Path, ...]:

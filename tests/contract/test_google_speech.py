@@ -1,4 +1,7 @@
-"""Google Cloud Speech as a recognizer, by the vendor's own client against a local server that speaks its protocol."""
+"""Google Cloud Speech as a recognizer, by the vendor's own client against a local server that speaks its protocol.
+
+What it has in common with other recognizers in pieces is in `test_recognizers_in_pieces.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import sys
 import time
 import wave
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
@@ -21,15 +23,14 @@ from aiohttp.test_utils import unused_port
 
 from agents.asr.google.recognize import PARALLEL, Google
 from agents.asr.google.speech import Speech
-from agents.asr.protocols import ChunkedRecognizer, LocalRecognizer, RemoteRecognizer, Request
+from agents.asr.protocols import Request
 from agents.asr.rate_limit import ProviderLimiter
 from agents.commands.doctor import _google as examined
 from agents.commands.doctor import _recognizer as recognizer
 from agents.fleet.environment import from_env
-from schemas.errors import ProviderError, RateLimited, RefusedMedia, SettingsError, Transient
+from schemas.errors import ProviderError, SettingsError, Transient
 from schemas.words import Hypothesis
 from sinks.memory.database import MemoryDatabase
-from tests.contract.test_recognizers import is_a_transcript
 from tests.servers.google_speech import LIMIT_BYTES, Server, Switches, serving
 from tests.servers.proxy import Proxy
 
@@ -129,29 +130,6 @@ async def bench(tmp_path, call):
     server.ledger.close()
 
 
-async def test_it_is_neither_remote_nor_local(bench):
-    google = bench.recognizer()
-
-    assert isinstance(google, ChunkedRecognizer)
-    assert not isinstance(google, RemoteRecognizer | LocalRecognizer)
-    await google.close()
-    await google.close()
-
-
-async def test_every_word_of_a_long_recording_has_its_time_and_every_chunk_is_charged_once(bench):
-    found = await bench.transcribed(duration_ms=SECONDS * 1000)
-
-    is_a_transcript(found, bench.recognizer())
-    heard_all(found, SECONDS)
-    assert (found.duration_ms, found.language, found.confidence) == (SECONDS * 1000, "en-US", 0.9)
-    assert bench.charges == [1] * bench.server.calls
-    assert max(charge["seconds"] for charge in bench.server.ledger.charges) <= 55
-    billed = sum(charge["billed"] for charge in bench.server.ledger.charges)
-    assert found.details == {"requests": bench.server.calls, "billed_seconds": billed}
-    assert bench.told == sorted(bench.told)
-    assert bench.told[-1] == 1
-
-
 async def test_what_is_asked_of_google(bench):
     await bench.transcribed(bench.recognizer(location="eu", model="chirp_2", languages=("en-GB", "fr-FR")))
 
@@ -171,30 +149,6 @@ async def test_a_language_is_sent_with_its_configured_region(bench, tmp_path, as
 
     assert list(bench.server.asked.config.language_codes) == [sent]
     assert found.language == asked_for
-
-
-async def test_only_so_many_chunks_are_in_flight_at_once(bench):
-    bench.switch(delay_s=1)  # beside 16 busy processes, a fourth chunk was not made within 0.3 s
-
-    await bench.transcribed(path=None)
-
-    assert bench.server.most_in_flight == min(PARALLEL, bench.server.calls)
-
-
-async def test_silence_is_heard_as_nothing_and_costs_nothing(bench, tmp_path):
-    path = write(tmp_path / "silence.wav", np.zeros(120 * RATE, np.float32))
-
-    found = await bench.transcribed(path=path)
-
-    assert (found.words, found.duration_ms, found.confidence) == ((), 120_000, None)
-    assert bench.server.calls == 0
-
-
-async def test_what_is_no_recording_is_refused(bench, tmp_path):
-    (tmp_path / "call.wav").write_bytes(b"<html>")
-
-    with pytest.raises(RefusedMedia, match="HTML"):
-        await bench.transcribed(path=tmp_path / "call.wav")
 
 
 # -- answers that leave something out, or say it twice --
@@ -247,70 +201,6 @@ async def test_bytes_that_are_no_answer_are_not_paid_for_again(bench):
 # -- refusals, pauses, and what is tried again --
 
 
-@pytest.mark.parametrize("name", ["unavailable", "internal"])
-async def test_what_fails_for_a_while_is_tried_again_and_charged_once(bench, name):
-    bench.switch(**{name: 3})
-
-    heard_all(await bench.transcribed(), SECONDS)
-
-    assert set(bench.charges) == {1}
-
-
-async def test_a_pause_that_is_asked_for_is_kept_by_all(bench):
-    bench.switch(refuse_429=1, retry_after_s=1.5)
-    began = time.time()
-
-    heard_all(await bench.transcribed(bench.recognizer(parallel=1)), SECONDS)
-
-    assert min(charge["charged_at"] for charge in bench.server.ledger.charges) >= began + 1.5
-    assert set(bench.charges) == {1}
-
-
-async def test_every_chunk_waits_for_its_call_in_the_rate(bench):
-    bench.limiter.interval_s = 0.4
-
-    heard_all(await bench.transcribed(), SECONDS)
-
-    times = [at for at, _ in bench.server.arrivals]
-    assert len(times) >= 3
-    assert all(later - earlier >= 0.3 for earlier, later in pairwise(times))
-
-
-async def test_a_lost_answer_counts_although_a_pause_follows(bench):
-    """Whoever charges for it would be asked for ever, were it taken for a pause."""
-    bench.switch(lose_answer=True)
-    bench.limiter.patience_s = 1.0
-    for _ in range(4):
-        await bench.limiter.failed(Transient("before this"))
-
-    with pytest.raises(Transient) as caught:
-        async with asyncio.timeout(60):
-            await bench.transcribed(bench.recognizer(parallel=1))
-
-    assert not isinstance(caught.value, RateLimited)
-    assert len(bench.charges) == 1
-
-
-async def test_a_long_pause_is_passed_on(bench):
-    bench.switch(refuse_429=True, retry_after_s=120)
-
-    with pytest.raises(RateLimited) as caught:
-        await bench.transcribed()
-
-    assert caught.value.retry_after >= 119
-    assert bench.server.calls <= PARALLEL
-    assert bench.charges == []
-
-
-async def test_a_server_that_never_answers_is_given_up(bench):
-    bench.switch(stall=True)
-
-    with pytest.raises(Transient, match="did not answer within"):
-        await bench.transcribed(bench.recognizer(timeout_s=0.3, retries=1))
-
-    assert bench.server.calls <= 2 * PARALLEL
-
-
 @pytest.mark.parametrize(
     ("name", "advice"), [("unauthenticated", "GOOGLE_APPLICATION_CREDENTIALS"), ("forbidden", "Cloud Speech Client")]
 )
@@ -323,35 +213,7 @@ async def test_a_final_no_is_not_asked_for_twice(bench, name, advice):
     assert bench.server.calls <= PARALLEL
 
 
-async def test_an_unreachable_server_is_transient():
-    google = Google(Speech("google", project="p", endpoint=f"http://127.0.0.1:{unused_port()}"), retries=0)
-
-    with pytest.raises(Transient, match="cannot be reached"):
-        await google.check()
-    await google.close()
-
-
 # -- what is paid for is kept --
-
-
-async def test_a_second_process_asks_for_nothing_that_was_answered(bench):
-    one = await bench.transcribed()
-    calls = bench.server.calls
-
-    two = await bench.transcribed()
-
-    assert one == two
-    assert bench.server.calls == calls == len(bench.kept)
-
-
-async def test_only_what_is_missing_is_sent_again(bench):
-    one = await bench.transcribed()
-    calls = bench.server.calls
-    del bench.kept[next(iter(bench.kept))]
-    bench.kept[next(iter(bench.kept))] = b"\xff not what we wrote"
-
-    assert await bench.transcribed() == one
-    assert bench.server.calls == calls + 2
 
 
 async def test_another_model_or_language_is_another_question(bench, tmp_path):
@@ -360,55 +222,6 @@ async def test_another_model_or_language_is_another_question(bench, tmp_path):
         await bench.transcribed(bench.recognizer(**options), path)
 
     assert bench.server.calls == len(bench.kept) == 5
-
-
-async def test_a_cancelled_recording_goes_on_with_what_was_answered(bench):
-    bench.switch(delay_s=0.1)
-    google = bench.recognizer(parallel=1)
-    task = asyncio.create_task(bench.transcribed(google))
-    while len(bench.kept) < 2:
-        await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    calls = bench.server.calls
-
-    heard_all(await bench.transcribed(), SECONDS)
-
-    pieces = len(bench.kept)
-    assert bench.server.calls - calls <= pieces - 2  # nothing of the answered two
-    assert sum(bench.charges) <= pieces + 1  # the one in flight
-    await google.close()
-
-
-async def test_an_orderly_end_waits_for_what_is_in_flight_and_loses_nothing(bench):
-    bench.switch(delay_s=0.8)
-    google = bench.recognizer(parallel=2)
-    task = asyncio.create_task(bench.transcribed(google))
-    while len(bench.server.ledger.charges) < 2:
-        await asyncio.sleep(0.01)
-    await google.close()
-    with pytest.raises(Transient, match="shut down"):
-        await task
-    assert len(bench.kept) == 2
-
-    heard_all(await bench.transcribed(), SECONDS)
-
-    assert bench.charges == [1] * len(bench.kept)
-
-
-async def test_an_orderly_end_does_not_wait_for_ever(bench):
-    bench.switch(stall=True)
-    google = bench.recognizer(close_s=0.3)
-    task = asyncio.create_task(bench.transcribed(google))
-    while not bench.server.calls:
-        await asyncio.sleep(0.01)
-
-    async with asyncio.timeout(3):
-        await google.close()
-
-    with pytest.raises((Transient, asyncio.CancelledError)):
-        await task
 
 
 async def test_one_refused_chunk_does_not_cost_the_others_their_answers(bench):
@@ -421,15 +234,6 @@ async def test_one_refused_chunk_does_not_cost_the_others_their_answers(bench):
     bench.switch()
     heard_all(await bench.transcribed(), SECONDS)
     assert bench.charges == [1] * len(bench.kept)
-
-
-async def test_a_lost_answer_costs_one_chunk_a_second_time(bench):
-    """Unavoidable: `Recognize` has no idempotency key, and nothing lists what was recognized."""
-    bench.switch(lose_answer=1)
-
-    heard_all(await bench.transcribed(), SECONDS)
-
-    assert bench.charges == [1] * (len(bench.kept) - 1) + [2]
 
 
 async def test_a_connection_that_is_cut_in_between_costs_what_was_in_flight_at_most(bench):

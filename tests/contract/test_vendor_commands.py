@@ -14,7 +14,7 @@ from agents.commands.checks.text_model import text_model
 from agents.fleet import recognizers
 from agents.fleet.environment import from_env
 from schemas.errors import SettingsError
-from tests.servers import openai
+from tests.servers import deepgram, elevenlabs_scribe, openai, openai_audio
 from tests.servers.assemblyai import Server, Switches
 from tests.servers.gemini import KEY, gemini_server
 
@@ -67,6 +67,36 @@ async def test_the_doctor_tells_a_wrong_key_from_a_missing_server(tmp_path):
     assert "cannot be reached at 127.0.0.1:9" in away.result
     assert "ASSEMBLYAI_BASE_URL" in away.advice
     assert "another" not in wrong.result
+
+
+IN_PIECES = {
+    "openai": (openai_audio, "OPENAI_TRANSCRIBE_API_KEY", "OPENAI_TRANSCRIBE_BASE_URL", "/v1"),
+    "deepgram": (deepgram, "DEEPGRAM_API_KEY", "DEEPGRAM_BASE_URL", ""),
+    "elevenlabs": (elevenlabs_scribe, "ELEVENLABS_API_KEY", "ELEVENLABS_BASE_URL", ""),
+}
+
+
+@pytest.mark.parametrize("name", IN_PIECES)
+async def test_the_doctor_asks_vendors_without_being_billed(tmp_path, name):
+    module, key, address, path = IN_PIECES[name]
+    server = module.Server(tmp_path / "ledger.jsonl")
+
+    async def examined(url, given):
+        found = settings(CONCORD_RECOGNIZERS=name, **{key: given, address: url})
+        return await doctor._recognizer(name, found, quick=True)
+
+    async with TestServer(server.app()) as running:
+        url = f"{str(running.make_url('')).rstrip('/')}{path}"
+        right, wrong = await examined(url, module.KEY), await examined(url, "another")
+    away = await examined(f"http://127.0.0.1:9{path}", module.KEY)
+
+    assert [found.level for found in (right, wrong, away)] == ["ok", "fail", "fail"]
+    assert "answered 401" in wrong.result
+    assert key in wrong.advice
+    assert "another" not in wrong.result
+    assert "cannot be reached at 127.0.0.1:9" in away.result
+    assert address in away.advice
+    assert server.ledger.charges == []
 
 
 @pytest.mark.parametrize(

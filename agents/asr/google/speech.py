@@ -7,14 +7,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agents.asr.google.credentials import load_credentials
+from agents.asr.pieces.parts import Part, in_order, joined
 from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
 from schemas.words import Hypothesis, Word
 
@@ -200,20 +199,8 @@ class Speech:
 
     def hypothesis(self, parts: Sequence[Part], language: str = "auto") -> Hypothesis:
         """The transcripts of consecutive parts of a recording as one. `language` is the requested one."""
-        words = tuple(word for part in parts for word in part.words)
-        requested = None if language == "auto" else language
-        billed = [part.billed_s for part in parts if part.billed_s is not None]
-        return Hypothesis(
-            provider=self.name,
-            words=words,
-            language=requested or _main_language(parts),
-            tells_language=requested is not None or len(self._languages) > 1,
-            duration_ms=(parts[-1].start_ms + parts[-1].length_ms or None) if parts else 0,
-            confidence=_mean_confidence(words),
-            model=self.model,
-            # Each part counts once, even if it was sent again after a lost answer.
-            details={"requests": len(billed), "billed_seconds": math.ceil(sum(billed))},
-        )
+        tells_language = len(self._languages) > 1
+        return joined(self.name, parts, language=language, model=self.model, tells_language=tells_language)
 
     def _translated(self, exc: GoogleAPICallError, timeout_s: float) -> ProviderError | Transient:
         from google.api_core import exceptions as google
@@ -243,30 +230,6 @@ class Speech:
                 return Transient(f"{self.name} failed ({reason})", retry_after=_retry_after(exc))
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The transcript of a part of a recording. Times are those of the recording."""
-
-    start_ms: int
-    length_ms: int
-    words: tuple[Word, ...] = ()
-    #: BCP 47; "" if the answer does not contain it.
-    language: str = ""
-    #: Seconds that Google bills; None for silence, which is not sent.
-    billed_s: float | None = None
-
-
-def _main_language(parts: Sequence[Part]) -> str | None:
-    """The language of the most words; None if no part has one."""
-    languages = Counter(part.language for part in parts for _ in part.words if part.language)
-    return languages.most_common(1)[0][0] if languages else None
-
-
-def _mean_confidence(words: Sequence[Word]) -> float | None:
-    confidences = [word.confidence for word in words if word.confidence is not None]
-    return round(sum(confidences) / len(confidences), 4) if confidences else None
-
-
 def read(answer: Any, start_ms: int = 0, length_ms: int | None = None, *, speakers: bool = False) -> Part:
     """Reads an answer, of which any field may be missing.
 
@@ -289,7 +252,7 @@ def read(answer: Any, start_ms: int = 0, length_ms: int | None = None, *, speake
     if length_ms is None:
         length_ms = max(end_ms, _last_end_ms(words))
     billed_s = answer.metadata.total_billed_duration.ToMilliseconds() / 1000 or math.ceil(length_ms / 1000)
-    return Part(start_ms, length_ms, tuple(_in_order(words)), language, billed_s)
+    return Part(start_ms, length_ms, tuple(in_order(words)), language, billed_s)
 
 
 def _words(alternative: Any, begin_ms: int, length_ms: int | None, speakers: bool) -> list[Word]:
@@ -321,19 +284,6 @@ def _word(word: Any, begin_ms: int, length_ms: int | None, speakers: bool) -> Wo
         end = max(start, end if end is not None else start)
     speaker = (word.speaker_label or None) if speakers else None
     return Word(word.word.strip(), start, end, _probability(word.confidence), speaker)
-
-
-def _in_order(words: Sequence[Word]) -> Iterator[Word]:
-    """The words without empty ones; a start before that of the previous word is moved to it."""
-    last = 0
-    for word in words:
-        if not word.text:
-            continue
-        if word.start_ms is None or word.end_ms is None:
-            yield word
-            continue
-        last = max(last, word.start_ms)
-        yield replace(word, start_ms=last, end_ms=max(last, word.end_ms))
 
 
 def _probability(confidence: float) -> float | None:

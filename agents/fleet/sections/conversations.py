@@ -12,7 +12,8 @@ class ConversationSettings(BaseModel):
         None,
         alias="ELEVENLABS_API_KEY",
         min_length=1,
-        description="conversations of ElevenLabs' agents are fetched when this is set, summarised and mailed",
+        description="conversations of ElevenLabs' agents are fetched when this is set, summarised and mailed; also "
+        "for the recognizer elevenlabs",
     )
     elevenlabs_url: str | None = Field(
         None,

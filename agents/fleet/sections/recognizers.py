@@ -45,7 +45,8 @@ class RecognizerSettings(BaseModel):
     tiebreaker: Name | None = Field(
         None,
         alias="CONCORD_TIEBREAKER",
-        description="whisper-*, moonshine-* or google: transcribes again where the others disagree; not one of them",
+        description="whisper-*, moonshine-*, google, openai, deepgram or elevenlabs: hears again where "
+        "the others disagree; not one of them",
     )
     tiebreaker_s: float = Field(
         120.0,
@@ -144,12 +145,12 @@ class RecognizerSettings(BaseModel):
         description="known word error rates, as google=0.08,my-model=0.2: the reconciler trusts the better more",
     )
     slots: dict[Name, int] = Field(
-        {"assemblyai": 200},
+        {"assemblyai": 200, "deepgram": 25, "elevenlabs": 2},
         alias="CONCORD_SLOTS",
         description="recognizer=recordings,...: concurrent requests to a provider, of all workers",
     )
     rates: dict[Name, float] = Field(
-        {"assemblyai": 50.0},
+        {"assemblyai": 50.0, "openai": 8.0},
         alias="CONCORD_RATES",
         description="recognizer=calls a second,...: submissions, polls, uploads and chunks, of all workers",
     )
@@ -200,6 +201,11 @@ class RecognizerSettings(BaseModel):
     def opened(self) -> tuple[str, ...]:
         """Every recognizer that is used, including the tiebreaker."""
         return (*self.recognizers, self.tiebreaker) if self.tiebreaker else self.recognizers
+
+    def limits_of(self, name: str) -> tuple[int | None, float | None]:
+        """A recognizer's slots and calls a second; those of `openai` also for `openai-...`, if that has none itself."""
+        family = name.partition("-")[0]
+        return self.slots.get(name, self.slots.get(family)), self.rates.get(name, self.rates.get(family))
 
     def recognizer_conflicts(self) -> Iterator[str]:
         """What does not fit together in the settings of recognizers."""

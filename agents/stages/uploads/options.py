@@ -43,8 +43,8 @@ def check_options(
     if options.diarize and not has_voices and not any(names & SPEAKERS for names in supported.values()):
         raise UnsupportedOption(
             f"options.diarize: {', '.join(recognizers)} cannot tell speakers apart. Leave the option out, or have an "
-            "operator install the voice model (`make install`), or add a recognizer that can (assemblyai, or google "
-            "with GOOGLE_CLOUD_BUCKET)"
+            "operator install the voice model (`make install`), or add a recognizer that can (assemblyai, deepgram, "
+            "elevenlabs, or google with GOOGLE_CLOUD_BUCKET)"
         )
     if options.mail_to and ("mail" not in enrichments or options.enrich is False):
         raise UnsupportedOption(
