@@ -228,7 +228,7 @@ def test_two_spellings_of_one_thing(kind):
     assert list(wrong(kind, 1, examples(150))) == []
 
 
-@pytest.mark.hostile
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_spellings_of_one_thing_many_times(kind):
     assert list(wrong(kind, 2, 400)) == []
