@@ -46,16 +46,16 @@ class Recordings:
     store: Store
     probe_pool: ProbePool
 
-    async def stored(self, tenant_id: str, conversation_id: str, max_bytes: int) -> Recording:
-        """The conversation's recording, which is fetched unless an earlier attempt has stored it. One that cannot be
-        decoded is not stored: a note says so, and the conversation goes on without it.
+    async def stored(self, tenant_id: str, conversation_id: str, max_bytes: int, *, again: bool = False) -> Recording:
+        """The conversation's recording, which is fetched unless an earlier attempt has stored it, as it may have with
+        `again`. One that cannot be decoded is not stored: a note says so, and the conversation goes on without it.
 
         Raises:
             TooLarge: It has more than `max_bytes`.
             ProviderError, Transient, Unavailable: It is not delivered, or not stored.
         """
         name = blob_names.conversation_audio(tenant_id, conversation_id)
-        existing = await self.store.stat(self.store.uri(name))
+        existing = await self.store.stat(self.store.uri(name)) if again else None
         if existing is not None:
             async with self.store.local_path(existing.uri) as path:
                 return await self._probed(tenant_id, path, existing)

@@ -19,7 +19,7 @@ from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads.accepted import is_of_deleted
 from agents.stages.uploads.conversations import ConversationRequests
-from agents.stages.uploads.jobs import earlier_requests, is_heard, provider_requests, reused_request
+from agents.stages.uploads.jobs import earlier_requests, first_run, is_heard, provider_requests, reused_request
 from agents.stages.uploads.runs import Runs
 from agents.stages.uploads.waiting import still_queued
 from schemas import blob_names, ids, topics
@@ -149,7 +149,7 @@ class Fetch:
             raise UnsupportedOption(
                 "conversations are not fetched by this worker: have an operator set ELEVENLABS_API_KEY"
             )
-        heard = await self._heard_earlier(job, conversation_id)
+        earlier = heard = await self._heard_earlier(job, conversation_id)
         if heard is None:
             conversation = await self.client.conversation(conversation_id)
             if conversation.state == "open":
@@ -162,16 +162,20 @@ class Fetch:
         if hypothesis.details.get("has_audio"):
             own = (await self.accounts.settings_of(job.tenant_id)).max_conversation_mb
             limit = self.max_bytes if own is None else own << 20
-            recording = await self.recordings.stored(job.tenant_id, conversation_id, limit)
+            again = earlier is not None
+            recording = await self.recordings.stored(job.tenant_id, conversation_id, limit, again=again)
         passing("fetch.stored")
         return Fetched(hypothesis, uri, text, recording)
 
     async def _heard_earlier(self, job: Job, conversation_id: str) -> Stored | None:
-        """What an earlier attempt has stored, be it of an earlier run: that is not fetched again."""
+        """What an earlier attempt has stored, be it of an earlier run: that is not fetched again. What was deleted may
+        still be there for a moment.
+        """
         text = await self.store.stat(self.store.uri(blob_names.conversation_text(job.tenant_id, conversation_id)))
         if text is None:
             return None
-        for run in range(job.run, 0, -1):
+        deletion = await self.database.deletion(job.tenant_id, job.job_id)
+        for run in range(job.run, first_run(deletion) - 1, -1):
             uri = self.store.uri(blob_names.hypothesis(job.tenant_id, job.job_id, run, AGENT))
             if await self.store.stat(uri) is not None:
                 return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri))), uri, text

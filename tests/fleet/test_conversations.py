@@ -545,3 +545,12 @@ async def test_a_request_that_was_accepted_before_a_deletion_makes_no_new_job(st
 
     assert await started.fleet.database.job(ACCOUNT, JOB) is None
     assert started.elevenlabs.count("get") == 1
+
+
+async def test_what_a_deletion_has_not_removed_yet_is_fetched_again(started):
+    await done(started)
+    await started.fleet.database.begin_deletion((ACCOUNT, JOB), "key")
+    started.fleet.clock.advance(1)
+
+    assert (await done(started)).status == "completed"
+    assert ((await started.job()).run, started.elevenlabs.count("get"), started.elevenlabs.count("audio")) == (2, 2, 2)

@@ -251,7 +251,7 @@ async def test_a_worker_that_is_killed_while_it_fetches_fetches_nothing_twice(se
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_a_worker_that_is_killed_anywhere_mails_each_conversation_once(table):
     await dies_at_each(CONVERSATION_POINTS, table)
 
