@@ -86,3 +86,14 @@ async def test_doctor_says_what_is_missing():
     assert [(finding.level, "SMTP_HOST" in finding.result) for finding in findings] == [("ok", False), ("fail", True)]
     [absent] = await conversations(made())
     assert (absent.level, "not configured" in absent.result) == ("ok", True)
+
+
+async def test_a_key_that_is_there_for_the_recognizer_alone_is_no_failure():
+    async with elevenlabs_server() as server:
+        server.misbehave("forbidden")
+        settings = made(
+            ELEVENLABS_API_KEY=KEY, ELEVENLABS_BASE_URL=server.url, CONCORD_RECOGNIZERS="whisper-base,elevenlabs"
+        )
+        findings = await conversations(settings)
+
+    assert [finding.level for finding in findings] == ["warn", "warn"]

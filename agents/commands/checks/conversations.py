@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.commands.checks.finding import Finding
+from agents.commands.checks.finding import Finding, Level
 from agents.conversations.client import ElevenLabs
 from agents.fleet.settings import Settings
 from schemas.errors import ProviderError, RateLimited, SettingsError, Transient
@@ -20,14 +20,16 @@ async def conversations(settings: Settings) -> list[Finding]:
     except SettingsError as exc:
         return [Finding(_SUBJECT, "fail", str(exc), "workers do not start with it: correct it")]
     advice = "requests for conversations are refused until then; see README, Conversations"
-    lacking = [Finding(_SUBJECT, "fail", sentence, advice) for sentence in settings.lacks_for_conversations]
+    # The key may be there for the recognizer alone.
+    level: Level = "warn" if "elevenlabs" in settings.opened else "fail"
+    lacking = [Finding(_SUBJECT, level, sentence, advice) for sentence in settings.lacks_for_conversations]
     try:
         await client.check()
     except RateLimited as exc:
         return [Finding(_SUBJECT, "warn", str(exc), "it answers: try again later"), *lacking]
     except ProviderError as exc:
         advice = "check ELEVENLABS_API_KEY: it needs to read conversations (convai_read)"
-        return [Finding(_SUBJECT, "fail", f"refused: {exc}", advice), *lacking]
+        return [Finding(_SUBJECT, level, f"refused: {exc}", advice), *lacking]
     except Transient as exc:
         advice = "conversations wait for a day; check the network and ELEVENLABS_BASE_URL"
         return [Finding(_SUBJECT, "fail", f"not reached: {exc}", advice), *lacking]
