@@ -109,6 +109,7 @@ class Calls:
             recognizers=tuple(self.scenario.recognizers),
             deadline_s=3600,
             abilities={},
+            has_voices=False,
             enrichments=(),
             audio_source=lambda: SimpleNamespace(probe_pool=self.probe_pool),
             conversations=lambda: ConversationService(client, self.lacks, self.max_bytes, self.wait_s),
