@@ -24,7 +24,7 @@ from agents.stages.uploads.runs import Runs
 from agents.stages.uploads.waiting import still_queued
 from schemas import blob_names, ids, topics
 from schemas.envelope import Envelope
-from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, UnsupportedOption
+from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, UnknownConversation, UnsupportedOption
 from schemas.events.conversation import AGENT, ConversationFetch, ConversationRequested
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
@@ -33,6 +33,7 @@ from schemas.words import Hypothesis, adapter
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Blob, Store, file_of
 from sinks.ports.clock import Clock
+from sinks.ports.conversations.agents import ConversationAgents
 from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
 from sinks.ports.upkeep.deletions import Deletions
@@ -58,7 +59,7 @@ _RUNNING: Final = StepState(state="running")
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
-class Database(Clock, Jobs, Requests, Deletions, Protocol):
+class Database(Clock, Jobs, Requests, Deletions, ConversationAgents, Protocol):
     """What fetching asks of the database."""
 
 
@@ -152,6 +153,7 @@ class Fetch:
         earlier = heard = await self._heard_earlier(job, conversation_id)
         if heard is None:
             conversation = await self.client.conversation(conversation_id)
+            await self._check_owner(job, conversation)
             if conversation.state == "open":
                 return conversation
             if conversation.state == "failed":
@@ -166,6 +168,16 @@ class Fetch:
             recording = await self.recordings.stored(job.tenant_id, conversation_id, limit, again=again)
         passing("fetch.stored")
         return Fetched(hypothesis, uri, text, recording)
+
+    async def _check_owner(self, job: Job, conversation: Conversation) -> None:
+        """Raises UnknownConversation if its agent is in other accounts' settings only: one key serves all accounts, and
+        whoever has come by an id must not get another's call by it.
+        """
+        if conversation.agent_id is None:
+            return
+        owners = [tenant for tenant, _ in await self.database.owners_of_agent(conversation.agent_id)]
+        if owners and job.tenant_id not in owners:
+            raise UnknownConversation("there is no such conversation of this account")
 
     async def _heard_earlier(self, job: Job, conversation_id: str) -> Stored | None:
         """What an earlier attempt has stored, be it of an earlier run: that is not fetched again. What was deleted may

@@ -24,6 +24,7 @@ from schemas.topics import Topic
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
+from sinks.ports.conversations.agents import ConversationAgents
 from sinks.ports.jobs import Jobs
 from sinks.ports.leases import Leases
 from sinks.ports.mail.ledger import MailLedger
@@ -38,7 +39,19 @@ from sinks.ports.uploads import Uploads
 
 
 class Database(
-    Clock, Jobs, UsageRows, Requests, Strays, Uploads, Slots, Limits, Leases, Deletions, MailLedger, Protocol
+    Clock,
+    Jobs,
+    UsageRows,
+    Requests,
+    Strays,
+    Uploads,
+    Slots,
+    Limits,
+    Leases,
+    Deletions,
+    MailLedger,
+    ConversationAgents,
+    Protocol,
 ):
     """All that stages ask of the database; each stage declares which part it needs."""
 

@@ -167,3 +167,23 @@ async def test_one_that_is_cancelled_before_its_mail_sends_none_until_it_is_aske
     await started.fleet.run(until=timedelta(hours=2))
     _, data = await shown(service, answer)
     assert (data["status"], len(started.smtp.taken)) == ("completed", 1)
+
+
+async def test_the_conversation_of_an_agent_that_is_anothers_is_unknown(started, service):
+    """Whoever has come by an id gets no call of another account by it."""
+    database = started.fleet.database
+    agents = AccountSettings(conversation_agents={"agent_1": "bob@example.com"})
+    await database.save_account_settings("other", agents, 0, "operator")
+    answer = await (await service.client.post(POST, json=BODY, headers=KEY)).json()
+    await started.fleet.run(until=timedelta(hours=1))
+    _, data = await shown(service, answer)
+
+    assert (data["status"], data["error_code"]) == ("failed", "not_found")
+    assert data["error"] == "there is no such conversation of this account"
+    assert [uri async for uri in started.store.list(f"{ACCOUNT}/")] == []
+
+    await database.save_account_settings(ACCOUNT, agents, 0, "operator")
+    await service.client.post(POST, json=BODY, headers=KEY)
+    await started.fleet.run(until=timedelta(hours=2))
+    _, data = await shown(service, answer)
+    assert data["status"] == "completed"
