@@ -68,13 +68,15 @@ def recording_in_parts(request: Message, beat: Callable[[], None]) -> Iterator[P
     """The recording of a request at `RATE` hertz; with `diarize`, each channel after the other, if each has a speaker
     of its own and no other number of `speakers` is asked for. Raises as `chunks` does.
     """
-    path, channels = Path(request["path"]), 1
-    if request.get("diarize"):
-        channels = speaker_channels(path, beat)
-        channels = channels if request.get("speakers") in {None, channels} else 1
-    for channel in range(channels) if channels > 1 else (None,):
+    path = Path(request["path"])
+    found = speaker_channels(path, beat) if request.get("diarize") else None
+    if found is None or request.get("speakers") not in {None, found.count}:
+        for chunk in chunks(path, seconds=CHUNK_S, search_s=20.0, rate=RATE, beat=beat):
+            yield Part(chunk, None, 1)
+        return
+    for channel in range(found.count):
         for chunk in chunks(path, seconds=CHUNK_S, search_s=20.0, rate=RATE, beat=beat, channel=channel):
-            yield Part(chunk, channel, channels)
+            yield Part(found.without_echo(chunk, channel, RATE), channel, found.count)
 
 
 def end_ms(chunk: Chunk) -> int:

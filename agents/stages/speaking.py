@@ -42,7 +42,8 @@ class Diarization:
             return decided
         told = told_speakers(hypotheses)
         if self.voices is None:
-            if not told and not any("diarize" in self.abilities.get(name, ()) for name in decided.providers):
+            able = any("diarize" in self.abilities.get(name, ()) for name in decided.providers)
+            if not told and not able and decided.words[0].speaker is None:  # who is alone on a channel has its label
                 raise UnsupportedOption(NO_VOICES)
             return await asyncio.to_thread(attributed, decided, hypotheses, None)
         if job.original_uri is None:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from agents.asr.speech_windows import recording_in_parts
+from agents.stages import reconcile
 from agents.stages.speaking import NO_VOICES
 from agents.voices.scripted import ScriptedListener
 from schemas.errors import Transient
@@ -163,6 +164,33 @@ async def test_a_listener_that_always_dies_ends_the_job_with_a_reason(make_scena
 
     assert topic == "job.failed"
     assert "its process died" in event["error"]
+
+
+class Killed(BaseException):
+    """Ends a process at a failpoint: nothing after it is done."""
+
+
+@pytest.mark.parametrize("point", ["reconcile.judged", "reconcile.stored"])
+async def test_a_kill_repeats_the_listening_and_makes_one_transcript(make_scenario, monkeypatch, point):
+    armed = [point]
+
+    def passing(name):
+        if name in armed:
+            armed.clear()
+            raise Killed
+
+    monkeypatch.setattr(reconcile, "passing", passing)
+    listener = ScriptedListener((CALLER_MS,))
+    scenario = make_scenario(FakeRecognizer("a", TEXT), voices=listener)
+    await scenario.upload(options=DIARIZED)
+    with pytest.raises(Killed):
+        await scenario.fleet.run()
+    await scenario.fleet.run()
+
+    assert armed == []
+    assert len(scenario.terminal()) == 1
+    assert turns(scenario) == [("A", "how can i help"), ("B", "my order is late")]
+    assert listener.asked == [None, None]
 
 
 async def test_names_are_hidden_in_a_transcript_with_speakers(make_scenario):

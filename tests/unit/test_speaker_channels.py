@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from agents.asr.speech_windows import recording_in_parts
 from agents.media.decoding.channels import count_speakers, speaker_channels
 from agents.media.decoding.decoder import decode
 from agents.text.speakers.channels import reconcile_channels
@@ -34,7 +35,32 @@ def file(path, samples):
     ],
 )
 def test_only_a_speaker_on_each_channel_makes_channels(tmp_path, samples, channels):
-    assert speaker_channels(file(tmp_path / "call.flac", samples.astype(np.float32))) == channels
+    found = speaker_channels(file(tmp_path / "call.flac", samples.astype(np.float32)))
+
+    assert (found.count if found else 1) == channels
+
+
+@pytest.mark.parametrize("quiet", [1.0, 0.05])
+def test_the_echo_of_the_other_line_is_not_heard_and_talk_at_once_is(tmp_path, quiet):
+    call = CALL.copy()
+    call[1, RATE : 2 * RATE] = BEN[RATE : 2 * RATE]  # at once with Ann
+    call = call * np.array([[1.0], [quiet]])
+    path = file(tmp_path / "call.flac", (call + 0.02 * quiet * call[::-1]).astype(np.float32))
+
+    heard = [part.chunk.samples for part in recording_in_parts({"path": str(path), "diarize": True}, lambda: None)]
+
+    assert np.abs(heard[0][4 * RATE : 5 * RATE]).max() == 0
+    assert np.abs(heard[1][7 * RATE : 8 * RATE]).max() == 0
+    assert np.abs(heard[0][7 * RATE : 8 * RATE]).max() > 0.1
+    assert np.abs(heard[1][RATE : 2 * RATE] - call[1][RATE : 2 * RATE]).max() < 0.05
+
+
+def test_a_long_channel_is_as_long_as_the_recording(tmp_path):
+    path = file(tmp_path / "call.flac", CALL.astype(np.float32))
+
+    parts = list(recording_in_parts({"path": str(path), "diarize": True, "speakers": 2}, lambda: None))
+
+    assert [(part.channel, len(part.chunk.samples)) for part in parts] == [(0, 12 * RATE), (1, 12 * RATE)]
 
 
 def test_a_channel_is_decoded_without_the_other(tmp_path):
@@ -50,7 +76,7 @@ def test_a_channel_is_decoded_without_the_other(tmp_path):
 def test_tracks_are_like_channels(tmp_path):
     path = write(tmp_path / "call.mka", *CALL.astype(np.float32), codec="flac", muxer="matroska")
 
-    assert speaker_channels(path) == 2
+    assert speaker_channels(path).count == 2
     assert np.abs(np.concatenate(list(decode(path, RATE, channel=1))) - CALL[1]).max() < 0.001
 
 

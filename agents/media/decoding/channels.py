@@ -8,9 +8,11 @@ microphones hear everybody.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.media.decoding.chunks import Chunk
 from agents.media.decoding.decoder import separate
 
 if TYPE_CHECKING:
@@ -26,16 +28,57 @@ OWN_DB = 10.0
 SILENT_DB = 35.0
 #: Seconds, and share of the windows with sound, that each channel must have for itself.
 OWN_S, OWN_SHARE = 1.0, 0.02
+#: Decibels below another channel from which a channel holds its echo: each is measured by how loud its speaker is.
+ECHO_DB = 20.0
 #: Channels of a recording that are compared, at most; more are no call.
 MOST = 8
 
 
-def speaker_channels(path: Path, beat: Callable[[], None] = lambda: None) -> int:
-    """The number of channels (or of selected tracks) if each has a speaker of its own; otherwise 1.
+@dataclass(frozen=True, slots=True)
+class SpeakerChannels:
+    """The channels (or selected tracks) of a recording in which each has a speaker of its own."""
+
+    count: int
+    #: (windows, channels): where a channel holds no more than the echo of another one.
+    echo: NDArray[np.bool_]
+
+    def without_echo(self, chunk: Chunk, channel: int, rate: int) -> Chunk:
+        """A chunk of a channel with silence in place of the echo of others."""
+        import numpy as np
+
+        first = chunk.start_ms * rate // 1000
+        window = (first + np.arange(len(chunk.samples))) // round(WINDOW_S * rate)
+        muted = self.echo[np.minimum(window, len(self.echo) - 1), channel]
+        return Chunk(chunk.start_ms, np.where(muted, np.float32(0), chunk.samples))
+
+
+def speaker_channels(path: Path, beat: Callable[[], None] = lambda: None) -> SpeakerChannels | None:
+    """The channels of a recording if each has a speaker of its own; otherwise None.
 
     Decodes the recording once. Raises as `decode` does.
     """
-    return count_speakers(levels(path, beat))
+    loudness = levels(path, beat)
+    count = count_speakers(loudness)
+    return SpeakerChannels(count, echoes(loudness)) if count > 1 else None
+
+
+def echoes(loudness: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(windows, channels): where another channel's speaker is so much louder that a channel holds an echo at most.
+
+    A window beside one with speech is none, so that no word loses its beginning or its end.
+    """
+    import numpy as np
+
+    speech = np.maximum(np.quantile(loudness, 0.95, axis=0), 1e-6)
+    relative = loudness / speech
+    others = np.stack(
+        [np.delete(relative, channel, axis=1).max(axis=1) for channel in range(relative.shape[1])], axis=1
+    )
+    quiet = relative < others * 10 ** (-ECHO_DB / 20)
+    echo: NDArray[np.bool_] = quiet.copy()
+    echo[1:] &= quiet[:-1]
+    echo[:-1] &= quiet[1:]
+    return echo
 
 
 def levels(path: Path, beat: Callable[[], None] = lambda: None) -> NDArray[np.float32]:

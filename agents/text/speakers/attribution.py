@@ -7,7 +7,6 @@ pause.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,7 @@ def attributed(decided: Reconciliation, hypotheses: Sequence[Hypothesis], voices
         evidence = evidence + words.of_labels(_matched(opinion, evidence), evidence.shape[1])
     path = words.path(evidence)
     said = words.of_labels(path.tolist(), evidence.shape[1])
-    names = ChainMap(*(_names(words.by_time(one), said) for one in told))
+    names = _names(words.by_time(told[0]), said) if told else {}
     speakers = _spread(path, spoken, len(decided.decisions))
     return replace(decided, decisions=labelled(decided.decisions, speakers, names))
 
@@ -99,12 +98,10 @@ class _Words:
     def of_voices(self, voices: Voices) -> Floats:
         """(words, voices): the evidence of the sound during each word, or of the nearest that was listened to."""
         times = voices.times_ms
-        first = np.searchsorted(times, self.start)
-        end = np.maximum(np.searchsorted(times, self.end, side="right"), first + 1)
-        nearest = np.clip(_nearest(times, (self.start + self.end) / 2), 0, len(times) - 1)
+        first, end = np.searchsorted(times, self.start), np.searchsorted(times, self.end, side="right")
+        nearest, between = _nearest(times, (self.start + self.end) / 2), end <= first
+        first, end = np.where(between, nearest, first), np.where(between, nearest + 1, end)
         sums = np.concatenate([np.zeros((1, voices.count)), np.cumsum(voices.alike, axis=0)])
-        empty = np.searchsorted(times, self.end, side="right") <= first
-        first, end = np.where(empty, nearest, first), np.where(empty, nearest + 1, end)
         mean = (sums[end] - sums[first]) / (end - first)[:, None]
         evidence: Floats = VOICE * self.seconds[:, None] * mean
         return evidence
