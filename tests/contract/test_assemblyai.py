@@ -88,11 +88,12 @@ async def test_what_is_not_asked_for_is_not_sent(recognizer, server):
 
 async def test_every_wish_is_sent(recognizer, server):
     more = {"language": "en-GB", "diarize": True, "redact_pii": True, "vocabulary": ("Dashwood", "Barton Park")}
+    more |= {"speakers": 2}
     id = await recognizer.submit(replace(ASKED, **more), Sound())
     heard = await recognizer.poll(id)
 
     sent = wish(server)
-    assert (sent["language_code"], sent["speaker_labels"]) == ("en_uk", True)
+    assert (sent["language_code"], sent["speaker_labels"], sent["speakers_expected"]) == ("en_uk", True, 2)
     assert "language_detection" not in sent
     assert sent["keyterms_prompt"] == ["Dashwood", "Barton Park"]
     assert (sent["redact_pii"], sent["redact_pii_sub"]) == (True, "entity_name")

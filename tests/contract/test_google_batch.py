@@ -200,10 +200,11 @@ async def test_what_is_asked_of_google(bench):
 
 
 async def test_speakers_are_labelled_over_the_whole_recording_if_requested(bench):
-    found = await bench.heard(diarize=True)
+    found = await bench.heard(diarize=True, speakers=2)
 
     heard_all(found, SECONDS)
-    assert "diarization_config" in bench.wish.config.features
+    asked = bench.wish.config.features.diarization_config
+    assert (asked.min_speaker_count, asked.max_speaker_count) == (2, 2)
     assert [word.speaker for word in found.words[:3]] == ["1", "2", "1"]
 
 

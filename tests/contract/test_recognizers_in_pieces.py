@@ -533,9 +533,17 @@ async def test_speakers_are_told_apart_in_the_whole_recording_which_is_charged_o
     assert len({word.speaker for word in found.words}) == 2
     assert (bench.charges, bench.server.calls) == ([1], 1)
     assert bench.server.asked["diarize"] == ["true"]
+    assert "num_speakers" not in bench.server.asked
     again = await bench.transcribed(diarize=True)
     assert again == found
     assert bench.charges == [1]
+
+
+@of(["elevenlabs"])
+async def test_the_number_of_speakers_is_told(bench):
+    await bench.transcribed(diarize=True, speakers=3)
+
+    assert bench.server.asked["num_speakers"] == ["3"]
 
 
 @of(["google", "openai"])

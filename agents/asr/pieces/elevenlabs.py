@@ -134,6 +134,8 @@ class Scribe(Service):
         if request.language != "auto":
             fields.append(("language_code", request.language.partition("-")[0].lower()))
         fields.append(("diarize", "true" if request.diarize else "false"))
+        if request.diarize and request.speakers is not None:
+            fields.append(("num_speakers", str(request.speakers)))
         return [*fields, *(("keyterms", term) for term in request.vocabulary if _is_term(term))][: len(fields) + TERMS]
 
 
