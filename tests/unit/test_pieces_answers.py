@@ -203,6 +203,14 @@ def test_terms_are_sent_as_the_vendors_take_them():
     assert [v for n, v in Scribe("e", "k", "m")._fields(asked(vocabulary=terms)) if n == "keyterms"] == ["Concord"]
 
 
+@pytest.mark.parametrize(("fields", "sent"), [({}, None), ({"speakers": 2}, "2"), ({"speakers": 99}, "32")])
+def test_scribe_is_told_how_many_speakers_there_are_if_somebody_knows(fields, sent):
+    scribe = Scribe("elevenlabs", "k", "m")
+
+    assert dict(scribe._fields(asked(diarize=True, **fields))).get("num_speakers") == sent
+    assert "num_speakers" not in dict(scribe._fields(asked(**fields)))
+
+
 def test_the_length_of_a_flac_file_is_read_from_it(tmp_path):
     import numpy as np
 

@@ -36,6 +36,9 @@ URL: Final = "https://api.elevenlabs.io"
 #: Seconds for a deletion: the next piece waits for it.
 DELETE_S: Final = 5.0
 
+#: Speakers that the vendor tells apart, at most.
+MOST_SPEAKERS: Final = 32
+
 #: What the vendor takes of a vocabulary: terms (more of them are billed as 20 s at least), characters and words of one.
 TERMS, TERM_LENGTH, TERM_WORDS = 100, 50, 5
 
@@ -135,7 +138,7 @@ class Scribe(Service):
             fields.append(("language_code", request.language.partition("-")[0].lower()))
         fields.append(("diarize", "true" if request.diarize else "false"))
         if request.diarize and request.speakers is not None:
-            fields.append(("num_speakers", str(request.speakers)))
+            fields.append(("num_speakers", str(min(request.speakers, MOST_SPEAKERS))))
         return [*fields, *(("keyterms", term) for term in request.vocabulary if _is_term(term))][: len(fields) + TERMS]
 
 
