@@ -83,7 +83,7 @@ async def worker(settings: Settings, log: Path, **more: str) -> AsyncIterator[as
             "-m",
             "agents",
             "worker",
-            *roles(settings.recognizers, settings.enrichments),
+            *roles(settings.recognizers, settings.kinds),
             env=environment,
             stdout=out,
             stderr=out,
