@@ -209,7 +209,7 @@ async def storm(count: int, kills: int, seed: int, table: Callable[[str], None])
 
 @pytest.mark.timeout(400)
 async def test_workers_that_are_killed_lose_no_conversation_and_mail_none_twice(seed, table):
-    await storm(count=12, kills=4, seed=seed, table=table)
+    await storm(count=6, kills=2, seed=seed, table=table)
 
 
 @pytest.mark.faults

@@ -144,7 +144,7 @@ async def story(recordings, kills, seed, table):
 
 @pytest.mark.timeout(240)
 async def test_the_example_is_killed_and_every_recording_has_its_words_once(table):
-    await story(8, 2, 1, table)
+    await story(6, 1, 1, table)
 
 
 @pytest.mark.faults

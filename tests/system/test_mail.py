@@ -75,7 +75,7 @@ async def dies_at_each(points: Sequence[str], table: Callable[[str], None]) -> N
 
     # A worker may die with several mails in its hands, also of jobs of the one before.
     sent = [point for point, job in jobs.items() if states[job] == "sent"]
-    assert max(taken.values()) == 1
+    assert max(taken.values(), default=0) <= 1  # none where it dies before the content
     assert all(taken[point] == 1 for point in sent)
     assert {*states.values()} <= {"sent", "in_doubt"}
     assert len(sent) <= len(points) - len(DOUBTFUL.intersection(points))
