@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 
 import pytest
@@ -12,6 +11,7 @@ from playwright.async_api import expect
 
 from agents.media.probe_pool import ProbePool
 from tests.unit.web.console import LIMIT, WAV, ConsoleWorker, chromium, long_transcript, page_of
+from tests.unit.web.pictures import seen
 from tests.unit.web.service import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all
@@ -36,12 +36,6 @@ async def pool():
 async def worker(pool):
     async with ConsoleWorker(pool) as worker:
         yield worker
-
-
-async def seen(page, name):
-    """A picture of the page, where CONCORD_PICTURES names a folder for them."""
-    if folder := os.environ.get("CONCORD_PICTURES"):
-        await page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def wav(name, content=WAV):

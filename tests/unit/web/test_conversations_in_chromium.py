@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
@@ -11,6 +9,7 @@ from playwright.async_api import expect
 from schemas.conversations import names
 from schemas.jobs.outcome import EnrichmentChange, Failure, failed_progress
 from tests.unit.web.console import chromium, page_of
+from tests.unit.web.pictures import seen
 from tests.unit.web.test_conversations import OWN, Service
 from web.resources.conversations.views import CONVERSATION
 
@@ -29,12 +28,6 @@ async def browser():
 async def service():
     async with Service() as service:
         yield service
-
-
-async def seen(page, name):
-    """A picture for people, where a folder is named for it."""
-    if folder := os.environ.get("CONCORD_TEST_PICTURES"):
-        await page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 async def test_a_conversation_is_asked_for_and_followed_to_its_mail(browser, service):
