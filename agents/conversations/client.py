@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from agents.conversations import answers
@@ -37,7 +37,7 @@ TIMEOUT_S, CONNECT_S = 15.0, 5.0
 #: Seconds without progress, and in all, after which a recording is given up.
 STALL_S, AUDIO_S = 20.0, 300.0
 
-#: Bytes of an answer that is no recording, where it says how many it has: a conversation of a day has some megabytes.
+#: Bytes of an answer that is no recording: a conversation of a day has some megabytes.
 MAX_ANSWER_BYTES: Final = 64 << 20
 
 #: Bytes of a recording that are handled at once.
@@ -160,8 +160,9 @@ class ElevenLabs:
         sdk, httpx = await asyncio.to_thread(_sdk)
         if self._client is None:
             timeout = httpx.Timeout(self._timeout_s, connect=CONNECT_S)
-            # Redirects would take the key to another host.
-            self._connections = httpx.AsyncClient(timeout=timeout, follow_redirects=False)
+            # Redirects would take the key to another host. What is compressed would have no bound.
+            plain = {"Accept-Encoding": "identity"}
+            self._connections = httpx.AsyncClient(timeout=timeout, follow_redirects=False, headers=plain)
             self._connections.event_hooks["response"].append(_received)
             self._client = sdk(
                 api_key=self._key, base_url=self.url, timeout=self._timeout_s, httpx_client=self._connections
@@ -231,14 +232,14 @@ def _options(timeout_s: float) -> Any:
 
 
 async def _received(response: httpx.Response) -> None:
-    """Hand the response to the call that it answers: httpx runs hooks in its context. Refuse one that is too large."""
+    """Hand the response to the call that it answers: httpx runs hooks in its context. Read no more than is bounded."""
     responses = _responses.get()
     if responses is not None:
         responses.append(response)
-    length = response.headers.get("content-length", "")
-    if not response.request.url.path.endswith("/audio") and length.isdecimal() and int(length) > MAX_ANSWER_BYTES:
-        await response.aclose()
-        raise ProviderError(f"ElevenLabs' answer has {length} bytes; at most {MAX_ANSWER_BYTES} are read")
+    if not response.request.url.path.endswith("/audio"):
+        from agents.conversations.bounded import Bounded
+
+        response.stream = Bounded(cast("httpx.AsyncByteStream", response.stream), MAX_ANSWER_BYTES)
 
 
 def _titled(headers: dict[str, str]) -> dict[str, str]:

@@ -50,6 +50,17 @@ async def test_a_conversation_is_read(client, server):
     assert server.headers["xi-api-key"] == KEY
 
 
+async def test_an_answer_of_any_length_is_read_in_part_only(client, server, monkeypatch):
+    monkeypatch.setattr("agents.conversations.client.MAX_ANSWER_BYTES", 10_000)
+    assert (await client.conversation(ID)).state == "done"
+    server.conversations[ID].turns = [{"role": "user", "message": "x" * 20_000, "time_in_call_secs": 0}]
+
+    with pytest.raises(ProviderError, match="at most 10000 bytes"):
+        await client.conversation(ID)
+    server.conversations[ID].turns = []
+    assert (await client.conversation(ID)).state == "done"
+
+
 @pytest.mark.parametrize("status", ["initiated", "in-progress", "processing", "a status of next year"])
 async def test_a_conversation_that_is_not_done_is_open(client, server, status):
     server.conversations[ID].before = [status]
