@@ -13,6 +13,9 @@ import urllib.request
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+#: What an answer may have; a longer transcript goes by `transcript_uri`.
+INLINE_BYTES = 900_000
+
 
 def recognized(request: dict, command: list[str]) -> dict:
     """The answer to a request. Raises OSError where the recording cannot be fetched."""
@@ -21,11 +24,18 @@ def recognized(request: dict, command: list[str]) -> dict:
             while portion := audio.read(1 << 20):
                 file.write(portion)
         file.flush()
-        process = subprocess.run([*command, file.name], capture_output=True, text=True, check=False)
+        process = subprocess.run([*command, file.name], capture_output=True, text=True, errors="replace", check=False)
     if process.returncode:
         return {"status": "failed", "error": process.stderr[-500:] or "it ended without a word"}
     said = process.stdout.strip()
-    return {"status": "ok"} | (json.loads(said) if said.startswith("{") else {"text": said})
+    try:
+        transcript = json.loads(said)
+    except ValueError:
+        transcript = None
+    answer = {"status": "ok"} | (transcript if isinstance(transcript, dict) else {"text": said})
+    if len(json.dumps(answer)) > INLINE_BYTES:
+        return {"status": "failed", "error": f"its transcript has more than {INLINE_BYTES} bytes"}
+    return answer
 
 
 async def main(name: str, *command: str) -> None:

@@ -158,17 +158,21 @@ def page(content: bytes) -> Page:
 
 def _turns(answer: list[Any]) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
     """What was said, and a note if it is not all. Turns in which only tools are called have no text."""
-    turns = []
+    turns, notes = [], []
+    cut = 0
     for item in answer[:MOST_TURNS]:
         turn = _optional(_Turn, item)
+        cut += turn is not None and len(turn.message or "") > MOST_CHARS
         text = " ".join((turn.message or "")[:MOST_CHARS].split()) if turn else ""
         if turn is None or not text:
             continue
         start = turn.time_in_call_secs
         turns.append(Turn(turn.role == "agent", text, None if start is None else round(start * 1000)))
-    is_cut = len(answer) > MOST_TURNS
-    notes = (f"This transcript ends after {MOST_TURNS:,} of {len(answer):,} turns of the conversation.",)
-    return tuple(turns), notes if is_cut else ()
+    if len(answer) > MOST_TURNS:
+        notes.append(f"This transcript ends after {MOST_TURNS:,} of {len(answer):,} turns of the conversation.")
+    if cut:
+        notes.append(f"In {cut:,} turns of the conversation, only the first {MOST_CHARS:,} characters are read.")
+    return tuple(turns), tuple(notes)
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -101,7 +101,8 @@ class ElevenLabs:
                     stream = client.conversational_ai.conversations.audio.get(
                         conversation_id, request_options=_options(STALL_S) | {"chunk_size": _PORTION}
                     )
-                    return await _saved(stream, path, max_bytes)
+                    async with contextlib.aclosing(stream):
+                        return await _saved(stream, path, max_bytes)
         except _NoAudio:
             return False
 
@@ -191,7 +192,7 @@ class ElevenLabs:
 
     def _refusal(self, operation: str, exc: ApiError, absent: type[Exception]) -> Exception:
         status, pause_s = exc.status_code or 0, seconds_of(_titled(exc.headers or {}))
-        message = f"ElevenLabs answered {status} about {operation}: {self._safe(exc)}"
+        message = f"ElevenLabs answered {status} about {operation}: {self._safe(exc).rstrip('.')}"
         if status == 404:
             return absent(f"{message}. Is its id right, and the key of the workspace that has it?")
         if status in (401, 403):

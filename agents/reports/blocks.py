@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from reportlab.lib.colors import HexColor
@@ -48,7 +49,7 @@ class Block(Flowable):  # type: ignore[misc]  # ReportLab publishes no annotatio
         """Itself in two parts, of which the first has this height; none if that cannot be."""
         self.wrap(width, height)
         lines = self._lines or []
-        fitting = sum(_height(lines[: n + 1]) <= height for n in range(len(lines)))
+        fitting = sum(at <= height for at in accumulate(map(_line_height, lines)))
         if fitting < 2 or len(lines) - fitting < 2 or _height(self._label_lines) > height:
             return []
         first = self._part(lines[:fitting], self._label_lines, self._outline)

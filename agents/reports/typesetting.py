@@ -26,7 +26,7 @@ _UNSPACED: Final = (
 _CLOSING: Final = "\u3001\u3002\u3009\u300b\u300d\u300f\u3011\u3015\uff01\uff09\uff0c\uff0e\uff1a\uff1b\uff1f\uff5d"
 
 #: Spaces, a word, or a character of a script without spaces with what cannot be parted from it.
-_TOKEN: Final = re.compile(rf"\s+|[{_UNSPACED}][{_CLOSING}]*|[^\s{_UNSPACED}]+")
+_TOKEN: Final = re.compile(rf"\s+|[{_UNSPACED}][{_CLOSING}]*|[^\s{_UNSPACED}]{{1,200}}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,20 +26,25 @@ class _Marked:
     #: Of its alternatives, those that match.
     readings: list[tuple[int, OtherReading]]
 
-    def best(self) -> int:
-        """The utterance in which the most matches; the first, if nothing does."""
+    def best(self, speaker: str | None) -> tuple[int, int]:
+        """The utterance in which the most matches, and how much; the first, if nothing does. Of one speaker's, where
+        there is one: a passage has what others say, too.
+        """
         texts = [utterance["text"] for utterance in self.chunk.utterances]
         found = zip(texts, self.utterances, strict=True)
         counts = [len({text[slice(*place)].lower() for place in places}) for text, places in found]
         for n, _ in self.readings:
             counts[n] += 1
-        return max(range(len(counts)), key=lambda n: (counts[n], -n))
+        of = [n for n, one in enumerate(self.chunk.spoken) if speaker is None or one.speaker == speaker]
+        place = max(of or range(len(counts)), key=lambda n: (counts[n], -n))
+        return place, counts[place]
 
 
 async def hits_of(
-    index: SearchIndex, tenant: str, page: Sequence[Ranked], asked: Sequence[Term], around: int
+    index: SearchIndex, tenant: str, page: Sequence[Ranked], asked: Sequence[Term], around: int, speaker: str | None
 ) -> list[Hit]:
-    """The hits of a page. Passages that were deleted since are left out.
+    """The hits of a page. Passages that were deleted since are left out, and those that were found by words which
+    another than the speaker says.
 
     Raises:
         Unavailable: the database is away.
@@ -47,7 +52,12 @@ async def hits_of(
     chunks = await index.chunks(tenant, with_neighbours(page) if around else [one.key for one in page])
     shown = [(one, chunks[one.key]) for one in page if one.key in chunks]
     marked = await _marked(index, tenant, [chunk for _, chunk in shown], asked)
-    return [_hit(one, of, chunks, around) for (one, _), of in zip(shown, marked, strict=True)]
+    hits = []
+    for (one, _), of in zip(shown, marked, strict=True):
+        place, count = of.best(speaker)
+        if count or speaker is None or one.found_by != ("text",):
+            hits.append(_hit(one, of, place, chunks, around))
+    return hits
 
 
 def with_neighbours(page: Sequence[Ranked]) -> list[ChunkKey]:
@@ -90,8 +100,8 @@ def _unspaced(places: _Places, text: str) -> _Places:
     return [(origin[before[begin]], origin[before[end] - 1] + 1) for begin, end in places]
 
 
-def _hit(ranked: Ranked, marked: _Marked, chunks: dict[ChunkKey, Chunk], around: int) -> Hit:
-    place, chunk = marked.best(), marked.chunk
+def _hit(ranked: Ranked, marked: _Marked, place: int, chunks: dict[ChunkKey, Chunk], around: int) -> Hit:
+    chunk = marked.chunk
     before, after = _around(chunk, place, chunks, around)
     return Hit(
         chunk=chunk,

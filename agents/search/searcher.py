@@ -61,7 +61,7 @@ class Searcher:
         asked = await asyncio.to_thread(terms, text, language)
         ranked, searched = await self.ranked(tenant, text, asked, which, mode)
         page = ranked[offset : offset + limit]
-        hits = await hits_of(self.index, tenant, page, asked, around)
+        hits = await hits_of(self.index, tenant, page, asked, around, which.speaker)
         following = offset + limit if len(ranked) > offset + limit else None
         return Results(hits=hits, following=following, searched=searched)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from agents.asr.outside.over_kafka import published_topics
 from agents.asr.paid_calls import PaidCalls, until_stored
@@ -29,11 +29,12 @@ from agents.media.stored_audio import DecodedAudio, StoredAudio
 from agents.media.transcode import Transcoder
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging
+from agents.stages.asr_requests import remote
 from agents.stages.asr_requests.hypotheses import Hypotheses
 from agents.stages.asr_requests.languages import LanguageGate
 from agents.stages.asr_requests.model_queue import ModelQueue
 from agents.stages.asr_requests.published import PublishedRequests
-from agents.stages.asr_requests.remote import URL_S, Database, RemoteRequests, put_off_while_paused
+from agents.stages.asr_requests.remote import URL_S, RemoteRequests, put_off_while_paused
 from agents.stages.asr_requests.request_event import POLL_S, QUEUED_S, WAIT_S, RequestEvent
 from agents.stages.spec import Resources, StageSpec
 from schemas import topics
@@ -45,10 +46,15 @@ from schemas.jobs.rows import OfRun, ProviderRequest
 from schemas.words import Hypothesis
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
+from sinks.ports.jobs import Jobs
 
 #: Requests of a recognizer on this machine that have a slot and wait for its model: what comes later, and is more
 #: urgent, does not overtake them. Slots are given out each second, in which some short recordings may end.
 STANDBY: Final = 3
+
+
+class Database(remote.Database, Jobs, Protocol):
+    """What transcribing asks of the database."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ class Transcribe:
         if isinstance(self.recognizer, PublishedRecognizer):
             of_fleet = self.database, self.store, self.tasks, self.limiter, self.transcoder
             return await PublishedRequests(self.recognizer, *of_fleet, self.accounts, self.deadline_s).handle(event)
-        remote = RemoteRequests(self.recognizer, self.database, self.tasks, self.limiter, hypotheses, self._audio)
-        return await remote.handle(event)
+        requests = RemoteRequests(self.recognizer, self.database, self.tasks, self.limiter, hypotheses, self._audio)
+        return await requests.handle(event)
 
     def _audio(self, event: RequestEvent) -> Audio:
         if event.data.transcode:
@@ -158,6 +164,8 @@ class Transcribe:
             else:
                 since = row.admitted_at or await self.database.now()
                 async with self.models.turn(event.task_key("transcribe"), since):
+                    if await self._has_ended(event):  # cancelled while it waited: others need the model
+                        return Hypothesis(row.provider, ())
                     hypothesis = await recognizer.transcribe(path, request, progress)
         if request.redact_pii and ((now := await event.row(self.database)) is None or now.ended):
             return hypothesis  # its run went on without it, and may have forgotten by now what is not redacted
@@ -165,6 +173,12 @@ class Transcribe:
         with contextlib.suppress(Unavailable):  # the next look is not waited for
             await self.database.expedite_job(request.tenant_id, request.job_id, row.provider)
         return hypothesis
+
+    async def _has_ended(self, event: RequestEvent) -> bool:
+        """Whether the run needs no hypothesis any more."""
+        tenant_id, job_id, run = event.run
+        job = await self.database.job(tenant_id, job_id)
+        return job is None or job.ended or job.run != run
 
     def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
         """This recognizer's request fails; the run goes on with the others."""

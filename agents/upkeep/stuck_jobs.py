@@ -75,7 +75,10 @@ def requested(job: Job, provider: str) -> Later:
         language=job.language,
         content_type=job.content_type or "application/octet-stream",
         duration_ms=job.duration_ms,
-        options={name: value for name, value in job.options.items() if name in Options.model_fields},
+        # Whom a report is mailed to is no recognizer's business, and addresses are on no topic of ours.
+        options={
+            name: value for name, value in job.options.items() if name in Options.model_fields and name != "mail_to"
+        },
         # What decoding had to put right, others would not.
         transcode=bool(job.audio_notes),
     )

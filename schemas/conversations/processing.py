@@ -171,6 +171,10 @@ def _after_run(job: ConversationJob, *, has_files: bool) -> Processing:
 _BY_STEP: Final[Mapping[tuple[str, str], str]] = {
     (FETCH, "not_found"): "Check the conversation's id, and that ELEVENLABS_API_KEY is of the workspace that had it; "
     "then post it again.",
+    (
+        FETCH,
+        "invalid_input",
+    ): "There is nothing to process: the error says why. Post it again once that has changed.",
     (FETCH, "too_large"): "Raise the limit of recordings, or the account's, and post it again; "
     "the transcript is not fetched twice.",
     (FETCH, "provider_refused"): "Check ELEVENLABS_API_KEY and its permissions with `concord doctor`, then post it "

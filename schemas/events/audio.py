@@ -28,7 +28,7 @@ class Options(Data):
     model_config = ConfigDict(extra="forbid")
 
     diarize: bool = Field(False, description="Label the words of each speaker.")
-    speakers: Annotated[int, Field(ge=1, le=20)] | None = Field(
+    speakers: Annotated[int, Field(ge=1, le=20, strict=True)] | None = Field(
         None, description="Number of speakers, with diarize. Unset: as many as are heard."
     )
     redact_pii: bool | None = Field(

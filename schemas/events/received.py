@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.events.base import Data, Language, Share
 from schemas.words import Hypothesis, Word
@@ -24,6 +24,12 @@ class ReceivedWord(Data):
     confidence: Share | None = None
     speaker: Annotated[str, StringConstraints(max_length=64)] | None = None
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.start_ms is not None and self.end_ms is not None and self.end_ms < self.start_ms:
+            raise ValueError("end_ms is before start_ms")
+        return self
+
 
 class ReceivedWords(Data):
     """An outside transcript: words with their times, or only text."""
@@ -36,7 +42,10 @@ class ReceivedWords(Data):
     model: Annotated[str, StringConstraints(max_length=200)] | None = None
 
     def hypothesis(self, provider: str) -> Hypothesis:
-        """The transcript as that of a recognizer."""
+        """The transcript as that of a recognizer: its words in the order of time, if all have one."""
         words = [Word(word.text, word.start_ms, word.end_ms, word.confidence, word.speaker) for word in self.words]
+        starts = [word.start_ms for word in words if word.start_ms is not None]
+        if len(starts) == len(words):
+            words = [word for _, word in sorted(zip(starts, words, strict=True), key=lambda timed: timed[0])]
         words = words or [Word(text) for text in self.text.split()]
         return Hypothesis(provider, tuple(words), self.language, self.duration_ms, self.confidence, self.model)

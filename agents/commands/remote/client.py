@@ -120,8 +120,8 @@ class Api:
             if cursor is None:
                 return
 
-    def tenant(self, named: str | None, first: str | None = None) -> str:
-        """The tenant that is named, or the only one that the key sees; `first` where there is none yet.
+    def tenant(self, named: str | None, first: str | None = None, *, option: str = "--tenant") -> str:
+        """The tenant that is named by `option`, or the only one that the key sees; `first` where there is none yet.
 
         Raises:
             CommandFailed: There are several.
@@ -131,7 +131,7 @@ class Api:
         tenants = self.get("/tenants")["tenants"] or [first] * (first is not None)
         if len(tenants) != 1:
             there = ", ".join(map(printable, tenants[:20])) or "none"
-            fail(f"say which tenant with --tenant; there are: {there}", INVALID)
+            fail(f"say which tenant with {option}; there are: {there}", INVALID)
         return str(tenants[0])
 
 

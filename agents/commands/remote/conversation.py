@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     api = Api.of_environment(environment)
     body: dict[str, Any] = {
         "email_id": arguments.email,
-        "account_id": api.tenant(arguments.account, first=FIRST_ACCOUNT),
+        "account_id": api.tenant(arguments.account, first=FIRST_ACCOUNT, option="--account"),
         "conversation_id": arguments.conversation,
     }
     if arguments.verify:
@@ -92,7 +92,7 @@ def _follow(api: Api, id: str, *, as_json: bool) -> int:
             shown = state
             _print(answer, as_json=as_json)
         if data["status"] in _ENDED:
-            return _end(data, as_json=as_json)
+            return _end(api, data, as_json=as_json)
         time.sleep(LOOK_S)
 
 
@@ -105,7 +105,12 @@ def _print(answer: Mapping[str, Any], *, as_json: bool) -> None:
     print(f"{time_text(data['updated_at'])}  {data['progress']:3}%  {data['status']}{step}", flush=True)
 
 
-def _end(data: Mapping[str, Any], *, as_json: bool) -> int:
+def _absolute(api: Api, url: str) -> str:
+    """The URL for another program; the fleet's own are told without its address."""
+    return f"{api.url}{url}" if url.startswith("/") else url
+
+
+def _end(api: Api, data: Mapping[str, Any], *, as_json: bool) -> int:
     """Print what there is, or what can be done; the exit status."""
     is_done = data["status"] in _DONE
     if as_json:
@@ -115,7 +120,7 @@ def _end(data: Mapping[str, Any], *, as_json: bool) -> int:
     if is_done:
         for name, file in data["files"].items():
             if file is not None:
-                print(f"{name:<10} {printable(file['url'])}")
+                print(f"{name:<10} {printable(_absolute(api, file['url']))}")
         return 0
     print(f"{data['status']}: {printable(data['error'] or '')}", file=sys.stderr)
     if data["what_to_do"]:

@@ -182,12 +182,15 @@ class RecognizerSettings(BaseModel):
 
     @field_validator("slots", "rates", "settles", "error_rates", "whisper_models", mode="before")
     @classmethod
-    def _limits(cls, value: Any) -> Any:
+    def _limits(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if not all(equals for _, equals, _ in pairs):
-            raise ValueError("write it as assemblyai=200,scripted-a=10")
+            folders = info.field_name == "whisper_models"
+            raise ValueError(
+                f"write it as {'whisper-turbo=/models/turbo' if folders else 'assemblyai=200,scripted-a=10'}"
+            )
         return {recognizer_names(name.strip()): limit.strip() for name, _, limit in pairs}
 
     @field_validator("slots", "rates", "settles")

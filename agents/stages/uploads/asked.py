@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from uuid import uuid4
@@ -11,7 +12,7 @@ from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.conversations import Database as Asked
 from agents.upkeep import cancelling
 from schemas.conversations.rows import Taken
-from schemas.errors import Cancelled, Conflict, Unavailable
+from schemas.errors import Cancelled, Conflict, Contended, Unavailable
 from schemas.events.conversation import ConversationRequested
 from schemas.events.job import EnrichmentStatus
 from schemas.jobs.outcome import Failure, Outcome, Step, failed_enrichment
@@ -25,6 +26,10 @@ NAME: Final = "fetch"
 
 class Database(Asked, Steps, Protocol):
     """What is asked of the database as one tenant."""
+
+
+#: How often a conversation is taken in that others ask for at the same moment.
+TRIES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class AskedConversations:
             Conflict: An upload has the conversation's name.
             Unavailable: The database does not answer. Nothing is begun, or all of it.
         """
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(Contended):  # another request has created it at this moment: it is there now
+                return await self._request(wanted, author)
+        return await self._request(wanted, author)
+
+    async def _request(self, wanted: ConversationRequested, author: str) -> Taken:
         database = self.databases.acting_as(wanted.tenant_id)
         outcome, existing = await self.requests.outcome(database, wanted)
         begun = False

@@ -14,7 +14,9 @@ class PostgresIdempotency(PostgresPort, IdempotencyKeys):
 
     async def claim_key(self, tenant: str, key: str, fingerprint: str, claim: UUID, seconds: float) -> KnownKey:
         """Claim a key that is unused, or whose claim has lapsed with the same fingerprint."""
-        rows = await self._fetch("claim_key", tenant, key, fingerprint, claim, seconds, KEPT_DAYS)
+        asked = (tenant, key, fingerprint, claim, seconds, KEPT_DAYS)
+        # A key that another request has just begun with is not seen by the statement that lost; the next one sees it.
+        rows = await self._fetch("claim_key", *asked) or await self._fetch("claim_key", *asked)
         if not rows:
             raise Contended("another request with this Idempotency-Key has begun at this moment")
         [row] = rows

@@ -16,6 +16,7 @@ from schemas.search.chunks import Utterance, packed
 from schemas.search.results import OtherReading
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.search.reads import MemorySearch
+from sinks.ports.search.reads import ChunkFilter
 from tests.contract.databases.searching import chunk, keep
 
 
@@ -160,3 +161,21 @@ async def test_in_a_script_without_spaces_the_utterance_that_matches_is_shown_to
     marked = [hit.utterance.text[slice(*place)] for place in hit.highlights]
 
     assert (hit.utterance.text, marked) == (texts[1], ["注", "文", "書"])
+
+
+async def test_of_a_passage_of_two_speakers_only_what_the_one_says_is_found():
+    said = (("A", "Where is my parcel?"), ("B", "It was sent on Monday."))
+    spoken = [
+        Utterance(
+            text=text, speaker=speaker, start_ms=n, end_ms=n + 1, words=packed([f"w{n}{k}" for k in range(4 + n)])
+        )
+        for n, (speaker, text) in enumerate(said)
+    ]
+    it = Searching()
+    texts = "\n".join(text for _, text in said)
+    await keep(it.database, chunk(texts, 0, utterances=[asdict(one) for one in spoken], speakers=["A", "B"]))
+
+    [hit] = await it.hits("parcel", which=ChunkFilter(speaker="A"))
+    assert hit.utterance.speaker == "A"
+    assert await it.hits("parcel", which=ChunkFilter(speaker="B")) == []
+    await it.searcher.close()

@@ -15,7 +15,7 @@ from pydantic import Field
 from schemas.conversations.names import conversation_of, job_of
 from schemas.conversations.processing import Processing, processing
 from schemas.errors import NotFound, UnsupportedOption
-from schemas.events.conversation import ConversationRequested
+from schemas.events.conversation import ConversationOptions, ConversationRequested
 from schemas.jobs.rows import File, Job, newest_file
 from schemas.summaries import Summary
 from web.auth.access import READ, WRITE
@@ -128,6 +128,7 @@ class Postprocess:
             Route(
                 method="GET",
                 path=f"{PATH}/{{processing_id}}/files/{{name}}",
+                says_success=True,
                 operation_id="postprocess_file",
                 summary="A file of a conversation: its transcript, recording or report",
                 handler=self.file,
@@ -146,7 +147,7 @@ class Postprocess:
             tenant_id=body.account_id,
             conversation_id=body.conversation_id,
             email_id=body.email_id,
-            options=body.options,
+            options=body.options or ConversationOptions(),
         )
         try:
             taken = await self.conversations.request(wanted, caller.id)

@@ -28,7 +28,7 @@ class NewConversation(BaseModel):
     email_id: MailAddress = Field(description="whom the report is mailed to")
     account_id: Annotated[Name, Field(description="whose conversation it is: the tenant of the API key")]
     conversation_id: ConversationId = Field(description="as ElevenLabs names it")
-    options: ConversationOptions = ConversationOptions()
+    options: ConversationOptions | None = None
 
 
 class Accepted(Data):
