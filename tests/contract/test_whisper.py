@@ -67,11 +67,17 @@ async def test_the_channels_of_a_call_are_heard_apart(recognizer, tmp_path):
     mixed = await recognizer.transcribe(path, replace(asked, speakers=3), ignore)
 
     is_a_transcript(heard, recognizer)
-    said = [" ".join(word.text for word in heard.words if word.channel == channel).lower() for channel in (0, 1)]
-    assert ["friday" in text for text in said] == [True, False]
-    assert ["tuesday" in text for text in said] == [False, True]
+    said = [{plain(word.text) for word in heard.words if word.channel == channel} for channel in (0, 1)]
+    own = [{plain(word) for word in text.split()} for text in TALK]
+    for k, other in ((0, 1), (1, 0)):  # the voices' sound differs from run to run, and so does what is misheard
+        mine, others = own[k] - own[other], own[other] - own[k]
+        assert len(said[k] & mine) > max(len(mine) / 3, 3 * len(said[k] & others))
     assert shares == sorted(shares)
     assert {word.channel for word in mixed.words} == {None}
+
+
+def plain(word):
+    return word.lower().strip(".,?!")
 
 
 def call(path):
