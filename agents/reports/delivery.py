@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from agents.runtime.failpoints import passing
@@ -23,6 +24,9 @@ RECORD_S: Final = 300.0
 
 #: Seconds for which an orderly stop waits for the server's answer to a content that was sent.
 STOP_S: Final = 3.0
+
+#: Seconds after which a mail that nobody hands over any more is in doubt.
+SETTLES_S: Final = 15.0
 
 #: What a mail says that a worker was handing over when it ended.
 LOST: Final = "a worker ended while it was handing the mail over: the mail server may have taken it"
@@ -62,6 +66,14 @@ class Delivery:
             await self.ledger.keep_mail(claimed)
             return claimed
         return await self._send(claimed, content)
+
+    async def settled(self, mail: Mail, now: datetime) -> Mail | None:
+        """A mail that was found in the middle of being handed over, as in doubt; None while a worker may be at it."""
+        if mail.updated_at is None or (now - mail.updated_at).total_seconds() < SETTLES_S:
+            return None
+        mail = replace(mail, state="in_doubt", answer=LOST)
+        await self.ledger.keep_mail(mail)
+        return mail
 
     async def _send(self, claimed: Mail, content: bytes) -> Mail:
         sending = False

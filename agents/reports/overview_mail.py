@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from urllib.parse import quote
 
+from agents.reports import delivery
 from agents.reports.content import Report
-from agents.reports.delivery import LOST, Delivery, wait_s
+from agents.reports.delivery import Delivery, wait_s
 from agents.reports.message import message
 from agents.reports.overview import CALLS, Call, Calls, overview
 from agents.reports.rendering import Renderer
@@ -36,9 +37,6 @@ MOST, PAGE, MOST_ITEMS = 5_000, 500, 2_000
 
 #: Summaries that are read at once.
 AT_ONCE: Final = 8
-
-#: Seconds after which a mail that nobody hands over any more is in doubt.
-SETTLES_S: Final = 15.0
 
 
 class Database(MailLedger, Clock, Protocol):
@@ -75,11 +73,10 @@ class OverviewMails:
         """
         mail = await self.database.begin_mail(self._new(schedule))
         if mail.state == "sending":
-            now = await self.database.now()
-            if mail.updated_at is None or (now - mail.updated_at).total_seconds() < SETTLES_S:
-                return SETTLES_S
-            mail = replace(mail, state="in_doubt", answer=LOST)
-            await self.database.keep_mail(mail)
+            settled = await self.delivery.settled(mail, await self.database.now())
+            if settled is None:
+                return delivery.SETTLES_S
+            mail = settled
         calls = 0
         if mail.state not in ENDED:
             try:

@@ -8,12 +8,11 @@ from typing import Final
 from uuid import UUID
 
 from agents.upkeep.scheduler import beginning
-from schemas import ids, topics
+from schemas import ids
 from schemas.errors import Conflict
 from schemas.jobs.outcome import Step
-from schemas.jobs.rows import Job, run_fields
-from schemas.mail.addresses import domain_of
-from schemas.mail.rows import Mail
+from schemas.jobs.rows import Job
+from schemas.mail.of_report import mail_of_report
 from sinks.ports.steps import Steps
 
 #: The stage name of these steps.
@@ -36,19 +35,9 @@ class MailRequests:
         report = job.enrichment.get("report")
         if report is None or report.state != "done":
             raise Conflict(f"there is no report to send: {report.error or report.state if report else 'none is made'}")
-        outcome = replace(beginning(job, "mail", author), mail=self._row(job, recipients))
+        status = job.enrichment.get("mail")
+        mail = mail_of_report(job, self.sender, recipients, status.generation + 1 if status else 1)
+        outcome = replace(beginning(job, "mail", author), mail=mail)
         [written] = await self.database.commit([Step(NAME, ids.ingress_id(job.tenant_id, NAME, str(id)), outcome)])
         if written is not None and not written.applied:  # None: it was asked for before
             raise Conflict("a mail of this job is being sent: ask again when its status says that it has ended")
-
-    def _row(self, job: Job, recipients: Sequence[str]) -> Mail:
-        status = job.enrichment.get("mail")
-        edited = "" if job.transcript_version == 1 else f"/{job.transcript_version}"
-        id = ids.terminal_id(job.tenant_id, job.job_id, job.run, f"{topics.DELIVERED.name}/mail{edited}")
-        return Mail(
-            **run_fields(job),
-            transcript_version=job.transcript_version,
-            generation=status.generation + 1 if status else 1,
-            message_id=f"{id}@{domain_of(self.sender)}",
-            waiting=list(recipients),
-        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from agents.reports.content import Report
-from agents.reports.delivery import DELAYS_S, LOST, Delivery, wait_s
+from agents.reports.delivery import DELAYS_S, Delivery, wait_s
 from agents.reports.message import message
 from agents.reports.rendering import Renderer
 from agents.runtime.leased_tasks import LeasedTasks
@@ -23,7 +23,7 @@ from schemas.conversations.names import conversation_of
 from schemas.errors import InvalidInput, MailInDoubt, MailRefused, SettingsError, Transient
 from schemas.events.enrichment import ReportDelivered
 from schemas.jobs.rows import Job, run_fields
-from schemas.mail.addresses import domain_of
+from schemas.mail.of_report import mail_of_report
 from schemas.mail.rows import ENDED, Mail, resent
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
@@ -36,9 +36,6 @@ QUICK_S: Final = 10.0
 
 #: Sessions of a worker with the mail server at once.
 AT_ONCE: Final = 4
-
-#: Seconds after which a mail that nobody hands over any more is in doubt.
-SETTLES_S: Final = 15.0
 
 
 class Database(Jobs, MailLedger, Clock, Protocol):
@@ -115,22 +112,14 @@ class Mails:
         return False
 
     def _new(self, job: Job) -> Mail:
-        edited = "" if job.transcript_version == 1 else f"/{job.transcript_version}"
-        id = ids.terminal_id(job.tenant_id, job.job_id, job.run, f"{topics.DELIVERED.name}/mail{edited}")
-        return Mail(
-            **run_fields(job),
-            transcript_version=job.transcript_version,
-            generation=_generation(job),
-            message_id=f"{id}@{domain_of(self.delivery.sender)}",
-            waiting=list(job.options.get("mail_to") or ()),
-        )
+        return mail_of_report(job, self.delivery.sender, job.options.get("mail_to") or (), _generation(job))
 
     async def _attempt(self, job: Job) -> Mail | None:
         """The mail after an attempt, under its lease; None if another worker may still be at it."""
         new = self._new(job)
         mail = await self.database.begin_mail(new)
         if mail.state == "sending":
-            return await self._found(mail)
+            return await self.delivery.settled(mail, await self.database.now())
         if mail.state in ENDED:
             if not _is_asked_again(job, mail):
                 return mail
@@ -147,15 +136,6 @@ class Mails:
             return await self.delivery.attempt(mail, content)
         except Transient as exc:
             raise Transient(str(exc), retry_after=wait_s(replace(mail, attempts=mail.attempts + 1))) from exc
-
-    async def _found(self, mail: Mail) -> Mail | None:
-        """A mail that a worker was handing over which has ended."""
-        now = await self.database.now()
-        if mail.updated_at is None or (now - mail.updated_at).total_seconds() < SETTLES_S:
-            return None
-        mail = replace(mail, state="in_doubt", answer=LOST)
-        await self.database.keep_mail(mail)
-        return mail
 
     async def _content(self, job: Job, mail: Mail) -> bytes:
         status = job.enrichment.get("report")

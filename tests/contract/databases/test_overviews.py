@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from agents.reports import overview_mail
+from agents.reports import delivery, overview_mail
 from agents.reports.delivery import Delivery
 from agents.reports.overview_mail import OverviewMails
 from agents.reports.templates import rendered
@@ -72,12 +72,12 @@ def it(under_test, monkeypatch):
         reads = Reader(under_test.pool)
         facts = PostgresOverviews(reads)
     monkeypatch.setattr(scheduler, "LEASE_S", 40.0)
-    monkeypatch.setattr(overview_mail, "SETTLES_S", 0.05)
+    monkeypatch.setattr(delivery, "SETTLES_S", 0.05)
     monkeypatch.setattr(overview_mail, "wait_s", lambda _: 0.05)
     under_test.server, under_test.renderer, under_test.facts = Server(), Here(), facts
-    delivery = Delivery(database, under_test.server, "concord@sender.example")
+    delivering = Delivery(database, under_test.server, "concord@sender.example")
     mails = OverviewMails(
-        database, reads, facts, MemoryStore(), under_test.renderer, delivery, "https://calls.example/"
+        database, reads, facts, MemoryStore(), under_test.renderer, delivering, "https://calls.example/"
     )
     under_test.scheduler = Scheduler(database, reads, (), mails)
     return under_test
