@@ -15,11 +15,12 @@ from typing import Annotated, Any, BinaryIO, Final
 
 from pydantic import BaseModel, Field
 
-from agents.asr.pieces.http_client import Account, HTTPClient
-from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, joined, probability, read_json
-from agents.asr.pieces.recognizer import Piece, Service
+from agents.asr.pieces.http_client import Account
+from agents.asr.pieces.http_service import HTTPService
+from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, probability, read_json
+from agents.asr.pieces.recognizer import Piece
 from agents.asr.protocols import Request
-from schemas.words import Hypothesis, Word
+from schemas.words import Word
 
 URL: Final = "https://api.deepgram.com"
 
@@ -77,18 +78,15 @@ class Answer(BaseModel):
     metadata: Metadata = Metadata()
 
 
-class Listen(Service):
+class Listen(HTTPService):
     """Deepgram's call as a `Service`."""
 
     tells_speakers = True
 
     def __init__(self, name: str, key: str, model: str, base_url: str | None = None, **limits: float) -> None:
         """`limits` are those of `HTTPClient`. Raises `SettingsError` if the key cannot be one."""
-        self.name = name
         variables = "DEEPGRAM_API_KEY", "DEEPGRAM_BASE_URL"
-        account = Account(name, base_url or URL, key, "Authorization", "Token ", variables)
-        self._client = HTTPClient(account, **limits)
-        self._model = model
+        super().__init__(Account(name, base_url or URL, key, "Authorization", "Token ", variables), model, **limits)
 
     def settings(self, request: Request) -> bytes:
         """See `Service`."""
@@ -109,17 +107,9 @@ class Listen(Service):
         best = channel.alternatives[0] if channel.alternatives else Alternative()
         return span.part(_words(best, span), channel.detected_language, read.metadata.duration)
 
-    def hypothesis(self, request: Request, parts: list[Part]) -> Hypothesis:
-        """See `Service`."""
-        return joined(self.name, parts, language=request.language, model=self._model)
-
     async def check(self) -> None:
         """See `Checked`: reads the key's projects."""
         await self._client.call("GET", "/v1/projects", "a look at its projects")
-
-    async def close(self) -> None:
-        """See `Service`."""
-        await self._client.close()
 
     def _parameters(self, request: Request) -> list[tuple[str, str]]:
         parameters = [("model", self._model), ("smart_format", "true"), ("tag", "concord")]

@@ -16,18 +16,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import cache
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
-import aiohttp
 from pydantic import BaseModel
 
-from agents.asr.pieces.http_client import Account, HTTPClient, Refused
-from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, joined, probability_of_log, read_json
-from agents.asr.pieces.recognizer import InPieces, Piece, Service
+from agents.asr.pieces.http_client import Account, Refused
+from agents.asr.pieces.http_service import HTTPService
+from agents.asr.pieces.parts import Number, Objects, Part, Span, Text, probability_of_log, read_json
+from agents.asr.pieces.recognizer import InPieces, Piece
 from agents.asr.protocols import Request
 from schemas.errors import ProviderError, Transient
-from schemas.words import Hypothesis, Word
+from schemas.words import Word
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +65,15 @@ class Answer(BaseModel):
     audio_duration_secs: Number = None
 
 
-class Scribe(Service):
+class Scribe(HTTPService):
     """ElevenLabs' call as a `Service`."""
 
     tells_speakers = True
 
     def __init__(self, name: str, key: str, model: str, base_url: str | None = None, **limits: float) -> None:
         """`limits` are those of `HTTPClient`. Raises `SettingsError` if the key cannot be one."""
-        self.name = name
         variables = "ELEVENLABS_API_KEY", "ELEVENLABS_BASE_URL"
-        self._client = HTTPClient(Account(name, base_url or URL, key, "xi-api-key", "", variables), **limits)
-        self._model = model
+        super().__init__(Account(name, base_url or URL, key, "xi-api-key", "", variables), model, **limits)
 
     async def opened(self) -> None:
         """See `Service`."""
@@ -87,13 +85,7 @@ class Scribe(Service):
 
     async def ask(self, request: Request, piece: Piece) -> bytes:
         """See `Service`."""
-
-        def options(sound: BinaryIO) -> dict[str, Any]:
-            form = aiohttp.FormData(self._fields(request))
-            form.add_field("file", sound, filename="audio.flac", content_type="audio/flac")
-            return {"data": form}
-
-        return await self._client.send("/v1/speech-to-text", piece.sound, options)
+        return await self.send_form("/v1/speech-to-text", self._fields(request), piece)
 
     def read(self, answer: bytes, span: Span) -> Part:
         """See `Service`."""
@@ -116,10 +108,6 @@ class Scribe(Service):
         except (ProviderError, Transient) as exc:
             log.warning("%s keeps a transcript of ours: %s", self.name, exc)
 
-    def hypothesis(self, request: Request, parts: list[Part]) -> Hypothesis:
-        """See `Service`."""
-        return joined(self.name, parts, language=request.language, model=self._model)
-
     async def check(self) -> None:
         """See `Checked`: reads the key's user, or learns that the key is right and may not do that."""
         try:
@@ -127,10 +115,6 @@ class Scribe(Service):
         except Refused as exc:
             if exc.vendor_code != "missing_permissions":
                 raise
-
-    async def close(self) -> None:
-        """See `Service`."""
-        await self._client.close()
 
     def _fields(self, request: Request) -> list[tuple[str, str]]:
         fields = [("model_id", self._model), ("timestamps_granularity", "word"), ("tag_audio_events", "false")]

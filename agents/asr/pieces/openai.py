@@ -13,16 +13,16 @@ https://developers.openai.com/api/docs/api-reference/audio/createTranscription
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Final
 
-import aiohttp
 from pydantic import BaseModel
 
-from agents.asr.pieces.http_client import Account, HTTPClient
-from agents.asr.pieces.parts import MOST, Number, Objects, Part, Span, Text, joined, probability_of_log, read_json
-from agents.asr.pieces.recognizer import Piece, Service
+from agents.asr.pieces.http_client import Account
+from agents.asr.pieces.http_service import HTTPService
+from agents.asr.pieces.parts import MOST, Number, Objects, Part, Span, Text, probability_of_log, read_json
+from agents.asr.pieces.recognizer import Piece
 from agents.asr.protocols import Request
-from schemas.words import Hypothesis, Word
+from schemas.words import Word
 
 URL: Final = "https://api.openai.com/v1"
 
@@ -99,18 +99,16 @@ class Answer(BaseModel):
     usage: Usage | None = None
 
 
-class Transcriptions(Service):
+class Transcriptions(HTTPService):
     """OpenAI's call as a `Service`."""
 
     def __init__(self, name: str, key: str | None, model: str, base_url: str | None = None, **limits: float) -> None:
         """`base_url` ends in the API's version, as in `https://host/v1`; a server of one's own may need no key.
         `limits` are those of `HTTPClient`. Raises `SettingsError` if the key cannot be one.
         """
-        self.name = name
         variables = "OPENAI_TRANSCRIBE_API_KEY or OPENAI_API_KEY", "OPENAI_TRANSCRIBE_BASE_URL"
         account = Account(name, base_url or URL, key or "", "Authorization", "Bearer ", variables)
-        self._client = HTTPClient(account, **limits)
-        self._model = model
+        super().__init__(account, model, **limits)
 
     def settings(self, request: Request) -> bytes:
         """See `Service`."""
@@ -118,13 +116,7 @@ class Transcriptions(Service):
 
     async def ask(self, request: Request, piece: Piece) -> bytes:
         """See `Service`."""
-
-        def options(sound: BinaryIO) -> dict[str, Any]:
-            form = aiohttp.FormData(self._fields(request))
-            form.add_field("file", sound, filename="audio.flac", content_type="audio/flac")
-            return {"data": form}
-
-        return await self._client.send("/audio/transcriptions", piece.sound, options)
+        return await self.send_form("/audio/transcriptions", self._fields(request), piece)
 
     def read(self, answer: bytes, span: Span) -> Part:
         """See `Service`."""
@@ -135,17 +127,9 @@ class Transcriptions(Service):
             _words(read, span), _NAMES.get(language, language if len(language) in (2, 3) else ""), billed_s
         )
 
-    def hypothesis(self, request: Request, parts: list[Part]) -> Hypothesis:
-        """See `Service`."""
-        return joined(self.name, parts, language=request.language, model=self._model)
-
     async def check(self) -> None:
         """See `Checked`: reads the list of models."""
         await self._client.call("GET", "/models", "a look at its models")
-
-    async def close(self) -> None:
-        """See `Service`."""
-        await self._client.close()
 
     def _fields(self, request: Request) -> list[tuple[str, str]]:
         fields = [("model", self._model)]
