@@ -54,7 +54,6 @@ class _Turn(BaseModel):
 class _Metadata(BaseModel):
     call_duration_secs: Seconds = None
     main_language: Text = None
-    start_time_unix_secs: Seconds = None
 
 
 class _Conversation(BaseModel):

@@ -106,17 +106,15 @@ class ElevenLabs:
         except _NoAudio:
             return False
 
-    async def page(self, agent_id: str, after: datetime, cursor: str | None = None) -> Page:
-        """A page of the conversations of an agent that have begun since then. Raises as `conversation` does."""
-        return await self._page(agent_id=agent_id, call_start_after_unix=int(after.timestamp()), cursor=cursor)
-
     async def listed(self, agent_id: str, after: datetime) -> AsyncIterator[Listed]:
-        """The same of all pages. A cursor that comes again ends it."""
+        """The conversations of an agent that have begun since then, of all pages. A cursor that comes again ends it.
+        Raises as `conversation` does.
+        """
         seen: set[str | None] = set()
         cursor: str | None = None
         while cursor not in seen:
             seen.add(cursor)
-            page = await self.page(agent_id, after, cursor)
+            page = await self._page(agent_id=agent_id, call_start_after_unix=int(after.timestamp()), cursor=cursor)
             for one in page.conversations:
                 yield one
             if page.cursor is None:

@@ -8,15 +8,12 @@ from typing import Final
 
 from schemas import topics
 from schemas.conversations import names
-from schemas.conversations.processing import processing
+from schemas.conversations.processing import FETCH, processing
 from schemas.errors import Conflict, MailInDoubt
 from schemas.events.conversation import ConversationFetch, ConversationRequested
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Failure, Later, Outcome, failed_upload
 from schemas.jobs.rows import Job, run_fields
-
-#: The name of the stage.
-FETCH: Final = "fetch"
 
 _TAKEN: Final = "conversation_id: an upload has this conversation's reference; give that another one"
 

@@ -12,7 +12,7 @@ from agents.conversations import transcript
 from agents.conversations.answers import Conversation
 from agents.conversations.client import ElevenLabs
 from agents.conversations.recording import NONE, Recording, Recordings
-from agents.conversations.requesting import FETCH, refused
+from agents.conversations.requesting import refused
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
@@ -23,6 +23,7 @@ from agents.stages.uploads.jobs import earlier_requests, first_run, is_heard, pr
 from agents.stages.uploads.runs import Runs
 from agents.stages.uploads.waiting import still_queued
 from schemas import blob_names, ids, topics
+from schemas.conversations.processing import FETCH
 from schemas.envelope import Envelope
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, UnknownConversation, UnsupportedOption
 from schemas.events.conversation import AGENT, ConversationFetch, ConversationRequested

@@ -7,8 +7,9 @@ time that the others take.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, NoReturn
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 import urllib3
@@ -35,11 +36,17 @@ CONNECT_S, READ_S = 5.0, 60.0
 #: The address of a fleet on this machine, unless CONCORD_URL or CONCORD_HTTP has another.
 LOCAL: Final = "127.0.0.1:8080"
 
+#: Seconds before a call is made again that found no fleet, or a busy one.
+WAITS_S: Final = (1.0, 3.0)
+
 #: Most elements of a page.
 PAGE: Final = 200
 
 #: Requests that are sent again if the fleet does not answer: they change nothing, or the same the second time.
 _RETRIED: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
+
+Answer = TypeVar("Answer")
 
 
 class CommandFailed(ConcordError):
@@ -133,6 +140,20 @@ class Api:
             there = ", ".join(map(printable, tenants[:20])) or "none"
             fail(f"say which tenant with {option}; there are: {there}", INVALID)
         return str(tenants[0])
+
+
+def again(call: Callable[[], Answer]) -> Answer:
+    """The answer of a call, which is made again after some seconds where no fleet answers, or a busy one. Made with one
+    `Idempotency-Key`, it is done once.
+    """
+    for wait_s in WAITS_S:
+        try:
+            return call()
+        except CommandFailed as exc:
+            if exc.exit_status != AWAY:
+                raise
+            time.sleep(wait_s)
+    return call()
 
 
 def job_path(name: str, *parts: str) -> str:

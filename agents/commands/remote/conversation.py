@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from agents.commands.remote.client import AWAY, FAILED, STATUSES, Api, CommandFailed
+from agents.commands.remote.client import FAILED, STATUSES, Api, again
 from agents.commands.remote.output import print_json_lines, time_text
 from schemas.printable import printable
 
@@ -25,8 +25,7 @@ Asked for again, it is the same one: it goes on where it failed, and nothing is 
 
 PATH: Final = "/api/v1/postprocess"
 
-#: Seconds before a request is sent again that found no fleet, or a busy one; and between two questions how far it is.
-WAITS_S: Final = (1.0, 3.0)
+#: Seconds between two questions how far it is.
 LOOK_S: Final = 1.0
 
 #: The account of a fleet that has none yet, where an operator names none.
@@ -71,14 +70,7 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def _ask(api: Api, body: Mapping[str, Any]) -> Any:
     # With one key for all of them, a request that is sent again after a broken connection is one.
     headers = {"Idempotency-Key": uuid4().hex}
-    for wait_s in (*WAITS_S, None):
-        try:
-            return api.call("POST", f"{PATH}/conversation", headers=headers, json=body).json()
-        except CommandFailed as exc:
-            if exc.exit_status != AWAY or wait_s is None:
-                raise
-            time.sleep(wait_s)
-    raise AssertionError  # the last attempt returns or raises
+    return again(lambda: api.call("POST", f"{PATH}/conversation", headers=headers, json=body).json())
 
 
 def _follow(api: Api, id: str, *, as_json: bool) -> int:

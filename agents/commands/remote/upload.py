@@ -7,13 +7,12 @@ import io
 import json
 import mimetypes
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from uuid import uuid4
 
-from agents.commands.remote.client import AWAY, INVALID, STATUSES, Api, CommandFailed, fail
+from agents.commands.remote.client import INVALID, STATUSES, Api, again, fail
 from agents.commands.remote.jobs import watch
 from agents.commands.remote.output import print_json_lines
 from schemas.printable import printable
@@ -28,9 +27,6 @@ CONCORD_API_KEY. Prints the id of each job.
 Sent again with the same reference, a recording is the same job.
 
 {STATUSES}"""
-
-#: Seconds before an upload is sent again that found no fleet, or a busy one.
-WAITS_S: Final = (1.0, 3.0)
 
 #: Whose recordings an operator's are, on a fleet without any tenant.
 FIRST_TENANT: Final = "demo"
@@ -90,14 +86,7 @@ def _send(api: Api, tenant: str, path: Path, arguments: argparse.Namespace) -> A
     }
     # With one key for all of them, an upload that is sent again after a broken connection is one job.
     key = uuid4().hex
-    for wait_s in (*WAITS_S, None):
-        try:
-            answer = _post(api, tenant, path, fields, key)
-            break
-        except CommandFailed as exc:
-            if exc.exit_status != AWAY or wait_s is None:
-                raise
-            time.sleep(wait_s)
+    answer = again(lambda: _post(api, tenant, path, fields, key))
     if arguments.json:
         print_json_lines([answer])
     else:

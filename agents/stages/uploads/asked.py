@@ -10,18 +10,17 @@ from uuid import uuid4
 from agents.runtime.failpoints import passing
 from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.conversations import Database as Asked
+from agents.stages.uploads.jobs import existing_job
 from agents.upkeep import cancelling
+from schemas.conversations.processing import FETCH
 from schemas.conversations.rows import Taken
-from schemas.errors import Cancelled, Conflict, Contended, Unavailable
+from schemas.errors import Cancelled, Conflict, Contended
 from schemas.events.conversation import ConversationRequested
 from schemas.events.job import EnrichmentStatus
 from schemas.jobs.outcome import Failure, Outcome, Step, failed_enrichment
 from schemas.jobs.rows import Job
 from sinks.ports.steps import Steps
 from sinks.ports.tenants import PerTenant
-
-#: The stage name of these steps, as of those for events.
-NAME: Final = "fetch"
 
 
 class Database(Asked, Steps, Protocol):
@@ -61,7 +60,8 @@ class AskedConversations:
             # Where another request has begun it at the same moment, there is that one.
             begun = written is not None and written.applied
             passing("conversation.committed")
-        return Taken(await _existing(database, wanted), begun, known=existing is not None)
+        job = await existing_job(database, wanted.tenant_id, wanted.job_id)
+        return Taken(job, begun, known=existing is not None)
 
     async def begin_unknown(self, wanted: ConversationRequested, author: str) -> bool:
         """Begin it if it is not known yet, nor was deleted; whether it was begun. Raises as `request` does."""
@@ -87,11 +87,11 @@ class AskedConversations:
         passing("cancel.committed")
         if not any(one is not None and one.applied for one in written):
             raise Conflict("there is nothing to cancel: nothing goes on any more")
-        return await _read(database, *job.key)
+        return await existing_job(database, *job.key)
 
 
 def _step(outcome: Outcome, author: str) -> Step:
-    return Step(NAME, uuid4(), replace(outcome, remembered=False, author=author))
+    return Step(FETCH, uuid4(), replace(outcome, remembered=False, author=author))
 
 
 def _cancelling(job: Job, reason: str) -> list[Step]:
@@ -106,14 +106,3 @@ def _ended(job: Job, kind: str, status: EnrichmentStatus, reason: str) -> Outcom
         job, kind, failure, transcript_version=status.transcript_version, generation=status.generation
     )
     return replace(outcome, remembered=False)
-
-
-async def _existing(database: Database, wanted: ConversationRequested) -> Job:
-    return await _read(database, wanted.tenant_id, wanted.job_id)
-
-
-async def _read(database: Database, tenant_id: str, job_id: str) -> Job:
-    job = await database.job(tenant_id, job_id)
-    if job is None:
-        raise Unavailable("the job was deleted at this moment")
-    return job

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from agents.media.source.audio_source import Fetched
-from schemas.errors import InvalidInput
+from schemas.errors import InvalidInput, Unavailable
 from schemas.events.audio import AudioUploaded
 from schemas.events.job import StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Job, ProviderRequest, RequestState
+from sinks.ports.jobs import Jobs
 from sinks.ports.providers.requests import Requests
 
 #: Why an upload is refused that has a new job id and the reference of an existing job.
@@ -39,6 +40,14 @@ def repeated_job(upload: AudioUploaded, job_id: str, jobs: Sequence[Job]) -> Job
             "job_id: the job with this id has another reference; a job keeps the name that it began with"
         )
     return of_id
+
+
+async def existing_job(database: Jobs, tenant_id: str, job_id: str) -> Job:
+    """The job after a step that it was there for. Raises Unavailable if it was deleted since."""
+    job = await database.job(tenant_id, job_id)
+    if job is None:
+        raise Unavailable("the job was deleted at this moment")
+    return job
 
 
 def first_run(deletion: Deletion | None) -> int:

@@ -218,10 +218,7 @@ class ReceivedUploads:
         return job
 
     async def _existing(self, tenant_id: str, job_id: str) -> Job:
-        job = await self.databases.acting_as(tenant_id).job(tenant_id, job_id)
-        if job is None:
-            raise Unavailable("the job was deleted at this moment")
-        return job
+        return await jobs.existing_job(self.databases.acting_as(tenant_id), tenant_id, job_id)
 
 
 def _id_of(upload: AudioUploaded) -> str:

@@ -21,7 +21,7 @@ LINE = ("conversation", CONVERSATION, "--account", "acme", "--email", "ann@examp
 @pytest.fixture
 async def service(monkeypatch):
     monkeypatch.setattr(conversation, "LOOK_S", 0.02)
-    monkeypatch.setattr(conversation, "WAITS_S", (0.0,))
+    monkeypatch.setattr(remote, "WAITS_S", (0.0,))
     async with Service() as service:
         yield service
 

@@ -10,7 +10,6 @@ import pytest_asyncio
 
 from agents.__main__ import completed, parser_of
 from agents.commands.remote import client as remote
-from agents.commands.remote import upload
 from agents.commands.remote.upload import Form
 from tests.unit.web.uploading import recording, uploading
 
@@ -125,7 +124,7 @@ async def test_the_fleet_of_this_machine_is_called_on_the_loopback_address(http)
 
 
 async def test_an_upload_whose_answer_is_lost_is_sent_again_as_the_same_request(service, call_wav, monkeypatch, capsys):
-    monkeypatch.setattr(upload, "WAITS_S", (0.0,))
+    monkeypatch.setattr(remote, "WAITS_S", (0.0,))
     keys, call = [], remote.Api.call
 
     def losing(self, method, path, **more):

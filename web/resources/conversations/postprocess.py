@@ -16,7 +16,7 @@ from schemas.conversations.names import conversation_of, job_of
 from schemas.conversations.processing import Processing, processing
 from schemas.errors import NotFound, UnsupportedOption
 from schemas.events.conversation import ConversationOptions, ConversationRequested
-from schemas.jobs.rows import File, Job, newest_file
+from schemas.jobs.rows import File, Job
 from schemas.summaries import Summary
 from web.auth.access import READ, WRITE
 from web.parameters import Flag, Parameters
@@ -34,6 +34,7 @@ from web.resources.conversations.views import (
     details,
 )
 from web.resources.jobs.blob_response import file_responses, send_file
+from web.resources.summaries.reading import stored_summary
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
 if TYPE_CHECKING:
@@ -216,11 +217,8 @@ class Postprocess:
 
     async def _summary(self, job: Job, files: list[File]) -> Summary | None:
         """The newest summary; None if there is none, or the store has lost it."""
-        file = newest_file(files, "summary", job.run, job.transcript_version)
-        if file is None:
-            return None
         try:
-            return Summary.model_validate_json(await self.store.get(file.uri))
+            return await stored_summary(self.store, files, job.run, job.transcript_version)
         except NotFound:
             return None
 

@@ -9,7 +9,9 @@ from schemas.summaries import Summary
 from web.resources.jobs.blob_response import hide_storage
 
 if TYPE_CHECKING:
-    from schemas.jobs.rows import Transcript
+    from collections.abc import Iterable
+
+    from schemas.jobs.rows import File, Transcript
     from sinks.ports.blobs import Store
     from sinks.ports.reads import Reads
 
@@ -21,7 +23,14 @@ async def summary_of(reads: Reads, store: Store, transcript: Transcript) -> Summ
         NotFound: it is not in the store any more.
     """
     files = await reads.files(transcript.tenant_id, transcript.job_id)
-    file = newest_file(files, "summary", transcript.run, transcript.version)
+    return await stored_summary(store, files, transcript.run, transcript.version)
+
+
+async def stored_summary(store: Store, files: Iterable[File], run: int, version: int) -> Summary | None:
+    """The newest summary among these files of a job, of this version of the run's transcript or an earlier one; None if
+    there is none. Raises as `summary_of`.
+    """
+    file = newest_file(files, "summary", run, version)
     if file is None:
         return None
     with hide_storage("the summary"):
