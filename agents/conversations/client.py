@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from agents.conversations import answers
 from agents.conversations.answers import Conversation, Listed, Page
+from schemas.calls.api_keys import require_sendable
 from schemas.calls.retry_after import seconds_of
 from schemas.errors import (
     NotAccepted,
     ProviderError,
     RateLimited,
-    SettingsError,
     TooLarge,
     Transient,
     UnknownConversation,
@@ -62,8 +62,7 @@ class ElevenLabs:
         Raises:
             SettingsError: The key contains characters that an HTTP header cannot have.
         """
-        if not key.isascii() or not key.isprintable() or " " in key or not key:
-            raise SettingsError("ELEVENLABS_API_KEY must be printable ASCII without spaces")
+        require_sendable(key, "ELEVENLABS_API_KEY")
         self.url = (base_url or URL).rstrip("/")
         self._key, self._timeout_s = key, timeout_s
         self._client: AsyncElevenLabs | None = None

@@ -29,7 +29,7 @@ from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, UnknownCo
 from schemas.events.conversation import AGENT, ConversationFetch, ConversationRequested
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
-from schemas.jobs.rows import File, Job, ProviderRequest, run_fields
+from schemas.jobs.rows import File, Job, ProviderRequest, answer_columns, run_fields
 from schemas.words import Hypothesis, adapter
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Blob, Store, file_of
@@ -295,10 +295,7 @@ def _answered(request: ProviderRequest, fetched: Fetched, now: datetime) -> Prov
     """The agent's request, which has its answer from the beginning."""
     return replace(
         request,
-        state="done",
-        hypothesis_uri=fetched.hypothesis_uri,
-        word_count=len(fetched.hypothesis.words),
-        language=fetched.hypothesis.language,
+        **answer_columns(fetched.hypothesis, fetched.hypothesis_uri),
         submitted_at=now,
         finished_at=now,
     )
@@ -345,13 +342,7 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
             client,
             Recordings(client, resources.store, source.probe_pool) if client else None,
             resources.leased_tasks(AT_ONCE),
-            Runs(
-                resources.recognizers,
-                resources.deadline_s,
-                resources.abilities,
-                resources.enrichments,
-                has_voices=resources.has_voices,
-            ),
+            Runs.installed(resources),
             ConversationRequests(resources.accounts, service.lacks),
             resources.accounts,
             service.max_bytes,

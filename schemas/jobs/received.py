@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.ids import Key
 from schemas.jobs.outcome import Outcome, RequestChange
-from schemas.jobs.rows import Job, used
+from schemas.jobs.rows import Job, answer_columns, used
 from schemas.words import Hypothesis
 
 
@@ -19,13 +19,7 @@ def failed(key: Key, run: int, recognizer: str, error: str) -> Outcome:
 
 def answered(job: Job, recognizer: str, hypothesis: Hypothesis, uri: str) -> Outcome:
     """The outcome that ends a request with a transcript, which is stored at `uri`."""
-    columns = {
-        "state": "done",
-        "hypothesis_uri": uri,
-        "confidence": hypothesis.confidence,
-        "word_count": len(hypothesis.words),
-        "language": hypothesis.language,
-    }
+    columns = answer_columns(hypothesis, uri)
     seconds = (hypothesis.duration_ms or job.duration_ms or 0) / 1000
     usage = used(job, recognizer, "whole", {"audio_seconds": seconds, "requests": 1})
     change = RequestChange(run=job.run, provider=recognizer, token=None, columns=columns)

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol
 from schemas.conversations.names import conversation_of
 from schemas.events.job import EnrichmentState, EnrichmentStatus, StepState
 from schemas.ids import Key
+from schemas.words import Hypothesis
 
 Status = Literal["uploaded", "transcribing", "reconciling", "persisting", "completed", "failed"]
 
@@ -265,6 +266,17 @@ class OfRun(Protocol):
 
     @property
     def run(self) -> int: ...
+
+
+def answer_columns(hypothesis: Hypothesis, uri: str) -> dict[str, Any]:
+    """The columns of a recognizer's request whose hypothesis is stored at `uri`."""
+    return {
+        "state": "done",
+        "hypothesis_uri": uri,
+        "confidence": hypothesis.confidence,
+        "word_count": len(hypothesis.words),
+        "language": hypothesis.language,
+    }
 
 
 def run_fields(owner: OfRun) -> dict[str, Any]:

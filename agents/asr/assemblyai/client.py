@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import assemblyai as aai
 import httpx
 
+from schemas.calls.api_keys import require_sendable
 from schemas.calls.retry_after import seconds_of
-from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 
 #: Seconds for one call that is no upload, and for all pages of a search together: below the 15 that a call may take.
 TIMEOUT_S: Final = 10.0
@@ -40,8 +41,7 @@ class Client:
         Raises:
             SettingsError: The key contains characters that an HTTP header cannot have.
         """
-        if not key.isascii() or not key.isprintable() or " " in key or not key:
-            raise SettingsError("ASSEMBLYAI_API_KEY must be printable ASCII without spaces")
+        require_sendable(key, "ASSEMBLYAI_API_KEY")
         self._provider, self._key, self._timeout_s = provider, key, timeout_s
         settings = aai.Settings(api_key=key, http_timeout=timeout_s)
         settings.base_url = (base_url or "https://api.assemblyai.com").rstrip("/")

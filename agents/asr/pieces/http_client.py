@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from schemas.calls.api_keys import require_sendable
 from schemas.calls.retry_after import seconds_of
-from schemas.errors import NotAccepted, ProviderError, RateLimited, SettingsError, Transient
+from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
 
 #: Seconds to connect, and for a call without sound.
 CONNECT_S: Final = 10.0
@@ -49,8 +50,8 @@ class Account:
 
     def __post_init__(self) -> None:
         """Raises `SettingsError` if the key has characters that an HTTP header cannot have."""
-        if not (self.key.isascii() and self.key.isprintable()) or " " in self.key:
-            raise SettingsError(f"{self.variables[0]} must be printable ASCII without spaces")
+        if self.key:  # a server of one's own may need none
+            require_sendable(self.key, self.variables[0])
 
 
 class HTTPClient:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from agents.embedded import weights
 from agents.fleet.fleet import Fleet
-from agents.fleet.recognizers import abilities
 from agents.fleet.resources import StageResources
 from agents.fleet.settings import Settings
 from agents.runtime.backpressure import Backpressure
@@ -26,16 +24,10 @@ from web.route import Resource
 def upload_resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack) -> list[Resource]:
     """The resources of uploads and of jobs' runs. `stack` closes what they need."""
     settings = fleet.settings
-    runs = Runs(
-        settings.recognizers,
-        settings.deadline_s,
-        abilities(settings),
-        settings.enrichments,
-        has_voices=weights.has_voices(settings.cache),
-    )
-    audio_source = StageResources("http", fleet, Backpressure(), stack).audio_source()
+    resources = StageResources("http", fleet, Backpressure(), stack)
     slots: FairSlots[str] = FairSlots(AT_ONCE, AT_ONCE - 1)
-    received = ReceivedUploads(fleet.database, audio_source, runs, fleet.accounts, slots)
+    runs = Runs.installed(resources)
+    received = ReceivedUploads(fleet.database, resources.audio_source(), runs, fleet.accounts, slots)
 
     async def limit(tenant: str) -> int:
         own = await fleet.accounts.settings_of(tenant)

@@ -97,11 +97,11 @@ class PublishedRequests:
         data = event.data.model_copy(update={"published": count, "answer_by": answer_by})
         outcome = replace(event, data=data).continues(wait_s / self.recognizer.attempts)
         publish = Later(self.recognizer.topic.name, request, kind=topics.REQUESTED_TYPE)
+        outcome = replace(outcome, later=(publish, *outcome.later))
         if row.state == "submitted":
-            return replace(outcome, later=(publish, *outcome.later))
+            return outcome
         return replace(
             outcome,
-            later=(publish, *outcome.later),
             request=event.change(row.token, state="submitted", provider_id=row.marker, error=None),
             progress=event.progress(StepState(state="running", attempts=event.attempt + 1)),
             audit="started",

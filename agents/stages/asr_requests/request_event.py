@@ -14,7 +14,7 @@ from schemas.errors import NotAccepted, Transient
 from schemas.events.asr import AsrRequest
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Later, Outcome, Progress, RequestChange
-from schemas.jobs.rows import ProviderRequest, used
+from schemas.jobs.rows import ProviderRequest, answer_columns, used
 from schemas.words import Hypothesis
 from sinks.ports.providers.requests import Requests
 
@@ -159,13 +159,6 @@ class RequestEvent:
         return Outcome(
             tenant_id=self.data.tenant_id,
             job_id=self.data.job_id,
-            request=self.change(
-                token,
-                state="done",
-                hypothesis_uri=uri,
-                confidence=hypothesis.confidence,
-                word_count=len(hypothesis.words),
-                language=hypothesis.language,
-            ),
+            request=self.change(token, **answer_columns(hypothesis, uri)),
             usage=used(self.data, self.data.provider, "whole", audio_used(hypothesis, length_ms / 1000)),
         )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from agents.media.source.audio_source import Fetched
+from agents.stages.spec import Resources
 from agents.stages.uploads import jobs
 from agents.stages.uploads.options import Abilities, check_options
 from agents.upkeep.stuck_jobs import fetching, requested
@@ -39,6 +40,17 @@ class Runs:
     has_voices: bool = False
     #: Whether every run begins queued, because the tenant may have only so many jobs open at once.
     is_limited: bool = False
+
+    @classmethod
+    def installed(cls, resources: Resources) -> Runs:
+        """Those of an installation."""
+        return cls(
+            resources.recognizers,
+            resources.deadline_s,
+            resources.abilities,
+            resources.enrichments,
+            has_voices=resources.has_voices,
+        )
 
     def of_tenant(self, settings: AccountSettings) -> Runs:
         """The same for a tenant with these settings. Recognizers that the installation has no more are left out; where
