@@ -21,7 +21,7 @@ from schemas.summaries import Summary
 from web.auth.access import READ, WRITE
 from web.parameters import Flag, Parameters
 from web.problems import NO_TENANT, ApiProblem
-from web.resources.conversations.urls import FileName, FileUrls, files_of
+from web.resources.conversations.urls import PATH, FileName, FileUrls, files_of
 from web.resources.conversations.views import (
     ACCEPTED,
     DETAILS,
@@ -33,7 +33,7 @@ from web.resources.conversations.views import (
     accepted,
     details,
 )
-from web.resources.jobs.blob_response import file_responses, send_file
+from web.resources.jobs.blob_response import Redirect, file_responses, send_file
 from web.resources.summaries.reading import stored_summary
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
 
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from web.auth.caller import Caller
     from web.connections.caller_limit import CallerLimit
     from web.resources.conversations.ports import TakesConversations
-
-PATH: Final = "/api/v1/postprocess"
 
 NO_PROCESSING: Final = "there is no such processing"
 
@@ -68,7 +66,7 @@ class FileParameters(OfProcessing):
     """One of its files."""
 
     name: Literal["transcript", "audio", "report"]
-    redirect: Flag = Field(True, description="false: from here, even where object storage could be asked")
+    redirect: Redirect = True
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from sinks.ports.clock import Clock
 from sinks.ports.conversations.issued_urls import IssuedUrls
 from sinks.ports.tenants import PerTenant
 
+#: The path of conversations.
+PATH: Final = "/api/v1/postprocess"
+
 #: Seconds for which a signed URL is valid, and that must be left of one that is shown again.
 VALID_S, LEFT_S = 86_400, 3600
 
@@ -100,7 +103,7 @@ class FileUrls:
 
     def _view(self, job: Job, name: FileName, file: File, urls: Mapping[str, IssuedUrl]) -> FileView:
         issued = urls.get(file.uri)
-        own = f"{(self.public_url or '').rstrip('/')}/api/v1/postprocess/{processing_id(job.job_id)}/files/{name}"
+        own = f"{(self.public_url or '').rstrip('/')}{PATH}/{processing_id(job.job_id)}/files/{name}"
         return FileView(
             url=issued.url if issued else own,
             expires_at=issued.expires_at if issued else None,

@@ -17,7 +17,7 @@ from schemas.ids import Name
 from schemas.jobs.rows import Job
 from schemas.mail.addresses import MailAddress
 from schemas.summaries import Sentiment, Summary
-from web.resources.conversations.urls import ConversationFiles
+from web.resources.conversations.urls import PATH, ConversationFiles
 
 
 class NewConversation(BaseModel):
@@ -195,7 +195,7 @@ def _summary(summary: Summary) -> SummaryFields:
 
 
 def _links(id: str, job_id: str, status: Status) -> dict[str, str]:
-    own = f"/api/v1/postprocess/{id}"
+    own = f"{PATH}/{id}"
     links = {"self": own, "history": f"/jobs/{job_id}/audit", "job": f"/jobs/{job_id}"}
     return links if status in ENDED else links | {"cancel": own}
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from pydantic import Field
 
 from schemas.errors import NotFound
 from schemas.jobs.rows import File, Job, newest_file
 from web.live.job_lookup import find_job
-from web.parameters import Flag
-from web.resources.jobs.blob_response import file_responses, send_file
+from web.resources.jobs.blob_response import Redirect, file_responses, send_file
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 class ReportParameters(JobSelector):
     """A job's report."""
 
-    redirect: Flag = Field(True, description="false: from here, even where object storage could be asked")
+    redirect: Redirect = True
 
 
 Request = ApiRequest[ReportParameters, None]

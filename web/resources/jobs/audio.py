@@ -10,8 +10,7 @@ from pydantic import Field
 from schemas.errors import NotFound
 from schemas.jobs.rows import File, Job
 from web.live.job_lookup import find_job
-from web.parameters import Flag
-from web.resources.jobs.blob_response import file_responses, send_file
+from web.resources.jobs.blob_response import Redirect, file_responses, send_file
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.resources.jobs.unredacted import NEEDS_SCOPE, Unredacted, check_unredacted
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 class AudioParameters(JobSelector):
     """A job's recording."""
 
-    redirect: Flag = Field(True, description="false: from here, even where object storage could be asked")
+    redirect: Redirect = True
     unredacted: Unredacted = False
     direct: str | None = Field(
         None, description="`no`: as redirect=false, for earlier clients; any other value counts as none"

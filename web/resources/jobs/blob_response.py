@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import quote
 
 from aiohttp import web
+from pydantic import Field
 
 from schemas.errors import ConcordError, InvalidInput, NotFound
 from sinks.ports.blobs import Blob
+from web.parameters import Flag
 from web.route import ResponseSpec
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from sinks.ports.blobs import Store
 
 log = logging.getLogger(__name__)
+
+#: The parameter of routes that answer by `send_file`.
+Redirect = Annotated[Flag, Field(description="false: from here, even where object storage could be asked")]
 
 #: Seconds for which a link to object storage is valid.
 LINK_S: Final = 900
