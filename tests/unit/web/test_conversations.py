@@ -345,7 +345,10 @@ async def test_a_store_without_signed_urls_has_ours():
 async def test_a_file_that_there_is_not_is_not_found(service):
     await service.asked()
 
-    assert "no report" in (await problem(await service.get(f"{OWN}/files/report"), 404))["detail"]
+    answer = await problem(await service.get(f"{OWN}/files/report"), 404)
+
+    assert "no report" in answer["detail"]
+    assert answer["success"] is False
 
 
 async def test_one_is_cancelled_while_it_is_fetched(service):

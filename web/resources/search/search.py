@@ -65,7 +65,9 @@ class FilterParameters(Parameters):
     reference: Part | None = Field(None, description="the reference of one job")
     created_from: Moment | None = Field(None, description="jobs uploaded at this moment or later (RFC 3339)")
     created_to: Moment | None = Field(None, description="jobs uploaded before this moment")
-    speaker: Part | None = Field(None, description="passages in which this speaker speaks")
+    speaker: Part | None = Field(
+        None, description="what this speaker says; for `/ask`, passages in which this speaker speaks"
+    )
     recognizer: Name | None = Field(None, description="transcripts to which this recognizer contributed")
     metadata: Pairs | None = Field(None, description="key:value of the upload's metadata, as in lists of jobs")
     entity: Part | None = Field(
