@@ -30,6 +30,11 @@ _database_numbers = itertools.count(1)
 _TABLES: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Long values are named by their length: some are a megabyte, and a log has each name several times."""
+    return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
+
+
 def pytest_addoption(parser):
     """Add `--seed`, which repeats a run of random faults as far as timing allows."""
     parser.addoption("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="seed of random faults")
