@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,8 +66,10 @@ def arguments() -> argparse.Namespace:
 
 
 @contextlib.asynccontextmanager
-async def worker(settings: Settings, log: Path, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """One process with every role."""
+async def worker(
+    settings: Settings, log: Path, names: Sequence[str] = (), **more: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """One process with these roles; with every role if none is named."""
     environment = {
         "PATH": os.environ["PATH"],
         "CONCORD_DATA": str(settings.data),
@@ -83,7 +85,7 @@ async def worker(settings: Settings, log: Path, **more: str) -> AsyncIterator[as
             "-m",
             "agents",
             "worker",
-            *roles(settings.recognizers, settings.kinds),
+            *(names or roles(settings.recognizers, settings.kinds)),
             env=environment,
             stdout=out,
             stderr=out,

@@ -1,6 +1,7 @@
 """`make bench-api`: how fast the HTTP API answers with a million jobs in PostgreSQL, while the pipeline works.
 
-Servers, worker and requests are real; the recognizers answer at once. Figures go to bench/results/api.md.
+Servers, workers and requests are real; the recognizers answer at once. One worker answers over HTTP (`track`), another
+one is the pipeline, as in Compose and Kubernetes. Figures go to bench/results/api.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import asyncpg
 from agents.commands.serve import servers
 from agents.fleet.environment import from_env
 from agents.fleet.servers import dsn_of, kafka_of, open_store
+from agents.stages.registry import roles
 from bench import event_streams, measure
 from bench.__main__ import RECOGNIZERS, Figures, worker
 from bench.http_load import Answers, ask
@@ -49,20 +51,26 @@ def arguments() -> argparse.Namespace:
 
 
 async def run(wanted: argparse.Namespace, data: Path) -> Figures:
-    """All measurements, one after the other on the same worker."""
+    """All measurements, one after the other on the same workers."""
     figures = Figures()
     settings = from_env({"CONCORD_DATA": str(data), "CONCORD_RECOGNIZERS": RECOGNIZERS})
     async with servers(settings) as complete:
         await migrate(dsn_of(complete))
         await _seed(dsn_of(complete), wanted)
-        log = data / "worker.log"
-        async with worker(complete, log, CONCORD_HTTP_CONNECTIONS="8192") as process:
+        log, names = data / "track.log", roles(complete.recognizers, complete.kinds)
+        pipeline = [name for name in names if name != "track"]
+        async with (
+            worker(complete, log, ["track"], CONCORD_INSTANCE="track", CONCORD_HTTP_CONNECTIONS="8192") as process,
+            worker(complete, data / "pipeline.log", pipeline, CONCORD_INSTANCE="pipeline") as beside,
+        ):
             url = await measure.until_ready(log, process)
+            await measure.until_ready(data / "pipeline.log", beside)
             async with Load(kafka_of(complete), open_store(complete)) as load:
                 recordings = await asyncio.gather(*(load.stored() for _ in range(200)))
                 await load.send_all(recordings, rate=20)
                 await _all(figures, wanted, url, load, process.pid, [job for job, _ in recordings])
-            figures.add("resident memory of the worker at the end", f"{resident_mb(process.pid):.0f} MB")
+            memory = f"{resident_mb(process.pid):.0f}, {resident_mb(beside.pid):.0f} MB"
+            figures.add("resident memory at the end: the HTTP worker, the pipeline", memory)
     return figures
 
 

@@ -99,13 +99,13 @@ def _whisper(folder: Path, threads: int):
 
 def _moonshine(folder: Path, threads: int):
     from agents.asr.moonshine.model import Model
-    from agents.asr.speech_windows import recording_in_chunks, windows
+    from agents.asr.speech_windows import recording_in_parts, windows
 
     model = Model(folder, threads)
 
     def hear(path: Path) -> int:
-        chunks = recording_in_chunks(path, beat=lambda: None)
-        return sum(len(model.hear(window.samples).pieces) for chunk in chunks for window in windows(chunk))
+        parts = recording_in_parts({"path": str(path)}, beat=lambda: None)
+        return sum(len(model.hear(window.samples).pieces) for part in parts for window in windows(part.chunk))
 
     return hear
 
@@ -180,7 +180,8 @@ async def bare_models(threads: int) -> AsyncIterator[Bare]:
         yield Bare(processes)
     finally:
         for process in processes:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has ended: its own error is printed above
+                process.kill()
             await process.wait()
 
 
