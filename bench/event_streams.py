@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 
 import aiohttp
@@ -16,6 +16,9 @@ from bench.load import Load
 #: Jobs that the clients of a round share.
 JOBS = 20
 
+#: Seconds before the jobs begin, in which all clients connect: so what is measured is updates, not connecting.
+CONNECTING_S = 8.0
+
 
 async def delays(url: str, load: Load, *, clients: int, seconds: float) -> list[float]:
     """Seconds from the commit of each status to each client, while jobs are uploaded and followed for so long."""
@@ -24,11 +27,12 @@ async def delays(url: str, load: Load, *, clients: int, seconds: float) -> list[
     until = time.monotonic() + seconds
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         while time.monotonic() < until:
-            jobs = list(await asyncio.gather(*(load.stored() for _ in range(JOBS))))
-            following = loop.run_in_executor(pool, _run, url, [job for job, _ in jobs], clients)
-            await asyncio.sleep(2)  # the clients wait for the jobs to come into being
-            await load.send_all(jobs, rate=JOBS)
-            collected += await following
+            began = datetime.now(UTC) + timedelta(seconds=CONNECTING_S)
+            begins = [(began + timedelta(seconds=number / JOBS)).isoformat() for number in range(JOBS)]
+            jobs = list(await asyncio.gather(*(load.stored(not_before=begin) for begin in begins)))
+            sending = asyncio.create_task(load.send_all(jobs, rate=None))
+            collected += await loop.run_in_executor(pool, _run, url, [job for job, _ in jobs], clients)
+            await sending
     return collected
 
 

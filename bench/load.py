@@ -116,12 +116,14 @@ class Load:
             await self._producer.send("audio.uploaded", upload, job.encode())
         await self._producer.flush()
 
-    async def stored(self) -> tuple[str, bytes]:
-        """A recording that stands in the store already, as an upload over HTTP leaves it: its job id, and its event."""
+    async def stored(self, **fields: Any) -> tuple[str, bytes]:
+        """A recording that stands in the store already, as an upload over HTTP leaves it: its job id, and its event,
+        with these fields beside the usual ones.
+        """
         job = str(uuid.uuid4())
         blob = await self._store.put(f"bench/{job}/original.wav", self._recording, "audio/wav")
         upload: dict[str, Any] = {"tenant_id": "bench", "job_id": job, "audio_uri": blob.uri, "filename": "tone.wav"}
-        return job, orjson.dumps(upload)
+        return job, orjson.dumps(upload | fields)
 
     async def _all_ended(self, jobs: list[str]) -> None:
         give_up = time.time() + self._patience_s
