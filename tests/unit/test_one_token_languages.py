@@ -159,7 +159,7 @@ def test_two_spellings_of_one_number(kind, language):
     assert list(wrong(kind, language, 1, examples(60))) == []
 
 
-@pytest.mark.hostile
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("language", DIGITS)
 def test_two_spellings_of_one_number_many_times(kind, language):
