@@ -64,6 +64,7 @@ class ForkServer:
     def _running(cls) -> subprocess.Popen[bytes]:
         if cls._process is None or cls._process.poll() is not None:
             environment = {k: v for k, v in os.environ.items() if not k.startswith("CONCORD_")}
+            environment["OPENBLAS_NUM_THREADS"] = "1"  # numpy starts no thread, which a fork would not have
             cls._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.system.fork_server"],
                 cwd=ROOT,
@@ -134,8 +135,14 @@ def _import_everything() -> None:
     import rocksdict  # noqa: F401
     import uvloop  # noqa: F401
 
+    import agents.commands.serve  # noqa: F401 - `concord worker` imports it: 0.8 s
     import sinks.blobs.local  # noqa: F401 - so that no worker has to
     import tests.system.mutants  # noqa: F401
+    from agents.text.reconcile import reconcile
+    from schemas.words import Hypothesis, Word
+
+    # The first reconciliation reads frequencies and models of the language: 0.25 s.
+    reconcile([Hypothesis(name, (Word(name, 0, 300, 0.9),), "en", 300, 0.9) for name in ("one", "two")])
 
 
 def _reap(children: set[int]) -> None:

@@ -33,6 +33,7 @@ async def test_a_callback_ends_the_wait_for_a_transcript():
     assert 6 <= took < 25
 
 
+@pytest.mark.faults  # test_cloud.py tells the same of this vendor and of Google, with one worker of each
 @pytest.mark.timeout(180)
 async def test_two_workers_and_a_provider_that_loses_answers_pay_once_for_each_recording():
     async with site(recognizers=MIXED) as here:

@@ -195,6 +195,7 @@ def test_an_agents_transcript_with_many_errors_says_how_many_are_not_shown():
     assert "300 more" in section.items[-1].text
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     "text", ["x" * 30_000, "م" * 8_000, "word " * 40_000], ids=["a long word", "a long Arabic word", "many words"]
 )
