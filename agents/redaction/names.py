@@ -45,8 +45,9 @@ def _told(words: Words) -> Iterator[tuple[Finding, bool]]:
         for rank in ("strong", "weak"):
             if (start := _after_phrase(words, at, rank)) and (end := _end(words, start, is_sure=rank == "strong")):
                 yield Finding(start, _spelled(words, end), "name", rank=8), rank == "strong"
-        if word.removesuffix("'s") in first and _stands_as_name(words, at):
-            yield Finding(at, _spelled(words, _rest(words, at + 1)), "name", rank=8), False
+        is_first = word.removesuffix("'s") in first and _stands_as_name(words, at)
+        if is_first and (end := _rest(words, at + 1)) > at:
+            yield Finding(at, _spelled(words, end), "name", rank=8), False
         if word in words.vocabulary.behind and at and _says_so(words, at - 1):
             yield Finding(at - 1, at, "name", rank=8), False
 
@@ -73,7 +74,8 @@ def _end(words: Words, start: int, *, is_sure: bool) -> int:
         start += 1
     if start >= len(words.plain) or not _may_begin(words, start, is_sure=is_sure):
         return 0
-    return _rest(words, start + 1)
+    end = _rest(words, start + 1)
+    return end if end > start else 0
 
 
 def _may_begin(words: Words, at: int, *, is_sure: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_of_what_is_planted_as_much_is_hidden_as_must_be(language, seed):
     assert {kind: figures[kind].recall for kind, least in LEAST.items() if figures[kind].recall < least} == {}
     assert min(figures[kind].precision for kind in KINDS) > 0.93
     assert figures["address"].recall > 0.95
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_words_in_any_order_are_read_without_an_error(language):
+    chance, known = random.Random(7), vocabulary(language)
+    pool = {*known.streets, *known.directions, *known.house, *known.postal, *known.before_city, *known.particles,
+            *known.fillers, *known.birth, *known.months, *known.dots, *known.at, *known.joiners, *known.repeats,
+            *known.homes, *known.living, *known.in_dates, *sorted(known.all_first_names)[:40], *known.first_particles,
+            *(word for phrase in known.introductions for word in phrase),
+            *(word for number in known.numbers for word in number.replace(",", " ").split()),
+            *("12", "10115", "2b", "", "...", "[CARD]", "¿", "E", "S", "DE89", "@", "-", "'", "l'")}  # fmt: skip
+    for _ in range(1500):
+        words = [word.capitalize() if chance.random() < 0.4 else word for word in chance.choices(sorted(pool), k=9)]
+        words = [word + chance.choice(["", "", "", ",", ".", "?"]) for word in words]
+        for one in detect(words, language=known):
+            assert 0 <= one.start < one.end <= len(words), (words, one)
 
 
 def test_every_language_that_is_offered_has_a_file():
