@@ -98,6 +98,9 @@ def said(number: int) -> str:
 class Maker:
     """Makes calls."""
 
+    #: Sentences that stand between those with values.
+    plain: tuple[str, ...] = PLAIN
+
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
@@ -304,7 +307,7 @@ class Maker:
         words: list[str] = []
         planted: list[Planted] = []
         for kind in kinds:
-            words += self.random.choice(PLAIN).split()
+            words += self.random.choice(self.plain).split()
             is_spoken = self.random.random() < 0.5
             makers: dict[str, Callable[..., str]] = {"CUSTOMER": self.customer}
             sentence = (makers.get(kind) or getattr(self, kind))(spoken=is_spoken)

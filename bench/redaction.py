@@ -8,7 +8,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from agents.redaction.detect import detect
+from agents.redaction.languages.vocabulary import vocabulary
+from bench.planted_abroad import calls_abroad
 from bench.planted_calls import KINDS, POLICY, calls
+from schemas.accounts.redaction import LANGUAGES
 
 #: By kind, the least share of values that must be hidden as a whole.
 LEAST = dict.fromkeys(("card", "iban", "account", "ssn", "phone", "email", "id"), 0.98) | {"name": 0.9}
@@ -35,11 +38,12 @@ class Figures:
         return self.right / max(self.found, 1)
 
 
-def measured(count: int, seed: int, *, misses: bool = False) -> dict[str, Figures]:
-    """By kind, and by kind and way of saying it, the figures over generated calls."""
+def measured(count: int, seed: int, *, misses: bool = False, language: str = "en") -> dict[str, Figures]:
+    """By kind, and by kind and way of saying it, the figures over generated calls in a language."""
     figures: dict[str, Figures] = defaultdict(Figures)
-    for call in calls(count, seed):
-        findings = detect(call.words, POLICY)
+    made = calls(count, seed) if language == "en" else calls_abroad(language, count, seed)
+    for call in made:
+        findings = detect(call.words, POLICY, vocabulary(language))
         hidden = {at for one in findings for at in range(one.start, one.end)}
         kind_at = {at: one.kind for one in findings for at in range(one.start, one.end)}
         for value in call.planted:
@@ -64,9 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=500)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--language", choices=sorted(LANGUAGES), default="en")
     parser.add_argument("--misses", action="store_true", help="print what is missed, and what is hidden in vain")
     arguments = parser.parse_args()
-    figures = measured(arguments.calls, arguments.seed, misses=arguments.misses)
+    figures = measured(arguments.calls, arguments.seed, misses=arguments.misses, language=arguments.language)
     print(f"{'kind':<16}{'values':>8}{'recall':>8}{'written':>9}{'spoken':>8}{'named':>8}{'precision':>11}")
     for kind in KINDS:
         of, written, spoken = figures[kind], figures[f"{kind} written"], figures[f"{kind} spoken"]

@@ -2,6 +2,9 @@
 
     python -m bench.search_recall [--report FILE] [--ask]
 
+Without a language model `/ask` shows passages and refuses nothing. Whether it could tell by the words alone is
+measured, too: of the words of each question, weighted by how rare they are, the share that the best passage has.
+
 Then scripted models are asked the ten questions whose answer is in none of the calls. One invents quotations, one
 quotes the question: both must be refused ten times, by the check of citations alone. One quotes whatever it has read,
 word for word: that no check refuses, and only a model's own judgement can, which a script does not have. With --ask,
@@ -42,6 +45,7 @@ from agents.fleet.environment import from_env
 from agents.fleet.models.opening import open_text_model
 from agents.llm.texts.scripted import ScriptedTexts
 from agents.search.ask import Asker
+from agents.search.query import words
 from agents.search.searcher import Searcher
 from agents.text.chunks.index import transcript_index
 from agents.text.reconcile import reconcile
@@ -135,6 +139,25 @@ async def recall(searcher: Searcher, questions: Sequence[Any], mode: Mode) -> tu
     return places, statistics.median(times)
 
 
+async def without_model(index: PostgresSearch, asked: Any) -> list[str]:
+    """How many questions the share of their words in the best passage would refuse, as rows of a table."""
+    shares: dict[str, list[float]] = {}
+    questions = {"answered": [one["question"] for one in asked["answered"]], "unanswered": asked["unanswered"]}
+    for kind, texts in questions.items():
+        for text in texts:
+            terms = words(text)
+            found = (await index.matching_words(TENANT, terms, EVERYWHERE, limit=1)).matches
+            shares.setdefault(kind, []).append(found[0].score / sum(one.weight for one in terms) if found else 0.0)
+    answered, unanswered = shares["answered"], sorted(shares["unanswered"])
+    rows = []
+    for wanted in (0.4, 0.7, 1.0):
+        least = unanswered[round(wanted * len(unanswered)) - 1]
+        right, wrong = (sum(share <= least for share in kind) for kind in (unanswered, answered))
+        of = f"{right} of {len(unanswered)} | {wrong} of {len(answered)} | {right / (right + wrong):.2f}"
+        rows.append(f"| {least:.2f} | {of} |")
+    return rows
+
+
 async def answers(searcher: Searcher, database: Postgres, asked: Any) -> str:
     """What the configured language model makes of the questions, as a sentence."""
     model = open_text_model(from_env(os.environ))
@@ -222,6 +245,12 @@ async def run(report: Path | None, *, ask: bool) -> None:
                 print(mode, "missed:", *missed, sep="\n  ")
             lines += ["", "| a model that | is refused, where the answer is not there |", "| --- | --- |"]
             lines += await refusals(searcher, Postgres(pool), asked["unanswered"])
+            lines += [
+                "",
+                "| refused without a model up to this share of words | without an answer | with one | precision |",
+                "| --- | --- | --- | --- |",
+                *await without_model(PostgresSearch(Reader(pool)), asked),
+            ]
             if ask:
                 lines += ["", await answers(searcher, Postgres(pool), asked)]
             text = "\n".join(lines) + "\n"

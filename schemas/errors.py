@@ -23,6 +23,7 @@ ConcordError
 ├── Cancelled            an authorized user cancelled the job
 ├── PublishRefused       Kafka refuses an event of Concord permanently
 ├── Transient            a retry may succeed; carries the delay that the server asked for
+│   ├── NoAnswer         the provider is away; it may have accepted the request
 │   └── NotAccepted      the provider has certainly not accepted the request
 │       └── RateLimited  the provider asked for a pause
 │           └── Paused   the call was not made: the pause is longer than the caller may wait
@@ -194,6 +195,12 @@ class NotAccepted(Transient):
     """The request was not sent, or was refused for now: it has no effect, and nothing is billed.
 
     Every other `Transient` leaves that open: a timeout, a lost connection, a gateway's 502.
+    """
+
+
+class NoAnswer(Transient):
+    """The provider does not answer, or with a server's error of its own: it is away. It may have accepted the request,
+    and bill it.
     """
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from schemas.calls.retry_after import seconds_of
-from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
+from schemas.errors import NoAnswer, NotAccepted, ProviderError, RateLimited, Transient
 
 if TYPE_CHECKING:
     import aiohttp
@@ -107,11 +107,11 @@ class GeminiClient:
         except APIError as exc:
             raise self._refusal(exc) from None
         except TimeoutError:
-            raise Transient(f"Gemini does not answer within {self._timeout_s:g} s") from None
+            raise NoAnswer(f"Gemini does not answer within {self._timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as exc:
             raise NotAccepted(f"Gemini cannot be reached ({self._safe(exc)})") from None
         except (aiohttp.ClientError, OSError) as exc:
-            raise Transient(f"Gemini cannot be reached ({self._safe(exc)})") from None
+            raise NoAnswer(f"Gemini cannot be reached ({self._safe(exc)})") from None
         except (ValueError, TypeError, AttributeError, KeyError) as exc:
             # The SDK reads a body's fields without validating its shape first.
             raise Transient(f"Gemini's answer cannot be read ({type(exc).__name__})") from None
@@ -123,7 +123,7 @@ class GeminiClient:
         if exc.code == 503:
             return NotAccepted(message, retry_after=_pause_s(exc))
         if exc.code == 408 or exc.code >= 500:
-            return Transient(message, retry_after=_pause_s(exc))
+            return NoAnswer(message, retry_after=_pause_s(exc))
         return ProviderError(message)
 
     def _safe(self, exc: Exception) -> str:

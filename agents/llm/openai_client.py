@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.calls.retry_after import seconds_of
-from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
+from schemas.errors import NoAnswer, NotAccepted, ProviderError, RateLimited, Transient
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -61,13 +61,13 @@ class OpenAIClient:
         except openai.APIStatusError as exc:
             raise self._refusal(exc) from None
         except (TimeoutError, openai.APITimeoutError):
-            raise Transient(f"{self._what} does not answer within {timeout_s:g} s") from None
+            raise NoAnswer(f"{self._what} does not answer within {timeout_s:g} s") from None
         except openai.APIConnectionError as exc:
             is_connected = "Connect" not in type(exc.__cause__).__name__
-            kind = Transient if is_connected else NotAccepted
+            kind = NoAnswer if is_connected else NotAccepted
             raise kind(f"{self._what}'s server cannot be reached ({self._safe(exc.__cause__ or exc)})") from None
         except httpx.HTTPError as exc:  # in the middle of a stream
-            raise Transient(f"{self._what}'s answer broke off ({type(exc).__name__})") from None
+            raise NoAnswer(f"{self._what}'s answer broke off ({type(exc).__name__})") from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError, IndexError) as exc:
             # The SDK builds its models of a body without validating it.
             raise Transient(f"{self._what}'s answer cannot be read ({type(exc).__name__})") from None
@@ -82,7 +82,7 @@ class OpenAIClient:
         if exc.status_code == 503:
             return NotAccepted(message, retry_after=pause_s)
         if exc.status_code in (408, 409) or exc.status_code >= 500:
-            return Transient(message, retry_after=pause_s)
+            return NoAnswer(message, retry_after=pause_s)
         return ProviderError(message)
 
     def _safe(self, exc: BaseException) -> str:

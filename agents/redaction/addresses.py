@@ -7,22 +7,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from agents.redaction.finding import Finding, Words
-from agents.redaction.numbers import UNITS
-from agents.redaction.vocabulary import FUNCTION_WORDS, STATE_CODES, STATES
 
-_STREETS: Final = frozenset(
-    "street st avenue ave road rd lane ln drive dr boulevard blvd court ct way place pl terrace circle cir square sq "
-    "highway hwy parkway pkwy close crescent row trail alley mews gardens grove walk loop plaza pike route".split()
-)
-_UNITS: Final = frozenset("apartment apt suite ste unit floor number room flat building".split())
-_DIRECTIONS: Final = frozenset("north south east west northeast northwest southeast southwest n s e w".split())
-_ORDINAL: Final = re.compile(r"\d+(st|nd|rd|th)\Z|\w+(first|second|third|th)\Z|first|second|third")
 _UK_OUTER: Final = re.compile(r"[a-z]{1,2}\d[a-z\d]?\Z")
 _UK_INNER: Final = re.compile(r"\d[a-z]{2}\Z")
 _UK: Final = re.compile(r"[a-z]{1,2}\d[a-z\d]?\d[a-z]{2}\Z")
-
-#: Words of sentences that begin names of streets.
-_OF_STREETS: Final = frozenset(("old", "new", "good", "great", "still"))
 
 #: Words of a street's name and of a house's number, and words behind the street among which a state is looked for.
 _MOST_STREET, _MOST_NUMBER, _MOST_CITY = 3, 6, 7
@@ -32,11 +20,14 @@ _HOUSE = 6
 
 
 def addresses(words: Words) -> Iterator[Finding]:
-    """The addresses."""
+    """The addresses of a language in which the house's number is before the street's name."""
+    language = words.vocabulary
+    if language.street_layout != "number name type":
+        return
     for at, word in enumerate(words.plain):
-        if word in _STREETS and (start := _street(words, at)) is not None:
+        if word in language.streets and (start := _street(words, at)) is not None:
             yield Finding(start, _tail(words, at + 1), "address", rank=2)
-        elif word in ("zip", "zipcode", "postal", "postcode") and (code := _code_after(words, at + 1)):
+        elif word in language.postal and (code := _code_after(words, at + 1)):
             yield Finding(*code, "address", rank=2)
         elif _is_uk(words, at):
             yield Finding(at, at + (1 if _UK.match(word) else 2), "address", rank=2)
@@ -65,16 +56,16 @@ def _street(words: Words, at: int) -> int | None:
 
 
 def _names_street(words: Words, at: int) -> bool:
-    word, one = words.plain[at], words.symbols[at]
-    if _ORDINAL.match(word) or word in _DIRECTIONS:
+    language, word, one = words.vocabulary, words.plain[at], words.symbols[at]
+    if language.street_ordinals.match(word) or word in language.directions:
         return True
     if (
         one.role in ("digits", "tens", "hundred", "filler", "repeat")
         or not word
-        or word in FUNCTION_WORDS - _OF_STREETS
+        or word in language.function_words - language.in_streets
     ):
         return False
-    return word not in UNITS and (words.is_capital(at) or not words.is_cased or word == "of")
+    return word not in language.units and (words.is_capital(at) or not words.is_cased or word == "of")
 
 
 def _house(words: Words, end: int) -> int:
@@ -93,10 +84,10 @@ def _tail(words: Words, at: int) -> int:
     """The index after what belongs to the address behind the street: a part of the house, the city, the state, the
     postal code.
     """
-    plain = words.plain
-    if at < len(plain) and plain[at] in _DIRECTIONS and words.is_capital(at):
+    plain, language = words.plain, words.vocabulary
+    if at < len(plain) and plain[at] in language.directions and words.is_capital(at):
         at += 1
-    if at < len(plain) and plain[at] in _UNITS:
+    if at < len(plain) and plain[at] in language.homes:
         at = max(_digits_end(words, at + 1), at + 2)
     for state in range(at, min(at + _MOST_CITY, len(plain))):
         if length := _state(words, state):
@@ -111,12 +102,12 @@ def _tail(words: Words, at: int) -> int:
 
 def _state(words: Words, at: int) -> int:
     """The number of words of a state's name; 0 if there is none."""
-    if " ".join(words.plain[at : at + 2]) in STATES:
+    if " ".join(words.plain[at : at + 2]) in words.vocabulary.states:
         return 2
     text = words.texts[at].strip(".,;:?!")
     is_before_code = at + 1 < len(words.plain) and words.symbols[at + 1].role in ("digits", "tens")
-    is_code = text in STATE_CODES or (is_before_code and text.upper() in STATE_CODES)
-    return int(words.plain[at] in STATES or is_code)
+    is_code = text in words.vocabulary.state_codes or (is_before_code and text.upper() in words.vocabulary.state_codes)
+    return int(words.plain[at] in words.vocabulary.states or is_code)
 
 
 def _city(words: Words, at: int) -> int:
@@ -128,7 +119,7 @@ def _city(words: Words, at: int) -> int:
         words.is_cased
         and end < min(begin + 3, len(plain))
         and words.is_capital(end)
-        and plain[end] not in FUNCTION_WORDS
+        and plain[end] not in words.vocabulary.function_words
         and (end == at or not words.ends_sentence(end - 1))
         and not words.ends_sentence(at - 1)
     ):

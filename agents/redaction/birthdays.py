@@ -8,17 +8,6 @@ from typing import Final
 
 from agents.redaction.finding import Finding, Words
 
-MONTHS: Final = frozenset(
-    "january february march april may june july august september october november december jan feb mar apr jun jul aug "
-    "sep sept oct nov dec".split()
-)
-_ORDINALS: Final = re.compile(
-    r"\d{1,2}(st|nd|rd|th)|(twenty|thirty)?-?(first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)|tenth|"
-    r"eleventh|twelfth|thirteenth|fourteenth|fifteenth|sixteenth|seventeenth|eighteenth|nineteenth|twentieth|thirtieth"
-)
-_CONTEXT: Final = frozenset("born birth dob d.o.b birthday birthdate".split())
-_BETWEEN: Final = frozenset("of the in and on thousand hundred slash dash".split())
-
 #: Words behind the context within which the date begins.
 _REACH: Final = 16
 
@@ -26,7 +15,7 @@ _REACH: Final = 16
 def birthdays(words: Words) -> Iterator[Finding]:
     """The dates of birth."""
     for at, word in enumerate(words.plain):
-        if word.removesuffix("'s") in _CONTEXT and (date := _date(words, at + 1)):
+        if word.removesuffix("'s") in words.vocabulary.birth and (date := _date(words, at + 1)):
             yield Finding(*date, "date_of_birth", rank=2)
 
 
@@ -43,9 +32,9 @@ def _date(words: Words, begin: int) -> tuple[int, int] | None:
 def _end(words: Words, at: int) -> int:
     """The index after the parts of a date that begin here, without joining words at their end."""
     end = at
-    while at < len(words.plain) and (_is_part(words, at) or words.plain[at] in _BETWEEN):
+    while at < len(words.plain) and (_is_part(words, at) or words.plain[at] in words.vocabulary.in_dates):
         at += 1
-        if _is_part(words, at - 1) or words.plain[at - 1] in ("thousand", "hundred"):
+        if _is_part(words, at - 1) or words.plain[at - 1] in words.vocabulary.large:
             end = at
     return end
 
@@ -53,9 +42,9 @@ def _end(words: Words, at: int) -> int:
 def _is_part(words: Words, at: int) -> bool:
     one = words.symbols[at]
     return (
-        one.plain in MONTHS
-        or one.role in ("digits", "tens")
-        or _ORDINALS.fullmatch(one.plain) is not None
+        one.plain in words.vocabulary.months
+        or one.role in ("digits", "tens", "part")
+        or words.vocabulary.ordinals.fullmatch(one.plain) is not None
         or re.fullmatch(r"\d+([-./]\d+)*", one.plain) is not None
     )
 
@@ -64,4 +53,4 @@ def _is_date(words: Words, start: int, end: int) -> bool:
     """A month, or figures enough for a year."""
     part = words.symbols[start:end]
     figures = sum(len(one.chars) or len(re.sub(r"\D", "", one.plain)) for one in part)
-    return any(one.plain in MONTHS for one in part) or figures >= 4 or len(part) > 2
+    return any(one.plain in words.vocabulary.months for one in part) or figures >= 4 or len(part) > 2

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from agents.redaction.symbols import OUTER, Symbol, spelled, symbol
+from agents.redaction.languages.vocabulary import ENGLISH, Vocabulary
+from agents.redaction.symbols import OUTER, Symbol, numbered, spelled, symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,9 @@ class Words:
     """A sequence of words as all detectors read it."""
 
     texts: Sequence[str]
-    #: ISO 3166: where telephone numbers without a prefix belong.
+    #: ISO 3166: where telephone numbers without a prefix belong; and the words of their language.
     region: str = "US"
+    vocabulary: Vocabulary = ENGLISH
     #: Whether the transcript distinguishes capitals, so that one says something.
     is_cased: bool = field(init=False)
 
@@ -37,7 +39,9 @@ class Words:
     @cached_property
     def symbols(self) -> list[Symbol]:
         """What each word contributes to numbers and codes."""
-        return spelled([symbol(text) for text in self.texts])
+        language = self.vocabulary
+        read = [symbol(text, language) for text in self.texts]
+        return spelled(numbered(read, self.texts, language) if language.numbers else read, language)
 
     @cached_property
     def plain(self) -> list[str]:

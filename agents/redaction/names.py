@@ -3,91 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from agents.redaction.finding import Finding, Words
-from agents.redaction.vocabulary import FUNCTION_WORDS, all_first_names, first_names, last_names
-
-#: Phrases after which comes a name, whatever it is.
-_STRONG: Final = tuple(
-    tuple(phrase.split())
-    for phrase in (
-        "my name is|name is|my name's|name's|last name is|last name|first name is|first name|surname is|surname|"
-        "maiden name is|maiden name|name on the card is|name on the account is|full name is|full name|names are|"
-        "cardholder is|account holder is|cardholder|account holder|named|mr|mrs|ms|miss|mister|missus|dr|doctor|"
-        "professor|prof|madam|husband's name is|wife's name is|under the name|under the name of|in the name of"
-    ).split("|")
-)
-#: Phrases after which comes a name if the word is a first name, or is written like a name.
-_WEAK: Final = tuple(
-    tuple(phrase.split())
-    for phrase in (
-        "this is|i'm|i am|it's|speaking with|speaking to|speak with|speak to|spoke with|spoke to|talk to|talked to|"
-        "talking to|talking with|thanks|thank you|hi|hello|hey|dear|good morning|good afternoon|good evening|called|"
-        "calling for|on behalf of|ask for|asked for|husband|wife|son|daughter|brother|sister|mother|father|mom|dad|"
-        "colleague|supervisor|manager|agent|patient|customer|client|tenant|neighbor|beneficiary is|beneficiary|"
-        "contact is|regards|signed|sincerely|meet|met|ask|asked|tell|told"
-    ).split("|")
-)
-_BY_FIRST: Final = {
-    rank: {first: [p for p in phrases if p[0] == first] for first in {p[0] for p in phrases}}
-    for rank, phrases in (("strong", _STRONG), ("weak", _WEAK))
-}
-#: Words behind a name, and words before one that make it such where no capital does.
-_BEHIND: Final = frozenset(("speaking", "here", "calling"))
-_IS: Final = frozenset(("is", "it's", "i'm", "am"))
+from agents.redaction.languages.vocabulary import Phrase, Vocabulary
 
 #: Words of one name, at most.
 _MOST: Final = 4
 
-#: Parts of last names.
-_PARTICLES: Final = frozenset("van von de der den da di del la le el al bin ibn ter ten mac mc o' st".split())
 
-#: Words that a recognizer capitalises, or that follow "I'm" and "this is", and that are no names.
-_NO_NAMES: Final = frozenset(
-    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august "
-    "september october november december english spanish french german american british i'm i'll i've i'd ok okay "
-    "mr mrs ms dr miss mister doctor sir ma'am madam internet google amazon facebook apple microsoft visa mastercard "
-    "paypal god christmas easter customer service support sales billing team everyone everybody guys folks operator "
-    "street avenue road lane drive boulevard court city state county bank".split()
-)
+@cache
+def _by_first(language: Vocabulary, rank: str) -> dict[str, list[Phrase]]:
+    """The phrases before names, by their first words."""
+    by_first: dict[str, list[Phrase]] = {}
+    for phrase in language.introductions if rank == "strong" else language.weak_introductions:
+        by_first.setdefault(phrase[0], []).append(phrase)
+    return by_first
 
 
 def names(words: Words) -> Iterator[Finding]:
     """The names: where they are told, and wherever else these names stand in the call."""
-    told: set[str] = set()
+    language, told = words.vocabulary, set[str]()
     for finding, is_sure in _told(words):
         yield finding
         plain = {one.removesuffix("'s") for one in words.plain[finding.start : finding.end]}
-        told |= {one for one in plain if len(one) > 1 and (is_sure or one in all_first_names())} - FUNCTION_WORDS
+        told |= {
+            one for one in plain if len(one) > 1 and (is_sure or one in language.all_first_names)
+        } - language.function_words
     for at, word in enumerate(words.plain):
-        if word.removesuffix("'s") in told and (words.is_capital(at) if words.is_cased else _is_rare(word, _RARE)):
+        if word.removesuffix("'s") in told and (
+            words.is_capital(at) if words.is_cased else _is_rare(word, language, _RARE)
+        ):
             yield Finding(at, at + 1, "name", rank=8)
 
 
 def _told(words: Words) -> Iterator[tuple[Finding, bool]]:
     """The names that the words around them or a list make such, and whether it is sure whatever name it is."""
-    first = first_names()
+    first = words.vocabulary.first_names
     for at, word in enumerate(words.plain):
         for rank in ("strong", "weak"):
             if (start := _after_phrase(words, at, rank)) and (end := _end(words, start, is_sure=rank == "strong")):
                 yield Finding(start, _spelled(words, end), "name", rank=8), rank == "strong"
-        if word.removesuffix("'s") in first and _stands_as_name(words, at):
-            yield Finding(at, _spelled(words, _rest(words, at + 1)), "name", rank=8), False
-        if word in _BEHIND and at and _says_so(words, at - 1):
+        is_first = word.removesuffix("'s") in first and _stands_as_name(words, at)
+        if is_first and (end := _rest(words, at + 1)) > at:
+            yield Finding(at, _spelled(words, end), "name", rank=8), False
+        if word in words.vocabulary.behind and at and _says_so(words, at - 1):
             yield Finding(at - 1, at, "name", rank=8), False
 
 
 def _says_so(words: Words, at: int) -> bool:
     """Whether a word before "speaking" is the name of who speaks."""
-    is_name = words.is_capital(at) if words.is_cased else at > 0 and words.plain[at - 1] in _IS
-    return is_name and words.plain[at] in all_first_names() and not words.ends_sentence(at)
+    is_name = words.is_capital(at) if words.is_cased else at > 0 and words.plain[at - 1] in words.vocabulary.is_words
+    return is_name and words.plain[at] in words.vocabulary.all_first_names and not words.ends_sentence(at)
 
 
 def _after_phrase(words: Words, at: int, rank: str) -> int:
     """The index after a phrase that begins here; 0 if there is none."""
     plain = words.plain
-    for phrase in _BY_FIRST[rank].get(plain[at], ()):
+    for phrase in _by_first(words.vocabulary, rank).get(plain[at], ()):
         end = at + len(phrase)
         if tuple(plain[at:end]) == phrase and end < len(plain):
             return end
@@ -100,28 +74,57 @@ def _end(words: Words, start: int, *, is_sure: bool) -> int:
         start += 1
     if start >= len(words.plain) or not _may_begin(words, start, is_sure=is_sure):
         return 0
-    return _rest(words, start + 1)
+    end = _rest(words, start + 1)
+    return end if end > start else 0
 
 
 def _may_begin(words: Words, at: int, *, is_sure: bool) -> bool:
-    word = words.plain[at].removesuffix("'s")
+    word, language = words.plain[at].removesuffix("'s"), words.vocabulary
+    if is_sure and word in language.first_particles:
+        while at < len(words.plain) - 1 and words.plain[at] in language.first_particles:
+            at += 1
+        return _is_possible(words, at) and (words.is_capital(at) or not words.is_cased)
     if not _is_possible(words, at):
         return False
     if is_sure:
-        return words.is_capital(at) or not words.is_cased or word in last_names() or word in first_names()
-    if word in first_names():
+        return words.is_capital(at) or not words.is_cased or word in language.last_names or word in language.first_names
+    if word in language.first_names:
         return words.is_capital(at) or not words.is_cased
     if not words.is_cased:
-        return _is_rare(word, _RARE)
-    is_like_one = word in all_first_names() or _is_rare(word)
+        return _is_rare(word, language, _RARE) and not _is_noun(word, language)
+    if language.has_capital_nouns:
+        return words.is_capital(at) and not words.ends_sentence(at - 1) and _is_like_name(words, at)
+    is_like_one = word in language.all_first_names or _is_rare(word, language)
     return words.is_capital(at) and not words.ends_sentence(at - 1) and is_like_one
+
+
+def _is_like_name(words: Words, at: int) -> bool:
+    """Whether a capital word may be a name, in a language in which nouns have capitals, too: one of the lists, or one
+    that is no known word, and stands alone or before another such.
+    """
+    word, language = words.plain[at], words.vocabulary
+    if word in language.all_first_names or word in language.last_names:
+        return True
+    if _is_noun(word, language):
+        return False
+    if at + 1 == len(words.plain) or words.texts[at][-1:] in ",.?!" or words.plain[at + 1] in language.behind:
+        return _is_rare(word, language, _RARE)
+    return words.is_capital(at + 1) and _continues(words, at + 1)
+
+
+def _is_noun(word: str, language: Vocabulary) -> bool:
+    """Whether a word is more likely a common noun than a name, in a language in which both have capitals."""
+    if not language.has_capital_nouns or word in language.all_first_names or word in language.last_names:
+        return False
+    return word.endswith(language.noun_endings) or not _is_rare(word, language, _NOUN)
 
 
 def _is_possible(words: Words, at: int) -> bool:
     """Whether a word may be one of a name: it holds no sentence together, and is no number."""
     word, role = words.plain[at].removesuffix("'s"), words.symbols[at].role
     is_number = role not in ("other", "letters") or any(map(str.isdigit, word))
-    return bool(word) and not is_number and word not in FUNCTION_WORDS and word not in _NO_NAMES
+    language = words.vocabulary
+    return bool(word) and not is_number and word not in language.function_words and word not in language.no_names
 
 
 def _rest(words: Words, at: int) -> int:
@@ -129,7 +132,7 @@ def _rest(words: Words, at: int) -> int:
     most = at + _MOST - 1
     while at < min(most, len(words.plain)) and not _ends_name(words, at - 1) and _continues(words, at):
         at += 1
-    while words.plain[at - 1] in _PARTICLES and at > 1:
+    while words.plain[at - 1] in words.vocabulary.particles and at > 1:
         at -= 1
     return at
 
@@ -141,17 +144,31 @@ def _ends_name(words: Words, at: int) -> bool:
 
 
 def _continues(words: Words, at: int) -> bool:
-    word = words.plain[at].removesuffix("'s")
+    word, language = words.plain[at].removesuffix("'s"), words.vocabulary
+    if word in language.particles and word in language.function_words:
+        return _is_before_name(words, at)
     if not _is_possible(words, at):
         return False
     if words.is_cased:
-        return words.is_capital(at) or (word in _PARTICLES and _continues_behind(words, at))
-    is_listed = word in _PARTICLES or word in first_names() or (word in last_names() and _is_rare(word))
-    return is_listed or _is_rare(word, _RARE)
+        is_name = words.is_capital(at) and not _is_noun(word, language)
+        return is_name or (word in language.particles and _continues_behind(words, at))
+    is_listed = word in language.particles or word in language.first_names
+    is_listed = is_listed or (word in language.last_names and (not language.census or _is_rare(word, language)))
+    return is_listed or _is_rare(word, language, _RARE)
+
+
+def _is_before_name(words: Words, at: int) -> bool:
+    """Whether a word that stands in sentences, too, is a part of a last name here: "de la Fuente"."""
+    language = words.vocabulary
+    while at < len(words.plain) - 1 and words.plain[at] in language.particles:
+        at += 1
+    if not _is_possible(words, at):
+        return False
+    return words.is_capital(at) if words.is_cased else words.plain[at] in language.last_names
 
 
 def _continues_behind(words: Words, at: int) -> bool:
-    return at + 1 < len(words.plain) and (words.is_capital(at + 1) or words.plain[at + 1] in _PARTICLES)
+    return at + 1 < len(words.plain) and (words.is_capital(at + 1) or words.plain[at + 1] in words.vocabulary.particles)
 
 
 def _stands_as_name(words: Words, at: int) -> bool:
@@ -164,7 +181,7 @@ def _stands_as_name(words: Words, at: int) -> bool:
 def _spelled(words: Words, end: int) -> int:
     """The index after the letters that spell a name, if it is spelled next."""
     at = end
-    while at < min(end + _MOST, len(words.plain)) and words.plain[at] in _SPELLING:
+    while at < min(end + _MOST, len(words.plain)) and words.plain[at] in words.vocabulary.spelling:
         at += 1
     begin = at
     while at < len(words.plain) and _is_spelled(words.plain[at]):
@@ -178,16 +195,16 @@ def _is_spelled(plain: str) -> bool:
     return plain.isalpha() if len(plain) == 1 else len(plain) > 2 and set(plain[1::2]) <= {"-", "."}
 
 
-_SPELLING: Final = frozenset("that's that is spelled spelt it's and as last name first spelling s-p-e-l-l-e-d".split())
-
-
 #: Zipf frequencies (log10 in 10^9 words) from which a word is common, and below which it is rare enough to be a name
 #: where no capital says so.
 _COMMON, _RARE = 4.6, 3.2
 
+#: The same from which a word with a capital is a noun, where nouns have them.
+_NOUN = 4.0
 
-def _is_rare(word: str, below: float = _COMMON) -> bool:
-    """Whether a word is not one of the commoner ones of English, of which a sentence may have any in this place."""
+
+def _is_rare(word: str, language: Vocabulary, below: float = _COMMON) -> bool:
+    """Whether a word is not one of the commoner ones of its language, of which any may stand here."""
     from agents.text.frequency import frequencies
 
-    return frequencies("en").get(word, 0.0) < below
+    return frequencies(language.language).get(word, 0.0) < below

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agents.redaction.birthdays import MONTHS
 from agents.redaction.finding import Finding, Words
 from agents.redaction.symbols import Symbol, composed, pieces
 
@@ -27,31 +26,6 @@ _MOST_FILLERS: Final = 3
 #: Words before a number among which its name is looked for, also of what may be a quantity, and words behind it.
 _BEFORE, _NEAR, _BEHIND = 12, 6, 3
 
-#: Words that name a kind; of a phrase, its last word.
-_NAMES: Final = {
-    word: kind
-    for kind, words in {
-        "card": "card visa mastercard amex discover debit credit",
-        "security_code": "cvv cvc cvv2 cvc2 cid pin pins passcode password otp security",
-        "iban": "iban",
-        "account": "account accounts routing aba checking savings bank transit",
-        "ssn": "ssn social itin tin",
-        "phone": "phone cell mobile telephone tel callback call fax landline text whatsapp reach dial",
-        "address": "zip postal postcode zipcode",
-        "date_of_birth": "birth born dob birthday birthdate",
-        "id": "id policy claim member membership passport license licence reference order case ticket confirmation "
-        "customer invoice tracking medicare medicaid nhs mrn vin serial contract patient insurance taxpayer national "
-        "code verification identification employee student booking reservation record",
-    }.items()
-    for word in words.split()
-}
-
-#: What is counted, behind a quantity.
-UNITS: Final = frozenset(
-    "dollars dollar bucks euros euro pounds pound cents cent percent million billion thousand trillion basis shares "
-    "people customers employees miles kilometers hours minutes days weeks months years degrees units tons barrels "
-    "square feet megawatts quarters".split()
-)
 _YEARS: Final = re.compile(r"((19|20)\d\d){1,3}\Z")
 _DAY_AND_YEAR: Final = re.compile(r"\d{1,2}(19|20)\d\d\Z")
 _DATE: Final = re.compile(r"(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})\Z")
@@ -142,22 +116,23 @@ def runs(words: Words) -> Iterator[Run]:
     for at, one in enumerate(symbols):
         if one.role == "other" or (one.role == "filler" and start >= 0 and at - last > _MOST_FILLERS):
             if start >= 0:
-                yield _run(start, last + 1, symbols)
+                yield _run(start, last + 1, words)
             start = -1
         elif one.role != "filler":
             start, last = (at if start < 0 else start), at
             if words.texts[at].endswith("?"):
-                yield _run(start, last + 1, symbols)
+                yield _run(start, last + 1, words)
                 start = -1
     if start >= 0:
-        yield _run(start, last + 1, symbols)
+        yield _run(start, last + 1, words)
 
 
-def _run(start: int, end: int, symbols: list[Symbol]) -> Run:
+def _run(start: int, end: int, words: Words) -> Run:
+    symbols, letters = words.symbols, words.vocabulary.word_letters
     # "a" and "I" at an end are words of the sentence, as a repeat at the end is.
-    while end > start and (symbols[start].plain in ("a", "i") or symbols[start].role == "filler"):
+    while end > start and (symbols[start].plain in letters or symbols[start].role == "filler"):
         start += 1
-    while end > start and (symbols[end - 1].plain in ("a", "i") or symbols[end - 1].role in ("filler", "repeat")):
+    while end > start and (symbols[end - 1].plain in letters or symbols[end - 1].role in ("filler", "repeat")):
         end -= 1
     part = [one for one in symbols[start:end] if one.role != "filler"]
     return Run(start, end, composed(part), part)
@@ -166,7 +141,7 @@ def _run(start: int, end: int, symbols: list[Symbol]) -> Run:
 def _kind(run: Run, words: Words) -> str | None:
     """The kind of a run; None if nothing has to be hidden."""
     size = len(run.chars)
-    if run.digits < SHORTEST:
+    if run.digits < SHORTEST or (_is_spaced(run, words) and _after(run, words) in words.vocabulary.units):
         return None
     if _IBAN.match(run.chars) and (is_iban(run.chars) or run.digits >= size - 8):
         return "iban"
@@ -193,7 +168,7 @@ def _kind_of_digits(run: Run, words: Words, name: str | None) -> str | None:
         return "ssn"
     if name == "card" and size == NAMED and not _YEARS.match(run.chars):
         return "card"
-    if name in (None, "phone") and 7 <= size <= 15 and _is_phone(run.chars, words.region):
+    if name in (None, "phone") and 7 <= size <= 15 and _is_phone(run.chars, words):
         return None if _is_quantity(run, words, name) else "phone"
     return None
 
@@ -215,61 +190,71 @@ def _is_card(run: Run, name: str | None) -> bool:
 
 def _named(run: Run, words: Words) -> str | None:
     """The kind that the nearest words say, those before the run first."""
+    language = words.vocabulary
     for at in range(run.start - 1, max(run.start - 1 - (_BEFORE if run.is_code else _NEAR), -1), -1):
         if not run.is_code and words.texts[at][-1:] in ".!?" and (words.texts[at][-1:] != "?" or at < run.start - 3):
             return None  # what may be a quantity belongs to its own sentence, or is the answer to a question
         word = words.plain[at].removesuffix("'s")
-        if tuple(words.plain[max(at - 2, 0) : at + 1]) == _ON_THE_BACK:
+        if ends_with(words, at, language.on_the_back):
             return "security_code"
-        if at >= run.start - _NEAR and tuple(words.plain[max(at - 1, 0) : at + 1]) == _LAST_FOUR:
-            return "id" if words.plain[at + 1] not in UNITS else None
-        if (kind := _NAMES.get(word)) is not None:
+        if at >= run.start - _NEAR and ends_with(words, at, language.last_four):
+            return "id" if words.plain[at + 1] not in language.units else None
+        if (kind := language.kind_of(word)) is not None:
             return _of_phrase(kind, at, words)
     if len(run.chars) >= LONG:
         for at in range(run.end, min(run.end + _BEHIND, len(words.plain))):
-            if (kind := _NAMES.get(words.plain[at])) is not None:
+            if (kind := language.kind_of(words.plain[at])) is not None:
                 return _of_phrase(kind, at, words)
     return None
 
 
-#: Where cards have their security codes.
-_ON_THE_BACK: Final = ("on", "the", "back")
-
-#: How the end of a number is asked for that is known otherwise.
-_LAST_FOUR: Final = ("last", "four")
-
 #: Words between a card that is spoken of, whose number may be spoken in between, and a code that is the card's.
 _OF_CARD: Final = 40
-
-_CODES: Final = {
-    "zip": "address", "postal": "address", "sort": "account",
-    **dict.fromkeys(("security", "verification", "access", "pass", "one-time", "confirmation"), "security_code"),
-}  # fmt: skip
 
 
 def _of_phrase(kind: str, at: int, words: Words) -> str:
     """The kind of a phrase that has this word: "security code" names a code, "social security number" a person."""
-    before = words.plain[at - 1] if at else ""
-    word = words.plain[at]
-    if word == "security":
-        return "ssn" if before == "social" else kind
-    if word == "code":
-        of_card = "card" in words.plain[max(at - _OF_CARD, 0) : at]
-        return _CODES.get(before, "security_code" if of_card else kind)
+    language, before, word = words.vocabulary, words.plain[at - 1] if at else "", words.plain[at]
+    if (named := language.kind_phrases.get(f"{before} {word}")) is not None:
+        return named
+    if word in language.codes:
+        is_of_card = any(one in language.cards for one in words.plain[max(at - _OF_CARD, 0) : at])
+        return "security_code" if is_of_card else kind
     return kind
 
 
+def ends_with(words: Words, at: int, phrase: Sequence[str]) -> bool:
+    """Whether a phrase, if there is one, ends with this word."""
+    return bool(phrase) and tuple(words.plain[max(at + 1 - len(phrase), 0) : at + 1]) == tuple(phrase)
+
+
 def _is_quantity(run: Run, words: Words, name: str | None) -> bool:
-    after = words.plain[run.end] if run.end < len(words.plain) else ""
-    one_number = len(run.symbols) == 1 or any(s.role in ("tens", "hundred") for s in run.symbols)
-    if (after in UNITS and one_number) or (run.digits < NAMED and any(s.role == "hundred" for s in run.symbols)):
+    after = _after(run, words)
+    one_number = len(run.symbols) == 1 or any(s.role in ("tens", "hundred", "part") for s in run.symbols)
+    if (after in words.vocabulary.units and one_number) or (
+        run.digits < NAMED and any(s.role == "hundred" for s in run.symbols)
+    ):
+        return True
+    if _is_spaced(run, words) and (after in words.vocabulary.units or name is None):
         return True
     if len(run.symbols) == 1 and name != "account" and _DATE.match(run.symbols[0].plain):  # 20-00-00 sorts in Britain
         return True
-    if _DAY_AND_YEAR.match(run.chars) and run.start and words.plain[run.start - 1] in MONTHS:
+    if _DAY_AND_YEAR.match(run.chars) and run.start and words.plain[run.start - 1] in words.vocabulary.months:
         return True
     is_weak = name in (None, "id", "phone", "address", "account")
     return is_weak and _YEARS.match(run.chars) is not None and len(run.symbols) <= len(run.chars)
+
+
+def _after(run: Run, words: Words) -> str:
+    return words.plain[run.end] if run.end < len(words.plain) else ""
+
+
+def _is_spaced(run: Run, words: Words) -> bool:
+    """Whether it is written as one number whose thousands are words: "150 000"."""
+    if not words.vocabulary.has_spaced_thousands:
+        return False
+    groups = [one.chars for one in run.symbols if one.is_written]
+    return len(groups) == len(run.symbols) > 1 and len(groups[0]) <= 3 and all(len(one) == 3 for one in groups[1:])
 
 
 def _has_groups(run: Run, sizes: tuple[int, ...]) -> bool:
@@ -293,14 +278,15 @@ def is_iban(code: str) -> bool:
     return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 
 
-def _is_phone(digits: str, region: str) -> bool:
+def _is_phone(digits: str, words: Words) -> bool:
     from phonenumbers import NumberParseException, is_valid_number, parse  # takes 0.1 s
 
-    for text, where in ((digits, region), (f"+{digits}", None)):
+    regions = (words.region, *words.vocabulary.regions)
+    for text, where in (*((digits, region) for region in regions), (f"+{digits}", None)):
         try:
             if is_valid_number(parse(text, where)):
                 return True
         except NumberParseException:
             continue
     # Without its area code.
-    return len(digits) == 7
+    return len(digits) == words.vocabulary.local_digits

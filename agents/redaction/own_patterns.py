@@ -9,8 +9,6 @@ from agents.redaction.finding import Finding, Words
 from agents.redaction.symbols import pieces
 from schemas.accounts.redaction import OwnPattern, compiled
 
-_SIGNS = {"dash": "-", "hyphen": "-", "minus": "-", "slash": "/", "dot": ".", "underscore": "_"}
-
 
 def own(words: Words, patterns: Iterable[OwnPattern]) -> Iterator[Finding]:
     """What the patterns match: in the text as it is written, and with spoken digits and letters as one figure."""
@@ -31,13 +29,13 @@ def _written(words: Words) -> tuple[str, list[int]]:
 
 def _figures(words: Words) -> tuple[str, list[int]]:
     """The text in which digits and letters that are said one by one are written as one word."""
-    parts = pieces(words.symbols)
+    parts, signs = pieces(words.symbols), words.vocabulary.signs
     texts = [f"{text} " for text in words.texts]
     for at, one in enumerate(words.symbols):
         is_inside = 0 < at < len(texts) - 1 and bool(words.symbols[at - 1].chars) and bool(words.symbols[at + 1].chars)
-        if one.plain in _SIGNS and is_inside:
-            texts[at] = _SIGNS[one.plain]
-        elif one.role in ("digits", "letters", "tens", "hundred", "repeat") and not one.is_written:
+        if one.plain in signs and is_inside:
+            texts[at] = signs[one.plain]
+        elif one.role in ("digits", "letters", "tens", "hundred", "repeat", "part") and not one.is_written:
             texts[at] = parts[at]
         elif one.is_written:
             texts[at] = words.texts[at].strip(".,;:?!")
@@ -47,7 +45,7 @@ def _figures(words: Words) -> tuple[str, list[int]]:
 
 
 def _joins(words: Words, at: int) -> bool:
-    return at < len(words.symbols) and (bool(words.symbols[at].chars) or words.plain[at] in _SIGNS)
+    return at < len(words.symbols) and (bool(words.symbols[at].chars) or words.plain[at] in words.vocabulary.signs)
 
 
 def _laid_out(texts: Sequence[str]) -> tuple[str, list[int]]:

@@ -13,6 +13,7 @@ from typing import Final
 
 from agents.redaction.detect import detect
 from agents.redaction.finding import Finding, joined
+from agents.redaction.languages.vocabulary import Vocabulary, vocabulary
 from agents.redaction.symbols import symbol
 from schemas.accounts.redaction import EVERYTHING, PLACEHOLDER, RedactionPolicy
 from schemas.words import Decision, Hypothesis, Reading, Reconciliation, Word
@@ -60,15 +61,15 @@ def redacted(reconciliation: Reconciliation, policy: RedactionPolicy = EVERYTHIN
     Looks at what each recognizer heard, at what was chosen, and at the readings that look like digits, wherever they
     come from. A slot of which one reading is personal is hidden in all readings. Redacting twice changes nothing.
     """
-    decisions = reconciliation.decisions
+    decisions, language = reconciliation.decisions, vocabulary(reconciliation.language)
     spans = list(_placeholders(decisions))
-    for slots, texts in _paths(reconciliation):
+    for slots, texts in _paths(reconciliation, language):
         spans += [
             replace(one, start=slots[one.start], end=slots[one.end - 1] + 1)
-            for one in detect(texts, policy)
+            for one in detect(texts, policy, language)
             if not all(map(PLACEHOLDER.match, texts[one.start : one.end]))
         ]
-    spans = joined([_widened(span, decisions) for span in joined(spans)])
+    spans = joined([_widened(span, decisions, language) for span in joined(spans)])
     hidden = list(decisions)
     for span in spans:
         hidden[span.start : span.end] = _hidden(decisions[span.start : span.end], policy.label(span.kind))
@@ -127,7 +128,7 @@ def _overlaps(decision: Decision, start_ms: int, end_ms: int) -> bool:
     )
 
 
-def _paths(reconciliation: Reconciliation) -> Iterator[tuple[list[int], list[str]]]:
+def _paths(reconciliation: Reconciliation, language: Vocabulary) -> Iterator[tuple[list[int], list[str]]]:
     """Sequences of readings with their slots: the chosen one, each recognizer's, and the one most like digits."""
     decisions = reconciliation.decisions
     yield _path([decision.chosen.text for decision in decisions])
@@ -135,7 +136,7 @@ def _paths(reconciliation: Reconciliation) -> Iterator[tuple[list[int], list[str
         return
     for provider in reconciliation.providers:
         yield _path([heard_by(provider, decision).text for decision in decisions])
-    yield _path([_most_like_digits(decision) for decision in decisions])
+    yield _path([_most_like_digits(decision, language) for decision in decisions])
 
 
 def _path(texts: Sequence[str | None]) -> tuple[list[int], list[str]]:
@@ -149,26 +150,26 @@ def heard_by(provider: str, decision: Decision) -> Reading:
     return next(readings, decision.chosen)
 
 
-def _most_like_digits(decision: Decision) -> str | None:
+def _most_like_digits(decision: Decision, language: Vocabulary) -> str | None:
     texts = [reading.text for reading in (decision.chosen, *decision.others)]
-    return max(texts, key=lambda text: len(symbol(text).chars) if text else 0)
+    return max(texts, key=lambda text: len(symbol(text, language).chars) if text else 0)
 
 
-def _widened(span: Finding, decisions: Sequence[Decision]) -> Finding:
+def _widened(span: Finding, decisions: Sequence[Decision], language: Vocabulary) -> Finding:
     """The span with neighbouring slots in which some recognizer has heard a digit, where it is a number."""
     if span.kind not in _OF_DIGITS:
         return span
     start, end = span.start, span.end
-    while start > 0 and decisions[start - 1].others and _has_digits(decisions[start - 1]):
+    while start > 0 and decisions[start - 1].others and _has_digits(decisions[start - 1], language):
         start -= 1
-    while end < len(decisions) and decisions[end].others and _has_digits(decisions[end]):
+    while end < len(decisions) and decisions[end].others and _has_digits(decisions[end], language):
         end += 1
     return replace(span, start=start, end=end)
 
 
-def _has_digits(decision: Decision) -> bool:
+def _has_digits(decision: Decision, language: Vocabulary) -> bool:
     return any(
-        symbol(reading.text).role in ("digits", "tens", "repeat")
+        symbol(reading.text, language).role in ("digits", "tens", "repeat")
         for reading in (decision.chosen, *decision.others)
         if reading.text
     )

@@ -1,42 +1,20 @@
-"""What words contribute to numbers and codes: digits, letters, or nothing, written or spoken in English."""
+"""What words contribute to numbers and codes: digits, letters, or nothing, written or spoken."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
+from agents.redaction.languages.vocabulary import ENGLISH, HIDDEN, Vocabulary, folded
 from schemas.accounts.redaction import PLACEHOLDER
 
-_DIGITS: Final = {
-    word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine".split())
-} | {"oh": "0", "o": "0", "nought": "0", "naught": "0", "niner": "9"}
-_TEENS: Final = {
-    word: str(value)
-    for value, word in enumerate(
-        "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), start=10
-    )
-}
-TENS: Final = {
-    word: str(value) for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
-}
-_REPEATS: Final = {"double": 2, "triple": 3, "treble": 3, "quadruple": 4}
-_ALPHABET: Final = frozenset(
-    "alfa alpha bravo charlie delta echo foxtrot golf hotel india juliet juliett kilo lima mike november oscar papa "
-    "quebec romeo sierra tango uniform victor whiskey whisky xray x-ray yankee zulu".split()
-)
-
-#: Words that people say in the middle of a number.
-FILLERS: Final = frozenset(
-    "um uh er erm eh ah hmm mm mhm mmhmm mm-hmm uh-huh okay ok yes yeah yep right so then dash hyphen minus space "
-    "slash comma pause sorry no wait got it alright sure again".split()
-)
-
 #: What stands around a word in a transcript.
-OUTER: Final = "\"'“”\u2018\u2019()[]{}<>.,;:?!…"
+OUTER: Final = "\"'“”„«»\u2018\u2019()[]{}<>.,;:?!…¿¡"
 
-Role = Literal["digits", "letters", "tens", "repeat", "hundred", "filler", "other"]
+Role = Literal["digits", "letters", "tens", "repeat", "hundred", "part", "filler", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,58 +32,55 @@ class Symbol:
 
 _QUANTITY: Final = re.compile(
     r"[-+]?[$£€¥]|.*[%$£€¥]$"  # money, shares
-    r"|\d{1,3}(,\d{3})+(\.\d+)?$"  # 1,234,567
     r"|\d+[.,]\d+$"  # 12.5
     r"|\d{1,2}:\d{2}([-\u2013]\d{1,2}:\d{2})?$"  # times
-    r"|[qh][1-4]$|fy\d{2,4}$"  # parts of years
-    r"|\d+(st|nd|rd|th|s|k|m|bn|x|pm|am|mm|cm|kg|mg|ml|g|h)$",
+    r"|[qh][1-4]$|fy\d{2,4}$",  # parts of years
     re.IGNORECASE,
 )
 _FIGURES: Final = re.compile(r"[+#(]?\d[\d\-\u2013/.():x ]*\Z")
 _CODE: Final = re.compile(r"(?=.*\d)[a-z0-9]+([-/.][a-z0-9]+)*\Z")
-_ABBREVIATIONS: Final = frozenset(("a.m", "p.m", "u.s", "u.k", "e.g", "i.e", "d.c", "p.o"))
 _SPELLED: Final = re.compile(r"[a-z0-9]([-.][a-z0-9])+\Z")
 
 
 @lru_cache(8192)
-def symbol(word: str) -> Symbol:
+def symbol(word: str, language: Vocabulary = ENGLISH) -> Symbol:
     """What a word contributes."""
     if PLACEHOLDER.match(word):
-        return Symbol("[]")
-    plain = word.strip(OUTER).lower()
+        return Symbol(HIDDEN)
+    plain = language.without_article(word.strip(OUTER).lower())
     if not plain:
         return Symbol("", "filler")
-    return _spoken(plain) or _written(plain, word)
+    return _spoken(plain, language) or _written(plain, word, language)
 
 
-def _spoken(plain: str) -> Symbol | None:
-    if plain in _DIGITS:
-        return Symbol(plain, "digits", _DIGITS[plain])
-    if plain in _TEENS:
-        return Symbol(plain, "digits", _TEENS[plain])
-    if plain in TENS:
-        return Symbol(plain, "tens", TENS[plain])
-    if plain in _REPEATS:
-        return Symbol(plain, "repeat", str(_REPEATS[plain]))
-    if plain == "hundred":
+def _spoken(plain: str, language: Vocabulary) -> Symbol | None:
+    if digits := language.digits.get(plain) or language.number([plain]):
+        return Symbol(plain, "digits", digits)
+    if plain in language.tens:
+        return Symbol(plain, "tens", language.tens[plain])
+    if plain in language.repeats:
+        return Symbol(plain, "repeat", str(language.repeats[plain]))
+    if plain in language.hundred:
         return Symbol(plain, "hundred")
     first, hyphen, second = plain.partition("-")
-    if hyphen and first in TENS and second in _DIGITS:
-        return Symbol(plain, "digits", TENS[first] + _DIGITS[second])
-    if plain in _ALPHABET:
-        return Symbol(plain, "letters", plain[0].upper())
-    return Symbol(plain, "filler") if plain in FILLERS else None
+    if hyphen and first in language.tens and second in language.digits and len(language.digits[second]) == 1:
+        return Symbol(plain, "digits", language.tens[first] + language.digits[second])
+    if plain in language.letters:
+        return Symbol(plain, "letters", language.letters[plain])
+    return Symbol(plain, "filler") if plain in language.fillers else None
 
 
-def _written(plain: str, word: str) -> Symbol:
+def _written(plain: str, word: str, language: Vocabulary) -> Symbol:
+    if plain in language.joining_letters:
+        return Symbol(plain)
     if len(plain) == 1 and plain.isalpha():
         return Symbol(plain, "letters", plain.upper())
     # A stripped "(415)" is a number, a stripped "$5" is none.
-    if _QUANTITY.match(plain) or _QUANTITY.match(word):
+    if _QUANTITY.match(plain) or _QUANTITY.match(word) or language.quantities.match(plain):
         return Symbol(plain)
     if _FIGURES.match(plain):
         return Symbol(plain, "digits", _alphanumeric(plain), is_written=True)
-    if plain in _ABBREVIATIONS:
+    if plain in language.abbreviations:
         return Symbol(plain)
     if _SPELLED.match(plain) or (_CODE.match(plain) and plain.isascii()):
         chars = _alphanumeric(plain)
@@ -118,11 +93,42 @@ def _alphanumeric(text: str) -> str:
     return "".join(c for c in text.upper() if c.isalnum() and c.isascii())
 
 
-def spelled(symbols: list[Symbol]) -> list[Symbol]:
+def numbered(symbols: list[Symbol], texts: Sequence[str], language: Vocabulary) -> list[Symbol]:
+    """The same, where the last of several words that say one number has all its digits ("quatre-vingt dix")."""
+    out = list(symbols)
+    at = 0
+    while at < len(symbols):
+        end = _number_end(symbols, texts, at, language)
+        if end > at + 1:
+            digits = language.number(one.plain for one in symbols[at:end]) or ""
+            out[at:end] = [*(Symbol(one.plain, "part") for one in symbols[at : end - 1]),
+                           Symbol(symbols[end - 1].plain, "digits", digits)]  # fmt: skip
+        at = max(end, at + 1)
+    return out
+
+
+def _number_end(symbols: list[Symbol], texts: Sequence[str], start: int, language: Vocabulary) -> int:
+    """The index after the longest number that begins here and has several words; `start` if there is none."""
+    if folded(symbols[start].plain).partition("-")[0] not in language.number_beginnings:
+        return start
+    most = start + 1
+    while most < min(start + _MOST_WORDS, len(symbols)) and texts[most - 1][-1:] not in ",.;:?!":
+        most += 1
+    for end in range(most, start + 1, -1):
+        if language.number(one.plain for one in symbols[start:end]) is not None:
+            return end
+    return start
+
+
+#: Words of one number, at most: "mille neuf cent quatre-vingt dix-sept" has seven if none has a hyphen.
+_MOST_WORDS: Final = 7
+
+
+def spelled(symbols: list[Symbol], language: Vocabulary = ENGLISH) -> list[Symbol]:
     """The same, where words that only say which letter is meant ("b as in boy") add nothing to it."""
     out = list(symbols)
     for at, one in enumerate(symbols):
-        for phrase in _MEANING if one.role == "letters" and len(one.chars) == 1 else ():
+        for phrase in language.meaning if one.role == "letters" and len(one.chars) == 1 else ():
             end = at + 1 + len(phrase)
             is_said = end < len(symbols) and tuple(each.plain for each in symbols[at + 1 : end]) == phrase
             if is_said and symbols[end].plain[:1].upper() == one.chars:
@@ -131,10 +137,6 @@ def spelled(symbols: list[Symbol]) -> list[Symbol]:
                     Symbol(symbols[end].plain, "letters"),
                 ]
     return out
-
-
-#: What stands between a letter and a word that begins with it.
-_MEANING: Final = (("as", "in"), ("for",), ("like",))
 
 
 def composed(symbols: list[Symbol]) -> str:

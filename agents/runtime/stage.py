@@ -30,6 +30,7 @@ from schemas.errors import (
     ConcordError,
     InvalidInput,
     MalformedEvent,
+    NoAnswer,
     NotAccepted,
     ProviderError,
     Transient,
@@ -71,18 +72,7 @@ LONGEST_WAIT_S = 600.0
 #: Error numbers that mean that this machine lacks space, memory or descriptors, or that its disk fails. Clients of
 #: other servers translate their errors into ours, so that an OSError that arrives here is never caused by a server.
 OUR_MACHINE = frozenset(
-    {
-        errno.EAGAIN,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOBUFS,
-        errno.ENOMEM,
-        errno.ENOSPC,
-        errno.EROFS,
-    }
+    getattr(errno, name) for name in "EAGAIN EDQUOT EFBIG EIO EMFILE ENFILE ENOBUFS ENOMEM ENOSPC EROFS".split()
 )
 
 
@@ -109,6 +99,8 @@ class Stage:
     #: How often an event is delivered again because a provider certainly accepted nothing (`NotAccepted`), without that
     #: being counted as an attempt.
     provider_waits: int = 0
+    #: The same because a provider is away that may have accepted something (`NoAnswer`), so that each may be billed.
+    outage_waits: int = 0
     #: Whether its input topics contain new uploads, which alternate with all other events.
     begins: bool = False
     #: How often an event is retried after a transient error before the stage gives up.
@@ -186,7 +178,9 @@ async def _outcome(stage: Stage, envelope: Envelope) -> Outcome:
         raise _GivenUp(Failure(described(exc), exc.code, envelope.attempt + 1)) from exc
     except Transient as exc:
         if isinstance(exc, NotAccepted) and envelope.waits < stage.provider_waits:
-            return _waiting(stage, envelope, exc)
+            return _waiting(stage, envelope, exc, 2.0)
+        if isinstance(exc, NoAnswer) and envelope.waits < stage.outage_waits:
+            return _waiting(stage, envelope, exc, 4.0)
         return _retried(stage, envelope, described(exc), exc.code, exc.retry_after)
     except TimeoutError:
         return _put_off(stage, envelope)
@@ -243,12 +237,14 @@ def _put_off(stage: Stage, envelope: Envelope) -> Outcome:
     return _delivered_again(stage, envelope, message, backoff_s(envelope.waits), reason, envelope.attempt + 1)
 
 
-def _waiting(stage: Stage, envelope: Envelope, exc: NotAccepted) -> Outcome:
-    """The outcome of a handler whose provider accepts nothing for now, which does not count as an attempt."""
+def _waiting(stage: Stage, envelope: Envelope, exc: Transient, growth: float) -> Outcome:
+    """The outcome of a handler whose provider is away, which does not count as an attempt. The pause before the next
+    delivery is `growth` times the one before.
+    """
     reason = described(exc)
     log.info("%s: %s waits: %s", stage.name, envelope.id, reason)
     message = _again(stage, envelope, waits=envelope.waits + 1)
-    pause_s = max(backoff_s(envelope.waits, exc.retry_after), min(2.0**envelope.waits, LONGEST_WAIT_S))
+    pause_s = max(backoff_s(envelope.waits, exc.retry_after), min(growth**envelope.waits, LONGEST_WAIT_S))
     return _delivered_again(stage, envelope, message, pause_s, reason, envelope.attempt + 1)
 
 

@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -40,7 +41,7 @@ from sinks.ports.search.reads import ChunkFilter
 log = logging.getLogger(__name__)
 
 #: Version of the prompt `ask.<version>.txt`.
-PROMPT: Final = "v1"
+PROMPT: Final = "v2"
 
 #: Passages that the model reads; more of them find twice as much as a dozen does, for a tenth more time.
 PASSAGES: Final = 40
@@ -102,12 +103,12 @@ class Asker:
         if not found.passages:
             yield Ended("not_in_these_calls", self.model.name)
             return
-        asked = _prompt(question, earlier, found.passages)
+        asked = _prompt(question, earlier, found.passages, which.speaker)
         waiting: list[Claim] = []
         is_supported = False
         try:
             async for claim in self._claims(_Owner(tenant, f"conversation-{found.conversation}"), self.model, asked):
-                waiting.append(_checked(claim, found.passages))
+                waiting.append(_checked(claim, found.passages, which.speaker))
                 is_supported = is_supported or bool(waiting[-1].citations)
                 while is_supported and waiting:
                     yield waiting.pop(0)
@@ -193,9 +194,12 @@ class Asker:
         return answer
 
 
-def _prompt(question: str, earlier: Sequence[Turn], passages: Sequence[Passage]) -> TextPrompt[WrittenAnswer]:
+def _prompt(
+    question: str, earlier: Sequence[Turn], passages: Sequence[Passage], speaker: str | None
+) -> TextPrompt[WrittenAnswer]:
     content = {
         "question": question,
+        **({} if speaker is None else {"speaker": speaker}),
         "earlier": [{"question": turn.question, "answer": turn.answer} for turn in earlier],
         "passages": [_shown(passage) for passage in passages],
     }
@@ -218,18 +222,22 @@ def _shown(passage: Passage) -> dict[str, Any]:
     return {"number": passage.number, "call": passage.chunk.created_at.date().isoformat(), "text": "\n".join(lines)}
 
 
-def _checked(claim: AnswerClaim, passages: Sequence[Passage]) -> Claim:
-    """The claim with the moments at which its quotation was said, in the passages that it names."""
+def _checked(claim: AnswerClaim, passages: Sequence[Passage], speaker: str | None) -> Claim:
+    """The claim with the moments at which its quotation was said, in the passages that it names: by this speaker, where
+    only what one says is asked.
+    """
     cited = [passages[n - 1] for n in dict.fromkeys(claim.passages) if 1 <= n <= len(passages)]
-    places = (_said(claim.quote, passage) for passage in cited)
+    places = (_said(claim.quote, passage, speaker) for passage in cited)
     return Claim(claim.text, claim.quote, [place for place in places if place is not None])
 
 
-def _said(quote: str, passage: Passage) -> Citation | None:
+def _said(quote: str, passage: Passage, speaker: str | None) -> Citation | None:
     """Where a quotation begins; None if it does not stand in the passage, or is no quotation."""
-    spoken = [(word, one) for one in passage.utterances for word in _WORD.finditer(one.text)]
-    found = quoted([word.group() for word, _ in spoken], quote)
-    if not found or not says_enough(quote, found, (one.text for one in passage.utterances)):
-        return None
-    word, utterance = spoken[found.start]
-    return Citation(passage.number, passage, utterance, utterance.moment(word.start()))
+    for is_asked, group in groupby(passage.utterances, key=lambda one: speaker in (None, one.speaker)):
+        utterances = [*group]
+        spoken = [(word, one) for one in utterances for word in _WORD.finditer(one.text)]
+        found = quoted([word.group() for word, _ in spoken], quote) if is_asked else range(0)
+        if found and says_enough(quote, found, (one.text for one in utterances)):
+            word, utterance = spoken[found.start]
+            return Citation(passage.number, passage, utterance, utterance.moment(word.start()))
+    return None

@@ -21,7 +21,7 @@ from agents.upkeep.stuck_jobs import revived
 from schemas import topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.jobs.outcome import Step
-from schemas.jobs.rows import STAGE_OF, Status
+from schemas.jobs.rows import STAGE_OF, OfRun, Status
 from sinks.ports.api.direct_uploads import DirectUploads
 from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
@@ -56,6 +56,15 @@ BLOBS_S: Final = 10.0
 BLOB_LEASE_S: Final = 40.0
 
 
+#: Names an enrichment: tenant, job and run.
+_Key = tuple[str, str, int]
+Standing = Collection[_Key]
+
+
+def _key(row: OfRun) -> _Key:
+    return row.tenant_id, row.job_id, row.run
+
+
 class Database(Clock, Leases, Protocol):
     """What the sweeper asks of the database."""
 
@@ -87,6 +96,9 @@ class _Snapshot:
 
     at: datetime
     ends: Mapping[Any, int]
+    #: What no event was due for then. What one was due for may have it in its hands now: a call to a model takes two
+    #: minutes, and an event that waited ten for it is in a topic behind `ends`.
+    standing: Standing
 
 
 @dataclass(frozen=True)
@@ -97,10 +109,12 @@ class Revival:
     subject: str
     #: The consumer groups that it waits for, each with the topics in which its events may be.
     groups: Mapping[str, Collection[str]]
-    #: Move on what has not changed since then; how many.
-    revive: Callable[[datetime], Awaitable[int]]
+    #: Move on what has not changed since then, of what stood still at the snapshot; how many.
+    revive: Callable[[datetime, Standing], Awaitable[int]]
     #: What became of them, for a report.
     result: str
+    #: What has no event that is due, at a snapshot; None where all that has not changed since is moved on.
+    standing: Callable[[datetime], Awaitable[Standing]] | None = None
 
 
 @dataclass
@@ -144,7 +158,7 @@ class Sweeper:
                 self._snapshots[revival.subject] = await self._snapshot(revival)
             elif (before := await self._passed(revival, snapshot)) is not None:
                 del self._snapshots[revival.subject]
-                await revival.revive(before)
+                await revival.revive(before, snapshot.standing)
 
     def revivals(self) -> list[Revival]:
         """Everything that can stand still: open jobs by status, and enrichments by kind."""
@@ -158,6 +172,7 @@ class Sweeper:
                 {f"concord.{kind}": [topics.PERSISTED.name, topics.EDITED.name, topics.due_name(kind)]},
                 partial(self.revive_enrichments, kind),
                 "enrichments were asked for again, or failed",
+                partial(self._standing, kind),
             )
             for kind in self.enrichments
         ]
@@ -165,13 +180,20 @@ class Sweeper:
 
     async def revive_if_read(self, revival: Revival) -> int | None:
         """Revive at once; how many, or None if the groups have not read their topics to their ends."""
-        before = await self._passed(revival, await self._snapshot(revival))
-        return None if before is None else await revival.revive(before)
+        snapshot = await self._snapshot(revival)
+        before = await self._passed(revival, snapshot)
+        return None if before is None else await revival.revive(before, snapshot.standing)
 
     async def _snapshot(self, revival: Revival) -> _Snapshot:
         at = await self.database.now()
         awaited_topics = {topic for names in revival.groups.values() for topic in names}
-        return _Snapshot(at, await self.positions.ends(awaited_topics))
+        # Before the ends: whose event is relayed in between is in a topic before them, and is waited for.
+        standing = frozenset[_Key]() if revival.standing is None else await revival.standing(at)
+        return _Snapshot(at, await self.positions.ends(awaited_topics), standing)
+
+    async def _standing(self, kind: str, at: datetime) -> Standing:
+        stuck = await self.upkeep.stuck_enrichments(kind, at, MANY)
+        return frozenset(_key(one.enrichment) for one in stuck)
 
     async def _passed(self, revival: Revival, snapshot: _Snapshot) -> datetime | None:
         """Before when a job must have changed last to be revived; None until the groups have passed the snapshot."""
@@ -179,7 +201,7 @@ class Sweeper:
             return None
         return snapshot.at - timedelta(seconds=self.idle_s)
 
-    async def revive(self, status: Status, before: datetime) -> int:
+    async def revive(self, status: Status, before: datetime, _: Standing = frozenset()) -> int:
         """Revive, or end, jobs of this status that have not changed since `before`; how many. Raises Unavailable."""
         stuck = await self.upkeep.stuck_jobs(status, before, MANY)
         await self._commit(revived(one, self.deadline_s) for one in stuck)
@@ -187,9 +209,10 @@ class Sweeper:
             await self.upkeep.note_revivals([one.job for one in stuck])
         return len(stuck)
 
-    async def revive_enrichments(self, kind: str, before: datetime) -> int:
+    async def revive_enrichments(self, kind: str, before: datetime, standing: Standing) -> int:
         """Ask again for enrichments of a kind that have not changed since `before`, or fail them; how many."""
-        stuck = await self.upkeep.stuck_enrichments(kind, before, MANY)
+        found = await self.upkeep.stuck_enrichments(kind, before, MANY)
+        stuck = [one for one in found if _key(one.enrichment) in standing]
         await self._commit(revived_enrichment(one) for one in stuck)
         if stuck:
             await self.upkeep.note_enrichment_revivals([one.enrichment for one in stuck])

@@ -21,7 +21,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 Unredacted = Literal["keep", "forget"]
 
 #: Languages whose spoken numbers, names and addresses are known (primary subtags of BCP 47).
-LANGUAGES: Final = frozenset({"en"})
+LANGUAGES: Final = frozenset({"de", "en", "es", "fr"})
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,30}$")]
 

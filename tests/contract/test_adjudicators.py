@@ -13,7 +13,7 @@ from aiohttp.test_utils import unused_port
 
 from agents.llm.gemini import PROMPT, Gemini, parse, user_message
 from agents.llm.scripted import ScriptedAdjudicator
-from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
+from schemas.errors import NoAnswer, NotAccepted, ProviderError, RateLimited, Transient
 from schemas.words import Question
 from tests.conftest import need
 from tests.servers.gemini import KEY, PAUSE_S, gemini_server
@@ -127,10 +127,10 @@ async def test_disputed_spans_without_an_answer_do_not_affect_the_others(server,
         ("rate", RateLimited, 0),
         ("fail", NotAccepted, 0),
         ("key", ProviderError, 0),
-        ("drop", Transient, 1),
-        ("refuse", Transient, 0),
+        ("drop", NoAnswer, 1),
+        ("refuse", NoAnswer, 0),
         ("nonsense", Transient, 1),
-        ("echo_key", Transient, 0),
+        ("echo_key", NoAnswer, 0),
     ],
 )
 async def test_a_call_that_fails_says_how_is_sent_once_and_never_shows_the_key(server, gemini, mode, error, charged):

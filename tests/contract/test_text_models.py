@@ -13,7 +13,7 @@ from agents.llm.protocols import TextPrompt
 from agents.llm.texts.gemini import GeminiTexts
 from agents.llm.texts.openai import OpenAITexts
 from agents.llm.texts.scripted import ScriptedTexts
-from schemas.errors import NotAccepted, ProviderError, RateLimited, Transient
+from schemas.errors import NoAnswer, NotAccepted, ProviderError, RateLimited, Transient
 from tests.conftest import need
 from tests.servers import gemini, openai
 
@@ -107,7 +107,7 @@ async def test_the_double_tells_its_pieces_too():
     assert "".join(pieces) == answer.text
 
 
-@pytest.mark.parametrize(("mode", "error"), [("break", Transient), ("rate", RateLimited), ("drop", Transient)])
+@pytest.mark.parametrize(("mode", "error"), [("break", NoAnswer), ("rate", RateLimited), ("drop", NoAnswer)])
 async def test_a_stream_that_fails_is_told_as_other_answers_are_and_not_repeated(served, mode, error):
     server, asked, model = served
     server.misbehave(mode)
@@ -165,10 +165,10 @@ async def test_an_answer_of_no_use_is_a_fault_billed_and_asked_once(served, mode
     [
         ("rate", RateLimited),
         ("fail", NotAccepted),
-        ("echo_key", Transient),
+        ("echo_key", NoAnswer),
         ("key", ProviderError),
-        ("drop", Transient),
-        ("refuse", Transient),
+        ("drop", NoAnswer),
+        ("refuse", NoAnswer),
         ("nonsense", Transient),
     ],
 )
@@ -195,7 +195,7 @@ async def test_a_model_that_does_not_answer_in_time_may_have_been_paid(served):
         server.url,
         timeout_s=0.3,
     )
-    with pytest.raises(Transient, match="within 0") as raised:
+    with pytest.raises(NoAnswer, match="within 0") as raised:
         await slow.answer(prompt())
     await slow.close()
 

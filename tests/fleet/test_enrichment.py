@@ -255,3 +255,24 @@ async def test_one_that_cannot_even_be_given_up_fails_and_its_run_stays(scenario
     assert len(scenario.fleet.log["persisted.dlq"]) == 1
     assert scenario.terminal() == [("persisted", JOB, 1)]
     assert status(scenario).enrichment["document"].state == "failed"
+
+
+async def test_one_whose_event_waited_for_long_and_is_being_handled_is_not_asked_for_again(scenario):
+    """As while a language model hangs: the event has left the outbox since the sweeper's first look."""
+    scenario.documents.trouble = [Transient("away", retry_after=600)]
+    await scenario.upload()
+    await scenario.fleet.run(until=timedelta(seconds=1))
+    database, clock = scenario.fleet.database, scenario.fleet.clock
+    sweeper = Sweeper(
+        database, database, Commits(database), scenario.store, ReadAll(), ("a", "b"), 3600.0, enrichments=("document",)
+    )
+    clock.advance(500)
+    await sweeper.look()
+    waiting, database.outbox = database.outbox, []
+    clock.advance(120)
+    await sweeper.look()
+    assert [message for _, message in database.outbox if message.topic == "document.due"] == []
+
+    database.outbox = [*database.outbox, *waiting]
+    await scenario.fleet.run()
+    assert len(scenario.fleet.events("document.generated")) == 1

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from agents.llm.scripted import ScriptedAdjudicator
 from agents.media.decoding.decoder import decode
 from agents.stages.enrichments import document, index, summary
+from bench.planted_abroad import SPEECHES, MakerAbroad
 from bench.planted_calls import POLICY, Call, Maker
 from schemas import blob_names
 from schemas.accounts.settings import AccountSettings
@@ -49,7 +50,7 @@ class Hears(FakeRecognizer):
     async def poll(self, provider_id):
         words = self.texts[re.search(r"~(.+)~\d+~", provider_id)[1]]
         heard = (Word(self.written(word), STEP_MS * n, STEP_MS * n + WORD_MS, 0.9) for n, word in enumerate(words))
-        return Hypothesis(self.name, tuple(heard), "en", STEP_MS * len(words), 0.9)
+        return Hypothesis(self.name, tuple(heard), self.language, STEP_MS * len(words), 0.9)
 
 
 def carelessly(word: str) -> str:
@@ -141,9 +142,11 @@ def leaks(places: dict[str, str], calls) -> list[tuple[str, str]]:
 async def fleet_of(make_scenario):
     """`fleet_of(**options)`: a fleet that has transcribed `CALLS`, with these options of uploads."""
 
-    async def build(calls=CALLS, adjudicator=None, **options):
+    async def build(calls=CALLS, adjudicator=None, language="en", **options):
         texts = {job_id(n): call.words for n, call in enumerate(calls)}
         recognizers = Hears("a", texts), Hears("b", texts, carelessly)
+        for recognizer in recognizers:
+            recognizer.language = language
         kinds = (document, summary, index)
         scenario = make_scenario(
             *recognizers, enrichments=tuple(kind.SPEC.name for kind in kinds), adjudicator=adjudicator
@@ -189,6 +192,17 @@ async def test_nothing_planted_is_stored_published_or_logged_for_readers(fleet_o
     everywhere = await readable(scenario, lambda _: True)
     kept = {needle for _, needle in leaks(everywhere, CALLS)}
     assert kept == (set() if redact == "forget" else set().union(*map(needles, CALLS)))
+
+
+@pytest.mark.parametrize("language", sorted(SPEECHES))
+async def test_nothing_planted_is_readable_in_other_languages(fleet_of, language):
+    calls = [MakerAbroad(SPEECHES[language], 5).call(kinds) for kinds in (("card", "iban", "phone"), ("email", "id"))]
+    unredacted = await fleet_of(calls, language=language)
+    scenario = await fleet_of(calls, language=language, redact_pii=True)
+
+    assert len(scenario.fleet.events("persisted")) == len(calls)
+    assert leaks(await readable(unredacted), calls) != []
+    assert leaks(await readable(scenario), calls) == []
 
 
 async def test_a_store_that_is_away_while_a_job_forgets_only_delays_it(fleet_of, monkeypatch):

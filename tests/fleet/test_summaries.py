@@ -18,7 +18,7 @@ from agents.runtime.metrics import Metrics
 from agents.stages.enrichments import document, enrichment, summary
 from schemas.accounts.settings import AccountSettings
 from schemas.corrections.changes import TranscriptPatch
-from schemas.errors import NotAccepted, NotFound, ProviderError, Transient
+from schemas.errors import NoAnswer, NotAccepted, NotFound, ProviderError, Transient
 from schemas.events.job import JobReprocess
 from schemas.summaries import Summary
 from sinks.accounts import Accounts
@@ -272,13 +272,15 @@ async def test_failures_are_retried_or_final(make_fleet, error):
     assert fleet.state() == ("done" if isinstance(error, Transient) else "failed")
 
 
-async def test_a_model_that_is_away_for_an_hour_costs_no_attempt_and_everything_catches_up(make_fleet):
+@pytest.mark.parametrize("error", [NotAccepted("nobody is there"), NoAnswer("no answer within 120 s")])
+async def test_a_model_that_is_away_for_an_hour_costs_no_attempt_and_everything_catches_up(make_fleet, error):
     fleet = make_fleet()
-    began = fleet.scenario.fleet.clock()
+    began, calls = fleet.scenario.fleet.clock(), []
 
     async def answer(prompt, of=fleet.model.answer):
         if fleet.scenario.fleet.clock() < began + timedelta(hours=1):
-            raise NotAccepted("nobody is there")
+            calls.append(prompt)
+            raise error
         return await of(prompt)
 
     fleet.model.answer = answer
@@ -288,6 +290,19 @@ async def test_a_model_that_is_away_for_an_hour_costs_no_attempt_and_everything_
     assert (row.state, row.attempts) == ("done", 1)
     assert len(fleet.model.asked) == 1
     assert len(fleet.scenario.fleet.events("summary.generated")) == 1
+    assert row.finished_at - began < timedelta(hours=1, minutes=10, seconds=5)
+    if isinstance(error, NoAnswer):  # each of these calls may be billed
+        assert len(calls) <= enrichment.OUTAGE_WAITS
+
+
+async def test_a_model_that_never_answers_is_given_up_after_a_bounded_number_of_calls(make_fleet):
+    fleet = make_fleet()
+    fleet.model.trouble = [NoAnswer("no answer within 120 s")] * 100
+    await fleet.run()
+
+    assert fleet.state() == "failed"
+    assert len(fleet.model.asked) <= enrichment.OUTAGE_WAITS + 4
+    assert fleet.scenario.terminal() == [("persisted", JOB, 1)]
 
 
 class Killed(BaseException):

@@ -33,6 +33,11 @@ from sinks.ports.jobs import Jobs
 #: not count as an attempt. With ten minutes between them, a day and a half.
 WAITS: Final = 200
 
+#: The same while the provider does not answer, and may bill what it accepts. The pauses are 1, 4, 16, 64, 256 and then
+#: 600 s, so an outage of two hours costs at most that many calls a question, and is caught up with within ten minutes.
+#: As attempts, of which there are four within seven seconds, every outage of a minute was the end of what was asked.
+OUTAGE_WAITS: Final = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enriched:
@@ -195,6 +200,7 @@ def enrichment(
             limit_s=limit_s,
             concurrency=concurrency,
             provider_waits=waits,
+            outage_waits=min(waits, OUTAGE_WAITS),
             rank=3,
             retries=retries,
             enrichment=kind,

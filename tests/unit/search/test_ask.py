@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -17,6 +17,7 @@ from agents.text.chunks.tokens import spaced
 from schemas.accounts.settings import AccountSettings
 from schemas.errors import Conflict, ProviderError, RateLimited, SettingsError, Transient
 from schemas.search.answers import Claim, Ended, Found, Turn
+from schemas.search.chunks import Utterance
 from sinks.accounts import Accounts
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.search.reads import MemorySearch
@@ -264,3 +265,27 @@ def test_claims_are_read_whole_however_they_are_cut(size):
 @pytest.mark.parametrize("text", ["[1, {}]", '{"is_answered": false, "claims": [{}]}', '{"claims": {"a": {}}}', "}"])
 def test_no_claim_is_read_of_what_is_none(text):
     assert ClaimReader().read(text) == []
+
+
+async def test_of_one_speaker_only_what_that_one_says_is_cited():
+    claims = claiming(
+        ("B says ten.", [1], "ten per cent then"),
+        ("A says twenty.", [1], "take twenty per cent"),
+        ("Nobody says both in a row.", [1], "we could do ten per cent then"),
+    )
+    lines = [("A", "I want to take twenty per cent."), ("B", "We could do"), ("A", "less."), ("B", "ten per cent then")]
+    utterances = [
+        asdict(Utterance(text=text, speaker=who, start_ms=0, end_ms=900, words=[f"w{n}+3"]))
+        for n, (who, text) in enumerate(lines)
+    ]
+    text = "\n".join(line for _, line in lines)
+    it = Asking(claims)
+    await keep(it.database, chunk(text, speakers=["A", "B"], utterances=utterances))
+    _, *shown, end = await it.ask("twenty per cent", which=replace(EVERYWHERE, speaker="B"))
+
+    assert [[one.utterance.text for one in claim.citations] for claim in shown] == [["ten per cent then"], [], []]
+    assert (end.result, it.content["speaker"]) == ("answered", "B")
+
+    _, *shown, end = await it.ask("twenty per cent")
+    cited = [[one.utterance.speaker for one in claim.citations] for claim in shown]
+    assert (cited, "speaker" in it.content) == ([["B"], ["A"], []], False)

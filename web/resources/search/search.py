@@ -66,7 +66,9 @@ class FilterParameters(Parameters):
     created_from: Moment | None = Field(None, description="jobs uploaded at this moment or later (RFC 3339)")
     created_to: Moment | None = Field(None, description="jobs uploaded before this moment")
     speaker: Part | None = Field(
-        None, description="what this speaker says; for `/ask`, passages in which this speaker speaks"
+        None,
+        description="what this speaker says; `/ask` reads the passages in which this speaker speaks, with what others "
+        "say there, and cites only this speaker",
     )
     recognizer: Name | None = Field(None, description="transcripts to which this recognizer contributed")
     metadata: Pairs | None = Field(None, description="key:value of the upload's metadata, as in lists of jobs")

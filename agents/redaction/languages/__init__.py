@@ -1,0 +1,1 @@
+"""Languages in which personal data are found: a file of words each."""
