@@ -16,11 +16,12 @@ from sinks.memory.state import MemoryState
 from sinks.ports.uploads import fair_share
 from sinks.ports.webhooks.endpoints import ATTEMPTS, MAX_ENDPOINTS, OVERLAP_S, TooManyEndpoints, WebhookEndpoints
 from sinks.ports.webhooks.queue import OF_ENDPOINT, WebhookQueue
+from sinks.ports.webhooks.secrets import UNSIGNED, StoredSecret, StoredSecrets
 
 
 @dataclass
-class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
-    """`WebhookEndpoints` and `WebhookQueue` in this process."""
+class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue, StoredSecrets):
+    """`WebhookEndpoints`, `WebhookQueue` and `StoredSecrets` in this process."""
 
     _endpoints: dict[str, Endpoint] = field(default_factory=dict)
     #: By endpoint, secrets with the time until which each is valid, or None; the newest first.
@@ -112,8 +113,50 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
         )
         self._attempts.setdefault(delivery.id, []).insert(0, replace(attempt, at=now))
         if follows.pause is not None:
-            data = {"webhook_id": delivery.webhook_id, "url": claim.url, "reason": follows.pause}
-            self.announce([of_endpoint(PAUSED, str(uuid4()), delivery.tenant_id, now, data)])
+            self._tell_pause(claim, follows.pause)
+        return True
+
+    def _tell_pause(self, claim: Claim, reason: str) -> None:
+        data = {"webhook_id": claim.delivery.webhook_id, "url": claim.url, "reason": reason}
+        self.announce([of_endpoint(PAUSED, str(uuid4()), claim.delivery.tenant_id, self.clock(), data)])
+
+    async def pause_unsigned(self, claim: Claim, reason: str) -> bool:
+        """Pause the endpoint, because nothing can be signed for it."""
+        delivery, now = self._deliveries.get(claim.delivery.id), self.clock()
+        if delivery is None or (delivery.token, delivery.state) != (claim.delivery.token, "pending"):
+            return False
+        self._deliveries[delivery.id] = replace(delivery, due_at=now)
+        endpoint = self._endpoints[delivery.webhook_id]
+        if endpoint.paused_at is None:
+            paused = replace(endpoint, paused_at=now, paused_reason=UNSIGNED + reason)
+            self._endpoints[endpoint.webhook_id] = paused
+            self._tell_pause(claim, UNSIGNED + reason)
+        return True
+
+    async def stored_secrets(self) -> list[StoredSecret]:
+        """All secrets that may still sign."""
+        now = self.clock()
+        return [
+            StoredSecret(endpoint.tenant_id, endpoint.webhook_id, text)
+            for endpoint in sorted(self._endpoints.values(), key=lambda one: (one.tenant_id, one.webhook_id))
+            for text, until in self._secrets[endpoint.webhook_id]
+            if until is None or until > now
+        ]
+
+    async def replace_secret(self, secret: StoredSecret, text: str) -> bool:
+        """Store another text in its place."""
+        stored = self._secrets.get(secret.webhook_id, [])
+        found = [n for n, (before, _) in enumerate(stored) if before == secret.text]
+        for n in found:
+            stored[n] = (text, stored[n][1])
+        return bool(found)
+
+    async def end_unsigned_pause(self, tenant: str, webhook_id: str) -> bool:
+        """End a pause because nothing could be signed."""
+        endpoint = await self.webhook(tenant, webhook_id)
+        if endpoint is None or not (endpoint.paused_reason or "").startswith(UNSIGNED):
+            return False
+        self._endpoints[webhook_id] = replace(endpoint, paused_at=None, paused_reason=None)
         return True
 
     def _after(self, delivery: Delivery, follows: Verdict) -> Delivery:

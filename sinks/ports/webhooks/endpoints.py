@@ -30,7 +30,7 @@ class WebhookEndpoints(Protocol):
     """A tenant's endpoints and the history of each. What belongs to another tenant does not exist."""
 
     async def create_webhook(self, endpoint: Endpoint, secret: str) -> Endpoint:
-        """Store a new endpoint. Raises TooManyEndpoints."""
+        """Store a new endpoint, and its secret as the text is: its caller encrypts it. Raises TooManyEndpoints."""
 
     async def webhooks(self, tenant: str) -> list[Endpoint]:
         """All endpoints, the oldest first."""
@@ -47,7 +47,9 @@ class WebhookEndpoints(Protocol):
         """Delete it, with its secrets and history; False if it does not exist."""
 
     async def rotate_secret(self, tenant: str, webhook_id: str, secret: str) -> bool:
-        """Sign with this secret, and for `OVERLAP_S` also with the one before; False if it does not exist."""
+        """Sign with this secret, which is stored as the text is, and for `OVERLAP_S` also with the one before; False if
+        it does not exist.
+        """
 
     async def add_delivery(self, webhook_id: str, announced: Announcement) -> Delivery:
         """Deliver an event to this endpoint alone, which exists."""

@@ -63,6 +63,23 @@ UPDATE webhooks SET failing_since = coalesce(failing_since, clock_timestamp()),
     paused_reason = coalesce(paused_reason, $2)
 WHERE webhook_id = $1;
 
+-- name: pause_webhook
+UPDATE webhooks SET paused_at = clock_timestamp(), paused_reason = $2 WHERE webhook_id = $1;
+
+-- name: release_delivery
+UPDATE webhook_deliveries SET due_at = clock_timestamp() WHERE id = $1 AND token = $2;
+
+-- name: stored_secrets
+SELECT tenant_id, webhook_id, secret FROM webhook_secrets WHERE expires_at IS NULL OR expires_at > clock_timestamp()
+ORDER BY tenant_id, webhook_id, created_at DESC;
+
+-- name: replace_secret
+UPDATE webhook_secrets SET secret = $4 WHERE tenant_id = $1 AND webhook_id = $2 AND secret = $3 RETURNING webhook_id;
+
+-- name: end_unsigned_pause
+UPDATE webhooks SET paused_at = NULL, paused_reason = NULL
+WHERE tenant_id = $1 AND webhook_id = $2 AND paused_at IS NOT NULL AND starts_with(paused_reason, $3) RETURNING webhook_id;
+
 -- name: record_delivery
 UPDATE webhook_deliveries SET state = $3, failures = failures + ($3 <> 'delivered')::int,
     due_at = clock_timestamp() + $4 * interval '1 second',

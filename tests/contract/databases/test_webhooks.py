@@ -261,6 +261,43 @@ async def test_two_secrets_are_valid_while_they_are_rotated(database, time):
     assert {claim.secrets for claim in await claimed(database)} == {("whsec_bmV5", "whsec_bmV4")}
 
 
+async def test_an_endpoint_for_which_nothing_can_be_signed_is_paused_and_its_events_wait(database):
+    await made(database)
+    await made(database, "wh_2", events=("webhook.paused",))
+    await announces(database, "j", "k")
+    claims = await claimed(database)
+    assert await database.pause_unsigned(claims[0], "no key")
+    assert await database.pause_unsigned(claims[1], "no key")
+    paused = await database.webhook("t", "wh_1")
+
+    assert (paused.paused_reason, paused.failing_since) == ("nothing can be signed: no key", None)
+    assert [claim.delivery.type for claim in await claimed(database)] == ["webhook.paused"]
+    assert await database.end_unsigned_pause("t", "wh_1")
+    assert not await database.end_unsigned_pause("t", "wh_1")
+    again = await claimed(database)
+    assert [(claim.delivery.job_id, claim.delivery.failures) for claim in again] == [("j", 0), ("k", 0)]
+    assert not await database.pause_unsigned(claims[0], "an old claim")
+    await database.record_attempt(again[0], GONE)
+    assert not await database.end_unsigned_pause("t", "wh_1")  # a pause for another reason
+
+
+async def test_stored_secrets_are_listed_and_replaced(database, time):
+    await made(database, secret="one")
+    await made(database, "wh_b", "bolt", secret="other")
+    await database.rotate_secret("t", "wh_1", "two")
+    listed = await database.stored_secrets()
+    assert [(one.tenant_id, one.webhook_id, one.text) for one in listed] == [
+        ("bolt", "wh_b", "other"), ("t", "wh_1", "two"), ("t", "wh_1", "one"),
+    ]  # fmt: skip
+    assert "two" not in repr(listed)
+    assert await database.replace_secret(listed[2], "ONE")
+    assert not await database.replace_secret(listed[2], "again")
+    await announces(database, "j")
+    assert {claim.secrets for claim in await claimed(database)} == {("two", "ONE")}
+    await time.passes(OVERLAP_S + 1)
+    assert [one.text for one in await database.stored_secrets()] == ["other", "two"]
+
+
 async def test_endpoints_are_changed_listed_and_deleted(database):
     one = await made(database, description="ours", created_by="k1")
     assert one.created_at is not None
@@ -338,5 +375,37 @@ async def test_a_tenants_administrator_can_do_all_of_it_and_read_no_secret(migra
         assert await acme.delete_webhook("acme", "wh_1")
         assert await db.fetchval("SELECT count(*) FROM webhook_secrets") == 0
         assert await db.fetchval("SELECT count(*) FROM webhook_attempts") == 0
+    finally:
+        await asyncio.wait_for(pool.close(), 5)
+
+
+async def test_doctor_names_secrets_in_clear_and_lost_ones_and_migrate_encrypts(migrated, capsys):
+    from agents.commands import migrate
+    from agents.commands.checks.webhooks import webhooks
+    from agents.fleet.environment import from_env
+    from schemas.accounts.sealing import new_key
+    from sinks.postgres.database import Postgres, connect_pool
+
+    def with_key(key):
+        return from_env(
+            {"DATABASE_URL": migrated, "CONCORD_DATA": "/nowhere"} | ({"CONCORD_SECRET_KEY": key} if key else {})
+        )
+
+    async def found(key):
+        return [(one.level, one.result) for one in await webhooks(with_key(key))]
+
+    pool, key, other = await connect_pool(migrated), new_key(), new_key()
+    try:
+        assert await found(None) == [("warn", "CONCORD_SECRET_KEY is not set: no webhook can be made")]
+        await made(Postgres(pool), secret="whsec_MQ==")
+        assert await found(None) == await found(key) == [("warn", "in clear: wh_1 of t")]
+        for said in ("encrypted 1 secrets of webhooks", "nothing to do"):
+            assert await migrate.run(None, with_key(key)) == 0
+            assert capsys.readouterr().out.strip() == said
+        assert await found(key) == [("ok", "1, all of them encrypted, and they decrypt")]
+        ((level, result),) = await found(other)
+        assert (level, result.startswith("wh_1 of t: its secret is encrypted with the key")) == ("fail", True)
+        (stored,) = await Postgres(pool).stored_secrets()
+        assert "MQ" not in stored.text
     finally:
         await asyncio.wait_for(pool.close(), 5)

@@ -16,6 +16,7 @@ from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
 from agents.text.chunks.markdown import document_chunks
 from agents.upkeep.mail_requests import MailRequests
+from schemas.accounts.sealing import Seals, new_key
 from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
 from sinks.memory.conversations.history import MemoryConversationHistory
@@ -116,7 +117,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
     return [
         *accounts_resources(database, accounts),
         *conversation_resources(database, accounts, reader, store, history),
-        Webhooks(database, database, lambda _: None),
+        Webhooks(database, database, lambda _: None, Seals.parse(new_key())),
         WebhookDeliveries(database),
         ProcessAudio(uploads, store, limit, at_once),
         DirectAudio(database, uploads, store, at_once, 1 << 30),
