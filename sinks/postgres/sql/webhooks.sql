@@ -107,6 +107,9 @@ WHERE tenant_id = $1 AND webhook_id = $2 AND (expires_at IS NULL OR expires_at >
 -- name: read_webhooks
 SELECT {webhooks.columns} FROM webhooks WHERE tenant_id = $1 AND ($2::text IS NULL OR webhook_id = $2) ORDER BY created_at, webhook_id;
 
+-- name: lock_webhook
+SELECT {webhooks.columns} FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2 FOR NO KEY UPDATE;
+
 -- name: update_webhook
 -- Switched on again, it starts afresh: what has waited is due at once.
 UPDATE webhooks SET url = $3, events = $4, description = $5, active = $6,
@@ -120,7 +123,7 @@ UPDATE webhook_deliveries SET due_at = least(due_at, clock_timestamp() + interva
 WHERE tenant_id = $1 AND webhook_id = $2 AND state = 'pending';
 
 -- name: delete_webhook
-DELETE FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2 RETURNING webhook_id;
+DELETE FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2 RETURNING {webhooks.columns};
 
 -- name: insert_delivery
 INSERT INTO webhook_deliveries (tenant_id, webhook_id, event_id, type, body) VALUES ($1, $2, $3, $4, $5)

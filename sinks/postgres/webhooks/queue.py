@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from schemas.accounts.changes import account_change
 from schemas.messages import Message
 from schemas.webhooks.events import PAUSED, Announcement, announcements, of_endpoint
 from schemas.webhooks.retry import verdict
@@ -14,6 +15,7 @@ from schemas.webhooks.rows import Attempt, Claim
 from sinks.ports.uploads import fair_share
 from sinks.ports.webhooks.queue import OF_ENDPOINT, WebhookQueue
 from sinks.ports.webhooks.secrets import UNSIGNED
+from sinks.postgres.accounts.audit import note
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import WEBHOOK_DELIVERIES, WEBHOOKS
@@ -67,7 +69,9 @@ class PostgresWebhookQueue(PostgresPort, WebhookQueue):
 
 
 async def _tell_pause(db: Any, claim: Claim, reason: str, at: datetime) -> None:
-    """Deliver `webhook.paused` to the tenant's other endpoints."""
+    """Note a pause, and deliver `webhook.paused` to the tenant's other endpoints."""
+    of = claim.delivery
+    await note(db, account_change(of.tenant_id, "webhooks", "paused", None, of.webhook_id, {"reason": reason}))
     data = {"webhook_id": claim.delivery.webhook_id, "url": claim.url, "reason": reason}
     await announce(db, [of_endpoint(PAUSED, str(uuid4()), claim.delivery.tenant_id, at, data)])
 

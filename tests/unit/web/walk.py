@@ -27,6 +27,7 @@ from sinks.memory.search.reads import MemorySearch
 from tests.unit.web.service import ACME, UUID
 from web.connections.caller_limit import CallerLimit
 from web.live.tenant_feed import TenantFeeds
+from web.resources.accounts.audit import AccountAudit
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
 from web.resources.conversations.accounts import AccountConversations
@@ -127,6 +128,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
         JobMail(reader, database, MailRequests(database, "concord@sender.example")),
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
+        AccountAudit(reports),
         Search(searcher),
         JobDocumentChunks(reader, store, accounts, document_chunks),
         Ask(Asker(searcher, None, database, accounts), at_once),

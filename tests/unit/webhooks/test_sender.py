@@ -152,8 +152,8 @@ async def test_one_that_never_answers_is_paused_after_a_day_and_told_when_it_is_
     await world.passes(3600)
     assert [one.path for one in world.receiver.received[before:]] == ["/other"]
     world.receiver.answer = 204
-    await world.database.update_webhook(paused, resume=True)
-    await world.database.replay("t", "wh/")
+    await world.database.update_webhook(paused, resume=True, by="k1")
+    await world.database.replay("t", "wh/", "k1")
     await world.passes(120)
 
     assert {one.event["subject"] for one in world.receiver.accepted if one.path == "/"} == {"j", "k"}
@@ -329,8 +329,8 @@ async def test_where_the_key_stays_lost_another_secret_goes_on(world):
     await world.job_fails("j")
     await drain(world.sender)
     secret = world.receiver.secrets["/lost"] = new_secret()
-    await world.database.rotate_secret("t", "wh/lost", world.sender.seals.seal(secret, "t", "wh/lost"))
-    await world.database.update_webhook(await world.database.webhook("t", "wh/lost"), resume=True)
+    await world.database.rotate_secret("t", "wh/lost", world.sender.seals.seal(secret, "t", "wh/lost"), "k1")
+    await world.database.update_webhook(await world.database.webhook("t", "wh/lost"), resume=True, by="k1")
     await world.passes(60)
 
     assert ([one.event["subject"] for one in world.receiver.accepted], world.receiver.forged) == (["j"], 0)

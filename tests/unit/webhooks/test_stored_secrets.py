@@ -50,7 +50,7 @@ async def test_a_key_that_is_replaced_is_needed_no_more(database):
 
 async def test_one_that_does_not_decrypt_is_named_and_keeps_no_other_from_it(database, caplog):
     await encrypt_stored(database, Seals.parse(OLD))
-    await database.rotate_secret("u", "wh_2", "clear wh_2")
+    await database.rotate_secret("u", "wh_2", "clear wh_2", "k1")
     assert await encrypt_stored(database, Seals.parse(NEW)) == 1
 
     assert "the webhook wh_1 of t: its secret is encrypted with the key" in caplog.text

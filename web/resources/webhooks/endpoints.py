@@ -207,7 +207,7 @@ class Webhooks:
         if "url" in changes:
             self._check_url(changes["url"])
         endpoint = replace(await found(webhooks, request.parameters), **changes)
-        changed = await webhooks.update_webhook(endpoint, resume=changes.get("active", False))
+        changed = await webhooks.update_webhook(endpoint, resume=changes.get("active", False), by=request.caller.id)
         if changed is None:
             raise NotFound(NO_WEBHOOK)
         self._log(request, changed.webhook_id, f"changed ({', '.join(changes) or 'nothing'})")
@@ -216,7 +216,9 @@ class Webhooks:
     async def delete(self, request: ApiRequest[OfWebhook, None]) -> None:
         """Delete an endpoint."""
         names = request.parameters
-        if not await self._database.acting_as(names.tenant).delete_webhook(names.tenant, names.webhook):
+        if not await self._database.acting_as(names.tenant).delete_webhook(
+            names.tenant, names.webhook, request.caller.id
+        ):
             raise NotFound(NO_WEBHOOK)
         self._log(request, names.webhook, "deleted")
 
@@ -226,7 +228,7 @@ class Webhooks:
         webhooks = self._database.acting_as(names.tenant)
         await found(webhooks, names)
         sealed = self._sealed(secret, names.tenant, names.webhook)
-        if not await webhooks.rotate_secret(names.tenant, names.webhook, sealed):
+        if not await webhooks.rotate_secret(names.tenant, names.webhook, sealed, request.caller.id):
             raise NotFound(NO_WEBHOOK)
         self._log(request, names.webhook, "given another secret")
         return SecretView(secret=secret, previous_valid_s=int(OVERLAP_S))
@@ -239,7 +241,7 @@ class Webhooks:
             raise web.HTTPConflict(text="the webhook is switched off or paused; send `active: true` first")
         of = {"webhook_id": endpoint.webhook_id, "message": "a test, at the request of your administrator"}
         event = of_endpoint(TEST, str(uuid4()), endpoint.tenant_id, await self._clock.now(), of)
-        return delivery_view(await webhooks.add_delivery(endpoint.webhook_id, event))
+        return delivery_view(await webhooks.add_delivery(endpoint.webhook_id, event, request.caller.id))
 
     def _sealed(self, secret: str, tenant: str, webhook: str) -> str:
         """The secret as it is stored. Raises ApiProblem where there is no key."""
