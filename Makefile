@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api fuzz-api bench-waiting bench-long bench-local bench-reconcile bench-search bench-search-large bench-after bench-nothing-said bench-speakers bench-redaction fit-reconciler check format clean
+.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api bench-uploads fuzz-api bench-waiting bench-long bench-local bench-reconcile bench-search bench-search-large bench-after bench-nothing-said bench-speakers bench-redaction fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -66,6 +66,9 @@ bench: install  ## how fast, on this machine, each figure beside a bare relay
 
 bench-waiting: install  ## 10,000 recordings that wait for a slow recognizer: memory, punctuality, status
 	$(BIN)/python -m bench.waiting $(ARGS)
+
+bench-uploads: install  ## 50 recordings of 100 MB uploaded at the same moment to a worker that stores in S3: its memory
+	$(BIN)/python -m bench.uploads $(ARGS)
 
 bench-api: install  ## the HTTP API beside a million stored jobs: reads a second, percentiles, event streams
 	$(BIN)/python -m bench.api $(ARGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import core_schema
@@ -33,6 +33,10 @@ class Parameters(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    #: Whether the parameters of recent requests are kept, which is worth it where clients ask again and again. Those
+    #: with headers are not.
+    is_remembered: ClassVar[bool] = False
 
     @classmethod
     def headers(cls) -> Mapping[str, str]:
@@ -65,6 +69,13 @@ def _in_query(model: type[Parameters], in_path: frozenset[str]) -> frozenset[str
 P = TypeVar("P", bound=Parameters)
 
 
+#: Requests whose parameters are kept, and the characters of a query up to which they are.
+REMEMBERED, SHORT = 4096, 160
+
+#: By model, names in the path and query: the oldest first.
+_recent: dict[tuple[Any, ...], Parameters] = {}
+
+
 def read_parameters(model: type[P], request: web.Request) -> P:
     """The parameters of a request. An empty one counts as one that is left out, of a repeated one the first counts.
 
@@ -72,6 +83,19 @@ def read_parameters(model: type[P], request: web.Request) -> P:
         InvalidRequest: some of them are wrong, or unknown; it names each.
         NotFound: the path names a thing that cannot exist.
     """
+    query = request.rel_url.raw_query_string
+    if not model.is_remembered or len(query) > SHORT or model.headers():
+        return _read(model, request)
+    asked = (model, query, *request.match_info.items())
+    known = _recent.get(asked)
+    if known is None:
+        known = _recent[asked] = _read(model, request)
+        if len(_recent) > REMEMBERED:
+            del _recent[next(iter(_recent))]
+    return cast("P", known)
+
+
+def _read(model: type[P], request: web.Request) -> P:
     headers, in_query = model.headers(), _in_query(model, frozenset(request.match_info))
     sent = dict(request.match_info)
     if headers:

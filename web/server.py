@@ -58,7 +58,7 @@ def build_application(
     declared = [route for resource in resources for route in resource.routes()]
     routes = [*declared, *Documentation(declared).routes()]
     check = _long_body_check(routes)
-    around = surroundings(options.access_log, check, _unmatched(options, check))
+    around = surroundings(options.access_log, check, _unmatched(options, check, _refusal(routes)))
     app = web.Application(middlewares=[around], client_max_size=MAX_BODY)
     for route in routes:
         _add(app.router, route, endpoint(route, gate))
@@ -93,7 +93,30 @@ def _long_body_check(routes: Sequence[AnyRoute]) -> Callable[[web.Request], None
     return check
 
 
-def _unmatched(options: ServerOptions, check: Callable[[web.Request], None]) -> Callable[[Handler], Handler]:
+def _refusal(routes: Sequence[AnyRoute]) -> Callable[[web.Request], web.HTTPException | None]:
+    """Why a request has no route. Of a path that is declared as it stands, `Allow` names its own methods: aiohttp adds
+    those of the paths with a parameter in its place (`/a/new` beside `/a/{id}`).
+    """
+    declared: dict[str, set[str]] = {}
+    for route in routes:
+        if "{" not in route.path:
+            methods = declared.setdefault(route.path, set())
+            methods |= {route.method} | ({"HEAD"} if route.method == "GET" and route.allow_head else set())
+
+    def refusal(request: web.Request) -> web.HTTPException | None:
+        refused = request.match_info.http_exception
+        if isinstance(refused, web.HTTPMethodNotAllowed) and (methods := declared.get(request.path)):
+            return web.HTTPMethodNotAllowed(request.method, methods)
+        return refused
+
+    return refusal
+
+
+def _unmatched(
+    options: ServerOptions,
+    check: Callable[[web.Request], None],
+    refusal: Callable[[web.Request], web.HTTPException | None],
+) -> Callable[[Handler], Handler]:
     """Answers OPTIONS, leads to an address without its last slash, and leaves the rest to the handler that refuses."""
     without_slash = web.normalize_path_middleware(
         append_slash=False, remove_slash=True, merge_slashes=False, redirect_class=web.HTTPPermanentRedirect
@@ -102,10 +125,12 @@ def _unmatched(options: ServerOptions, check: Callable[[web.Request], None]) -> 
     def unmatched(refuse: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
             check(request)
+            if (refused := refusal(request)) is not None:
+                raise refused
             return await refuse(request)
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            allowed = cross_origin.options(request, options.origins)
+            allowed = cross_origin.options(request, refusal(request), options.origins)
             return await without_slash(request, checked) if allowed is None else allowed
 
         return answer

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
 from agents.commands import reach
-from agents.commands.checks import apps, kafka, postgres
+from agents.commands.checks import apps, kafka, postgres, webhooks
 from agents.commands.checks.conversations import conversations
 from agents.commands.checks.finding import CONNECT_S, Finding
 from agents.commands.checks.mail import mail
@@ -137,6 +137,7 @@ def _checks(
         ("Kafka", lambda: kafka.kafka(settings, quick=quick, remembered="kafka_servers" in from_file)),
         ("PostgreSQL", lambda: postgres.postgres(settings, remembered="database_url" in from_file)),
         ("parts of workers", lambda: apps.apps(settings)),
+        (webhooks.SUBJECT, lambda: webhooks.webhooks(settings)),
         ("store", lambda: _store(settings)),
         ("HTTP", lambda: _http(settings)),
     ]

@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.embedded import address
+from agents.embedded import address, secret_key
 from agents.embedded.sample_call import sample_call
 from agents.fleet import build
 from agents.fleet.fleet import Fleet
 from agents.fleet.settings import Settings
 from agents.media import sandbox
 from agents.stages import registry
+from schemas.accounts.sealing import VARIABLE
 from schemas.errors import Ambiguous, ServerError, SettingsError, Unavailable
 from schemas.ids import EVERY_TENANT
 from schemas.jobs.rows import Job
@@ -126,16 +127,23 @@ async def run_servers(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def with_addresses(settings: Settings) -> Settings:
-    """The settings, completed by the addresses of a running `concord up` where the environment has none."""
-    return _with_defaults(settings, address.read(settings.data))
+    """The settings, completed by the addresses of a running `concord up` where the environment has none, and by the key
+    of its PostgreSQL.
+    """
+    addresses = address.read(settings.data)
+    found = {name: value for name, value in addresses.items() if name in _ADDRESSES}
+    given = settings.database_url.get_secret_value() if settings.database_url else None
+    # The key is that of this database only: other machines, which share another one, do not have it.
+    if given in (None, addresses.get("DATABASE_URL")) and (key := secret_key.read(settings.data)):
+        found[VARIABLE] = key
+    return _with_defaults(settings, found)
 
 
-def _with_defaults(settings: Settings, addresses: dict[str, str]) -> Settings:
-    environment = settings.model_dump(by_alias=True, exclude_unset=True)
-    return Settings.model_validate({k: v for k, v in addresses.items() if k in _ALIASES} | environment)
+def _with_defaults(settings: Settings, found: dict[str, str]) -> Settings:
+    return Settings.model_validate(found | settings.model_dump(by_alias=True, exclude_unset=True))
 
 
-_ALIASES = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"}
+_ADDRESSES = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"}
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +168,8 @@ async def servers(settings: Settings) -> AsyncIterator[Settings]:
             stack.callback(address.clear, settings.data)
             task = asyncio.create_task(_restart_ended(started))
             stack.callback(task.cancel)
-        yield _with_defaults(settings, addresses)
+        key = {VARIABLE: secret_key.ensure(settings.data)} if "DATABASE_URL" in addresses else {}
+        yield _with_defaults(settings, addresses | key)
 
 
 def make_data_folder(data: Path) -> None:

@@ -50,6 +50,7 @@ from agents.upkeep.job_metadata import index_earlier_jobs
 from agents.upkeep.job_retention import JobRetention, TenantRetentions
 from agents.upkeep.retention import DAYS, Retention
 from agents.upkeep.sweeper import Sweeper
+from agents.webhooks.stored_secrets import encrypt_stored
 from schemas.errors import Misconfigured, SettingsError, Unavailable
 from schemas.topics import RELAY_POSITION
 from sinks.ports.blobs import Store
@@ -139,6 +140,8 @@ async def _open_fleet(
     pool = await connect_pool(dsn)
     database = Postgres(pool, shards=settings.relay_shards)
     stack.push_async_callback(database.close)
+    if encrypted := await encrypt_stored(database, settings.seals):
+        log.info("encrypted %d secrets of webhooks", encrypted)
     operations = PostgresOperations(pool)
     store = open_store(settings)
     stack.push_async_callback(store.close)

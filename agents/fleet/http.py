@@ -41,6 +41,7 @@ from web.limits.rate_limits import RateLimits
 from web.limits.usage import UsageCounter
 from web.live.tenant_feed import TenantFeeds
 from web.middleware.access_log import open_access_log
+from web.resources.accounts.audit import AccountAudit
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
 from web.resources.callbacks import Callbacks
@@ -181,6 +182,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         JobMail(fleet.reader, fleet.database, _mail_requests(fleet)),
         JobMetrics(fleet.reader, reports, prices),
         AuditTrail(fleet.reader, reports),
+        AccountAudit(reports),
         TenantStats(reports),
         TenantUsage(reports, prices),
         JobSummary(fleet.reader, fleet.store),

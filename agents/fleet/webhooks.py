@@ -18,8 +18,12 @@ from web.route import Resource
 async def send_webhooks(fleet: Fleet) -> None:
     """Send what is due, until cancelled."""
     poster = Poster(AllowedHosts.of(fleet.settings.allow_hosts))
+
+    def count(result: str) -> None:
+        fleet.metrics.webhook_attempts.labels(result).inc()
+
     try:
-        await Sender(fleet.database, poster, lambda result: fleet.metrics.webhook_attempts.labels(result).inc()).run()
+        await Sender(fleet.database, poster, count, seals=fleet.settings.seals).run()
     finally:
         await poster.close()
 
@@ -28,7 +32,7 @@ def webhook_resources(fleet: Fleet) -> list[Resource]:
     """Endpoints and their history, and what outside transcription services send."""
     check_url = partial(check_endpoint, allowed=AllowedHosts.of(fleet.settings.allow_hosts))
     resources: list[Resource] = [
-        Webhooks(fleet.database, fleet.database, check_url),
+        Webhooks(fleet.database, fleet.database, check_url, fleet.settings.seals),
         WebhookDeliveries(fleet.database),
     ]
     outside = [(name.removeprefix(PREFIX), name) for name in fleet.settings.recognizers if name.startswith(PREFIX)]

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
+from agents.upkeep.claims.turns import take_turns
 from schemas.conversations.rows import AgentLook
 from schemas.errors import ConcordError, Conflict, Unavailable
 from schemas.events.conversation import ConversationRequested
@@ -75,13 +76,7 @@ class AgentLists:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            try:
-                while await self.turn():
-                    pass
-            except Unavailable as exc:
-                log.debug("the lists of agents wait: %s", exc)
-            await asyncio.sleep(POLL_S)
+        await take_turns(self.turn, POLL_S, log, "the lists of agents wait")
 
     async def turn(self) -> bool:
         """Look at the list that has waited longest; whether one was due. Raises Unavailable."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
 
+from agents.upkeep.claims.turns import take_turns
 from agents.upkeep.stuck_enrichments import requested
 from schemas import ids
 from schemas.accounts.schedules import OVERVIEW, Schedule, WantedJobs, next_tick
-from schemas.errors import InvalidInput, Unavailable
+from schemas.errors import InvalidInput
 from schemas.events.job import JobStatus
 from schemas.jobs.outcome import EnrichmentChange, Outcome, Step
 from schemas.jobs.rows import Job
@@ -74,13 +75,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Carry out what is due until cancelled, except while the database is unavailable."""
-        while True:
-            try:
-                while await self.turn():
-                    pass
-            except Unavailable as exc:
-                log.debug("schedules wait: %s", exc)
-            await asyncio.sleep(LOOK_S)
+        await take_turns(self.turn, LOOK_S, log, "schedules wait")
 
     async def turn(self) -> bool:
         """Do a page of the schedule whose turn it is; whether there was one. Raises Unavailable."""

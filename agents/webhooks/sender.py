@@ -7,6 +7,7 @@ nothing: its claim runs out, and another one makes the attempt again, with the s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Final, Protocol
 
 from agents.runtime.failpoints import passing
 from agents.webhooks.poster import TIMEOUT_S, Answer
+from schemas.accounts.sealing import CannotOpen, Seals
 from schemas.errors import Unavailable
 from schemas.webhooks.events import MEDIA_TYPE
 from schemas.webhooks.rows import Claim
@@ -56,6 +58,8 @@ class Sender:
     #: Told the result of each attempt, as a word.
     count: Callable[[str], None] = lambda _: None
     slots: int = SLOTS
+    #: What decrypts the secrets that sign.
+    seals: Seals = field(default_factory=Seals)
     #: Seconds since 1970, for receivers to compare with.
     clock: Callable[[], float] = time.time
     _sending: dict[asyncio.Task[None], Claim] = field(default_factory=dict)
@@ -109,7 +113,12 @@ class Sender:
     async def _deliver(self, claim: Claim) -> None:
         passing("webhooks.claimed")
         delivery, body = claim.delivery, claim.delivery.body.encode()
-        headers = headers_of(claim.secrets, delivery.event_id, int(self.clock()), body)
+        try:
+            secrets = self._opened(claim)
+        except CannotOpen as exc:
+            await self._pause(claim, str(exc))
+            return
+        headers = headers_of(secrets, delivery.event_id, int(self.clock()), body)
         headers |= {"Content-Type": MEDIA_TYPE, "User-Agent": "Concord"}
         try:
             answer = await self.poster.post(claim.url, headers, body)
@@ -121,6 +130,25 @@ class Sender:
         passing("webhooks.recorded")
         attempt = answer.attempt
         self.count("delivered" if attempt.is_success else "refused" if attempt.status else "unanswered")
+
+    def _opened(self, claim: Claim) -> list[str]:
+        """The secrets that sign. One that is replaced already may be lost. Raises CannotOpen if the newest one is."""
+        of = claim.delivery.tenant_id, claim.delivery.webhook_id
+        opened = [self.seals.open(text, *of) for text in claim.secrets[:1]]
+        for text in claim.secrets[1:]:
+            with contextlib.suppress(CannotOpen):
+                opened.append(self.seals.open(text, *of))
+        return opened
+
+    async def _pause(self, claim: Claim, reason: str) -> None:
+        """Pause an endpoint whose events cannot be signed; if the database is away, the claim runs out."""
+        of = claim.delivery.webhook_id, claim.delivery.tenant_id
+        try:
+            if await self.queue.pause_unsigned(claim, reason):
+                log.error("the webhook %s of %s is paused, and its events wait: %s", *of, reason)
+                self.count("unsigned")
+        except Unavailable as exc:
+            log.warning("the webhook %s of %s cannot be sent to: %s; %s", *of, reason, exc)
 
     async def _record(self, claim: Claim, answer: Answer) -> None:
         """Write what follows; if the database is away for longer than the claim, the delivery is attempted again."""

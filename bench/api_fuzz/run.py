@@ -29,6 +29,7 @@ def dictionaries(ids: dict[str, dict[str, list[str]]]) -> str:
         "spare_job": acme["job"][8:],
         "spare_key": acme["key"][8:],
         "spare_webhook": acme["webhook"][8:],
+        "spare_schedule": acme["schedule"][8:],
         "spare_operator_key": ids["*"]["key"],
         "sent_upload": acme["upload"][8:9],
         "token": acme["token"][8:9],

@@ -77,8 +77,9 @@ class RunSweep(Event):
 class StepState(Data):
     """The state of one stage in one run."""
 
-    state: Literal["waiting", "queued", "running", "retrying", "done", "failed"] = Field(
-        description="`waiting`: it has not begun. `queued`: a recognizer's turn has not come, because it hears others."
+    state: Literal["waiting", "queued", "running", "retrying", "done", "failed", "cancelled"] = Field(
+        description="`waiting`: it has not begun. `queued`: a recognizer's turn has not come, because it hears others. "
+        "`cancelled`: it had not ended when the job was cancelled."
     )
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
+from schemas.errors import Cancelled
 from schemas.events.job import StepState
-from schemas.jobs.rows import ProviderRequest
+from schemas.jobs.rows import Job, ProviderRequest
 from schemas.texts import ERROR_CHARS, readable
+
+#: The states of steps that have ended.
+_ENDED: Final = ("done", "failed", "cancelled")
 
 
 def merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:
     """The new state with its times: the step started with its first event, or `seconds` ago with this one."""
-    ended = new.state in ("done", "failed")
+    ended = new.state in _ENDED
     return new.model_copy(
         update={
             "started_at": (old.started_at if old else None) or now - timedelta(seconds=seconds),
@@ -22,6 +26,14 @@ def merged(old: StepState | None, new: StepState, now: datetime, seconds: float)
             "attempts": max(new.attempts, old.attempts if old else 0),
         }
     )
+
+
+def closed_steps(job: Job, now: datetime) -> dict[str, StepState]:
+    """The steps of a run that has ended: where the job was cancelled, those that had not ended are so, too."""
+    if job.code != Cancelled.code:
+        return job.steps
+    closed = {"state": "cancelled", "finished_at": now, "position": None}
+    return {name: step if step.state in _ENDED else step.model_copy(update=closed) for name, step in job.steps.items()}
 
 
 def bounded(columns: Mapping[str, Any]) -> dict[str, Any]:

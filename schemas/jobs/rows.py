@@ -339,7 +339,9 @@ class Adjudication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """An entry of the audit log: the effect of one step on a run."""
+    """An entry of the audit log: the effect of one step on a run, or a change of a tenant's keys, settings or webhooks
+    (`schemas.accounts.changes`).
+    """
 
     tenant_id: str
     job_id: str
@@ -354,3 +356,6 @@ class AuditEntry:
     error: str | None = None
     #: Who did it, where a person did: `web.auth.caller.Caller.id`.
     author: str | None = None
+    #: The id of what was changed, and more about the change, where it is not about a job.
+    subject: str | None = None
+    details: dict[str, Any] | None = None

@@ -17,7 +17,7 @@ from schemas.corrections.rows import ReviewItem, TranscriptEdit
 from schemas.errors import TooLarge
 from schemas.events.job import StepState
 from schemas.jobs import enrichment
-from schemas.jobs.changes import abandoned, bounded, merged
+from schemas.jobs.changes import abandoned, bounded, closed_steps, merged
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.outcome import (
     Failure,
@@ -160,6 +160,7 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     _announce_results(step, rows, results, written, now)
     if rows.job is not None and rows.job.ended:
         _abandon_requests(rows, rows.job, now)
+        rows.job = replace(rows.job, steps=closed_steps(rows.job, now))
         written.enrichments += _begin_enrichments(outcome, rows, rows.job, now)
         if written.enrichments:
             rows.job = replace(rows.job, enrichment=enrichment.statuses(rows.enrichments))

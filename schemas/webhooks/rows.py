@@ -80,5 +80,5 @@ class Claim:
 
     delivery: Delivery
     url: str
-    #: All secrets that are valid, the newest first.
+    #: All secrets that are valid, the newest first, as they are stored: see `schemas.accounts.sealing`.
     secrets: tuple[str, ...] = field(repr=False)

@@ -22,6 +22,9 @@ from sinks.ports.blobs import Blob, Store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+#: Bytes of content that is streamed, up to which it waits in memory for its checksum.
+SPOOLED: Final = 1 << 20
+
 #: Bytes of UTF-8 in a key, by S3's rules.
 KEY_LIMIT: Final = 1024
 
@@ -42,9 +45,11 @@ class S3Store(Store):
     It connects when first used; `check` does, so call that at the start.
 
     The sha256 goes into the object's metadata, which S3 takes before the content: so streamed content is first spooled,
-    in memory up to 16 MiB, else in a nameless file in `spool` (a kill leaves nothing), then sent with its checksums.
-    A kill in the middle of a multipart upload leaves invisible parts, which are billed: let a lifecycle rule of the
-    bucket remove them (AbortIncompleteMultipartUpload). In a bucket with versions, `delete` needs a rule too.
+    in memory up to 1 MiB, else in a nameless file in `spool` (a kill leaves nothing), then sent with its checksums.
+    A kill in the middle of a multipart upload leaves invisible parts, which are billed. `delete` removes those of its
+    blob, so that a recording whose upload was killed is gone when the sweeper deletes it as an orphan; let a lifecycle
+    rule of the bucket remove what a repeated upload leaves beside its blob (AbortIncompleteMultipartUpload).
+    In a bucket with versions, `delete` needs a rule too.
     """
 
     def __init__(
@@ -205,6 +210,7 @@ class S3Store(Store):
     async def delete(self, uri: str) -> None:
         with suppress(NotFound):
             await self._client.call("delete_object", Key=self._key(uri))
+        await self._uploads.remove_unfinished(self._key(uri))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
         more: dict[str, Any] = {"Prefix": self._prefix + rules.check_prefix(prefix)}
@@ -275,7 +281,7 @@ class S3Store(Store):
             yield BytesIO(content), len(content), digest.hexdigest()
             return
         digest = hashlib.sha256()
-        with SpooledTemporaryFile(PART, dir=self._spool) as file:
+        with SpooledTemporaryFile(SPOOLED, dir=self._spool) as file:
             async for piece in rules.gathered(content):
                 await self._threads.run(digest.update, piece)
                 await self._write(file, piece)

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from schemas.accounts.changes import account_change
 from schemas.messages import Message
+from schemas.webhooks.audit import changes_of, of_webhook, told_of
 from schemas.webhooks.events import PAUSED, Announcement, announcements, of_endpoint
 from schemas.webhooks.retry import Verdict, verdict
 from schemas.webhooks.rows import Attempt, Claim, Delivery, DeliveryState, Endpoint
@@ -16,11 +18,12 @@ from sinks.memory.state import MemoryState
 from sinks.ports.uploads import fair_share
 from sinks.ports.webhooks.endpoints import ATTEMPTS, MAX_ENDPOINTS, OVERLAP_S, TooManyEndpoints, WebhookEndpoints
 from sinks.ports.webhooks.queue import OF_ENDPOINT, WebhookQueue
+from sinks.ports.webhooks.secrets import UNSIGNED, StoredSecret, StoredSecrets
 
 
 @dataclass
-class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
-    """`WebhookEndpoints` and `WebhookQueue` in this process."""
+class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue, StoredSecrets):
+    """`WebhookEndpoints`, `WebhookQueue` and `StoredSecrets` in this process."""
 
     _endpoints: dict[str, Endpoint] = field(default_factory=dict)
     #: By endpoint, secrets with the time until which each is valid, or None; the newest first.
@@ -112,8 +115,52 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
         )
         self._attempts.setdefault(delivery.id, []).insert(0, replace(attempt, at=now))
         if follows.pause is not None:
-            data = {"webhook_id": delivery.webhook_id, "url": claim.url, "reason": follows.pause}
-            self.announce([of_endpoint(PAUSED, str(uuid4()), delivery.tenant_id, now, data)])
+            self._tell_pause(claim, follows.pause)
+        return True
+
+    def _tell_pause(self, claim: Claim, reason: str) -> None:
+        of = claim.delivery
+        self._note(account_change(of.tenant_id, "webhooks", "paused", None, of.webhook_id, {"reason": reason}))
+        data = {"webhook_id": claim.delivery.webhook_id, "url": claim.url, "reason": reason}
+        self.announce([of_endpoint(PAUSED, str(uuid4()), claim.delivery.tenant_id, self.clock(), data)])
+
+    async def pause_unsigned(self, claim: Claim, reason: str) -> bool:
+        """Pause the endpoint, because nothing can be signed for it."""
+        delivery, now = self._deliveries.get(claim.delivery.id), self.clock()
+        if delivery is None or (delivery.token, delivery.state) != (claim.delivery.token, "pending"):
+            return False
+        self._deliveries[delivery.id] = replace(delivery, due_at=now)
+        endpoint = self._endpoints[delivery.webhook_id]
+        if endpoint.paused_at is None:
+            paused = replace(endpoint, paused_at=now, paused_reason=UNSIGNED + reason)
+            self._endpoints[endpoint.webhook_id] = paused
+            self._tell_pause(claim, UNSIGNED + reason)
+        return True
+
+    async def stored_secrets(self) -> list[StoredSecret]:
+        """All secrets that may still sign."""
+        now = self.clock()
+        return [
+            StoredSecret(endpoint.tenant_id, endpoint.webhook_id, text)
+            for endpoint in sorted(self._endpoints.values(), key=lambda one: (one.tenant_id, one.webhook_id))
+            for text, until in self._secrets[endpoint.webhook_id]
+            if until is None or until > now
+        ]
+
+    async def replace_secret(self, secret: StoredSecret, text: str) -> bool:
+        """Store another text in its place."""
+        stored = self._secrets.get(secret.webhook_id, [])
+        found = [n for n, (before, _) in enumerate(stored) if before == secret.text]
+        for n in found:
+            stored[n] = (text, stored[n][1])
+        return bool(found)
+
+    async def end_unsigned_pause(self, tenant: str, webhook_id: str) -> bool:
+        """End a pause because nothing could be signed."""
+        endpoint = await self.webhook(tenant, webhook_id)
+        if endpoint is None or not (endpoint.paused_reason or "").startswith(UNSIGNED):
+            return False
+        self._endpoints[webhook_id] = replace(endpoint, paused_at=None, paused_reason=None)
         return True
 
     def _after(self, delivery: Delivery, follows: Verdict) -> Delivery:
@@ -132,6 +179,7 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
             raise TooManyEndpoints
         endpoint = replace(endpoint, created_at=self.clock())
         self._endpoints[endpoint.webhook_id], self._secrets[endpoint.webhook_id] = endpoint, [(secret, None)]
+        self._note(of_webhook("created", endpoint.created_by, endpoint, told_of(endpoint)))
         return endpoint
 
     async def webhooks(self, tenant: str) -> list[Endpoint]:
@@ -142,7 +190,7 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
         """One endpoint."""
         return next((one for one in await self.webhooks(tenant) if one.webhook_id == webhook_id), None)
 
-    async def update_webhook(self, endpoint: Endpoint, *, resume: bool) -> Endpoint | None:
+    async def update_webhook(self, endpoint: Endpoint, *, resume: bool, by: str) -> Endpoint | None:
         """Replace what may be changed."""
         before = await self.webhook(endpoint.tenant_id, endpoint.webhook_id)
         if before is None:
@@ -150,6 +198,8 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
         pause: dict[str, Any] = {} if not resume else {"failing_since": None, "paused_at": None, "paused_reason": None}
         changed = {name: getattr(endpoint, name) for name in ("url", "events", "description", "active")}
         self._endpoints[before.webhook_id] = after = replace(before, **changed, **pause)
+        if details := changes_of(before, after):
+            self._note(of_webhook("changed", by, after, details))
         soon = self.clock() + timedelta(seconds=60)
         for delivery in self._of(before) if resume else ():
             if delivery.state == "pending" and delivery.due_at:
@@ -159,7 +209,7 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
     def _of(self, endpoint: Endpoint) -> list[Delivery]:
         return [d for d in self._deliveries.values() if d.webhook_id == endpoint.webhook_id]
 
-    async def delete_webhook(self, tenant: str, webhook_id: str) -> bool:
+    async def delete_webhook(self, tenant: str, webhook_id: str, by: str) -> bool:
         """Delete it."""
         endpoint = await self.webhook(tenant, webhook_id)
         if endpoint is None:
@@ -168,20 +218,26 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
             self._attempts.pop(delivery.id, None)
             del self._deliveries[delivery.id]
         del self._endpoints[webhook_id], self._secrets[webhook_id]
+        self._note(of_webhook("deleted", by, endpoint, told_of(endpoint)))
         return True
 
-    async def rotate_secret(self, tenant: str, webhook_id: str, secret: str) -> bool:
+    async def rotate_secret(self, tenant: str, webhook_id: str, secret: str, by: str) -> bool:
         """Sign with this secret."""
-        if await self.webhook(tenant, webhook_id) is None:
+        endpoint = await self.webhook(tenant, webhook_id)
+        if endpoint is None:
             return False
+        self._note(of_webhook("secret rotated", by, endpoint))
         until = self.clock() + timedelta(seconds=OVERLAP_S)
         before = [(one, until) for one, limit in self._secrets[webhook_id] if limit is None]
         self._secrets[webhook_id] = [(secret, None), *before]
         return True
 
-    async def add_delivery(self, webhook_id: str, announced: Announcement) -> Delivery:
+    async def add_delivery(self, webhook_id: str, announced: Announcement, by: str) -> Delivery:
         """Deliver an event to this endpoint alone."""
-        return self._add(webhook_id, announced)
+        delivery = self._add(webhook_id, announced)
+        details = {"delivery": str(delivery.id)}
+        self._note(account_change(announced.tenant_id, "webhooks", "tested", by, webhook_id, details))
+        return delivery
 
     async def deliveries(
         self, tenant: str, webhook_id: str, state: DeliveryState | None, before: int | None, limit: int
@@ -201,11 +257,14 @@ class MemoryWebhooks(MemoryState, WebhookEndpoints, WebhookQueue):
         delivery = self._deliveries.get(id)
         return self._attempts.get(id, [])[:ATTEMPTS] if delivery and delivery.tenant_id == tenant else []
 
-    async def replay(self, tenant: str, webhook_id: str, id: int | None = None) -> int:
+    async def replay(self, tenant: str, webhook_id: str, by: str, id: int | None = None) -> int:
         """Deliver again."""
         rows = await self.deliveries(tenant, webhook_id, None, None, len(self._deliveries))
         chosen = [d for d in rows if (d.state == "failed" if id is None else d.id == id and d.state != "pending")]
         for one in chosen:
             again = replace(one, state="pending", failures=0, due_at=self.clock(), delivered_at=None)
             self._deliveries[one.id] = again
+        if chosen:
+            of = {"deliveries": len(chosen)} if id is None else {"delivery": str(id)}
+            self._note(account_change(tenant, "webhooks", "replayed", by, webhook_id, of))
         return len(chosen)

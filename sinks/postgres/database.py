@@ -41,6 +41,7 @@ from sinks.postgres.upkeep.verification import PostgresVerification
 from sinks.postgres.uploads import PostgresUploads
 from sinks.postgres.webhooks.endpoints import PostgresWebhookEndpoints
 from sinks.postgres.webhooks.queue import PostgresWebhookQueue
+from sinks.postgres.webhooks.secrets import PostgresStoredSecrets
 
 #: Seconds that a connection, and any one statement, may take before it counts as an outage.
 CONNECT_S, STATEMENT_S = 10.0, 15.0
@@ -67,6 +68,7 @@ class Postgres(
     PostgresAdjudications,
     PostgresWebhookEndpoints,
     PostgresWebhookQueue,
+    PostgresStoredSecrets,
     PostgresKeys,
     PostgresSettings,
     PostgresApiUsage,

@@ -19,7 +19,7 @@ from schemas.calls.time_limit import time_limit
 from schemas.errors import Misconfigured, NotFound, SettingsError, Unavailable
 from sinks.blobs.s3 import S3Store
 from sinks.blobs.s3_errors import Denied
-from sinks.blobs.s3_uploads import PART
+from sinks.blobs.s3_uploads import PART, PARTS_AT_ONCE
 from tests.servers.s3 import BUCKET, GUEST, OWNER, REGION, moto_in, server_in
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits until versitygw is built
@@ -308,7 +308,7 @@ async def test_a_long_blob_goes_up_in_parts_and_comes_back_whole(s3_server):
         assert (await store.put("acme/long", b"".join(content), "audio/wav")).sha256 == blob.sha256
         with looking_at(s3_server) as owner:
             head = owner.head_object(Bucket=BUCKET, Key=blob.uri.removeprefix(f"s3://{BUCKET}/"))
-        assert head["ETag"].strip('"').endswith("-3")  # three parts
+        assert head["ETag"].strip('"').endswith(f"-{-(-37 * MB // PART)}")  # so many parts
 
 
 @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART])
@@ -336,6 +336,27 @@ async def test_damage_on_the_servers_disk_is_noticed(s3_server, size):
         with pytest.raises(Unavailable):
             async with store.local_path(blob.uri):
                 pytest.fail("a damaged file was handed over")
+
+
+async def test_few_parts_are_in_memory_however_many_uploads_there_are():
+    under_way, most = 0, 0
+
+    async def slow(writer, request):
+        nonlocal under_way, most
+        if request.startswith("PUT"):
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.05)
+            under_way -= 1
+        body = b"<x><UploadId>the-id</UploadId></x>" if request.startswith("POST") else b""
+        head = f"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+
+    async with scripted(slow) as (endpoint, _), store_at(endpoint) as store:
+        content = b"x" * (PART + 1)
+        await asyncio.gather(*(store.put(f"acme/{n}", content, "audio/wav") for n in range(8)))
+
+    assert most == PARTS_AT_ONCE
 
 
 async def test_a_cancelled_upload_leaves_no_parts_behind(s3_server):
@@ -393,6 +414,37 @@ async def test_what_a_part_leaves_that_was_being_received_is_removed_as_well():
 
         assert upload.cancelled()
         assert [request.split(" ")[0] for request in asked] == ["POST", "PUT", "DELETE", "DELETE"]
+
+
+async def test_a_delete_removes_the_parts_of_killed_writers_and_of_no_other_blob(s3_server):
+    async with store_at(s3_server.endpoint) as store, aiohttp.ClientSession() as stranger:
+        for name in ("acme/long", "acme/long.wav"):
+            _, [url] = await store.begin_parts(store.uri(name), [3], 60)
+            async with stranger.put(url, data=b"ID3") as answer:
+                assert answer.status == 200
+        await store.put("acme/long", b"x", "audio/wav")
+        await store.delete(store.uri("acme/long"))
+        with looking_at(s3_server) as owner:
+            left = [one["Key"].rpartition("/")[2] for one in uploads(owner, store)]
+
+        assert left == ["long.wav"]
+        await store.delete(store.uri("acme/long.wav"))  # of which there is nothing but parts
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("403 Forbidden", "AccessDenied"), ("501 Not Implemented", "NotImplemented")]
+)
+async def test_a_delete_needs_no_right_to_list_uploads_in_parts(status, code):
+    async def refusing(writer, request):
+        is_list = request.startswith("GET")
+        body = f"<Error><Code>{code}</Code></Error>".encode() if is_list else b""
+        answer = status if is_list else "204 No Content"
+        writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+
+    async with scripted(refusing) as (endpoint, asked), store_at(endpoint, attempts=1) as store:
+        await store.delete(store.uri("acme/long"))
+
+        assert [request.split(" ")[0] for request in asked] == ["DELETE", "GET"]
 
 
 def uploads(owner, store):

@@ -264,7 +264,7 @@ async def test_fifty_megabytes_go_through_in_bounded_memory(kind, store):
     assert size == count * MB
     assert await store.stat(blob.uri) == blob
     if kind != "memory":
-        assert peak < 28 * MB  # a part of 16 MB, and some pieces of one
+        assert peak < 20 * MB  # a part of 8 MB, and some pieces of one
 
 
 async def test_a_range_gives_exactly_those_bytes(store):

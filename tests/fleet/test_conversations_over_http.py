@@ -111,7 +111,7 @@ async def test_however_it_is_asked_for_and_found_it_is_one_conversation_and_one_
 
     assert [(call, id) for call, id in started.elevenlabs.calls if call == "list"] == [("list", "agent_1")]
     assert (len(started.smtp.taken), (await started.job()).run) == (1, 1)
-    author = next(entry.author for entry, _ in database.audit.values())
+    author = next(entry.author for entry, _ in database.audit.values() if entry.job_id)
     assert author == "webhook of ElevenLabs"
 
 

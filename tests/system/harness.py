@@ -124,6 +124,7 @@ class Site:
             "GOOGLE_SPEECH_ENDPOINT": f"http://127.0.0.1:{self.google.grpc}",
             "GOOGLE_CLOUD_PROJECT": "our-project",
             "GRPC_VERBOSITY": "ERROR",
+            "CONCORD_SECRET_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
             "CONCORD_RECOGNIZERS": ",".join(self.recognizers),
             "CONCORD_SETTLES": ",".join(f"{name}={SETTLES_S:g}" for name in self.recognizers),
             "CONCORD_DATA": str(self.folder / "workers" / name),

@@ -9,6 +9,7 @@ from uuid import uuid4
 from agents.upkeep import cancelling
 from agents.upkeep.cancelling import cancel, cancel_all, cancelled
 from schemas import topics
+from schemas.events.job import StepState
 from schemas.jobs.outcome import Outcome, Step
 from schemas.jobs.rows import Job, ProviderRequest
 from schemas.messages import largest, size_of
@@ -42,6 +43,21 @@ async def test_a_cancelled_job_ends_once_with_its_reason_and_makes_no_more_reque
     assert (job.status, job.code, job.reason) == ("failed", "cancelled", "not needed")
     assert ends(database) == ["j"]
     assert [row.state for row in await database.requests("t", "j", 1)] == ["failed"]
+
+
+async def test_no_step_of_a_cancelled_job_stays_queued():
+    database = MemoryDatabase(clock=lambda: NOW)
+    states = {"intake": "done", "transcribe.a": "queued", "transcribe.b": "running", "transcribe.c": "failed"}
+    steps = {name: StepState(state=state) for name, state in states.items()}
+    await created(database, replace(JOB, status="transcribing", steps=steps))
+    await cancel(database, [await database.job("t", "j")], "not needed")
+    job = await database.job("t", "j")
+
+    assert {name: step.state for name, step in job.steps.items()} == {
+        "intake": "done", "transcribe.a": "cancelled", "transcribe.b": "cancelled", "transcribe.c": "failed",
+        "cancel": "failed",
+    }  # fmt: skip
+    assert job.steps["transcribe.a"].finished_at == NOW
 
 
 async def test_a_job_that_ended_since_it_was_read_is_not_counted():

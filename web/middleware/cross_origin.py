@@ -44,11 +44,10 @@ def add_origin_headers(request: web.Request, response: web.StreamResponse, origi
         response.headers["Access-Control-Expose-Headers"] = _READ
 
 
-def options(request: web.Request, origins: Collection[str]) -> web.Response | None:
+def options(request: web.Request, refused: web.HTTPException | None, origins: Collection[str]) -> web.Response | None:
     """The answer to OPTIONS at an address that there is: its methods, and what a browser asks before a request of
-    another origin. None for any other request without a route.
+    another origin. None for any other request without a route, which is `refused`.
     """
-    refused = request.match_info.http_exception
     if request.method != "OPTIONS" or not isinstance(refused, web.HTTPMethodNotAllowed):
         return None
     methods = ", ".join(sorted({*refused.allowed_methods, "OPTIONS"}))

@@ -68,7 +68,7 @@ async function showTranscript(job, signal) {
   if (!signal.aborted) transcribed = run;
 }
 
-const STATES = { done: "✓ done", failed: "✕ failed", running: "● running", retrying: "↻ retrying", waiting: "○ waiting", queued: "○ queued", pending: "○ pending" };
+const STATES = { done: "✓ done", failed: "✕ failed", running: "● running", retrying: "↻ retrying", waiting: "○ waiting", queued: "○ queued", cancelled: "✕ cancelled", pending: "○ pending" };
 
 function showStep(name, step) {
   const [stage, ...recognizer] = name.split(".");

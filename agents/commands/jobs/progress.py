@@ -41,7 +41,8 @@ PATIENCE_S = 30.0
 #: The stages of a run in their order.
 _STAGES = tuple(STAGE_OF.values())
 
-_MARKS = {"done": "✓", "failed": "✗", "retrying": "↻", "running": "…", "queued": "⋯", "waiting": "·", "pending": "·"}
+_MARKS = {"done": "✓", "failed": "✗", "cancelled": "✗", "retrying": "↻", "running": "…"}
+_MARKS |= {"queued": "⋯", "waiting": "·", "pending": "·"}
 _BLOCKS = " ▏▎▍▌▋▊▉"
 
 

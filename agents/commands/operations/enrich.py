@@ -84,13 +84,27 @@ async def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     async with reach.database(reach.addressed(settings)) as database:
         tenants = [arguments.tenant] if arguments.tenant else await database.tenants()
         found = [one for tenant in tenants for one in await database.schedules(tenant) if one.cron is None]
-    print("\n".join(map(_line, found)) or "nothing was asked for")
+    print("\n".join(map(line, found)) or "nothing was asked for")
     return 0
 
 
-def _line(one: Schedule) -> str:
+def line(one: Schedule) -> str:
+    """One that was asked for: its id and when, whose jobs, what of which of them, by whom, and how far it is."""
     asked = one.last_asked if one.is_over else one.asked
-    state = "asked for" if one.is_over else "asking"
-    place = f"up to {one.after_created_at:%Y-%m-%d %H:%M}" if one.after_created_at else ""
-    more = place + printable(one.last_error or "")
-    return f"{printable(one.tenant_id):<20} {one.enrichment:<10} {state} {asked or 0} jobs  {more}".rstrip()
+    state = "asked for" if one.is_over else "asking for"
+    place = f"back to {one.after_created_at:%Y-%m-%d %H:%M}" if one.after_created_at and not one.is_over else ""
+    more = "  ".join(part for part in (place, printable(one.last_error or "")) if part)
+    began = f"{one.created_at:%Y-%m-%d %H:%M:%S}" if one.created_at else ""
+    about = f"{one.enrichment} of {_which(WantedJobs.model_validate(one.jobs))}"
+    by = "" if one.created_by == AUTHOR else f" by {printable(one.created_by)}"
+    text = f"{one.schedule_id}  {began}  {printable(one.tenant_id):<20} {about}{by}: {state} {asked or 0} jobs  {more}"
+    return text.rstrip()
+
+
+def _which(jobs: WantedJobs) -> str:
+    """The jobs that it is about, in words."""
+    parts = ["jobs that lack it" if jobs.lacking else "all jobs"]
+    if jobs.last_days is not None:
+        parts.append(f"of the last {jobs.last_days:g} days")
+    others = jobs.model_dump(exclude={"lacking", "last_days"}, exclude_defaults=True)
+    return " ".join([*parts, *(f"{name}={printable(str(value))}" for name, value in others.items())])

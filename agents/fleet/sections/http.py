@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
+from schemas.accounts.sealing import VARIABLE, Seals
+
 _ORIGIN = re.compile(r"\*|https?://[^/\s@?#]+")
 
 
@@ -35,6 +37,11 @@ class HttpSettings(BaseModel):
     )
     api_keys: SecretStr | None = Field(
         None, alias="CONCORD_API_KEYS", description="tenant=key,...; '*=key' for an operator; besides `concord keys`"
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        alias=VARIABLE,
+        description="32 bytes as base64, comma list: encrypts secrets in PostgreSQL; the first encrypts, all decrypt",
     )
     requests_per_minute: int = Field(
         6000,
@@ -65,6 +72,18 @@ class HttpSettings(BaseModel):
         if wrong := sorted(origin for origin in origins if not _ORIGIN.fullmatch(origin)):
             raise ValueError(f"{wrong[0]!r} is no origin: write https://app.example, without a path")
         return frozenset(origins)
+
+    @field_validator("secret_key")
+    @classmethod
+    def _secret_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            Seals.parse(value.get_secret_value())
+        return value
+
+    @property
+    def seals(self) -> Seals:
+        """What encrypts secrets that are stored."""
+        return Seals.parse(self.secret_key.get_secret_value()) if self.secret_key else Seals()
 
     @property
     def http_host(self) -> str:

@@ -47,7 +47,7 @@ UPLOAD, REPROCESS = "upload", "reprocess"
 HOLD_S, RENEW_S = 20.0, 5.0
 
 #: Recordings that are probed and stored at the same time. The prober takes three; each of the others is in memory with
-#: a part of up to 16 MB on its way to S3.
+#: a part of up to 8 MB on its way to S3.
 AT_ONCE: Final = 6
 
 

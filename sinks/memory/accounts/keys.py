@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter
 
+from schemas.accounts.changes import account_change
 from schemas.accounts.keys import MOST_KEYS, ApiKey, NewKey
 from sinks.memory.state import MemoryState, dump
 from sinks.ports.accounts.keys import Keys
@@ -34,6 +35,8 @@ class MemoryKeys(MemoryState, Keys):
         dump(_NAME, key.name)
         if not self._has_room(key.tenant_id):
             return None
+        of = {"name": key.name, "scopes": sorted(key.scopes)}
+        self._note(account_change(key.tenant_id, "keys", "created", key.created_by, key.id, of))
         return self._put_key(replace(key, created_at=self.clock()))
 
     async def key(self, tenant: str | None, key_id: str) -> ApiKey | None:
@@ -51,6 +54,7 @@ class MemoryKeys(MemoryState, Keys):
         key = await self.key(tenant, key_id)
         if key and key.revoked_at is None:
             self._put_key(replace(key, revoked_at=self.clock(), revoked_by=by))
+            self._note(account_change(tenant, "keys", "revoked", by, key_id))
         return key is not None
 
     async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
@@ -61,6 +65,7 @@ class MemoryKeys(MemoryState, Keys):
         now, end = self.clock(), self.clock() + timedelta(seconds=grace_s)
         lifetime = old.expires_at - (old.created_at or now) if old.expires_at else None
         self._put_key(replace(old, expires_at=min(filter(None, [old.expires_at, end]))))
+        self._note(account_change(tenant, "keys", "rotated", by, key_id, {"new": new.id, "grace_s": float(grace_s)}))
         return self._put_key(
             replace(
                 old,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from schemas.accounts.changes import account_change, changed_settings
 from schemas.accounts.settings import AccountSettings, SettingsVersion
 from sinks.memory.state import MemoryState
 from sinks.ports.accounts.settings import StoredSettings
@@ -23,7 +24,10 @@ class MemorySettings(MemoryState, StoredSettings):
         self, tenant: str, settings: AccountSettings, expected: int, by: str
     ) -> SettingsVersion | None:
         """Replace the settings if nobody else has."""
-        if (await self.account_settings(tenant)).version != expected:
+        before = await self.account_settings(tenant)
+        if before.version != expected:
             return None
+        of = {"version": expected + 1, "changed": changed_settings(before.settings, settings)}
+        self._note(account_change(tenant, "settings", "changed", by, None, of))
         self._settings[tenant] = SettingsVersion(settings, expected + 1, by, self.clock())
         return self._settings[tenant]

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from schemas.accounts.changes import NO_JOB
+from schemas.ids import EVERY_TENANT
 from sinks.ports.reading.reports import (
+    AccountChange,
     Activity,
     AuditRow,
     By,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from schemas.accounts.changes import About
     from schemas.jobs.rows import Job, Usage
     from sinks.memory.database import MemoryDatabase
 
@@ -44,6 +48,19 @@ class MemoryReports(Reports):
             for id, (e, at) in self.database.audit.items()
             if (e.tenant_id, e.job_id) == (tenant, job_id)
         ]
+
+    async def account_changes(
+        self, tenant: str | None, *, limit: int, before: int | None = None, about: About | None = None
+    ) -> list[AccountChange]:
+        """The newest changes of keys, settings and webhooks."""
+        whose = EVERY_TENANT.value if tenant is None else tenant
+        return [
+            AccountChange(id, at, e.step, e.what, e.subject, e.details, e.author)
+            for id, (e, at) in reversed(self.database.audit.items())
+            if (e.tenant_id, e.job_id) == (whose, NO_JOB)
+            and (before is None or id < before)
+            and about in (None, e.step)
+        ][:limit]
 
     async def measures(self, tenant: str, job_id: str, run: int) -> Measures:
         """What is known of a run."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from schemas.accounts.changes import About
 from schemas.jobs.rows import ProviderRequest
 
 
@@ -29,6 +30,22 @@ class AuditRow:
     error: str | None
     #: Who did it, where a person did: the id of an API key, for example.
     author: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """A change of a tenant's keys, settings or webhooks, from its audit log."""
+
+    #: Rises with time.
+    id: int
+    at: datetime
+    about: str
+    what: str
+    #: The id of what was changed; None of settings.
+    subject: str | None
+    details: Mapping[str, Any] | None
+    #: Who did it; None if the fleet itself did.
+    author: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,13 @@ class Reports(Protocol):
 
     async def audit(self, tenant: str, job_id: str, *, limit: int, after: int = 0) -> list[AuditRow]:
         """At most `limit` entries of the job's trail, oldest first, those behind the id `after`."""
+
+    async def account_changes(
+        self, tenant: str | None, *, limit: int, before: int | None = None, about: About | None = None
+    ) -> list[AccountChange]:
+        """At most `limit` changes of the tenant's keys, settings and webhooks (or of one of these), newest first, those
+        before the id `before`. `tenant` None: of operators' keys.
+        """
 
     async def measures(self, tenant: str, job_id: str, run: int) -> Measures:
         """What is known of a run."""

@@ -27,10 +27,12 @@ class TooManyEndpoints(InvalidInput):
 
 
 class WebhookEndpoints(Protocol):
-    """A tenant's endpoints and the history of each. What belongs to another tenant does not exist."""
+    """A tenant's endpoints and the history of each. What belongs to another tenant does not exist. A change is noted in
+    the tenant's audit log with its author (`by`), in the same transaction.
+    """
 
     async def create_webhook(self, endpoint: Endpoint, secret: str) -> Endpoint:
-        """Store a new endpoint. Raises TooManyEndpoints."""
+        """Store a new endpoint, and its secret as the text is: its caller encrypts it. Raises TooManyEndpoints."""
 
     async def webhooks(self, tenant: str) -> list[Endpoint]:
         """All endpoints, the oldest first."""
@@ -38,18 +40,20 @@ class WebhookEndpoints(Protocol):
     async def webhook(self, tenant: str, webhook_id: str) -> Endpoint | None:
         """One endpoint."""
 
-    async def update_webhook(self, endpoint: Endpoint, *, resume: bool) -> Endpoint | None:
+    async def update_webhook(self, endpoint: Endpoint, *, resume: bool, by: str) -> Endpoint | None:
         """Replace its URL, events, description and whether it is active. `resume` ends a pause; what has waited is due
         within a minute. None if it does not exist.
         """
 
-    async def delete_webhook(self, tenant: str, webhook_id: str) -> bool:
+    async def delete_webhook(self, tenant: str, webhook_id: str, by: str) -> bool:
         """Delete it, with its secrets and history; False if it does not exist."""
 
-    async def rotate_secret(self, tenant: str, webhook_id: str, secret: str) -> bool:
-        """Sign with this secret, and for `OVERLAP_S` also with the one before; False if it does not exist."""
+    async def rotate_secret(self, tenant: str, webhook_id: str, secret: str, by: str) -> bool:
+        """Sign with this secret, which is stored as the text is, and for `OVERLAP_S` also with the one before; False if
+        it does not exist.
+        """
 
-    async def add_delivery(self, webhook_id: str, announced: Announcement) -> Delivery:
+    async def add_delivery(self, webhook_id: str, announced: Announcement, by: str) -> Delivery:
         """Deliver an event to this endpoint alone, which exists."""
 
     async def deliveries(
@@ -63,5 +67,5 @@ class WebhookEndpoints(Protocol):
     async def attempts(self, tenant: str, id: int) -> Sequence[Attempt]:
         """The newest attempts at a delivery, the newest first."""
 
-    async def replay(self, tenant: str, webhook_id: str, id: int | None = None) -> int:
+    async def replay(self, tenant: str, webhook_id: str, by: str, id: int | None = None) -> int:
         """Deliver again: one delivery that has ended, or without `id` all that failed; how many."""

@@ -27,3 +27,8 @@ class WebhookQueue(Protocol):
         """Store an attempt and what follows from it (`schemas.webhooks.retry`), a pause of the endpoint included; False
         if the delivery is not this claim's any more, which changes nothing.
         """
+
+    async def pause_unsigned(self, claim: Claim, reason: str) -> bool:
+        """Pause the endpoint, because nothing can be signed for it; what is claimed waits, as if it had not been. False
+        if the delivery is not this claim's any more, which changes nothing.
+        """

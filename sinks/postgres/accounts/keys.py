@@ -8,10 +8,13 @@ from typing import Any
 
 import asyncpg
 
+from schemas.accounts.changes import account_change
 from schemas.accounts.keys import MOST_KEYS, ApiKey, NewKey
 from sinks.coalesce import Coalesce
 from sinks.ports.accounts.keys import Keys
+from sinks.postgres.accounts.audit import note
 from sinks.postgres.connection.port import PostgresPort
+from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import API_KEYS
 
 
@@ -36,7 +39,12 @@ class PostgresKeys(PostgresPort, Keys):
 
     async def add_key(self, key: ApiKey) -> ApiKey | None:
         """Store a key, if its owner has room for it."""
-        return _first(await self._fetch("add_key", *API_KEYS.values([key])[0], MOST_KEYS))
+        async with self._transaction() as db:
+            added = _first(await db.fetch(SQL["add_key"], *API_KEYS.values([key])[0], MOST_KEYS))
+            if added is not None:
+                of = {"name": added.name, "scopes": sorted(added.scopes)}
+                await note(db, account_change(added.tenant_id, "keys", "created", added.created_by, added.id, of))
+        return added
 
     async def key(self, tenant: str | None, key_id: str) -> ApiKey | None:
         """One key of this owner."""
@@ -49,12 +57,21 @@ class PostgresKeys(PostgresPort, Keys):
 
     async def revoke_key(self, tenant: str | None, key_id: str, by: str) -> bool:
         """Revoke a key at once."""
-        return bool(await self._fetch("revoke_key", tenant, key_id, by))
+        async with self._transaction() as db:
+            row = await db.fetchrow(SQL["revoke_key"], tenant, key_id, by)
+            if row is not None and row["was_valid"]:
+                await note(db, account_change(tenant, "keys", "revoked", by, key_id))
+        return row is not None
 
     async def rotate_key(self, tenant: str | None, key_id: str, new: NewKey, grace_s: float, by: str) -> ApiKey | None:
         """Replace a valid key, in one statement."""
         values = (new.id, new.prefix, new.hash, by, float(grace_s), MOST_KEYS)
-        return _first(await self._fetch("rotate_key", tenant, key_id, *values))
+        async with self._transaction() as db:
+            added = _first(await db.fetch(SQL["rotate_key"], tenant, key_id, *values))
+            if added is not None:
+                of = {"new": new.id, "grace_s": float(grace_s)}
+                await note(db, account_change(tenant, "keys", "rotated", by, key_id, of))
+        return added
 
     async def touch_keys(self, key_ids: Collection[str]) -> None:
         """These keys are used now."""

@@ -7,10 +7,13 @@ from typing import Any
 
 import asyncpg
 
+from schemas.accounts.changes import account_change, changed_settings
 from schemas.accounts.settings import AccountSettings, SettingsVersion
 from sinks.coalesce import Coalesce
 from sinks.ports.accounts.settings import StoredSettings
+from sinks.postgres.accounts.audit import note
 from sinks.postgres.connection.port import PostgresPort
+from sinks.postgres.sql.queries import SQL
 
 
 class PostgresSettings(PostgresPort, StoredSettings):
@@ -33,8 +36,17 @@ class PostgresSettings(PostgresPort, StoredSettings):
     ) -> SettingsVersion | None:
         """Replace the settings if nobody else has."""
         values = settings.model_dump(mode="json", exclude_none=True)
-        rows = await self._fetch("save_account_settings", tenant, values, expected, by)
-        return _version(rows[0]) if rows else None
+        async with self._transaction() as db:
+            # Locked before it is replaced: the entry tells what this change has changed.
+            before = await db.fetchrow(SQL["lock_account_settings"], tenant)
+            row = await db.fetchrow(SQL["save_account_settings"], tenant, values, expected, by)
+            if row is None:
+                return None
+            saved = _version(row)
+            names = changed_settings(_version(before).settings if before else AccountSettings(), saved.settings)
+            of = {"version": saved.version, "changed": names}
+            await note(db, account_change(tenant, "settings", "changed", by, None, of))
+        return saved
 
 
 def _version(row: Mapping[str, Any]) -> SettingsVersion:

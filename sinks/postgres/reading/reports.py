@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from schemas.ids import EVERY_TENANT
 from sinks.ports.reading.reports import (
+    AccountChange,
     Activity,
     AuditRow,
     By,
@@ -21,6 +23,7 @@ from sinks.postgres.sql.tables import PROVIDER_REQUESTS
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from schemas.accounts.changes import About
     from sinks.postgres.reader import Reader
 
 
@@ -33,6 +36,15 @@ class PostgresReports(Reports):
     async def audit(self, tenant: str, job_id: str, *, limit: int, after: int = 0) -> list[AuditRow]:
         """Entries of a job's trail."""
         return [AuditRow(**row) for row in await self._read(tenant, "report_audit", job_id, after, limit)]
+
+    async def account_changes(
+        self, tenant: str | None, *, limit: int, before: int | None = None, about: About | None = None
+    ) -> list[AccountChange]:
+        """The newest changes of keys, settings and webhooks."""
+        whose = EVERY_TENANT if tenant is None else tenant
+        named = EVERY_TENANT.value if tenant is None else tenant
+        rows = await self._read(whose, "report_account_changes", named, before, about, limit)
+        return [AccountChange(**row) for row in rows]
 
     async def measures(self, tenant: str, job_id: str, run: int) -> Measures:
         """What is known of a run."""

@@ -21,9 +21,10 @@ WHERE tenant_id IS NOT DISTINCT FROM $1 AND ($2::timestamptz IS NULL OR (created
 ORDER BY created_at DESC, id DESC LIMIT $4;
 
 -- name: revoke_key
-UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()), revoked_by = coalesce(revoked_by, $3::text)
-WHERE id = $2 AND tenant_id IS NOT DISTINCT FROM $1
-RETURNING id;
+WITH before AS (SELECT id, revoked_at FROM api_keys WHERE id = $2 AND tenant_id IS NOT DISTINCT FROM $1 FOR UPDATE)
+UPDATE api_keys k SET revoked_at = coalesce(k.revoked_at, now()), revoked_by = coalesce(k.revoked_by, $3::text)
+FROM before WHERE k.id = before.id
+RETURNING before.revoked_at IS NULL AS was_valid;
 
 -- name: rotate_key
 -- With a time for which both are valid, it is one more key. Without, their number stays.
@@ -51,6 +52,9 @@ WHERE id = ANY(ARRAY(
 
 -- name: account_settings
 SELECT tenant_id, version, settings, updated_by, updated_at FROM account_settings WHERE tenant_id = ANY($1::text[]);
+
+-- name: lock_account_settings
+SELECT tenant_id, version, settings, updated_by, updated_at FROM account_settings WHERE tenant_id = $1 FOR UPDATE;
 
 -- name: save_account_settings
 INSERT INTO account_settings AS s (tenant_id, version, settings, updated_by)

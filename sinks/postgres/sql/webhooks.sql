@@ -63,6 +63,23 @@ UPDATE webhooks SET failing_since = coalesce(failing_since, clock_timestamp()),
     paused_reason = coalesce(paused_reason, $2)
 WHERE webhook_id = $1;
 
+-- name: pause_webhook
+UPDATE webhooks SET paused_at = clock_timestamp(), paused_reason = $2 WHERE webhook_id = $1;
+
+-- name: release_delivery
+UPDATE webhook_deliveries SET due_at = clock_timestamp() WHERE id = $1 AND token = $2;
+
+-- name: stored_secrets
+SELECT tenant_id, webhook_id, secret FROM webhook_secrets WHERE expires_at IS NULL OR expires_at > clock_timestamp()
+ORDER BY tenant_id, webhook_id, created_at DESC;
+
+-- name: replace_secret
+UPDATE webhook_secrets SET secret = $4 WHERE tenant_id = $1 AND webhook_id = $2 AND secret = $3 RETURNING webhook_id;
+
+-- name: end_unsigned_pause
+UPDATE webhooks SET paused_at = NULL, paused_reason = NULL
+WHERE tenant_id = $1 AND webhook_id = $2 AND paused_at IS NOT NULL AND starts_with(paused_reason, $3) RETURNING webhook_id;
+
 -- name: record_delivery
 UPDATE webhook_deliveries SET state = $3, failures = failures + ($3 <> 'delivered')::int,
     due_at = clock_timestamp() + $4 * interval '1 second',
@@ -90,6 +107,9 @@ WHERE tenant_id = $1 AND webhook_id = $2 AND (expires_at IS NULL OR expires_at >
 -- name: read_webhooks
 SELECT {webhooks.columns} FROM webhooks WHERE tenant_id = $1 AND ($2::text IS NULL OR webhook_id = $2) ORDER BY created_at, webhook_id;
 
+-- name: lock_webhook
+SELECT {webhooks.columns} FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2 FOR NO KEY UPDATE;
+
 -- name: update_webhook
 -- Switched on again, it starts afresh: what has waited is due at once.
 UPDATE webhooks SET url = $3, events = $4, description = $5, active = $6,
@@ -103,7 +123,7 @@ UPDATE webhook_deliveries SET due_at = least(due_at, clock_timestamp() + interva
 WHERE tenant_id = $1 AND webhook_id = $2 AND state = 'pending';
 
 -- name: delete_webhook
-DELETE FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2 RETURNING webhook_id;
+DELETE FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2 RETURNING {webhooks.columns};
 
 -- name: insert_delivery
 INSERT INTO webhook_deliveries (tenant_id, webhook_id, event_id, type, body) VALUES ($1, $2, $3, $4, $5)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from schemas.accounts.changes import account_change
 from schemas.messages import Message
 from schemas.webhooks.events import PAUSED, Announcement, announcements, of_endpoint
 from schemas.webhooks.retry import verdict
 from schemas.webhooks.rows import Attempt, Claim
 from sinks.ports.uploads import fair_share
 from sinks.ports.webhooks.queue import OF_ENDPOINT, WebhookQueue
+from sinks.ports.webhooks.secrets import UNSIGNED
+from sinks.postgres.accounts.audit import note
 from sinks.postgres.connection.port import PostgresPort, by_column
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import WEBHOOK_DELIVERIES, WEBHOOKS
@@ -47,10 +51,29 @@ class PostgresWebhookQueue(PostgresPort, WebhookQueue):
             answer = attempt.status, attempt.duration_ms, attempt.answer, attempt.error
             await db.execute(SQL["record_attempt"], delivery.tenant_id, delivery.id, *answer)
             if follows.pause is not None:
-                data = {"webhook_id": delivery.webhook_id, "url": claim.url, "reason": follows.pause}
-                notice = of_endpoint(PAUSED, str(uuid4()), delivery.tenant_id, row["db_now"], data)
-                await announce(db, [notice])
+                await _tell_pause(db, claim, follows.pause, row["db_now"])
         return True
+
+    async def pause_unsigned(self, claim: Claim, reason: str) -> bool:
+        """Pause the endpoint, because nothing can be signed for it."""
+        delivery = claim.delivery
+        async with self._transaction() as db:
+            row = await db.fetchrow(SQL["lock_delivery"], delivery.webhook_id, delivery.id, delivery.token)
+            if row is None:
+                return False
+            await db.execute(SQL["release_delivery"], delivery.id, delivery.token)
+            if WEBHOOKS.read(row).paused_at is None:
+                await db.execute(SQL["pause_webhook"], delivery.webhook_id, UNSIGNED + reason)
+                await _tell_pause(db, claim, UNSIGNED + reason, row["db_now"])
+        return True
+
+
+async def _tell_pause(db: Any, claim: Claim, reason: str, at: datetime) -> None:
+    """Note a pause, and deliver `webhook.paused` to the tenant's other endpoints."""
+    of = claim.delivery
+    await note(db, account_change(of.tenant_id, "webhooks", "paused", None, of.webhook_id, {"reason": reason}))
+    data = {"webhook_id": claim.delivery.webhook_id, "url": claim.url, "reason": reason}
+    await announce(db, [of_endpoint(PAUSED, str(uuid4()), claim.delivery.tenant_id, at, data)])
 
 
 async def announce_messages(db: Any, messages: Sequence[tuple[Message, float]]) -> None:

@@ -172,9 +172,9 @@ async def test_a_delivery_is_tried_for_a_day_and_can_be_replayed(database, time)
     ] * (len(DELAYS_S) + 1)
     assert paused.paused_at is not None
     assert "answered 500" in paused.paused_reason
-    assert await database.replay("t", "wh_1") == 1
+    assert await database.replay("t", "wh_1", "k1") == 1
     assert await claimed(database) == []  # it is paused
-    await database.update_webhook(paused, resume=True)
+    await database.update_webhook(paused, resume=True, by="k1")
     (again,) = await claimed(database)
     assert (again.delivery.event_id, again.delivery.failures) == (row.event_id, 0)
 
@@ -203,7 +203,7 @@ async def test_an_endpoint_that_is_gone_is_paused_and_the_others_are_told(databa
 
     assert (notice.delivery.webhook_id, notice.delivery.type) == ("wh_2", "webhook.paused")
     assert (data["webhook_id"], data["reason"]) == ("wh_1", "it answered 410 Gone")
-    await database.update_webhook(endpoint(), resume=True)
+    await database.update_webhook(endpoint(), resume=True, by="k1")
     await time.passes(61)
     assert sorted(c.delivery.job_id for c in await claimed(database) if c.delivery.job_id) == ["j", "k"]
 
@@ -248,17 +248,54 @@ async def test_an_endpoint_that_fails_gets_one_at_a_time(database):
 
 async def test_two_secrets_are_valid_while_they_are_rotated(database, time):
     await made(database, secret="whsec_b2xk")
-    assert await database.rotate_secret("t", "wh_1", "whsec_bmV3")
+    assert await database.rotate_secret("t", "wh_1", "whsec_bmV3", "k1")
     await announces(database, "j", "k")
     claims = await claimed(database)
     assert {claim.secrets for claim in claims} == {("whsec_bmV3", "whsec_b2xk")}
     await time.passes(OVERLAP_S + 1)
     assert {claim.secrets for claim in await claimed(database)} == {("whsec_bmV3",)}
-    assert await database.rotate_secret("t", "wh_1", "whsec_bmV4")
-    assert await database.rotate_secret("t", "wh_1", "whsec_bmV5")
+    assert await database.rotate_secret("t", "wh_1", "whsec_bmV4", "k1")
+    assert await database.rotate_secret("t", "wh_1", "whsec_bmV5", "k1")
     await time.passes(LEASE_S + 1)
 
     assert {claim.secrets for claim in await claimed(database)} == {("whsec_bmV5", "whsec_bmV4")}
+
+
+async def test_an_endpoint_for_which_nothing_can_be_signed_is_paused_and_its_events_wait(database):
+    await made(database)
+    await made(database, "wh_2", events=("webhook.paused",))
+    await announces(database, "j", "k")
+    claims = await claimed(database)
+    assert await database.pause_unsigned(claims[0], "no key")
+    assert await database.pause_unsigned(claims[1], "no key")
+    paused = await database.webhook("t", "wh_1")
+
+    assert (paused.paused_reason, paused.failing_since) == ("nothing can be signed: no key", None)
+    assert [claim.delivery.type for claim in await claimed(database)] == ["webhook.paused"]
+    assert await database.end_unsigned_pause("t", "wh_1")
+    assert not await database.end_unsigned_pause("t", "wh_1")
+    again = await claimed(database)
+    assert [(claim.delivery.job_id, claim.delivery.failures) for claim in again] == [("j", 0), ("k", 0)]
+    assert not await database.pause_unsigned(claims[0], "an old claim")
+    await database.record_attempt(again[0], GONE)
+    assert not await database.end_unsigned_pause("t", "wh_1")  # a pause for another reason
+
+
+async def test_stored_secrets_are_listed_and_replaced(database, time):
+    await made(database, secret="one")
+    await made(database, "wh_b", "bolt", secret="other")
+    await database.rotate_secret("t", "wh_1", "two", "k1")
+    listed = await database.stored_secrets()
+    assert [(one.tenant_id, one.webhook_id, one.text) for one in listed] == [
+        ("bolt", "wh_b", "other"), ("t", "wh_1", "two"), ("t", "wh_1", "one"),
+    ]  # fmt: skip
+    assert "two" not in repr(listed)
+    assert await database.replace_secret(listed[2], "ONE")
+    assert not await database.replace_secret(listed[2], "again")
+    await announces(database, "j")
+    assert {claim.secrets for claim in await claimed(database)} == {("two", "ONE")}
+    await time.passes(OVERLAP_S + 1)
+    assert [one.text for one in await database.stored_secrets()] == ["other", "two"]
 
 
 async def test_endpoints_are_changed_listed_and_deleted(database):
@@ -266,7 +303,7 @@ async def test_endpoints_are_changed_listed_and_deleted(database):
     assert one.created_at is not None
     assert await database.webhooks("t") == [one]
     changed = await database.update_webhook(
-        replace(one, url="https://x/", events=["job.failed"], active=False), resume=False
+        replace(one, url="https://x/", events=["job.failed"], active=False), resume=False, by="k1"
     )
     assert await database.webhook("t", "wh_1") == changed
     assert (changed.url, changed.events, changed.active, changed.description) == (
@@ -275,13 +312,13 @@ async def test_endpoints_are_changed_listed_and_deleted(database):
         False,
         "ours",
     )
-    await database.add_delivery("wh_1", of_endpoint(TEST, "e1", "t", one.created_at, {}))
-    assert await database.delete_webhook("t", "wh_1")
-    assert not await database.delete_webhook("t", "wh_1")
+    await database.add_delivery("wh_1", of_endpoint(TEST, "e1", "t", one.created_at, {}), "k1")
+    assert await database.delete_webhook("t", "wh_1", "k1")
+    assert not await database.delete_webhook("t", "wh_1", "k1")
     assert await database.webhooks("t") == []
     assert await database.deliveries("t", "wh_1", None, None, 10) == []
-    assert await database.update_webhook(one, resume=True) is None
-    assert not await database.rotate_secret("t", "wh_1", "whsec_MQ==")
+    assert await database.update_webhook(one, resume=True, by="k1") is None
+    assert not await database.rotate_secret("t", "wh_1", "whsec_MQ==", "k1")
 
 
 async def test_a_tenant_has_so_many_endpoints_and_no_more(database):
@@ -306,9 +343,9 @@ async def test_the_history_is_read_in_pages_and_by_state(database):
     assert await database.delivery("t", "wh_2", done.id) is None
     assert await database.delivery("bolt", "wh_1", done.id) is None
     assert await database.attempts("bolt", done.id) == []
-    assert await database.replay("t", "wh_1", done.id) == 1
-    assert await database.replay("t", "wh_1", done.id) == 0
-    assert await database.replay("bolt", "wh_1", done.id) == 0
+    assert await database.replay("t", "wh_1", "k1", done.id) == 1
+    assert await database.replay("t", "wh_1", "k1", done.id) == 0
+    assert await database.replay("bolt", "wh_1", "k1", done.id) == 0
 
 
 async def test_a_tenants_administrator_can_do_all_of_it_and_read_no_secret(migrated, db):
@@ -319,24 +356,56 @@ async def test_a_tenants_administrator_can_do_all_of_it_and_read_no_secret(migra
         acme, bolt = (Postgres(pool).acting_as(tenant) for tenant in ("acme", "bolt"))
         one = await acme.create_webhook(endpoint(tenant="acme"), "whsec_MQ==")
         await announces(acme, "j", tenant="acme")
-        await acme.rotate_secret("acme", "wh_1", "whsec_Mg==")
-        await acme.update_webhook(one, resume=True)
+        await acme.rotate_secret("acme", "wh_1", "whsec_Mg==", "k1")
+        await acme.update_webhook(one, resume=True, by="k1")
         (row,) = await acme.deliveries("acme", "wh_1", None, None, 10)
         (claim,) = await claimed(Postgres(pool))
         await Postgres(pool).record_attempt(claim, REFUSED)
 
         assert len(await acme.attempts("acme", row.id)) == 1
-        assert await acme.replay("acme", "wh_1") == 0
+        assert await acme.replay("acme", "wh_1", "k1") == 0
         assert await bolt.webhooks("acme") == []
-        assert not await bolt.delete_webhook("acme", "wh_1")
+        assert not await bolt.delete_webhook("acme", "wh_1", "k1")
         assert await bolt.deliveries("acme", "wh_1", None, None, 10) == []
         async with pool.acquire() as connection, connection.transaction():
             await connection.execute("SET LOCAL ROLE concord_writer")
             await connection.execute("SELECT set_config('concord.tenant', 'acme', true)")
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch("SELECT secret FROM webhook_secrets")
-        assert await acme.delete_webhook("acme", "wh_1")
+        assert await acme.delete_webhook("acme", "wh_1", "k1")
         assert await db.fetchval("SELECT count(*) FROM webhook_secrets") == 0
         assert await db.fetchval("SELECT count(*) FROM webhook_attempts") == 0
+    finally:
+        await asyncio.wait_for(pool.close(), 5)
+
+
+async def test_doctor_names_secrets_in_clear_and_lost_ones_and_migrate_encrypts(migrated, capsys):
+    from agents.commands import migrate
+    from agents.commands.checks.webhooks import webhooks
+    from agents.fleet.environment import from_env
+    from schemas.accounts.sealing import new_key
+    from sinks.postgres.database import Postgres, connect_pool
+
+    def with_key(key):
+        return from_env(
+            {"DATABASE_URL": migrated, "CONCORD_DATA": "/nowhere"} | ({"CONCORD_SECRET_KEY": key} if key else {})
+        )
+
+    async def found(key):
+        return [(one.level, one.result) for one in await webhooks(with_key(key))]
+
+    pool, key, other = await connect_pool(migrated), new_key(), new_key()
+    try:
+        assert await found(None) == [("warn", "CONCORD_SECRET_KEY is not set: no webhook can be made")]
+        await made(Postgres(pool), secret="whsec_MQ==")
+        assert await found(None) == await found(key) == [("warn", "in clear: wh_1 of t")]
+        for said in ("encrypted 1 secrets of webhooks", "nothing to do"):
+            assert await migrate.run(None, with_key(key)) == 0
+            assert capsys.readouterr().out.strip() == said
+        assert await found(key) == [("ok", "1, all of them encrypted, and they decrypt")]
+        ((level, result),) = await found(other)
+        assert (level, result.startswith("wh_1 of t: its secret is encrypted with the key")) == ("fail", True)
+        (stored,) = await Postgres(pool).stored_secrets()
+        assert "MQ" not in stored.text
     finally:
         await asyncio.wait_for(pool.close(), 5)

@@ -465,3 +465,11 @@ async def test_of_two_requests_at_once_one_begins_it(service, monkeypatch):
     again = await service.asked()
     assert again["message"] == "The conversation is being processed already."
     assert (await service.database.job("acme", JOB)).run == 1
+
+
+async def test_a_path_beside_one_with_a_parameter_names_its_own_methods(service):
+    for path, allowed in ((POST, "OPTIONS, POST"), (OWN, "DELETE, GET, HEAD, OPTIONS")):
+        answer = await service.client.options(path, headers=ACME)
+        assert (answer.status, answer.headers["Allow"]) == (204, allowed), path
+    refused = await service.client.put(POST, headers=ACME)
+    assert (refused.status, refused.headers["Allow"]) == (405, "POST")

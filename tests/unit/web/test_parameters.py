@@ -11,6 +11,8 @@ from pydantic import Field
 from yarl import URL
 
 from schemas.errors import InvalidInput, NotFound
+from tests.unit.web.service import BOLT, ROOT, Worker, problem
+from web import parameters
 from web.parameters import Header, Parameters, job_name, read_parameters, tenant_name
 from web.problems import InvalidRequest
 from web.resources.jobs.listing import JobListParameters
@@ -92,3 +94,25 @@ def test_all_wrong_parameters_are_named():
         page_of({"limit": "0", "cursor": "x", "status": "done"})
 
     assert [field.parameter for field in refused.value.fields] == ["status", "limit", "cursor"]
+
+
+async def test_parameters_that_are_asked_for_again_are_read_once_and_are_each_requests_own(monkeypatch):
+    monkeypatch.setattr(parameters, "_recent", {})
+    monkeypatch.setattr(parameters, "REMEMBERED", 3)
+    read, validated = parameters._read, []
+    monkeypatch.setattr(parameters, "_read", lambda model, request: validated.append(model) or read(model, request))
+    async with Worker() as service:
+        for tenant in ("acme", "bolt"):
+            await service.created("j", tenant, reference="same")
+        for _ in range(3):
+            assert (await service.json("/jobs/j/status"))["tenant_id"] == "acme"
+            assert (await service.json("/jobs/j/status", BOLT))["tenant_id"] == "bolt"
+            assert (await service.json("/jobs/j/status?tenant=bolt", ROOT))["tenant_id"] == "bolt"
+            await problem(await service.get("/jobs/j/status?tenant=bolt"), 404)
+        assert len(validated) == 2  # without and with a tenant, whoever asks
+        for wrong in ("?tenant=bolt&x=1", "?x=1"):
+            for _ in range(2):
+                await problem(await service.get(f"/jobs/j/status{wrong}"), 400)
+        for number in range(9):
+            await service.get(f"/jobs/j{number}/status")
+        assert len(parameters._recent) == 3

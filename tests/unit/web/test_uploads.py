@@ -11,6 +11,8 @@ import jsonschema
 import orjson
 import pytest
 import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from tests.unit.web.service import ACME, BOLT, ROOT, UUID, problem
 from tests.unit.web.uploading import LIMIT, WAV, uploading
@@ -269,3 +271,19 @@ async def test_a_recording_waits_until_the_time_that_its_form_says(service):
     assert datetime.fromisoformat(status["not_before"]) == datetime.fromisoformat(begins)
     assert "90 days" in (await problem(await service.upload(not_before=late), 400))["detail"]
     assert (await problem(await service.upload(not_before="soon"), 400))["errors"][0]["pointer"] == "#/not_before"
+
+
+async def test_a_body_is_read_in_portions_however_much_of_it_has_arrived():
+    sizes = []
+
+    async def handle(request):
+        await asyncio.sleep(0.2)  # meanwhile it arrives
+        sizes.extend([len(piece) async for piece in receiving.pieces(request, 1 << 22)])
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", handle)
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.post("/", data=bytes(1 << 20))).status == 200
+
+    assert (sum(sizes), max(sizes) <= receiving.PORTION) == (1 << 20, True)

@@ -7,6 +7,7 @@ import pytest
 
 from agents.media.source.audio_url import AllowedHosts
 from agents.webhooks.poster import check_endpoint
+from schemas.accounts.sealing import Seals, new_key
 from schemas.webhooks.rows import Attempt
 from sinks.memory.database import MemoryDatabase
 from sinks.ports.webhooks.endpoints import MAX_ENDPOINTS
@@ -16,14 +17,18 @@ from web.resources.webhooks.endpoints import Webhooks
 
 PATH = "/tenants/acme/webhooks"
 URL = "https://example.com/hook"
+SEALS = Seals.parse(new_key())
+
+
+def resources(database, seals=SEALS):
+    check = lambda url: check_endpoint(url, AllowedHosts.of([]))  # noqa: E731
+    return [Webhooks(database, database, check, seals), WebhookDeliveries(database)]
 
 
 @pytest.fixture
 async def service():
     database = MemoryDatabase()
-    check = lambda url: check_endpoint(url, AllowedHosts.of([]))  # noqa: E731
-    resources = [Webhooks(database, database, check), WebhookDeliveries(database)]
-    async with Worker(database, resources=resources) as service:
+    async with Worker(database, resources=resources(database)) as service:
         yield service
 
 
@@ -56,6 +61,26 @@ async def test_the_secret_is_in_the_answer_that_makes_it_and_in_no_other(service
     rotated = await post(service, f"{one}/secret")
     assert rotated["secret"] != secret
     assert rotated["previous_valid_s"] == 86400
+
+
+async def test_secrets_are_stored_encrypted_for_their_endpoint(service):
+    made = await created(service)
+    rotated = await post(service, f"{PATH}/{made['id']}/secret")
+    stored = await service.database.stored_secrets()
+
+    assert [SEALS.open(one.text, "acme", made["id"]) for one in stored] == [rotated["secret"], made["secret"]]
+    assert not any(made["secret"] in one.text or rotated["secret"] in one.text for one in stored)
+
+
+async def test_without_a_key_no_secret_is_made_and_the_answer_says_what_to_set(service):
+    one = f"{PATH}/{(await created(service))['id']}"
+    async with Worker(service.database, resources=resources(service.database, Seals())) as keyless:
+        for path, body in ((PATH, {"url": URL}), (f"{one}/secret", None)):
+            refused = await problem(await keyless.client.post(path, json=body, headers=ACME), 409)
+            assert (refused["code"], "CONCORD_SECRET_KEY" in refused["detail"]) == ("no_secret_key", True)
+        await problem(await keyless.client.post(f"{PATH}/wh_unknown/secret", headers=ACME), 404)
+        assert (await keyless.json(one))["status"] == "active"
+    assert len(await service.database.stored_secrets()) == 1
 
 
 async def test_it_is_changed_and_deleted(service):

@@ -16,6 +16,7 @@ from agents.stages.uploads.received import ReceivedUploads
 from agents.stages.uploads.runs import Runs
 from agents.text.chunks.markdown import document_chunks
 from agents.upkeep.mail_requests import MailRequests
+from schemas.accounts.sealing import Seals, new_key
 from schemas.errors import SettingsError
 from sinks.fair_slots import FairSlots
 from sinks.memory.conversations.history import MemoryConversationHistory
@@ -26,6 +27,7 @@ from sinks.memory.search.reads import MemorySearch
 from tests.unit.web.service import ACME, UUID
 from web.connections.caller_limit import CallerLimit
 from web.live.tenant_feed import TenantFeeds
+from web.resources.accounts.audit import AccountAudit
 from web.resources.accounts.keys import KeyManagement
 from web.resources.accounts.settings import TenantSettings
 from web.resources.conversations.accounts import AccountConversations
@@ -116,7 +118,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
     return [
         *accounts_resources(database, accounts),
         *conversation_resources(database, accounts, reader, store, history),
-        Webhooks(database, database, lambda _: None),
+        Webhooks(database, database, lambda _: None, Seals.parse(new_key())),
         WebhookDeliveries(database),
         ProcessAudio(uploads, store, limit, at_once),
         DirectAudio(database, uploads, store, at_once, 1 << 30),
@@ -126,6 +128,7 @@ def all_resources(database, accounts, reader, store, reports=None, changes=None,
         JobMail(reader, database, MailRequests(database, "concord@sender.example")),
         JobMetrics(reader, reports, {}),
         AuditTrail(reader, reports),
+        AccountAudit(reports),
         Search(searcher),
         JobDocumentChunks(reader, store, accounts, document_chunks),
         Ask(Asker(searcher, None, database, accounts), at_once),

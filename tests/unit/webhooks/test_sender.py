@@ -12,7 +12,9 @@ from aiohttp import web
 from agents.media.source.audio_url import AllowedHosts
 from agents.webhooks.poster import Answer, Poster
 from agents.webhooks.sender import LEASE_S, Sender
+from agents.webhooks.stored_secrets import encrypt_stored
 from schemas import topics
+from schemas.accounts.sealing import Seals, new_key
 from schemas.errors import Unavailable
 from schemas.events.job import JobFailed
 from schemas.jobs.outcome import Later
@@ -150,8 +152,8 @@ async def test_one_that_never_answers_is_paused_after_a_day_and_told_when_it_is_
     await world.passes(3600)
     assert [one.path for one in world.receiver.received[before:]] == ["/other"]
     world.receiver.answer = 204
-    await world.database.update_webhook(paused, resume=True)
-    await world.database.replay("t", "wh/")
+    await world.database.update_webhook(paused, resume=True, by="k1")
+    await world.database.replay("t", "wh/", "k1")
     await world.passes(120)
 
     assert {one.event["subject"] for one in world.receiver.accepted if one.path == "/"} == {"j", "k"}
@@ -282,3 +284,53 @@ async def test_a_bug_in_one_delivery_does_not_stop_the_others(world, caplog):
     assert sorted(d.state for d in world.database._deliveries.values()) == ["delivered", "pending"]
     assert "failed here" in caplog.text
     assert "whsec" not in caplog.text
+
+
+async def test_what_is_signed_with_an_encrypted_secret_is_verified_by_the_receiver(world):
+    await world.endpoint()
+    world.sender.seals = Seals.parse(new_key())
+    await encrypt_stored(world.database, world.sender.seals)
+    await world.job_fails("j")
+    await drain(world.sender)
+
+    assert (len(world.receiver.accepted), world.receiver.forged) == (1, 0)
+
+
+async def test_a_lost_key_pauses_the_endpoint_and_loses_no_event(world, caplog):
+    kept, lost = (Seals.parse(new_key()) for _ in range(2))
+    await world.endpoint("/lost")
+    await encrypt_stored(world.database, lost)
+    await world.endpoint("/kept")
+    world.sender.seals = kept
+    await world.job_fails("j", "k")
+    await world.passes(3600)
+    paused = await world.database.webhook("t", "wh/lost")
+
+    assert sorted(one.path for one in world.receiver.accepted if one.event["type"] == "job.failed") == ["/kept"] * 2
+    assert [one.event["data"]["webhook_id"] for one in world.receiver.accepted if "paused" in one.event["type"]] == [
+        "wh/lost"
+    ]
+    assert paused.paused_reason.startswith("nothing can be signed: its secret is encrypted with the key")
+    assert "the webhook wh/lost of t is paused, and its events wait" in caplog.text
+    waiting = await world.database.deliveries("t", "wh/lost", "pending", None, 9)
+    assert [(one.job_id, one.failures) for one in waiting] == [("k", 0), ("j", 0)]
+
+    world.sender.seals = Seals((*kept.keys, *lost.keys))  # the key is found
+    await encrypt_stored(world.database, world.sender.seals)
+    await drain(world.sender)
+    assert {one.event["subject"] for one in world.receiver.accepted if one.path == "/lost"} == {"j", "k"}
+    assert world.receiver.forged == 0
+
+
+async def test_where_the_key_stays_lost_another_secret_goes_on(world):
+    await world.endpoint("/lost")
+    await encrypt_stored(world.database, Seals.parse(new_key()))
+    world.sender.seals = Seals.parse(new_key())
+    await world.job_fails("j")
+    await drain(world.sender)
+    secret = world.receiver.secrets["/lost"] = new_secret()
+    await world.database.rotate_secret("t", "wh/lost", world.sender.seals.seal(secret, "t", "wh/lost"), "k1")
+    await world.database.update_webhook(await world.database.webhook("t", "wh/lost"), resume=True, by="k1")
+    await world.passes(60)
+
+    assert ([one.event["subject"] for one in world.receiver.accepted], world.receiver.forged) == (["j"], 0)

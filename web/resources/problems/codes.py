@@ -60,6 +60,11 @@ CODES: Final[dict[str, ProblemCode]] = {
     "key_not_valid": ProblemCode(
         409, "The API key has expired or is revoked, so it cannot be rotated.", "Make a new key instead."
     ),
+    "no_secret_key": ProblemCode(
+        409,
+        "A secret is to be stored, and this installation has no key to encrypt it with.",
+        "Have an operator set CONCORD_SECRET_KEY (`openssl rand -base64 32`), the same for all workers.",
+    ),
     "version_changed": ProblemCode(
         412,
         "Somebody else has changed this since it was read.",

@@ -130,7 +130,7 @@ class WebhookDeliveries:
         """Send one again."""
         names = request.parameters
         webhooks = self._database.acting_as(names.tenant)
-        replayed = await webhooks.replay(names.tenant, names.webhook, names.delivery)
+        replayed = await webhooks.replay(names.tenant, names.webhook, request.caller.id, names.delivery)
         delivery = await webhooks.delivery(names.tenant, names.webhook, names.delivery)
         if delivery is None:
             raise NotFound(NO_DELIVERY)
@@ -143,4 +143,4 @@ class WebhookDeliveries:
         names = request.parameters
         webhooks = self._database.acting_as(names.tenant)
         await found(webhooks, names)
-        return Replayed(replayed=await webhooks.replay(names.tenant, names.webhook))
+        return Replayed(replayed=await webhooks.replay(names.tenant, names.webhook, request.caller.id))

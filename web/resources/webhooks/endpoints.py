@@ -11,6 +11,7 @@ from uuid import uuid4
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from schemas.accounts.sealing import NoSecretKey, Seals
 from schemas.errors import NotFound
 from schemas.webhooks.events import TEST, EventType, of_endpoint
 from schemas.webhooks.rows import Endpoint
@@ -20,6 +21,7 @@ from sinks.ports.tenants import PerTenant
 from sinks.ports.webhooks.endpoints import OVERLAP_S, TooManyEndpoints, WebhookEndpoints
 from web.auth.access import ADMIN
 from web.parameters import OfTenant
+from web.problems import ApiProblem
 from web.resources.webhooks.views import (
     DELIVERY_EXAMPLE,
     NO_WEBHOOK,
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 PATH: Final = "/tenants/{tenant}/webhooks"
 ONE: Final = f"{PATH}/{{webhook}}"
+
+_NO_KEY: Final = "this installation has no key to encrypt secrets with"
 
 Url = Annotated[str, Field(min_length=1, max_length=2048, description="https://, on a public host")]
 Events = Annotated[
@@ -73,9 +77,15 @@ class WebhookChange(BaseModel):
 class Webhooks:
     """A tenant's endpoints."""
 
-    def __init__(self, database: PerTenant[WebhookEndpoints], clock: Clock, check_url: Callable[[str], object]) -> None:
-        """`check_url` raises `InvalidInput` for a URL that may not be called."""
-        self._database, self._clock, self._check_url = database, clock, check_url
+    def __init__(
+        self,
+        database: PerTenant[WebhookEndpoints],
+        clock: Clock,
+        check_url: Callable[[str], object],
+        seals: Seals,
+    ) -> None:
+        """`check_url` raises `InvalidInput` for a URL that may not be called; `seals` encrypt the secrets."""
+        self._database, self._clock, self._check_url, self._seals = database, clock, check_url, seals
 
     def routes(self) -> list[AnyRoute]:
         """Create, list, read, change, delete; a new secret; a test event."""
@@ -93,7 +103,7 @@ class Webhooks:
                 body=RequestBody(NewWebhook, new, max_bytes=16_384),
                 responses={
                     201: ResponseSpec("the webhook, with its secret", NewWebhookView, with_secret),
-                    409: ResponseSpec("the tenant has as many webhooks as it may have"),
+                    409: ResponseSpec(f"the tenant has as many webhooks as it may have, or {_NO_KEY}"),
                 },
                 **many,
             ),
@@ -138,7 +148,8 @@ class Webhooks:
                 responses={
                     201: ResponseSpec(
                         "the secret", SecretView, {"secret": SECRET_EXAMPLE, "previous_valid_s": int(OVERLAP_S)}
-                    )
+                    ),
+                    409: ResponseSpec(_NO_KEY),
                 },
                 **one | {"path": f"{ONE}/secret"},
             ),
@@ -169,8 +180,9 @@ class Webhooks:
             description=body.description,
             created_by=request.caller.id,
         )
+        sealed = self._sealed(secret, tenant, endpoint.webhook_id)
         try:
-            endpoint = await self._database.acting_as(tenant).create_webhook(endpoint, secret)
+            endpoint = await self._database.acting_as(tenant).create_webhook(endpoint, sealed)
         except TooManyEndpoints as exc:
             raise web.HTTPConflict(text=str(exc)) from None
         self._log(request, endpoint.webhook_id, "made")
@@ -195,7 +207,7 @@ class Webhooks:
         if "url" in changes:
             self._check_url(changes["url"])
         endpoint = replace(await found(webhooks, request.parameters), **changes)
-        changed = await webhooks.update_webhook(endpoint, resume=changes.get("active", False))
+        changed = await webhooks.update_webhook(endpoint, resume=changes.get("active", False), by=request.caller.id)
         if changed is None:
             raise NotFound(NO_WEBHOOK)
         self._log(request, changed.webhook_id, f"changed ({', '.join(changes) or 'nothing'})")
@@ -204,14 +216,19 @@ class Webhooks:
     async def delete(self, request: ApiRequest[OfWebhook, None]) -> None:
         """Delete an endpoint."""
         names = request.parameters
-        if not await self._database.acting_as(names.tenant).delete_webhook(names.tenant, names.webhook):
+        if not await self._database.acting_as(names.tenant).delete_webhook(
+            names.tenant, names.webhook, request.caller.id
+        ):
             raise NotFound(NO_WEBHOOK)
         self._log(request, names.webhook, "deleted")
 
     async def rotate(self, request: ApiRequest[OfWebhook, None]) -> SecretView:
         """Make a new secret."""
         names, secret = request.parameters, new_secret()
-        if not await self._database.acting_as(names.tenant).rotate_secret(names.tenant, names.webhook, secret):
+        webhooks = self._database.acting_as(names.tenant)
+        await found(webhooks, names)
+        sealed = self._sealed(secret, names.tenant, names.webhook)
+        if not await webhooks.rotate_secret(names.tenant, names.webhook, sealed, request.caller.id):
             raise NotFound(NO_WEBHOOK)
         self._log(request, names.webhook, "given another secret")
         return SecretView(secret=secret, previous_valid_s=int(OVERLAP_S))
@@ -224,7 +241,14 @@ class Webhooks:
             raise web.HTTPConflict(text="the webhook is switched off or paused; send `active: true` first")
         of = {"webhook_id": endpoint.webhook_id, "message": "a test, at the request of your administrator"}
         event = of_endpoint(TEST, str(uuid4()), endpoint.tenant_id, await self._clock.now(), of)
-        return delivery_view(await webhooks.add_delivery(endpoint.webhook_id, event))
+        return delivery_view(await webhooks.add_delivery(endpoint.webhook_id, event, request.caller.id))
+
+    def _sealed(self, secret: str, tenant: str, webhook: str) -> str:
+        """The secret as it is stored. Raises ApiProblem where there is no key."""
+        try:
+            return self._seals.seal(secret, tenant, webhook)
+        except NoSecretKey as exc:
+            raise ApiProblem("no_secret_key", str(exc)) from None
 
     @staticmethod
     def _log(request: ApiRequest[Any, Any], webhook: str, what: str) -> None:

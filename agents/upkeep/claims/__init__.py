@@ -1,0 +1,1 @@
+"""Work that is claimed as rows, by any number of workers."""

@@ -1,0 +1,24 @@
+"""Does what is due, a claim at a time, for as long as a worker runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from schemas.errors import Unavailable
+
+
+async def take_turns(turn: Callable[[], Awaitable[bool]], look_s: float, log: logging.Logger, what: str) -> NoReturn:
+    """Call `turn` until it finds nothing due, look again after `look_s` seconds, and so on until cancelled.
+
+    While the database is away (`turn` raises Unavailable), `what` waits, which is logged for debugging only.
+    """
+    while True:
+        try:
+            while await turn():
+                pass
+        except Unavailable as exc:
+            log.debug("%s: %s", what, exc)
+        await asyncio.sleep(look_s)

@@ -1,0 +1,42 @@
+"""Changes of a tenant's keys, settings and webhooks, as entries of the audit log. No secret is in them."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from schemas.accounts.settings import AccountSettings
+from schemas.ids import EVERY_TENANT
+from schemas.jobs.rows import AuditEntry
+
+#: What was changed.
+About = Literal["keys", "settings", "webhooks"]
+
+#: In place of a job's id, and of its run.
+NO_JOB: Final = ""
+NO_RUN: Final = 0
+
+
+def account_change(
+    tenant: str | None,
+    about: About,
+    what: str,
+    author: str | None,
+    subject: str | None = None,
+    details: dict[str, Any] | None = None,
+) -> AuditEntry:
+    """The entry of one change. `tenant` None: of operators'. `author` None: nobody did it, the fleet itself did."""
+    return AuditEntry(
+        tenant_id=EVERY_TENANT.value if tenant is None else tenant,
+        job_id=NO_JOB,
+        run=NO_RUN,
+        step=about,
+        what=what,
+        author=author,
+        subject=subject,
+        details=details or {},
+    )
+
+
+def changed_settings(before: AccountSettings, after: AccountSettings) -> list[str]:
+    """The names of the settings that are not the same."""
+    return [name for name in AccountSettings.model_fields if getattr(before, name) != getattr(after, name)]
