@@ -13,6 +13,10 @@ from agents.media.subprocess_worker import Message, Worker, WorkerDied
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis, Word
 
+#: Seconds within which a process leaves a cancelled recording, at the next segment or window; it is killed then. With
+#: two threads, whisper-base hears a window of speech in up to two seconds, and needs as long to be loaded again.
+STOP_S = 5.0
+
 
 class SubprocessRecognizer:
     """A `LocalRecognizer` around `python -m module FOLDER THREADS ...`, one process or several. More recordings than
@@ -61,7 +65,7 @@ class SubprocessRecognizer:
         return self._workers[0].pid if self._workers else None
 
     async def transcribe(self, audio: Path, request: Request, progress: Callable[[float], None]) -> Hypothesis:
-        """See `LocalRecognizer`. Cancelling kills the subprocess; the next recording starts another."""
+        """See `LocalRecognizer`. Cancelling keeps the subprocess and its model, if it ends within `STOP_S`."""
         number = await self._free.get()
         try:
             return await self._transcribe(await self._opened(number), audio, request, progress)
@@ -122,7 +126,7 @@ class SubprocessRecognizer:
                 except ConcordError as exc:
                     raise ProviderError(f"{self.name}: {exc}") from exc
                 arguments = (str(folder.resolve()), str(self._threads), *self._processes[number])
-                self._workers[number] = Worker(self._module, *arguments, start_s=self._start_s)
+                self._workers[number] = Worker(self._module, *arguments, start_s=self._start_s, stop_s=STOP_S)
             return self._workers[number]
 
     async def close(self) -> None:
