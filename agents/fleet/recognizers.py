@@ -21,8 +21,9 @@ from agents.asr.protocols import (
     RemoteRecognizer,
     languages_of_model,
 )
-from agents.asr.whisper_models import Devices, checked_folder
+from agents.asr.whisper_models import checked_folder
 from agents.embedded import moonshine_weights, weights
+from agents.fleet.models.local import devices
 from agents.fleet.settings import Settings
 from schemas.errors import ProviderError, SettingsError
 from web.auth.provider_token import HEADER, token_of
@@ -62,10 +63,7 @@ def _local(name: str, settings: Settings) -> Recognizer:
             folder()
         except ProviderError as exc:
             raise SettingsError(f"WHISPER_MODELS: {exc}") from exc
-    devices = Devices(
-        settings.whisper_device, settings.whisper_compute_type, settings.whisper_devices, settings.whisper_processes
-    )
-    return Whisper(name, folder, devices, reported_model=model)
+    return Whisper(name, folder, devices(settings), reported_model=model)
 
 
 def _scripted(name: str, settings: Settings) -> Recognizer:
