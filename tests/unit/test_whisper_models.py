@@ -166,9 +166,7 @@ def test_the_library_of_this_machine_is_asked_about_what_is_set_and_not_about_th
     ctranslate2 = pytest.importorskip("ctranslate2")
     check_devices(Devices("auto", "float32"))
     if not ctranslate2.get_cuda_device_count():
-        with pytest.raises(
-            ProviderError, match="there is no CUDA device 0; the driver shows 0"
-        ):
+        with pytest.raises(ProviderError, match="there is no CUDA device 0; the driver shows 0"):
             check_devices(Devices("cuda"))
     monkeypatch.setattr(sys, "executable", "/nonexistent")
     check_devices(Devices())
