@@ -124,6 +124,17 @@ def speech(tmp_path_factory):
     return path, len(samples) * 1000 // rate
 
 
+@pytest.fixture(scope="module")
+def long_speech(speech, tmp_path_factory):
+    """Three minutes of it, which are computed in several parts."""
+    path = tmp_path_factory.mktemp("long") / "call.wav"
+    with wave.open(str(speech[0])) as once, wave.open(str(path), "wb") as file:
+        file.setparams(once.getparams())
+        samples = once.readframes(once.getnframes())
+        file.writeframes(samples * (180_000 // speech[1]))
+    return path
+
+
 def ignore(_share):
     """Takes progress that no test looks at."""
 
@@ -182,6 +193,27 @@ async def test_a_cancelled_recording_makes_room_for_the_next(local, speech):
 
     is_a_transcript(await local.transcribe(speech[0], request(), ignore), local)
     assert task.cancelled()
+
+
+async def test_a_recording_that_is_cancelled_at_work_makes_room_soon_and_nothing_of_it_is_left(
+    local, speech, long_speech
+):
+    expected = await local.transcribe(speech[0], request("a"), ignore)
+    pid, at_work, heard = getattr(local, "pid", None), asyncio.Event(), []
+    task = asyncio.create_task(
+        local.transcribe(
+            long_speech, request("b", duration_ms=180_000), lambda share: heard.append(share) or at_work.set()
+        )
+    )
+    await at_work.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=1)
+    assert task.cancelled()
+    count = len(heard)
+
+    assert await local.transcribe(speech[0], request("c"), ignore) == expected
+    assert len(heard) == count
+    assert getattr(local, "pid", None) == pid  # a process that has loaded its model is kept
 
 
 @pytest.mark.parametrize("opened", LOCAL.values(), ids=LOCAL)
