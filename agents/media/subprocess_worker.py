@@ -148,11 +148,14 @@ class Worker:
 
     def __init__(self, module: str, *arguments: str, start_s: float = 60.0, stop_s: float = 0.0) -> None:
         """`start_s`: seconds within which the subprocess must be ready. `stop_s`: those within which it must leave the
-        work of a cancelled call, so that it is kept with what it has loaded; with 0 it is killed at once.
+        work of a cancelled call, so that it is kept with what it has loaded, or as many as it took to start, if these
+        are more; with 0 it is killed at once.
         """
         self._command = (sys.executable, "-m", module, *arguments)
         self._module = module
         self._start_s, self._stop_s = start_s, stop_s
+        #: Seconds that the last subprocess took to start.
+        self._started_s = 0.0
         self._child: _Child | None = None
         #: Waits until the subprocess has left the work of a cancelled call.
         self._stopping: asyncio.Task[None] | None = None
@@ -206,9 +209,10 @@ class Worker:
     async def _stop(self, child: _Child) -> None:
         """Ask the subprocess to leave its work, and read what it still sends; kill it if that takes long."""
         try:
-            async with asyncio.timeout(self._stop_s):
+            seconds = max(self._stop_s, self._started_s)
+            async with asyncio.timeout(seconds):
                 child.requests.write(_STOP)
-                while not _LAST & (await child.message(self._stop_s)).keys():
+                while not _LAST & (await child.message(seconds)).keys():
                     pass
         except (WorkerDied, TimeoutError, ConnectionError):
             await self._end()
@@ -223,12 +227,14 @@ class Worker:
         """The running subprocess, started if need be."""
         if self._child is None or not self._child.alive:
             await self._end()
+            began = time.monotonic()
             self._child = await self._start()
             try:
                 ready = await self._child.message(self._start_s)
             except (WorkerDied, TimeoutError) as exc:
                 reason = str(exc) or f"not ready after {self._start_s:.0f} s"
                 raise Unavailable(f"a process of {self._module} does not start: {reason}") from exc
+            self._started_s = time.monotonic() - began
             if kept := ready.get("kept"):
                 log.warning("a process of %s is confined only in part: it keeps %s", self._module, ", ".join(kept))
         if self._closed:
