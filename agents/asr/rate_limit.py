@@ -80,7 +80,7 @@ class ProviderLimiter:
         if self.here:
             present = await self.database.register_worker(f"local {self.provider}", self.holder, PRESENT_S)
             self.slots = min(self.here * present, self.at_most or self.here * present)
-        self.traffic = await self.database.grant_slots(self.provider, self.slots)
+        self.traffic = await self.database.grant_slots(self.provider, self.slots, overtaking=bool(self.here))
 
     async def acquire_slot(self, tenant_id: str, job_id: str, run: int) -> bool:
         """Whether the request may start now. If not, it is queued, and its event becomes due when a slot is granted.

@@ -13,6 +13,10 @@ from agents.media.subprocess_worker import Message, Worker, WorkerDied
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 from schemas.words import Hypothesis, Word
 
+#: Seconds within which a process leaves a cancelled recording, at the next segment or window, or as many as it took to
+#: load its model, if these are more; it is killed then, since another one would be there sooner.
+STOP_S = 5.0
+
 
 class SubprocessRecognizer:
     """A `LocalRecognizer` around `python -m module FOLDER THREADS ...`, one process or several. More recordings than
@@ -32,6 +36,7 @@ class SubprocessRecognizer:
         cpu_threads: int | None = None,
         stall_s: float = 600.0,
         start_s: float = 120.0,
+        stop_s: float = STOP_S,
         reported_model: str | None = None,
         processes: Sequence[Sequence[str]] = ((),),
     ) -> None:
@@ -39,14 +44,15 @@ class SubprocessRecognizer:
 
         `cpu_threads` of a process are half of the CPUs by default, divided among the processes. `processes` has the
         other arguments of each; the second is started when the first is busy. A subprocess must start within `start_s`
-        seconds, and is killed after `stall_s` seconds without progress. Hypotheses report the model by its name, or as
+        seconds, and is killed after `stall_s` seconds without progress, or `stop_s` (see `STOP_S`) after a call was
+        cancelled. Hypotheses report the model by its name, or as
         `reported_model`.
         """
         self.name, self.at_once = name, len(processes)
         self._reported_model = reported_model or name
         self._module, self._folder = module, folder
         self._threads = cpu_threads or max(1, _processors() // 2 // len(processes))
-        self._stall_s, self._start_s = stall_s, start_s
+        self._stall_s, self._start_s, self._stop_s = stall_s, start_s, stop_s
         self._processes, self._workers = processes, dict[int, Worker]()
         #: Numbers of the processes that hear nothing; the last one used is the next, because it has loaded its model.
         self._free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
@@ -61,7 +67,7 @@ class SubprocessRecognizer:
         return self._workers[0].pid if self._workers else None
 
     async def transcribe(self, audio: Path, request: Request, progress: Callable[[float], None]) -> Hypothesis:
-        """See `LocalRecognizer`. Cancelling kills the subprocess; the next recording starts another."""
+        """See `LocalRecognizer`. Cancelling keeps the subprocess and its model, if it leaves the work in time."""
         number = await self._free.get()
         try:
             return await self._transcribe(await self._opened(number), audio, request, progress)
@@ -122,7 +128,7 @@ class SubprocessRecognizer:
                 except ConcordError as exc:
                     raise ProviderError(f"{self.name}: {exc}") from exc
                 arguments = (str(folder.resolve()), str(self._threads), *self._processes[number])
-                self._workers[number] = Worker(self._module, *arguments, start_s=self._start_s)
+                self._workers[number] = Worker(self._module, *arguments, start_s=self._start_s, stop_s=self._stop_s)
             return self._workers[number]
 
     async def close(self) -> None:

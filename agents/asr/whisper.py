@@ -17,7 +17,7 @@ import itertools
 import resource
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -128,7 +128,7 @@ def _recognize(model: WhisperModel, batch: int, request: Message, send: Callable
                 continue
             code = language.code if language.settled else None
             segments, info = model.transcribe(window.samples, language=code, **OPTIONS)
-            words = words_of(segments, window, spaced=info.language not in UNSPACED)
+            words = words_of(_shown(segments, send), window, spaced=info.language not in UNSPACED)
             if words and code is None:
                 language.detected(info.language, info.language_probability)
             send({"words": words, "at_ms": window.end_ms, **part.labels})
@@ -140,6 +140,13 @@ def _recognize(model: WhisperModel, batch: int, request: Message, send: Callable
     details = {} if language.probability is None else {"language_probability": language.probability}
     several = len(model.supported_languages) > 1
     return {"language": language.tag, "tells_language": several, "duration_ms": duration_ms, "details": details}
+
+
+def _shown(segments: Iterable[Any], send: Callable[[Message], None]) -> Iterator[Any]:
+    """The segments of a window, between which the work can be stopped."""
+    for segment in segments:
+        send({})
+        yield segment
 
 
 def _batched(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import SecretStr
 
 from agents.asr.protocols import Checked, Recognizer, UploadingRecognizer
+from agents.asr.whisper_models import check_devices
 from agents.commands import reach
 from agents.commands.checks import apps, kafka, postgres, webhooks
 from agents.commands.checks.conversations import conversations
@@ -24,6 +25,7 @@ from agents.commands.checks.mail import mail
 from agents.commands.checks.search import embedding_model
 from agents.commands.checks.text_model import text_model
 from agents.fleet.environment import variables
+from agents.fleet.models.local import devices
 from agents.fleet.models.opening import open_adjudicator
 from agents.fleet.recognizers import kind_of, local_model, open_recognizer, open_tiebreaker
 from agents.fleet.settings import Settings
@@ -200,7 +202,7 @@ async def _recognizer(name: str, settings: Settings, *, quick: bool) -> Finding:
         if name == "google":
             return await _google(name, settings, quick=quick)
         if (local := local_model(name, settings)) is not None:
-            return await _local_model(name, *local, quick=quick)
+            return await _local_model(name, settings, *local, quick=quick)
         return await _remote(subject, open_recognizer(name, settings))
     except RateLimited as exc:
         return Finding(subject, "warn", str(exc), "it answers: try again later, or ask the provider for a higher limit")
@@ -218,12 +220,17 @@ def _of(variables: str) -> str:
     return f": {variables}" if variables else ""
 
 
-async def _local_model(name: str, model: str, find: Callable[[], Path], *, quick: bool) -> Finding:
+async def _local_model(name: str, settings: Settings, model: str, find: Callable[[], Path], *, quick: bool) -> Finding:
     subject = f"recognizer {name}"
     try:
         folder = await asyncio.to_thread(find)
     except ProviderError as exc:
         return Finding(subject, "fail", str(exc), "give its folder in WHISPER_MODELS")
+    if model.startswith("whisper-"):
+        try:
+            await asyncio.to_thread(check_devices, devices(settings))
+        except ProviderError as exc:
+            return Finding(subject, "fail", str(exc), "change WHISPER_DEVICE, WHISPER_DEVICES or WHISPER_COMPUTE_TYPE")
     result = f"weights in {folder}"
     if not quick:
         weights = max((file for file in folder.iterdir() if file.is_file()), key=lambda file: file.stat().st_size)

@@ -17,6 +17,7 @@ from agents.embedded import address, secret_key
 from agents.embedded.sample_call import sample_call
 from agents.fleet import build
 from agents.fleet.fleet import Fleet
+from agents.fleet.models.local import check_local
 from agents.fleet.settings import Settings
 from agents.media import sandbox
 from agents.stages import registry
@@ -78,6 +79,7 @@ SERVERS = "Starts the embedded Kafka and PostgreSQL and prints the environment t
 async def run_up(arguments: argparse.Namespace, settings: Settings) -> int:
     """Run the servers and all roles, until a signal or the end of the work."""
     stop = _on_signals()
+    await asyncio.to_thread(check_local, settings, registry.roles(settings.recognizers, settings.kinds))
     async with servers(settings) as complete:
         await asyncio.to_thread(_prepare_recordings, complete)
         job = (arguments.tenant, arguments.job) if arguments.job else None
@@ -111,6 +113,7 @@ def _announce(fleet: Fleet) -> None:
 async def run_worker(arguments: argparse.Namespace, settings: Settings) -> int:
     """Run the named roles until a signal."""
     sandbox.keep_private()
+    await asyncio.to_thread(check_local, settings, arguments.stage)
     return await _serve(with_addresses(settings), arguments.stage, _on_signals())
 
 

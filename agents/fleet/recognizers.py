@@ -21,8 +21,9 @@ from agents.asr.protocols import (
     RemoteRecognizer,
     languages_of_model,
 )
-from agents.asr.whisper_models import Devices, checked_folder
+from agents.asr.whisper_models import checked_folder
 from agents.embedded import moonshine_weights, weights
+from agents.fleet.models.local import devices
 from agents.fleet.settings import Settings
 from schemas.errors import ProviderError, SettingsError
 from web.auth.provider_token import HEADER, token_of
@@ -62,10 +63,7 @@ def _local(name: str, settings: Settings) -> Recognizer:
             folder()
         except ProviderError as exc:
             raise SettingsError(f"WHISPER_MODELS: {exc}") from exc
-    devices = Devices(
-        settings.whisper_device, settings.whisper_compute_type, settings.whisper_devices, settings.whisper_processes
-    )
-    return Whisper(name, folder, devices, reported_model=model)
+    return Whisper(name, folder, devices(settings), reported_model=model)
 
 
 def _scripted(name: str, settings: Settings) -> Recognizer:
@@ -245,10 +243,11 @@ def open_recognizer(name: str, settings: Settings, variable: str = "CONCORD_RECO
 
 def abilities(settings: Settings) -> dict[str, frozenset[str]]:
     """By recognizer, the options of an upload that it supports. Not asked of the recognizers themselves, because intake
-    does not have the keys to open them.
+    does not have the keys to open them. Those outside of Concord support what the settings declare.
     """
-    kinds = {name: kind_of(name) for name in settings.recognizers}
-    return {name: kind.abilities(settings) if kind else frozenset() for name, kind in kinds.items()}
+    kinds, declared = {name: kind_of(name) for name in settings.recognizers}, settings.outside_options
+    known = {name: kind.abilities(settings) if kind else frozenset() for name, kind in kinds.items()}
+    return {name: of | {*declared.get(name, ())} for name, of in known.items()}
 
 
 def languages(settings: Settings) -> dict[str, Languages]:
@@ -256,7 +255,8 @@ def languages(settings: Settings) -> dict[str, Languages]:
     keys to open the others.
     """
     tellers = {name: kind.languages if (kind := kind_of(name)) else None for name in settings.recognizers}
-    return {name: tell(settings) if tell else languages_of_model(name) for name, tell in tellers.items()}
+    known = {name: tell(settings) if tell else languages_of_model(name) for name, tell in tellers.items()}
+    return known | {name: Languages(frozenset(of)) for name, of in settings.outside_languages.items()}
 
 
 def callback_tokens(settings: Settings) -> dict[str, str]:

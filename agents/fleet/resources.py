@@ -64,18 +64,18 @@ class StageResources:
         """See `Resources`. The stage closes it, before its tasks: it completes calls that are paid for."""
         return open_recognizer(name, self.fleet.settings)
 
-    def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
-        """See `Resources`. A local recognizer has as many slots as the `tasks` of all workers can run. The limits are
-        refreshed continually, also for the metrics, except for a local recognizer without tasks.
+    def limiter(self, recognizer: Recognizer, here: int | None = None) -> ProviderLimiter:
+        """See `Resources`. A local recognizer has as many slots as all workers add. The limits are refreshed
+        continually, also for the metrics, except for a local recognizer to which this worker adds none.
         """
         name, settings = recognizer.name, self.fleet.settings
         slots, rate = settings.limits_of(name)
         local = isinstance(recognizer, LocalRecognizer)
-        if local and tasks is not None:
-            limiter = ProviderLimiter(self.database, name, slots, here=tasks.limit, holder=self._holder)
+        if local and here:
+            limiter = ProviderLimiter(self.database, name, slots, here=here, holder=self._holder)
         else:
             limiter = ProviderLimiter(self.database, name, slots, 1 / rate if rate else 0.0)
-        if tasks is not None or not local:
+        if here or not local:
             self.fleet.limiters.append(limiter)
         return limiter
 

@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
@@ -45,6 +45,8 @@ FILE_SIZE = 1 << 24
 
 Message = dict[str, Any]
 
+#: Fields of a message of which one ends a request.
+_LAST = frozenset({"done", "error", "stopped"})
 #: Errors that a subprocess returns to its parent, which raises them. Any other exception ends the subprocess.
 _ERRORS: dict[str, type[ConcordError]] = {
     kind.__name__: kind for kind in (NotFound, ProviderError, RefusedMedia, Transient)
@@ -56,6 +58,8 @@ _ROOT = Path(__file__).parents[2]
 _kept: list[str] = []
 #: Seconds that a subprocess may take to end after it closed its pipe.
 _END_S = 10.0
+#: The line by which a parent asks for the end of the request before it, which is not answered then.
+_STOP = b"[]\n"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -142,12 +146,19 @@ class Worker:
     It is started at the first request, and again at the first request after its end.
     """
 
-    def __init__(self, module: str, *arguments: str, start_s: float = 60.0) -> None:
-        """`start_s`: seconds within which the subprocess must be ready."""
+    def __init__(self, module: str, *arguments: str, start_s: float = 60.0, stop_s: float = 0.0) -> None:
+        """`start_s`: seconds within which the subprocess must be ready. `stop_s`: those within which it must leave the
+        work of a cancelled call, so that it is kept with what it has loaded, or as many as it took to start, if these
+        are more; with 0 it is killed at once.
+        """
         self._command = (sys.executable, "-m", module, *arguments)
         self._module = module
-        self._start_s = start_s
+        self._start_s, self._stop_s = start_s, stop_s
+        #: Seconds that the last subprocess took to start.
+        self._started_s = 0.0
         self._child: _Child | None = None
+        #: Waits until the subprocess has left the work of a cancelled call.
+        self._stopping: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._closed = False
 
@@ -161,7 +172,7 @@ class Worker:
     ) -> Message:
         """The answer to a request; concurrent calls wait for each other. `on_message` gets messages sent before it.
 
-        Cancelling kills the subprocess.
+        Cancelling returns at once; the work ends when it next sends a message, or is killed: see `stop_s`.
 
         Raises:
             ConcordError: The work raised one of `NotFound`, `ProviderError`, `RefusedMedia`, `Transient`.
@@ -170,10 +181,16 @@ class Worker:
             Unavailable: The subprocess cannot be started, or this worker is closed.
         """
         async with self._turn:
+            await self._stopped()
+            child = None
             try:
-                answer = await self._exchange(await self._alive(), request, stall_s, on_message)
-            except BaseException:
-                await self._end()
+                child = await self._alive()
+                answer = await self._exchange(child, request, stall_s, on_message)
+            except BaseException as exc:
+                if isinstance(exc, asyncio.CancelledError) and child is not None and self._stop_s:
+                    self._stopping = asyncio.create_task(self._stop(child))
+                else:
+                    await self._end()
                 raise
         if error := answer.get("error"):
             raise _ERRORS[error["kind"]](error["message"])
@@ -186,18 +203,38 @@ class Worker:
         if self._child is not None:
             self._child.kill()
         async with self._turn:
+            await self._stopped()
             await self._end()
+
+    async def _stop(self, child: _Child) -> None:
+        """Ask the subprocess to leave its work, and read what it still sends; kill it if that takes long."""
+        try:
+            seconds = max(self._stop_s, self._started_s)
+            async with asyncio.timeout(seconds):
+                child.requests.write(_STOP)
+                while not _LAST & (await child.message(seconds)).keys():
+                    pass
+        except (WorkerDied, TimeoutError, ConnectionError):
+            await self._end()
+
+    async def _stopped(self) -> None:
+        """Wait for `_stop`, which being cancelled here does not end."""
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping])
+            self._stopping = None
 
     async def _alive(self) -> _Child:
         """The running subprocess, started if need be."""
         if self._child is None or not self._child.alive:
             await self._end()
+            began = time.monotonic()
             self._child = await self._start()
             try:
                 ready = await self._child.message(self._start_s)
             except (WorkerDied, TimeoutError) as exc:
                 reason = str(exc) or f"not ready after {self._start_s:.0f} s"
                 raise Unavailable(f"a process of {self._module} does not start: {reason}") from exc
+            self._started_s = time.monotonic() - began
             if kept := ready.get("kept"):
                 log.warning("a process of %s is confined only in part: it keeps %s", self._module, ", ".join(kept))
         if self._closed:
@@ -229,7 +266,7 @@ class Worker:
             await child.requests.drain()
         while True:
             message = await child.message(stall_s)
-            if "done" in message or "error" in message:
+            if _LAST & message.keys():
                 return message
             if message:
                 on_message(message)
@@ -255,14 +292,53 @@ def begin(memory: int = MEMORY, file_size: int = FILE_SIZE, open_files: int = sa
     _kept.extend(sandbox.confine(memory, file_size, open_files))
 
 
+class _Stopped(BaseException):
+    """The parent does not need the answer any more. No `Exception`, so that no library handles it."""
+
+
+@dataclass
+class _Inbox:
+    """The parent's requests. A thread reads them, and ends this process in the middle of work if the parent ends."""
+
+    _lines: queue.SimpleQueue[bytes] = field(default_factory=queue.SimpleQueue)
+    #: Numbers of the request that was read last, of the one that is worked on, and of the last that is to be left.
+    _read: int = 0
+    _current: int = 0
+    _left: int = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the parent has asked for the end of the current request."""
+        return self._left >= self._current
+
+    def requests(self) -> Iterator[Message]:
+        """The requests, one after the other, for ever."""
+        threading.Thread(target=self._receive, daemon=True).start()
+        while True:
+            line = self._lines.get()
+            self._current += 1
+            request: Message = json.loads(line)
+            yield request
+
+    def _receive(self) -> None:
+        for line in sys.stdin.buffer:
+            if line == _STOP:
+                self._left = self._read
+            else:
+                self._read += 1
+                self._lines.put(line)
+        os._exit(0)
+
+
 def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoReturn:
     """In the subprocess, after `begin`: answer each request with `work(request, send)` until the parent has ended.
 
-    `send` sends a message before the answer. Empty messages only show that the work makes progress; they are sent at
-    most every `BEAT_S`.
+    `send` sends a message before the answer, and does not return if the answer is not needed any more. Empty messages
+    only show that the work makes progress; they are sent at most every `BEAT_S`.
     """
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # stdout becomes stderr, so that nothing else is written to the pipe
+    inbox = _Inbox()
 
     def write(message: Message) -> None:
         pipe.write(json.dumps(message).encode() + b"\n")
@@ -272,14 +348,18 @@ def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoRe
 
     def send(message: Message) -> None:
         nonlocal last
+        if inbox.is_stopped:
+            raise _Stopped
         if message or time.monotonic() - last > BEAT_S:
             last = time.monotonic()
             write(message)
 
     write({"ready": True, "kept": _kept})
-    for request in _requests():
+    for request in inbox.requests():
         try:
             write({"done": work(request, send)})
+        except _Stopped:
+            write({"stopped": True})
         except tuple(_ERRORS.values()) as exc:
             kind = next(name for name, error in _ERRORS.items() if isinstance(exc, error))
             write({"error": {"kind": kind, "message": str(exc)}})
@@ -288,18 +368,3 @@ def serve(work: Callable[[Message, Callable[[Message], None]], Message]) -> NoRe
             sys.stderr.flush()
             os._exit(1)  # a normal exit would abort: the reading thread holds the lock of stdin
     raise SystemExit
-
-
-def _requests() -> Iterator[Message]:
-    """The parent's requests. A thread reads them, and ends this process in the middle of work if the parent ends."""
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin.buffer:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        request: Message = json.loads(lines.get())
-        yield request

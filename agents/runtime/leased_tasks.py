@@ -136,6 +136,12 @@ class LeasedTasks:
         """Acquire or renew the key's lease; False if another process holds it."""
         return await self.database.lease(key, self.holder, LEASE_S)
 
+    async def drop(self, key: str) -> None:
+        """Cancel the key's task, if it is in this process, and release its lease."""
+        if key in self._tasks:
+            self._drop(key)
+            await self._release(key)
+
     def _drop(self, key: str) -> None:
         running = self._tasks.pop(key, None)
         if running is not None:

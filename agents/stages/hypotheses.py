@@ -1,7 +1,7 @@
 """The stage of answers from recognizers outside of Concord: each ends the request that it names, once.
 
 Anybody who may write `asr.hypotheses` may be wrong, or hostile. So an answer counts only with the marker of an open
-request; what cannot be read, or has another marker, becomes a dead letter and changes nothing.
+request; what cannot be read, is about no request, or has another marker, becomes a dead letter and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schemas.events.asr import RecognitionAnswered
 from schemas.events.audio import AudioFetch
 from schemas.events.job import StepState
 from schemas.events.received import MAX_BYTES, ReceivedWords
-from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
+from schemas.jobs.outcome import NOTHING, Failure, Later, Outcome, Progress
 from schemas.jobs.received import answered, failed
 from schemas.jobs.rows import Job, ProviderRequest
 from schemas.words import Hypothesis, adapter
@@ -40,6 +40,12 @@ class Database(Jobs, Requests, Protocol):
     """What answers ask of the database."""
 
 
+class NoSuchJob(MalformedEvent):
+    """An answer is about a job that there is not, or not any more."""
+
+    code = "no_such_job"
+
+
 @dataclass(frozen=True)
 class OutsideAnswers:
     """Handles the answers."""
@@ -53,14 +59,14 @@ class OutsideAnswers:
         """End the request with its answer. What comes twice or too late changes nothing.
 
         Raises:
-            MalformedEvent: There is no such request, or it has another marker.
+            MalformedEvent: There is no such job (`NoSuchJob`) or request, or it has another marker.
             Unavailable: The database or the store is away.
         """
         answer = cast("RecognitionAnswered", envelope.data)
         job = await self.database.job(answer.tenant_id, answer.job_id)
-        row = await self._row(job, answer) if job else None
-        if job is None or job.run < answer.run or row is None:
-            return IGNORED  # it is deleted; or it is read again, after a restore that has lost it
+        if job is None:
+            raise NoSuchJob("job_id: the tenant has no such job")
+        row = await self._row(job, answer)
         if row.ended or job.ended:
             return NOTHING
         if row.marker != answer.marker:
@@ -77,12 +83,17 @@ class OutsideAnswers:
             return self._later(envelope, answer, job, exc)
         return await self._answered(job, row, words)
 
-    async def _row(self, job: Job, answer: RecognitionAnswered) -> ProviderRequest | None:
-        """The request to this recognizer in the job's run. Raises MalformedEvent where others would answer for it."""
+    async def _row(self, job: Job, answer: RecognitionAnswered) -> ProviderRequest:
+        """The request to this recognizer in the job's run. Raises MalformedEvent if there is none for it to answer."""
         if not is_over_kafka(answer.recognizer):
             raise MalformedEvent("recognizer: its answers do not come by Kafka")
+        if job.run < answer.run:
+            raise MalformedEvent(f"run: the job has {job.run} so far")
         rows = await self.database.requests(*job.key, job.run)
-        return next((row for row in rows if row.provider == answer.recognizer), None)
+        row = next((row for row in rows if row.provider == answer.recognizer), None)
+        if row is None:
+            raise MalformedEvent("recognizer: it was not asked about this recording")
+        return row
 
     async def _words(self, answer: RecognitionAnswered) -> ReceivedWords:
         """The transcript, wherever it is.
@@ -137,9 +148,11 @@ class OutsideAnswers:
         return Outcome(**belonging(envelope), progress=progress, later=(again,), audit="retried", error=error)
 
     def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
-        """Nothing changes: the request waits for an answer that can be read, or for its deadline."""
-        del envelope, failure
-        return Outcome()
+        """Nothing changes: the request waits for an answer that can be read, or for its deadline.
+
+        What is about no job belongs to it all the same, so that it becomes no dead letter if the job was deleted.
+        """
+        return Outcome(**belonging(envelope)) if failure.code == NoSuchJob.code else Outcome()
 
 
 def _read(path: Path) -> ReceivedWords:

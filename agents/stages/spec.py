@@ -157,8 +157,8 @@ class Resources(Protocol):
     def recognizer(self, name: str) -> Recognizer:
         """A recognizer by its name, which the stage closes. Raises `SettingsError` if it is not configured."""
 
-    def limiter(self, recognizer: Recognizer, tasks: LeasedTasks | None = None) -> ProviderLimiter:
-        """The fleet-wide limits of a recognizer. `tasks` runs the work that it does on this machine."""
+    def limiter(self, recognizer: Recognizer, here: int | None = None) -> ProviderLimiter:
+        """The fleet-wide limits of a recognizer. This worker adds `here` slots to those of one on this machine."""
 
     def mail_service(self) -> MailService | None:
         """How mail is sent; None if no mail server is configured."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol, cast
 
 from agents.asr.outside.over_kafka import published_topics
@@ -36,6 +37,7 @@ from agents.stages.asr_requests.model_queue import ModelQueue
 from agents.stages.asr_requests.published import PublishedRequests
 from agents.stages.asr_requests.remote import URL_S, RemoteRequests, put_off_while_paused
 from agents.stages.asr_requests.request_event import POLL_S, QUEUED_S, WAIT_S, RequestEvent
+from agents.stages.asr_requests.stopping import Stopping
 from agents.stages.spec import Resources, StageSpec
 from schemas import topics
 from schemas.envelope import Envelope
@@ -47,13 +49,14 @@ from schemas.words import Hypothesis
 from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
 from sinks.ports.jobs import Jobs
+from sinks.ports.providers.slots import Slots
 
-#: Requests of a recognizer on this machine that have a slot and wait for its model: what comes later, and is more
-#: urgent, does not overtake them. Slots are given out each second, in which some short recordings may end.
+#: Requests of a recognizer on this machine that have a slot and wait for its model, until something more urgent takes
+#: their slot. Slots are given out each second, in which some short recordings may end.
 STANDBY: Final = 3
 
 
-class Database(remote.Database, Jobs, Protocol):
+class Database(remote.Database, Jobs, Slots, Protocol):
     """What transcribing asks of the database."""
 
 
@@ -76,6 +79,11 @@ class Transcribe:
     accounts: EffectiveSettings | None = None
     #: The order in which a recognizer on this machine hears recordings.
     models: ModelQueue = field(default_factory=ModelQueue)
+    #: Ends what such a recognizer hears in vain.
+    stopping: Stopping = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stopping", Stopping(self.database, self.recognizer.name))
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Start the request that the event is about, or continue it.
@@ -112,13 +120,14 @@ class Transcribe:
             return NOTHING if row else IGNORED
         key = event.task_key("transcribe")
         if row.admitted_at is None and not await self.limiter.acquire_slot(*event.run):
+            await self.tasks.drop(key)  # it stood by, and something more urgent has taken its slot
             return event.queued(QUEUED_S)
         if isinstance(recognizer, ChunkedRecognizer) and (
             outcome := await put_off_while_paused(event, key, self.tasks, self.limiter)
         ):
             return outcome
 
-        async def transcribe(progress: Callable[[float], None]) -> Hypothesis:
+        async def transcribe(progress: Callable[[float], None]) -> Hypothesis | None:
             return await self._transcribe(recognizer, event, row, hypotheses, progress)
 
         try:
@@ -126,12 +135,10 @@ class Transcribe:
         except NotAccepted as exc:
             return event.put_off(exc)
         if result is None:
-            return await self._continues(recognizer, event, row, key)
+            return self._continues(recognizer, event, key)
         return event.answered(row.token, cast("Hypothesis", result), hypotheses.uri(event))
 
-    async def _continues(
-        self, recognizer: LocalRecognizer | ChunkedRecognizer, event: RequestEvent, row: ProviderRequest, key: str
-    ) -> Outcome:
+    def _continues(self, recognizer: LocalRecognizer | ChunkedRecognizer, event: RequestEvent, key: str) -> Outcome:
         """The task goes on: it runs, or waits until the model is free. What runs elsewhere is not spoken of here."""
         share = self.tasks.progress(key)
         if not isinstance(recognizer, LocalRecognizer):
@@ -140,10 +147,7 @@ class Transcribe:
             return event.continues(POLL_S, attempt=event.attempt)
         if not self.models.is_running(key):
             return event.queued(POLL_S, attempt=event.attempt)
-        begun = None  # from when on it does not count among those that wait
-        if row.submitted_at is None:
-            begun = event.change(row.token, submitted_at=await self.database.now())
-        return event.continues(POLL_S, attempt=event.attempt, share=share, change=begun)
+        return event.continues(POLL_S, attempt=event.attempt, share=share)
 
     async def _transcribe(
         self,
@@ -152,7 +156,8 @@ class Transcribe:
         row: ProviderRequest,
         hypotheses: Hypotheses,
         progress: Callable[[float], None],
-    ) -> Hypothesis:
+    ) -> Hypothesis | None:
+        """The hypothesis, which is stored; None if it is not needed any more, or not now."""
         if (stored := await hypotheses.stored(event)) is not None:  # by another worker, which died before its commit
             return stored
         async with self.store.local_path(event.data.audio_uri) as path:
@@ -162,11 +167,10 @@ class Transcribe:
                 cache = StoredResponses(self.store, *of_job, self.paid, restricted=request.redact_pii)
                 hypothesis = await recognizer.transcribe_chunks(path, request, progress, cache, self.limiter)
             else:
-                since = row.admitted_at or await self.database.now()
-                async with self.models.turn(event.task_key("transcribe"), since):
-                    if await self._has_ended(event):  # cancelled while it waited: others need the model
-                        return Hypothesis(row.provider, ())
-                    hypothesis = await recognizer.transcribe(path, request, progress)
+                heard = await self._transcribe_here(recognizer, event, row, path, progress)
+                if heard is None:
+                    return None
+                hypothesis = heard
         if request.redact_pii and ((now := await event.row(self.database)) is None or now.ended):
             return hypothesis  # its run went on without it, and may have forgotten by now what is not redacted
         await until_stored(lambda: hypotheses.save(event, hypothesis))  # it may have taken hours of computing
@@ -174,11 +178,24 @@ class Transcribe:
             await self.database.expedite_job(request.tenant_id, request.job_id, row.provider)
         return hypothesis
 
-    async def _has_ended(self, event: RequestEvent) -> bool:
-        """Whether the run needs no hypothesis any more."""
-        tenant_id, job_id, run = event.run
-        job = await self.database.job(tenant_id, job_id)
-        return job is None or job.ended or job.run != run
+    async def _transcribe_here(
+        self,
+        recognizer: LocalRecognizer,
+        event: RequestEvent,
+        row: ProviderRequest,
+        path: Path,
+        progress: Callable[[float], None],
+    ) -> Hypothesis | None:
+        """The hypothesis of a recognizer on this machine; None if the request ended or lost its slot while it waited
+        for the model, or ended while it was heard.
+        """
+        job = await self.database.job(*event.run[:2])
+        since = row.admitted_at or await self.database.now()
+        async with self.models.turn(event.task_key("transcribe"), (9 - job.priority if job else 9, since)):
+            if not await self.database.begin(*event.run, row.provider):
+                return None
+            work = recognizer.transcribe(path, event.request(row), progress)
+            return await self.stopping.unless_ended(event.run, work)
 
     def give_up(self, envelope: Envelope, failure: Failure) -> Outcome:
         """This recognizer's request fails; the run goes on with the others."""
@@ -197,9 +214,11 @@ def stage(transcribe: Transcribe) -> Stage:
 
 
 def _tasks_of(recognizer: Recognizer) -> int:
-    """Tasks that run for a recognizer at once. On this machine, some stand by, so that none begins with a delay."""
+    """Tasks that run for a recognizer at once. On this machine, some stand by, so that none begins with a delay; and
+    those whose slots others have taken are there until their next event.
+    """
     if isinstance(recognizer, LocalRecognizer):
-        return recognizer.at_once + STANDBY
+        return recognizer.at_once + 2 * STANDBY
     return 16 if isinstance(recognizer, UploadingRecognizer) else 2
 
 
@@ -207,7 +226,8 @@ async def _build(spec: StageSpec, resources: Resources) -> Stage:
     recognizer = resources.recognizer(spec.name.removeprefix(f"{SPEC.name}."))
     tasks = resources.leased_tasks(_tasks_of(recognizer))
     resources.on_close(recognizer.close)  # before its tasks: it completes calls that are paid for
-    limiter = resources.limiter(recognizer, tasks)
+    here = recognizer.at_once + STANDBY if isinstance(recognizer, LocalRecognizer) else 0
+    limiter = resources.limiter(recognizer, here)
     transcriber = Transcribe(
         recognizer,
         resources.database,

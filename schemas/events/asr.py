@@ -81,6 +81,8 @@ class RecognitionRequested(JobEvent):
     duration_ms: int | None = None
     language: Language = Field("auto", description="BCP 47, or `auto`: the recognizer is to tell it.")
     diarize: bool = Field(False, description="Whether the words of each speaker are to be labelled.")
+    speakers: int | None = Field(None, description="How many speakers there are, if whoever uploaded it knows.")
+    redact_pii: bool = Field(False, description="Whether personal data will be hidden; it may be hidden here already.")
     answer_by: AwareDatetime = Field(description="When the run goes on without an answer; a later one changes nothing.")
     attempt: int = Field(1, ge=1, description="How often the request has been published, this time included.")
     attempts: int = Field(1, ge=1, description="How often it is published at most.")

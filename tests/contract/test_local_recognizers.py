@@ -20,6 +20,9 @@ from schemas.words import Hypothesis, Word
 from tests.conftest import need
 from tests.transcripts import is_a_transcript, request
 
+#: Seconds that a window may take on a busy machine, where the process would be killed for it otherwise.
+BUSY_S = 120.0
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -63,7 +66,7 @@ async def whisper():
     from agents.asr.whisper import Whisper
     from agents.embedded.weights import model_path
 
-    recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None))
+    recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None), stop_s=BUSY_S)
     yield recognizer
     await recognizer.close()
 
@@ -76,7 +79,8 @@ async def batched_whisper():
     from agents.asr.whisper_models import Devices
     from agents.embedded.weights import model_path
 
-    recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None), Devices(processes=2, batch=8))
+    devices = Devices(processes=2, batch=8)
+    recognizer = Whisper("whisper-tiny.en", lambda: model_path("tiny.en", None), devices, stop_s=BUSY_S)
     yield recognizer
     await recognizer.close()
 
@@ -88,7 +92,7 @@ async def moonshine():
     from agents.asr.moonshine.recognizer import Moonshine
     from agents.embedded.moonshine_weights import moonshine_path
 
-    recognizer = Moonshine("moonshine-base.en", lambda: moonshine_path(None))
+    recognizer = Moonshine("moonshine-base.en", lambda: moonshine_path(None), stop_s=BUSY_S)
     yield recognizer
     await recognizer.close()
 
@@ -122,6 +126,17 @@ def speech(tmp_path_factory):
         file.setframerate(rate)
         file.writeframes(samples.tobytes())
     return path, len(samples) * 1000 // rate
+
+
+@pytest.fixture(scope="module")
+def long_speech(speech, tmp_path_factory):
+    """A minute and a half of it, which is computed in several parts."""
+    path = tmp_path_factory.mktemp("long") / "call.wav"
+    with wave.open(str(speech[0])) as once, wave.open(str(path), "wb") as file:
+        file.setparams(once.getparams())
+        samples = once.readframes(once.getnframes())
+        file.writeframes(samples * (90_000 // speech[1]))
+    return path
 
 
 def ignore(_share):
@@ -182,6 +197,28 @@ async def test_a_cancelled_recording_makes_room_for_the_next(local, speech):
 
     is_a_transcript(await local.transcribe(speech[0], request(), ignore), local)
     assert task.cancelled()
+
+
+async def test_a_recording_that_is_cancelled_at_work_leaves_the_model_loaded(local, speech, long_speech):
+    expected = await local.transcribe(speech[0], request("a"), ignore)
+    pid, at_work, heard = getattr(local, "pid", None), asyncio.Event(), []
+
+    def hear(share):
+        heard.append(share)
+        at_work.set()
+
+    task = asyncio.create_task(local.transcribe(long_speech, request("b", duration_ms=90_000), hear))
+    with contextlib.suppress(TimeoutError):  # one that hears several windows at once tells of them at the end
+        async with asyncio.timeout(1):
+            await at_work.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=1)
+    assert task.cancelled()
+    count = len(heard)
+
+    assert await local.transcribe(speech[0], request("c"), ignore) == expected
+    assert len(heard) == count
+    assert getattr(local, "pid", None) == pid  # a process that has loaded its model is kept
 
 
 @pytest.mark.parametrize("opened", LOCAL.values(), ids=LOCAL)

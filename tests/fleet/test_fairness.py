@@ -15,13 +15,15 @@ from agents.asr.rate_limit import ProviderLimiter
 from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import intake, track, transcribe
+from agents.stages.asr_requests import stopping
 from agents.stages.uploads.fetch_queue import FetchQueue
 from agents.stages.uploads.runs import Runs
-from agents.upkeep.cancelling import cancel_all
+from agents.upkeep.cancelling import cancel, cancel_all
 from schemas.jobs.rows import OPEN
 from schemas.words import Hypothesis, Word
 from sinks.blobs.memory import MemoryStore
 from sinks.memory.database import MemoryDatabase
+from tests.fleet.model_rule import Rule
 
 
 @dataclass
@@ -74,9 +76,9 @@ class Flood:
     limiter: ProviderLimiter
     names: dict[str, str] = field(default_factory=dict)
 
-    def upload(self, tenant: str, count: int, priority: int = 5) -> None:
+    def upload(self, tenant: str, count: int, priority: int = 5, first: int = 0) -> None:
         """So many recordings, called "<tenant><number>"."""
-        for n in range(count):
+        for n in range(first, first + count):
             name = f"{tenant}{n}"
             job_id = str(uuid5(NAMESPACE_OID, name))
             self.names[job_id] = name
@@ -105,7 +107,7 @@ class Flood:
 async def flood():
     clock, store, local = Clock(), MemoryStore(), Local()
     database = MemoryDatabase(clock=clock)
-    works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=4)
+    works = Impatient(database, "here", limit=8), Impatient(database, "here", limit=7)
     fetcher = Fetcher(store)
     taking_in = intake.Intake(database, fetcher, works[0], Runs((local.name,), 86_400.0))
     limiter = ProviderLimiter(database, local.name, here=4, holder="here")
@@ -164,47 +166,56 @@ async def test_a_process_that_is_behind_takes_note_of_uploads_and_begins_the_mos
     assert len(flood.local.heard) == 64
 
 
-def ranked(names: list[str], priorities: dict[str, int], begun: int) -> list[str]:
-    """The rule, told once more: those that come while slots are free begin in the order in which they come; of the
-    others the most urgent are first, among these the tenant that has the fewest slots, of each tenant the oldest.
-    """
-    order, waiting = names[:begun], names[begun:]
-    while waiting:
-        slots = Counter(name[0] for name in order[1 - begun :])  # the first of those that hold one has just ended
-        order.append(min(waiting, key=lambda name: (9 - priorities[name[0]], slots[name[0]], names.index(name))))
-        waiting.remove(order[-1])
-    return order
-
-
 async def test_50_recordings_of_three_tenants_and_two_priorities_are_heard_in_the_order_of_the_rule(flood):
-    """Tenants a and b have usual recordings, c urgent ones; all wait for one model."""
-    priorities = {"a": 5, "b": 5, "c": 9}
+    """Tenants a and b have usual recordings, c urgent ones; some urgent ones come late. All wait for one model."""
     flood.fetcher.open.set()
     model, heard = asyncio.Semaphore(0), flood.local.transcribe
+    rule, step = Rule(), f"transcribe.{flood.local.name}"
 
     async def held(path, request, tell):
         await model.acquire()
         return await heard(path, request, tell)
 
-    flood.local.transcribe = held
-    for tenant, count in (("a", 24), ("b", 16), ("c", 10)):
-        flood.upload(tenant, count, priorities[tenant])
+    async def come(tenant, numbers, *, urgent=False):
+        flood.upload(tenant, len(numbers), 9 if urgent else 5, first=numbers[0])
+        rule.come([f"{tenant}{n}" for n in numbers], urgent=urgent)
         await flood.settle(20)
-    step = f"transcribe.{flood.local.name}"
-    states = Counter(flood.status(name).steps[step].state for name in flood.names.values())
-    assert states == {"running": 1, "queued": 49}
-    names = list(flood.names.values())
-    expected = ranked(names, priorities, 4)
-    position = flood.fleet.database.queue_position
-    places = {name: await position(name[0], job_id, 1, flood.local.name) for job_id, name in flood.names.items()}
-    assert places.pop(expected[0]) is None  # it is heard
-    assert sorted(places.values()) == list(range(1, 50))
-    assert all(places[name] < places["a23"] for name in names if name[0] == "c")
 
-    for _ in names:
-        model.release()
-        await flood.settle(2)
-    assert [flood.names[job_id] for job_id in flood.local.heard] == expected
+    async def end(count):
+        for _ in range(count):
+            model.release()
+            await flood.settle(3)
+            rule.end()
+
+    async def places():
+        """By name, the places that are told of those that wait."""
+        waiting = {name: job_id for job_id, name in flood.names.items() if job_id not in flood.local.heard}
+        del waiting[rule.running]
+        position = flood.fleet.database.queue_position
+        return {name: await position(name[0], job_id, 1, flood.local.name) for name, job_id in waiting.items()}
+
+    flood.local.transcribe = held
+    await come("a", range(22))
+    await come("b", range(15))
+    await come("c", range(6), urgent=True)
+    states = Counter(flood.status(name).steps[step].state for name in flood.names.values())
+    assert states == {"running": 1, "queued": 42}
+    told = await places()
+    assert sorted(told.values()) == list(range(1, 43))
+    assert [name for name, _ in sorted(told.items(), key=lambda item: item[1])[:6]] == [f"c{n}" for n in range(6)]
+    await end(10)  # all urgent ones, and some others
+    await come("c", range(6, 9), urgent=True)
+    await end(1)
+    await come("b", range(15, 17), urgent=True)
+    assert sorted((await places()).values()) == list(range(1, 37))
+    await end(5)
+    await come("a", range(22, 24), urgent=True)
+    await end(34)
+
+    assert [flood.names[job_id] for job_id in flood.local.heard] == rule.heard
+    assert len(rule.heard) == 50
+    late = [rule.heard.index(name) for name in ("c6", "c7", "c8", "b15", "b16", "a22", "a23")]
+    assert late == [11, 12, 13, 14, 15, 17, 18]
 
 
 async def test_requests_to_a_recognizer_that_computes_here_do_not_look_while_they_wait(flood):
@@ -261,6 +272,51 @@ async def test_what_is_cancelled_while_it_stands_by_for_a_model_is_not_heard(flo
         await flood.settle(3)
     # The first was being heard already.
     assert [flood.names[job_id] for job_id in flood.local.heard] == ["a0", "b0"]
+
+
+@dataclass
+class Hearing:
+    """What is heard until it is told to end, and what was stopped."""
+
+    local: Local
+    model: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    stopped: list[str] = field(default_factory=list)
+
+    async def transcribe(self, path, request, tell):
+        try:
+            await self.model.acquire()
+        except asyncio.CancelledError:
+            self.stopped.append(request.job_id)
+            raise
+        return await Local.transcribe(self.local, path, request, tell)
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["cancelled", "deleted"])
+async def test_what_is_cancelled_while_it_is_heard_is_stopped_and_the_next_one_is_heard(flood, monkeypatch, deleted):
+    monkeypatch.setattr(stopping, "LOOK_S", 0.01)
+    hearing, database = Hearing(flood.local), flood.fleet.database
+    flood.local.transcribe = hearing.transcribe
+    flood.fetcher.open.set()
+    flood.upload("a", 1)
+    flood.upload("b", 1)
+    await flood.settle(5)
+    [job_id] = [job_id for job_id, name in flood.names.items() if name == "a0"]
+    if deleted:
+        assert await database.begin_deletion(("a", job_id), "key_1")
+    else:
+        assert await cancel(database, [await database.job("a", job_id)], "not wanted") == 1
+    async with asyncio.timeout(5):
+        while not hearing.stopped:
+            await asyncio.sleep(0.01)
+    hearing.model.release()
+    await flood.settle(5)
+
+    assert [flood.names[job_id] for job_id in hearing.stopped] == ["a0"]
+    assert [flood.names[job_id] for job_id in flood.local.heard] == ["b0"]
+    assert not [uri for uri in flood.fetcher.store._blobs if job_id in uri and "hypotheses" in uri]
+    if not deleted:
+        [failed] = flood.fleet.events("job.failed")
+        assert (failed["job_id"], failed["code"], failed["error"]) == (job_id, "cancelled", "not wanted")
 
 
 async def _never(path, request, tell):

@@ -73,6 +73,7 @@ async def test_a_request_is_published_and_its_answer_ends_it(make_scenario):
         "duration_ms": 500,
         "language": "en-GB",
         "diarize": False,
+        "redact_pii": False,
         "answer_by": request["answer_by"],
         "attempt": 1,
         "attempts": 3,
@@ -206,17 +207,35 @@ async def test_what_cannot_be_read_is_a_dead_letter_once_and_may_be_sent_again(m
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"tenant_id": "bolt"}, {"job_id": "unknown"}, {"run": 2}, {"recognizer": "kafka-other"}],
+    ("other", "reason"),
+    [
+        ({"tenant_id": "bolt"}, "job_id: the tenant has no such job"),
+        ({"job_id": "unknown"}, "job_id: the tenant has no such job"),
+        ({"run": 2}, "run: the job has 1 so far"),
+        ({"recognizer": "kafka-other"}, "recognizer: it was not asked about this recording"),
+    ],
     ids=str,
 )
-async def test_an_answer_about_nothing_changes_nothing(make_scenario, other):
+async def test_an_answer_about_nothing_changes_nothing_and_is_kept_with_the_reason(make_scenario, other, reason):
     scenario = make_scenario(OverKafka(NAME))
     request = await begin(scenario)
-    await answers(scenario, answer(request, **other))
+    value = answer(request, **other)
+    await answers(scenario, value)
 
+    [letter] = scenario.fleet.log["asr.hypotheses.dlq"]
+    assert (letter.header("dlq-stage"), letter.header("dlq-reason")) == ("hypotheses", reason)
+    assert orjson.loads(letter.value) == value
     assert scenario.terminal() == []
     assert step(scenario).state == "running"
+
+
+async def test_an_answer_about_a_deleted_job_is_kept_nowhere(make_scenario):
+    scenario = make_scenario(OverKafka(NAME))
+    request = await begin(scenario)
+    await scenario.fleet.database.begin_deletion(("t", JOB), "key_1")
+    await answers(scenario, answer(request))
+
+    assert scenario.fleet.log["asr.hypotheses.dlq"] == []
 
 
 async def test_one_id_for_all_answers_loses_none(make_scenario):

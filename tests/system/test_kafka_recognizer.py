@@ -110,11 +110,14 @@ async def story(recordings, kills, seed, table):
             assert {answer["marker"] for answer in answers} == {request["marker"] for request in requests}
             assert len(requests) == len({request["marker"] for request in requests}) == recordings
 
-            # What nobody can read is a dead letter, once; a double changes nothing.
-            await send(here, b"no answer", json.dumps(answers[0]).encode(), b'{"tenant_id": 7}')
-            assert await until(lambda: len(on(observers, "asr.hypotheses.dlq")) == 2, 30)
+            # What nobody can read, or is about no job, is a dead letter, once; a double changes nothing.
+            unknown = json.dumps(answers[0] | {"job_id": "unknown"}).encode()
+            await send(here, b"no answer", json.dumps(answers[0]).encode(), b'{"tenant_id": 7}', unknown)
+            assert await until(lambda: len(on(observers, "asr.hypotheses.dlq")) == 3, 30)
             assert await observers.quiet(30)
-            assert len(on(observers, "asr.hypotheses.dlq")) == 2
+            letters = {record.value: dict(record.headers) for record in on(observers, "asr.hypotheses.dlq")}
+            assert letters.keys() == {b"no answer", b'{"tenant_id": 7}', unknown}
+            assert letters[unknown]["dlq-reason"] == b"job_id: the tenant has no such job"
             assert len(on(observers, "persisted")) == recordings
 
             # Nobody answers: it is asked as often as declared, and the run goes on without at its deadline.
@@ -137,7 +140,7 @@ async def story(recordings, kills, seed, table):
             assert await until(lambda: len(on(observers, "asr.hypotheses")) >= before + 2, 60)
             assert await observers.quiet(30)
             assert len(on(observers, "persisted")) == recordings + 1
-            assert len(on(observers, "asr.hypotheses.dlq")) == 2
+            assert len(on(observers, "asr.hypotheses.dlq")) == 3
     doubled = f"{len(answers) - recordings} answers came twice"
     table(f"a recognizer behind Kafka: {recordings} recordings, killed {kills} times (seed {seed}), {doubled}")
 

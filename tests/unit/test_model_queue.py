@@ -22,9 +22,9 @@ class Tasks:
         self._ends: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, key: str, since: float) -> None:
+    async def start(self, key: str, since: float, urgency: int = 4) -> None:
         async def work() -> None:
-            async with self.queue.turn(key, at(since)):
+            async with self.queue.turn(key, (urgency, at(since))):
                 self.began.append(key)
                 await self._ends[key].wait()
 
@@ -52,6 +52,18 @@ async def test_those_that_got_their_slot_first_are_first():
     for key in ("x", "a", "b", "b2"):
         await tasks.end(key)
     assert tasks.began == ["x", "a", "b", "b2", "c"]
+
+
+async def test_the_most_urgent_are_first_however_late_they_come():
+    tasks = Tasks(ModelQueue())
+    for number in range(3):
+        await tasks.start(f"{number}", number)
+    await tasks.start("urgent", 8, urgency=0)
+    await tasks.end("0")
+    await tasks.start("too late for the second", 9, urgency=0)
+    for key in ("urgent", "too late for the second", "1"):
+        await tasks.end(key)
+    assert tasks.began == ["0", "urgent", "too late for the second", "1", "2"]
 
 
 async def test_so_many_run_at_once():

@@ -42,6 +42,10 @@ def work(request, tell):
         case "sleep":
             tell({"sleeping": True})
             time.sleep(request["seconds"])
+        case "go on":
+            for number in range(10_000):
+                tell({"at": number})
+                time.sleep(0.01)
         case "list files":
             links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
             return {"files": [str(link.readlink()) for link in links]}
@@ -170,6 +174,73 @@ async def test_cancelling_kills_the_child_and_frees_the_next_in_line(worker):
     assert gone(pid)
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.fixture
+async def patient():
+    """A worker whose child has two seconds to leave its work."""
+    found = Worker(THIS, start_s=60, stop_s=2)
+    yield found
+    await found.close()
+
+
+async def cancelled_at_work(worker, request):
+    """The child, a call of which is cancelled after its first message."""
+    at_work, heard = asyncio.Event(), []
+
+    def hear(message):
+        heard.append(message)
+        at_work.set()
+
+    running = asyncio.create_task(worker.ask(request, stall_s=200, on_message=hear))
+    await at_work.wait()
+    pid, count = worker.pid, len(heard)
+    running.cancel()
+    await asyncio.wait([running], timeout=0.2)
+    assert running.cancelled()
+    assert len(heard) == count
+    return pid
+
+
+async def test_a_child_that_leaves_cancelled_work_in_time_is_kept(patient):
+    for number in range(3):
+        pid = await cancelled_at_work(patient, {"do": "go on"})
+        asked = time.monotonic()
+
+        answer = await patient.ask({"do": "echo", "say": number}, stall_s=30)
+
+        assert answer == {"pid": pid, "echo": number}
+        assert time.monotonic() - asked < 1
+
+
+@pytest.mark.hostile
+async def test_a_child_that_does_not_leave_cancelled_work_in_time_is_killed(patient):
+    pid = await cancelled_at_work(patient, {"do": "sleep", "seconds": 100})
+
+    assert (await patient.ask({"do": "echo", "say": 2}, stall_s=30))["echo"] == 2
+    assert gone(pid)
+
+
+async def test_what_is_asked_while_a_child_leaves_its_work_can_be_cancelled_too(patient):
+    pid = await cancelled_at_work(patient, {"do": "sleep", "seconds": 0.5})
+    waiting = asyncio.create_task(patient.ask({"do": "echo", "say": 1}, stall_s=30))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+
+    assert await patient.ask({"do": "echo", "say": 2}, stall_s=30) == {"pid": pid, "echo": 2}
+    assert waiting.cancelled()
+
+
+@pytest.mark.hostile
+async def test_closing_kills_a_child_that_is_leaving_its_work():
+    worker = Worker(THIS, start_s=60, stop_s=60)
+    pid = await cancelled_at_work(worker, {"do": "sleep", "seconds": 100})
+    began = time.monotonic()
+
+    await worker.close()
+
+    assert gone(pid)
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.hostile

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import pytest
 
-from agents.asr.whisper_models import Devices, Placement, checked_folder, placed
+from agents.__main__ import parser_of
+from agents.asr.whisper_models import Devices, Placement, check_devices, checked_folder, placed
+from agents.commands import doctor
 from agents.fleet.environment import from_env
+from agents.fleet.models.local import check_local
 from agents.fleet.recognizers import open_recognizer
 from schemas.errors import ProviderError, SettingsError
 
@@ -116,3 +122,102 @@ async def test_a_folder_becomes_a_recognizer_with_as_many_processes_as_are_set(t
 def test_settings_that_are_wrong_are_refused_at_the_start(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         from_env(wrong)
+
+
+#: What stands in for CTranslate2 on another machine.
+_NO_LIBRARY = "raise ImportError('libcudart.so.12: cannot open shared object file')"
+_ONE_DEVICE = """
+def get_cuda_device_count():
+    return 1
+
+def get_supported_compute_types(device):
+    return {"float16", "float32"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("devices", "library", "error"),
+    [
+        (Devices("auto", "float32"), _NO_LIBRARY, r"CTranslate2 cannot be used: libcudart.* Run `make install`"),
+        (Devices("cuda"), _ONE_DEVICE, r"cuBLAS does not load .*install cuBLAS 12.* or set WHISPER_DEVICE=cpu"),
+        (Devices("cuda", numbers=(0, 1)), _ONE_DEVICE, r"there is no CUDA device 1; the driver shows 1"),
+        (Devices("cpu", "int8"), _ONE_DEVICE, r"WHISPER_COMPUTE_TYPE: cpu does not support int8 here; it supports"),
+        (Devices("cpu", "int8"), "import os; os._exit(3)", r"ends with exit code 3"),
+    ],
+    ids=["library", "cublas", "device", "type", "crash"],
+)
+def test_what_lacks_for_a_device_is_said_before_the_first_recording(tmp_path, monkeypatch, devices, library, error):
+    if "cuBLAS" in error and _loads("libcublas.so.12"):
+        pytest.skip("this machine has cuBLAS")
+    (tmp_path / "ctranslate2.py").write_text(library)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ProviderError, match=error):
+        check_devices(devices)
+
+
+def _loads(library):
+    try:
+        return bool(ctypes.CDLL(library))
+    except OSError:
+        return False
+
+
+def test_the_library_of_this_machine_is_asked_about_what_is_set_and_not_about_the_defaults(monkeypatch):
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    check_devices(Devices("auto", "float32"))
+    if not ctranslate2.get_cuda_device_count():
+        with pytest.raises(ProviderError, match="there is no CUDA device 0; the driver shows 0"):
+            check_devices(Devices("cuda"))
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    check_devices(Devices())
+
+
+@pytest.mark.parametrize(
+    ("command", "is_checked"),
+    [
+        (["up"], True),
+        (["worker", "intake", "transcribe.whisper-own"], True),
+        (["worker", "reconcile"], False),
+        (["worker", "transcribe.scripted-a"], False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("variables", "error"),
+    [
+        ({"WHISPER_MODELS": "whisper-own=/nonexistent/own"}, "WHISPER_MODELS: /nonexistent/own is no folder"),
+        ({"WHISPER_COMPUTE_TYPE": "float16"}, "WHISPER_COMPUTE_TYPE: cpu does not support float16"),
+    ],
+    ids=["folder", "type"],
+)
+async def test_a_command_checks_what_its_recognizers_need_before_it_starts_anything(
+    tmp_path, command, is_checked, variables, error
+):
+    pytest.importorskip("ctranslate2")
+    environment = {"CONCORD_RECOGNIZERS": "scripted-a,whisper-own", "CONCORD_DATA": str(tmp_path / "data")}
+    settings, arguments = from_env(environment | variables), parser_of(command).parse_args(command)
+    if not is_checked:
+        check_local(settings, arguments.stage)
+        return
+    with pytest.raises(SettingsError, match=error):
+        await arguments.run(arguments, settings)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_worker_that_reconciles_needs_what_its_tiebreaker_needs(tmp_path):
+    environment = {"CONCORD_RECOGNIZERS": "scripted-a", "CONCORD_TIEBREAKER": "whisper-own"}
+    settings = from_env(environment | {"WHISPER_MODELS": f"whisper-own={tmp_path}"})
+    with pytest.raises(SettingsError, match=r"has no model\.bin"):
+        check_local(settings, ["reconcile"])
+    check_local(settings, ["persist", "transcribe.scripted-a"])
+
+
+async def test_doctor_tells_what_lacks(tmp_path):
+    pytest.importorskip("ctranslate2")
+    variables = {"WHISPER_MODELS": f"whisper-own={model(tmp_path)}", "CONCORD_RECOGNIZERS": "whisper-own"}
+    [fine] = await doctor._recognizers(from_env(variables), quick=True)
+    [wrong] = await doctor._recognizers(from_env(variables | {"WHISPER_COMPUTE_TYPE": "float16"}), quick=True)
+
+    assert fine.level == "ok"
+    assert (wrong.level, "cpu does not support float16 here; it supports" in wrong.result) == ("fail", True)
+    assert "WHISPER_COMPUTE_TYPE" in wrong.advice

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
+from agents.asr.outside import over_http
 from agents.asr.outside.over_kafka import PREFIX, is_over_kafka, own_name
 from agents.embedded import moonshine_weights
 from agents.text.spelling import Spelling
@@ -29,6 +31,18 @@ def recognizer_names(value: Any) -> Any:
     if isinstance(value, dict):
         return {recognizer_names(name): of_name for name, of_name in value.items()}
     return tuple(map(recognizer_names, value)) if isinstance(value, tuple) else value
+
+
+#: Options of an upload that a recognizer outside of Concord may carry out.
+OUTSIDE_OPTIONS = ("diarize", "redact_pii")
+
+
+#: How a variable is written, by its field.
+_EXAMPLES = {
+    "whisper_models": "whisper-turbo=/models/turbo",
+    "outside_options": "kafka:acme=diarize+redact_pii",
+    "outside_languages": "kafka:acme=en+de",
+}
 
 
 def absolute(value: Path | None) -> Path | None:
@@ -131,6 +145,16 @@ class RecognizerSettings(BaseModel):
         le=10,
         description="how often a request to kafka:* is published at most, evenly over the deadline",
     )
+    outside_options: dict[Name, tuple[str, ...]] = Field(
+        {},
+        alias="CONCORD_RECOGNIZER_OPTIONS",
+        description="recognizer=option+option,...: what kafka:* and webhook-* carry out: diarize, redact_pii",
+    )
+    outside_languages: dict[Name, tuple[str, ...]] = Field(
+        {},
+        alias="CONCORD_RECOGNIZER_LANGUAGES",
+        description="recognizer=en+de,...: the languages that kafka:* and webhook-* hear; by default any",
+    )
     scripted_url: str | None = Field(
         None, alias="SCRIPTED_BASE_URL", description="server of the scripted recognizers (tests)"
     )
@@ -180,18 +204,20 @@ class RecognizerSettings(BaseModel):
     def _folders(cls, value: dict[str, Path]) -> dict[str, Path]:
         return {name: folder.expanduser().absolute() for name, folder in value.items()}
 
-    @field_validator("slots", "rates", "settles", "error_rates", "whisper_models", mode="before")
+    @field_validator(
+        *("slots", "rates", "settles", "error_rates", "whisper_models", "outside_options", "outside_languages"),
+        mode="before",
+    )
     @classmethod
     def _limits(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if not all(equals for _, equals, _ in pairs):
-            folders = info.field_name == "whisper_models"
-            raise ValueError(
-                f"write it as {'whisper-turbo=/models/turbo' if folders else 'assemblyai=200,scripted-a=10'}"
-            )
-        return {recognizer_names(name.strip()): limit.strip() for name, _, limit in pairs}
+            raise ValueError(f"write it as {_EXAMPLES.get(info.field_name or '', 'assemblyai=200,scripted-a=10')}")
+        limits = {recognizer_names(name.strip()): limit.strip() for name, _, limit in pairs}
+        several = (info.field_name or "").startswith("outside_")
+        return {name: tuple(of.split("+")) for name, of in limits.items()} if several else limits
 
     @field_validator("slots", "rates", "settles")
     @classmethod
@@ -217,6 +243,7 @@ class RecognizerSettings(BaseModel):
         if self.tiebreaker in self.recognizers:
             yield f"CONCORD_TIEBREAKER: {self.tiebreaker} hears everything already, as CONCORD_RECOGNIZERS says"
         yield from self._kafka_conflicts()
+        yield from self._declared_conflicts()
         if others := [name for name in self.whisper_models if not name.startswith("whisper-")]:
             yield f"WHISPER_MODELS: names begin with whisper-, not {', '.join(others)}"
         if len(set(self.whisper_devices)) != len(self.whisper_devices):
@@ -235,3 +262,26 @@ class RecognizerSettings(BaseModel):
                 continue
             if name in self.recognizers:  # its public topic would be the internal one of the other
                 yield f"CONCORD_RECOGNIZERS: kafka:{name} needs another name: {name} is a recognizer of Concord"
+
+    def _declared_conflicts(self) -> Iterator[str]:
+        options, languages = "CONCORD_RECOGNIZER_OPTIONS", "CONCORD_RECOGNIZER_LANGUAGES"
+        for variable, declared in ((options, self.outside_options), (languages, self.outside_languages)):
+            for name in declared:
+                if not name.startswith((PREFIX, over_http.PREFIX)):
+                    yield f"{variable}: what {name} can is known; name kafka:* and webhook-* only"
+                elif name not in self.recognizers:
+                    yield f"{variable}: {_written(name)} is not in CONCORD_RECOGNIZERS: add it there, or remove it here"
+        for name, of in self.outside_options.items():
+            if unknown := sorted({*of} - {*OUTSIDE_OPTIONS}):
+                known = "+".join(OUTSIDE_OPTIONS)
+                problem = f"cannot declare {', '.join(unknown)!r}; write {known}, or one of them"
+                yield f"{options}: {_written(name)} {problem}"
+        for name, of in self.outside_languages.items():
+            if wrong := [tag for tag in of if not re.fullmatch("[a-z]{2,3}", tag)]:
+                problem = "is no language: write en+de, without regions"
+                yield f"{languages}: {', '.join(wrong)!r} of {_written(name)} {problem}"
+
+
+def _written(name: str) -> str:
+    """The recognizer's name as settings have it."""
+    return f"kafka:{name.removeprefix(PREFIX)}" if is_over_kafka(name) else name

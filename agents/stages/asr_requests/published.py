@@ -126,6 +126,8 @@ class PublishedRequests:
             duration_ms=event.data.duration_ms,
             language=event.data.language,
             diarize=event.data.options.diarize,
+            speakers=event.data.options.speakers,
+            redact_pii=bool(event.data.options.redact_pii),
             answer_by=answer_by,
             attempt=count,
             attempts=self.recognizer.attempts,

@@ -44,7 +44,7 @@ def check_options(
         raise UnsupportedOption(
             f"options.diarize: {', '.join(recognizers)} cannot tell speakers apart. Leave the option out, or have an "
             "operator install the voice model (`make install`), or add a recognizer that can (assemblyai, deepgram, "
-            "elevenlabs, or google with GOOGLE_CLOUD_BUCKET)"
+            "elevenlabs, google with GOOGLE_CLOUD_BUCKET, or your own, declared in CONCORD_RECOGNIZER_OPTIONS)"
         )
     if options.mail_to and ("mail" not in enrichments or options.enrich is False):
         raise UnsupportedOption(

@@ -40,19 +40,26 @@ class Slots(Protocol):
         If not, the request is queued, and `grant_slots` gives it a slot later.
         """
 
-    async def grant_slots(self, provider: str, slots: int | None) -> Traffic:
+    async def grant_slots(self, provider: str, slots: int | None, *, overtaking: bool = False) -> Traffic:
         """Give free slots to queued requests and make their events due; the provider's load afterwards. With None, only
         the load.
+
+        `overtaking`: while no slot is free, those that are queued take the slots of less urgent requests that have not
+        begun (`begin`), which are queued again at their old place. For recognizers on our own machines only.
 
         The most urgent are first; among those, tenants take turns; of each tenant the oldest. A share of the slots is
         kept free of bulk (`free`). A request whose event is not scheduled yet is admitted by a later call.
         """
 
+    async def begin(self, tenant_id: str, job_id: str, run: int, provider: str) -> bool:
+        """Note that a request begins, so that it keeps its slot; False if it waits for one (again), or ended."""
+
     async def queue_position(self, tenant_id: str, job_id: str, run: int, provider: str) -> int | None:
         """The place of a request among those of its provider that wait, from 1; None if it does not wait.
 
-        The order is that in which `grant_slots` gives slots; those that have a slot and have not begun are before. At
-        most `FARTHEST`, which also stands for later places, so that the cost does not grow with the queue.
+        The order is that in which `grant_slots` gives slots; those that have a slot and have not begun are before, the
+        most urgent first. At most `FARTHEST`, which also stands for later places, so that the cost does not grow with
+        the queue.
         """
 
 

@@ -36,7 +36,7 @@ class PostgresSlots(PostgresPort, Slots):
             under_way |= {(provider, slots, *run) for run in holders}
         return [key in under_way for key in keys]
 
-    async def grant_slots(self, provider: str, slots: int | None) -> Traffic:
+    async def grant_slots(self, provider: str, slots: int | None, *, overtaking: bool = False) -> Traffic:
         """Give free slots to queued requests, and make their events due; the provider's load afterwards."""
         async with self._transaction() as db:
             if slots is not None:
@@ -44,8 +44,15 @@ class PostgresSlots(PostgresPort, Slots):
             tenants = await db.fetch(SQL["slots_in_use"], provider)
             under_way = sum(row["requests"] for row in tenants)
             if slots is not None:
-                under_way += await _grant(db, provider, slots, under_way, tenants)
+                granted = await _grant(db, provider, slots, under_way, tenants)
+                under_way += granted
+                if overtaking and not granted:  # else it would lock rows for a second time, in another order
+                    await _overtake(db, provider, tenants)
             return await _traffic(db, provider, under_way)
+
+    async def begin(self, tenant_id: str, job_id: str, run: int, provider: str) -> bool:
+        """Note that a request begins; False if it waits for a slot, or ended."""
+        return bool(await self._fetch("begin_request", provider, tenant_id, job_id, run))
 
     async def queue_position(self, tenant_id: str, job_id: str, run: int, provider: str) -> int | None:
         """The place of a request among those of its provider that wait."""
@@ -85,6 +92,22 @@ async def _grant(db: Any, provider: str, slots: int, under_way: int, tenants: Se
     if granted:
         await db.execute(SQL["grant_slots"], provider, *by_column(granted, 2), topics.requests(provider).name)
     return len(granted)
+
+
+async def _overtake(db: Any, provider: str, tenants: Sequence[Any]) -> None:
+    """The most urgent that are queued take the slots of the least urgent that have not begun."""
+    standby = await db.fetch(SQL["slot_standby"], provider)
+    if not standby:
+        return
+    in_use = [row["tenant_id"] for row in tenants], [row["requests"] for row in tenants]
+    heads = await db.fetch(SQL["slot_queue_heads"], provider, len(standby), *in_use)
+    pairs = [
+        (head["tenant_id"], head["job_id"], row["tenant_id"], row["job_id"], row["run"], row["urgency"])
+        for head, row in zip(heads, standby, strict=False)
+        if head["urgency"] < row["urgency"]
+    ]
+    if pairs:
+        await db.execute(SQL["overtake_slots"], provider, topics.requests(provider).name, *by_column(pairs, 6))
 
 
 async def _traffic(db: Any, provider: str, under_way: int) -> Traffic:

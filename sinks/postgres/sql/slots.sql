@@ -36,7 +36,7 @@ WITH locked AS (
 )
 UPDATE provider_requests p
 SET admitted_at = CASE WHEN l.placed THEN l.at ELSE p.admitted_at END,
-    urgency = CASE WHEN l.placed THEN p.urgency ELSE l.urgent END,
+    urgency = l.urgent,
     queued_at = CASE WHEN l.placed THEN p.queued_at ELSE coalesce(p.queued_at, l.at) END
 FROM locked l WHERE (p.tenant_id, p.job_id, p.run, p.provider) = (l.tenant_id, l.job_id, l.run, l.provider);
 
@@ -84,15 +84,56 @@ WITH due AS (
 )
 SELECT pg_notify('outbox_' || shard, '') FROM (SELECT DISTINCT shard FROM due) AS shards;
 
+-- name: slot_standby
+-- Requests that have a slot and have not begun, the last one first. (A worker of an earlier version notes no urgency of some.)
+SELECT tenant_id, job_id, run, coalesce(urgency, 4) AS urgency FROM provider_requests
+WHERE provider = $1 AND state = 'waiting' AND admitted_at IS NOT NULL AND submitted_at IS NULL
+ORDER BY coalesce(urgency, 4) DESC, admitted_at DESC LIMIT 1000;
+
+-- name: overtake_slots
+-- Each request of ($3, $4) takes the slot of that of ($5, $6, $7), if its event was put off, and becomes due, and the other has not
+-- begun. That one is queued again, at its old place. All rows are locked in one statement, in the order in which steps lock them.
+WITH pairs AS (
+    SELECT * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[])
+        WITH ORDINALITY AS w (first_tenant, first_job, tenant_id, job_id, run, urgency, nth)
+), due AS (
+    UPDATE outbox o SET due_at = clock_timestamp() FROM pairs w
+    WHERE o.tenant_id = w.first_tenant AND o.job_id = w.first_job AND o.topic = $2 AND o.due_at > clock_timestamp()
+    RETURNING o.shard, o.tenant_id, o.job_id, o.run, w.nth
+), locked AS (
+    SELECT p.tenant_id, p.job_id, p.run, p.admitted_at, w.nth, w.urgency
+    FROM provider_requests p JOIN (
+        SELECT DISTINCT tenant_id, job_id, run, nth, NULL::int AS urgency FROM due
+        UNION ALL SELECT tenant_id, job_id, run, nth, urgency FROM pairs
+    ) AS w USING (tenant_id, job_id, run)
+    WHERE p.provider = $1 AND p.state = 'waiting' AND p.submitted_at IS NULL
+      AND (p.admitted_at IS NOT NULL) = (w.urgency IS NOT NULL)
+    ORDER BY p.tenant_id, p.job_id, p.run FOR UPDATE OF p
+), swapped AS (
+    UPDATE provider_requests p
+    SET admitted_at = CASE WHEN l.urgency IS NULL THEN statement_timestamp() + l.nth * interval '1 microsecond' END,
+        queued_at = coalesce(p.queued_at, p.admitted_at), urgency = coalesce(l.urgency, p.urgency)
+    FROM locked l
+    WHERE (p.tenant_id, p.job_id, p.run) = (l.tenant_id, l.job_id, l.run) AND p.provider = $1
+      AND l.nth IN (SELECT nth FROM locked GROUP BY nth HAVING count(*) = 2)
+)
+SELECT pg_notify('outbox_' || shard, '') FROM (SELECT DISTINCT shard FROM due) AS shards;
+
+-- name: begin_request
+UPDATE provider_requests SET submitted_at = coalesce(submitted_at, clock_timestamp())
+WHERE (tenant_id, job_id, run, provider) = ($2, $3, $4, $1) AND state = 'waiting'
+  AND (admitted_at IS NOT NULL OR queued_at IS NULL)
+RETURNING run;
+
 -- name: slot_queue_position
 -- The place of a request ($2, $3, $4) in the order of slot_queue_heads, at most $5: no part reads more rows than that. Those that
--- have a slot and have not begun are before.
+-- have a slot and have not begun are before, the most urgent first.
 WITH RECURSIVE me AS (
-    SELECT tenant_id, urgency, queued_at, admitted_at FROM provider_requests
+    SELECT tenant_id, coalesce(urgency, 4) AS urgency, queued_at, admitted_at FROM provider_requests
     WHERE (tenant_id, job_id, run, provider) = ($2, $3, $4, $1) AND state = 'waiting' AND submitted_at IS NULL
       AND (queued_at IS NOT NULL OR admitted_at IS NOT NULL)
 ), standby AS (
-    SELECT admitted_at FROM provider_requests
+    SELECT coalesce(urgency, 4) AS urgency, admitted_at FROM provider_requests
     WHERE provider = $1 AND state = 'waiting' AND admitted_at IS NOT NULL AND submitted_at IS NULL LIMIT $5
 ), in_use AS (
     SELECT tenant_id, count(*)::int AS requests FROM (
@@ -131,7 +172,8 @@ WITH RECURSIVE me AS (
         WHERE (coalesce(u.requests, 0) + q.nth, q.queued_at) < (mine.nth, me.queued_at) LIMIT $5) AS in_turn
 )
 SELECT least($5, CASE
-    WHEN me.admitted_at IS NOT NULL THEN (SELECT count(*) FROM standby s WHERE s.admitted_at <= me.admitted_at)
+    WHEN me.admitted_at IS NOT NULL THEN (
+        SELECT count(*) FROM standby s WHERE (s.urgency, s.admitted_at) <= (me.urgency, me.admitted_at))
     ELSE 1 + (SELECT count(*) FROM standby) + (SELECT count(*) FROM before) END)::int AS position
 FROM me;
 

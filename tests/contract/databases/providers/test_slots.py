@@ -104,3 +104,70 @@ async def test_each_that_waits_has_its_place_in_the_order_in_which_slots_are_giv
     assert await position("t", "unknown", 1, "a") is None
     await under_test.database.grant_slots("a", 4)
     assert await places() == ["u1", "s1", "b0", "s2", "b1", "b2", "b3"]
+
+
+async def test_what_is_more_urgent_takes_the_slot_of_what_has_not_begun(under_test):
+    database = under_test.database
+    usual = [waiting(f"b{n}") for n in range(5)]
+    urgent = [waiting("u1", "u", 9), waiting("u2", "u", 9)]
+    await asking(under_test, *usual, *urgent)
+    await under_way(under_test, 3, *(one.job_id for one in usual))
+    assert await database.begin("t", "b0", 1, "a")
+    for one in urgent:
+        assert await under_way(under_test, 3, one.job_id, tenant="u") == []
+    await database.grant_slots("a", 3)
+    assert await under_test.whose() == []  # only recognizers on our own machines are overtaken
+
+    traffic = await database.grant_slots("a", 3, overtaking=True)
+
+    assert (traffic.under_way, traffic.queued) == (3, 4)
+    assert await due_jobs(under_test) == ["u1", "u2"]
+    assert [await database.begin("u", one.job_id, 1, "a") for one in urgent] == [True, True]
+    assert [await database.begin("t", f"b{n}", 1, "a") for n in range(5)] == [True, False, False, False, False]
+    places = [await database.queue_position("t", f"b{n}", 1, "a") for n in range(5)]
+    assert places == [None, 1, 2, 3, 4]  # at their old places
+    for number, left in ((1, "b0"), (2, "b1")):
+        await database.commit([changed("a", 0, left, state="done")])
+        await database.grant_slots("a", 3, overtaking=True)
+        assert await database.begin("t", f"b{number}", 1, "a")
+
+
+async def test_those_that_have_a_slot_are_placed_by_urgency_and_none_overtakes_its_like(under_test):
+    database = under_test.database
+    await asking(
+        under_test, *(waiting(f"b{n}", priority=7) for n in range(4)), waiting("u1", "u", 8), waiting("v", "v", 7)
+    )
+    await under_way(under_test, 4, "b0", "b1", "b2", "b3")
+    await database.begin("t", "b0", 1, "a")
+    for tenant, job_id in (("u", "u1"), ("v", "v")):
+        await under_way(under_test, 4, job_id, tenant=tenant)
+    for _ in range(3):
+        await database.grant_slots("a", 4, overtaking=True)
+
+    keys = ("t", "b1"), ("t", "b2"), ("t", "b3"), ("u", "u1"), ("v", "v")
+    places = {job_id: await database.queue_position(tenant, job_id, 1, "a") for tenant, job_id in keys}
+    assert places == {"u1": 1, "b1": 2, "b2": 3, "v": 4, "b3": 5}  # v has no slot yet, and t three
+
+
+async def test_nothing_is_overtaken_by_what_has_no_event_yet(under_test):
+    database = under_test.database
+    await asking(under_test, waiting("b0"))
+    await database.commit([created(waiting("u1", "u", 9), "a")])
+    await under_way(under_test, 1, "b0")
+    await under_way(under_test, 1, "u1", tenant="u")
+
+    await database.grant_slots("a", 1, overtaking=True)
+
+    assert await database.begin("t", "b0", 1, "a")
+
+
+async def test_what_has_ended_or_is_unknown_does_not_begin_and_what_has_no_limits_does(under_test):
+    database = under_test.database
+    await asking(under_test, waiting("p"), waiting("free"))
+    await under_way(under_test, 1, "p")
+    await database.commit([moved("failed", job_id="p")])
+
+    assert not await database.begin("t", "p", 1, "a")
+    assert not await database.begin("t", "never", 1, "a")
+    assert await database.begin("t", "free", 1, "a")
+    assert await database.begin("t", "free", 1, "a")  # again, after its worker died
