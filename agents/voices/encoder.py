@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+#: The encoder's name and version: vectors of another one cannot be compared with its own.
+MODEL: Final = "resemblyzer-ge2e-1"
 #: The file with the weights, in the model's folder.
 FILE: Final = "pretrained.pt"
 #: Hertz of the sound; samples of a frame and between two frames; frequency bands.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from agents.media.subprocess_worker import Message, Worker, WorkerDied, begin, serve
 from agents.text.speakers.attribution import Voices
+from agents.voices.prints import LEAST_S, VoicePrint, owners, selected
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 
 if TYPE_CHECKING:
@@ -56,8 +57,25 @@ class Listener:
         progress: Callable[[float], None],
     ) -> Voices:
         """See `VoiceListener`. Cancelling kills the subprocess; the next call starts another."""
+        task = {"speech": [list(interval) for interval in speech], "speakers": speakers}
+        answer = await self._ask(audio, task, progress)
+        alike = np.array(answer["alike"] or np.zeros((0, 0)), dtype=np.float64)
+        return Voices(np.array(answer["times_ms"], dtype=np.int64), alike)
+
+    async def prints(
+        self, audio: Path, speech: Mapping[str, Sequence[tuple[int, int]]], progress: Callable[[float], None]
+    ) -> dict[str, VoicePrint]:
+        """See `VoiceListener`."""
+        task = {"by_speaker": {name: [list(one) for one in intervals] for name, intervals in speech.items()}}
+        answer = await self._ask(audio, task, progress)
+        return {
+            name: VoicePrint(answer["model"], np.array(vector, dtype="<f4").tobytes(), seconds)
+            for name, (vector, seconds) in answer["prints"].items()
+        }
+
+    async def _ask(self, audio: Path, task: Message, progress: Callable[[float], None]) -> Message:
         worker = await self._opened()
-        task = {"path": str(audio.resolve()), "speech": [list(interval) for interval in speech], "speakers": speakers}
+        task = {"path": str(audio.resolve()), **task}
         try:
             answer = await worker.ask(
                 task, stall_s=self._stall_s, on_message=lambda message: progress(message["share"])
@@ -67,8 +85,7 @@ class Listener:
         except TimeoutError as exc:
             raise Transient(f"telling voices apart made no progress for {self._stall_s:.0f} s and was killed") from exc
         progress(1.0)
-        alike = np.array(answer["alike"] or np.zeros((0, 0)), dtype=np.float64)
-        return Voices(np.array(answer["times_ms"], dtype=np.int64), alike)
+        return answer
 
     async def _opened(self) -> Worker:
         async with self._opening:
@@ -95,6 +112,8 @@ class Listener:
 def _answer(encoder: Encoder, request: Message, send: Callable[[Message], None]) -> Message:
     from agents.voices.clustering import voices
 
+    if "by_speaker" in request:
+        return _prints(encoder, request, send)
     speech = _joined(request["speech"])
     times, vectors, full = [], [], []
     length = max((end for _, end in speech), default=0)
@@ -111,6 +130,28 @@ def _answer(encoder: Encoder, request: Message, send: Callable[[Message], None])
         "times_ms": np.concatenate(times).tolist(),
         "alike": np.round(_contrast(every @ means.T, means), 3).tolist(),
     }
+
+
+def _prints(encoder: Encoder, request: Message, send: Callable[[Message], None]) -> Message:
+    """The mean of the windows in which a speaker is heard alone, by speaker."""
+    from agents.voices.encoder import MODEL
+
+    by_speaker = {name: _joined(intervals) for name, intervals in request["by_speaker"].items()}
+    speech = _joined([one for intervals in by_speaker.values() for one in selected(intervals)])
+    length = max((end for _, end in speech), default=0)
+    sums: dict[str, Floats] = {}
+    counts: dict[str, int] = {}
+    for time_ms, windows, _ in _windows(Path(request["path"]), speech, lambda: send({})):
+        send({"share": min(0.99, float(time_ms[-1]) / length)})
+        owned = [(row, name) for row, name in enumerate(owners(by_speaker, time_ms)) if name is not None]
+        vectors = encoder.vectors(windows[[row for row, _ in owned]]) if owned else ()
+        for vector, (_, name) in zip(vectors, owned, strict=True):
+            sums[name] = sums.get(name, 0) + vector
+            counts[name] = counts.get(name, 0) + 1
+    seconds = {name: count * STEP_MS / 1000 for name, count in counts.items()}
+    known = [name for name, length_s in seconds.items() if length_s >= LEAST_S]
+    units = {name: sums[name] / np.linalg.norm(sums[name]) for name in known}
+    return {"model": MODEL, "prints": {name: (units[name].tolist(), seconds[name]) for name in known}}
 
 
 def _contrast(cosines: Floats, means: Floats) -> Floats:
