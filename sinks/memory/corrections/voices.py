@@ -78,7 +78,7 @@ class MemoryVoicePrints(MemorySettings, VoicePrints):
     def _was_known(self, row: SpeakerVoice) -> bool:
         """Whether there is a print of the suggested name that was there before."""
         named = [one for one in self._named(row.tenant_id).values() if one.label == row.suggested]
-        return any(row.created_at is not None and _named_at(one) < row.created_at for one in named)
+        return any(row.created_at is not None and _named_at(one) <= row.created_at for one in named)
 
     def _named(self, tenant: str) -> dict[tuple[str, str, int, str], SpeakerVoice]:
         rows = self.speaker_voices.items()

@@ -1,0 +1,118 @@
+"""Whose voice is it: how often a voice print recognises its speaker in another recording, and takes others for them.
+
+`python -m bench.voice_prints` makes calls of two speakers (`bench.speaker_calls`) in which every speaker is in several:
+what they say in one is in no other, and each call is also heard through a telephone. Prints of different calls are
+compared, also clean ones with those through a telephone. Printed are the cosines of prints of one speaker and of
+different ones, and by threshold the share of false rejections and of false acceptances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from agents.commands.demo_recordings import telephone
+from agents.embedded.weights import voices_path
+from agents.fleet.environment import from_env
+from agents.voices.listening import Listener
+from agents.voices.prints import SAME_PERSON, VoicePrint
+from bench.speaker_calls import RATE, TURN_S, Samples, call, speakers
+from bench.speakers import write
+
+#: People; the others are synthetic voices.
+PEOPLE = ("beckett", "sense-and-sensibility", "two-cities")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a speaker sounds like in one recording."""
+
+    speaker: str
+    recording: str
+    #: The part of what the speaker says: other parts have other words.
+    part: int
+    print_: VoicePrint
+
+    def like(self, other: Heard) -> float:
+        """The cosine with another one."""
+        one, two = (np.frombuffer(each.print_.vector, dtype="<f4") for each in (self, other))
+        return float(one @ two)
+
+
+def divided(clips: list[Samples], parts: int) -> list[list[Samples]]:
+    """A speaker's clips in so many parts of equal length, in order."""
+    ends = np.cumsum([len(clip) for clip in clips])
+    number = np.minimum((ends - 1) * parts // ends[-1], parts - 1).tolist()
+    return [[clip for clip, of in zip(clips, number, strict=True) if of == part] for part in range(parts)]
+
+
+async def listen(listener: Listener, folder: Path, seconds: float, overlap_s: float, parts: int) -> list[Heard]:
+    """The prints of all speakers of all calls."""
+    clips = {name: divided(found, parts) for name, found in speakers().items()}
+    heard, begun, length = [], time.monotonic(), 0.0
+    for number, (one, other) in enumerate(itertools.combinations(sorted(clips), 2)):
+        part = number % parts
+        pair = [clips[one][part], clips[other][part]]
+        if any(sum(map(len, sound)) < 2 * TURN_S * RATE for sound in pair):
+            continue
+        made = call(f"{one}+{other}", pair, seconds, overlap_s, number)
+        turns = {
+            name: [(start, end) for start, end, who in made.turns if who == n] for n, name in enumerate((one, other))
+        }
+        for kind, sound in (("clean", made.mono), ("telephone", telephone(made.mono).astype(np.float32))):
+            path = write(folder / f"{made.name}-{kind}.wav", sound[None])
+            found = await listener.prints(path, turns, lambda _: None)
+            heard += [Heard(name, path.stem, part, print_) for name, print_ in found.items()]
+            length += len(sound) / RATE
+    print(f"{len(heard)} prints of {length:.0f} s of calls took {time.monotonic() - begun:.0f} s")
+    return heard
+
+
+def report(title: str, heard: Iterable[Heard]) -> None:
+    """The cosines, and both rates by threshold."""
+    pairs = [pair for pair in itertools.combinations(heard, 2) if pair[0].recording != pair[1].recording]
+    same = np.array([one.like(two) for one, two in pairs if one.speaker == two.speaker and one.part != two.part])
+    others = np.array([one.like(two) for one, two in pairs if one.speaker != two.speaker])
+    print(f"\n{title}: {len(same)} pairs of one speaker, {len(others)} of two")
+    if not len(same) or not len(others):
+        return
+    for name, values in (("one speaker", same), ("two speakers", others)):
+        low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+        span = f"{values.min():.2f} to {values.max():.2f}"
+        print(f"  {name:12}  {span}; 5 % {low:.2f}, median {middle:.2f}, 95 % {high:.2f}")
+    for threshold in sorted({*np.arange(0.74, 0.96, 0.02).round(2).tolist(), SAME_PERSON}):
+        mark = "  <- the threshold" if threshold == SAME_PERSON else ""
+        rejected, accepted = np.mean(same < threshold), np.mean(others >= threshold)
+        print(f"  {threshold:.2f}  rejected {rejected:6.1%}  falsely accepted {accepted:6.1%}{mark}")
+
+
+async def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="bench.voice_prints", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=40.0, help="length of each call")
+    parser.add_argument("--overlap", type=float, default=0.5, help="seconds of each overlap")
+    parser.add_argument("--parts", type=int, default=2, help="parts of what each speaker says")
+    arguments = parser.parse_args()
+    listener = Listener(partial(voices_path, from_env({}).cache))
+    with tempfile.TemporaryDirectory() as folder:
+        heard = await listen(listener, Path(folder), arguments.seconds, arguments.overlap, arguments.parts)
+    await listener.close()
+    people = [one for one in heard if one.speaker in PEOPLE]
+    clean = [one for one in heard if one.recording.endswith("-clean")]
+    report("all speakers", heard)
+    report("all speakers, no telephone", clean)
+    report("people", people)
+    report("synthetic voices", [one for one in heard if one.speaker not in PEOPLE])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
