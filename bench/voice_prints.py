@@ -23,8 +23,8 @@ import numpy as np
 from agents.commands.demo_recordings import telephone
 from agents.embedded.weights import voices_path
 from agents.fleet.environment import from_env
+from agents.text.speakers.prints import SAME_PERSON, VoicePrint
 from agents.voices.listening import Listener
-from agents.voices.prints import SAME_PERSON, VoicePrint
 from bench.speaker_calls import RATE, TURN_S, Samples, call, speakers
 from bench.speakers import write
 

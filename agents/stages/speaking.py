@@ -12,7 +12,7 @@ from typing import Final
 
 from agents.stages.uploads.options import Abilities
 from agents.text.speakers.attribution import attributed, told_speakers
-from agents.voices.prints import Likeness, VoicePrint, likenesses
+from agents.text.speakers.prints import Likeness, VoicePrint, likenesses
 from agents.voices.protocols import VoiceListener
 from schemas.corrections.voices import SpeakerVoice
 from schemas.errors import ConcordError, NotFound, Unavailable, UnsupportedOption

@@ -12,7 +12,8 @@ import numpy as np
 
 from agents.media.subprocess_worker import Message, Worker, WorkerDied, begin, serve
 from agents.text.speakers.attribution import Voices
-from agents.voices.prints import LEAST_S, VoicePrint, owners, selected
+from agents.text.speakers.prints import VoicePrint
+from agents.voices.windows import LEAST_S, owners, selected
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agents.text.speakers.attribution import Voices
-from agents.voices.prints import VoicePrint
+from agents.text.speakers.prints import VoicePrint
 
 
 class VoiceListener(Protocol):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from agents.text.speakers.attribution import Voices
-from agents.voices.prints import LEAST_S, VoicePrint
+from agents.text.speakers.prints import VoicePrint
+from agents.voices.windows import LEAST_S
 from schemas.errors import Transient
 
 #: Milliseconds between two intervals.

@@ -15,9 +15,9 @@ from agents.embedded.weights import has_voices, voices_path
 from agents.media.decoding.decoder import decode
 from agents.stages import reconcile
 from agents.stages.speaking import NOT_COMPARED
+from agents.text.speakers.prints import SAME_PERSON
 from agents.upkeep.deleting import Deleter
 from agents.voices.listening import Listener
-from agents.voices.prints import SAME_PERSON
 from agents.voices.scripted import ScriptedListener
 from schemas.accounts.settings import AccountSettings
 from schemas.corrections.changes import TranscriptPatch

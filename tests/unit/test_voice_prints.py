@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from agents.voices.prints import VoicePrint, likenesses, owners, selected, share
+from agents.text.speakers.prints import VoicePrint, likenesses
+from agents.voices.windows import owners, selected, share
 
 
 def a_print(*numbers: float, model: str = "m") -> VoicePrint:
