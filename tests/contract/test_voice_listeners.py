@@ -9,6 +9,7 @@ import wave
 import numpy as np
 import pytest
 
+from agents.commands.demo_recordings import RATE, telephone
 from agents.embedded.voice import VOICES, speak
 from agents.embedded.weights import has_voices, voices_path
 from agents.voices.listening import Listener
@@ -31,6 +32,13 @@ def call(tmp_path_factory):
         file.writeframes(b"".join(samples.tobytes() for samples, _ in parts))
     first, second = (len(samples) * 1000 // rate for samples, rate in parts)
     return path, [(0, first - 300), (first, first + second - 300)]
+
+
+def write(path, samples, rate):
+    """A mono WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(np.asarray(samples, dtype="<i2").tobytes())
 
 
 @contextlib.asynccontextmanager
@@ -144,20 +152,25 @@ async def test_a_missing_model_is_told_with_its_remedy(call):
 
 
 @pytest.mark.skipif(not has_voices(), reason="the extra `local` is not installed")
-async def test_prints_are_nearer_to_the_same_voice_than_to_another(tmp_path):
+async def test_prints_are_nearer_to_the_same_voice_than_to_another_also_through_a_telephone(tmp_path):
     path, at, turns = tmp_path / "calls.wav", 0, []
     parts = [speak([(VOICES[who], f"{text} {text}")], pause_ms=400) for who, text in (*LINES, *LINES[::-1])]
     for samples, rate in parts:
         turns.append((at, at + len(samples) * 1000 // rate - 400))
         at += len(samples) * 1000 // rate
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, parts[0][1], 0, "NONE", ""))
-        file.writeframes(b"".join(samples.tobytes() for samples, _ in parts))
+    every = np.concatenate([samples for samples, _ in parts])
+    samples = np.interp(np.arange(0, len(every) - 1, parts[0][1] / RATE), np.arange(len(every)), every)
+    write(path, samples, RATE)
     async with process() as listener:
         by_speaker = {"A1": [turns[0]], "B1": [turns[1]], "B2": [turns[2]], "A2": [turns[3]]}
         heard = await listener.prints(path, by_speaker, lambda _: None)
-    vectors = {name: np.frombuffer(one.vector, dtype="<f4") for name, one in heard.items()}
+        write(tmp_path / "telephone.wav", telephone(samples), RATE)
+        narrow = await listener.prints(tmp_path / "telephone.wav", by_speaker, lambda _: None)
+    vectors, through = (
+        {name: np.frombuffer(one.vector, dtype="<f4") for name, one in prints.items()} for prints in (heard, narrow)
+    )
 
+    assert min(vectors[name] @ through[name] for name in by_speaker) > 0.95
     assert sorted(vectors) == ["A1", "A2", "B1", "B2"]
     assert vectors["A1"] @ vectors["A2"] > max(vectors["A1"] @ vectors["B1"], vectors["A1"] @ vectors["B2"])
     assert vectors["B1"] @ vectors["B2"] > max(vectors["B1"] @ vectors["A1"], vectors["B1"] @ vectors["A2"])

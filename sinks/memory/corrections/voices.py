@@ -71,7 +71,7 @@ class MemoryVoicePrints(MemorySettings, VoicePrints):
             VoiceSuggestion(row.label, row.suggested, row.similarity)
             for key, row in self.speaker_voices.items()
             if key[:3] == (tenant, job_id, run) and row.suggested and row.similarity is not None
-            if row.named_at is None and self._was_known(row)
+            if row.named_at is None and row.suggested != row.label and self._was_known(row)
         ]
         return sorted(found, key=lambda one: (one.speaker, -one.similarity))
 

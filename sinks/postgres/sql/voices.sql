@@ -40,7 +40,7 @@ RETURNING named_at IS NOT NULL AS was_named;
 -- name: read_voice_suggestions
 -- A suggestion counts as long as there is a print of the name that was there before.
 SELECT v.label AS speaker, v.suggested AS name, v.similarity FROM voice_prints v
-WHERE (v.tenant_id, v.job_id, v.run) = ($1, $2, $3) AND v.named_at IS NULL AND v.suggested IS NOT NULL
+WHERE (v.tenant_id, v.job_id, v.run) = ($1, $2, $3) AND v.named_at IS NULL AND v.suggested <> v.label
   AND EXISTS (SELECT FROM voice_prints p WHERE p.tenant_id = $1 AND p.label = v.suggested AND p.named_at <= v.created_at)
 ORDER BY v.label COLLATE "C", v.similarity DESC;
 

@@ -176,6 +176,17 @@ async def test_several_recordings_are_one_print_that_names_speakers_of_others(un
     assert await names(database) == [("Ann", 2), ("Zoë", 1)]
 
 
+async def test_a_speaker_who_is_called_so_already_has_no_suggestion(under_test, reader):
+    database = under_test.database
+    await allow(database)
+    await completed(database, voice())
+    await database.commit([named(("A", "Agent"))])
+    like = {"suggested": "Agent", "similarity": 0.9}
+    await completed(database, voice("Agent", "l", **like), voice("B", "l", **like))
+
+    assert [one.speaker for one in await reader.voice_suggestions("acme", "l", 1)] == ["B"]
+
+
 async def test_a_deleted_voice_goes_with_the_speakers_in_whom_it_was_recognised(under_test, reader):
     database = under_test.database
     await allow(database)
