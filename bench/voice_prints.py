@@ -1,8 +1,8 @@
 """Whose voice is it: how often a voice print recognises its speaker in another recording, and takes others for them.
 
-`python -m bench.voice_prints` makes calls of two speakers (`bench.speaker_calls`), each pair of whom says one of two
-parts of what there is of them. Every call is heard as it is, through a telephone, and in noise 5 dB below the speech.
-Prints of one speaker are compared that are of different parts, so of other words; those of different speakers in any
+`python -m bench.voice_prints` makes calls of two speakers (`bench.speaker_calls`), each pair of whom has one with
+either half of what there is of them. Every call is heard as it is, through a telephone, and in noise 5 dB below the speech.
+Prints of one speaker are compared that are of different halves, so of other words; those of different speakers in any
 two calls. Printed are the cosines, and by threshold the share of false rejections and of false acceptances.
 """
 
@@ -60,23 +60,25 @@ def divided(clips: list[Samples], parts: int) -> list[list[Samples]]:
     return [[clip for clip, of in zip(clips, number, strict=True) if of == part] for part in range(parts)]
 
 
-async def listen(listener: Listener, folder: Path, seconds: float, overlap_s: float, parts: int) -> list[Heard]:
+async def listen(listener: Listener, folder: Path, options: argparse.Namespace) -> list[Heard]:
     """The prints of all speakers of all calls."""
-    clips = {name: divided(found, parts) for name, found in speakers().items()}
+    parts = range(options.parts)
+    found = {name: sound for name, sound in speakers().items() if name in PEOPLE or not options.people}
+    clips = {name: divided(sound, options.parts) for name, sound in found.items()}
     heard, begun, length = [], time.monotonic(), 0.0
-    for number, (one, other) in enumerate(itertools.combinations(sorted(clips), 2)):
-        part = number % parts
+    pairs = itertools.product(itertools.combinations(sorted(clips), 2), parts)
+    for number, ((one, other), part) in enumerate(pairs):
         pair = [clips[one][part], clips[other][part]]
         if any(sum(map(len, sound)) < 2 * TURN_S * RATE for sound in pair):
             continue
-        made = call(f"{one}+{other}", pair, seconds, overlap_s, number)
+        made = call(f"{one}+{other}-{part}", pair, options.seconds, options.overlap, number)
         turns = {
             name: [(start, end) for start, end, who in made.turns if who == n] for n, name in enumerate((one, other))
         }
         for kind, sound in zip(KINDS, (made.mono, telephone(made.mono), noise(made.mono)), strict=True):
             path = write(folder / f"{made.name}-{kind}.wav", sound.astype(np.float32)[None])
-            found = await listener.prints(path, turns, lambda _: None)
-            heard += [Heard(name, made.name, kind, part, print_) for name, print_ in found.items()]
+            prints = await listener.prints(path, turns, lambda _: None)
+            heard += [Heard(name, made.name, kind, part, print_) for name, print_ in prints.items()]
             length += len(sound) / RATE
     print(f"{len(heard)} prints of {length:.0f} s of calls took {time.monotonic() - begun:.0f} s")
     return heard
@@ -91,7 +93,7 @@ def report(title: str, heard: Iterable[Heard], *, across: bool = False) -> None:
     ]
     same = np.array([one.like(two) for one, two in pairs if one.speaker == two.speaker and one.part != two.part])
     others = np.array([one.like(two) for one, two in pairs if one.speaker != two.speaker])
-    print(f"\n{title}: {len(same)} pairs of one speaker, {len(others)} of two")
+    print(f"\n{title}: {len(same)} pairs of one speaker, {len(others)} of two", flush=True)
     if not len(same) or not len(others):
         return
     for name, values in (("one speaker", same), ("two speakers", others)):
@@ -110,10 +112,11 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0, help="length of each call")
     parser.add_argument("--overlap", type=float, default=0.5, help="seconds of each overlap")
     parser.add_argument("--parts", type=int, default=2, help="parts of what each speaker says")
+    parser.add_argument("--people", action="store_true", help="no synthetic voices")
     arguments = parser.parse_args()
     listener = Listener(partial(voices_path, from_env({}).cache))
     with tempfile.TemporaryDirectory() as folder:
-        heard = await listen(listener, Path(folder), arguments.seconds, arguments.overlap, arguments.parts)
+        heard = await listen(listener, Path(folder), arguments)
     await listener.close()
     people = [one for one in heard if one.speaker in PEOPLE]
     synthetic = [one for one in heard if one.speaker not in PEOPLE]

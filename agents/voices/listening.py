@@ -13,7 +13,7 @@ import numpy as np
 from agents.media.subprocess_worker import Message, Worker, WorkerDied, begin, serve
 from agents.text.speakers.attribution import Voices
 from agents.text.speakers.prints import VoicePrint
-from agents.voices.windows import LEAST_S, owners, selected
+from agents.voices.windows import LEAST_RANGE_DB, LEAST_S, owners, range_db, selected
 from schemas.errors import ConcordError, ProviderError, Transient, Unavailable
 
 if TYPE_CHECKING:
@@ -145,16 +145,17 @@ def _prints(encoder: Encoder, request: Message, send: Callable[[Message], None])
     speech = _joined([one for intervals in by_speaker.values() for one in selected(intervals)])
     length = max((end for _, end in speech), default=0)
     sums: dict[str, Floats] = {}
-    counts: dict[str, int] = {}
+    powers: dict[str, list[Floats]] = {}
     for time_ms, windows, _ in _windows(Path(request["path"]), speech, lambda: send({}), telephone_band):
         send({"share": min(0.99, float(time_ms[-1]) / length)})
         owned = [(row, name) for row, name in enumerate(owners(by_speaker, time_ms)) if name is not None]
         vectors = encoder.vectors(windows[[row for row, _ in owned]]) if owned else ()
-        for vector, (_, name) in zip(vectors, owned, strict=True):
+        for vector, (row, name) in zip(vectors, owned, strict=True):
             sums[name] = sums.get(name, 0) + vector
-            counts[name] = counts.get(name, 0) + 1
-    seconds = {name: count * STEP_MS / 1000 for name, count in counts.items()}
-    known = [name for name, length_s in seconds.items() if length_s >= LEAST_S]
+            powers.setdefault(name, []).append(windows[row].sum(axis=1))
+    seconds = {name: len(frames) * STEP_MS / 1000 for name, frames in powers.items()}
+    long = [name for name, length_s in seconds.items() if length_s >= LEAST_S]
+    known = [name for name in long if range_db(powers[name]) >= LEAST_RANGE_DB]
     units = {name: sums[name] / np.linalg.norm(sums[name]) for name in known}
     return {"model": MODEL, "prints": {name: (units[name].tolist(), seconds[name]) for name in known}}
 

@@ -34,8 +34,9 @@ class VoiceListener(Protocol):
     async def prints(
         self, audio: Path, speech: Mapping[str, Sequence[tuple[int, int]]], progress: Callable[[float], None]
     ) -> dict[str, VoicePrint]:
-        """What each speaker sounds like, by name, of those who say enough alone (`LEAST_S`). `speech` has when each
-        speaks (start and end in ms, in order). Otherwise as `listen`, and raises the same.
+        """What each speaker sounds like, by name, of those who say enough alone, and not in noise.
+
+        `speech` has when each speaks (start and end in ms, in order). Otherwise as `listen`, and raises the same.
         """
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ import wave
 import numpy as np
 import pytest
 
-from agents.commands.demo_recordings import RATE, telephone
+from agents.commands.demo_recordings import RATE, noise, telephone
 from agents.embedded.voice import VOICES, speak
 from agents.embedded.weights import has_voices, voices_path
 from agents.voices.listening import Listener
@@ -166,10 +166,13 @@ async def test_prints_are_nearer_to_the_same_voice_than_to_another_also_through_
         heard = await listener.prints(path, by_speaker, lambda _: None)
         write(tmp_path / "telephone.wav", telephone(samples), RATE)
         narrow = await listener.prints(tmp_path / "telephone.wav", by_speaker, lambda _: None)
+        write(tmp_path / "noise.wav", noise(samples) / 2, RATE)
+        noisy = await listener.prints(tmp_path / "noise.wav", by_speaker, lambda _: None)
     vectors, through = (
         {name: np.frombuffer(one.vector, dtype="<f4") for name, one in prints.items()} for prints in (heard, narrow)
     )
 
+    assert noisy == {}  # the voices cannot be told from the noise
     assert min(vectors[name] @ through[name] for name in by_speaker) > 0.95
     assert sorted(vectors) == ["A1", "A2", "B1", "B2"]
     assert vectors["A1"] @ vectors["A2"] > max(vectors["A1"] @ vectors["B1"], vectors["A1"] @ vectors["B2"])

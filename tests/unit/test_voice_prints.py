@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from agents.text.speakers.prints import VoicePrint, likenesses
-from agents.voices.windows import owners, selected, share
+from agents.voices.windows import owners, range_db, selected, share
 
 
 def a_print(*numbers: float, model: str = "m") -> VoicePrint:
@@ -60,6 +60,14 @@ def test_a_window_belongs_to_who_speaks_alone_in_it():
 
     assert owners(speech, np.array([800, 2500, 3700, 5000, 20_000])) == ["A", "A", None, "B", None]
     assert owners({}, np.array([800])) == [None]
+
+
+def test_noise_takes_the_range_from_the_quiet_to_the_loud():
+    loud, quiet = np.full(50, 1.0), np.full(50, 1e-4)
+
+    assert range_db([loud, quiet]) > 39
+    assert range_db([loud + 0.1, quiet + 0.1]) < 11
+    assert range_db([np.zeros(9)]) == 0
 
 
 def test_the_longest_turns_are_listened_to_and_no_more_than_a_minute():
