@@ -1,9 +1,9 @@
 """Whose voice is it: how often a voice print recognises its speaker in another recording, and takes others for them.
 
 `python -m bench.voice_prints` makes calls of two speakers (`bench.speaker_calls`), each pair of whom has one with
-either half of what there is of them. Every call is heard as it is, through a telephone, and in noise 5 dB below the speech.
-Prints of one speaker are compared that are of different halves, so of other words; those of different speakers in any
-two calls. Printed are the cosines, and by threshold the share of false rejections and of false acceptances.
+either half of what there is of them. Every call is heard as it is, through a telephone, and in noise 5 dB below the
+speech. Prints of one speaker are compared that are of different halves, so of other words; those of different speakers
+in any two calls. Printed are the cosines, and by threshold the share of false rejections and of false acceptances.
 """
 
 from __future__ import annotations
