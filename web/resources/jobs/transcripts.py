@@ -5,7 +5,7 @@ decided.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
@@ -347,11 +347,11 @@ def wanted_version(transcript: Transcript, version: int | None) -> int:
 
 
 def transcript_view(
-    transcript: Transcript, suggestions: list[SpeakerSuggestion], *, operator: bool = False
+    transcript: Transcript, suggestions: Sequence[SpeakerSuggestion] = (), *, operator: bool = False
 ) -> BaseModel:
     """The row without the URIs of its blobs, with names for its speakers."""
     values: dict[str, Any] = {name: getattr(transcript, name) for name in _COLUMNS}
-    values["suggestions"] = suggestions
+    values["suggestions"] = list(suggestions)
     link = partial(link_to, transcript.tenant_id, transcript.job_id, operator=operator)
     links = {"status": link("status"), "audio": link("audio"), "raw": link("transcript/raw", run=transcript.run)}
     return TranscriptView.model_construct(**values, links=links)
