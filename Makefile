@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api bench-uploads fuzz-api bench-waiting bench-long bench-local bench-reconcile bench-search bench-search-large bench-after bench-nothing-said bench-speakers bench-redaction fit-reconciler check format clean
+.PHONY: help install embeddings demo up test test-unit test-faults bench bench-api bench-uploads fuzz-api bench-waiting bench-long bench-local bench-reconcile bench-search bench-search-large bench-after bench-nothing-said bench-speakers bench-voice-prints bench-redaction fit-reconciler check format clean
 
 help:  ## this text
 	@echo 'Concord: call recordings in; reconciled, searchable transcripts out.'
@@ -103,6 +103,9 @@ bench-nothing-said: install  ## words that nobody said: an hour of noise, tones,
 
 bench-speakers: install  ## who said which word: calls of two speakers with overlaps, mono and stereo; time and memory
 	$(BIN)/python -m bench.speakers $(ARGS)
+
+bench-voice-prints: install  ## whose voice is it: how often prints of voices are recognised in other calls, and taken for others
+	$(BIN)/python -m bench.voice_prints $(ARGS)
 
 bench-redaction: install  ## personal data that are planted in 500 generated calls: how many are hidden, and what else, by kind
 	$(BIN)/python -m bench.redaction $(ARGS)

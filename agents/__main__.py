@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "remote.transcript": {"transcript": "a transcript as text, subtitles or a document, over HTTP"},
     "remote.conversation": {"conversation": "have a conversation of a voice agent summarised and mailed, over HTTP"},
     "remote.webhooks": {"webhooks": "have servers told of completions, over HTTP"},
+    "remote.voices": {"voices": "list and delete what is kept of speakers' voices, over HTTP"},
     "jobs.publish": {"publish": "have recordings transcribed, by an event on Kafka"},
     "jobs.status": {"status": "a job's status", "watch": "follow a job until it has ended"},
     "jobs.usage": {"usage": "units consumed at providers, and their cost"},

@@ -17,8 +17,16 @@ from agents.text.corrections.changes import changed
 from agents.text.corrections.draft import Edited
 from agents.text.corrections.review import decided
 from agents.text.corrections.whole import rewritten
+from agents.text.speakers.labels import MERE
 from schemas import blob_names, topics
-from schemas.corrections.changes import MAX_WORDS, OutOfDate, RefusedChange, TranscriptPatch, WholeTranscript
+from schemas.corrections.changes import (
+    MAX_WORDS,
+    OutOfDate,
+    RefusedChange,
+    RenameSpeaker,
+    TranscriptPatch,
+    WholeTranscript,
+)
 from schemas.corrections.rows import (
     FIRST,
     ReviewChoice,
@@ -28,6 +36,7 @@ from schemas.corrections.rows import (
     dump_words,
     load_words,
 )
+from schemas.corrections.voices import RenamedSpeaker
 from schemas.errors import NotFound
 from schemas.events.transcript import TranscriptEdited
 from schemas.jobs.outcome import Later, Outcome, Step
@@ -107,7 +116,12 @@ class Editor:
         def edit(source: _Source, version: int) -> Edited:
             return changed(source.words, patch.changes, source.readings, version)
 
-        return await self._edit(transcript, edit, author, patch.reason, needs_readings=needs_readings)
+        renamed = tuple(
+            RenamedSpeaker(change.speaker, change.to, is_name=not MERE.fullmatch(change.to))
+            for change in patch.changes
+            if isinstance(change, RenameSpeaker)
+        )
+        return await self._edit(transcript, edit, author, patch.reason, needs_readings=needs_readings, renamed=renamed)
 
     async def rewrite(self, transcript: Transcript, whole: WholeTranscript, author: str) -> TranscriptVersion:
         """Replace the whole text of the version that `transcript` is. Raises `OutOfDate` and `NotFound` as `patch`."""
@@ -140,6 +154,7 @@ class Editor:
         *,
         needs_readings: bool = False,
         choice: ReviewChoice | None = None,
+        renamed: tuple[RenamedSpeaker, ...] = (),
     ) -> TranscriptVersion:
         async with self.slots.held(transcript.tenant_id):
             source = await self._source(transcript, transcript.version, needs_readings=needs_readings)
@@ -159,7 +174,9 @@ class Editor:
                 words=dump_words(edited.words),
             )
             after = replace(after, agent_optimized_uri=stored.uri)
-            edit_rows = TranscriptEdit(version=row, transcript=after, decided=edited.decided, choice=choice)
+            edit_rows = TranscriptEdit(
+                version=row, transcript=after, decided=edited.decided, choice=choice, renamed=renamed
+            )
             return await self._commit(edit_id, edit_rows, stored)
 
     async def _source(self, transcript: Transcript, version: int, *, needs_readings: bool = False) -> _Source:

@@ -47,6 +47,7 @@ from web.resources.accounts.settings import TenantSettings
 from web.resources.callbacks import Callbacks
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue
+from web.resources.corrections.voices import Voices
 from web.resources.deletions import Deletions
 from web.resources.exports.mail import JobMail
 from web.resources.metrics import Metrics
@@ -177,6 +178,7 @@ def _resources(fleet: Fleet, bounds: Bounds, stack: contextlib.AsyncExitStack, e
         TenantSettings(fleet.database, fleet.accounts, changed, check_template),
         Edits(fleet.reader, editor),
         ReviewQueue(fleet.reader, fleet.database, editor),
+        Voices(fleet.database),
         Deletions(fleet.reader, fleet.database),
         TenantSchedules(fleet.database, fleet.settings.kinds, mails=fleet.settings.smtp_host is not None),
         JobMail(fleet.reader, fleet.database, _mail_requests(fleet)),

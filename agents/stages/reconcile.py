@@ -19,7 +19,7 @@ from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
 from agents.stages.redacting import Redaction, audio_changes
-from agents.stages.speaking import Diarization
+from agents.stages.speaking import Diarization, Recognition
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads.options import Abilities, check_redaction
 from agents.text.calibration.calibrate import shipped
@@ -28,6 +28,7 @@ from agents.text.speakers.channels import reconcile_channels
 from agents.text.spelling import Spelling
 from agents.text.spoken_language import primary
 from schemas import blob_names, ids, topics
+from schemas.corrections.voices import SpeakerVoice
 from schemas.envelope import Envelope
 from schemas.errors import ProviderError, UnsupportedOption
 from schemas.events.asr import AsrDeadline, AsrResult
@@ -61,6 +62,8 @@ class Decided:
 
     reconciliation: Reconciliation
     audio: Blob | None = None
+    #: What its speakers sound like, where the tenant allows that this is kept.
+    voices: tuple[SpeakerVoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ class Reconcile:
     redaction: Redaction | None = None
     #: Tells speakers apart, outside the event. Without it, a job that asks for that and has one channel fails.
     diarization: Diarization | None = None
+    #: Compares them with those of earlier recordings; None: nothing that is derived from voices is kept.
+    recognition: Recognition | None = None
     #: Which options the recognizers support.
     abilities: Abilities = field(default_factory=dict)
 
@@ -165,6 +170,7 @@ class Reconcile:
                 columns=columns,
             ),
             files=files,
+            voices=decided.voices,
             later=(Later(topics.RECONCILED.name, _event(result, reconciliation, blob.uri)),),
         )
 
@@ -196,6 +202,9 @@ class Reconcile:
         if compared is not None and job.is_diarized:
             diarization = self.diarization or Diarization(self.store, None, self.abilities)
             reconciliation = await diarization.told(job, reconciliation, comparison.hypotheses, progress)
+        voices: tuple[SpeakerVoice, ...] = ()
+        if self.recognition is not None and job.is_diarized:
+            reconciliation, voices = await self.recognition.recognised(job, reconciliation, progress)
 
         async def adjudicated(before: Reconciliation) -> Reconciliation:
             if self.adjudicator is None or not has_several:
@@ -204,7 +213,7 @@ class Reconcile:
             return await self.adjudicator.adjudicated(before, run, progress)
 
         if not job.is_redacted:
-            return Decided(await adjudicated(reconciliation))
+            return Decided(await adjudicated(reconciliation), voices=voices)
         if self.redaction is None:
             raise UnsupportedOption("options.redact_pii: personal data are not hidden by this worker")
         by_recognizers = all("redact_pii" in self.abilities.get(name, ()) for name in reconciliation.providers)
@@ -277,12 +286,14 @@ async def _build(_: StageSpec, resources: Resources) -> Stage:
     tiebreaker = resources.tiebreaker()  # closed before the tasks: it completes calls that are paid for
     transcoder = Transcoder()
     resources.on_close(transcoder.close)
+    listener = resources.voices()
     return stage(
         Reconcile(
             resources.database, resources.store, adjudicator, tasks, tiebreaker,
             resources.number_spelling, resources.languages, resources.error_rates,
             Redaction(resources.store, transcoder, resources.accounts),
-            Diarization(resources.store, resources.voices(), resources.abilities), resources.abilities,
+            Diarization(resources.store, listener, resources.abilities),
+            Recognition(resources.store, resources.database, resources.accounts, listener), resources.abilities,
         )
     )  # fmt: skip
 

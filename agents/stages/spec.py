@@ -25,6 +25,7 @@ from sinks.ports.accounts.settings import EffectiveSettings
 from sinks.ports.blobs import Store
 from sinks.ports.clock import Clock
 from sinks.ports.conversations.agents import ConversationAgents
+from sinks.ports.corrections.voices import VoicePrints
 from sinks.ports.jobs import Jobs
 from sinks.ports.leases import Leases
 from sinks.ports.mail.ledger import MailLedger
@@ -34,6 +35,7 @@ from sinks.ports.providers.requests import Requests
 from sinks.ports.providers.slots import Slots
 from sinks.ports.providers.strays import Strays
 from sinks.ports.providers.usage import UsageRows
+from sinks.ports.tenants import PerTenant
 from sinks.ports.upkeep.deletions import Deletions
 from sinks.ports.uploads import Uploads
 
@@ -51,6 +53,7 @@ class Database(
     Deletions,
     MailLedger,
     ConversationAgents,
+    PerTenant[VoicePrints],
     Protocol,
 ):
     """All that stages ask of the database; each stage declares which part it needs."""

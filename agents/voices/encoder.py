@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+#: The name and version of the encoder and of what it listens to: prints of another one cannot be compared with these.
+MODEL: Final = "resemblyzer-ge2e-1"
 #: The file with the weights, in the model's folder.
 FILE: Final = "pretrained.pt"
 #: Hertz of the sound; samples of a frame and between two frames; frequency bands.
 RATE, FRAME, HOP, BANDS = 16_000, 400, 160, 40
 #: Frames of a window that becomes a vector, and numbers of a vector.
 WINDOW, SIZE = 160, 256
+#: Hertz of the band of a telephone.
+TELEPHONE_HZ: Final = (300, 3400)
 #: Layers of the network.
 _LAYERS = 3
 #: Bytes before the tensors in the file: the linear layer's bias and weights, the LSTM's weights and biases.
@@ -94,6 +98,14 @@ def loud(samples: Floats) -> Floats:
     """The samples, raised to the loudness with which the network was trained if they are quieter."""
     loudness = float(np.sqrt(np.mean(np.square(samples)))) if len(samples) else 0.0
     return samples * np.float32(_LOUDNESS / loudness) if 0 < loudness < _LOUDNESS else samples
+
+
+def telephone_band(samples: Floats) -> Floats:
+    """What a telephone lets through: 300 to 3400 Hz."""
+    spectrum, hertz = np.fft.rfft(samples), np.fft.rfftfreq(len(samples), 1 / RATE)
+    spectrum[(hertz < TELEPHONE_HZ[0]) | (hertz > TELEPHONE_HZ[1])] = 0
+    narrow: Floats = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
+    return narrow
 
 
 def _filters() -> Floats:

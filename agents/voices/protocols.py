@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from agents.text.speakers.attribution import Voices
+from agents.text.speakers.prints import VoicePrint
 
 
 class VoiceListener(Protocol):
@@ -28,6 +29,14 @@ class VoiceListener(Protocol):
             RefusedMedia: The recording cannot be decoded.
             ProviderError: The voice model is not there.
             Transient: The process died, made no progress, or is closed.
+        """
+
+    async def prints(
+        self, audio: Path, speech: Mapping[str, Sequence[tuple[int, int]]], progress: Callable[[float], None]
+    ) -> dict[str, VoicePrint]:
+        """What each speaker sounds like, by name, of those who say enough alone, and not in noise.
+
+        `speech` has when each speaks (start and end in ms, in order). Otherwise as `listen`, and raises the same.
         """
 
     async def close(self) -> None:

@@ -73,6 +73,11 @@ class AccountSettings(BaseModel):
     redact_pii: bool | None = Field(None, description="whether personal data are hidden, where an upload does not say")
     redact: Unredacted | None = Field(None, description="what becomes of what is not redacted, where it does not say")
     redaction: RedactionPolicy | None = Field(None, description="what is hidden, and what stands in its place")
+    voice_prints: bool | None = Field(
+        None,
+        description="consent: whether the voices of named speakers are kept, and recognised in later recordings of "
+        "this tenant. Off unless the tenant sets it; taking it away deletes all that was kept at once",
+    )
     mail_to: Recipients | None = Field(
         None, description="whom the report on each recording is mailed to, where an upload does not say"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from schemas.corrections.voices import RenamedSpeaker
 from schemas.jobs.rows import Transcript
 from schemas.transcript_words import TranscriptWord
 
@@ -97,6 +98,8 @@ class TranscriptEdit:
     decided: tuple[str, ...] = ()
     #: The choice in the review queue from which the edit follows.
     choice: ReviewChoice | None = None
+    #: Speakers that are called otherwise, one after the other.
+    renamed: tuple[RenamedSpeaker, ...] = ()
 
 
 def dump_words(words: Iterable[TranscriptWord]) -> list[Any]:

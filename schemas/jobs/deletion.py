@@ -45,12 +45,16 @@ LAST_LOOK_S: Final = 3600.0
 TERMINAL_TOPICS: Final = (topics.PERSISTED.name, topics.FAILED.name)
 
 #: Tables of which a deletion of files takes rows. Without its files an answer of a recognizer cannot be used again.
-FILE_TABLES: Final = ("files", "issued_urls", "provider_requests", "blob_intents")
+FILE_TABLES: Final = ("files", "issued_urls", "provider_requests", "blob_intents", "voice_prints")
+
+#: Of some of them, which rows go with the files only. A voice that has no name goes with the recording; a voice print
+#: that a person has made stays until the job goes, the tenant withdraws its consent, or somebody deletes it.
+FILE_CONDITIONS: Final[Mapping[str, str]] = {"voice_prints": "named_at IS NULL"}
 
 #: Tables whose rows of a job go in the first transaction, which a tenant's own role may do.
 FIRST_TABLES: Final = (
     *("transcripts", "transcript_versions", "review_items", "review_choices", "files", "issued_urls", "enrichments"),
-    *("summary_items", "chunks", "chunk_vectors", "embedding_work"),
+    *("voice_prints", "summary_items", "chunks", "chunk_vectors", "embedding_work"),
     *("provider_requests", "outbox", "audit_log", "jobs"),
 )
 

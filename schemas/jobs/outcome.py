@@ -9,6 +9,7 @@ from uuid import UUID
 
 from schemas import ids, topics
 from schemas.corrections.rows import ReviewItem, TranscriptEdit
+from schemas.corrections.voices import SpeakerVoice
 from schemas.envelope import Envelope
 from schemas.errors import ConcordError
 from schemas.events.audio import AudioUploaded
@@ -110,6 +111,8 @@ class Outcome:
     edit: TranscriptEdit | None = None
     #: Disputed spans of the transcript, for reviewers.
     review: tuple[ReviewItem, ...] = ()
+    #: What the speakers sound like: kept if the tenant allows that when the outcome is committed.
+    voices: tuple[SpeakerVoice, ...] = ()
     #: A change of an enrichment of a completed run. An outcome with it does not change the run.
     enrichment: EnrichmentChange | None = None
     #: The items of its summary, which replace those of an earlier one.

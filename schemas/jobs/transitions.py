@@ -14,6 +14,7 @@ from uuid import UUID
 
 from schemas import topics
 from schemas.corrections.rows import ReviewItem, TranscriptEdit
+from schemas.corrections.voices import SpeakerVoice
 from schemas.errors import TooLarge
 from schemas.events.job import StepState
 from schemas.jobs import enrichment
@@ -64,6 +65,7 @@ class Written:
     transcript: Transcript | None = None
     edit: TranscriptEdit | None = None
     review: tuple[ReviewItem, ...] = ()
+    voices: tuple[SpeakerVoice, ...] = ()
     #: New or changed rows.
     enrichments: tuple[Enrichment, ...] = ()
     summary: ItemsOfRun | None = None
@@ -125,6 +127,7 @@ def _too_large(step: Step, job: Job, oversized: Message) -> Outcome:
         new_requests=(),
         give_up=None,
         transcript=None,
+        voices=(),
         new_enrichments=(),
         later=end_of_failed(job, step.stage, failure),
         audit="failed",
@@ -168,7 +171,7 @@ def _advance(step: Step, rows: Rows, now: datetime) -> Written:
     if outcome.summary_items is not None and rows.job is not None:
         written.summary = ItemsOfRun(*rows.job.key, rows.job.run, outcome.summary_items)
     written.edit, written.review, written.index = _dated(outcome.edit, now), outcome.review, outcome.index
-    written.mail = outcome.mail
+    written.mail, written.voices = outcome.mail, outcome.voices
     if rows.job is not None and rows.job != before:
         rows.job = replace(rows.job, version=_last_version(before, rows.deletion) + 1, updated_at=now)
         written.messages.append((status_message(step, rows.job, now), 0.0))

@@ -12,6 +12,7 @@ from schemas.ids import Whose
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import File, Job, Status, Transcript
 from schemas.jobs.status import StatusVersion
+from sinks.ports.corrections.voices import VoiceSuggestions
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ EVERY_JOB = JobFilter()
 MANY = 20
 
 
-class Reads(Protocol):
+class Reads(VoiceSuggestions, Protocol):
     """Questions of one tenant, which sees only its own rows; where `EVERY_TENANT` may ask, that is an operator, who
     sees all rows.
 

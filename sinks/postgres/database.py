@@ -19,6 +19,7 @@ from sinks.postgres.connection.errors import AWAY
 from sinks.postgres.conversations.agents import PostgresConversationAgents
 from sinks.postgres.conversations.issued_urls import PostgresIssuedUrls
 from sinks.postgres.corrections.review import PostgresReview
+from sinks.postgres.corrections.voices import PostgresVoicePrints
 from sinks.postgres.jobs import PostgresJobs
 from sinks.postgres.leases import PostgresLeases
 from sinks.postgres.mail.ledger import PostgresMailLedger
@@ -76,6 +77,7 @@ class Postgres(
     PostgresDirectUploads,
     PostgresSchedules,
     PostgresReview,
+    PostgresVoicePrints,
     PostgresEmbedding,
     PostgresMailLedger,
     PostgresIssuedUrls,

@@ -19,6 +19,7 @@ from sinks.ports.reads import EVERY_JOB, MANY, Cursor, JobFilter, Page, Reads
 from sinks.postgres.connection.errors import AWAY, unavailable
 from sinks.postgres.connection.port import by_column
 from sinks.postgres.corrections.reads import CorrectionReads
+from sinks.postgres.corrections.voices import VoiceReads
 from sinks.postgres.reading.job_list import FEW, JobListQuery, following_prefix
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import DELETIONS, FILES, JOBS, LISTED_JOBS, TRANSCRIPTS
@@ -79,7 +80,7 @@ class Used:
     quantity: float
 
 
-class Reader(CorrectionReads, Reads):
+class Reader(CorrectionReads, VoiceReads, Reads):
     """`Reads` on a pool of `sinks.postgres.database.connect_pool`, whose own role is the operator's."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:

@@ -17,6 +17,7 @@ from schemas.jobs.rows import Enrichment, Job, ProviderRequest
 from schemas.jobs.transitions import Rows, Written, advance
 from sinks.ports.steps import Steps
 from sinks.postgres.connection.port import PostgresPort, by_column
+from sinks.postgres.corrections.voices import write_voices
 from sinks.postgres.corrections.writes import write_corrections
 from sinks.postgres.outbox import insert_messages
 from sinks.postgres.search.writes import write_index
@@ -223,6 +224,7 @@ async def _write_results(db: Any, applied: Sequence[tuple[Step, Written]]) -> No
     if transcripts:
         await db.executemany(SQL["insert_transcript"], TRANSCRIPTS.values(transcripts))
     await write_corrections(db, [written for _, written in applied])
+    await write_voices(db, [voice for _, written in applied for voice in written.voices])
     await write_index(db, [written for _, written in applied])
     enrichments = {(e.tenant_id, e.job_id, e.run, e.kind): e for _, written in applied for e in written.enrichments}
     await _write(db, "upsert_enrichments", ENRICHMENTS, enrichments.values())

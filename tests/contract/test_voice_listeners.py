@@ -9,6 +9,7 @@ import wave
 import numpy as np
 import pytest
 
+from agents.commands.demo_recordings import RATE, noise, telephone
 from agents.embedded.voice import VOICES, speak
 from agents.embedded.weights import has_voices, voices_path
 from agents.voices.listening import Listener
@@ -31,6 +32,13 @@ def call(tmp_path_factory):
         file.writeframes(b"".join(samples.tobytes() for samples, _ in parts))
     first, second = (len(samples) * 1000 // rate for samples, rate in parts)
     return path, [(0, first - 300), (first, first + second - 300)]
+
+
+def write(path, samples, rate):
+    """A mono WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(np.asarray(samples, dtype="<i2").tobytes())
 
 
 @contextlib.asynccontextmanager
@@ -95,12 +103,34 @@ async def test_the_same_again_and_at_once(listener, call):
     assert (one.alike == other.alike).all()
 
 
+async def test_a_print_is_the_same_again_and_of_length_1(listener, call):
+    path, shares = call[0], []
+    by_speaker = {"A": [(0, 60_000)], "B": []}
+
+    one = await listener.prints(path, by_speaker, shares.append)
+    other = await listener.prints(path, by_speaker, lambda _: None)
+
+    assert one == other
+    assert list(one) == ["A"]
+    assert np.linalg.norm(np.frombuffer(one["A"].vector, dtype="<f4")) == pytest.approx(1, abs=1e-5)
+    assert one["A"].model
+    assert one["A"].seconds >= 5
+    assert (shares[-1], shares) == (1.0, sorted(shares))
+
+
+async def test_who_says_little_has_no_print(listener, call):
+    assert await listener.prints(call[0], {"A": [(0, 1500)]}, lambda _: None) == {}
+    assert await listener.prints(call[0], {}, lambda _: None) == {}
+
+
 async def test_who_is_closed_listens_no_more(listener, call):
     await listener.close()
     await listener.close()
 
     with pytest.raises(Transient):
         await listener.listen(*call, None, lambda _: None)
+    with pytest.raises(Transient):
+        await listener.prints(call[0], {"A": [(0, 9000)]}, lambda _: None)
 
 
 async def test_a_cancelled_call_leaves_it_usable(listener, call):
@@ -119,6 +149,34 @@ async def test_a_missing_model_is_told_with_its_remedy(call):
 
     with pytest.raises(ProviderError, match="make install"):
         await Listener(missing).listen(*call, None, lambda _: None)
+
+
+@pytest.mark.skipif(not has_voices(), reason="the extra `local` is not installed")
+async def test_prints_are_nearer_to_the_same_voice_than_to_another_also_through_a_telephone(tmp_path):
+    path, at, turns = tmp_path / "calls.wav", 0, []
+    parts = [speak([(VOICES[who], f"{text} {text}")], pause_ms=400) for who, text in (*LINES, *LINES[::-1])]
+    for samples, rate in parts:
+        turns.append((at, at + len(samples) * 1000 // rate - 400))
+        at += len(samples) * 1000 // rate
+    every = np.concatenate([samples for samples, _ in parts])
+    samples = np.interp(np.arange(0, len(every) - 1, parts[0][1] / RATE), np.arange(len(every)), every)
+    write(path, samples, RATE)
+    async with process() as listener:
+        by_speaker = {"A1": [turns[0]], "B1": [turns[1]], "B2": [turns[2]], "A2": [turns[3]]}
+        heard = await listener.prints(path, by_speaker, lambda _: None)
+        write(tmp_path / "telephone.wav", telephone(samples), RATE)
+        narrow = await listener.prints(tmp_path / "telephone.wav", by_speaker, lambda _: None)
+        write(tmp_path / "noise.wav", noise(samples) / 2, RATE)
+        noisy = await listener.prints(tmp_path / "noise.wav", by_speaker, lambda _: None)
+    vectors, through = (
+        {name: np.frombuffer(one.vector, dtype="<f4") for name, one in prints.items()} for prints in (heard, narrow)
+    )
+
+    assert noisy == {}  # the voices cannot be told from the noise
+    assert min(vectors[name] @ through[name] for name in by_speaker) > 0.95
+    assert sorted(vectors) == ["A1", "A2", "B1", "B2"]
+    assert vectors["A1"] @ vectors["A2"] > max(vectors["A1"] @ vectors["B1"], vectors["A1"] @ vectors["B2"])
+    assert vectors["B1"] @ vectors["B2"] > max(vectors["B1"] @ vectors["A1"], vectors["B1"] @ vectors["A2"])
 
 
 @pytest.mark.skipif(not has_voices(), reason="the extra `local` is not installed")

@@ -30,7 +30,7 @@ from agents.runtime.in_memory import Clock, MemoryFleet
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages import hypotheses, intake, persist, reconcile, track, transcribe
 from agents.stages.redacting import Redaction
-from agents.stages.speaking import Diarization
+from agents.stages.speaking import Diarization, Recognition
 from agents.stages.uploads.runs import Runs
 from agents.voices.protocols import VoiceListener
 from schemas.accounts.settings import AccountSettings
@@ -233,6 +233,7 @@ async def make_scenario(clips):
                     languages=heard,
                     redaction=Redaction(store, transcoder, accounts),
                     diarization=Diarization(store, voices, abilities or {}),
+                    recognition=Recognition(store, database, accounts, voices),
                     abilities=abilities or {},
                 )
             ),

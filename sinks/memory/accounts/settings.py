@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from schemas.accounts.changes import account_change, changed_settings
 from schemas.accounts.settings import AccountSettings, SettingsVersion
+from schemas.corrections.voices import STEP
+from schemas.jobs.rows import AuditEntry
 from sinks.memory.state import MemoryState
 from sinks.ports.accounts.settings import StoredSettings
 
@@ -24,10 +26,18 @@ class MemorySettings(MemoryState, StoredSettings):
         self, tenant: str, settings: AccountSettings, expected: int, by: str
     ) -> SettingsVersion | None:
         """Replace the settings if nobody else has."""
-        before = await self.account_settings(tenant)
-        if before.version != expected:
+        current = await self.account_settings(tenant)
+        if current.version != expected:
             return None
-        of = {"version": expected + 1, "changed": changed_settings(before.settings, settings)}
+        of = {"version": expected + 1, "changed": changed_settings(current.settings, settings)}
         self._note(account_change(tenant, "settings", "changed", by, None, of))
         self._settings[tenant] = SettingsVersion(settings, expected + 1, by, self.clock())
+        before, after = bool(current.settings.voice_prints), bool(settings.voice_prints)
+        self._follow_consent(tenant, before=before, after=after, by=by)
         return self._settings[tenant]
+
+    def _follow_consent(self, tenant: str, *, before: bool, after: bool, by: str) -> None:
+        """What PostgreSQL does by a trigger: a change of the consent to voice prints is noted."""
+        if before != after:
+            what = "allowed" if after else "withdrawn"
+            self._note(AuditEntry(tenant_id=tenant, job_id="", run=0, step=STEP, what=what, author=by))

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
+from schemas.corrections.voices import VoiceSuggestion
 from sinks.ports.corrections.review import ReviewCursor, Reviewer, ReviewFilter, ReviewProgress, ReviewReads
 from sinks.ports.corrections.versions import MAX_VERSIONS, Versions
+from sinks.ports.corrections.voices import VoiceSuggestions
 
 if TYPE_CHECKING:
     from sinks.memory.database import MemoryDatabase
 
 
 @dataclass(frozen=True)
-class CorrectionReads(Versions, ReviewReads):
+class CorrectionReads(Versions, ReviewReads, VoiceSuggestions):
     """A part of `sinks.memory.reader.MemoryReader`."""
 
     database: MemoryDatabase
@@ -28,6 +30,10 @@ class CorrectionReads(Versions, ReviewReads):
     async def version(self, tenant: str, job_id: str, run: int, version: int) -> TranscriptVersion | None:
         """One of them, with its words."""
         return self.database.versions.get((tenant, job_id, run, version))
+
+    async def voice_suggestions(self, tenant: str, job_id: str, run: int) -> list[VoiceSuggestion]:
+        """Names for speakers of a run."""
+        return self.database.suggestions_of(tenant, job_id, run)
 
     async def review_items(
         self, tenant: str, which: ReviewFilter, limit: int, behind: ReviewCursor | None = None

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptEdit, TranscriptVersion
 from schemas.jobs.rows import AuditEntry, Transcript, run_fields
 from schemas.jobs.transitions import Written
-from sinks.memory.state import MemoryState
+from sinks.memory.corrections.voices import MemoryVoicePrints
 from sinks.ports.corrections.review import ReviewWrites
 
 
 @dataclass
-class MemoryCorrections(MemoryState, ReviewWrites):
+class MemoryCorrections(MemoryVoicePrints, ReviewWrites):
     """`ReviewWrites` in this process, and the rows of corrections."""
 
     versions: dict[tuple[str, str, int, int], TranscriptVersion] = field(default_factory=dict)
@@ -29,6 +29,7 @@ class MemoryCorrections(MemoryState, ReviewWrites):
             self._drop_earlier_items(written.transcript)
         if written.edit is not None:
             self._write_edit(written.edit)
+        self._keep_voices(written.voices)
 
     def _drop_earlier_items(self, of: Transcript) -> None:
         """A later run is completed: its transcript is the one that is corrected from now on."""
@@ -42,6 +43,7 @@ class MemoryCorrections(MemoryState, ReviewWrites):
         run = (version.tenant_id, version.job_id, version.run)
         self.versions[(*run, version.version)] = version
         self.transcripts[run] = edit.transcript
+        self._rename_voices(edit)
         for item in self._about(run, edit.decided):
             self._decide(item, version.author, None, None)
         if choice is not None:

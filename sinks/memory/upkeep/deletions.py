@@ -195,7 +195,12 @@ class MemoryDeletions(
             name: (table, [id for id, row in table.items() if is_erased(row)])
             for name, (table, is_erased) in rows.items()
         }
-        return erasable | {"blob_intents": (self._intents, intents)}
+        voices = [
+            key
+            for key in _of_runs(self.speaker_voices, deletion)
+            if deletion.scope == "job" or self.speaker_voices[key].named_at is None
+        ]
+        return erasable | {"blob_intents": (self._intents, intents), "voice_prints": (self.speaker_voices, voices)}
 
     def _forget(self, deletion: Deletion) -> int:
         job = self._load(*deletion.key)

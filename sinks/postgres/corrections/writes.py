@@ -8,6 +8,7 @@ from typing import Any
 from schemas.corrections.rows import TranscriptEdit
 from schemas.jobs.transitions import Written
 from sinks.postgres.connection.port import by_column
+from sinks.postgres.corrections.voices import rename_voices
 from sinks.postgres.sql.queries import SQL
 from sinks.postgres.sql.tables import REVIEW_CHOICES, REVIEW_ITEMS, TRANSCRIPT_VERSIONS, TRANSCRIPTS
 
@@ -29,6 +30,7 @@ async def _write_edit(db: Any, edit: TranscriptEdit) -> None:
     version, choice = edit.version, edit.choice
     await db.executemany(SQL["insert_version"], TRANSCRIPT_VERSIONS.values([version]))
     await db.executemany(SQL["update_transcript"], TRANSCRIPTS.values([edit.transcript]))
+    await rename_voices(db, edit)
     if edit.decided:
         run = (version.tenant_id, version.job_id, version.run)
         await db.execute(SQL["settle_review_items"], *run, edit.decided, version.author)

@@ -18,6 +18,7 @@ from uuid import UUID
 from schemas.accounts.keys import ApiKey
 from schemas.accounts.schedules import Schedule
 from schemas.corrections.rows import ReviewChoice, ReviewItem, TranscriptVersion
+from schemas.corrections.voices import SpeakerVoice
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.deletion import Deletion
 from schemas.jobs.rows import Adjudication, AuditEntry, Enrichment, File, Job, ProviderRequest, Transcript, Usage
@@ -234,6 +235,8 @@ REVIEW_ITEMS: Final = Table("review_items", ReviewItem, ("tenant_id", "id"), sql
 
 REVIEW_CHOICES: Final = Table("review_choices", ReviewChoice, ("tenant_id", "item", "reviewer"))
 
+VOICE_PRINTS: Final = Table("voice_prints", SpeakerVoice, (*_RUN, "speaker"), sql_only=frozenset({"created_at"}))
+
 SUMMARY_ITEMS: Final = Table(
     "summary_items", SummaryItem, (*_RUN, "kind", "number"), sql_only=frozenset({"created_at"})
 )
@@ -291,6 +294,7 @@ TABLES: Final[Mapping[str, Table[Any]]] = {
     "listed_versions": LISTED_VERSIONS,
     "review_items": REVIEW_ITEMS,
     "review_choices": REVIEW_CHOICES,
+    "voice_prints": VOICE_PRINTS,
     "mails": MAILS,
 }
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from schemas import blob_names
 from schemas.ids import Key
 from schemas.jobs.deletion import (
+    FILE_CONDITIONS,
     FILE_TABLES,
     FIRST_TABLES,
     NAME,
@@ -48,6 +49,7 @@ ERASED: Final[Mapping[str, str]] = {
     "review_items": _OF_RUNS,
     "summary_items": _OF_RUNS,
     "review_choices": _OF_RUNS,
+    "voice_prints": _OF_RUNS,
     "direct_uploads": "created_at < $4",
     # Without a value: what deletes the job's status.
     "outbox": f"coalesce(run, 1) <= $3 AND value IS NOT NULL AND topic <> ALL('{{{','.join(TERMINAL_TOPICS)}}}')",
@@ -137,8 +139,9 @@ async def _erase(db: Any, deletion: Deletion, tables: Sequence[str]) -> dict[str
     """Delete the deletion's rows of these tables; how many, by table."""
     erased = {}
     for table in tables:
+        also = FILE_CONDITIONS.get(table, "true") if deletion.scope == "files" else "true"
         statement = (
-            f"DELETE FROM {table} WHERE tenant_id = $1 AND job_id = $2 AND {ERASED[table]} "  # noqa: S608 - constants
+            f"DELETE FROM {table} WHERE tenant_id = $1 AND job_id = $2 AND {ERASED[table]} AND {also} "  # noqa: S608 - constants
             "AND $3::int IS NOT NULL AND $4::timestamptz IS NOT NULL"
         )
         status = await db.execute(statement, *deletion.key, deletion.run, deletion.requested_at)

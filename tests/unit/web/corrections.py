@@ -19,6 +19,7 @@ from sinks.memory.reader import MemoryReader
 from tests.unit.web.service import ACME, Worker
 from web.resources.corrections.edits import Edits
 from web.resources.corrections.review import ReviewQueue
+from web.resources.corrections.voices import Voices
 
 
 def reading(text, providers, probability=0.95, at=0):
@@ -49,7 +50,7 @@ class CorrectingWorker(Worker):
         database, store = database or MemoryDatabase(), store or MemoryStore()
         reader = reader or MemoryReader(database)
         editor = Editor(versions or reader, store, database, FairSlots(4, 2))
-        resources = [Edits(reader, editor), ReviewQueue(reader, database, editor), *resources]
+        resources = [Edits(reader, editor), ReviewQueue(reader, database, editor), Voices(database), *resources]
         more |= {
             "store": store,
             "reader": reader,

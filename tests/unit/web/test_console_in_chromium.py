@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import UTC, datetime
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
 from agents.media.probe_pool import ProbePool
+from schemas.accounts.settings import AccountSettings
+from schemas.corrections.voices import SpeakerVoice
+from schemas.jobs.outcome import Outcome, Progress
 from tests.unit.web.console import LIMIT, WAV, ConsoleWorker, chromium, long_transcript, page_of
 from tests.unit.web.pictures import seen
 from tests.unit.web.service import eventually
@@ -67,6 +71,32 @@ async def test_a_reading_is_chosen_by_its_key_and_undone(browser, worker):
         await expect(transcript).to_contain_text("is Meyer uh")
         await expect(page.locator("#undo")).to_be_disabled()
         assert await worker.text() == "My name is Meyer uh from Acme"
+
+
+async def test_a_suggested_name_is_taken_with_one_click_and_undone(browser, worker):
+    await worker.database.save_account_settings("acme", AccountSettings(voice_prints=True), 0, "key_1")
+    of = {"tenant_id": "acme", "model": "m", "vector": b"", "seconds": 9.0, "speaker": "A"}
+    known = SpeakerVoice(**of, job_id="i", run=1, label="<b>Ann</b>", named_at=datetime(2026, 1, 1, tzinfo=UTC))
+    like = SpeakerVoice(**of, job_id="j", run=1, label="A", suggested="<b>Ann</b>", similarity=0.914)
+    for voice in (known, like):
+        await worker.created(voice.job_id, "acme")
+        progress = Progress(run=1, status="persisting")
+        await worker.commit(
+            "reconcile", Outcome(tenant_id="acme", job_id=voice.job_id, progress=progress, voices=(voice,))
+        )
+    await worker.heard("j")
+    async with page_of(browser, worker, "#/acme/j") as page:
+        suggestion = page.locator("#suggestions li")
+        await expect(suggestion).to_contain_text("A sounds like <b>Ann</b> (0.91).")
+        await suggestion.locator("button").click()
+        await expect(page.locator("#version")).to_have_text("version 2")
+        await expect(page.locator(".speaker").first).to_have_text("<b>Ann</b>")
+        await expect(suggestion).to_have_count(0)
+        assert [one.name for one in await worker.database.voices("acme")] == ["<b>Ann</b>"]
+        assert (await worker.database.voices("acme"))[0].recordings == 2
+        await page.keyboard.press("u")
+        await expect(page.locator("#version")).to_have_text("version 3")
+        assert (await worker.database.voices("acme"))[0].recordings == 1
 
 
 async def test_words_are_written_speakers_renamed_and_versions_shown(browser, worker):

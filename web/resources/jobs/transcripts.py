@@ -5,7 +5,7 @@ decided.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
@@ -94,6 +94,21 @@ _HIDDEN: Final = frozenset({"raw_transcript_uri", "agent_optimized_uri"})
 _SEGMENTS: Final = Field(description="start_ms, end_ms, speaker, text, confidence of each, in order")
 
 
+class SpeakerSuggestion(Data):
+    """A name that a speaker of the transcript may have."""
+
+    speaker: str = Field(description="as the transcript calls the speaker")
+    name: str = Field(description="the name of the voice print that is alike")
+    similarity: float = Field(description="cosine of the two voices, up to 1")
+
+
+_SUGGESTIONS: Final[Any] = Field(
+    default=[],
+    description="names for speakers, of voice prints of the tenant; the transcript does not change before somebody "
+    "renames the speaker. Empty without the setting `voice_prints`, and in earlier versions",
+)
+
+
 def _shown() -> dict[str, Any]:
     """The other columns, as fields of a model: a new column is shown without another list that names it."""
     types = get_type_hints(Transcript)
@@ -102,7 +117,11 @@ def _shown() -> dict[str, Any]:
         for column in fields(Transcript)
         if column.name not in _HIDDEN
     }
-    return columns | {"segments": (types["segments"], _SEGMENTS), "links": (dict[str, str], ...)}
+    return columns | {
+        "segments": (types["segments"], _SEGMENTS),
+        "suggestions": (list[SpeakerSuggestion], _SUGGESTIONS),
+        "links": (dict[str, str], ...),
+    }
 
 
 TranscriptView = create_model(
@@ -112,6 +131,9 @@ TranscriptView = create_model(
     **_shown(),
 )
 
+
+#: The fields that are columns.
+_COLUMNS: Final = tuple(name for name in TranscriptView.model_fields if name not in ("suggestions", "links"))
 
 _EXAMPLE: Final = {
     "tenant_id": "acme",
@@ -219,8 +241,21 @@ class Transcripts:
         headers = {"ETag": etag(transcript.run, transcript.version), "Vary": "Accept"}
         if format.name != "json":
             return await self._exports.response(transcript, format, asked.options, headers)
-        view = transcript_view(transcript, operator=request.caller.is_operator)
+        is_newest = not request.parameters.unredacted and request.parameters.version in (None, transcript.version)
+        suggestions = await self._suggestions(transcript) if is_newest else []
+        view = transcript_view(transcript, suggestions, operator=request.caller.is_operator)
         return web.Response(body=view.model_dump_json().encode(), headers=headers, content_type="application/json")
+
+    async def _suggestions(self, transcript: Transcript) -> list[SpeakerSuggestion]:
+        """Names for speakers that the transcript has. It may have given all of a speaker's words to others."""
+        if not transcript.speakers:
+            return []
+        found = await self._reads.voice_suggestions(transcript.tenant_id, transcript.job_id, transcript.run)
+        return [
+            SpeakerSuggestion(speaker=one.speaker, name=one.name, similarity=one.similarity)
+            for one in found
+            if one.speaker in transcript.speakers
+        ]
 
     async def _version(self, request: ApiRequest[ExportParameters, None]) -> Transcript:
         transcript = await find_transcript(self._reads, request)
@@ -311,9 +346,12 @@ def wanted_version(transcript: Transcript, version: int | None) -> int:
     return version or transcript.version
 
 
-def transcript_view(transcript: Transcript, *, operator: bool = False) -> BaseModel:
-    """The row without the URIs of its blobs."""
-    values = {name: getattr(transcript, name) for name in TranscriptView.model_fields if name != "links"}
+def transcript_view(
+    transcript: Transcript, suggestions: Sequence[SpeakerSuggestion] = (), *, operator: bool = False
+) -> BaseModel:
+    """The row without the URIs of its blobs, with names for its speakers."""
+    values: dict[str, Any] = {name: getattr(transcript, name) for name in _COLUMNS}
+    values["suggestions"] = list(suggestions)
     link = partial(link_to, transcript.tenant_id, transcript.job_id, operator=operator)
     links = {"status": link("status"), "audio": link("audio"), "raw": link("transcript/raw", run=transcript.run)}
     return TranscriptView.model_construct(**values, links=links)

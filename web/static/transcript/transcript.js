@@ -10,6 +10,7 @@ import { beginEditing, chooseReading, endEditing, isEditable, renameSpeaker, und
 import { entriesOf, fromSegments, startOf, wordsOf } from "./entries.js";
 import { closeEditor, editInPlace } from "./inline_editor.js";
 import { onPosition, playFrom, player } from "./recording.js";
+import { showSuggestions } from "./suggestions.js";
 import { showSummary } from "./summary.js";
 import { redraw, showText, text } from "./text.js";
 import { refreshVersions, wireVersions } from "./versions.js";
@@ -25,6 +26,7 @@ export function closeTranscript() {
   player.close();
   wireVersions(null);
   showText([], false);
+  showSuggestions([]);
   playing = null;
   $("transcript-area").hidden = $("summary-box").hidden = true;
 }
@@ -41,6 +43,7 @@ export async function openTranscript(tenant, job, signal, at = null) {
     const made = raw && transcript.version === 1 ? { words: wordsOf(raw.decisions), run: transcript.run, version: 1 } : edited;
     if (made) showNewest({ ...opened, decisions: raw?.decisions ?? [] }, made);
     else show(fromSegments(transcript.segments), "The words are not in the storage any more: the text cannot be edited.");
+    showSuggestions(isEditable() ? transcript.suggestions : []);
     player.open(transcript.links.audio, signal, at);
     if (at !== null) goTo(at);
     return transcript.run;

@@ -11,8 +11,10 @@ import asyncpg
 import pytest
 
 from schemas import topics
+from schemas.accounts.settings import AccountSettings
 from schemas.conversations.rows import IssuedUrl
 from schemas.corrections.rows import ReviewChoice
+from schemas.corrections.voices import SpeakerVoice
 from schemas.envelope import Envelope, Record
 from schemas.events.asr import AsrRequest
 from schemas.events.audio import AudioUploaded
@@ -255,7 +257,9 @@ async def with_everything(under_test, job_id) -> None:
     ended = replace(cases.transcript(job_id, "t", 1), agreement=0.5)
     review = tuple(item(n, "t", job_id=job_id, id=f"{job_id}-{n}") for n in range(2))
     progress, later = Progress(run=1, status="completed", stage="persist"), (Later(FAILED, failed_event(job_id)),)
+    speaker = {"speaker": "A", "label": "A", "model": "m", "vector": b"", "seconds": 9.0}
     outcome = Outcome(**of, progress=progress, transcript=ended, review=review, new_enrichments=("summary",))
+    outcome = replace(outcome, voices=(SpeakerVoice(**of, run=1, **speaker),))
     await database.commit([Step("persist", uuid4(), replace(outcome, later=later, usage=(used(**of),), audit="done"))])
     await summarised(under_test, job_id=job_id)
     await searchable(under_test, job_id)
@@ -312,6 +316,7 @@ async def test_every_kind_of_row_goes_and_is_counted_and_another_jobs_stay(under
     await database.create_webhook(
         Endpoint(tenant_id="t", webhook_id="wh_1", url="https://x/", events=["*"]), "whsec_MQ=="
     )
+    await database.save_account_settings("t", AccountSettings(voice_prints=True), 0, "key_1")
     for job_id in ("j", "k"):
         await with_everything(under_test, job_id)
     await under_test.set_aside(FAILED, "refused")
