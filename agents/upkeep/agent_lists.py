@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from agents.upkeep.claims.turns import take_turns
+from agents.upkeep.claims.polling import poll_claims
 from schemas.conversations.rows import AgentLook
 from schemas.errors import ConcordError, Conflict, Unavailable
 from schemas.events.conversation import ConversationRequested
@@ -76,7 +76,7 @@ class AgentLists:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        await take_turns(self.turn, POLL_S, log, "the lists of agents wait")
+        await poll_claims(self.turn, POLL_S, log, "the lists of agents wait")
 
     async def turn(self) -> bool:
         """Look at the list that has waited longest; whether one was due. Raises Unavailable."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
 
-from agents.upkeep.claims.turns import take_turns
+from agents.upkeep.claims.polling import poll_claims
 from agents.upkeep.stuck_enrichments import requested
 from schemas import ids
 from schemas.accounts.schedules import OVERVIEW, Schedule, WantedJobs, next_tick
@@ -75,7 +75,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Carry out what is due until cancelled, except while the database is unavailable."""
-        await take_turns(self.turn, LOOK_S, log, "schedules wait")
+        await poll_claims(self.turn, LOOK_S, log, "schedules wait")
 
     async def turn(self) -> bool:
         """Do a page of the schedule whose turn it is; whether there was one. Raises Unavailable."""

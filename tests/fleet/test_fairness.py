@@ -135,7 +135,7 @@ async def test_a_flood_waits_as_rows_and_leaves_slots_for_fetching_to_others(flo
     assert len(flood.fleet.log["intake.due"]) - before <= 20 * 8
 
 
-async def test_what_is_more_urgent_overtakes_a_flood_and_tenants_take_turns(flood):
+async def test_what_is_more_urgent_overtakes_a_flood_and_tenants_poll_claims(flood):
     """Through both lines: for being fetched, and for the recognizer that computes here."""
     flood.upload("a", 100)
     await flood.settle(1)

@@ -93,7 +93,7 @@ async def test_a_tick_goes_on_where_it_was_and_then_waits_for_the_next(under_tes
     assert (ended.last_tick_at, ended.last_asked, ended.last_error) == (claim.due_at, 117, "half of it")
 
 
-async def test_schedules_take_turns(under_test, now):
+async def test_schedules_poll_claims(under_test, now):
     database = under_test.database
     for n in range(2):
         await database.add_schedule(schedule(now - timedelta(seconds=9 - n), id=uuid4(), name=str(n)))

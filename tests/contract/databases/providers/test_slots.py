@@ -38,7 +38,7 @@ async def test_a_slot_that_is_free_again_goes_to_the_queue_and_makes_its_event_d
     assert await due_jobs(under_test) == ["q"]
 
 
-async def test_the_urgent_are_first_and_tenants_take_turns(under_test):
+async def test_the_urgent_are_first_and_tenants_poll_claims(under_test):
     bulk = [waiting(f"b{n}", "big", 4) for n in range(4)]
     others = [waiting("s1", "small", 4), waiting("u1", "big", 9), waiting("s2", "small", 4)]
     await asking(under_test, waiting("x"), *bulk, *others)

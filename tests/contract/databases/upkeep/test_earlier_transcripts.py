@@ -15,7 +15,7 @@ async def uploaded(database, tenant, many, **more):
         await database.commit([created(job(f"{tenant}{n}", tenant, **fields))])
 
 
-async def test_tenants_take_turns_the_newest_of_each_first(under_test):
+async def test_tenants_poll_claims_the_newest_of_each_first(under_test):
     await uploaded(under_test.database, "a", 5)
     await uploaded(under_test.database, "b", 1)
     await uploaded(under_test.database, "c", 2)

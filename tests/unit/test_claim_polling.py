@@ -1,4 +1,4 @@
-"""Work that is claimed, a turn at a time."""
+"""Work that is claimed, polled until none is due."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 
-from agents.upkeep.claims import turns
+from agents.upkeep.claims import polling
 from schemas.errors import Unavailable
 
 
@@ -24,7 +24,7 @@ async def test_what_is_due_is_done_at_once_and_an_outage_is_waited_out():
         slept.append(answer)
         return answer
 
-    task = asyncio.create_task(turns.take_turns(turn, 0.0, logging.getLogger("test"), "it waits"))
+    task = asyncio.create_task(polling.poll_claims(turn, 0.0, logging.getLogger("test"), "it waits"))
     async with asyncio.timeout(5):
         await left.wait()
     task.cancel()
