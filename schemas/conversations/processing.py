@@ -36,6 +36,9 @@ Status = Literal[
 #: Those from which nothing goes on by itself.
 ENDED: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelled", "archived"})
 
+#: Those in which everything that was wanted is done.
+DONE: Final[frozenset[Status]] = frozenset({"completed", "archived"})
+
 #: The names in `Job.steps` of the stage that asks ElevenLabs, and of its second part, which it may leave out.
 FETCH: Final = "fetch"
 STORE: Final = "store"
