@@ -26,6 +26,7 @@ from sinks.memory.reader import MemoryReader
 from tests.contract.databases.cases import job as upload
 from tests.unit.web.service import ACME, BOLT, ROOT, Worker, of_blob, problem
 from tests.unit.web.walk import conversation_resources
+from web.resources.conversations.urls import KINDS
 from web.resources.conversations.views import ACCEPTED, CONVERSATION, DETAILS, REQUEST, ROW
 
 README = Path(__file__).parents[3] / "README.md"
@@ -338,6 +339,12 @@ async def test_a_store_without_signed_urls_has_ours():
         assert await response.read() == b"AI: Hello.\nUser: Hi.\n"
         assert f'filename="{CONVERSATION}.txt"' in response.headers["Content-Disposition"]
         assert await (await service.get(f"{OWN}/files/report")).read() == b"%PDF"
+        types = {name: (await service.get(f"{OWN}/files/{name}")).headers["Content-Type"] for name in KINDS}
+        assert types == {
+            "transcript": "text/plain; charset=utf-8",
+            "audio": "audio/mpeg",
+            "report": "application/pdf",
+        }
         await problem(await service.get(f"{OWN}/files/summary"), 400)
         await problem(await service.get(f"{OWN}/files/report", BOLT), 404)
 

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 NO_PROCESSING: Final = "there is no such processing"
 
+#: Those of its files: transcript, recording, report.
+MEDIA_TYPES: Final = ("text/plain", "audio/mpeg", "application/pdf")
+
 #: Bytes of a request.
 MAX_BYTES: Final = 16_384
 
@@ -132,7 +135,7 @@ class Postprocess:
                 summary="A file of a conversation: its transcript, recording or report",
                 handler=self.file,
                 parameters=FileParameters,
-                responses=file_responses("the file", "application/octet-stream"),
+                responses=file_responses("the file", *MEDIA_TYPES),
                 is_streamed=True,
             ),
         ]
