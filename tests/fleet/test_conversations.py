@@ -11,6 +11,7 @@ from agents.commands.operations.mail import resending
 from agents.conversations import recording
 from agents.runtime.failpoints import CONVERSATION_POINTS
 from agents.stages import fetch
+from agents.stages.enrichments.report import report_on
 from agents.stages.enrichments.summary import Summaries
 from agents.upkeep.cancelling import cancel
 from agents.upkeep.deleting import Deleter
@@ -127,6 +128,22 @@ async def test_verified_by_recognizers_the_report_says_what_the_agent_got_wrong(
     assert {turn.speaker for turn in report.turns if turn.speaker} == {"AI", "User"}
     [ended] = started.fleet.events("persisted")
     assert ended["job_id"] == JOB
+
+
+async def test_a_report_on_a_verified_conversation_reads_all_readings_once(started):
+    await done(started, options={"verify": True})
+    job, store, read = await started.job(), started.store, []
+
+    class Counting:
+        uri = staticmethod(store.uri)
+
+        async def get(self, uri):
+            read.append(uri)
+            return await store.get(uri)
+
+    await report_on(job, Counting(), started.fleet.database)
+
+    assert sum(uri.endswith("raw_transcript.json") for uri in read) == 1
 
 
 async def test_verified_and_right_the_report_says_so(started):
