@@ -42,7 +42,7 @@ def request_outcome(
         existing,
         run=existing.run + 1,
         status="uploaded",
-        options=_options(request),
+        options=existing.options | _options(request),
         steps={FETCH: StepState(state="running")},
         enrichment={},
         reason=None,

@@ -32,7 +32,11 @@ def hypothesis(conversation: Conversation) -> Hypothesis:
         words=tuple(_words(conversation.turns, conversation.duration_ms)),
         language=conversation.language,
         duration_ms=conversation.duration_ms,
-        details={"has_audio": conversation.has_audio, "notes": list(conversation.notes)},
+        details={
+            "has_audio": conversation.has_audio,
+            "notes": list(conversation.notes),
+            "started_at": conversation.started_at.isoformat() if conversation.started_at else None,
+        },
     )
 
 
@@ -44,4 +48,10 @@ def _words(turns: Sequence[Turn], duration_ms: int | None) -> Iterator[Word]:
         ms = min(share, WORD_MS)
         for number, word in enumerate(texts):
             start = None if turn.start_ms is None else turn.start_ms + number * ms
-            yield Word(word, start, None if start is None else start + ms, speaker=SPEAKERS[turn.is_agent])
+            end = None if start is None else start + ms
+            yield Word(word, _within(start, duration_ms), _within(end, duration_ms), speaker=SPEAKERS[turn.is_agent])
+
+
+def _within(at_ms: int | None, duration_ms: int | None) -> int | None:
+    """The time, at the call's end if it is behind that: before a turn without a time, words have the longest one."""
+    return at_ms if at_ms is None or duration_ms is None else min(at_ms, duration_ms)

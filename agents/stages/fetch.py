@@ -23,6 +23,7 @@ from agents.stages.uploads.jobs import earlier_requests, first_run, is_heard, pr
 from agents.stages.uploads.runs import Runs
 from agents.stages.uploads.waiting import still_queued
 from schemas import blob_names, ids, topics
+from schemas.conversations.names import STARTED_AT
 from schemas.conversations.processing import FETCH
 from schemas.envelope import Envelope
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, UnknownConversation, UnsupportedOption
@@ -242,7 +243,7 @@ class Fetch:
         """The run goes on with what is stored now, or was by an earlier run."""
         notes, columns, files = job.audio_notes, dict[str, Any](), tuple[File, ...]()
         if fetched is not None:
-            notes, columns, files = _notes(job, fetched), _columns(fetched), _files(job, fetched)
+            notes, columns, files = _notes(job, fetched), _columns(job, fetched), _files(job, fetched)
         job = replace(job, **columns, steps={FETCH: StepState(state="done", notes=notes or None)})
         runs = (await self._runs(job)).of_job(job)
         new = provider_requests(job, runs.recognizers)
@@ -277,9 +278,11 @@ def _notes(job: Job, fetched: Fetched) -> tuple[str, ...]:
     return notes
 
 
-def _columns(fetched: Fetched) -> dict[str, Any]:
+def _columns(job: Job, fetched: Fetched) -> dict[str, Any]:
     blob, recording = fetched.recording.blob, fetched.recording
+    started_at = fetched.hypothesis.details.get(STARTED_AT)
     return {
+        "options": job.options | {STARTED_AT: started_at} if started_at else job.options,
         "original_uri": blob.uri if blob else None,
         "content_type": blob.content_type if blob else None,
         "duration_ms": recording.duration_ms or fetched.hypothesis.duration_ms,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -94,6 +94,17 @@ async def test_a_conversation_that_has_not_ended_is_waited_for(started, statuses
     assert state.status == "completed"
     assert started.elevenlabs.count("get") == len(statuses) + 1
     assert len(started.smtp.taken) == 1
+
+
+async def test_the_report_says_when_the_call_began_and_the_next_run_knows_it_too(started):
+    started.smtp.trouble["RCPT"] = ["550 5.1.1 no such user"]
+    await done(started)
+    facts = {fact.name: fact.value for fact in started.renderer.reports[CONVERSATION].facts}
+    await done(started)
+
+    assert facts["Call began"] == "2026-09-21 14:13:20 UTC"
+    assert (await started.job()).run == 2
+    assert names.started_at(await started.job()) == datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 
 
 async def test_while_it_is_waited_for_its_status_says_so(started):

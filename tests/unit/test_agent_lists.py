@@ -71,6 +71,17 @@ async def test_calls_are_found_that_began_since_the_last_look(looking):
     assert looking.database.audit[1][0].author == "list of the agent"
 
 
+@pytest.mark.parametrize("verify", [True, None])
+async def test_what_is_found_is_verified_if_the_account_says_so(looking, verify):
+    settings = AccountSettings(conversation_agents=AGENTS, conversation_verify=verify)
+    await looking.database.save_account_settings("acme", settings, 1, "me")
+    looking.call("conv_1", 0)
+    await looking.look(0)
+
+    [job] = looking.database.all_jobs()
+    assert job.options["verify"] is bool(verify)
+
+
 async def test_a_call_that_goes_on_is_begun_and_one_that_failed_is_not(looking):
     looking.call("conv_1", 0, status="in-progress")
     looking.call("conv_2", 0, status="failed")

@@ -16,7 +16,7 @@ from agents.stages.enrichments.words import agent_optimized, raw_transcript, wor
 from agents.stages.spec import Resources
 from schemas import blob_names, ids, topics
 from schemas.conversations.differences import Difference, differences
-from schemas.conversations.names import conversation_of
+from schemas.conversations.names import conversation_of, started_at
 from schemas.corrections.rows import FIRST
 from schemas.errors import NotFound
 from schemas.events.conversation import AGENT
@@ -97,7 +97,7 @@ async def report_on(job: Job, store: Store, database: Jobs) -> Report:
         readings = adapter(Reconciliation).validate_json(raw) if raw is not None else None
         words = source.edited if source.edited is not None else words_of(readings) if readings is not None else []
         of_agent = _differences(readings) if is_verified and readings is not None else None
-        return report(orjson.loads(content), words, summary, why_none, of_agent)
+        return report(orjson.loads(content), words, summary, why_none, of_agent, started_at(job))
 
     return await asyncio.to_thread(made)
 

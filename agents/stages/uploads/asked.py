@@ -64,13 +64,17 @@ class AskedConversations:
         return Taken(job, begun, known=existing is not None)
 
     async def begin_unknown(self, wanted: ConversationRequested, author: str) -> bool:
-        """Begin it if it is not known yet, nor was deleted; whether it was begun. Raises as `request` does."""
+        """Begin it if it is not known yet, nor was deleted, verified if the account's settings say so; whether it was
+        begun. Raises as `request` does.
+        """
         database = self.databases.acting_as(wanted.tenant_id)
         if await database.deletion(wanted.tenant_id, wanted.job_id) is not None:
             return False
         if await database.job(wanted.tenant_id, wanted.job_id) is not None:
             return False
-        return (await self.request(wanted, author)).begun
+        verify = bool((await self.requests.accounts.settings_of(wanted.tenant_id)).conversation_verify)
+        options = wanted.options.model_copy(update={"verify": verify})
+        return (await self.request(wanted.model_copy(update={"options": options}), author)).begun
 
     async def cancel(self, job: Job, reason: str, author: str) -> Job:
         """End its run; or, if that is complete, what is still to be made of it. A mail that is being handed over at

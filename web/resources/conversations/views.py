@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.conversations.names import ConversationId, job_id, processing_id
+from schemas.conversations.names import ConversationId, job_id, processing_id, started_at
 from schemas.conversations.processing import ENDED, Processing, Status, estimated_completion
 from schemas.conversations.rows import ConversationRow
 from schemas.events.base import Data
@@ -87,6 +87,7 @@ class ProcessingDetails(ProcessingView):
 
     what_to_do: str | None = Field(description="what can be done about its error")
     estimated_completion: datetime
+    started_at: datetime | None = Field(description="when the call began; null where ElevenLabs does not tell")
     notes: list[str] = Field(description="sentences about the conversation and its recording")
     files: ConversationFiles
     summary: SummaryFields | None
@@ -169,6 +170,7 @@ def details(
         updated_at=job.updated_at or created_at,
         completed_at=state.ended_at,
         estimated_completion=estimated_completion(state, _begun_at(job, now), now),
+        started_at=started_at(job),
         notes=list(_notes(job)),
         files=files,
         summary=_summary(summary) if summary else None,
@@ -240,6 +242,7 @@ DETAILS: Final[dict[str, Any]] = {
     | {
         "what_to_do": None,
         "estimated_completion": "2026-05-01T12:00:41Z",
+        "started_at": "2026-05-01T11:54:10Z",
         "notes": [],
         "files": {
             "transcript": {
