@@ -8,7 +8,8 @@ from typing import Final
 
 from schemas import topics
 from schemas.conversations import names
-from schemas.conversations.processing import FETCH, processing
+from schemas.conversations.names import FETCH
+from schemas.conversations.processing import processing
 from schemas.errors import Conflict, MailInDoubt
 from schemas.events.conversation import ConversationFetch, ConversationRequested
 from schemas.events.job import StepState

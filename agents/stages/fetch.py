@@ -4,6 +4,7 @@ recording, and begins its run, in which what the agent has understood is one rec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, cast
@@ -23,8 +24,8 @@ from agents.stages.uploads.jobs import earlier_requests, first_run, is_heard, pr
 from agents.stages.uploads.runs import Runs
 from agents.stages.uploads.waiting import still_queued
 from schemas import blob_names, ids, topics
-from schemas.conversations.names import STARTED_AT
-from schemas.conversations.processing import FETCH
+from schemas.conversations.names import FETCH, STARTED_AT
+from schemas.conversations.processing import TEXT_STORED
 from schemas.envelope import Envelope
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, UnknownConversation, UnsupportedOption
 from schemas.events.conversation import AGENT, ConversationFetch, ConversationRequested
@@ -138,16 +139,20 @@ class Fetch:
         self.requests.check(await self.accounts.settings_of(job.tenant_id))
         key = ids.task_key("fetch", job.tenant_id, job.job_id, job.run)
         reached: Fetched | Conversation | None = await self.tasks.run(
-            key, lambda _: self._reached(job, data.conversation_id), QUICK_S
+            key, lambda progress: self._reached(job, data.conversation_id, progress), QUICK_S
         )
         if reached is None:
-            return self._again(envelope, data, RETURN_S)
+            # Another worker may be at it, which tells it with its own events.
+            step = _RUNNING.model_copy(update={"progress": self.tasks.progress(key) or None})
+            return self._again(envelope, data, RETURN_S, step)
         if isinstance(reached, Conversation):
             return await self._wait(envelope, data, reached)
         return await self._begun(envelope, job, earlier, reached)
 
-    async def _reached(self, job: Job, conversation_id: str) -> Fetched | Conversation:
-        """The conversation, stored; or as it is while it has not ended."""
+    async def _reached(
+        self, job: Job, conversation_id: str, progress: Callable[[float], None]
+    ) -> Fetched | Conversation:
+        """The conversation, stored; or as it is while it has not ended. `progress` is told when its text is stored."""
         if self.client is None or self.recordings is None:
             raise UnsupportedOption(
                 "conversations are not fetched by this worker: have an operator set ELEVENLABS_API_KEY"
@@ -161,6 +166,7 @@ class Fetch:
             if conversation.state == "failed":
                 raise InvalidInput("ElevenLabs reports that the conversation has failed; there is nothing to process")
             heard = await self._store(job, conversation_id, conversation)
+        progress(TEXT_STORED)
         hypothesis, uri, text = heard
         recording = Recording(notes=(NONE,))
         if hypothesis.details.get("has_audio"):

@@ -15,6 +15,9 @@ from pydantic import AfterValidator, Field
 
 from schemas import ids
 
+#: The name in `Job.steps` of the stage that asks ElevenLabs: the first of a conversation's runs.
+FETCH: Final = "fetch"
+
 #: The scheme of a conversation's `audio_uri` and reference.
 SCHEME: Final = "elevenlabs:"
 

@@ -59,6 +59,7 @@ APPLIED = {
     "0033_blobs_elsewhere": "5afe9d0bb12afe0e",
     "0036_earlier_transcripts": "0043c0f06cb1b112",
     "0037_overviews": "fab5246ba00f9596",
+    "0041_storing": "3ff7ea0635de7d2b",
 }
 
 #: Statements as the version before `0006` made them.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 
@@ -20,11 +22,14 @@ from schemas.conversations import names
 from schemas.errors import BudgetExhausted
 from schemas.events.audio import Options
 from schemas.events.conversation import ConversationFetch
-from schemas.events.job import JobReprocess
+from schemas.events.job import JobReprocess, StepState
+from schemas.jobs.outcome import Failure, Outcome, Step, failed_progress
+from schemas.jobs.status import status_of
 from tests.fleet.conftest import FakeRecognizer, ProbeHere
 from tests.fleet.conversations import ACCOUNT, ANN, CONVERSATION, JOB, calls, mp3
 from tests.servers.elevenlabs import PAUSE_S, TURNS, Scripted, elevenlabs_server
 from tests.servers.smtp import smtp_server
+from web.resources.jobs.job_view import job_view
 
 TEXT = """\
 AI: Thank you for calling Harbour Dental. How can I help you?
@@ -113,6 +118,14 @@ async def test_while_it_is_waited_for_its_status_says_so(started):
 
     assert (state.status, state.current_step, state.error) == ("extracting", "fetch", None)
     assert "in-progress" in (await started.job()).steps["fetch"].notes[0]
+
+
+async def test_while_its_recording_is_stored_its_status_says_so(started, monkeypatch):
+    monkeypatch.setattr(fetch, "QUICK_S", 1.5)
+    started.elevenlabs.misbehave("stall", on=("audio",))
+    state = await done(started, until=timedelta(seconds=3))
+
+    assert (state.status, state.progress, state.current_step) == ("storing", 40, "fetch")
 
 
 async def test_a_conversation_that_never_ends_is_given_up(fleet):
@@ -525,6 +538,30 @@ async def test_a_run_that_is_begun_again_by_hand_hears_nothing_twice(started):
 
     assert ((await started.job()).run, (await started.processing()).status) == (2, "completed")
     assert (started.elevenlabs.count("get"), len(started.smtp.taken)) == (1, 1)
+    assert "intake" not in (await started.job()).steps
+    assert "intake" not in {entry.step for entry, _ in started.fleet.database.audit.values()}
+
+
+@pytest.mark.parametrize("status", ["uploaded", "transcribing", "failed"])
+async def test_a_conversations_steps_are_shown_without_intake_and_in_order(started, status):
+    await done(started, options={"verify": True}, until=timedelta(seconds=0))
+    view = job_view(status_of(replace(await started.job(), status=status)))
+
+    assert "intake" not in view.steps
+    assert next(iter(view.steps)) == "fetch"
+    assert view.stage == {"uploaded": "fetch", "transcribing": "transcribe", "failed": None}[status]
+
+
+async def test_a_run_that_is_begun_by_hand_and_cannot_go_on_has_failed_while_it_was_fetched(started):
+    await done(started)
+    job, failure = await started.job(), Failure("no recognizer", "invalid_input")
+    begin = replace(job, run=2, status="uploaded", steps={"fetch": StepState(state="waiting")})
+    of = {"tenant_id": ACCOUNT, "job_id": JOB}
+    await started.fleet.database.commit([Step("intake", uuid4(), Outcome(**of, begin=begin))])
+    failed = Outcome(**of, progress=failed_progress(2, "intake", failure))
+    await started.fleet.database.commit([Step("intake", uuid4(), failed)])
+
+    assert (await started.processing()).current_step == "fetch"
 
 
 async def test_an_event_that_was_lost_is_made_again(started):

@@ -12,7 +12,7 @@ from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.conversations import Database as Asked
 from agents.stages.uploads.jobs import existing_job
 from agents.upkeep import cancelling
-from schemas.conversations.processing import FETCH
+from schemas.conversations.names import FETCH
 from schemas.conversations.rows import Taken
 from schemas.errors import Cancelled, Conflict, Contended
 from schemas.events.conversation import ConversationRequested

@@ -16,7 +16,7 @@ from schemas.accounts.settings import AccountSettings
 from schemas.conversations import names
 from schemas.errors import Unavailable
 from schemas.events.job import StepState
-from schemas.jobs.outcome import EnrichmentChange, Failure, Outcome, Progress, Step, failed_progress
+from schemas.jobs.outcome import EnrichmentChange, Failure, Outcome, Progress, Step, failed_enrichment, failed_progress
 from schemas.jobs.rows import File
 from schemas.summaries import ActionItem, Coverage, Statement, Summary
 from sinks.accounts import Accounts
@@ -261,6 +261,27 @@ async def test_one_that_failed_goes_on_when_it_is_asked_for_again(service):
     assert "ELEVENLABS_API_KEY" in data["what_to_do"]
     assert again["message"] == "The conversation goes on where it ended."
     assert (await service.database.job("acme", JOB)).run == 2
+
+
+async def test_each_enrichment_that_failed_is_told_with_what_to_do(service):
+    await service.asked()
+    await service.completed("report")
+    job = await service.database.job("acme", JOB)
+    for kind, failure in (
+        ("summary", Failure("no tokens", "budget_exhausted")),
+        ("mail", Failure("550 no such user", "mail_refused")),
+    ):
+        [written] = await service.database.commit([Step("x", uuid4(), failed_enrichment(job, kind, failure))])
+        assert written.applied
+    data = (await service.json(OWN))["data"]
+
+    assert (data["status"], data["current_step"], data["error"]) == ("failed", "summary", "no tokens")
+    assert [(one["step"], one["error"], one["error_code"]) for one in data["failures"]] == [
+        ("summary", "no tokens", "budget_exhausted"),
+        ("mail", "550 no such user", "mail_refused"),
+    ]
+    assert "monthly_tokens" in data["what_to_do"]
+    assert "address" in data["failures"][1]["what_to_do"]
 
 
 async def test_requests_with_one_idempotency_key_are_one(service):
