@@ -261,6 +261,23 @@ async def test_what_passes_is_waited_out(started, mode):
     assert len(started.smtp.taken) == 1
 
 
+async def test_a_pause_that_one_conversation_is_asked_for_is_kept_by_all(started):
+    others = [f"conv_{number}" for number in range(2, 6)]
+    started.elevenlabs.conversations |= {id: Scripted(audio=None) for id in others}
+    started.elevenlabs.misbehave("rate", times=1)
+    started.request()
+    await started.fleet.run(until=timedelta(seconds=0.1))
+    assert started.elevenlabs.count("get") == 1
+    for id in others:
+        started.request(id)
+    await started.fleet.run(until=timedelta(seconds=PAUSE_S - 0.5))
+    assert started.elevenlabs.count("get") == 1, "ElevenLabs has asked for a pause"
+    await started.fleet.run()
+
+    assert {(await started.processing(names.job_id(ACCOUNT, id))).status for id in others} == {"completed"}
+    assert (await started.processing()).status == "completed"
+
+
 async def test_an_hour_without_elevenlabs_loses_nothing(started):
     started.elevenlabs.misbehave("fail")
     state = await done(started, until=timedelta(hours=1))
