@@ -426,20 +426,13 @@ async def test_a_cancelled_conversation_goes_on_when_it_is_posted_again(started)
     assert len(started.smtp.taken) == 1
 
 
-@pytest.mark.parametrize(
-    ("lacks", "settings", "says"),
-    [
-        (("ELEVENLABS_API_KEY is not set.",), {}, "ELEVENLABS_API_KEY is not set."),
-        ((), {"redact_pii": True}, "redact_pii"),
-    ],
-)
-async def test_what_cannot_be_carried_out_is_refused_and_told(fleet, lacks, settings, says):
-    fleet.lacks, fleet.settings = lacks, AccountSettings(**settings)
+async def test_what_cannot_be_carried_out_is_refused_and_told(fleet):
+    fleet.lacks = ("ELEVENLABS_API_KEY is not set.",)
     await fleet.start()
     state = await done(fleet)
 
     assert (state.status, state.current_step, state.code) == ("failed", "fetch", "unsupported_option")
-    assert says in state.error
+    assert "ELEVENLABS_API_KEY is not set." in state.error
     assert len(fleet.fleet.log["conversation.requested.dlq"]) == 1
     assert fleet.elevenlabs.calls == []
 
@@ -493,17 +486,6 @@ async def test_a_kill_between_two_steps_of_a_fetch_loses_nothing_and_fetches_no_
 
     assert ((await started.processing()).status, len(started.smtp.taken)) == ("completed", 1)
     assert (started.elevenlabs.count("get"), started.elevenlabs.count("audio")) == (1, 1)
-
-
-async def test_what_an_account_has_set_since_holds(started):
-    started.elevenlabs.conversations[CONVERSATION].before = ["in-progress"] * 9
-    await done(started, until=timedelta(seconds=3))
-    await started.fleet.database.save_account_settings(ACCOUNT, AccountSettings(redact_pii=True), 0, "x")
-    await started.fleet.run()
-    state = await started.processing()
-
-    assert (state.status, state.code) == ("failed", "unsupported_option")
-    assert started.smtp.taken == []
 
 
 async def test_an_upload_with_a_conversations_reference_stays_an_upload(started):

@@ -42,7 +42,7 @@ class AskedConversations:
         """Begin it, or its next run where the last has failed.
 
         Raises:
-            UnsupportedOption: This installation, or the account's settings, do not permit it.
+            UnsupportedOption: This installation lacks something for it.
             Conflict: An upload has the conversation's name.
             Unavailable: The database does not answer. Nothing is begun, or all of it.
         """

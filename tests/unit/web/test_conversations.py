@@ -296,8 +296,6 @@ async def test_one_that_cannot_be_processed_here_says_why():
         document = await problem(await service.post(), 422)
     assert "ELEVENLABS_API_KEY is not set" in document["detail"]
     assert document["success"] is False
-    async with Service(settings=AccountSettings(redact_pii=True)) as service:
-        assert "redact_pii" in (await problem(await service.post(), 422))["detail"]
 
 
 async def test_a_conversation_whose_reference_an_upload_has_is_refused(service):
@@ -368,6 +366,17 @@ async def test_a_store_without_signed_urls_has_ours():
         }
         await problem(await service.get(f"{OWN}/files/summary"), 400)
         await problem(await service.get(f"{OWN}/files/report", BOLT), 404)
+
+
+async def test_a_recording_that_is_not_redacted_is_no_file_of_a_redacted_conversation():
+    async with Service(settings=AccountSettings(redact_pii=True)) as service:
+        await service.asked()
+        await service.completed("summary", "report")
+        files = (await service.json(OWN))["data"]["files"]
+
+        assert (files["audio"], files["transcript"]["content_type"]) == (None, "text/plain")
+        await problem(await service.get(f"{OWN}/files/audio"), 404)
+        await problem(await service.get(f"/jobs/{JOB}/audio"), 404)
 
 
 async def test_a_file_that_there_is_not_is_not_found(service):

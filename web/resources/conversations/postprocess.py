@@ -98,7 +98,7 @@ class Postprocess:
                     202: ResponseSpec("it is on its way, by this request or an earlier one", AcceptedAnswer, ACCEPTED),
                     200: ResponseSpec("it is complete since an earlier request", AcceptedAnswer, ACCEPTED),
                     409: ResponseSpec("an upload has the conversation's reference"),
-                    422: ResponseSpec("conversations are not processed here, or not for this account"),
+                    422: ResponseSpec("conversations are not processed here"),
                 },
                 access=WRITE,
                 accepts_idempotency_key=True,
