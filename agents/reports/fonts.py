@@ -19,9 +19,9 @@ from typing import Final
 
 import uharfbuzz
 from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 
 from agents.reports import cjk
+from agents.reports.searchable_font import SearchableFont
 from schemas.texts import REPLACEMENT
 
 #: The weights of text, and of headings and names.
@@ -35,16 +35,13 @@ _SHAPED: Final = (
 _PLAIN: Final = ("Armenian", "Georgian", "Ethiopic", "Symbols")
 _EMOJI: Final = "NotoEmoji"
 
-#: Glyphs without a character of their own get one here, by their number, so that the same text makes the same bytes.
-_PRIVATE: Final = range(0xE000, 0xF900)
-
 
 @dataclass(frozen=True, eq=False)
 class Font:
     """A font as ReportLab and HarfBuzz know it."""
 
     name: str
-    reportlab: TTFont
+    reportlab: SearchableFont
     harfbuzz: uharfbuzz.Font
     shaped: bool
 
@@ -53,16 +50,14 @@ class Font:
         return ord(character) in self.reportlab.face.charToGlyph
 
     def character_of(self, glyph: int, meant: str) -> str:
-        """A character by which ReportLab finds the glyph: the one that is meant, where it has that glyph."""
-        face = self.reportlab.face
-        if len(meant) == 1 and face.charToGlyph.get(ord(meant)) == glyph:
+        """A character by which ReportLab finds the glyph that stands for this text: that itself, where it has the
+        glyph.
+        """
+        if len(meant) == 1 and self.reportlab.face.charToGlyph.get(ord(meant)) == glyph:
             return meant
-        code = _PRIVATE.start + glyph
-        if code not in _PRIVATE:
-            return REPLACEMENT
-        face.charToGlyph[code] = glyph
-        face.charWidths[code] = self.harfbuzz.get_glyph_h_advance(glyph) * 1000 / self.harfbuzz.face.upem
-        return chr(code)
+        width = self.harfbuzz.get_glyph_h_advance(glyph) * 1000 / self.harfbuzz.face.upem
+        code = self.reportlab.code_of(glyph, meant, width)
+        return REPLACEMENT if code is None else chr(code)
 
 
 def _folder() -> Path:
@@ -74,7 +69,7 @@ def _folder() -> Path:
 
 
 def _font(name: str, content: bytes, *, shaped: bool) -> Font:
-    made = TTFont(name, io.BytesIO(content), shapable=False)
+    made = SearchableFont(name, io.BytesIO(content), shapable=False)
     # ReportLab keeps what it embeds by this name, which is the same for all weights.
     made.face.name = name.encode()
     pdfmetrics.registerFont(made)

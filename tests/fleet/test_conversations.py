@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from agents.commands.operations.mail import resending
-from agents.conversations import recording
+from agents.conversations import recording, storing
 from agents.runtime.failpoints import CONVERSATION_POINTS
 from agents.stages import fetch
 from agents.stages.enrichments.report import report_on
@@ -478,7 +478,7 @@ async def test_a_kill_between_two_steps_of_a_fetch_loses_nothing_and_fetches_no_
             armed.clear()
             raise Killed
 
-    for module in (fetch, recording):
+    for module in (fetch, recording, storing):
         monkeypatch.setattr(module, "passing", passing)
     with pytest.raises(Killed):
         await done(started)
