@@ -15,6 +15,7 @@ from agents.runtime.failpoints import CONVERSATION_POINTS
 from agents.stages import fetch
 from agents.stages.enrichments.report import report_on
 from agents.stages.enrichments.summary import Summaries
+from agents.upkeep import deleting
 from agents.upkeep.cancelling import cancel
 from agents.upkeep.deleting import Deleter
 from schemas.accounts.settings import AccountSettings
@@ -598,6 +599,17 @@ async def test_a_deletion_takes_what_is_outside_of_the_jobs_folder_and_a_new_req
     await deleter.round()
     assert await started.blob(f"{ACCOUNT}/audio/{CONVERSATION}.mp3") == mp3()
     assert len(started.smtp.taken) == 2
+
+
+def test_a_receipt_says_where_addresses_stay_and_until_when():
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    kept = {name: deleting._topic(name, 3600.0, now) for name in ("conversation.requested", "persisted")}
+    letters = deleting._topic("conversation.requested.dlq", 3600.0, now)
+
+    assert "address" in kept["conversation.requested"]["why"]
+    assert "address" in letters["why"]
+    assert kept["conversation.requested"]["until"] == "2026-11-30T01:00:00+00:00"
+    assert "address" not in kept["persisted"]["why"]
 
 
 async def test_a_request_that_was_accepted_before_a_deletion_makes_no_new_job(started):
