@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from agents.conversations import answers
@@ -53,18 +53,33 @@ _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, Recursion
 _responses: ContextVar[list[httpx.Response] | None] = ContextVar("responses", default=None)
 
 
+class CallRate(Protocol):
+    """When calls may be made, agreed on by all workers; see `agents.asr.rate_limit.ProviderLimiter`."""
+
+    async def wait(self) -> None:
+        """Return when the next call may be made. Raises Paused within a pause."""
+
+    async def failed(self, exc: Transient) -> None:
+        """Report that a call failed; this may start a pause for all workers."""
+
+    async def worked(self) -> None:
+        """Report that a call was answered."""
+
+
 class ElevenLabs:
     """One workspace's conversations."""
 
-    def __init__(self, key: str, base_url: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Nothing is imported or connected before the first call.
+    def __init__(
+        self, key: str, base_url: str | None = None, *, timeout_s: float = TIMEOUT_S, rate: CallRate | None = None
+    ) -> None:
+        """Nothing is imported or connected before the first call. Without a `rate`, calls are made at once.
 
         Raises:
             SettingsError: The key contains characters that an HTTP header cannot have.
         """
         require_sendable(key, "ELEVENLABS_API_KEY")
         self.url = (base_url or URL).rstrip("/")
-        self._key, self._timeout_s = key, timeout_s
+        self._key, self._timeout_s, self._rate = key, timeout_s, rate
         self._client: AsyncElevenLabs | None = None
         self._connections: httpx.AsyncClient | None = None
 
@@ -74,11 +89,13 @@ class ElevenLabs:
         Raises:
             UnknownConversation: There is none with this id.
             ProviderError: The key is refused, or the request.
-            NotAccepted: ElevenLabs cannot be reached, is overloaded, or asks for a pause.
+            NotAccepted: ElevenLabs cannot be reached, is overloaded, or asks for a pause (Paused: some worker was
+                asked for one).
             Transient: There was no usable answer.
+            Unavailable: Our own database is away, in which workers agree on the rate.
         """
         client, operation = await self._opened(), f"the conversation {conversation_id}"
-        with self._errors_translated(operation, absent=UnknownConversation):
+        async with self._called(operation, absent=UnknownConversation):
             asked = client.conversational_ai.conversations.get(
                 conversation_id, request_options=_options(self._timeout_s)
             )
@@ -95,7 +112,7 @@ class ElevenLabs:
         """
         client, operation = await self._opened(), f"the recording of {conversation_id}"
         try:
-            with self._errors_translated(operation, absent=_NoAudio):
+            async with self._called(operation, absent=_NoAudio):
                 async with asyncio.timeout(AUDIO_S):
                     stream = client.conversational_ai.conversations.audio.get(
                         conversation_id, request_options=_options(STALL_S) | {"chunk_size": _PORTION}
@@ -132,7 +149,7 @@ class ElevenLabs:
 
     async def _page(self, **query: Any) -> Page:
         client = await self._opened()
-        with self._errors_translated("the list of conversations", absent=ProviderError):
+        async with self._called("the list of conversations", absent=ProviderError):
             asked = client.conversational_ai.conversations.list(
                 **{"page_size": _ON_A_PAGE} | query, request_options=_options(self._timeout_s)
             )
@@ -166,6 +183,25 @@ class ElevenLabs:
                 api_key=self._key, base_url=self.url, timeout=self._timeout_s, httpx_client=self._connections
             )
         return self._client
+
+    @contextlib.asynccontextmanager
+    async def _called(self, operation: str, absent: type[Exception]) -> AsyncIterator[None]:
+        """One call, when it may be made; all workers learn how it went. Errors as `_errors_translated` has them."""
+        if self._rate is None:
+            with self._errors_translated(operation, absent):
+                yield
+            return
+        await self._rate.wait()
+        try:
+            with self._errors_translated(operation, absent):
+                yield
+        except Transient as exc:
+            await self._rate.failed(exc)
+            raise
+        except Exception:  # an answer, too
+            await self._rate.worked()
+            raise
+        await self._rate.worked()
 
     @contextlib.contextmanager
     def _errors_translated(self, operation: str, absent: type[Exception]) -> Iterator[None]:

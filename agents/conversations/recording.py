@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 from agents.media.probe_pool import ProbePool
 from agents.runtime.failpoints import passing
-from schemas import blob_names
 from schemas.errors import RefusedMedia
+from schemas.jobs.rows import Job
 from sinks.ports.blobs import Blob, Store
 
 #: Bytes that are read at once.
@@ -46,32 +46,31 @@ class Recordings:
     store: Store
     probe_pool: ProbePool
 
-    async def stored(self, tenant_id: str, conversation_id: str, max_bytes: int, *, again: bool = False) -> Recording:
-        """The conversation's recording, which is fetched unless an earlier attempt has stored it, as it may have with
-        `again`. One that cannot be decoded is not stored: a note says so, and the conversation goes on without it.
+    async def stored(self, job: Job, conversation_id: str, max_bytes: int, name: str, *, again: bool) -> Recording:
+        """The conversation's recording under this name, which is fetched unless an earlier attempt has stored it, as it
+        may have with `again`. One that cannot be decoded is not stored: a note says so, and the conversation goes on
+        without it.
 
         Raises:
             TooLarge: It has more than `max_bytes`.
             ProviderError, Transient, Unavailable: It is not delivered, or not stored.
         """
-        name = blob_names.conversation_audio(tenant_id, conversation_id)
         existing = await self.store.stat(self.store.uri(name)) if again else None
         if existing is not None:
             async with self.store.local_path(existing.uri) as path:
-                return await self._probed(tenant_id, path, existing)
+                return await self._probed(job, path, name, existing)
         with tempfile.TemporaryDirectory(prefix="concord-") as folder:
             path = Path(folder) / f"{conversation_id}.mp3"
             if not await self.client.save_audio(conversation_id, path, max_bytes):
                 return Recording(notes=(NONE,))
-            return await self._probed(tenant_id, path)
+            return await self._probed(job, path, name)
 
-    async def _probed(self, tenant_id: str, path: Path, blob: Blob | None = None) -> Recording:
+    async def _probed(self, job: Job, path: Path, name: str, blob: Blob | None = None) -> Recording:
         try:
-            probe = await self.probe_pool.probe(path, path.name, tenant=tenant_id)
+            probe = await self.probe_pool.probe(path, path.name, tenant=job.tenant_id)
         except RefusedMedia as exc:
             return Recording(notes=(f"The recording of this conversation cannot be read, and is not kept: {exc}.",))
         if blob is None:
-            name = blob_names.conversation_audio(tenant_id, path.stem)
             blob = await self.store.put(name, _portions(path), probe.content_type)
             passing("fetch.audio")
         return Recording(blob, probe.duration_ms, probe.notes)

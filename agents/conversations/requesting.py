@@ -7,22 +7,36 @@ from datetime import datetime
 from typing import Final
 
 from schemas import topics
+from schemas.accounts.settings import AccountSettings
 from schemas.conversations import names
-from schemas.conversations.processing import FETCH, processing
+from schemas.conversations.names import FETCH
+from schemas.conversations.processing import processing
 from schemas.errors import Conflict, MailInDoubt
 from schemas.events.conversation import ConversationFetch, ConversationRequested
 from schemas.events.job import StepState
 from schemas.jobs.outcome import Failure, Later, Outcome, failed_upload
 from schemas.jobs.rows import Job, run_fields
 
+NOTHING_SET: Final = AccountSettings()
+
 _TAKEN: Final = "conversation_id: an upload has this conversation's reference; give that another one"
 
 
+def redaction_options(settings: AccountSettings) -> dict[str, object]:
+    """The options of a conversation whose account has personal data hidden; none for another account."""
+    return {"redact_pii": True, "redact": settings.redact or "keep"} if settings.redact_pii else {}
+
+
 def request_outcome(
-    request: ConversationRequested, existing: Job | None, now: datetime, *, first_run: int = 1
+    request: ConversationRequested,
+    existing: Job | None,
+    now: datetime,
+    *,
+    first_run: int = 1,
+    settings: AccountSettings = NOTHING_SET,
 ) -> Outcome:
     """The outcome of a request, where `existing` is the conversation's job. `first_run` is the number of a new job's
-    first run: behind those of a deleted one.
+    first run: behind those of a deleted one. `settings` are those of the account.
 
     A repeat changes nothing while the processing goes on and when it is complete. One that has failed, or was
     cancelled, begins its next run, which makes up for what is missing: what is stored is not fetched again, and a mail
@@ -32,7 +46,7 @@ def request_outcome(
         Conflict: The job is an upload.
     """
     if existing is None:
-        return _created(request, now, first_run)
+        return _created(request, now, first_run, settings)
     if names.conversation_of(existing) != request.conversation_id:
         raise Conflict(_TAKEN)
     state = processing(existing)
@@ -42,7 +56,7 @@ def request_outcome(
         existing,
         run=existing.run + 1,
         status="uploaded",
-        options=_options(request),
+        options=existing.options | _options(request) | redaction_options(settings),
         steps={FETCH: StepState(state="running")},
         enrichment={},
         reason=None,
@@ -62,8 +76,9 @@ def refused(request: ConversationRequested, failure: Failure, run: int = 1) -> O
     return failed_upload(_new_job(request, run), FETCH, failure)
 
 
-def _created(request: ConversationRequested, now: datetime, run: int) -> Outcome:
+def _created(request: ConversationRequested, now: datetime, run: int, settings: AccountSettings) -> Outcome:
     job = _new_job(request, run)
+    job = replace(job, options=job.options | redaction_options(settings))
     nameless = replace(job, reference=None)
     return Outcome(
         tenant_id=job.tenant_id,

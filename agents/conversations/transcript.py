@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from agents.conversations.answers import Conversation, Turn
 from schemas.events.conversation import AGENT
@@ -14,6 +14,9 @@ from schemas.words import Hypothesis, Word
 #: How the two sides are called.
 SPEAKERS: Final = {True: "AI", False: "User"}
 
+#: The name in a hypothesis' details of how many words each turn has.
+TURNS: Final = "turns"
+
 #: Milliseconds that a word takes at most: where a turn is followed by a pause, its words do not last until its end.
 WORD_MS: Final = 400
 
@@ -21,6 +24,16 @@ WORD_MS: Final = 400
 def text(conversation: Conversation) -> str:
     """A line for each turn, as `AI: ...` or `User: ...`."""
     return "".join(f"{SPEAKERS[turn.is_agent]}: {printable(turn.text)}\n" for turn in conversation.turns)
+
+
+def text_of(turns: Iterable[tuple[str | None, str]]) -> str:
+    """The same of what is left of turns, with who says each."""
+    return "".join(f"{speaker or SPEAKERS[False]}: {printable(said)}\n" for speaker, said in turns)
+
+
+def turns_of(details: Mapping[str, Any]) -> tuple[int, ...]:
+    """The words of each turn of a hypothesis with these details; none if that is not known any more."""
+    return tuple(count for count in details.get(TURNS) or () if isinstance(count, int))
 
 
 def hypothesis(conversation: Conversation) -> Hypothesis:
@@ -32,7 +45,12 @@ def hypothesis(conversation: Conversation) -> Hypothesis:
         words=tuple(_words(conversation.turns, conversation.duration_ms)),
         language=conversation.language,
         duration_ms=conversation.duration_ms,
-        details={"has_audio": conversation.has_audio, "notes": list(conversation.notes)},
+        details={
+            "has_audio": conversation.has_audio,
+            "notes": list(conversation.notes),
+            TURNS: [len(turn.text.split()) for turn in conversation.turns],
+            "started_at": conversation.started_at.isoformat() if conversation.started_at else None,
+        },
     )
 
 
@@ -44,4 +62,10 @@ def _words(turns: Sequence[Turn], duration_ms: int | None) -> Iterator[Word]:
         ms = min(share, WORD_MS)
         for number, word in enumerate(texts):
             start = None if turn.start_ms is None else turn.start_ms + number * ms
-            yield Word(word, start, None if start is None else start + ms, speaker=SPEAKERS[turn.is_agent])
+            end = None if start is None else start + ms
+            yield Word(word, _within(start, duration_ms), _within(end, duration_ms), speaker=SPEAKERS[turn.is_agent])
+
+
+def _within(at_ms: int | None, duration_ms: int | None) -> int | None:
+    """The time, at the call's end if it is behind that: before a turn without a time, words have the longest one."""
+    return at_ms if at_ms is None or duration_ms is None else min(at_ms, duration_ms)

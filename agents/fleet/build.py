@@ -195,9 +195,6 @@ async def _background(fleet: Fleet, kafka: Kafka, dsn: str, stack: contextlib.As
         "looking for skips": fleet.skips.run,
         **fleet.background,
     }
-    for limiter in fleet.limiters:
-        report = partial(fleet.metrics.traffic, limiter.provider)
-        background[f"limits of {limiter.provider}"] = partial(limiter.run, report)
     if fleet.settings.storage_fallback:
         background["moving blobs"] = cast("FallbackStore", fleet.store).move
     if registry.WEBHOOKS in fleet.roles:
@@ -208,6 +205,9 @@ async def _background(fleet: Fleet, kafka: Kafka, dsn: str, stack: contextlib.As
         stack.push_async_callback(copies.close)
         background |= _upkeep(fleet, kafka, copies, stack) | {"looking after topics": repair.run}
         background |= await _relays(fleet, kafka, dsn, repair) | agent_lists(fleet, stack)
+    for limiter in fleet.limiters:  # those of the looks at lists, too
+        report = partial(fleet.metrics.traffic, limiter.provider)
+        background[f"limits of {limiter.provider}"] = partial(limiter.run, report)
     return background
 
 

@@ -45,7 +45,8 @@ def agent_lists(fleet: Fleet, stack: contextlib.AsyncExitStack) -> dict[str, Cal
     settings = fleet.settings
     if settings.elevenlabs_key is None or settings.lacks_for_conversations:
         return {}
-    client = ElevenLabs(settings.elevenlabs_key.get_secret_value(), settings.elevenlabs_url)
+    key = settings.elevenlabs_key.get_secret_value()
+    client = ElevenLabs(key, settings.elevenlabs_url, rate=fleet.conversation_limiter())
     stack.push_async_callback(client.close)
     lists = AgentLists(fleet.database, client, _asked(fleet), settings.agent_list_s, passing)
     return {"looking at agents' conversations": lists.run}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agents.asr.paid_calls import PaidCalls
-from agents.asr.rate_limit import ProviderLimiter
+from agents.asr.rate_limit import WAIT_S, ProviderLimiter
 from agents.fleet.settings import Settings
 from agents.llm.texts.questions import TextQuestions
 from agents.runtime import faust_binding
@@ -97,11 +97,19 @@ class Fleet:
 
         Its pauses are not those of a recognizer of the same name, which may be on another server.
         """
-        name = f"{provider}.texts"
+        rate = self.settings.rates.get(provider)
+        return self._limiter(f"{provider}.texts", 1 / rate if rate else 0.0)
+
+    def conversation_limiter(self) -> ProviderLimiter:
+        """When ElevenLabs may be asked about conversations; the stage and the looks at lists share one. Within a pause
+        nobody waits for its end: events come again, and looks are repeated.
+        """
+        return self._limiter("elevenlabs.conversations", 1 / self.settings.conversation_rate, patience_s=0.0)
+
+    def _limiter(self, name: str, interval_s: float, *, patience_s: float = WAIT_S) -> ProviderLimiter:
         limiter = next((one for one in self.limiters if one.provider == name), None)
         if limiter is None:
-            rate = self.settings.rates.get(provider)
-            limiter = ProviderLimiter(self.database, name, interval_s=1 / rate if rate else 0.0)
+            limiter = ProviderLimiter(self.database, name, interval_s=interval_s, patience_s=patience_s)
             self.limiters.append(limiter)
         return limiter
 

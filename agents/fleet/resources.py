@@ -86,9 +86,10 @@ class StageResources:
     def conversations(self) -> ConversationService:
         """See `Resources`. Raises `SettingsError`."""
         settings = self.fleet.settings
-        key = settings.elevenlabs_key
+        key, url = settings.elevenlabs_key, settings.elevenlabs_url
+        rate = self.fleet.conversation_limiter() if key else None
         return ConversationService(
-            ElevenLabs(key.get_secret_value(), settings.elevenlabs_url) if key else None,
+            ElevenLabs(key.get_secret_value(), url, rate=rate) if key else None,
             settings.lacks_for_conversations,
             settings.conversation_audio_mb << 20,
             settings.conversation_wait_s,

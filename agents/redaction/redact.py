@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from string import ascii_uppercase
 from typing import Final
 
@@ -16,6 +16,7 @@ from agents.redaction.finding import Finding, joined
 from agents.redaction.languages.vocabulary import Vocabulary, vocabulary
 from agents.redaction.symbols import symbol
 from schemas.accounts.redaction import EVERYTHING, PLACEHOLDER, RedactionPolicy
+from schemas.texts import joined as joined_text
 from schemas.words import Decision, Hypothesis, Reading, Reconciliation, Word
 
 #: The rule of a decision that was redacted.
@@ -80,7 +81,7 @@ def redacted(reconciliation: Reconciliation, policy: RedactionPolicy = EVERYTHIN
 
 #: What recognizers call speakers whom they do not know: "A", "speaker_01", "Agent". Outside services may tell names.
 _PLAIN_SPEAKER: Final = re.compile(
-    r"((speaker|spk|channel|agent|customer|caller|callee|client|operator|user|unknown)[\s_#-]*)?([a-z]|\d{1,3})?",
+    r"((speaker|spk|channel|agent|ai|customer|caller|callee|client|operator|user|unknown)[\s_#-]*)?([a-z]|\d{1,3})?",
     re.IGNORECASE,
 )
 
@@ -247,3 +248,45 @@ def redacted_hypothesis(hypothesis: Hypothesis, reconciliation: Reconciliation) 
     words = [Word(r.text, r.start_ms, r.end_ms, r.confidence, speaker) for r, speaker in pairs if r.text]
     known = provider in reconciliation.providers
     return replace(hypothesis, words=tuple(words) if known else (), details={})
+
+
+#: Words of a recognizer that are searched for the one in a slot: readings may be divided otherwise than its words.
+_WINDOW = 8
+
+
+def turns_left(
+    hypothesis: Hypothesis, counts: Sequence[int], before: Sequence[Decision], after: Sequence[Decision]
+) -> list[tuple[str | None, str]]:
+    """Of one recognizer's own words, what is left in a redacted transcript: speaker and words of each turn. `counts`
+    are the words of each turn of the hypothesis; `before` and `after` are the decisions without and with redaction,
+    which are as many.
+    """
+    turns = [number for number, count in enumerate(counts) for _ in range(count)]
+    firsts = [0, *accumulate(counts)]
+    left: dict[int, list[str]] = {}
+    for word, decision in zip(_words(hypothesis, before), after, strict=True):
+        text = heard_by(hypothesis.provider, decision).text
+        if text is not None:
+            left.setdefault(turns[word] if word < len(turns) else max(len(counts) - 1, 0), []).append(text)
+    return [(_speaker(hypothesis, firsts[turn]), joined_text(texts)) for turn, texts in sorted(left.items())]
+
+
+def _speaker(hypothesis: Hypothesis, word: int) -> str | None:
+    return hypothesis.words[word].speaker if word < len(hypothesis.words) else None
+
+
+def _words(hypothesis: Hypothesis, decisions: Sequence[Decision]) -> Iterator[int]:
+    """By slot, the index of the recognizer's word there; where it has none, that of the last one."""
+    words = [_folded(word.text) for word in hypothesis.words]
+    following = 0
+    for decision in decisions:
+        reading = heard_by(hypothesis.provider, decision)
+        if reading.text is not None and hypothesis.provider in reading.providers:
+            folded = _folded(reading.text)
+            ahead = words[following : following + _WINDOW]
+            following += (ahead.index(folded) if folded in ahead else 0) + 1
+        yield max(following - 1, 0)
+
+
+def _folded(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))

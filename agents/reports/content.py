@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -100,10 +101,11 @@ def report(
     summary: Summary | None,
     why_none: str,
     differences: Sequence[Difference] | None = None,
+    call_began: datetime | None = None,
 ) -> Report:
     """The report on a transcript: `optimized` is the content of its `agent_optimized.json`, `words` are its words,
     `why_none` is said where there is no summary. `differences` are those of a voice agent's own transcript, where that
-    was verified.
+    was verified. `call_began` has a time zone; None if nobody knows it.
     """
     metadata = optimized["metadata"]
     shown, notes = words[:MAX_WORDS], [_text(note, _NOTE_CHARS) for note in metadata["reconciliation_notes"]]
@@ -115,7 +117,7 @@ def report(
     return Report(
         title=title(metadata),
         language=metadata["language"],
-        facts=tuple(_facts(optimized, words)),
+        facts=tuple(_facts(optimized, words, call_began)),
         speakers=tuple(_speakers(words, names)),
         about=tuple(_about(summary, why_none)),
         sections=tuple(_sections(summary)) if summary else (),
@@ -137,11 +139,14 @@ def _text(value: object, limit: int | None = None) -> str:
     return printable(str(value), limit=limit)
 
 
-def _facts(optimized: Mapping[str, Any], words: Sequence[TranscriptWord]) -> Iterator[Fact]:
+def _facts(
+    optimized: Mapping[str, Any], words: Sequence[TranscriptWord], call_began: datetime | None
+) -> Iterator[Fact]:
     metadata = optimized["metadata"]
     known = {
         "Recording": metadata["filename"],
         "Reference": optimized["reference"],
+        "Call began": call_began.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if call_began else None,
         "Length": clock(round(metadata["duration"] * 1000)),
         "Language": metadata["language"],
         "Words": f"{len(words):,}",

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, Final
 
 import uharfbuzz
@@ -85,15 +85,26 @@ def _shaped(font: Font, text: str, *, rtl: bool) -> tuple[Glyph, ...]:
     buffer.direction = "rtl" if rtl else "ltr"
     uharfbuzz.shape(font.harfbuzz, buffer)
     scale = 1000 / font.harfbuzz.face.upem
+    meanings = _meanings([info.cluster for info in buffer.glyph_infos], text)
     return tuple(
         Glyph(
-            font.character_of(info.codepoint, text[info.cluster]),
+            font.character_of(info.codepoint, meant),
             position.x_advance * scale,
             position.x_offset * scale,
             position.y_offset * scale,
         )
-        for info, position in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True)
+        for info, position, meant in zip(buffer.glyph_infos, buffer.glyph_positions, meanings, strict=True)
     )
+
+
+def _meanings(clusters: Sequence[int], text: str) -> list[str]:
+    """The characters that each glyph stands for: those of its cluster, of which the first glyph stands for all."""
+    ends = dict(pairwise([*sorted(set(clusters)), len(text)]))
+    before, meanings = None, list[str]()
+    for cluster in clusters:
+        meanings.append("" if cluster == before else text[cluster : ends[cluster]])
+        before = cluster
+    return meanings
 
 
 @dataclass

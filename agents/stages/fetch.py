@@ -4,35 +4,38 @@ recording, and begins its run, in which what the agent has understood is one rec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
-from agents.conversations import transcript
 from agents.conversations.answers import Conversation
 from agents.conversations.client import ElevenLabs
 from agents.conversations.recording import NONE, Recording, Recordings
-from agents.conversations.requesting import refused
+from agents.conversations.requesting import redaction_options, refused
+from agents.conversations.storing import Said, Texts
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
+from agents.stages.redacting import forgets
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads.accepted import is_of_deleted
 from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.jobs import earlier_requests, first_run, is_heard, provider_requests, reused_request
+from agents.stages.uploads.options import check_redaction
 from agents.stages.uploads.runs import Runs
 from agents.stages.uploads.waiting import still_queued
 from schemas import blob_names, ids, topics
-from schemas.conversations.processing import FETCH
+from schemas.conversations.names import FETCH, STARTED_AT
+from schemas.conversations.processing import TEXT_STORED
 from schemas.envelope import Envelope
 from schemas.errors import InvalidInput, MalformedEvent, NotDelivered, UnknownConversation, UnsupportedOption
 from schemas.events.conversation import AGENT, ConversationFetch, ConversationRequested
 from schemas.events.job import JobReprocess, StepState
 from schemas.jobs.outcome import IGNORED, NOTHING, Failure, Later, Outcome, Progress
 from schemas.jobs.rows import File, Job, ProviderRequest, answer_columns, run_fields
-from schemas.words import Hypothesis, adapter
 from sinks.ports.accounts.settings import EffectiveSettings
-from sinks.ports.blobs import Blob, Store, file_of
+from sinks.ports.blobs import Store, file_of
 from sinks.ports.clock import Clock
 from sinks.ports.conversations.agents import ConversationAgents
 from sinks.ports.jobs import Jobs
@@ -57,24 +60,16 @@ RETRIES, WAITS = 10, 200
 
 _RUNNING: Final = StepState(state="running")
 
-_TEXT: Final = "text/plain; charset=utf-8"
-
 
 class Database(Clock, Jobs, Requests, Deletions, ConversationAgents, Protocol):
     """What fetching asks of the database."""
-
-
-#: What was said as a hypothesis, where that is stored, and what was said as a text.
-Stored = tuple[Hypothesis, str, Blob]
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """A conversation that is stored."""
 
-    hypothesis: Hypothesis
-    hypothesis_uri: str
-    text: Blob
+    said: Said
     recording: Recording
 
 
@@ -95,6 +90,11 @@ class Fetch:
     max_bytes: int
     #: Seconds for which a conversation that has not ended is waited for.
     wait_s: float
+
+    @property
+    def texts(self) -> Texts:
+        """What was said, in the store."""
+        return Texts(self.store)
 
     async def handle(self, envelope: Envelope) -> Outcome:
         """Take in a request, or look at a conversation.
@@ -129,46 +129,65 @@ class Fetch:
             return NOTHING
         if job.is_queued:
             return still_queued(job, JobReprocess(**run_fields(job)), envelope.attempt)
-        earlier = await earlier_requests(self.database, job)
-        agent = earlier.get(AGENT)
-        if agent is not None and is_heard(agent):
-            return await self._begun(envelope, job, earlier)
         # What the account has set since, and what a run that is begun by hand has never been asked about.
-        self.requests.check(await self.accounts.settings_of(job.tenant_id))
+        job = replace(job, options=job.options | redaction_options(await self.accounts.settings_of(job.tenant_id)))
+        earlier = await earlier_requests(self.database, job)
+        if await self._is_heard(job, data.conversation_id, earlier.get(AGENT)):
+            return await self._begun(envelope, job, earlier)
+        self.requests.check()
         key = ids.task_key("fetch", job.tenant_id, job.job_id, job.run)
         reached: Fetched | Conversation | None = await self.tasks.run(
-            key, lambda _: self._reached(job, data.conversation_id), QUICK_S
+            key, lambda progress: self._reached(job, data.conversation_id, progress), QUICK_S
         )
         if reached is None:
-            return self._again(envelope, data, RETURN_S)
+            # Another worker may be at it, which tells it with its own events.
+            step = _RUNNING.model_copy(update={"progress": self.tasks.progress(key) or None})
+            return self._again(envelope, data, RETURN_S, step)
         if isinstance(reached, Conversation):
             return await self._wait(envelope, data, reached)
         return await self._begun(envelope, job, earlier, reached)
 
-    async def _reached(self, job: Job, conversation_id: str) -> Fetched | Conversation:
-        """The conversation, stored; or as it is while it has not ended."""
+    async def _reached(
+        self, job: Job, conversation_id: str, progress: Callable[[float], None]
+    ) -> Fetched | Conversation:
+        """The conversation, stored; or as it is while it has not ended. `progress` is told when its text is stored."""
         if self.client is None or self.recordings is None:
             raise UnsupportedOption(
                 "conversations are not fetched by this worker: have an operator set ELEVENLABS_API_KEY"
             )
-        earlier = heard = await self._heard_earlier(job, conversation_id)
-        if heard is None:
+        # What was deleted may still be there for a moment.
+        first = first_run(await self.database.deletion(job.tenant_id, job.job_id))
+        earlier = said = await self.texts.earlier(job, conversation_id, first)
+        if said is None:
             conversation = await self.client.conversation(conversation_id)
             await self._check_owner(job, conversation)
             if conversation.state == "open":
                 return conversation
             if conversation.state == "failed":
                 raise InvalidInput("ElevenLabs reports that the conversation has failed; there is nothing to process")
-            heard = await self._store(job, conversation_id, conversation)
-        hypothesis, uri, text = heard
+            if job.is_redacted:
+                _check_language(conversation.language)
+            said = await self.texts.put(job, conversation_id, conversation)
+        progress(TEXT_STORED)
         recording = Recording(notes=(NONE,))
-        if hypothesis.details.get("has_audio"):
+        if said.hypothesis.details.get("has_audio"):
             own = (await self.accounts.settings_of(job.tenant_id)).max_conversation_mb
             limit = self.max_bytes if own is None else own << 20
-            again = earlier is not None
-            recording = await self.recordings.stored(job.tenant_id, conversation_id, limit, again=again)
+            name = _audio_name(job, conversation_id, first)
+            recording = await self.recordings.stored(job, conversation_id, limit, name, again=earlier is not None)
         passing("fetch.stored")
-        return Fetched(hypothesis, uri, text, recording)
+        return Fetched(said, recording)
+
+    async def _is_heard(self, job: Job, conversation_id: str, agent: ProviderRequest | None) -> bool:
+        """Whether an earlier run has what was said. What it has stored for every reader, before the account had
+        personal data hidden, is deleted, and fetched again.
+        """
+        if agent is None or agent.hypothesis_uri is None or not is_heard(agent):
+            return False
+        if not job.is_redacted or blob_names.is_restricted(self.store.name(agent.hypothesis_uri)):
+            return True
+        await self.texts.delete_open(job, conversation_id, agent.hypothesis_uri)
+        return False
 
     async def _check_owner(self, job: Job, conversation: Conversation) -> None:
         """Raises UnknownConversation if its agent is in other accounts' settings only: one key serves all accounts, and
@@ -179,30 +198,6 @@ class Fetch:
         owners = [tenant for tenant, _ in await self.database.owners_of_agent(conversation.agent_id)]
         if owners and job.tenant_id not in owners:
             raise UnknownConversation("there is no such conversation of this account")
-
-    async def _heard_earlier(self, job: Job, conversation_id: str) -> Stored | None:
-        """What an earlier attempt has stored, be it of an earlier run: that is not fetched again. What was deleted may
-        still be there for a moment.
-        """
-        text = await self.store.stat(self.store.uri(blob_names.conversation_text(job.tenant_id, conversation_id)))
-        if text is None:
-            return None
-        deletion = await self.database.deletion(job.tenant_id, job.job_id)
-        for run in range(job.run, first_run(deletion) - 1, -1):
-            uri = self.store.uri(blob_names.hypothesis(job.tenant_id, job.job_id, run, AGENT))
-            if await self.store.stat(uri) is not None:
-                return cast("Hypothesis", adapter(Hypothesis).validate_json(await self.store.get(uri))), uri, text
-        return None
-
-    async def _store(self, job: Job, conversation_id: str, conversation: Conversation) -> Stored:
-        """Store what was said."""
-        content = transcript.text(conversation).encode()
-        text = await self.store.put(blob_names.conversation_text(job.tenant_id, conversation_id), content, _TEXT)
-        hypothesis = transcript.hypothesis(conversation)
-        name = blob_names.hypothesis(job.tenant_id, job.job_id, job.run, AGENT)
-        blob = await self.store.put(name, adapter(Hypothesis).dump_json(hypothesis), "application/json")
-        passing("fetch.text")
-        return hypothesis, blob.uri, text
 
     async def _wait(self, envelope: Envelope, data: ConversationFetch, conversation: Conversation) -> Outcome:
         """Look again later.
@@ -242,7 +237,9 @@ class Fetch:
         """The run goes on with what is stored now, or was by an earlier run."""
         notes, columns, files = job.audio_notes, dict[str, Any](), tuple[File, ...]()
         if fetched is not None:
-            notes, columns, files = _notes(job, fetched), _columns(fetched), _files(job, fetched)
+            notes, columns, files = _notes(job, fetched), _columns(job, fetched), _files(job, fetched)
+        else:
+            columns["options"] = job.options
         job = replace(job, **columns, steps={FETCH: StepState(state="done", notes=notes or None)})
         runs = (await self._runs(job)).of_job(job)
         new = provider_requests(job, runs.recognizers)
@@ -271,31 +268,53 @@ class Fetch:
 
 def _notes(job: Job, fetched: Fetched) -> tuple[str, ...]:
     """What readers are told of the conversation."""
-    notes = (*map(str, fetched.hypothesis.details.get("notes") or ()), *fetched.recording.notes)
+    notes = (*map(str, fetched.said.hypothesis.details.get("notes") or ()), *fetched.recording.notes)
     if job.options.get("verify") and fetched.recording.blob is None:
         notes += ("Nothing could be verified, since there is no recording.",)
     return notes
 
 
-def _columns(fetched: Fetched) -> dict[str, Any]:
+def _columns(job: Job, fetched: Fetched) -> dict[str, Any]:
     blob, recording = fetched.recording.blob, fetched.recording
+    started_at = fetched.said.hypothesis.details.get(STARTED_AT)
     return {
+        "options": job.options | {STARTED_AT: started_at} if started_at else job.options,
         "original_uri": blob.uri if blob else None,
         "content_type": blob.content_type if blob else None,
-        "duration_ms": recording.duration_ms or fetched.hypothesis.duration_ms,
+        "duration_ms": recording.duration_ms or fetched.said.hypothesis.duration_ms,
     }
 
 
 def _files(job: Job, fetched: Fetched) -> tuple[File, ...]:
-    text, blob = file_of(job, "conversation", fetched.text), fetched.recording.blob
-    return (text, file_of(job, "original", blob)) if blob else (text,)
+    """Of a job that forgets what is not redacted, its recording is no file that readers find."""
+    kinds = {"conversation": fetched.said.text, "original": None if forgets(job) else fetched.recording.blob}
+    return tuple(file_of(job, kind, blob) for kind, blob in kinds.items() if blob is not None)
+
+
+def _audio_name(job: Job, conversation_id: str, first_run: int) -> str:
+    """The name of the recording. One that is not for every reader is in the job's folder, where its runs share it."""
+    if job.is_redacted:
+        return blob_names.original(job.tenant_id, job.job_id, "mp3", first_run, restricted=True)
+    return blob_names.conversation_audio(job.tenant_id, conversation_id)
+
+
+def _check_language(language: str | None) -> None:
+    """Raises UnsupportedOption if personal data would be found in part only; nothing is stored then."""
+    try:
+        check_redaction(language, redacted_by_recognizers=False)
+    except UnsupportedOption:
+        raise UnsupportedOption(
+            f"the account has personal data hidden (redact_pii), which are not found in the language {language} of "
+            "this conversation. Have ElevenLabs redact its transcripts, and take redact_pii out of the account's "
+            "settings"
+        ) from None
 
 
 def _answered(request: ProviderRequest, fetched: Fetched, now: datetime) -> ProviderRequest:
     """The agent's request, which has its answer from the beginning."""
     return replace(
         request,
-        **answer_columns(fetched.hypothesis, fetched.hypothesis_uri),
+        **answer_columns(fetched.said.hypothesis, fetched.said.uri),
         submitted_at=now,
         finished_at=now,
     )

@@ -18,7 +18,7 @@ from agents.media.transcode import Transcoder
 from agents.runtime.failpoints import passing
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.runtime.stage import Stage, belonging, failed_job
-from agents.stages.redacting import Redaction, audio_changes
+from agents.stages.redacting import Redaction, changes
 from agents.stages.speaking import Diarization, Recognition
 from agents.stages.spec import Resources, StageSpec
 from agents.stages.uploads.options import Abilities, check_redaction
@@ -58,10 +58,12 @@ class Database(Clock, Jobs, Requests, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A transcript for readers and, where personal data are hidden in it, the recording for readers."""
+    """A transcript for readers and, where personal data are hidden in it, the recording for readers; of a conversation
+    its text.
+    """
 
     reconciliation: Reconciliation
-    audio: Blob | None = None
+    for_readers: Blob | None = None
     #: What its speakers sound like, where the tenant allows that this is kept.
     voices: tuple[SpeakerVoice, ...] = ()
 
@@ -156,7 +158,7 @@ class Reconcile:
         if decided is None:
             return self._poll_again(envelope, result)
         reconciliation = replace(decided.reconciliation, notes=(*decided.reconciliation.notes, *notes))
-        files, columns = audio_changes(job, decided.audio, self.store) if decided.audio else ((), {})
+        files, columns = changes(job, decided.for_readers, self.store) if job.is_redacted else ((), {})
         name = blob_names.raw_transcript(result.tenant_id, result.job_id, result.run)
         blob = await self.store.put(name, adapter(Reconciliation).dump_json(reconciliation), "application/json")
         passing("reconcile.stored")

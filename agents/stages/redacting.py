@@ -9,14 +9,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
+from agents.conversations.storing import Texts
+from agents.conversations.transcript import turns_of
 from agents.media.stored_audio import FLAC, DecodedAudio
 from agents.media.transcode import Transcoder
 from agents.redaction.finding import joined
-from agents.redaction.redact import Redacted, muted_ms, redacted, redacted_hypothesis
+from agents.redaction.redact import Redacted, muted_ms, redacted, redacted_hypothesis, turns_left
 from agents.stages.uploads.jobs import earlier_requests
 from schemas import blob_names
 from schemas.accounts.redaction import EVERYTHING, RedactionPolicy
+from schemas.conversations.names import conversation_of
 from schemas.errors import InvalidInput, NotFound
+from schemas.events.conversation import AGENT
 from schemas.jobs.rows import File, Job
 from schemas.words import Hypothesis, Reconciliation, adapter
 from sinks.ports.accounts.settings import EffectiveSettings
@@ -43,10 +47,11 @@ class Redaction:
 
     async def redacted(
         self, job: Job, decided: Reconciliation, heard: Sequence[Hypothesis], decide: Decide
-    ) -> tuple[Reconciliation, Blob]:
-        """The transcript for readers, and the recording for readers, which is stored. What is not redacted is stored
-        beside them, under a name of its own, unless the job forgets it. `heard` has what was decided on. `decide`
-        sees no personal data, and what it decides is searched once more.
+    ) -> tuple[Reconciliation, Blob | None]:
+        """The transcript for readers, and what is stored for readers: the recording or, of a conversation, its text.
+        Nothing is made silent in a conversation's recording, because ElevenLabs does not tell when a word was said.
+        What is not redacted is stored beside them, under a name of its own, unless the job forgets it. `heard` has
+        what was decided on. `decide` sees no personal data, and what it decides is searched once more.
 
         Raises:
             NotFound: The recording is not stored any more.
@@ -61,8 +66,28 @@ class Redaction:
             original = replace(first, reconciliation=decided_again).unredacted(decided)
             await self._keep(job, original)
         both = Redacted(second.reconciliation, tuple(joined([*first.spans, *second.spans])))
+        if (conversation_id := conversation_of(job)) is not None:
+            blob = await self._text(job, conversation_id, heard, decided, both.reconciliation)
+            return replace(both.reconciliation, notes=(*both.reconciliation.notes, note(both), *_of_audio(job))), blob
         blob = await self._mute(job, await asyncio.to_thread(muted_ms, both, heard))
         return replace(both.reconciliation, notes=(*both.reconciliation.notes, note(both))), blob
+
+    async def _text(
+        self,
+        job: Job,
+        conversation_id: str,
+        heard: Sequence[Hypothesis],
+        before: Reconciliation,
+        after: Reconciliation,
+    ) -> Blob | None:
+        """The conversation's text, as what is left of what the agent itself has understood."""
+        agent = next((hypothesis for hypothesis in heard if hypothesis.provider == AGENT), None)
+        counts = turns_of(agent.details) if agent is not None else ()
+        if agent is None or (agent.words and not counts):
+            turns = None  # an earlier run has forgotten it
+        else:
+            turns = await asyncio.to_thread(turns_left, agent, counts, before.decisions, after.decisions)
+        return await Texts(self.store).put_redacted(job, conversation_id, turns)
 
     async def _policy(self, tenant: str) -> RedactionPolicy:
         settings = await self.accounts.settings_of(tenant) if self.accounts else None
@@ -90,12 +115,30 @@ def note(redaction: Redacted) -> str:
     return f"Personal data are hidden: {counts or 'none were found'}.{english}"
 
 
+def _of_audio(job: Job) -> tuple[str, ...]:
+    """What readers are told of a conversation's recording."""
+    if job.original_uri is None:
+        return ()
+    kept = "is deleted" if forgets(job) else "is kept for keys with the scope `unredacted`"
+    return (f"The recording {kept}: when each word was said is not known, so that nothing can be made silent in it.",)
+
+
 def forgets(job: Job) -> bool:
     """Whether what is not redacted is deleted before the run completes."""
     return job.is_redacted and job.options.get("redact") == "forget"
 
 
-def audio_changes(job: Job, muted: Blob, store: Store) -> tuple[tuple[File, ...], dict[str, Any]]:
+def changes(job: Job, blob: Blob | None, store: Store) -> tuple[tuple[File, ...], dict[str, Any]]:
+    """The rows of what is stored for readers, and the changes of the job's row. Of a conversation it is the text, and
+    one that forgets its recording has none any more.
+    """
+    if conversation_of(job) is None:
+        return _audio_changes(job, blob, store) if blob is not None else ((), {})
+    files = (file_of(job, "conversation", blob),) if blob is not None else ()
+    return files, {"original_uri": None, "content_type": None} if forgets(job) else {}
+
+
+def _audio_changes(job: Job, muted: Blob, store: Store) -> tuple[tuple[File, ...], dict[str, Any]]:
     """The rows of the recording that readers hear, and the changes of the job's row. A job that forgets the original
     has this one in its place, from which it can be run again.
     """

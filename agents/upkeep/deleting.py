@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from schemas import blob_names
+from schemas import blob_names, topics
 from schemas.errors import ConcordError, Unavailable
 from schemas.jobs.deletion import KEPT, LAST_LOOK_S, RETENTION, Deletion
 from schemas.texts import readable
@@ -207,6 +207,11 @@ def _topic(name: str, seconds: float | None, now: datetime) -> dict[str, Any]:
         why = "a record without a value has taken the place of the job's; Kafka removes the earlier ones by compaction"
         return {"what": f"Kafka topic {name}", "why": why, "until": None}
     why = "events name the job and where its results were; none has words of it. Kafka deletes by time only"
+    if name.startswith(topics.CONVERSATION.name):  # with its dead letters
+        why = (
+            "a conversation that was asked for by an event is named there, with the address to which its report was to "
+            "be mailed; no word of it is. Kafka deletes by time only"
+        )
     return {"what": f"Kafka topic {name}", "why": why, "until": (now + timedelta(seconds=seconds)).isoformat()}
 
 

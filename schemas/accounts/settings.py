@@ -90,6 +90,11 @@ class AccountSettings(BaseModel):
         description="ElevenLabs agents whose conversations are processed without being asked for, each with the "
         "address to which its reports are mailed; only an operator sets them",
     )
+    conversation_verify: bool | None = Field(
+        None,
+        description="whether recognizers hear the conversations of these agents, too, which nobody asks for; a request "
+        "says so itself (`options.verify`)",
+    )
     audio_days: Days | None = Field(None, description="days for which recordings and files are kept")
     completed_days: Days | None = Field(None, description="days for which completed jobs are kept")
     failed_days: Days | None = Field(None, description="days for which failed jobs are kept")

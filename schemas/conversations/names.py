@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Protocol
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
 from schemas import ids
+
+#: The name in `Job.steps` of the stage that asks ElevenLabs: the first of a conversation's runs.
+FETCH: Final = "fetch"
 
 #: The scheme of a conversation's `audio_uri` and reference.
 SCHEME: Final = "elevenlabs:"
@@ -60,6 +65,13 @@ class HasAudioUri(Protocol):
     def audio_uri(self) -> str: ...
 
 
+class HasOptions(Protocol):
+    """A job's row."""
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+
 def reference(conversation_id: str) -> str:
     """The reference, and the `audio_uri`, of the conversation's job."""
     return SCHEME + conversation_id
@@ -78,6 +90,17 @@ def filename(conversation_id: str) -> str:
 def conversation_of(job: HasAudioUri) -> str | None:
     """The conversation that this job is; None if it is an upload. The only test of which of the two a job is."""
     return job.audio_uri.removeprefix(SCHEME) if job.audio_uri.startswith(SCHEME) else None
+
+
+#: The name in `Job.options` of when the call began. No other column of a row that exists is free for it: `metadata` is
+#: written once.
+STARTED_AT: Final = "started_at"
+
+
+def started_at(job: HasOptions) -> datetime | None:
+    """When the conversation began; None where ElevenLabs does not tell, or has not been asked yet."""
+    text = job.options.get(STARTED_AT)
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
 
 
 def processing_id(job_id: str) -> str:

@@ -4,8 +4,10 @@
                   └──────────── failed, cancelled <────────────┘
 
 The first three are the run of the job (`fetch`, then recognizers and the reconciler), the next three its enrichments.
-Where one of these fails, those behind it go on as for every other job: a report without a summary is sent, and says so.
-The processing has then failed in that step all the same, and a repeat makes it up from there.
+`storing` begins when what was said is stored: the recording follows, then the transcript with its readings.
+Where an enrichment fails, those behind it go on as for every other job: a report without a summary is sent, and says
+so. The processing has then failed all the same, once nothing of it goes on: its status and step are of the first that
+failed, `failures` has each of them, and a repeat makes them up.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Protocol
 
+from schemas.conversations.names import FETCH
 from schemas.errors import Cancelled, ConcordError
 from schemas.events.job import EnrichmentStatus, StepState
 from schemas.jobs.rows import STAGE_OF
@@ -36,9 +39,11 @@ Status = Literal[
 #: Those from which nothing goes on by itself.
 ENDED: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelled", "archived"})
 
-#: The names in `Job.steps` of the stage that asks ElevenLabs, and of its second part, which it may leave out.
-FETCH: Final = "fetch"
-STORE: Final = "store"
+#: Those in which everything that was wanted is done.
+DONE: Final[frozenset[Status]] = frozenset({"completed", "archived"})
+
+#: The progress of the step `fetch` from when what was said is stored: what is left is the recording.
+TEXT_STORED: Final = 0.5
 
 #: The enrichments of a conversation, in order, with the status while they are made.
 WALK: Final[Mapping[str, Status]] = {
@@ -86,6 +91,22 @@ class ConversationJob(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class StepFailure:
+    """A step that has failed for good."""
+
+    #: A stage of `Job.steps`, or the kind of an enrichment.
+    step: str
+    error: str | None
+    #: Error code for programs, of `schemas.errors`.
+    code: str
+
+    @property
+    def what_to_do(self) -> str:
+        """A sentence for whoever has to mend it."""
+        return what_to_do(self.step, self.code)
+
+
+@dataclass(frozen=True, slots=True)
 class Processing:
     """The state of a conversation's processing."""
 
@@ -101,6 +122,8 @@ class Processing:
     what_to_do: str | None = None
     #: When its last step ended; None while it goes on.
     ended_at: datetime | None = None
+    #: Each step that has failed, in order, also while later ones go on.
+    failures: tuple[StepFailure, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -125,13 +148,13 @@ def estimated_completion(state: Processing, begun_at: datetime, now: datetime) -
 
 
 def _in_run(job: ConversationJob) -> Processing:
-    fetch, store = job.steps.get(FETCH), job.steps.get(STORE)
+    fetch = job.steps.get(FETCH)
     if job.status != "uploaded":
         step = STAGE_OF[job.status]
         state = job.steps.get(step)
         return Processing("storing", PROGRESS["storing"], step, state.error if state else None)
-    if store is not None or (fetch is not None and fetch.state == "done"):
-        return Processing("storing", PROGRESS["storing"], STORE, store.error if store else None)
+    if fetch is not None and _is_stored(fetch):
+        return Processing("storing", PROGRESS["storing"], FETCH, fetch.error)
     if fetch is None or fetch.state == "waiting":
         return Processing("pending", PROGRESS["pending"], FETCH, fetch.error if fetch else None)
     # The error is why it is tried again.
@@ -143,26 +166,38 @@ def _failed_run(job: ConversationJob) -> Processing:
     failed = [(state.finished_at or _NEVER, name) for name, state in job.steps.items() if state.state == "failed"]
     step = max(failed, default=(_NEVER, FETCH))[1]
     code = job.code or ConcordError.code
-    fetched = job.steps.get(FETCH)
-    reached: Status = "storing" if fetched is not None and fetched.state == "done" else "extracting"
-    return _ended(reached, step, job.reason, code, job.completed_at)
+    fetch = job.steps.get(FETCH)
+    reached: Status = "storing" if fetch is not None and _is_stored(fetch) else "extracting"
+    return _ended(reached, (StepFailure(step, job.reason, code),), job.completed_at)
 
 
-def _ended(reached: Status, step: str, error: str | None, code: str, at: datetime | None) -> Processing:
-    status: Status = "cancelled" if code == Cancelled.code else "failed"
-    return Processing(status, PROGRESS[reached], step, error, code, what_to_do(step, code), at)
+def _is_stored(fetch: StepState) -> bool:
+    """Whether what was said is stored."""
+    return fetch.state == "done" or fetch.progress is not None
+
+
+def _ended(reached: Status, failures: tuple[StepFailure, ...], at: datetime | None) -> Processing:
+    first = failures[0]
+    status: Status = "cancelled" if first.code == Cancelled.code else "failed"
+    return Processing(
+        status, PROGRESS[reached], first.step, first.error, first.code, first.what_to_do, at, failures=failures
+    )
 
 
 def _after_run(job: ConversationJob, *, has_files: bool) -> Processing:
     rows = {kind: job.enrichment[kind] for kind in WALK if kind in job.enrichment}
+    failures = tuple(
+        StepFailure(kind, row.error, row.code or ConcordError.code)
+        for kind, row in rows.items()
+        if row.state == "failed"
+    )
     for kind, row in rows.items():
         if row.state not in ("done", "failed"):
-            return Processing(WALK[kind], PROGRESS[WALK[kind]], kind, row.error)
+            return Processing(WALK[kind], PROGRESS[WALK[kind]], kind, row.error, failures=failures)
     ends = [job.completed_at, *(row.finished_at for row in rows.values())]
     at = max((end for end in ends if end is not None), default=None)
-    for kind, row in rows.items():
-        if row.state == "failed":  # the first: those behind it may have failed because of it
-            return _ended(WALK[kind], kind, row.error, row.code or ConcordError.code, at)
+    if failures:  # the first: those behind it may have failed because of it
+        return _ended(WALK[failures[0].step], failures, at)
     done: Status = "completed" if has_files else "archived"
     return Processing(done, PROGRESS[done], ended_at=at)
 
@@ -183,6 +218,11 @@ _BY_STEP: Final[Mapping[tuple[str, str], str]] = {
     ("summary", "retries_exhausted"): "The language model did not answer: post the conversation again once it does.",
     ("summary", "provider_refused"): "Check the key and the name of the language model with `concord doctor`, then "
     "post the conversation again.",
+    (
+        "mail",
+        "invalid_input",
+    ): "There is no report to mail, or the account's template fails: the error says which. Post "
+    "the conversation again once that is mended.",
     ("mail", "retries_exhausted"): "The mail server did not take the mail: check SMTP_HOST with `concord doctor`, "
     "then post the conversation again.",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -69,10 +70,19 @@ class AgentLook:
 
 @dataclass(frozen=True, slots=True)
 class ConversationDay:
-    """Conversations that were asked for on a day (UTC) and have a status now."""
+    """Conversations that were asked for on a day (UTC)."""
 
     day: str
-    status: Status
-    conversations: int
-    #: Seconds from the request to the end, of half of those that have ended.
+    #: How many have each status now.
+    by_status: Mapping[Status, int]
+    #: Seconds from the request to the mail, of half of the complete ones; None if none is.
+    median_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationDays:
+    """The days of a time, in order; those without conversations are left out."""
+
+    days: tuple[ConversationDay, ...]
+    #: As that of a day, over all of them: the medians of days do not tell it.
     median_s: float | None

@@ -17,10 +17,14 @@ _ENDED: Final = ("done", "failed", "cancelled")
 
 
 def merged(old: StepState | None, new: StepState, now: datetime, seconds: float) -> StepState:
-    """The new state with its times: the step started with its first event, or `seconds` ago with this one."""
+    """The new state with its times: the step started with its first event, or `seconds` ago with this one. What a step
+    has reached, it has while it is tried again, and when it fails.
+    """
     ended = new.state in _ENDED
+    goes_on = new.state in ("running", "retrying", "failed")
     return new.model_copy(
         update={
+            "progress": old.progress if new.progress is None and old and goes_on else new.progress,
             "started_at": (old.started_at if old else None) or now - timedelta(seconds=seconds),
             "finished_at": now if ended else None,
             "attempts": max(new.attempts, old.attempts if old else 0),

@@ -182,7 +182,7 @@ def audit_entry(step: Step, job: Job | None, *, applied: bool) -> AuditEntry | N
         return None
     return AuditEntry(
         **run_fields(job),
-        step=step.stage,
+        step=job.step_of(step.stage),
         what=step.outcome.audit if applied else "repeated",
         duration_ms=step.seconds * 1000,
         attempt=step.envelope.attempt if step.envelope else 0,

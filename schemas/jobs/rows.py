@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
-from schemas.conversations.names import conversation_of
+from schemas.conversations.names import FETCH, conversation_of
 from schemas.events.job import EnrichmentState, EnrichmentStatus, StepState
 from schemas.ids import Key
 from schemas.words import Hypothesis
@@ -27,12 +27,19 @@ TERMINAL: Final = frozenset({"completed", "failed"})
 OPEN: Final = tuple(status for status in ORDER if status not in TERMINAL)
 
 #: The stage that works on a job, by the job's status; so also the order of a run's stages. Recognizers share one.
-STAGE_OF: Final[Mapping[Status, str]] = {
+STAGE_OF: Final[dict[Status, str]] = {
     "uploaded": "intake",
     "transcribing": "transcribe",
     "reconciling": "reconcile",
     "persisting": "persist",
 }
+
+
+def stages_of(steps: Container[str]) -> dict[Status, str]:
+    """By a job's status, the stage that works on it, in the order of a run. `steps` are those of the job, by which a
+    conversation is told from an upload.
+    """
+    return STAGE_OF | {"uploaded": FETCH} if FETCH in steps else {**STAGE_OF}
 
 
 #: "intended": sent or about to be sent; the response is not known. "parked": the same, and the provider's list of
@@ -103,7 +110,11 @@ class Job:
     @property
     def first_stage(self) -> str:
         """The stage with which its runs begin: of a conversation, the one that fetches it."""
-        return STAGE_OF["uploaded"] if conversation_of(self) is None else "fetch"
+        return STAGE_OF["uploaded"] if conversation_of(self) is None else FETCH
+
+    def step_of(self, stage: str) -> str:
+        """The name of this stage's step. Intake begins the later runs of conversations, too, whose step is fetch."""
+        return self.first_stage if stage == STAGE_OF["uploaded"] else stage
 
     @property
     def is_diarized(self) -> bool:

@@ -307,9 +307,8 @@ def _change_job(step: Step, rows: Rows, now: datetime) -> None:
         if progress.status in TERMINAL:
             columns["completed_at"] = now
     if progress.step is not None:
-        columns["steps"] = job.steps | {
-            progress.stage: merged(job.steps.get(progress.stage), progress.step, now, step.seconds)
-        }
+        name = job.step_of(progress.stage)
+        columns["steps"] = job.steps | {name: merged(job.steps.get(name), progress.step, now, step.seconds)}
     if progress.reason is not None:
         columns["reason"] = readable(progress.reason, ERROR_CHARS)
     rows.job = replace(job, **columns)

@@ -174,6 +174,40 @@ async def test_an_agents_conversations_are_listed_page_by_page(client, server):
     assert server.count("list") == 3
 
 
+class Pacing:
+    """A rate that notes what is reported."""
+
+    def __init__(self):
+        self.told = []
+
+    async def wait(self):
+        self.told.append("wait")
+
+    async def failed(self, exc):
+        self.told.append(exc.retry_after)
+
+    async def worked(self):
+        self.told.append("worked")
+
+
+async def test_each_call_waits_for_its_turn_and_reports_how_it_went(server, tmp_path):
+    pacing = Pacing()
+    client = ElevenLabs(KEY, server.url, timeout_s=2.0, rate=pacing)
+    await client.conversation(ID)
+    await client.save_audio(ID, tmp_path / "a.mp3", 1 << 20)
+    assert [one async for one in client.listed("agent_1", datetime.fromtimestamp(0, UTC))]
+    with pytest.raises(UnknownConversation):
+        await client.conversation("conv_unknown")
+    assert pacing.told == ["wait", "worked"] * 4
+    pacing.told.clear()
+    server.misbehave("rate")
+    with pytest.raises(RateLimited):
+        await client.conversation(ID)
+    await client.close()
+
+    assert pacing.told == ["wait", PAUSE_S]
+
+
 async def test_a_key_that_no_header_can_have_is_refused():
     with pytest.raises(SettingsError):
         ElevenLabs("two words")

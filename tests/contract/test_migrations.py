@@ -60,6 +60,7 @@ APPLIED = {
     "0036_earlier_transcripts": "0043c0f06cb1b112",
     "0037_overviews": "fab5246ba00f9596",
     "0038_voice_prints": "e3d371659e63574e",
+    "0041_storing": "3ff7ea0635de7d2b",
     "0042_audit_of_tenants": "25981d82c77343e8",
 }
 

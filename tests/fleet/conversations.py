@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from agents.asr.rate_limit import ProviderLimiter
 from agents.conversations.client import ElevenLabs
 from agents.media.probe_pool import ProbePool
 from agents.runtime.leased_tasks import LeasedTasks
@@ -73,6 +74,8 @@ class Calls:
     lacks: tuple[str, ...] = ()
     max_bytes: int = 10 << 20
     wait_s: float = 86_400
+    #: Seconds between two calls of ElevenLabs' API.
+    interval_s: float = 0.0
     settings: AccountSettings = field(default_factory=AccountSettings)
     renderer: Here = field(default_factory=Here)
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
@@ -88,7 +91,8 @@ class Calls:
     async def start(self) -> None:
         """Build the stages, as a worker that begins does."""
         database = self.fleet.database
-        client = ElevenLabs(KEY, self.elevenlabs.url, timeout_s=3.0)
+        rate = ProviderLimiter(database, "elevenlabs.conversations", interval_s=self.interval_s, patience_s=0.0)
+        client = ElevenLabs(KEY, self.elevenlabs.url, timeout_s=3.0, rate=rate)
 
         def tasks(limit):
             made = LeasedTasks(database, f"test {limit}", limit)

@@ -162,7 +162,7 @@ async def test_a_run_that_is_cancelled_while_it_is_reconciled_fetches_nothing_ag
 
 #: sha256 of the PDF about the conversation of the tests. Another text of a report, another version of ReportLab or of
 #: the fonts, another zlib, makes another: then look at the PDF, and put its hash here.
-PDF = "7615ac8b40ee2f4904502c82997906953f6dad9e74e4d41e8545a156286526e4"
+PDF = "dcc685342dbfbf27c670c179cc8acfeaaa06b7404d22444cedda69217711500c"
 
 
 async def test_a_known_conversation_makes_the_same_bytes(fleet):

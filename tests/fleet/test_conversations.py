@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 
 from agents.commands.operations.mail import resending
-from agents.conversations import recording
+from agents.conversations import recording, storing
 from agents.runtime.failpoints import CONVERSATION_POINTS
 from agents.stages import fetch
+from agents.stages.enrichments.report import report_on
 from agents.stages.enrichments.summary import Summaries
+from agents.upkeep import deleting
 from agents.upkeep.cancelling import cancel
 from agents.upkeep.deleting import Deleter
 from schemas.accounts.settings import AccountSettings
@@ -19,11 +23,14 @@ from schemas.conversations import names
 from schemas.errors import BudgetExhausted
 from schemas.events.audio import Options
 from schemas.events.conversation import ConversationFetch
-from schemas.events.job import JobReprocess
+from schemas.events.job import JobReprocess, StepState
+from schemas.jobs.outcome import Failure, Outcome, Step, failed_progress
+from schemas.jobs.status import status_of
 from tests.fleet.conftest import FakeRecognizer, ProbeHere
 from tests.fleet.conversations import ACCOUNT, ANN, CONVERSATION, JOB, calls, mp3
 from tests.servers.elevenlabs import PAUSE_S, TURNS, Scripted, elevenlabs_server
 from tests.servers.smtp import smtp_server
+from web.resources.jobs.job_view import job_view
 
 TEXT = """\
 AI: Thank you for calling Harbour Dental. How can I help you?
@@ -95,12 +102,31 @@ async def test_a_conversation_that_has_not_ended_is_waited_for(started, statuses
     assert len(started.smtp.taken) == 1
 
 
+async def test_the_report_says_when_the_call_began_and_the_next_run_knows_it_too(started):
+    started.smtp.trouble["RCPT"] = ["550 5.1.1 no such user"]
+    await done(started)
+    facts = {fact.name: fact.value for fact in started.renderer.reports[CONVERSATION].facts}
+    await done(started)
+
+    assert facts["Call began"] == "2026-09-21 14:13:20 UTC"
+    assert (await started.job()).run == 2
+    assert names.started_at(await started.job()) == datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
+
+
 async def test_while_it_is_waited_for_its_status_says_so(started):
     started.elevenlabs.conversations[CONVERSATION].before = ["in-progress"] * 100
     state = await done(started, until=timedelta(seconds=30))
 
     assert (state.status, state.current_step, state.error) == ("extracting", "fetch", None)
     assert "in-progress" in (await started.job()).steps["fetch"].notes[0]
+
+
+async def test_while_its_recording_is_stored_its_status_says_so(started, monkeypatch):
+    monkeypatch.setattr(fetch, "QUICK_S", 1.5)
+    started.elevenlabs.misbehave("stall", on=("audio",))
+    state = await done(started, until=timedelta(seconds=3))
+
+    assert (state.status, state.progress, state.current_step) == ("storing", 40, "fetch")
 
 
 async def test_a_conversation_that_never_ends_is_given_up(fleet):
@@ -127,6 +153,22 @@ async def test_verified_by_recognizers_the_report_says_what_the_agent_got_wrong(
     assert {turn.speaker for turn in report.turns if turn.speaker} == {"AI", "User"}
     [ended] = started.fleet.events("persisted")
     assert ended["job_id"] == JOB
+
+
+async def test_a_report_on_a_verified_conversation_reads_all_readings_once(started):
+    await done(started, options={"verify": True})
+    job, store, read = await started.job(), started.store, []
+
+    class Counting:
+        uri = staticmethod(store.uri)
+
+        async def get(self, uri):
+            read.append(uri)
+            return await store.get(uri)
+
+    await report_on(job, Counting(), started.fleet.database)
+
+    assert sum(uri.endswith("raw_transcript.json") for uri in read) == 1
 
 
 async def test_verified_and_right_the_report_says_so(started):
@@ -218,6 +260,23 @@ async def test_what_passes_is_waited_out(started, mode):
     if mode == "rate":
         assert (started.fleet.clock() - began).total_seconds() >= 3 * PAUSE_S
     assert len(started.smtp.taken) == 1
+
+
+async def test_a_pause_that_one_conversation_is_asked_for_is_kept_by_all(started):
+    others = [f"conv_{number}" for number in range(2, 6)]
+    started.elevenlabs.conversations |= {id: Scripted(audio=None) for id in others}
+    started.elevenlabs.misbehave("rate", times=1)
+    started.request()
+    await started.fleet.run(until=timedelta(seconds=0.1))
+    assert started.elevenlabs.count("get") == 1
+    for id in others:
+        started.request(id)
+    await started.fleet.run(until=timedelta(seconds=PAUSE_S - 0.5))
+    assert started.elevenlabs.count("get") == 1, "ElevenLabs has asked for a pause"
+    await started.fleet.run()
+
+    assert {(await started.processing(names.job_id(ACCOUNT, id))).status for id in others} == {"completed"}
+    assert (await started.processing()).status == "completed"
 
 
 async def test_an_hour_without_elevenlabs_loses_nothing(started):
@@ -368,20 +427,13 @@ async def test_a_cancelled_conversation_goes_on_when_it_is_posted_again(started)
     assert len(started.smtp.taken) == 1
 
 
-@pytest.mark.parametrize(
-    ("lacks", "settings", "says"),
-    [
-        (("ELEVENLABS_API_KEY is not set.",), {}, "ELEVENLABS_API_KEY is not set."),
-        ((), {"redact_pii": True}, "redact_pii"),
-    ],
-)
-async def test_what_cannot_be_carried_out_is_refused_and_told(fleet, lacks, settings, says):
-    fleet.lacks, fleet.settings = lacks, AccountSettings(**settings)
+async def test_what_cannot_be_carried_out_is_refused_and_told(fleet):
+    fleet.lacks = ("ELEVENLABS_API_KEY is not set.",)
     await fleet.start()
     state = await done(fleet)
 
     assert (state.status, state.current_step, state.code) == ("failed", "fetch", "unsupported_option")
-    assert says in state.error
+    assert "ELEVENLABS_API_KEY is not set." in state.error
     assert len(fleet.fleet.log["conversation.requested.dlq"]) == 1
     assert fleet.elevenlabs.calls == []
 
@@ -427,7 +479,7 @@ async def test_a_kill_between_two_steps_of_a_fetch_loses_nothing_and_fetches_no_
             armed.clear()
             raise Killed
 
-    for module in (fetch, recording):
+    for module in (fetch, recording, storing):
         monkeypatch.setattr(module, "passing", passing)
     with pytest.raises(Killed):
         await done(started)
@@ -435,17 +487,6 @@ async def test_a_kill_between_two_steps_of_a_fetch_loses_nothing_and_fetches_no_
 
     assert ((await started.processing()).status, len(started.smtp.taken)) == ("completed", 1)
     assert (started.elevenlabs.count("get"), started.elevenlabs.count("audio")) == (1, 1)
-
-
-async def test_what_an_account_has_set_since_holds(started):
-    started.elevenlabs.conversations[CONVERSATION].before = ["in-progress"] * 9
-    await done(started, until=timedelta(seconds=3))
-    await started.fleet.database.save_account_settings(ACCOUNT, AccountSettings(redact_pii=True), 0, "x")
-    await started.fleet.run()
-    state = await started.processing()
-
-    assert (state.status, state.code) == ("failed", "unsupported_option")
-    assert started.smtp.taken == []
 
 
 async def test_an_upload_with_a_conversations_reference_stays_an_upload(started):
@@ -497,6 +538,30 @@ async def test_a_run_that_is_begun_again_by_hand_hears_nothing_twice(started):
 
     assert ((await started.job()).run, (await started.processing()).status) == (2, "completed")
     assert (started.elevenlabs.count("get"), len(started.smtp.taken)) == (1, 1)
+    assert "intake" not in (await started.job()).steps
+    assert "intake" not in {entry.step for entry, _ in started.fleet.database.audit.values()}
+
+
+@pytest.mark.parametrize("status", ["uploaded", "transcribing", "failed"])
+async def test_a_conversations_steps_are_shown_without_intake_and_in_order(started, status):
+    await done(started, options={"verify": True}, until=timedelta(seconds=0))
+    view = job_view(status_of(replace(await started.job(), status=status)))
+
+    assert "intake" not in view.steps
+    assert next(iter(view.steps)) == "fetch"
+    assert view.stage == {"uploaded": "fetch", "transcribing": "transcribe", "failed": None}[status]
+
+
+async def test_a_run_that_is_begun_by_hand_and_cannot_go_on_has_failed_while_it_was_fetched(started):
+    await done(started)
+    job, failure = await started.job(), Failure("no recognizer", "invalid_input")
+    begin = replace(job, run=2, status="uploaded", steps={"fetch": StepState(state="waiting")})
+    of = {"tenant_id": ACCOUNT, "job_id": JOB}
+    await started.fleet.database.commit([Step("intake", uuid4(), Outcome(**of, begin=begin))])
+    failed = Outcome(**of, progress=failed_progress(2, "intake", failure))
+    await started.fleet.database.commit([Step("intake", uuid4(), failed)])
+
+    assert (await started.processing()).current_step == "fetch"
 
 
 async def test_an_event_that_was_lost_is_made_again(started):
@@ -534,6 +599,17 @@ async def test_a_deletion_takes_what_is_outside_of_the_jobs_folder_and_a_new_req
     await deleter.round()
     assert await started.blob(f"{ACCOUNT}/audio/{CONVERSATION}.mp3") == mp3()
     assert len(started.smtp.taken) == 2
+
+
+def test_a_receipt_says_where_addresses_stay_and_until_when():
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    kept = {name: deleting._topic(name, 3600.0, now) for name in ("conversation.requested", "persisted")}
+    letters = deleting._topic("conversation.requested.dlq", 3600.0, now)
+
+    assert "address" in kept["conversation.requested"]["why"]
+    assert "address" in letters["why"]
+    assert kept["conversation.requested"]["until"] == "2026-11-30T01:00:00+00:00"
+    assert "address" not in kept["persisted"]["why"]
 
 
 async def test_a_request_that_was_accepted_before_a_deletion_makes_no_new_job(started):

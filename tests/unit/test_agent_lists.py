@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -71,6 +72,17 @@ async def test_calls_are_found_that_began_since_the_last_look(looking):
     assert {entry.author for entry, _ in looking.database.audit.values() if entry.job_id} == {"list of the agent"}
 
 
+@pytest.mark.parametrize("verify", [True, None])
+async def test_what_is_found_is_verified_if_the_account_says_so(looking, verify):
+    settings = AccountSettings(conversation_agents=AGENTS, conversation_verify=verify)
+    await looking.database.save_account_settings("acme", settings, 1, "me")
+    looking.call("conv_1", 0)
+    await looking.look(0)
+
+    [job] = looking.database.all_jobs()
+    assert job.options["verify"] is bool(verify)
+
+
 async def test_a_call_that_goes_on_is_begun_and_one_that_failed_is_not(looking):
     looking.call("conv_1", 0, status="in-progress")
     looking.call("conv_2", 0, status="failed")
@@ -132,16 +144,27 @@ async def test_a_key_that_is_refused_is_told_and_tried_again_later(looking, capl
     assert looking.begun() == ["conv_1"]
 
 
-async def test_an_account_that_may_not_process_conversations_loses_none(looking):
-    hiding = AccountSettings(conversation_agents=AGENTS, redact_pii=True)
-    await looking.database.save_account_settings("acme", hiding, 1, "me")
+async def test_an_installation_that_cannot_process_conversations_for_a_time_loses_none(looking):
+    lists, requests = looking.lists, looking.lists.conversations.requests
+    lacking = replace(lists.conversations, requests=replace(requests, lacks=("No mail can be sent.",)))
+    looking.lists = replace(lists, conversations=lacking)
     looking.call("conv_1", 0)
     await looking.look(0)
     assert looking.begun() == []
-    await looking.database.save_account_settings("acme", AccountSettings(conversation_agents=AGENTS), 2, "me")
+    looking.lists = lists
     await looking.look(7200)
 
     assert looking.begun() == ["conv_1"]
+
+
+async def test_personal_data_are_hidden_if_the_account_says_so(looking):
+    hiding = AccountSettings(conversation_agents=AGENTS, redact_pii=True, redact="forget")
+    await looking.database.save_account_settings("acme", hiding, 1, "me")
+    looking.call("conv_1", 0)
+    await looking.look(0)
+
+    [job] = looking.database.all_jobs()
+    assert (job.is_redacted, job.options["redact"]) == (True, "forget")
 
 
 async def test_our_own_database_is_waited_for(looking, monkeypatch):

@@ -6,9 +6,10 @@ import random
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 
-from agents.conversations.answers import Conversation, Turn, conversation
+from agents.conversations.answers import Conversation, Turn, conversation, page
 from agents.conversations.requesting import refused, request_outcome
 from agents.conversations.transcript import hypothesis, text
 from agents.text.reconcile import reconcile
@@ -58,7 +59,7 @@ def test_words_have_the_times_and_the_speaker_of_their_turn():
 
 
 def test_a_word_takes_no_longer_than_a_word():
-    words = hypothesis(said((True, "one two", 0), (False, "three", 60_000))).words
+    words = hypothesis(said((True, "one two", 0), (False, "three", 60_000), duration_ms=61_000)).words
 
     assert [word.start_ms for word in words] == [0, 400, 60_000]
 
@@ -84,6 +85,39 @@ def test_what_nobody_said_is_told():
     spoken = "we meet on Monday at ten o'clock in the harbour"
 
     assert found(spoken.replace("harbour", "really harbour"), spoken, spoken) == [("really", "")]
+
+
+def answered(*turns, **metadata):
+    transcript = [{"role": "user", "message": spoken, "time_in_call_secs": at} for spoken, at in turns]
+    return conversation(orjson.dumps({"status": "done", "metadata": metadata, "transcript": transcript}))
+
+
+def test_a_turn_behind_the_calls_end_is_at_its_end_and_a_note_says_so():
+    read = answered(("one", 3), ("two", 16), ("three", 17), ("four", 9e8), call_duration_secs=16)
+
+    assert [turn.start_ms for turn in read.turns] == [3000, 16_000, 16_000, 16_000]
+    assert read.notes == ("ElevenLabs has 2 turns of the conversation behind its end, at 0:16: shown there.",)
+    assert max(word.end_ms for word in hypothesis(read).words) == 16_000
+    assert answered(("one", 3), ("two", 16), call_duration_secs=16).notes == ()
+
+
+def test_words_before_a_turn_without_a_time_do_not_pass_the_calls_end():
+    read = answered(("one two three four five", 15), ("six", None), call_duration_secs=16)
+
+    assert max(word.end_ms for word in hypothesis(read).words if word.end_ms is not None) == 16_000
+
+
+@pytest.mark.parametrize("seconds", [None, "1790000000", -1, 0, 1e300, True, [], float("1e12")])
+def test_the_begin_of_a_call_is_a_time_or_nothing(seconds):
+    assert answered(start_time_unix_secs=1_790_000_000).started_at == datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
+    assert answered(start_time_unix_secs=seconds).started_at is None
+
+
+def test_a_list_has_the_begin_of_each_call():
+    listed = {"conversation_id": "c1", "status": "done", "start_time_unix_secs": 1_790_000_000}
+    [one] = page(orjson.dumps({"conversations": [listed]})).conversations
+
+    assert one.started_at == datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'"done"', b"{}", b'{"status": null}', b"[" * 100_000])

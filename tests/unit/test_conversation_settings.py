@@ -46,6 +46,7 @@ def test_without_a_mail_server_there_is_no_stage_for_mails_and_requests_are_refu
         {"ELEVENLABS_BASE_URL": "ftp://a"},
         {"CONCORD_CONVERSATION_AUDIO_MB": "0"},
         {"CONCORD_CONVERSATION_WAIT_S": "-1"},
+        {"CONCORD_CONVERSATION_RATE": "0"},
         {"ELEVENLABS_API_KEY": "xi", "SMTP_HOST": "mail.example"},
         {"ELEVENLABS_API_KEY": "xi", "CONCORD_ENRICHMENTS": "mail", **MAIL},
         MAIL,

@@ -58,11 +58,15 @@ WALK = {
         job("uploaded", steps={"fetch": step("retrying", "429")}),
         ("extracting", 10, "fetch", "429", None),
     ),
-    "it is stored": (
-        job("uploaded", steps={"fetch": step("running"), "store": step("running")}),
-        ("storing", 40, "store", None, None),
+    "its text is stored": (
+        job("uploaded", steps={"fetch": StepState(state="running", progress=0.5)}),
+        ("storing", 40, "fetch", None, None),
     ),
-    "it is fetched and no more": (job("uploaded", steps=FETCHED), ("storing", 40, "store", None, None)),
+    "its recording is tried again": (
+        job("uploaded", steps={"fetch": StepState(state="retrying", error="503", progress=0.5)}),
+        ("storing", 40, "fetch", "503", None),
+    ),
+    "it is fetched and no more": (job("uploaded", steps=FETCHED), ("storing", 40, "fetch", None, None)),
     "recognizers hear it": (job("transcribing", steps=FETCHED), ("storing", 40, "transcribe", None, None)),
     "readings are reconciled": (job("reconciling", steps=FETCHED), ("storing", 40, "reconcile", None, None)),
     "it is persisted": (job("persisting", steps=FETCHED), ("storing", 40, "persist", None, None)),
@@ -90,6 +94,10 @@ WALK = {
     "there is no such conversation": (
         job("failed", reason="there is none", code="not_found", steps={"fetch": step("failed", "there is none")}),
         ("failed", 10, "fetch", "there is none", "not_found"),
+    ),
+    "its recording cannot be had": (
+        job("failed", reason="500", code="retries_exhausted", steps={"fetch": StepState(state="failed", progress=0.5)}),
+        ("failed", 40, "fetch", "500", "retries_exhausted"),
     ),
     "it cannot be reconciled": (
         job(
@@ -132,6 +140,33 @@ def test_the_state_follows_from_the_row(row, expected):
     assert state.ended == (state.status in ("completed", "failed", "cancelled"))
     assert (state.ended_at is not None) == state.ended
     assert bool(state.what_to_do) == (state.status in ("failed", "cancelled"))
+
+
+def test_each_failure_is_told_with_what_to_do_and_its_status_is_that_of_the_first():
+    row = job(
+        "completed",
+        enrichment=kinds(
+            summary=("failed", "budget_exhausted", "no tokens"), report="done", mail=("failed", "mail_refused", "550")
+        ),
+    )
+    state = processing(row)
+
+    assert (state.status, state.current_step, state.progress) == ("failed", "summary", 60)
+    assert [(one.step, one.error, one.code) for one in state.failures] == [
+        ("summary", "no tokens", "budget_exhausted"),
+        ("mail", "550", "mail_refused"),
+    ]
+    assert "monthly_tokens" in state.failures[0].what_to_do
+    assert "address" in state.failures[1].what_to_do
+
+
+def test_a_failure_is_told_while_later_steps_go_on():
+    row = job(
+        "completed", enrichment=kinds(summary=("failed", "provider_refused", "no"), report="done", mail="running")
+    )
+
+    assert (processing(row).status, processing(row).what_to_do) == ("sending_email", None)
+    assert [one.step for one in processing(row).failures] == ["summary"]
 
 
 def test_a_complete_processing_is_archived_when_its_files_are_removed():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
+import unicodedata
+import zlib
 
 import pypdfium2
 import pytest
 
-from agents.reports import content, typesetting
+from agents.reports import content, fonts, typesetting
 from agents.reports.content import report
 from agents.reports.fonts import Fonts
 from agents.reports.pdf import pdf
@@ -105,6 +109,60 @@ def test_each_script_has_a_font_and_can_be_read_back(text, font):
     assert fonts.missing == set()
     [page] = read(made(words(text)))
     assert [letter for letter in text if letter.isalpha() and letter not in page] == []
+
+
+def unicode_maps(content):
+    """What the bytes of each font of a document stand for (ToUnicode)."""
+    streams = [_decoded(part) for part in re.findall(rb"stream\r?\n(.*?)endstream", content, re.DOTALL)]
+    maps = [stream.decode() for stream in streams if b"beginbfchar" in stream]
+    return [
+        {
+            int(byte, 16): bytes.fromhex(text).decode("utf-16-be")
+            for byte, text in re.findall(r"<(\w\w)> <(\w*)>", of.partition("endcodespacerange")[2])
+        }
+        for of in maps
+    ]
+
+
+def _decoded(stream):
+    with contextlib.suppress(zlib.error):
+        return zlib.decompress(stream)
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("text", "meanings"),
+    [
+        ("Hi 😀 there", {"😀"}),
+        ("हिन्दी क्षत्रिय", {"हि", "क्ष"}),
+        ("مرحبا بالعالم", {"م", "ح"}),
+    ],
+)
+def test_each_glyph_stands_for_its_characters_and_none_for_a_private_code(text, meanings):
+    maps = unicode_maps(pdf(made(words(text))))
+    said = {meaning for of in maps for meaning in of.values()}
+
+    assert meanings <= said
+    assert not [one for one in said for character in one if unicodedata.category(character) in ("Co", "Cs", "Cn")]
+    assert set("".join(text.split())) <= set("".join(said))
+    assert all(len(of) <= 256 for of in maps)
+
+
+def test_what_was_shaped_before_changes_no_byte():
+    texts = ["नमस्ते हिन्दी", "क्षत्रिय 😀", "مرحبا لا"]
+    first = {text: pdf(made(words(text))) for text in texts}
+    for font in fonts._LOADED.values():
+        font.reportlab.unregister()
+    fonts._LOADED.clear()
+    typesetting._shaped.cache_clear()
+
+    assert {text: pdf(made(words(text))) for text in reversed(texts)} == first
+
+
+def test_emoji_and_conjuncts_are_read_back_as_they_are():
+    text = "हिन्दी क्षत्रिय and 😀 ok"
+
+    assert any(text in page for page in read(made(words(text))))
 
 
 def test_text_from_the_right_is_shaped_and_turned_round_line_by_line():

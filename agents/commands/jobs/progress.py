@@ -17,7 +17,7 @@ from agents.stages.track import key_of, newest
 from schemas import topics
 from schemas.errors import MalformedEvent, Unavailable
 from schemas.ids import job_key
-from schemas.jobs.rows import STAGE_OF, TERMINAL
+from schemas.jobs.rows import TERMINAL, stages_of
 from schemas.jobs.status import status_of
 from schemas.printable import LINE, printable
 
@@ -37,9 +37,6 @@ REDRAW_S, ASK_S = 0.25, 0.5
 
 #: Seconds for which the database may be unavailable.
 PATIENCE_S = 30.0
-
-#: The stages of a run in their order.
-_STAGES = tuple(STAGE_OF.values())
 
 _MARKS = {"done": "✓", "failed": "✗", "cancelled": "✗", "retrying": "↻", "running": "…"}
 _MARKS |= {"queued": "⋯", "waiting": "·", "pending": "·"}
@@ -81,10 +78,11 @@ def seconds(step: StepState | EnrichmentStatus, now: datetime) -> float | None:
 
 def steps_of(status: JobStatus) -> list[tuple[str, StepState]]:
     """The steps that have started, in the order of the pipeline."""
+    stages = list(stages_of(status.steps).values())
 
     def position(name: str) -> tuple[int, str]:
         stage = name.partition(".")[0]
-        return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES)), name
+        return (stages.index(stage) if stage in stages else len(stages)), name
 
     return [(name, status.steps[name]) for name in sorted(status.steps, key=position)]
 

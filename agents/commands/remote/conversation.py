@@ -115,6 +115,8 @@ def _end(api: Api, data: Mapping[str, Any], *, as_json: bool) -> int:
                 print(f"{name:<10} {printable(_absolute(api, file['url']))}")
         return 0
     print(f"{data['status']}: {printable(data['error'] or '')}", file=sys.stderr)
-    if data["what_to_do"]:
-        print(printable(data["what_to_do"]), file=sys.stderr)
+    for number, failure in enumerate(data["failures"]):
+        if number:
+            print(f"{printable(failure['step'])}: {printable(failure['error'] or '')}", file=sys.stderr)
+        print(printable(failure["what_to_do"]), file=sys.stderr)
     return FAILED

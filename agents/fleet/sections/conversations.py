@@ -28,6 +28,13 @@ class ConversationSettings(BaseModel):
         le=2048,
         description="largest recording of a conversation, unless the account's settings say otherwise",
     )
+    conversation_rate: float = Field(
+        10.0,
+        alias="CONCORD_CONVERSATION_RATE",
+        gt=0,
+        le=1000,
+        description="calls a second of ElevenLabs' API about conversations, of all workers together",
+    )
     conversation_wait_s: float = Field(
         86_400.0,
         alias="CONCORD_CONVERSATION_WAIT_S",

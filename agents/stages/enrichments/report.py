@@ -12,17 +12,18 @@ from agents.reports.content import Report, report
 from agents.reports.rendering import Renderer
 from agents.runtime.leased_tasks import LeasedTasks
 from agents.stages.enrichments.enrichment import Enriched, Make, enrichment
-from agents.stages.enrichments.words import agent_optimized, raw_transcript, transcript_words, word_source
+from agents.stages.enrichments.words import agent_optimized, raw_transcript, word_source
 from agents.stages.spec import Resources
 from schemas import blob_names, ids, topics
 from schemas.conversations.differences import Difference, differences
-from schemas.conversations.names import conversation_of
+from schemas.conversations.names import conversation_of, started_at
 from schemas.corrections.rows import FIRST
 from schemas.errors import NotFound
 from schemas.events.conversation import AGENT
 from schemas.events.enrichment import ReportGenerated
 from schemas.jobs.rows import Job, file_kind, run_fields
 from schemas.summaries import Summary
+from schemas.transcript_words import words_of
 from schemas.words import Reconciliation, adapter
 from sinks.ports.blobs import Blob, Store, file_of
 from sinks.ports.jobs import Jobs
@@ -85,30 +86,27 @@ def report_name(job: Job) -> str:
 async def report_on(job: Job, store: Store, database: Jobs) -> Report:
     """What a report says about the newest version of the run's transcript. Raises `NotFound` and `Unavailable`."""
     content = await agent_optimized(database, store, job)
-    words, _ = await transcript_words(database, store, job)
+    source = await word_source(database, job)
+    is_verified = conversation_of(job) is not None and bool(job.options.get("verify"))
+    # Read once: words and differences are both made of it. Of an edited transcript only the differences are.
+    raw = await raw_transcript(store, source) if source.edited is None or is_verified else None
     summary, why_none = await _summary(job, store)
-    verified = await _verified(job, store, database)
 
     # In a thread with its parsing: the transcript of a long call has megabytes.
     def made() -> Report:
-        return report(orjson.loads(content), words, summary, why_none, _differences(verified))
+        readings = adapter(Reconciliation).validate_json(raw) if raw is not None else None
+        words = source.edited if source.edited is not None else words_of(readings) if readings is not None else []
+        of_agent = _differences(readings) if is_verified and readings is not None else None
+        return report(orjson.loads(content), words, summary, why_none, of_agent, started_at(job))
 
     return await asyncio.to_thread(made)
 
 
-def _differences(readings: bytes | None) -> list[Difference] | None:
+def _differences(readings: Reconciliation) -> list[Difference] | None:
     """What the agent's transcript got wrong; None where no recognizer has heard the recording, too."""
-    compared = adapter(Reconciliation).validate_json(readings) if readings is not None else None
-    if compared is None or AGENT not in compared.providers or len(compared.providers) == 1:
+    if AGENT not in readings.providers or len(readings.providers) == 1:
         return None
-    return differences(compared, AGENT)
-
-
-async def _verified(job: Job, store: Store, database: Jobs) -> bytes | None:
-    """All readings of a conversation whose recording was heard, too; None for another job."""
-    if conversation_of(job) is None or not job.options.get("verify"):
-        return None
-    return await raw_transcript(store, await word_source(database, job))
+    return differences(readings, AGENT)
 
 
 async def _summary(job: Job, store: Store) -> tuple[Summary | None, str]:

@@ -12,7 +12,7 @@ from agents.stages.uploads.conversations import ConversationRequests
 from agents.stages.uploads.conversations import Database as Asked
 from agents.stages.uploads.jobs import existing_job
 from agents.upkeep import cancelling
-from schemas.conversations.processing import FETCH
+from schemas.conversations.names import FETCH
 from schemas.conversations.rows import Taken
 from schemas.errors import Cancelled, Conflict, Contended
 from schemas.events.conversation import ConversationRequested
@@ -42,7 +42,7 @@ class AskedConversations:
         """Begin it, or its next run where the last has failed.
 
         Raises:
-            UnsupportedOption: This installation, or the account's settings, do not permit it.
+            UnsupportedOption: This installation lacks something for it.
             Conflict: An upload has the conversation's name.
             Unavailable: The database does not answer. Nothing is begun, or all of it.
         """
@@ -64,13 +64,17 @@ class AskedConversations:
         return Taken(job, begun, known=existing is not None)
 
     async def begin_unknown(self, wanted: ConversationRequested, author: str) -> bool:
-        """Begin it if it is not known yet, nor was deleted; whether it was begun. Raises as `request` does."""
+        """Begin it if it is not known yet, nor was deleted, verified if the account's settings say so; whether it was
+        begun. Raises as `request` does.
+        """
         database = self.databases.acting_as(wanted.tenant_id)
         if await database.deletion(wanted.tenant_id, wanted.job_id) is not None:
             return False
         if await database.job(wanted.tenant_id, wanted.job_id) is not None:
             return False
-        return (await self.request(wanted, author)).begun
+        verify = bool((await self.requests.accounts.settings_of(wanted.tenant_id)).conversation_verify)
+        options = wanted.options.model_copy(update={"verify": verify})
+        return (await self.request(wanted.model_copy(update={"options": options}), author)).begun
 
     async def cancel(self, job: Job, reason: str, author: str) -> Job:
         """End its run; or, if that is complete, what is still to be made of it. A mail that is being handed over at

@@ -8,7 +8,6 @@ from typing import Protocol
 from agents.conversations.requesting import request_outcome
 from agents.stages.uploads.jobs import first_run
 from agents.stages.uploads.waiting import begun
-from schemas.accounts.settings import AccountSettings
 from schemas.conversations import names
 from schemas.errors import Conflict, UnsupportedOption
 from schemas.events.conversation import ConversationRequested
@@ -39,28 +38,22 @@ class ConversationRequests:
         """What is to be committed, and the conversation's job as it is before; `database` may be that of one tenant.
 
         Raises:
-            UnsupportedOption: This installation, or the account's settings, do not permit it.
+            UnsupportedOption: This installation lacks something for it.
             Conflict: An upload has the conversation's name.
             Unavailable: The database does not answer.
         """
         settings = await self.accounts.settings_of(request.tenant_id)
-        self.check(settings)
+        self.check()
         reference = names.reference(request.conversation_id)
         candidates = await database.named(request.tenant_id, request.job_id, reference)
         existing = next((job for job in candidates if job.job_id == request.job_id), None)
         if existing is None and candidates:
             raise Conflict("conversation_id: an upload has this conversation's reference; give that another one")
         run = 1 if existing else first_run(await database.deletion(request.tenant_id, request.job_id))
-        outcome = request_outcome(request, existing, await database.now(), first_run=run)
+        outcome = request_outcome(request, existing, await database.now(), first_run=run, settings=settings)
         return await begun(outcome, database, is_limited=settings.max_open_jobs is not None), existing
 
-    def check(self, settings: AccountSettings) -> None:
-        """Raises UnsupportedOption if no conversation can be processed with these settings; it says what to do."""
+    def check(self) -> None:
+        """Raises UnsupportedOption if no conversation can be processed here; it says what to do."""
         if self.lacks:
             raise UnsupportedOption(f"conversations are not processed here: {' '.join(self.lacks)}")
-        if settings.redact_pii:
-            raise UnsupportedOption(
-                "conversations are not processed for this account, because its personal data are to be hidden "
-                "(redact_pii), and ElevenLabs' transcript and recording come as they are. Have ElevenLabs redact them, "
-                "and take redact_pii out of the account's settings; uploads can state it themselves"
-            )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from schemas.conversations.names import conversation_of
-from schemas.conversations.processing import Status, processing
-from schemas.conversations.rows import ConversationDay, ConversationRow
+from schemas.conversations.processing import DONE, Status, processing
+from schemas.conversations.rows import ConversationDay, ConversationDays, ConversationRow
 from sinks.ports.conversations.history import ConversationHistory
 from sinks.ports.reads import Cursor
 
@@ -42,11 +43,11 @@ class MemoryConversationHistory(ConversationHistory):
         failed = [row for row in self._rows(tenant) if row.status == "failed" and (row.completed_at or _NEVER) >= since]
         return _page(failed, lambda row: row.completed_at or _NEVER, limit, before)
 
-    async def conversation_days(self, tenant: str, since: datetime, until: datetime) -> list[ConversationDay]:
+    async def conversation_days(self, tenant: str, since: datetime, until: datetime) -> ConversationDays:
         """How many there are by day and status."""
         rows = [row for row in self._rows(tenant) if since <= row.created_at < until]
-        days = groupby(sorted(rows, key=_day_and_status), _day_and_status)
-        return [_day(day, status, list(of_day)) for (day, status), of_day in days]
+        days = groupby(sorted(rows, key=_day), _day)
+        return ConversationDays(tuple(_of_day(day, list(of_day)) for day, of_day in days), _median_s(rows))
 
     def _rows(self, tenant: str) -> list[ConversationRow]:
         jobs = [job for job in self.database.all_jobs() if job.tenant_id == tenant]
@@ -82,10 +83,15 @@ def _page(
     return page, Cursor(time(page[-1]), page[-1].job_id) if len(ordered) > limit else None
 
 
-def _day_and_status(row: ConversationRow) -> tuple[str, Status]:
-    return f"{row.created_at:%Y-%m-%d}", row.status
+def _day(row: ConversationRow) -> str:
+    return f"{row.created_at:%Y-%m-%d}"
 
 
-def _day(day: str, status: Status, rows: list[ConversationRow]) -> ConversationDay:
-    seconds = sorted((row.completed_at - row.created_at).total_seconds() for row in rows if row.completed_at)
-    return ConversationDay(day, status, len(rows), seconds[(len(seconds) - 1) // 2] if seconds else None)
+def _of_day(day: str, rows: list[ConversationRow]) -> ConversationDay:
+    return ConversationDay(day, Counter(row.status for row in rows), _median_s(rows))
+
+
+def _median_s(rows: list[ConversationRow]) -> float | None:
+    done = [row for row in rows if row.status in DONE and row.completed_at is not None]
+    seconds = sorted((row.completed_at - row.created_at).total_seconds() for row in done if row.completed_at)
+    return seconds[(len(seconds) - 1) // 2] if seconds else None

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from schemas.conversations.processing import Status
-from schemas.conversations.rows import ConversationDay, ConversationRow
+from schemas.conversations.rows import ConversationDays, ConversationRow
 from sinks.ports.reads import Cursor
 
 
@@ -31,5 +31,5 @@ class ConversationHistory(Protocol):
     ) -> tuple[list[ConversationRow], Cursor | None]:
         """The same of those that have failed since then, the newest failure first; cursors have its time."""
 
-    async def conversation_days(self, tenant: str, since: datetime, until: datetime) -> list[ConversationDay]:
-        """Conversations that were asked for from `since` to before `until`, by day and status, in order."""
+    async def conversation_days(self, tenant: str, since: datetime, until: datetime) -> ConversationDays:
+        """Conversations that were asked for from `since` to before `until`, by day and status."""

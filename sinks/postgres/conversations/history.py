@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.conversations.processing import Status
-from schemas.conversations.rows import ConversationDay, ConversationRow
+from schemas.conversations.rows import ConversationDay, ConversationDays, ConversationRow
 from sinks.ports.conversations.history import ConversationHistory
 from sinks.ports.reads import Cursor
 
@@ -52,9 +53,16 @@ class PostgresConversationHistory(ConversationHistory):
         end = rows[limit - 1].completed_at if len(rows) > limit else None
         return rows[:limit], Cursor(end, rows[limit - 1].job_id) if end else None
 
-    async def conversation_days(self, tenant: str, since: datetime, until: datetime) -> list[ConversationDay]:
+    async def conversation_days(self, tenant: str, since: datetime, until: datetime) -> ConversationDays:
         """How many there are by day and status."""
-        return [ConversationDay(**row) for row in await self._read(tenant, "conversation_days", since, until)]
+        counts, medians = defaultdict[str, dict[Status, int]](dict), dict[str | None, float | None]()
+        for row in await self._read(tenant, "conversation_days", since, until):
+            if row["status"] is None:
+                medians[row["day"]] = row["median_s"]
+            else:
+                counts[row["day"]][row["status"]] = row["conversations"]
+        days = (ConversationDay(day, by_status, medians[day]) for day, by_status in counts.items())
+        return ConversationDays(tuple(days), medians.get(None))
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(ConversationRow))

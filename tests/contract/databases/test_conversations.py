@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -11,9 +12,10 @@ import pytest
 from schemas.accounts.settings import AccountSettings
 from schemas.conversations import names
 from schemas.conversations.processing import WALK, processing
-from schemas.conversations.rows import ConversationDay, IssuedUrl
+from schemas.conversations.rows import ConversationDay, ConversationDays, IssuedUrl
 from schemas.errors import Unavailable
-from schemas.jobs.outcome import Failure, Outcome, Step, failed_progress
+from schemas.events.job import StepState
+from schemas.jobs.outcome import Failure, Outcome, Progress, Step, failed_progress
 from schemas.jobs.rows import File, Job
 from sinks.memory.conversations.history import MemoryConversationHistory
 from sinks.memory.database import MemoryDatabase
@@ -126,12 +128,31 @@ async def test_conversations_of_some_days_are_counted_by_status(told):
     [row], _ = await history.failed_conversations("acme", PAST, limit=2)
     day = f"{row.created_at:%Y-%m-%d}"
 
-    failed, pending = await history.conversation_days("acme", PAST, FUTURE)
+    numbers = await history.conversation_days("acme", PAST, FUTURE)
 
-    assert pending == ConversationDay(day, "pending", 2, None)
-    assert (failed.day, failed.status, failed.conversations) == (day, "failed", 1)
-    assert failed.median_s == pytest.approx((row.completed_at - row.created_at).total_seconds())
-    assert await history.conversation_days("acme", FUTURE, FUTURE) == []
+    assert numbers == ConversationDays((ConversationDay(day, {"failed": 1, "pending": 2}, None),), None)
+    assert await history.conversation_days("acme", FUTURE, FUTURE) == ConversationDays((), None)
+
+
+async def test_the_median_is_of_all_that_are_complete_with_their_files_or_without(told):
+    """Of three archived conversations and two that have their files; the medians of the groups are others."""
+    database, history = told
+    for number in range(5):
+        of = conversation(f"conv_{number}", options={})
+        await database.commit([created(of, files=(file(of),) if number in (1, 2) else ())])
+        await asyncio.sleep(0.02 * number)
+        progress = Progress(run=1, status="completed", stage="persist", step=StepState(state="done"))
+        await database.commit(
+            [Step("persist", uuid4(), Outcome(tenant_id="acme", job_id=of.job_id, progress=progress))]
+        )
+    rows, _ = await history.conversations("acme", limit=9)
+    took = sorted((row.completed_at - row.created_at).total_seconds() for row in rows)
+
+    numbers = await history.conversation_days("acme", PAST, FUTURE)
+
+    assert numbers.days[0].by_status == {"archived": 3, "completed": 2}
+    assert numbers.median_s == pytest.approx(took[2])
+    assert numbers.days[0].median_s == pytest.approx(took[2])
 
 
 async def test_urls_are_kept_of_files_that_there_are_and_go_with_them(told):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
+from uuid import uuid4
 
 import pytest
 
 from agents.__main__ import completed, parser_of
 from agents.commands.remote import client as remote
 from agents.commands.remote import conversation
-from schemas.jobs.outcome import EnrichmentChange, Failure, failed_progress
+from schemas.jobs.outcome import EnrichmentChange, Failure, Step, failed_enrichment, failed_progress
 from tests.unit.web.test_conversations import OWN, Service
 from web.resources.conversations.views import CONVERSATION
 
@@ -81,6 +83,29 @@ async def test_one_that_fails_says_why_and_what_to_do(concord, service):
     assert "goes on where it ended" in out
     assert err.startswith("failed: there is none\n")
     assert "ELEVENLABS_API_KEY" in err
+
+
+async def test_each_step_that_failed_is_told(concord, service, monkeypatch):
+    looked, shown = threading.Event(), conversation._print
+
+    def show(*arguments, **more):
+        looked.set()
+        shown(*arguments, **more)
+
+    monkeypatch.setattr(conversation, "_print", show)
+    await concord(*LINE)
+    await service.completed("report")
+    [job] = service.database.all_jobs()
+    running = asyncio.create_task(concord(*LINE, "--wait"))
+    await asyncio.to_thread(looked.wait, 10)  # asked for later, its next run would begin
+    for kind, code in (("summary", "budget_exhausted"), ("mail", "mail_refused")):
+        await service.database.commit([Step("x", uuid4(), failed_enrichment(job, kind, Failure(f"no {kind}", code)))])
+    status, _, err = await running
+
+    assert status == remote.FAILED
+    assert err.startswith("failed: no summary\n")
+    assert "monthly_tokens" in err
+    assert "mail: no mail\n" in err
 
 
 @pytest.mark.parametrize(

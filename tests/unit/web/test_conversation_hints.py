@@ -92,6 +92,18 @@ async def test_a_webhook_begins_the_conversation_of_the_account_whose_agent_it_i
     ]
 
 
+async def test_it_is_verified_if_the_account_says_so(service):
+    settings = AccountSettings(conversation_agents={"agent_1": "a@example.com"}, conversation_verify=True)
+    await service.database.save_account_settings("acme", settings, 1, "me")
+    await service.sent(event())
+    await service.sent(event(agent_id="agent_2", conversation_id="conv_2"))
+
+    assert {job.tenant_id: job.options["verify"] for job in service.database.all_jobs()} == {
+        "acme": True,
+        "bolt": False,
+    }
+
+
 async def test_nothing_of_the_body_is_trusted_but_the_ids(service):
     """Neither an account, nor an address, nor a transcript."""
     more = {"account_id": "bolt", "email_id": "thief@example.com", "transcript": [{"role": "agent", "message": "x"}]}

@@ -16,7 +16,7 @@ from schemas.accounts.settings import AccountSettings
 from schemas.conversations import names
 from schemas.errors import Unavailable
 from schemas.events.job import StepState
-from schemas.jobs.outcome import EnrichmentChange, Failure, Outcome, Progress, Step, failed_progress
+from schemas.jobs.outcome import EnrichmentChange, Failure, Outcome, Progress, Step, failed_enrichment, failed_progress
 from schemas.jobs.rows import File
 from schemas.summaries import ActionItem, Coverage, Statement, Summary
 from sinks.accounts import Accounts
@@ -26,6 +26,7 @@ from sinks.memory.reader import MemoryReader
 from tests.contract.databases.cases import job as upload
 from tests.unit.web.service import ACME, BOLT, ROOT, Worker, of_blob, problem
 from tests.unit.web.walk import conversation_resources
+from web.resources.conversations.urls import KINDS
 from web.resources.conversations.views import ACCEPTED, CONVERSATION, DETAILS, REQUEST, ROW
 
 README = Path(__file__).parents[3] / "README.md"
@@ -262,6 +263,27 @@ async def test_one_that_failed_goes_on_when_it_is_asked_for_again(service):
     assert (await service.database.job("acme", JOB)).run == 2
 
 
+async def test_each_enrichment_that_failed_is_told_with_what_to_do(service):
+    await service.asked()
+    await service.completed("report")
+    job = await service.database.job("acme", JOB)
+    for kind, failure in (
+        ("summary", Failure("no tokens", "budget_exhausted")),
+        ("mail", Failure("550 no such user", "mail_refused")),
+    ):
+        [written] = await service.database.commit([Step("x", uuid4(), failed_enrichment(job, kind, failure))])
+        assert written.applied
+    data = (await service.json(OWN))["data"]
+
+    assert (data["status"], data["current_step"], data["error"]) == ("failed", "summary", "no tokens")
+    assert [(one["step"], one["error"], one["error_code"]) for one in data["failures"]] == [
+        ("summary", "no tokens", "budget_exhausted"),
+        ("mail", "550 no such user", "mail_refused"),
+    ]
+    assert "monthly_tokens" in data["what_to_do"]
+    assert "address" in data["failures"][1]["what_to_do"]
+
+
 async def test_requests_with_one_idempotency_key_are_one(service):
     headers = ACME | {"Idempotency-Key": "k1"}
     first, again = [await (await service.post(headers)).json() for _ in range(2)]
@@ -274,8 +296,6 @@ async def test_one_that_cannot_be_processed_here_says_why():
         document = await problem(await service.post(), 422)
     assert "ELEVENLABS_API_KEY is not set" in document["detail"]
     assert document["success"] is False
-    async with Service(settings=AccountSettings(redact_pii=True)) as service:
-        assert "redact_pii" in (await problem(await service.post(), 422))["detail"]
 
 
 async def test_a_conversation_whose_reference_an_upload_has_is_refused(service):
@@ -338,8 +358,25 @@ async def test_a_store_without_signed_urls_has_ours():
         assert await response.read() == b"AI: Hello.\nUser: Hi.\n"
         assert f'filename="{CONVERSATION}.txt"' in response.headers["Content-Disposition"]
         assert await (await service.get(f"{OWN}/files/report")).read() == b"%PDF"
+        types = {name: (await service.get(f"{OWN}/files/{name}")).headers["Content-Type"] for name in KINDS}
+        assert types == {
+            "transcript": "text/plain; charset=utf-8",
+            "audio": "audio/mpeg",
+            "report": "application/pdf",
+        }
         await problem(await service.get(f"{OWN}/files/summary"), 400)
         await problem(await service.get(f"{OWN}/files/report", BOLT), 404)
+
+
+async def test_a_recording_that_is_not_redacted_is_no_file_of_a_redacted_conversation():
+    async with Service(settings=AccountSettings(redact_pii=True)) as service:
+        await service.asked()
+        await service.completed("summary", "report")
+        files = (await service.json(OWN))["data"]["files"]
+
+        assert (files["audio"], files["transcript"]["content_type"]) == (None, "text/plain")
+        await problem(await service.get(f"{OWN}/files/audio"), 404)
+        await problem(await service.get(f"/jobs/{JOB}/audio"), 404)
 
 
 async def test_a_file_that_there_is_not_is_not_found(service):

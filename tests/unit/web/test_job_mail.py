@@ -50,5 +50,6 @@ async def test_without_a_report_or_a_mail_it_says_so(service):
 async def test_where_nothing_is_mailed_it_says_so(service):
     database = service.database
     async with Worker(database, resources=[JobMail(MemoryReader(database), database, None)]) as other:
-        refused = await problem(await other.client.post("/jobs/j/mail", json=TO, headers=ACME), 404)
-    assert "no mail server" in refused["detail"]
+        refused = await problem(await other.client.post("/jobs/j/mail", json=TO, headers=ACME), 422)
+        await problem(await other.client.post("/jobs/nobody/mail", json=TO, headers=ACME), 404)
+    assert all(name in refused["detail"] for name in ("SMTP_HOST", "SMTP_FROM_EMAIL", "CONCORD_ENRICHMENTS"))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from datetime import UTC, date, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 from aiohttp import web
 from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
 
-from schemas.conversations.processing import Status
-from schemas.conversations.rows import ConversationDay
+from schemas.conversations.processing import DONE, Status
 from schemas.events.base import Data
 from sinks.ports.reads import Cursor
 from web.paging import next_link
@@ -22,7 +21,7 @@ from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas.conversations.rows import ConversationRow
+    from schemas.conversations.rows import ConversationDay, ConversationDays, ConversationRow
     from sinks.ports.clock import Clock
     from sinks.ports.conversations.history import ConversationHistory
 
@@ -110,6 +109,7 @@ class Statistics(Data):
     conversations: int
     by_status: dict[str, int]
     success_rate: float | None = Field(description="completed ones of those that have ended; null if none has")
+    median_seconds: float | None = Field(description="as that of a day, over all conversations of these days")
     days: list[DayOfConversations] = Field(description="the oldest first; days without any are left out")
 
 
@@ -133,6 +133,7 @@ _STATISTICS: Final[dict[str, Any]] = {
         "conversations": 41,
         "by_status": {"completed": 40, "failed": 1},
         "success_rate": 0.976,
+        "median_seconds": 38.5,
         "days": [
             {
                 "day": "2026-05-01",
@@ -205,34 +206,32 @@ class AccountConversations:
         """Some days in numbers."""
         asked, now = request.parameters, (await self._clock.now()).astimezone(UTC)
         since = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=asked.days - 1)
-        rows = await self._history.conversation_days(asked.tenant, since, now + timedelta(hours=1))
-        return StatisticsAnswer(success=True, message=f"{asked.days} days", data=statistics(rows))
+        numbers = await self._history.conversation_days(asked.tenant, since, now + timedelta(hours=1))
+        return StatisticsAnswer(success=True, message=f"{asked.days} days", data=statistics(numbers))
 
 
-def statistics(rows: Sequence[ConversationDay]) -> Statistics:
-    """The rows by day, and all together."""
-    days = defaultdict[str, list[ConversationDay]](list)
-    total = Counter[str]()
-    for row in rows:
-        days[row.day].append(row)
-        total[row.status] += row.conversations
-    done = total["completed"] + total["archived"]
+def statistics(numbers: ConversationDays) -> Statistics:
+    """The conversations by day, and all together."""
+    total = Counter[Status]()
+    for of_day in numbers.days:
+        total.update(of_day.by_status)
+    done = sum(total[status] for status in DONE)
     ended = done + total["failed"]
     return Statistics(
         conversations=total.total(),
         by_status=dict(sorted(total.items())),
         success_rate=round(done / ended, 3) if ended else None,
-        days=[_day(day, of_day) for day, of_day in sorted(days.items())],
+        median_seconds=numbers.median_s,
+        days=[_day(of_day) for of_day in numbers.days],
     )
 
 
-def _day(day: str, rows: Sequence[ConversationDay]) -> DayOfConversations:
-    medians = [row.median_s for row in rows if row.status in ("completed", "archived") and row.median_s is not None]
+def _day(of_day: ConversationDay) -> DayOfConversations:
     return DayOfConversations(
-        day=date.fromisoformat(day),
-        conversations=sum(row.conversations for row in rows),
-        by_status={row.status: row.conversations for row in rows},
-        median_seconds=medians[0] if medians else None,
+        day=date.fromisoformat(of_day.day),
+        conversations=sum(of_day.by_status.values()),
+        by_status=dict(sorted(of_day.by_status.items())),
+        median_seconds=of_day.median_s,
     )
 
 

@@ -16,7 +16,7 @@ class TakesConversations(Protocol):
         """Begin it, or its next run where the last has failed; nothing changes where it goes on or is complete.
 
         Raises:
-            UnsupportedOption: this installation, or the account's settings, do not permit it.
+            UnsupportedOption: this installation lacks something for it.
             Conflict: an upload has the conversation's name.
             Unavailable: the database cannot be reached.
         """

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 NO_PROCESSING: Final = "there is no such processing"
 
+#: Those of its files: transcript, recording, report.
+MEDIA_TYPES: Final = ("text/plain", "audio/mpeg", "application/pdf")
+
 #: Bytes of a request.
 MAX_BYTES: Final = 16_384
 
@@ -95,7 +98,7 @@ class Postprocess:
                     202: ResponseSpec("it is on its way, by this request or an earlier one", AcceptedAnswer, ACCEPTED),
                     200: ResponseSpec("it is complete since an earlier request", AcceptedAnswer, ACCEPTED),
                     409: ResponseSpec("an upload has the conversation's reference"),
-                    422: ResponseSpec("conversations are not processed here, or not for this account"),
+                    422: ResponseSpec("conversations are not processed here"),
                 },
                 access=WRITE,
                 accepts_idempotency_key=True,
@@ -132,7 +135,7 @@ class Postprocess:
                 summary="A file of a conversation: its transcript, recording or report",
                 handler=self.file,
                 parameters=FileParameters,
-                responses=file_responses("the file", "application/octet-stream"),
+                responses=file_responses("the file", *MEDIA_TYPES),
                 is_streamed=True,
             ),
         ]

@@ -44,7 +44,7 @@ class ConversationFiles(Data):
     """What is stored of a conversation until now."""
 
     transcript: FileView | None = Field(None, description="what was said, a line for each turn: `AI: ...`, `User: ...`")
-    audio: FileView | None = Field(None, description="the recording; null if it has none")
+    audio: FileView | None = Field(None, description="the recording; null if it has none, or one that is not redacted")
     report: FileView | None = None
 
 
@@ -53,9 +53,13 @@ class UrlDatabase(Clock, PerTenant[IssuedUrls], Protocol):
 
 
 def files_of(job: Job, files: Iterable[File]) -> dict[FileName, File]:
-    """Those of these files that are the account's, by name: of the newest run that has each."""
+    """Those of these files that are the account's, by name: of the newest run that has each. The recording of one whose
+    personal data are hidden is for keys with the scope `unredacted`, at the job's own path.
+    """
     known, found = list(files), dict[FileName, File]()
     for name, kind in KINDS.items():
+        if name == "audio" and job.is_redacted:
+            continue
         runs = sorted({file.run for file in known}, reverse=True)
         of_runs = (newest_file(known, kind, run, job.transcript_version) for run in runs)
         file = next((one for one in of_runs if one is not None), None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.conversations.names import ConversationId, job_id, processing_id
+from schemas.conversations.names import ConversationId, job_id, processing_id, started_at
 from schemas.conversations.processing import ENDED, Processing, Status, estimated_completion
 from schemas.conversations.rows import ConversationRow
 from schemas.events.base import Data
@@ -65,6 +65,15 @@ class SummaryFields(Data):
     action_items: list[ActionView]
 
 
+class FailureView(Data):
+    """A step that has failed."""
+
+    step: str
+    error: str | None
+    error_code: str = Field(description="error code for programs")
+    what_to_do: str
+
+
 class ProcessingView(Data):
     """How far a conversation is."""
 
@@ -86,7 +95,12 @@ class ProcessingDetails(ProcessingView):
     """The same with what there is of it until now."""
 
     what_to_do: str | None = Field(description="what can be done about its error")
+    failures: list[FailureView] = Field(
+        description="each step that has failed, the first of which `error` and `what_to_do` are about; also while "
+        "later steps go on"
+    )
     estimated_completion: datetime
+    started_at: datetime | None = Field(description="when the call began; null where ElevenLabs does not tell")
     notes: list[str] = Field(description="sentences about the conversation and its recording")
     files: ConversationFiles
     summary: SummaryFields | None
@@ -165,10 +179,15 @@ def details(
         error=state.error,
         error_code=state.code,
         what_to_do=state.what_to_do,
+        failures=[
+            FailureView(step=one.step, error=one.error, error_code=one.code, what_to_do=one.what_to_do)
+            for one in state.failures
+        ],
         created_at=created_at,
         updated_at=job.updated_at or created_at,
         completed_at=state.ended_at,
         estimated_completion=estimated_completion(state, _begun_at(job, now), now),
+        started_at=started_at(job),
         notes=list(_notes(job)),
         files=files,
         summary=_summary(summary) if summary else None,
@@ -239,7 +258,9 @@ DETAILS: Final[dict[str, Any]] = {
     "data": ROW
     | {
         "what_to_do": None,
+        "failures": [],
         "estimated_completion": "2026-05-01T12:00:41Z",
+        "started_at": "2026-05-01T11:54:10Z",
         "notes": [],
         "files": {
             "transcript": {

@@ -15,6 +15,7 @@ from schemas.mail.addresses import Recipients
 from schemas.mail.rows import MailState
 from web.auth.access import WRITE
 from web.live.job_lookup import find_job
+from web.problems import ApiProblem
 from web.resources.jobs.links import link_to
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, RequestBody, ResponseSpec, Route
@@ -76,6 +77,12 @@ _EXAMPLE: Final = {
 }
 
 
+_NO_MAIL: Final = (
+    "nothing is mailed here: have an operator set SMTP_HOST and SMTP_FROM_EMAIL, and name report and mail in "
+    "CONCORD_ENRICHMENTS"
+)
+
+
 @dataclass(frozen=True)
 class JobMail:
     """The mail of a job's report."""
@@ -109,6 +116,7 @@ class JobMail:
                 responses={
                     202: ResponseSpec("it is on its way; the job's status, and this path, say what becomes of it"),
                     409: ResponseSpec("there is no report yet, or a mail is being sent; or " + AMBIGUOUS),
+                    422: ResponseSpec("nothing is mailed by this installation; which settings it lacks"),
                 },
                 accepts_idempotency_key=True,
                 **of_job,
@@ -127,7 +135,7 @@ class JobMail:
         """Have the report mailed."""
         job = await find_job(self.reads, *request.parameters.scope(request.caller))
         if self.sends is None:
-            raise NotFound("nothing is mailed here: the installation has no mail server")
+            raise ApiProblem("unprocessable", _NO_MAIL)
         await self.sends.send(job, request.body.to, request.caller.id, request.once.new_id())
         where = link_to(job.tenant_id, job.job_id, "mail", operator=request.caller.is_operator)
         return web.Response(status=202, headers={"Location": where})

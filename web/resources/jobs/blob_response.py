@@ -37,10 +37,10 @@ _HEADERS: Final = {
 }
 
 
-def file_responses(what: str, media_type: str) -> dict[int, ResponseSpec]:
+def file_responses(what: str, media_type: str, *media_types: str) -> dict[int, ResponseSpec]:
     """The responses of a route that answers by `send_file`; `what` names the file in them."""
     return {
-        200: ResponseSpec("all of it", media_type=media_type),
+        200: ResponseSpec("all of it", media_type=media_type, media_types=media_types),
         206: ResponseSpec("the range that `Range` asks for"),
         302: ResponseSpec("a link to object storage, valid for some minutes"),
         304: ResponseSpec("it is the one that `If-None-Match` names"),
@@ -102,7 +102,7 @@ async def send(request: web.Request, store: Store, blob: Blob, filename: str) ->
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
     response = web.StreamResponse(status=206 if part else 200, headers=headers)
-    response.content_type = _harmless(blob.content_type)
+    response.headers["Content-Type"] = _harmless(blob.content_type)
     response.content_length = end - start
     return await _stream(request, response, store.stream(blob.uri, start, end), filename)
 
@@ -167,6 +167,9 @@ def disposition(filename: str) -> str:
 
 
 def _harmless(content_type: str) -> str:
+    """The type under which a browser may have it. Plain text is ours, in UTF-8, and is sent with `nosniff`."""
     kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/plain":
+        return "text/plain; charset=utf-8"
     is_shown = kind.startswith(("audio/", "video/")) or kind in ("application/json", "application/pdf")
     return kind if is_shown else "application/octet-stream"

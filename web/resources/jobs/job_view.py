@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import Field
 
 from schemas.events.job import JobStatus, StepState
-from schemas.jobs.rows import STAGE_OF, TERMINAL
+from schemas.jobs.rows import TERMINAL, stages_of
 from web.resources.jobs.links import links_of
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 #: Statuses whose JSON is remembered.
 RECENT: Final = 1024
-
-#: Stages in the order in which a run goes through them; recognizers share one.
-_PIPELINE: Final = tuple(STAGE_OF.values())
 
 
 class JobView(JobStatus):
@@ -78,21 +75,21 @@ def stage_of(status: JobStatus) -> str | None:
             if step.state == "failed"
         ]
         return max(failed)[1] if failed else None
-    return STAGE_OF.get(status.status)
+    return stages_of(status.steps).get(status.status)
 
 
 def _steps(status: JobStatus) -> dict[str, StepState]:
     """PostgreSQL's jsonb and a merged table keep no order; a page and its reader need one."""
-    steps = dict(status.steps)
+    steps, stages = dict(status.steps), list(stages_of(status.steps).values())
     if status.status not in TERMINAL:
         begun = {name.partition(".")[0] for name in steps}
-        steps |= {name: StepState(state="waiting") for name in _PIPELINE if name not in begun}
-    return dict(sorted(steps.items(), key=lambda item: (_position(item[0]), item[0])))
+        steps |= {name: StepState(state="waiting") for name in stages if name not in begun}
 
+    def position(step: str) -> int:
+        stage = step.partition(".")[0]
+        return stages.index(stage) if stage in stages else len(stages)
 
-def _position(step: str) -> int:
-    stage = step.partition(".")[0]
-    return _PIPELINE.index(stage) if stage in _PIPELINE else len(_PIPELINE)
+    return dict(sorted(steps.items(), key=lambda item: (position(item[0]), item[0])))
 
 
 def job_json(status: JobStatus, *, operator: bool = False) -> bytes:

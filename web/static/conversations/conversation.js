@@ -27,8 +27,9 @@ export function showConversation(tenant, answer, { ask, refresh } = {}) {
     make("div", { class: "title" }, make("h3", {}, data.conversation_id), pill(data.status)),
     make("p", { class: "sub" }, `${message} To ${data.email_id ?? "nobody"}, asked for ${ago(data.created_at)}.`),
     make("ol", { class: "steps", "aria-label": "Steps" }, ...walkOf(data)),
-    data.error && isStopped(data.status) ? make("p", { class: "reason" }, data.error) : null,
-    data.what_to_do ? make("p", { class: "sub" }, data.what_to_do) : null,
+    ...data.failures.flatMap((failure) => [
+      make("p", { class: "reason" }, data.failures.length > 1 ? `${failure.step}: ${failure.error ?? ""}` : failure.error ?? ""),
+      make("p", { class: "sub" }, failure.what_to_do)]),
     data.notes.length ? make("ul", { class: "notes" }, ...data.notes.map((note) => make("li", {}, note))) : null,
     make("div", { class: "actions" }, ...actions(tenant, data, ask, refresh)),
     ...summary(data.summary));

@@ -96,13 +96,11 @@ function showRow(one) {
   return make("tr", {}, ...cells.map((cell) => (typeof cell === "string" ? make("td", {}, cell) : cell)));
 }
 
-function showWeek({ conversations, success_rate, days }) {
+function showWeek({ conversations, success_rate, median_seconds }) {
   weekRead = Date.now();
-  const medians = days.map((day) => day.median_seconds).filter((seconds) => seconds !== null).sort((a, b) => a - b);
-  const median = medians[Math.floor(medians.length / 2)];
   const parts = [`${number(conversations)} in seven days`];
   if (success_rate !== null) parts.push(`${percent(success_rate)} of those that ended were mailed`);
-  if (median !== undefined) parts.push(`half of them within ${number(median)} s`);
+  if (median_seconds !== null) parts.push(`half of them within ${number(median_seconds)} s`);
   $("conversations-week").textContent = parts.join(" · ");
 }
 
