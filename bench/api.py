@@ -26,7 +26,7 @@ from agents.fleet.servers import dsn_of, kafka_of, open_store
 from agents.stages.registry import roles
 from bench import event_streams, measure
 from bench.__main__ import RECOGNIZERS, Figures, worker
-from bench.http_load import Answers, ask
+from bench.http_load import Answers, ask, post
 from bench.load import Load
 from bench.processes import cpu_seconds, resident_mb
 from sinks.postgres.migrate import migrate
@@ -60,7 +60,7 @@ async def run(wanted: argparse.Namespace, data: Path) -> Figures:
         log, names = data / "track.log", roles(complete.recognizers, complete.kinds)
         pipeline = [name for name in names if name != "track"]
         async with (
-            worker(complete, log, ["track"], CONCORD_INSTANCE="track", CONCORD_HTTP_CONNECTIONS="8192") as process,
+            worker(complete, log, ["track"], CONCORD_INSTANCE="track", **HTTP) as process,
             worker(complete, data / "pipeline.log", pipeline, CONCORD_INSTANCE="pipeline") as beside,
         ):
             url = await measure.until_ready(log, process)
@@ -99,6 +99,8 @@ async def _all(
         for name, query in LISTS.items():
             paths = [f"/tenants/{tenant}/jobs?limit=50{query}"]
             _add(figures, f"list of 50: {name}", await ask(url, paths, rate=20, seconds=5, connections=4), "p99 50 ms")
+        posted = await post(url, CONVERSATIONS, [_conversation(n) for n in range(200)], at_once=8)
+        _add(figures, "a conversation requested, eight at once", posted, "p99 2000 ms", status=202)
         delays = await event_streams.delays(url, load, clients=wanted.clients, seconds=wanted.seconds)
         p50, p99 = measure.percentiles(delays)
         figures.add(f"{wanted.clients} event streams: an update after its commit, p50", f"{p50 * 1000:.0f} ms")
@@ -106,6 +108,14 @@ async def _all(
     finally:
         recordings.cancel()
 
+
+#: What the worker for HTTP is told beside what all are told: it takes conversations, too, and never asks for one.
+HTTP = {
+    "CONCORD_HTTP_CONNECTIONS": "8192",
+    "ELEVENLABS_API_KEY": "not-used",
+    "SMTP_HOST": "127.0.0.1",
+    "SMTP_FROM_EMAIL": "bench@sender.example",
+}
 
 #: What is asked of a tenant with 50,000 jobs, by what it is.
 LISTS = {
@@ -115,6 +125,13 @@ LISTS = {
     "a language that none has": "&language=fr",
     "metadata that none has, completed": "&metadata=agent:nobody&status=completed",
 }
+
+
+CONVERSATIONS = "/api/v1/postprocess/conversation"
+
+
+def _conversation(number: int) -> dict[str, str]:
+    return {"email_id": "a@b.example", "account_id": "bench", "conversation_id": f"conv_{number}"}
 
 
 async def _work(load: Load, rate: float) -> None:
@@ -128,12 +145,12 @@ def _id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012x}"
 
 
-def _add(figures: Figures, what: str, answers: Answers, aim: str) -> None:
+def _add(figures: Figures, what: str, answers: Answers, aim: str, *, status: int = 200) -> None:
     p50, p99 = measure.percentiles(answers.seconds)
-    wrong = {status: count for status, count in answers.statuses.items() if status != 200}
+    wrong = {other: count for other, count in answers.statuses.items() if other != status}
     figures.add(f"{what}: p50 / p99", f"{p50 * 1000:.1f} / {p99 * 1000:.1f} ms", aim)
     if wrong:
-        figures.add("answers other than 200", str(wrong), "none")
+        figures.add(f"answers other than {status}", str(wrong), "none")
 
 
 async def _seed(dsn: str, wanted: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from urllib.parse import urlsplit
 
+import aiohttp
 import uvloop
 
 
@@ -23,7 +24,7 @@ import uvloop
 class Answers:
     """What became of the requests."""
 
-    #: Seconds of each answer with status 200, from the moment at which its request was due.
+    #: Seconds of each answer with the status of success, from the moment at which its request was due.
     seconds: list[float] = field(default_factory=list)
     #: By status, how many; 0 stands for a broken connection.
     statuses: Counter[int] = field(default_factory=Counter)
@@ -36,6 +37,25 @@ async def ask(url: str, paths: Sequence[str], *, rate: float, seconds: float, co
     loop = asyncio.get_running_loop()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return await loop.run_in_executor(pool, _run, url, list(paths), rate, seconds, connections)
+
+
+async def post(url: str, path: str, bodies: Sequence[dict[str, str]], *, at_once: int) -> Answers:
+    """POST each body as JSON, so many at once; what is accepted (202) counts as success."""
+    answers, following, began = Answers(), iter(bodies), time.perf_counter()
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        for body in following:
+            at = time.perf_counter()
+            async with session.post(f"{url}{path}", json=body) as answer:
+                await answer.read()
+            answers.statuses[answer.status] += 1
+            if answer.status == 202:
+                answers.seconds.append(time.perf_counter() - at)
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        await asyncio.gather(*(client(session) for _ in range(at_once)))
+    answers.rate = len(bodies) / (time.perf_counter() - began)
+    return answers
 
 
 def _run(url: str, paths: list[str], rate: float, seconds: float, connections: int) -> Answers:
