@@ -62,7 +62,16 @@ def test_without_a_key_secrets_in_clear_are_read_and_none_is_stored():
         Seals().open(Seals.parse(NEW).seal(SECRET, *OF), *OF)
 
 
-@pytest.mark.parametrize("text", ["secret", "c2VjcmV0", base64.b64encode(b"x" * 31).decode(), "é" * 44, f"{NEW},"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "secret",
+        "c2VjcmV0",
+        base64.b64encode(b"x" * 31).decode(),
+        "é" * 44,
+        pytest.param(f"{NEW},", id="a key and none"),
+    ],
+)
 def test_what_is_no_key_is_refused_and_not_shown(text):
     with pytest.raises(SettingsError, match="openssl rand -base64 32") as refused:
         from_env({"CONCORD_SECRET_KEY": text})
