@@ -131,12 +131,12 @@ async def test_what_was_stored_for_every_reader_is_not_when_it_goes_on(fleet):
 
 
 async def test_a_language_in_which_nothing_is_found_is_refused_before_anything_is_stored(fleet):
-    fleet.elevenlabs.conversations[CONVERSATION].fields = {"metadata": {"main_language": "de"}}
+    fleet.elevenlabs.conversations[CONVERSATION].fields = {"metadata": {"main_language": "nl"}}
     state = await begun(fleet)
 
     assert (state.status, state.current_step, state.code) == ("failed", "fetch", "unsupported_option")
     assert "redact_pii" in state.error
-    assert "language de" in state.error
+    assert "language nl" in state.error
     assert [uri async for uri in fleet.store.list(f"{ACCOUNT}/")] == []
 
 

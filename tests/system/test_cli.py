@@ -25,6 +25,7 @@ from agents.fleet import environment as configuration
 from agents.runtime.kafka import client as clients
 from agents.runtime.kafka import topic_layout
 from agents.stages import registry
+from schemas.accounts.sealing import new_key
 from schemas.envelope import Record, decode
 from schemas.errors import Ambiguous, InvalidInput, NotFound, SettingsError, Unavailable
 from schemas.events.audio import AudioUploaded
@@ -89,7 +90,7 @@ async def fleet_topics(environment):
 
 
 async def test_doctor_finds_nothing_wrong_where_nothing_is(concord, fleet_topics, migrated):
-    status, said = await concord("doctor")
+    status, said = await concord("doctor", CONCORD_SECRET_KEY=new_key())
 
     assert status == 0
     assert "0 warn, 0 fail" in said
