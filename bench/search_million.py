@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import asyncpg
 import numpy as np
+import orjson
 
 from agents.embedded.postgres import EmbeddedPostgres
 from schemas.search.chunks import Generation, text_hash
@@ -79,7 +80,8 @@ async def fill(db: Any, made: Made, passages: int) -> None:
                FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[]) AS r (t, j, n, x, h)""",
             *columns,
         )
-        texts_of_vectors = [str([round(float(v), 4) for v in vector]) for vector in vectors]
+        rounded = np.round(vectors, 4)
+        texts_of_vectors = [orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode() for vector in rounded]
         await db.execute(
             """INSERT INTO chunk_vectors (tenant_id, job_id, run, generation, hash, embedding)
                SELECT t, j, 1, 1, h, v::halfvec FROM
