@@ -97,8 +97,9 @@ class PostgresSearch(SearchIndex):
         return [_marks(text, row["marked"]) for (_, text), row in zip(texts, rows, strict=True)]
 
 
-#: The index is asked for more until enough are wanted; what it returns is sorted again.
-_INDEX_SETTINGS: Final = """SET LOCAL hnsw.iterative_scan = 'relaxed_order'; SET LOCAL hnsw.ef_search = 120;
+#: The index is asked for more until enough are wanted; what it returns is sorted again. Of a million passages, 120
+#: candidates find 0.79 and 0.89 of the ten nearest in two runs, 200 find 0.94 and 1000 find 0.95 in 5 times the time.
+_INDEX_SETTINGS: Final = """SET LOCAL hnsw.iterative_scan = 'relaxed_order'; SET LOCAL hnsw.ef_search = 300;
 SET LOCAL hnsw.max_scan_tuples = 40000"""
 
 
