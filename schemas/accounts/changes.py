@@ -1,15 +1,18 @@
-"""Changes of a tenant's keys, settings and webhooks, as entries of the audit log. No secret is in them."""
+"""Changes of keys, settings, webhooks and voice prints, as entries of the audit log. No secret is in them."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from schemas.accounts.settings import AccountSettings
 from schemas.ids import EVERY_TENANT
 from schemas.jobs.rows import AuditEntry
 
 #: What was changed.
-About = Literal["keys", "settings", "webhooks"]
+About = Literal["keys", "settings", "webhooks", "voices"]
+
+#: All of these. Other entries without a job are no changes of an account.
+ABOUT: Final[tuple[About, ...]] = get_args(About)
 
 #: In place of a job's id, and of its run.
 NO_JOB: Final = ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-from schemas.accounts.changes import NO_JOB
+from schemas.accounts.changes import ABOUT, NO_JOB
 from schemas.ids import EVERY_TENANT
 from sinks.ports.reading.reports import (
     AccountChange,
@@ -52,14 +52,14 @@ class MemoryReports(Reports):
     async def account_changes(
         self, tenant: str | None, *, limit: int, before: int | None = None, about: About | None = None
     ) -> list[AccountChange]:
-        """The newest changes of keys, settings and webhooks."""
+        """The newest changes of keys, settings, webhooks and voice prints."""
         whose = EVERY_TENANT.value if tenant is None else tenant
         return [
             AccountChange(id, at, e.step, e.what, e.subject, e.details, e.author)
             for id, (e, at) in reversed(self.database.audit.items())
             if (e.tenant_id, e.job_id) == (whose, NO_JOB)
             and (before is None or id < before)
-            and about in (None, e.step)
+            and e.step in ((about,) if about else ABOUT)
         ][:limit]
 
     async def measures(self, tenant: str, job_id: str, run: int) -> Measures:

@@ -137,8 +137,8 @@ class Reports(Protocol):
     async def account_changes(
         self, tenant: str | None, *, limit: int, before: int | None = None, about: About | None = None
     ) -> list[AccountChange]:
-        """At most `limit` changes of the tenant's keys, settings and webhooks (or of one of these), newest first, those
-        before the id `before`. `tenant` None: of operators' keys.
+        """At most `limit` changes of the tenant's keys, settings, webhooks and voice prints (or of one of these),
+        newest first, those before the id `before`. `tenant` None: of operators' keys.
         """
 
     async def measures(self, tenant: str, job_id: str, run: int) -> Measures:

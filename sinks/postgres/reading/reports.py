@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from schemas.accounts.changes import ABOUT
 from schemas.ids import EVERY_TENANT
 from sinks.ports.reading.reports import (
     AccountChange,
@@ -40,10 +41,12 @@ class PostgresReports(Reports):
     async def account_changes(
         self, tenant: str | None, *, limit: int, before: int | None = None, about: About | None = None
     ) -> list[AccountChange]:
-        """The newest changes of keys, settings and webhooks."""
+        """The newest changes of keys, settings, webhooks and voice prints."""
         whose = EVERY_TENANT if tenant is None else tenant
         named = EVERY_TENANT.value if tenant is None else tenant
-        rows = await self._read(whose, "report_account_changes", named, before, about, limit)
+        rows = await self._read(
+            whose, "report_account_changes", named, before, [about] if about else list(ABOUT), limit
+        )
         return [AccountChange(**row) for row in rows]
 
     async def measures(self, tenant: str, job_id: str, run: int) -> Measures:

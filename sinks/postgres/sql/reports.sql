@@ -7,7 +7,7 @@ WHERE job_id = $1 AND id > $2 ORDER BY id LIMIT $3;
 -- name: report_account_changes
 -- Of no job. The tenant is named, because operators' entries are read as of all tenants.
 SELECT id, at, step AS about, what, subject, details, author FROM audit_log
-WHERE tenant_id = $1 AND job_id = '' AND ($2::bigint IS NULL OR id < $2) AND ($3::text IS NULL OR step = $3)
+WHERE tenant_id = $1 AND job_id = '' AND ($2::bigint IS NULL OR id < $2) AND step = ANY ($3::text[])
 ORDER BY id DESC LIMIT $4;
 
 -- name: report_work

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jsonschema
 import pytest
 
+from schemas.accounts.settings import AccountSettings
 from sinks.memory.database import MemoryDatabase
 from sinks.memory.reading.reports import MemoryReports
 from tests.unit.web.service import ACME, BOLT, ROOT, Worker, problem
@@ -46,6 +47,13 @@ async def test_it_tells_who_changed_what_and_no_secret(service):
     text = await response.text()
     assert not any(secret in text for secret in ("s3cret", webhook["secret"], rotated["secret"], key["key"]))
     assert [one["about"] for one in (await service.json(f"{PATH}?about=keys"))["changes"]] == ["keys"]
+
+
+async def test_consent_to_voice_prints_is_told(service):
+    await service.database.save_account_settings("acme", AccountSettings(voice_prints=True), 0, "k1")
+
+    changes = (await service.json(PATH))["changes"]
+    assert {(one["about"], one["what"]) for one in changes} == {("settings", "changed"), ("voices", "allowed")}
 
 
 async def test_it_comes_in_pages(service):

@@ -1,4 +1,4 @@
-"""`/tenants/{tenant}/audit` and `/operator/audit`: who changed which keys, settings and webhooks."""
+"""`/tenants/{tenant}/audit` and `/operator/audit`: who changed which keys, settings, webhooks and voice prints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class AccountChangeView(Data):
     at: datetime
     about: About
     what: str = Field(
-        description="created, changed, revoked, rotated, deleted, secret rotated, paused, tested, replayed"
+        description="created, changed, revoked, rotated, deleted, secret rotated, paused, tested, replayed, allowed, "
+        "withdrawn"
     )
     subject: str | None = Field(description="the id of the key or webhook")
     details: dict[str, Any] | None = Field(description="what was changed; never a secret, nor the query of a URL")
@@ -90,7 +91,7 @@ class AccountAudit:
                 method="GET",
                 path="/tenants/{tenant}/audit",
                 operation_id="tenants_tenant_audit",
-                summary="Who changed which of a tenant's keys, settings and webhooks",
+                summary="Who changed which of a tenant's keys, settings, webhooks and voice prints",
                 handler=self.audit,
                 parameters=_PageOfTenant,
                 responses=page,

@@ -58,6 +58,7 @@ _BODY: Final = StreamedBody(
         "application/json": {
             "schema": {
                 "type": "object",
+                "required": ["type"],
                 "properties": {
                     "type": {"type": "string", "examples": list(_TYPES)},
                     "data": {

@@ -10,6 +10,7 @@ import pytest
 from schemas.accounts.keys import ApiKey, new_key
 from schemas.accounts.settings import AccountSettings
 from schemas.errors import StorageRefused
+from schemas.jobs.outcome import Outcome, Step
 from schemas.webhooks.events import TEST, of_endpoint
 from schemas.webhooks.rows import Attempt, Endpoint
 from sinks.memory.database import MemoryDatabase
@@ -148,3 +149,15 @@ async def test_an_administrator_notes_in_its_own_tenant_and_no_other_reads_it(mi
         assert await reports.account_changes("bolt", limit=99) == await reports.account_changes(None, limit=99) == []
     finally:
         await asyncio.wait_for(pool.close(), 5)
+
+
+async def test_consent_to_voice_prints_and_their_deletion_are_noted_and_nothing_else_without_a_job(noted):
+    database, look = noted
+    await database.save_account_settings("t", AccountSettings(voice_prints=True), 0, "k1")
+    await database.delete_voices("t", None, "k2")
+    await database.commit([Step("sweep", uuid4(), Outcome(tenant_id="t", job_id="", audit="seen"))])
+
+    assert [(one.about, one.what, one.author) for one in await look("t", about="voices")] == [
+        ("voices", "allowed", "k1"), ("voices", "all deleted", "k2"),
+    ]  # fmt: skip
+    assert {one.about for one in await look("t")} == {"settings", "voices"}
