@@ -10,7 +10,7 @@ import pytest
 from schemas.accounts.keys import ApiKey, new_key
 from schemas.accounts.settings import AccountSettings
 from schemas.errors import StorageRefused
-from schemas.jobs.outcome import Outcome, Step
+from schemas.jobs.rows import AuditEntry
 from schemas.webhooks.events import TEST, of_endpoint
 from schemas.webhooks.rows import Attempt, Endpoint
 from sinks.memory.database import MemoryDatabase
@@ -151,11 +151,16 @@ async def test_an_administrator_notes_in_its_own_tenant_and_no_other_reads_it(mi
         await asyncio.wait_for(pool.close(), 5)
 
 
-async def test_consent_to_voice_prints_and_their_deletion_are_noted_and_nothing_else_without_a_job(noted):
+async def test_consent_to_voice_prints_and_their_deletion_are_noted_and_nothing_else_is_told(noted, under_test):
     database, look = noted
+    if isinstance(database, MemoryDatabase):
+        database._note(AuditEntry(tenant_id="t", job_id="", run=0, step="x", what="seen"))
+    else:
+        await under_test.pool.execute(
+            "INSERT INTO audit_log (tenant_id, job_id, run, step, what, attempt) VALUES ('t', '', 0, 'x', 'seen', 0)"
+        )
     await database.save_account_settings("t", AccountSettings(voice_prints=True), 0, "k1")
     await database.delete_voices("t", None, "k2")
-    await database.commit([Step("sweep", uuid4(), Outcome(tenant_id="t", job_id="", audit="seen"))])
 
     assert [(one.about, one.what, one.author) for one in await look("t", about="voices")] == [
         ("voices", "allowed", "k1"), ("voices", "all deleted", "k2"),
