@@ -192,13 +192,7 @@ class MakerAbroad(Maker):
 
     def id(self, *, spoken: bool) -> str:
         """See `Maker`."""
-        if self.random.random() < 0.5:
-            code = "".join(self.random.choices("BCDFHJKLMNPQRSTVWXZ", k=2)) + self.digits(self.random.choice((6, 7)))
-            value = f"{self.letters(code[:2])} {self.spoken_digits(code[2:], 3)}" if spoken else code
-        else:
-            code = self.digits(self.random.choice((7, 8, 10, 11)))
-            value = self.spoken_digits(code, 3) if spoken else code
-        return self.sentence("id", value)
+        return self.sentence("id", self.code(spoken=spoken))
 
     def customer(self, *, spoken: bool) -> str:
         """See `Maker`."""

@@ -281,14 +281,17 @@ class Maker:
             return self.pick(*with_first) % first
         return self.pick("Is Mr. {%s} there?", "I spoke with Ms. {%s}.", "Dr. {%s} sent me to you.") % last
 
-    def id(self, *, spoken: bool) -> str:
-        """Another number or code that identifies somebody."""
+    def code(self, *, spoken: bool) -> str:
+        """A number, or two letters and a number, as they are said or written."""
         if self.random.random() < 0.5:
             code = "".join(self.random.choices("BCDFHJKLMNPQRSTVWXZ", k=2)) + self.digits(self.random.choice((6, 7)))
-            value = f"{self.letters(code[:2])} {self.spoken_digits(code[2:], 3)}" if spoken else code
-        else:
-            code = self.digits(self.random.choice((7, 8, 10, 11)))
-            value = self.spoken_digits(code, 3) if spoken else code
+            return f"{self.letters(code[:2])} {self.spoken_digits(code[2:], 3)}" if spoken else code
+        code = self.digits(self.random.choice((7, 8, 10, 11)))
+        return self.spoken_digits(code, 3) if spoken else code
+
+    def id(self, *, spoken: bool) -> str:
+        """Another number or code that identifies somebody."""
+        value = self.code(spoken=spoken)
         return self.pick("The policy number is {%s}.", "My passport number is {%s}.", "The claim is {%s}.",
                          "The reference they gave me was {%s}.", "My driver's license is {%s}.") % value  # fmt: skip
 

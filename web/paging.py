@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import orjson
 from aiohttp import web
+from pydantic import PlainValidator, WithJsonSchema
 
 #: The error of a cursor that is not the `next` of an earlier answer.
 NO_PLACE: Final = "use `next` of an earlier answer as it stands, or leave it out to begin anew"
@@ -28,6 +29,17 @@ def decode_place(text: str) -> Any:
         return orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, binascii.Error):
         raise ValueError(NO_PLACE) from None
+
+
+def _decode_row_id(text: str) -> int:
+    place = decode_place(text)
+    if type(place) is not int or not 0 <= place < 2**63:
+        raise ValueError(NO_PLACE)
+    return place
+
+
+#: The cursor of a list whose place is the id of a row.
+RowCursor = Annotated[int, PlainValidator(_decode_row_id), WithJsonSchema({"type": "string"})]
 
 
 class Page(Protocol):

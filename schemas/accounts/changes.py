@@ -40,6 +40,11 @@ def account_change(
     )
 
 
+def voices_deleted(tenant: str, name: str | None, author: str) -> AuditEntry:
+    """The entry of the deletion of one voice print, or of all: not the name, which is to be forgotten."""
+    return account_change(tenant, "voices", "all deleted" if name is None else "deleted", author)
+
+
 def changed_settings(before: AccountSettings, after: AccountSettings) -> list[str]:
     """The names of the settings that are not the same."""
     return [name for name in AccountSettings.model_fields if getattr(before, name) != getattr(after, name)]

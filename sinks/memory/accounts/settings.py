@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from schemas.accounts.changes import account_change, changed_settings
 from schemas.accounts.settings import AccountSettings, SettingsVersion
-from schemas.corrections.voices import STEP
-from schemas.jobs.rows import AuditEntry
 from sinks.memory.state import MemoryState
 from sinks.ports.accounts.settings import StoredSettings
 
@@ -39,5 +37,4 @@ class MemorySettings(MemoryState, StoredSettings):
     def _follow_consent(self, tenant: str, *, before: bool, after: bool, by: str) -> None:
         """What PostgreSQL does by a trigger: a change of the consent to voice prints is noted."""
         if before != after:
-            what = "allowed" if after else "withdrawn"
-            self._note(AuditEntry(tenant_id=tenant, job_id="", run=0, step=STEP, what=what, author=by))
+            self._note(account_change(tenant, "voices", "allowed" if after else "withdrawn", by))

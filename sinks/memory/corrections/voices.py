@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from schemas.accounts.changes import NO_JOB, voices_deleted
 from schemas.corrections.rows import TranscriptEdit
 from schemas.corrections.voices import STEP, NamedVoice, SpeakerVoice, VoiceEvent, VoiceSuggestion
 from schemas.jobs.rows import AuditEntry, run_fields
@@ -50,7 +51,7 @@ class MemoryVoicePrints(MemorySettings, VoicePrints):
         entries = [
             VoiceEvent(at, entry.what, entry.author)
             for entry, at in self.audit.values()
-            if (entry.tenant_id, entry.job_id, entry.step) == (tenant, "", STEP)
+            if (entry.tenant_id, entry.job_id, entry.step) == (tenant, NO_JOB, STEP)
         ]
         return entries[::-1][:limit]
 
@@ -61,8 +62,7 @@ class MemoryVoicePrints(MemorySettings, VoicePrints):
             rows = {key: row for key, row in rows.items() if name == (row.label if row.named_at else row.suggested)}
         named = sum(self.speaker_voices.pop(key).named_at is not None for key in rows)
         if named or name is None:
-            what = "all deleted" if name is None else "deleted"
-            self._note(AuditEntry(tenant_id=tenant, job_id="", run=0, step=STEP, what=what, author=by))
+            self._note(voices_deleted(tenant, name, by))
         return named
 
     def suggestions_of(self, tenant: str, job_id: str, run: int) -> list[VoiceSuggestion]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from schemas.accounts.changes import voices_deleted
 from schemas.corrections.rows import TranscriptEdit
 from schemas.corrections.voices import STEP, NamedVoice, SpeakerVoice, VoiceEvent, VoiceSuggestion
 from schemas.ids import Whose
@@ -38,15 +39,8 @@ class PostgresVoicePrints(PostgresPort, VoicePrints):
             rows = await db.fetch(SQL["delete_voices"], tenant, name)
             named = sum(map(bool, (row["was_named"] for row in rows)))
             if named or name is None:
-                entry = deletion_entry(tenant, name, by)
-                await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments([entry]))
+                await db.execute(SQL["insert_audit"], *AUDIT_LOG.arguments([voices_deleted(tenant, name, by)]))
             return named
-
-
-def deletion_entry(tenant: str, name: str | None, by: str) -> AuditEntry:
-    """What the audit log keeps of a deletion: not the name, which is to be forgotten."""
-    what = "all deleted" if name is None else "deleted"
-    return AuditEntry(tenant_id=tenant, job_id="", run=0, step=STEP, what=what, author=by)
 
 
 class VoiceReads(VoiceSuggestions):

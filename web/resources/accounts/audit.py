@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from aiohttp import web
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field
 
 from schemas.accounts.changes import About
 from schemas.events.base import Data
 from web.auth.access import ADMIN, OPERATOR
-from web.paging import NO_PLACE, decode_place, encode_place, page_response
+from web.paging import RowCursor, encode_place, page_response
 from web.parameters import OfTenant, Parameters, WholeNumber
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
 
@@ -43,19 +43,10 @@ class AccountChangePage(Data):
     next: str | None = Field(description="cursor of the next page; null on the last")
 
 
-def _decoded(text: str) -> int:
-    place = decode_place(text)
-    if type(place) is not int or not 0 <= place < 2**63:
-        raise ValueError(NO_PLACE)
-    return place
-
-
 class _Page(Parameters):
     about: About | None = Field(None, description="only changes of these")
     limit: Annotated[int, WholeNumber(MAX_PAGE)] = PAGE
-    cursor: Annotated[int, PlainValidator(_decoded), WithJsonSchema({"type": "string"})] | None = Field(
-        None, description="`next` of the page before"
-    )
+    cursor: RowCursor | None = Field(None, description="`next` of the page before")
 
 
 class _PageOfTenant(_Page, OfTenant):

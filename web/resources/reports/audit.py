@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 from aiohttp import web
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field
 
 from schemas.events.base import Data
 from web.live.job_lookup import find_job
-from web.paging import NO_PLACE, decode_place, encode_place, page_response
+from web.paging import RowCursor, encode_place, page_response
 from web.parameters import WholeNumber
 from web.resources.jobs.selector import AMBIGUOUS, JobSelector
 from web.route import AnyRoute, ApiRequest, ResponseSpec, Route
@@ -43,20 +43,11 @@ class AuditPage(Data):
     next: str | None = Field(description="cursor of the next page; null on the last")
 
 
-def _decoded(text: str) -> int:
-    place = decode_place(text)
-    if type(place) is not int or not 0 <= place < 2**63:
-        raise ValueError(NO_PLACE)
-    return place
-
-
 class AuditParameters(JobSelector):
     """A page of a job's audit trail."""
 
     limit: Annotated[int, WholeNumber(MAX_PAGE)] = PAGE
-    cursor: Annotated[int, PlainValidator(_decoded), WithJsonSchema({"type": "string"})] | None = Field(
-        None, description="`next` of the page before"
-    )
+    cursor: RowCursor | None = Field(None, description="`next` of the page before")
 
 
 _EXAMPLE: Final = {
