@@ -7,6 +7,7 @@ import base64
 import io
 import json
 
+import jsonschema
 import pytest
 from elevenlabs.client import ElevenLabs
 from elevenlabs.errors import BadRequestError
@@ -163,6 +164,29 @@ async def test_a_signed_body_that_is_no_event_is_refused(service, body):
 @pytest.mark.parametrize("data", [{"agent_id": "a/b"}, {"conversation_id": "../x"}, {"conversation_id": 7}])
 async def test_ids_are_checked(service, data):
     await problem(await service.send(event(**data)), 400)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        event(),
+        event("post_call_audio", full_audio="AA=="),
+        event("call_initiation_failure"),
+        {"type": "later"},
+        {},
+        {"type": 1},
+        {"type": "post_call_audio"},
+        {"type": "post_call_audio", "data": {"agent_id": "agent_1"}},
+        event(agent_id="a/b"),
+        event(conversation_id="../x"),
+        [],
+    ],
+)
+async def test_the_document_says_which_bodies_are_accepted(service, body):
+    operation = (await service.json("/openapi.json"))["paths"][PATH]["post"]
+    schema = jsonschema.Draft202012Validator(operation["requestBody"]["content"]["application/json"]["schema"])
+
+    assert schema.is_valid(body) == ((await service.send(body)).status == 204)
 
 
 async def test_a_recording_of_megabytes_is_read_within_bounds(service):

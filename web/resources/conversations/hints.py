@@ -53,29 +53,27 @@ _TYPES: Final = ("post_call_transcription", "post_call_audio")
 #: Who asks, in the audit log.
 AUTHOR: Final = "webhook of ElevenLabs"
 
+class _Ids(BaseModel):
+    agent_id: AgentId
+    conversation_id: ConversationId
+
+
 _BODY: Final = StreamedBody(
     {
         "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["type"],
-                "properties": {
-                    "type": {"type": "string", "examples": list(_TYPES)},
-                    "data": {
-                        "type": "object",
-                        "properties": {"agent_id": {"type": "string"}, "conversation_id": {"type": "string"}},
-                    },
+            "type": "object",
+            "required": ["type"],
+            "anyOf": [
+                {
+                    "required": ["data"],
+                    "properties": {"type": {"enum": list(_TYPES)}, "data": _Ids.model_json_schema()},
                 },
-            }
+                {"properties": {"type": {"type": "string", "not": {"enum": list(_TYPES)}}}},
+            ],
         }
     },
     MAX_BYTES,
 )
-
-
-class _Ids(BaseModel):
-    agent_id: AgentId
-    conversation_id: ConversationId
 
 
 class _Event(BaseModel):
