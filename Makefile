@@ -55,8 +55,8 @@ test test-unit test-faults: export PYTHONDONTWRITEBYTECODE :=
 test: install  ## every kind of test, with the real servers it needs: make test ARGS='-k kafka'
 	$(BIN)/pytest $(ARGS)
 
-test-unit: install  ## the quick suite: seconds, no servers, without the slow hostile cases
-	$(BIN)/pytest -n 0 -m 'not hostile and not faults and not bench' tests/unit $(ARGS)
+test-unit: install  ## the quick suite: seconds, no servers, without the slow cases
+	$(BIN)/pytest -n 0 -m 'not slow and not faults and not bench' tests/unit $(ARGS)
 
 test-faults: install  ## an hour of faults: the longest stories, whole; a failure prints its seed: make test-faults ARGS='--seed 7'
 	$(BIN)/pytest -n 0 -m faults $(ARGS)

@@ -46,7 +46,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Prepare the tables; the quick suite draws fewer examples of property-based tests."""
     config.stash[_TABLES] = []
-    if "not hostile" in config.option.markexpr:
+    if "not slow" in config.option.markexpr:
         from hypothesis import settings
 
         settings.register_profile("quick", max_examples=QUICK_EXAMPLES)

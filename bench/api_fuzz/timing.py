@@ -18,7 +18,7 @@ import aiohttp
 
 from bench.api_fuzz.seed import KEYS
 from bench.api_fuzz.site import Site
-from tests.unit.web.walk import KINDS, UNKNOWN
+from tests.web.walk import KINDS, UNKNOWN
 
 #: Medians count as equal within this ratio, or this many milliseconds: a query more costs 0.5 ms at least.
 RATIO, APART_MS = 1.1, 0.2

@@ -16,8 +16,8 @@ from agents.upkeep.sweeper import Sweeper
 from sinks.blobs.s3 import S3Store
 from sinks.memory.database import MemoryDatabase
 from tests.servers.s3 import BUCKET, OWNER, REGION
-from tests.unit.web.service import ACME, problem
-from tests.unit.web.uploading import WAV, uploading
+from tests.web.service import ACME, problem
+from tests.web.uploading import WAV, uploading
 from web.resources.uploads import direct
 from web.resources.uploads.direct import ONE_PUT, PART, PARTS, part_sizes
 

@@ -24,8 +24,8 @@ from tests.fleet.conversations import ACCOUNT, ANN, CONVERSATION, calls, mp3
 from tests.servers.elevenlabs import KEY as ELEVENLABS_KEY
 from tests.servers.elevenlabs import Scripted, elevenlabs_server
 from tests.servers.smtp import smtp_server
-from tests.unit.web.service import Worker
-from tests.unit.web.walk import conversation_resources
+from tests.web.service import Worker
+from tests.web.walk import conversation_resources
 from web.resources.conversations.hints import ConversationHints
 
 KEY = {"X-API-Key": "t-key"}

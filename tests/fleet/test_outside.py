@@ -14,7 +14,7 @@ from agents.asr.outside.over_http import Outside
 from schemas.webhooks.signature import key_of
 from sinks.memory.reader import MemoryReader
 from tests.fleet.conftest import JOB, FakeRecognizer
-from tests.unit.web.service import ROOT, Worker, problem
+from tests.web.service import ROOT, Worker, problem
 from web.resources.webhooks.received import ReceivedTranscripts
 
 SECRET = "a secret of some length"

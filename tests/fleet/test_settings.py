@@ -2,7 +2,7 @@
 
 from schemas.accounts.settings import AccountSettings
 from tests.fleet.conftest import FakeRecognizer
-from tests.unit.web.service import UUID
+from tests.web.service import UUID
 
 
 async def test_only_the_tenants_recognizers_hear_its_recordings_within_its_deadline(make_scenario):

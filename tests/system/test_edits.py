@@ -32,7 +32,7 @@ from sinks.blobs.local import LocalStore  # noqa: E402
 from sinks.postgres.database import Postgres, connect_pool  # noqa: E402
 from sinks.postgres.migrate import migrate  # noqa: E402
 from tests.system.harness import Site, Worker, site  # noqa: E402
-from tests.unit.web.corrections import DECIDED, row  # noqa: E402
+from tests.web.corrections import DECIDED, row  # noqa: E402
 
 DIED = 137
 RUN = ("acme", "j", 1)

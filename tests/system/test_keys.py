@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import need
 from tests.system.harness import concord, site
-from tests.unit.web.service import eventually
+from tests.web.service import eventually
 
 pytestmark = pytest.mark.faults
 

@@ -132,7 +132,7 @@ def test_every_command_of_the_readme_is_typed_by_some_test():
         "transcript",
         "enrich",
     }
-    needs_a_key = {"conversation"}  # typed in tests/unit/web/test_conversation_command.py
+    needs_a_key = {"conversation"}  # typed in tests/web/test_conversation_command.py
     assert {line.split()[1] for line in COMMANDS if line.startswith(".venv")} == typed_above | needs_a_key
 
 

@@ -114,6 +114,7 @@ def test_another_model_prompt_language_or_neighbour_is_another_question():
     assert not same & ids(decided("please bring the invoice to my house", "please bring the in voice to my mouse"))
 
 
+@pytest.mark.slow
 def test_the_calibrated_choice_is_not_always_the_first():
     """Position tells an adjudicator nothing: over many spans the choice is in each place."""
     places = []
@@ -177,14 +178,14 @@ WORDS = st.lists(
 )
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_whatever_an_adjudicator_says_every_word_was_heard_and_unanimity_stands(texts, chance):
     harmless([heard(f"r{n}", " ".join(words)) for n, words in enumerate(texts)], chance)
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["earnings21", "primock57"])
 def test_also_on_real_calls(folder):
     paths = sorted((CORPORA / folder).glob("*.json.gz"))[:2]

@@ -55,6 +55,7 @@ async def looking():
         await looking.client.close()
 
 
+@pytest.mark.slow
 async def test_calls_are_found_that_began_since_the_last_look(looking):
     looking.call("conv_before", -OVERLAP_S / 60 - 1)
     looking.call("conv_0", -1)

@@ -104,6 +104,7 @@ def refused(path, **claims):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_usual_kind_of_recording_is_taken_for_what_it_is(tmp_path, name):
     _, rate, layout, _, _, codec, content_type = KINDS[name]
@@ -116,6 +117,7 @@ def test_every_usual_kind_of_recording_is_taken_for_what_it_is(tmp_path, name):
     assert not found.silent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_usual_kind_is_decoded_to_the_same_sound(tmp_path, name):
     samples = np.concatenate(list(decode(encode(tmp_path / name, tone(), KINDS[name]))))
@@ -197,7 +199,7 @@ def test_a_playlist_is_not_followed_even_when_it_is_no_text(tmp_path, wav):
     assert "not a recording" in refused(tmp_path / "a.wav")
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.9])
 @pytest.mark.parametrize(
     "name", ["s16.wav", "float.wav", "adpcm.wav", "24-bit.flac", "a.mp3", "a.m4a", "a.webm", "a.ogg"]
@@ -209,7 +211,7 @@ def test_a_recording_cut_off_is_refused(tmp_path, name, share):
     assert "cut off" in refused(tmp_path / f"cut-{name}")
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["24-bit.flac", "a.mp3", "a.m4a", "a.ogg", "a.webm", "a.aac", "adpcm.wav"])
 def test_a_recording_with_a_third_overwritten_is_refused(tmp_path, name):
     whole = encode(tmp_path / name, tone(12), KINDS[name]).read_bytes()
@@ -219,7 +221,7 @@ def test_a_recording_with_a_third_overwritten_is_refused(tmp_path, name):
     assert "damaged" in refused(tmp_path / f"bad-{name}") or "cut off" in refused(tmp_path / f"bad-{name}")
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["s16.wav", "24-bit.flac", "a.mp3", "a.m4a", "a.ogg", "a.webm", "a.aac", "a.aiff"])
 @pytest.mark.parametrize(
     "junk", [b"TAG" + bytes(125), b"<p>thank you</p>" * 100, bytes(3000)], ids=["ID3v1", "a page", "zeros"]
@@ -231,7 +233,7 @@ def test_junk_at_the_end_is_forgiven(tmp_path, name, junk):
     assert abs(probe(path).duration_ms - 6_000) < 130
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["24-bit.flac", "a.mp3", "a.m4a", "a.webm", "a.aac"])
 def test_a_few_flipped_bits_are_forgiven(tmp_path, name):
     path = encode(tmp_path / name, tone(12), KINDS[name])
@@ -412,6 +414,7 @@ async def until(condition):
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_one_process_probes_file_after_file(probe_pool, wav):
     first = await probe_pool.probe(wav)
     pids = probe_pool.pids
@@ -444,7 +447,7 @@ async def test_the_limit_of_the_probe_pool_holds(wav):
     await probe_pool.close()
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_hours_of_sound_need_little_memory(probe_pool, tmp_path):
     found = await probe_pool.probe(hours_long(tmp_path / "long.wav"))
@@ -454,7 +457,7 @@ async def test_hours_of_sound_need_little_memory(probe_pool, tmp_path):
     assert int(status.split("VmHWM:")[1].split()[0]) < 150_000  # KB
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_a_crash_is_tried_again(probe_pool, tmp_path):
     path = hours_long(tmp_path / "long.wav")
@@ -466,7 +469,7 @@ async def test_a_crash_is_tried_again(probe_pool, tmp_path):
     assert found.format == "wav"
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(
     ("number", "error", "says"),
@@ -492,7 +495,7 @@ async def test_what_crashes_or_hangs_twice_is_refused_and_a_killer_from_outside_
     await probe_pool.close()
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_a_cancelled_probe_leaves_nothing_behind(probe_pool, tmp_path, wav):
     path = hours_long(tmp_path / "long.wav", hours=4)

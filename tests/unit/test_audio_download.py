@@ -319,7 +319,7 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     uri=st.one_of(

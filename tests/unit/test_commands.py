@@ -120,6 +120,7 @@ def test_the_asyncapi_document_is_valid(asyncapi_schema):
     assert [error.message for error in asyncapi_schema.iter_errors(schema.asyncapi())] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -1006,6 +1007,7 @@ def test_what_reconciling_gains_is_said_beside_the_best_alone():
     assert "alone" not in demo.pooled_rates([{"one": one, "reconciled": one}])
 
 
+@pytest.mark.slow
 def test_the_demos_recordings_are_people_and_a_call_with_what_they_say(tmp_path):
     need("espeakng_loader")
 

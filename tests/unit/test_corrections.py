@@ -89,6 +89,7 @@ def test_what_is_written_by_hand_is_certain_and_no_longer_disputed():
 TEXTS = st.lists(st.sampled_from(["a", "b", "the", "4, 7,", "天气", "好", "Zoë!", "-", "\u0939\u093f"]), max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, TEXTS, st.lists(st.integers(0, 30), max_size=4))
 def test_any_text_in_place_of_any_other_is_written_as_it_is_with_each_id_once(old, new, cuts):

@@ -20,7 +20,7 @@ from tests.recordings import ID3V1, RATE, ape, id3v2, laced_matroska, lyrics3, v
 need("av")
 
 #: Some 193 recordings, each spoilt and decoded: 7 s of CPU.
-pytestmark = pytest.mark.hostile
+pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).parents[1] / "data"
 SECONDS = 20

@@ -67,7 +67,7 @@ def test_short_recordings_and_empty_hypotheses_are_compared():
     assert without_defects(both) == (both, [])
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_hostile_repetition_ends_soon():
     words = "a b a b b a a b c".split()
     pick = random.Random(1)

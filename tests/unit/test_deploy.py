@@ -21,6 +21,8 @@ from agents.fleet.settings import Settings
 from agents.runtime.metrics import Metrics
 from agents.stages import registry
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BASE, OVERLAY = ROOT / "k8s/base", ROOT / "k8s/overlays/example"
 RECOGNIZERS = ("whisper-base", "moonshine-base.en")

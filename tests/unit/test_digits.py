@@ -62,6 +62,7 @@ sequences = st.text("0123456789", min_size=4, max_size=11)
 styles = st.sampled_from(sorted(STYLES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), [*itertools.combinations(sorted(STYLES), 2)])
 def test_two_spellings_of_the_same_digits(one, other):
     for digits in ("4711", "12345", "9000", "5551234567", "0011"):

@@ -18,6 +18,8 @@ from agents.media.flac_chunks import LONGEST_S, RATE, SHORTEST_S, FlacChunker, f
 from schemas.errors import RefusedMedia, Transient
 from tests.examples import examples
 
+pytestmark = pytest.mark.slow
+
 #: Hertz: levels instead of sound. The cutter does not know the difference, and ten hours are nothing.
 LEVELS = 100
 
@@ -60,7 +62,7 @@ def test_a_recording_is_cut_in_the_pause_wherever_that_is(at, seed):
     assert at <= len(first.samples) / LEVELS <= at + 0.4
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_ten_hours_of_silence():
     levels = np.zeros(36_000 * LEVELS, np.float32)
 
@@ -113,7 +115,7 @@ async def test_asking_several_at_a_time_gives_every_chunk_once(recording):
     assert len(expected) < 6
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_a_killed_process_is_transient_and_the_next_goes_on_where_it_was(recording):
     async with FlacChunker(recording) as undisturbed:
         expected = await all_of(undisturbed)
@@ -130,7 +132,7 @@ async def test_a_killed_process_is_transient_and_the_next_goes_on_where_it_was(r
     assert found == expected
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_a_process_that_hangs_is_killed(recording):
     async with FlacChunker(recording, stall_s=1.5) as chunker:
         await chunker.next()

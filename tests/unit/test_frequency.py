@@ -7,6 +7,8 @@ import pytest
 
 from agents.text.frequency import KEPT, WORDS, _table, frequencies
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("tag", "common", "rare"),

@@ -12,6 +12,8 @@ from agents.text.score import score, words
 from schemas.texts import is_unspaced, joined
 from schemas.words import Hypothesis, Word
 
+pytestmark = pytest.mark.slow
+
 FILES = sorted((Path(__file__).parents[1] / "data" / "languages").glob("??-*.json"))
 #: Those in which Whisper base makes out what the voices say.
 UNDERSTOOD = [path for path in FILES if path.name[:2] not in {"hi", "ar"} and "drawn" not in path.name]

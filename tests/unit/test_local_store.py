@@ -216,6 +216,7 @@ async def test_other_users_of_the_machine_cannot_read_recordings(store):
     assert (store.root / "acme/job").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 async def test_two_processes_worth_of_stores_on_one_folder_do_not_disturb_each_other(tmp_path):
     stores = [LocalStore(tmp_path, durable=False) for _ in range(4)]
 
@@ -282,7 +283,7 @@ async def test_a_cancelled_or_failed_put_leaves_no_part(store):
         assert files(store.root) == []
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @linux
 async def test_no_descriptor_is_left_open_whatever_is_cancelled(store):
     blob = await store.put("acme/file", b"x" * 3_000_000, "text/plain")
@@ -363,7 +364,7 @@ def write_and_kill(folder, after_s):
     return [line.split() for line in lines if line.endswith("\n")]
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_a_kill_in_the_middle_of_writing_leaves_no_torn_blob_and_loses_none(tmp_path):
     for number in range(4):
         acked = write_and_kill(tmp_path, after_s=0.03 * number)
@@ -400,7 +401,7 @@ def in_namespace(tmp_path, mount, code):
     return done.stdout
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_a_full_disk_is_unavailable_says_so_and_keeps_what_was_there(tmp_path):
     out = in_namespace(
         tmp_path,
@@ -435,7 +436,7 @@ def test_a_full_disk_is_unavailable_says_so_and_keeps_what_was_there(tmp_path):
     assert out.count("no room left under") == 2
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_a_file_system_without_attributes_still_serves(tmp_path):
     out = in_namespace(
         tmp_path,
@@ -459,7 +460,7 @@ def test_a_file_system_without_attributes_still_serves(tmp_path):
     assert out == "served\n"
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_a_read_only_disk_is_the_operators_to_mend(tmp_path):
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme/file").write_text("x")

@@ -15,6 +15,8 @@ from agents.media.decoding.probe import probe
 from tests.conftest import need
 from tests.recordings import RATE, voice, write
 
+pytestmark = pytest.mark.slow
+
 need("av")
 
 DATA = Path(__file__).parents[1] / "data"

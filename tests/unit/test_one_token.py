@@ -223,6 +223,7 @@ def wrong(kind, seed, count):
             yield f"{' | '.join(some)}: {result}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_spellings_of_one_thing(kind):
     assert list(wrong(kind, 1, examples(60))) == []
@@ -272,7 +273,7 @@ def test_the_original_words_and_their_times_are_kept():
     assert result.words[3].start_ms == spelled_out.words[3].start_ms
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -15,6 +15,8 @@ from agents.text.reconcile import reconcile
 from schemas.words import Hypothesis, Word
 from tests.examples import examples
 
+pytestmark = pytest.mark.slow
+
 #: By language, the digits in words; and what is said before and after a number.
 DIGITS = {
     "de": "null eins zwei drei vier fünf sechs sieben acht neun",
@@ -241,7 +243,7 @@ def test_numbers_are_written_as_it_is_set(spelling, expected):
     assert reconcile(both, spelling=spelling).text == f"es waren {expected} Leute"
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("language", "one", "other"),
     [

@@ -97,6 +97,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(VALUES)
 def test_any_json_is_a_transcript_or_is_refused(value):

@@ -19,7 +19,7 @@ from tests.unit.test_audio import Opened
 
 need("av")
 
-pytestmark = pytest.mark.hostile
+pytestmark = pytest.mark.slow
 
 
 def refused(path, **claims):

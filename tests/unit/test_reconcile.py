@@ -214,7 +214,7 @@ def test_quality_tells_what_each_recognizer_was_worth():
     assert quality.expected_word_errors > 0
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sides",
     [
@@ -246,7 +246,7 @@ def test_the_time_for_hostile_and_huge_inputs_is_linear(sides):
     assert large < 12 * small  # sixteen if it were quadratic
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_memory_is_linear():
     def peak(words):
         sides = [[f"w{i % 997 + (i % 20 == 0) * k}" for i in range(words)] for k in range(2)]

@@ -174,7 +174,7 @@ def test_key_and_value_are_kept_when_headers_make_no_sense(more):
     assert record.headers == ((("h", b"1"),) if more.get("header_count") != -1 else ())
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_headers_without_number_are_cut():
     (record,) = flawed(Batch((Rec(b"v", headers=((b"h", b""),) * 300_000),)).encode())
 
@@ -346,7 +346,7 @@ def test_old_messages_that_make_no_sense_are_kept_as_they_came(raw):
     assert "format v0 or v1" in record.checksum.reason
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [GZIP, LZ4, ZSTD])
 def test_a_record_far_too_large_comes_out_cut_with_its_length_and_hash(codec):
     value = b"0123456789" * 2_000_000
@@ -369,7 +369,7 @@ def test_a_record_of_which_something_else_is_far_too_large_is_cut_as_a_whole():
     assert record.value == body[:MAX_VALUE_BYTES]
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 def test_many_records_that_are_too_much_together_come_out_one_by_one():
     recs = tuple(Rec(bytes([i]) * 880_000) for i in range(170))
     raw = Batch(recs, ZSTD).encode()
@@ -474,7 +474,7 @@ def test_what_aiokafka_writes_comes_out_as_it_was(records, codec):
     assert after == len(records)
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data(), st.integers(0, 4))
 def test_whatever_the_bytes_are_each_offset_comes_out_once_and_nothing_is_raised(data, codec):
@@ -505,7 +505,7 @@ def test_whatever_the_bytes_are_each_offset_comes_out_once_and_nothing_is_raised
     assert unpacked(raw, at=middle)[0] == [record for record in records if record.offset >= middle]
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 100))
 def test_no_bytes_raise(raw, at):
@@ -515,7 +515,7 @@ def test_no_bytes_raise(raw, at):
     assert all(record.offset >= at for record in records)
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.binary(min_size=14, max_size=120), st.integers(0, 3))
 def test_no_bytes_behind_a_valid_length_raise(body, magic):

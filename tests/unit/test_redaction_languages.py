@@ -17,6 +17,8 @@ from bench.redaction import LEAST, measured
 from schemas.accounts.redaction import KINDS, LANGUAGES
 from schemas.words import Hypothesis, Word
 
+pytestmark = pytest.mark.slow
+
 
 def found(language: str, text: str) -> list[tuple[str, str]]:
     words = text.split()

@@ -80,6 +80,7 @@ def test_a_report_says_what_is_known_of_a_call():
     assert "2 of 4, 50.0%" in text
 
 
+@pytest.mark.slow
 def test_the_same_report_makes_the_same_bytes_whatever_was_made_before():
     texts = ["hello world", "مرحبا بالعالم", "您好世界", "नमस्ते दुनिया", "안녕하세요", "hello world", "您好世界"]
     first = {text: pdf(made(words(text))) for text in texts}
@@ -148,6 +149,7 @@ def test_each_glyph_stands_for_its_characters_and_none_for_a_private_code(text, 
     assert all(len(of) <= 256 for of in maps)
 
 
+@pytest.mark.slow
 def test_what_was_shaped_before_changes_no_byte():
     texts = ["नमस्ते हिन्दी", "क्षत्रिय 😀", "مرحبا لا"]
     first = {text: pdf(made(words(text))) for text in texts}
@@ -218,6 +220,7 @@ def test_a_report_that_cannot_hold_all_words_says_where_it_ends(monkeypatch):
     assert "This report ends after 5 of 7 words" in text
 
 
+@pytest.mark.slow
 def test_a_long_call_takes_many_pages_and_loses_nothing():
     pages = read(made(words(" ".join(f"word{n}" for n in range(6000)))))
 
@@ -253,7 +256,7 @@ def test_an_agents_transcript_with_many_errors_says_how_many_are_not_shown():
     assert "300 more" in section.items[-1].text
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["x" * 30_000, "م" * 8_000, "word " * 40_000], ids=["a long word", "a long Arabic word", "many words"]
 )

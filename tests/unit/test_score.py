@@ -92,6 +92,7 @@ def first(table):
     return dict(islice(table.items(), 1000))
 
 
+@pytest.mark.slow
 def test_a_calibration_survives_its_file():
     """The shipped one, with a thousand entries of each of its tables of up to 100,000."""
     knowledge = shipped().knowledge

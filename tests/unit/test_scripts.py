@@ -16,6 +16,8 @@ from schemas.rendering.segments import segments
 from schemas.texts import joined
 from schemas.words import Hypothesis, Word
 
+pytestmark = pytest.mark.slow
+
 LINES = {
     "您好,这里是客服": ["您好,", "这里", "是", "客", "服"],
     "2026年11月3日": ["2026", "年", "11", "月", "3", "日"],

@@ -19,6 +19,7 @@ def file(path, samples):
     return write(path, samples, codec="flac")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("samples", "channels"),
     [

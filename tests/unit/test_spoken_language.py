@@ -7,6 +7,8 @@ from agents.text.reconcile import reconcile
 from agents.text.spoken_language import primary, spoken
 from schemas.words import Hypothesis, Word
 
+pytestmark = pytest.mark.slow
+
 GERMAN = "Guten Tag mein Name ist Martin Scheider ich rufe an weil meine Rechnung vom letzten Monat nicht stimmt"
 #: What an English-only model makes of it.
 INVENTED = "Guten Tag my namest martin shyder Guten my namest namest namow martinest stint Guten me beta"

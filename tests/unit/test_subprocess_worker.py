@@ -138,7 +138,7 @@ async def test_an_answer_that_is_an_error_leaves_the_child_alive(worker):
     assert worker.pid == pid
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "crashed", "says"), [("crash", True, "SIGSEGV"), ("raise", False, "not foreseen")])
 async def test_a_child_that_dies_says_how_and_the_next_request_gets_another(worker, order, crashed, says):
     with pytest.raises(WorkerDied, match=says) as died:
@@ -148,7 +148,7 @@ async def test_a_child_that_dies_says_how_and_the_next_request_gets_another(work
     assert (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["echo"] == 1
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_a_child_that_hangs_is_killed(worker):
     pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
 
@@ -158,7 +158,7 @@ async def test_a_child_that_hangs_is_killed(worker):
     assert gone(pid)
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_cancelling_kills_the_child_and_frees_the_next_in_line(worker):
     pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
     at_work = asyncio.Event()
@@ -213,7 +213,7 @@ async def test_a_child_that_leaves_cancelled_work_in_time_is_kept(patient):
         assert time.monotonic() - asked < 1
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_a_child_that_does_not_leave_cancelled_work_in_time_is_killed(patient):
     pid = await cancelled_at_work(patient, {"do": "sleep", "seconds": 100})
 
@@ -231,7 +231,7 @@ async def test_what_is_asked_while_a_child_leaves_its_work_can_be_cancelled_too(
     assert waiting.cancelled()
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_closing_kills_a_child_that_is_leaving_its_work():
     worker = Worker(THIS, start_s=60, stop_s=60)
     pid = await cancelled_at_work(worker, {"do": "sleep", "seconds": 100})
@@ -243,7 +243,7 @@ async def test_closing_kills_a_child_that_is_leaving_its_work():
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_closing_ends_a_child_at_work_and_starts_no_other(worker):
     at_work = asyncio.Event()
     running = asyncio.create_task(
@@ -270,7 +270,7 @@ async def test_a_module_that_does_not_start_is_unavailable_and_says_why():
     await worker.close()
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_ctrl_c_does_not_reach_the_child(worker):
     pid = (await worker.ask({"do": "echo", "say": 1}, stall_s=30))["pid"]
 
@@ -280,7 +280,7 @@ async def test_ctrl_c_does_not_reach_the_child(worker):
     assert os.getsid(pid) != os.getsid(0)
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_the_child_stands_back_behind_us(worker):
     await worker.ask({"do": "echo", "say": 1}, stall_s=30)
@@ -289,7 +289,7 @@ async def test_the_child_stands_back_behind_us(worker):
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) == min(ours + NICENESS, 19)
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_the_childs_environment_is_a_short_list_and_its_limits_are_low(worker, monkeypatch):
     for name in ("ASSEMBLYAI_API_KEY", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "SMTP_PASSWORD", "ANYTHING_ELSE"):
@@ -307,7 +307,7 @@ async def test_the_childs_environment_is_a_short_list_and_its_limits_are_low(wor
     assert int(itself["status"]["CapEff"], 16) & ~(1 << 2) == 0
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="what is given up is Linux's")
 def test_a_child_that_is_taken_over_gets_nowhere():
     program = (
@@ -326,7 +326,7 @@ def test_a_child_that_is_taken_over_gets_nowhere():
     assert [name for name, failure in json.loads(done.stdout).items() if failure is None] == []
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 async def test_the_child_holds_no_socket_of_ours(worker):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
@@ -336,7 +336,7 @@ async def test_the_child_holds_no_socket_of_ours(worker):
     assert [file for file in files if str(number) in file] == []
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_uvloop_the_loop_of_production_does_all_of_it_too():
     async def story():
@@ -357,7 +357,7 @@ def test_uvloop_the_loop_of_production_does_all_of_it_too():
         assert runner.run(story()) == ([], 1, True)
 
 
-@pytest.mark.hostile
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("order", ["echo", "sleep"])
 def test_the_child_dies_with_its_parent_idle_or_at_work(order):

@@ -112,6 +112,7 @@ def test_all_words_are_in_parts_that_fit_whatever_they_lack():
     assert list(packed([5, 5, 5], 1, int, least=2)) == [[5, 5], [5]]
 
 
+@pytest.mark.slow
 def test_a_digest_quotes_whole_sentences_that_say_something_from_all_of_the_call():
     filler = "Well you know I think that it is really good to be here. " * 12
     text = (

@@ -80,6 +80,7 @@ def test_without_any_weights_the_error_says_what_to_do(tmp_path, monkeypatch):
         model_path("huge", None, tmp_path / "cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(weights.MODELS))
 def test_the_locked_wheels_carry_the_expected_weights(name, tmp_path):
     if missing(weights.MODELS[name]):

@@ -135,6 +135,7 @@ def get_supported_compute_types(device):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "library", "error"),
     [
@@ -172,6 +173,7 @@ def test_the_library_of_this_machine_is_asked_about_what_is_set_and_not_about_th
     check_devices(Devices())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "is_checked"),
     [

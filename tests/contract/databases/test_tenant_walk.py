@@ -1,4 +1,4 @@
-"""The walk of `tests.unit.web.walk` on PostgreSQL, with the audit of what it left there."""
+"""The walk of `tests.web.walk` on PostgreSQL, with the audit of what it left there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sinks.postgres.reader import Reader
 from sinks.postgres.reading.changes import PostgresChanges
 from sinks.postgres.reading.reports import PostgresReports
 from sinks.postgres.reading.summaries import PostgresSummaryItems
-from tests.unit.web.corrections import CorrectingWorker
-from tests.unit.web.walk import all_resources, prepared, seen_by_bolt, walk
+from tests.web.corrections import CorrectingWorker
+from tests.web.walk import all_resources, prepared, seen_by_bolt, walk
 
 
 async def test_a_walk_over_every_route_finds_and_changes_nothing_of_another_tenant(migrated, db):

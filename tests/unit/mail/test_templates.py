@@ -85,6 +85,7 @@ def test_a_subject_is_one_line():
     assert parts["subject"].isprintable()
 
 
+@pytest.mark.slow
 async def test_a_template_that_comes_to_no_end_is_ended(monkeypatch):
     renderer = Renderer()
     try:

@@ -39,7 +39,7 @@ from tests.contract.databases.cases import answer, created, direct_upload, job, 
 from tests.contract.databases.searching import chunk, indexed
 from tests.contract.databases.test_corrections import edit, item
 from tests.contract.databases.test_summaries import summarised
-from tests.unit.web.service import transcript
+from tests.web.service import transcript
 
 KEY = ("t", "j")
 STATUS, FAILED, PERSISTED = topics.STATUS.name, topics.FAILED.name, topics.PERSISTED.name
