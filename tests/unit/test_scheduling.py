@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from tests.scheduling import FleetsApart, has_fleets
 
 FLEETS = [f"tests/system/test_{name}.py" for name in ("adjudicator", "pacing", "poison", "track")]
-OTHERS = [f"tests/unit/test_{name}.py" for name in ("audio", "offsets")]
+OTHERS = [f"tests/unit/test_{name}.py" for name in ("audio", "offsets", "sizes")]
 
 
 class Node:
@@ -30,10 +30,10 @@ class Node:
 
 
 def ran(files, turns):
-    """The files of the tests that each of three workers has run, where they have their turns in this order."""
+    """The files of the tests that each of four workers has run, where they have their turns in this order."""
     tests = [f"{file}::test_{n}" for file in files for n in range(3)]
-    config = SimpleNamespace(getvalue=lambda _: ["3*popen"], option=SimpleNamespace(loadscopereorder=True))
-    scheduler, nodes = FleetsApart(config), [Node(tests) for _ in range(3)]
+    config = SimpleNamespace(getvalue=lambda _: ["4*popen"], option=SimpleNamespace(loadscopereorder=True))
+    scheduler, nodes = FleetsApart(config), [Node(tests) for _ in range(4)]
     for node in nodes:
         scheduler.add_node(node)
     for node in nodes:
@@ -50,18 +50,18 @@ def test_fleets_are_what_starts_some():
     assert not any(map(has_fleets, [*OTHERS, "tests/system/test_reader.py"]))
 
 
-def test_fleets_run_in_two_workers_and_the_rest_in_the_third():
-    (one, two, three), count = ran(FLEETS + OTHERS, [0, 1, 2])
+def test_fleets_run_in_two_workers_and_the_rest_in_the_others():
+    (one, two, three, four), count = ran(FLEETS + OTHERS, [0, 1, 2, 3])
 
     assert sorted(one + two) == FLEETS
-    assert sorted(three) == OTHERS
-    assert count == 18
+    assert sorted(three + four) == OTHERS
+    assert count == 21
 
 
 def test_who_has_nothing_left_helps_the_others():
-    (_, _, three), count = ran(FLEETS + OTHERS, [0, 1, *[2] * 6])
-    (one, two, _), _ = ran(FLEETS + OTHERS, [*[0, 1] * 6, 2])
+    (_, _, three, four), count = ran(FLEETS + OTHERS, [0, 1, *[2, 3] * 6])
+    (one, two, *_), _ = ran(FLEETS + OTHERS, [*[0, 1] * 6, 2, 3])
 
-    assert set(three) > set(OTHERS)
+    assert set(three + four) > set(OTHERS)
     assert set(one + two) > set(FLEETS)
-    assert count == 18
+    assert count == 21
