@@ -158,7 +158,6 @@ class EmbeddedPostgres:
             await connection.close()
 
     async def _start(self) -> None:
-        self._port = keep_ports(self._folder / "ports.json", ["postgres"], self._fixed)["postgres"]
         self._password = _password(self._folder / "password")
         user = _user(self._folder / "data")
         binaries = await asyncio.to_thread(_binaries, user)
@@ -168,20 +167,22 @@ class EmbeddedPostgres:
         if not (cluster / "PG_VERSION").exists():
             await asyncio.to_thread(_initdb, binaries, cluster, self._password, user)
         _remove_stale_pid(cluster / "postmaster.pid")
-        settings = [f"--{key}={value}" for key, value in {**_SETTINGS, "port": str(self._port)}.items()]
-        command = [str(binaries / "postgres"), "-D", str(cluster), *settings]
-        await self._launch(command, cluster, user)
+        settings = [f"--{key}={value}" for key, value in _SETTINGS.items()]
+        await self._launch([str(binaries / "postgres"), "-D", str(cluster), *settings], cluster, user)
 
     async def _launch(self, command: Sequence[str], cluster: Path, user: _User | None) -> None:
-        """Start the server and wait until it answers; retry while sessions of a killed one hold its shared memory."""
+        """Start the server and wait until it answers; retry while sessions of a killed one hold its shared memory, and
+        if another program takes the port before the server does.
+        """
         deadline = time.monotonic() + START_SECONDS
         while True:
+            self._port = keep_ports(self._folder / "ports.json", ["postgres"], self._fixed)["postgres"]
             uid, gid = (user.uid, user.gid) if user else (None, None)
-            self._child.spawn(command, env=_ENVIRONMENT, cwd=cluster, uid=uid, gid=gid)
+            self._child.spawn([*command, f"--port={self._port}"], env=_ENVIRONMENT, cwd=cluster, uid=uid, gid=gid)
             if await self._answers(deadline):
                 break
-            memory_in_use = "pre-existing shared memory block" in _last_run(self._child.log_file)
-            if self._child.alive or not memory_in_use or time.monotonic() > deadline:
+            said = _last_run(self._child.log_file)
+            if self._child.alive or not any(cause in said for cause in _PASSING) or time.monotonic() > deadline:
                 raise self._child.fail("did not start", _ADVICE.format(data=self._folder))
             await asyncio.sleep(0.1)
         await self._ensure_database()
@@ -210,6 +211,9 @@ class EmbeddedPostgres:
         finally:
             await connection.close()
 
+
+#: What the server says at its end where another start may succeed. (`keep_ports` refuses a fixed port that is taken.)
+_PASSING = ("pre-existing shared memory block", "Address already in use")
 
 #: The server's whole environment: it inherits no variable, and so no secret, of this process.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
@@ -361,5 +365,5 @@ def _remove_stale_pid(file: Path) -> None:
 def _last_run(log_file: Path) -> str:
     """The end of the log, which contains the reason why the last run ended."""
     with log_file.open("rb") as stream:
-        stream.seek(max(0, log_file.stat().st_size - 2_000))
+        stream.seek(max(0, log_file.stat().st_size - 1_000))
         return stream.read().decode(errors="replace")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -226,6 +227,23 @@ async def test_postgres_starts_although_its_old_process_number_is_another_progra
         await postgres.start()
 
         assert postgres.alive
+
+
+async def test_postgres_takes_another_port_if_its_own_is_taken_while_it_starts(server_data, monkeypatch):
+    """Between the look for a free port and the server's start, which takes a moment."""
+    others = []
+
+    def chosen_and_taken(*args):
+        ports = keep_ports(*args)
+        if not others:
+            others.append(socket.create_server(("127.0.0.1", ports["postgres"])))
+        return ports
+
+    monkeypatch.setattr("agents.embedded.postgres.keep_ports", chosen_and_taken)
+    async with EmbeddedPostgres(server_data) as postgres:
+        assert postgres.port != others[0].getsockname()[1]
+        await (await asyncpg.connect(postgres.dsn)).close()
+    others[0].close()
 
 
 OWNER = """
