@@ -62,6 +62,7 @@ APPLIED = {
     "0038_voice_prints": "e3d371659e63574e",
     "0041_storing": "3ff7ea0635de7d2b",
     "0042_audit_of_tenants": "25981d82c77343e8",
+    "0043_larger_graph": "eae39b67c8d9dead",
 }
 
 #: Statements as the version before `0006` made them.
@@ -223,3 +224,26 @@ async def test_no_row_can_belong_to_a_job_of_another_tenant(before, postgres):
             foreign.run,
             foreign.provider,
         )
+
+
+async def test_the_graph_of_vectors_is_built_with_more_candidates_also_where_one_is(postgres):
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(
+        "CREATE TABLE migrations (name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
+    )
+    for name, sql in migrations():
+        if name < "0043":
+            await connection.execute(sql)
+            digest = hashlib.sha256(sql.encode()).hexdigest()
+            await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
+    await connection.execute("SELECT use_pgvector(); SELECT begin_generation('one', 8)")
+    await migrate(postgres)
+    await connection.execute("SELECT begin_generation('two', 8)")
+    options = await connection.fetch(
+        "SELECT relname, reloptions FROM pg_class WHERE relname LIKE 'chunk_vectors_g%' ORDER BY relname"
+    )
+    await connection.close()
+
+    assert [tuple(row) for row in options] == [
+        (f"chunk_vectors_g{generation}", ["ef_construction=128"]) for generation in (1, 2)
+    ]
