@@ -53,6 +53,7 @@ _TYPES: Final = ("post_call_transcription", "post_call_audio")
 #: Who asks, in the audit log.
 AUTHOR: Final = "webhook of ElevenLabs"
 
+
 class _Ids(BaseModel):
     agent_id: AgentId
     conversation_id: ConversationId
