@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
-from agents.embedded.process import Child, FolderLock, keep_ports
+from agents.embedded.process import Child, FolderLock, keep_ports, port_is_free, until
 from agents.runtime import scratch
 from schemas.errors import ServerError
 
@@ -181,8 +181,9 @@ class EmbeddedPostgres:
             self._child.spawn([*command, f"--port={self._port}"], env=_ENVIRONMENT, cwd=cluster, uid=uid, gid=gid)
             if await self._answers(deadline):
                 break
-            said = _last_run(self._child.log_file)
-            if self._child.alive or not any(cause in said for cause in _PASSING) or time.monotonic() > deadline:
+            memory_in_use = "pre-existing shared memory block" in _last_run(self._child.log_file)
+            may_pass = memory_in_use or not port_is_free(self._port)
+            if self._child.alive or not may_pass or time.monotonic() > deadline:
                 raise self._child.fail("did not start", _ADVICE.format(data=self._folder))
             await asyncio.sleep(0.1)
         await self._ensure_database()
@@ -194,6 +195,8 @@ class EmbeddedPostgres:
             except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
                 await asyncio.sleep(0.02)
             except asyncpg.InvalidPasswordError as exc:
+                if await until(lambda: not self._child.alive, 0.5):
+                    break  # it was another program's server, which has the port
                 raise ServerError(
                     f"PostgreSQL in {self._folder} has another password than the one in {self._folder / 'password'}. "
                     "Put the old file back, or remove the folder (its databases are lost)."
@@ -211,9 +214,6 @@ class EmbeddedPostgres:
         finally:
             await connection.close()
 
-
-#: What the server says at its end where another start may succeed. (`keep_ports` refuses a fixed port that is taken.)
-_PASSING = ("pre-existing shared memory block", "Address already in use")
 
 #: The server's whole environment: it inherits no variable, and so no secret, of this process.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
@@ -365,5 +365,5 @@ def _remove_stale_pid(file: Path) -> None:
 def _last_run(log_file: Path) -> str:
     """The end of the log, which contains the reason why the last run ended."""
     with log_file.open("rb") as stream:
-        stream.seek(max(0, log_file.stat().st_size - 1_000))
+        stream.seek(max(0, log_file.stat().st_size - 2_000))
         return stream.read().decode(errors="replace")

@@ -229,21 +229,21 @@ async def test_postgres_starts_although_its_old_process_number_is_another_progra
         assert postgres.alive
 
 
-async def test_postgres_takes_another_port_if_its_own_is_taken_while_it_starts(server_data, monkeypatch):
+@pytest.mark.parametrize("is_postgres", [False, True])
+async def test_postgres_takes_another_port_if_its_own_is_taken_while_it_starts(server_data, monkeypatch, is_postgres):
     """Between the look for a free port and the server's start, which takes a moment."""
-    others = []
-
-    def chosen_and_taken(*args):
-        ports = keep_ports(*args)
-        if not others:
-            others.append(socket.create_server(("127.0.0.1", ports["postgres"])))
-        return ports
-
-    monkeypatch.setattr("agents.embedded.postgres.keep_ports", chosen_and_taken)
-    async with EmbeddedPostgres(server_data) as postgres:
-        assert postgres.port != others[0].getsockname()[1]
-        await (await asyncpg.connect(postgres.dsn)).close()
-    others[0].close()
+    async with contextlib.AsyncExitStack() as stack:
+        if is_postgres:
+            taken = (await stack.enter_async_context(EmbeddedPostgres(server_data / "other"))).port
+        else:
+            taken = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        ports = iter([{"postgres": taken}])
+        monkeypatch.setattr(
+            "agents.embedded.postgres.keep_ports", lambda *names: next(ports, None) or keep_ports(*names)
+        )
+        async with EmbeddedPostgres(server_data) as postgres:
+            assert postgres.port != taken
+            await (await asyncpg.connect(postgres.dsn)).close()
 
 
 OWNER = """
