@@ -87,18 +87,24 @@ async def test_a_database_whose_first_migration_had_another_comment_is_taken_and
     await connection.close()
 
 
-@pytest.fixture
-async def before(postgres):
-    """A connection to a database that has the migrations before `0006`, and what a fleet of that version left in it."""
+async def migrated_before(postgres, first):
+    """A connection to a database that has the migrations before this one."""
     connection = await asyncpg.connect(postgres)
     await connection.execute(
         "CREATE TABLE migrations (name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
     )
     for name, sql in migrations():
-        if name < "0006":
+        if name < first:
             await connection.execute(sql)
             digest = hashlib.sha256(sql.encode()).hexdigest()
             await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
+    return connection
+
+
+@pytest.fixture
+async def before(postgres):
+    """A connection to a database that has the migrations before `0006`, and what a fleet of that version left in it."""
+    connection = await migrated_before(postgres, "0006")
     for job, tenant in (("order-1", "acme"), (UUID, "bolt")):
         await connection.execute(
             """INSERT INTO jobs (job_id, tenant_id, run, status, version, filename, audio_uri, language, priority,
@@ -227,15 +233,7 @@ async def test_no_row_can_belong_to_a_job_of_another_tenant(before, postgres):
 
 
 async def test_the_graph_of_vectors_is_built_with_more_candidates_also_where_one_is(postgres):
-    connection = await asyncpg.connect(postgres)
-    await connection.execute(
-        "CREATE TABLE migrations (name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
-    )
-    for name, sql in migrations():
-        if name < "0043":
-            await connection.execute(sql)
-            digest = hashlib.sha256(sql.encode()).hexdigest()
-            await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
+    connection = await migrated_before(postgres, "0043")
     await connection.execute("SELECT use_pgvector(); SELECT begin_generation('one', 8)")
     await migrate(postgres)
     await connection.execute("SELECT begin_generation('two', 8)")
