@@ -343,16 +343,15 @@ def test_a_folder_is_given_back(tmp_path):
 
 
 def test_a_remembered_port_that_is_taken_is_replaced_but_a_wanted_one_is_an_error(tmp_path):
-    import socket
+    file = tmp_path / "ports.json"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        free = keep_ports(file, ["b"], {})["b"]
+        file.write_text(json.dumps({"a": taken, "b": free}))
 
-    first = keep_ports(tmp_path / "ports.json", ["a", "b"], {})
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", first["a"]))
-        taken.listen()
+        ports = keep_ports(file, ["a", "b"], {})
+        with pytest.raises(ServerError, match=f"port {taken} .* taken"):
+            keep_ports(file, ["a"], {"a": taken})
 
-        second = keep_ports(tmp_path / "ports.json", ["a", "b"], {})
-        with pytest.raises(ServerError, match=f"port {first['a']} .* taken"):
-            keep_ports(tmp_path / "ports.json", ["a"], {"a": first["a"]})
-
-    assert second["a"] != first["a"]
-    assert second["b"] == first["b"]
+    assert ports["a"] != taken
+    assert ports["b"] == free
